@@ -1,0 +1,1 @@
+"""Buy AI video in bulk without waste: manifest -> requests -> submit -> poll -> download -> report."""

@@ -1,0 +1,275 @@
+"""The records and words that every room speaks: requests, states, money. No I/O, no clock, no other room but errors.
+
+Money is an integer number of micro-dollars (`*_microusd`) everywhere; three decimals are for eyes only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from types import MappingProxyType
+
+MICROUSD = 1_000_000
+
+SEED_MIN, SEED_MAX = 1, 1_000_000
+"""Range of a seed, both ends included. Source: API document, parameter table."""
+
+STRENGTH_STEPS = 100
+"""motions_strength runs 0..1 in steps of 0.01. Source: API document, parameter table."""
+
+UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def usd(microusd: int) -> str:
+    """Money for eyes: dollars with three decimals, half a tenth of a cent rounded away from zero."""
+    sign = "-" if microusd < 0 else ""
+    mills = (abs(microusd) + 500) // 1000
+    return f"{sign}{mills // 1000}.{mills % 1000:03d}"
+
+
+def microusd(dollars: str | int | Decimal) -> int:
+    """Micro-dollars of a decimal amount in dollars.
+
+    Raises:
+        ValueError: not a number, negative, or finer than a micro-dollar.
+    """
+    try:
+        amount = Decimal(dollars) * MICROUSD
+    except ArithmeticError as error:
+        raise ValueError(f"{dollars!r} is not an amount in dollars") from error
+    if not amount.is_finite() or amount < 0 or amount != amount.to_integral_value():
+        raise ValueError(f"{dollars!r} is not an amount in dollars")
+    return int(amount)
+
+
+class State(StrEnum):
+    """The state of one attempt to buy one request: the closed list of the ledger, the report and `--json`."""
+
+    PLANNED = "planned"
+    """not sent"""
+    SUBMITTING = "submitting"
+    """the intent is durable; the POST may be under way"""
+    ACCEPTED = "accepted"
+    """the gateway gave an id"""
+    STALLED = "stalled"
+    """past its deadline, still collectable"""
+    DONE = "done"
+    EXPIRED = "expired"
+    """paid, but the video is gone"""
+    FAILED = "failed"
+    REFUSED = "refused"
+    """nsfw or moderation"""
+    CANCELED = "canceled"
+    REJECTED = "rejected"
+    """a 4xx answer: never created"""
+    UNKNOWN = "unknown"
+    """perhaps paid: a person settles it"""
+    WRITTEN_OFF = "written_off"
+    """settled by `dop resolve --charged`"""
+    SKIPPED = "skipped"
+    """a placeholder of the sheet; never in the ledger"""
+
+
+class CostState(StrEnum):
+    """Which of the report's three sums an attempt's price belongs to."""
+
+    CONFIRMED = "confirmed"
+    DISPUTED = "disputed"
+    RESERVED = "reserved"
+    NONE = "none"
+
+
+COST_STATE: Mapping[State, CostState] = MappingProxyType(
+    {
+        State.PLANNED: CostState.NONE,
+        State.SUBMITTING: CostState.RESERVED,
+        State.ACCEPTED: CostState.RESERVED,
+        State.STALLED: CostState.RESERVED,
+        State.DONE: CostState.CONFIRMED,
+        State.EXPIRED: CostState.CONFIRMED,
+        State.FAILED: CostState.DISPUTED,
+        State.REFUSED: CostState.DISPUTED,
+        State.CANCELED: CostState.DISPUTED,
+        State.REJECTED: CostState.NONE,
+        State.UNKNOWN: CostState.RESERVED,
+        State.WRITTEN_OFF: CostState.DISPUTED,
+        State.SKIPPED: CostState.NONE,
+    }
+)
+
+IN_FLIGHT = frozenset({State.SUBMITTING, State.ACCEPTED, State.STALLED})
+FAILED_FOR_GOOD = frozenset(
+    {State.FAILED, State.REFUSED, State.EXPIRED, State.CANCELED, State.REJECTED, State.WRITTEN_OFF}
+)
+RETRYABLE = frozenset({State.FAILED, State.REFUSED, State.EXPIRED, State.CANCELED, State.REJECTED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Params:
+    """What the gateway is paid to do: the paid fields of one submit, validated against the API document's table.
+
+    Images are as the manifest wrote them: an http(s) URL, a path relative to nothing (absolute), or `sandbox:NAME`.
+    `strength_hundredths` is motions_strength times 100, so that equal requests compare equal.
+    Source: API document, "Parameters for /generateImageToVideoRequest".
+    """
+
+    model: str
+    prompt: str
+    seed: int
+    motions_id: str
+    strength_hundredths: int
+    input_images: tuple[str, ...]
+    input_images_end: tuple[str, ...] = ()
+    enhance_prompt: bool
+    check_nsfw: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError("model is empty")
+        if not self.prompt.strip():
+            raise ValueError("prompt is empty")
+        if not SEED_MIN <= self.seed <= SEED_MAX:
+            raise ValueError(f"seed {self.seed} is outside {SEED_MIN}..{SEED_MAX}")
+        if not 0 <= self.strength_hundredths <= STRENGTH_STEPS:
+            raise ValueError(f"strength {self.strength_hundredths / STRENGTH_STEPS} is outside 0..1")
+        if len(self.input_images) != 1:
+            raise ValueError(f"exactly 1 image is needed, not {len(self.input_images)}")
+        if not UUID_PATTERN.fullmatch(self.motions_id):
+            raise ValueError(f"motions_id {self.motions_id!r} is not a UUID")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One video that a manifest asks for, before a gateway, a price and the ledger are known.
+
+    `row_id` is the cell id, unique in its manifest (`lamp@calm-11`). `axes` maps axis name to the value's label, in the
+    manifest's order, for the contact sheet. `params` is None only for a placeholder (`skip: true`).
+    `line` is the line of the row in its file, where there is one.
+    """
+
+    row_id: str
+    params: Params | None
+    motion: str = ""
+    take: int = 1
+    tags: tuple[str, ...] = ()
+    axes: tuple[tuple[str, str], ...] = ()
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A cell bound to a gateway: what may be bought, under the identity by which it is bought once.
+
+    `request_id` is `request_key(...)`. `price_microusd` is the price of one attempt on the day it was planned.
+    """
+
+    request_id: str
+    gateway: str
+    row_id: str
+    params: Params
+    motion: str
+    take: int
+    price_microusd: int
+    tags: tuple[str, ...] = ()
+    axes: tuple[tuple[str, str], ...] = ()
+
+
+REQUEST_KEY_HEX = 32
+
+
+def request_key(params: Params, *, take: int, gateway: str, image_keys: Mapping[str, str] | None = None) -> str:
+    """Identity of a purchase: 32 hex digits over the paid fields, the take and the gateway; never the row's place.
+
+    Args:
+        image_keys: what stands for an image in the identity where that is not its text, e.g. the sha256 of a local file.
+    """
+    keys = image_keys or {}
+    canonical = {
+        "model": params.model,
+        "prompt": params.prompt,
+        "seed": params.seed,
+        "motions_id": params.motions_id.lower(),
+        "motions_strength": params.strength_hundredths,
+        "input_images": [keys.get(image, image) for image in params.input_images],
+        "input_images_end": [keys.get(image, image) for image in params.input_images_end],
+        "enhance_prompt": params.enhance_prompt,
+        "check_nsfw": params.check_nsfw,
+        "take": take,
+        "gateway": gateway,
+    }
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:REQUEST_KEY_HEX]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt to buy one request, as the ledger knows it: a line of the report.
+
+    Times are Unix seconds (UTC). `local_path` is relative to the outputs folder. `token` is the compare-and-swap token of
+    the submit under way. `bought_in` names the run that bought it when that is not the run being reported.
+    """
+
+    request_id: str
+    attempt: int
+    gateway: str
+    run_id: str
+    row_id: str
+    tags: tuple[str, ...]
+    axes: tuple[tuple[str, str], ...]
+    params: Params
+    motion: str
+    take: int
+    price_microusd: int
+    state: State
+    token: str | None = None
+    idempotency_key: str | None = None
+    job_set_id: str | None = None
+    polling_url: str | None = None
+    video_url: str | None = None
+    preview_url: str | None = None
+    local_path: str | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+    submit_attempts: int = 0
+    throttled: int = 0
+    polls: int = 0
+    resends: int = 0
+    submitted_at: float | None = None
+    accepted_at: float | None = None
+    finished_at: float | None = None
+    reason: str | None = None
+    bought_in: str | None = None
+
+    @property
+    def cost_state(self) -> CostState:
+        """The sum this attempt's price belongs to; none when another run bought it."""
+        return CostState.NONE if self.bought_in is not None else COST_STATE[self.state]
+
+    @property
+    def cost_microusd(self) -> int:
+        """What this attempt adds to the reported run's sums."""
+        return 0 if self.cost_state is CostState.NONE else self.price_microusd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Counts by state and the three sums of a run or of a ledger, as one moment saw them."""
+
+    counts: Mapping[State, int] = field(default_factory=dict)
+    confirmed_microusd: int = 0
+    disputed_microusd: int = 0
+    reserved_microusd: int = 0
+
+    def count(self, *states: State) -> int:
+        """How many attempts are in any of `states`."""
+        return sum(self.counts.get(state, 0) for state in states)
+
+    @property
+    def worst_microusd(self) -> int:
+        """What the run costs if every open question goes against us."""
+        return self.confirmed_microusd + self.disputed_microusd + self.reserved_microusd
