@@ -1,0 +1,23 @@
+"""What every test stands on: no connection leaves the machine, and no setting of the person's shell leaks in."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import pytest_socket
+
+LOOPBACK = ["127.0.0.1", "::1", "localhost"]
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only() -> None:
+    """Connections to any other host raise SocketConnectBlockedError; Unix sockets (event loops, PostgreSQL) work."""
+    pytest_socket.socket_allow_hosts(LOOPBACK, allow_unix_socket=True)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key or a DOP_ setting of the person who runs the tests must not steer them."""
+    for name in [name for name in os.environ if name == "PIXAZO_API_KEY" or name.startswith("DOP_")]:
+        monkeypatch.delenv(name)
