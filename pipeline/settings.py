@@ -1,0 +1,319 @@
+"""The settings a run is made with: one frozen section a topic, each value checked, in its unit. No I/O.
+
+A section takes the texts of a configuration file, of the environment or of a flag alike ("30s", "7.00", "10/1m"), and
+holds numbers: seconds, micro-dollars, bytes. It must never hold the key of the gateway.
+Limits that are ours are constants here; those of the API are in the API document's pages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from ipaddress import ip_address
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+
+from pipeline.records import microusd
+
+SANDBOX = "sandbox"
+"""`gateway.base_url` that starts the embedded sandbox, and the gateway id of everything rehearsed there."""
+
+DOCUMENT_PRICES_MICROUSD = MappingProxyType({"dop-lite": 135_000, "dop-preview": 573_000, "dop-turbo": 416_000})
+"""Price of one 5 s 1080p video. Source: API document, "Higgsfield DoP API Pricing"."""
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_UNIT_S = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMG]i?)?B?")
+_SIZE_UNIT = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+_RATE = re.compile(r"[1-9]\d*/[1-9]?\d*[smh]")
+_PATH = re.compile(r"/[^\s?#]*")
+
+
+def duration_s(text: str) -> float:
+    """Seconds of "30s", "2h", "1h30m", "250ms" or a plain number of seconds.
+
+    Raises:
+        ValueError: anything else.
+    """
+    parts = _DURATION.findall(text)
+    if parts and not _DURATION.sub("", text).strip():
+        return float(sum(Decimal(number) * _UNIT_S[unit] for number, unit in parts))
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    raise ValueError(f"{text!r} is not a duration: write seconds or e.g. 30s, 5m, 2h")
+
+
+def size_bytes(text: str) -> int:
+    """Bytes of "512MB" (decimal), "512MiB" (binary) or a plain number of bytes.
+
+    Raises:
+        ValueError: anything else.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write bytes or e.g. 512MB")
+    return int(Decimal(match[1]) * _SIZE_UNIT.get(match[2] or "", 1))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether connections to `host` stay on this machine, going by its name alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _duration(value: object) -> object:
+    return duration_s(value) if isinstance(value, str) else value
+
+
+def _size(value: object) -> object:
+    return size_bytes(value) if isinstance(value, str) else value
+
+
+def _money(value: object) -> object:
+    """MONEY: a float never becomes an amount; configuration files hand over the digits as written."""
+    if isinstance(value, str):
+        return microusd(value.strip())
+    raise ValueError("is not an amount in dollars")
+
+
+def _prices(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError("must hold a price for each model")
+    return {model: _money(price) for model, price in value.items()}
+
+
+def _listed(value: object) -> object:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) and part.strip() for part in parts):
+        raise ValueError("must name at least one, e.g. [dop-lite, dop-turbo]")
+    return [part.strip() for part in parts]
+
+
+def _rate(text: str) -> str:
+    if text != "auto" and not _RATE.fullmatch(text):
+        raise ValueError(f"{text!r} is not a rate: write auto or e.g. 10/1m, 5/1s, 600/1h")
+    return text
+
+
+def _poll_rate(text: str) -> str:
+    return text if text == "shared" else _rate(text)
+
+
+def _none_if(word: str) -> BeforeValidator:
+    """`word` says in a file what null says: let the program decide, or no limit."""
+    return BeforeValidator(lambda value: None if value == word else value)
+
+
+def _path(text: str) -> str:
+    if not _PATH.fullmatch(text):
+        raise ValueError("must begin with / and hold no space, ? or #")
+    return text
+
+
+def _local_folder(path: Path) -> Path:
+    if re.match(r"[a-z0-9]+:/", str(path)):
+        raise ValueError("must be a folder of this machine")
+    return path
+
+
+def _origin(text: str) -> SplitResult:
+    """The parts of a gateway's address; text that could carry a secret is never repeated in the error."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or (parts.port or 1) < 1:
+        raise ValueError("must be `sandbox` or an address such as https://gateway.example")
+    if parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("must be scheme, host and port only: the paths have keys of their own")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("must be https: the key would travel in clear (http is for this machine only)")
+    return parts
+
+
+def _base_url(text: str) -> str:
+    if text == SANDBOX:
+        return text
+    parts = _origin(text)
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+Seconds = Annotated[float, BeforeValidator(_duration), Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+MicroUsd = Annotated[int, BeforeValidator(_money)]
+Positive = Annotated[int, Field(ge=1)]
+RateText = Annotated[str, AfterValidator(_rate)]
+UrlPath = Annotated[str, AfterValidator(_path)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, closed, and silent about values in its errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Gateway(Section):
+    """Where requests go. Paths of the API document; `motions_path` is inferred."""
+
+    base_url: Annotated[str, AfterValidator(_base_url)] = SANDBOX
+    submit_path: UrlPath = "/ai-model-api/v1/generateImageToVideoRequest"
+    poll_path: UrlPath = "/ai-model-api-polling/getGenerationResults"
+    motions_path: UrlPath = "/ai-model-api-polling/motions"
+    connect_timeout_s: Seconds = 10.0
+    read_timeout_s: Seconds = 330.0
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the run starts its own sandbox; any other gateway is live."""
+        return self.base_url == SANDBOX
+
+
+class PaceSection(Section):
+    """How fast submits go. `max_in_flight` None: no cap but the gateway's own, which is learned."""
+
+    rate: RateText = "auto"
+    burst: Positive = 1
+    max_in_flight: Annotated[Positive | None, _none_if("auto")] = None
+    submit_concurrency: Positive = 16
+
+
+class Poll(Section):
+    """When to look for a video. `max_lag_s` None: as late as a shared limit makes cheap."""
+
+    first_s: Seconds = 15.0
+    min_s: Seconds = 3.0
+    max_s: Seconds = 60.0
+    deadline_s: Seconds = 1200.0
+    max_lag_s: Annotated[Seconds | None, _none_if("auto")] = None
+    rate: Annotated[str, AfterValidator(_poll_rate)] = "auto"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Poll:
+        if self.min_s > self.max_s:
+            raise ValueError("min_s is above max_s")
+        return self
+
+
+class Download(Section):
+    """How videos come down."""
+
+    enabled: bool = True
+    concurrency: Positive = 4
+    max_bytes: Bytes = 512_000_000
+
+
+class Budget(Section):
+    """What may be spent; None is no cap. The lowest of manifest, configuration and flag holds."""
+
+    max_cost_microusd: MicroUsd | None = Field(default=None, alias="max_cost")
+    per_day_microusd: MicroUsd | None = Field(default=None, alias="per_day")
+    per_month_microusd: MicroUsd | None = Field(default=None, alias="per_month")
+
+
+class Outputs(Section):
+    """Where a run leaves its folder."""
+
+    dir: Annotated[Path, AfterValidator(_local_folder)] = Path("outputs")
+
+
+class Ledger(Section):
+    """Where the ledger is: a file (default: `ledger.db` in the outputs folder) or a database's URL."""
+
+    path: Path | None = None
+    url: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Ledger:
+        if self.path is not None and self.url is not None:
+            raise ValueError("path and url are two ledgers: give one")
+        return self
+
+
+class OnUnknown(Section):
+    """What becomes of a submit whose outcome is unknown. `resend` may pay twice, up to `max_cost` in a run."""
+
+    policy: Literal["hold", "resend"] = "hold"
+    max_cost_microusd: MicroUsd | None = Field(default=None, alias="max_cost")
+
+    @model_validator(mode="after")
+    def _capped(self) -> OnUnknown:
+        if self.policy == "resend" and self.max_cost_microusd is None:
+            raise ValueError("policy resend needs max_cost: what may be paid twice at most")
+        return self
+
+
+class Webhook(Section):
+    """The callback receiver: `listen` is HOST:PORT, `public_url` what the gateway calls."""
+
+    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:]+):\d{1,5}$")] | None = None
+    public_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+")] | None = None
+
+
+class Uploads(Section):
+    """Where local images are put for a live gateway. No key yet: local images work in the sandbox only."""
+
+
+class Schedule(Section):
+    """When runs start by themselves. No key yet: cron starts them."""
+
+
+class SandboxSection(Section):
+    """The embedded sandbox. Its key is no secret; `data` None is a folder beside the ledger."""
+
+    key: str = "sandbox-key"
+    dialect: Literal["job-set", "queue"] = "job-set"
+    rate: RateText | None = None
+    generation_s: Seconds = 2.0
+    size: str = "240p"
+    data: Path | None = None
+    chaos: int | None = None
+
+
+class Settings(Section):
+    """Everything a run is told besides its manifest. `sources` names where each value came from."""
+
+    gateway: Gateway = Gateway()
+    pace: PaceSection = PaceSection()
+    poll: Poll = Poll()
+    download: Download = Download()
+    budget: Budget = Budget()
+    outputs: Outputs = Outputs()
+    ledger: Ledger = Ledger()
+    on_unknown: OnUnknown = OnUnknown()
+    webhook: Webhook = Webhook()
+    uploads: Uploads = Uploads()
+    sandbox: SandboxSection = SandboxSection()
+    schedule: Schedule = Schedule()
+    defaults: Mapping[str, object] = Field(default_factory=dict)
+    prices_microusd: Annotated[Mapping[str, int], BeforeValidator(_prices)] = Field(
+        default_factory=lambda: dict(DOCUMENT_PRICES_MICROUSD), alias="prices"
+    )
+    models: Annotated[tuple[str, ...], BeforeValidator(_listed)] = tuple(DOCUMENT_PRICES_MICROUSD)
+
+    _sources: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """`section.key` -> "flag", "environment NAME", "FILE:LINE" or "default"."""
+        return self._sources
+
+    @property
+    def ledger_path(self) -> Path:
+        """The ledger's file, where `ledger.url` is not set."""
+        return self.ledger.path or self.outputs.dir / "ledger.db"
+
+
+def gateway_id(settings: Settings) -> str:
+    """The name under which purchases at this gateway are kept: `sandbox`, else scheme://host:port (port always).
+
+    The paths do not enter it: an address books what it books, by whichever path it was asked.
+    """
+    if settings.gateway.is_embedded:
+        return SANDBOX
+    parts = _origin(settings.gateway.base_url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
