@@ -262,15 +262,20 @@ class Schedule(Section):
 
 
 class SandboxSection(Section):
-    """The embedded sandbox. Its key is no secret; `data` None is a folder beside the ledger."""
+    """The embedded sandbox, as `dop sandbox serve` has it. The key is no secret; `data` None: beside the ledger."""
 
     key: str = "sandbox-key"
     dialect: Literal["job-set", "queue"] = "job-set"
     rate: RateText | None = None
-    generation_s: Seconds = 2.0
-    size: str = "240p"
+    limiter: Literal["bucket", "fixed", "sliding"] = "bucket"
+    shared_limit: bool = False
+    max_concurrent: Positive | None = None
+    retry_after: Literal["yes", "no", "misleading"] = "yes"
+    generation_s: Annotated[float, BeforeValidator(_duration), Field(ge=0)] = 2.0
+    size: Literal["180p", "240p", "360p", "480p", "540p", "720p", "1080p"] = "360p"
     data: Path | None = None
-    chaos: int | None = None
+    chaos: str | None = None
+    chaos_intensity: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
 class Settings(Section):
