@@ -34,7 +34,7 @@ class UsageError(DopError):
 class Problem:
     """One mistake in a manifest or a configuration, with its place.
 
-    `line` and `column` count from 1; `where` is the path a person would say, e.g. `rows[0].strength` or `column 'seed'`.
+    `line` and `column` count from 1; `where` is the path a person would say, e.g. `rows[0].strength`.
     """
 
     file: Path | None

@@ -186,7 +186,7 @@ def request_key(params: Params, *, take: int, gateway: str, image_keys: Mapping[
     """Identity of a purchase: 32 hex digits over the paid fields, the take and the gateway; never the row's place.
 
     Args:
-        image_keys: what stands for an image in the identity where that is not its text, e.g. the sha256 of a local file.
+        image_keys: what stands for an image in the identity where that is not its text (the sha256 of a local file).
     """
     keys = image_keys or {}
     canonical = {
@@ -210,8 +210,8 @@ def request_key(params: Params, *, take: int, gateway: str, image_keys: Mapping[
 class Attempt:
     """One attempt to buy one request, as the ledger knows it: a line of the report.
 
-    Times are Unix seconds (UTC). `local_path` is relative to the outputs folder. `token` is the compare-and-swap token of
-    the submit under way. `bought_in` names the run that bought it when that is not the run being reported.
+    Times are Unix seconds (UTC). `local_path` is relative to the outputs folder. `token` is the compare-and-swap token
+    of the submit under way. `bought_in` names the run that bought it when that is not the run being reported.
     """
 
     request_id: str

@@ -1,0 +1,415 @@
+"""Runs and what they list, and every question that is asked of the ledger. Reads see one moment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, update
+
+from pipeline.ledger.database import upsert
+from pipeline.ledger.schema import (
+    attempts,
+    checksum,
+    digest,
+    dump_params,
+    history,
+    load_params,
+    run_rows,
+    runs,
+    spend,
+)
+from pipeline.ledger.store import Ledger
+from pipeline.records import Attempt, Cell, CostState, Request, State, Totals
+
+CHUNK = 2_000
+UNFINISHED = (State.PLANNED, State.SUBMITTING, State.ACCEPTED, State.STALLED, State.UNKNOWN)
+SKIPPED_PREFIX = "skipped:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run as the ledger knows it. `run_id` is its folder's name. `ended_at` is None while it is unfinished."""
+
+    run_id: str
+    name: str
+    gateway: str
+    manifest_path: str
+    rows_digest: str | None
+    started_at: float
+    ended_at: float | None
+    sheet: Mapping[str, str] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedRow:
+    """A placeholder of the manifest, for the report and the sheet."""
+
+    row_id: str
+    axes: tuple[tuple[str, str], ...]
+
+
+def _run_of(row: Any) -> Run:
+    values = dict(row._mapping)
+    values["sheet"] = json.loads(values["sheet"]) if values["sheet"] else None
+    return Run(**values)
+
+
+def _attempt_of(row: Any, run_id: str | None) -> Attempt:
+    values = row._mapping
+    bought_elsewhere = run_id is not None and values["run_id"] != run_id and values["state"] != State.PLANNED
+    return Attempt(
+        request_id=values["request_id"],
+        attempt=values["attempt"],
+        gateway=values["gateway"],
+        run_id=values["run_id"],
+        row_id=values["listed_as"] or values["row_id"],
+        tags=tuple(json.loads(values["tags"] or "[]")),
+        axes=tuple((name, label) for name, label in json.loads(values["axes"] or "[]")),
+        params=load_params(values["params"]),
+        motion=values["motion"],
+        take=values["take"],
+        price_microusd=values["price_microusd"],
+        state=State(values["state"]),
+        token=values["token"],
+        idempotency_key=values["idempotency_key"],
+        job_set_id=values["job_set_id"],
+        polling_url=values["polling_url"],
+        video_url=values["video_url"],
+        preview_url=values["preview_url"],
+        local_path=values["local_path"],
+        size_bytes=values["size_bytes"],
+        sha256=values["sha256"],
+        submit_attempts=values["submit_attempts"],
+        throttled=values["throttled"],
+        polls=values["polls"],
+        resends=values["resends"],
+        submitted_at=values["submitted_at"],
+        accepted_at=values["accepted_at"],
+        finished_at=values["finished_at"],
+        reason=values["reason"],
+        bought_in=values["run_id"] if bought_elsewhere else None,
+    )
+
+
+class Book:
+    """Questions and run keeping on one open ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    # -- runs
+
+    def unfinished_run(self, manifest_path: str, gateway: str) -> Run | None:
+        """The newest run of this manifest on this gateway that has not ended."""
+        statement = (
+            select(runs)
+            .where(runs.c.manifest_path == manifest_path, runs.c.gateway == gateway, runs.c.ended_at.is_(None))
+            .order_by(runs.c.started_at.desc(), runs.c.run_id.desc())
+            .limit(1)
+        )
+        return self._one_run(statement)
+
+    def run(self, run_id: str) -> Run | None:
+        """A run by its name."""
+        return self._one_run(select(runs).where(runs.c.run_id == run_id))
+
+    def runs(self) -> list[Run]:
+        """Every run, newest first."""
+        with self.ledger.reader.connect() as connection:
+            found = connection.execute(select(runs).order_by(runs.c.started_at.desc(), runs.c.run_id.desc()))
+            return [_run_of(row) for row in found]
+
+    def _one_run(self, statement: Select[Any]) -> Run | None:
+        with self.ledger.reader.connect() as connection:
+            row = connection.execute(statement).first()
+        return None if row is None else _run_of(row)
+
+    def start_run(self, run: Run) -> None:
+        """Writes a new run down."""
+        values = {
+            "run_id": run.run_id,
+            "name": run.name,
+            "gateway": run.gateway,
+            "manifest_path": run.manifest_path,
+            "started_at": run.started_at,
+            "sheet": json.dumps(dict(run.sheet)) if run.sheet else None,
+        }
+        self.ledger.transact(lambda connection: connection.execute(insert(runs).values(values)) and None)
+
+    def end_run(self, run_id: str, at: float) -> None:
+        """Marks a run as having nothing planned, in flight or unknown."""
+        statement = update(runs).where(runs.c.run_id == run_id).values(ended_at=at)
+        self.ledger.transact(lambda connection: connection.execute(statement) and None)
+
+    def list_rows(self, run_id: str, rows: Iterable[Request | Cell], *, rows_digest: str) -> int:
+        """Makes `rows` what the run lists, in order, and plans what the ledger does not know; returns how many rows.
+
+        Rows of an earlier reading that the run has already bought stay listed behind the others; planned ones leave.
+        """
+
+        def work(connection: Connection) -> int:
+            connection.execute(update(run_rows).where(run_rows.c.run_id == run_id).values(listed=0))
+            stream = iter(rows)
+            position = 0
+            while chunk := list(islice(stream, CHUNK)):
+                _list_chunk(connection, run_id, chunk, position)
+                position += len(chunk)
+            _drop_unlisted(connection, run_id, position)
+            connection.execute(update(runs).where(runs.c.run_id == run_id).values(rows_digest=rows_digest))
+            return position
+
+        return self.ledger.transact(work)
+
+    def new_attempts(self, request_ids: Sequence[str]) -> int:
+        """Plans a fresh attempt for requests whose latest one ended without a video; returns how many."""
+
+        def work(connection: Connection) -> int:
+            return sum(_renew(connection, request_id) for request_id in request_ids)
+
+        return self.ledger.transact(work)
+
+    # -- questions
+
+    def states(self, request_ids: Sequence[str]) -> dict[str, State]:
+        """The state of each request that the ledger knows."""
+        statement = select(attempts.c.request_id, attempts.c.state).where(
+            attempts.c.request_id.in_(request_ids), attempts.c.superseded == 0
+        )
+        with self.ledger.reader.connect() as connection:
+            return {row.request_id: State(row.state) for row in connection.execute(statement)}
+
+    def pages(self, run_id: str, states: Iterable[State], *, size: int = 500) -> Iterator[list[Attempt]]:
+        """The run's latest attempts in any of `states`, in the manifest's order, read page by page as it is asked."""
+        wanted = [state.value for state in states]
+        after = -1
+        while True:
+            statement = (
+                _run_view(run_id)
+                .where(run_rows.c.position > after, attempts.c.state.in_(wanted), attempts.c.superseded == 0)
+                .limit(size)
+            )
+            with self.ledger.reader.connect() as connection:
+                found = connection.execute(statement).all()
+            if found:
+                yield [_attempt_of(row, run_id) for row in found]
+            if len(found) < size:
+                return
+            after = found[-1].position
+
+    def report(self, run_id: str) -> Iterator[Attempt | SkippedRow]:
+        """Every line of the run's report, in the manifest's order: one per attempt, placeholders included."""
+        with self.ledger.reader.connect() as connection:
+            statement = _run_view(run_id).where(
+                or_(attempts.c.superseded == 0, attempts.c.run_id == run_id, attempts.c.request_id.is_(None))
+            )
+            for row in connection.execution_options(yield_per=CHUNK).execute(statement):
+                if row.request_id is None:
+                    yield SkippedRow(row_id=row.listed_as, axes=tuple((a, b) for a, b in json.loads(row.axes)))
+                else:
+                    yield _attempt_of(row, run_id)
+
+    def totals(self, run_id: str) -> Totals:
+        """Counts of what the run lists by state, and the money that this run booked."""
+        joined = run_rows.join(
+            attempts, and_(attempts.c.request_id == run_rows.c.request_id, attempts.c.superseded == 0)
+        )
+        counted = (
+            select(attempts.c.state, func.count())
+            .select_from(joined)
+            .where(run_rows.c.run_id == run_id)
+            .group_by(attempts.c.state)
+        )
+        with self.ledger.reader.connect() as connection:
+            counts = {State(state): number for state, number in connection.execute(counted)}
+            money = _money(connection, spend.c.run_id == run_id)
+        return Totals(counts=counts, **money)
+
+    def spent(self, gateway: str, day_prefix: str) -> Totals:
+        """The money of a gateway on a day or in a month (`2026-11`), without counts."""
+        with self.ledger.reader.connect() as connection:
+            where = and_(spend.c.gateway == gateway, spend.c.day.like(f"{day_prefix}%"))
+            return Totals(counts={}, **_money(connection, where))
+
+    def without_video(self, run_id: str) -> int:
+        """How many of the run's finished requests have no file yet."""
+        statement = (
+            select(func.count())
+            .select_from(run_rows.join(attempts, attempts.c.request_id == run_rows.c.request_id))
+            .where(
+                run_rows.c.run_id == run_id,
+                attempts.c.superseded == 0,
+                attempts.c.state == State.DONE,
+                attempts.c.local_path.is_(None),
+            )
+        )
+        with self.ledger.reader.connect() as connection:
+            return int(connection.execute(statement).scalar_one())
+
+    def left_submitting(self, gateway: str | None = None) -> list[str]:
+        """Requests whose submit was under way when their run died."""
+        statement = select(attempts.c.request_id).where(attempts.c.state == State.SUBMITTING)
+        if gateway is not None:
+            statement = statement.where(attempts.c.gateway == gateway)
+        with self.ledger.reader.connect() as connection:
+            return [row.request_id for row in connection.execute(statement)]
+
+    def unknowns(self, gateway: str) -> list[Attempt]:
+        """Every request of a gateway whose outcome nobody has settled."""
+        statement = _plain_view().where(
+            attempts.c.state == State.UNKNOWN, attempts.c.superseded == 0, attempts.c.gateway == gateway
+        )
+        with self.ledger.reader.connect() as connection:
+            return [_attempt_of(row, None) for row in connection.execute(statement)]
+
+    def find(self, wanted: str) -> list[Attempt]:
+        """Latest attempts whose request id begins with `wanted`, or whose row or job id is `wanted`; newest first."""
+        listed = select(run_rows.c.request_id).where(run_rows.c.row_id == wanted)
+        statement = (
+            _plain_view()
+            .where(
+                attempts.c.superseded == 0,
+                or_(
+                    attempts.c.request_id.startswith(wanted, autoescape=True),
+                    attempts.c.row_id == wanted,
+                    attempts.c.job_set_id == wanted,
+                    attempts.c.request_id.in_(listed),
+                ),
+            )
+            .order_by(attempts.c.submitted_at.desc())
+            .limit(50)
+        )
+        with self.ledger.reader.connect() as connection:
+            return [_attempt_of(row, None) for row in connection.execute(statement)]
+
+    def history(self, request_id: str) -> list[dict[str, object]]:
+        """Everything that happened to a request, oldest first."""
+        statement = select(history).where(history.c.request_id == request_id).order_by(history.c.seq)
+        with self.ledger.reader.connect() as connection:
+            return [dict(row._mapping) for row in connection.execute(statement)]
+
+
+def _money(connection: Connection, where: Any) -> dict[str, int]:
+    kinds = (CostState.CONFIRMED, CostState.DISPUTED, CostState.RESERVED)
+    sums = [func.coalesce(func.sum(spend.c[kind.value]), 0) for kind in kinds]
+    row = connection.execute(select(*sums).where(where)).one()
+    return {f"{kind.value}_microusd": int(amount) for kind, amount in zip(kinds, row, strict=True)}
+
+
+def _run_view(run_id: str) -> Select[Any]:
+    return (
+        select(
+            attempts,
+            run_rows.c.row_id.label("listed_as"),
+            run_rows.c.tags,
+            run_rows.c.axes,
+            run_rows.c.position,
+        )
+        .select_from(run_rows.outerjoin(attempts, attempts.c.request_id == run_rows.c.request_id))
+        .where(run_rows.c.run_id == run_id)
+        .order_by(run_rows.c.position, attempts.c.attempt)
+    )
+
+
+def _plain_view() -> Select[Any]:
+    listing = and_(run_rows.c.request_id == attempts.c.request_id, run_rows.c.run_id == attempts.c.run_id)
+    return select(attempts, run_rows.c.row_id.label("listed_as"), run_rows.c.tags, run_rows.c.axes).select_from(
+        attempts.outerjoin(run_rows, listing)
+    )
+
+
+def _list_chunk(connection: Connection, run_id: str, chunk: Sequence[Request | Cell], position: int) -> None:
+    fresh = [_planned_row(item, run_id) for item in chunk if isinstance(item, Request)]
+    if fresh:
+        planned = upsert(connection, attempts)
+        connection.execute(planned.on_conflict_do_nothing(index_elements=["request_id", "attempt"]), fresh)
+    listing = upsert(connection, run_rows)
+    listing = listing.on_conflict_do_update(
+        index_elements=["run_id", "request_id"],
+        set_={name: listing.excluded[name] for name in ("position", "row_id", "tags", "axes", "listed")},
+    )
+    rows = [_listed_row(item, run_id, place) for place, item in enumerate(chunk, start=position)]
+    connection.execute(listing, rows)
+
+
+def _planned_row(request: Request, run_id: str) -> dict[str, object]:
+    row: dict[str, object] = {column.name: None for column in attempts.columns}
+    row.update(
+        request_id=request.request_id,
+        attempt=1,
+        superseded=0,
+        gateway=request.gateway,
+        run_id=run_id,
+        model=request.params.model,
+        price_microusd=request.price_microusd,
+        state=State.PLANNED.value,
+        submit_attempts=0,
+        throttled=0,
+        polls=0,
+        resends=0,
+        row_id=request.row_id,
+        params=dump_params(request.params),
+        motion=request.motion,
+        take=request.take,
+    )
+    row["digest"] = digest(row)
+    row["checksum"] = checksum(row)
+    return row
+
+
+def _listed_row(item: Request | Cell, run_id: str, position: int) -> dict[str, object]:
+    return {
+        "run_id": run_id,
+        "request_id": item.request_id if isinstance(item, Request) else f"{SKIPPED_PREFIX}{item.row_id}",
+        "position": position,
+        "row_id": item.row_id,
+        "tags": json.dumps(item.tags, ensure_ascii=False),
+        "axes": json.dumps(item.axes, ensure_ascii=False),
+        "listed": 1,
+    }
+
+
+def _drop_unlisted(connection: Connection, run_id: str, count: int) -> None:
+    """Rows that the manifest no longer has: bought ones go behind the listed ones, the others leave the run."""
+    kept = select(attempts.c.request_id).where(attempts.c.run_id == run_id, attempts.c.state != State.PLANNED.value)
+    unlisted = and_(run_rows.c.run_id == run_id, run_rows.c.listed == 0)
+    connection.execute(delete(run_rows).where(unlisted, run_rows.c.request_id.not_in(kept)))
+    old = connection.execute(select(run_rows.c.request_id).where(unlisted).order_by(run_rows.c.position)).all()
+    for place, row in enumerate(old, start=count):
+        one = and_(run_rows.c.run_id == run_id, run_rows.c.request_id == row.request_id)
+        connection.execute(update(run_rows).where(one).values(position=place))
+
+
+def _renew(connection: Connection, request_id: str) -> int:
+    found = connection.execute(
+        select(attempts).where(attempts.c.request_id == request_id, attempts.c.superseded == 0)
+    ).first()
+    if found is None:
+        return 0
+    old = dict(found._mapping)
+    old["superseded"] = 1
+    old["checksum"] = checksum(old)
+    key = and_(attempts.c.request_id == request_id, attempts.c.attempt == found.attempt)
+    connection.execute(update(attempts).where(key).values(superseded=1, checksum=old["checksum"]))
+    new: dict[str, object] = dict.fromkeys(old)
+    kept = (
+        "request_id",
+        "gateway",
+        "run_id",
+        "model",
+        "price_microusd",
+        "row_id",
+        "params",
+        "motion",
+        "take",
+        "digest",
+    )
+    new.update({name: old[name] for name in kept})
+    new.update(attempt=found.attempt + 1, superseded=0, state=State.PLANNED.value)
+    new.update(submit_attempts=0, throttled=0, polls=0, resends=0)
+    new["checksum"] = checksum(new)
+    connection.execute(insert(attempts).values(new))
+    return 1

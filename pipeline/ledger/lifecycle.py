@@ -1,0 +1,95 @@
+"""The life of one attempt as a table: which event may happen in which state, and what state follows. Pure.
+
+A pair that is not in the table is forbidden: it raises and nothing changes. `docs/states.md` is drawn from this table.
+Source: spec of states (closed list); the order of reserve and accept is what prevents a double charge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from pipeline.errors import InvariantError
+from pipeline.records import State
+
+
+class Event(StrEnum):
+    """What happened to an attempt; each is one durable line of the ledger's history."""
+
+    RESERVE = "reserve"
+    """The intent and its money are booked; the POST may follow. MONEY: always before the POST."""
+    RELEASE = "release"
+    """Proof that nothing was created (not sent, throttled, key refused): free to be bought again."""
+    ACCEPT = "accept"
+    """The gateway gave an id."""
+    REJECT = "reject"
+    """A 4xx for this one request: never created, not worth sending again as it stands."""
+    LOSE = "lose"
+    """The outcome is not known: perhaps paid."""
+    COMPLETE = "complete"
+    """The gateway says the video is ready."""
+    SAVE = "save"
+    """The video stands verified under its final name."""
+    FAIL = "fail"
+    REFUSE = "refuse"
+    CANCEL = "cancel"
+    STALL = "stall"
+    """Deadline passed; still collectable."""
+    EXPIRE = "expire"
+    """Paid, and the video cannot be had any more."""
+    ADOPT = "adopt"
+    """An unknown outcome was matched to a job."""
+    CHARGE = "charge"
+    """A person says an unknown outcome was charged and is lost."""
+    RESEND = "resend"
+    """A person (or the opt-in policy) says an unknown outcome was not charged."""
+    NOTE = "note"
+    """Counters, a fresh URL or a reason; the state stays."""
+
+
+S, E = State, Event
+
+_ENDINGS = {E.COMPLETE: S.DONE, E.FAIL: S.FAILED, E.REFUSE: S.REFUSED, E.CANCEL: S.CANCELED}
+
+TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
+    {
+        S.PLANNED: {E.RESERVE: S.SUBMITTING, E.NOTE: S.PLANNED},
+        S.SUBMITTING: {
+            E.ACCEPT: S.ACCEPTED,
+            E.RELEASE: S.PLANNED,
+            E.REJECT: S.REJECTED,
+            E.LOSE: S.UNKNOWN,
+            E.NOTE: S.SUBMITTING,
+        },
+        S.ACCEPTED: {**_ENDINGS, E.STALL: S.STALLED, E.EXPIRE: S.EXPIRED, E.NOTE: S.ACCEPTED},
+        S.STALLED: {**_ENDINGS, E.EXPIRE: S.EXPIRED, E.NOTE: S.STALLED},
+        S.UNKNOWN: {
+            E.ACCEPT: S.ACCEPTED,  # the late answer of the very submit that was lost: its token must match
+            E.ADOPT: S.ACCEPTED,
+            E.CHARGE: S.WRITTEN_OFF,
+            E.RESEND: S.PLANNED,
+            E.NOTE: S.UNKNOWN,
+        },
+        S.DONE: {E.SAVE: S.DONE, E.EXPIRE: S.EXPIRED, E.NOTE: S.DONE},
+        S.EXPIRED: {E.NOTE: S.EXPIRED},
+        S.FAILED: {E.NOTE: S.FAILED},
+        S.REFUSED: {E.NOTE: S.REFUSED},
+        S.CANCELED: {E.NOTE: S.CANCELED},
+        S.REJECTED: {E.NOTE: S.REJECTED},
+        S.WRITTEN_OFF: {E.NOTE: S.WRITTEN_OFF},
+        S.SKIPPED: {},
+    }
+)
+
+
+def next_state(state: State, event: Event) -> State:
+    """The state that follows `event` in `state`.
+
+    Raises:
+        InvariantError: the pair is forbidden.
+    """
+    try:
+        return TRANSITIONS[state][event]
+    except KeyError:
+        raise InvariantError(f"{event} is not possible for a request that is {state}; nothing was changed") from None

@@ -1,0 +1,171 @@
+"""The ledger's tables and the checksum of a row. No connection is opened here.
+
+One row of `attempts` is one attempt to buy one request. The columns that money and resume depend on are HOT: they are
+read and written with every event and covered by `checksum`. What a request says (COLD) is written once and covered by
+`digest`, which the checksum covers in turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from pipeline.records import Params
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+meta = Table("meta", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("gateway", Text, nullable=False),
+    Column("manifest_path", Text, nullable=False),
+    Column("rows_digest", Text),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("sheet", Text),
+    Index("runs_by_manifest", "manifest_path", "gateway"),
+)
+
+run_rows = Table(
+    "run_rows",
+    metadata,
+    Column("run_id", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("row_id", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("axes", Text, nullable=False),
+    Column("listed", Integer, nullable=False),
+    PrimaryKeyConstraint("run_id", "request_id"),
+    Index("run_rows_in_order", "run_id", "position"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("request_id", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("superseded", Integer, nullable=False),
+    Column("gateway", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("price_microusd", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("token", Text),
+    Column("idempotency_key", Text),
+    Column("job_set_id", Text),
+    Column("polling_url", Text),
+    Column("video_url", Text),
+    Column("preview_url", Text),
+    Column("local_path", Text),
+    Column("size_bytes", BigInteger),
+    Column("sha256", Text),
+    Column("submit_attempts", Integer, nullable=False),
+    Column("throttled", Integer, nullable=False),
+    Column("polls", Integer, nullable=False),
+    Column("resends", Integer, nullable=False),
+    Column("spend_day", Text),
+    Column("submitted_at", Float),
+    Column("accepted_at", Float),
+    Column("finished_at", Float),
+    Column("reason", Text),
+    Column("digest", Text, nullable=False),
+    Column("checksum", Text, nullable=False),
+    Column("row_id", Text, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("motion", Text, nullable=False),
+    Column("take", Integer, nullable=False),
+    PrimaryKeyConstraint("request_id", "attempt"),
+    UniqueConstraint("gateway", "job_set_id", name="one_owner_per_job"),
+    Index("attempts_by_state", "state"),
+    Index("attempts_by_run", "run_id"),
+)
+
+COLD = ("row_id", "params", "motion", "take")
+HOT = tuple(column.name for column in attempts.columns if column.name not in COLD)
+COVERED = tuple(name for name in HOT if name != "checksum")
+
+history = Table(
+    "history",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("request_id", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("history_by_request", "request_id"),
+)
+
+spend = Table(
+    "spend",
+    metadata,
+    Column("gateway", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("day", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("confirmed", BigInteger, nullable=False),
+    Column("disputed", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    PrimaryKeyConstraint("gateway", "run_id", "day", "model"),
+    Index("spend_by_day", "gateway", "day"),
+)
+
+
+def checksum(row: Mapping[str, object]) -> str:
+    """16 hex digits over the covered columns of one attempt; a flipped bit in any of them changes it."""
+    text = repr([row[name] for name in COVERED])
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def digest(row: Mapping[str, object]) -> str:
+    """16 hex digits over the columns that are written once."""
+    text = repr([row[name] for name in COLD])
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+_PARAM_NAMES = (
+    "model",
+    "prompt",
+    "seed",
+    "motions_id",
+    "strength_hundredths",
+    "input_images",
+    "input_images_end",
+    "enhance_prompt",
+    "check_nsfw",
+)
+
+
+def dump_params(params: Params) -> str:
+    """The paid fields as one JSON list, in a fixed order."""
+    return json.dumps([getattr(params, name) for name in _PARAM_NAMES], ensure_ascii=False, separators=(",", ":"))
+
+
+def load_params(text: str) -> Params:
+    """The inverse of `dump_params`."""
+    values = dict(zip(_PARAM_NAMES, json.loads(text), strict=True))
+    values["input_images"] = tuple(values["input_images"])
+    values["input_images_end"] = tuple(values["input_images_end"])
+    return Params(**values)

@@ -1,0 +1,451 @@
+"""The durable book of what was bought: one writer thread, group commit, changes judged under the write lock.
+
+Callers of the event loop await `apply`; whatever it returns is on the disk. Must never: send anything, know the
+gateway's JSON, or change a row without a line of history. Measured: set-based writes in one thread beat async drivers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy.exc import DatabaseError
+
+from pipeline.errors import DopError, LedgerError
+from pipeline.ledger.audit import audit, book_money, replay
+from pipeline.ledger.database import (
+    create_or_check,
+    inode_of,
+    integrity_problems,
+    sqlite_engine,
+    write_meta,
+)
+from pipeline.ledger.journal import Journal, change_entry, entries, last_seq, row_entry, snapshot_entry
+from pipeline.ledger.judge import Applied, Change, Money, Outcome, Row, judge
+from pipeline.ledger.lifecycle import Event
+from pipeline.ledger.schema import COLD, HOT, attempts, checksum, history, spend
+
+T = TypeVar("T")
+
+BATCH_LIMIT = 400
+"""Changes in one commit. SQLite takes 32,766 parameters a statement; the disk write dominates well before."""
+
+SPARE_BYTES = 256 * 1024
+"""Kept beside the ledger and given up when the disk is full, so that a paid answer can still be booked."""
+
+_HOT_COLUMNS = [attempts.c[name] for name in HOT]
+_SELECT_HOT = select(*_HOT_COLUMNS).where(
+    attempts.c.request_id.in_(bindparam("ids", expanding=True)), attempts.c.superseded == 0
+)
+_SELECT_COLD = select(attempts.c.request_id, attempts.c.attempt, *(attempts.c[name] for name in COLD)).where(
+    attempts.c.request_id.in_(bindparam("ids", expanding=True)), attempts.c.superseded == 0
+)
+_SELECT_JOBS = select(attempts.c.gateway, attempts.c.job_set_id, attempts.c.request_id).where(
+    attempts.c.job_set_id.in_(bindparam("jobs", expanding=True))
+)
+_FIXED = ("request_id", "attempt", "gateway", "model", "superseded", "digest")
+_UPDATE_HOT = (
+    update(attempts)
+    .where(attempts.c.request_id == bindparam("k_request_id"), attempts.c.attempt == bindparam("k_attempt"))
+    .values({name: bindparam(name) for name in HOT if name not in _FIXED})
+)
+
+
+class _Job:
+    """One thing for the writer thread to do, and where its result goes."""
+
+    __slots__ = ("change", "deliver", "transaction")
+
+    def __init__(
+        self,
+        deliver: Callable[[object, BaseException | None], None],
+        *,
+        change: Change | None = None,
+        transaction: Callable[[Connection], object] | None = None,
+    ) -> None:
+        self.change = change
+        self.transaction = transaction
+        self.deliver = deliver
+
+
+class Ledger:
+    """An open ledger. `inline` does the writer's work in the event loop itself (virtual time in tests)."""
+
+    def __init__(self, path: Path, *, inline: bool = False) -> None:
+        """Opens or makes the ledger at `path`.
+
+        Raises:
+            LedgerError: damaged, newer, or not writable.
+        """
+        self.path = path
+        self._inline = inline
+        self._waiting: list[_Job] = []
+        try:
+            old_mask = os.umask(0o077)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self.engine = sqlite_engine(path, write=True)
+                self.facts = create_or_check(self.engine, str(path))
+            finally:
+                os.umask(old_mask)
+        except OSError as error:
+            raise LedgerError(f"the ledger {path} can't be written: {error.strerror}") from None
+        self.reader = sqlite_engine(path, write=False)
+        self.journal = Journal(path.with_suffix(".journal"))
+        self.spare = path.with_suffix(".spare")
+        self._seq = int(self.facts["seq"])
+        self._full: str | None = None
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        if not inline:
+            self._thread = threading.Thread(target=self._work, name="ledger-writer", daemon=True)
+            self._thread.start()
+
+    # -- opening for spending
+
+    def ready_to_spend(self) -> list[str]:
+        """Checks everything that must hold before money moves; returns notices for the person.
+
+        Raises:
+            LedgerError: copied, damaged, or its journal belongs to another ledger or is ahead of it.
+        """
+        notices: list[str] = []
+        here = inode_of(self.path)
+        known = self.facts.get("inode", here)
+        if known != here:
+            raise LedgerError(
+                f"{self.path} is a copy or was restored from one, and spending with two copies pays twice. "
+                "If this is the only one in use now, say so with `dop ledger adopt`"
+            )
+        if self.facts.get("clean", "yes") != "yes":
+            notices.append("the last run did not end cleanly; the ledger was checked in full and is whole")
+            problems = self.problems()
+            if problems:
+                raise LedgerError(
+                    f"{self.path} is damaged: {problems[0]}; nothing is bought with it. "
+                    "`dop ledger check` lists everything, `dop ledger rebuild` makes it anew from its journal"
+                )
+        ahead = last_seq(self.journal.path)
+        if ahead > self._seq:
+            notices.append(f"the ledger was {ahead - self._seq} events behind its journal; they were booked now")
+            self.transact(lambda connection: replay(connection, entries(self.journal.path, self._seq)))
+            self._seq = ahead
+        elif ahead < self._seq:
+            self._journal_anew()
+        self._keep_spare()
+        self.transact(lambda connection: write_meta(connection, {"inode": here, "clean": "no"}))
+        self.facts |= {"inode": here, "clean": "no"}
+        return notices
+
+    def problems(self, *, full: bool = True) -> list[str]:
+        """Everything that is wrong with the ledger, in words; empty when it is whole."""
+        try:
+            with self.reader.connect() as connection:
+                return integrity_problems(connection) + (audit(connection) if full else [])
+        except DatabaseError as error:
+            return [str(error.orig)]
+
+    def _keep_spare(self) -> None:
+        with suppress(OSError):
+            if not self.spare.exists():
+                descriptor = os.open(self.spare, os.O_WRONLY | os.O_CREAT, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(os.urandom(SPARE_BYTES))  # not zeros: a sparse or compressed file frees nothing
+
+    # -- the one way to change a row
+
+    async def apply(self, change: Change) -> Outcome:
+        """Books one change; when it returns, the result is durable.
+
+        Raises:
+            InvariantError: the state forbids the event.
+            LedgerError: the ledger could not be written.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
+
+        def settle(result: object, error: BaseException | None) -> None:
+            if future.done():
+                return  # MONEY: the caller was cancelled; the change is booked all the same
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type] # the writer answers a change with an Outcome
+
+        if self._inline:
+            if not self._waiting:
+                loop.call_soon(self._flush)
+            self._waiting.append(_Job(settle, change=change))
+        else:
+            self._queue.put(_Job(lambda result, error: _later(loop, settle, result, error), change=change))
+        return await future
+
+    def apply_now(self, change: Change) -> Outcome:
+        """`apply` for callers without an event loop."""
+        done: Future[Outcome] = Future()
+        self._run(_Job(_into(done), change=change))
+        return done.result()
+
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        """Runs `work` in one write transaction of its own and waits for it."""
+        done: Future[T] = Future()
+        self._run(_Job(_into(done), transaction=work))
+        return done.result()
+
+    def _run(self, job: _Job) -> None:
+        if self._inline:
+            self._flush()
+            self._do([job])
+        else:
+            self._queue.put(job)
+
+    def _flush(self) -> None:
+        jobs, self._waiting = self._waiting, []
+        if jobs:
+            self._do(jobs)
+
+    # -- the writer
+
+    def _work(self) -> None:
+        ended = False
+        while not ended:
+            jobs: list[_Job] = []
+            item = self._queue.get()
+            while item is not None:
+                jobs.append(item)
+                if len(jobs) >= BATCH_LIMIT:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            ended = item is None
+            self._do(jobs)
+        self.engine.dispose()
+
+    def _do(self, jobs: Sequence[_Job]) -> None:
+        batch: list[_Job] = []
+        for job in jobs:
+            if job.transaction is None:
+                batch.append(job)
+                continue
+            self._commit(batch)
+            batch = []
+            self._alone(job)
+        self._commit(batch)
+
+    def _alone(self, job: _Job) -> None:
+        assert job.transaction is not None
+        try:
+            with self.engine.begin() as connection:
+                result = job.transaction(connection)
+        except DopError as error:
+            job.deliver(None, error)
+        except DatabaseError as error:
+            job.deliver(None, LedgerError(f"the ledger {self.path} could not be written: {error.orig}"))
+        except Exception as error:  # noqa: BLE001 - the writer must outlive a caller's mistake; the caller gets it
+            job.deliver(None, error)
+        else:
+            job.deliver(result, None)
+
+    def _commit(self, batch: Sequence[_Job]) -> None:
+        if not batch:
+            return
+        if self._full is not None and any(job.change and job.change.event is Event.RESERVE for job in batch):
+            refused = [job for job in batch if job.change and job.change.event is Event.RESERVE]
+            batch = [job for job in batch if job not in refused]
+            for job in refused:  # MONEY: what could not be booked must not be sent
+                job.deliver(None, LedgerError(self._full))
+        for last_try in (False, True):
+            entries: list[dict[str, object]] = []
+            try:
+                with self.engine.begin() as connection:
+                    results = self._write(connection, batch, entries)
+            except (DatabaseError, OSError) as error:
+                cause = getattr(error, "orig", error)
+                if not last_try and self._give_up_spare(cause):
+                    continue
+                self._only_journal(batch, cause)
+                return
+            except Exception as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
+                for job in batch:
+                    job.deliver(None, error)
+                return
+            self._seq += len(entries)
+            self._note(entries)
+            for job, (result, trouble) in zip(batch, results, strict=True):
+                job.deliver(result, trouble)
+            return
+
+    def _give_up_spare(self, cause: object) -> bool:
+        self._full = f"the ledger {self.path} can't be written ({cause}); free some disk space and run again"
+        with suppress(OSError):
+            self.spare.unlink()
+            return True
+        return False
+
+    def _only_journal(self, batch: Sequence[_Job], cause: object) -> None:
+        """The database failed: what was already paid still goes to the second book, on disk, before anybody is told."""
+        self._full = self._full or f"the ledger {self.path} can't be written ({cause})"
+        changes = [job.change for job in batch if job.change is not None and job.change.event is not Event.RESERVE]
+        entries = [change_entry(change, self._seq + offset) for offset, change in enumerate(changes, start=1)]
+        with suppress(OSError):
+            self.journal.append(entries, sync=True)
+            self._seq += len(entries)
+        for job in batch:
+            job.deliver(None, LedgerError(self._full))
+
+    def _note(self, entries: list[dict[str, object]]) -> None:
+        try:
+            self.journal.append(entries)
+        except OSError as error:
+            self._full = f"the journal {self.journal.path} can't be written ({error.strerror}); free some disk space"
+
+    def _write(
+        self, connection: Connection, batch: Sequence[_Job], entries: list[dict[str, object]]
+    ) -> list[tuple[Outcome | None, DopError | None]]:
+        changes = [job.change for job in batch if job.change is not None]
+        rows = self._rows(connection, {change.request_id for change in changes})
+        owners = _owners(connection, changes)
+        money = Money(lambda span, gateway, key: _spent(connection, span, gateway, key))
+        results: list[tuple[Outcome | None, DopError | None]] = []
+        touched: dict[str, Row] = {}
+        lines: list[dict[str, object]] = []
+        for change in changes:
+            row = rows.get(change.request_id)
+            try:
+                outcome = judge(row, change, money=money, job_owner=lambda gateway, job: owners.get((gateway, job)))
+            except DopError as error:
+                results.append((None, error))
+                continue
+            if isinstance(outcome, Applied) and row is not None:
+                _claim(owners, row, change)
+                row["checksum"] = checksum(row)
+                touched[change.request_id] = row
+                lines.append(_history_line(row, change))
+                entries.append(row_entry(row, change, self._seq + len(entries) + 1))
+                outcome = Applied(row=dict(row))
+            results.append((outcome, None))
+        self._save(connection, touched, lines, money)
+        _add_cold(connection, entries)
+        return results
+
+    def _rows(self, connection: Connection, ids: set[str]) -> dict[str, Row]:
+        found = connection.execute(_SELECT_HOT, {"ids": list(ids)})
+        rows = {record[0]: dict(zip(HOT, record, strict=True)) for record in found}
+        for row in rows.values():
+            if row["checksum"] != checksum(row):
+                raise _damaged(self.path, row)
+        return rows
+
+    def _save(
+        self, connection: Connection, touched: Mapping[str, Row], lines: list[dict[str, object]], money: Money
+    ) -> None:
+        if not touched:
+            return
+        connection.execute(
+            _UPDATE_HOT,
+            [{**row, "k_request_id": row["request_id"], "k_attempt": row["attempt"]} for row in touched.values()],
+        )
+        connection.execute(insert(history), lines)
+        book_money(connection, money.deltas)
+        write_meta(connection, {"seq": str(self._seq + len(lines))})
+
+    def _journal_anew(self) -> None:
+        """The journal lags behind (lost, or cut by a power failure): the rows as they stand are written to it."""
+        with self.reader.connect() as connection:
+            found = connection.execute(select(attempts).where(attempts.c.submit_attempts > 0))
+            self.journal.append((snapshot_entry(dict(row._mapping), self._seq) for row in found), sync=True)
+
+    def close(self, *, clean: bool = True) -> None:
+        """Writes what waits, marks a clean end, and lets go of the file."""
+        if clean and self.facts.get("clean") == "no" and self._full is None:
+            with suppress(DopError):
+                self.transact(lambda connection: write_meta(connection, {"clean": "yes"}))
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+        self.journal.close()
+        self.engine.dispose()
+        self.reader.dispose()
+
+
+def _later(
+    loop: asyncio.AbstractEventLoop,
+    settle: Callable[[object, BaseException | None], None],
+    result: object,
+    error: BaseException | None,
+) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more, and the change is booked
+        loop.call_soon_threadsafe(settle, result, error)
+
+
+def _into(done: Future[T]) -> Callable[[object, BaseException | None], None]:
+    def deliver(result: object, error: BaseException | None) -> None:
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type] # the caller of transact names the type
+
+    return deliver
+
+
+def _damaged(path: Path, row: Row) -> LedgerError:
+    return LedgerError(
+        f"{path}: the row of request {row['request_id']} does not match its checksum; nothing is bought with a damaged "
+        "ledger. `dop ledger check` lists everything, `dop ledger rebuild` makes it anew from its journal"
+    )
+
+
+def _owners(connection: Connection, changes: Iterable[Change]) -> dict[tuple[str, str], str]:
+    jobs = [str(change.values["job_set_id"]) for change in changes if change.values.get("job_set_id") is not None]
+    if not jobs:
+        return {}
+    found = connection.execute(_SELECT_JOBS, {"jobs": jobs})
+    return {(row.gateway, row.job_set_id): row.request_id for row in found}
+
+
+def _claim(owners: dict[tuple[str, str], str], row: Row, change: Change) -> None:
+    if change.values.get("job_set_id") is not None:
+        owners[str(row["gateway"]), str(row["job_set_id"])] = str(row["request_id"])
+
+
+def _spent(connection: Connection, span: str, gateway: str, key: str) -> int:
+    total = func.coalesce(func.sum(spend.c.confirmed + spend.c.disputed + spend.c.reserved), 0)
+    statement = select(total).where(spend.c.gateway == gateway)
+    if span == "run":
+        statement = statement.where(spend.c.run_id == key)
+    elif span == "day":
+        statement = statement.where(spend.c.day == key)
+    else:
+        statement = statement.where(spend.c.day.like(f"{key}-%"))
+    return int(connection.execute(statement).scalar_one())
+
+
+def _history_line(row: Row, change: Change) -> dict[str, object]:
+    return {
+        "request_id": row["request_id"],
+        "attempt": row["attempt"],
+        "at": change.at,
+        "event": change.event.value,
+        "state": row["state"],
+        "detail": change.detail,
+    }
+
+
+def _add_cold(connection: Connection, entries: list[dict[str, object]]) -> None:
+    """An intent's journal line holds the whole request, so that the journal alone can make the ledger anew."""
+    reserved = {str(entry["request_id"]): entry for entry in entries if entry["event"] == Event.RESERVE}
+    if not reserved:
+        return
+    for row in connection.execute(_SELECT_COLD, {"ids": list(reserved)}):
+        reserved[row.request_id]["cold"] = {name: getattr(row, name) for name in COLD}
