@@ -20,6 +20,8 @@ from pipeline.errors import Problem, UsageError
 MAX_FILE_BYTES = 1_000_000
 """No honest configuration or `.env` is larger."""
 
+MAX_DEPTH = 16
+
 _INTEGER, _DECIMAL = re.compile(r"[-+]?\d+"), re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?")
 _NULL = {"", "~", "null", "Null", "NULL"}
 
@@ -91,23 +93,32 @@ class _Reader:
     problems: list[Problem]
 
     def root(self) -> yaml.Node | None:
-        """The file's node tree. Aliases are refused: a few lines of them unfold to gigabytes."""
+        """The file's node tree, or None. A few lines of aliases unfold to gigabytes; deep nesting costs minutes."""
         text = file_text(self.file)
         try:
-            for event in yaml.parse(text, Loader=yaml.SafeLoader):
-                if isinstance(event, yaml.AliasEvent):
-                    self._wrong("aliases are not allowed", event.start_mark)
-                    return None
+            if self._has_trap(yaml.parse(text, Loader=yaml.SafeLoader)):
+                return None
             node = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             self._wrong(str(error.problem or error.context), error.problem_mark)
             return None
-        except (yaml.YAMLError, RecursionError):
-            self._wrong("is not YAML that can be read (a stray character, or nested too deeply)", None)
+        except yaml.YAMLError:
+            self._wrong("is not YAML: it holds a control character", None)
             return None
         if node is not None and not _is_empty(node) and not isinstance(node, yaml.MappingNode):
             self._wrong("must hold sections with keys", node.start_mark)
         return node
+
+    def _has_trap(self, events: Iterator[yaml.Event]) -> bool:
+        """Whether the text holds an alias or nests deeper than a configuration does; stops reading at the first."""
+        depth = 0
+        for event in events:
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
+                message = "is nested too deeply" if depth > MAX_DEPTH else "aliases are not allowed"
+                self._wrong(message, event.start_mark)
+                return True
+        return False
 
     def leaves(self, root: yaml.Node | None) -> Iterator[tuple[tuple[str, ...], Given]]:
         for name, key_node, node in self._entries(root, ()):

@@ -26,11 +26,12 @@ SANDBOX = "sandbox"
 DOCUMENT_PRICES_MICROUSD = MappingProxyType({"dop-lite": 135_000, "dop-preview": 573_000, "dop-turbo": 416_000})
 """Price of one 5 s 1080p video. Source: API document, "Higgsfield DoP API Pricing"."""
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 _UNIT_S = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMG]i?)?B?")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMG]i?)?B?")
 _SIZE_UNIT = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-_RATE = re.compile(r"[1-9]\d*/[1-9]?\d*[smh]")
+_RATE = re.compile(r"[1-9][0-9]*/([1-9][0-9]*)?[smh]")
+_VISIBLE = re.compile(r"[!-~]+")
 _PATH = re.compile(r"/[^\s?#]*")
 
 
@@ -43,7 +44,7 @@ def duration_s(text: str) -> float:
     parts = _DURATION.findall(text)
     if parts and not _DURATION.sub("", text).strip():
         return float(sum(Decimal(number) * _UNIT_S[unit] for number, unit in parts))
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         return float(text)
     raise ValueError(f"{text!r} is not a duration: write seconds or e.g. 30s, 5m, 2h")
 
@@ -125,8 +126,8 @@ def _local_folder(path: Path) -> Path:
 
 def _origin(text: str) -> SplitResult:
     """The parts of a gateway's address; text that could carry a secret is never repeated in the error."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or (parts.port or 1) < 1:
+    parts = urlsplit(text if _VISIBLE.fullmatch(text) else "")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError("must be `sandbox` or an address such as https://gateway.example")
     if parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("must be scheme, host and port only: the paths have keys of their own")
@@ -272,7 +273,7 @@ class SandboxSection(Section):
     max_concurrent: Positive | None = None
     retry_after: Literal["yes", "no", "misleading"] = "yes"
     generation_s: Annotated[float, BeforeValidator(_duration), Field(ge=0)] = 2.0
-    size: Literal["180p", "240p", "360p", "480p", "540p", "720p", "1080p"] = "360p"
+    size: Literal["180p", "240p", "360p", "480p", "540p", "720p", "1080p"] = "180p"
     data: Path | None = None
     chaos: str | None = None
     chaos_intensity: Annotated[float, Field(ge=0, le=1)] = 1.0
