@@ -1,0 +1,221 @@
+"""How a run looks while it runs: a bar on a terminal, one plain line a minute elsewhere; all of it on stderr.
+
+Shows what it is told and decides nothing. The clock is handed in; no data ever goes to stdout from here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TextIO
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from pipeline.records import usd
+
+REFRESH_S = 0.2
+"""Shortest time between two drawings of the bar: quicker ones only flicker."""
+
+PLAIN_LINE_S = 60.0
+"""Time between two plain lines where there is no terminal."""
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""C0, C1, the marks that turn the writing direction round, and halves of surrogate pairs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What one moment of a run looks like.
+
+    `total` counts the requests of this run, `finished` those that need nothing more (done, failed, refused...).
+    `throttled` counts the 429 answers so far. `eta_s` is None while nothing honest can be said.
+    """
+
+    phase: str
+    total: int
+    finished: int
+    done: int = 0
+    failed: int = 0
+    refused: int = 0
+    unknown: int = 0
+    in_flight: int = 0
+    planned: int = 0
+    confirmed_microusd: int = 0
+    worst_microusd: int = 0
+    rate_per_s: float = 0.0
+    throttled: int = 0
+    eta_s: float | None = None
+
+
+def printable(text: str) -> str:
+    """Text from a manifest or a gateway that can neither move the cursor nor recolour or reverse the terminal."""
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape", "backslashreplace").decode("ascii"), text)
+
+
+def span(seconds: float) -> str:
+    """A length of time for eyes: `45 s`, `3 min 20 s`, `1 h 05 min`, `2 d 03 h`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
+
+
+def counts_text(snapshot: Snapshot) -> str:
+    """What is where; counts of zero that would mean trouble are not shown."""
+    parts = [f"{snapshot.done} done", f"{snapshot.in_flight} in flight"]
+    troubles = {"failed": snapshot.failed, "refused": snapshot.refused, "unknown": snapshot.unknown}
+    parts += [f"{count} {word}" for word, count in troubles.items() if count]
+    return ", ".join(parts)
+
+
+def money_text(snapshot: Snapshot) -> str:
+    """Money spent for sure, and the worst case where that is more."""
+    spent = f"${usd(snapshot.confirmed_microusd)}"
+    return (
+        spent
+        if snapshot.worst_microusd <= snapshot.confirmed_microusd
+        else f"{spent} (worst ${usd(snapshot.worst_microusd)})"
+    )
+
+
+def pace_text(snapshot: Snapshot) -> str:
+    """Submits a second or a minute, 429 answers where there were any, and the time left."""
+    per_minute = snapshot.rate_per_s * 60
+    pace = f"{snapshot.rate_per_s:.1f}/s" if snapshot.rate_per_s >= 1 else f"{per_minute:.0f}/min"
+    throttled = f", {snapshot.throttled} x 429" if snapshot.throttled else ""
+    eta = "ETA ?" if snapshot.eta_s is None else f"ETA {span(snapshot.eta_s)}"
+    return f"{pace}{throttled}, {eta}"
+
+
+def plain_line(snapshot: Snapshot) -> str:
+    """One line for a log without a terminal."""
+    told = (counts_text(snapshot), money_text(snapshot), pace_text(snapshot))
+    return f"{printable(snapshot.phase)}: {snapshot.finished}/{snapshot.total}; {'; '.join(told)}"
+
+
+class Progress:
+    """The bar or the plain lines of one run; a context manager, so that the terminal is left clean.
+
+    Args:
+        clock: monotonic seconds.
+        show_bar: False for `--no-progress`: plain lines also on a terminal.
+        quiet: no bar and no plain lines; warnings still come.
+        loggers: loggers whose console handlers write above the bar; default the root logger.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        stream: TextIO | None = None,
+        show_bar: bool = True,
+        quiet: bool = False,
+        loggers: Sequence[logging.Logger] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._stream = sys.stderr if stream is None else stream
+        self._quiet = quiet
+        self._has_bar = show_bar and not quiet and self._stream.isatty()
+        self._loggers = [logging.getLogger()] if loggers is None else list(loggers)
+        self._colour = may_colour(os.environ if environ is None else environ)
+        self._bar: _Bar | None = None
+        self._shown_at = float("-inf")
+        self._latest: Snapshot | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        if self._has_bar:
+            for logger in self._loggers:
+                self._redirect(logger)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None and self._latest is not None:
+            self._draw(self._latest)
+        self._close_bar()
+        self._stack.close()
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Shows the moment, unless the last one was shown too recently; a new phase is always shown."""
+        new_phase = self._latest is None or self._latest.phase != snapshot.phase
+        self._latest = snapshot
+        now = self._clock()
+        if self._quiet or not (new_phase or now - self._shown_at >= self._interval_s):
+            return
+        self._shown_at = now
+        if self._has_bar:
+            self._draw(snapshot, new_phase=new_phase)
+        else:
+            self._stream.write(plain_line(snapshot) + "\n")
+            self._stream.flush()
+
+    def say(self, message: str) -> None:
+        """Writes one line above the bar, with control characters escaped."""
+        _Bar.write(printable(message), file=self._stream)
+
+    @property
+    def _interval_s(self) -> float:
+        return REFRESH_S if self._has_bar else PLAIN_LINE_S
+
+    def _draw(self, snapshot: Snapshot, *, new_phase: bool = False) -> None:
+        if self._bar is None or new_phase:
+            self._close_bar()
+            self._bar = _Bar(
+                file=self._stream, disable=None, dynamic_ncols=True, bar_format=_FORMAT, leave=True, total=1
+            )
+        bar = self._bar
+        bar.total, bar.n = max(1, snapshot.total), min(snapshot.finished, max(1, snapshot.total))
+        bar.set_description_str(f"{printable(snapshot.phase)} {snapshot.finished}/{snapshot.total}", refresh=False)
+        told = (counts_text(snapshot), money_text(snapshot), pace_text(snapshot))
+        bar.set_postfix_str("  ".join(told), refresh=False)
+        bar.colour = _colour_of(snapshot) if self._colour else None
+        bar.refresh()
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _redirect(self, logger: logging.Logger) -> None:
+        """Console records go above the bar. A logger without a console handler stays silent, and levels stay as set:
+        the redirection by itself would give each logger a handler for everything.
+        """
+        console = [handler for handler in logger.handlers if _writes_to_console(handler)]
+        if not console:
+            return
+        self._stack.enter_context(logging_redirect_tqdm(loggers=[logger], tqdm_class=_Bar))
+        logger.handlers[-1].setLevel(min(handler.level for handler in console))
+
+
+class _Bar(tqdm):  # type: ignore[type-arg] # generic in its stubs only
+    monitor_interval = 0  # no thread beside ours: we draw when told
+
+
+_FORMAT = "{desc} |{bar:20}| {postfix}"
+
+
+def may_colour(environ: Mapping[str, str]) -> bool:
+    """No colour when NO_COLOR is set to anything, or the terminal says it is dumb."""
+    return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def _colour_of(snapshot: Snapshot) -> str:
+    return "yellow" if snapshot.unknown or snapshot.failed or snapshot.refused else "green"
+
+
+def _writes_to_console(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and handler.stream in {sys.stdout, sys.stderr}

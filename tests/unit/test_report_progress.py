@@ -1,0 +1,177 @@
+"""The bar and the plain lines: what they say, how often, and where they stay silent."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from typing import Any
+
+import pytest
+
+from pipeline.report.progress import (
+    PLAIN_LINE_S,
+    REFRESH_S,
+    Progress,
+    Snapshot,
+    may_colour,
+    money_text,
+    pace_text,
+    plain_line,
+    printable,
+    span,
+)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_snapshot(**only_what_matters: Any) -> Snapshot:
+    fields: dict[str, Any] = {
+        "phase": "generating",
+        "total": 120,
+        "finished": 12,
+        "done": 11,
+        "failed": 1,
+        "in_flight": 30,
+        "confirmed_microusd": 1_620_000,
+        "worst_microusd": 5_670_000,
+        "rate_per_s": 0.5,
+        "throttled": 2,
+        "eta_s": 200.0,
+    }
+    return Snapshot(**fields | only_what_matters)
+
+
+def test_the_plain_line_says_counts_money_pace_and_time_left() -> None:
+    assert plain_line(make_snapshot()) == (
+        "generating: 12/120; 11 done, 30 in flight, 1 failed; $1.620 (worst $5.670); 30/min, 2 x 429, ETA 3 min 20 s"
+    )
+
+
+def test_nothing_is_said_of_trouble_that_is_not_there() -> None:
+    calm = make_snapshot(failed=0, throttled=0, worst_microusd=1_620_000, rate_per_s=2.0, eta_s=None)
+    assert money_text(calm) == "$1.620"
+    assert pace_text(calm) == "2.0/s, ETA ?"
+    assert "failed" not in plain_line(calm)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-3, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (3599, "59 min 59 s"),
+        (3900, "1 h 05 min"),
+        (97200, "1 d 03 h"),
+    ],
+)
+def test_spans_are_readable(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+def test_without_a_terminal_there_is_a_line_a_minute_and_no_bar() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with Progress(clock=clock, stream=stream, environ={}) as progress:
+        for _ in range(1210):
+            progress.update(make_snapshot())
+            clock.now += PLAIN_LINE_S / 600
+    assert stream.getvalue().count("\n") == 3
+    assert "\r" not in stream.getvalue()
+
+
+def test_a_new_phase_is_told_at_once() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with Progress(clock=clock, stream=stream, environ={}) as progress:
+        progress.update(make_snapshot(phase="submitting"))
+        progress.update(make_snapshot(phase="collecting"))
+    assert [line.split(":")[0] for line in stream.getvalue().splitlines()] == ["submitting", "collecting"]
+
+
+@pytest.mark.parametrize("stream_type", [io.StringIO, Terminal])
+def test_quiet_says_nothing(stream_type: type[io.StringIO]) -> None:
+    stream = stream_type()
+    with Progress(clock=Clock(), stream=stream, quiet=True, environ={}) as progress:
+        progress.update(make_snapshot())
+    assert stream.getvalue() == ""
+
+
+def test_no_progress_means_plain_lines_on_a_terminal() -> None:
+    stream = Terminal()
+    with Progress(clock=Clock(), stream=stream, show_bar=False, environ={}) as progress:
+        progress.update(make_snapshot())
+    assert stream.getvalue() == plain_line(make_snapshot()) + "\n"
+
+
+def test_the_bar_is_drawn_at_most_five_times_a_second_and_ends_with_the_latest() -> None:
+    clock, stream = Clock(), Terminal()
+    with Progress(clock=clock, stream=stream, environ={"NO_COLOR": "1", "COLUMNS": "200"}) as progress:
+        for finished in range(100):
+            progress.update(make_snapshot(finished=finished))
+            clock.now += REFRESH_S / 10
+    drawn = [part for part in stream.getvalue().split("\r") if "generating" in part]
+    assert 10 <= len(drawn) <= 14
+    assert "99/120" in drawn[-1]
+
+
+def test_the_bar_has_no_colour_when_asked_not_to() -> None:
+    for environ, coloured in (
+        ({"NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+        ({}, True),
+        ({"NO_COLOR": ""}, True),
+    ):
+        stream = Terminal()
+        with Progress(clock=Clock(), stream=stream, environ=environ) as progress:
+            progress.update(make_snapshot())
+        assert ("\x1b[3" in stream.getvalue()) is coloured
+        assert may_colour(environ) is coloured
+
+
+def test_names_from_a_manifest_cannot_steer_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\rc\u202ed\x9be\ud800 水") == "a\\x1b[2Jb\\rc\\u202ed\\x9be\\ud800 水"
+    stream = Terminal()
+    with Progress(clock=Clock(), stream=stream, environ={"NO_COLOR": "1"}) as progress:
+        progress.say("row \x1b[31mlake\x07 refused")
+    assert stream.getvalue().strip("\r\n ") == "row \\x1b[31mlake\\x07 refused"
+
+
+def test_warnings_go_above_the_bar_and_keep_their_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    logger = logging.Logger("shown")
+    console = logging.StreamHandler(stream)
+    console.setLevel(logging.WARNING)
+    logger.addHandler(console)
+    with Progress(clock=Clock(), loggers=[logger], environ={"NO_COLOR": "1"}) as progress:
+        progress.update(make_snapshot())
+        logger.info("not asked for")
+        logger.warning("row lake: unknown")
+    assert "not asked for" not in stream.getvalue()
+    lines = stream.getvalue().replace("\r", "\n").split("\n")
+    assert "row lake: unknown" in lines
+    assert lines.index("row lake: unknown") < max(at for at, line in enumerate(lines) if "generating" in line)
+    assert logger.handlers == [console]
+
+
+def test_a_logger_without_a_console_handler_stays_silent_under_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    logger = logging.Logger("silent")
+    logger.addHandler(logging.NullHandler())
+    with Progress(clock=Clock(), loggers=[logger], environ={}):
+        logger.warning("only for the file")
+    assert stream.getvalue() == ""
