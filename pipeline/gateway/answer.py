@@ -1,0 +1,64 @@
+"""What one HTTP call can end with: a status line from the gateway, or none. Pure records, no I/O.
+
+`client` makes them and `verdict` judges them. They never carry the key: the door blanks it out of all it hands over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class CallPhase(StrEnum):
+    """How far a call had come when it ended without a status line."""
+
+    CONNECT = "connect"
+    """name, connection or TLS: the request's headers were never handed to the socket"""
+    WAIT = "wait"
+    """the request may have left, in part or whole"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A real status line came back.
+
+    Attributes:
+        headers: names in lower case, only those a judge may read.
+        body: decompressed, at most the client's cap.
+        complete: the body ended as its own framing says. False after a cut, a reset, a stall or at the cap.
+        what: why the body is not complete, else empty.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    complete: bool = True
+    what: str = ""
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoAnswer:
+    """No status line came back.
+
+    Attributes:
+        sent: False only with proof that no byte of the request was written; True means "perhaps".
+        what: for people and the log; never holds the key.
+    """
+
+    sent: bool
+    what: str
+    phase: CallPhase
+    elapsed_s: float = 0.0
+
+
+@dataclass(slots=True)
+class SendProof:
+    """Whether the request may have left: still readable by the caller after the call was cancelled.
+
+    MONEY: `sent` starts False and is set by the client library's hook that runs before the first byte is written.
+    Only "the hook did not run" proves anything; no class of exception does.
+    """
+
+    sent: bool = False

@@ -1,0 +1,210 @@
+"""JSON of the API <-> records: with its three pages (shapes, results, errortext) all that knows how the gateway spells.
+
+Pure. Everything read here was written by somebody else: no shape raises, what is not understood becomes None. Nothing
+here decides what an answer means for money (`verdict`), and no address found here is ever followed (`client`).
+Sources: the API document; `official`, `seen` and `inferred` shapes are marked where they are read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from pipeline.gateway.errortext import error_text, told_wait_s, wait_hint_s
+from pipeline.gateway.results import JobPhase, JobReport, parse_poll
+from pipeline.gateway.shapes import (
+    ID_KEYS,
+    ID_PATTERN,
+    Json,
+    as_id,
+    as_object,
+    find_id,
+    first,
+    places,
+    read_json,
+    single,
+)
+from pipeline.records import STRENGTH_STEPS, Params
+
+__all__ = [
+    "Dialect",
+    "JobPhase",
+    "JobReport",
+    "JobTicket",
+    "as_id",
+    "echo_differs",
+    "error_text",
+    "names_job_set",
+    "parse_poll",
+    "parse_submit",
+    "poll_body",
+    "read_json",
+    "salvage_ids",
+    "submit_body",
+    "told_wait_s",
+    "wait_hint_s",
+]
+
+
+# --- what is sent ---------------------------------------------------------------------------------------------------
+
+
+def submit_body(
+    params: Params,
+    *,
+    images: Mapping[str, str] | None = None,
+    webhook_url: str | None = None,
+    webhook_secret: str | None = None,
+) -> bytes:
+    """The body of one submit: ASCII JSON, fields in the document's order, optional ones only when given.
+
+    Args:
+        images: image as the manifest wrote it -> URL to send instead (uploads, sandbox pictures).
+        webhook_url: needs `webhook_secret` and the other way round.
+
+    Raises:
+        ValueError: one of the two webhook fields without the other.
+    Source: API document, "Parameters for /generateImageToVideoRequest".
+    """
+    if (webhook_url is None) != (webhook_secret is None):
+        raise ValueError("webhook_url and webhook_secret go together")
+    sent = images or {}
+    body: dict[str, object] = {
+        "model": params.model,
+        "prompt": params.prompt,
+        "seed": params.seed,
+        "motions_id": params.motions_id,
+        # An integer divided by 100 is the nearest double, which prints with two decimals at most.
+        "motions_strength": params.strength_hundredths / STRENGTH_STEPS,
+        "input_images": [sent.get(image, image) for image in params.input_images],
+    }
+    if params.input_images_end:
+        body["input_images_end"] = [sent.get(image, image) for image in params.input_images_end]
+    body["enhance_prompt"] = params.enhance_prompt
+    if params.check_nsfw is not None:
+        body["check_nsfw"] = params.check_nsfw
+    if webhook_url is not None:
+        body["webhook_url"] = webhook_url
+        body["webhook_secret"] = webhook_secret
+    return json.dumps(body).encode("ascii")
+
+
+def poll_body(job_set_id: str) -> bytes:
+    """The body of one result call. Source: API document, "Retrieving Video Result and URL"."""
+    return json.dumps({"job_set_id": job_set_id}).encode("ascii")
+
+
+# --- the submit answer -----------------------------------------------------------------------------------------------
+
+
+class Dialect(StrEnum):
+    """Which of the gateway's two APIs an answer speaks. Told apart by the submit answer, never by the URL."""
+
+    JOB_SET = "job-set"
+    """API document"""
+    QUEUE = "queue"
+    """official, on the gateway's newer pages: 202, request_id, polling_url"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobTicket:
+    """What a submit answer gives: the id that was paid for and how to ask for it.
+
+    Attributes:
+        job_set_id: the id to poll; in the queue dialect the gateway calls it request_id.
+        polling_url: as the gateway said it: untrusted, perhaps on another host, perhaps relative.
+        id_key: the field the id stood in; a bare `id` is weaker evidence than `job_set_id`.
+        echoed_seed, echoed_prompt: the request as the answer repeats it, when it does.
+    """
+
+    job_set_id: str
+    polling_url: str | None = None
+    dialect: Dialect
+    id_key: str
+    echoed_seed: int | None = None
+    echoed_prompt: str | None = None
+
+
+def parse_submit(payload: object) -> JobTicket | None:
+    """The ticket in a submit answer, or None when it names no id that can be polled.
+
+    API: `jobs[0].id` is not the id to poll and is never read. An answer that names two job sets is not understood.
+    """
+    for top in single(payload):
+        found = find_id(top)
+        if found is None:
+            return None
+        id_key, job_set_id = found
+        polling_url = _text(first(places(top), ("polling_url", "pollingUrl", "status_url", "statusUrl")))
+        echo = _echo(top)
+        seed = echo.get("seed")
+        return JobTicket(
+            job_set_id=job_set_id,
+            polling_url=polling_url,
+            dialect=Dialect.QUEUE if polling_url or id_key == "request_id" else Dialect.JOB_SET,
+            id_key=id_key,
+            echoed_seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
+            echoed_prompt=None if echo.get("enhance_prompt") is True else _text(echo.get("prompt")),
+        )
+    return None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _echo(top: Json) -> Json:
+    """The request as the answer repeats it. Source: API document (`input_params`)."""
+    return as_object(first(places(top), ("input_params", "inputParams")))
+
+
+def echo_differs(ticket: JobTicket, params: Params) -> str | None:
+    """Why `ticket` cannot be the answer to `params`, or None when nothing speaks against it.
+
+    API: with enhance_prompt, ours or the echo's, the echoed prompt may be the enhanced one, so it is compared only
+    without; white space, case and Unicode form never count, nor does a prompt that was cut or added to.
+    """
+    if ticket.echoed_seed is not None and ticket.echoed_seed != params.seed:
+        return f"it repeats seed {ticket.echoed_seed} where {params.seed} was sent"
+    if ticket.echoed_prompt is None or params.enhance_prompt:
+        return None
+    said, sent = _folded(ticket.echoed_prompt), _folded(params.prompt)
+    return None if said in sent or sent in said else "it repeats another prompt than was sent"
+
+
+def _folded(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+_OTHER_THINGS: Final = re.compile(r'"(?:jobs|input_params|inputParams|input|motions|input_images)"\s*:')
+_ID_FIELD: Final = r'"(?:%s)"\s*:\s*(?:"([^"\\]+)"|([0-9]+)\s*[,}])'
+_IN_POLLING_URL: Final = re.compile(r'/requests/status/([^"/?\\\s]+)"')
+
+
+def salvage_ids(partial: bytes) -> tuple[str, ...]:
+    """Ids in a body that is cut, garbled or not understood, best evidence first; each is worth one free poll.
+
+    An id counts only with its closing quote. A bare `id` counts only before the first key that may hold ids of other
+    things: `jobs[0].id` and a motion's id are never returned.
+    """
+    text = partial.decode("utf-8", "replace")
+    own = _OTHER_THINGS.split(text, maxsplit=1)[0]
+    found = [
+        match[1] or match[2]
+        for name, spellings in ID_KEYS
+        for match in re.finditer(_ID_FIELD % "|".join(spellings), own if name == "id" else text)
+    ]
+    found += [match[1] for match in _IN_POLLING_URL.finditer(text)]
+    return tuple(dict.fromkeys(one for one in found if ID_PATTERN.fullmatch(one)))
+
+
+def names_job_set(body: bytes) -> bool:
+    """Whether a body, whole or cut, gives a job set's id under its own name (a trace's `request_id` does not count)."""
+    spellings = dict(ID_KEYS)["job_set_id"]
+    found = re.search(_ID_FIELD % "|".join(spellings), body.decode("utf-8", "replace"))
+    return found is not None and ID_PATTERN.fullmatch(found[1] or found[2]) is not None
