@@ -26,6 +26,8 @@ REFRESH_S = 0.2
 PLAIN_LINE_S = 60.0
 """Time between two plain lines where there is no terminal."""
 
+BAR_COLUMNS = 12
+
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0, C1, the marks that turn the writing direction round, and halves of surrogate pairs."""
 
@@ -90,18 +92,29 @@ def money_text(snapshot: Snapshot) -> str:
 
 
 def pace_text(snapshot: Snapshot) -> str:
-    """Submits a second or a minute, 429 answers where there were any, and the time left."""
+    """Submits a second or a minute, and the 429 answers where there were any."""
     per_minute = snapshot.rate_per_s * 60
     pace = f"{snapshot.rate_per_s:.1f}/s" if snapshot.rate_per_s >= 1 else f"{per_minute:.0f}/min"
     throttled = f", {snapshot.throttled} x 429" if snapshot.throttled else ""
-    eta = "ETA ?" if snapshot.eta_s is None else f"ETA {span(snapshot.eta_s)}"
-    return f"{pace}{throttled}, {eta}"
+    return pace + throttled
+
+
+def eta_text(snapshot: Snapshot) -> str:
+    """The time left, or that nothing honest can be said."""
+    return "ETA ?" if snapshot.eta_s is None else f"ETA {span(snapshot.eta_s)}"
 
 
 def plain_line(snapshot: Snapshot) -> str:
     """One line for a log without a terminal."""
-    told = (counts_text(snapshot), money_text(snapshot), pace_text(snapshot))
+    told = (counts_text(snapshot), money_text(snapshot), pace_text(snapshot), eta_text(snapshot))
     return f"{printable(snapshot.phase)}: {snapshot.finished}/{snapshot.total}; {'; '.join(told)}"
+
+
+def bar_line(snapshot: Snapshot) -> str:
+    """The bar's line in tqdm's format language; money and time left come first: a narrow terminal cuts the end."""
+    told = (money_text(snapshot), eta_text(snapshot), counts_text(snapshot), pace_text(snapshot))
+    phase = printable(snapshot.phase).replace("{", "{{").replace("}", "}}")
+    return f"{phase} {snapshot.finished}/{snapshot.total} |{{bar:{BAR_COLUMNS}}}| {'  '.join(told)}"
 
 
 class Progress:
@@ -179,9 +192,7 @@ class Progress:
             )
         bar = self._bar
         bar.total, bar.n = max(1, snapshot.total), min(snapshot.finished, max(1, snapshot.total))
-        bar.set_description_str(f"{printable(snapshot.phase)} {snapshot.finished}/{snapshot.total}", refresh=False)
-        told = (counts_text(snapshot), money_text(snapshot), pace_text(snapshot))
-        bar.set_postfix_str("  ".join(told), refresh=False)
+        bar.bar_format = bar_line(snapshot)
         bar.colour = _colour_of(snapshot) if self._colour else None
         bar.refresh()
 
@@ -203,9 +214,6 @@ class Progress:
 
 class _Bar(tqdm):  # type: ignore[type-arg] # generic in its stubs only
     monitor_interval = 0  # no thread beside ours: we draw when told
-
-
-_FORMAT = "{desc} |{bar:20}| {postfix}"
 
 
 def may_colour(environ: Mapping[str, str]) -> bool:

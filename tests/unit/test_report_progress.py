@@ -14,6 +14,7 @@ from pipeline.report.progress import (
     REFRESH_S,
     Progress,
     Snapshot,
+    eta_text,
     may_colour,
     money_text,
     pace_text,
@@ -57,14 +58,14 @@ def make_snapshot(**only_what_matters: Any) -> Snapshot:
 
 def test_the_plain_line_says_counts_money_pace_and_time_left() -> None:
     assert plain_line(make_snapshot()) == (
-        "generating: 12/120; 11 done, 30 in flight, 1 failed; $1.620 (worst $5.670); 30/min, 2 x 429, ETA 3 min 20 s"
+        "generating: 12/120; 11 done, 30 in flight, 1 failed; $1.620 (worst $5.670); 30/min, 2 x 429; ETA 3 min 20 s"
     )
 
 
 def test_nothing_is_said_of_trouble_that_is_not_there() -> None:
     calm = make_snapshot(failed=0, throttled=0, worst_microusd=1_620_000, rate_per_s=2.0, eta_s=None)
     assert money_text(calm) == "$1.620"
-    assert pace_text(calm) == "2.0/s, ETA ?"
+    assert (pace_text(calm), eta_text(calm)) == ("2.0/s", "ETA ?")
     assert "failed" not in plain_line(calm)
 
 
@@ -91,6 +92,13 @@ def test_without_a_terminal_there_is_a_line_a_minute_and_no_bar() -> None:
             clock.now += PLAIN_LINE_S / 600
     assert stream.getvalue().count("\n") == 3
     assert "\r" not in stream.getvalue()
+
+
+def test_a_phase_with_braces_is_shown_as_it_is() -> None:
+    stream = Terminal()
+    with Progress(clock=Clock(), stream=stream, environ={"NO_COLOR": "1"}) as progress:
+        progress.update(make_snapshot(phase="{bar} {x}"))
+    assert "{bar} {x} 12/120" in stream.getvalue()
 
 
 def test_a_new_phase_is_told_at_once() -> None:
