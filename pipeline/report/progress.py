@@ -187,9 +187,7 @@ class Progress:
     def _draw(self, snapshot: Snapshot, *, new_phase: bool = False) -> None:
         if self._bar is None or new_phase:
             self._close_bar()
-            self._bar = _Bar(
-                file=self._stream, disable=None, dynamic_ncols=True, bar_format=_FORMAT, leave=True, total=1
-            )
+            self._bar = _Bar(file=self._stream, dynamic_ncols=True, bar_format=bar_line(snapshot), total=1)
         bar = self._bar
         bar.total, bar.n = max(1, snapshot.total), min(snapshot.finished, max(1, snapshot.total))
         bar.bar_format = bar_line(snapshot)
