@@ -1,0 +1,43 @@
+"""Opens a gzip that came although the request said `identity`. Pure: bytes in, bytes out, in steps of bounded size.
+
+A bomb costs at most one step of memory: the reader stops asking as soon as its cap is passed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+GZIP_MAGIC = b"\x1f\x8b"
+STEP_BYTES = 1 << 20
+"""The most that one step gives back."""
+
+_GZIP_FRAMING = 16 + zlib.MAX_WBITS
+
+
+class Gunzip:
+    """One gzip stream. After a fault it gives nothing more, and is never `whole`."""
+
+    def __init__(self) -> None:
+        self._engine = zlib.decompressobj(_GZIP_FRAMING)
+        self._broken = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What `data` opens to, in pieces of at most STEP_BYTES."""
+        while data and not self._broken:
+            if self._engine.eof:
+                self._broken = True  # something follows the end
+                return
+            try:
+                piece = self._engine.decompress(data, STEP_BYTES)
+            except zlib.error:
+                self._broken = True
+                return
+            data = self._engine.unconsumed_tail or self._engine.unused_data
+            if piece:
+                yield piece
+
+    @property
+    def whole(self) -> bool:
+        """The stream came to its own end and its checksum was right."""
+        return self._engine.eof and not self._broken
