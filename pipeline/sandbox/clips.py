@@ -6,7 +6,9 @@ Writes one file and touches nothing else. Slow (tenths of a second to several se
 from __future__ import annotations
 
 import io
+import itertools
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,18 +16,25 @@ from pathlib import Path
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.sandbox.jobs import share
-from pipeline.sandbox.motion import PATHS, Beat, Pose
+from pipeline.sandbox.camera import cover, framed, shoot
+from pipeline.sandbox.effects import make_effect
+from pipeline.sandbox.motion import Pose, ease, look_of, poses
+from pipeline.sandbox.settings import LONG_SIDES_PX
 
 DURATION_S = 5
-FPS = 24
 _CRF = "20"
+_PRESET = "veryfast"
 _X264 = "threads=1:lookahead-threads=1:sliced-threads=0:cpu-independent=1:deterministic=1"
 
-Pixels = NDArray[np.float64]
+GRADES: tuple[tuple[tuple[str, ...], tuple[float, float, float]], ...] = (
+    (("sunset", "golden", "sunrise", "dawn", "warm", "autumn"), (1.10, 1.0, 0.86)),
+    (("night", "midnight", "dark", "storm"), (0.72, 0.78, 0.92)),
+    (("winter", "snow", "ice", "cold", "moonlight"), (0.92, 1.0, 1.10)),
+    (("misty", "mist", "fog", "pale"), (1.06, 1.06, 1.08)),
+)
+"""Words of a prompt that tint the picture: factors for red, green and blue. The first group that matches wins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +58,7 @@ def render(plan: ClipPlan, target: Path) -> None:
         ValueError: the image is too large or broken.
     """
     part = target.with_suffix(".part.mp4")
-    still = open_still(plan.image)
-    size = frame_size(still.size, plan.long_side_px)
-    end = None if plan.end_image is None else open_still(plan.end_image)
-    encode(_frames(plan, still, end, size), size, part)
+    encode(draw(plan), fps_of(plan.long_side_px), part)
     os.replace(part, target)
 
 
@@ -71,77 +77,65 @@ def frame_size(image_px: tuple[int, int], long_side_px: int) -> tuple[int, int]:
     return max(2, round(long_side_px * ratio / 2) * 2), long_side_px
 
 
-def _frames(
-    plan: ClipPlan, still: Image.Image, end: Image.Image | None, size: tuple[int, int]
-) -> Iterator[Image.Image]:
-    poses = [PATHS["general"](beat) for beat in beats(plan)]
-    source = fit(still, size)
-    for pose in poses:
-        yield shoot(source, pose, size)
+def draw(plan: ClipPlan) -> Iterator[Image.Image]:
+    """The frames of a clip, in order; the same plan, the same pixels."""
+    still, fps = open_still(plan.image), fps_of(plan.long_side_px)
+    size = frame_size(still.size, plan.long_side_px)
+    look, random = look_of(plan.motion), np.random.default_rng([plan.seed, zlib.crc32(plan.motion.encode())])
+    side, phase = (-1.0 if random.random() < 0.5 else 1.0), float(random.random())
+    wanted = poses(look, frames=DURATION_S * fps, strength=plan.strength, side=side, phase=phase)
+    moves = framed(wanted, size)
+    source = cover(graded(still, plan.prompt), size, moves)
+    end = None if plan.end_image is None else cover(graded(open_still(plan.end_image), plan.prompt), size, moves)
+    effect = make_effect(look.effect, size, amount=0.25 + 0.75 * plan.strength, random=random)
+    for number, pose in enumerate(moves):
+        u = number / (len(moves) - 1)
+        frame = _morphed(source, end, pose, size, ease((u - 0.25) / 0.6))
+        yield frame if effect is None else effect(frame, u)
 
 
-def beats(plan: ClipPlan) -> list[Beat]:
-    """One beat a frame."""
-    last = DURATION_S * FPS - 1
-    side = -1.0 if share("side", plan.seed) < 0.5 else 1.0
-    return [
-        Beat(u=frame / last, amount=0.15 + 0.85 * plan.strength, side=side, phase=share("phase", plan.seed))
-        for frame in range(last + 1)
-    ]
+def _morphed(
+    source: Image.Image, end: Image.Image | None, pose: Pose, size: tuple[int, int], share: float
+) -> Image.Image:
+    """The start frame, the end frame, or a mixture under way from one to the other."""
+    if end is None or share <= 0:
+        return shoot(source, pose, size)
+    if share >= 1:
+        return shoot(end, pose, size)
+    return Image.blend(shoot(source, pose, size), shoot(end, pose, size), share)
 
 
-def fit(still: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image scaled so that it covers the frame, a little finer than the frame for zooming in."""
-    scale = 1.4
-    return ImageOps.fit(still, (round(size[0] * scale), round(size[1] * scale)), Image.Resampling.LANCZOS)
+def graded(still: Image.Image, prompt: str) -> Image.Image:
+    """The image in the light its prompt speaks of: warm, cold, dark, pale; unchanged without such a word."""
+    words = prompt.lower()
+    for group, (red, green, blue) in GRADES:
+        if any(word in words for word in group):
+            bands = zip(still.split(), (red, green, blue), strict=True)
+            return Image.merge("RGB", [band.point(_gain(gain)) for band, gain in bands])
+    return still
 
 
-def shoot(source: Image.Image, pose: Pose, size: tuple[int, int]) -> Image.Image:
-    """The frame that the camera sees."""
-    matrix = homography(pose, size, source.size)
-    return source.transform(size, Image.Transform.PERSPECTIVE, tuple(matrix.ravel()[:8]), Image.Resampling.BICUBIC)
+def _gain(gain: float) -> list[int]:
+    return [min(255, round(value * gain)) for value in range(256)]
 
 
-def homography(pose: Pose, size: tuple[int, int], source_px: tuple[int, int]) -> Pixels:
-    """3x3 matrix from frame pixels to source pixels, its last entry 1."""
-    width, height = size
-    focal = 1.2 * max(width, height)
-    centre = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
-    lens = np.diag([focal, focal, 1.0])
-    turn = _turn(pose)
-    plane = lens @ turn @ np.linalg.inv(lens) @ np.diag([1 / pose.zoom, 1 / pose.zoom, 1.0]) @ centre
-    place = np.array(
-        [
-            [source_px[0] / width, 0, source_px[0] * (0.5 + pose.x)],
-            [0, source_px[1] / height, source_px[1] * (0.5 + pose.y)],
-            [0, 0, 1],
-        ]
-    )
-    matrix = place @ plane
-    scaled: Pixels = matrix / matrix[2, 2]
-    return scaled
+def fps_of(long_side_px: int) -> int:
+    """12 frames a second for the smallest size, which is for rehearsals, else 24."""
+    return 12 if long_side_px <= LONG_SIDES_PX["180p"] else 24
 
 
-def _turn(pose: Pose) -> Pixels:
-    (cr, sr), (cy, sy), (cp, sp) = ((np.cos(a), np.sin(a)) for a in (pose.roll, pose.yaw, pose.pitch))
-    roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    pitch = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-    turned: Pixels = yaw @ pitch @ roll
-    return turned
-
-
-def encode(frames: Iterator[Image.Image], size: tuple[int, int], target: Path) -> None:
+def encode(frames: Iterator[Image.Image], fps: int, target: Path) -> None:
     """Write frames as an MP4 that streams from its first byte; the bytes depend on the frames alone."""
-    with av.open(
-        str(target), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}
-    ) as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height = size
+    options = {"movflags": "+faststart", "fflags": "+bitexact"}
+    first = next(frames)
+    with av.open(str(target), "w", format="mp4", options=options) as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width, stream.height = first.size
         stream.pix_fmt = "yuv420p"
-        stream.time_base = Fraction(1, FPS)
+        stream.time_base = Fraction(1, fps)
         stream.thread_count = 1
-        stream.options = {"preset": "veryfast", "crf": _CRF, "x264-params": _X264, "flags": "+bitexact"}
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(frame), format="rgb24")))
+        stream.options = {"preset": _PRESET, "crf": _CRF, "x264-params": _X264, "flags": "+bitexact"}
+        for frame in itertools.chain([first], frames):
+            picture = av.VideoFrame.from_ndarray(np.asarray(frame), format="rgb24")
+            container.mux(stream.encode(picture))
         container.mux(stream.encode(None))

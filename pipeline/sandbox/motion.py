@@ -45,7 +45,7 @@ def preset_name(motion_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
-    """The camera at one moment. Zoom 1 shows the whole frame; x, y count frame widths and heights; angles in radians."""
+    """The camera at one moment. Zoom 1 shows the whole frame; x, y count widths and heights; angles in radians."""
 
     zoom: float = 1.0
     x: float = 0.0
@@ -72,7 +72,7 @@ class Beat:
     phase: float
 
 
-Path_ = Callable[[Beat], Pose]
+CameraPath = Callable[[Beat], Pose]
 
 
 def ease(u: float) -> float:
@@ -106,7 +106,7 @@ def _shake(beat: Beat, size: float, cycles: float, zoom: float = 1.0) -> Pose:
     )
 
 
-def _push(far: float, drift: float = 0.02) -> Path_:
+def _push(far: float, drift: float = 0.02) -> CameraPath:
     def path(beat: Beat) -> Pose:
         share = soft(beat.u)
         return Pose(
@@ -118,13 +118,13 @@ def _push(far: float, drift: float = 0.02) -> Path_:
     return path
 
 
-def _reversed(path: Path_) -> Path_:
+def _reversed(path: CameraPath) -> CameraPath:
     return lambda beat: path(Beat(u=1 - beat.u, amount=beat.amount, side=beat.side, phase=beat.phase))
 
 
 def _slide(
     x: float, y: float, *, yaw: float = 0.0, pitch: float = 0.0, eased: Callable[[float], float] = soft
-) -> Path_:
+) -> CameraPath:
     def path(beat: Beat) -> Pose:
         share = (eased(beat.u) - 0.5) * beat.amount
         return Pose(zoom=1.04, x=x * share, y=y * share, yaw=yaw * share, pitch=pitch * share)
@@ -132,7 +132,7 @@ def _slide(
     return path
 
 
-def _sideways(path: Path_) -> Path_:
+def _sideways(path: CameraPath) -> CameraPath:
     def sided(beat: Beat) -> Pose:
         pose = path(beat)
         return Pose(
@@ -216,7 +216,7 @@ def _rise(beat: Beat) -> Pose:
     return Pose(zoom=1.08, y=-0.1 * beat.amount * (soft(beat.u) - 0.5) + 0.008 * bob, roll=0.01 * beat.amount * bob)
 
 
-PATHS: Mapping[str, Path_] = {
+PATHS: Mapping[str, CameraPath] = {
     "general": _general,
     "static": _still,
     "push": _push(0.45),
@@ -248,3 +248,129 @@ PATHS: Mapping[str, Path_] = {
     "handheld": lambda beat: _shake(beat, 0.028, 2.4, 1.02),
     "quake": lambda beat: _shake(beat, 0.03, 14, 1.02),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a preset looks like here: a key of PATHS and the name of an effect (`""` = none)."""
+
+    path: str
+    effect: str = ""
+
+
+_LOOKS: tuple[tuple[str, str, str], ...] = (
+    ("super dolly in", "super push", ""),
+    ("super dolly out", "super pull", ""),
+    ("dolly zoom in", "push", "bulge"),
+    ("dolly zoom out", "pull", "bulge"),
+    ("double dolly", "super push", ""),
+    ("dolly in", "push", ""),
+    ("dolly out", "pull", ""),
+    ("dolly left", "left", ""),
+    ("dolly right", "right", ""),
+    ("crash zoom in", "crash in", ""),
+    ("crash zoom out", "crash out", ""),
+    ("earth zoom", "far unzoom", ""),
+    ("yoyo", "yoyo", ""),
+    ("zoom in", "zoom", ""),
+    ("zoom out", "unzoom", ""),
+    ("360 orbit", "orbit", ""),
+    ("lazy susan", "orbit", ""),
+    ("3d rotation", "orbit", ""),
+    ("arc left", "arc left", ""),
+    ("arc right", "arc right", ""),
+    ("bullet", "bullet", ""),
+    ("crane up", "crane up", ""),
+    ("jib up", "crane up", ""),
+    ("crane", "crane down", ""),
+    ("jib", "crane down", ""),
+    ("overhead", "crane down", ""),
+    ("incline", "up", ""),
+    ("tilt up", "up", ""),
+    ("tilt down", "down", ""),
+    ("whip", "whip", ""),
+    ("moonwalk left", "left", ""),
+    ("moonwalk right", "right", ""),
+    ("dutch", "dutch", ""),
+    ("roll transition", "roll", ""),
+    ("fisheye", "general", "bulge"),
+    ("drone", "drone", ""),
+    ("flying", "drone", ""),
+    ("pov", "drone", ""),
+    ("downhill", "drone", ""),
+    ("powder explosion", "handheld", "powder"),
+    ("ski powder", "ride", "snow"),
+    ("snowboard powder", "ride", "snow"),
+    ("ski", "ride", "snow"),
+    ("snowboard", "ride", "snow"),
+    ("skate", "ride", ""),
+    ("car chasing", "ride", ""),
+    ("car grip", "ride", ""),
+    ("explosion", "quake", "blast"),
+    ("levitation", "rise", ""),
+    ("soul jump", "rise", "glow"),
+    ("jelly", "rise", "motes"),
+    ("fish", "rise", "motes"),
+    ("handheld", "handheld", ""),
+    ("snorricam", "handheld", ""),
+    ("head tracking", "handheld", ""),
+    ("action run", "handheld", ""),
+    ("wiggle", "quake", ""),
+    ("punch", "crash in", ""),
+    ("boxing", "quake", ""),
+    ("kick", "crash in", ""),
+    ("dunk", "crash in", ""),
+    ("eyes in", "super push", ""),
+    ("mouth in", "super push", ""),
+    ("object in", "super push", ""),
+    ("object out", "super pull", ""),
+    ("push to glass", "push", ""),
+    ("robo arm", "bullet", ""),
+    ("hyperlapse", "super push", "drift light"),
+    ("timelapse", "static", "drift light"),
+    ("static", "static", ""),
+    ("fire", "general", "embers"),
+    ("disintegration", "general", "ash"),
+    ("sand storm", "handheld", "sand"),
+    ("wind", "handheld", "petals"),
+    ("garden", "general", "petals"),
+    ("floral", "general", "petals"),
+    ("bloom", "general", "petals"),
+    ("paint", "general", "petals"),
+    ("freezing", "general", "snow"),
+    ("thunder", "quake", "lightning"),
+    ("paparazzi", "handheld", "flashes"),
+    ("glam", "general", "motes"),
+    ("diamond", "orbit", "motes"),
+    ("angel", "rise", "glow"),
+    ("innerlight", "push", "glow"),
+    ("glowshift", "general", "glow"),
+    ("flare", "general", "flare"),
+    ("dirty lens", "general", "motes"),
+    ("super 8", "handheld", "film"),
+    ("vhs", "static", "tape"),
+    ("datamosh", "general", "tape"),
+    ("low shutter", "handheld", "trail"),
+    ("focus", "static", "focus"),
+    ("flood", "general", "ripple"),
+    ("melting", "general", "ripple"),
+    ("metal", "orbit", "drift light"),
+)
+"""First match of the lower-case name wins; names without a match (people acting) move like FALLBACK."""
+
+
+def look_of(name: str) -> Look:
+    """Camera path and effect of a preset."""
+    lower = name.lower()
+    for word, path, effect in _LOOKS:
+        if word in lower:
+            return Look(path=path, effect=effect)
+    return Look(path="general")
+
+
+def poses(look: Look, *, frames: int, strength: float, side: float, phase: float) -> list[Pose]:
+    """The camera for every frame of a clip."""
+    amount = 0.15 + 0.85 * strength
+    path = PATHS[look.path]
+    last = max(1, frames - 1)
+    return [path(Beat(u=frame / last, amount=amount, side=side, phase=phase)) for frame in range(frames)]

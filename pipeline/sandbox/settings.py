@@ -18,7 +18,7 @@ ConcurrentStyle = Literal["400", "429"]
 LONG_SIDES_PX = {"180p": 320, "240p": 426, "360p": 640, "480p": 854, "540p": 960, "720p": 1280, "1080p": 1920}
 """Longer side of a clip for each size; the shorter one follows the input image's aspect."""
 
-DEFAULT_SIZE = "180p"
+DEFAULT_SIZE = "240p"
 
 _RATE = re.compile(r"(\d+)/(\d*)([smh])")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
