@@ -119,7 +119,7 @@ def _word_of(place: Json) -> _Word | None:
 
 def _state(top: Json, *, has_video: bool) -> _Word | None:
     """The one word for the whole set: from its jobs, from what wraps it, from the top."""
-    outer = _word_of(top)
+    outer = None if _is_call_error(top) else _word_of(top)
     inner = _jobs_word(top) or next((w for place in places(top)[1:] if (w := _word_of(place)) and w.phase), None)
     if inner is None and outer is None:
         # Inferred: a document without a state but with a clip is finished; a bare `url` alone is no clip.
@@ -132,14 +132,28 @@ def _state(top: Json, *, has_video: bool) -> _Word | None:
     return outer if inner.phase is None and outer.phase is not None else inner
 
 
+def _is_call_error(top: Json) -> bool:
+    """API: `{"status": "error", "message": ..}` and `{"statusCode": 429, ..}` speak of the call, not of a job.
+
+    In doubt it is the call: a job taken for failed is a paid clip thrown away, one asked again costs nothing.
+    """
+    codes = [top.get("statusCode"), top.get("code")]
+    if any(isinstance(code, int) and code >= 400 for code in codes):
+        return True
+    word = _word_of(top)
+    about_job = find_id(top) is not None or any(key in top for key in ("jobs", "output", "results"))
+    return word is not None and word.said.strip().lower() == "error" and not about_job
+
+
 def _jobs_word(top: Json) -> _Word | None:
     """Several jobs in one set: done when one is done with a clip, over only when all are over."""
     jobs = [job for place in places(top) for job in objects(place.get("jobs"))]
-    told = [(job, word) for job in jobs if (word := _word_of(job)) is not None]
-    for job, word in told:
+    words = [_word_of(job) or _Word(said="", phase=JobPhase.PENDING) for job in jobs]
+    if not any(word.said for word in words):
+        return None
+    for job, word in zip(jobs, words, strict=True):
         if word.phase is JobPhase.DONE and next(_job_urls(job), None):
             return word
-    words = [word for _, word in told]
     for word in words:
         if word.phase not in TERMINAL:
             running = next((w for w in words if w.phase is JobPhase.RUNNING), None)
@@ -205,11 +219,7 @@ def _output_urls(output: object) -> Iterator[str]:
 def _addresses(value: object) -> Iterator[str]:
     """The http(s) addresses in a string or a list of strings."""
     for item in value if isinstance(value, list) else [value]:
-        if (
-            isinstance(item, str)
-            and len(item) <= MAX_URL_CHARS
-            and re.fullmatch(r"(?i:https?)://[^\s\x00-\x20]+", item)
-        ):
+        if isinstance(item, str) and len(item) <= MAX_URL_CHARS and ADDRESS_PATTERN.fullmatch(item):
             yield item
 
 
@@ -221,4 +231,4 @@ def _preview_url(top: Json, urls: list[str]) -> str | None:
 
 
 def _only_bare_url(top: Json) -> bool:
-    return not any(_video_urls({key: value for key, value in top.items() if key not in ("url", "output")}))
+    return not any(_video_urls({key: value for key, value in top.items() if key != "url"}))
