@@ -43,9 +43,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """The change is durable; `row` is the attempt after it."""
+    """The change is durable; `row` is the attempt after it, `before` its state before."""
 
     row: Mapping[str, object]
+    before: State
 
     @property
     def state(self) -> State:
@@ -141,7 +142,7 @@ def judge(row: Row | None, change: Change, *, money: Money, job_owner: Callable[
         if refusal is not None:
             return refusal
     _move(row, state, after, change, money)
-    return Applied(row=row)
+    return Applied(row=row, before=state)
 
 
 def _is_mine(row: Row, state: State, change: Change) -> bool:

@@ -332,7 +332,7 @@ class Ledger:
                 touched[change.request_id] = row
                 lines.append(_history_line(row, change))
                 entries.append(row_entry(row, change, self._seq + len(entries) + 1))
-                outcome = Applied(row=dict(row))
+                outcome = Applied(row=dict(row), before=outcome.before)
             results.append((outcome, None))
         self._save(connection, touched, lines, money)
         _add_cold(connection, entries)

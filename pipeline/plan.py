@@ -1,0 +1,214 @@
+"""What a manifest would buy: cells bound to a gateway and its prices, and split against the ledger. Sends nothing.
+
+A request's identity is its content, so this is also where equal cells become one purchase. Reads local images to hash
+them; never touches the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from pipeline.errors import FatalError, ManifestError, Problem
+from pipeline.records import (
+    FAILED_FOR_GOOD,
+    IN_FLIGHT,
+    Cell,
+    Params,
+    Request,
+    State,
+    request_key,
+    usd,
+)
+
+SAMPLE_PREFIX = "sandbox:"
+_CHUNK = 1_000
+_BLOCK = 1 << 20
+
+
+def is_local(image: str) -> bool:
+    """Whether an image of a cell is a file of this machine (the manifest room hands those over as absolute paths)."""
+    return not image.startswith(("http://", "https://", SAMPLE_PREFIX))
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's content, read in blocks."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+@dataclass(slots=True, kw_only=True)
+class Binder:
+    """Turns cells into requests for one gateway.
+
+    `takes_local` says whether the gateway can be handed local files, `takes_samples` whether it knows the sandbox's
+    pictures. After the stream is exhausted, `duplicates`, `sha256_of` and `warnings` say what was met.
+    """
+
+    gateway: str
+    prices_microusd: Mapping[str, int]
+    manifest: Path
+    takes_local: bool
+    takes_samples: bool
+    duplicates: int = 0
+    sha256_of: dict[str, str] = field(default_factory=dict)
+    _seen: set[bytes] = field(default_factory=set)
+    _problems: list[Problem] = field(default_factory=list)
+    _unpriced: Counter[str] = field(default_factory=Counter)
+
+    def bind(self, cells: Iterable[Cell]) -> Iterator[Request | Cell]:
+        """Requests (and placeholders as they are) in the manifest's order; equal ones once. Act only at the end.
+
+        Raises:
+            ManifestError: an image that this gateway cannot be given.
+            FatalError: a model without a price; an unknown price is never $0.
+        """
+        for cell in cells:
+            if cell.params is None:
+                yield cell
+                continue
+            request = self._request(cell, cell.params)
+            if request is not None and not self._problems and not self._unpriced:
+                yield request
+        if self._problems:
+            raise ManifestError(self._problems)
+        if self._unpriced:
+            rows = ", ".join(f"{model} ({count} requests)" for model, count in sorted(self._unpriced.items()))
+            raise FatalError(
+                f"no price is known for {rows}; add it under `prices` in the configuration. Nothing was sent"
+            )
+
+    def _request(self, cell: Cell, params: Params) -> Request | None:
+        price = self.prices_microusd.get(params.model)
+        if not price:
+            self._unpriced[params.model] += 1
+            return None
+        given = [self._is_given(cell, image) for image in (*params.input_images, *params.input_images_end)]
+        if not all(given):  # every image is looked at, so that all mistakes are listed
+            return None
+        request_id = request_key(params, take=cell.take, gateway=self.gateway, image_keys=self._image_keys(params))
+        mark = bytes.fromhex(request_id)
+        if mark in self._seen:
+            self.duplicates += 1
+            return None
+        self._seen.add(mark)
+        return Request(
+            request_id=request_id,
+            gateway=self.gateway,
+            row_id=cell.row_id,
+            params=params,
+            motion=cell.motion,
+            take=cell.take,
+            price_microusd=price,
+            tags=cell.tags,
+            axes=cell.axes,
+        )
+
+    def _is_given(self, cell: Cell, image: str) -> bool:
+        if image.startswith(SAMPLE_PREFIX) and not self.takes_samples:
+            reason = f"{image} is a picture of the sandbox; {self.gateway} can't see it. Give a public URL"
+        elif is_local(image) and not self.takes_local:
+            reason = f"{image} is a file of this machine; {self.gateway} needs a public URL (or configure `uploads`)"
+        else:
+            return True
+        self._problems.append(Problem(file=self.manifest, line=cell.line, where=cell.row_id, message=reason))
+        return False
+
+    def _image_keys(self, params: Params) -> dict[str, str]:
+        local = [image for image in (*params.input_images, *params.input_images_end) if is_local(image)]
+        for image in local:
+            if image not in self.sha256_of:
+                self.sha256_of[image] = file_sha256(Path(image))
+        return {image: f"sha256:{self.sha256_of[image]}" for image in local}
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelShare:
+    """How many requests of one model, at what price in all."""
+
+    requests: int = 0
+    price_microusd: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What a manifest asks for, split by what the ledger knows. `state_digest` changes when any of it does."""
+
+    requests: int = 0
+    price_microusd: int = 0
+    new: int = 0
+    new_price_microusd: int = 0
+    done: int = 0
+    in_flight: int = 0
+    unknown: int = 0
+    failed: int = 0
+    skipped: int = 0
+    duplicates: int = 0
+    by_model: dict[str, ModelShare] = field(default_factory=dict)
+    state_digest: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """The object of `dop plan --json`: money as strings with three decimals."""
+        return {
+            "requests": self.requests,
+            "price_usd": usd(self.price_microusd),
+            "new": self.new,
+            "new_price_usd": usd(self.new_price_microusd),
+            "done": self.done,
+            "in_flight": self.in_flight,
+            "unknown": self.unknown,
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "duplicates": self.duplicates,
+            "by_model": {
+                model: {"requests": share.requests, "price_usd": usd(share.price_microusd)}
+                for model, share in sorted(self.by_model.items())
+            },
+        }
+
+
+def split(rows: Iterable[Request | Cell], states_of: Callable[[list[str]], Mapping[str, State]]) -> Plan:
+    """Counts and prices of `rows` against the ledger, in one pass.
+
+    Args:
+        states_of: request ids -> the state of those that the ledger knows.
+    """
+    plan = Plan()
+    sha = hashlib.sha256()
+    stream = iter(rows)
+    while chunk := list(islice(stream, _CHUNK)):
+        requests = [row for row in chunk if isinstance(row, Request)]
+        plan.skipped += len(chunk) - len(requests)
+        known = states_of([request.request_id for request in requests])
+        for request in requests:
+            state = known.get(request.request_id, State.PLANNED)
+            _count(plan, request, state)
+            sha.update(f"{request.request_id} {state} {request.price_microusd}\n".encode())
+    plan.state_digest = sha.hexdigest()
+    return plan
+
+
+def _count(plan: Plan, request: Request, state: State) -> None:
+    plan.requests += 1
+    plan.price_microusd += request.price_microusd
+    share = plan.by_model.setdefault(request.params.model, ModelShare())
+    share.requests += 1
+    share.price_microusd += request.price_microusd
+    if state is State.PLANNED:
+        plan.new += 1
+        plan.new_price_microusd += request.price_microusd
+    elif state is State.DONE:
+        plan.done += 1
+    elif state in IN_FLIGHT:
+        plan.in_flight += 1
+    elif state is State.UNKNOWN:
+        plan.unknown += 1
+    elif state in FAILED_FOR_GOOD:
+        plan.failed += 1

@@ -1,0 +1,66 @@
+"""The one gate before the gateway: workers wait here for their turn, in order, at the pace that `gateway.pace` says."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from pipeline.gateway.pace import Kind, Outcome, Pace, Ticket
+from pipeline.steps.halt import Halt
+
+
+class Gate:
+    """Turns the pace's "ask again in n seconds" into waiting. One waiter a kind asks, the others queue behind it."""
+
+    def __init__(self, pace: Pace, halt: Halt) -> None:
+        self.pace = pace
+        self._halt = halt
+        self._turns = {kind: asyncio.Lock() for kind in Kind}
+        self._news = {kind: asyncio.Event() for kind in Kind}
+
+    async def slot(self, kind: Kind) -> bool:
+        """Waits for a slot and takes it; False when the run stopped meanwhile."""
+        async with self._turns[kind]:
+            while not self._stopped(kind):
+                self._news[kind].clear()
+                wait_s = self.pace.ask(_now(), kind)
+                if wait_s <= 0.0:
+                    return True
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._news[kind].wait(), wait_s)
+            return False
+
+    def _stopped(self, kind: Kind) -> bool:
+        return self._halt.submits if kind is Kind.SUBMIT else self._halt.all
+
+    def must_hold(self, kind: Kind) -> bool:
+        """Whether a wait hint came since the slot was taken: nothing may be sent on it now."""
+        return self.pace.hold_left_s(_now(), kind) > 0.0
+
+    def sent(self, kind: Kind) -> Ticket:
+        """The slot is used now."""
+        return self.pace.sent(_now(), kind)
+
+    def give_back(self, kind: Kind) -> None:
+        """The slot was not used."""
+        self.pace.give_back(_now(), kind)
+        self.wake()
+
+    def answered(self, ticket: Ticket, outcome: Outcome, wait_s: float | None = None) -> None:
+        """What the answer said about the allowance."""
+        self.pace.answered(ticket, _now(), outcome, wait_s)
+        self.wake()
+
+    def job_ended(self) -> None:
+        """One job fewer is in flight."""
+        self.pace.job_ended(_now())
+        self.wake()
+
+    def wake(self) -> None:
+        """Whoever waits asks again: an answer came, or the run stopped."""
+        for event in self._news.values():
+            event.set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,364 @@
+"""Buying: a pool of workers, each carrying one request at a time from its intent to a booked outcome.
+
+The order is the product: slot, then intent and money durable in the ledger, then the POST, then its outcome durable. A
+request is sent again only where the verdict says that nothing was created. Source: API document, and wire for the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pipeline.errors import DopError
+from pipeline.gateway.answer import Answer, NoAnswer, SendProof
+from pipeline.gateway.client import SUBMIT_PATH
+from pipeline.gateway.pace import Kind, Outcome, Ticket
+from pipeline.gateway.verdict import PollKind, SubmitKind, SubmitVerdict, judge_poll, judge_submit
+from pipeline.ledger.budget import CapReached
+from pipeline.ledger.judge import Applied, JobTaken, idempotency_key
+from pipeline.ledger.lifecycle import Event
+from pipeline.records import Attempt
+from pipeline.steps.breaker import Breaker, BreakerState
+from pipeline.steps.doors import Doors, InFlight
+from pipeline.steps.halt import Reach
+
+T = TypeVar("T")
+
+OTHER_SUBMIT_PATH = "/ai-model-api/v1/image-to-video"
+"""Source: official (the unified queue); a 404 at one path means that nothing was created there."""
+
+DETAIL_CHARS = 20_000
+"""of a raw answer that the ledger keeps; the longest known one is under 20 kB"""
+
+SALVAGE_TRIES = 3
+SALVAGE_PAUSE_S = 2.0
+
+_OUTCOMES = {
+    SubmitKind.ACCEPTED: Outcome.ACCEPTED,
+    SubmitKind.THROTTLED: Outcome.THROTTLED,
+    SubmitKind.CONCURRENCY: Outcome.CONCURRENCY,
+    SubmitKind.UNKNOWN: Outcome.UNKNOWN,
+}
+
+
+class Paths:
+    """Which submit path the gateway lives at: the configured one, the other one once when that gives 404."""
+
+    def __init__(self, configured: str, *, proven: bool = False) -> None:
+        self.current = configured
+        self.proven = proven
+        self._untried = [path for path in (SUBMIT_PATH, OTHER_SUBMIT_PATH) if path != configured]
+
+    def works(self, path: str) -> None:
+        """A submit was taken (or judged for its content) at `path`."""
+        self.current, self.proven = path, True
+
+    def missing(self, path: str) -> bool:
+        """Nothing lives at `path`; whether there is another one to try."""
+        if path != self.current:
+            return True  # somebody moved on already
+        if self.proven or not self._untried:
+            return False
+        self.current = self._untried.pop(0)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One reserved attempt on its way: its token, the path it was sent to, and its row when it was reserved."""
+
+    attempt: Attempt
+    token: str
+    path: str
+    row: Mapping[str, object]
+
+
+class Submitter:
+    """The worker pool. `requests` yields planned attempts in the manifest's order."""
+
+    def __init__(
+        self,
+        doors: Doors,
+        requests: AsyncIterator[Attempt],
+        *,
+        paths: Paths,
+        breaker: Breaker,
+        workers: int,
+    ) -> None:
+        self._doors = doors
+        self._requests = requests
+        self._paths = paths
+        self._breaker = breaker
+        self._workers = workers
+        self._next = asyncio.Lock()
+        self._salvages: set[asyncio.Task[None]] = set()
+        self.any_accepted = paths.proven
+        self.accepted_count = 0
+
+    async def run(self) -> None:
+        """Submits until the requests are used up or the run stops; what is under way is booked before it returns."""
+        async with asyncio.TaskGroup() as pool:
+            for _ in range(self._workers):
+                pool.create_task(self._work())
+        if self._salvages:
+            await asyncio.gather(*self._salvages)
+
+    async def _work(self) -> None:
+        doors = self._doors
+        try:
+            while not doors.halt.submits:
+                attempt = await self._take()
+                if attempt is None:
+                    return
+                while not doors.halt.submits and await self._submit_one(attempt):
+                    pass
+        except DopError as error:
+            # The other workers' POSTs end by themselves and are booked as far as the ledger can.
+            doors.halt.give(str(error), exit_code=error.exit_code, reach=Reach.SUBMITS)
+            doors.gate.wake()
+
+    async def _take(self) -> Attempt | None:
+        async with self._next:
+            return await anext(self._requests, None)
+
+    async def _submit_one(self, attempt: Attempt) -> bool:
+        """One try to buy one request; True when nothing was created and it may be tried again.
+
+        Pays: yes.
+        """
+        doors = self._doors
+        if not await self._may_go() or not await doors.gate.slot(Kind.SUBMIT):
+            return False
+        token = doors.new_token()
+        price = doors.prices_microusd[attempt.params.model]
+        # MONEY: the intent and its money are durable before the first byte leaves.
+        reserved = await doors.scribe.book(attempt.request_id, Event.RESERVE, {"price_microusd": price}, token=token)
+        if not isinstance(reserved, Applied):
+            doors.gate.give_back(Kind.SUBMIT)
+            if isinstance(reserved, CapReached):
+                doors.halt.give(f"budget reached: {reserved}", exit_code=8, reach=Reach.SUBMITS)
+                doors.gate.wake()
+            return False
+        if doors.gate.must_hold(Kind.SUBMIT):  # a wait hint came while the intent was written
+            doors.gate.give_back(Kind.SUBMIT)
+            await doors.scribe.book(attempt.request_id, Event.RELEASE, token=token)
+            return True
+        path = self._paths.current
+        answer, ticket = await self._post(attempt, token, path)
+        verdict = judge_submit(answer, now_wall=doors.wall(), params=attempt.params)
+        doors.gate.answered(ticket, _OUTCOMES.get(verdict.kind, Outcome.OTHER), verdict.told_wait_s)
+        doors.reach("after-post")
+        # MONEY: from here on the outcome is booked even if this task is cancelled.
+        return await _finish(self._settle(_Try(attempt, token, path, reserved.row), verdict, answer))
+
+    async def _may_go(self) -> bool:
+        """Waits while the breaker is open; False when the run stopped meanwhile."""
+        loop = asyncio.get_running_loop()
+        while not self._doors.halt.submits:
+            state = self._breaker.state(loop.time())
+            if state in (BreakerState.CLOSED, BreakerState.ROW_PROBE) and self._breaker.may_submit(loop.time()):
+                return True
+            await asyncio.sleep(min(max(self._breaker.wait_s(loop.time()), 0.05), 1.0))
+        return False
+
+    async def _post(self, attempt: Attempt, token: str, path: str) -> tuple[Answer | NoAnswer, Ticket]:
+        doors = self._doors
+        proof = SendProof()
+        body = doors.body(attempt.params)
+        ticket = doors.gate.sent(Kind.SUBMIT)
+        doors.reach("before-post")
+        try:
+            answer = await doors.client.submit(
+                body,
+                idempotency_key=idempotency_key(attempt.request_id, attempt.attempt),
+                path=path,
+                proof=proof,
+            )
+        except asyncio.CancelledError:
+            # MONEY: a cancelled POST is an outcome too: unknown, unless it is proved that nothing left.
+            event = Event.LOSE if proof.sent else Event.RELEASE
+            await _finish(
+                doors.scribe.book(
+                    attempt.request_id, event, token=token, reason="the run was stopped during the submit"
+                )
+            )
+            raise
+        return answer, ticket
+
+    async def _settle(self, this: _Try, verdict: SubmitVerdict, answer: Answer | NoAnswer) -> bool:
+        """Books what the verdict says; True when the request may be tried again."""
+        attempt, token, path = this.attempt, this.token, this.path
+        now = asyncio.get_running_loop().time()
+        self._log(attempt, verdict)
+        if verdict.stop_submitting:
+            self._stop(verdict)
+        if verdict.kind is SubmitKind.ACCEPTED:
+            self._paths.works(path)
+            self._breaker.record("answered", now)
+            await self._accept(attempt, token, verdict, answer)
+            return False
+        if verdict.kind is SubmitKind.UNKNOWN:
+            self._breaker.record("unknown", now)
+            await self._lose(attempt, token, verdict, answer)
+            return False
+        if verdict.kind is SubmitKind.REJECTED:
+            self._paths.works(path)
+            self._breaker.record("answered", now)
+            await self._reject(attempt, token, verdict)
+            return False
+        return await self._release(this, verdict)
+
+    async def _accept(self, attempt: Attempt, token: str, verdict: SubmitVerdict, answer: Answer | NoAnswer) -> None:
+        job = verdict.ticket
+        assert job is not None
+        loop_now = asyncio.get_running_loop().time()
+        booked = await self._doors.scribe.book(
+            attempt.request_id,
+            Event.ACCEPT,
+            {"job_set_id": job.job_set_id, "polling_url": job.polling_url, "accepted_at": self._doors.wall()},
+            token=token,
+            detail=_raw(answer),
+        )
+        if isinstance(booked, JobTaken):
+            # API: an answer can be another request's (a desynchronised connection): its id is not ours.
+            reason = f"the answer names job {job.job_set_id}, which belongs to request {booked.owner_request_id}"
+            await self._book_unknown(attempt, token, reason, answer)
+            return
+        self.any_accepted = True
+        self.accepted_count += 1
+        self._doors.accepted(
+            InFlight(
+                request_id=attempt.request_id,
+                row_id=attempt.row_id,
+                take=attempt.take,
+                model=attempt.params.model,
+                job_set_id=job.job_set_id,
+                polling_url=job.polling_url,
+                accepted_at=loop_now,
+            )
+        )
+
+    async def _lose(self, attempt: Attempt, token: str, verdict: SubmitVerdict, answer: Answer | NoAnswer) -> None:
+        await self._book_unknown(attempt, token, verdict.reason, answer)
+        for job_set_id in verdict.salvaged[:1]:
+            task = asyncio.create_task(self._salvage(attempt, job_set_id))
+            self._salvages.add(task)
+            task.add_done_callback(self._salvages.discard)
+
+    async def _book_unknown(self, attempt: Attempt, token: str, reason: str, answer: Answer | NoAnswer) -> None:
+        values = {"reason": reason or "no readable answer"}
+        await self._doors.scribe.book(attempt.request_id, Event.LOSE, values, token=token, detail=_raw(answer))
+        self._doors.say(f"{attempt.row_id}: outcome unknown, perhaps paid ({reason}); `dop resolve` settles it")
+
+    async def _salvage(self, attempt: Attempt, job_set_id: str) -> None:
+        """An id found in an answer that was not understood: a free poll may prove that the job is there."""
+        doors = self._doors
+        for _ in range(SALVAGE_TRIES):
+            await asyncio.sleep(SALVAGE_PAUSE_S)
+            answer = await doors.client.poll(job_set_id)
+            verdict = judge_poll(answer, now_wall=doors.wall(), job_set_id=job_set_id)
+            if verdict.kind is PollKind.REPORT:
+                await self._adopt(attempt, job_set_id)
+                return
+
+    async def _adopt(self, attempt: Attempt, job_set_id: str) -> None:
+        doors = self._doors
+        booked = await doors.scribe.book(
+            attempt.request_id,
+            Event.ADOPT,
+            {"job_set_id": job_set_id, "accepted_at": doors.wall(), "reason": None},
+            detail="the id stood in the unreadable answer, and the gateway knows it",
+        )
+        if isinstance(booked, Applied):
+            now = asyncio.get_running_loop().time()
+            doors.accepted(
+                InFlight(
+                    request_id=attempt.request_id,
+                    row_id=attempt.row_id,
+                    take=attempt.take,
+                    model=attempt.params.model,
+                    job_set_id=job_set_id,
+                    polling_url=None,
+                    accepted_at=now,
+                )
+            )
+
+    async def _reject(self, attempt: Attempt, token: str, verdict: SubmitVerdict) -> None:
+        await self._doors.scribe.book(
+            attempt.request_id,
+            Event.REJECT,
+            {"reason": verdict.reason, "finished_at": self._doors.wall()},
+            token=token,
+        )
+        self._doors.say(f"{attempt.row_id}: rejected ({verdict.reason}); nothing was charged")
+
+    async def _release(self, this: _Try, verdict: SubmitVerdict) -> bool:
+        """Nothing was created: the request is planned again (or, at a wrong path, refused)."""
+        attempt, token, path = this.attempt, this.token, this.path
+        now = asyncio.get_running_loop().time()
+        if verdict.kind is SubmitKind.NOT_SENT:
+            self._breaker.record("unreachable", now)
+        else:
+            self._breaker.record("answered", now)
+        if verdict.kind is SubmitKind.WRONG_PATH and not self._paths.missing(path):
+            if self.any_accepted:
+                await self._reject(attempt, token, verdict)
+                return False
+            self._doors.halt.give(
+                f"no submit path of the gateway answers ({verdict.reason}); "
+                "check gateway.base_url and gateway.submit_path",
+                exit_code=7,
+                reach=Reach.SUBMITS,
+            )
+            self._doors.gate.wake()
+        slowed = verdict.kind in (SubmitKind.THROTTLED, SubmitKind.CONCURRENCY)
+        values: dict[str, object] = {"reason": verdict.reason}
+        if slowed:
+            values["throttled"] = int(str(this.row["throttled"])) + 1
+        booked = await self._doors.scribe.book(attempt.request_id, Event.RELEASE, values, token=token)
+        return isinstance(booked, Applied)
+
+    def _stop(self, verdict: SubmitVerdict) -> None:
+        quota = verdict.kind is SubmitKind.THROTTLED
+        self._doors.halt.give(
+            f"the gateway refuses further submits: {verdict.reason}",
+            exit_code=5 if quota else 7,
+            reach=Reach.SUBMITS,
+        )
+        self._doors.gate.wake()
+
+    def _log(self, attempt: Attempt, verdict: SubmitVerdict) -> None:
+        self._doors.log.info(
+            "submit",
+            extra={
+                "fields": {
+                    "request_id": attempt.request_id,
+                    "row_id": attempt.row_id,
+                    "verdict": verdict.kind.value,
+                    "status": verdict.status,
+                    "reason": verdict.reason,
+                    "job_set_id": verdict.ticket.job_set_id if verdict.ticket else None,
+                    "wait_s": verdict.told_wait_s,
+                }
+            },
+        )
+
+
+async def _finish(work: Coroutine[Any, Any, T]) -> T:
+    """Runs `work` to its end even when the caller is cancelled meanwhile; then lets the cancellation through."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with suppress(DopError):
+            await task
+        raise
+
+
+def _raw(answer: Answer | NoAnswer) -> str:
+    if isinstance(answer, NoAnswer):
+        return answer.what
+    return f"{answer.status} {answer.body.decode('utf-8', 'replace')}"[:DETAIL_CHARS]
