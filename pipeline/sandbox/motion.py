@@ -126,32 +126,23 @@ def _slide(
     x: float, y: float, *, yaw: float = 0.0, pitch: float = 0.0, eased: Callable[[float], float] = soft
 ) -> CameraPath:
     def path(beat: Beat) -> Pose:
-        share = (eased(beat.u) - 0.5) * beat.amount
+        share = (soft(beat.u) - 0.5) * beat.amount
         return Pose(zoom=1.04, x=x * share, y=y * share, yaw=yaw * share, pitch=pitch * share)
 
     return path
 
 
-def _sideways(path: CameraPath) -> CameraPath:
-    def sided(beat: Beat) -> Pose:
-        pose = path(beat)
-        return Pose(
-            zoom=pose.zoom,
-            x=beat.side * pose.x,
-            y=pose.y,
-            roll=beat.side * pose.roll,
-            yaw=beat.side * pose.yaw,
-            pitch=pose.pitch,
-        )
-
-    return sided
+def _whip(beat: Beat) -> Pose:
+    share = ease((beat.u - 0.36) / 0.28) - 0.5
+    return Pose(zoom=1.04 + 0.05 * beat.u, x=beat.side * 0.5 * beat.amount * share)
 
 
 def _crash(beat: Beat) -> Pose:
     share = ease((beat.u - 0.38) / 0.2)
     after = math.exp(-9 * (beat.u - 0.58)) if beat.u > 0.58 else 0.0
     pose = _shake(beat, 0.02 * after, 16)
-    return Pose(zoom=_zoomed(1.0, 1 + 1.1 * beat.amount, share), x=pose.x, y=pose.y, roll=pose.roll)
+    zoom = _zoomed(1.0, 1 + 1.1 * beat.amount, share) * (1 + 0.03 * beat.u)
+    return Pose(zoom=zoom, x=pose.x, y=pose.y, roll=pose.roll)
 
 
 def _yoyo(beat: Beat) -> Pose:
@@ -231,7 +222,7 @@ PATHS: Mapping[str, CameraPath] = {
     "yoyo": _yoyo,
     "left": _slide(-0.24, 0.0, yaw=-0.03),
     "right": _slide(0.24, 0.0, yaw=0.03),
-    "whip": _sideways(_slide(0.5, 0.0, eased=lambda u: ease((u - 0.36) / 0.28))),
+    "whip": _whip,
     "up": _slide(0.0, -0.22, pitch=-0.03),
     "down": _slide(0.0, 0.22, pitch=0.03),
     "crane up": _slide(0.0, -0.2, pitch=0.26),

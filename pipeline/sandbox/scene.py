@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-WIDTH_PX, HEIGHT_PX = 1280, 720
+WIDTH_PX, HEIGHT_PX = 960, 540
 
 Canvas = NDArray[np.float64]
 Colour = tuple[int, int, int]
@@ -24,8 +25,9 @@ PALETTES: tuple[tuple[Colour, Colour, Colour, Colour], ...] = (
 """Top of the sky, horizon, sun, nearest hill."""
 
 
+@lru_cache(maxsize=32)
 def draw_scene(url: str) -> bytes:
-    """PNG bytes of a 1280x720 picture; the same URL, the same bytes."""
+    """PNG bytes of a 960x540 picture; the same URL, the same bytes."""
     digest = hashlib.sha256(url.encode("utf-8", "surrogatepass")).digest()
     random = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     top, horizon, sun, near = (np.array(colour, dtype=float) for colour in PALETTES[digest[8] % len(PALETTES)])

@@ -7,6 +7,7 @@ sent back for a submit before the books have it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import re
@@ -56,6 +57,7 @@ class Sandbox:
         self.set_rate(settings.rate)
         self._throttled = 0
         self._open: set[str] = set()
+        self._made = asyncio.Event()
 
     async def __aenter__(self) -> str:
         return await self.start()
@@ -69,6 +71,11 @@ class Sandbox:
         """Change the limit of a running sandbox; the new limiter starts empty-handed."""
         chosen = self.settings.limiter
         self._limiter = None if rate is None else make_limiter(chosen, parse_rate(rate), self.settings.burst)
+
+    async def clip_made(self) -> None:
+        """Wait until the next clip is made, or cannot be made."""
+        self._made.clear()
+        await self._made.wait()
 
     async def start(self) -> str:
         """Open the books, go on with unfinished jobs, listen. Returns the base URL, without a slash at its end.
@@ -161,7 +168,8 @@ class Sandbox:
 
     def _begin(self, job: Job) -> None:
         self._open.add(job.job_set_id)
-        self._studio.begin(job, self.base_url)
+        loop = asyncio.get_running_loop()
+        self._studio.begin(job, self.base_url, done=lambda: _call_soon(loop, self._made.set))
 
     async def _poll(self, request: web.Request) -> web.StreamResponse:
         refusal = self._door(request) or (self._throttle() if self.settings.shared_limit else None)
@@ -272,6 +280,12 @@ async def _document_errors(
         return _json(answers.refused(404, answers.NOT_FOUND))
     except web.HTTPException as error:
         return _json(answers.refused(error.status, error.reason))
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:
+    """From a render thread; the loop may be gone when the last clip is done."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(tell)
 
 
 def _json(answer: Answer) -> web.Response:
