@@ -16,24 +16,25 @@ from pipeline.gateway.shapes import one_line
 MAX_TEXT_BYTES: Final = 20_000
 """how much of a body is searched for telling words"""
 
-_LACK: Final = (
-    r"insufficient|not enough|no (?:more|remaining)|low on|out of|exhausted|depleted|ran out|exceeded|add|top up"
-)
-_GONE: Final = r"insufficient|exhausted|depleted|too low|not enough|exceeded|required|empty"
-_FUNDS: Final = r"credits?|balance|funds"
+_GAP: Final = r"[^\w.;!?]+"
+"""between two words of one sentence"""
 CREDIT: Final = re.compile(
-    rf"\b(?:{_LACK})\b\W+(?:\w+\W+){{0,3}}?(?:{_FUNDS})\b"
-    rf"|\b(?:{_FUNDS})\b\W+(?:\w+\W+){{0,3}}?(?:{_GONE})\b"
-    r"|\bpayment required\b|\bbilling (?:hard )?limit\b",
+    rf"\b(?:insufficient|not enough|no (?:more|remaining)|exhausted|depleted|exceeded)(?:{_GAP}\w+){{0,3}}?{_GAP}"
+    r"(?:credits?|balance|funds)\b"
+    rf"|\b(?:credits?|balance|funds)(?:{_GAP}\w+){{0,3}}?{_GAP}"
+    r"(?:insufficient|exhausted|depleted|too low|not enough|exceeded|required|empty)\b"
+    rf"|\b(?:out of|low on|add|buy|top up)(?:{_GAP}\w+)??{_GAP}(?:credits?|funds)\b"
+    r"|\binsufficient(?:credits?|balance|funds)\b|\bpayment required\b|\bbilling (?:hard )?limit\b",
     re.IGNORECASE,
 )
-"""Text about money that is gone. Both words are asked for: prompts are echoed, and "white balance" is no bill."""
+"""Text about money that is gone. Both words are asked for, in one sentence: prompts are echoed, and "white balance" or
+"out of balance" is no bill."""
 
 CONCURRENCY: Final = re.compile(
     r"concurren|queue (?:is )?full|too many (?:\w+ ){0,2}(?:jobs|generations|tasks)", re.IGNORECASE
 )
 QUOTA: Final = re.compile(r"quota|call volume|rate limit|too many requests|replenished|try again in", re.IGNORECASE)
-KEY: Final = re.compile(r"(?:invalid|missing)[\w ]*(?:authentication|(?:subscription|api) key)", re.IGNORECASE)
+KEY: Final = re.compile(r"(?:invalid|missing)[\w ]{0,40}(?:authentication|(?:subscription|api) key)", re.IGNORECASE)
 
 HINT: Final = "a wait hint"
 """stands where a text could for: Retry-After, or a time to wait in the text"""
@@ -62,7 +63,7 @@ class Heard:
             return True
         if isinstance(what, str):
             return self.told_wait_s is not None
-        return what.search(self.text) is not None
+        return what.search(self.text.replace("_", " ")) is not None
 
     def job_cap(self) -> int | None:
         """The number of jobs at once in `requests (4) has been reached` or `"limit": 4`."""
