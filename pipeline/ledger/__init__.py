@@ -1,1 +1,1 @@
-"""What was bought: states and events (lifecycle), caps (budget), and the durable book of both (store)."""
+"""What was bought: states and events (lifecycle), caps (budget), judged batches (judge), the durable book (store)."""

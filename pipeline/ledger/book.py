@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -145,10 +145,11 @@ class Book:
         statement = update(runs).where(runs.c.run_id == run_id).values(ended_at=at)
         self.ledger.transact(lambda connection: connection.execute(statement) and None)
 
-    def list_rows(self, run_id: str, rows: Iterable[Request | Cell], *, rows_digest: str) -> int:
+    def list_rows(self, run_id: str, rows: Iterable[Request | Cell], *, rows_digest: Callable[[], str]) -> int:
         """Makes `rows` what the run lists, in order, and plans what the ledger does not know; returns how many rows.
 
         Rows of an earlier reading that the run has already bought stay listed behind the others; planned ones leave.
+        `rows_digest` is asked once the rows are exhausted.
         """
 
         def work(connection: Connection) -> int:
@@ -159,7 +160,7 @@ class Book:
                 _list_chunk(connection, run_id, chunk, position)
                 position += len(chunk)
             _drop_unlisted(connection, run_id, position)
-            connection.execute(update(runs).where(runs.c.run_id == run_id).values(rows_digest=rows_digest))
+            connection.execute(update(runs).where(runs.c.run_id == run_id).values(rows_digest=rows_digest()))
             return position
 
         return self.ledger.transact(work)
@@ -233,6 +234,23 @@ class Book:
         with self.ledger.reader.connect() as connection:
             where = and_(spend.c.gateway == gateway, spend.c.day.like(f"{day_prefix}%"))
             return Totals(counts={}, **_money(connection, where))
+
+    def has_open(self, run_id: str) -> bool:
+        """Whether the run lists anything that is planned, in flight, unknown, or finished without its file."""
+        open_states = [state.value for state in UNFINISHED]
+        lacks_file = and_(attempts.c.state == State.DONE.value, attempts.c.local_path.is_(None))
+        statement = (
+            select(attempts.c.request_id)
+            .select_from(run_rows.join(attempts, attempts.c.request_id == run_rows.c.request_id))
+            .where(
+                run_rows.c.run_id == run_id,
+                attempts.c.superseded == 0,
+                or_(attempts.c.state.in_(open_states), lacks_file),
+            )
+            .limit(1)
+        )
+        with self.ledger.reader.connect() as connection:
+            return connection.execute(statement).first() is not None
 
     def without_video(self, run_id: str) -> int:
         """How many of the run's finished requests have no file yet."""

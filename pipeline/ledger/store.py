@@ -7,6 +7,7 @@ gateway's JSON, or change a row without a line of history. Measured: set-based w
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import queue
 import threading
@@ -25,6 +26,7 @@ from pipeline.ledger.database import (
     create_or_check,
     inode_of,
     integrity_problems,
+    read_meta,
     sqlite_engine,
     write_meta,
 )
@@ -199,6 +201,18 @@ class Ledger:
         done: Future[T] = Future()
         self._run(_Job(_into(done), transaction=work))
         return done.result()
+
+    def recall(self, name: str) -> dict[str, object]:
+        """What `remember` kept under `name`; empty when nothing was."""
+        with self.reader.connect() as connection:
+            text = read_meta(connection).get(name)
+        found = json.loads(text) if text else {}
+        return found if isinstance(found, dict) else {}
+
+    def remember(self, name: str, values: Mapping[str, object]) -> None:
+        """Keeps a small JSON object for later runs: what was learned of a gateway, never a secret."""
+        text = json.dumps(dict(values), sort_keys=True)
+        self.transact(lambda connection: write_meta(connection, {name: text}))
 
     def _run(self, job: _Job) -> None:
         if self._inline:

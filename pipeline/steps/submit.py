@@ -7,7 +7,7 @@ request is sent again only where the verdict says that nothing was created. Sour
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -32,6 +32,15 @@ OTHER_SUBMIT_PATH = "/ai-model-api/v1/image-to-video"
 
 DETAIL_CHARS = 20_000
 """of a raw answer that the ledger keeps; the longest known one is under 20 kB"""
+
+LOOK_AGAIN_S = 1.0
+"""Longest sleep before the breaker and the reasons to stop are looked at again."""
+
+FIRST_PATIENCE_S = 60.0
+"""A gateway that never answered in this run is given up after this long: the address or the network is wrong."""
+
+PATIENCE_S = 3 * 3600.0
+"""One that did answer is waited for through an outage; nothing is lost or paid meanwhile."""
 
 SALVAGE_TRIES = 3
 SALVAGE_PAUSE_S = 2.0
@@ -77,7 +86,7 @@ class _Try:
 
 
 class Submitter:
-    """The worker pool. `requests` yields planned attempts in the manifest's order."""
+    """The worker pool. `requests` yields planned attempts in order; `can_poll` says whether any job is looked at."""
 
     def __init__(
         self,
@@ -87,6 +96,7 @@ class Submitter:
         paths: Paths,
         breaker: Breaker,
         workers: int,
+        can_poll: Callable[[], bool],
     ) -> None:
         self._doors = doors
         self._requests = requests
@@ -95,8 +105,10 @@ class Submitter:
         self._workers = workers
         self._next = asyncio.Lock()
         self._salvages: set[asyncio.Task[None]] = set()
+        self._can_poll = can_poll
+        self._ever_answered = False
+        self._answered_at = asyncio.get_running_loop().time()
         self.any_accepted = paths.proven
-        self.accepted_count = 0
 
     async def run(self) -> None:
         """Submits until the requests are used up or the run stops; what is under way is booked before it returns."""
@@ -130,20 +142,20 @@ class Submitter:
         Pays: yes.
         """
         doors = self._doors
-        if not await self._may_go() or not await doors.gate.slot(Kind.SUBMIT):
+        if not await self._turn(attempt.request_id):
             return False
         token = doors.new_token()
         price = doors.prices_microusd[attempt.params.model]
         # MONEY: the intent and its money are durable before the first byte leaves.
         reserved = await doors.scribe.book(attempt.request_id, Event.RESERVE, {"price_microusd": price}, token=token)
         if not isinstance(reserved, Applied):
-            doors.gate.give_back(Kind.SUBMIT)
+            self._not_used(attempt.request_id)
             if isinstance(reserved, CapReached):
                 doors.halt.give(f"budget reached: {reserved}", exit_code=8, reach=Reach.SUBMITS)
                 doors.gate.wake()
             return False
         if doors.gate.must_hold(Kind.SUBMIT):  # a wait hint came while the intent was written
-            doors.gate.give_back(Kind.SUBMIT)
+            self._not_used(attempt.request_id)
             await doors.scribe.book(attempt.request_id, Event.RELEASE, token=token)
             return True
         path = self._paths.current
@@ -154,15 +166,43 @@ class Submitter:
         # MONEY: from here on the outcome is booked even if this task is cancelled.
         return await _finish(self._settle(_Try(attempt, token, path, reserved.row), verdict, answer))
 
-    async def _may_go(self) -> bool:
-        """Waits while the breaker is open; False when the run stopped meanwhile."""
+    def _not_used(self, who: str) -> None:
+        self._breaker.withdraw(who)
+        self._doors.gate.give_back(Kind.SUBMIT)
+
+    async def _turn(self, who: str) -> bool:
+        """Waits for the breaker and for a slot, and takes both; False when the run stopped meanwhile."""
         loop = asyncio.get_running_loop()
         while not self._doors.halt.submits:
-            state = self._breaker.state(loop.time())
-            if state in (BreakerState.CLOSED, BreakerState.ROW_PROBE) and self._breaker.may_submit(loop.time()):
+            if (wait_s := self._breaker.wait_s(loop.time())) > 0.0:
+                await self._sit_out(wait_s)
+                continue
+            if not await self._doors.gate.slot(Kind.SUBMIT):
+                return False
+            # MONEY: asked last, so that whoever waited for a slot does not pass a breaker that opened meanwhile.
+            if self._breaker.may_submit(loop.time(), who):
                 return True
-            await asyncio.sleep(min(max(self._breaker.wait_s(loop.time()), 0.05), 1.0))
+            self._doors.gate.give_back(Kind.SUBMIT)
+            await self._sit_out(LOOK_AGAIN_S)
         return False
+
+    async def _sit_out(self, wait_s: float) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._breaker.state(now) is BreakerState.POLL_PROBE and not self._can_poll():
+            self._breaker.nothing_to_poll(now)
+            return
+        if now - self._answered_at > self._patience_s():
+            self._doors.halt.give("the gateway can't be reached; run again later", exit_code=5, reach=Reach.SUBMITS)
+            self._doors.gate.wake()
+            return
+        await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
+
+    def _patience_s(self) -> float:
+        return PATIENCE_S if self._ever_answered else FIRST_PATIENCE_S
+
+    def _heard(self) -> None:
+        self._ever_answered = True
+        self._answered_at = asyncio.get_running_loop().time()
 
     async def _post(self, attempt: Attempt, token: str, path: str) -> tuple[Answer | NoAnswer, Ticket]:
         doors = self._doors
@@ -180,11 +220,8 @@ class Submitter:
         except asyncio.CancelledError:
             # MONEY: a cancelled POST is an outcome too: unknown, unless it is proved that nothing left.
             event = Event.LOSE if proof.sent else Event.RELEASE
-            await _finish(
-                doors.scribe.book(
-                    attempt.request_id, event, token=token, reason="the run was stopped during the submit"
-                )
-            )
+            why = {"reason": "the run was stopped during the submit"}
+            await _finish(doors.scribe.book(attempt.request_id, event, why, token=token))
             raise
         return answer, ticket
 
@@ -193,20 +230,22 @@ class Submitter:
         attempt, token, path = this.attempt, this.token, this.path
         now = asyncio.get_running_loop().time()
         self._log(attempt, verdict)
+        if verdict.kind is not SubmitKind.NOT_SENT:
+            self._heard()
         if verdict.stop_submitting:
             self._stop(verdict)
         if verdict.kind is SubmitKind.ACCEPTED:
             self._paths.works(path)
-            self._breaker.record("answered", now)
+            self._breaker.record("answered", now, attempt.request_id)
             await self._accept(attempt, token, verdict, answer)
             return False
         if verdict.kind is SubmitKind.UNKNOWN:
-            self._breaker.record("unknown", now)
+            self._breaker.record("unknown", now, attempt.request_id)
             await self._lose(attempt, token, verdict, answer)
             return False
         if verdict.kind is SubmitKind.REJECTED:
             self._paths.works(path)
-            self._breaker.record("answered", now)
+            self._breaker.record("answered", now, attempt.request_id)
             await self._reject(attempt, token, verdict)
             return False
         return await self._release(this, verdict)
@@ -228,7 +267,6 @@ class Submitter:
             await self._book_unknown(attempt, token, reason, answer)
             return
         self.any_accepted = True
-        self.accepted_count += 1
         self._doors.accepted(
             InFlight(
                 request_id=attempt.request_id,
@@ -300,9 +338,9 @@ class Submitter:
         attempt, token, path = this.attempt, this.token, this.path
         now = asyncio.get_running_loop().time()
         if verdict.kind is SubmitKind.NOT_SENT:
-            self._breaker.record("unreachable", now)
+            self._breaker.record("unreachable", now, attempt.request_id)
         else:
-            self._breaker.record("answered", now)
+            self._breaker.record("answered", now, attempt.request_id)
         if verdict.kind is SubmitKind.WRONG_PATH and not self._paths.missing(path):
             if self.any_accepted:
                 await self._reject(attempt, token, verdict)

@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `dop`."""
+
+from pipeline.cli import entry
+
+entry()

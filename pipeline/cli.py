@@ -1,0 +1,215 @@
+"""The command line: words and flags become a call of one verb, errors become an exit code. Nothing else lives here.
+
+Only argparse is imported at the top, so that `--help` answers at once; each verb brings what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from pipeline.errors import DopError
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that says "did you mean" for a word or flag it does not know."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: error: {message}{self._suggestion(message)}\n")
+
+    def _suggestion(self, message: str) -> str:
+        known = [option for action in self._actions for option in (*action.option_strings, *(action.choices or ()))]
+        for word in message.replace("'", " ").replace(",", " ").split():
+            near = difflib.get_close_matches(word, [str(one) for one in known], n=1, cutoff=0.7)
+            if near and word not in known:
+                return f"; did you mean {near[0]}?"
+        return ""
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings")
+    group.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: configs/default.yaml)")
+    group.add_argument("--set", action="append", metavar="section.key=value", help="override one setting; repeatable")
+    group.add_argument("--outputs", metavar="DIR", help="folder for runs and the ledger")
+    group.add_argument("-v", "--verbose", action="store_true", help="say more")
+
+
+def _add_manifest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a YAML or CSV file that says what to buy")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how to run")
+    group.add_argument("-j", "--max-in-flight", type=int, metavar="N", help="at most N jobs in flight")
+    group.add_argument("--rate", metavar="N/1m", help="submits a second, minute or hour; default: found out")
+    group.add_argument("--max-duration", metavar="2h", help="stop after that long; run again to continue")
+    group.add_argument("--lock-wait", metavar="30s", help="wait that long for another run to end")
+    group.add_argument("--no-download", action="store_true", help="leave the videos where they are")
+    group.add_argument("--error-on-nothing", action="store_true", help="exit 9 when there was nothing to do")
+    group.add_argument("-q", "--quiet", action="store_true", help="silent unless something is wrong")
+    group.add_argument("--no-progress", action="store_true", help="no bar")
+    group.add_argument("--log-json", action="store_true", help="the run's log on stderr as JSON lines")
+
+
+def _add_buying_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to buy")
+    group.add_argument("-n", "--dry-run", action="store_true", help="show the plan and stop")
+    group.add_argument("-y", "--yes", action="store_true", help="buy without asking")
+    group.add_argument("--max-cost", metavar="USD", help="the most this run may cost, over all its restarts")
+    group.add_argument("--max-new", type=int, metavar="N", help="buy at most N in this call")
+    group.add_argument("--no-preflight", action="store_true", help="do not look at the images before buying")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(
+        prog="dop",
+        description="Buy AI video in bulk without waste: a batch pipeline for the Higgsfield DoP image-to-video API.",
+        epilog="Start with: dop init, or make batch in the source tree. Exit codes are in the README.",
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+
+    _add_verbs(_Verbs(verbs))
+    return parser
+
+
+class _Verbs:
+    """The place where words of the command line are added, each with its example."""
+
+    def __init__(self, verbs: argparse._SubParsersAction[_Parser]) -> None:
+        self._verbs = verbs
+
+    def add(self, name: str, target: str, text: str, example: str) -> argparse.ArgumentParser:
+        """One more word; `target` is `module:function` below `pipeline.verbs`."""
+        sub = self._verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(target=target)
+        return sub
+
+
+def _add_verbs(verbs: _Verbs) -> None:
+    _add_planning(verbs)
+    _add_buying(verbs)
+    _add_looking(verbs)
+    _add_care(verbs)
+
+
+def _add_planning(verbs: _Verbs) -> None:
+    sub = verbs.add("validate", "planning:validate", "all mistakes of a manifest at once", "dop validate shots.csv")
+    _add_manifest(sub)
+    _add_json(sub)
+    _add_settings(sub)
+
+    sub = verbs.add("plan", "planning:plan", "what a manifest would buy, and its price", "dop plan shots.csv --json")
+    _add_manifest(sub)
+    _add_json(sub)
+    sub.add_argument("--max-cost", metavar="USD", help="compare the price with this budget")
+    _add_settings(sub)
+
+
+def _add_buying(verbs: _Verbs) -> None:
+    sub = verbs.add("run", "buying:run", "submit, poll, download, report", "dop run shots.csv --max-cost 5")
+    _add_manifest(sub)
+    _add_buying_flags(sub)
+    _add_run_flags(sub)
+    _add_settings(sub)
+
+    sub = verbs.add("submit", "buying:submit", "buy and leave; collect later", "dop submit shots.csv --yes")
+    _add_manifest(sub)
+    _add_buying_flags(sub)
+    _add_run_flags(sub)
+    _add_settings(sub)
+
+    text = "poll, download and report what is bought; never spends"
+    sub = verbs.add("collect", "buying:collect", text, "dop collect")
+    sub.add_argument("run", nargs="?", metavar="RUN", help="one run (default: every unfinished one)")
+    _add_run_flags(sub)
+    _add_settings(sub)
+
+
+def _add_looking(verbs: _Verbs) -> None:
+    sub = verbs.add("status", "looking:status", "counts and money of a run", "dop status latest")
+    sub.add_argument("run", nargs="?", metavar="RUN")
+    _add_json(sub)
+    _add_settings(sub)
+
+    sub = verbs.add("list", "looking:list_runs", "every run", "dop list")
+    _add_json(sub)
+    _add_settings(sub)
+
+    sub = verbs.add("show", "looking:show", "one request's whole history", "dop show lamp@calm-11")
+    sub.add_argument("id", metavar="ID", help="request id (or its beginning), row id or job id")
+    _add_json(sub)
+    _add_settings(sub)
+
+    sub = verbs.add("report", "looking:report", "tables of a run", "dop report latest -o run.jsonl run.junit.xml")
+    sub.add_argument("run", nargs="?", metavar="RUN")
+    sub.add_argument("-o", "--output", nargs="+", type=Path, default=[], metavar="FILE", help="format by extension")
+    _add_json(sub)
+    _add_settings(sub)
+
+
+def _add_care(verbs: _Verbs) -> None:
+    sub = verbs.add("doctor", "doctor:doctor", "checks of key, ledger, clock and disk", "dop doctor --config live.yaml")
+    _add_json(sub)
+    _add_settings(sub)
+
+    text = "a local gateway that renders real clips"
+    sandbox = verbs.add("sandbox", "", text, "dop sandbox serve --port 8080")
+    actions = sandbox.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    serve = actions.add_parser("serve", help="serve it on 127.0.0.1", epilog="example: dop sandbox serve --rate 60/1m")
+    from pipeline.sandbox.serve import add_arguments
+
+    add_arguments(serve)
+    serve.set_defaults(target="sandbox")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.verb is None:
+        parser.print_help()
+        return 2
+    try:
+        return _call(args)
+    except DopError as error:
+        print(f"dop: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _call(args: argparse.Namespace) -> int:
+    if args.target == "sandbox":
+        from pipeline.sandbox.serve import main as serve
+
+        return serve(args)
+    module, _, name = args.target.partition(":")
+    code = getattr(importlib.import_module(f"pipeline.verbs.{module}"), name)(args)
+    assert isinstance(code, int)
+    return code
+
+
+def entry() -> NoReturn:
+    """The `dop` command."""
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""From a manifest file to the stream of requests that a run lists: read, chosen, bound to the gateway."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.config import Settings, gateway_id, packaged
+from pipeline.gateway.motions import Catalogue, load
+from pipeline.ledger.budget import Caps, lowest
+from pipeline.manifest import Manifest, read
+from pipeline.plan import Binder
+from pipeline.records import Cell, Request
+from pipeline.settings import is_loopback
+
+
+@dataclass(slots=True, kw_only=True)
+class Listing:
+    """A manifest bound to a gateway. `rows()` may be read again and again; act only once it is exhausted."""
+
+    manifest: Manifest
+    settings: Settings
+    binder: Binder
+    frozen_seeds: Mapping[str, tuple[int, ...]] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def rows(self) -> Iterator[Request | Cell]:
+        """Requests and placeholders in the manifest's order.
+
+        Raises:
+            ManifestError: mistakes, all of them.
+            FatalError: a model without a price.
+        """
+        self.binder = binder(self.manifest, self.settings)
+        yield from self.binder.bind(self.manifest.cells())
+        self.warnings = list(self.manifest.warnings)
+        if self.binder.duplicates:
+            self.warnings.append(
+                f"{self.binder.duplicates} rows ask for a video that another row asks for already; each is bought once "
+                "(to buy one again, give it `take: 2` or `repeat: 2`)"
+            )
+
+    def digest(self) -> str:
+        """What the rows depend on, besides local images: the same digest gives the same rows."""
+        told = {
+            "manifest": self.manifest.sha256,
+            "gateway": gateway_id(self.settings),
+            "defaults": {name: str(value) for name, value in self.settings.defaults.items()},
+            "prices": dict(self.settings.prices_microusd),
+            "models": list(self.settings.models),
+            "seeds": {place: list(seeds) for place, seeds in (self.frozen_seeds or {}).items()},
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def caps(self, flag_microusd: int | None = None) -> Caps:
+        """The lowest of manifest, configuration and flag, each span by itself."""
+        asked, told = self.manifest.budget, self.settings.budget
+        return lowest(
+            (
+                Caps(
+                    run_microusd=asked.max_cost_microusd,
+                    day_microusd=asked.per_day_microusd,
+                    month_microusd=asked.per_month_microusd,
+                ),
+                Caps(
+                    run_microusd=told.max_cost_microusd,
+                    day_microusd=told.per_day_microusd,
+                    month_microusd=told.per_month_microusd,
+                ),
+                Caps(run_microusd=flag_microusd),
+            )
+        )
+
+
+def catalogue() -> Catalogue:
+    """The motion catalogue that ships with the package."""
+    return load(packaged("motions.csv"))
+
+
+def binder(manifest: Manifest, settings: Settings) -> Binder:
+    """A fresh binder for one pass over the manifest's cells."""
+    gateway = settings.gateway
+    embedded = gateway.is_embedded
+    host = "" if embedded else _host(gateway.base_url)
+    return Binder(
+        gateway=gateway_id(settings),
+        prices_microusd=settings.prices_microusd,
+        manifest=manifest.path,
+        takes_local=embedded,
+        takes_samples=embedded or is_loopback(host),
+    )
+
+
+def _host(base_url: str) -> str:
+    return urlsplit(base_url).hostname or ""
+
+
+def listing(path: Path, settings: Settings, *, frozen_seeds: Mapping[str, tuple[int, ...]] | None = None) -> Listing:
+    """Reads a manifest's structure and gets it ready to be bound.
+
+    Raises:
+        ManifestError: the structure is wrong.
+    """
+    manifest = read(
+        path,
+        defaults=settings.defaults,
+        models=settings.models,
+        catalogue=catalogue(),
+        frozen_seeds=frozen_seeds,
+    )
+    return Listing(manifest=manifest, settings=settings, binder=binder(manifest, settings), frozen_seeds=frozen_seeds)

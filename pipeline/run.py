@@ -1,0 +1,368 @@
+"""Carrying a run out: builds the doors, starts the steps, listens to signals, shows progress. Knows the real clock.
+
+It decides nothing about requests; the steps do, each in its own loop, and all of them write the ledger first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pipeline.embedded import Uploader, gateway_for
+from pipeline.gateway.client import GatewayClient
+from pipeline.gateway.fetch import VideoFetcher
+from pipeline.gateway.pace import Learned, Pace, parse_rate
+from pipeline.gateway.wire import submit_body
+from pipeline.ledger.book import Run
+from pipeline.ledger.budget import Caps
+from pipeline.outlook import Outlook
+from pipeline.records import Attempt, State, Totals
+from pipeline.report.progress import Progress
+from pipeline.runlog import run_log
+from pipeline.settings import is_loopback
+from pipeline.steps.breaker import Breaker
+from pipeline.steps.doors import Doors, Finished, InFlight, finished_of, in_flight_of
+from pipeline.steps.download import Downloader
+from pipeline.steps.gate import Gate
+from pipeline.steps.halt import Halt, Reach, Reason
+from pipeline.steps.poll import Poller
+from pipeline.steps.pollplan import PollPlan
+from pipeline.steps.scribe import Scribe
+from pipeline.steps.submit import Paths, Submitter
+from pipeline.wireimages import WireImages
+from pipeline.workspace import RunFolder, Workspace
+
+if TYPE_CHECKING:
+    import logging
+
+TICK_S = 0.25
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+FAIL_POINT_VARIABLE = "DOP_FAIL_POINT"
+"""`name` or `name:visit`: the process kills itself there, for tests of what survives a crash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What this command wants of the run."""
+
+    buy: bool = True
+    collect: bool = True
+    max_new: int | None = None
+    max_duration_s: float | None = None
+    quiet: bool = False
+    show_bar: bool = True
+    log_json: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What the steps came to."""
+
+    totals: Totals
+    reasons: tuple[Reason, ...]
+    submits: int
+    polls: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """Everything that one run is carried out with."""
+
+    workspace: Workspace
+    run: Run
+    folder: RunFolder
+    caps: Caps
+    key: str
+    sha256_of: dict[str, str] = field(default_factory=dict)
+    wishes: Wishes = field(default_factory=Wishes)
+    wall: Callable[[], float] = time.time
+
+
+def fail_point(environ: os._Environ[str] | dict[str, str]) -> Callable[[str], None]:
+    """The function that every fail point calls: nothing, or the end of the process at the one that was named."""
+    wanted, _, visit = environ.get(FAIL_POINT_VARIABLE, "").partition(":")
+    if not wanted:
+        return lambda name: None
+    left = [int(visit or "1")]
+
+    def reach(name: str) -> None:
+        if name == wanted:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return reach
+
+
+async def carry_out(job: Job) -> Result:
+    """Runs the steps until nothing is left to do, or something stops them. Pays, when the wishes say buy."""
+    halt = Halt()
+    async with AsyncExitStack() as stack:
+        log = stack.enter_context(
+            run_log(job.folder.path / "run.log", also=sys.stderr if job.wishes.log_json else None)
+        )
+        progress = stack.enter_context(
+            Progress(clock=time.monotonic, show_bar=job.wishes.show_bar, quiet=job.wishes.quiet)
+        )
+        base_url = await stack.enter_async_context(gateway_for(job.workspace.settings))
+        client = await stack.enter_async_context(_client(job, base_url))
+        fetcher = await stack.enter_async_context(
+            VideoFetcher(
+                gateway_is_loopback=is_loopback(urlsplit(base_url).hostname or ""),
+                max_bytes=job.workspace.settings.download.max_bytes,
+            )
+        )
+        steps = _Steps(job, halt, client, fetcher, base_url, log=log, say=progress.say)
+        stack.enter_context(_signals(halt))
+        await steps.run(progress)
+        return Result(
+            totals=steps.scribe.totals,
+            reasons=tuple(halt.reasons),
+            submits=steps.gate.pace.sent_total,
+            polls=steps.poller.polls,
+        )
+
+
+class _Steps:
+    """The steps of one run, wired to each other."""
+
+    def __init__(
+        self,
+        job: Job,
+        halt: Halt,
+        client: GatewayClient,
+        fetcher: VideoFetcher,
+        base_url: str,
+        *,
+        log: logging.Logger,
+        say: Callable[[str], None],
+    ) -> None:
+        settings = job.workspace.settings
+        reach = fail_point(os.environ)
+        self.job, self.halt, self.client = job, halt, client
+        self.log, self._tell = log, say
+        book = job.workspace.book
+        totals = book.totals(job.run.run_id)
+        self.scribe = Scribe(
+            job.workspace.ledger, run_id=job.run.run_id, caps=job.caps, totals=totals, wall=job.wall, reach=reach
+        )
+        self._memory = f"learned {job.workspace.gateway}"
+        remembered = job.workspace.ledger.recall(self._memory)
+        pace = Pace(
+            told=parse_rate(settings.pace.rate),
+            burst=settings.pace.burst,
+            learned=Learned.from_json(remembered),
+            max_in_flight=settings.pace.max_in_flight,
+            submit_concurrency=settings.pace.submit_concurrency,
+            jobs_in_flight=totals.count(State.ACCEPTED),
+        )
+        self.gate = Gate(pace, halt)
+        self.plan = PollPlan(
+            first_s=settings.poll.first_s,
+            min_s=settings.poll.min_s,
+            max_s=settings.poll.max_s,
+            deadline_s=settings.poll.deadline_s,
+            max_lag_s=settings.poll.max_lag_s,
+        )
+        breaker = Breaker()
+        images = WireImages(embedded=settings.gateway.is_embedded, base_url=base_url, sha256_of=job.sha256_of)
+        doors = Doors(
+            scribe=self.scribe,
+            client=client,
+            gate=self.gate,
+            halt=halt,
+            prices_microusd=dict(settings.prices_microusd),
+            wall=job.wall,
+            new_token=lambda: uuid.uuid4().hex,
+            body=lambda params: submit_body(params, images=images.urls(params)),
+            accepted=self._accepted,
+            finished=self._finished,
+            reach=reach,
+            say=self._say,
+            log=log,
+        )
+        self.poller = Poller(doors, self.plan, breaker)
+        self.downloader = Downloader(
+            doors,
+            fetcher,
+            folder=job.folder.videos,
+            outputs=job.folder.outputs,
+            concurrency=settings.download.concurrency,
+        )
+        path = remembered.get("submit_path")
+        self.paths = Paths(
+            str(path)
+            if path and settings.sources.get("gateway.submit_path") == "default"
+            else settings.gateway.submit_path,
+            proven=bool(path),
+        )
+        self.submitter = Submitter(
+            doors,
+            self._planned(),
+            paths=self.paths,
+            breaker=breaker,
+            workers=settings.pace.submit_concurrency,
+            can_poll=lambda: len(self.poller) > 0,
+        )
+        self._uploader = Uploader(base_url, images)
+        self._outlook = Outlook(self.scribe, self.gate, self.plan, halt, models=settings.models, buys=job.wishes.buy)
+
+    def _accepted(self, found: InFlight) -> None:
+        if self.job.wishes.collect:
+            self.poller.add(found)
+
+    def _finished(self, video: Finished) -> None:
+        if self._fetches:
+            self.downloader.add(video)
+
+    def _say(self, text: str) -> None:
+        self._tell(text)
+        self.log.warning(text)
+
+    async def run(self, progress: Progress) -> None:
+        job = self.job
+        self._resume()
+        watcher = asyncio.create_task(self._watch())
+        ticker = asyncio.create_task(self._tick(progress))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._buy())
+                group.create_task(self._look())
+                self._fetching = group.create_task(self._fetch())
+        except* asyncio.CancelledError:
+            pass
+        finally:
+            for task in (watcher, ticker):
+                task.cancel()
+            await asyncio.gather(watcher, ticker, return_exceptions=True)
+            progress.update(self._outlook.now("finished"))
+            job.workspace.ledger.remember(self._memory, self._learned())
+
+    def _learned(self) -> dict[str, object]:
+        learned: dict[str, object] = dict(self.gate.pace.learned().as_json())
+        if self.paths.proven:
+            learned["submit_path"] = self.paths.current
+        return learned
+
+    def _resume(self) -> None:
+        """What earlier runs left in flight or without its file goes on."""
+        book, run_id = self.job.workspace.book, self.job.run.run_id
+        loop_now, wall_now = asyncio.get_running_loop().time(), self.job.wall()
+        if not self.job.wishes.collect:
+            return
+        for page in book.pages(run_id, (State.ACCEPTED, State.STALLED)):
+            for attempt in page:
+                self.poller.add(in_flight_of(attempt, loop_now=loop_now, wall_now=wall_now))
+        if self._fetches:
+            for page in book.pages(run_id, (State.DONE,)):
+                for attempt in page:
+                    if attempt.local_path is None or not (self.job.folder.outputs / attempt.local_path).exists():
+                        self.downloader.add(finished_of(attempt))
+
+    @property
+    def _fetches(self) -> bool:
+        return self.job.wishes.collect and self.job.workspace.settings.download.enabled
+
+    async def _planned(self) -> AsyncIterator[Attempt]:
+        left = self.job.wishes.max_new
+        for page in self.job.workspace.book.pages(self.job.run.run_id, (State.PLANNED,)):
+            for attempt in page:
+                if left is not None:
+                    if left <= 0:
+                        return
+                    left -= 1
+                await self._uploader.hand_over(attempt.params)
+                yield attempt
+
+    async def _buy(self) -> None:
+        try:
+            if self.job.wishes.buy:
+                await self.submitter.run()
+        finally:
+            self.poller.settled()
+
+    async def _look(self) -> None:
+        try:
+            if self.job.wishes.collect:
+                await self.poller.run()
+        finally:
+            self.downloader.settled()
+
+    async def _fetch(self) -> None:
+        if self._fetches:
+            await self.downloader.run()
+
+    async def _watch(self) -> None:
+        """A reason to stop reaches whoever waits; the run's time limit is such a reason."""
+        loop = asyncio.get_running_loop()
+        limit_s = self.job.wishes.max_duration_s
+        if limit_s is not None:
+            loop.call_later(limit_s, self._too_long, limit_s)
+        while True:
+            await self.halt.wait()
+            self.log.warning("stop", extra={"fields": {"reasons": [reason.text for reason in self.halt.reasons]}})
+            self.gate.wake()
+            self.poller.wake()
+            if self.halt.all:
+                self._fetching.cancel()
+
+    def _too_long(self, limit_s: float) -> None:
+        self.halt.give(f"--max-duration of {limit_s:g} s is over", exit_code=5, reach=Reach.ALL)
+
+    async def _tick(self, progress: Progress) -> None:
+        while True:
+            progress.update(self._outlook.now(self._phase()))
+            await asyncio.sleep(TICK_S)
+
+    def _phase(self) -> str:
+        totals = self.scribe.totals
+        if self.halt.submits:
+            return "stopping" if self.halt.all else "collecting"
+        if self.job.wishes.buy and totals.count(State.PLANNED, State.SUBMITTING):
+            return "buying"
+        return "collecting" if len(self.poller) else "fetching"
+
+
+@contextmanager
+def _signals(halt: Halt) -> Iterator[None]:
+    """INT, TERM and HUP drain the run; the second one leaves at once (what is under way is still booked)."""
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+
+    def caught(number: signal.Signals) -> None:
+        first = halt.give(f"stopped by {number.name}", exit_code=SIGNALS[number], reach=Reach.ALL)
+        if not first and main is not None:
+            main.cancel()
+
+    for number in SIGNALS:
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, caught, number)
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            with suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.remove_signal_handler(number)
+
+
+def _client(job: Job, base_url: str) -> GatewayClient:
+    gateway = job.workspace.settings.gateway
+    return GatewayClient(
+        base_url=base_url,
+        key=job.key,
+        submit_path=gateway.submit_path,
+        poll_path=gateway.poll_path,
+        motions_path=gateway.motions_path,
+        connect_timeout_s=gateway.connect_timeout_s,
+        read_timeout_s=gateway.read_timeout_s,
+    )

@@ -1,0 +1,177 @@
+"""The folders and files a run stands on: the lock beside the ledger, the run's folder, the link to the newest run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pipeline.config import Settings, gateway_id
+from pipeline.errors import LockedError, UsageError
+from pipeline.ledger.book import Book
+from pipeline.ledger.judge import Change
+from pipeline.ledger.lifecycle import Event
+from pipeline.ledger.store import Ledger
+
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
+NAME_CHARS = 40
+
+
+def run_name(manifest_name: str, at: float) -> str:
+    """The name of a new run and its folder: `YYYY-MM-DD_HHMM-name-xxxx`, UTC, with four random digits."""
+    slug = _NOT_IN_NAMES.sub("-", manifest_name.lower()).strip("-")[:NAME_CHARS].strip("-") or "run"
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d_%H%M}-{slug}-{secrets.token_hex(2)}"
+
+
+@contextmanager
+def locked(ledger: Path, *, wait_s: float, now: float) -> Iterator[None]:
+    """Holds the lock beside the ledger; the operating system frees it when its holder dies, however it dies.
+
+    Raises:
+        LockedError: another run holds it; the message names the holder and when it started.
+        UsageError: the folder cannot be written.
+    """
+    lock_file = ledger.with_suffix(".lock")
+    holder = ledger.with_suffix(".holder")
+    old_mask = os.umask(0o077)
+    try:
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(lock_file, mode=0o600)
+        lock.acquire(timeout=wait_s, poll_interval=0.1)
+    except Timeout:
+        raise LockedError(f"another run holds {lock_file} ({_holder_text(holder)}); nothing was sent") from None
+    except OSError as error:
+        raise UsageError(f"{ledger.parent} can't be written ({error.strerror}); choose another --outputs") from None
+    finally:
+        os.umask(old_mask)
+    try:
+        started = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        with suppress(OSError):
+            holder.write_text(json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "started": started}))
+        yield
+    finally:
+        with suppress(OSError):
+            holder.unlink()
+        lock.release()
+
+
+def _holder_text(holder: Path) -> str:
+    try:
+        found = json.loads(holder.read_text())
+        return f"process {found['pid']} on {found['host']}, since {found['started']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its holder did not leave a name"
+
+
+class RunFolder:
+    """One run's folder under the outputs folder; made private, with room for videos."""
+
+    def __init__(self, outputs: Path, run_id: str) -> None:
+        self.outputs = outputs
+        self.path = outputs / run_id
+
+    @property
+    def videos(self) -> Path:
+        """Where the run's videos go."""
+        return self.path / "videos"
+
+    def make(self, manifest: Path | None) -> None:
+        """Makes the folder, keeps the manifest as read, and points `latest` at it.
+
+        Raises:
+            UsageError: it cannot be written; found before anything is spent.
+        """
+        old_mask = os.umask(0o077)
+        try:
+            self.videos.mkdir(parents=True, exist_ok=True)
+            probe = self.videos / ".probe"
+            probe.write_bytes(b"x")
+            probe.unlink()
+            if manifest is not None:
+                shutil.copyfile(manifest, self.path / f"manifest{manifest.suffix}")
+            self._point_latest()
+        except OSError as error:
+            raise UsageError(f"{self.path} can't be written ({error.strerror}); nothing was sent") from None
+        finally:
+            os.umask(old_mask)
+
+    def _point_latest(self) -> None:
+        link = self.outputs / "latest"
+        fresh = self.outputs / f".latest-{secrets.token_hex(4)}"
+        fresh.symlink_to(self.path.name)
+        try:
+            fresh.replace(link)
+        except OSError:
+            fresh.unlink()
+            raise
+
+    def left_parts(self) -> list[Path]:
+        """Downloads that were cut by a crash."""
+        return sorted(self.videos.glob("*.part*")) if self.videos.is_dir() else []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """An opened ledger with what it belongs to. `notices` are told to the person."""
+
+    settings: Settings
+    gateway: str
+    ledger: Ledger
+    book: Book
+    notices: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> Path:
+        """The outputs folder."""
+        return self.settings.outputs.dir
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[Workspace]:
+    """The ledger for questions: no lock, and it does not have to be fit for spending."""
+    ledger = Ledger(settings.ledger_path)
+    try:
+        yield Workspace(settings=settings, gateway=gateway_id(settings), ledger=ledger, book=Book(ledger))
+    finally:
+        ledger.close(clean=False)
+
+
+@contextmanager
+def spending(settings: Settings, *, lock_wait_s: float, now: float) -> Iterator[Workspace]:
+    """The ledger under its lock, checked, with every submit that a dead run left behind booked as unknown.
+
+    Raises:
+        LockedError: another run works on this ledger.
+        LedgerError: it is not fit for spending.
+    """
+    with locked(settings.ledger_path, wait_s=lock_wait_s, now=now):
+        ledger = Ledger(settings.ledger_path)
+        try:
+            notices = ledger.ready_to_spend()
+            book = Book(ledger)
+            lost = recover(ledger, book, now)
+            if lost:
+                notices.append(f"{lost} submits were under way when the last run died: their outcome is unknown")
+            yield Workspace(
+                settings=settings, gateway=gateway_id(settings), ledger=ledger, book=book, notices=tuple(notices)
+            )
+        finally:
+            ledger.close()
+
+
+def recover(ledger: Ledger, book: Book, now: float) -> int:
+    """MONEY: a submit that nobody waits for any more may have been paid: it is unknown, never planned again."""
+    left = book.left_submitting()
+    for request_id in left:
+        reason = {"reason": "the run ended while this submit was under way"}
+        ledger.apply_now(Change(request_id=request_id, event=Event.LOSE, at=now, values=reason))
+    return len(left)
