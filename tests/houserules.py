@@ -52,7 +52,7 @@ FLOORS: Mapping[str, int] = {
 }
 """Longest prefix decides; `pipeline` itself is the entry for notebooks. What is not listed is judgement."""
 
-READERS = {"pipeline.manifest.files", "pipeline.manifest.images", "pipeline.gateway.motions"}
+READERS = {"pipeline.manifest.read", "pipeline.manifest.files", "pipeline.manifest.images", "pipeline.gateway.motions"}
 """Judgement that reads the files it judges: a manifest, its pictures, the catalogue."""
 
 SANDBOX_STARTERS = ("pipeline.embedded", "pipeline.cli", "pipeline.verbs")
