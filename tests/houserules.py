@@ -52,8 +52,14 @@ FLOORS: Mapping[str, int] = {
 }
 """Longest prefix decides; `pipeline` itself is the entry for notebooks. What is not listed is judgement."""
 
-READERS = {"pipeline.manifest.read", "pipeline.manifest.files", "pipeline.manifest.images", "pipeline.gateway.motions"}
-"""Judgement that reads the files it judges: a manifest, its pictures, the catalogue."""
+READERS = {
+    "pipeline.manifest.read",
+    "pipeline.manifest.files",
+    "pipeline.manifest.images",
+    "pipeline.manifest.schema",
+    "pipeline.gateway.motions",
+}
+"""Judgement that reads the files it judges: a manifest, its pictures, the catalogue; or prints, as the schema does."""
 
 SANDBOX_STARTERS = ("pipeline.embedded", "pipeline.cli", "pipeline.verbs")
 """Who may start the sandbox: a run that rehearses, and the command."""

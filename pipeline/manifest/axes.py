@@ -1,0 +1,145 @@
+"""The axes of a sweep: their values, what they set, how many there are before anything is expanded. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from pipeline.manifest import labels, ranges
+from pipeline.manifest.seeds import derived
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One value of an axis: what it sets, the label that names it. `skip` leaves its cells empty."""
+
+    label: str
+    sets: Mapping[str, object]
+    skip: bool = False
+    part: str = field(init=False)
+    """the label as a part of a cell id"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "part", labels.slug(self.label) or labels.short_hash(self.label, 6))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Points:
+    """An axis of points, in the manifest's order."""
+
+    name: str
+    values: Sequence[Point]
+
+    @property
+    def size(self) -> int:
+        return len(self.values)
+
+    @property
+    def sets(self) -> frozenset[str]:
+        """Every field that any of its points sets."""
+        return frozenset(name for point in self.values for name in point.sets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seeds:
+    """An axis of seeds, kept as numbers because there may be a million."""
+
+    values: Sequence[int]
+    name: str = "seed"
+
+    @property
+    def size(self) -> int:
+        return len(self.values)
+
+    @property
+    def sets(self) -> frozenset[str]:
+        return frozenset({"seed"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """An axis of `count` seeds made of `key`, or of the row's id where there is none."""
+
+    count: int
+    key: str | None = None
+    name: str = "seed"
+
+    @property
+    def size(self) -> int:
+        return self.count
+
+    @property
+    def sets(self) -> frozenset[str]:
+        return frozenset({"seed"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Random:
+    """An axis of `count` seeds that a saved plan has drawn for each row."""
+
+    count: int
+    name: str = "seed"
+
+    @property
+    def size(self) -> int:
+        return self.count
+
+    @property
+    def sets(self) -> frozenset[str]:
+        return frozenset({"seed"})
+
+
+Axis: TypeAlias = Points | Seeds | Derived | Random
+Draw: TypeAlias = Callable[[str, int], tuple[int, ...]]
+
+
+def bound(axis: Axis, *, explicit_id: str | None, row_id: str, draw: Draw | None) -> Points | Seeds:
+    """The axis with its seeds known.
+
+    Args:
+        draw: place (the row's id), count -> that many seeds, always the same for the same place.
+
+    Raises:
+        ValueError: derived seeds without an id or a key, random ones without a plan.
+    """
+    if isinstance(axis, Derived):
+        key = axis.key if axis.key is not None else explicit_id
+        if key is None:
+            raise ValueError("derived seeds need a key or the row's id: a re-worded prompt would change them")
+        return Seeds(values=derived(key, axis.count))
+    if isinstance(axis, Random):
+        if draw is None:
+            raise ValueError(
+                "random seeds are bought through a saved plan: `dop plan MANIFEST --out PLAN` freezes them"
+            )
+        return Seeds(values=draw(row_id, axis.count))
+    return axis
+
+
+def scalars(name: str, values: Sequence[object]) -> Points:
+    """An axis whose values are settled values of the field of its name."""
+    named = labels.distinct([labels.label(name, value) for value in values], values)
+    return Points(
+        name=name,
+        values=tuple(Point(label=text, sets={name: value}) for text, value in zip(named, values, strict=True)),
+    )
+
+
+def numbers(name: str, values: Sequence[int]) -> Axis:
+    """An axis of seeds, strengths (hundredths) or takes."""
+    return Seeds(values=values) if name == "seed" else scalars(name, values)
+
+
+SCALES = {"seed": ranges.SEED, "strength": ranges.STRENGTH, "take": ranges.TAKE}
+"""The fields whose axes may be number expressions."""
+
+
+def repeated(values: Sequence[Point]) -> str | None:
+    """The first id part that two points share; None if all differ."""
+    seen: set[str] = set()
+    for point in values:
+        if point.part in seen:
+            return point.label
+        seen.add(point.part)
+    return None

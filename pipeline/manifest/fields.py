@@ -1,0 +1,256 @@
+"""One value of one field: what the API document's table allows, and what to write instead. Pure.
+
+A function takes what YAML gives (text, whole number, Decimal, boolean, list, mapping) and returns what the rest of the
+program uses, or raises ValueError with a message for a person. CSV cells are text: `FROM_TEXT` is their way in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import ROUND_HALF_UP, Decimal
+
+from pipeline.manifest.labels import strength_text
+from pipeline.records import SEED_MAX, SEED_MIN, STRENGTH_STEPS, microusd
+
+MOST_TAKES = 1_000
+"""Takes of one cell: a typing error must not buy more."""
+
+REWRITTEN = re.compile(
+    r"\d[eE][+-]?\d|^\d+\.0+$|^(?:true|false)$|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", re.IGNORECASE
+)
+"""Texts that spreadsheets make out of numbers and ranges: 1E+05, 100000.0, TRUE, 7-Oct."""
+
+SPREADSHEET_ERRORS = frozenset(
+    {"#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!", "#SPILL!", "#CALC!"}
+)
+
+_WHOLE = re.compile(r"0|[1-9][0-9]*")
+_DECIMAL = re.compile(r"(?:0|[1-9][0-9]*)?\.[0-9]+|0|[1-9][0-9]*")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\ud800-\udfff]")
+MOST_DIGITS = 30
+
+
+def plain(number: object) -> str:
+    """A value as a person reads it: numbers without exponent, text in quotes, lists and mappings by their kind."""
+    if number is None:
+        return "an empty value"
+    if isinstance(number, bool):
+        return "true" if number else "false"
+    if isinstance(number, Decimal):
+        return f"{number:f}" if abs(number.adjusted()) < MOST_DIGITS else str(number)
+    if isinstance(number, str):
+        return repr(number if len(number) <= 80 else f"{number[:77]}...")
+    if isinstance(number, (list, Mapping)):
+        return "a list" if isinstance(number, list) else "a mapping"
+    return str(number)
+
+
+def _no_collection(value: object) -> None:
+    if isinstance(value, list):
+        raise ValueError("a list is an axis, and axes stand only in matrix")
+    if isinstance(value, Mapping):
+        raise ValueError("a mapping is an axis, and axes stand only in matrix (or, for seeds, in `seeds`)")
+
+
+def whole(value: object, *, low: int, high: int) -> int:
+    """A whole number in low..high."""
+    _no_collection(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{plain(value)} is not a whole number{_whole_hint(value)}")
+    if not low <= value <= high:
+        raise ValueError(f"{value} is outside {low:,}..{high:,}")
+    return value
+
+
+def _whole_hint(value: object) -> str:
+    if isinstance(value, Decimal) and value == value.to_integral_value() and abs(value.adjusted()) < MOST_DIGITS:
+        return f": write {int(value)}"
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return ": write it without quotes"
+    if isinstance(value, str) and re.match(r"\d+\s*[-,]|[xX]\d+$", value):
+        return ": ranges and lists stand in `seeds` or in matrix"
+    return ""
+
+
+def seed(value: object) -> int:
+    """Source: API document, seed: integer between 1 and 1,000,000."""
+    return whole(value, low=SEED_MIN, high=SEED_MAX)
+
+
+def strength(value: object) -> int:
+    """Strength in hundredths. Source: API document, motions_strength: 0..1 with 0.01 step precision."""
+    _no_collection(value)
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        hint = ": write it without quotes" if isinstance(value, str) and _DECIMAL.fullmatch(value) else ""
+        raise ValueError(f"{plain(value)} is not a number in 0..1{hint}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{plain(value)} is outside 0..1")
+    hundredths = Decimal(value) * STRENGTH_STEPS
+    nearest = int(hundredths.to_integral_value(ROUND_HALF_UP))
+    if nearest != hundredths:
+        raise ValueError(f"{plain(value)} has more than two decimals: the nearest is {strength_text(nearest)}")
+    return nearest
+
+
+def boolean(value: object) -> bool:
+    """true or false, nothing that means it."""
+    _no_collection(value)
+    if not isinstance(value, bool):
+        raise ValueError(f"{plain(value)} is not true or false")
+    return value
+
+
+def text(value: object) -> str:
+    """A text with something in it and no control characters but tab and newline."""
+    _no_collection(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{plain(value)} is not a text: put it in quotes")
+    if not value.strip():
+        raise ValueError("is empty")
+    bad = _CONTROL.search(value)
+    if bad:
+        raise ValueError(f"has the control character U+{ord(bad[0]):04X} at place {bad.start() + 1}")
+    return value
+
+
+def word(value: object) -> str:
+    """A text of one line without spaces around it: ids, labels, names, keys."""
+    value = text(value)
+    if value != value.strip():
+        raise ValueError(f"{plain(value)} has spaces around it")
+    if len(value.splitlines()) > 1 or "\t" in value:
+        raise ValueError(f"{plain(value)} has a line break or a tab in it")
+    if len(value) > 200:
+        raise ValueError(f"{plain(value)} is longer than 200 characters")
+    return value
+
+
+def prompt(value: object) -> str:
+    """Source: API document, prompt: a text; sent exactly as written."""
+    value = text(value)
+    if value.strip() in SPREADSHEET_ERRORS:
+        raise ValueError(f"{plain(value)} is a spreadsheet's error, not a prompt")
+    return value
+
+
+def tags(value: object) -> tuple[str, ...]:
+    """Tags in order, each once; a text is one tag, or several with commas between."""
+    given = value if isinstance(value, list) else str(value).split(",") if isinstance(value, str) else None
+    if given is None:
+        raise ValueError(f"{plain(value)} is not a list of tags")
+    found = tuple(dict.fromkeys(word(tag.strip() if isinstance(tag, str) else tag) for tag in given))
+    for tag in found:
+        if ";" in tag or "," in tag:
+            raise ValueError(f"the tag {plain(tag)} must not have a comma or a semicolon")
+    return found
+
+
+def scalar_text(value: object) -> str:
+    """What a template variable puts into a prompt."""
+    if isinstance(value, (list, Mapping)) or value is None:
+        raise ValueError(f"{plain(value)} is not a text or a number")
+    return value if isinstance(value, str) else plain(value)
+
+
+def number_from_text(cell: str) -> int | Decimal:
+    """The number in a CSV cell: plain digits, a point, nothing a spreadsheet made of them."""
+    if _WHOLE.fullmatch(cell) and len(cell) <= MOST_DIGITS:
+        return int(cell)
+    if _DECIMAL.fullmatch(cell) and len(cell) <= MOST_DIGITS:
+        return Decimal(cell)
+    raise ValueError(f"{plain(cell)} is not a plain number{_number_hint(cell)}")
+
+
+def _number_hint(cell: str) -> str:
+    if REWRITTEN.search(cell) or "_" in cell:
+        return ": rewritten by a spreadsheet?"
+    if re.fullmatch(r"0,\d+", cell):
+        return f": write {cell.replace(',', '.')}"
+    if re.fullmatch(r"\d{1,3}(?:[ ,.'\u00a0\u202f]\d{3})+", cell):
+        return f": write {re.sub('[^0-9]', '', cell)}"
+    if re.fullmatch(r"\d+ ?%", cell):
+        return ": write a part of 1, as in 0.6"
+    if re.fullmatch(r"0\d+", cell):
+        return ": write it without leading zeros"
+    if re.match(r"\d+\s*[-,]|[xX]\d+$", cell):
+        return ": ranges and lists stand in the column 'seeds'"
+    if cell != cell.strip():
+        return ": there are spaces around it"
+    return ""
+
+
+def whole_from_text(cell: str) -> int:
+    """A whole number in a CSV cell."""
+    if cell.lower() in {"true", "false"} or REWRITTEN.search(cell):
+        raise ValueError(f"{plain(cell)} is not a whole number: rewritten by a spreadsheet?")
+    number = number_from_text(cell)
+    return whole(number, low=-SEED_MAX * SEED_MAX, high=10**MOST_DIGITS)
+
+
+def boolean_from_text(cell: str) -> bool:
+    """true or false in any case, as spreadsheets write TRUE and FALSE."""
+    value = {"true": True, "false": False}.get(cell.lower())
+    if value is None:
+        raise ValueError(f"{plain(cell)} is not true or false")
+    return value
+
+
+FROM_TEXT: Mapping[str, Callable[[str], object]] = {
+    "seed": whole_from_text,
+    "strength": number_from_text,
+    "take": whole_from_text,
+    "repeat": whole_from_text,
+    "enhance_prompt": boolean_from_text,
+    "check_nsfw": boolean_from_text,
+    "skip": boolean_from_text,
+}
+"""How a CSV cell becomes what YAML would have given; the other fields are text in both."""
+
+
+def money(value: object) -> int:
+    """A cap in dollars as micro-dollars; 0 buys nothing."""
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        raise ValueError(f"{plain(value)} is not an amount in USD such as 7.00")
+    try:
+        return microusd(value)
+    except ValueError:
+        raise ValueError(f"{plain(value)} is not an amount in USD such as 7.00") from None
+
+
+def version(value: object) -> int:
+    """The manifest language's version."""
+    if isinstance(value, bool) or value != 1:
+        raise ValueError(f"{plain(value)} is not a version of the manifest language that is read here: write 1")
+    return 1
+
+
+def scalar(value: object) -> object:
+    """A single value of any kind."""
+    if isinstance(value, (list, Mapping)) or value is None:
+        raise ValueError(f"{plain(value)} is not a single value")
+    return value
+
+
+def number(value: object) -> Decimal:
+    """A number, exactly."""
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        raise ValueError(f"{plain(value)} is not a number")
+    return Decimal(value)
+
+
+def seed_count(value: object) -> int:
+    """How many values an axis has."""
+    return whole(value, low=1, high=SEED_MAX)
+
+
+def row_cap(value: object) -> int:
+    """The most cells that axes may multiply to."""
+    return whole(value, low=1, high=10**12)
+
+
+def expression(value: object) -> str:
+    """A number expression as text."""
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal, str)):
+        raise ValueError(f"{plain(value)} is not a list, a range or an expression such as '1-10'")
+    return text(value) if isinstance(value, str) else plain(value)

@@ -1,0 +1,91 @@
+"""Frames: an http(s) URL as written, a sample picture `sandbox:NAME`, or a picture file, which is looked at.
+
+A URL is judged by its shape alone, never rewritten or opened; a file must be a regular one that begins like a picture.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.manifest.fields import plain, text
+
+_SAMPLE = re.compile(r"sandbox:[A-Za-z0-9][A-Za-z0-9._-]*")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?://)?")
+_SPACE = re.compile(r"[\s\x00-\x20\x7f<>\"\\^`{|}]")
+MAGIC_BYTES = 12
+
+
+def image(value: object, folder: Path) -> str:
+    """The frame as `Params` wants it: URL and `sandbox:NAME` as written, a file as its absolute path.
+
+    Args:
+        folder: what a relative path is relative to: the folder of the file it stands in.
+
+    Raises:
+        ValueError: it is none of the three, with what is wrong.
+        OSError: never; a file that cannot be read is a ValueError.
+    """
+    written = text(value)
+    if written != written.strip():
+        raise ValueError(f"{plain(written)} has spaces around it")
+    if written.startswith("sandbox:"):
+        if not _SAMPLE.fullmatch(written):
+            raise ValueError(f"{plain(written)} is not sandbox:NAME")
+        return written
+    scheme = _SCHEME.match(written)
+    if scheme and scheme[1].lower() in {"http", "https"}:
+        return _url(written)
+    if scheme and ("://" in written or scheme[1].lower() in {"data", "file"}):
+        hint = ": write the path alone" if scheme[1].lower() == "file" else ""
+        raise ValueError(f"{plain(scheme[0])} addresses are not http or https{hint}")
+    return _file(written, folder)
+
+
+def _url(written: str) -> str:
+    bad = _SPACE.search(written)
+    if bad:
+        raise ValueError(f"the URL has {plain(bad[0])} at place {bad.start() + 1}: percent-encode it")
+    try:
+        parts = urlsplit(written)
+        host = parts.hostname
+        _ = parts.port
+    except ValueError:
+        host = None
+    if not host or not written.lower().startswith(("http://", "https://")):
+        raise ValueError(f"{plain(written)} is not a URL with a host")
+    return written
+
+
+def has_credentials(url: str) -> bool:
+    """Whether a user name or password stands in the URL, which the gateway and the report would then see."""
+    return "://" in url and "@" in urlsplit(url).netloc
+
+
+def _file(written: str, folder: Path) -> str:
+    path = os.path.abspath(folder / written)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError(f"{plain(written)} is not a file (looked for {path})")
+        with open(path, "rb") as picture:
+            start = picture.read(MAGIC_BYTES)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError):
+            raise ValueError(
+                f"{plain(written)} cannot be read: {error.strerror or 'not a path'} (looked for {path})"
+            ) from error
+        raise
+    if not is_picture(start):
+        raise ValueError(f"{plain(written)} is not a JPEG, PNG or WebP by its content")
+    return path
+
+
+def is_picture(start: bytes) -> bool:
+    """Whether a file's first bytes are a JPEG's, a PNG's or a WebP's. Source: API document, input_images."""
+    return (
+        start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))
+        or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+    )  # fmt: skip
