@@ -38,6 +38,11 @@ PREFIX = "DOP_"
 TYPED = {"defaults"}
 """Values of manifest rows get the types a manifest would give them; all others stay the text that was written."""
 
+NOT_YET = frozenset(
+    {"ledger.url", "on_unknown.max_cost", "on_unknown.policy", "poll.rate", "webhook.listen", "webhook.public_url"}
+)
+"""Keys whose feature is not built: another value than the default is refused, not passed over."""
+
 _SECRET_WORDS = {"key", "api_key", "apikey", "subscription_key", "token", "secret", "pixazo_api_key"}
 _MONEY = re.compile(r"prices\.|budget\.|on_unknown\.max_cost")
 
@@ -60,7 +65,7 @@ def load(path: Path | None, *, overrides: Mapping[str, str], environ: Mapping[st
     unknown = ((given, _what_is_unknown(leaf)) for leaf, given in leaves.items())
     problems.extend(given.problem(message) for given, message in unknown if message)
     settings = None if problems else _build(leaves, problems)
-    if settings is None:
+    if settings is None or problems:
         raise ManifestError(problems)
     given_by = {".".join(leaf): given.source for leaf, given in leaves.items()}
     settings._sources = {key: given_by.get(key, "default") for key, _ in _walk(settings)}
@@ -168,11 +173,14 @@ def _build(leaves: Leaves, problems: list[Problem]) -> Settings | None:
         else:
             values.setdefault(path[0], {})[path[1]] = given.value
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         details = error.errors(include_input=False)
         problems.extend(_problem(leaves, detail["loc"], detail["msg"]) for detail in details)
         return None
+    early = (key for key, value in _walk(settings) if key in NOT_YET and value != _DEFAULTS[key])
+    problems.extend(_problem(leaves, tuple(key.split(".", 1)), "is not served by this version") for key in early)
+    return settings
 
 
 def _document_prices() -> dict[str, str]:
@@ -207,3 +215,6 @@ def _shown(key: str, value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", str(value))
+
+
+_DEFAULTS = dict(_walk(Settings()))

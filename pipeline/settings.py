@@ -273,7 +273,7 @@ class SandboxSection(Section):
     max_concurrent: Positive | None = None
     retry_after: Literal["yes", "no", "misleading"] = "yes"
     generation_s: Annotated[float, BeforeValidator(_duration), Field(ge=0)] = 2.0
-    size: Literal["180p", "240p", "360p", "480p", "540p", "720p", "1080p"] = "180p"
+    size: Literal["180p", "240p", "360p", "480p", "540p", "720p", "1080p"] = "240p"
     data: Path | None = None
     chaos: str | None = None
     chaos_intensity: Annotated[float, Field(ge=0, le=1)] = 1.0
