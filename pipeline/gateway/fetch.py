@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import socket
 import ssl
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -103,7 +103,7 @@ class VideoFetcher:
         max_bytes: cap of one video, on what is announced and on what comes.
         total_timeout_s: longest transfer, all redirects included.
         ssl_context: for tests; default is the system's trust.
-        wall: Unix seconds, to read a date in Retry-After.
+        wall: Unix seconds, to read a date in Retry-After that comes without a Date; else it is the shortest wait.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class VideoFetcher:
         total_timeout_s: float = TOTAL_TIMEOUT_S,
         max_redirects: int = 3,
         ssl_context: ssl.SSLContext | None = None,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] | None = None,
     ) -> None:
         self._loopback = gateway_is_loopback
         self._max_bytes = max_bytes
@@ -245,7 +245,7 @@ class VideoFetcher:
 
     def _wait_hint_s(self, headers: Mapping[str, str]) -> float | None:
         named = {name.lower(): headers[name] for name in ("Retry-After", "Date") if name in headers}
-        return wait_hint_s(named, "", now_wall=self._wall())
+        return wait_hint_s(named, "", now_wall=self._wall() if self._wall else math.inf)
 
     def _connector(self) -> aiohttp.TCPConnector:
         """The client library makes EVERY socket here, for IP literals too; a resolver never sees those."""

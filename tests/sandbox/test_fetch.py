@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from pipeline.gateway.fetch import Gone, NoRoom, Outcome, Saved, Trouble, Unfit, VideoFetcher
@@ -295,7 +296,7 @@ async def test_a_wait_hint_is_handed_on_within_bounds(target: Path, said: str, w
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>sign in</html>", b'{"error": "no"}', gzip.compress(b"<html>"), box(b"ftyp", b"") * 2]
+    "body", [b"<html>sign in</html>", b'{"error": "no"}', gzip.compress(b"<html>" * 9, mtime=0), box(b"ftyp", b"") * 2]
 )
 async def test_what_is_no_mp4_is_unfit_and_not_kept(target: Path, body: bytes) -> None:
     assert isinstance(await fetch_from(target, whole(body)), Unfit)
@@ -379,3 +380,28 @@ async def test_a_full_disk_is_no_room_and_leaves_no_file(target: Path) -> None:
         signal.signal(signal.SIGXFSZ, before)
     assert outcome == NoRoom(reason=os.strerror(errno.EFBIG))
     assert_nothing_left(target)
+
+
+# --- real encoders ---------------------------------------------------------------------------------------------------
+
+
+def encoded(path: Path, **muxer: str) -> bytes:
+    """A real clip of 64x36 pixels and 5 frames."""
+    with av.open(str(path), "w", format="mp4", options=muxer) as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 36, "yuv420p"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame(64, 36, "yuv420p")))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "flags", ["", "+faststart", "+frag_keyframe+empty_moov"], ids=["plain", "moov first", "fragments"]
+)
+async def test_a_clip_of_a_real_encoder_is_saved_and_plays(target: Path, tmp_path: Path, flags: str) -> None:
+    clip = encoded(tmp_path / "source.mp4", movflags=flags)
+    assert isinstance(await fetch_from(target, whole(clip)), Saved)
+    with av.open(str(target)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 5
+    assert isinstance(await fetch_from(target, whole(clip[:-1])), Trouble)
