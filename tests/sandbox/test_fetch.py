@@ -397,10 +397,12 @@ def encoded(path: Path, **muxer: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "flags", ["", "+faststart", "+frag_keyframe+empty_moov"], ids=["plain", "moov first", "fragments"]
+    "muxer",
+    [{}, {"movflags": "+faststart"}, {"movflags": "+frag_keyframe+empty_moov"}],
+    ids=["moov last", "moov first", "fragments"],
 )
-async def test_a_clip_of_a_real_encoder_is_saved_and_plays(target: Path, tmp_path: Path, flags: str) -> None:
-    clip = encoded(tmp_path / "source.mp4", movflags=flags)
+async def test_a_clip_of_a_real_encoder_is_saved_and_plays(target: Path, tmp_path: Path, muxer: dict[str, str]) -> None:
+    clip = encoded(tmp_path / "source.mp4", **muxer)
     assert isinstance(await fetch_from(target, whole(clip)), Saved)
     with av.open(str(target)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 5
