@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import SimpleNamespace, TracebackType
@@ -262,7 +262,6 @@ class GatewayClient:
             if taken.complete:
                 response.release()
             else:
-                taken.body += _unread(response)
                 response.close()
 
     def _answer(self, taken: _Taken, elapsed_s: float) -> Answer:
@@ -329,16 +328,6 @@ def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
     if session is None or session.closed:
         raise RuntimeError("GatewayClient is used outside of `async with`")
     return session
-
-
-def _unread(response: aiohttp.ClientResponse) -> bytes:
-    """Bytes that arrived before the answer broke off but were not handed out: the id may stand in them.
-
-    The library keeps them in a private buffer behind the error; where a later version has none, nothing is found.
-    """
-    chunks: Iterable[bytes] = getattr(response.content, "_buffer", ())
-    offset = getattr(response.content, "_buffer_offset", 0)
-    return b"".join(chunks)[offset:]
 
 
 def _kept(name: str) -> bool:

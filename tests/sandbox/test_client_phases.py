@@ -180,6 +180,14 @@ async def cut_chunked(caller: Caller) -> None:
     )
 
 
+async def nonsense_in_chunks(caller: Caller) -> None:
+    await caller.read_request()
+    await caller.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(50):  # lets the other side take the head before the rest
+        await asyncio.sleep(0)
+    await caller.say(b"%x\r\n%b\r\nnonsense\r\n" % (len(ANSWER_BODY), ANSWER_BODY))
+
+
 async def reset_in_answer(caller: Caller) -> None:
     await caller.read_request()
     await caller.say(http(length=5000))
@@ -193,7 +201,7 @@ async def stall_in_answer(caller: Caller) -> None:
     await caller.stall()
 
 
-@pytest.mark.parametrize("script", [cut_with_length, cut_chunked, stall_in_answer])
+@pytest.mark.parametrize("script", [cut_with_length, cut_chunked, nonsense_in_chunks, stall_in_answer])
 async def test_a_cut_answer_keeps_its_status_and_the_id_that_came(script: Script, tls: Tls | None) -> None:
     outcome, _ = await submit_once(script, tls, read_timeout_s=0.3)
     assert isinstance(outcome, Answer)
