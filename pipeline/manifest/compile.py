@@ -105,13 +105,13 @@ class Compiler:
             elif name in extra or name in shape.model_fields_set:
                 value = extra[name] if name in extra else getattr(shape, name)
                 axes.append(self.axis(name, value, (*path, name)))
-        self._apart(axes, path)
+        self.apart(axes, path)
         return tuple(axes)
 
     def _refused(self, name: str) -> Points:
         return Points(name=name, values=(Point(label=name, sets={name: BAD} if name in FIELDS else {}),))
 
-    def _apart(self, axes: Iterable[Axis], path: Path) -> None:
+    def apart(self, axes: Iterable[Axis], path: Path) -> None:
         """Tells of fields that two axes set."""
         setters: dict[str, str] = {}
         for axis in axes:

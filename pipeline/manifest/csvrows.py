@@ -15,7 +15,7 @@ from pipeline.manifest.axes import Axis, Derived, Seeds
 from pipeline.manifest.labels import did_you_mean, short_hash, slug
 from pipeline.manifest.mistakes import Mistake, Mistakes
 from pipeline.manifest.program import BAD, VAR, Row, Spot
-from pipeline.manifest.settle import ALIASES, PAID, REFUSED, REQUIRED, Reading, Surroundings
+from pipeline.manifest.settle import ALIASES, PAID, REFUSED, REQUIRED, Surroundings, reader_of
 
 COLUMNS = (*PAID, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip")
 """The columns a sheet may have, besides `var:NAME`."""
@@ -191,7 +191,7 @@ class _LineMaker:
         field_name = ALIASES.get(name, name)
         if name not in COLUMNS:
             return None
-        return place, name, field_name, Reading(field_name, surroundings).value
+        return place, name, field_name, reader_of(field_name, surroundings)
 
     def row(self, record: list[str], line: int) -> Row | None:
         """The row of a record; None for one whose cells do not stand under their columns."""
@@ -221,6 +221,7 @@ class _LineMaker:
             spot=Spot(file=self._path, line=line),
             own=own,
             row_id=row_id if isinstance(row_id, str) else None,
+            doubtful=row_id is BAD,
             default_id=lambda: self._default_id(record),
             seeds=seeds if isinstance(seeds, (Seeds, Derived)) else None,
         )

@@ -5,67 +5,31 @@ Nothing is expanded before it is counted. After the first mistake no more cells 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import product
-from math import prod
+from typing import Any
 
 from pipeline.gateway.motions import Preset
 from pipeline.manifest import template
-from pipeline.manifest.axes import Axis, Draw, Point, Points, bound
+from pipeline.manifest.axes import Draw, Point, bound
+from pipeline.manifest.blocks import TAKE, Block, Measure, block_of, conflicts
 from pipeline.manifest.compile import EXTRA_TAGS, ROW_ID
 from pipeline.manifest.labels import did_you_mean
 from pipeline.manifest.mistakes import Mistake, Mistakes
-from pipeline.manifest.program import BAD, VAR, ZIP, Program, Row
+from pipeline.manifest.program import BAD, VAR, Pattern, Program, Row
 from pipeline.manifest.settle import REQUIRED
 from pipeline.records import Cell, Params
 
-TAKE = "take"
 NEEDED = frozenset(REQUIRED)
+Placed = tuple[tuple[str, str], ...]
 
 
-@dataclass(slots=True)
-class Measure:
-    """How much the axes multiply to, counted without expanding. Rows that no axis multiplies are not counted."""
-
-    rows: int = 0
-    total: int = 0
-    largest: tuple[tuple[str, int], ...] = ()
-    largest_total: int = 0
-    even: bool = True
-    by_model: Counter[str] = field(default_factory=Counter)
-
-    def add(self, axes: Sequence[tuple[str, int]], models: Mapping[str, int]) -> None:
-        """Counts one row whose axes multiply to more than one cell."""
-        sizes = tuple(axes)
-        size = prod(count for _, count in sizes)
-        self.even = self.even and (not self.rows or sizes == self.largest)
-        self.rows += 1
-        self.total += size
-        if size > self.largest_total:
-            self.largest, self.largest_total = sizes, size
-        self.by_model.update(models)
-
-    @property
-    def axes(self) -> tuple[tuple[str, int], ...]:
-        """The size of each axis, rows first where there are several; the largest row's axes where rows differ."""
-        return (("rows", self.rows), *self.largest) if self.rows > 1 else self.largest
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """A row ready to be multiplied."""
-
-    row: Row
-    fields: dict[str, object]
-    axes: tuple[Axis, ...]
-    repeat: int
-
-    @property
-    def sizes(self) -> list[tuple[str, int]]:
-        sizes = [(axis.name, axis.size) for axis in self.axes]
-        return [*sizes, (TAKE, self.repeat)] if self.repeat > 1 else sizes
+def measured(program: Program) -> Measure:
+    """What the axes of rows at hand multiply to, in the time of their number, whatever that is."""
+    measure = Measure()
+    for row in (*program.rows(), *program.includes):
+        measure.add(block_of(row, program))
+    return measure
 
 
 class Expansion:
@@ -80,18 +44,19 @@ class Expansion:
         self._program = program
         self._mistakes = mistakes
         self._draw = draw
-        self._shared_sets = frozenset(name for axis in program.axes for name in axis.sets)
-        self._unmatched = {id(pattern): pattern for pattern in program.excludes}
+        self._patterns = bool(program.excludes or program.changes)
+        self._unmatched: dict[int, Pattern] = {id(pattern): pattern for pattern in program.excludes}
         self._unmatched.update({id(change.where): change.where for change in program.changes})
         self._row_lines: dict[int, int | None] = {}
         self._cell_ids: set[int] = set()
 
     def cells(self) -> Iterator[Cell]:
         """The cells in order: rows as written, the first axis slowest; then the included rows."""
-        for row in self._program.rows():
-            yield from self._clean(self._of(row))
-        for row in self._program.includes:
-            yield from self._clean(self._of(row))
+        for rows in (self._program.rows(), self._program.includes):
+            for row in rows:
+                for cell in self._of(row):
+                    if not self._mistakes.found and not self.too_many:
+                        yield cell
         if not self.too_many and not self._mistakes:
             self._tell_unmatched()
 
@@ -100,31 +65,20 @@ class Expansion:
         """Whether the axes multiply to more than may be."""
         return self.measure.total > self._program.max_rows
 
-    def measured(self) -> Measure:
-        """The measure of rows that are at hand, in the time of their number, whatever their axes multiply to."""
-        quiet = Expansion(self._program, Mistakes(), None)
-        for row in (*self._program.rows(), *self._program.includes):
-            quiet._count(quiet._block(row))
-        return quiet.measure
-
-    def _clean(self, cells: Iterable[Cell]) -> Iterator[Cell]:
-        for cell in cells:
-            if not self._mistakes.found and not self.too_many:
-                yield cell
-
-    def _of(self, row: Row) -> Iterator[Cell]:
+    def _of(self, row: Row) -> Iterable[Cell]:
         row_id = self._row_id(row)
-        block = self._block(row)
+        block = block_of(row, self._program)
         if not block.axes and block.repeat == 1:
-            cell = self._cell(block, block.fields, row_id, (), skip=False, take=None)
-            if cell is not None:
-                yield cell
-            return
-        self._count(block)
-        if not self.too_many:
-            yield from self._multiplied(block, row_id)
+            if self._patterns and row.shared:
+                return self._swept(block, row_id, dict(block.fields), (), ())
+            cell = self._cell(block, block.fields, row_id)
+            return (cell,) if cell is not None else ()
+        for mistake in conflicts(block, self._program):
+            self._mistakes.add(mistake)
+        self.measure.add(block)
+        return self._multiplied(block, row_id) if not self.too_many else ()
 
-    # a row ----------------------------------------------------------------------------------------------------------
+    # ids ------------------------------------------------------------------------------------------------------------
 
     def _row_id(self, row: Row) -> str:
         """The row's id; two rows with one id are a mistake, two equal rows without ids get different ones."""
@@ -138,75 +92,22 @@ class Expansion:
         while self._is_taken(row_id):
             number += 1
             row_id = f"{first}-{number}"
-        self._row_lines.setdefault(hash(row_id), row.spot.line)
+        self._row_lines[hash(row_id)] = row.spot.line
         return row_id
 
-    def _is_taken(self, row_id: str) -> bool:
-        return hash(row_id) in self._row_lines or hash(row_id) in self._cell_ids
+    def _is_taken(self, any_id: str) -> bool:
+        """Ids are kept as hashes of 64 bits: two of a million collide once in tens of millions of manifests."""
+        return hash(any_id) in self._row_lines or hash(any_id) in self._cell_ids
 
-    def _block(self, row: Row) -> _Block:
-        axes = self._axes(row)
-        defaults = self._program.defaults
-        if "take" in row.own and "repeat" in defaults.fields:
-            fields = {**defaults.fields, **row.own}
-            del fields["repeat"]
-        else:
-            fields = {**defaults.fields, **row.own}
-        if row.own and (axes or row.axes):
-            self._tell_conflicts(row, axes)
-        sets_seed = "seed" in row.own or any("seed" in axis.sets for axis in axes)
-        if defaults.seeds is not None and not sets_seed:
-            axes = (*axes, defaults.seeds)
-        repeat = fields.get("repeat", 1)
-        if "repeat" in row.own:
-            fields.pop("take", None)
-        return _Block(row, fields, axes, repeat if isinstance(repeat, int) else 1)
+    def _claim(self, row: Row, cell_id: str) -> None:
+        if self._is_taken(cell_id):
+            told = f"two cells would be called {cell_id!r}: give ids or labels that differ"
+            self._mistakes.add(row.spot.mistake(told))
+        self._cell_ids.add(hash(cell_id))
 
-    def _axes(self, row: Row) -> tuple[Axis, ...]:
-        """The shared axes, those of the row's own matrix in their places, new ones behind, seeds last."""
-        shared = self._program.axes if row.shared else ()
-        if not row.axes and row.zipped is None and row.seeds is None:
-            return shared
-        own = {axis.name: axis for axis in row.axes}
-        if row.zipped is not None:
-            own[ZIP] = row.zipped
-        axes = [own.pop(axis.name, axis) for axis in shared]
-        if ZIP in own:
-            axes.insert(0, own.pop(ZIP))
-        axes += own.values()
-        if row.seeds is not None:
-            axes.append(row.seeds)
-        return tuple(axes)
+    # axes -----------------------------------------------------------------------------------------------------------
 
-    def _tell_conflicts(self, row: Row, axes: Sequence[Axis]) -> None:
-        if row.doubtful:
-            return
-        setters: dict[str, str] = {}
-        for axis in axes:
-            for name in axis.sets:
-                word = name.removeprefix(VAR)
-                if name in row.own and (row.seeds is not axis):
-                    hint = f": give the row its own matrix, {{{axis.name}: [...]}}, or take it out of the row"
-                    self._mistakes.add(
-                        row.spot.mistake(f"{word} is set in the row and by the axis {axis.name!r}{hint}", name)
-                    )
-                elif name in row.own:
-                    self._mistakes.add(row.spot.mistake("stands beside 'seed': keep one of them", "seeds"))
-                if name in setters:
-                    other = "seeds" if axis is row.seeds else repr(axis.name)
-                    both = f"{word} is set by the axis {setters[name]!r} and by {other}"
-                    self._mistakes.add(row.spot.mistake(both))
-                setters[name] = axis.name
-
-    def _count(self, block: _Block) -> None:
-        sizes = block.sizes
-        size = prod(count for _, count in sizes)
-        if size > 1:
-            self.measure.add(sizes, _by_model(block, size))
-
-    # cells ----------------------------------------------------------------------------------------------------------
-
-    def _multiplied(self, block: _Block, row_id: str) -> Iterator[Cell]:
+    def _multiplied(self, block: Block, row_id: str) -> Iterator[Cell]:
         row = block.row
         try:
             axes = [bound(axis, explicit_id=row.row_id, row_id=row_id, draw=self._draw) for axis in block.axes]
@@ -217,109 +118,107 @@ class Expansion:
         names = [axis.name for axis in axes]
         pools: list[Sequence[int | Point]] = [axis.values for axis in axes]
         for values in product(*pools):
-            fields = dict(block.fields)
-            labels: list[str] = []
-            parts: list[str] = []
-            skip = False
-            for value in values:
-                if isinstance(value, int):
-                    fields["seed"] = value
-                    labels.append(str(value))
-                    parts.append(labels[-1])
-                else:
-                    fields.update(value.sets)
-                    labels.append(value.label)
-                    parts.append(value.part)
-                    skip = skip or value.skip
-            placed = tuple(zip(names, labels, strict=True))
-            if (self._program.excludes or self._program.changes) and row.shared:
-                if self._excluded(row_id, fields, placed):
-                    continue
-                self._changed(row_id, fields, placed)
-            cell_id = f"{row_id}@{'-'.join(parts)}" if parts else row_id
-            for number in range(1, block.repeat + 1):
-                cell = self._cell(block, fields, cell_id, placed, skip=skip, take=number if block.repeat > 1 else None)
-                if cell is not None:
-                    yield cell
+            yield from self._swept(block, row_id, dict(block.fields), names, values)
 
-    def _excluded(self, row_id: str, fields: Mapping[str, object], placed: Sequence[tuple[str, str]]) -> bool:
-        labels = dict(placed)
+    def _swept(
+        self, block: Block, row_id: str, fields: dict[str, object], names: Sequence[str], values: Sequence[int | Point]
+    ) -> Iterator[Cell]:
+        """The cells of one point of the sweep: none if it is excluded, one for each take."""
+        labels: list[str] = []
+        parts: list[str] = []
+        for value in values:
+            if isinstance(value, int):
+                fields["seed"] = value
+                text = part = str(value)
+            else:
+                fields.update(value.sets)
+                text, part = value.label, value.part
+                if value.skip:
+                    fields["skip"] = True
+            labels.append(text)
+            parts.append(part)
+        placed = tuple(zip(names, labels, strict=True))
+        if self._patterns and block.row.shared and not self._stays(row_id, fields, dict(placed)):
+            return
+        cell_id = f"{row_id}@{'-'.join(parts)}" if parts else row_id
+        for take in range(1, block.repeat + 1):
+            yield from self._taken(block, fields, cell_id, placed, take)
+
+    def _taken(
+        self, block: Block, fields: dict[str, object], cell_id: str, placed: Placed, take: int
+    ) -> Iterator[Cell]:
+        """The cell of one take; with `repeat` the takes are an axis of their own."""
+        if block.repeat > 1:
+            placed = (*placed, (TAKE, str(take)))
+            fields = {**fields, TAKE: take}
+            if take > 1:
+                cell_id = f"{cell_id}{'-' if block.axes else '@'}take{take}"
+        if block.axes or take > 1:
+            self._claim(block.row, cell_id)
+        cell = self._cell(block, fields, cell_id, placed)
+        if cell is not None:
+            yield cell
+
+    def _stays(self, row_id: str, fields: dict[str, object], labels: Mapping[str, str]) -> bool:
+        """Whether a cell is not excluded; overrides then look at it as the sweep made it, and the last one wins."""
         hits = [pattern for pattern in self._program.excludes if pattern.matches(row_id, fields, labels)]
         for pattern in hits:
             self._unmatched.pop(id(pattern), None)
-        return bool(hits)
-
-    def _changed(self, row_id: str, fields: dict[str, object], placed: Sequence[tuple[str, str]]) -> None:
-        """Overrides look at the cell as the sweep made it; a later one wins."""
-        labels = dict(placed)
-        hits = [change for change in self._program.changes if change.where.matches(row_id, fields, labels)]
-        for change in hits:
+        if hits:
+            return False
+        changes = [change for change in self._program.changes if change.where.matches(row_id, fields, labels)]
+        for change in changes:
             self._unmatched.pop(id(change.where), None)
             fields.update(change.sets)
+        return True
 
-    def _cell(
-        self,
-        block: _Block,
-        fields: dict[str, object],
-        cell_id: str,
-        placed: tuple[tuple[str, str], ...],
-        *,
-        skip: bool,
-        take: int | None,
-    ) -> Cell | None:
-        if take is not None:
-            placed = (*placed, (TAKE, str(take)))
-            if take > 1:
-                cell_id = f"{cell_id}{'-' if '@' in cell_id else '@'}take{take}"
-        if placed and "@" in cell_id and not self._is_new(cell_id):
-            told = f"two cells would be called {cell_id!r}: give ids or labels that differ"
-            self._mistakes.add(block.row.spot.mistake(told))
-        params = None if skip or fields.get("skip") is True else self._params(block.row, fields, cell_id)
-        motion = fields.get("motion")
-        if params is None and not (skip or fields.get("skip") is True):
+    def _tell_unmatched(self) -> None:
+        for pattern in self._unmatched.values():
+            told = "matches no cell: nothing would change"
+            self._mistakes.add(Mistake(file=self._program.file, path=pattern.path, message=told))
+
+    # cells ----------------------------------------------------------------------------------------------------------
+
+    def _cell(self, block: Block, fields: Mapping[str, Any], cell_id: str, placed: Placed = ()) -> Cell | None:
+        """The finished cell; None if something is wrong with it, which is then told."""
+        row = block.row
+        skip = fields.get("skip") is True
+        params = None if skip else self._params(row, fields, cell_id)
+        if params is None and not skip:
             return None
-        number = take or fields.get("take", 1)
+        motion = fields.get("motion")
         return Cell(
             row_id=cell_id,
             params=params,
             motion=motion.name if isinstance(motion, Preset) else "",
-            take=number if isinstance(number, int) else 1,
-            tags=_tags(fields),
+            take=fields.get(TAKE, 1) if not skip else 1,
+            tags=_tags(fields, swept=bool(placed) or self._patterns),
             axes=placed,
-            line=block.row.spot.line,
+            line=row.spot.line,
         )
 
-    def _is_new(self, cell_id: str) -> bool:
-        before = len(self._cell_ids)
-        self._cell_ids.add(hash(cell_id))
-        return len(self._cell_ids) > before and hash(cell_id) not in self._row_lines
-
-    def _params(self, row: Row, fields: Mapping[str, object], cell_id: str) -> Params | None:
+    def _params(self, row: Row, fields: Mapping[str, Any], cell_id: str) -> Params | None:
         if not fields.keys() >= NEEDED:
             self._tell_missing(row, fields)
             return None
-        prompt = fields["prompt"]
-        if isinstance(prompt, str) and "{{" in prompt:
-            prompt = self._filled(
-                row, prompt, fields, cell_id.split("@", maxsplit=1)[0] if row.row_id is None else row.row_id
-            )
-        motion = fields["motion"]
-        end_image = fields.get("end_image", ())
+        prompt, motion, end_image = fields["prompt"], fields["motion"], fields.get("end_image", ())
+        if prompt is not BAD and template.has_placeholders(prompt):
+            prompt = self._filled(row, prompt, fields, row.row_id or cell_id.split("@", maxsplit=1)[0])
         if end_image and isinstance(motion, Preset) and motion.start_end_frame is False:
-            told = f"the motion {motion.name!r} takes no end frame"
-            self._once(row, told, "end_image" if "end_image" in row.own else None)
-        if self._mistakes.found and (prompt is BAD or BAD in fields.values()):
+            name = "end_image" if "end_image" in row.own else None
+            self._mistakes.add(row.spot.mistake(f"the motion {motion.name!r} takes no end frame", name))
+        if self._mistakes.found:
             return None
         return Params(
-            model=fields["model"],  # type: ignore[arg-type]  # one flat mapping of settled fields, see program.py
-            prompt=prompt,  # type: ignore[arg-type]
-            seed=fields["seed"],  # type: ignore[arg-type]
-            motions_id=motion.motions_id,  # type: ignore[attr-defined]
-            strength_hundredths=fields["strength"],  # type: ignore[arg-type]
-            input_images=fields["image"],  # type: ignore[arg-type]
-            input_images_end=end_image,  # type: ignore[arg-type]
-            enhance_prompt=fields["enhance_prompt"],  # type: ignore[arg-type]
-            check_nsfw=fields.get("check_nsfw"),  # type: ignore[arg-type]
+            model=fields["model"],
+            prompt=prompt,
+            seed=fields["seed"],
+            motions_id=motion.motions_id,
+            strength_hundredths=fields["strength"],
+            input_images=fields["image"],
+            input_images_end=end_image,
+            enhance_prompt=fields["enhance_prompt"],
+            check_nsfw=fields.get("check_nsfw"),
         )
 
     def _filled(self, row: Row, prompt: str, fields: Mapping[str, object], row_id: str) -> object:
@@ -328,51 +227,33 @@ class Expansion:
         try:
             text = template.filled(prompt, values)
         except template.UnknownNamesError as error:
-            name = error.names[0]
-            hint = did_you_mean(name, values) or (f" Known: {', '.join(sorted(values))}." if len(values) > 1 else "")
-            self._once(row, f"{{{{ {name} }}}} is not in vars.{hint}", "prompt" if "prompt" in row.own else None)
+            hint = did_you_mean(error.names[0], values) or f" Known: {', '.join(sorted(values))}."
+            named = ", ".join(f"{{{{ {name} }}}}" for name in error.names)
+            self._mistakes.add(row.spot.mistake(f"{named} is not in vars.{hint}", "prompt"))
             return BAD
         if not text.strip():
-            self._once(row, "the prompt is empty when its variables are put in", None)
-            return BAD
+            self._mistakes.add(row.spot.mistake("the prompt is empty when its variables are put in", "prompt"))
         return text
 
     def _tell_missing(self, row: Row, fields: Mapping[str, object]) -> None:
-        missing = [name for name in REQUIRED if name not in fields]
         if row.doubtful:
             return
+        missing = [name for name in REQUIRED if name not in fields]
         hint = " (seed, seeds, or an axis seed)" if "seed" in missing else ""
-        self._once(row, f"needs {_listed(missing)}{hint}: neither the row, nor an axis, nor the defaults give it", None)
-
-    def _once(self, row: Row, message: str, name: str | None) -> None:
-        self._mistakes.add(row.spot.mistake(message, name))
-
-    def _tell_unmatched(self) -> None:
-        for pattern in self._unmatched.values():
-            self._mistakes.add(
-                Mistake(file=self._program.file, path=pattern.path, message="matches no cell: nothing would change")
-            )
+        told = f"needs {_listed(missing)}{hint}: neither the row, nor an axis, nor the defaults give it"
+        self._mistakes.add(row.spot.mistake(told))
 
 
 def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _tags(fields: Mapping[str, object]) -> tuple[str, ...]:
+def _tags(fields: Mapping[str, Any], *, swept: bool) -> tuple[str, ...]:
+    """The row's tags, then those that axes and overrides add."""
     own = fields.get("tags", ())
-    found: list[str] = list(own) if isinstance(own, tuple) else []
-    for name, value in fields.items():
-        if name.startswith(EXTRA_TAGS) and isinstance(value, tuple):
-            found += value
-    return tuple(dict.fromkeys(found))
-
-
-def _by_model(block: _Block, size: int) -> Mapping[str, int]:
-    """How many of a row's cells each model would have, before exclusions."""
-    for axis in block.axes:
-        if isinstance(axis, Points) and "model" in axis.sets:
-            models: Counter[str] = Counter()
-            for point in axis.values:
-                models[str(point.sets.get("model", block.fields.get("model", "?")))] += size // axis.size
-            return models
-    return {str(block.fields.get("model", "?")): size}
+    if not isinstance(own, tuple):
+        return ()
+    if not swept:
+        return own
+    more = [tag for name, tags in fields.items() if name.startswith(EXTRA_TAGS) for tag in tags]
+    return tuple(dict.fromkeys((*own, *more))) if more else own

@@ -28,6 +28,7 @@ SPREADSHEET_ERRORS = frozenset(
 _WHOLE = re.compile(r"0|[1-9][0-9]*")
 _DECIMAL = re.compile(r"(?:0|[1-9][0-9]*)?\.[0-9]+|0|[1-9][0-9]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\ud800-\udfff]")
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,199}")
 MOST_DIGITS = 30
 
 
@@ -55,8 +56,8 @@ def _no_collection(value: object) -> None:
 
 def whole(value: object, *, low: int, high: int) -> int:
     """A whole number in low..high."""
-    _no_collection(value)
     if isinstance(value, bool) or not isinstance(value, int):
+        _no_collection(value)
         raise ValueError(f"{plain(value)} is not a whole number{_whole_hint(value)}")
     if not low <= value <= high:
         raise ValueError(f"{value} is outside {low:,}..{high:,}")
@@ -103,10 +104,10 @@ def boolean(value: object) -> bool:
 
 def text(value: object) -> str:
     """A text with something in it and no control characters but tab and newline."""
-    _no_collection(value)
     if not isinstance(value, str):
+        _no_collection(value)
         raise ValueError(f"{plain(value)} is not a text: put it in quotes")
-    if not value.strip():
+    if not value or value.isspace():
         raise ValueError("is empty")
     bad = _CONTROL.search(value)
     if bad:
@@ -116,6 +117,8 @@ def text(value: object) -> str:
 
 def word(value: object) -> str:
     """A text of one line without spaces around it: ids, labels, names, keys."""
+    if isinstance(value, str) and _PLAIN_WORD.fullmatch(value):
+        return value
     value = text(value)
     if value != value.strip():
         raise ValueError(f"{plain(value)} has spaces around it")
@@ -129,7 +132,7 @@ def word(value: object) -> str:
 def prompt(value: object) -> str:
     """Source: API document, prompt: a text; sent exactly as written."""
     value = text(value)
-    if value.strip() in SPREADSHEET_ERRORS:
+    if value[:1] == "#" and value.strip() in SPREADSHEET_ERRORS:
         raise ValueError(f"{plain(value)} is a spreadsheet's error, not a prompt")
     return value
 
@@ -182,6 +185,8 @@ def _number_hint(cell: str) -> str:
 
 def whole_from_text(cell: str) -> int:
     """A whole number in a CSV cell."""
+    if _WHOLE.fullmatch(cell) and len(cell) <= MOST_DIGITS:
+        return int(cell)
     if cell.lower() in {"true", "false"} or REWRITTEN.search(cell):
         raise ValueError(f"{plain(cell)} is not a whole number: rewritten by a spreadsheet?")
     number = number_from_text(cell)

@@ -16,9 +16,10 @@ from pipeline.errors import ManifestError, Problem
 from pipeline.gateway.motions import Catalogue, folded
 from pipeline.manifest import files, model, yamltext
 from pipeline.manifest.axes import Axis, Draw, Points, Random
+from pipeline.manifest.blocks import Measure
 from pipeline.manifest.compile import Compiler
 from pipeline.manifest.csvrows import CsvRows
-from pipeline.manifest.expand import Expansion, Measure
+from pipeline.manifest.expand import Expansion, measured
 from pipeline.manifest.labels import did_you_mean, slug
 from pipeline.manifest.mistakes import Mistake, Mistakes
 from pipeline.manifest.program import Defaults, Program, Row, Spot
@@ -282,6 +283,7 @@ class _Reading:
         zipped = compiler.zipped(document.zip, ("zip",))
         if zipped is not None:
             axes = (zipped, *axes)
+            compiler.apart(axes, ("matrix",))
         rows = self._rows(document, written, compiler, row_lines, defaults=defaults, axes=axes)
         program = Program(file=self._path, rows=rows, defaults=defaults, axes=axes)
         program.measured = not isinstance(document.rows, model.RowsFile)
@@ -356,7 +358,7 @@ class _Reading:
         stamps = tuple(files.stamp(path) for path in self._files)
         size = None
         if program.measured:
-            measure = Expansion(program, Mistakes(), None).measured()
+            measure = measured(program)
             size = measure.total
             if size > program.max_rows:
                 problems = self._mistakes.problems(self._texts)
