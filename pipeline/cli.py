@@ -62,12 +62,22 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--log-json", action="store_true", help="the run's log on stderr as JSON lines")
 
 
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which rows")
+    group.add_argument("--filter-tag", action="append", metavar="TAG", help="only rows with this tag; repeatable")
+    group.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, the same part each time")
+    group.add_argument("--sample", type=int, metavar="N", help="N rows, as good as random, the same each time")
+    group.add_argument("--first", type=int, metavar="N", help="only the first N rows")
+    group.add_argument("--max-rows", type=int, metavar="N", help="how far axes may multiply (default 256)")
+
+
 def _add_buying_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to buy")
     group.add_argument("-n", "--dry-run", action="store_true", help="show the plan and stop")
     group.add_argument("-y", "--yes", action="store_true", help="buy without asking")
     group.add_argument("--max-cost", metavar="USD", help="the most this run may cost, over all its restarts")
     group.add_argument("--max-new", type=int, metavar="N", help="buy at most N in this call")
+    group.add_argument("--halt", metavar="fail=3|fail=10%%", help="stop buying when that much failed")
     group.add_argument("--no-preflight", action="store_true", help="do not look at the images before buying")
 
 
@@ -76,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="dop",
         description="Buy AI video in bulk without waste: a batch pipeline for the Higgsfield DoP image-to-video API.",
-        epilog="Start with: dop init, or make batch in the source tree. Exit codes are in the README.",
+        epilog="Start with make batch in the source tree. Exit codes are in the README.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
 
@@ -106,6 +116,7 @@ class _Verbs:
 def _add_verbs(verbs: _Verbs) -> None:
     _add_planning(verbs)
     _add_buying(verbs)
+    _add_settling(verbs)
     _add_looking(verbs)
     _add_care(verbs)
 
@@ -113,25 +124,34 @@ def _add_verbs(verbs: _Verbs) -> None:
 def _add_planning(verbs: _Verbs) -> None:
     sub = verbs.add("validate", "planning:validate", "all mistakes of a manifest at once", "dop validate shots.csv")
     _add_manifest(sub)
+    _add_choice(sub)
     _add_json(sub)
     _add_settings(sub)
 
     sub = verbs.add("plan", "planning:plan", "what a manifest would buy, and its price", "dop plan shots.csv --json")
     _add_manifest(sub)
     _add_json(sub)
+    sub.add_argument("--out", type=Path, metavar="PLAN", help="save it for `dop run --plan PLAN`")
     sub.add_argument("--max-cost", metavar="USD", help="compare the price with this budget")
+    _add_choice(sub)
     _add_settings(sub)
 
 
 def _add_buying(verbs: _Verbs) -> None:
     sub = verbs.add("run", "buying:run", "submit, poll, download, report", "dop run shots.csv --max-cost 5")
-    _add_manifest(sub)
+    sub.add_argument("manifest", nargs="?", type=Path, metavar="MANIFEST", help="a YAML or CSV file")
+    sub.add_argument("--plan", type=Path, metavar="PLAN", help="buy exactly what `dop plan --out PLAN` showed")
+    sub.add_argument("--pilot", type=int, metavar="N", help="buy the N cheapest first; go on if they came out well")
+    _add_choice(sub)
     _add_buying_flags(sub)
     _add_run_flags(sub)
     _add_settings(sub)
 
     sub = verbs.add("submit", "buying:submit", "buy and leave; collect later", "dop submit shots.csv --yes")
-    _add_manifest(sub)
+    sub.add_argument("manifest", nargs="?", type=Path, metavar="MANIFEST", help="a YAML or CSV file")
+    sub.add_argument("--plan", type=Path, metavar="PLAN", help="buy exactly what `dop plan --out PLAN` showed")
+    sub.add_argument("--pilot", type=int, metavar="N", help="buy the N cheapest first; go on if they came out well")
+    _add_choice(sub)
     _add_buying_flags(sub)
     _add_run_flags(sub)
     _add_settings(sub)
@@ -140,6 +160,28 @@ def _add_buying(verbs: _Verbs) -> None:
     sub = verbs.add("collect", "buying:collect", text, "dop collect")
     sub.add_argument("run", nargs="?", metavar="RUN", help="one run (default: every unfinished one)")
     _add_run_flags(sub)
+    _add_settings(sub)
+
+
+def _add_settling(verbs: _Verbs) -> None:
+    text = "buy chosen kinds of failure again"
+    sub = verbs.add("retry", "settling:retry", text, "dop retry latest --failed --refused")
+    sub.add_argument("run", nargs="?", metavar="RUN")
+    for kind in ("failed", "refused", "expired", "canceled", "rejected"):
+        sub.add_argument(f"--{kind}", action="store_true", help=f"those that are {kind}")
+    _add_buying_flags(sub)
+    _add_run_flags(sub)
+    _add_settings(sub)
+
+    text = "settle an unknown outcome"
+    sub = verbs.add("resolve", "settling:resolve", text, "dop resolve lamp@calm-11 --charged")
+    sub.add_argument("id", metavar="ID", help="request id (or its beginning) or row id")
+    way = sub.add_mutually_exclusive_group(required=True)
+    way.add_argument("--adopt", metavar="JOB_SET_ID", help="it was accepted as this job")
+    way.add_argument("--charged", action="store_true", help="it was charged and is lost")
+    way.add_argument("--resend", action="store_true", help="it was not charged: the next run buys it")
+    sub.add_argument("--lock-wait", metavar="30s", help="wait that long for another run to end")
+    sub.add_argument("-y", "--yes", action="store_true", help="accepted for scripts; the way is the answer")
     _add_settings(sub)
 
 
@@ -166,6 +208,14 @@ def _add_looking(verbs: _Verbs) -> None:
 
 
 def _add_care(verbs: _Verbs) -> None:
+    sub = verbs.add("spend", "accounts:spend", "the spend book, by day, month and model", "dop spend --month 2026-11")
+    span = sub.add_mutually_exclusive_group()
+    span.add_argument("--day", metavar="YYYY-MM-DD", help="one day, UTC")
+    span.add_argument("--month", metavar="YYYY-MM", help="one month, UTC")
+    sub.add_argument("--usage", type=Path, metavar="CSV", help="compare with the vendor's usage list")
+    _add_json(sub)
+    _add_settings(sub)
+
     sub = verbs.add("doctor", "doctor:doctor", "checks of key, ledger, clock and disk", "dop doctor --config live.yaml")
     _add_json(sub)
     _add_settings(sub)

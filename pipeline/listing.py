@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,8 +13,10 @@ from pipeline.config import Settings, gateway_id, packaged
 from pipeline.gateway.motions import Catalogue, load
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.manifest import Manifest, read
+from pipeline.manifest.read import DEFAULT_MAX_ROWS
 from pipeline.plan import Binder
 from pipeline.records import Cell, Request
+from pipeline.selection import ALL, Selection, chosen
 from pipeline.settings import is_loopback
 
 
@@ -26,6 +28,7 @@ class Listing:
     settings: Settings
     binder: Binder
     frozen_seeds: Mapping[str, tuple[int, ...]] | None = None
+    selection: Selection = ALL
     warnings: list[str] = field(default_factory=list)
 
     def rows(self) -> Iterator[Request | Cell]:
@@ -36,7 +39,7 @@ class Listing:
             FatalError: a model without a price.
         """
         self.binder = binder(self.manifest, self.settings)
-        yield from self.binder.bind(self.manifest.cells())
+        yield from chosen(self.binder.bind(self.manifest.cells()), self.selection)
         self.warnings = list(self.manifest.warnings)
         if self.binder.duplicates:
             self.warnings.append(
@@ -53,27 +56,30 @@ class Listing:
             "prices": dict(self.settings.prices_microusd),
             "models": list(self.settings.models),
             "seeds": {place: list(seeds) for place, seeds in (self.frozen_seeds or {}).items()},
+            "selection": str(self.selection),
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
+    def manifest_caps(self) -> Caps:
+        """What the manifest itself allows."""
+        asked = self.manifest.budget
+        return Caps(
+            run_microusd=asked.max_cost_microusd,
+            day_microusd=asked.per_day_microusd,
+            month_microusd=asked.per_month_microusd,
+        )
+
     def caps(self, flag_microusd: int | None = None) -> Caps:
         """The lowest of manifest, configuration and flag, each span by itself."""
-        asked, told = self.manifest.budget, self.settings.budget
-        return lowest(
-            (
-                Caps(
-                    run_microusd=asked.max_cost_microusd,
-                    day_microusd=asked.per_day_microusd,
-                    month_microusd=asked.per_month_microusd,
-                ),
-                Caps(
-                    run_microusd=told.max_cost_microusd,
-                    day_microusd=told.per_day_microusd,
-                    month_microusd=told.per_month_microusd,
-                ),
-                Caps(run_microusd=flag_microusd),
-            )
-        )
+        return lowest((self.manifest_caps(), told_caps(self.settings), Caps(run_microusd=flag_microusd)))
+
+
+def told_caps(settings: Settings) -> Caps:
+    """What the configuration allows."""
+    told = settings.budget
+    return Caps(
+        run_microusd=told.max_cost_microusd, day_microusd=told.per_day_microusd, month_microusd=told.per_month_microusd
+    )
 
 
 def catalogue() -> Catalogue:
@@ -99,8 +105,20 @@ def _host(base_url: str) -> str:
     return urlsplit(base_url).hostname or ""
 
 
-def listing(path: Path, settings: Settings, *, frozen_seeds: Mapping[str, tuple[int, ...]] | None = None) -> Listing:
+def listing(
+    path: Path,
+    settings: Settings,
+    *,
+    frozen_seeds: Mapping[str, tuple[int, ...]] | None = None,
+    draw: Callable[[str, int], tuple[int, ...]] | None = None,
+    selection: Selection = ALL,
+    max_rows: int = DEFAULT_MAX_ROWS,
+) -> Listing:
     """Reads a manifest's structure and gets it ready to be bound.
+
+    Args:
+        frozen_seeds: the random seeds of a saved plan. `draw` makes new ones, for a plan that is being made.
+        max_rows: what its axes may multiply to where the manifest itself does not say.
 
     Raises:
         ManifestError: the structure is wrong.
@@ -110,6 +128,14 @@ def listing(path: Path, settings: Settings, *, frozen_seeds: Mapping[str, tuple[
         defaults=settings.defaults,
         models=settings.models,
         catalogue=catalogue(),
+        max_rows=max_rows,
         frozen_seeds=frozen_seeds,
+        draw=draw,
     )
-    return Listing(manifest=manifest, settings=settings, binder=binder(manifest, settings), frozen_seeds=frozen_seeds)
+    return Listing(
+        manifest=manifest,
+        settings=settings,
+        binder=binder(manifest, settings),
+        frozen_seeds=frozen_seeds,
+        selection=selection,
+    )

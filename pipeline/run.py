@@ -25,7 +25,7 @@ from pipeline.gateway.wire import submit_body
 from pipeline.ledger.book import Run
 from pipeline.ledger.budget import Caps
 from pipeline.outlook import Outlook
-from pipeline.records import Attempt, State, Totals
+from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals
 from pipeline.report.progress import Progress
 from pipeline.runlog import run_log
 from pipeline.settings import is_loopback
@@ -34,6 +34,7 @@ from pipeline.steps.doors import Doors, Finished, InFlight, finished_of, in_flig
 from pipeline.steps.download import Downloader
 from pipeline.steps.gate import Gate
 from pipeline.steps.halt import Halt, Reach, Reason
+from pipeline.steps.haltrule import HaltRule
 from pipeline.steps.poll import Poller
 from pipeline.steps.pollplan import PollPlan
 from pipeline.steps.scribe import Scribe
@@ -58,10 +59,13 @@ class Wishes:
     buy: bool = True
     collect: bool = True
     max_new: int | None = None
+    only: frozenset[str] | None = None
+    halt: HaltRule | None = None
     max_duration_s: float | None = None
     quiet: bool = False
     show_bar: bool = True
     log_json: bool = False
+    error_on_nothing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +157,11 @@ class _Steps:
         self.log, self._tell = log, say
         book = job.workspace.book
         totals = book.totals(job.run.run_id)
+        self._before = totals
         self.scribe = Scribe(
             job.workspace.ledger, run_id=job.run.run_id, caps=job.caps, totals=totals, wall=job.wall, reach=reach
         )
+        self.scribe.counted = self._counted
         self._memory = f"learned {job.workspace.gateway}"
         remembered = job.workspace.ledger.recall(self._memory)
         pace = Pace(
@@ -217,6 +223,13 @@ class _Steps:
         self._uploader = Uploader(base_url, images)
         self._outlook = Outlook(self.scribe, self.gate, self.plan, halt, models=settings.models, buys=job.wishes.buy)
 
+    def _counted(self, totals: Totals) -> None:
+        rule = self.job.wishes.halt
+        if rule is not None and rule.reached(self._before, totals):
+            failed = totals.count(*FAILED_FOR_GOOD) - self._before.count(*FAILED_FOR_GOOD)
+            if self.halt.give(f"--halt: {failed} requests failed", exit_code=5, reach=Reach.SUBMITS):
+                self.gate.wake()
+
     def _accepted(self, found: InFlight) -> None:
         if self.job.wishes.collect:
             self.poller.add(found)
@@ -264,19 +277,20 @@ class _Steps:
             for attempt in page:
                 self.poller.add(in_flight_of(attempt, loop_now=loop_now, wall_now=wall_now))
         if self._fetches:
-            for page in book.pages(run_id, (State.DONE,)):
+            for page in book.pages(run_id, (State.DONE,), lacks_file=True):
                 for attempt in page:
-                    if attempt.local_path is None or not (self.job.folder.outputs / attempt.local_path).exists():
-                        self.downloader.add(finished_of(attempt))
+                    self.downloader.add(finished_of(attempt))
 
     @property
     def _fetches(self) -> bool:
         return self.job.wishes.collect and self.job.workspace.settings.download.enabled
 
     async def _planned(self) -> AsyncIterator[Attempt]:
-        left = self.job.wishes.max_new
+        left, only = self.job.wishes.max_new, self.job.wishes.only
         for page in self.job.workspace.book.pages(self.job.run.run_id, (State.PLANNED,)):
             for attempt in page:
+                if only is not None and attempt.request_id not in only:
+                    continue
                 if left is not None:
                     if left <= 0:
                         return

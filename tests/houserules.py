@@ -43,6 +43,8 @@ FLOORS: Mapping[str, int] = {
     "pipeline.outlook": RUN,
     "pipeline.reporting": RUN,
     "pipeline.runlog": RUN,
+    "pipeline.savedplan": RUN,
+    "pipeline.session": RUN,
     "pipeline.wireimages": RUN,
     "pipeline.workspace": RUN,
     "pipeline.cli": COMMAND,

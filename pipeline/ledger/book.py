@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, update
 
+from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.database import upsert
 from pipeline.ledger.schema import (
     attempts,
@@ -42,6 +43,20 @@ class Run:
     started_at: float
     ended_at: float | None
     sheet: Mapping[str, str] | None
+    caps: Caps = NO_CAPS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpendLine:
+    """The money of one day, run and model of one gateway, in micro-dollars."""
+
+    gateway: str
+    run_id: str
+    day: str
+    model: str
+    confirmed: int
+    disputed: int
+    reserved: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +70,11 @@ class SkippedRow:
 def _run_of(row: Any) -> Run:
     values = dict(row._mapping)
     values["sheet"] = json.loads(values["sheet"]) if values["sheet"] else None
+    if values["caps"]:
+        run, day, month = json.loads(values["caps"])
+        values["caps"] = Caps(run_microusd=run, day_microusd=day, month_microusd=month)
+    else:
+        values["caps"] = NO_CAPS
     return Run(**values)
 
 
@@ -137,8 +157,19 @@ class Book:
             "manifest_path": run.manifest_path,
             "started_at": run.started_at,
             "sheet": json.dumps(dict(run.sheet)) if run.sheet else None,
+            "caps": _caps_text(run.caps),
         }
         self.ledger.transact(lambda connection: connection.execute(insert(runs).values(values)) and None)
+
+    def set_caps(self, run_id: str, caps: Caps) -> None:
+        """Keeps what the manifest allows a run to cost, for commands that are given the run and not the manifest."""
+        statement = update(runs).where(runs.c.run_id == run_id).values(caps=_caps_text(caps))
+        self.ledger.transact(lambda connection: connection.execute(statement) and None)
+
+    def reopen_run(self, run_id: str) -> None:
+        """An ended run goes on: something of it is bought again or settled anew."""
+        statement = update(runs).where(runs.c.run_id == run_id).values(ended_at=None)
+        self.ledger.transact(lambda connection: connection.execute(statement) and None)
 
     def end_run(self, run_id: str, at: float) -> None:
         """Marks a run as having nothing planned, in flight or unknown."""
@@ -183,14 +214,20 @@ class Book:
         with self.ledger.reader.connect() as connection:
             return {row.request_id: State(row.state) for row in connection.execute(statement)}
 
-    def pages(self, run_id: str, states: Iterable[State], *, size: int = 500) -> Iterator[list[Attempt]]:
-        """The run's latest attempts in any of `states`, in the manifest's order, read page by page as it is asked."""
+    def pages(
+        self, run_id: str, states: Iterable[State], *, size: int = 500, lacks_file: bool = False
+    ) -> Iterator[list[Attempt]]:
+        """The run's latest attempts in any of `states`, in the manifest's order, read page by page as it is asked.
+
+        With `lacks_file` only those whose video was not saved.
+        """
         wanted = [state.value for state in states]
+        files = [attempts.c.local_path.is_(None)] if lacks_file else []
         after = -1
         while True:
             statement = (
                 _run_view(run_id)
-                .where(run_rows.c.position > after, attempts.c.state.in_(wanted), attempts.c.superseded == 0)
+                .where(run_rows.c.position > after, attempts.c.state.in_(wanted), attempts.c.superseded == 0, *files)
                 .limit(size)
             )
             with self.ledger.reader.connect() as connection:
@@ -252,6 +289,32 @@ class Book:
         with self.ledger.reader.connect() as connection:
             return connection.execute(statement).first() is not None
 
+    def in_states(self, run_id: str, states: Iterable[State]) -> list[Attempt]:
+        """The run's latest attempts in any of `states`, in the manifest's order."""
+        return [attempt for page in self.pages(run_id, states) for attempt in page]
+
+    def spend_lines(self, day_prefix: str = "", gateway: str | None = None) -> list[SpendLine]:
+        """The spend book by day, run and model; of one gateway, where named."""
+        statement = select(spend).where(spend.c.day.like(f"{day_prefix}%")).order_by(spend.c.day, spend.c.run_id)
+        if gateway is not None:
+            statement = statement.where(spend.c.gateway == gateway)
+        with self.ledger.reader.connect() as connection:
+            return [SpendLine(**row._mapping) for row in connection.execute(statement)]
+
+    def jobs(self, gateway: str) -> Iterator[Attempt]:
+        """Every attempt of a gateway that has a job id."""
+        statement = _plain_view().where(attempts.c.gateway == gateway, attempts.c.job_set_id.is_not(None))
+        with self.ledger.reader.connect() as connection:
+            for row in connection.execution_options(yield_per=CHUNK).execute(statement):
+                yield _attempt_of(row, None)
+
+    def mean_video_bytes(self, gateway: str) -> int | None:
+        """What a video of this gateway weighs on average; None before the first one."""
+        statement = select(func.avg(attempts.c.size_bytes)).where(attempts.c.gateway == gateway)
+        with self.ledger.reader.connect() as connection:
+            mean = connection.execute(statement).scalar()
+        return None if mean is None else int(mean)
+
     def without_video(self, run_id: str) -> int:
         """How many of the run's finished requests have no file yet."""
         statement = (
@@ -308,6 +371,10 @@ class Book:
         statement = select(history).where(history.c.request_id == request_id).order_by(history.c.seq)
         with self.ledger.reader.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(statement)]
+
+
+def _caps_text(caps: Caps) -> str:
+    return json.dumps([caps.run_microusd, caps.day_microusd, caps.month_microusd])
 
 
 def _money(connection: Connection, where: Any) -> dict[str, int]:

@@ -43,6 +43,7 @@ runs = Table(
     Column("started_at", Float, nullable=False),
     Column("ended_at", Float),
     Column("sheet", Text),
+    Column("caps", Text),
     Index("runs_by_manifest", "manifest_path", "gateway"),
 )
 

@@ -31,6 +31,8 @@ class Scribe:
         self.totals = totals
         self.wall = wall
         self.reach = reach
+        self.counted: Callable[[Totals], None] = lambda totals: None
+        """is told the totals after each change"""
 
     async def book(
         self,
@@ -74,6 +76,7 @@ class Scribe:
         if applied.row["run_id"] == self.run_id:
             self._add(before, -int(str(applied.row["price_microusd"])))
             self._add(after, int(str(applied.row["price_microusd"])))
+        self.counted(self.totals)
 
     def _add(self, state: State, microusd: int) -> None:
         kind = COST_STATE[state]

@@ -1,28 +1,30 @@
-"""`run`, `submit` and `collect`: the only words that spend are here, and each of them goes through one door."""
+"""`run`, `submit` and `collect`: reads what to buy, asks where asking is due, carries the run out, reports it."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.config import read_key
-from pipeline.ending import Ending
+from pipeline.config import gateway_id, read_key
 from pipeline.errors import FatalError, UsageError
 from pipeline.ledger.book import Run
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.listing import Listing, listing
-from pipeline.records import usd
-from pipeline.report.summary import summary_line
-from pipeline.reporting import write_reports
-from pipeline.run import Job, Result, Wishes, carry_out
+from pipeline.records import State, usd
+from pipeline.run import Wishes
+from pipeline.savedplan import SavedPlan, load
+from pipeline.session import Session, carried_out
 from pipeline.settings import Settings
+from pipeline.steps.haltrule import parse_halt
 from pipeline.verbs.planning import plan_text, planned
-from pipeline.verbs.told import money, seconds, settings_of, tell
-from pipeline.workspace import RunFolder, Workspace, run_name, spending
+from pipeline.verbs.told import listed, money, seconds, selection_of, settings_of, tell
+from pipeline.workspace import Workspace, run_name, spending
 
 LOCAL_MARK = "local:"
 """Begins the digest of rows that depend on files of this machine: they are read anew each time."""
@@ -30,46 +32,58 @@ LOCAL_MARK = "local:"
 
 def run(args: argparse.Namespace) -> int:
     """Submit, poll, download, report. The same command again continues."""
-    return _buy(args, _wishes(args, buy=True, collect=True))
+    return _buy(args, wishes_of(args, buy=True, collect=True))
 
 
 def submit(args: argparse.Namespace) -> int:
     """Buy and leave."""
-    return _buy(args, _wishes(args, buy=True, collect=False))
+    return _buy(args, wishes_of(args, buy=True, collect=False))
 
 
 def collect(args: argparse.Namespace) -> int:
     """Poll, download and report what is already bought. Never spends."""
     settings = settings_of(args)
-    key = _key(settings)
-    wishes = _wishes(args, buy=False, collect=True)
-    with spending(settings, lock_wait_s=_lock_wait_s(args), now=time.time()) as workspace:
-        tell(workspace.notices)
+    wishes = wishes_of(args, buy=False, collect=True)
+    with session(settings, args) as opened:
         codes = [
-            _carried_out(workspace, run, caps=NO_CAPS, key=key, wishes=wishes, manifest=None)
-            for run in _runs_to_collect(workspace, args.run)
+            carried_out(opened, run, caps=NO_CAPS, wishes=wishes)
+            for run in _runs_to_collect(opened.workspace, args.run)
         ]
     order = (7, 3, 8, 129, 130, 143, 5, 1)
     return next((code for code in order if code in codes), 9 if args.error_on_nothing and not codes else 0)
 
 
-def _wishes(args: argparse.Namespace, *, buy: bool, collect: bool) -> Wishes:
+def wishes_of(args: argparse.Namespace, *, buy: bool, collect: bool) -> Wishes:
+    """What the flags want of a run."""
     return Wishes(
         buy=buy,
         collect=collect,
         max_new=args.max_new if buy else None,
         max_duration_s=seconds(args.max_duration, "--max-duration"),
+        halt=parse_halt(args.halt) if buy and args.halt else None,
         quiet=args.quiet,
         show_bar=not args.no_progress,
         log_json=args.log_json,
+        error_on_nothing=args.error_on_nothing,
     )
 
 
-def _lock_wait_s(args: argparse.Namespace) -> float:
-    return seconds(args.lock_wait, "--lock-wait") or 0.0
+@contextmanager
+def session(settings: Settings, args: argparse.Namespace) -> Iterator[Session]:
+    """The ledger opened for spending, with the key for its gateway; notices are told.
+
+    Raises:
+        FatalError: a live gateway and no key.
+        LockedError: another run works on this ledger.
+    """
+    key = key_for(settings)
+    lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
+    with spending(settings, lock_wait_s=lock_wait_s, now=time.time()) as workspace:
+        tell(workspace.notices)
+        yield Session(workspace=workspace, key=key, tell=lambda line: tell([line]))
 
 
-def _key(settings: Settings) -> str:
+def key_for(settings: Settings) -> str:
     """The gateway's key; the sandbox has one of its own, and the person's is never sent to it.
 
     Raises:
@@ -86,59 +100,125 @@ def _key(settings: Settings) -> str:
     return key
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """What a command is to buy: the rows, their caps, and the plan it was agreed in, if any."""
+
+    bound: Listing
+    caps: Caps
+    plan: SavedPlan | None = None
+
+    @property
+    def digest(self) -> str:
+        """What the rows depend on; a run that a plan began belongs to that plan."""
+        return self.bound.digest() if self.plan is None else f"plan:{self.plan.state_digest}:{self.bound.digest()}"
+
+
+def _order(args: argparse.Namespace, settings: Settings) -> _Order:
+    flag = money(args.max_cost, "--max-cost")
+    if args.plan is None:
+        if args.manifest is None:
+            raise UsageError("name a manifest, or a plan with --plan PLAN")
+        bound = listed(args, settings)
+        return _Order(bound=bound, caps=bound.caps(flag))
+    if args.manifest is not None or not selection_of(args).is_all or args.max_rows:
+        raise UsageError("--plan holds the manifest and the choice of rows: leave both out")
+    plan = load(args.plan)
+    bound = listing(plan.manifest, settings, frozen_seeds=plan.seeds, selection=plan.selection, max_rows=plan.max_rows)
+    return _Order(bound=bound, caps=bound.caps(flag), plan=plan)
+
+
 def _buy(args: argparse.Namespace, wishes: Wishes) -> int:
     settings = settings_of(args)
-    bound = listing(args.manifest, settings)
-    caps = bound.caps(money(args.max_cost, "--max-cost"))
+    order = _order(args, settings)
+    path = order.bound.manifest.path
     if args.dry_run:
-        print(plan_text(args.manifest, planned(bound, settings), caps, settings))
+        print(plan_text(path, planned(order.bound, settings), order.caps, settings))
         return 0
-    key = _key(settings)
-    if not settings.gateway.is_embedded and not args.yes and not _agreed(args.manifest, bound, caps, settings):
+    if not settings.gateway.is_embedded and not args.yes and not _agreed(path, order, settings):
         tell(["not bought: the answer was no"])
         return 2
-    with spending(settings, lock_wait_s=_lock_wait_s(args), now=time.time()) as workspace:
-        tell(workspace.notices)
-        found = _open_run(workspace, bound)
-        tell(f"warning: {warning}" for warning in bound.warnings)
-        return _carried_out(
-            workspace,
-            found,
-            caps=caps,
-            key=key,
-            wishes=wishes,
-            manifest=args.manifest,
-            sha256_of=bound.binder.sha256_of,
-            error_on_nothing=args.error_on_nothing,
-        )
+    with session(settings, args) as opened:
+        found = _open_run(opened.workspace, order)
+        tell(f"warning: {warning}" for warning in order.bound.warnings)
+        sha256_of = order.bound.binder.sha256_of
+        if args.pilot is not None:
+            code = _pilot(opened, found, order, wishes, args.pilot)
+            if code is not None:
+                return code
+        return carried_out(opened, found, caps=order.caps, wishes=wishes, manifest=path, sha256_of=sha256_of)
 
 
-def _agreed(path: Path, bound: Listing, caps: Caps, settings: Settings) -> bool:
+def _pilot(opened: Session, found: Run, order: _Order, wishes: Wishes, count: int) -> int | None:
+    """Buys the `count` cheapest requests first; None when all of them came out well, else the exit code."""
+    book = opened.workspace.book
+    prices = opened.workspace.settings.prices_microusd
+    waiting = book.in_states(found.run_id, (State.PLANNED,))
+    waiting.sort(key=lambda attempt: prices[attempt.params.model])
+    chosen = frozenset(attempt.request_id for attempt in waiting[:count])
+    if not chosen:
+        return None
+    code = carried_out(
+        opened,
+        found,
+        caps=order.caps,
+        wishes=replace(wishes, only=chosen),
+        manifest=order.bound.manifest.path,
+        sha256_of=order.bound.binder.sha256_of,
+    )
+    states = book.states(sorted(chosen))
+    if all(state is State.DONE for state in states.values()) and book.without_video(found.run_id) == 0:
+        tell([f"the pilot's {len(chosen)} came out well; going on"])
+        return None
+    tell([f"the pilot did not come out well ({_tally(states.values())}); nothing more is bought"])
+    return code if code in (7, 3, 8, 129, 130, 143) else 5
+
+
+def _tally(states: object) -> str:
+    counts: dict[str, int] = {}
+    for state in states:  # type: ignore[attr-defined] # an iterable of states
+        counts[state] = counts.get(state, 0) + 1
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def _agreed(path: Path, order: _Order, settings: Settings) -> bool:
     """Whether the person agrees to the price; a budget is an agreement made beforehand.
 
     Raises:
         UsageError: nobody is there to ask, and nothing bounds the spending.
     """
-    if not sys.stdin.isatty():
-        if caps.any:
+    if sys.stdin is None or not sys.stdin.isatty():
+        if order.caps.any:
             return True
         raise UsageError(
             f"{settings.gateway.base_url} charges for this: give --yes or a budget (--max-cost USD, or `budget` in the "
             "manifest or the configuration) to run without a terminal; nothing was sent"
         )
-    found = planned(bound, settings)
+    found = planned(order.bound, settings)
     if found.new == 0:
         return True
-    tell([plan_text(path, found, caps, settings)])
-    print(f"buy {found.new} videos for ${usd(found.new_price_microusd)}? [y/N] ", end="", file=sys.stderr, flush=True)
+    tell([plan_text(path, found, order.caps, settings)])
+    return asked(f"buy {found.new} videos for ${usd(found.new_price_microusd)}?")
+
+
+def asked(question: str) -> bool:
+    """Whether the person at the terminal says yes."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _open_run(workspace: Workspace, bound: Listing) -> Run:
-    """The unfinished run of this manifest, or a new one, listing what the manifest says now."""
+def _open_run(workspace: Workspace, order: _Order) -> Run:
+    """The unfinished run of this manifest, or a new one, listing what the manifest says now.
+
+    Raises:
+        UsageError: the saved plan no longer fits.
+    """
+    bound, digest = order.bound, order.digest
     manifest = bound.manifest
     path = str(manifest.path.resolve())
     found = workspace.book.unfinished_run(path, workspace.gateway)
+    if order.plan is not None and (found is None or found.rows_digest not in (digest, LOCAL_MARK + digest)):
+        _check_plan(workspace, order, order.plan)
     if found is None:
         now = time.time()
         found = Run(
@@ -151,11 +231,21 @@ def _open_run(workspace: Workspace, bound: Listing) -> Run:
             ended_at=None,
             sheet=_sheet(bound),
         )
+        # MONEY: mistakes are told before the run exists; its rows and the run itself appear together or not at all.
         workspace.book.start_run(found)
-    digest = bound.digest()
     if found.rows_digest != digest:
         workspace.book.list_rows(found.run_id, bound.rows(), rows_digest=lambda: _mark(bound) + digest)
+    workspace.book.set_caps(found.run_id, bound.manifest_caps())
     return found
+
+
+def _check_plan(workspace: Workspace, order: _Order, plan: SavedPlan) -> None:
+    if plan.gateway != gateway_id(workspace.settings):
+        raise UsageError(f"the plan is for {plan.gateway}, and the configuration is for {workspace.gateway}")
+    if plan.rows_digest != order.bound.digest():
+        raise UsageError("the manifest, the defaults or the prices changed since the plan was made: make a new plan")
+    if planned(order.bound, workspace.settings).state_digest != plan.state_digest:
+        raise UsageError("something of the plan was bought or settled since it was made: make a new plan")
 
 
 def _mark(bound: Listing) -> str:
@@ -183,44 +273,3 @@ def _runs_to_collect(workspace: Workspace, wanted: str | None) -> list[Run]:
     if run.gateway != workspace.gateway:
         raise UsageError(f"run {name} belongs to {run.gateway}, and the configuration is for {workspace.gateway}")
     return [run]
-
-
-def _carried_out(
-    workspace: Workspace,
-    run: Run,
-    *,
-    caps: Caps,
-    key: str,
-    wishes: Wishes,
-    manifest: Path | None,
-    sha256_of: dict[str, str] | None = None,
-    error_on_nothing: bool = False,
-) -> int:
-    folder = RunFolder(workspace.outputs, run.run_id)
-    folder.make(manifest)
-    job = Job(workspace=workspace, run=run, folder=folder, caps=caps, key=key, sha256_of=sha256_of or {}, wishes=wishes)
-    open_before = workspace.book.has_open(run.run_id)
-    result = asyncio.run(carry_out(job))
-    return _finish(job, result, nothing_to_do=error_on_nothing and not open_before)
-
-
-def _finish(job: Job, result: Result, *, nothing_to_do: bool) -> int:
-    """The report, the summary line and the exit code."""
-    workspace, run = job.workspace, job.run
-    book = workspace.book
-    fetches = workspace.settings.download.enabled
-    totals = book.totals(run.run_id)
-    ending = Ending(
-        totals=totals,
-        reasons=result.reasons,
-        missing_videos=book.without_video(run.run_id) if fetches else 0,
-        nothing_to_do=nothing_to_do,
-    )
-    if not ending.is_open:
-        book.end_run(run.run_id, time.time())
-    write_reports(workspace, run, job.folder)
-    tell(reason.text for reason in result.reasons)
-    code = ending.exit_code
-    if not (job.wishes.quiet and code in (0, 9)):
-        tell([summary_line(totals, run.run_id)])
-    return code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -179,13 +179,15 @@ def find_run(workspace: Workspace, wanted: str | None) -> Run:
     return found[0]
 
 
-def find_request(workspace: Workspace, wanted: str) -> Attempt:
-    """The request a person means: the beginning of its id, its row's id, or its job's id.
+def find_request(workspace: Workspace, wanted: str, *, states: Collection[State] = ()) -> Attempt:
+    """The request a person means: the beginning of its id, its row's id, or its job's id; rather one in `states`.
 
     Raises:
         UsageError: there is none, or more than one.
     """
     found = workspace.book.find(wanted)
+    found = [one for one in found if one.state in states] or found
+    found = [one for one in found if one.gateway == workspace.gateway] or found
     if len(found) != 1:
         names = ", ".join(f"{one.request_id} ({one.row_id}, {one.gateway})" for one in found[:10])
         raise UsageError(f"{len(found) or 'no'} requests are called {wanted!r}{': ' + names if names else ''}")

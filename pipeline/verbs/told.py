@@ -7,12 +7,17 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import Settings, environment, load
-from pipeline.errors import UsageError
-from pipeline.records import microusd
+from pipeline.errors import ManifestError, UsageError
+from pipeline.listing import Listing, listing
+from pipeline.manifest.read import DEFAULT_MAX_ROWS, TooManyRows
+from pipeline.records import microusd, usd
 from pipeline.report.progress import printable
+from pipeline.savedplan import draw_seeds
+from pipeline.selection import Selection, parse_shard
 from pipeline.settings import duration_s
 
 
@@ -61,6 +66,51 @@ def seconds(text: str | None, flag: str) -> float | None:
         return duration_s(text)
     except ValueError as error:
         raise UsageError(f"{flag}: {error}") from None
+
+
+def selection_of(args: argparse.Namespace) -> Selection:
+    """Which rows the flags choose.
+
+    Raises:
+        UsageError: a number below 1, or no shard.
+    """
+    for flag in ("first", "sample", "max_new", "pilot"):
+        value = getattr(args, flag, None)
+        if value is not None and value < 1:
+            raise UsageError(f"--{flag.replace('_', '-')} {value}: give at least 1")
+    return Selection(
+        tags=tuple(tag for text in args.filter_tag or [] for tag in text.split(",") if tag),
+        shard=parse_shard(args.shard) if args.shard else None,
+        sample=args.sample,
+        first=args.first,
+    )
+
+
+def listed(args: argparse.Namespace, settings: Settings, *, may_draw: bool = False) -> Listing:
+    """The manifest that the command names, chosen from as its flags say.
+
+    Raises:
+        ManifestError: mistakes; too large a sweep tells its price too.
+    """
+    try:
+        return listing(
+            args.manifest,
+            settings,
+            selection=selection_of(args),
+            max_rows=args.max_rows or DEFAULT_MAX_ROWS,
+            draw=draw_seeds if may_draw else None,
+        )
+    except TooManyRows as error:
+        raise with_price(error, settings) from None
+
+
+def with_price(error: TooManyRows, settings: Settings) -> ManifestError:
+    """The refusal of a large sweep with what it would have cost at most."""
+    prices = settings.prices_microusd
+    total = sum(prices.get(model, 0) * count for model, count in error.by_model.items())
+    *others, last = error.problems
+    told = f"{last.message} (it would cost up to ${usd(total)})"
+    return ManifestError([*others, replace(last, message=told)])
 
 
 def tell(lines: Iterable[str]) -> None:

@@ -1,0 +1,77 @@
+"""Which of a manifest's requests a command works on. Pure: the same rows give the same choice, whatever their order."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from pipeline.errors import UsageError
+from pipeline.records import Cell, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A choice of rows: by any of `tags`, the `shard` (i of n, from 1), a `sample`, the `first` ones; in that order."""
+
+    tags: tuple[str, ...] = ()
+    shard: tuple[int, int] | None = None
+    sample: int | None = None
+    first: int | None = None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is left out."""
+        return self == ALL
+
+
+ALL = Selection()
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """(2, 5) of `2/5`.
+
+    Raises:
+        UsageError: it is no i/n with 1 <= i <= n.
+    """
+    part, _, whole = text.partition("/")
+    if part.isdigit() and whole.isdigit() and 1 <= int(part) <= int(whole):
+        return int(part), int(whole)
+    raise UsageError(f"--shard {text!r}: write i/n with i from 1 to n, e.g. 2/5")
+
+
+def chosen(rows: Iterable[Request | Cell], selection: Selection) -> Iterator[Request | Cell]:
+    """The chosen rows, in the manifest's order. The stream is always read to its end, so that every mistake is told.
+
+    Shards and samples go by the request's identity: adding or sorting rows moves no other row to another shard.
+    Placeholders stay only when nothing is left out.
+    """
+    if selection.is_all:
+        yield from rows
+        return
+    found: Iterator[Request] = (row for row in rows if isinstance(row, Request))
+    if selection.tags:
+        wanted = set(selection.tags)
+        found = (row for row in found if wanted.intersection(row.tags))
+    if selection.shard is not None:
+        part, whole = selection.shard
+        found = (row for row in found if int(row.request_id, 16) % whole == part - 1)
+    if selection.sample is not None:
+        found = _sampled(found, selection.sample)
+    if selection.first is not None:
+        yield from islice(found, selection.first)
+    yield from _drained(found, take=selection.first is None)
+
+
+def _sampled(rows: Iterable[Request], count: int) -> Iterator[Request]:
+    """The `count` requests with the smallest identity: as good as random, and the same each time."""
+    ranked = enumerate(rows)
+    kept = heapq.nsmallest(count, ranked, key=lambda pair: pair[1].request_id)
+    return iter(row for _, row in sorted(kept, key=lambda pair: pair[0]))
+
+
+def _drained(rows: Iterator[Request], *, take: bool) -> Iterator[Request]:
+    for row in rows:
+        if take:
+            yield row

@@ -1,0 +1,91 @@
+"""One run from an open ledger to its report and exit code: what every verb that spends or collects goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.ending import Ending
+from pipeline.ledger.book import Run
+from pipeline.ledger.budget import Caps
+from pipeline.report.summary import summary_line
+from pipeline.reporting import write_reports
+from pipeline.run import Job, Result, Wishes, carry_out
+from pipeline.workspace import RunFolder, Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """An opened ledger, the key of its gateway, and where words for the person go."""
+
+    workspace: Workspace
+    key: str
+    tell: Callable[[str], None]
+
+
+def prepared(
+    session: Session,
+    run: Run,
+    *,
+    caps: Caps,
+    wishes: Wishes,
+    manifest: Path | None = None,
+    sha256_of: Mapping[str, str] | None = None,
+) -> Job:
+    """The run's folder made and everything in place to carry it out.
+
+    Raises:
+        UsageError: the folder can't be written; nothing was sent.
+    """
+    folder = RunFolder(session.workspace.outputs, run.run_id)
+    folder.make(manifest)
+    return Job(
+        workspace=session.workspace,
+        run=run,
+        folder=folder,
+        caps=caps,
+        key=session.key,
+        sha256_of=dict(sha256_of or {}),
+        wishes=wishes,
+    )
+
+
+def carried_out(
+    session: Session,
+    run: Run,
+    *,
+    caps: Caps,
+    wishes: Wishes,
+    manifest: Path | None = None,
+    sha256_of: Mapping[str, str] | None = None,
+) -> int:
+    """Carries a run out and reports it; returns the exit code. Pays, when the wishes say buy."""
+    had_work = session.workspace.book.has_open(run.run_id)
+    job = prepared(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
+    result = asyncio.run(carry_out(job))
+    return finished(session, job, result, had_work=had_work)
+
+
+def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> int:
+    """Ends the run where nothing is left, writes its reports, tells the summary; returns the exit code."""
+    workspace, run = job.workspace, job.run
+    book = workspace.book
+    totals = book.totals(run.run_id)
+    ending = Ending(
+        totals=totals,
+        reasons=result.reasons,
+        missing_videos=book.without_video(run.run_id) if workspace.settings.download.enabled else 0,
+        nothing_to_do=job.wishes.error_on_nothing and not had_work,
+    )
+    if not ending.is_open:
+        book.end_run(run.run_id, time.time())
+    write_reports(workspace, run, job.folder)
+    for reason in result.reasons:
+        session.tell(reason.text)
+    code = ending.exit_code
+    if not (job.wishes.quiet and code in (0, 9)):
+        session.tell(summary_line(totals, run.run_id))
+    return code
