@@ -1,0 +1,33 @@
+"""The doubles and folders that the acceptance tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.driving import KEY, Dop
+from tests.acceptance.gatewaydouble import GatewayDouble, Script
+
+Opened = tuple[Dop, GatewayDouble]
+
+
+@pytest.fixture
+def against(tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+    """Makes a gateway double of a script and a person's folder pointed at it."""
+    with ExitStack() as stack:
+
+        def make(**script: Any) -> Opened:
+            double = stack.enter_context(GatewayDouble(Script(key=KEY, **script)))
+            return Dop(folder=tmp_path, base_url=double.base_url), double
+
+        yield make
+
+
+@pytest.fixture
+def rehearsal(tmp_path: Path) -> Dop:
+    """A person's folder pointed at the embedded sandbox, whose key the environment does not hold."""
+    return Dop(folder=tmp_path)
