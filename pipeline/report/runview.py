@@ -1,0 +1,81 @@
+"""What the contact sheet is told about a run: one record, so that a page, a grid video and a print show the same.
+
+Holds no file and asks nobody; the caller reads the ledger and the manifest and fills it in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.records import Attempt, Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedRow:
+    """A placeholder of the manifest (`skip: true`): an empty cell of the sheet."""
+
+    row_id: str
+    axes: tuple[tuple[str, str], ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateSample:
+    """How many submits the gateway answered with 429, and how many it took, since the last sample. `at`: Unix s."""
+
+    at: float
+    submitted: int
+    throttled: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """One run as the sheet shows it.
+
+    `lines` are attempts and placeholders in manifest order; of several attempts of one request the latest is the cell
+    and the others are its history. `x`, `y` and `tabs` are the manifest's `sheet:`; None or empty: chosen by what
+    varies. `outputs` is the folder that `Attempt.local_path` is relative to. Times are Unix seconds. Without `samples`
+    the plot of the pace is drawn from the attempts' own times.
+    """
+
+    run: str
+    title: str
+    gateway: str
+    lines: tuple[Attempt | SkippedRow, ...]
+    totals: Totals
+    outputs: Path
+    x: str | None = None
+    y: str | None = None
+    tabs: tuple[str, ...] = ()
+    started_at: float | None = None
+    ended_at: float | None = None
+    samples: tuple[RateSample, ...] = ()
+
+    def attempts(self) -> Iterator[Attempt]:
+        """Every attempt, without the placeholders."""
+        return (line for line in self.lines if isinstance(line, Attempt))
+
+
+Line = Attempt | SkippedRow
+
+
+def latest_lines(lines: tuple[Line, ...]) -> list[tuple[Line, list[Attempt]]]:
+    """One entry a cell: the latest attempt of each request (or the placeholder) and the attempts before it, in order.
+
+    A request stands where its first attempt stood.
+    """
+    cells: list[tuple[Line, list[Attempt]]] = []
+    place: dict[str, int] = {}
+    for line in lines:
+        if isinstance(line, SkippedRow) or line.request_id not in place:
+            if isinstance(line, Attempt):
+                place[line.request_id] = len(cells)
+            cells.append((line, []))
+            continue
+        known, earlier = cells[place[line.request_id]]
+        older, newer = sorted((known, line), key=lambda one: one.attempt if isinstance(one, Attempt) else 0)
+        if isinstance(older, Attempt):
+            cells[place[line.request_id]] = (newer, sorted([*earlier, older], key=lambda one: one.attempt))
+    return cells

@@ -1,0 +1,65 @@
+"use strict";
+// The run's cells, read once from the page's own JSON block. Texts are numbers into one pool.
+
+const sheet = JSON.parse(document.getElementById("data").textContent);
+const by = (id) => document.getElementById(id);
+const text = (number) => sheet.strings[number];
+const axisNumber = new Map(sheet.axes.map((axis, number) => [axis.name, number]));
+
+const cells = sheet.cells.map(
+  ([row, state, reason, price, model, tags, place, links, facts, history, request, attempt], n) => ({
+    n,
+    rowId: text(row),
+    state: text(state),
+    reason: text(reason),
+    price: text(price),
+    model: text(model),
+    tags: tags.map(text),
+    place: place.map(text),
+    clip: text(links[0]),
+    poster: text(links[1]),
+    start: text(links[2]),
+    facts,
+    history,
+    requestId: text(request),
+    attempt,
+  }),
+);
+
+const valueOf = (cell, axis) => (axis === null ? "" : cell.place[axisNumber.get(axis)]);
+const dollars = (price) => Number(price.slice(1) || 0);
+const stateWord = (state) => state.replaceAll("_", " ");
+
+/** A new element; text children become text, never markup. */
+function el(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** Browser storage; a page opened from a file may be denied it, and then nothing is remembered. */
+const memory = {
+  read(name) {
+    try {
+      return localStorage.getItem(name);
+    } catch {
+      return null;
+    }
+  },
+  write(name, value) {
+    try {
+      localStorage.setItem(name, value);
+    } catch {
+      // nothing to do: the page works without
+    }
+  },
+};
+
+let silence = 0;
+/** Says one thing to everybody: seen for three seconds, and read by screen readers. */
+function say(message) {
+  by("live").textContent = message;
+  clearTimeout(silence);
+  silence = setTimeout(() => (by("live").textContent = ""), 3000);
+}

@@ -1,0 +1,199 @@
+// Draws the arrangement. A cell's element is made once (or taken from the page as it came) and moved, never made again.
+
+const elements = new Map();
+let order = [];
+let current = null;
+
+function adoptCells() {
+  for (const element of document.querySelectorAll("#sheet .cell")) {
+    const cell = cells[Number(element.dataset.n)];
+    elements.set(cell.n, element);
+    prepare(cell, element);
+  }
+}
+
+function elementOf(cell) {
+  if (!elements.has(cell.n)) {
+    const element = makeCell(cell);
+    prepare(cell, element);
+    elements.set(cell.n, element);
+  }
+  return elements.get(cell.n);
+}
+
+/** The same markup as the page's template draws for a cell. */
+function makeCell(cell) {
+  const element = by("cell").content.firstElementChild.cloneNode(true);
+  element.classList.add(cell.state);
+  element.dataset.n = cell.n;
+  element.querySelector(".name").textContent = cell.rowId;
+  element.querySelector(".price").textContent = cell.price;
+  element.prepend(makeShot(cell));
+  return element;
+}
+
+function makeShot(cell) {
+  if (cell.clip) {
+    const alt = `${cell.rowId}: ${cell.state}`;
+    const inside = cell.poster
+      ? el("img", { src: cell.poster, alt, loading: "lazy", decoding: "async" })
+      : el("span", { class: "note" }, el("b", {}, cell.rowId), el("i", {}, "no poster"));
+    return el("a", { class: "shot", href: cell.clip }, inside);
+  }
+  const words = el("i", {}, cell.reason || sheet.words[cell.state]);
+  const note = el("span", { class: "note" }, ...(cell.state === "skipped" ? [] : [el("b", {}, stateWord(cell.state))]), words);
+  return el("div", { class: "shot" }, note);
+}
+
+function prepare(cell, element) {
+  const shot = element.querySelector(".shot");
+  shot.tabIndex = -1;
+  if (!cell.clip && cell.state !== "skipped") shot.setAttribute("role", "button");
+  element.classList.toggle("picked", picked.has(pickKey(cell)));
+  watcher.observe(element);
+}
+
+function draw() {
+  const plan = arranged();
+  const isTable = view.x !== null || view.y !== null;
+  order = plan.rows.flatMap((row) => row.crossings.flat());
+  const free = captionOf();
+  for (const cell of order) {
+    elementOf(cell).querySelector(".name").textContent = free(cell);
+    elementOf(cell).querySelector(".inset")?.remove();
+  }
+  const drawn = order.length === 0 ? emptyNote() : isTable ? table(plan) : flow();
+  by("sheet").replaceChildren(el("section", { class: "tab" }, drawn));
+  drawPager(plan);
+  drawTabs();
+  remember();
+  fit(plan.columns.length);
+  focusable(order.includes(current) ? current : order[0] ?? null);
+  if (by("bar").dataset.drawn) say(`${plan.count} of ${cells.length} clips`);
+  by("bar").dataset.drawn = "yes";
+}
+
+/** Says what tells a clip from its neighbours, where row and column do not say it. */
+function captionOf() {
+  if (view.x === null && view.y === null) return (cell) => cell.rowId;
+  const said = new Set([view.x, view.y, "prompt", ...tabAxes()]);
+  const free = sheet.axes.filter((axis) => !said.has(axis.name) && axis.values.length > 1).map((axis) => axis.name);
+  return (cell) => free.map((name) => valueOf(cell, name)).filter(Boolean).join(" · ");
+}
+
+function flow() {
+  order.forEach(addInset);
+  return el("div", { class: "flow" }, ...order.map(elementOf));
+}
+
+function emptyNote() {
+  return el("p", { class: "nothing" }, cells.length ? "No clip passes these filters." : "This run has no clips yet.");
+}
+
+function table(plan) {
+  const grid = el("table", { class: view.x === null ? "grid flowing" : "grid" });
+  if (view.x !== null) {
+    const heads = plan.columns.map((column) => headOf(view.x, column, "col"));
+    grid.append(el("thead", {}, el("tr", {}, el("td"), ...heads)));
+  }
+  const body = el("tbody");
+  for (const row of plan.rows) {
+    const starts = new Set(row.crossings.flat().map((cell) => cell.start).filter(Boolean));
+    const head = headOf(view.y, row.name, "row");
+    if (starts.size === 1) head.append(startFrame([...starts][0]));
+    else for (const cell of row.crossings.flat()) addInset(cell);
+    body.append(el("tr", {}, head, ...row.crossings.map((some) => el("td", {}, ...some.map(elementOf)))));
+  }
+  grid.append(body);
+  return grid;
+}
+
+function headOf(axis, value, scope) {
+  return el("th", { scope }, ...(axis === null ? [] : [el("small", {}, axis), value || "–"]));
+}
+
+/** The start frame in the corner of its own clip, where the row's head cannot show one for all. */
+function addInset(cell) {
+  if (!cell.start || !cell.clip) return;
+  const inset = el("img", { class: "inset", src: cell.start, alt: "", title: "Start frame", loading: "lazy" });
+  elementOf(cell).querySelector(".shot").append(inset);
+}
+
+function startFrame(link) {
+  return el("img", { class: "start", src: link, alt: "Start frame", title: "Start frame", loading: "lazy" });
+}
+
+function drawTabs() {
+  const choice = tabChoice();
+  const sets = Object.entries(choice).map(([axis, chosen]) => {
+    const values = sheet.axes[axisNumber.get(axis)].values;
+    const chips = [...values, "*"].map((value) => tabChip(axis, value, value === chosen));
+    return el("fieldset", {}, el("legend", {}, axis), el("div", { class: "chips" }, ...chips));
+  });
+  const focused = document.activeElement?.closest("#tabs") ? document.activeElement.value : null;
+  by("tabs").replaceChildren(...sets);
+  by("tabs").hidden = sets.length === 0;
+  if (focused !== null) by("tabs").querySelector(":checked")?.focus();
+}
+
+function tabChip(axis, value, isChosen) {
+  const input = el("input", { type: "radio", name: `tab-${axis}`, value });
+  input.checked = isChosen;
+  input.dataset.axis = axis;
+  return el("label", { class: "chip" }, input, el("span", {}, value === "*" ? "all" : value || "–"));
+}
+
+function drawPager({ pages, count }) {
+  by("pager").hidden = pages < 2;
+  const turn = (words, page) => {
+    const button = el("button", { type: "button", "data-page": page }, words);
+    button.disabled = page < 0 || page >= pages;
+    return button;
+  };
+  const where = el("span", {}, `page ${view.page + 1} of ${pages}, ${count} clips`);
+  by("pager").replaceChildren(turn("Before", view.page - 1), where, turn("Next", view.page + 1));
+}
+
+/** Exactly one clip is in the tab order; the arrow keys move between them. */
+function focusable(cell) {
+  if (current && elements.has(current.n)) elements.get(current.n).querySelector(".shot").tabIndex = -1;
+  current = cell;
+  if (cell) elementOf(cell).querySelector(".shot").tabIndex = 0;
+}
+
+let isSizeChosen = false;
+
+/** Clips as large as the columns allow, until somebody moves the slider. */
+function fit(columns) {
+  if (isSizeChosen) return;
+  const isSmall = innerWidth <= 700;
+  const room = document.documentElement.clientWidth - (isSmall ? 90 : 160);
+  const wide = view.x === null ? (isSmall ? room / 2 - 8 : 220) : room / columns - 8;
+  setSize(Math.max(isSmall ? room / 2 - 8 : 150, Math.min(wide, 340)));
+}
+
+function setSize(width) {
+  document.documentElement.style.setProperty("--w", `${Math.floor(width)}px`);
+  by("size").value = width;
+}
+
+/** The arrangement in the address, so that a bookmark opens it again. */
+function remember() {
+  const parts = new URLSearchParams({ x: view.x ?? "", y: view.y ?? "", ...prefixed(tabChoice()) });
+  try {
+    history.replaceState(null, "", `#${parts}`);
+  } catch {
+    // a page in a frame without an address of its own
+  }
+}
+
+const prefixed = (choice) => Object.fromEntries(Object.entries(choice).map(([axis, value]) => [`tab.${axis}`, value]));
+
+function recall() {
+  const parts = new URLSearchParams(location.hash.slice(1));
+  for (const side of ["x", "y"]) {
+    const name = parts.get(side);
+    if (name === "" || axisNumber.has(name)) view[side] = name || null;
+  }
+  for (const [name, value] of parts) if (name.startsWith("tab.")) view.tabs[name.slice(4)] = value;
+}

@@ -1,0 +1,28 @@
+// Puts the parts together. Without scripts the page is the plain sheet it came as.
+
+function measureBar() {
+  const bar = by("bar");
+  const height = getComputedStyle(bar).position === "sticky" ? bar.getBoundingClientRect().height : 0;
+  document.documentElement.style.setProperty("--bar", `${Math.floor(height)}px`);
+}
+
+const theme = memory.read("dop-theme");
+if (theme) document.documentElement.dataset.theme = theme;
+by("bar").hidden = false;
+adoptCells();
+fillControls();
+recall();
+showAxes();
+wireControls();
+wireSheet();
+document.addEventListener("keydown", onKey);
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) return;
+  if (conductor.isPlaying) conductor.pause();
+  if (versus.isPlaying) versus.pause();
+});
+addEventListener("resize", () => fit(view.x === null ? 1 : new Set(order.map((cell) => valueOf(cell, view.x))).size));
+new ResizeObserver(measureBar).observe(by("bar"));
+measureBar();
+draw();
+drawMarks();
