@@ -27,6 +27,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
   job_set_id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, price_microusd INTEGER NOT NULL,
   accepted_at REAL NOT NULL, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS visits (name TEXT PRIMARY KEY, visits INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
@@ -39,9 +40,12 @@ class _Entry:
 
 
 class Books:
-    """The jobs of one data folder, in the order of acceptance. Open it once; close it before the loop ends."""
+    """The jobs of one data folder, in the order of acceptance. Open it once; close it before the loop ends.
 
-    def __init__(self, path: Path, *, inline: bool = False) -> None:
+    `token` seeds the ids of the jobs of a new folder; without it they are random.
+    """
+
+    def __init__(self, path: Path, *, inline: bool = False, token: str | None = None) -> None:
         self._path = path
         self._inline = inline
         self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
@@ -51,7 +55,8 @@ class Books:
         self._accepted: Counter[str] = Counter()
         for (record,) in self._database.execute("SELECT record FROM jobs ORDER BY rowid"):
             self._remember(_read_job(record))
-        self.token = self._fact("token", secrets.token_hex(16))
+        self._visits = Counter[str](dict(self._database.execute("SELECT name, visits FROM visits")))
+        self.token = self._fact("token", token or secrets.token_hex(16))
         self._writer = threading.Thread(target=self._write_all, name="sandbox-books", daemon=True)
         if not inline:
             self._writer.start()
@@ -82,6 +87,22 @@ class Books:
         except sqlite3.Error:
             self._forget(job)
             raise
+
+    def count(self, hook: str, name: str) -> int:
+        """Count a visit, from 1. Written soon, so that a restarted storm goes on where it was."""
+        key = f"{hook} {name}"
+        self._visits[key] += 1
+        visits = self._visits[key]
+        entry = _Entry("INSERT OR REPLACE INTO visits VALUES (?, ?)", (key, visits))
+        if self._inline:
+            self._commit([entry])
+        else:
+            self._entries.put(entry)
+        return visits
+
+    def counted(self, hook: str, name: str) -> int:
+        """How often this was counted."""
+        return self._visits[f"{hook} {name}"]
 
     def close(self) -> None:
         """Write what is waiting and let go of the file."""

@@ -120,8 +120,8 @@ def _gain(gain: float) -> list[int]:
 
 
 def fps_of(long_side_px: int) -> int:
-    """12 frames a second for the smallest size, which is for rehearsals, else 24."""
-    return 12 if long_side_px <= LONG_SIDES_PX["180p"] else 24
+    """Frames a second: fewer for the two sizes that are for rehearsals."""
+    return 12 if long_side_px <= LONG_SIDES_PX["180p"] else 15 if long_side_px <= LONG_SIDES_PX["240p"] else 24
 
 
 def encode(frames: Iterator[Image.Image], fps: int, target: Path) -> None:
