@@ -12,7 +12,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -187,6 +188,14 @@ def ended(process: subprocess.Popen[str], *, timeout_s: float = 60) -> Ended:
         out, err = process.communicate()
         raise AssertionError(f"the command did not end in {timeout_s} s:\n{out}\n{err}") from None
     return Ended(code=process.returncode, out=out, err=err)
+
+
+def wait_for(condition: Callable[[], bool], *, at_most_s: float = 30) -> None:
+    """Looks again and again until something has happened in another process."""
+    until = time.monotonic() + at_most_s
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
 
 
 def table(rows: Iterable[Mapping[str, object]]) -> str:

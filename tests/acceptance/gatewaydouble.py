@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import cache
@@ -179,6 +180,8 @@ class GatewayDouble:
         self.polls: list[Heard] = []
         self.downloads: list[Heard] = []
         self.complaints: list[str] = []
+        self.watch: Callable[[str, int], None] = lambda what, number: None
+        """Called with submit | submitted (charged, not yet answered) | poll | download and its number."""
         self.shut_until = 0.0
         self.shut_at: float | None = None
         self._loop = asyncio.new_event_loop()
@@ -248,8 +251,8 @@ class GatewayDouble:
             await writer.drain()
         except HangupError:
             _reset(writer)
-        except (ConnectionError, asyncio.IncompleteReadError, ValueError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client went away, or the double ends
         finally:
             writer.close()
 
@@ -280,6 +283,7 @@ class GatewayDouble:
         line: Json = {"number": number, "at": heard.at, "path": path, "headers": heard.headers, "job": None}
         line["body"] = json.loads(heard.body or b"null")
         self.submits.append(line)
+        self.watch("submit", number)
         if path not in self.script.paths:
             await _say(writer, 404, {"error": "Endpoint not found"})
             return
@@ -292,6 +296,7 @@ class GatewayDouble:
             return
         job = self._charge(line["body"], heard.at)
         line["job"] = job.job
+        self.watch("submitted", len(self.jobs))
         status, body = job.shape.submit(job.job, self.base_url)
         if fault is None:
             await _say(writer, status, body)
@@ -348,6 +353,7 @@ class GatewayDouble:
 
     async def _poll(self, heard: Heard, path: str, writer: asyncio.StreamWriter) -> None:
         self.polls.append(heard)
+        self.watch("poll", len(self.polls))
         asked = path.removeprefix(STATUS_PATH) if heard.method == "GET" else json.loads(heard.body).get("job_set_id")
         job = self.jobs.get(asked)
         if job is None:
@@ -374,6 +380,7 @@ class GatewayDouble:
 
     async def _download(self, heard: Heard, path: str, writer: asyncio.StreamWriter) -> None:
         self.downloads.append(heard)
+        self.watch("download", len(self.downloads))
         _, _, name, link, *hops = path.split("/")
         job = self.jobs[name]
         if int(link) <= job.script.dead_links:

@@ -1,0 +1,276 @@
+"""kill -9 at any moment, then the same command: nothing is charged twice, nothing that was paid is lost.
+
+The gateway lives on and keeps its own books. The moments are named from inside (every fail point) and from outside
+(the so-manieth request that the gateway sees).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+
+from tests.acceptance.conftest import Opened
+from tests.acceptance.driving import Dop, Ended, cost, ended, killed, shots, table, wait_for
+from tests.acceptance.gatewaydouble import GatewayDouble, Json, tiny_clip
+
+Against = Callable[..., Opened]
+
+WORKERS = 4
+GOOD = 8
+AT_MOST = ("--set", f"pace.submit_concurrency={WORKERS}")
+
+
+def prices(double: GatewayDouble, dop: Dop) -> int:
+    """What the ledger must count, in thousandths: each charged job, and each question that is still open."""
+    charged = {job.body["prompt"] for job in double.jobs.values()}
+    open_questions = {row["prompt"] for row in dop.rows() if row["status"] == "unknown"}
+    return 135 * len(charged | open_questions)
+
+
+def check_books(dop: Dop, double: GatewayDouble) -> None:
+    """Gateway, ledger and report agree, and nothing was sent again after it may have been paid."""
+    paid: set[str] = set()
+    for submit in double.submits:
+        prompt = submit["body"]["prompt"]
+        assert prompt not in paid, f"sent again after it was charged: {prompt}"
+        if submit["job"] is not None:
+            paid.add(prompt)
+    rows = dop.rows()
+    assert len({row["request_id"] for row in rows}) == len(rows)
+    by_prompt = {row["prompt"]: row for row in rows}
+    lost = [prompt for prompt in paid if by_prompt[prompt]["status"] in ("planned", "rejected", "submitting")]
+    assert lost == [], "paid, and the ledger does not know"
+    assert dop.ledger_mills() == prices(double, dop)
+    assert cost(rows) == Decimal(dop.ledger_mills()) / 1000
+
+
+def check_videos(dop: Dop) -> None:
+    """Every finished request has its whole video, and no half one lies about."""
+    for row in dop.rows():
+        if row["status"] == "done":
+            assert (dop.latest / row["local_path"]).read_bytes() == tiny_clip()
+    assert list(dop.outputs.rglob("*.part*")) == []
+
+
+def check_after_a_kill(dop: Dop, double: GatewayDouble, end: Ended, *, asked: int = 0) -> None:
+    """`asked`: questions that are open for another reason than the kill."""
+    unknown = [row for row in dop.rows() if row["status"] == "unknown"]
+    assert len(unknown) <= WORKERS + asked
+    assert end.code == (3 if unknown else 0) or asked, end.err
+    assert all(row["row_id"] in (dop.latest / "failures.csv").read_text() for row in unknown)
+    assert {row["status"] for row in dop.rows()} <= {"done", "unknown", "rejected", "failed", "refused", "expired"}
+    check_books(dop, double)
+    check_videos(dop)
+
+
+def check_idle(dop: Dop, double: GatewayDouble, *buy: object) -> None:
+    """The same command once more: nothing is sent."""
+    sent = len(double.submits)
+    end = dop.call("run", *buy, "--yes")
+    assert len(double.submits) == sent, end.err
+    assert dop.ledger_mills() == prices(double, dop)
+    assert all(row["bought_in"] for row in dop.rows() if row["cost_state"] == "none" and row["status"] != "rejected")
+
+
+@pytest.mark.parametrize("moment", ["after-post:3", "after-accept:3", "after-download:2"])
+def test_a_run_killed_while_submitting_polling_or_downloading_is_continued(against: Against, moment: str) -> None:
+    dop, double = against(generation_s=0.2)
+    manifest = dop.csv(shots(GOOD))
+    first = dop.buy(manifest, *AT_MOST, fail_point=moment)
+    assert killed(first), first.err
+    end = dop.buy(manifest, *AT_MOST)
+    check_after_a_kill(dop, double, end)
+    assert double.charged >= GOOD - WORKERS
+
+
+STORM: dict[str, Json] = {
+    "throttled": {"status": 429, "body": {"error": "Rate limit exceeded, please retry later"}, "wait_s": 1},
+    "rejected": {"status": 422, "body": {"detail": "bad image"}},
+    "lost": {"status": 500, "body": {"error": "An unexpected error occurred"}, "book": True},
+}
+FATES: dict[str, Json] = {
+    "fails": {"end": "failed", "reason": "out of memory"},
+    "nsfw": {"end": "nsfw"},
+    "stops": {"end": "canceled"},
+    "expires": {"dead_links": 999},
+    "half": {"cut": 1},
+}
+
+
+def stormy(double: GatewayDouble) -> str:
+    """A manifest whose rows meet every event of a request's life; three of each that can happen three times."""
+    names = [f"{name}-{number}" for name in (*STORM, *FATES) for number in (1, 2, 3) if name != "throttled"]
+    names += [f"good-{number}" for number in (1, 2, 3)]
+    double.script.prompts = {f"({name}-": fault for name, fault in STORM.items() if name != "throttled"}
+    double.script.submits = {"2": STORM["throttled"], "9": STORM["throttled"], "17": STORM["throttled"]}
+    double.script.rows = {f"({name}-": script for name, script in FATES.items()}
+    return table(
+        {"id": name, "image": "https://cdn.example.com/a.jpg", "prompt": f"({name}) a lake", "seed": 7}
+        for name in sorted(names, key=lambda name: name[::-1])
+    )
+
+
+EVENTS = ("reserve", "release", "accept", "reject", "lose", "complete", "save", "fail", "refuse", "cancel", "expire")
+POINTS = [
+    *(f"{when}-{event}" for event in EVENTS for when in ("before", "after")),
+    "before-post",
+    "after-post",
+    "before-download",
+    "after-download",
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("visit", [1, 3])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_at_every_fail_point_loses_nothing(against: Against, point: str, visit: int) -> None:
+    dop, double = against(generation_s=0.2)
+    manifest = dop.csv(stormy(double))
+    first = dop.buy(manifest, *AT_MOST, fail_point=f"{point}:{visit}")
+    assert killed(first), f"{point}:{visit} was not reached\n{first.err}"
+    end = dop.buy(manifest, *AT_MOST, timeout_s=100)
+    if end.code == 5 or end.counts.get("planned"):  # three lost submits in a row open the breaker for half a minute
+        end = dop.buy(manifest, *AT_MOST, timeout_s=100)
+    check_after_a_kill(dop, double, end, asked=3)
+    assert end.code == 3, end.err
+    check_idle(dop, double, manifest)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("what", "number"),
+    [(what, number) for what in ("submit", "submitted", "poll", "download") for number in (1, 5)],
+)
+def test_a_kill_at_a_request_that_the_gateway_sees_loses_nothing(against: Against, what: str, number: int) -> None:
+    dop, double = against(generation_s=0.2, jobs={"*": {"slow_s": 0.1}})
+    manifest = dop.csv(shots(GOOD))
+    process = dop.start("run", manifest, "--yes", *AT_MOST)
+    double.watch = lambda seen, count: os.kill(process.pid, signal.SIGKILL) if (seen, count) == (what, number) else None
+    assert killed(ended(process))
+    double.watch = lambda seen, count: None
+    end = dop.buy(manifest, *AT_MOST)
+    check_after_a_kill(dop, double, end)
+    if what in ("poll", "download"):
+        assert end.counts["done"] >= GOOD - WORKERS
+    check_idle(dop, double, manifest)
+
+
+@pytest.mark.long
+def test_twelve_kills_in_a_row_lose_nothing(against: Against) -> None:
+    dop, double = against(generation_s=0.2)
+    manifest = dop.csv(shots(40))
+    moments = [
+        "after-reserve:2",
+        "before-accept:2",
+        "after-complete:1",
+        "before-save:1",
+        "after-save:2",
+        "after-post:1",
+    ]
+    for moment in moments * 2:
+        assert killed(dop.buy(manifest, "--set", "pace.submit_concurrency=2", fail_point=moment)), moment
+    end = dop.buy(manifest, *AT_MOST, timeout_s=100)
+    unknown = end.counts.get("unknown", 0)
+    assert end.counts.get("done", 0) + unknown == 40
+    assert unknown <= 12 * 2
+    check_books(dop, double)
+    check_videos(dop)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "moment", ["before-post:2", "after-post:2", "before-accept:2", "before-complete:1", "before-save:1"]
+)
+def test_the_embedded_sandbox_remembers_what_a_killed_run_bought(rehearsal: Dop, moment: str) -> None:
+    manifest = rehearsal.csv(shots(4, image="sandbox:coffee"))
+    quick = ("--set", "sandbox.generation_s=0.2s", "--set", "pace.submit_concurrency=2")
+    assert killed(rehearsal.buy(manifest, *quick, fail_point=moment))
+    end = rehearsal.buy(manifest, *quick)
+    unknown = end.counts.get("unknown", 0)
+    assert end.code == (3 if unknown else 0), end.err
+    assert end.counts.get("done", 0) == 4 - unknown
+    assert unknown <= 2
+
+
+def interrupt(
+    process: subprocess.Popen[str], number: signal.Signals, *, at: str, times: int = 1
+) -> Callable[..., None]:
+    """A watcher that sends the signal when the gateway sees the event `at`, e.g. "submit 3"."""
+    left = [times]
+
+    def watch(what: str, count: int) -> None:
+        if f"{what} {count}" == at and left[0]:
+            left[0] -= 1
+            process.send_signal(number)
+
+    return watch
+
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_books_the_posts_in_flight_and_the_next_run_goes_on(
+    against: Against, number: signal.Signals, code: int
+) -> None:
+    dop, double = against(generation_s=0.2, submits={"*": {"stall_s": 0.4, "book": True}})
+    manifest = dop.csv(shots(12))
+    process = dop.start("run", manifest, "--yes", *AT_MOST)
+    double.watch = interrupt(process, number, at="submit 6")
+    end = ended(process)
+    assert end.code == code, end.err
+    assert double.charged == len(double.submits) < 12
+    assert "unknown" not in end.counts
+    assert end.counts["planned"] == 12 - double.charged
+    check_books(dop, double)
+    last = dop.buy(manifest, *AT_MOST)
+    assert last.code == 0, last.err
+    assert last.run == end.run
+    assert double.charged == 12
+    check_books(dop, double)
+    check_videos(dop)
+
+
+@pytest.mark.long
+def test_a_second_signal_leaves_at_once_and_loses_nothing(against: Against) -> None:
+    dop, double = against(submits={"3-": {"stall_s": 60.0, "book": True}})
+    manifest = dop.csv(shots(8))
+    process = dop.start("run", manifest, "--yes", *AT_MOST)
+    double.watch = interrupt(process, signal.SIGINT, at="submit 5")
+    wait_for(lambda: any('"stop"' in log.read_text() for log in dop.outputs.glob("2*/run.log")))
+    process.send_signal(signal.SIGINT)
+    end = ended(process, timeout_s=15)
+    assert end.code == 3, end.err
+    sent = len(double.submits)
+    assert 5 <= sent <= 2 + WORKERS
+    assert end.counts["unknown"] == sent - 2, "each POST without its answer is perhaps paid"
+    double.script.submits = {}
+    double.watch = lambda what, count: None
+    last = dop.buy(manifest, *AT_MOST)
+    assert last.code == 3, last.err
+    assert last.counts == {"done": 8 - (sent - 2), "unknown": sent - 2}
+    check_books(dop, double)
+
+
+def test_two_runs_at_once_are_one_and_the_other_is_told_who_works(against: Against) -> None:
+    dop, double = against(submits={"*": {"stall_s": 1.5, "book": True}})
+    manifest = dop.csv(shots(2))
+    process = dop.start("run", manifest, "--yes")
+    second: list[subprocess.Popen[str]] = []
+
+    def watch(what: str, count: int) -> None:
+        if (what, count) == ("submit", 1):
+            second.append(dop.start("run", manifest, "--yes"))
+
+    double.watch = watch
+    first = ended(process)
+    other = ended(second[0])
+    assert first.code == 0, first.err
+    assert other.code == 11, other.err
+    assert str(process.pid) in other.err
+    assert double.charged == 2
