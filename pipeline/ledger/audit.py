@@ -120,7 +120,7 @@ def _mapping(value: object) -> dict[str, object]:
 def _put(connection: Connection, entry: Mapping[str, object]) -> None:
     row = _mapping(entry["row"])
     key = (attempts.c.request_id == row["request_id"]) & (attempts.c.attempt == row["attempt"])
-    values = {name: row[name] for name in HOT}
+    values = {name: row.get(name) for name in HOT}
     if connection.execute(update(attempts).where(key).values(values)).rowcount == 0:
         if "cold" not in entry:
             raise LedgerError(

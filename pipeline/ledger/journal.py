@@ -38,13 +38,13 @@ def entry_of(line: str) -> dict[str, object] | None:
 
 
 def row_entry(row: Mapping[str, object], change: Change, seq: int) -> dict[str, object]:
-    """The line of a change that the database took: the row after it."""
+    """The line of a change that the database took: the row after it, without the columns that hold nothing."""
     return {
         "seq": seq,
         "event": change.event.value,
         "at": change.at,
         "request_id": change.request_id,
-        "row": dict(row),
+        "row": {name: value for name, value in row.items() if value is not None},
         "detail": change.detail,
     }
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import DopError, LedgerError
-from pipeline.ledger.audit import audit, book_money, replay
+from pipeline.ledger.audit import audit, replay
 from pipeline.ledger.database import (
     create_or_check,
     inode_of,
@@ -30,10 +30,11 @@ from pipeline.ledger.database import (
     sqlite_engine,
     write_meta,
 )
+from pipeline.ledger.hotpath import Statements
 from pipeline.ledger.journal import Journal, change_entry, entries, last_seq, row_entry, snapshot_entry
 from pipeline.ledger.judge import Applied, Change, Money, Outcome, Row, judge
 from pipeline.ledger.lifecycle import Event
-from pipeline.ledger.schema import COLD, HOT, attempts, checksum, history, spend
+from pipeline.ledger.schema import attempts, checksum
 
 T = TypeVar("T")
 
@@ -43,39 +44,27 @@ BATCH_LIMIT = 400
 SPARE_BYTES = 256 * 1024
 """Kept beside the ledger and given up when the disk is full, so that a paid answer can still be booked."""
 
-_HOT_COLUMNS = [attempts.c[name] for name in HOT]
-_SELECT_HOT = select(*_HOT_COLUMNS).where(
-    attempts.c.request_id.in_(bindparam("ids", expanding=True)), attempts.c.superseded == 0
-)
-_SELECT_COLD = select(attempts.c.request_id, attempts.c.attempt, *(attempts.c[name] for name in COLD)).where(
-    attempts.c.request_id.in_(bindparam("ids", expanding=True)), attempts.c.superseded == 0
-)
-_SELECT_JOBS = select(attempts.c.gateway, attempts.c.job_set_id, attempts.c.request_id).where(
-    attempts.c.job_set_id.in_(bindparam("jobs", expanding=True))
-)
-_FIXED = ("request_id", "attempt", "gateway", "model", "superseded", "digest")
-_UPDATE_HOT = (
-    update(attempts)
-    .where(attempts.c.request_id == bindparam("k_request_id"), attempts.c.attempt == bindparam("k_attempt"))
-    .values({name: bindparam(name) for name in HOT if name not in _FIXED})
-)
-
 
 class _Job:
-    """One thing for the writer thread to do, and where its result goes."""
+    """One thing for the writer to do, and who waits for it: a future of an event loop, or of another thread."""
 
-    __slots__ = ("change", "deliver", "transaction")
+    __slots__ = ("change", "loop", "transaction", "waiter")
 
     def __init__(
         self,
-        deliver: Callable[[object, BaseException | None], None],
+        waiter: asyncio.Future[Any] | Future[Any],
         *,
+        loop: asyncio.AbstractEventLoop | None = None,
         change: Change | None = None,
         transaction: Callable[[Connection], object] | None = None,
     ) -> None:
+        self.waiter = waiter
+        self.loop = loop
         self.change = change
         self.transaction = transaction
-        self.deliver = deliver
+
+
+_Result = tuple[object, BaseException | None]
 
 
 class Ledger:
@@ -104,6 +93,7 @@ class Ledger:
         self.journal = Journal(path.with_suffix(".journal"))
         self.spare = path.with_suffix(".spare")
         self._seq = int(self.facts["seq"])
+        self._sql = Statements(self.engine.dialect.name)
         self._full: str | None = None
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -173,33 +163,25 @@ class Ledger:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome] = loop.create_future()
-
-        def settle(result: object, error: BaseException | None) -> None:
-            if future.done():
-                return  # MONEY: the caller was cancelled; the change is booked all the same
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)  # type: ignore[arg-type] # the writer answers a change with an Outcome
-
+        job = _Job(future, loop=loop, change=change)
         if self._inline:
             if not self._waiting:
                 loop.call_soon(self._flush)
-            self._waiting.append(_Job(settle, change=change))
+            self._waiting.append(job)
         else:
-            self._queue.put(_Job(lambda result, error: _later(loop, settle, result, error), change=change))
+            self._queue.put(job)
         return await future
 
     def apply_now(self, change: Change) -> Outcome:
         """`apply` for callers without an event loop."""
         done: Future[Outcome] = Future()
-        self._run(_Job(_into(done), change=change))
+        self._run(_Job(done, change=change))
         return done.result()
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` in one write transaction of its own and waits for it."""
         done: Future[T] = Future()
-        self._run(_Job(_into(done), transaction=work))
+        self._run(_Job(done, transaction=work))
         return done.result()
 
     def recall(self, name: str) -> dict[str, object]:
@@ -261,24 +243,19 @@ class Ledger:
         try:
             with self.engine.begin() as connection:
                 result = job.transaction(connection)
-        except DopError as error:
-            job.deliver(None, error)
         except DatabaseError as error:
-            job.deliver(None, LedgerError(f"the ledger {self.path} could not be written: {error.orig}"))
+            self._deliver([job], [(None, LedgerError(f"the ledger {self.path} could not be written: {error.orig}"))])
         except Exception as error:  # noqa: BLE001 - the writer must outlive a caller's mistake; the caller gets it
-            job.deliver(None, error)
+            self._deliver([job], [(None, error)])
         else:
-            job.deliver(result, None)
+            self._deliver([job], [(result, None)])
 
     def _commit(self, batch: Sequence[_Job]) -> None:
-        if not batch:
-            return
-        if self._full is not None and any(job.change and job.change.event is Event.RESERVE for job in batch):
-            refused = [job for job in batch if job.change and job.change.event is Event.RESERVE]
-            batch = [job for job in batch if job not in refused]
-            for job in refused:  # MONEY: what could not be booked must not be sent
-                job.deliver(None, LedgerError(self._full))
+        if self._full is not None:
+            batch = self._without_intents(batch)
         for last_try in (False, True):
+            if not batch:
+                return
             entries: list[dict[str, object]] = []
             try:
                 with self.engine.begin() as connection:
@@ -286,18 +263,39 @@ class Ledger:
             except (DatabaseError, OSError) as error:
                 cause = getattr(error, "orig", error)
                 if not last_try and self._give_up_spare(cause):
+                    batch = self._without_intents(batch)
                     continue
-                self._only_journal(batch, cause)
+                self._full = self._full or f"the ledger {self.path} can't be written ({cause})"
+                self._only_journal(batch, LedgerError(self._full))
                 return
             except Exception as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
-                for job in batch:
-                    job.deliver(None, error)
+                self._only_journal(batch, error)
                 return
             self._seq += len(entries)
             self._note(entries)
-            for job, (result, trouble) in zip(batch, results, strict=True):
-                job.deliver(result, trouble)
+            self._deliver(batch, results)
             return
+
+    def _without_intents(self, batch: Sequence[_Job]) -> list[_Job]:
+        """MONEY: on a full disk an intent is refused, so that nothing is sent; what was sent is still booked."""
+        intents = [job for job in batch if job.change is not None and job.change.event is Event.RESERVE]
+        self._deliver(intents, [(None, LedgerError(self._full or "the ledger is full"))] * len(intents))
+        return [job for job in batch if job not in intents]
+
+    def _deliver(self, jobs: Sequence[_Job], results: Sequence[_Result]) -> None:
+        """Everybody gets their result; one wake-up an event loop."""
+        waiting: dict[asyncio.AbstractEventLoop, list[tuple[_Job, _Result]]] = {}
+        for job, result in zip(jobs, results, strict=True):
+            if job.loop is not None:
+                waiting.setdefault(job.loop, []).append((job, result))
+            else:
+                _settle([(job, result)])
+        for loop, settled in waiting.items():
+            if self._inline:
+                _settle(settled)
+                continue
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more, and the change is booked
+                loop.call_soon_threadsafe(_settle, settled)
 
     def _give_up_spare(self, cause: object) -> bool:
         self._full = f"the ledger {self.path} can't be written ({cause}); free some disk space and run again"
@@ -306,16 +304,14 @@ class Ledger:
             return True
         return False
 
-    def _only_journal(self, batch: Sequence[_Job], cause: object) -> None:
+    def _only_journal(self, batch: Sequence[_Job], error: Exception) -> None:
         """The database failed: what was already paid still goes to the second book, on disk, before anybody is told."""
-        self._full = self._full or f"the ledger {self.path} can't be written ({cause})"
         changes = [job.change for job in batch if job.change is not None and job.change.event is not Event.RESERVE]
-        entries = [change_entry(change, self._seq + offset) for offset, change in enumerate(changes, start=1)]
+        kept = [change_entry(change, self._seq + offset) for offset, change in enumerate(changes, start=1)]
         with suppress(OSError):
-            self.journal.append(entries, sync=True)
-            self._seq += len(entries)
-        for job in batch:
-            job.deliver(None, LedgerError(self._full))
+            self.journal.append(kept, sync=True)
+            self._seq += len(kept)
+        self._deliver(batch, [(None, error)] * len(batch))
 
     def _note(self, entries: list[dict[str, object]]) -> None:
         try:
@@ -323,16 +319,14 @@ class Ledger:
         except OSError as error:
             self._full = f"the journal {self.journal.path} can't be written ({error.strerror}); free some disk space"
 
-    def _write(
-        self, connection: Connection, batch: Sequence[_Job], entries: list[dict[str, object]]
-    ) -> list[tuple[Outcome | None, DopError | None]]:
+    def _write(self, connection: Connection, batch: Sequence[_Job], entries: list[dict[str, object]]) -> list[_Result]:
         changes = [job.change for job in batch if job.change is not None]
-        rows = self._rows(connection, {change.request_id for change in changes})
-        owners = _owners(connection, changes)
-        money = Money(lambda span, gateway, key: _spent(connection, span, gateway, key))
-        results: list[tuple[Outcome | None, DopError | None]] = []
+        rows = self._rows(connection, changes)
+        owners = self._sql.owners(connection, _jobs_named(changes))
+        money = Money(lambda span, gateway, key: self._sql.spent(connection, span, gateway, key))
+        results: list[_Result] = []
         touched: dict[str, Row] = {}
-        lines: list[dict[str, object]] = []
+        lines: list[tuple[object, ...]] = []
         for change in changes:
             row = rows.get(change.request_id)
             try:
@@ -341,37 +335,35 @@ class Ledger:
                 results.append((None, error))
                 continue
             if isinstance(outcome, Applied) and row is not None:
-                _claim(owners, row, change)
+                if "job_set_id" in change.values:
+                    owners[str(row["gateway"]), str(row["job_set_id"])] = change.request_id
                 row["checksum"] = checksum(row)
                 touched[change.request_id] = row
-                lines.append(_history_line(row, change))
+                state, detail = row["state"], change.detail
+                lines.append((change.request_id, row["attempt"], change.at, change.event.value, state, detail))
                 entries.append(row_entry(row, change, self._seq + len(entries) + 1))
                 outcome = Applied(row=dict(row), before=outcome.before)
             results.append((outcome, None))
-        self._save(connection, touched, lines, money)
-        _add_cold(connection, entries)
+        if touched:
+            self._sql.save(connection, touched.values(), lines)
+            self._sql.book(connection, money.deltas)
+            self._sql.set_seq(connection, self._seq + len(lines))
+            self._add_cold(connection, entries)
         return results
 
-    def _rows(self, connection: Connection, ids: set[str]) -> dict[str, Row]:
-        found = connection.execute(_SELECT_HOT, {"ids": list(ids)})
-        rows = {record[0]: dict(zip(HOT, record, strict=True)) for record in found}
+    def _rows(self, connection: Connection, changes: Sequence[Change]) -> dict[str, Row]:
+        rows = self._sql.rows(connection, {change.request_id for change in changes})
         for row in rows.values():
             if row["checksum"] != checksum(row):
                 raise _damaged(self.path, row)
         return rows
 
-    def _save(
-        self, connection: Connection, touched: Mapping[str, Row], lines: list[dict[str, object]], money: Money
-    ) -> None:
-        if not touched:
-            return
-        connection.execute(
-            _UPDATE_HOT,
-            [{**row, "k_request_id": row["request_id"], "k_attempt": row["attempt"]} for row in touched.values()],
-        )
-        connection.execute(insert(history), lines)
-        book_money(connection, money.deltas)
-        write_meta(connection, {"seq": str(self._seq + len(lines))})
+    def _add_cold(self, connection: Connection, entries: Sequence[dict[str, object]]) -> None:
+        """An intent's journal line holds the whole request, so that the journal alone can make the ledger anew."""
+        reserved = {str(entry["request_id"]): entry for entry in entries if entry["event"] == Event.RESERVE}
+        if reserved:
+            for request_id, cold in self._sql.cold(connection, reserved).items():
+                reserved[request_id]["cold"] = cold
 
     def _journal_anew(self) -> None:
         """The journal lags behind (lost, or cut by a power failure): the rows as they stand are written to it."""
@@ -393,24 +385,18 @@ class Ledger:
         self.reader.dispose()
 
 
-def _later(
-    loop: asyncio.AbstractEventLoop,
-    settle: Callable[[object, BaseException | None], None],
-    result: object,
-    error: BaseException | None,
-) -> None:
-    with suppress(RuntimeError):  # the loop is closed: nobody waits any more, and the change is booked
-        loop.call_soon_threadsafe(settle, result, error)
-
-
-def _into(done: Future[T]) -> Callable[[object, BaseException | None], None]:
-    def deliver(result: object, error: BaseException | None) -> None:
+def _settle(settled: Sequence[tuple[_Job, _Result]]) -> None:
+    for job, (result, error) in settled:
+        if job.waiter.done():
+            continue  # MONEY: the caller was cancelled; the change is booked all the same
         if error is not None:
-            done.set_exception(error)
+            job.waiter.set_exception(error)
         else:
-            done.set_result(result)  # type: ignore[arg-type] # the caller of transact names the type
+            job.waiter.set_result(result)
 
-    return deliver
+
+def _jobs_named(changes: Iterable[Change]) -> list[str]:
+    return [str(change.values["job_set_id"]) for change in changes if change.values.get("job_set_id") is not None]
 
 
 def _damaged(path: Path, row: Row) -> LedgerError:
@@ -418,48 +404,3 @@ def _damaged(path: Path, row: Row) -> LedgerError:
         f"{path}: the row of request {row['request_id']} does not match its checksum; nothing is bought with a damaged "
         "ledger. `dop ledger check` lists everything, `dop ledger rebuild` makes it anew from its journal"
     )
-
-
-def _owners(connection: Connection, changes: Iterable[Change]) -> dict[tuple[str, str], str]:
-    jobs = [str(change.values["job_set_id"]) for change in changes if change.values.get("job_set_id") is not None]
-    if not jobs:
-        return {}
-    found = connection.execute(_SELECT_JOBS, {"jobs": jobs})
-    return {(row.gateway, row.job_set_id): row.request_id for row in found}
-
-
-def _claim(owners: dict[tuple[str, str], str], row: Row, change: Change) -> None:
-    if change.values.get("job_set_id") is not None:
-        owners[str(row["gateway"]), str(row["job_set_id"])] = str(row["request_id"])
-
-
-def _spent(connection: Connection, span: str, gateway: str, key: str) -> int:
-    total = func.coalesce(func.sum(spend.c.confirmed + spend.c.disputed + spend.c.reserved), 0)
-    statement = select(total).where(spend.c.gateway == gateway)
-    if span == "run":
-        statement = statement.where(spend.c.run_id == key)
-    elif span == "day":
-        statement = statement.where(spend.c.day == key)
-    else:
-        statement = statement.where(spend.c.day.like(f"{key}-%"))
-    return int(connection.execute(statement).scalar_one())
-
-
-def _history_line(row: Row, change: Change) -> dict[str, object]:
-    return {
-        "request_id": row["request_id"],
-        "attempt": row["attempt"],
-        "at": change.at,
-        "event": change.event.value,
-        "state": row["state"],
-        "detail": change.detail,
-    }
-
-
-def _add_cold(connection: Connection, entries: list[dict[str, object]]) -> None:
-    """An intent's journal line holds the whole request, so that the journal alone can make the ledger anew."""
-    reserved = {str(entry["request_id"]): entry for entry in entries if entry["event"] == Event.RESERVE}
-    if not reserved:
-        return
-    for row in connection.execute(_SELECT_COLD, {"ids": list(reserved)}):
-        reserved[row.request_id]["cold"] = {name: getattr(row, name) for name in COLD}
