@@ -58,10 +58,17 @@ const filtersSet = () => {
   return [status.size > 0, model, tag, price, words, picks].filter(Boolean).length;
 };
 
-/** The cells of the chosen tabs that pass the filters. A filter looks through all tabs of a run. */
-function wantedCells() {
-  const choice = Object.entries(tabChoice()).filter(([, value]) => value !== "*");
+/** The cells of the chosen tabs that pass the filters; `but` names a tab axis to be left out of the choice. */
+function wantedCells(but = null) {
+  const choice = Object.entries(tabChoice()).filter(([axis, value]) => value !== "*" && axis !== but);
   return cells.filter((cell) => choice.every(([axis, value]) => valueOf(cell, axis) === value) && isWanted(cell));
+}
+
+/** How many cells each value of a tab axis would show. */
+function countsOf(axis) {
+  const counts = new Map();
+  for (const cell of wantedCells(axis)) counts.set(valueOf(cell, axis), (counts.get(valueOf(cell, axis)) ?? 0) + 1);
+  return counts;
 }
 
 /** One page of them as rows of crossings: {columns, rows: [{name, crossings: [[cell]]}], pages, count}. */

@@ -1,6 +1,7 @@
 // Draws the arrangement. A cell's element is made once (or taken from the page as it came) and moved, never made again.
 
 const elements = new Map();
+const MOST_CHIPS = 12;
 let order = [];
 let current = null;
 
@@ -87,7 +88,10 @@ function flow() {
 }
 
 function emptyNote() {
-  return el("p", { class: "nothing" }, cells.length ? "No clip passes these filters." : "This run has no clips yet.");
+  if (!cells.length) return el("p", { class: "nothing" }, "This run has no clips yet.");
+  const elsewhere = cells.filter(isWanted).length;
+  const more = elsewhere ? ` ${elsewhere} in other tabs.` : "";
+  return el("p", { class: "nothing" }, `No clip here passes these filters.${more}`);
 }
 
 function table(plan) {
@@ -127,20 +131,33 @@ function drawTabs() {
   const choice = tabChoice();
   const sets = Object.entries(choice).map(([axis, chosen]) => {
     const values = sheet.axes[axisNumber.get(axis)].values;
-    const chips = [...values, "*"].map((value) => tabChip(axis, value, value === chosen));
+    const counts = filtersSet() ? countsOf(axis) : null;
+    const named = [...values, "*"].map((value) => [value, tabName(value, counts)]);
+    if (values.length > MOST_CHIPS) return tabSelect(axis, named, chosen);
+    const chips = named.map(([value, name]) => tabChip(axis, value, name, value === chosen));
     return el("fieldset", {}, el("legend", {}, axis), el("div", { class: "chips" }, ...chips));
   });
-  const focused = document.activeElement?.closest("#tabs") ? document.activeElement.value : null;
+  const focused = document.activeElement?.closest("#tabs") ? document.activeElement.dataset.axis : null;
   by("tabs").replaceChildren(...sets);
   by("tabs").hidden = sets.length === 0;
-  if (focused !== null) by("tabs").querySelector(":checked")?.focus();
+  if (focused) by("tabs").querySelector(`input[data-axis="${CSS.escape(focused)}"]:checked, select[data-axis="${CSS.escape(focused)}"]`)?.focus();
 }
 
-function tabChip(axis, value, isChosen) {
-  const input = el("input", { type: "radio", name: `tab-${axis}`, value });
+function tabName(value, counts) {
+  if (value === "*") return "all";
+  return (value || "–") + (counts ? ` (${counts.get(value) ?? 0})` : "");
+}
+
+function tabChip(axis, value, name, isChosen) {
+  const input = el("input", { type: "radio", name: `tab-${axis}`, value, "data-axis": axis });
   input.checked = isChosen;
-  input.dataset.axis = axis;
-  return el("label", { class: "chip" }, input, el("span", {}, value === "*" ? "all" : value || "–"));
+  return el("label", { class: "chip" }, input, el("span", {}, name));
+}
+
+function tabSelect(axis, named, chosen) {
+  const select = el("select", { "data-axis": axis }, ...named.map(([value, name]) => el("option", { value }, name)));
+  select.value = chosen;
+  return el("label", {}, axis, select);
 }
 
 function drawPager({ pages, count }) {

@@ -10,14 +10,15 @@ function makeConductor(onTime) {
   let time = 0;
   let since = 0;
   let speed = 1;
-  let isPlaying = false;
+  let isWanted = false; // what the person asked for
+  let isPlaying = false; // whether the clock runs: not while videos are brought into line
   let turn = 0;
   let checkedAt = 0;
 
   const now = () => performance.now() / 1000;
   const length = () => Math.max(0.1, ...[...videos].map((video) => video.duration || 0), videos.size ? 0 : 5);
   const position = () => (isPlaying ? time + (now() - since) * speed : time);
-  const show = () => onTime(Math.min(position(), length()), length(), isPlaying);
+  const show = () => onTime(Math.min(position(), length()), length(), isWanted);
 
   function follow(video, at) {
     const end = video.duration || length();
@@ -28,12 +29,44 @@ function makeConductor(onTime) {
     if (video.paused) video.play().catch(() => {});
   }
 
+  const ready = (video) =>
+    new Promise((done) => {
+      if (video.readyState >= 3) done();
+      else for (const event of ["canplay", "error", "emptied"]) video.addEventListener(event, done, { once: true });
+    });
+
+  const landed = (video) =>
+    new Promise((done) => {
+      if (!video.seeking) done();
+      else for (const event of ["seeked", "error", "emptied"]) video.addEventListener(event, done, { once: true });
+    });
+
+  const atMost = (wait_ms, promises) =>
+    Promise.race([Promise.all(promises), new Promise((done) => setTimeout(done, wait_ms))]);
+
+  /** All videos to the clock's time, and off together once they are there. */
+  async function start() {
+    const mine = ++turn;
+    isPlaying = false;
+    await atMost(1500, [...videos].map(ready));
+    for (const video of videos) {
+      video.pause();
+      video.currentTime = Math.min(time, video.duration || time);
+    }
+    await atMost(800, [...videos].map(landed));
+    if (mine !== turn) return;
+    isPlaying = true;
+    since = now();
+    for (const video of videos) video.play().catch(() => {});
+    beat();
+  }
+
   function beat() {
     if (!isPlaying) return;
     if (position() >= length()) {
       time = 0;
-      since = now();
-      for (const video of videos) video.currentTime = 0;
+      start();
+      return;
     }
     if (now() - checkedAt > 0.1) {
       checkedAt = now();
@@ -43,26 +76,15 @@ function makeConductor(onTime) {
     requestAnimationFrame(beat);
   }
 
-  const ready = (video) =>
-    new Promise((done) => {
-      if (video.readyState >= 3) done();
-      else for (const event of ["canplay", "error", "emptied"]) video.addEventListener(event, done, { once: true });
-    });
-
-  async function play() {
-    const mine = ++turn;
-    await Promise.race([Promise.all([...videos].map(ready)), new Promise((done) => setTimeout(done, 1500))]);
-    if (mine !== turn) return;
+  function play() {
     if (time >= length() - FRAME_S) time = 0;
-    for (const video of videos) video.currentTime = time;
-    since = now();
-    isPlaying = true;
-    for (const video of videos) video.play().catch(() => {});
-    beat();
+    isWanted = true;
+    start();
   }
 
   function pause() {
     turn += 1;
+    isWanted = false;
     time = Math.min(position(), length());
     isPlaying = false;
     for (const video of videos) {
@@ -87,9 +109,9 @@ function makeConductor(onTime) {
     },
     play,
     pause,
-    toggle: () => (isPlaying ? pause() : play()),
+    toggle: () => (isWanted ? pause() : play()),
     seek(to) {
-      if (isPlaying) pause();
+      if (isWanted) pause();
       time = Math.max(0, Math.min(to, length()));
       for (const video of videos) video.currentTime = Math.min(time, video.duration || time);
       show();
@@ -98,12 +120,13 @@ function makeConductor(onTime) {
       time = position();
       since = now();
       speed = to;
+      for (const video of videos) video.playbackRate = to;
     },
     get time() {
       return position();
     },
     get isPlaying() {
-      return isPlaying;
+      return isWanted;
     },
     get size() {
       return videos.size;
