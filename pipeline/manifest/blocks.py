@@ -101,9 +101,7 @@ def conflicts(block: Block, program: Program) -> Iterator[Mistake]:
     for axis in block.axes:
         for name in sorted(axis.sets):
             word = name.removeprefix(VAR)
-            if name in row.own and axis is row.seeds:
-                yield row.spot.mistake("stands beside 'seed': keep one of them", "seeds")
-            elif name in row.own:
+            if name in row.own and axis is not row.seeds:
                 hint = f"give the row its own matrix, {{{axis.name}: [...]}}, or take it out of the row"
                 yield row.spot.mistake(f"{word} is set in the row and by the axis {axis.name!r}: {hint}", name)
             other = setters.get(name)

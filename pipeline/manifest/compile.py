@@ -96,12 +96,14 @@ class Compiler:
         poisoned = self._poison.get(path, ())
         axes: list[Axis] = []
         for name in (*written, *(name for name in sorted(poisoned) if name not in written)):
-            if name in ("exclude", "override", "include", EVERYTHING):
+            if name == EVERYTHING or (name in model.PATTERNS and isinstance(shape, model.Matrix)):
                 continue
             if name in poisoned:
                 axes.append(self._refused(name))
-            elif name in ALIASES:
-                self.tell(f"an axis has the manifest's name: write {ALIASES[name]!r}", (*path, name))
+            elif name in model.PATTERNS:
+                self.tell("stands in the matrix at the top, not in a row's", (*path, name))
+            elif name in model.NO_AXES:
+                self.tell(f"an axis cannot be called {name!r}.{_write_instead(name)}", (*path, name))
             elif name in extra or name in shape.model_fields_set:
                 value = extra[name] if name in extra else getattr(shape, name)
                 axes.append(self.axis(name, value, (*path, name)))
@@ -149,6 +151,9 @@ class Compiler:
                 raise ValueError(f"{twice} stands twice")
             return Seeds(values=tuple(values))
         plain_values = [value for value in values if not isinstance(value, model.Linked)]
+        for place, value in enumerate(plain_values):
+            if value in plain_values[:place]:
+                raise ValueError(f"{labels.label(name, value)} stands twice")
         named = iter(scalars(name, plain_values).values)
         points = tuple(
             self._linked(name, value, (*path, place)) if isinstance(value, model.Linked) else next(named)
@@ -171,18 +176,17 @@ class Compiler:
         label = shape.label or (labels.label(*settled[0]) if settled else "?")
         return Point(label=label, sets=own, skip=skip)
 
-    def zipped(self, shape: model.Zip | None, path: Path) -> Points | None:
+    def zipped(self, shape: model.Zip | None, written: object, path: Path) -> Points | None:
         """The axis of lists that are walked together; None if there is none."""
         if shape is None:
             return None
-        given = {
-            name: list(getattr(shape, name)) for name in type(shape).model_fields if name in shape.model_fields_set
-        }
+        names = written if isinstance(written, dict) else shape.model_fields_set
+        given = {name: list(getattr(shape, name)) for name in names}
         sizes = {name: len(values) for name, values in given.items()}
         if len(set(sizes.values())) != 1 or set(given) == {"label"}:
             told = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "nothing"
             self.tell(f"needs lists of equal length, and has {told}", path)
-            return None
+            return Points(name=ZIP, values=(Point(label="?", sets=dict.fromkeys(given, BAD)),))
         named = given.pop("label", None) or self._zip_labels(given)
         points = tuple(
             Point(label=label, sets=dict(zip(given, values, strict=True)))
@@ -218,7 +222,7 @@ class Compiler:
                 str(written.get("prompt", "")), json.dumps(written, sort_keys=True, default=str)
             ),
             axes=self.axes(shape.matrix, matrix if isinstance(matrix, dict) else {}, (*path, "matrix")),
-            zipped=self.zipped(shape.zip, (*path, ZIP)),
+            zipped=self.zipped(shape.zip, written.get(ZIP), (*path, ZIP)),
             seeds=self.axis("seeds", shape.seeds, (*path, "seeds")) if shape.seeds is not None else None,
             shared=shared,
             doubtful=bool({"matrix", ZIP, "seeds", EVERYTHING} & set(poisoned)),
@@ -259,3 +263,8 @@ class Compiler:
             sets[f"{EXTRA_TAGS}{path[-1]}"] = tags
         where = self.pattern(shape.where, linked, (*path, "where"))
         return None if where is None else Change(where=where, sets=sets)
+
+
+def _write_instead(name: str) -> str:
+    instead = {"seeds": "seed", "repeat": "take", **ALIASES}.get(name)
+    return f" Write {instead!r}." if instead else ""

@@ -91,7 +91,7 @@ def _why_not_a_column(name: str, place: int) -> str | None:
 
 
 def _other_separator(header: Sequence[str]) -> str | None:
-    if len(header) == 1 and header[0].lower().startswith("sep="):
+    if header[0].lower().startswith("sep="):
         return "the line 'sep=' is not part of the sheet: delete it"
     for mark, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if len(header) == 1 and mark in header[0]:

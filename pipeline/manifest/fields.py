@@ -39,7 +39,7 @@ def plain(number: object) -> str:
     if isinstance(number, bool):
         return "true" if number else "false"
     if isinstance(number, Decimal):
-        return f"{number:f}" if abs(number.adjusted()) < MOST_DIGITS else str(number)
+        return str(number)
     if isinstance(number, str):
         return repr(number if len(number) <= 80 else f"{number[:77]}...")
     if isinstance(number, (list, Mapping)):

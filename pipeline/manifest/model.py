@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Tag
+from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -208,10 +209,29 @@ class Defaults(Paid):
     tags: Tags | None = None
 
 
+NO_AXES = (
+    *("id", "seeds", "repeat", "tags", "vars", "skip", "matrix", "zip", "label", "row"),
+    *settle.ALIASES,
+    *settle.REFUSED,
+)
+"""Names that an axis must not have: they mean something else."""
+PATTERNS = ("exclude", "override", "include")
+"""What stands in the shared matrix beside its axes."""
+
+
+def _refusing(*names: str) -> Callable[[JsonDict], None]:
+    def add(schema: JsonDict) -> None:
+        properties = schema.setdefault("properties", {})
+        assert isinstance(properties, dict)
+        properties.update(dict.fromkeys(names, False))
+
+    return add
+
+
 class Axes(Shape):
     """Axes by name. The first varies slowest. An axis of an own name has items that are mappings."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=_refusing(*NO_AXES, *PATTERNS))
     __pydantic_extra__: dict[str, LinkedAxis] = Field(init=False)
 
     model: Models | None = None
@@ -261,6 +281,8 @@ class Override(Shape):
 
 class Matrix(Axes):
     """The shared axes, then what is taken out, changed and added, in that order."""
+
+    model_config = ConfigDict(json_schema_extra=_refusing(*NO_AXES))
 
     exclude: Annotated[list[Annotated[dict[str, Scalar], Field(min_length=1)]], _Some] | None = Field(
         None, description="Partial matches of cells that are not bought. One that matches nothing is an error."

@@ -280,7 +280,7 @@ class _Reading:
         defaults.fields.update(compiler.variables(document.vars, ("vars",)))
         matrix = document.matrix
         axes = compiler.axes(matrix, written.get("matrix", {}), ("matrix",))
-        zipped = compiler.zipped(document.zip, ("zip",))
+        zipped = compiler.zipped(document.zip, written.get("zip"), ("zip",))
         if zipped is not None:
             axes = (zipped, *axes)
             compiler.apart(axes, ("matrix",))

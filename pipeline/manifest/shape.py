@@ -96,6 +96,8 @@ def _message(kind: type[BaseModel], detail: ErrorDetails, place: Place) -> str:
         return "is missing"
     if found in ("model_type", "dict_type"):
         return _not_a_mapping(kind, value, place)
+    if found == "list_type" and len(place) > 1 and place[-2] == "matrix" and place[-1] not in model.Axes.model_fields:
+        return _not_an_axis(str(place[-1]))
     if found == "list_type":
         return f"{plain(value)} is not a list: write [{value if isinstance(value, str) else plain(value)}]"
     if found == "too_short":
@@ -120,14 +122,16 @@ def _unknown(kind: type[BaseModel], key: str, place: Place) -> str:
 
 
 def _not_a_mapping(kind: type[BaseModel], value: object, place: Place) -> str:
-    if len(place) >= 3 and "matrix" in place[:-2] and isinstance(place[-1], int) and place[-2] not in _LISTS:
-        name = str(place[-2])
-        near = did_you_mean(name, model.Axes.model_fields)
-        return f"{name!r} is not a field, so the items of this axis must be mappings with a label.{near}"
+    if len(place) >= 3 and "matrix" in place[:-2] and isinstance(place[-1], int) and place[-2] not in model.PATTERNS:
+        return _not_an_axis(str(place[-2]))
     return f"{plain(value)} is not a mapping of keys and values"
 
 
-_LISTS = frozenset({"exclude", "override", "include"})
+def _not_an_axis(name: str) -> str:
+    near = did_you_mean(name, model.Axes.model_fields)
+    return f"{name!r} is not a field, so this axis needs a list of mappings with labels.{near}"
+
+
 _HOMES: Mapping[str, type[BaseModel]] = {
     "a row": model.Row,
     "the top of the manifest": model.Document,
