@@ -129,10 +129,15 @@ def _shape(lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path, *, looked
     return sizes.most_common(1)[0][0] if sizes else _USUAL_SHAPE
 
 
-def sheet_html(view: RunView, sheet: Sheet, *, shape: tuple[int, int] = _USUAL_SHAPE) -> str:
-    """The page as text."""
+def sheet_html(view: RunView, sheet: Sheet, *, shape: tuple[int, int] = _USUAL_SHAPE, served_script: str = "") -> str:
+    """The page as text.
+
+    Args:
+        served_script: what a page adds that a server gives out; only such a page may talk, and to its server alone.
+    """
     style = _asset("sheet.css") + f":root{{--shape:{shape[0]}/{shape[1]}}}"
-    script = "(() => {\n" + "\n".join(_asset(f"{name}.js") for name in SCRIPTS) + "\n})();\n"
+    parts = [*(_asset(f"{name}.js") for name in SCRIPTS), served_script]
+    script = "(() => {\n" + "\n".join(parts) + "\n})();\n"
     return (
         _environment()
         .get_template("sheet.html")
@@ -145,6 +150,7 @@ def sheet_html(view: RunView, sheet: Sheet, *, shape: tuple[int, int] = _USUAL_S
             style_hash=_hash(style),
             script_hash=_hash(script),
             sections=sections(sheet),
+            is_served=bool(served_script),
             shown=PAGE_CELLS,
             statuses=Counter(cell.state for cell in sheet.cells),
             words=STATE_WORDS,
