@@ -112,6 +112,14 @@ class Courier:
             await self.send(delivery)
         return taken
 
+    def idle(self) -> bool:
+        """Whether no callback is waited for or under way."""
+        return not self._tasks
+
+    async def done(self) -> None:
+        """Wait for the callbacks that are waited for or under way now."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def close(self) -> None:
         """Drop what is under way."""
         for task in self._tasks:

@@ -60,6 +60,14 @@ class Sandbox:
         """Change the limit of a running sandbox; the new limiter starts empty-handed."""
         self._trade.set_rate(rate)
 
+    def callbacks_idle(self) -> bool:
+        """Whether no callback is waited for or under way."""
+        return self._trade.callbacks_idle()
+
+    async def callbacks_done(self) -> None:
+        """Wait for the callbacks that are waited for or under way now."""
+        await self._trade.callbacks_done()
+
     async def clip_made(self) -> None:
         """Wait until the next clip is made, or cannot be made."""
         self._made.clear()

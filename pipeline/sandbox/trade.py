@@ -78,6 +78,14 @@ class Trade:
         for job in self._books.jobs.values():
             self._begin(job)
 
+    def callbacks_idle(self) -> bool:
+        """Whether no callback is waited for or under way."""
+        return self._courier.idle()
+
+    async def callbacks_done(self) -> None:
+        """Wait for the callbacks that are waited for or under way now."""
+        await self._courier.done()
+
     async def close(self) -> None:
         """Drop callbacks under way."""
         await self._courier.close()

@@ -168,7 +168,7 @@ class Weather:
         if fault is ResultFault.HTML:
             return _page(200)
         if fault is ResultFault.REDIRECT and "r" not in request.query:
-            return web.HTTPFound(request.url.update_query(r="1"))
+            return web.Response(status=302, headers={"Location": str(request.rel_url.update_query(r="1"))})
         if fault is ResultFault.STALL:
             await self._wait(request, self._stall_factor(visit))
         if fault in (ResultFault.CUT, ResultFault.CUT_UNANNOUNCED, ResultFault.WRONG_CONTENT):
