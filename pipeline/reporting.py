@@ -1,17 +1,31 @@
-"""What a run leaves for people: report.csv, failures.csv and run.json in its folder, always written whole."""
+"""What a run leaves for people: report.csv, failures.csv, run.json and report.html in its folder, always written whole.
+
+The page is a picture of the tables: whatever goes wrong with it is a warning, and the tables stand before it is begun.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from pipeline.config import effective
 from pipeline.ledger.book import Run, SkippedRow
 from pipeline.records import Attempt, State
+from pipeline.report import runview
 from pipeline.report.atomic import whole_text
 from pipeline.report.summary import run_json
 from pipeline.report.table import REPORT_COLUMNS, report_row, write_csv, write_failures_csv
 from pipeline.workspace import RunFolder, Workspace
+
+PAGE = "report.html"
+
+PAGE_LINES = 20_000
+"""A larger run gets its page only when somebody asks for it: the page would take minutes and be hundreds of MB."""
+
+STILLS_S = 20.0
+"""What the end of a run may spend on posters; the page shows clips without one, too."""
 
 
 def report_rows(workspace: Workspace, run: Run, folder: RunFolder) -> Iterator[dict[str, object]]:
@@ -45,3 +59,74 @@ def write_reports(workspace: Workspace, run: Run, folder: RunFolder) -> None:
     with whole_text(folder.path / "run.json") as file:
         json.dump(summary, file, indent=2)
         file.write("\n")
+
+
+def run_view(workspace: Workspace, run: Run) -> runview.RunView:
+    """The run as the contact sheet, the grid video and the print show it; everything is read now."""
+    now = workspace.book.run(run.run_id) or run
+    sheet = run.sheet or {}
+    return runview.RunView(
+        run=run.run_id,
+        title=run.name,
+        gateway=run.gateway,
+        lines=tuple(_sheet_lines(workspace.book.report(run.run_id))),
+        totals=workspace.book.totals(run.run_id),
+        outputs=workspace.outputs,
+        x=sheet.get("x"),
+        y=sheet.get("y"),
+        tabs=(sheet["tabs"],) if "tabs" in sheet else (),
+        started_at=now.started_at,
+        ended_at=now.ended_at,
+    )
+
+
+def _sheet_lines(lines: Iterable[Attempt | SkippedRow]) -> Iterator[runview.Line]:
+    for line in lines:
+        yield line if isinstance(line, Attempt) else runview.SkippedRow(row_id=line.row_id, axes=line.axes)
+
+
+def write_page(workspace: Workspace, run: Run, folder: RunFolder) -> list[str]:
+    """Writes report.html, with posters for as many new videos as a bounded time allows; returns what to warn about."""
+    from pipeline.report.sheet import write_sheet  # noqa: PLC0415 - a run that ends early needs no renderer
+
+    try:
+        view = run_view(workspace, run)
+        if len(view.lines) > PAGE_LINES:
+            return [f"no {PAGE} for {len(view.lines)} lines by itself; `dop report {run.run_id} -o page.html` makes it"]
+        left = _make_some_stills(view)
+        write_sheet(view, folder.path / PAGE, stills=False)
+    except Exception as error:  # noqa: BLE001 - a picture must never cost the run its exit code or its tables
+        return [f"warning: {folder.path / PAGE} could not be made ({error}); the tables are there"]
+    return [f"{left} clips have no poster yet; `dop report {run.run_id} -o page.html` makes them"] if left else []
+
+
+def _make_some_stills(view: runview.RunView) -> int:
+    """Posters and start frames that are missing, until the time is over; returns how many clips are left without."""
+    from pipeline.report.posters import make_poster, make_start  # noqa: PLC0415
+
+    posters, starts = missing_stills(view)
+    until = time.monotonic() + STILLS_S
+    work = [(make_start, clip) for clip in starts] + [(make_poster, clip) for clip in posters]
+    for done, (make, clip) in enumerate(work):
+        if time.monotonic() > until:
+            return len(work) - done
+        make(clip)
+    return 0
+
+
+def missing_stills(view: runview.RunView) -> tuple[list[Path], list[Path]]:
+    """Clips without a poster, and clips without a start frame, one for each input image."""
+    from pipeline.report.posters import poster_path, start_path  # noqa: PLC0415
+    from pipeline.report.sheet import clip_of  # noqa: PLC0415
+
+    clips: list[Path] = []
+    first_of: dict[str, Path] = {}
+    for line, _ in runview.latest_lines(view.lines):
+        clip = clip_of(line, view.outputs)
+        if clip is not None and isinstance(line, Attempt):
+            clips.append(clip)
+            first_of.setdefault(line.params.input_images[0], clip)
+    return (
+        [clip for clip in clips if not poster_path(clip).exists()],
+        [clip for clip in first_of.values() if not start_path(clip).exists()],
+    )

@@ -11,10 +11,22 @@ from pathlib import Path
 from pipeline.ending import Ending
 from pipeline.ledger.book import Run
 from pipeline.ledger.budget import Caps
+from pipeline.records import Totals
 from pipeline.report.summary import summary_line
-from pipeline.reporting import write_reports
+from pipeline.reporting import write_page, write_reports
 from pipeline.run import Job, Result, Wishes, carry_out
 from pipeline.workspace import RunFolder, Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a command made of a run: its exit code, why it stopped early if it did, and what the ledger says then."""
+
+    run_id: str
+    folder: Path
+    totals: Totals
+    reasons: tuple[str, ...]
+    exit_code: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +65,26 @@ def prepared(
     )
 
 
+async def carried(
+    session: Session,
+    run: Run,
+    *,
+    caps: Caps,
+    wishes: Wishes,
+    manifest: Path | None = None,
+    sha256_of: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Carries a run out and reports it in an event loop that may be somebody else's. Pays, when the wishes say buy.
+
+    Raises:
+        UsageError: the run's folder can't be written; nothing was sent.
+    """
+    had_work = session.workspace.book.has_open(run.run_id)
+    job = prepared(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
+    result = await carry_out(job)
+    return finished(session, job, result, had_work=had_work)
+
+
 def carried_out(
     session: Session,
     run: Run,
@@ -62,15 +94,17 @@ def carried_out(
     manifest: Path | None = None,
     sha256_of: Mapping[str, str] | None = None,
 ) -> int:
-    """Carries a run out and reports it; returns the exit code. Pays, when the wishes say buy."""
-    had_work = session.workspace.book.has_open(run.run_id)
-    job = prepared(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
-    result = asyncio.run(carry_out(job))
-    return finished(session, job, result, had_work=had_work)
+    """The same for a command, which has no event loop of its own; returns the exit code. Pays likewise."""
+    return asyncio.run(
+        carried(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
+    ).exit_code
 
 
-def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> int:
-    """Ends the run where nothing is left, writes its reports, tells the summary; returns the exit code."""
+def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> Outcome:
+    """Ends the run where nothing is left, writes its reports, tells the summary.
+
+    A contact sheet that can't be made is told as a warning: it changes neither the exit code nor the tables.
+    """
     workspace, run = job.workspace, job.run
     book = workspace.book
     totals = book.totals(run.run_id)
@@ -83,9 +117,17 @@ def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> i
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
     write_reports(workspace, run, job.folder)
+    for warning in write_page(workspace, run, job.folder):
+        session.tell(warning)
     for reason in result.reasons:
         session.tell(reason.text)
     code = ending.exit_code
     if not (job.wishes.quiet and code in (0, 9)):
         session.tell(summary_line(totals, run.run_id))
-    return code
+    return Outcome(
+        run_id=run.run_id,
+        folder=job.folder.path,
+        totals=totals,
+        reasons=tuple(reason.text for reason in result.reasons),
+        exit_code=code,
+    )
