@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from pipeline.errors import InvariantError, LedgerError
 from pipeline.ledger.database import upsert, write_meta
-from pipeline.ledger.judge import Change, Money, Row, SpendKey, judge
+from pipeline.ledger.judge import Applied, Change, JobTaken, Money, Row, SpendKey, judge
 from pipeline.ledger.lifecycle import Event
 from pipeline.ledger.schema import HOT, attempts, checksum, digest, history, spend
 from pipeline.records import COST_STATE, CostState, State
@@ -26,7 +26,10 @@ def audit(connection: Connection) -> list[str]:
             problems.append(f"{name} does not match its checksum")
         if row["digest"] != digest(row):
             problems.append(f"{name}: what it says was changed")
-        _add(sums, row)
+        try:
+            _add(sums, row)
+        except ValueError:
+            problems.append(f"{name} has no readable state or price")
     problems += _sum_problems(connection, sums)
     latest = select(attempts.c.request_id).where(attempts.c.superseded == 0).group_by(attempts.c.request_id)
     for (request_id,) in connection.execute(latest.having(func.count() > 1)):
@@ -69,7 +72,7 @@ def _sum_problems(connection: Connection, sums: Mapping[SpendKey, Mapping[CostSt
     }
     kinds = (CostState.CONFIRMED, CostState.DISPUTED, CostState.RESERVED)
     problems = []
-    for key in sorted({*booked, *sums}):
+    for key in sorted({*booked, *sums}, key=repr):  # a damaged book may hold anything
         real = tuple(sums.get(key, {}).get(kind, 0) for kind in kinds)
         if booked.get(key, (0, 0, 0)) != real:
             problems.append(f"the spend book of run {key[1]}, {key[2]}, {key[3]} does not equal its requests")
@@ -161,13 +164,28 @@ def _judge_again(connection: Connection, entry: Mapping[str, object]) -> None:
         values=_mapping(wanted["values"]),
     )
     try:
-        judge(row, change, money=Money(lambda *_: 0), job_owner=lambda *_: None)
+        outcome = judge(row, change, money=Money(lambda *_: 0), job_owner=lambda *job: _owner(connection, *job))
     except InvariantError:
         return  # booked already before the disk failed
-    if row is not None:
+    if isinstance(outcome, JobTaken):
+        _lose_instead(connection, entry, outcome)
+        return
+    if row is not None and isinstance(outcome, Applied):
         row["checksum"] = checksum(row)
         key = (attempts.c.request_id == row["request_id"]) & (attempts.c.attempt == row["attempt"])
         connection.execute(update(attempts).where(key).values(row))
+
+
+def _owner(connection: Connection, gateway: str, job_set_id: str) -> str | None:
+    found = select(attempts.c.request_id).where(attempts.c.gateway == gateway, attempts.c.job_set_id == job_set_id)
+    return connection.execute(found).scalar()
+
+
+def _lose_instead(connection: Connection, entry: Mapping[str, object], taken: JobTaken) -> None:
+    """The answer named a job of another request: as in a run, the outcome is unknown."""
+    values = {"reason": f"the answer named a job that belongs to request {taken.owner_request_id}"}
+    lost = {"token": _mapping(entry["change"])["token"], "values": values}
+    _judge_again(connection, {**entry, "event": Event.LOSE.value, "change": lost})
 
 
 def _note(connection: Connection, entry: Mapping[str, object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,26 @@ def create_or_check(engine: Engine, place: str) -> dict[str, str]:
             found = read_meta(connection)
     except DatabaseError as error:
         raise LedgerError(f"{place} can't be read as a ledger ({error.orig}); `dop ledger check` says more") from None
-    version = int(found.get("schema_version", "0"))
+    version = number_in(found, "schema_version", place)
+    number_in(found, "seq", place)
     if version > SCHEMA_VERSION:
         raise LedgerError(
             f"{place} was written by a newer dop (ledger version {version}, this program knows {SCHEMA_VERSION}); "
             "update dop before you spend with it"
         )
     return found
+
+
+def number_in(facts: Mapping[str, str], name: str, place: str) -> int:
+    """A whole number that the ledger knows of itself.
+
+    Raises:
+        LedgerError: it is missing, or not a number any more.
+    """
+    text = facts.get(name)
+    if not isinstance(text, str) or not text.isascii() or not text.isdecimal():
+        raise LedgerError(f"{place} is damaged: its {name} is {text!r}; `dop ledger rebuild` makes it anew")
+    return int(text)
 
 
 def integrity_problems(connection: Connection) -> list[str]:

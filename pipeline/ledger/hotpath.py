@@ -35,6 +35,7 @@ class Statements:
             "confirmed = spend.confirmed + excluded.confirmed, disputed = spend.disputed + excluded.disputed, "
             "reserved = spend.reserved + excluded.reserved"
         )
+        self._read_seq = "SELECT value FROM meta WHERE name = 'seq'"
         self._seq = f"UPDATE meta SET value = {mark} WHERE name = 'seq'"
         self._spent = {
             span: "SELECT coalesce(sum(confirmed + disputed + reserved), 0) FROM spend "
@@ -88,6 +89,10 @@ class Statements:
         lines = [(*key, *(amounts.get(kind, 0) for kind in kinds)) for key, amounts in deltas.items()]
         if lines:
             connection.exec_driver_sql(self._spend, lines)
+
+    def seq(self, connection: Connection) -> int:
+        """The number of the last event, also when another process booked it."""
+        return int(connection.exec_driver_sql(self._read_seq).scalar_one())
 
     def set_seq(self, connection: Connection, seq: int) -> None:
         """The number of the last event."""

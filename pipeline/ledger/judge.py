@@ -135,7 +135,8 @@ def judge(row: Row | None, change: Change, *, money: Money, job_owner: Callable[
     job_set_id = change.values.get("job_set_id")
     if job_set_id is not None:
         owner = job_owner(str(row["gateway"]), str(job_set_id))
-        if owner is not None and owner != row["request_id"]:
+        # MONEY: an earlier attempt of the same request is another purchase; its job is not this one's either.
+        if owner is not None and (owner != row["request_id"] or row["job_set_id"] != job_set_id):
             return JobTaken(owner_request_id=owner)
     if change.event is Event.RESERVE:
         refusal = _reserve(row, change, money)

@@ -95,6 +95,7 @@ class Ledger:
         self._seq = int(self.facts["seq"])
         self._sql = Statements(self.engine.dialect.name)
         self._full: str | None = None
+        self._ahead = False  # whether the journal holds events that the database does not
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         if not inline:
@@ -253,6 +254,10 @@ class Ledger:
     def _commit(self, batch: Sequence[_Job]) -> None:
         if self._full is not None:
             batch = self._without_intents(batch)
+        if self._ahead and batch:
+            # MONEY: a later event in the database would hide those that only the journal has from the next start.
+            self._only_journal(batch, LedgerError(self._full or "the ledger is behind its journal"))
+            return
         for last_try in (False, True):
             if not batch:
                 return
@@ -271,7 +276,7 @@ class Ledger:
             except Exception as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
                 self._only_journal(batch, error)
                 return
-            self._seq += len(entries)
+            self._seq += len(entries)  # what `_write` counted from
             self._note(entries)
             self._deliver(batch, results)
             return
@@ -306,7 +311,9 @@ class Ledger:
 
     def _only_journal(self, batch: Sequence[_Job], error: Exception) -> None:
         """The database failed: what was already paid still goes to the second book, on disk, before anybody is told."""
+        self._full = self._full or f"the ledger {self.path} can't be written ({error})"
         changes = [job.change for job in batch if job.change is not None and job.change.event is not Event.RESERVE]
+        self._ahead = self._ahead or bool(changes)
         kept = [change_entry(change, self._seq + offset) for offset, change in enumerate(changes, start=1)]
         with suppress(OSError):
             self.journal.append(kept, sync=True)
@@ -321,6 +328,7 @@ class Ledger:
 
     def _write(self, connection: Connection, batch: Sequence[_Job], entries: list[dict[str, object]]) -> list[_Result]:
         changes = [job.change for job in batch if job.change is not None]
+        self._seq = self._sql.seq(connection)
         rows = self._rows(connection, changes)
         owners = self._sql.owners(connection, _jobs_named(changes))
         money = Money(lambda span, gateway, key: self._sql.spent(connection, span, gateway, key))
@@ -380,7 +388,8 @@ class Ledger:
             self._queue.put(None)
             self._thread.join()
             self._thread = None
-        self.journal.close()
+        with suppress(OSError):  # a full disk: what the journal lacks is written to it at the next start
+            self.journal.close()
         self.engine.dispose()
         self.reader.dispose()
 
