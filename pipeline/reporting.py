@@ -100,6 +100,17 @@ def write_page(workspace: Workspace, run: Run, folder: RunFolder) -> list[str]:
     return [f"{left} clips have no poster yet; `dop report {run.run_id} -o page.html` makes them"] if left else []
 
 
+def draw(workspace: Workspace, run: Run, path: Path) -> None:
+    """Writes the contact sheet to `path` with every poster it lacks, however long that takes.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    from pipeline.report.sheet import write_sheet  # noqa: PLC0415 - `dop status` and the like need no renderer
+
+    write_sheet(run_view(workspace, run), path)
+
+
 def _make_some_stills(view: runview.RunView) -> int:
     """Posters and start frames that are missing, until the time is over; returns how many clips are left without."""
     from pipeline.report.posters import make_poster, make_start  # noqa: PLC0415

@@ -16,7 +16,7 @@ from pipeline.report.junit import write_junit
 from pipeline.report.progress import printable
 from pipeline.report.summary import summary_line
 from pipeline.report.table import json_line, write_csv, write_jsonl
-from pipeline.reporting import report_rows, write_reports
+from pipeline.reporting import PAGE, draw, report_rows, write_reports
 from pipeline.verbs.told import give_json, settings_of, tell
 from pipeline.workspace import RunFolder, Workspace, reading
 
@@ -132,7 +132,8 @@ def report(args: argparse.Namespace) -> int:
         if not args.output:
             folder.path.mkdir(parents=True, exist_ok=True)
             write_reports(workspace, run, folder)
-            tell([f"{folder.path / 'report.csv'}"])
+            draw(workspace, run, folder.path / PAGE)
+            tell([f"{folder.path / name}" for name in ("report.csv", PAGE)])
         for target in args.output:
             _write(workspace, run, folder, target)
             tell([str(target)])
@@ -141,9 +142,12 @@ def report(args: argparse.Namespace) -> int:
 
 
 def _write(workspace: Workspace, run: Run, folder: RunFolder, target: Path) -> None:
+    if target.name.lower().endswith((".html", ".htm")):
+        draw(workspace, run, target)
+        return
     writer = _writer(target.name.lower(), run)
     if writer is None:
-        raise UsageError(f"{target}: no such report; write .csv, .jsonl, .parquet or .junit.xml")
+        raise UsageError(f"{target}: no such report; write .csv, .jsonl, .parquet, .junit.xml or .html")
     writer(report_rows(workspace, run, folder), target)
 
 
