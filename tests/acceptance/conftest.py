@@ -22,12 +22,16 @@ def against(tmp_path: Path) -> Iterator[Callable[..., Opened]]:
 
         def make(**script: Any) -> Opened:
             double = stack.enter_context(GatewayDouble(Script(key=KEY, **script)))
-            return Dop(folder=tmp_path, base_url=double.base_url), double
+            dop = Dop(folder=tmp_path, base_url=double.base_url)
+            stack.callback(dop.end_all)
+            return dop, double
 
         yield make
 
 
 @pytest.fixture
-def rehearsal(tmp_path: Path) -> Dop:
-    """A person's folder pointed at the embedded sandbox, whose key the environment does not hold."""
-    return Dop(folder=tmp_path)
+def rehearsal(tmp_path: Path) -> Iterator[Dop]:
+    """A person's folder pointed at the embedded sandbox."""
+    dop = Dop(folder=tmp_path)
+    yield dop
+    dop.end_all()

@@ -106,6 +106,14 @@ class Dop:
     folder: Path
     base_url: str | None = None
     environ: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def end_all(self) -> None:
+        """Kills what a failed test left under way."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
 
     @property
     def outputs(self) -> Path:
@@ -133,7 +141,7 @@ class Dop:
     def start(self, verb: str, *words: object, fail_point: str | None = None) -> subprocess.Popen[str]:
         """The command, under way. Its outputs are read by `ended`."""
         environ = self.environment() | ({"DOP_FAIL_POINT": fail_point} if fail_point else {})
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.words(verb, words),
             cwd=self.folder,
             env=environ,
@@ -142,6 +150,8 @@ class Dop:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(process)
+        return process
 
     def call(self, verb: str, *words: object, fail_point: str | None = None, timeout_s: float = 60) -> Ended:
         """The command, from start to end."""
