@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 from pipeline.manifest.axes import Axis, Points
 from pipeline.manifest.mistakes import Mistake
@@ -44,12 +45,12 @@ class Measure:
         return (("rows", self.rows), *self.largest) if self.rows > 1 else self.largest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Block:
     """A row ready to be multiplied: fields with defaults, axes in order, number of takes."""
 
     row: Row
-    fields: dict[str, object]
+    fields: dict[str, Any]
     axes: tuple[Axis, ...]
     repeat: int
 
@@ -64,12 +65,12 @@ def block_of(row: Row, program: Program) -> Block:
     """The row laid over the defaults, with its axes; `take` and `repeat`, `seed` and `seeds` push each other out."""
     axes = _axes(row, program)
     defaults = program.defaults
-    fields = {**defaults.fields, **row.own}
-    repeat = fields.pop("repeat", 1)
-    if "take" in row.own:
-        repeat = 1
-    elif "repeat" in row.own:
-        fields.pop(TAKE, None)
+    fields: dict[str, Any] = {**defaults.fields, **row.own}
+    repeat = 1
+    if "repeat" in fields:
+        repeat = 1 if TAKE in row.own else fields["repeat"]
+        if "repeat" in row.own:
+            fields.pop(TAKE, None)
     if defaults.seeds is not None and "seed" not in row.own and not any("seed" in axis.sets for axis in axes):
         axes = (*axes, defaults.seeds)
     return Block(row, fields, axes, repeat if isinstance(repeat, int) else 1)

@@ -203,8 +203,7 @@ class _LineMaker:
             return None
         own: dict[str, object] = dict.fromkeys(self._missing, BAD)
         for place, name, field_name, read in self._readings:
-            cell = record[place]
-            if cell:
+            if cell := record[place]:
                 try:
                     own[field_name] = read(cell)
                 except ValueError as error:

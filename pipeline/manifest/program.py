@@ -28,7 +28,7 @@ VAR = "var:"
 ZIP = "zip"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Spot:
     """Where a row stands: a file with a line (CSV) or a path (YAML)."""
 

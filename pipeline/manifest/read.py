@@ -28,7 +28,7 @@ from pipeline.manifest.shape import Shaper
 from pipeline.records import Cell
 
 DEFAULT_MAX_ROWS = 256
-YAML_NAMES = (".yaml", ".yml", ".json")
+YAML_NAMES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

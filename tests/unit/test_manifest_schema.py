@@ -14,6 +14,7 @@ from pipeline.manifest import schema, yamltext
 from tests.manifests import ONE, REPO, problems
 from tests.unit.test_manifest_examples import SPIN, STUDY
 
+GENERATED = schema.generated()
 PUBLISHED = REPO / "configs" / "manifest.schema.json"
 MODELINE = "# yaml-language-server: $schema=../configs/manifest.schema.json\n"
 
@@ -132,7 +133,7 @@ def schema_refuses(text: str) -> bool:
         for step in path[:-1]:
             home = home[step]
         home[path[-1]] = None
-    return any(jsonschema.Draft202012Validator(schema.generated()).iter_errors(value))
+    return any(jsonschema.Draft202012Validator(GENERATED).iter_errors(value))
 
 
 def test_the_published_schema_is_the_generated_one() -> None:
