@@ -18,7 +18,7 @@ from pipeline.sandbox.motion import preset_name
 from pipeline.sandbox.scene import draw_scene
 from pipeline.sandbox.settings import LONG_SIDES_PX, SandboxSettings
 
-NICENESS = 10
+NICENESS = 5
 FETCH_TIMEOUT_S = 10.0
 
 _log = logging.getLogger(__name__)

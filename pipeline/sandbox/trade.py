@@ -61,7 +61,7 @@ class Trade:
         self._address = address
         self._clip_made = clip_made
         self._storm = storm_of(settings)
-        self._weather = Weather(self._storm, settings.generation_s)
+        self._weather = Weather(self._storm, settings.generation_s, inline=settings.inline)
         self._courier = Courier(now=now, window_s=settings.webhook_window_s)
         self._limiter: Limiter | None = None
         self.set_rate(settings.rate)
