@@ -60,6 +60,7 @@ class Binder:
     duplicates: int = 0
     sha256_of: dict[str, str] = field(default_factory=dict)
     _seen: set[bytes] = field(default_factory=set)
+    _known_images: dict[str, tuple[str | None, str]] = field(default_factory=dict)
     _problems: list[Problem] = field(default_factory=list)
     _unpriced: Counter[str] = field(default_factory=Counter)
 
@@ -90,10 +91,16 @@ class Binder:
         if not price:
             self._unpriced[params.model] += 1
             return None
-        given = [self._is_given(cell, image) for image in (*params.input_images, *params.input_images_end)]
-        if not all(given):  # every image is looked at, so that all mistakes are listed
-            return None
-        request_id = request_key(params, take=cell.take, gateway=self.gateway, image_keys=self._image_keys(params))
+        local: dict[str, str] | None = None
+        for image in (*params.input_images, *params.input_images_end):
+            if image not in self._known_images:
+                self._known_images[image] = self._looked_at(image)
+            key, refusal = self._known_images[image]
+            if refusal:
+                self._problems.append(Problem(file=self.manifest, line=cell.line, where=cell.row_id, message=refusal))
+            elif key is not None:
+                local = {**(local or {}), image: key}
+        request_id = request_key(params, take=cell.take, gateway=self.gateway, image_keys=local)
         mark = bytes.fromhex(request_id)
         if mark in self._seen:
             self.duplicates += 1
@@ -111,22 +118,19 @@ class Binder:
             axes=cell.axes,
         )
 
-    def _is_given(self, cell: Cell, image: str) -> bool:
-        if image.startswith(SAMPLE_PREFIX) and not self.takes_samples:
-            reason = f"{image} is a picture of the sandbox; {self.gateway} can't see it. Give a public URL"
-        elif is_local(image) and not self.takes_local:
-            reason = f"{image} is a file of this machine; {self.gateway} needs a public URL (or configure `uploads`)"
-        else:
-            return True
-        self._problems.append(Problem(file=self.manifest, line=cell.line, where=cell.row_id, message=reason))
-        return False
-
-    def _image_keys(self, params: Params) -> dict[str, str]:
-        local = [image for image in (*params.input_images, *params.input_images_end) if is_local(image)]
-        for image in local:
-            if image not in self.sha256_of:
-                self.sha256_of[image] = file_sha256(Path(image))
-        return {image: f"sha256:{self.sha256_of[image]}" for image in local}
+    def _looked_at(self, image: str) -> tuple[str | None, str]:
+        """What stands for an image in the identity where that is not its text, and why it can't be given, if so."""
+        if image.startswith(SAMPLE_PREFIX):
+            if self.takes_samples:
+                return None, ""
+            return None, f"{image} is a picture of the sandbox; {self.gateway} can't see it. Give a public URL"
+        if not is_local(image):
+            return None, ""
+        if not self.takes_local:
+            why = "needs a public URL (or configure `uploads`)"
+            return None, f"{image} is a file of this machine; {self.gateway} {why}"
+        self.sha256_of[image] = file_sha256(Path(image))
+        return f"sha256:{self.sha256_of[image]}", ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -182,33 +186,41 @@ def split(rows: Iterable[Request | Cell], states_of: Callable[[list[str]], Mappi
     """
     plan = Plan()
     sha = hashlib.sha256()
+    counts: Counter[tuple[State, str]] = Counter()
+    prices: Counter[tuple[State, str]] = Counter()
     stream = iter(rows)
     while chunk := list(islice(stream, _CHUNK)):
         requests = [row for row in chunk if isinstance(row, Request)]
         plan.skipped += len(chunk) - len(requests)
         known = states_of([request.request_id for request in requests])
+        lines = []
         for request in requests:
             state = known.get(request.request_id, State.PLANNED)
-            _count(plan, request, state)
-            sha.update(f"{request.request_id} {state} {request.price_microusd}\n".encode())
+            kind = (state, request.params.model)
+            counts[kind] += 1
+            prices[kind] += request.price_microusd
+            lines.append(f"{request.request_id} {state.value} {request.price_microusd}\n")
+        sha.update("".join(lines).encode())
+    for (state, model), count in counts.items():
+        _add(plan, state, model, count, prices[state, model])
     plan.state_digest = sha.hexdigest()
     return plan
 
 
-def _count(plan: Plan, request: Request, state: State) -> None:
-    plan.requests += 1
-    plan.price_microusd += request.price_microusd
-    share = plan.by_model.setdefault(request.params.model, ModelShare())
-    share.requests += 1
-    share.price_microusd += request.price_microusd
+def _add(plan: Plan, state: State, model: str, count: int, price_microusd: int) -> None:
+    plan.requests += count
+    plan.price_microusd += price_microusd
+    share = plan.by_model.setdefault(model, ModelShare())
+    share.requests += count
+    share.price_microusd += price_microusd
     if state is State.PLANNED:
-        plan.new += 1
-        plan.new_price_microusd += request.price_microusd
+        plan.new += count
+        plan.new_price_microusd += price_microusd
     elif state is State.DONE:
-        plan.done += 1
+        plan.done += count
     elif state in IN_FLIGHT:
-        plan.in_flight += 1
+        plan.in_flight += count
     elif state is State.UNKNOWN:
-        plan.unknown += 1
+        plan.unknown += count
     elif state in FAILED_FOR_GOOD:
-        plan.failed += 1
+        plan.failed += count

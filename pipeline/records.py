@@ -6,7 +6,6 @@ Money is an integer number of micro-dollars (`*_microusd`) everywhere; three dec
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -189,20 +188,25 @@ def request_key(params: Params, *, take: int, gateway: str, image_keys: Mapping[
         image_keys: what stands for an image in the identity where that is not its text (the sha256 of a local file).
     """
     keys = image_keys or {}
-    canonical = {
-        "model": params.model,
-        "prompt": params.prompt,
-        "seed": params.seed,
-        "motions_id": params.motions_id.lower(),
-        "motions_strength": params.strength_hundredths,
-        "input_images": [keys.get(image, image) for image in params.input_images],
-        "input_images_end": [keys.get(image, image) for image in params.input_images_end],
-        "enhance_prompt": params.enhance_prompt,
-        "check_nsfw": params.check_nsfw,
-        "take": take,
-        "gateway": gateway,
-    }
-    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    start = [keys.get(image, image) for image in params.input_images]
+    end = [keys.get(image, image) for image in params.input_images_end]
+    parts = (
+        params.model,
+        params.prompt,
+        str(params.seed),
+        params.motions_id.lower(),
+        str(params.strength_hundredths),
+        str(len(start)),
+        *start,
+        str(len(end)),
+        *end,
+        str(params.enhance_prompt),
+        str(params.check_nsfw),
+        str(take),
+        gateway,
+    )
+    # Every part with its length in front: no two different requests have the same text. Faster than JSON by far.
+    text = "".join([f"{len(part)}:{part}" for part in parts])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:REQUEST_KEY_HEX]
 
 
