@@ -30,15 +30,15 @@ class Points:
 
     name: str
     values: Sequence[Point]
+    sets: frozenset[str] = field(init=False)
+    """every field that any of its points sets"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sets", frozenset(name for point in self.values for name in point.sets))
 
     @property
     def size(self) -> int:
         return len(self.values)
-
-    @property
-    def sets(self) -> frozenset[str]:
-        """Every field that any of its points sets."""
-        return frozenset(name for point in self.values for name in point.sets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

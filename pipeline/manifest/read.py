@@ -338,7 +338,7 @@ class _Reading:
                 for place, row in enumerate(document.rows)
             ]
             return lambda: rows
-        if axes or (document.defaults is not None and document.matrix is None and "rows" not in written):
+        if axes:
             spot = Spot(file=self._path, path=())
             only = Row(spot=spot, own={}, default_id=lambda: slug(document.name or self._path.stem) or "row")
             return lambda: (only,)

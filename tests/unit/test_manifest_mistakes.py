@@ -215,6 +215,8 @@ def test_more_mistakes_than_anybody_reads_are_counted(tmp_path: Path) -> None:
         ("# nothing\n", "is empty"),
         ("- a\n", "must be a mapping of keys"),
         ("version: 1\n", "has nothing to buy"),
+        (f"defaults: {{{ONE}, seed: 1}}\n", "has nothing to buy"),
+        ("matrix: {exclude: [{seed: 1}]}\n", "has nothing to buy"),
         ("rows: []\n", "rows: is empty"),
         ("rows: {file: none.csv}\n", "'none.csv' cannot be read: No such file or directory"),
         ("rows: {file: batch.yaml}\n", "is not a .csv file"),

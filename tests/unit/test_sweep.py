@@ -169,6 +169,12 @@ def test_a_field_in_a_row_and_in_a_shared_axis_is_a_mistake_unless_the_row_repla
     assert "strength is set in the row and by" in told(tmp_path, rows % ", matrix: {seed: [1]}")
     own = f"rows:\n  - {{id: a, {ONE}, matrix: {{strength: [0.5]}}}}\nmatrix: {{strength: [0.1, 0.2], seed: [1, 2]}}\n"
     assert ids(cells(tmp_path, own)) == ["a@0.5-1", "a@0.5-2"]
+    (tmp_path / "rows.csv").write_text("id,image,prompt,seed\na,sandbox:cat,p,5\nb,sandbox:cat,p,\n")
+    sheet = told(tmp_path, "rows: {file: rows.csv}\nmatrix: {seed: [1, 2]}\n")
+    assert sheet == (
+        "rows.csv:2: column 'seed': seed is set in the row and by the axis 'seed': "
+        "empty the cell, or take the axis out of matrix"
+    )
     own = f"rows:\n  - {{id: a, {ONE}, seeds: 5-6}}\nmatrix: {{seed: [1, 2]}}\n"
     assert "seed is set by seeds and by the axis 'seed'" in told(tmp_path, own)
 
