@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ManifestError
+from pipeline.manifest import model
 from pipeline.records import Cell, usd
-from tests.manifests import REPO, cells, opened, written
+from tests.manifests import REPO, cells, opened, told, written
 
 PRICES = {"dop-lite": 135_000, "dop-turbo": 416_000, "dop-preview": 573_000}
 
@@ -193,3 +194,22 @@ def test_every_shipped_manifest_is_tried_here() -> None:
         "nightly-social.yaml",
         "seed-bracket.yaml",
     }
+
+
+def test_the_manifest_and_the_mistakes_on_the_languages_page_are_real(tmp_path: Path) -> None:
+    page = (REPO / "docs" / "manifest.md").read_text(encoding="utf-8")
+    example = page.split("```yaml\n")[1].split("```")[0]
+    found = cells(tmp_path, example)
+    assert [found[0].row_id, found[-1].row_id, len(found)] == ["coffee@calm-11", "coffee@bold-13", 6]
+    row = "image: sandbox:cat\n    prompt: p\n    seed: 1"
+    bad = f"rows:\n  - id: a\n    {row}\n    strenght: 0.5\n  - id: b\n    {row}\n    strength: 0.755\n"
+    for problem in told(tmp_path, bad).splitlines():
+        assert problem.split(": ", 2)[2] in page
+
+
+def test_every_key_of_the_language_stands_on_its_page() -> None:
+    page = (REPO / "docs" / "manifest.md").read_text(encoding="utf-8")
+    keys = {*model.Document.model_fields, *model.Row.model_fields, *model.Matrix.model_fields, *model.Caps.model_fields}
+    assert [
+        key for key in sorted(keys) if f"`{key}`" not in page and f"`{key}," not in page and f"{key}:" not in page
+    ] == []
