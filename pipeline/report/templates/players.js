@@ -2,6 +2,7 @@
 
 const MOST_PLAYERS = 48; // browsers give a page 75 at most, some phones 40
 const FRAME_S = 1 / 24;
+const USUAL_LENGTH_S = 5; // until the first clip tells
 const clampedRate = (rate) => Math.min(4, Math.max(0.1, rate));
 
 /** Leads a changing set of videos. `onTime(time, length, isPlaying)` is called whenever the clock is to be shown. */
@@ -16,7 +17,7 @@ function makeConductor(onTime) {
   let checkedAt = 0;
 
   const now = () => performance.now() / 1000;
-  const length = () => Math.max(0.1, ...[...videos].map((video) => video.duration || 0), videos.size ? 0 : 5);
+  const length = () => Math.max(0, ...[...videos].map((video) => video.duration || 0)) || USUAL_LENGTH_S;
   const position = () => (isPlaying ? time + (now() - since) * speed : time);
   const show = () => onTime(Math.min(position(), length()), length(), isWanted);
 

@@ -1,0 +1,358 @@
+"""The contact sheet in a real browser, opened from a file: what a person sees, hears said and can do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.report.sheet import write_sheet
+from tests.acceptance.sheetrun import RUN, make_crowd, make_study
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra dev)")
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"),
+]
+
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+)  # fmt: skip
+WAIT_S = 20.0
+IN_STEP_S = 0.1
+
+
+class Sheet:
+    """One page in the browser, spoken to in the words of a person who looks at it."""
+
+    def __init__(self, driver: Any, page: Path) -> None:
+        self.driver = driver
+        self.page = page
+
+    def open(self, *, width: int = 1280, height: int = 900, dark: bool = False, touch: bool = False) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self.driver.get("about:blank")
+        self.driver.get(self.page.as_uri())
+
+    def js(self, script: str, *values: Any) -> Any:
+        return self.driver.execute_script(script, *values)
+
+    def click(self, selector: str) -> None:
+        self.js("document.querySelector(arguments[0]).click()", selector)
+
+    def choose(self, selector: str, value: str) -> None:
+        script = """
+            const field = document.querySelector(arguments[0]);
+            field.value = arguments[1];
+            field.dispatchEvent(new Event(field.type === "search" ? "input" : "change", {bubbles: true}));"""
+        self.js(script, selector, value)
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            webdriver.ActionChains(self.driver).send_keys(key).perform()
+
+    def texts(self, selector: str) -> list[str]:
+        return self.each(selector, "e.textContent")
+
+    def each(self, selector: str, what: str) -> list[Any]:
+        """For every matching element `e` the value of a JavaScript expression."""
+        found: list[Any] = self.js(f"return [...document.querySelectorAll(arguments[0])].map((e) => {what})", selector)
+        return found
+
+    def shown(self) -> list[str]:
+        return self.each("#sheet .cell", "e.dataset.n")
+
+    def until(self, is_so: Callable[[], object], what: str) -> None:
+        end = time.monotonic() + WAIT_S
+        while not is_so():
+            assert time.monotonic() < end, f"never happened: {what}"
+            self.driver.execute_async_script("requestAnimationFrame(arguments[0])")
+
+    def times(self) -> list[float]:
+        return self.each("#sheet video", "e.currentTime")
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requests(self) -> set[str]:
+        """The schemes of everything that the browser asked for since the last look."""
+        asked = set()
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                asked.add(message["params"]["request"]["url"].split(":")[0])
+        return asked
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outputs")
+    write_sheet(make_study(folder), folder / RUN / "report.html")
+    write_sheet(make_crowd(folder, 1000), folder / RUN / "crowd.html")
+    write_sheet(make_crowd(folder, 4500), folder / RUN / "throng.html")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    downloads = str(tmp_path_factory.mktemp("downloads"))
+    options.add_experimental_option("prefs", {"download.default_directory": downloads})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(DRIVER)))
+    driver.downloads = Path(downloads)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def sheet(outputs: Path, browser: Any) -> Iterator[Sheet]:
+    """The study, opened fresh; at the end the console must be silent and nothing foreign asked for or run."""
+    page = Sheet(browser, outputs / RUN / "report.html")
+    browser.get(page.page.as_uri())
+    page.js("localStorage.clear()")
+    page.complaints()
+    page.requests()
+    page.open()
+    yield page
+    assert page.complaints() == []
+    assert page.requests() <= {"file", "data", "about", "blob"}
+    assert page.js("return window.hacked ?? null") is None
+
+
+def test_the_page_opens_with_the_asked_rows_columns_and_tab(sheet: Sheet) -> None:
+    assert sheet.texts("#sheet thead th") == ["seed11", "seed12", "seed13", "seed14"]
+    assert sheet.texts("#sheet tbody th") == ["strength0.3", "strength0.6", "strength0.9"]
+    assert sheet.texts("#tabs .chip span") == ["dop-lite", "dop-turbo", "all"]
+    assert len(sheet.shown()) == 12
+    assert len(sheet.each("#sheet th img.start", "e.src")) == 3
+
+
+def test_troubles_stay_in_the_grid_with_reason_and_price(sheet: Sheet) -> None:
+    text = {state: sheet.texts(f"#sheet .cell.{state}") for state in ("failed", "refused", "unknown", "accepted")}
+    assert text["failed"] == ["failedthe render ran out of memory $0.135"]
+    assert text["refused"] == ["refusednsfw $0.135"]
+    assert "read time-out" in text["unknown"][0]
+    assert len(text["accepted"]) == 1
+    sheet.click("#tabs input[value='dop-turbo']")
+    assert sheet.texts("#sheet .cell.skipped .note") == ["left out by the manifest"]
+
+
+def test_any_two_axes_become_columns_and_rows_and_the_rest_tabs(sheet: Sheet) -> None:
+    sheet.choose("#axis-x", "model")
+    assert sheet.texts("#sheet thead th") == ["modeldop-lite", "modeldop-turbo"]
+    assert sheet.texts("#tabs legend") == ["seed"]
+    sheet.choose("#axis-y", "model")
+    assert sheet.js("return [document.querySelector('#axis-x').value, document.querySelector('#axis-y').value]") == [
+        "strength",
+        "model",
+    ]
+    sheet.choose("#axis-x", "")
+    assert len(sheet.shown()) == 24
+    assert sheet.texts("#sheet thead th") == []
+
+
+def test_an_arrangement_is_in_the_address_and_opens_again(sheet: Sheet) -> None:
+    sheet.choose("#axis-x", "model")
+    sheet.click("#tabs input[value='13']")
+    address = sheet.driver.current_url
+    sheet.driver.get("about:blank")
+    sheet.driver.get(address)
+    assert sheet.texts("#sheet thead th") == ["modeldop-lite", "modeldop-turbo"]
+    assert sheet.js("return document.querySelector('#tabs input:checked').value") == "13"
+
+
+def test_videos_of_a_row_play_in_step(sheet: Sheet) -> None:
+    sheet.click("#tabs input[value='dop-turbo']")
+    sheet.until(lambda: len(sheet.shown()) == 12, "the other tab")
+    sheet.click("#play")
+    sheet.until(lambda: min(sheet.times(), default=0.0) > 0.5, "all clips running")
+    spreads = []
+    for _ in range(20):
+        times = sheet.times()
+        spreads.append(max(times) - min(times))
+        sheet.driver.execute_async_script("setTimeout(arguments[0], 100)")
+    assert len(sheet.times()) == 11
+    assert sorted(spreads)[len(spreads) // 2] < IN_STEP_S
+    sheet.click("#play")
+    sheet.until(lambda: max(sheet.times()) - min(sheet.times()) < 0.001, "paused at the same frame")
+
+
+def test_scrubbing_moves_every_clip_and_escape_brings_the_posters_back(sheet: Sheet) -> None:
+    sheet.js("const s = document.querySelector('#scrub'); s.value = 2.5; s.dispatchEvent(new Event('input'))")
+    sheet.until(lambda: sheet.times() and all(abs(at - 2.5) < 0.01 for at in sheet.times()), "all at 2.5 s")
+    sheet.press(".")
+    sheet.until(lambda: all(abs(at - 2.5 - 1 / 24) < 0.01 for at in sheet.times()), "one frame on")
+    sheet.press("\ue00c")
+    assert sheet.times() == []
+
+
+def test_speed_and_loop_keep_the_clips_together(sheet: Sheet) -> None:
+    sheet.choose("#speed", "2")
+    sheet.click("#play")
+    sheet.until(lambda: min(sheet.times(), default=0.0) > 3.0, "near the end")
+    sheet.until(lambda: max(sheet.times()) < 1.0, "from the start again")
+    sheet.until(lambda: min(sheet.times()) > 0.5, "running again")
+    assert max(sheet.times()) - min(sheet.times()) < 0.2
+
+
+def test_a_clip_is_enlarged_with_its_whole_request_as_text(sheet: Sheet) -> None:
+    sheet.click("#sheet .cell.done .shot")
+    assert sheet.js("return document.querySelector('#box').open")
+    facts = dict(zip(sheet.texts("#box dt"), sheet.texts("#box dd"), strict=True))
+    assert facts["seed"] == "11"
+    assert facts["prompt"].startswith("Old mill <script>")
+    assert facts["cost"] == "$0.135 confirmed"
+    sheet.press("\ue014", "\ue014", "\ue014")
+    assert sheet.texts("#box .told") == ["failed: the render ran out of memory"]
+    sheet.press("\ue00c")
+    assert not sheet.js("return document.querySelector('#box').open")
+    assert sheet.js("return document.activeElement.closest('.cell').classList.contains('failed')")
+
+
+def test_winners_are_picked_by_keyboard_kept_and_saved_as_a_file(sheet: Sheet) -> None:
+    sheet.js("document.querySelector('#sheet .shot').focus()")
+    sheet.press("p", "\ue014", "p", "\ue015", "p", "p")
+    assert sheet.texts("#picks-count") == ["Save 2 picks"]
+    sheet.open()
+    assert sheet.texts("#picks-count") == ["Save 2 picks"]
+    sheet.click("#picks-save")
+    file = sheet.driver.downloads / "picks.json"
+    sheet.until(file.exists, "picks.json saved")
+    saved = json.loads(file.read_text())
+    assert (saved["version"], saved["run"], saved["gateway"]) == (1, RUN, "sandbox")
+    assert [pick["row_id"] for pick in saved["picks"]] == ["mill@dop-lite-0.3-11", "mill@dop-lite-0.3-12"]
+    assert all(len(pick["request_id"]) == 32 for pick in saved["picks"])
+
+
+def test_marked_clips_are_compared_side_by_side_in_step(sheet: Sheet) -> None:
+    sheet.js("document.querySelector('#sheet .shot').focus()")
+    sheet.press("c", "\ue014", "c", "f")
+    sheet.until(lambda: min(sheet.each("#panes video", "e.currentTime"), default=0.0) > 0.5, "both running")
+    first, second = sheet.each("#panes video", "e.currentTime")
+    assert abs(first - second) < IN_STEP_S
+    assert sheet.texts("#panes p") == ["mill@dop-lite-0.3-11 seed 11", "mill@dop-lite-0.3-12 seed 12"]
+    sheet.press("\ue00c")
+    assert sheet.each("#versus", "e.open") == [False]
+    assert sheet.each("#panes video", "e.src") == []
+
+
+def test_filters_hide_what_is_not_asked_for_and_say_how_much_is_left(sheet: Sheet) -> None:
+    sheet.click("#filter-open")
+    sheet.click("#filters input[value='failed']")
+    assert len(sheet.shown()) == 1
+    assert sheet.texts("#live") == ["1 of 24 clips"]
+    assert sheet.texts("#tabs .chip span") == ["dop-lite (1)", "dop-turbo (0)", "all"]
+    sheet.click("#filter-clear")
+    sheet.until(lambda: len(sheet.shown()) == 12, "all again")
+    sheet.choose("#filter-tag", "hero")
+    sheet.js("document.querySelector('#filters').dispatchEvent(new Event('input'))")
+    assert sheet.texts("#sheet tbody th") == ["strength0.6"]
+    sheet.choose("#filter-tag", "")
+    sheet.choose("#filter-text", "nsfw")
+    assert len(sheet.shown()) == 1
+    sheet.choose("#filter-text", "no such words")
+    assert sheet.texts("#sheet .nothing") == ["No clip here passes these filters."]
+
+
+def test_arrows_move_the_way_the_eye_does_and_one_clip_is_in_the_tab_order(sheet: Sheet) -> None:
+    sheet.js("document.querySelector('#sheet .shot').focus()")
+    at = "return document.activeElement.closest('.cell').dataset.n"
+    walked = []
+    for key in ("\ue014", "\ue015", "\ue012", "\ue013"):
+        sheet.press(key)
+        walked.append(sheet.js(at))
+    assert walked == ["1", "5", "4", "0"]
+    assert sheet.js("return document.querySelectorAll('#sheet [tabindex=\"0\"]').length") == 1
+
+
+def test_the_page_is_readable_on_a_phone(sheet: Sheet) -> None:
+    sheet.open(width=390, height=844, touch=True)
+    assert sheet.js("return document.documentElement.clientWidth") == 390
+    overflowing = """
+        return [...document.querySelectorAll('.head *, .view *, .tabs *, .transport *, .numbers *')]
+          .filter((e) => e.getBoundingClientRect().right > 391 && !e.closest('.sr, .sprite')).length"""
+    assert sheet.js(overflowing) == 0
+    assert sheet.each("#sheet tbody tr:first-child .shot", "e.getBoundingClientRect().right")[1] < 391
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_no_serious_fault(sheet: Sheet, dark: bool) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed (extra dev)")
+    sheet.open(dark=dark)
+    sheet.click("#filter-open")
+    script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    for opener in ("", "#sheet .cell.done .shot"):
+        if opener:
+            sheet.click(opener)
+        sheet.js(script)
+        found = sheet.driver.execute_async_script(
+            "const done = arguments[0]; axe.run({resultTypes: ['violations']}).then((r) => done(r.violations))"
+        )
+        assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found if fault["impact"] != "minor"] == []
+
+
+def test_a_thousand_cells_open_quickly_and_only_what_is_seen_is_loaded(sheet: Sheet, outputs: Path) -> None:
+    crowd = Sheet(sheet.driver, outputs / RUN / "crowd.html")
+    started = time.monotonic()
+    crowd.open()
+    assert time.monotonic() - started < 10
+    assert len(crowd.shown()) == 1000
+    crowd.click("#play")
+    crowd.until(crowd.times, "players on screen")
+    assert len(crowd.times()) <= 48
+    assert set(crowd.each("#sheet img", "e.loading")) == {"lazy"}
+    assert crowd.page.stat().st_size < 1_500_000
+
+
+def test_beyond_two_thousand_cells_the_sheet_has_pages(sheet: Sheet, outputs: Path) -> None:
+    throng = Sheet(sheet.driver, outputs / RUN / "throng.html")
+    throng.open()
+    assert len(throng.shown()) == 2000
+    assert throng.texts("#pager span") == ["page 1 of 3, 4500 clips"]
+    for page in ("1", "2"):
+        throng.click(f"#pager [data-page='{page}']")
+    assert len(throng.shown()) == 500
+    assert throng.shown()[0] == "4000"
+
+
+def test_a_cell_made_by_the_script_is_the_one_that_the_page_came_with(sheet: Sheet, outputs: Path) -> None:
+    """The same cells twice: as written into the page, and as the script makes those beyond the first page."""
+    plain = """
+        const copy = arguments[0].cloneNode(true);
+        copy.removeAttribute("data-n");
+        copy.querySelector(".tools")?.remove();
+        return copy.outerHTML"""
+    throng = Sheet(sheet.driver, outputs / RUN / "throng.html")
+    throng.open()
+    throng.click("#pager [data-page='1']")
+    for state in ("done", "failed"):
+        made = throng.js(plain, throng.driver.find_element("css selector", f"#sheet .cell.{state}"))
+        throng.click("#pager [data-page='0']")
+        came = throng.js(plain, throng.driver.find_element("css selector", f"#sheet .cell.{state}"))
+        throng.click("#pager [data-page='1']")
+        assert _shape(made) == _shape(came)
+
+
+def _shape(html: str) -> list[str]:
+    """Tags, classes and attribute names in order, without the texts that differ from cell to cell."""
+    found = []
+    for part in html.split("<")[1:]:
+        head = part.split(">")[0]
+        names = [word.split("=")[0] for word in head.split(" ") if "=" in word or word == head.split(" ")[0]]
+        found.append(" ".join([names[0], *sorted(names[1:])]))
+    return found
