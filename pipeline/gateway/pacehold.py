@@ -1,59 +1,87 @@
-"""Wait hints of the gateway, for everybody at once: until when nothing may be sent, and which hints are not believed.
+"""Wait hints, for everybody at once: until when nothing may be sent, and which hints are not believed. Pure.
 
-Rules (ours; the API document gives none). A hint is clamped to 1 s .. 15 min. Up to 60 s it is obeyed exactly.
-Beyond 60 s nothing is sent for 60 s, then one probing call a minute. A probe that is let in refutes the hint: the hold
-ends for all, and further hints beyond 60 s count as no hint, until one call sent 60 s or more after such a hint is throttled.
+Rules (ours; the API document gives none). A hint is clamped to 1 s .. 15 min. Up to 60 s it is obeyed exactly. Beyond
+60 s nothing is sent for 60 s, then one probing call a minute. A probe that is let in refutes the hint: the hold ends for
+all, and from then on hints beyond 60 s count as no hint at all. They are believed again once a call was refused that was
+sent 60 s or more after the last one let in.
 """
 
 from __future__ import annotations
 
 SHORTEST_S = 1.0
 OBEYED_S = 60.0
-"""Hints up to here are obeyed to the second."""
+"""Hints up to here are obeyed to the second. Source: our ruling."""
 LONGEST_S = 900.0
 PROBE_EVERY_S = 60.0
+LONG_AGO = float("-inf")
 
 
 class Hold:
     """One allowance's hold: `ready_at` is the earliest time a call may be sent."""
 
     def __init__(self) -> None:
-        self._until = float("-inf")
-        self._probe_at = float("inf")
-        self._long_since: float | None = None
-        self._doubted = False
+        self._until = LONG_AGO
+        self._long_since = self._long_until = LONG_AGO
+        self._probe_at = LONG_AGO
+        self._probe_taken = False
+        self._doubted_since: float | None = None
 
     def ready_at(self, now: float) -> float:
-        """The earliest time a call may go: the end of the hold, or the next probe within it."""
-        return min(self._until, self._probe_at)
+        """The earliest time a call may go: after the hint, or the next probe within a long one."""
+        if now >= self._long_until:
+            return self._until
+        return max(self._until, min(self._probe_at, self._long_until))
 
-    def is_probing(self, now: float) -> bool:
-        """Whether a call sent now would be a probe inside a long hold."""
-        return now < self._until
+    def must_wait_until(self, now: float) -> float:
+        """Until when a slot taken before a hint came may not be used; a minute's probe may."""
+        if now < self._long_until and self._probe_taken:
+            return self._until
+        return self.ready_at(now)
 
     def take(self, now: float) -> None:
-        """A call goes now; inside a long hold that was the minute's probe."""
-        if self.is_probing(now):
-            self._probe_at = now + PROBE_EVERY_S
+        """A call goes now; inside a long hold that is the minute's probe."""
+        if now < self._long_until:
+            self._probe_at, self._probe_taken = now + PROBE_EVERY_S, True
 
-    def hint(self, now: float, wait_s: float) -> bool:
-        """The gateway said: come back in `wait_s`. False when the hint is not believed, and nothing is held."""
+    def give_back(self, now: float) -> None:
+        """The call did not go: its turn as a probe is free again."""
+        if now < self._long_until and self._probe_at > now:
+            self._probe_at, self._probe_taken = (
+                max(now, self._long_since + OBEYED_S),
+                False,
+            )
+
+    def hint(self, now: float, wait_s: float) -> float:
+        """The gateway said: come back in `wait_s`.
+
+        Returns:
+            The seconds during which nothing will be sent; 0 for a hint that is not believed.
+        """
         wait_s = min(max(wait_s, SHORTEST_S), LONGEST_S)
         if wait_s <= OBEYED_S:
             self._until = max(self._until, now + wait_s)
-            self._probe_at = max(self._probe_at, self._until) if self._long_since is None else self._probe_at
-            return True
-        if self._doubted:
+            return wait_s
+        if self._doubted_since is not None:
+            return 0.0
+        if now >= self._long_until:
+            self._probe_at, self._long_since, self._probe_taken = (
+                now + OBEYED_S,
+                now,
+                False,
+            )
+        self._long_until = max(self._long_until, now + wait_s)
+        return max(0.0, min(self._probe_at, self._long_until) - now)
+
+    def let_in(self, sent_at: float, now: float) -> bool:
+        """A call sent at `sent_at` was let in; True when that refutes a long hint, and the hold is over."""
+        if self._doubted_since is not None:
+            self._doubted_since = sent_at
+        if now >= self._long_until or sent_at <= self._long_since:
             return False
-        if self._long_since is None:
-            self._long_since = now
-            self._probe_at = now + OBEYED_S
-        self._until = max(self._until, now + wait_s)
+        self._long_until, self._doubted_since = LONG_AGO, sent_at
         return True
 
-    def let_in(self, sent_at: float) -> None:
-        """A call sent at `sent_at` was accepted: inside a long hold that refutes the hint."""
-        if self._long_since is None or sent_at < self._long_since + OBEYED_S:
-            return
-        self._doubted = self._doubted or sent_at < self._until
-        self._until, self._probe_at, self._long_since = float("-inf"), float("inf"), None
+    def refused(self, sent_at: float) -> None:
+        """A call was refused: long after the last one that was let in, doubted hints are believed again."""
+        if self._doubted_since is not None and sent_at >= self._doubted_since + OBEYED_S:
+            self._doubted_since = None

@@ -1,66 +1,298 @@
 """The control law: how fast one allowance of the gateway may be used when nobody says how large it is. Pure.
 
-It must never read a clock: every time is seconds of one monotonic clock, handed in.
+It must never read a clock, and it knows nothing of hints but how long they held. The way it goes:
+
+    explore   no limit met: open calls grow with what is let in, so the overshoot at the limit is bounded
+    probe     the limit was met: one call at a time, at growing distances, until one is let in
+    fill      as many again as the first time, to see whether they come back at once
+    then      they came back at once: a window (`pacecycle`); one by one: a steady flow (`paceeven`)
 """
 
 from __future__ import annotations
 
-GROWTH = 1 / 8
-"""Open calls gained for each accepted one while no limit was met: the overshoot at the limit is bounded by it."""
-BACK_OFF = 0.85
-RECOVER = 0.002
-FIRST_PAUSE_S = 0.1
+from enum import Enum, auto
+from math import sqrt
+
+from pipeline.gateway.pacecycle import Cycle, Fate, span_above, span_below
+from pipeline.gateway.paceeven import Even
+from pipeline.gateway.pacetrail import Trail
+
+NEVER = float("inf")
+LONG_AGO = float("-inf")
+
+LEAST_GROWTH, MOST_GROWTH = 1 / 32, 1 / 8
+"""open calls gained for each call let in; in between it is the latency in seconds: one call a second more for each"""
 LONGEST_PAUSE_S = 60.0
-MEMORY = 256
+BULK = 0.8
+"""of the first fill: as much as this again at once is a window"""
+FEW_CALLS = 3
+LATENCY_MEMORY = 8
+
+
+class Phase(Enum):
+    """Where the law is on its way; see the module's docstring."""
+
+    EXPLORE = auto()
+    PROBE = auto()
+    FILL = auto()
+    EVEN = auto()
+    CYCLE = auto()
 
 
 class Law:
-    """One allowance: sends are accepted or throttled; `ready_at` says when the next may go."""
+    """One allowance: calls are let in or refused, and `ready_at` says when the next may go."""
 
-    def __init__(self, *, most_open: int, rate_per_s: float | None = None) -> None:
-        self.most_open = most_open
-        self.open = 0
-        self.window = 1.0
-        self.rate_per_s = rate_per_s
-        self._next_at = float("-inf")
-        self._pause_s = FIRST_PAUSE_S
-        self._paced_from = float("-inf")
-        self._accepted: list[float] = []
+    def __init__(self, *, most_open: int, open_at_first: float = 1.0) -> None:
+        self.open = self.unsent = 0
+        self._most_open = most_open
+        self._open_at_first = open_at_first
+        self._latency_s = self.jitter_s = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets the limit: whatever was learned was not about it."""
+        self.phase = Phase.EXPLORE
+        self.even: Even | None = None
+        self.cycle: Cycle | None = None
+        self._trail = Trail()
+        self._window = self._open_at_first
+        self._settling = False
+        self._blocked_at = self._refused_at = self._full_at = self._start = self._probe_at = LONG_AGO
+        self._hold_s = self._first_hold_s = 0.0
+        self._fails = self._used = self._probes = 0
+        self._first_count, self._first_s, self._first_per_s = 0, 0.0, 0.0
+        self._least_s = self._pause_s = self._period_s = 0.0
+
+    def begin_even(self, now: float, *, per_s: float, burst: float) -> None:
+        """Starts from a rate that is known from before."""
+        self.even = Even(rate=per_s, burst=burst, now=now, origin=now, measured=True)
+        self._window, self.phase = float(self._most_open), Phase.EVEN
+
+    def begin_cycle(self, now: float, *, count: int, span_s: float) -> None:
+        """Starts from a window that is known from before."""
+        self.cycle = Cycle(
+            count=count,
+            least_s=0.9 * span_s,
+            most_s=span_s,
+            start=now,
+            used=0,
+            proven=True,
+        )
+        self._window, self.phase = float(self._most_open), Phase.CYCLE
+
+    @property
+    def per_s(self) -> float | None:
+        """The limit as it is believed to be, in calls a second; None while none was met."""
+        if self.even is not None:
+            return self.even.rate
+        return self.cycle.now_per_s() if self.cycle is not None else None
 
     def ready_at(self, now: float) -> float:
         """The earliest time a call may be sent; infinity while only an answer can change that."""
-        room = self.most_open if self.rate_per_s is not None else min(self.most_open, int(self.window))
-        return float("inf") if self.open >= room else max(now, self._next_at)
+        busy = self.open + self.unsent
+        if (self._settling and busy) or busy >= min(self._most_open, int(self._window)):
+            return NEVER
+        if self.even is not None:
+            return self.even.ready_at(now)
+        if self.cycle is not None:
+            return self.cycle.ready_at(now, self._trail, unsent=self.unsent, under_way=busy)
+        if self.phase is Phase.PROBE:
+            return NEVER if busy else max(now, self._probe_at)
+        return now if self.phase is Phase.EXPLORE else self._fill_at(now)
 
     def take(self, now: float) -> None:
-        """A call goes now."""
-        self.open += 1
-        if self.rate_per_s is not None:
-            self._next_at = max(self._next_at, now) + 1 / self.rate_per_s
+        """A call will go: its slot is taken."""
+        self.unsent += 1
+        if self.even is not None:
+            self.even.take(now)
 
     def give_back(self) -> None:
-        """A taken call was not sent."""
-        self.open -= 1
+        """A taken slot was not used."""
+        self.unsent -= 1
+        if self.even is not None:
+            self.even.give_back()
+
+    def sent(self, now: float) -> None:
+        """A taken slot is used: the call goes out."""
+        self.unsent -= 1
+        self.open += 1
+        self._trail.add(now)
+        if self.cycle is not None:
+            self.cycle.sent(now)
+        elif self._start == LONG_AGO:
+            self._start = now
+        self._used += 1
 
     def accepted(self, sent_at: float, now: float) -> None:
         """The call sent at `sent_at` was let in."""
         self.open -= 1
-        self._pause_s = FIRST_PAUSE_S
-        self._accepted = [*self._accepted[-MEMORY:], sent_at]
-        if self.rate_per_s is None:
-            self.window = min(self.window + GROWTH, self.most_open)
-        else:
-            self.rate_per_s *= 1 + RECOVER
+        self._learn_latency(now - sent_at)
+        self._window = min(
+            self._window + min(MOST_GROWTH, max(LEAST_GROWTH, self._latency_s)),
+            self._most_open,
+        )
+        if sent_at > self._blocked_at:
+            self._fails = 0
+            self._go_on(sent_at, now)
+        self._settle(now)
 
-    def throttled(self, sent_at: float, now: float) -> None:
-        """The call sent at `sent_at` met the limit."""
+    def throttled(self, sent_at: float, now: float, hold_s: float = 0.0) -> None:
+        """The call sent at `sent_at` was refused; `hold_s` is the wait hint that is being obeyed, 0 for none."""
         self.open -= 1
-        if sent_at < self._paced_from:
+        self._trail.drop(sent_at)
+        if self.cycle is not None:
+            self.cycle.dropped(sent_at)
+        elif sent_at >= self._start:
+            self._used -= 1
+        if sent_at > self._blocked_at:  # else: sent before this limit was known
+            self._blocked_at, self._refused_at, self._hold_s = now, sent_at, hold_s
+            self._fails += 1
+            self._settling = True
+        self._settle(now)
+
+    def _learn_latency(self, took_s: float) -> None:
+        if not self._latency_s:
+            self._latency_s, self.jitter_s = took_s, took_s / 8
+        self.jitter_s += (abs(took_s - self._latency_s) - self.jitter_s) / LATENCY_MEMORY
+        self._latency_s += (took_s - self._latency_s) / LATENCY_MEMORY
+
+    def _go_on(self, sent_at: float, now: float) -> None:
+        if self.even is not None:
+            self.even.accepted()
+        elif self.cycle is not None:
+            if self.cycle.accepted(self.jitter_s) is Fate.DEAD:
+                self._leave_cycle(now)
+        elif self.phase is Phase.PROBE:
+            self._found(sent_at, now)
+        elif self.phase is Phase.FILL and self._used >= self._first_count and not self.open:
+            self._filled(now)
+
+    def _settle(self, now: float) -> None:
+        """Judges a refusal once the calls under way with it are answered; an even flow does not stop for it."""
+        if not self._settling or (self.open + self.unsent and self.even is None):
             return
-        if self.rate_per_s is None:
-            span_s = max(now - self._accepted[0], 1.0) if self._accepted else 10.0
-            self.rate_per_s = max(len(self._accepted), 1) / span_s
-        self.rate_per_s *= BACK_OFF
-        self._paced_from = now
-        self._next_at = max(self._next_at, now + self._pause_s)
-        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+        self._settling = False
+        story = {"refused_at": self._refused_at, "now": now, "hold_s": self._hold_s}
+        if self.even is not None:
+            self.even.refused(self._trail, fails=self._fails, **story)
+        elif self.cycle is not None:
+            if self.cycle.refused(fails=self._fails, jitter_s=self.jitter_s, **story) is Fate.DEAD:
+                self._leave_cycle(now)
+        elif self.phase is Phase.EXPLORE:
+            self._limit_met(now)
+        elif self.phase is Phase.FILL:
+            self._fill_cut(now)
+        else:
+            self._probe_refused(now)
+
+    def _limit_met(self, now: float) -> None:
+        full_at = self._trail.last_until(now)
+        self._full_at = self._refused_at if full_at is None else full_at
+        self._first_count = max(self._used, 1)
+        self._first_s = max(self._full_at - self._start, 1e-3)
+        self._first_per_s = self._trail.between(self._full_at - self._first_s / 2, self._full_at) / (self._first_s / 2)
+        self._first_hold_s = self._hold_s
+        self._least_s = self._first_s + max(0.0, self._hold_s - 1.0)  # hints are whole seconds, rounded up
+        self._pause_s = max(4 * self._first_s / self._first_count, self._latency_s, 0.01)
+        self._window = max(1.0, self._window / 2)
+        self.phase = Phase.PROBE
+        self._probe_later(now)
+
+    def _probe_refused(self, now: float) -> None:
+        self._least_s = max(self._least_s, self._refused_at + max(0.0, self._hold_s - 1.0) - self._start)
+        self._probes += 1
+        self._probe_later(now)
+
+    def _probe_later(self, now: float) -> None:
+        """The next probe: after the hint, else twice as far as the last, and rather where a round window would end."""
+        self._probe_at = now
+        if self._hold_s:
+            return
+        self._probe_at = now + self._pause_s
+        span_s = span_below(now + 1.6 * self._pause_s - self._start)
+        if span_s is not None and self._probes >= 2 and self._start + span_s > now + 0.3 * self._pause_s:
+            self._probe_at = self._start + span_s + 2 * self.jitter_s + 0.002
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+
+    def _found(self, sent_at: float, now: float) -> None:
+        """A probe was let in: fill as the first time, each call a period after its like, if that can tell anything."""
+        self._period_s = sent_at - self._start + 2 * self.jitter_s
+        self._start, self._used = sent_at, 1
+        self.phase = Phase.FILL
+        if self._first_count == 1:
+            self._fill_cut(now)
+        elif not self._may_be_window():
+            self._go_even(now, self._first_guess_per_s(sent_at), self._full_at)
+
+    def _may_be_window(self) -> bool:
+        """Whether the first fill was much faster than the shortest window that could explain it."""
+        span_s = span_above(self._least_s)
+        hint_tells = 0 < self._first_hold_s <= 2
+        most_s = 1.5 * (self._first_s + self._first_hold_s) if hint_tells else NEVER
+        return span_s is not None and 2 * self._first_s <= span_s <= most_s
+
+    def _first_guess_per_s(self, found_at: float) -> float:
+        rate = min(self._first_per_s, 1.2 * self._first_count / self._first_s)
+        back_per_s = 1 / max(found_at - self._full_at, 1e-3)
+        if not self._first_hold_s and back_per_s < min(1.0, rate):
+            return sqrt(rate * back_per_s)
+        return rate
+
+    def _fill_at(self, now: float) -> float:
+        if self._used + self.unsent >= self._first_count:
+            return NEVER
+        nth = self._trail.nth_last(self._first_count - self.unsent)
+        return now if nth is None else max(now, nth + self._period_s)
+
+    def _filled(self, now: float) -> None:
+        if span_above(self._least_s) is None:
+            self._fill_cut(now)
+        else:
+            self._go_cycle(self._first_count)
+
+    def _fill_cut(self, now: float) -> None:
+        """Fewer came back than the first time: a window all the same when most did, else what came back is the rate."""
+        if span_above(self._least_s) is not None and self._used >= FEW_CALLS:
+            if self._probes >= 2 and not self._hold_s:
+                self._go_cycle(self._first_count)
+                return
+            if self._hold_s and self._used >= max(8, BULK * self._first_count):
+                self._go_cycle(self._used)
+                return
+        self._go_even(now, *self._rate_come_back(now))
+
+    def _rate_come_back(self, now: float) -> tuple[float, float, float]:
+        """(calls a second, since when to measure, calls to leave out of the measure)."""
+        full_at = max(self._trail.last_until(now) or now, self._full_at + 1e-3)
+        count = max(self._used, 1)
+        slow = count / (full_at - self._full_at)
+        if not self._hold_s:
+            return slow, self._full_at, 0.0
+        fill_s = max(full_at - self._start, self._latency_s, 1e-3)
+        rate = (slow * max(count / fill_s, slow)) ** 0.5
+        return rate, self._start, max(0.0, count - rate * fill_s)
+
+    def _go_even(self, now: float, rate: float, origin: float, credit: float = 0.0) -> None:
+        burst = max(0.9 * (self._first_count - rate * self._first_s), 0.02 * rate)
+        self.even = Even(rate=rate, burst=burst, now=now, origin=origin, credit=credit)
+        self.phase = Phase.EVEN
+
+    def _go_cycle(self, count: int) -> None:
+        hinted = self._first_hold_s > 0
+        self.cycle = Cycle(
+            count=count,
+            least_s=self._least_s,
+            most_s=None if hinted else self._period_s,
+            start=self._start,
+            used=self._used,
+            proven=not hinted,
+        )
+        self.phase = Phase.CYCLE
+
+    def _leave_cycle(self, now: float) -> None:
+        """It is no window, or a larger one."""
+        assert self.cycle is not None
+        rate = max(self.cycle.used, self.cycle.count) / self.cycle.span_s
+        self.cycle = None
+        self._first_count, self._first_s = 1, 1.0
+        self._go_even(now, rate, now)

@@ -1,0 +1,167 @@
+"""The allowance read as a steady flow: calls spread evenly, at a rate measured between refusals. Pure.
+
+Every limiter lets an even flow at its long-run rate through, whatever its kind, so this reading is never far wrong.
+A refusal says that the allowance was empty, so what was let in between two refusals is what flowed in (+- 1 call).
+Above the measured rate a small growth, doubling while nothing is refused, leads to the next measurement and follows a
+limit that rises: congestion control by probing as in CUBIC (Ha, Rhee, Xu 2008), counted in calls instead of seconds.
+"""
+
+from __future__ import annotations
+
+from math import log2
+
+from pipeline.gateway.pacetrail import Trail
+
+LONG_AGO = float("-inf")
+
+FIRST_GROWTH = 0.002
+"""of the rate; doubles every `patience` calls that are let in"""
+GUESS_GROWTH = 10 * FIRST_GROWTH
+"""while the rate is a guess that no refusal has measured yet"""
+PATIENCE_LEAST, PATIENCE_MOST = 8.0, 90.0
+"""calls; 90 gives about one refusal in 250 calls at a steady limit"""
+DOUBLING_S = 1.0
+"""seconds a doubling takes at least: windows of a second refuse only at their end"""
+EXCESS_CALLS = 3.0
+"""let in above the measured rate: from there on the limit has risen for sure, and growth doubles four times as fast"""
+MOST_DOUBLINGS = 12.0
+SURGE = 0.1
+"""growth from which a refusal means that the limit has risen, rather than where it was"""
+SLACK = 0.998
+"""of the measured rate"""
+FEW_CALLS = 4
+UNSETTLED_CALLS = 30
+"""calls after a fall of the limit for each step of patience: a limit that moves is tested more often"""
+SLOWEST_PER_S = 1 / 900
+LONGEST_PAUSE_S = 60.0
+
+
+class Even:
+    """One rate, one small burst after a pause, and how both are corrected."""
+
+    def __init__(
+        self,
+        *,
+        rate: float,
+        burst: float,
+        now: float,
+        origin: float,
+        credit: float = 0.0,
+        measured: bool = False,
+    ) -> None:
+        self.rate = max(rate, SLOWEST_PER_S)
+        self.burst = max(burst, 1.0)
+        self._measured = measured
+        self._patience = PATIENCE_LEAST
+        self._quiet = 0
+        self._let_in, self._fell_at = 0, -1_000_000
+        self._level, self._level_at = 0.0, now
+        self._taken_at = now
+        self._not_before = self._resumed_at = LONG_AGO
+        self._origin, self._credit, self._emptied_at = origin, credit, origin
+        self._dear = 1.0
+
+    def growth(self) -> float:
+        """How far above the measured rate the flow is now, as a share of it."""
+        if not self._measured:
+            return GUESS_GROWTH * (2 ** min(self._quiet / max(4.0, 0.3 * self.rate), MOST_DOUBLINGS) - 1)
+        doubling = max(self._patience, DOUBLING_S * self.rate)
+        risen = doubling * log2(max(2.0, EXCESS_CALLS / (FIRST_GROWTH * 1.44 * doubling)))
+        doublings = min(self._quiet, risen) / doubling + max(0.0, self._quiet - risen) / (doubling / 4)
+        return FIRST_GROWTH * (2 ** min(doublings, MOST_DOUBLINGS) - 1)
+
+    def now_per_s(self) -> float:
+        """Calls a second at this moment."""
+        return self.rate * (1 + self.growth())
+
+    def ready_at(self, now: float) -> float:
+        """The earliest time the next call may go."""
+        self._flow(now)
+        short = 1 - 1e-9 - self._level
+        return max(self._not_before, now if short <= 0 else now + short / self.now_per_s())
+
+    def take(self, now: float) -> None:
+        """A call goes now."""
+        self._flow(now)
+        self._taken_at = now
+        self._level -= 1
+
+    def give_back(self) -> None:
+        """A taken call was not sent."""
+        self._level += 1
+
+    def accepted(self) -> None:
+        """A call sent after the last refusal was let in."""
+        self._quiet += 1
+        self._let_in += 1
+
+    def refused(self, trail: Trail, *, refused_at: float, now: float, fails: int, hold_s: float) -> None:
+        """A call sent at `refused_at` was refused, the `fails`-th in a row; `hold_s` is the hint obeyed."""
+        full_at = trail.last_until(refused_at)
+        full_at = refused_at if full_at is None else full_at
+        self._dear = 1 + max(0.0, self.rate * hold_s - self.burst) / 8
+        if fails == 1:
+            self._correct(trail, full_at, refused_at, hold_s)
+            self._emptied_at = full_at
+        self._quiet = 0
+        self._level, self._level_at = 0.0, refused_at if hold_s else now
+        pause_s = min(2.0 ** min(fails - 1, 16) / self.rate, LONGEST_PAUSE_S)
+        self._not_before = now if hold_s else refused_at + pause_s
+        if hold_s:
+            self._resumed_at = now + hold_s
+
+    def _flow(self, now: float) -> None:
+        if now <= self._level_at:
+            return
+        if now - max(self._taken_at, self._not_before) > (self.burst + 1.5) / self.rate:
+            self._origin, self._credit = (
+                now,
+                self.burst,
+            )  # idle: more may have flowed in than is known
+        self._level = min(self._level + self.now_per_s() * (now - self._level_at), self.burst)
+        self._level_at = now
+
+    def _correct(self, trail: Trail, full_at: float, refused_at: float, hold_s: float) -> None:
+        lately = trail.between(self._emptied_at, full_at)
+        at_most = (lately + 1.5) / max(refused_at - max(self._emptied_at, self._resumed_at), 1e-3)
+        count = trail.between(self._origin, full_at) - self._credit
+        measured = count / max(full_at - self._origin, 1e-3)
+        if at_most < 0.8 * self.rate:
+            self._fell_at = self._let_in
+            self._restart(
+                max(at_most, 0.5 * self.rate) if lately < FEW_CALLS else at_most,
+                self._emptied_at,
+            )
+        elif count <= FEW_CALLS:
+            self.rate = max(0.92 * self.rate, SLOWEST_PER_S)
+        elif self.growth() > SURGE:
+            self._restart(
+                self._risen_per_s(trail, full_at, measured, hold_s),
+                full_at,
+                1.5 * self._patience,
+            )
+        else:
+            self._settle(measured, count, lately)
+
+    def _settle(self, measured: float, count: float, lately: int) -> None:
+        self._measured = True
+        if self._dear > 1.5 and count < 150:
+            measured *= 0.88  # each refusal costs a hold: rather stay below
+        self.rate = max(min(SLACK * measured, 0.99 * self.now_per_s()), SLOWEST_PER_S)
+        steady = max(PATIENCE_LEAST, (self._let_in - self._fell_at) / UNSETTLED_CALLS)
+        self._patience = min(2 * self._patience, PATIENCE_MOST, steady) * self._dear
+        if lately >= 100 and self._emptied_at > self._origin:
+            self._origin, self._credit = self._emptied_at, 0.0
+
+    def _risen_per_s(self, trail: Trail, full_at: float, measured: float, hold_s: float) -> float:
+        half_s = max((full_at - max(self._emptied_at, self._origin)) / 2, 1e-3)
+        recent = trail.between(full_at - half_s, full_at) / half_s
+        if hold_s:
+            recent = (recent * measured) ** 0.5
+        return min(recent, 0.95 * self.now_per_s())
+
+    def _restart(self, rate: float, origin: float, patience: float = PATIENCE_LEAST) -> None:
+        self.rate = max(rate, SLOWEST_PER_S)
+        self._measured = True
+        self._patience = min(patience, PATIENCE_MOST)
+        self._origin, self._credit = origin, 0.0

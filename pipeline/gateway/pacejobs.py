@@ -1,0 +1,54 @@
+"""The cap on jobs in flight: told, or learned from being refused; now and then one more is tried. Pure."""
+
+from __future__ import annotations
+
+FIRST_PATIENCE, MOST_PATIENCE = 2, 32
+"""Jobs that must end, as a multiple of the learned cap, before one more than the cap is tried; doubles when refused."""
+PAUSE_S = 5.0
+"""when jobs in flight are refused and none of ours is: somebody else fills the queue"""
+LONGEST_PAUSE_S = 60.0
+
+
+class JobsCap:
+    """How many jobs may be in flight. Too many is said by 400 "concurren...", 423 or a full queue (`seen`)."""
+
+    def __init__(self, *, told: int | None, learned: int | None, in_flight: int) -> None:
+        self.learned = learned
+        self.in_flight = in_flight
+        self._told = told
+        self._ended = 0
+        self._patience = FIRST_PATIENCE
+        self._paused_until = float("-inf")
+        self._pause_s = PAUSE_S
+
+    @property
+    def cap(self) -> int | None:
+        """The lower of the told and the learned cap; None while there is neither."""
+        return min((cap for cap in (self._told, self.learned) if cap is not None), default=None)
+
+    def ready_at(self, now: float, submits_under_way: int) -> float:
+        """The earliest time one more may be submitted; infinity while a job must end first."""
+        if self.cap is not None and self.in_flight + submits_under_way >= self.cap:
+            return float("inf")
+        return max(now, self._paused_until)
+
+    def accepted(self) -> None:
+        """One more job is in flight."""
+        self.in_flight += 1
+        self._pause_s = PAUSE_S
+
+    def refused(self, now: float, wait_s: float | None) -> None:
+        """The gateway said too many: what is in flight now is the cap."""
+        self.learned = max(self.in_flight, 1)
+        self._ended, self._patience = 0, min(self._patience * 2, MOST_PATIENCE)
+        if self.in_flight == 0 or wait_s is not None:
+            pause_s = self._pause_s if wait_s is None else min(max(wait_s, 1.0), LONGEST_PAUSE_S)
+            self._paused_until = max(self._paused_until, now + pause_s)
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+
+    def ended(self) -> None:
+        """One job fewer is in flight; after enough of them a learned cap is tested by one more."""
+        self.in_flight = max(0, self.in_flight - 1)
+        self._ended += 1
+        if self.learned is not None and self._ended >= self._patience * self.learned:
+            self.learned, self._ended = self.learned + 1, 0

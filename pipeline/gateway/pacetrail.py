@@ -1,0 +1,40 @@
+"""The calls that count against an allowance, in the order they were sent. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+
+KEPT = 16_384
+"""calls remembered; the oldest half is dropped when there are more"""
+
+
+class Trail:
+    """Send times, in seconds, of calls that were let in or are still under way."""
+
+    def __init__(self) -> None:
+        self._at: list[float] = []
+
+    def add(self, at: float) -> None:
+        """A call was sent."""
+        self._at.append(at)
+        if len(self._at) > KEPT:
+            del self._at[: KEPT // 2]
+
+    def drop(self, at: float) -> None:
+        """The call sent at `at` was refused: it does not count."""
+        place = bisect_left(self._at, at)
+        if place < len(self._at) and self._at[place] == at:
+            del self._at[place]
+
+    def between(self, after: float, until: float) -> int:
+        """How many were sent in (after, until]."""
+        return bisect_right(self._at, until) - bisect_right(self._at, after)
+
+    def nth_last(self, n: int) -> float | None:
+        """When the n-th call from the end was sent; None when there are fewer."""
+        return self._at[-n] if 0 < n <= len(self._at) else None
+
+    def last_until(self, at: float) -> float | None:
+        """When the last call at or before `at` was sent."""
+        place = bisect_right(self._at, at)
+        return self._at[place - 1] if place else None
