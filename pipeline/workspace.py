@@ -154,7 +154,7 @@ def spending(settings: Settings, *, lock_wait_s: float, now: float) -> Iterator[
         LedgerError: it is not fit for spending.
     """
     with locked(settings.ledger_path, wait_s=lock_wait_s, now=now):
-        ledger = Ledger(settings.ledger_path)
+        ledger = Ledger(settings.ledger_path, may_migrate=True)
         try:
             notices = ledger.ready_to_spend()
             book = Book(ledger)

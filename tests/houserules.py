@@ -27,6 +27,8 @@ FLOORS: Mapping[str, int] = {
     "pipeline.ledger.book": DOORS,
     "pipeline.ledger.database": DOORS,
     "pipeline.ledger.journal": DOORS,
+    "pipeline.ledger.migrations": DOORS,
+    "pipeline.ledger.rebuild": DOORS,
     "pipeline.ledger.store": DOORS,
     "pipeline.report": DOORS,
     "pipeline.apikey": DOORS,

@@ -37,7 +37,7 @@ def sqlite_engine(path: Path, *, write: bool) -> Engine:
         if write:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            _assert_durable(connection, path)
+            assert_durable(connection, path)
         else:
             connection.execute("PRAGMA query_only=ON")
 
@@ -48,7 +48,12 @@ def sqlite_engine(path: Path, *, write: bool) -> Engine:
     return engine
 
 
-def _assert_durable(connection: sqlite3.Connection, path: Path) -> None:
+def assert_durable(connection: sqlite3.Connection, path: Path) -> None:
+    """MONEY: a commit that returns is on the disk, or nothing is bought.
+
+    Raises:
+        LedgerError: the file can't be made so here.
+    """
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
     if (mode, synchronous) != ("wal", 2):
@@ -75,11 +80,16 @@ def write_meta(connection: Connection, values: dict[str, str]) -> None:
     connection.execute(statement, [{"name": name, "value": value} for name, value in values.items()])
 
 
+class OldLedgerError(LedgerError):
+    """Written by an earlier version: it has to be brought up to date, under the lock."""
+
+
 def create_or_check(engine: Engine, place: str) -> dict[str, str]:
     """Makes the tables of a new ledger, or checks that an old one is ours and not newer than this program.
 
     Raises:
         LedgerError: damaged, no ledger, or written by a newer program.
+        OldLedgerError: written by an earlier one.
     """
     try:
         with engine.begin() as connection:
@@ -99,6 +109,8 @@ def create_or_check(engine: Engine, place: str) -> dict[str, str]:
             f"{place} was written by a newer dop (ledger version {version}, this program knows {SCHEMA_VERSION}); "
             "update dop before you spend with it"
         )
+    if version < SCHEMA_VERSION:
+        raise OldLedgerError(f"{place} is of an earlier version ({version}); the next `dop run` brings it up to date")
     return found
 
 

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DatabaseError
 from pipeline.errors import DopError, LedgerError
 from pipeline.ledger.audit import audit, replay
 from pipeline.ledger.database import (
+    OldLedgerError,
     create_or_check,
     inode_of,
     integrity_problems,
@@ -34,6 +35,7 @@ from pipeline.ledger.hotpath import Statements
 from pipeline.ledger.journal import Journal, change_entry, entries, last_seq, row_entry, snapshot_entry
 from pipeline.ledger.judge import Applied, Change, Money, Outcome, Row, judge
 from pipeline.ledger.lifecycle import Event
+from pipeline.ledger.migrations import migrate
 from pipeline.ledger.schema import attempts, checksum
 
 T = TypeVar("T")
@@ -70,12 +72,16 @@ _Result = tuple[object, BaseException | None]
 class Ledger:
     """An open ledger. `inline` does the writer's work in the event loop itself (virtual time in tests)."""
 
-    def __init__(self, path: Path, *, inline: bool = False) -> None:
+    def __init__(self, path: Path, *, inline: bool = False, may_migrate: bool = False) -> None:
         """Opens or makes the ledger at `path`.
 
+        Args:
+            may_migrate: bring an earlier version up to date; only under the lock.
         Raises:
             LedgerError: damaged, newer, or not writable.
+            OldLedgerError: of an earlier version, and it may not be brought up to date here.
         """
+        self._told: list[str] = []
         self.path = path
         self._inline = inline
         self._waiting: list[_Job] = []
@@ -84,7 +90,7 @@ class Ledger:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self.engine = sqlite_engine(path, write=True)
-                self.facts = create_or_check(self.engine, str(path))
+                self.facts = self._facts(may_migrate)
             finally:
                 os.umask(old_mask)
         except OSError as error:
@@ -102,6 +108,19 @@ class Ledger:
             self._thread = threading.Thread(target=self._work, name="ledger-writer", daemon=True)
             self._thread.start()
 
+    def _facts(self, may_migrate: bool) -> dict[str, str]:
+        try:
+            return create_or_check(self.engine, str(self.path))
+        except OldLedgerError:
+            if not may_migrate:
+                raise
+        done = migrate(self.engine, self.path)
+        if done is not None:
+            self._told.append(
+                f"the ledger was of version {done[0]} and is up to date now; {done[1]} is a copy of before"
+            )
+        return create_or_check(self.engine, str(self.path))
+
     # -- opening for spending
 
     def ready_to_spend(self) -> list[str]:
@@ -110,7 +129,7 @@ class Ledger:
         Raises:
             LedgerError: copied, damaged, or its journal belongs to another ledger or is ahead of it.
         """
-        notices: list[str] = []
+        notices = list(self._told)
         here = inode_of(self.path)
         known = self.facts.get("inode", here)
         if known != here:

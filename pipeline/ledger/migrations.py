@@ -1,0 +1,95 @@
+"""Brings a ledger of an earlier version up to date, step by step, with a copy of the file beside it first.
+
+One step leads from one version to the next, in one transaction that also writes the new version: a step that is cut
+leaves the old version whole. Must never run without the lock, and never change what was bought.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from types import MappingProxyType
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DatabaseError
+
+from pipeline.errors import LedgerError
+from pipeline.ledger.database import number_in, read_meta, write_meta
+from pipeline.ledger.schema import SCHEMA_VERSION
+
+Step = Callable[[Connection], None]
+
+STEPS: Mapping[int, Step] = MappingProxyType({})
+"""Version -> what makes the next version of it. Version 1 is the first, so there is none yet."""
+
+
+def migrate(
+    engine: Engine, path: Path, *, to: int = SCHEMA_VERSION, steps: Mapping[int, Step] = STEPS
+) -> tuple[int, Path] | None:
+    """Brings the ledger to version `to`; returns the old version and its copy, None when there was nothing to do.
+
+    Raises:
+        LedgerError: no step leads there, or one failed; the ledger is then as it was before that step.
+    """
+    with engine.begin() as connection:
+        found = number_in(read_meta(connection), "schema_version", str(path))
+    if found >= to:
+        return None
+    missing = [version for version in range(found, to) if version not in steps]
+    if missing:
+        raise LedgerError(f"{path} has version {found}, too old for this program; nothing was changed")
+    backup = copy_file(path, path.with_name(f"{path.name}.v{found}-backup"), replace=True)
+    for version in range(found, to):
+        _take(engine, path, version, steps[version], backup)
+    return found, backup
+
+
+def _take(engine: Engine, path: Path, version: int, step: Step, backup: Path) -> None:
+    try:
+        with engine.begin() as connection:
+            if number_in(read_meta(connection), "schema_version", str(path)) != version:
+                return  # another process took this step meanwhile
+            step(connection)
+            write_meta(connection, {"schema_version": str(version + 1)})
+    except DatabaseError as error:
+        raise LedgerError(
+            f"{path} could not be brought from version {version} to {version + 1} ({error.orig}); "
+            f"it is as it was, and {backup.name} is a copy of it from before"
+        ) from None
+
+
+def copy_file(path: Path, target: Path, *, replace: bool = False) -> Path:
+    """A consistent copy of a ledger, made while it may be in use; private, whole or not there.
+
+    Raises:
+        LedgerError: the target exists, or can't be written, or the ledger can't be read.
+    """
+    if target.exists() and not replace:
+        raise LedgerError(f"{target} exists already; nothing was copied")
+    part = target.with_name(f"{target.name}.part")
+    try:
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with (
+            closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(part)) as copy,
+        ):
+            source.backup(copy)
+        _sync(part)
+        part.replace(target)
+        _sync(target.parent)
+    except (OSError, sqlite3.Error) as error:
+        part.unlink(missing_ok=True)
+        raise LedgerError(f"{path} could not be copied to {target} ({error})") from None
+    return target
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,85 @@
+"""Two processes on one ledger without a lock: every request is reserved once, and no cap is passed by a cent."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import DopError
+from pipeline.ledger.budget import Caps
+from pipeline.ledger.judge import Applied
+from pipeline.ledger.lifecycle import Event
+from pipeline.ledger.store import Ledger
+from pipeline.records import CostState
+from tests.factories import LITE_MICROUSD
+from tests.ledgers import RUN, accept, change, money, opened, read, requests, reserve, start
+
+ROWS = 20
+PROCESSES = multiprocessing.get_context("fork")
+
+
+def _buy(path: Path, who: str, caps: Caps, barrier: Barrier, bought: Queue[tuple[str, str]]) -> None:
+    """One run that forgot the lock: it reserves everything, and lets go of every third again."""
+    ledger = Ledger(path, inline=True)
+    barrier.wait(30)
+    for number, row in enumerate(requests(ROWS)):
+        token = f"{who}-{number}"
+        try:
+            mine = isinstance(ledger.apply_now(reserve(row, token, caps=caps)), Applied)
+            if mine and number % 3 == 0:
+                ledger.apply_now(change(row, Event.RELEASE, token=token))
+                mine = isinstance(ledger.apply_now(reserve(row, token, caps=caps)), Applied)
+            if mine:
+                bought.put((row.request_id, who))
+                ledger.apply_now(accept(row, f"job-{token}", token))
+        except DopError as error:
+            bought.put((f"broke: {error}", who))
+    ledger.close(clean=False)
+    bought.put(("end", who))
+
+
+def race(path: Path, caps: Caps, processes: int = 2) -> Counter[str]:
+    """How often each request was reserved for good, over all processes."""
+    with opened(path) as (_, book):
+        start(book, requests(ROWS))
+    barrier, bought = PROCESSES.Barrier(processes), PROCESSES.Queue()
+    runs = [PROCESSES.Process(target=_buy, args=(path, who, caps, barrier, bought)) for who in "abcd"[:processes]]
+    for run in runs:
+        run.start()
+    found: Counter[str] = Counter()
+    ended = 0
+    while ended < processes:
+        request_id, _ = bought.get(timeout=60)
+        ended += request_id == "end"
+        found[request_id] += request_id != "end"
+    for run in runs:
+        run.join(10)
+    del found["end"]
+    return found
+
+
+@pytest.mark.parametrize("most", [7, ROWS])
+def test_two_processes_never_reserve_one_request_twice_nor_pass_the_cap(tmp_path: Path, most: int) -> None:
+    path = tmp_path / "ledger.db"
+    bought = race(path, Caps(run_microusd=most * LITE_MICROUSD + 1))
+    assert [name for name in bought if name.startswith("broke")] == []
+    assert set(bought.values()) == {1}
+    assert len(bought) == most
+    assert read(path, "select sum(reserved) from spend") == [(most * LITE_MICROUSD,)]
+    assert read(path, "select count(*) from attempts where state = 'accepted'") == [(most,)]
+    with opened(path) as (ledger, book):
+        assert ledger.problems() == []
+        assert money(book)[CostState.RESERVED] == most * LITE_MICROUSD
+        assert book.totals(RUN).reserved_microusd == most * LITE_MICROUSD
+
+
+def test_numbers_of_events_are_given_once_whoever_writes(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    race(path, Caps())
+    (count,) = read(path, "select count(*) from history")[0]
+    assert read(path, "select value from meta where name = 'seq'") == [(str(count),)]
