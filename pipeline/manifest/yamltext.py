@@ -57,9 +57,12 @@ class _Open:
     """A collection whose end has not come yet; `key` is the key that waits for its value."""
 
     items: Any
-    path: Path
     key: str | None = None
     keys: set[str] = field(default_factory=set)
+
+    def at(self, *, inside: bool) -> str | int:
+        """The key or number of what is being read: `inside` its last value, or the one that comes next."""
+        return len(self.items) - inside if isinstance(self.items, list) else self.key or ""
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -88,35 +91,6 @@ def _place(event: yaml.Event) -> Place:
     return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
 
 
-def _walk(text: str) -> Iterator[tuple[yaml.Event, Path, list[_Open]]]:
-    """Every event that begins a value or a key, with the path it stands at and the collections around it."""
-    stack: list[_Open] = []
-    documents = 0
-    for event in _events(text):
-        if isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-            if documents > 1:
-                raise YamlTextError("a second document begins here: one manifest, one document", *_place(event))
-        why = _refused(event)
-        if why:
-            raise YamlTextError(why, *_place(event))
-        if isinstance(event, yaml.CollectionEndEvent):
-            stack.pop()
-        elif isinstance(event, yaml.NodeEvent):
-            yield event, _path_of(event, stack), stack
-
-
-def _path_of(event: yaml.Event, stack: list[_Open]) -> Path:
-    if not stack:
-        return ()
-    top = stack[-1]
-    if isinstance(top.items, list):
-        return (*top.path, len(top.items))
-    if top.key is None:
-        return (*top.path, getattr(event, "value", ""))
-    return (*top.path, top.key)
-
-
 @dataclass(slots=True)
 class Document:
     """A read text: `value`, the line of each of its `rows` (from 1), and where a null stands (`nulls`)."""
@@ -133,63 +107,116 @@ def read(text: str) -> Document:
     Raises:
         YamlTextError: syntax, an alias, an anchor, a tag, too many levels, a key that is no word, a second document.
     """
-    document = Document()
-    for event, path, stack in _walk(text):
-        if len(stack) >= MOST_LEVELS and not isinstance(event, yaml.ScalarEvent):
-            raise YamlTextError(f"more than {MOST_LEVELS} levels deep", *_place(event))
-        if len(path) == 2 and path[0] == "rows" and isinstance(path[1], int):
-            document.row_lines.append(_place(event)[0])
-        _take(document, event, path, stack)
-    return document
-
-
-def _take(document: Document, event: yaml.Event, path: Path, stack: list[_Open]) -> None:
-    top = stack[-1] if stack else None
-    if top is not None and isinstance(top.items, dict) and top.key is None:
-        _take_key(document, event, path, top)
-        return
-    value: Any
-    if isinstance(event, yaml.ScalarEvent):
-        value = scalar(event.value) if event.implicit[0] else event.value
-    else:
-        value = {} if isinstance(event, yaml.MappingStartEvent) else []
-    _put(document, top, path, value)
-    if not isinstance(event, yaml.ScalarEvent):
-        stack.append(_Open(items=value, path=path))
-
-
-def _take_key(document: Document, event: yaml.Event, path: Path, top: _Open) -> None:
-    if not isinstance(event, yaml.ScalarEvent):
-        raise YamlTextError("a key must be a word", *_place(event))
-    if event.value in top.keys:
-        document.repeated.append((path, *_place(event)))
-    top.keys.add(event.value)
-    top.key = event.value
-
-
-def _put(document: Document, top: _Open | None, path: Path, value: object) -> None:
-    if top is None:
-        document.value = value
-    elif isinstance(top.items, list):
-        top.items.append(value)
-    else:
-        if value is None:
-            document.nulls.append(path)
-        elif top.key not in top.items:
-            top.items[top.key] = value
-        top.key = None
+    reader = _Reader()
+    for event in _events(text):
+        reader.take(event)
+    return reader.document
 
 
 def places(text: str, wanted: Collection[Path]) -> dict[Path, Place]:
     """Line and column (from 1) of the keys and list items at the wanted paths, as far as the text has them."""
     left = set(wanted)
     found: dict[Path, Place] = {}
-    scratch = Document()
-    for event, path, stack in _walk(text):
+    reader = _Reader()
+    for event in _events(text):
+        path = reader.path(event)
         if path in left:
             left.discard(path)
             found[path] = _place(event)
             if not left:
                 break
-        _take(scratch, event, path, stack)
+        reader.take(event)
     return found
+
+
+class _Reader:
+    """Builds the values of one document, event by event."""
+
+    def __init__(self) -> None:
+        self.document = Document()
+        self._stack: list[_Open] = []
+        self._begun = False
+
+    def path(self, event: yaml.Event) -> Path | None:
+        """Where the key or value of an event stands; None for an event that is neither."""
+        if not isinstance(event, yaml.NodeEvent):
+            return None
+        outer = self._here()
+        if self._awaits_key and isinstance(event, yaml.ScalarEvent):
+            return (*outer[:-1], event.value)
+        return outer
+
+    def _here(self) -> Path:
+        return tuple(opened.at(inside=opened is not self._stack[-1]) for opened in self._stack)
+
+    @property
+    def _awaits_key(self) -> bool:
+        top = self._stack[-1] if self._stack else None
+        return top is not None and top.key is None and isinstance(top.items, dict)
+
+    def take(self, event: yaml.Event) -> None:
+        """Reads one event."""
+        if isinstance(event, yaml.ScalarEvent):
+            if event.anchor or event.tag:
+                self._refuse(event)
+            if self._awaits_key:
+                self._key(event)
+            else:
+                self._line_of_row(event)
+                self._put(scalar(event.value) if event.implicit[0] else event.value)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._stack.pop()
+            if self._stack:
+                self._stack[-1].key = None
+        elif isinstance(event, yaml.NodeEvent):
+            self._refuse(event)
+            self._open(event)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            if self._begun:
+                raise YamlTextError("a second document begins here: one manifest, one document", *_place(event))
+            self._begun = True
+
+    def _refuse(self, event: yaml.NodeEvent) -> None:
+        why = _refused(event)
+        if why is not None:
+            raise YamlTextError(why, *_place(event))
+
+    def _line_of_row(self, event: yaml.Event) -> None:
+        if len(self._stack) == 2 and self._stack[0].key == "rows" and isinstance(self._stack[1].items, list):
+            self.document.row_lines.append(_place(event)[0])
+
+    def _key(self, event: yaml.ScalarEvent) -> None:
+        top = self._stack[-1]
+        top.key = event.value
+        if top.key in top.keys:
+            self.document.repeated.append((self._here(), *_place(event)))
+        top.keys.add(top.key)
+
+    def _open(self, event: yaml.NodeEvent) -> None:
+        if self._awaits_key:
+            raise YamlTextError("a key must be a word", *_place(event))
+        if len(self._stack) >= MOST_LEVELS:
+            raise YamlTextError(f"more than {MOST_LEVELS} levels deep", *_place(event))
+        self._line_of_row(event)
+        items: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+        top = self._stack[-1] if self._stack else None
+        key = top.key if top is not None else None
+        self._put(items)
+        if top is not None:
+            top.key = key
+        self._stack.append(_Open(items))
+
+    def _put(self, value: object) -> None:
+        """Puts a value under the key that waits for it; the first of a doubled key stays."""
+        if not self._stack:
+            self.document.value = value
+            return
+        top = self._stack[-1]
+        if isinstance(top.items, list):
+            top.items.append(value)
+            return
+        if value is None:
+            self.document.nulls.append(self._here())
+        elif top.key not in top.items:
+            top.items[top.key] = value
+        top.key = None
