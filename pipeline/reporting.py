@@ -16,7 +16,7 @@ from pipeline.records import Attempt, State
 from pipeline.report import runview
 from pipeline.report.atomic import whole_text
 from pipeline.report.summary import run_json
-from pipeline.report.table import REPORT_COLUMNS, report_row, write_csv, write_failures_csv
+from pipeline.report.table import NEEDS_A_PERSON, REPORT_COLUMNS, report_row, write_csv, write_failures_csv
 from pipeline.workspace import RunFolder, Workspace
 
 PAGE = "report.html"
@@ -28,9 +28,11 @@ STILLS_S = 20.0
 """What the end of a run may spend on posters; the page shows clips without one, too."""
 
 
-def report_rows(workspace: Workspace, run: Run, folder: RunFolder) -> Iterator[dict[str, object]]:
-    """The report's lines as raw values, in the manifest's order."""
-    for line in workspace.book.report(run.run_id):
+def report_rows(
+    workspace: Workspace, run: Run, folder: RunFolder, *, states: Iterable[State] | None = None
+) -> Iterator[dict[str, object]]:
+    """The report's lines as raw values, in the manifest's order; with `states` only those."""
+    for line in workspace.book.report(run.run_id, states):
         if isinstance(line, Attempt):
             yield report_row(line, outputs=folder.outputs, run_folder=folder.path)
         else:
@@ -45,7 +47,8 @@ def _placeholder(line: SkippedRow, run: Run) -> dict[str, object]:
 def write_reports(workspace: Workspace, run: Run, folder: RunFolder) -> None:
     """Writes report.csv, failures.csv and run.json."""
     write_csv(report_rows(workspace, run, folder), folder.path / "report.csv")
-    write_failures_csv(report_rows(workspace, run, folder), folder.path / "failures.csv")
+    failed = report_rows(workspace, run, folder, states=NEEDS_A_PERSON)
+    write_failures_csv(failed, folder.path / "failures.csv")
     now = workspace.book.run(run.run_id) or run
     summary = run_json(
         run=run.run_id,
@@ -90,9 +93,10 @@ def write_page(workspace: Workspace, run: Run, folder: RunFolder) -> list[str]:
     from pipeline.report.sheet import write_sheet  # noqa: PLC0415 - a run that ends early needs no renderer
 
     try:
+        lines = sum(workspace.book.totals(run.run_id).counts.values())
+        if lines > PAGE_LINES:
+            return [f"no {PAGE} for {lines} lines by itself; `dop report {run.run_id} -o page.html` makes it"]
         view = run_view(workspace, run)
-        if len(view.lines) > PAGE_LINES:
-            return [f"no {PAGE} for {len(view.lines)} lines by itself; `dop report {run.run_id} -o page.html` makes it"]
         left = _make_some_stills(view)
         write_sheet(view, folder.path / PAGE, stills=False)
     except Exception as error:  # noqa: BLE001 - a picture must never cost the run its exit code or its tables

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, update
 
+from pipeline.errors import LedgerError
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.database import upsert
 from pipeline.ledger.schema import (
@@ -79,7 +80,7 @@ def _run_of(row: Any) -> Run:
 
 
 def _attempt_of(row: Any, run_id: str | None) -> Attempt:
-    values = row._mapping
+    values = row._asdict()  # a plain dictionary: a row's own mapping looks each name up the slow way
     bought_elsewhere = run_id is not None and values["run_id"] != run_id and values["state"] != State.PLANNED
     return Attempt(
         request_id=values["request_id"],
@@ -113,6 +114,16 @@ def _attempt_of(row: Any, run_id: str | None) -> Attempt:
         reason=values["reason"],
         bought_in=values["run_id"] if bought_elsewhere else None,
     )
+
+
+def _check_unsent(rows: Iterable[Any]) -> None:
+    """MONEY: what is about to be bought says what it said when it was planned."""
+    for row in rows:
+        if row.state == State.PLANNED and row.digest != digest(row._mapping):
+            raise LedgerError(
+                f"the ledger is damaged: request {row.request_id}: what it says was changed; nothing is bought. "
+                "`dop ledger check` lists everything, `dop ledger rebuild` makes it anew from its journal"
+            )
 
 
 class Book:
@@ -233,17 +244,23 @@ class Book:
             with self.ledger.reader.connect() as connection:
                 found = connection.execute(statement).all()
             if found:
+                _check_unsent(found)
                 yield [_attempt_of(row, run_id) for row in found]
             if len(found) < size:
                 return
             after = found[-1].position
 
-    def report(self, run_id: str) -> Iterator[Attempt | SkippedRow]:
-        """Every line of the run's report, in the manifest's order: one per attempt, placeholders included."""
+    def report(self, run_id: str, states: Iterable[State] | None = None) -> Iterator[Attempt | SkippedRow]:
+        """Every line of the run's report, in the manifest's order: one per attempt, placeholders included.
+
+        With `states` only the latest attempts that are in one of them.
+        """
+        if states is None:
+            wanted = or_(attempts.c.superseded == 0, attempts.c.run_id == run_id, attempts.c.request_id.is_(None))
+        else:
+            wanted = and_(attempts.c.superseded == 0, attempts.c.state.in_([state.value for state in states]))
         with self.ledger.reader.connect() as connection:
-            statement = _run_view(run_id).where(
-                or_(attempts.c.superseded == 0, attempts.c.run_id == run_id, attempts.c.request_id.is_(None))
-            )
+            statement = _run_view(run_id).where(wanted)
             for row in connection.execution_options(yield_per=CHUNK).execute(statement):
                 if row.request_id is None:
                     yield SkippedRow(row_id=row.listed_as, axes=tuple((a, b) for a, b in json.loads(row.axes)))
