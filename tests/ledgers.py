@@ -19,7 +19,7 @@ from tests.factories import make_request
 AT = 1_790_000_000.0
 """A moment of September 2026, as Unix seconds."""
 
-RUN = "2026-09-21_1426-shots-0001"
+RUN = "2026-09-21_1413-shots-0001"
 
 
 def make_run(run_id: str = RUN, **only_what_matters: Any) -> Run:

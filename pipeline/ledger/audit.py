@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -77,6 +78,12 @@ def _sum_problems(connection: Connection, sums: Mapping[SpendKey, Mapping[CostSt
         if booked.get(key, (0, 0, 0)) != real:
             problems.append(f"the spend book of run {key[1]}, {key[2]}, {key[3]} does not equal its requests")
     return problems
+
+
+def sums_digest(connection: Connection) -> str:
+    """16 hex digits over the whole spend book, kept at a clean end and compared at the next start."""
+    lines = sorted(repr(tuple(row)) for row in connection.execute(select(spend)))
+    return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def book_money(connection: Connection, deltas: Mapping[SpendKey, Mapping[CostState, int]]) -> None:

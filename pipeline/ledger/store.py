@@ -21,7 +21,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import DopError, LedgerError
-from pipeline.ledger.audit import audit, replay
+from pipeline.ledger.audit import audit, replay, sums_digest
 from pipeline.ledger.database import (
     OldLedgerError,
     create_or_check,
@@ -121,6 +121,12 @@ class Ledger:
             )
         return create_or_check(self.engine, str(self.path))
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether this file was made by copying the one that was last spent with."""
+        here = inode_of(self.path)
+        return self.facts.get("inode", here) != here
+
     # -- opening for spending
 
     def ready_to_spend(self) -> list[str]:
@@ -130,9 +136,7 @@ class Ledger:
             LedgerError: copied, damaged, or its journal belongs to another ledger or is ahead of it.
         """
         notices = list(self._told)
-        here = inode_of(self.path)
-        known = self.facts.get("inode", here)
-        if known != here:
+        if self.is_copy:
             raise LedgerError(
                 f"{self.path} is a copy or was restored from one, and spending with two copies pays twice. "
                 "If this is the only one in use now, say so with `dop ledger adopt`"
@@ -145,6 +149,8 @@ class Ledger:
                     f"{self.path} is damaged: {problems[0]}; nothing is bought with it. "
                     "`dop ledger check` lists everything, `dop ledger rebuild` makes it anew from its journal"
                 )
+        elif "sums" in self.facts:
+            self._check_sums()
         ahead = last_seq(self.journal.path)
         if ahead > self._seq:
             notices.append(f"the ledger was {ahead - self._seq} events behind its journal; they were booked now")
@@ -153,6 +159,7 @@ class Ledger:
         elif ahead < self._seq:
             self._journal_anew()
         self._keep_spare()
+        here = inode_of(self.path)
         self.transact(lambda connection: write_meta(connection, {"inode": here, "clean": "no"}))
         self.facts |= {"inode": here, "clean": "no"}
         return notices
@@ -164,6 +171,15 @@ class Ledger:
                 return integrity_problems(connection) + (audit(connection) if full else [])
         except DatabaseError as error:
             return [str(error.orig)]
+
+    def _check_sums(self) -> None:
+        """MONEY: caps are judged by the spend book, which no run touches row by row."""
+        with self.reader.connect() as connection:
+            if sums_digest(connection) != self.facts["sums"]:
+                raise LedgerError(
+                    f"{self.path}: the spend book was changed since the last run; nothing is bought with it. "
+                    "`dop ledger check` lists everything, `dop ledger rebuild` makes it anew from its journal"
+                )
 
     def _keep_spare(self) -> None:
         with suppress(OSError):
@@ -402,7 +418,9 @@ class Ledger:
         """Writes what waits, marks a clean end, and lets go of the file."""
         if clean and self.facts.get("clean") == "no" and self._full is None:
             with suppress(DopError):
-                self.transact(lambda connection: write_meta(connection, {"clean": "yes"}))
+                self.transact(
+                    lambda connection: write_meta(connection, {"clean": "yes", "sums": sums_digest(connection)})
+                )
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join()
