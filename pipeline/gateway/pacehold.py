@@ -1,9 +1,9 @@
 """Wait hints, for everybody at once: until when nothing may be sent, and which hints are not believed. Pure.
 
-Rules (ours; the API document gives none). A hint is clamped to 1 s .. 15 min. Up to 60 s it is obeyed exactly. Beyond
-60 s nothing is sent for 60 s, then one probing call a minute. A probe that is let in refutes the hint: the hold ends for
-all, and from then on hints beyond 60 s count as no hint at all. They are believed again once a call was refused that was
-sent 60 s or more after the last one let in.
+Rules (ours; the API document gives none). A hint is clamped to 1 s .. 15 min. Up to 60 s it is obeyed exactly.
+Beyond 60 s nothing is sent for 60 s, then one probing call a minute. A probe that is let in refutes the hint: the hold
+ends for all, and from then on hints beyond 60 s count as no hint at all. They are believed again once a call was
+refused that was sent 60 s or more after the last one let in.
 """
 
 from __future__ import annotations
