@@ -41,6 +41,20 @@ def sha256(paths: tuple[Path, ...]) -> str:
     return whole.hexdigest()
 
 
+def size_bytes(path: Path) -> int:
+    """How large the file is."""
+    return path.stat().st_size
+
+
+def text(path: Path) -> str:
+    """The whole of a UTF-8 text, without its byte order mark.
+
+    Raises:
+        UnicodeDecodeError: it is another encoding; `undecodable` names it.
+    """
+    return path.read_bytes().decode("utf-8-sig")
+
+
 def lines(path: Path) -> Iterator[str]:
     """The lines of a UTF-8 text, with or without a byte order mark, their ends as they are.
 

@@ -283,15 +283,15 @@ def test_the_same_manifest_in_another_folder_asks_for_the_same(tmp_path: Path) -
 
 
 @pytest.mark.long
-def test_a_million_cells_stream_in_flat_memory(tmp_path: Path) -> None:
+def test_a_large_sweep_streams_in_flat_memory(tmp_path: Path) -> None:
     import tracemalloc
 
-    text = 'max_rows: 1000000\ndefaults: {image: "https://x.test/a.jpg", prompt: p}\nmatrix: {seed: 1-1000000}\n'
+    text = 'max_rows: 100000\ndefaults: {image: "https://x.test/a.jpg", prompt: p}\nmatrix: {seed: 1-100000}\n'
     manifest = opened(written(tmp_path, text))
     tracemalloc.start()
     try:
-        assert sum(1 for _ in manifest.cells()) == 1_000_000
+        assert sum(1 for _ in manifest.cells()) == 100_000
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 200_000_000
+    assert peak < 25_000_000
