@@ -220,6 +220,8 @@ def _add_care(verbs: _Verbs) -> None:
     _add_json(sub)
     _add_settings(sub)
 
+    _add_ledger_care(verbs)
+
     text = "a local gateway that renders real clips"
     sandbox = verbs.add("sandbox", "", text, "dop sandbox serve --port 8080")
     actions = sandbox.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
@@ -228,6 +230,41 @@ def _add_care(verbs: _Verbs) -> None:
 
     add_arguments(serve)
     serve.set_defaults(target="sandbox")
+
+
+def _add_ledger_care(verbs: _Verbs) -> None:
+    ledger = verbs.add("ledger", "", "care of the ledger; never spends", "dop ledger check")
+    words = _Verbs(ledger.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
+    text = "everything that is wrong with it, and what to do"
+    sub = words.add("check", "ledgercare:check", text, "dop ledger check")
+    _add_settings(sub)
+
+    text = "make it anew from its journal; the old file is kept"
+    sub = words.add("rebuild", "ledgercare:rebuild", text, "dop ledger rebuild")
+    _add_lock_wait(sub)
+    _add_settings(sub)
+
+    text = "a consistent copy for a backup, also during a run"
+    sub = words.add("copy", "ledgercare:copy", text, "dop ledger copy backup/ledger.db")
+    sub.add_argument("file", type=Path, metavar="FILE", help="where to; must not exist")
+    _add_settings(sub)
+
+    text = "let a copied or restored ledger spend: it is the only one in use now"
+    sub = words.add("adopt", "ledgercare:adopt", text, "dop ledger adopt")
+    _add_lock_wait(sub)
+    _add_settings(sub)
+
+    text = "remove the folders of runs that ended long ago; the ledger keeps what it knows"
+    sub = verbs.add("prune", "ledgercare:prune", text, "dop prune --keep 30d --dry-run")
+    sub.add_argument("--keep", required=True, metavar="30d", help="keep runs that ended within this time")
+    sub.add_argument("-n", "--dry-run", action="store_true", help="show what would go and stop")
+    sub.add_argument("-y", "--yes", action="store_true", help="remove without asking")
+    _add_lock_wait(sub)
+    _add_settings(sub)
+
+
+def _add_lock_wait(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lock-wait", metavar="30s", help="wait that long for another run to end")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
