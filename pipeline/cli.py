@@ -33,6 +33,16 @@ class _Parser(argparse.ArgumentParser):
         return ""
 
 
+class _Version(argparse.Action):
+    """Prints the installed version; nothing is looked up before somebody asks."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('dop-batch')}")
+        parser.exit()
+
+
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings")
     group.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: configs/default.yaml)")
@@ -88,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Buy AI video in bulk without waste: a batch pipeline for the Higgsfield DoP image-to-video API.",
         epilog="Start with make batch in the source tree. Exit codes are in the README.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="the version, and nothing else")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
 
     _add_verbs(_Verbs(verbs))
@@ -114,11 +125,24 @@ class _Verbs:
 
 
 def _add_verbs(verbs: _Verbs) -> None:
+    _add_starting(verbs)
     _add_planning(verbs)
     _add_buying(verbs)
     _add_settling(verbs)
     _add_looking(verbs)
+    _add_choosing(verbs)
     _add_care(verbs)
+
+
+def _add_starting(verbs: _Verbs) -> None:
+    text = "sample manifests and configurations to start from"
+    sub = verbs.add("init", "starting:init", text, "dop init my-film")
+    sub.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where (default: here)")
+
+    text = "a script that completes verbs, flags and files"
+    sub = verbs.add("completion", "starting:completion", text, 'eval "$(dop completion bash)"')
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    sub.set_defaults(whole_parser=build_parser)
 
 
 def _add_planning(verbs: _Verbs) -> None:
@@ -204,6 +228,23 @@ def _add_looking(verbs: _Verbs) -> None:
     sub.add_argument("run", nargs="?", metavar="RUN")
     sub.add_argument("-o", "--output", nargs="+", type=Path, default=[], metavar="FILE", help="format by extension")
     _add_json(sub)
+    _add_settings(sub)
+
+
+def _add_choosing(verbs: _Verbs) -> None:
+    text = "look at the clips in the browser, also while the run goes on"
+    sub = verbs.add("view", "viewing:view", text, "dop view latest")
+    sub.add_argument("run", nargs="?", metavar="RUN", help="which to open (default: the newest)")
+    sub.add_argument("--port", type=int, default=0, metavar="N", help="on 127.0.0.1 (default: any free one)")
+    sub.add_argument("--no-open", action="store_true", help="print the address and leave the browser alone")
+    _add_settings(sub)
+
+    text = "a new manifest from chosen clips"
+    sub = verbs.add("derive", "deriving:derive", text, "dop derive latest --picks picks.json --set model=dop-preview")
+    sub.add_argument("run", nargs="?", metavar="RUN", help="default: the run that the picks name, else the newest")
+    sub.add_argument("--picks", type=Path, metavar="PICKS", help="what the page saved (default: those of `dop view`)")
+    sub.add_argument("--row", action="append", metavar="ID", help="row id or request id of a clip; repeatable")
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: beside the run's manifest")
     _add_settings(sub)
 
 
