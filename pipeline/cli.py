@@ -9,16 +9,22 @@ import argparse
 import difflib
 import importlib
 import os
+import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from pipeline.errors import DopError
+from pipeline.errors import DopError, FatalError
+from pipeline.streams import settle
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse that says "did you mean" for a word or flag it does not know."""
+    """argparse that says "did you mean" for a word or flag it does not know, and guesses at none by its beginning."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **more})
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -26,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _suggestion(self, message: str) -> str:
         known = [option for action in self._actions for option in (*action.option_strings, *(action.choices or ()))]
-        for word in message.replace("'", " ").replace(",", " ").split():
+        for word in re.split(r"[\s',:]+", message):
             near = difflib.get_close_matches(word, [str(one) for one in known], n=1, cutoff=0.7)
             if near and word not in known:
                 return f"; did you mean {near[0]}?"
@@ -325,6 +331,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # noqa: BLE001 - exit 1 and a traceback would say that the run finished
+        print(f"dop: {_broken(error)}", file=sys.stderr)
+        return FatalError.exit_code
+
+
+def _broken(error: BaseException) -> str:
+    """An error that no room expected: what, and where it came from."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames[-4:]))
+    return f"{type(error).__name__}: {error} (at {places}). What was bought is in the ledger: run again"
 
 
 def _call(args: argparse.Namespace) -> int:
@@ -340,4 +358,5 @@ def _call(args: argparse.Namespace) -> int:
 
 def entry() -> NoReturn:
     """The `dop` command."""
+    settle()
     sys.exit(main())
