@@ -116,12 +116,12 @@ def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> O
     )
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
-    write_reports(workspace, run, job.folder)
+    reported = _reported(session, job)
     for warning in write_page(workspace, run, job.folder):
         session.tell(warning)
     for reason in result.reasons:
         session.tell(reason.text)
-    code = ending.exit_code
+    code = ending.exit_code or (0 if reported else 5)
     if not (job.wishes.quiet and code in (0, 9)):
         session.tell(summary_line(totals, run.run_id))
     return Outcome(
@@ -131,3 +131,14 @@ def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> O
         reasons=tuple(reason.text for reason in result.reasons),
         exit_code=code,
     )
+
+
+def _reported(session: Session, job: Job) -> bool:
+    """Writes the tables; False, and words for the person, when the disk does not take them. The ledger has it all."""
+    try:
+        write_reports(session.workspace, job.run, job.folder)
+    except OSError as error:
+        again = f"nothing is lost: make room, then `dop report {job.run.run_id}` writes it"
+        session.tell(f"{job.folder.path}: the report can't be written ({error.strerror or error}); {again}")
+        return False
+    return True
