@@ -218,7 +218,8 @@ class _Steps:
             paths=self.paths,
             breaker=breaker,
             workers=settings.pace.submit_concurrency,
-            can_poll=lambda: len(self.poller) > 0,
+            can_poll=lambda: job.wishes.collect and len(self.poller) > 0,
+            known_job=lambda: book.known_job(job.workspace.gateway),
         )
         self._uploader = Uploader(base_url, images)
         self._outlook = Outlook(self.scribe, self.gate, self.plan, halt, models=settings.models, buys=job.wishes.buy)

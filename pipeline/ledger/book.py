@@ -325,6 +325,18 @@ class Book:
             for row in connection.execution_options(yield_per=CHUNK).execute(statement):
                 yield _attempt_of(row, None)
 
+    def known_job(self, gateway: str) -> tuple[str, str | None] | None:
+        """Id and polling URL of the latest job this gateway ever gave; None when it gave none."""
+        statement = (
+            select(attempts.c.job_set_id, attempts.c.polling_url)
+            .where(attempts.c.gateway == gateway, attempts.c.job_set_id.is_not(None))
+            .order_by(attempts.c.accepted_at.desc())
+            .limit(1)
+        )
+        with self.ledger.reader.connect() as connection:
+            row = connection.execute(statement).first()
+        return None if row is None else (row.job_set_id, row.polling_url)
+
     def mean_video_bytes(self, gateway: str) -> int | None:
         """What a video of this gateway weighs on average; None before the first one."""
         statement = select(func.avg(attempts.c.size_bytes)).where(attempts.c.gateway == gateway)

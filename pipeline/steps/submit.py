@@ -42,6 +42,12 @@ FIRST_PATIENCE_S = 60.0
 PATIENCE_S = 3 * 3600.0
 """One that did answer is waited for through an outage; nothing is lost or paid meanwhile."""
 
+PROBE_PAUSE_S = 10.0
+"""Between two free polls that ask whether the gateway is back."""
+
+PROBES_LOST = 3
+"""Rows lost to an open breaker, one each pause, before nothing more is bought in this run."""
+
 SALVAGE_TRIES = 3
 SALVAGE_PAUSE_S = 2.0
 
@@ -97,6 +103,7 @@ class Submitter:
         breaker: Breaker,
         workers: int,
         can_poll: Callable[[], bool],
+        known_job: Callable[[], tuple[str, str | None] | None] = lambda: None,
     ) -> None:
         self._doors = doors
         self._requests = requests
@@ -106,6 +113,8 @@ class Submitter:
         self._next = asyncio.Lock()
         self._salvages: set[asyncio.Task[None]] = set()
         self._can_poll = can_poll
+        self._known_job = known_job
+        self._probe_at = 0.0
         self._ever_answered = False
         self._answered_at = asyncio.get_running_loop().time()
         self.any_accepted = paths.proven
@@ -189,13 +198,37 @@ class Submitter:
     async def _sit_out(self, wait_s: float) -> None:
         now = asyncio.get_running_loop().time()
         if self._breaker.state(now) is BreakerState.POLL_PROBE and not self._can_poll():
-            self._breaker.nothing_to_poll(now)
-            return
+            await self._probe_by_poll()
         if now - self._answered_at > self._patience_s():
             self._doors.halt.give("the gateway can't be reached; run again later", exit_code=5, reach=Reach.SUBMITS)
             self._doors.gate.wake()
             return
         await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
+
+    async def _probe_by_poll(self) -> None:
+        """Nothing is in flight whose poll could show that the gateway is back: one free poll of any job it ever had.
+
+        MONEY: with no job at all the pause alone decides, so the lost probes are counted and end the buying.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._probe_at:
+            return
+        self._probe_at = loop.time() + PROBE_PAUSE_S
+        if self._breaker.probes_lost >= PROBES_LOST:
+            self._doors.halt.give(
+                "submits keep ending without a readable answer; nothing more is bought now",
+                exit_code=5,
+                reach=Reach.SUBMITS,
+            )
+            self._doors.gate.wake()
+            return
+        known = self._known_job()
+        if known is None:
+            self._breaker.nothing_to_poll(loop.time())
+            return
+        answer = await self._doors.client.poll(*known)
+        if isinstance(answer, Answer) and answer.status < 500:
+            self._breaker.poll_answered(loop.time())
 
     def _patience_s(self) -> float:
         return PATIENCE_S if self._ever_answered else FIRST_PATIENCE_S
