@@ -39,6 +39,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.steps": STEPS,
     "pipeline.steps.pollplan": JUDGEMENT,
     "pipeline.run": RUN,
+    "pipeline.derivation": RUN,
     "pipeline.embedded": RUN,
     "pipeline.ending": RUN,
     "pipeline.listing": RUN,
@@ -49,8 +50,10 @@ FLOORS: Mapping[str, int] = {
     "pipeline.session": RUN,
     "pipeline.wireimages": RUN,
     "pipeline.workspace": RUN,
+    "pipeline.api": COMMAND,
     "pipeline.cli": COMMAND,
     "pipeline.verbs": COMMAND,
+    "pipeline.viewer": COMMAND,
     "pipeline.__main__": COMMAND,
     "pipeline": COMMAND,
 }

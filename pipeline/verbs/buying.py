@@ -101,7 +101,7 @@ def key_for(settings: Settings) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Order:
+class Order:
     """What a command is to buy: the rows, their caps, and the plan it was agreed in, if any."""
 
     bound: Listing
@@ -114,18 +114,18 @@ class _Order:
         return self.bound.digest() if self.plan is None else f"plan:{self.plan.state_digest}:{self.bound.digest()}"
 
 
-def _order(args: argparse.Namespace, settings: Settings) -> _Order:
+def _order(args: argparse.Namespace, settings: Settings) -> Order:
     flag = money(args.max_cost, "--max-cost")
     if args.plan is None:
         if args.manifest is None:
             raise UsageError("name a manifest, or a plan with --plan PLAN")
         bound = listed(args, settings)
-        return _Order(bound=bound, caps=bound.caps(flag))
+        return Order(bound=bound, caps=bound.caps(flag))
     if args.manifest is not None or not selection_of(args).is_all or args.max_rows:
         raise UsageError("--plan holds the manifest and the choice of rows: leave both out")
     plan = load(args.plan)
     bound = listing(plan.manifest, settings, frozen_seeds=plan.seeds, selection=plan.selection, max_rows=plan.max_rows)
-    return _Order(bound=bound, caps=bound.caps(flag), plan=plan)
+    return Order(bound=bound, caps=bound.caps(flag), plan=plan)
 
 
 def _buy(args: argparse.Namespace, wishes: Wishes) -> int:
@@ -139,7 +139,7 @@ def _buy(args: argparse.Namespace, wishes: Wishes) -> int:
         tell(["not bought: the answer was no"])
         return 2
     with session(settings, args) as opened:
-        found = _open_run(opened.workspace, order)
+        found = open_run(opened.workspace, order)
         tell(f"warning: {warning}" for warning in order.bound.warnings)
         sha256_of = order.bound.binder.sha256_of
         if args.pilot is not None:
@@ -149,7 +149,7 @@ def _buy(args: argparse.Namespace, wishes: Wishes) -> int:
         return carried_out(opened, found, caps=order.caps, wishes=wishes, manifest=path, sha256_of=sha256_of)
 
 
-def _pilot(opened: Session, found: Run, order: _Order, wishes: Wishes, count: int) -> int | None:
+def _pilot(opened: Session, found: Run, order: Order, wishes: Wishes, count: int) -> int | None:
     """Buys the `count` cheapest requests first; None when all of them came out well, else the exit code."""
     book = opened.workspace.book
     prices = opened.workspace.settings.prices_microusd
@@ -181,7 +181,7 @@ def _tally(states: object) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
 
 
-def _agreed(path: Path, order: _Order, settings: Settings) -> bool:
+def _agreed(path: Path, order: Order, settings: Settings) -> bool:
     """Whether the person agrees to the price; a budget is an agreement made beforehand.
 
     Raises:
@@ -207,7 +207,7 @@ def asked(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _open_run(workspace: Workspace, order: _Order) -> Run:
+def open_run(workspace: Workspace, order: Order) -> Run:
     """The unfinished run of this manifest, or a new one, listing what the manifest says now.
 
     Raises:
@@ -239,7 +239,7 @@ def _open_run(workspace: Workspace, order: _Order) -> Run:
     return found
 
 
-def _check_plan(workspace: Workspace, order: _Order, plan: SavedPlan) -> None:
+def _check_plan(workspace: Workspace, order: Order, plan: SavedPlan) -> None:
     if plan.gateway != gateway_id(workspace.settings):
         raise UsageError(f"the plan is for {plan.gateway}, and the configuration is for {workspace.gateway}")
     if plan.rows_digest != order.bound.digest():
