@@ -1,71 +1,83 @@
 """When to look next, for the whole batch: which of the jobs in flight is worth a poll now. Pure.
 
 It must never decide a job's fate, read a clock or send anything. A waiting job is a row of this plan, not a task.
-Times are seconds of one monotonic clock, handed in.
+A job is looked at when it is likely to be finished: at the age by which a share `sureness` of the jobs of its model
+that had come as far are done. That makes about 1 / sureness polls a job. The first jobs of a model, and a few later
+ones, are scouts: looked at often, so that the distribution is known. What is known grows while a job waits, so each
+plan is reviewed half way. Times are seconds of one monotonic clock, handed in.
 """
 
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-SAMPLES = 512
-"""Generation times kept a model: the latest ones."""
-ENOUGH = 5
-"""Ended jobs of a model before its own generation times are believed."""
+from pipeline.steps.generation import GenerationTimes
+
+SURENESS_MANY, SURENESS_FEW = 0.8, 0.5
+"""share of jobs expected to be finished when they are looked at: with many in flight, with few"""
+MANY = 50
+"""jobs in flight from which polls are counted"""
+SCOUTS = 6
+"""first jobs of a model that are looked at often"""
+SCOUT_EVERY = 50
+SCOUT_STEP = 1.25
+"""a scout's age grows by this factor from look to look"""
+SCOUT_QUANTILES = (0.2, 0.4, 0.6, 0.8)
+EARLIEST = 0.05
+"""share of jobs finished at the age from which `max_lag_s` counts"""
+KNOWN = 5
+"""ended jobs of a model before its own times are shown to people"""
+TYPICAL = 1.5
+"""times `first_s`: the guess of a generation time before any job ended"""
+MOST_TROUBLE = 16
 TAKEN = float("inf")
+NEVER_LOOKED = -1.0
 
 
 @dataclass(slots=True)
 class _Row:
     model: str
     accepted_at: float
-    due: float
+    silent_s: float
+    due: float = 0.0
+    looked_s: float = NEVER_LOOKED
     looks: int = 0
     trouble: int = 0
-    waited_s: float = 0.0
+    scout: bool = False
+    planned_at: float = 0.0
+    forced: bool = False
 
-
-class GenerationTimes:
-    """The latest generation times of one model, in order, for quantiles."""
-
-    def __init__(self) -> None:
-        self._latest: deque[float] = deque()
-        self._ordered: list[float] = []
-
-    def __len__(self) -> int:
-        return len(self._ordered)
-
-    def add(self, duration_s: float) -> None:
-        """One more job took `duration_s`."""
-        self._latest.append(duration_s)
-        insort(self._ordered, duration_s)
-        if len(self._latest) > SAMPLES:
-            del self._ordered[bisect_left(self._ordered, self._latest.popleft())]
-
-    def quantile(self, q: float, longer_than_s: float = 0.0) -> float | None:
-        """The q-quantile of those that took longer than `longer_than_s`; None when none did."""
-        start = bisect_left(self._ordered, longer_than_s)
-        left = len(self._ordered) - start
-        return self._ordered[start + min(int(q * left), left - 1)] if left else None
+    @property
+    def seen_s(self) -> float | None:
+        """The age at the last look that found the job at work."""
+        return None if self.looked_s == NEVER_LOOKED else self.looked_s
 
 
 class PollPlan:
     """The plan of all polls: `add` a job, `take` those due, then say `pending`, `unclear` or `ended` for each."""
 
     def __init__(
-        self, *, first_s: float, min_s: float, max_s: float, deadline_s: float, max_lag_s: float | None = None
+        self,
+        *,
+        first_s: float,
+        min_s: float,
+        max_s: float,
+        deadline_s: float,
+        max_lag_s: float | None = None,
     ) -> None:
+        """`max_lag_s`: how late a finished video may be noticed; None is as late as makes polls cheap."""
         self._first_s, self._min_s, self._max_s = first_s, min_s, max_s
         self._deadline_s = deadline_s
         self._max_lag_s = max_lag_s
+        self.scarce = False
         self._rows: dict[Hashable, _Row] = {}
         self._heap: list[tuple[float, int, Hashable]] = []
         self._order = 0
         self._times: dict[str, GenerationTimes] = {}
+        self._added: dict[str, int] = {}
+        self._newest_at: dict[str, float] = {}
         self._silent_since: float | None = None
         self._silent_s = 0.0
 
@@ -74,9 +86,14 @@ class PollPlan:
 
     def add(self, job: Hashable, model: str, accepted_at: float, now: float) -> None:
         """A job is in flight since `accepted_at` (which may lie before `now`, after a restart)."""
-        row = _Row(model, accepted_at, 0.0, waited_s=self._silent_s)
+        row = _Row(model, accepted_at, self._silent_until(now))
+        number = self._added.get(model, 0)
+        self._added[model] = number + 1
+        self._newest_at[model] = max(self._newest_at.get(model, accepted_at), accepted_at)
+        row.scout = number < SCOUTS or number % SCOUT_EVERY == 0
         self._rows[job] = row
-        self._plan(job, row, max(now, self._first_look(row)))
+        row.planned_at = now
+        self._review(job, row, now)
 
     def next_due(self, now: float) -> float | None:
         """When the next job is due (a time, perhaps past); None when nothing waits."""
@@ -89,67 +106,123 @@ class PollPlan:
         taken: list[Hashable] = []
         while len(taken) < limit and (due := self.next_due(now)) is not None and due <= now:
             job = heapq.heappop(self._heap)[2]
-            self._rows[job].due = TAKEN
+            row = self._rows[job]
+            if not row.forced and self._worth_at(row) > now:
+                self._review(job, row, now)
+                continue
+            row.due, row.forced = TAKEN, False
             taken.append(job)
         return taken
 
     def put_back(self, job: Hashable, now: float) -> None:
         """A taken job that was not looked at: it is due at once again."""
-        self._plan(job, self._rows[job], now)
+        if (row := self._rows.get(job)) is not None:
+            self._force(job, row, now)
 
     def pending(self, job: Hashable, now: float, phase: str = "running") -> None:
         """The poll was answered: still at work (`phase` is the judged word: pending or running)."""
         self._answered(now)
         row = self._rows[job]
-        row.looks, row.trouble = row.looks + 1, 0
-        self._plan(job, row, self._next_look(row, now))
+        age_s = max(now - row.accepted_at, 0.0)
+        self._model(row.model).at_work(age_s, row.seen_s)
+        row.looked_s, row.looks, row.trouble = age_s, row.looks + 1, 0
+        row.planned_at = now
+        self._review(job, row, now)
 
     def unclear(self, job: Hashable, now: float, wait_s: float | None = None) -> None:
         """The poll failed: that says nothing about the job. Next look after `wait_s` or a growing pause."""
         if self._silent_since is None:
             self._silent_since = now
         row = self._rows[job]
-        row.trouble += 1
-        self._plan(job, row, now + (wait_s or min(self._min_s * 2**row.trouble, self._max_s)))
+        row.trouble = min(row.trouble + 1, MOST_TROUBLE)
+        self._force(job, row, now + (wait_s or min(self._min_s * 2**row.trouble, self._max_s)))
 
     def ended(self, job: Hashable, now: float, duration_s: float | None = None) -> None:
-        """The job is finished, whatever became of it. `duration_s`: its generation time, where that is known."""
+        """The job is finished, whatever became of it. `duration_s`: its age when noticed; None teaches nothing."""
         self._answered(now)
         row = self._rows.pop(job)
-        if duration_s is not None:
-            self._times.setdefault(row.model, GenerationTimes()).add(duration_s)
+        times = self._model(row.model)
+        if duration_s is None:
+            times.gone(row.seen_s)
+        else:
+            times.finished(duration_s, row.seen_s)
 
     def forget(self, job: Hashable) -> None:
         """The job is no longer waited for (stalled); nothing is learned."""
-        self._rows.pop(job, None)
+        row = self._rows.pop(job, None)
+        if row is not None:
+            self._model(row.model).gone(row.seen_s)
 
     def is_overdue(self, job: Hashable, now: float) -> bool:
         """Whether the deadline has passed, counting only time in which polls were being answered."""
         row = self._rows[job]
-        silent_s = self._silent_s - row.waited_s + (now - self._silent_since if self._silent_since is not None else 0.0)
+        silent_s = self._silent_until(now) - row.silent_s
         return row.looks > 0 and now - row.accepted_at - silent_s >= self._deadline_s
 
     def hint(self, job: Hashable, now: float) -> None:
         """Somebody says that the job may be finished (a callback): look now."""
         if job in self._rows and self._rows[job].due != TAKEN:
-            self._plan(job, self._rows[job], now)
+            self._force(job, self._rows[job], now)
 
     def quantile(self, model: str, q: float) -> float | None:
         """The q-quantile of the model's generation time in seconds; None while it is not known."""
         times = self._times.get(model)
-        return times.quantile(q) if times is not None and len(times) >= ENOUGH else None
+        return times.quantile(q) if times is not None and times.ended >= KNOWN else None
 
     def eta_s(self, now: float, q: float = 0.9) -> float | None:
-        """Seconds until the jobs in flight are finished, by the q-quantile of each model; None while unknown."""
-        latest: float | None = None
-        for row in self._rows.values():
-            times = self._times.get(row.model)
-            if times is None or len(times) < ENOUGH:
+        """Seconds until all jobs in flight are finished, with probability `q`; None while that is not known.
+
+        The newest job of each model and the oldest job of all stand for the rest.
+        """
+        if not self._rows:
+            return 0.0
+        oldest = next(iter(self._rows.values()))
+        waits_s = []
+        for model, accepted_at in (*self._newest_at.items(), (oldest.model, oldest.accepted_at)):
+            times = self._times.get(model)
+            if times is None or times.ended < KNOWN:
                 return None
-            age_s = now - row.accepted_at
-            left_s = max((times.quantile(q, age_s) or age_s + self._max_s) - age_s, 0.0)
-            latest = max(latest or 0.0, left_s)
-        return latest if self._rows else 0.0
+            age_s = max(now - accepted_at, 0.0)
+            waits_s.append(times.quantile(q ** (1 / len(self._rows)), age_s) - age_s)
+        return max(waits_s)
+
+    def _model(self, model: str) -> GenerationTimes:
+        if model not in self._times:
+            self._times[model] = GenerationTimes(TYPICAL * self._first_s)
+        return self._times[model]
+
+    def _worth_at(self, row: _Row) -> float:
+        """When the next look is worth a poll, as far as is known now."""
+        at = row.accepted_at + self._look_age(row, max(row.looked_s, 0.0))
+        if row.looks == 0:
+            return max(at, row.planned_at)
+        return min(max(at, row.planned_at + self._min_s), row.planned_at + self._max_s)
+
+    def _review(self, job: Hashable, row: _Row, now: float) -> None:
+        at = self._worth_at(row)
+        self._plan(job, row, at if at <= now + self._min_s else max(now + self._min_s, (now + at) / 2))
+
+    def _force(self, job: Hashable, row: _Row, at: float) -> None:
+        row.forced = True
+        self._plan(job, row, at)
+
+    def _look_age(self, row: _Row, age_s: float) -> float:
+        """The age at which the next look is worth a poll."""
+        times = self._model(row.model)
+        if row.scout:
+            at_s = self._scout_age(times, age_s)
+        else:
+            sureness = SURENESS_MANY if self.scarce or len(self._rows) >= MANY else SURENESS_FEW
+            at_s = times.quantile(sureness, age_s)
+        if self._max_lag_s is not None:
+            at_s = min(at_s, max(age_s, times.quantile(EARLIEST)) + self._max_lag_s)
+        return at_s
+
+    def _scout_age(self, times: GenerationTimes, age_s: float) -> float:
+        if times.ended < SCOUTS:
+            return max(self._first_s, SCOUT_STEP * age_s)
+        marks = (times.quantile(q) for q in SCOUT_QUANTILES)
+        return next((mark for mark in marks if mark > 1.02 * age_s), max(SCOUT_STEP * age_s, self._min_s))
 
     def _is_current(self, entry: tuple[float, int, Hashable]) -> bool:
         row = self._rows.get(entry[2])
@@ -160,19 +233,10 @@ class PollPlan:
         self._order += 1
         heapq.heappush(self._heap, (due, self._order, job))
 
-    def _first_look(self, row: _Row) -> float:
-        return row.accepted_at + (self.quantile(row.model, 0.75) or self._first_s)
-
-    def _next_look(self, row: _Row, now: float) -> float:
-        times = self._times.get(row.model)
-        age_s = now - row.accepted_at
-        then_s = times.quantile(0.75, age_s) if times is not None and len(times) >= ENOUGH else None
-        pause_s = then_s - age_s if then_s is not None else self._min_s * 1.5**row.looks
-        if self._max_lag_s is not None:
-            pause_s = min(pause_s, self._max_lag_s)
-        return now + min(max(pause_s, self._min_s), self._max_s)
+    def _silent_until(self, now: float) -> float:
+        since = self._silent_since
+        return self._silent_s + (max(now - since, 0.0) if since is not None else 0.0)
 
     def _answered(self, now: float) -> None:
-        if self._silent_since is not None:
-            self._silent_s += now - self._silent_since
-            self._silent_since = None
+        self._silent_s = self._silent_until(now)
+        self._silent_since = None

@@ -1,0 +1,125 @@
+"""How long a model takes: generation times, learned from looks that came too early or too late. Pure.
+
+A look tells only that a job was still at work at one age, or finished between two ages; jobs in flight still are.
+The estimate is the self-consistent one for such intervals (Turnbull 1976), on bins of equal ratio, with a faint prior.
+Times are seconds since the gateway accepted the job.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from itertools import accumulate
+from math import exp, log
+
+SHORTEST_S, RATIO, BINS = 0.05, 1.08, 200
+"""edges run from 0.05 s by steps of 8 % to 2.6 days"""
+EDGES_S = tuple(SHORTEST_S * RATIO**step for step in range(BINS))
+PRIOR_WEIGHT = 0.5
+"""jobs that the prior counts as"""
+PRIOR_SPREAD = 0.7
+"""of the logarithm"""
+REMEMBERED = 2_000
+"""ended jobs; older ones fade, so that a model that becomes slower is followed"""
+ROUNDS = 12
+REFIT_SHARE = 0.1
+"""of new looks, after which the estimate is made anew"""
+
+
+def bin_of(age_s: float) -> int:
+    """The bin that holds `age_s`: its upper edge is the first edge at or above."""
+    return min(bisect_left(EDGES_S, age_s), BINS - 1)
+
+
+class GenerationTimes:
+    """What is known of one model's generation time."""
+
+    def __init__(self, typical_s: float) -> None:
+        """`typical_s` is the guess before anything is known."""
+        self._prior = _prior(typical_s)
+        self._ended: Counter[tuple[int, int]] = Counter()
+        self._at_work: Counter[int] = Counter()
+        self._looks, self._fitted_at = 0, 0
+        self._weights = list(self._prior)
+        self._done_by = list(accumulate(self._weights))
+        self.ended = 0
+
+    def at_work(self, age_s: float, before_s: float | None) -> None:
+        """A look found a job of this age still at work; `before_s` was its age at the look before."""
+        if before_s is not None:
+            self._forget_at_work(before_s)
+        self._at_work[bin_of(age_s)] += 1
+        self._looks += 1
+
+    def gone(self, before_s: float | None) -> None:
+        """A job is no longer looked at; nothing is known of its end."""
+        if before_s is not None:
+            self._forget_at_work(before_s)
+
+    def finished(self, age_s: float, before_s: float | None) -> None:
+        """A job ended at `age_s` or before, and after `before_s` where an earlier look found it at work."""
+        self.gone(before_s)
+        low = -1 if before_s is None else bin_of(before_s)
+        high = max(bin_of(age_s), low + 1)
+        self._ended[min(low, BINS - 2), min(high, BINS - 1)] += 1
+        self.ended += 1
+        self._looks += 1
+        if self.ended % REMEMBERED == 0:
+            self._ended = Counter({span: count / 2 for span, count in self._ended.items()})
+
+    def done_share(self, age_s: float) -> float:
+        """The share of jobs that are finished at this age, 0..1."""
+        self._refit()
+        place = bin_of(age_s)
+        below = self._done_by[place - 1] if place else 0.0
+        low_s = EDGES_S[place - 1] if place else 0.0
+        part = (age_s - low_s) / (EDGES_S[place] - low_s) if age_s < EDGES_S[place] else 1.0
+        return below + part * self._weights[place]
+
+    def quantile(self, q: float, older_than_s: float = 0.0) -> float:
+        """The age by which a share `q` is finished of the jobs still at work at `older_than_s`."""
+        self._refit()
+        before = self.done_share(older_than_s) if older_than_s > 0 else 0.0
+        target = before + q * (1 - before)
+        place = min(bisect_left(self._done_by, target), BINS - 1)
+        below = self._done_by[place - 1] if place else 0.0
+        low_s = EDGES_S[place - 1] if place else 0.0
+        part = (target - below) / self._weights[place] if self._weights[place] > 0 else 1.0
+        return max(low_s + min(max(part, 0.0), 1.0) * (EDGES_S[place] - low_s), older_than_s)
+
+    def _forget_at_work(self, age_s: float) -> None:
+        place = bin_of(age_s)
+        self._at_work[place] -= 1
+        if self._at_work[place] <= 0:
+            del self._at_work[place]
+
+    def _refit(self) -> None:
+        if self._looks <= self._fitted_at * (1 + REFIT_SHARE):
+            return
+        self._fitted_at = self._looks
+        spans = [(low, high, float(count)) for (low, high), count in self._ended.items()]
+        spans += [(low, BINS - 1, float(count)) for low, count in self._at_work.items() if low < BINS - 1]
+        for _ in range(ROUNDS):
+            self._weights = self._round(spans)
+            self._done_by = list(accumulate(self._weights))
+
+    def _round(self, spans: list[tuple[int, int, float]]) -> list[float]:
+        """One step of expectation and maximisation: each job's weight spreads over its span as estimated."""
+        steps = [0.0] * (BINS + 1)
+        for low, high, count in spans:
+            mass = self._done_by[high] - (self._done_by[low] if low >= 0 else 0.0)
+            share = count / max(mass, 1e-12)
+            steps[low + 1] += share
+            steps[high + 1] -= share
+        raised = [PRIOR_WEIGHT * prior for prior in self._prior]
+        for place, factor in enumerate(accumulate(steps[:BINS])):
+            raised[place] += max(factor, 0.0) * self._weights[place]
+        total = sum(raised)
+        return [weight / total for weight in raised]
+
+
+def _prior(typical_s: float) -> list[float]:
+    centre = log(max(typical_s, SHORTEST_S))
+    weights = [exp(-(((log(edge) - centre) / PRIOR_SPREAD) ** 2) / 2) + 1e-6 for edge in EDGES_S]
+    total = sum(weights)
+    return [weight / total for weight in weights]
