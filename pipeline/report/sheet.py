@@ -39,6 +39,9 @@ SCRIPTS = ("data", "arrange", "grid", "players", "picks", "dialogs", "controls",
 
 SANDBOX = "sandbox"
 _TEMPLATES = Path(__file__).parent / "templates"
+SHAPE_CLIPS = 20
+"""So many posters settle the shape of all cells."""
+
 _USUAL_SHAPE = (16, 9)
 
 
@@ -59,8 +62,7 @@ def write_sheet(view: RunView, path: Path, *, stills: bool = True) -> None:
     """
     lines = latest_lines(view.lines)
     if stills:
-        clips = [clip for line, _ in lines if (clip := clip_of(line, view.outputs)) is not None]
-        make_stills(clips, _start_clips(lines, view.outputs).values())
+        make_stills(clips_of(view), _start_clips(lines, view.outputs).values())
     sheet = build_sheet(view, path.parent)
     page = sheet_html(view, sheet, shape=_shape(lines, view.outputs))
     with whole_text(path) as stream:
@@ -117,14 +119,26 @@ def _link(file: Path | None, folder: Path) -> str:
     return quote(os.path.relpath(file, folder).replace(os.sep, "/"))
 
 
-def _shape(lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path, *, looked_at: int = 20) -> tuple[int, int]:
+def clips_of(view: RunView) -> list[Path]:
+    """Every clip of the run that was downloaded and still lies where it was put."""
+    return [clip for line, _ in latest_lines(view.lines) if (clip := clip_of(line, view.outputs)) is not None]
+
+
+def clip_shape(view: RunView) -> tuple[int, int]:
+    """The commonest width and height of the run's clips, as the posters that are there show it."""
+    return _shape(latest_lines(view.lines), view.outputs)
+
+
+def _shape(
+    lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path, *, looked_at: int = SHAPE_CLIPS
+) -> tuple[int, int]:
     """The commonest width and height among the first posters, so that cells have the clips' shape before they load."""
     sizes: Counter[tuple[int, int]] = Counter()
     for line, _ in lines:
         clip = clip_of(line, outputs)
         if clip is not None and poster_path(clip).exists():
             sizes[picture_size(poster_path(clip))] += 1
-        if sizes.total() >= looked_at:
+        if sizes.total() >= SHAPE_CLIPS:
             break
     return sizes.most_common(1)[0][0] if sizes else _USUAL_SHAPE
 
