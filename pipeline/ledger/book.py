@@ -267,6 +267,23 @@ class Book:
                 else:
                     yield _attempt_of(row, run_id)
 
+    def last_event(self) -> int:
+        """The number of the newest line of history; every change of an attempt makes a higher one."""
+        with self.ledger.reader.connect() as connection:
+            return int(connection.execute(select(func.coalesce(func.max(history.c.seq), 0))).scalar_one())
+
+    def changed(self, run_id: str, *, after: int, upto: int) -> list[Attempt]:
+        """Every attempt of the requests that the run lists and that events `after` < n <= `upto` belong to."""
+        listed = select(run_rows.c.request_id).where(run_rows.c.run_id == run_id)
+        touched = select(history.c.request_id).where(
+            history.c.seq > after, history.c.seq <= upto, history.c.request_id.in_(listed)
+        )
+        statement = _run_view(run_id).where(
+            attempts.c.request_id.in_(touched), or_(attempts.c.superseded == 0, attempts.c.run_id == run_id)
+        )
+        with self.ledger.reader.connect() as connection:
+            return [_attempt_of(row, run_id) for row in connection.execute(statement)]
+
     def totals(self, run_id: str) -> Totals:
         """Counts of what the run lists by state, and the money that this run booked."""
         joined = run_rows.join(
