@@ -137,7 +137,13 @@ class Workspace:
 
 @contextmanager
 def reading(settings: Settings) -> Iterator[Workspace]:
-    """The ledger for questions: no lock, and it does not have to be fit for spending."""
+    """The ledger for questions: no lock, and it does not have to be fit for spending.
+
+    Raises:
+        UsageError: there is none; a question never makes one.
+    """
+    if not settings.ledger_path.exists():
+        raise UsageError(f"no run yet in {settings.ledger_path}")
     ledger = Ledger(settings.ledger_path)
     try:
         yield Workspace(settings=settings, gateway=gateway_id(settings), ledger=ledger, book=Book(ledger))
