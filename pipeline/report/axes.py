@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ ROW = "row"
 
 CLOSE_FILL = 0.3
 """Rows and columns are worth drawing when at least this part of their crossings has a clip."""
+
+MOST_STACKED = 4
+"""So many clips may lie below each other at one crossing before they are parted into tabs."""
 
 FEW = 8
 """So many values of a single axis still fit beside each other."""
@@ -125,14 +129,18 @@ def _chosen(axes: Sequence[Axis], places: Sequence[Place], *, without: Sequence[
 def tabs_needed(
     axes: Sequence[Axis], places: Sequence[Place], *, x: str | None, y: str | None, asked: Sequence[str] = ()
 ) -> list[str]:
-    """The axes without which several cells would share a crossing; none where clips flow anyway."""
+    """The asked tabs, and more of them while more clips would share a crossing than can be stacked there.
+
+    None is added where clips flow, and none that would not tell such clips apart.
+    """
     tabs = list(asked)
-    if x is None:
-        return tabs
     for axis in axes:
-        if axis.name in (x, y, *tabs) or len(axis.values) < 2:
-            continue
         slots = [tuple(place.get(name, "") for name in (x, y, *tabs) if name) for place in places]
-        if len(set(zip(slots, (place.get(axis.name, "") for place in places), strict=True))) > len(set(slots)):
+        if x is None or max(Counter(slots).values(), default=0) <= MOST_STACKED:
+            return tabs
+        is_free = axis.name not in (x, y, *tabs)
+        if is_free and len({(slot, place.get(axis.name, "")) for slot, place in zip(slots, places, strict=True)}) > len(
+            set(slots)
+        ):
             tabs.append(axis.name)
     return tabs

@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from pipeline.records import Attempt, State, Totals, usd
 from pipeline.report.atomic import whole_text
-from pipeline.report.axes import Arrangement, Axis, arrange, axes_of, places_of
+from pipeline.report.axes import MOST_STACKED, Arrangement, Axis, arrange, axes_of, places_of
 from pipeline.report.cells import STATE_WORDS, SheetCell, Stills, is_web_link, sheet_cell
 from pipeline.report.charts import charts_of
 from pipeline.report.posters import make_stills, picture_size, poster_path, start_path
@@ -240,6 +240,7 @@ def page_data(view: RunView, sheet: Sheet) -> dict[str, object]:
         "tabs": plan.tabs,
         "words": {state.value: words for state, words in STATE_WORDS.items()},
         "pageCells": PAGE_CELLS,
+        "mostStacked": MOST_STACKED,
         "cells": cells,
         "strings": pool.texts,
     }

@@ -161,6 +161,7 @@ def test_any_two_axes_become_columns_and_rows_and_the_rest_tabs(sheet: Sheet) ->
         "strength",
         "model",
     ]
+    assert len(sheet.shown()) == 24
     sheet.choose("#axis-x", "")
     assert len(sheet.shown()) == 24
     assert sheet.texts("#sheet thead th") == []

@@ -43,11 +43,13 @@ def test_a_sweep_offers_its_own_axes_in_the_order_of_the_manifest() -> None:
 def test_the_asked_arrangement_is_kept() -> None:
     lines = sweep(model=("dop-lite", "dop-turbo"), look=("calm", "bold"), seed=("1", "2"))
     assert arranged(lines, x="seed", y="look", tabs=("model",)) == Arrangement(x="seed", y="look", tabs=("model",))
-    assert arranged(lines, x="model", y="seed") == Arrangement(x="model", y="seed", tabs=("look",))
+    assert arranged(lines, x="model", y="seed") == Arrangement(x="model", y="seed", tabs=())
 
 
-def test_unasked_seeds_are_columns_and_what_is_left_becomes_tabs() -> None:
+def test_unasked_seeds_are_columns_and_what_is_left_is_stacked_or_becomes_tabs() -> None:
     lines = sweep(model=("dop-lite", "dop-turbo"), look=("calm", "bold"), seed=("1", "2", "3"))
+    assert arranged(lines) == Arrangement(x="seed", y="model", tabs=())
+    lines = sweep(model=("dop-lite", "dop-turbo"), look=tuple("abcde"), seed=("1", "2", "3"))
     assert arranged(lines) == Arrangement(x="seed", y="model", tabs=("look",))
 
 
@@ -103,9 +105,11 @@ def test_unknown_names_in_the_arrangement_are_left_out() -> None:
     assert plan == Arrangement(x="look", y="seed", tabs=())
 
 
-@pytest.mark.parametrize(("x", "y", "tabs"), [("seed", None, ["model"]), ("seed", "model", []), (None, "seed", [])])
-def test_tabs_are_needed_only_where_clips_would_share_a_crossing(x: str | None, y: str | None, tabs: list[str]) -> None:
-    lines = sweep(model=("dop-lite", "dop-turbo"), seed=("1", "2"))
+@pytest.mark.parametrize(("x", "y", "tabs"), [("seed", None, ["look"]), ("seed", "look", []), (None, "seed", [])])
+def test_tabs_are_needed_only_where_many_clips_would_share_a_crossing(
+    x: str | None, y: str | None, tabs: list[str]
+) -> None:
+    lines = sweep(look=tuple("abcde"), seed=("1", "2"))
     places = places_of(lines)
     assert tabs_needed(axes_of(lines, places), places, x=x, y=y) == tabs
 

@@ -28,14 +28,27 @@ function tabAxes() {
   return tabs;
 }
 
-/** Each tab axis with its chosen value; "*" shows all values together. */
+/** Each tab axis with its chosen value; "*", all values together, where a few clips may share a crossing. */
 function tabChoice() {
   const choice = {};
   for (const name of tabAxes()) {
     const values = sheet.axes[axisNumber.get(name)].values;
-    choice[name] = view.tabs[name] === "*" || values.includes(view.tabs[name]) ? view.tabs[name] : values[0];
+    const isChosen = view.tabs[name] === "*" || values.includes(view.tabs[name]);
+    if (isChosen) choice[name] = view.tabs[name];
+    else choice[name] = sheet.tabs.includes(name) || crowd(choice) > sheet.mostStacked ? values[0] : "*";
   }
   return choice;
+}
+
+/** The most cells that share a crossing under a choice of tabs. */
+function crowd(choice) {
+  const counts = new Map();
+  for (const cell of cells) {
+    if (!Object.entries(choice).every(([axis, value]) => value === "*" || valueOf(cell, axis) === value)) continue;
+    const crossing = `${valueOf(cell, view.x)}\u0000${valueOf(cell, view.y)}`;
+    counts.set(crossing, (counts.get(crossing) ?? 0) + 1);
+  }
+  return Math.max(0, ...counts.values());
 }
 
 function isWanted(cell) {

@@ -77,7 +77,8 @@ function draw() {
 /** Says what tells a clip from its neighbours, where row and column do not say it. */
 function captionOf() {
   if (view.x === null && view.y === null) return (cell) => cell.rowId;
-  const said = new Set([view.x, view.y, "prompt", ...tabAxes()]);
+  const chosen = Object.entries(tabChoice()).filter(([, value]) => value !== "*");
+  const said = new Set([view.x, view.y, "prompt", "image", ...chosen.map(([axis]) => axis)]);
   const free = sheet.axes.filter((axis) => !said.has(axis.name) && axis.values.length > 1).map((axis) => axis.name);
   return (cell) => free.map((name) => valueOf(cell, name)).filter(Boolean).join(" · ");
 }
