@@ -267,6 +267,7 @@ def _add_care(verbs: _Verbs) -> None:
     _add_json(sub)
     _add_settings(sub)
 
+    _add_reaching_out(verbs)
     _add_ledger_care(verbs)
 
     text = "a local gateway that renders real clips"
@@ -277,6 +278,15 @@ def _add_care(verbs: _Verbs) -> None:
 
     add_arguments(serve)
     serve.set_defaults(target="sandbox")
+
+
+def _add_reaching_out(verbs: _Verbs) -> None:
+    text = "the motion presets that a manifest may name"
+    sub = verbs.add("motions", "motions:motions", text, "dop motions --search zoom")
+    sub.add_argument("--search", metavar="WORDS", help="only those whose name holds every word, or by their id")
+    sub.add_argument("--refresh", action="store_true", help="ask the gateway for its own list and keep it")
+    _add_json(sub)
+    _add_settings(sub)
 
 
 def _add_ledger_care(verbs: _Verbs) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.config import Settings, gateway_id, packaged
-from pipeline.gateway.motions import Catalogue, load
+from pipeline.config import Settings, gateway_id
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.manifest import Manifest, read
 from pipeline.manifest.read import DEFAULT_MAX_ROWS
+from pipeline.motioncatalogue import catalogue
 from pipeline.plan import Binder
 from pipeline.records import Cell, Request
 from pipeline.selection import ALL, Selection, chosen
@@ -29,6 +29,7 @@ class Listing:
     binder: Binder
     frozen_seeds: Mapping[str, tuple[int, ...]] | None = None
     selection: Selection = ALL
+    motions: str = ""
     warnings: list[str] = field(default_factory=list)
 
     def rows(self) -> Iterator[Request | Cell]:
@@ -57,6 +58,7 @@ class Listing:
             "models": list(self.settings.models),
             "seeds": {place: list(seeds) for place, seeds in (self.frozen_seeds or {}).items()},
             "selection": str(self.selection),
+            "motions": self.motions,
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -80,11 +82,6 @@ def told_caps(settings: Settings) -> Caps:
     return Caps(
         run_microusd=told.max_cost_microusd, day_microusd=told.per_day_microusd, month_microusd=told.per_month_microusd
     )
-
-
-def catalogue() -> Catalogue:
-    """The motion catalogue that ships with the package."""
-    return load(packaged("motions.csv"))
 
 
 def binder(manifest: Manifest, settings: Settings) -> Binder:
@@ -123,11 +120,12 @@ def listing(
     Raises:
         ManifestError: the structure is wrong.
     """
+    presets = catalogue(settings)
     manifest = read(
         path,
         defaults=settings.defaults,
         models=settings.models,
-        catalogue=catalogue(),
+        catalogue=presets,
         max_rows=max_rows,
         frozen_seeds=frozen_seeds,
         draw=draw,
@@ -138,4 +136,5 @@ def listing(
         binder=binder(manifest, settings),
         frozen_seeds=frozen_seeds,
         selection=selection,
+        motions=presets.digest,
     )

@@ -28,7 +28,7 @@ from pipeline.outlook import Outlook
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals
 from pipeline.report.progress import Progress
 from pipeline.runlog import run_log
-from pipeline.settings import is_loopback
+from pipeline.settings import Settings, is_loopback
 from pipeline.steps.breaker import Breaker
 from pipeline.steps.doors import Doors, Finished, InFlight, finished_of, in_flight_of
 from pipeline.steps.download import Downloader
@@ -119,7 +119,7 @@ async def carry_out(job: Job) -> Result:
             Progress(clock=time.monotonic, show_bar=job.wishes.show_bar, quiet=job.wishes.quiet)
         )
         base_url = await stack.enter_async_context(gateway_for(job.workspace.settings))
-        client = await stack.enter_async_context(_client(job, base_url))
+        client = await stack.enter_async_context(gateway_client(job.workspace.settings, base_url, job.key))
         fetcher = await stack.enter_async_context(
             VideoFetcher(
                 gateway_is_loopback=is_loopback(urlsplit(base_url).hostname or ""),
@@ -370,11 +370,12 @@ def _signals(halt: Halt) -> Iterator[None]:
                 loop.remove_signal_handler(number)
 
 
-def _client(job: Job, base_url: str) -> GatewayClient:
-    gateway = job.workspace.settings.gateway
+def gateway_client(settings: Settings, base_url: str, key: str) -> GatewayClient:
+    """The door to the gateway as the settings say, not yet opened."""
+    gateway = settings.gateway
     return GatewayClient(
         base_url=base_url,
-        key=job.key,
+        key=key,
         submit_path=gateway.submit_path,
         poll_path=gateway.poll_path,
         motions_path=gateway.motions_path,

@@ -43,6 +43,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.embedded": RUN,
     "pipeline.ending": RUN,
     "pipeline.listing": RUN,
+    "pipeline.motioncatalogue": RUN,
     "pipeline.outlook": RUN,
     "pipeline.reporting": RUN,
     "pipeline.runlog": RUN,

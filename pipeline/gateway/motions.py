@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,14 @@ from pipeline.errors import FatalError
 from pipeline.records import UUID_PATTERN
 
 COLUMNS = ("name", "id", "start_end_frame")
+PREVIEW = "preview_url"
+SOURCE_MARK = "# "
+"""Begins the line above the header that says where the list is from."""
+
+SHIPPED_SOURCE = "seen in two public lists, 2026-07"
+"""Of the list that ships. Source: seen; the API document has none."""
+
+_FRAMES = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +34,7 @@ class Preset:
     name: str
     motions_id: str
     start_end_frame: bool | None = None
+    preview_url: str | None = None
 
 
 def folded(name: str) -> str:
@@ -33,18 +43,35 @@ def folded(name: str) -> str:
 
 
 class Catalogue:
-    """Presets by name (any case; spaces, underscores and hyphens forgiven) and by UUID."""
+    """Presets by name (any case; spaces, underscores and hyphens forgiven) and by UUID. `source` is for eyes."""
 
-    def __init__(self, presets: Iterable[Preset]) -> None:
+    def __init__(self, presets: Iterable[Preset], *, source: str = SHIPPED_SOURCE) -> None:
         self.presets = tuple(presets)
+        self.source = source
         self._by_name = {folded(preset.name): preset for preset in self.presets}
         self._by_id = {preset.motions_id.lower(): preset for preset in self.presets}
+
+    @property
+    def digest(self) -> str:
+        """What names mean here: the same digest gives the same ids and end frames."""
+        told = "".join(f"{one.name}\n{one.motions_id} {one.start_end_frame}\n" for one in self.presets)
+        return hashlib.sha256(told.encode()).hexdigest()
 
     def find(self, name_or_id: str) -> Preset | None:
         """The preset of that name or UUID; None if the catalogue has none."""
         if UUID_PATTERN.fullmatch(name_or_id):
             return self._by_id.get(name_or_id.lower())
         return self._by_name.get(folded(name_or_id))
+
+    def search(self, words: str) -> list[Preset]:
+        """Presets whose name holds every one of `words`, or whose UUID begins with them; in the catalogue's order."""
+        wanted = [folded(word) for word in words.split()]
+        start = words.strip().lower()
+        return [
+            preset
+            for preset in self.presets
+            if all(word in folded(preset.name) for word in wanted) or (start and preset.motions_id.startswith(start))
+        ]
 
     def suggest(self, name: str) -> str | None:
         """The catalogue's name that is nearest to a misspelt one; None if none is near."""
@@ -53,25 +80,56 @@ class Catalogue:
 
 
 def parse(text: str) -> Catalogue:
-    """The catalogue of a CSV with the columns name, id, start_end_frame (true, false or empty).
+    """The catalogue of a CSV with the columns name, id, start_end_frame (true, false or empty), perhaps preview_url.
+
+    A first line that begins with `# ` names its source.
 
     Raises:
         FatalError: another header, an id that is no UUID, or a name that stands twice.
     """
+    source = SHIPPED_SOURCE
+    if text.startswith(SOURCE_MARK):
+        first, _, text = text.partition("\n")
+        source = first.removeprefix(SOURCE_MARK).strip()
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-    if tuple(next(lines, ())) != COLUMNS:
+    columns = tuple(next(lines, ()))
+    if columns not in (COLUMNS, (*COLUMNS, PREVIEW)):
         raise FatalError(f"the motion catalogue must begin with the header {','.join(COLUMNS)}")
     presets = []
     seen: set[str] = set()
     for line in filter(None, lines):
-        if len(line) != len(COLUMNS) or not UUID_PATTERN.fullmatch(line[1]) or folded(line[0]) in seen:
+        if len(line) != len(columns) or not UUID_PATTERN.fullmatch(line[1]) or folded(line[0]) in seen:
             raise FatalError(f"the motion catalogue's line {lines.line_num} is ragged, repeated or has no UUID")
         seen.add(folded(line[0]))
-        frames = {"true": True, "false": False}.get(line[2])
-        presets.append(Preset(name=line[0], motions_id=line[1].lower(), start_end_frame=frames))
-    return Catalogue(presets)
+        preview = line[3] if len(line) > len(COLUMNS) else ""
+        presets.append(
+            Preset(
+                name=line[0],
+                motions_id=line[1].lower(),
+                start_end_frame=_FRAMES.get(line[2]),
+                preview_url=preview or None,
+            )
+        )
+    return Catalogue(presets, source=source)
+
+
+def as_csv(catalogue: Catalogue) -> str:
+    """The text that `parse` reads back as the same catalogue."""
+    text = io.StringIO(newline="")
+    text.write(f"{SOURCE_MARK}{catalogue.source}\n")
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow((*COLUMNS, PREVIEW))
+    for preset in catalogue.presets:
+        frames = {True: "true", False: "false", None: ""}[preset.start_end_frame]
+        lines.writerow((preset.name, preset.motions_id, frames, preset.preview_url or ""))
+    return text.getvalue()
 
 
 def load(path: Path) -> Catalogue:
     """The catalogue in a file, `configs/motions.csv` as shipped. Source: seen (two public lists, 2026-07)."""
-    return parse(path.read_text(encoding="utf-8-sig"))
+    try:
+        return parse(path.read_text(encoding="utf-8-sig"))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FatalError(f"{path} is no motion catalogue ({error})") from None
+    except FatalError as error:
+        raise FatalError(f"{path}: {error}") from None

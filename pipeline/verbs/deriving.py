@@ -11,7 +11,8 @@ from pathlib import Path
 from pipeline.derivation import Derived, derived, differences, field_of, suffix_of
 from pipeline.errors import ManifestError, UsageError
 from pipeline.ledger.book import Run
-from pipeline.listing import catalogue, listing
+from pipeline.listing import listing
+from pipeline.motioncatalogue import catalogue
 from pipeline.picks import MAX_PICKS_BYTES, Picks, parse_picks, picked
 from pipeline.records import Attempt, Cell
 from pipeline.report.atomic import whole_text
@@ -114,7 +115,7 @@ def _write(target: Path, run: Run, chosen: list[Attempt], changes: dict[str, str
     if target.suffix not in (".yaml", ".yml"):
         raise UsageError(f"{target}: a derived manifest is YAML; give it the ending .yaml")
     folder = target.absolute().parent
-    made = derived(chosen, changes, run=run.run_id, name=run.name, folder=folder, catalogue=catalogue())
+    made = derived(chosen, changes, run=run.run_id, name=run.name, folder=folder, catalogue=catalogue(settings))
     try:
         with _draft(target, made) as draft:
             wrong = differences(made, chosen, _read_back(draft, target, settings), changes)
