@@ -54,7 +54,7 @@ def spend(args: argparse.Namespace) -> int:
     with reading(settings) as workspace:
         lines = workspace.book.spend_lines(prefix)
         compared = _reconciled(workspace, args.usage) if args.usage is not None else None
-    found = _grouped(lines)
+    found = grouped(lines)
     if args.json:
         told: dict[str, object] = {"gateways": found}
         give_json(told if compared is None else {**told, "usage": compared})
@@ -63,7 +63,8 @@ def spend(args: argparse.Namespace) -> int:
     return 0
 
 
-def _grouped(lines: Iterable[SpendLine]) -> dict[str, dict[str, object]]:
+def grouped(lines: Iterable[SpendLine]) -> dict[str, dict[str, object]]:
+    """Gateway -> its sums as text, and the same `by_day`, `by_month`, `by_model` and `by_run`."""
     found: dict[str, dict[str, dict[str, Sums]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(Sums)))
     for line in lines:
         gateway = found[line.gateway]

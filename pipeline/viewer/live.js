@@ -1,0 +1,106 @@
+// Only on a page that `dop view` gives out: the run's news as they come, and picks that are saved beside the run.
+
+const byRequest = new Map(cells.filter((cell) => cell.requestId).map((cell) => [cell.requestId, cell]));
+const numberOf = (words) => sheet.strings.push(words) - 1;
+const place = document.querySelector(".what p");
+const badge = el("span", { class: "badge", id: "live-badge" });
+badge.hidden = true;
+place.prepend(badge);
+place.append(el("a", { href: "../../" }, "All runs"), el("a", { href: "../../spend" }, "Spend"));
+
+/** One cell as it is now. Its element is made anew and takes the old one's place; what plays in it stops. */
+function renew(fresh) {
+  const cell = byRequest.get(fresh.requestId);
+  if (!cell) return askToReload();
+  if (hovered?.cell === cell) endHover();
+  if (players.has(cell)) dismiss(cell);
+  const { facts: words, history: lines, ...plain } = fresh;
+  Object.assign(cell, plain, { facts: words.map(numberOf), history: lines.map(numberOf), search: undefined });
+  const old = elements.get(cell.n);
+  if (!old) return;
+  if (old.contains(by("tools"))) {
+    document.body.append(by("tools"));
+    by("tools").hidden = true;
+  }
+  const hadFocus = old.contains(document.activeElement);
+  watcher.unobserve(old);
+  onScreen.delete(cell);
+  elements.delete(cell.n);
+  const element = elementOf(cell);
+  element.querySelector(".name").textContent = old.querySelector(".name").textContent;
+  old.replaceWith(element);
+  if (cell === current) element.querySelector(".shot").tabIndex = 0;
+  if (hadFocus) element.querySelector(".shot").focus({ preventScroll: true });
+  if (cell === boxCell && by("box").open && !by("box-show").querySelector("video")) openBox(cell);
+}
+
+function showStatus(status) {
+  for (const head of document.querySelectorAll(".head .totals dt")) {
+    const value = head.nextElementSibling;
+    if (head.textContent === "done") value.firstChild.data = String(status.done);
+    else if (status.shown[head.textContent]) value.textContent = status.shown[head.textContent];
+  }
+  const open = status.new + status.in_flight;
+  badge.hidden = status.ended || open === 0;
+  badge.textContent = `${status.in_flight} in flight, ${status.new} to go`;
+  for (const box of by("filters").querySelectorAll('[name="status"]')) {
+    const count = cells.filter((cell) => cell.state === box.value).length;
+    box.nextElementSibling.textContent = `${stateWord(box.value)} ${count}`;
+  }
+}
+
+let reload = null;
+/** The manifest was read anew, or too much happened: the arrangement itself is old. */
+function askToReload() {
+  if (reload) return;
+  reload = el("button", { type: "button", id: "live-reload" }, "The run has changed: load the page anew");
+  reload.addEventListener("click", () => location.reload());
+  place.append(reload);
+}
+
+const news = new EventSource(`events?after=${served.event}&requests=${served.requests}`);
+news.addEventListener("status", (event) => showStatus(JSON.parse(event.data)));
+news.addEventListener("stale", askToReload);
+news.addEventListener("cells", (event) => {
+  JSON.parse(event.data).forEach(renew);
+  if (isEngaged) castPlayers();
+  else if (filtersSet()) draw();
+  drawMarks();
+});
+
+let saving = 0;
+function savePicksSoon() {
+  clearTimeout(saving);
+  saving = setTimeout(async () => {
+    try {
+      const answer = await fetch("picks", {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(picksFile()),
+      });
+      if (!answer.ok) throw new Error(await answer.text());
+    } catch (error) {
+      say(`The picks could not be saved: ${error.message}`);
+    }
+  }, 200);
+}
+
+const toggleHere = togglePick;
+togglePick = (cell) => {
+  toggleHere(cell);
+  savePicksSoon();
+};
+
+/** What was picked before, in whichever browser. */
+async function fetchPicks() {
+  const answer = await fetch("picks");
+  if (!answer.ok) return;
+  const saved = new Set((await answer.json()).picks.map((pick) => pick.request_id));
+  picked.clear();
+  for (const cell of cells) {
+    if (saved.has(cell.requestId)) picked.add(pickKey(cell));
+    elements.get(cell.n)?.classList.toggle("picked", picked.has(pickKey(cell)));
+  }
+  drawMarks();
+}
+fetchPicks();
