@@ -104,15 +104,30 @@ def write_page(workspace: Workspace, run: Run, folder: RunFolder) -> list[str]:
     return [f"{left} clips have no poster yet; `dop report {run.run_id} -o page.html` makes them"] if left else []
 
 
+PICTURES = (".html", ".htm", ".mp4", ".png")
+"""Endings of what `draw` draws: the contact sheet, all clips of a run as one video, the posters as one picture."""
+
+
 def draw(workspace: Workspace, run: Run, path: Path) -> None:
-    """Writes the contact sheet to `path` with every poster it lacks, however long that takes.
+    """Writes the picture of the run that the ending asks for, with every poster it lacks, however long that takes.
 
     Raises:
         OSError: it can't be written.
+        UsageError: the run has no clip to show.
     """
-    from pipeline.report.sheet import write_sheet  # noqa: PLC0415 - `dop status` and the like need no renderer
 
-    write_sheet(run_view(workspace, run), path)
+    from pipeline.report.contactprint import write_contact_print  # noqa: PLC0415
+    from pipeline.report.gridvideo import write_grid_video  # noqa: PLC0415
+    from pipeline.report.sheet import write_sheet  # noqa: PLC0415
+
+    view = run_view(workspace, run)
+    ending = path.suffix.lower()
+    if ending == ".mp4":
+        write_grid_video(view, path)
+    elif ending == ".png":
+        write_contact_print(view, path)
+    else:
+        write_sheet(view, path)
 
 
 def _make_some_stills(view: runview.RunView) -> int:

@@ -16,7 +16,7 @@ from pipeline.report.junit import write_junit
 from pipeline.report.progress import printable
 from pipeline.report.summary import summary_line
 from pipeline.report.table import json_line, write_csv, write_jsonl
-from pipeline.reporting import PAGE, draw, report_rows, write_reports
+from pipeline.reporting import PAGE, PICTURES, draw, report_rows, write_reports
 from pipeline.verbs.told import give_json, settings_of, tell
 from pipeline.workspace import RunFolder, Workspace, reading
 
@@ -142,12 +142,12 @@ def report(args: argparse.Namespace) -> int:
 
 
 def _write(workspace: Workspace, run: Run, folder: RunFolder, target: Path) -> None:
-    if target.name.lower().endswith((".html", ".htm")):
+    if target.suffix.lower() in PICTURES:
         draw(workspace, run, target)
         return
     writer = _writer(target.name.lower(), run)
     if writer is None:
-        raise UsageError(f"{target}: no such report; write .csv, .jsonl, .parquet, .junit.xml or .html")
+        raise UsageError(f"{target}: no such report; write .csv, .jsonl, .parquet, .junit.xml, .html, .mp4 or .png")
     writer(report_rows(workspace, run, folder), target)
 
 
