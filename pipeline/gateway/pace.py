@@ -7,59 +7,27 @@ a `give_back` or a `job_ended` came in between). Every slot ends in `give_back`,
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-from pipeline.errors import UsageError
-from pipeline.gateway.pacehold import Hold
 from pipeline.gateway.pacejobs import JobsCap
+from pipeline.gateway.pacelane import Lane, Rate, parse_rate
 from pipeline.gateway.pacelaw import Law
+from pipeline.gateway.paceturn import Kind, Turns
+
+__all__ = ["Kind", "Learned", "Outcome", "Pace", "Rate", "Ticket", "parse_rate"]
 
 LOOK_AGAIN_S = 0.05
 """Longest wait handed out while only an answer can free a slot."""
+YIELD_S = 0.005
+"""Wait handed out to one kind while the next call belongs to the other."""
+SHARED_WITHIN_S = 60.0
+"""Polls and submits refused within this time of each other: they are taken to use one allowance."""
 RATE_OVER_S = 60.0
 RATE_OVER_CALLS = 256
 """`rate_now` looks back this far, whichever is shorter."""
-
-_RATE = re.compile(r"([1-9]\d*)/([1-9]\d*)?([smh])")
-_UNIT_S = {"s": 1, "m": 60, "h": 3600}
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """At most `count` calls in `per_s` seconds."""
-
-    count: int
-    per_s: float
-
-    @property
-    def per_second(self) -> float:
-        """Calls a second."""
-        return self.count / self.per_s
-
-
-def parse_rate(text: str) -> Rate | None:
-    """The rate of `10/1m`, `5/s`, `600/1h`; None for `auto`.
-
-    Raises:
-        UsageError: anything else.
-    """
-    if text == "auto":
-        return None
-    match = _RATE.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(f"pace: {text!r} is not a rate; write auto, or e.g. 10/1m, 5/1s, 600/1h")
-    return Rate(int(match[1]), float(int(match[2] or 1) * _UNIT_S[match[3]]))
-
-
-class Kind(StrEnum):
-    """What a call is: only whose allowance it uses depends on it."""
-
-    SUBMIT = "submit"
-    POLL = "poll"
 
 
 class Outcome(StrEnum):
@@ -83,6 +51,7 @@ class Ticket:
 
     kind: Kind
     sent_at: float
+    lane: Lane = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +66,10 @@ class Learned:
     count: int | None = None
     span_s: float | None = None
     in_flight_cap: int | None = None
+    shared: bool = False
 
     def as_json(self) -> dict[str, float | int | None]:
-        """A flat object of numbers."""
+        """A flat object of numbers and booleans."""
         return asdict(self)
 
     @classmethod
@@ -111,6 +81,7 @@ class Learned:
             count=_count(raw.get("count")),
             span_s=_positive(raw.get("span_s")),
             in_flight_cap=_count(raw.get("in_flight_cap")),
+            shared=raw.get("shared") is True,
         )
 
 
@@ -120,65 +91,6 @@ def _positive(value: object) -> float | None:
 
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-class _Spacing:
-    """A told rate: evenly spaced, at most `burst` at once after a pause (GCRA, ITU-T I.371)."""
-
-    def __init__(self, rate: Rate, burst: int) -> None:
-        self._interval_s = rate.per_s / rate.count
-        self._tolerance_s = (burst - 1) * self._interval_s
-        self._due = float("-inf")
-
-    def ready_at(self) -> float:
-        return self._due - self._tolerance_s
-
-    def take(self, now: float) -> None:
-        self._due = max(self._due, now) + self._interval_s
-
-    def give_back(self) -> None:
-        self._due -= self._interval_s
-
-
-class _Lane:
-    """One allowance: its told rate, its hints, its law, and its counters."""
-
-    def __init__(self, *, told: Rate | None, burst: int, most_open: int) -> None:
-        self.spacing = _Spacing(told, burst) if told is not None else None
-        self.law = Law(
-            most_open=most_open,
-            open_at_first=float(most_open) if told is not None else 1.0,
-        )
-        self.hold = Hold()
-        self.throttled_total = 0
-        self.sent_total = 0
-
-    def ready_at(self, now: float) -> float:
-        spaced_at = self.spacing.ready_at() if self.spacing is not None else now
-        return max(spaced_at, self.hold.ready_at(now), self.law.ready_at(now))
-
-    def take(self, now: float) -> None:
-        self.law.take(now)
-        self.hold.take(now)
-        if self.spacing is not None:
-            self.spacing.take(now)
-
-    def give_back(self, now: float) -> None:
-        self.law.give_back()
-        self.hold.give_back(now)
-        if self.spacing is not None:
-            self.spacing.give_back()
-
-    def throttled(self, sent_at: float, now: float, wait_s: float | None) -> None:
-        self.throttled_total += 1
-        self.hold.refused(sent_at)
-        hold_s = self.hold.hint(now, wait_s) if wait_s is not None else 0.0
-        self.law.throttled(sent_at, now, hold_s)
-
-    def let_in(self, sent_at: float, now: float) -> None:
-        self.law.accepted(sent_at, now)
-        if self.hold.let_in(sent_at, now):
-            self.law.restart()
 
 
 class Pace:
@@ -194,14 +106,31 @@ class Pace:
         submit_concurrency: int = 16,
         poll_concurrency: int = 16,
         poll_told: Rate | None = None,
+        shared: bool | None = None,
         jobs_in_flight: int = 0,
         now: float = 0.0,
     ) -> None:
-        """`learned` is what an earlier run handed over; a told rate goes before what was learned of the rate."""
+        """Starts with nothing in use.
+
+        Args:
+            told: the submits' rate, None to find it out; it goes before what was learned.
+            learned: what an earlier run handed over.
+            poll_told: the polls' own rate, None to find it out.
+            shared: whether polls and submits use one allowance; None to find that out.
+            jobs_in_flight: jobs that earlier runs left in flight.
+        """
         learned = learned or Learned()
-        self._submits = _Lane(told=told, burst=burst, most_open=submit_concurrency)
-        self._polls = _Lane(told=poll_told, burst=1, most_open=poll_concurrency)
+        self._submits = Lane(told=told, burst=burst, most_open=submit_concurrency)
+        self._polls = Lane(told=poll_told, burst=1, most_open=poll_concurrency)
+        self._turns = Turns()
+        self._may_share = shared is None and poll_told is None
+        self._refused_at = dict.fromkeys(Kind, float("-inf"))
+        self._throttled = dict.fromkeys(Kind, 0)
+        self._sent = dict.fromkeys(Kind, 0)
+        if shared or (self._may_share and learned.shared):
+            self._share()
         self._jobs = JobsCap(told=max_in_flight, learned=learned.in_flight_cap, in_flight=jobs_in_flight)
+        self._submits_under_way = 0
         self._sent_at: deque[float] = deque(maxlen=RATE_OVER_CALLS)
         if told is None:
             _begin(self._submits.law, learned, now)
@@ -209,32 +138,46 @@ class Pace:
     @property
     def sent_total(self) -> int:
         """Submits sent."""
-        return self._submits.sent_total
+        return self._sent[Kind.SUBMIT]
 
     @property
     def throttled_total(self) -> int:
         """Submits refused by the rate limit."""
-        return self._submits.throttled_total
+        return self._throttled[Kind.SUBMIT]
 
     @property
     def polls_throttled_total(self) -> int:
         """Polls refused by the rate limit."""
-        return self._polls.throttled_total
+        return self._throttled[Kind.POLL]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether polls and submits use one allowance, as told or found out."""
+        return self._polls is self._submits
 
     def ask(self, now: float, kind: Kind = Kind.SUBMIT) -> float:
         """0.0: a call of this kind may go now and its slot is taken. Else seconds to wait before asking again."""
         lane = self._lane(kind)
         ready_at = lane.ready_at(now)
         if kind is Kind.SUBMIT:
-            ready_at = max(ready_at, self._jobs.ready_at(now, lane.law.open + lane.law.unsent))
+            jobs_at = self._jobs.ready_at(now, self._submits_under_way)
+            if jobs_at > now:  # held back by jobs, not by the allowance: it waits for no turn
+                return _wait_s(max(ready_at, jobs_at), now)
+        if ready_at <= now and self.is_shared and self._turns.must_yield(kind, now):
+            ready_at = now + YIELD_S
         if ready_at > now:
-            return LOOK_AGAIN_S if ready_at == float("inf") else ready_at - now
+            wait_s = _wait_s(ready_at, now)
+            self._turns.wants(kind, now + wait_s)
+            return wait_s
         lane.take(now)
+        self._turns.took(kind)
+        self._submits_under_way += kind is Kind.SUBMIT
         return 0.0
 
     def give_back(self, now: float, kind: Kind = Kind.SUBMIT) -> None:
         """A taken slot that was not used: the budget refused, or nothing was sent."""
         self._lane(kind).give_back(now)
+        self._submits_under_way -= kind is Kind.SUBMIT
 
     def hold_left_s(self, now: float, kind: Kind = Kind.SUBMIT) -> float:
         """Seconds of a hint still to wait: look once more right before sending on a slot taken earlier."""
@@ -244,18 +187,19 @@ class Pace:
         """The slot is used: the call goes out now."""
         lane = self._lane(kind)
         lane.law.sent(now)
-        lane.sent_total += 1
+        self._sent[kind] += 1
         if kind is Kind.SUBMIT:
             self._sent_at.append(now)
-        return Ticket(kind, now)
+        return Ticket(kind, now, lane)
 
     def answered(self, ticket: Ticket, now: float, outcome: Outcome, wait_s: float | None = None) -> None:
         """What the answer said; `wait_s` is the gateway's hint, unclamped, where it gave one."""
-        lane = self._lane(ticket.kind)
+        self._submits_under_way -= ticket.kind is Kind.SUBMIT
         if outcome is Outcome.THROTTLED:
-            lane.throttled(ticket.sent_at, now, wait_s)
+            ticket.lane.throttled(ticket.sent_at, now, wait_s)
+            self._count_throttled(ticket.kind, now)
             return
-        lane.let_in(ticket.sent_at, now)
+        ticket.lane.let_in(ticket.sent_at, now)
         if ticket.kind is Kind.SUBMIT and outcome is Outcome.ACCEPTED:
             self._jobs.accepted()
         elif ticket.kind is Kind.SUBMIT and outcome is Outcome.CONCURRENCY:
@@ -264,6 +208,10 @@ class Pace:
     def hold_until(self, now: float, wait_s: float, kind: Kind = Kind.SUBMIT) -> None:
         """A hint seen elsewhere (another worker, another answer) holds this pace too."""
         self._lane(kind).hold.hint(now, wait_s)
+
+    def hurry_polls(self, hurry: bool) -> None:
+        """Whether polls get a larger share of a shared allowance: videos are noticed later than they may be."""
+        self._turns.hurry_polls = hurry
 
     def in_flight_cap(self) -> int | None:
         """The most jobs in flight, as told or learned; None while no cap is known."""
@@ -287,6 +235,7 @@ class Pace:
             count=cycle.count if cycle is not None else None,
             span_s=cycle.span_s if cycle is not None else None,
             in_flight_cap=self._jobs.learned,
+            shared=self._may_share and self.is_shared,
         )
 
     def rate_now(self, now: float) -> float:
@@ -294,7 +243,17 @@ class Pace:
         recent = [at for at in self._sent_at if at > now - RATE_OVER_S]
         return len(recent) / max(now - recent[0], 1e-3) if len(recent) > 1 else 0.0
 
-    def _lane(self, kind: Kind) -> _Lane:
+    def _count_throttled(self, kind: Kind, now: float) -> None:
+        self._throttled[kind] += 1
+        self._refused_at[kind] = now
+        if self._may_share and now - min(self._refused_at.values()) <= SHARED_WITHIN_S:
+            self._share()
+
+    def _share(self) -> None:
+        """Polls use the submits' allowance from now on; polls under way are still booked where they were sent."""
+        self._polls = self._submits
+
+    def _lane(self, kind: Kind) -> Lane:
         return self._submits if kind is Kind.SUBMIT else self._polls
 
 
@@ -303,3 +262,7 @@ def _begin(law: Law, learned: Learned, now: float) -> None:
         law.begin_cycle(now, count=learned.count, span_s=learned.span_s)
     elif learned.submit_per_s is not None:
         law.begin_even(now, per_s=learned.submit_per_s, burst=learned.burst or 1.0)
+
+
+def _wait_s(ready_at: float, now: float) -> float:
+    return LOOK_AGAIN_S if ready_at == float("inf") else ready_at - now

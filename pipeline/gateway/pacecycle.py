@@ -32,11 +32,15 @@ FIRST_GROWTH = 0.002
 """of the count; doubles every `patience` calls that are let in, and at one whole call an extra call is tried"""
 PATIENCE_LEAST, PATIENCE_MOST = 10.0, 90.0
 MOST_DOUBLINGS = 12.0
+CALM_LEAST, CALM_MOST = 4.0, 16.0
+"""windows without a refusal after which an extra call is tried however small the count; doubles when refused"""
 LEAST_GUARD_S = 0.002
 MOST_GUARD = 0.05
 """of the span: kept between two windows, against calls that travel at unlike speeds"""
 EXTRAS = 3
 """extra calls let in during one window's silence: it is no window, or a larger one"""
+HELD = 3
+"""windows that went as expected: then this span is believed for good"""
 MOST_CUTS = 4
 """windows in a row that ended before their count: it is no window of this span"""
 
@@ -56,6 +60,9 @@ class Fate(Enum):
 
     KEPT = auto()
     DEAD = auto()
+    """it was no window"""
+    GONE = auto()
+    """a window that held before lets nothing in at all: an outage"""
 
 
 class Cycle:
@@ -80,6 +87,8 @@ class Cycle:
         self._start_before = start
         self._extras = 0
         self._cut, self._cuts = False, 0
+        self._held = self._calm = 0
+        self._calm_for = CALM_LEAST
         self._is_early, self._early_turn, self._early_wins = False, False, 0
         self._not_before = float("-inf")
         self.span_s = self._best_span_s() or most_s or 1.0
@@ -135,7 +144,7 @@ class Cycle:
         jitter_s: float,
     ) -> Fate:
         """A call sent at `refused_at` was refused, the `fails`-th in a row; `hold_s` is the hint obeyed."""
-        self._quiet = 0
+        self._quiet = self._calm = 0
         if self._is_early and self._early_lost(refused_at, now, hold_s):
             return Fate.KEPT
         if self.used >= self.count:  # an extra: the count is as it was
@@ -171,18 +180,23 @@ class Cycle:
             worth_s = (0.3 if self.span_s in ROUND_SPANS_S else 0.02) * self.span_s
             if self.span_s - least_s > worth_s:
                 return max(now, self.start + (least_s + self.span_s) / 2, self._not_before)
-        most = int(self.count * (1 + self._growth())) if self._proven else self.count + EXTRAS
-        gap_s = 3 * self.span_s / self.count
-        if not self._proven:
-            gap_s = min(gap_s, 0.25 * max(next_start - last, 0.0))
+        most = self._most_in_window()
+        gap_s = min(3 * self.span_s / self.count, 0.25 * max(next_start - last, 0.0))
         at = max(now, last + gap_s, self._not_before)
         return at if self.used < most and at + gap_s < next_start else None
+
+    def _most_in_window(self) -> int:
+        if not self._proven or self._calm >= self._calm_for:
+            return self.count + EXTRAS
+        return int(self.count * (1 + self._growth()))
 
     def _open_window(self, now: float, *, early: bool) -> None:
         self._start_before, self.start = self.start, now
         self._extras, self.used = max(0, self.used - self.count), 0
         self._is_early = early
         self._cuts = self._cuts if self._cut else 0
+        self._held += not self._cut
+        self._calm += 1
         self._cut = False
 
     def _early_won(self) -> None:
@@ -208,6 +222,7 @@ class Cycle:
         dear = 1 + lost / 2
         self._early_turn = not self._early_turn
         self._early_wins = 0
+        self._calm_for = min(2 * self._calm_for * dear, CALM_MOST * dear)
         if not self._early_turn or self.span_s - self._least_s < 0.02 * self.span_s:
             self._patience = min(self._patience * 2, PATIENCE_MOST) * dear
 
@@ -217,7 +232,7 @@ class Cycle:
         if fails >= 3 and not hold_s:
             self.count = self.used
             self._not_before = self.start + self._period_s
-            self._patience = PATIENCE_LEAST
+            self._patience, self._calm_for = PATIENCE_LEAST, CALM_LEAST
             return
         self._widen_guard(jitter_s)
         pause_s = min(2**fails, 64) * max(jitter_s, 0.5 * self.span_s / self.count)
@@ -236,6 +251,8 @@ class Cycle:
             self._widen_guard(jitter_s)
             self._not_before = now + max(jitter_s, 2 * LEAST_GUARD_S, 0.005 * self.span_s * 2**fails)
             return Fate.KEPT
+        if self._held >= HELD and not hold_s:
+            return Fate.GONE
         self._least_s = least_s
         if self._most_s is not None and self._most_s <= 1.02 * least_s:
             self._most_s = None

@@ -13,6 +13,7 @@ from math import log2
 from pipeline.gateway.pacetrail import Trail
 
 LONG_AGO = float("-inf")
+NEVER = float("inf")
 
 FIRST_GROWTH = 0.002
 """of the rate; doubles every `patience` calls that are let in"""
@@ -30,6 +31,10 @@ SURGE = 0.1
 SLACK = 0.998
 """of the measured rate"""
 FEW_CALLS = 4
+OUTAGE_S, OUTAGE_GAPS = 3.0, 20.0
+"""Nothing let in for longer than both (seconds, gaps between calls): not the limit, an outage."""
+PRESSED_GAPS, PRESSED_S = 2.0, 0.01
+"""A call this soon after the last (gaps, plus seconds) was held back by the pace: only such a call proves anything."""
 UNSETTLED_CALLS = 30
 """calls after a fall of the limit for each step of patience: a limit that moves is tested more often"""
 SLOWEST_PER_S = 1 / 900
@@ -57,9 +62,11 @@ class Even:
         self._let_in, self._fell_at = 0, -1_000_000
         self._level, self._level_at = 0.0, now
         self._taken_at = now
+        self._pressed = False
         self._not_before = self._resumed_at = LONG_AGO
         self._origin, self._credit, self._emptied_at = origin, credit, origin
         self._dear = 1.0
+        self._blocked_since = NEVER
 
     def growth(self) -> float:
         """How far above the measured rate the flow is now, as a share of it."""
@@ -83,6 +90,7 @@ class Even:
     def take(self, now: float) -> None:
         """A call goes now."""
         self._flow(now)
+        self._pressed = now - self._taken_at <= PRESSED_GAPS / self.now_per_s() + PRESSED_S
         self._taken_at = now
         self._level -= 1
 
@@ -90,9 +98,12 @@ class Even:
         """A taken call was not sent."""
         self._level += 1
 
-    def accepted(self) -> None:
+    def accepted(self, now: float) -> None:
         """A call sent after the last refusal was let in."""
-        self._quiet += 1
+        if now - self._blocked_since > max(OUTAGE_S, OUTAGE_GAPS / self.rate):
+            self._origin, self._credit, self._emptied_at = now, self.burst, now  # nothing was let in at all: no measure
+        self._blocked_since = NEVER
+        self._quiet += self._pressed
         self._let_in += 1
 
     def refused(self, trail: Trail, *, refused_at: float, now: float, fails: int, hold_s: float) -> None:
@@ -101,6 +112,7 @@ class Even:
         full_at = refused_at if full_at is None else full_at
         self._dear = 1 + max(0.0, self.rate * hold_s - self.burst) / 8
         if fails == 1:
+            self._blocked_since = refused_at
             self._correct(trail, full_at, refused_at, hold_s)
             self._emptied_at = full_at
         self._quiet = 0

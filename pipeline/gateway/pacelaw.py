@@ -54,6 +54,7 @@ class Law:
         self.phase = Phase.EXPLORE
         self.even: Even | None = None
         self.cycle: Cycle | None = None
+        self._known: Cycle | None = None
         self._trail = Trail()
         self._window = self._open_at_first
         self._settling = False
@@ -68,16 +69,9 @@ class Law:
         self.even = Even(rate=per_s, burst=burst, now=now, origin=now, measured=True)
         self._window, self.phase = float(self._most_open), Phase.EVEN
 
-    def begin_cycle(self, now: float, *, count: int, span_s: float) -> None:
+    def begin_cycle(self, now: float, *, count: int, span_s: float, used: int = 0) -> None:
         """Starts from a window that is known from before."""
-        self.cycle = Cycle(
-            count=count,
-            least_s=0.9 * span_s,
-            most_s=span_s,
-            start=now,
-            used=0,
-            proven=True,
-        )
+        self.cycle = Cycle(count=count, least_s=0.9 * span_s, most_s=span_s, start=now, used=used, proven=True)
         self._window, self.phase = float(self._most_open), Phase.CYCLE
 
     @property
@@ -95,6 +89,8 @@ class Law:
         if self.even is not None:
             return self.even.ready_at(now)
         if self.cycle is not None:
+            if self._fails and busy:
+                return NEVER  # one at a time until something is let in again
             return self.cycle.ready_at(now, self._trail, unsent=self.unsent, under_way=busy)
         if self.phase is Phase.PROBE:
             return NEVER if busy else max(now, self._probe_at)
@@ -158,10 +154,9 @@ class Law:
 
     def _go_on(self, sent_at: float, now: float) -> None:
         if self.even is not None:
-            self.even.accepted()
+            self.even.accepted(now)
         elif self.cycle is not None:
-            if self.cycle.accepted(self.jitter_s) is Fate.DEAD:
-                self._leave_cycle(now)
+            self._judge_cycle(self.cycle.accepted(self.jitter_s), now)
         elif self.phase is Phase.PROBE:
             self._found(sent_at, now)
         elif self.phase is Phase.FILL and self._used >= self._first_count and not self.open:
@@ -176,8 +171,8 @@ class Law:
         if self.even is not None:
             self.even.refused(self._trail, fails=self._fails, **story)
         elif self.cycle is not None:
-            if self.cycle.refused(fails=self._fails, jitter_s=self.jitter_s, **story) is Fate.DEAD:
-                self._leave_cycle(now)
+            fate = self.cycle.refused(fails=self._fails, jitter_s=self.jitter_s, **story)
+            self._judge_cycle(fate, now)
         elif self.phase is Phase.EXPLORE:
             self._limit_met(now)
         elif self.phase is Phase.FILL:
@@ -216,6 +211,10 @@ class Law:
 
     def _found(self, sent_at: float, now: float) -> None:
         """A probe was let in: fill as the first time, each call a period after its like, if that can tell anything."""
+        if self._known is not None:
+            self.begin_cycle(sent_at, count=self._known.count, span_s=self._known.span_s, used=1)
+            self._known = None
+            return
         self._period_s = sent_at - self._start + 2 * self.jitter_s
         self._start, self._used = sent_at, 1
         self.phase = Phase.FILL
@@ -288,6 +287,20 @@ class Law:
             proven=not hinted,
         )
         self.phase = Phase.CYCLE
+
+    def _judge_cycle(self, fate: Fate, now: float) -> None:
+        if fate is Fate.DEAD:
+            self._leave_cycle(now)
+        elif fate is Fate.GONE:
+            self._wait_for_cycle(now)
+
+    def _wait_for_cycle(self, now: float) -> None:
+        """An outage: probe until something is let in, then go on with the window that is known."""
+        self._known, self.cycle = self.cycle, None
+        self._start, self._least_s = now, 0.0
+        self._pause_s = max(4 * self._latency_s, 0.01)
+        self.phase, self._probes = Phase.PROBE, 0
+        self._probe_later(now)
 
     def _leave_cycle(self, now: float) -> None:
         """It is no window, or a larger one."""

@@ -114,6 +114,11 @@ class PollPlan:
             taken.append(job)
         return taken
 
+    def is_late(self, now: float) -> bool:
+        """Whether a job has been due for longer than `max_lag_s`: polls should get a larger share of a shared limit."""
+        due = self.next_due(now)
+        return self._max_lag_s is not None and due is not None and now - due > self._max_lag_s
+
     def put_back(self, job: Hashable, now: float) -> None:
         """A taken job that was not looked at: it is due at once again."""
         if (row := self._rows.get(job)) is not None:

@@ -1,0 +1,96 @@
+"""One allowance of the gateway: its told rate, its wait hints, and its control law. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pipeline.errors import UsageError
+from pipeline.gateway.pacehold import Hold
+from pipeline.gateway.pacelaw import Law
+
+_RATE = re.compile(r"([1-9]\d*)/([1-9]\d*)?([smh])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` calls in `per_s` seconds."""
+
+    count: int
+    per_s: float
+
+    @property
+    def per_second(self) -> float:
+        """Calls a second."""
+        return self.count / self.per_s
+
+
+def parse_rate(text: str) -> Rate | None:
+    """The rate of `10/1m`, `5/s`, `600/1h`; None for `auto`.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text == "auto":
+        return None
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"pace: {text!r} is not a rate; write auto, or e.g. 10/1m, 5/1s, 600/1h")
+    return Rate(int(match[1]), float(int(match[2] or 1) * _UNIT_S[match[3]]))
+
+
+class Spacing:
+    """A told rate: evenly spaced, at most `burst` at once after a pause (GCRA, ITU-T I.371)."""
+
+    def __init__(self, rate: Rate, burst: int) -> None:
+        self._interval_s = rate.per_s / rate.count
+        self._tolerance_s = (burst - 1) * self._interval_s
+        self._due = float("-inf")
+
+    def ready_at(self) -> float:
+        return self._due - self._tolerance_s
+
+    def take(self, now: float) -> None:
+        self._due = max(self._due, now) + self._interval_s
+
+    def give_back(self) -> None:
+        self._due -= self._interval_s
+
+
+class Lane:
+    """One allowance: its told rate, its hints, its law, and its counters."""
+
+    def __init__(self, *, told: Rate | None, burst: int, most_open: int) -> None:
+        self.spacing = Spacing(told, burst) if told is not None else None
+        self.law = Law(
+            most_open=most_open,
+            open_at_first=float(most_open) if told is not None else 1.0,
+        )
+        self.hold = Hold()
+
+    def ready_at(self, now: float) -> float:
+        spaced_at = self.spacing.ready_at() if self.spacing is not None else now
+        return max(spaced_at, self.hold.ready_at(now), self.law.ready_at(now))
+
+    def take(self, now: float) -> None:
+        self.law.take(now)
+        self.hold.take(now)
+        if self.spacing is not None:
+            self.spacing.take(now)
+
+    def give_back(self, now: float) -> None:
+        self.law.give_back()
+        self.hold.give_back(now)
+        if self.spacing is not None:
+            self.spacing.give_back()
+
+    def throttled(self, sent_at: float, now: float, wait_s: float | None) -> None:
+        self.hold.refused(sent_at)
+        hold_s = self.hold.hint(now, wait_s) if wait_s is not None else 0.0
+        self.law.throttled(sent_at, now, hold_s)
+
+    def let_in(self, sent_at: float, now: float) -> None:
+        self.law.accepted(sent_at, now)
+        if self.hold.let_in(sent_at, now):
+            self.law.restart()

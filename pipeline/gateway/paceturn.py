@@ -1,0 +1,54 @@
+"""Whose turn it is when submits and polls use one allowance: submits first, with a share for polls. Pure.
+
+Submits go first because what is bought sooner is finished sooner, and a poll of an older job is the more likely to find
+it done; the share lets the first results in while submits still go on, and keeps polls from starving. It costs nothing:
+each poll must be made some time.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+POLL_SHARE = 0.15
+"""of the calls while submits wait"""
+HURRIED_SHARE = 0.5
+"""while finished videos are noticed later than they may be"""
+MOST_CREDIT, LEAST_CREDIT = 2.0, -1.0
+WANT_S = 0.1
+"""Seconds after the time it was told to ask again for which a kind counts as still waiting."""
+
+
+class Kind(StrEnum):
+    """What a call is: only whose allowance it uses, and whose turn it is, depend on it."""
+
+    SUBMIT = "submit"
+    POLL = "poll"
+
+
+class Turns:
+    """Who waits, and how many calls polls are owed."""
+
+    def __init__(self) -> None:
+        self.hurry_polls = False
+        self._owed_polls = 0.0
+        self._wanted_until = dict.fromkeys(Kind, float("-inf"))
+
+    def wants(self, kind: Kind, until: float) -> None:
+        """A call of this kind waits, and will ask again by `until`."""
+        self._wanted_until[kind] = until + WANT_S
+
+    def must_yield(self, kind: Kind, now: float) -> bool:
+        """Whether the next call belongs to the other kind, which waits for it."""
+        other = Kind.POLL if kind is Kind.SUBMIT else Kind.SUBMIT
+        if self._wanted_until[other] < now:
+            return False
+        polls_turn = self._owed_polls >= 1
+        return polls_turn is (kind is Kind.SUBMIT)
+
+    def took(self, kind: Kind) -> None:
+        """A call of this kind goes now."""
+        self._wanted_until[kind] = float("-inf")
+        spent = 1.0 if kind is Kind.POLL else 0.0
+        share = HURRIED_SHARE if self.hurry_polls else POLL_SHARE
+        owed = self._owed_polls + share - spent
+        self._owed_polls = min(max(owed, LEAST_CREDIT), MOST_CREDIT)
