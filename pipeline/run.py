@@ -37,6 +37,7 @@ from pipeline.steps.halt import Halt, Reach, Reason
 from pipeline.steps.haltrule import HaltRule
 from pipeline.steps.poll import Poller
 from pipeline.steps.pollplan import PollPlan
+from pipeline.steps.resend import Resend, resend_unknowns
 from pipeline.steps.scribe import Scribe
 from pipeline.steps.submit import Paths, Submitter
 from pipeline.wireimages import WireImages
@@ -197,6 +198,7 @@ class _Steps:
             say=self._say,
             log=log,
         )
+        self._doors = doors
         self.poller = Poller(doors, self.plan, breaker)
         self.downloader = Downloader(
             doors,
@@ -302,9 +304,19 @@ class _Steps:
     async def _buy(self) -> None:
         try:
             if self.job.wishes.buy:
+                await self._send_unknowns_again()
                 await self.submitter.run()
         finally:
             self.poller.settled()
+
+    async def _send_unknowns_again(self) -> None:
+        told, book, only = self.job.workspace.settings.on_unknown, self.job.workspace.book, self.job.wishes.only
+        if told.policy != "resend" or told.max_cost_microusd is None:
+            return
+        used, resent = book.resent(self.job.run.run_id)
+        rule = Resend(max_cost_microusd=told.max_cost_microusd, used_microusd=used, resent=resent)
+        unknowns = book.in_states(self.job.run.run_id, (State.UNKNOWN,))
+        await resend_unknowns(self._doors, rule, [one for one in unknowns if only is None or one.request_id in only])
 
     async def _look(self) -> None:
         try:

@@ -392,6 +392,20 @@ class Book:
         with self.ledger.reader.connect() as connection:
             return [_attempt_of(row, None) for row in connection.execute(statement)]
 
+    def resent(self, run_id: str) -> tuple[int, frozenset[str]]:
+        """What this run has sent again after an unknown outcome: its price, micro-dollars; and who was ever sent again.
+
+        Counts what waits to be sent again too, and what a person sent again with `dop resolve --resend`.
+        """
+        listed = select(run_rows.c.request_id).where(run_rows.c.run_id == run_id)
+        statement = select(attempts.c.request_id, attempts.c.run_id, attempts.c.state, attempts.c.price_microusd).where(
+            attempts.c.resends > 0, attempts.c.request_id.in_(listed)
+        )
+        with self.ledger.reader.connect() as connection:
+            found = connection.execute(statement).all()
+        ours = [row.price_microusd for row in found if row.run_id == run_id or row.state == State.PLANNED]
+        return sum(ours), frozenset(row.request_id for row in found)
+
     def find(self, wanted: str) -> list[Attempt]:
         """Latest attempts whose request id begins with `wanted`, or whose row or job id is `wanted`; newest first."""
         listed = select(run_rows.c.request_id).where(run_rows.c.row_id == wanted)

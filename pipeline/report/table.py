@@ -115,10 +115,18 @@ def report_row(attempt: Attempt, *, outputs: Path, run_folder: Path) -> dict[str
         "submitted_at": moment(attempt.submitted_at),
         "finished_at": moment(attempt.finished_at),
         "duration_s": generation_s(attempt),
-        "reason": attempt.reason,
+        "reason": reason_of(attempt),
         "gateway": attempt.gateway,
         "bought_in": attempt.bought_in,
     }
+
+
+def reason_of(attempt: Attempt) -> str | None:
+    """Why it ended so; an attempt that was sent again after an unknown outcome says that first."""
+    if not attempt.resends:
+        return attempt.reason
+    told = "sent again after an unknown outcome"
+    return told if attempt.reason is None or attempt.reason.startswith(told) else f"{told}; {attempt.reason}"
 
 
 def dollars(amount_microusd: int) -> Decimal:

@@ -273,11 +273,9 @@ def test_a_key_in_a_configuration_is_refused_and_not_repeated(tmp_path: Path, te
     assert CANARY not in mistake
 
 
-@pytest.mark.parametrize("key", sorted(config.NOT_YET - {"on_unknown.policy"}))
+@pytest.mark.parametrize("key", sorted(config.NOT_YET))
 def test_a_key_whose_feature_is_not_built_is_refused_and_not_passed_over(tmp_path: Path, key: str) -> None:
-    value = {"poll.rate": "shared", "on_unknown.max_cost": "1", "webhook.listen": "127.0.0.1:80"}.get(
-        key, "https://a.b"
-    )
+    value = {"poll.rate": "shared", "webhook.listen": "127.0.0.1:80"}.get(key, "https://a.b")
     assert mistakes(tmp_path, flags={key: value}) == [f"{key}: is not served by this version"]
 
 
