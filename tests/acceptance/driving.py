@@ -113,7 +113,10 @@ class Dop:
         for process in self.started:
             if process.poll() is None:
                 process.kill()
-            process.communicate()
+                process.wait()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
 
     @property
     def outputs(self) -> Path:
@@ -164,7 +167,7 @@ class Dop:
     def rows(self, run: str | None = None) -> list[dict[str, str]]:
         """report.csv of a run, the newest unless named."""
         folder = self.outputs / run if run else self.latest
-        with (folder / "report.csv").open(encoding="utf-8", newline="") as file:
+        with (folder / "report.csv").open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
 
     def videos(self, run: str | None = None) -> list[Path]:

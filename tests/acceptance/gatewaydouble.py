@@ -320,11 +320,11 @@ class GatewayDouble:
         return job
 
     def _fault_of(self, number: int, body: bytes) -> Fault | None:
-        for word, told in self.script.prompts.items():
-            if word in body.decode("utf-8", "replace"):
-                return Fault(**told)
         for spec, told in self.script.submits.items():
             if in_range(spec, number):
+                return Fault(**told)
+        for word, told in self.script.prompts.items():
+            if word in body.decode("utf-8", "replace"):
                 return Fault(**told)
         return None
 
