@@ -1,0 +1,262 @@
+"""`dop view` over real HTTP: what it shows, what it lets nobody else see, and what it tells while a run goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import Opened
+from tests.acceptance.driving import KEY, Dop, ended, shots
+from tests.acceptance.gatewaydouble import GatewayDouble, Script
+from tests.acceptance.viewing import View, start_view
+
+
+@pytest.fixture(scope="module")
+def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dop, View]]:
+    """A finished run of three videos, and the server."""
+    with GatewayDouble(Script(key=KEY)) as gateway:
+        dop = Dop(folder=tmp_path_factory.mktemp("looked-at"), base_url=gateway.base_url)
+        assert dop.buy(dop.csv(shots(3))).code == 0
+        view = start_view(dop)
+        yield dop, view
+        assert view.interrupt() == 0
+        dop.end_all()
+
+
+def test_runs_money_and_the_sheet_are_shown(looked_at: tuple[Dop, View]) -> None:
+    dop, view = looked_at
+    runs = view.ask(view.root).text
+    assert f'href="runs/{dop.latest.name}/"' in runs
+    assert "$0.405" in runs
+    assert "$0.405" in view.ask(f"{view.root}spend").text
+    page = view.ask(view.page)
+    assert page.status == 200
+    assert page.text.count('<article class="cell done"') == 3
+    assert "connect-src 'self'" in page.text
+    assert view.ask(f"{view.page}report.csv").body == (dop.latest / "report.csv").read_bytes()
+
+
+def test_clips_come_whole_or_in_ranges(looked_at: tuple[Dop, View]) -> None:
+    dop, view = looked_at
+    clip = dop.videos()[0]
+    path = f"{view.page}videos/{clip.name}"
+    whole = view.ask(path)
+    assert (whole.status, whole.body) == (200, clip.read_bytes())
+    assert whole.headers["Content-Type"] == "video/mp4"
+    part = view.ask(path, Range="bytes=4-11")
+    assert (part.status, part.body) == (206, clip.read_bytes()[4:12])
+    assert part.headers["Content-Range"] == f"bytes 4-11/{clip.stat().st_size}"
+
+
+def test_a_poster_that_is_not_there_is_made_for_the_page_and_not_for_the_disk(looked_at: tuple[Dop, View]) -> None:
+    dop, view = looked_at
+    for picture in dop.latest.glob("videos/*.jpg"):
+        picture.unlink()
+    page = view.ask(view.page).text
+    posters = re.findall(r'<img src="([^"]+\.jpg)"', page)
+    assert len(posters) == 3
+    for ending in (posters[0], posters[0].removesuffix(".jpg") + ".start.jpg"):
+        made = view.ask(f"{view.page}{ending}")
+        assert made.headers["Content-Type"] == "image/jpeg"
+        assert made.body.startswith(b"\xff\xd8\xff")
+    assert view.ask(f"{view.page}videos/nobody.jpg").status == 404
+    assert list(dop.latest.glob("videos/*.jpg")) == []
+
+
+def hostile(view: View) -> dict[str, int]:
+    """What each strange request is answered with."""
+    page, evil = view.page, "https://evil.example"
+    picks = b'{"run": "x", "picks": []}'
+    other_port = f"http://127.0.0.1:{view.port + 1}"
+    return {
+        "another host": view.ask(page, Host="evil.example").status,
+        "a rebound name": view.ask(page, Host=f"evil.example:{view.port}").status,
+        "another site's script": view.ask(page, Origin=evil, Sec_Fetch_Site="cross-site").status,
+        "another site's picture": view.ask(page, Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="image").status,
+        "another site's frame": view.ask(
+            page, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate", Sec_Fetch_Dest="iframe"
+        ).status,
+        "another site's form": view.ask(
+            f"{page}picks", method="POST", body=picks, Origin=evil, Content_Type="text/plain"
+        ).status,
+        "another port's page": view.ask(f"{page}picks", method="POST", body=picks, Origin=other_port).status,
+        "no page at all": view.ask(f"{page}picks", method="POST", body=picks).status,
+        "a file's page": view.ask(f"{page}picks", method="POST", body=picks, Origin="null").status,
+        "a preflight": view.ask(f"{page}picks", method="OPTIONS", Origin=evil).status,
+        "removal": view.ask(f"{page}picks", method="DELETE", Origin=view.origin).status,
+    }
+
+
+def test_other_sites_are_refused_and_change_nothing(looked_at: tuple[Dop, View]) -> None:
+    dop, view = looked_at
+    before = sorted(dop.latest.rglob("*"))
+    assert set(hostile(view).values()) == {403}
+    assert sorted(dop.latest.rglob("*")) == before
+
+
+def test_without_the_secret_of_the_address_there_is_nothing(looked_at: tuple[Dop, View]) -> None:
+    _, view = looked_at
+    rest = view.page.removeprefix(view.root)
+    for path in ("/", f"/{rest}", f"/wrong/{rest}", f"{view.root[:-2]}/{rest}", "//", "/favicon.ico"):
+        found = view.ask(path)
+        assert (found.status, found.text) == (404, "not found\n"), path
+
+
+def test_no_path_leads_out_of_the_runs(looked_at: tuple[Dop, View]) -> None:
+    dop, view = looked_at
+    secret = "a secret of the same disk"
+    for place in (dop.folder / "secret.mp4", dop.outputs / "secret.mp4", dop.latest / "secret.txt"):
+        place.write_text(secret)
+    (dop.latest / "videos" / "link.mp4").symlink_to(dop.folder / "secret.mp4")
+    (dop.latest / "videos" / ".hidden.mp4").write_text(secret)
+    tried = [
+        "videos/link.mp4",
+        "videos/.hidden.mp4",
+        "secret.txt",
+        "run.log",
+        "manifest.csv",
+        "../../ledger.db",
+        "../ledger.db",
+        "../secret.mp4",
+        *(f"videos/{up * 3}secret.mp4" for up in ("../", "..%2f", "%2e%2e/", "..%5c", "..%252f", "....//")),
+        *(f"videos/{up}secret.mp4" for up in ("../../", "..%2f..%2f", "%2e%2e%2f%2e%2e%2f", "%00", "/")),
+        f"videos/{dop.folder}/secret.mp4",
+        f"videos/%2f{str(dop.folder)[1:].replace('/', '%2f')}%2fsecret.mp4",
+    ]
+    for path in tried:
+        found = view.ask(f"{view.page}{path}")
+        assert found.status in (400, 404), path
+        assert secret.encode() not in found.body
+        assert b"SQLite" not in found.body
+    for run in ("..", "%2e%2e", ".", "latest", "nobody"):
+        assert view.ask(f"{view.root}runs/{run}/videos/secret.mp4").status == 404
+        assert view.ask(f"{view.root}runs/{run}/").status in (200, 404)
+
+
+def test_every_answer_forbids_frames_guesses_of_types_and_other_sites(looked_at: tuple[Dop, View]) -> None:
+    dop, view = looked_at
+    answers = [
+        view.ask(path)
+        for path in (
+            view.root,
+            view.page,
+            f"{view.root}spend",
+            f"{view.root}view.css",
+            f"{view.page}picks",
+            f"{view.page}report.csv",
+            f"{view.page}videos/{dop.videos()[0].name}",
+            f"{view.page}nothing",
+            "/",
+        )
+    ]
+    answers.append(view.ask(view.page, Host="evil.example"))
+    for answer in answers:
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+def test_picks_are_kept_beside_the_run_and_derive_finds_them(looked_at: tuple[Dop, View]) -> None:
+    dop, view = looked_at
+    rows = dop.rows()
+    (dop.latest / "picks.json").unlink(missing_ok=True)
+    assert json.loads(view.ask(f"{view.page}picks").body)["picks"] == []
+    chosen = {"row_id": "row-2", "request_id": rows[1]["request_id"], "attempt": 1}
+    answer = view.save({"version": 1, "run": dop.latest.name, "picks": [chosen, chosen]})
+    assert (answer.status, json.loads(answer.body)) == (200, {"saved": 1})
+    kept = json.loads((dop.latest / "picks.json").read_text())
+    assert (kept["run"], kept["picks"]) == (dop.latest.name, [chosen])
+    assert json.loads(view.ask(f"{view.page}picks").body) == kept
+    made = dop.call("derive", "--set", "model=dop-preview")
+    assert made.code == 0, made.err
+    assert "to buy now: 1 for $0.573" in made.out
+
+
+def test_what_are_no_picks_of_this_run_is_not_kept(looked_at: tuple[Dop, View]) -> None:
+    dop, view = looked_at
+    run = dop.latest.name
+    kept = [path.read_bytes() for path in dop.latest.glob("picks.json")]
+    answers = {
+        "another run's": view.save({"run": "another", "picks": []}).status,
+        "strangers": view.save({"run": run, "picks": ["../../etc/passwd"]}).status,
+        "no list": view.save({"run": run, "picks": "all"}).status,
+        "no JSON": view.ask(
+            f"{view.page}picks", method="POST", body=b"\xff", Origin=view.origin, Content_Type="application/json"
+        ).status,
+    }
+    assert set(answers.values()) == {400}, answers
+    assert view.save({"run": run, "picks": []}, Content_Type="text/plain").status == 415
+    assert view.save({"run": run, "picks": ["x" * 9_000_000]}).status == 413
+    assert [path.read_bytes() for path in dop.latest.glob("picks.json")] == kept
+
+
+def until(news: Iterator[tuple[str, Any]], name: str, is_so: Callable[[Any], bool]) -> Any:
+    """The first event of that name that is so; what comes before is passed over."""
+    return next(data for found, data in news if found == name and is_so(data))
+
+
+def test_a_page_hears_of_a_run_that_goes_on_and_does_not_disturb_it(against: Callable[..., Opened]) -> None:
+    dop, gateway = against(generation_s=0.3)
+    manifest = dop.csv(shots(4))
+    assert dop.buy(manifest, "--max-new", "1").code == 5
+    view = start_view(dop)
+    known = json.loads(re.findall(r"const served = (\{.*?\});", view.ask(view.page).text)[0])
+    assert known["requests"] == 4
+    with view.news(**{"after": known["event"], "requests": known["requests"]}) as news:
+        name, status = next(news)
+        assert name == "status"
+        assert (status["new"], status["done"], status["ended"]) == (3, 1, False)  # type: ignore[index]
+        going_on = dop.start("run", manifest, "--yes")
+        changed = until(news, "cells", lambda cells: any(cell["clip"] for cell in cells))
+        status = until(news, "status", lambda status: status["ended"])
+        assert (status["done"], status["shown"]["confirmed"]) == (4, "$0.540")
+        ending = ended(going_on)
+        assert ending.code == 0, ending.err
+    cell = next(cell for cell in changed if cell["clip"])
+    assert (cell["state"], cell["price"]) == ("done", "$0.135")
+    assert view.ask(f"{view.page}{cell['clip']}").body[4:8] == b"ftyp"
+    assert view.ask(f"{view.page}{cell['poster']}").body.startswith(b"\xff\xd8\xff")
+    assert gateway.charged == 4
+    with view.news(after=0, requests=4) as news:
+        name, cells = next(news)
+        assert name == "cells"
+        assert len(cells) == 4  # type: ignore[arg-type]
+        assert view.interrupt() == 0, "also while somebody listens"
+
+
+def test_a_page_whose_rows_are_old_is_told_to_load_anew(against: Callable[..., Opened]) -> None:
+    dop, _ = against()
+    assert dop.buy(dop.csv(shots(2)), "--max-new", "1").code == 5
+    view = start_view(dop)
+    with view.news(after=0, requests=2) as news:
+        assert next(news)[0] == "cells"
+        assert dop.buy(dop.csv(shots(3))).code == 0
+        assert until(news, "stale", lambda _: True) is None
+    with view.news(after=10**9, requests=3) as news:
+        assert next(news)[0] == "stale"
+    assert view.ask(f"{view.page}events").status == 400
+    assert view.interrupt() == 0
+
+
+def test_what_stands_in_the_way_is_said(against: Callable[..., Opened]) -> None:
+    dop, _ = against()
+    nothing = dop.call("view", "--no-open")
+    assert (nothing.code, nothing.out) == (2, "")
+    assert "no run yet" in nothing.err
+    assert not dop.outputs.exists()
+    assert dop.buy(dop.csv(shots(1))).code == 0
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        refused = dop.call("view", "--no-open", "--port", taken.getsockname()[1])
+    assert refused.code == 2
+    assert "can't be used" in refused.err
+    assert dop.call("view", "nobody", "--no-open").code == 2
+    assert dop.call("view", "--no-open", "--port", "70000").code == 2
