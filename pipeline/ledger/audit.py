@@ -108,12 +108,14 @@ def replay(connection: Connection, entries: Iterable[Mapping[str, object]]) -> i
     booked = 0
     seq = 0
     for entry in entries:
+        seq = int(str(entry["seq"]))
         if "row" in entry:
             _put(connection, entry)
-        else:
+        elif "change" in entry:
             _judge_again(connection, entry)
+        else:
+            continue  # the end of a snapshot
         booked += 1
-        seq = int(str(entry["seq"]))
         _note(connection, entry)
     _sums_anew(connection)
     if booked:
@@ -132,6 +134,8 @@ def _put(connection: Connection, entry: Mapping[str, object]) -> None:
     key = (attempts.c.request_id == row["request_id"]) & (attempts.c.attempt == row["attempt"])
     values = {name: row.get(name) for name in HOT}
     if connection.execute(update(attempts).where(key).values(values)).rowcount == 0:
+        if not row.get("submit_attempts"):
+            return  # it was never sent: the manifest plans it again
         if "cold" not in entry:
             raise LedgerError(
                 f"the journal's line for request {row['request_id']} has no beginning; nothing was changed"

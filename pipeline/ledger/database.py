@@ -100,8 +100,9 @@ def create_or_check(engine: Engine, place: str) -> dict[str, str]:
             elif "meta" not in names or "attempts" not in names:
                 raise LedgerError(f"{place} is a database, but no ledger of dop; choose another ledger.path")
             found = read_meta(connection)
-    except DatabaseError as error:
-        raise LedgerError(f"{place} can't be read as a ledger ({error.orig}); `dop ledger check` says more") from None
+    except (DatabaseError, UnicodeError) as error:
+        cause = getattr(error, "orig", "damaged")
+        raise LedgerError(f"{place} can't be read as a ledger ({cause}); `dop ledger check` says more") from None
     version = number_in(found, "schema_version", place)
     number_in(found, "seq", place)
     if version > SCHEMA_VERSION:

@@ -62,6 +62,11 @@ def snapshot_entry(row: Mapping[str, object], seq: int) -> dict[str, object]:
     }
 
 
+def snapshot_end(seq: int) -> dict[str, object]:
+    """The line after the last snapshot: from here on the journal knows everything up to `seq` again."""
+    return {"seq": seq, "event": "snapshot end"}
+
+
 def change_entry(change: Change, seq: int) -> dict[str, object]:
     """The line of a change that the database could not take; it is judged when the journal is replayed."""
     return {

@@ -115,7 +115,7 @@ def _salvage(connection: Connection, old: Path) -> int:
 
 def _rows_of(old: Path, table: str) -> Iterator[dict[str, object]]:
     names = [column.name for column in {"runs": runs, "run_rows": run_rows}[table].columns]
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{old}?mode=ro", uri=True)) as source:
+    with suppress(sqlite3.Error, UnicodeError), closing(sqlite3.connect(f"file:{old}?mode=ro", uri=True)) as source:
         for row in source.execute(f"SELECT {', '.join(names)} FROM {table}"):  # noqa: S608 - names of our own tables
             if all(value is None or isinstance(value, (str, int, float)) for value in row):
                 yield dict(zip(names, row, strict=True))

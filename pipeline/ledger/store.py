@@ -32,7 +32,7 @@ from pipeline.ledger.database import (
     write_meta,
 )
 from pipeline.ledger.hotpath import Statements
-from pipeline.ledger.journal import Journal, change_entry, entries, last_seq, row_entry, snapshot_entry
+from pipeline.ledger.journal import Journal, change_entry, entries, last_seq, row_entry, snapshot_end, snapshot_entry
 from pipeline.ledger.judge import Applied, Change, Money, Outcome, Row, judge
 from pipeline.ledger.lifecycle import Event
 from pipeline.ledger.migrations import migrate
@@ -169,12 +169,12 @@ class Ledger:
         try:
             with self.reader.connect() as connection:
                 return integrity_problems(connection) + (audit(connection) if full else [])
-        except DatabaseError as error:
-            return [str(error.orig)]
+        except (DatabaseError, UnicodeError) as error:
+            return [str(getattr(error, "orig", "a text of the file can't be read"))]
 
     def _check_sums(self) -> None:
         """MONEY: caps are judged by the spend book, which no run touches row by row."""
-        with suppress(DatabaseError), self.reader.connect() as connection:
+        with suppress(DatabaseError, UnicodeError), self.reader.connect() as connection:
             if sums_digest(connection) == self.facts["sums"]:
                 return
         raise LedgerError(
@@ -410,10 +410,14 @@ class Ledger:
                 reserved[request_id]["cold"] = cold
 
     def _journal_anew(self) -> None:
-        """The journal lags behind (lost, or cut by a power failure): the rows as they stand are written to it."""
+        """The journal lags behind (lost, or cut by a power failure): the rows as they stand are written to it.
+
+        Only the line after the last one bears the ledger's number: cut before it, the journal still lags behind.
+        """
         with self.reader.connect() as connection:
             found = connection.execute(select(attempts).where(attempts.c.submit_attempts > 0))
-            self.journal.append((snapshot_entry(dict(row._mapping), self._seq) for row in found), sync=True)
+            self.journal.append(snapshot_entry(dict(row._mapping), self._seq - 1) for row in found)
+        self.journal.append([snapshot_end(self._seq)], sync=True)
 
     def close(self, *, clean: bool = True) -> None:
         """Writes what waits, marks a clean end, and lets go of the file."""

@@ -225,3 +225,17 @@ def test_every_event_stands_in_the_journal_once_and_in_order(path: Path) -> None
     numbers = [entry["seq"] for entry in entries(path.with_suffix(".journal"))]
     assert numbers == list(range(1, len(numbers) + 1))
     assert read(path, "select value from meta where name = 'seq'") == [(str(len(numbers)),)]
+
+
+@pytest.mark.parametrize("cut", [1, 40, 400, 2_000])
+def test_a_journal_that_was_cut_while_it_was_written_anew_is_written_anew_again(path: Path, cut: int) -> None:
+    before = read(path, SUMS), [row for row in read(path, WHOLE) if row[7] != "planned"]
+    journal = path.with_suffix(".journal")
+    journal.unlink()
+    with opened(path):
+        pass
+    journal.write_bytes(journal.read_bytes()[:-cut])
+    with opened(path):
+        pass
+    rebuild(path, now=AT)
+    assert (read(path, SUMS), read(path, WHOLE)) == before
