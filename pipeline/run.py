@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.embedded import Uploader, gateway_for
+from pipeline.errors import DopError
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.fetch import VideoFetcher
 from pipeline.gateway.pace import Learned, Pace, parse_rate
@@ -262,7 +263,8 @@ class _Steps:
                 task.cancel()
             await asyncio.gather(watcher, ticker, return_exceptions=True)
             progress.update(self._outlook.now("finished"))
-            job.workspace.ledger.remember(self._memory, self._learned())
+            with suppress(DopError):  # a disk that is full: the run's own reasons and its report say so
+                job.workspace.ledger.remember(self._memory, self._learned())
 
     def _learned(self) -> dict[str, object]:
         learned: dict[str, object] = dict(self.gate.pace.learned().as_json())
