@@ -55,6 +55,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--set", action="append", metavar="section.key=value", help="override one setting; repeatable")
     group.add_argument("--outputs", metavar="DIR", help="folder for runs and the ledger")
     group.add_argument("-v", "--verbose", action="store_true", help="say more")
+    group.add_argument("-q", "--quiet", action="store_true", help="silent unless something is wrong")
+    group.add_argument("--no-progress", action="store_true", help="no bar")
+    group.add_argument("--log-json", action="store_true", help="the run's log on stderr as JSON lines")
 
 
 def _add_manifest(parser: argparse.ArgumentParser) -> None:
@@ -73,9 +76,6 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lock-wait", metavar="30s", help="wait that long for another run to end")
     group.add_argument("--no-download", action="store_true", help="leave the videos where they are")
     group.add_argument("--error-on-nothing", action="store_true", help="exit 9 when there was nothing to do")
-    group.add_argument("-q", "--quiet", action="store_true", help="silent unless something is wrong")
-    group.add_argument("--no-progress", action="store_true", help="no bar")
-    group.add_argument("--log-json", action="store_true", help="the run's log on stderr as JSON lines")
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
@@ -189,6 +189,7 @@ def _add_buying(verbs: _Verbs) -> None:
     text = "poll, download and report what is bought; never spends"
     sub = verbs.add("collect", "buying:collect", text, "dop collect")
     sub.add_argument("run", nargs="?", metavar="RUN", help="one run (default: every unfinished one)")
+    sub.add_argument("-y", "--yes", action="store_true", help="accepted for scripts; nothing is bought")
     _add_run_flags(sub)
     _add_settings(sub)
 

@@ -342,6 +342,12 @@ class Book:
             for row in connection.execution_options(yield_per=CHUNK).execute(statement):
                 yield _attempt_of(row, None)
 
+    def accepted_since(self, run_id: str, at: float) -> int:
+        """How many of the run's submits were accepted since a moment."""
+        statement = select(func.count()).where(attempts.c.run_id == run_id, attempts.c.accepted_at >= at)
+        with self.ledger.reader.connect() as connection:
+            return int(connection.execute(statement).scalar_one())
+
     def known_job(self, gateway: str) -> tuple[str, str | None] | None:
         """Id and polling URL of the latest job this gateway ever gave; None when it gave none."""
         statement = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,10 @@ from pipeline.verbs.told import give_json, settings_of, tell
 from pipeline.workspace import RunFolder, Workspace, reading
 
 
+RATE_SPAN_S = 60.0
+"""Over which `status` tells the rate of accepted submits."""
+
+
 def status(args: argparse.Namespace) -> int:
     """Counts and money of one run, the newest unless named."""
     settings = settings_of(args)
@@ -28,15 +33,20 @@ def status(args: argparse.Namespace) -> int:
         run = find_run(workspace, args.run)
         totals = workspace.book.totals(run.run_id)
         if args.json:
-            give_json(status_json(run, totals))
+            rate = workspace.book.accepted_since(run.run_id, time.time() - RATE_SPAN_S) / RATE_SPAN_S
+            give_json(status_json(run, totals, rate_per_s=rate))
         else:
             print(summary_line(totals, run.run_id))
             _tell_unknowns(workspace, run)
     return 0
 
 
-def status_json(run: Run, totals: Totals) -> dict[str, object]:
-    """The object of `dop status --json`. A run that is not going on has neither rate nor ETA."""
+def status_json(run: Run, totals: Totals, rate_per_s: float = 0.0) -> dict[str, object]:
+    """The object of `dop status --json`.
+
+    `eta_s` counts what is left to submit at the rate of the last minute; None while nothing was accepted in it.
+    """
+    left = totals.count(State.PLANNED, State.SUBMITTING)
     return {
         "run": run.run_id,
         "gateway": run.gateway,
@@ -50,8 +60,8 @@ def status_json(run: Run, totals: Totals) -> dict[str, object]:
         "disputed_usd": usd(totals.disputed_microusd),
         "reserved_usd": usd(totals.reserved_microusd),
         "ended": run.ended_at is not None,
-        "rate_per_s": None,
-        "eta_s": None,
+        "rate_per_s": round(rate_per_s, 3),
+        "eta_s": 0.0 if run.ended_at is not None else round(left / rate_per_s, 1) if rate_per_s and left else None,
     }
 
 
