@@ -10,6 +10,8 @@ from pipeline.gateway.pacehold import Hold
 from pipeline.gateway.pacelaw import Law
 
 _RATE = re.compile(r"([1-9]\d*)/([1-9]\d*)?([smh])")
+CATCH_UP_GAPS, CATCH_UP_S = 0.5, 0.02
+"""How late a call may go and still be made up for: the smaller of these (gaps, seconds)."""
 _UNIT_S = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -41,7 +43,10 @@ def parse_rate(text: str) -> Rate | None:
 
 
 class Spacing:
-    """A told rate: evenly spaced, at most `burst` at once after a pause (GCRA, ITU-T I.371)."""
+    """A told rate: evenly spaced, at most `burst` at once after a pause (GCRA, ITU-T I.371).
+
+    A call that went late is made up for, so that timers do not cost rate; two calls are never closer than half a gap.
+    """
 
     def __init__(self, rate: Rate, burst: int) -> None:
         self._interval_s = rate.per_s / rate.count
@@ -52,7 +57,9 @@ class Spacing:
         return self._due - self._tolerance_s
 
     def take(self, now: float) -> None:
-        self._due = max(self._due, now) + self._interval_s
+        catch_up_s = min(CATCH_UP_GAPS * self._interval_s, CATCH_UP_S)
+        begin = self._due if now - self._due <= catch_up_s else now
+        self._due = begin + self._interval_s
 
     def give_back(self) -> None:
         self._due -= self._interval_s

@@ -86,11 +86,11 @@ class Law:
         busy = self.open + self.unsent
         if (self._settling and busy) or busy >= min(self._most_open, int(self._window)):
             return NEVER
+        if busy and self._fails > (1 if self.even is not None else 0):
+            return NEVER  # one at a time until something is let in again
         if self.even is not None:
             return self.even.ready_at(now)
         if self.cycle is not None:
-            if self._fails and busy:
-                return NEVER  # one at a time until something is let in again
             return self.cycle.ready_at(now, self._trail, unsent=self.unsent, under_way=busy)
         if self.phase is Phase.PROBE:
             return NEVER if busy else max(now, self._probe_at)

@@ -1,0 +1,388 @@
+"""A gateway in virtual time: exact limiters, latency and jobs, driving the very Pace and PollPlan that real runs use.
+
+No sleeping, no sockets: a heap of events. Everything random comes from one seeded generator.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.gateway.pace import Kind, Outcome, Pace, Ticket
+from pipeline.steps.pollplan import PollPlan
+
+
+class Limiter(Protocol):
+    """Lets a call in at `now` (0.0, and counts it) or says in how many seconds an equal call would be let in."""
+
+    def admit(self, now: float) -> float:
+        """0.0 = let in and counted; else the seconds to wait."""
+        ...
+
+
+class Bucket:
+    """A token bucket: holds at most `burst` tokens, starts full, gains `per_s` a second; refusals are free."""
+
+    def __init__(self, per_s: float, burst: float) -> None:
+        self.per_s, self.burst = per_s, burst
+        self._tokens, self._seen = float(burst), 0.0
+
+    def admit(self, now: float) -> float:
+        self._tokens = min(self.burst, self._tokens + max(0.0, now - self._seen) * self.per_s)
+        self._seen = max(now, self._seen)
+        if self._tokens >= 1 - 1e-9:
+            self._tokens -= 1
+            return 0.0
+        return (1 - self._tokens) / self.per_s
+
+
+class Fixed:
+    """At most `count` calls in each window [phase + k * span_s, phase + (k + 1) * span_s)."""
+
+    def __init__(self, count: int, span_s: float, phase_s: float = 0.0) -> None:
+        self.count, self.span_s, self.phase_s = count, span_s, phase_s
+        self._window, self._used = -(10**9), 0
+
+    def admit(self, now: float) -> float:
+        window = math.floor((now - self.phase_s) / self.span_s)
+        if window > self._window:
+            self._window, self._used = window, 0
+        if self._used < self.count:
+            self._used += 1
+            return 0.0
+        return max(self.phase_s + (self._window + 1) * self.span_s - now, 1e-6)
+
+
+class Sliding:
+    """At most `count` admitted calls in any half-open interval of `span_s`."""
+
+    def __init__(self, count: int, span_s: float) -> None:
+        self.count, self.span_s = count, span_s
+        self._admitted: deque[float] = deque()
+
+    def admit(self, now: float) -> float:
+        while self._admitted and self._admitted[0] <= now - self.span_s:
+            self._admitted.popleft()
+        if len(self._admitted) < self.count:
+            self._admitted.append(now)
+            return 0.0
+        return max(self._admitted[0] + self.span_s - now, 1e-6)
+
+
+class Open:
+    """No limit at all."""
+
+    def admit(self, now: float) -> float:
+        return 0.0
+
+
+class Changing:
+    """One limiter after another: `stages` are (from second, limiter), in order."""
+
+    def __init__(self, stages: Iterable[tuple[float, Limiter]]) -> None:
+        self._stages = list(stages)
+
+    def admit(self, now: float) -> float:
+        current = self._stages[0][1]
+        for start_s, limiter in self._stages:
+            if now >= start_s:
+                current = limiter
+        return current.admit(now)
+
+
+Hint = Callable[[float], float | None]
+"""What the gateway tells of the true wait: Retry-After in seconds, or None."""
+
+
+def no_hint(true_wait_s: float) -> float | None:
+    """No Retry-After."""
+    return None
+
+
+def whole_seconds(true_wait_s: float) -> float | None:
+    """Retry-After as HTTP has it: whole seconds, rounded up."""
+    return float(max(1, math.ceil(true_wait_s)))
+
+
+def misleading(true_wait_s: float) -> float | None:
+    """Always an hour."""
+    return 3600.0
+
+
+@dataclass(kw_only=True)
+class Latency:
+    """Seconds to the gateway and back: `typical_s` with a spread, half of it on the way there."""
+
+    typical_s: float = 0.05
+    spread: float = 0.2
+
+    def draw(self, rng: random.Random) -> tuple[float, float]:
+        """(there, back)."""
+        there = self.typical_s / 2 * rng.lognormvariate(0, self.spread)
+        return there, self.typical_s / 2 * rng.lognormvariate(0, self.spread)
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What one simulated run did."""
+
+    makespan_s: float = 0.0
+    sent: int = 0
+    accepted: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    sent_s: list[float] = field(default_factory=list)
+    hint_broken: int = 0
+
+    @property
+    def refused_share(self) -> float:
+        return len(self.refused) / max(self.sent, 1)
+
+
+def ideal_s(make: Callable[[], Limiter], count: int) -> float:
+    """When the last of `count` calls can be let in at best: a caller who knows the limiter, without latency."""
+    limiter, now = make(), 0.0
+    for _ in range(count):
+        while (wait_s := limiter.admit(now)) > 0:
+            now += max(wait_s, 1e-9)
+    return now
+
+
+class Timeline:
+    """Virtual time: what is to happen, in order."""
+
+    def __init__(self, start_s: float = 0.0) -> None:
+        self.now = start_s
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+
+    def at(self, when_s: float, act: Callable[[], None]) -> None:
+        """`act` happens at `when_s`."""
+        self._order += 1
+        heapq.heappush(self._events, (max(when_s, self.now), self._order, act))
+
+    def run(self, until_s: float) -> None:
+        """Lets time pass until nothing is left, or until `until_s`."""
+        while self._events and self._events[0][0] <= until_s:
+            self.now, _, act = heapq.heappop(self._events)
+            act()
+
+
+class Waker:
+    """One waiter, as the gate has them: of several times to ask again only the earliest counts."""
+
+    def __init__(self, timeline: Timeline, act: Callable[[], None]) -> None:
+        self._timeline, self._act = timeline, act
+        self._due = math.inf
+
+    def by(self, when_s: float) -> None:
+        """Ask again at `when_s` or before."""
+        if when_s < self._due:
+            self._due = when_s
+            self._timeline.at(when_s, lambda: self._ring(when_s))
+
+    def _ring(self, when_s: float) -> None:
+        if when_s == self._due:
+            self._due = math.inf
+            self._act()
+
+
+class Calls:
+    """Calls of the pace's client on their way to a limiter and back."""
+
+    def __init__(self, pace: Pace, timeline: Timeline, *, hint: Hint, latency: Latency, rng: random.Random) -> None:
+        self.pace, self.timeline = pace, timeline
+        self._hint, self._latency, self._rng = hint, latency, rng
+        self.silent_until = -math.inf
+
+    def send(self, kind: Kind, limiter: Limiter, answered: Callable[[float, float | None, bool], None]) -> None:
+        """Sends a call; `answered(arrived_s, hint_s, let_in)` is called when its answer is back."""
+        there_s, back_s = self._latency.draw(self._rng)
+        ticket = self.pace.sent(self.timeline.now, kind)
+
+        def arrive() -> None:
+            arrived_s = self.timeline.now
+            wait_s = limiter.admit(arrived_s)
+            self.timeline.at(arrived_s + back_s, lambda: self._answer(ticket, arrived_s, wait_s, answered))
+
+        self.timeline.at(self.timeline.now + there_s, arrive)
+
+    def _answer(
+        self, ticket: Ticket, arrived_s: float, wait_s: float, answered: Callable[[float, float | None, bool], None]
+    ) -> None:
+        now = self.timeline.now
+        hint_s = self._hint(wait_s) if wait_s else None
+        if hint_s is not None and hint_s <= 60:
+            self.silent_until = max(self.silent_until, now + hint_s)
+        self.pace.answered(ticket, now, Outcome.THROTTLED if wait_s else Outcome.ACCEPTED, hint_s)
+        answered(arrived_s, hint_s, not wait_s)
+
+
+def run_submits(
+    pace: Pace,
+    limiter: Limiter,
+    count: int,
+    *,
+    hint: Hint = no_hint,
+    latency: Latency | None = None,
+    seed: int = 1,
+    timer_s: float = 0.001,
+    until_s: float = math.inf,
+) -> Tally:
+    """Submits `count` calls until each is let in, from time 0; returns what happened."""
+    rng, timeline, tally = random.Random(seed), Timeline(), Tally()
+    calls = Calls(pace, timeline, hint=hint, latency=latency or Latency(), rng=rng)
+    left = count
+
+    def answered(arrived_s: float, hint_s: float | None, let_in: bool) -> None:
+        nonlocal left
+        left += not let_in
+        (tally.accepted if let_in else tally.refused).append(arrived_s)
+        ask()
+
+    def ask() -> None:
+        nonlocal left
+        while left:
+            wait_s = pace.ask(timeline.now)
+            if wait_s > 0:
+                waker.by(timeline.now + wait_s + rng.random() * timer_s)
+                return
+            tally.hint_broken += timeline.now < calls.silent_until
+            left -= 1
+            tally.sent += 1
+            tally.sent_s.append(timeline.now)
+            calls.send(Kind.SUBMIT, limiter, answered)
+
+    waker = Waker(timeline, ask)
+    waker.by(0.0)
+    timeline.run(until_s)
+    tally.makespan_s = max(tally.accepted, default=0.0)
+    return tally
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """What one simulated batch did: submits, polls, and how late each finished job was noticed."""
+
+    submits: int = 0
+    submits_refused: int = 0
+    submitted_s: float = 0.0
+    polls: int = 0
+    polls_refused: int = 0
+    noticed_s: list[float] = field(default_factory=list)
+    lag_s: list[float] = field(default_factory=list)
+
+    @property
+    def makespan_s(self) -> float:
+        """When the last job was noticed as finished."""
+        return max(self.noticed_s, default=0.0)
+
+
+class BatchRun:
+    """One job for each duration, polled until all are noticed as finished. The same limiter twice is a shared one."""
+
+    POLL_CONCURRENCY = 16
+
+    def __init__(
+        self,
+        pace: Pace,
+        plan: PollPlan,
+        *,
+        submit_limiter: Limiter,
+        poll_limiter: Limiter,
+        durations_s: Sequence[float],
+        hint: Hint = no_hint,
+        latency: Latency | None = None,
+        seed: int = 1,
+        timer_s: float = 0.001,
+    ) -> None:
+        self.batch = Batch()
+        self._pace, self._plan = pace, plan
+        self._submit_limiter, self._poll_limiter = submit_limiter, poll_limiter
+        self._durations_s = durations_s
+        self._rng, self._timer_s = random.Random(seed), timer_s
+        self._timeline = Timeline()
+        self._calls = Calls(pace, self._timeline, hint=hint, latency=latency or Latency(), rng=self._rng)
+        self._left = list(reversed(range(len(durations_s))))
+        self._began_s: dict[int, float] = {}
+        self._accepted_s: dict[int, float] = {}
+        self._looking: deque[int] = deque()
+        self._open_polls = 0
+        self._submits_waker = Waker(self._timeline, self._submit)
+        self._polls_waker = Waker(self._timeline, self._poll)
+
+    def run(self, until_s: float = math.inf) -> Batch:
+        """From time 0 until all is noticed."""
+        self._submits_waker.by(0.0)
+        self._timeline.run(until_s)
+        return self.batch
+
+    def _submit(self) -> None:
+        while self._left:
+            wait_s = self._pace.ask(self._timeline.now, Kind.SUBMIT)
+            if wait_s > 0:
+                self._submits_waker.by(self._timeline.now + wait_s + self._rng.random() * self._timer_s)
+                return
+            job = self._left.pop()
+            self._calls.send(Kind.SUBMIT, self._submit_limiter, lambda *told, job=job: self._submitted(job, *told))
+
+    def _submitted(self, job: int, arrived_s: float, hint_s: float | None, let_in: bool) -> None:
+        now = self._timeline.now
+        self.batch.submits += 1
+        if let_in:
+            self._began_s[job], self._accepted_s[job] = arrived_s, now
+            self._plan.add(job, "model", now, now)
+            self.batch.submitted_s = now
+        else:
+            self.batch.submits_refused += 1
+            self._left.append(job)
+        self._submit()
+        self._poll()
+
+    def _poll(self) -> None:
+        now = self._timeline.now
+        self._pace.hurry_polls(self._plan.is_late(now))
+        self._plan.scarce = self._pace.is_shared
+        for job in self._plan.take(now, self.POLL_CONCURRENCY - self._open_polls - len(self._looking)):
+            self._looking.append(int(str(job)))
+        while self._looking:
+            wait_s = self._pace.ask(now, Kind.POLL)
+            if wait_s > 0:
+                self._polls_waker.by(now + wait_s + self._rng.random() * self._timer_s)
+                return
+            job = self._looking.popleft()
+            self._open_polls += 1
+            self._calls.send(Kind.POLL, self._poll_limiter, lambda *told, job=job: self._polled(job, *told))
+        due = self._plan.next_due(now)
+        if due is not None and self._open_polls < self.POLL_CONCURRENCY:
+            self._polls_waker.by(due)
+
+    def _polled(self, job: int, arrived_s: float, hint_s: float | None, let_in: bool) -> None:
+        now = self._timeline.now
+        self._open_polls -= 1
+        self.batch.polls += 1
+        finished_s = self._began_s[job] + self._durations_s[job]
+        if not let_in:
+            self.batch.polls_refused += 1
+            self._plan.unclear(job, now, hint_s)
+        elif arrived_s < finished_s:
+            self._plan.pending(job, now)
+        else:
+            self._plan.ended(job, now, now - self._accepted_s[job])
+            self._pace.job_ended(now)
+            self.batch.noticed_s.append(now)
+            self.batch.lag_s.append(now - finished_s)
+        self._submit()
+        self._poll()
+
+
+def bound_s(durations_s: Sequence[float], *, per_s: float, burst: float) -> float:
+    """A lower bound of the makespan under one shared bucket: two calls a job, and the job that lasts longest."""
+    count = len(durations_s)
+    calls_s = (2 * count - burst) / per_s
+    longest_s = max(max(place - burst, 0.0) / per_s + duration_s for place, duration_s in enumerate(durations_s))
+    return max(calls_s, longest_s)

@@ -1,0 +1,183 @@
+"""The gate's rules, call by call: told rates, hints for everybody, caps on jobs, and whose turn it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.gateway.pace import Kind, Learned, Outcome, Pace, Rate, Ticket, parse_rate
+
+
+def go(pace: Pace, now: float, kind: Kind = Kind.SUBMIT) -> Ticket:
+    """Asks, must get a slot, and uses it."""
+    assert pace.ask(now, kind) == 0.0
+    return pace.sent(now, kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("10/1m", Rate(10, 60)), ("5/s", Rate(5, 1)), ("600/1h", Rate(600, 3600)), ("3/2m", Rate(3, 120)), ("auto", None)],
+)
+def test_a_rate_is_read_as_people_write_it(text: str, rate: Rate | None) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["10", "0/1m", "10/1d", "-3/s", "ten/m", ""])
+def test_what_is_no_rate_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(UsageError, match="10/1m"):
+        parse_rate(text)
+
+
+def test_a_told_rate_is_spaced_evenly() -> None:
+    pace = Pace(told=Rate(10, 60))
+    go(pace, 0.0)
+    assert pace.ask(0.0) == pytest.approx(6.0)
+    assert pace.ask(5.9) == pytest.approx(0.1)
+    go(pace, 6.0)
+
+
+def test_a_burst_is_allowed_where_it_was_told() -> None:
+    pace = Pace(told=Rate(10, 60), burst=3)
+    for _ in range(3):
+        go(pace, 0.0)
+    assert pace.ask(0.0) == pytest.approx(6.0)
+
+
+def test_a_slot_given_back_is_free_again() -> None:
+    pace = Pace(told=Rate(10, 60))
+    assert pace.ask(0.0) == 0.0
+    pace.give_back(0.0)
+    go(pace, 0.0)
+
+
+def test_a_told_rate_still_slows_down_when_refused() -> None:
+    pace = Pace(told=Rate(100, 1))
+    ticket = go(pace, 0.0)
+    pace.answered(ticket, 0.01, Outcome.THROTTLED, 5.0)
+    assert pace.ask(0.02) == pytest.approx(4.99)
+
+
+def test_a_hint_holds_everybody_to_the_second_and_no_longer() -> None:
+    pace = Pace(told=None)
+    pace.answered(go(pace, 0.0), 1.0, Outcome.THROTTLED, 60.0)
+    assert pace.ask(60.9) > 0
+    go(pace, 61.0)
+
+
+def test_a_hint_seen_elsewhere_holds_too_and_a_slot_in_hand_is_not_used() -> None:
+    pace = Pace(told=None)
+    assert pace.ask(0.0) == 0.0
+    pace.hold_until(0.1, 7.0)
+    assert pace.hold_left_s(0.1) == pytest.approx(7.0)
+    assert pace.hold_left_s(7.2) == 0.0
+
+
+def test_a_hint_beyond_a_minute_allows_one_probe_a_minute() -> None:
+    pace = Pace(told=None)
+    pace.answered(go(pace, 0.0), 0.0, Outcome.THROTTLED, 600.0)
+    assert pace.ask(59.9) == pytest.approx(0.1)
+    probe = go(pace, 60.0)
+    assert pace.hold_left_s(60.0) == 0.0
+    assert pace.ask(60.0) > 0
+    pace.answered(probe, 60.5, Outcome.THROTTLED, 540.0)
+    assert pace.ask(100.0) > 0
+    go(pace, 120.0)
+
+
+def test_the_longest_hint_ends_after_a_quarter_of_an_hour() -> None:
+    pace = Pace(told=None)
+    pace.answered(go(pace, 0.0), 0.0, Outcome.THROTTLED, 86_400.0)
+    for minute in range(1, 15):
+        pace.answered(go(pace, 60.0 * minute), 60.0 * minute, Outcome.UNKNOWN)
+        break
+    assert pace.ask(900.0) == 0.0
+
+
+def test_a_probe_that_is_let_in_ends_a_long_hold_for_all() -> None:
+    pace = Pace(told=None)
+    pace.answered(go(pace, 0.0), 0.0, Outcome.THROTTLED, 3600.0)
+    pace.answered(go(pace, 60.0), 60.1, Outcome.ACCEPTED)
+    go(pace, 60.2)
+
+
+def test_a_refuted_long_hint_is_not_believed_the_next_time() -> None:
+    pace = Pace(told=None)
+    pace.answered(go(pace, 0.0), 0.0, Outcome.THROTTLED, 3600.0)
+    pace.answered(go(pace, 60.0), 60.1, Outcome.ACCEPTED)
+    pace.answered(go(pace, 60.2), 60.3, Outcome.THROTTLED, 3600.0)
+    assert pace.ask(60.4) < 2.0
+
+
+def test_too_many_jobs_in_flight_is_a_cap_that_is_learned_and_tested_again() -> None:
+    pace = Pace(told=Rate(1000, 1))
+    now = 0.0
+    for _ in range(4):
+        now += 1.0
+        pace.answered(go(pace, now), now, Outcome.ACCEPTED)
+    pace.answered(go(pace, now + 1), now + 1, Outcome.CONCURRENCY)
+    assert pace.in_flight_cap() == 4
+    assert pace.ask(now + 100) > 0
+    pace.job_ended(now + 100)
+    pace.answered(go(pace, now + 100), now + 100, Outcome.ACCEPTED)
+    assert pace.ask(now + 101) > 0
+    for _ in range(16):
+        pace.job_ended(now + 200)
+        pace.answered(go(pace, now + 200), now + 200, Outcome.ACCEPTED)
+        now += 1.0
+    assert pace.in_flight_cap() == 5
+
+
+def test_a_told_cap_counts_submits_under_way() -> None:
+    pace = Pace(told=Rate(1000, 1), max_in_flight=2, jobs_in_flight=1)
+    go(pace, 0.0)
+    assert pace.ask(1.0) > 0
+    assert pace.in_flight_cap() == 2
+
+
+def test_what_was_learned_survives_its_json_and_nonsense_is_ignored() -> None:
+    learned = Learned(submit_per_s=1.5, burst=3.0, in_flight_cap=4, shared=True)
+    assert Learned.from_json(learned.as_json()) == learned
+    assert Learned.from_json({"submit_per_s": "fast", "in_flight_cap": -1, "span_s": True}) == Learned(span_s=1.0)
+    assert Learned.from_json({}) == Learned()
+
+
+def test_polls_do_not_wait_for_the_submits_limit_where_they_have_their_own() -> None:
+    pace = Pace(told=Rate(1, 60))
+    go(pace, 0.0)
+    assert pace.ask(0.0) > 0
+    go(pace, 0.0, Kind.POLL)
+
+
+def test_polls_and_submits_refused_together_share_from_then_on() -> None:
+    pace = Pace(told=None)
+    pace.answered(go(pace, 0.0), 0.1, Outcome.THROTTLED)
+    assert not pace.is_shared
+    pace.answered(go(pace, 0.2, Kind.POLL), 0.3, Outcome.THROTTLED)
+    assert pace.is_shared
+    assert pace.learned().shared
+
+
+def test_of_a_shared_limit_polls_get_their_part_while_both_wait() -> None:
+    pace = Pace(told=Rate(10, 1), shared=True)
+    taken = {Kind.SUBMIT: 0, Kind.POLL: 0}
+    now = 0.0
+    while now < 100.0:
+        for kind in Kind:
+            if pace.ask(now, kind) == 0.0:
+                taken[kind] += 1
+                pace.answered(pace.sent(now, kind), now, Outcome.ACCEPTED)
+        now += 0.005
+    assert sum(taken.values()) == pytest.approx(1000, rel=0.02)
+    assert taken[Kind.POLL] == pytest.approx(150, rel=0.1)
+
+
+def test_of_a_shared_limit_either_kind_alone_gets_all() -> None:
+    for kind in Kind:
+        pace = Pace(told=Rate(10, 1), shared=True)
+        taken, now = 0, 0.0
+        while now < 10.0:
+            if pace.ask(now, kind) == 0.0:
+                taken += 1
+                pace.answered(pace.sent(now, kind), now, Outcome.ACCEPTED)
+            now += 0.005
+        assert taken >= 95
