@@ -21,7 +21,6 @@ from pipeline.reporting import PAGE, PICTURES, draw, report_rows, write_reports
 from pipeline.verbs.told import give_json, settings_of, tell
 from pipeline.workspace import RunFolder, Workspace, reading
 
-
 RATE_SPAN_S = 60.0
 """Over which `status` tells the rate of accepted submits."""
 
