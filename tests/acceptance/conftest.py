@@ -9,20 +9,26 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.driving import KEY, Dop
+from tests.acceptance.driving import KEY, Dop, Here
 from tests.acceptance.gatewaydouble import GatewayDouble, Script
 
 Opened = tuple[Dop, GatewayDouble]
 
 
 @pytest.fixture
-def against(tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+def person(request: pytest.FixtureRequest) -> type[Dop]:
+    """How the command is called: in this process, unless the test is marked `process`."""
+    return Dop if request.node.get_closest_marker("process") else Here
+
+
+@pytest.fixture
+def against(tmp_path: Path, person: type[Dop]) -> Iterator[Callable[..., Opened]]:
     """Makes a gateway double of a script and a person's folder pointed at it."""
     with ExitStack() as stack:
 
         def make(**script: Any) -> Opened:
             double = stack.enter_context(GatewayDouble(Script(key=KEY, **script)))
-            dop = Dop(folder=tmp_path, base_url=double.base_url)
+            dop = person(folder=tmp_path, base_url=double.base_url)
             stack.callback(dop.end_all)
             return dop, double
 
@@ -30,8 +36,8 @@ def against(tmp_path: Path) -> Iterator[Callable[..., Opened]]:
 
 
 @pytest.fixture
-def rehearsal(tmp_path: Path) -> Iterator[Dop]:
+def rehearsal(tmp_path: Path, person: type[Dop]) -> Iterator[Dop]:
     """A person's folder pointed at the embedded sandbox."""
-    dop = Dop(folder=tmp_path)
+    dop = person(folder=tmp_path)
     yield dop
     dop.end_all()

@@ -1,11 +1,13 @@
-"""The command as a person or a timer starts it: a process of its own, in a folder of its own, with a bare environment.
+"""The command as a person or a timer starts it: in a folder of its own, with a bare environment.
 
+`Dop` gives every call a process of its own; `Here` calls it in this process, which saves its start of 1 to 3 s.
 What it leaves is read from its files alone: report.csv, the summary line, the ledger's spend table.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 import signal
@@ -14,10 +16,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import chdir, closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from unittest import mock
+
+from pipeline.cli import main
 
 DOP = Path(sys.executable).with_name("dop")
 KEY = "test-key-of-nobody-0123456789"
@@ -190,6 +195,28 @@ class Dop:
         path = self.folder / name
         path.write_text(text, encoding="utf-8")
         return path
+
+
+class Here(Dop):
+    """The command called in this very process; one that is killed or goes on meanwhile still gets its own."""
+
+    def call(self, verb: str, *words: object, fail_point: str | None = None, timeout_s: float = 60) -> Ended:
+        if fail_point is not None:
+            return super().call(verb, *words, fail_point=fail_point, timeout_s=timeout_s)
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.dict(os.environ, self.environment(), clear=True),
+            chdir(self.folder),
+            open(os.devnull) as nobody,
+            mock.patch.object(sys, "stdin", nobody),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            try:
+                code = main(self.words(verb, words)[1:])
+            except SystemExit as ending:
+                code = int(str(ending.code))
+        return Ended(code=code, out=out.getvalue(), err=err.getvalue())
 
 
 def ended(process: subprocess.Popen[str], *, timeout_s: float = 60) -> Ended:

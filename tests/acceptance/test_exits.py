@@ -12,6 +12,7 @@ from tests.acceptance.driving import Dop, shots
 Against = Callable[..., Opened]
 
 
+@pytest.mark.process
 def test_nothing_wrong_and_quiet_says_nothing(against: Against) -> None:
     dop, _ = against()
     manifest = dop.csv(shots(2))

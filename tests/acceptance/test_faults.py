@@ -55,6 +55,7 @@ def asked(bodies: list[str]) -> Counter[str]:
     return Counter(bodies)
 
 
+@pytest.mark.process
 def test_requests_that_are_refused_for_good_cost_nothing_and_stop_nobody(against: Against) -> None:
     good: dict[str, Json] = {"fine-1": {}, "fine-2": {}}
     dop, double = against(prompts={f"({name})": fault for name, fault in REJECTED.items()})

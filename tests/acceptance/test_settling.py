@@ -2,57 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
-import pytest
-
-from pipeline.cli import main
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import KEY, Dop, Ended, shots, table
-from tests.acceptance.gatewaydouble import GatewayDouble, Script
+from tests.acceptance.driving import Dop, shots, table
 
 Against = Callable[..., Opened]
-
-
-class Here(Dop):
-    """The command called in this very process, which is started once: a kill still gets a process of its own."""
-
-    def call(self, verb: str, *words: object, fail_point: str | None = None, timeout_s: float = 60) -> Ended:
-        if fail_point is not None:
-            return super().call(verb, *words, fail_point=fail_point, timeout_s=timeout_s)
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            mock.patch.dict(os.environ, self.environment(), clear=True),
-            open(os.devnull) as nobody,
-            mock.patch.object(sys, "stdin", nobody),
-            redirect_stdout(out),
-            redirect_stderr(err),
-        ):
-            try:
-                code = main(self.words(verb, words)[1:])
-            except SystemExit as ending:
-                code = int(str(ending.code))
-        return Ended(code=code, out=out.getvalue(), err=err.getvalue())
-
-
-@pytest.fixture
-def against(tmp_path: Path) -> Iterator[Against]:
-    """Makes a gateway double of a script and a person's folder pointed at it."""
-    with ExitStack() as stack:
-
-        def make(**script: Any) -> Opened:
-            double = stack.enter_context(GatewayDouble(Script(key=KEY, **script)))
-            return Here(folder=tmp_path, base_url=double.base_url), double
-
-        yield make
 
 
 def one_row(name: str = "lake") -> str:
@@ -279,8 +236,7 @@ def test_spend_tells_every_span_and_finds_what_the_vendor_lists_otherwise(agains
     assert dop.call("spend", "--day", "2001-01-01").out.strip() == "nothing was spent yet"
 
 
-def test_a_sweep_that_explodes_is_refused_with_the_size_of_each_axis_and_its_price(tmp_path: Path) -> None:
-    rehearsal = Here(folder=tmp_path)
+def test_a_sweep_that_explodes_is_refused_with_the_size_of_each_axis_and_its_price(rehearsal: Dop) -> None:
     manifest = rehearsal.folder / "m.yaml"
     manifest.write_text(
         "version: 1\nname: m\ndefaults: {image: 'https://cdn.example.com/a.jpg', prompt: a lake}\n"
