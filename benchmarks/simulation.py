@@ -346,7 +346,6 @@ class BatchRun:
     def _poll(self) -> None:
         now = self._timeline.now
         self._pace.hurry_polls(self._plan.is_late(now))
-        self._plan.scarce = self._pace.is_shared
         for job in self._plan.take(now, self.POLL_CONCURRENCY - self._open_polls - len(self._looking)):
             self._looking.append(int(str(job)))
         while self._looking:

@@ -15,10 +15,8 @@ from dataclasses import dataclass
 
 from pipeline.steps.generation import GenerationTimes
 
-SURENESS_MANY, SURENESS_FEW = 0.8, 0.5
-"""share of jobs expected to be finished when they are looked at: with many in flight, with few"""
-MANY = 50
-"""jobs in flight from which polls are counted"""
+SURENESS = ((50, 0.8), (10, 0.5), (0, 0.3))
+"""(jobs in flight at least, share of jobs expected to be done when looked at): the last ones hold up a whole run."""
 SCOUTS = 6
 """first jobs of a model that are looked at often"""
 SCOUT_EVERY = 50
@@ -71,7 +69,6 @@ class PollPlan:
         self._first_s, self._min_s, self._max_s = first_s, min_s, max_s
         self._deadline_s = deadline_s
         self._max_lag_s = max_lag_s
-        self.scarce = False
         self._rows: dict[Hashable, _Row] = {}
         self._heap: list[tuple[float, int, Hashable]] = []
         self._order = 0
@@ -205,7 +202,8 @@ class PollPlan:
 
     def _review(self, job: Hashable, row: _Row, now: float) -> None:
         at = self._worth_at(row)
-        self._plan(job, row, at if at <= now + self._min_s else max(now + self._min_s, (now + at) / 2))
+        half_way = min(max(now + self._min_s, (now + at) / 2), now + self._max_s)
+        self._plan(job, row, min(at, half_way))
 
     def _force(self, job: Hashable, row: _Row, at: float) -> None:
         row.forced = True
@@ -217,7 +215,7 @@ class PollPlan:
         if row.scout:
             at_s = self._scout_age(times, age_s)
         else:
-            sureness = SURENESS_MANY if self.scarce or len(self._rows) >= MANY else SURENESS_FEW
+            sureness = next(share for least, share in SURENESS if len(self._rows) >= least)
             at_s = times.quantile(sureness, age_s)
         if self._max_lag_s is not None:
             at_s = min(at_s, max(age_s, times.quantile(EARLIEST)) + self._max_lag_s)
