@@ -47,6 +47,14 @@ function showStatus(status) {
     const count = cells.filter((cell) => cell.state === box.value).length;
     box.nextElementSibling.textContent = `${stateWord(box.value)} ${count}`;
   }
+  finish(status.ended);
+}
+
+/** At the end the heads of rows get their start frames, unless something plays. */
+let isOver = false;
+function finish(isEnded) {
+  if (isEnded && !isOver && !isEngaged) draw();
+  isOver = isEnded;
 }
 
 let reload = null;
