@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -26,7 +26,11 @@ REFRESH_S = 0.2
 PLAIN_LINE_S = 60.0
 """Time between two plain lines where there is no terminal."""
 
-BAR_COLUMNS = 12
+BUYING, FINISHED = "buying", "finished"
+"""Phases that are shown in their own way: how many are bought, not how many have come; and nothing that is left."""
+
+BAR_COLUMNS = (6, 24)
+"""The narrowest bar, and the widest, which also stands where the terminal's width is not known."""
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0, C1, the marks that turn the writing direction round, and halves of surrogate pairs."""
@@ -75,10 +79,13 @@ def span(seconds: float) -> str:
 
 def counts_text(snapshot: Snapshot) -> str:
     """What is where; counts of zero that would mean trouble are not shown."""
-    parts = [f"{snapshot.done} done", f"{snapshot.in_flight} in flight"]
+    parts = (f"{snapshot.done} done", f"{snapshot.in_flight} in flight", _troubles_text(snapshot))
+    return ", ".join(part for part in parts if part)
+
+
+def _troubles_text(snapshot: Snapshot) -> str:
     troubles = {"failed": snapshot.failed, "refused": snapshot.refused, "unknown": snapshot.unknown}
-    parts += [f"{count} {word}" for word, count in troubles.items() if count]
-    return ", ".join(parts)
+    return ", ".join(f"{count} {word}" for word, count in troubles.items() if count)
 
 
 def money_text(snapshot: Snapshot) -> str:
@@ -104,17 +111,45 @@ def eta_text(snapshot: Snapshot) -> str:
     return "ETA ?" if snapshot.eta_s is None else f"ETA {span(snapshot.eta_s)}"
 
 
+def reached(snapshot: Snapshot) -> int:
+    """How far the phase is: requests that are bought while buying, else those that need nothing more."""
+    return snapshot.total - snapshot.planned if snapshot.phase == BUYING else snapshot.finished
+
+
 def plain_line(snapshot: Snapshot) -> str:
     """One line for a log without a terminal."""
     told = (counts_text(snapshot), money_text(snapshot), pace_text(snapshot), eta_text(snapshot))
-    return f"{printable(snapshot.phase)}: {snapshot.finished}/{snapshot.total}; {'; '.join(told)}"
+    return f"{printable(snapshot.phase)}: {reached(snapshot)}/{snapshot.total}; {'; '.join(told)}"
 
 
-def bar_line(snapshot: Snapshot) -> str:
-    """The bar's line in tqdm's format language; money and time left come first: a narrow terminal cuts the end."""
-    told = (money_text(snapshot), eta_text(snapshot), counts_text(snapshot), pace_text(snapshot))
-    phase = printable(snapshot.phase).replace("{", "{{").replace("}", "}}")
-    return f"{phase} {snapshot.finished}/{snapshot.total} |{{bar:{BAR_COLUMNS}}}| {'  '.join(told)}"
+def bar_line(snapshot: Snapshot, columns: int | None = None) -> str:
+    """The bar's line in tqdm's format language.
+
+    Args:
+        columns: what the terminal has; what does not fit is left out whole, the least important first. None: not known.
+    """
+    head = f"{printable(snapshot.phase)} {reached(snapshot)}/{snapshot.total}"
+    told = _bar_parts(snapshot)
+    narrowest, widest = BAR_COLUMNS
+    room = _room(columns, head, told)
+    while len(told) > 1 and room < narrowest:
+        told.pop()
+        room = _room(columns, head, told)
+    bar = f"{{bar:{max(narrowest, min(widest, room))}}}"
+    return f"{head.replace('{', '{{').replace('}', '}}')} |{bar}| {'  '.join(told)}"
+
+
+def _room(columns: int | None, head: str, told: Sequence[str]) -> int:
+    """Columns that are left for the bar."""
+    return BAR_COLUMNS[1] if columns is None else columns - len(f"{head} || {'  '.join(told)}")
+
+
+def _bar_parts(snapshot: Snapshot) -> list[str]:
+    """What stands behind the bar, the most important first. What came well is told by the bar itself."""
+    if snapshot.phase == FINISHED:
+        return [text for text in (money_text(snapshot), _troubles_text(snapshot)) if text]
+    flying = ", ".join(text for text in (f"{snapshot.in_flight} in flight", _troubles_text(snapshot)) if text)
+    return [money_text(snapshot), eta_text(snapshot), flying, pace_text(snapshot)]
 
 
 class Progress:
@@ -164,14 +199,16 @@ class Progress:
 
     def update(self, snapshot: Snapshot) -> None:
         """Shows the moment, unless the last one was shown too recently; a new phase is always shown."""
-        new_phase = self._latest is None or self._latest.phase != snapshot.phase
-        self._latest = snapshot
+        before, self._latest = self._latest, snapshot
+        new_phase = before is None or before.phase != snapshot.phase
         now = self._clock()
         if self._quiet or not (new_phase or now - self._shown_at >= self._interval_s):
             return
         self._shown_at = now
         if self._has_bar:
-            self._draw(snapshot, new_phase=new_phase)
+            if before is not None and new_phase:
+                self._end_phase(before.phase, snapshot)
+            self._draw(snapshot)
         else:
             self._stream.write(plain_line(snapshot) + "\n")
             self._stream.flush()
@@ -184,15 +221,20 @@ class Progress:
     def _interval_s(self) -> float:
         return REFRESH_S if self._has_bar else PLAIN_LINE_S
 
-    def _draw(self, snapshot: Snapshot, *, new_phase: bool = False) -> None:
-        if self._bar is None or new_phase:
-            self._close_bar()
+    def _draw(self, snapshot: Snapshot) -> None:
+        if self._bar is None:
             self._bar = _Bar(file=self._stream, dynamic_ncols=True, bar_format=bar_line(snapshot), total=1)
         bar = self._bar
-        bar.total, bar.n = max(1, snapshot.total), min(snapshot.finished, max(1, snapshot.total))
-        bar.bar_format = bar_line(snapshot)
+        bar.total, bar.n = max(1, snapshot.total), min(reached(snapshot), max(1, snapshot.total))
+        bar.bar_format = bar_line(snapshot, _columns(self._stream))
         bar.colour = _colour_of(snapshot) if self._colour else None
         bar.refresh()
+
+    def _end_phase(self, phase: str, now: Snapshot) -> None:
+        """Leaves the phase's bar as it ended; what came last only sums up, and takes the place of the bar before it."""
+        if now.phase != FINISHED:
+            self._draw(replace(now, phase=phase))
+            self._close_bar()
 
     def _close_bar(self) -> None:
         if self._bar is not None:
@@ -221,6 +263,14 @@ def may_colour(environ: Mapping[str, str]) -> bool:
 
 def _colour_of(snapshot: Snapshot) -> str:
     return "yellow" if snapshot.unknown or snapshot.failed or snapshot.refused else "green"
+
+
+def _columns(stream: TextIO) -> int | None:
+    """The terminal's width but for the last column, in which some break the line; None where it has none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns - 1 or None
+    except (OSError, ValueError):
+        return None
 
 
 def _writes_to_console(handler: logging.Handler) -> bool:

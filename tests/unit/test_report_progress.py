@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 from typing import Any
 
 import pytest
 
 from pipeline.report.progress import (
+    BUYING,
+    FINISHED,
     PLAIN_LINE_S,
     REFRESH_S,
     Progress,
     Snapshot,
+    bar_line,
     eta_text,
     may_colour,
     money_text,
@@ -92,6 +96,34 @@ def test_without_a_terminal_there_is_a_line_a_minute_and_no_bar() -> None:
             clock.now += PLAIN_LINE_S / 600
     assert stream.getvalue().count("\n") == 3
     assert "\r" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("columns", [40, 60, 79, 119, 400])
+def test_the_bar_fits_the_terminal_and_leaves_out_whole_parts(columns: int) -> None:
+    line = bar_line(make_snapshot(), columns)
+    bar = re.search(r"\{bar:(\d+)\}", line)
+    assert bar
+    shown = line.replace(bar[0], "#" * int(bar[1]))
+    assert len(shown) <= max(columns, len("generating 12/120 |######| $1.620 (worst $5.670)"))
+    assert line.partition("| ")[2].startswith("$1.620 (worst $5.670)")
+    whole = ["$1.620 (worst $5.670)", "ETA 3 min 20 s", "30 in flight, 1 failed", "30/min, 2 x 429"]
+    assert line.partition("| ")[2].split("  ") == whole[: {40: 1, 60: 1, 79: 2, 119: 4, 400: 4}[columns]]
+
+
+def test_while_buying_the_bar_shows_what_is_bought_and_at_the_end_nothing_that_is_left() -> None:
+    assert bar_line(make_snapshot(phase=BUYING, planned=50)).startswith("buying 70/120 |")
+    assert bar_line(make_snapshot(phase=FINISHED, eta_s=0.0)).endswith("| $1.620 (worst $5.670)  1 failed")
+
+
+def test_each_phase_leaves_one_line_with_how_it_ended() -> None:
+    stream = Terminal()
+    with Progress(clock=Clock(), stream=stream, environ={"NO_COLOR": "1"}) as progress:
+        progress.update(make_snapshot(phase=BUYING, total=3, finished=0, planned=3))
+        progress.update(make_snapshot(phase=BUYING, total=3, finished=0, planned=1))
+        progress.update(make_snapshot(phase="collecting", total=3, finished=1, planned=0))
+        progress.update(make_snapshot(phase=FINISHED, total=3, finished=3, planned=0))
+    left = [line.rpartition("\r")[2].split(" |")[0] for line in stream.getvalue().split("\n")[:-1]]
+    assert left == ["buying 3/3", "finished 3/3"]
 
 
 def test_a_phase_with_braces_is_shown_as_it_is() -> None:
