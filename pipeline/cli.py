@@ -231,9 +231,11 @@ def _add_looking(verbs: _Verbs) -> None:
     _add_json(sub)
     _add_settings(sub)
 
-    sub = verbs.add("report", "looking:report", "tables of a run", "dop report latest -o run.jsonl run.junit.xml")
+    text = "tables and pictures of a run"
+    sub = verbs.add("report", "looking:report", text, "dop report latest -o run.jsonl sheet.html grid.mp4")
     sub.add_argument("run", nargs="?", metavar="RUN")
-    sub.add_argument("-o", "--output", nargs="+", type=Path, default=[], metavar="FILE", help="format by extension")
+    kinds = ".csv .jsonl .parquet .junit.xml .html .mp4 (all clips in one video) .png (contact print)"
+    sub.add_argument("-o", "--output", nargs="+", type=Path, default=[], metavar="FILE", help=kinds)
     _add_json(sub)
     _add_settings(sub)
 
