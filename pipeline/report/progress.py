@@ -149,7 +149,8 @@ def _bar_parts(snapshot: Snapshot) -> list[str]:
     if snapshot.phase == FINISHED:
         return [text for text in (money_text(snapshot), _troubles_text(snapshot)) if text]
     flying = ", ".join(text for text in (f"{snapshot.in_flight} in flight", _troubles_text(snapshot)) if text)
-    return [money_text(snapshot), eta_text(snapshot), flying, pace_text(snapshot)]
+    pace = [pace_text(snapshot)] if snapshot.planned or snapshot.phase == BUYING else []
+    return [money_text(snapshot), eta_text(snapshot), flying, *pace]
 
 
 class Progress:

@@ -100,7 +100,7 @@ def test_without_a_terminal_there_is_a_line_a_minute_and_no_bar() -> None:
 
 @pytest.mark.parametrize("columns", [40, 60, 79, 119, 400])
 def test_the_bar_fits_the_terminal_and_leaves_out_whole_parts(columns: int) -> None:
-    line = bar_line(make_snapshot(), columns)
+    line = bar_line(make_snapshot(planned=78), columns)
     bar = re.search(r"\{bar:(\d+)\}", line)
     assert bar
     shown = line.replace(bar[0], "#" * int(bar[1]))
@@ -113,6 +113,10 @@ def test_the_bar_fits_the_terminal_and_leaves_out_whole_parts(columns: int) -> N
 def test_while_buying_the_bar_shows_what_is_bought_and_at_the_end_nothing_that_is_left() -> None:
     assert bar_line(make_snapshot(phase=BUYING, planned=50)).startswith("buying 70/120 |")
     assert bar_line(make_snapshot(phase=FINISHED, eta_s=0.0)).endswith("| $1.620 (worst $5.670)  1 failed")
+
+
+def test_no_pace_is_told_when_nothing_is_left_to_buy() -> None:
+    assert "/min" not in bar_line(make_snapshot(planned=0))
 
 
 def test_each_phase_leaves_one_line_with_how_it_ended() -> None:
