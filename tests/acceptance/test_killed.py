@@ -222,21 +222,21 @@ def test_the_embedded_sandbox_remembers_what_a_killed_run_bought(rehearsal: Dop,
     assert unknown <= 2
 
 
-def interrupt(
-    process: subprocess.Popen[str], number: signal.Signals, *, at: str, times: int = 1
-) -> Callable[..., None]:
+def interrupt(process: subprocess.Popen[str], number: signal.Signals, *, at: str) -> Callable[..., None]:
     """A watcher that sends the signal when the gateway sees the event `at`, e.g. "submit 3"."""
-    left = [times]
 
     def watch(what: str, count: int) -> None:
-        if f"{what} {count}" == at and left[0]:
-            left[0] -= 1
+        if f"{what} {count}" == at:
             process.send_signal(number)
 
     return watch
 
 
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+SIGNALS = [
+    (signal.SIGINT, 130),
+    pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long),
+    pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long),
+]
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
@@ -282,18 +282,18 @@ def test_a_second_signal_leaves_at_once_and_loses_nothing(against: Against) -> N
 
 
 def test_two_runs_at_once_are_one_and_the_other_is_told_who_works(against: Against) -> None:
-    dop, double = against(submits={"*": {"stall_s": 1.5, "book": True}})
+    dop, double = against()
     manifest = dop.csv(shots(2))
     process = dop.start("run", manifest, "--yes")
-    second: list[subprocess.Popen[str]] = []
+    others: list[Ended] = []
 
     def watch(what: str, count: int) -> None:
-        if (what, count) == ("submit", 1):
-            second.append(dop.start("run", manifest, "--yes"))
+        if (what, count) == ("submit", 1):  # the gateway says nothing until the second command has ended
+            others.append(ended(dop.start("run", manifest, "--yes")))
 
     double.watch = watch
     first = ended(process)
-    other = ended(second[0])
+    (other,) = others
     assert first.code == 0, first.err
     assert other.code == 11, other.err
     assert str(process.pid) in other.err
