@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import effective
@@ -22,7 +23,7 @@ from pipeline.workspace import RunFolder, Workspace
 PAGE = "report.html"
 
 PAGE_LINES = 20_000
-"""A larger run gets its page only when somebody asks for it: the page would take minutes and be hundreds of MB."""
+"""A larger run gets its page only when somebody asks for it. Measured: 20,000 cells take 3.5 s and 150 MB of memory."""
 
 STILLS_S = 20.0
 """What the end of a run may spend on posters; the page shows clips without one, too."""
@@ -88,20 +89,30 @@ def _sheet_lines(lines: Iterable[Attempt | SkippedRow]) -> Iterator[runview.Line
         yield line if isinstance(line, Attempt) else runview.SkippedRow(row_id=line.row_id, axes=line.axes)
 
 
-def write_page(workspace: Workspace, run: Run, folder: RunFolder) -> list[str]:
-    """Writes report.html, with posters for as many new videos as a bounded time allows; returns what to warn about."""
-    from pipeline.report.sheet import write_sheet  # noqa: PLC0415 - a run that ends early needs no renderer
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageNote:
+    """What a person should know of the run's page. `is_wrong`: also one who wants to hear only of trouble."""
 
+    text: str
+    is_wrong: bool = False
+
+
+def write_page(workspace: Workspace, run: Run, folder: RunFolder) -> list[PageNote]:
+    """Writes report.html, with posters for as many new videos as a bounded time allows; never raises."""
+    later = f"`dop report {run.run_id} -o page.html`"
     try:
+        from pipeline.report.sheet import write_sheet  # noqa: PLC0415 - a run that ends early needs no renderer
+
         lines = sum(workspace.book.totals(run.run_id).counts.values())
         if lines > PAGE_LINES:
-            return [f"no {PAGE} for {lines} lines by itself; `dop report {run.run_id} -o page.html` makes it"]
+            return [PageNote(text=f"no {PAGE} by itself for {lines} requests; {later} makes it")]
         view = run_view(workspace, run)
         left = _make_some_stills(view)
         write_sheet(view, folder.path / PAGE, stills=False)
     except Exception as error:  # noqa: BLE001 - a picture must never cost the run its exit code or its tables
-        return [f"warning: {folder.path / PAGE} could not be made ({error}); the tables are there"]
-    return [f"{left} clips have no poster yet; `dop report {run.run_id} -o page.html` makes them"] if left else []
+        told = f"warning: {folder.path / PAGE} could not be made ({error}); the tables are there"
+        return [PageNote(text=told, is_wrong=True)]
+    return [PageNote(text=f"{left} pictures of clips are missing on the page; {later} makes them")] if left else []
 
 
 PICTURES = (".html", ".htm", ".mp4", ".png")

@@ -117,8 +117,9 @@ def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> O
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
     reported = _reported(session, job)
-    for warning in write_page(workspace, run, job.folder):
-        session.tell(warning)
+    for note in write_page(workspace, run, job.folder):
+        if note.is_wrong or not job.wishes.quiet:
+            session.tell(note.text)
     for reason in result.reasons:
         session.tell(reason.text)
     code = ending.exit_code or (0 if reported else 5)

@@ -260,3 +260,16 @@ def test_what_stands_in_the_way_is_said(against: Callable[..., Opened]) -> None:
     assert "can't be used" in refused.err
     assert dop.call("view", "nobody", "--no-open").code == 2
     assert dop.call("view", "--no-open", "--port", "70000").code == 2
+
+
+def test_a_page_that_cannot_be_made_costs_neither_the_tables_nor_the_exit_code(against: Callable[..., Opened]) -> None:
+    dop, _ = against()
+    manifest = dop.csv(shots(2))
+    first = dop.buy(manifest, "--max-new", "1")
+    assert (dop.latest / "report.html").is_file()
+    (dop.latest / "report.html").unlink()
+    (dop.latest / "report.html" / "in-the-way").mkdir(parents=True)
+    second = dop.buy(manifest, "-q")
+    assert second.code == 0
+    assert re.fullmatch(r"warning: \S+/report\.html could not be made \(.+\); the tables are there\n", second.err)
+    assert [row["status"] for row in dop.rows(first.run)] == ["done", "done"]
