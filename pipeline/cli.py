@@ -74,6 +74,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rate", metavar="N/1m", help="submits a second, minute or hour; default: found out")
     group.add_argument("--max-duration", metavar="2h", help="stop after that long; run again to continue")
     group.add_argument("--lock-wait", metavar="30s", help="wait that long for another run to end")
+    group.add_argument("--webhook", action="store_true", help="let the gateway call back instead of most polls")
     group.add_argument("--no-download", action="store_true", help="leave the videos where they are")
     group.add_argument("--error-on-nothing", action="store_true", help="exit 9 when there was nothing to do")
 
@@ -289,6 +290,12 @@ def _add_reaching_out(verbs: _Verbs) -> None:
     sub.add_argument("--search", metavar="WORDS", help="only those whose name holds every word, or by their id")
     sub.add_argument("--refresh", action="store_true", help="ask the gateway for its own list and keep it")
     _add_json(sub)
+    _add_settings(sub)
+
+    webhook = verbs.add("webhook", "", "the callback receiver", "dop webhook serve")
+    words = _Verbs(webhook.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
+    text = "take callbacks as a process of its own, for runs with --webhook that come and go"
+    sub = words.add("serve", "webhook:serve", text, "dop webhook serve --set webhook.listen=127.0.0.1:8099")
     _add_settings(sub)
 
 

@@ -38,7 +38,7 @@ PREFIX = "DOP_"
 TYPED = {"defaults"}
 """Values of manifest rows get the types a manifest would give them; all others stay the text that was written."""
 
-NOT_YET = frozenset({"ledger.url", "poll.rate", "webhook.listen", "webhook.public_url"})
+NOT_YET = frozenset({"ledger.url"})
 """Keys whose feature is not built: another value than the default is refused, not passed over."""
 
 _SECRET_WORDS = {"key", "api_key", "apikey", "subscription_key", "token", "secret", "pixazo_api_key"}

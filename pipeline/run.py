@@ -12,11 +12,12 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from pipeline.callbackdesk import Desk, open_desk
 from pipeline.embedded import Uploader, gateway_for
 from pipeline.errors import DopError
 from pipeline.gateway.client import GatewayClient
@@ -31,11 +32,13 @@ from pipeline.report.progress import Progress
 from pipeline.runlog import run_log
 from pipeline.settings import Settings, is_loopback
 from pipeline.steps.breaker import Breaker
+from pipeline.steps.callbacks import Callbacks
 from pipeline.steps.doors import Doors, Finished, InFlight, finished_of, in_flight_of
 from pipeline.steps.download import Downloader
 from pipeline.steps.gate import Gate
 from pipeline.steps.halt import Halt, Reach, Reason
 from pipeline.steps.haltrule import HaltRule
+from pipeline.steps.patientplan import PROVEN, PatientPlan
 from pipeline.steps.poll import Poller
 from pipeline.steps.pollplan import PollPlan
 from pipeline.steps.resend import Resend, resend_unknowns
@@ -68,6 +71,7 @@ class Wishes:
     show_bar: bool = True
     log_json: bool = False
     error_on_nothing: bool = False
+    webhook: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +132,8 @@ async def carry_out(job: Job) -> Result:
                 max_bytes=job.workspace.settings.download.max_bytes,
             )
         )
-        steps = _Steps(job, halt, client, fetcher, base_url, log=log, say=progress.say)
+        desk = await stack.enter_async_context(_desk(job, base_url))
+        steps = _Steps(job, halt, client, fetcher, base_url, desk=desk, log=log, say=progress.say)
         stack.enter_context(_signals(halt))
         await steps.run(progress)
         return Result(
@@ -150,6 +155,7 @@ class _Steps:
         fetcher: VideoFetcher,
         base_url: str,
         *,
+        desk: Desk | None,
         log: logging.Logger,
         say: Callable[[str], None],
     ) -> None:
@@ -172,10 +178,13 @@ class _Steps:
             learned=Learned.from_json(remembered),
             max_in_flight=settings.pace.max_in_flight,
             submit_concurrency=settings.pace.submit_concurrency,
+            poll_told=None if settings.poll.rate == "shared" else parse_rate(settings.poll.rate),
+            shared=True if settings.poll.rate == "shared" else None,
             jobs_in_flight=totals.count(State.ACCEPTED),
+            now=asyncio.get_running_loop().time(),
         )
         self.gate = Gate(pace, halt)
-        self.plan = PollPlan(
+        self.plan = (PollPlan if desk is None else PatientPlan)(
             first_s=settings.poll.first_s,
             min_s=settings.poll.min_s,
             max_s=settings.poll.max_s,
@@ -192,15 +201,16 @@ class _Steps:
             prices_microusd=dict(settings.prices_microusd),
             wall=job.wall,
             new_token=lambda: uuid.uuid4().hex,
-            body=lambda params: submit_body(params, images=images.urls(params)),
+            body=lambda attempt: submit_body(attempt.params, images=images.urls(attempt.params)),
             accepted=self._accepted,
             finished=self._finished,
             reach=reach,
             say=self._say,
             log=log,
         )
-        self._doors = doors
+        self._doors, self._desk = doors, desk
         self.poller = Poller(doors, self.plan, breaker)
+        self.callbacks = self._answer_calls(desk, images) if desk is not None else None
         self.downloader = Downloader(
             doors,
             fetcher,
@@ -227,6 +237,32 @@ class _Steps:
         self._uploader = Uploader(base_url, images)
         self._outlook = Outlook(self.scribe, self.gate, self.plan, halt, models=settings.models, buys=job.wishes.buy)
 
+    def _answer_calls(self, desk: Desk, images: WireImages) -> Callbacks:
+        """Every submit from now on says where the gateway may call, and calls reach the poller."""
+        callbacks = Callbacks(
+            desk.keys,
+            public_url=desk.public_url,
+            state_of=self._state_of,
+            linger_s=min(PROVEN * self.job.workspace.settings.poll.max_s, self.job.workspace.settings.poll.deadline_s),
+        )
+        doors = self._doors
+        doors.body = lambda attempt: submit_body(
+            attempt.params,
+            images=images.urls(attempt.params),
+            webhook_url=callbacks.url(attempt),
+            webhook_secret=callbacks.secret(attempt),
+        )
+        # API: which dialect answers is known from the answer only, so the queue's header goes along with the fields.
+        doors.callback_url, doors.hidden, doors.lost = callbacks.url, callbacks.hidden, callbacks.lost
+        callbacks.serve(doors, self.poller)
+        for attempt in self.job.workspace.book.in_states(self.job.run.run_id, (State.UNKNOWN,)):
+            callbacks.remember(attempt)
+        desk.callbacks = callbacks
+        return callbacks
+
+    def _state_of(self, request_id: str) -> State | None:
+        return self.job.workspace.book.states([request_id]).get(request_id)
+
     def _counted(self, totals: Totals) -> None:
         rule = self.job.wishes.halt
         if rule is not None and rule.reached(self._before, totals):
@@ -237,6 +273,8 @@ class _Steps:
     def _accepted(self, found: InFlight) -> None:
         if self.job.wishes.collect:
             self.poller.add(found)
+        if self.callbacks is not None:
+            self.callbacks.accepted(found.request_id)
 
     def _finished(self, video: Finished) -> None:
         if self._fetches:
@@ -251,6 +289,7 @@ class _Steps:
         self._resume()
         watcher = asyncio.create_task(self._watch())
         ticker = asyncio.create_task(self._tick(progress))
+        calls = asyncio.create_task(self._desk.watch(self._state_of)) if self._desk is not None else None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._buy())
@@ -259,9 +298,10 @@ class _Steps:
         except* asyncio.CancelledError:
             pass
         finally:
-            for task in (watcher, ticker):
+            aside = [task for task in (watcher, ticker, calls) if task is not None]
+            for task in aside:
                 task.cancel()
-            await asyncio.gather(watcher, ticker, return_exceptions=True)
+            await asyncio.gather(*aside, return_exceptions=True)
             progress.update(self._outlook.now("finished"))
             with suppress(DopError):  # a disk that is full: the run's own reasons and its report say so
                 job.workspace.ledger.remember(self._memory, self._learned())
@@ -305,9 +345,15 @@ class _Steps:
 
     async def _buy(self) -> None:
         try:
+            if self._desk is not None and self.callbacks is not None:
+                # MONEY: a call that came while nobody ran may prove an unknown submit; before any is sent again.
+                self._desk.drain(self._state_of)
+                await self.callbacks.salvaged()
             if self.job.wishes.buy:
                 await self._send_unknowns_again()
                 await self.submitter.run()
+            if self.callbacks is not None and self.job.wishes.collect:
+                await self.callbacks.linger()
         finally:
             self.poller.settled()
 
@@ -349,8 +395,12 @@ class _Steps:
         self.halt.give(f"--max-duration of {limit_s:g} s is over", exit_code=5, reach=Reach.ALL)
 
     async def _tick(self, progress: Progress) -> None:
+        told = False
         while True:
             progress.update(self._outlook.now(self._phase()))
+            if not told and isinstance(self.plan, PatientPlan) and self.plan.gave_up:
+                told = True
+                self._say("jobs end and nobody calls back: polling as usual; check webhook.public_url")
             await asyncio.sleep(TICK_S)
 
     def _phase(self) -> str:
@@ -382,6 +432,16 @@ def _signals(halt: Halt) -> Iterator[None]:
         for number in SIGNALS:
             with suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def _desk(job: Job, base_url: str) -> AsyncIterator[Desk | None]:
+    """The way in for callbacks, when the command wants one."""
+    if not job.wishes.webhook:
+        yield None
+        return
+    async with open_desk(job.workspace.settings, base_url) as desk:
+        yield desk
 
 
 def gateway_client(settings: Settings, base_url: str, key: str) -> GatewayClient:

@@ -32,6 +32,7 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMG]i?)?B?")
 _SIZE_UNIT = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _RATE = re.compile(r"[1-9][0-9]*/([1-9][0-9]*)?[smh]")
 _VISIBLE = re.compile(r"[!-~]+")
+MAX_PORT = 65535
 _PATH = re.compile(r"/[^\s?#]*")
 
 
@@ -143,6 +144,24 @@ def _base_url(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
+def _listen(text: str) -> str:
+    match = re.fullmatch(r"(?:\[[0-9a-fA-F:]+\]|[^\s:]+):([0-9]{1,5})", text)
+    if match is None or int(match[1]) > MAX_PORT:
+        raise ValueError("must be HOST:PORT, e.g. 127.0.0.1:8099")
+    return text
+
+
+def _public_url(text: str) -> str:
+    parts = urlsplit(text if _VISIBLE.fullmatch(text) else "")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("must be an address such as https://hooks.example.com")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("must be scheme, host, port and path only")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("must be https: tokens and secrets would travel in clear (http is for this machine only)")
+    return text.rstrip("/")
+
+
 Seconds = Annotated[float, BeforeValidator(_duration), Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 MicroUsd = Annotated[int, BeforeValidator(_money)]
@@ -248,10 +267,10 @@ class OnUnknown(Section):
 
 
 class Webhook(Section):
-    """The callback receiver: `listen` is HOST:PORT, `public_url` what the gateway calls."""
+    """The callback receiver: `listen` is HOST:PORT, `public_url` what the gateway calls (perhaps with a path)."""
 
-    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:]+):\d{1,5}$")] | None = None
-    public_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+")] | None = None
+    listen: Annotated[str, AfterValidator(_listen)] | None = None
+    public_url: Annotated[str, AfterValidator(_public_url)] | None = None
 
 
 class Uploads(Section):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.gateway.client import GatewayClient
-from pipeline.records import Attempt, Params
+from pipeline.records import Attempt
 from pipeline.steps.gate import Gate
 from pipeline.steps.halt import Halt
 from pipeline.steps.scribe import Scribe
@@ -27,6 +27,7 @@ class InFlight:
     polls: int = 0
     without_url: int = 0
     refused: int = 0
+    hinted_at: float = float("-inf")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,8 +48,10 @@ class Finished:
 class Doors:
     """The surroundings of one run's requests.
 
-    `wall` gives Unix seconds, `new_token` a fresh compare-and-swap token, `body` the submit's bytes of a request.
-    `accepted` and `finished` hand a request on to the next step. `reach` is called with the name of each fail point.
+    `wall` gives Unix seconds, `new_token` a fresh compare-and-swap token, `body` the submit's bytes of an attempt,
+    `callback_url` where the gateway may call about it; `hidden` takes that out of what is kept of an answer.
+    `accepted` and `finished` hand a request on to the next step, `lost` hears of unclear submits. `reach` is called
+    with the name of each fail point.
     """
 
     scribe: Scribe
@@ -58,11 +61,14 @@ class Doors:
     prices_microusd: dict[str, int]
     wall: Callable[[], float]
     new_token: Callable[[], str]
-    body: Callable[[Params], bytes]
+    body: Callable[[Attempt], bytes]
     accepted: Callable[[InFlight], None]
     finished: Callable[[Finished], None]
     reach: Callable[[str], None]
     say: Callable[[str], None]
+    callback_url: Callable[[Attempt], str | None] = lambda attempt: None
+    hidden: Callable[[Attempt, str], str] = lambda attempt, text: text
+    lost: Callable[[Attempt], None] = lambda attempt: None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("pipeline.run"))
 
 

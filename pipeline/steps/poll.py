@@ -30,6 +30,9 @@ LAG_GRACE_S = 60.0
 WITHOUT_URL_TRIES = 5
 """Looks at a finished job that names no video before it counts as failed. Source: wire, point 5."""
 
+HINT_GAP_S = 1.0
+"""Between two looks at one job that hints ask for: whoever repeats a callback buys no flood of polls."""
+
 KEY_REFUSALS = 5
 """Refused polls in a row, with none answered between, after which looking on is pointless."""
 
@@ -53,6 +56,8 @@ class Poller:
         self._settled = False
         self._refusals = 0
         self._strange_words: set[str] = set()
+        self._looking: set[str] = set()
+        self._again: set[str] = set()
         self.polls = 0
 
     def __len__(self) -> int:
@@ -63,6 +68,20 @@ class Poller:
         self._jobs[job.request_id] = job
         self.plan.add(job.request_id, job.model, job.accepted_at, asyncio.get_running_loop().time())
         self._news.set()
+
+    def hint(self, request_id: str) -> bool:
+        """Somebody says that the job may be finished: look now. False when it is not waited for."""
+        job = self._jobs.get(request_id)
+        if job is None:
+            return False
+        now = asyncio.get_running_loop().time()
+        if request_id in self._looking:
+            self._again.add(request_id)
+        elif job.hinted_at <= now:
+            job.hinted_at = max(now, job.hinted_at + HINT_GAP_S)
+            self.plan.hint(request_id, job.hinted_at)
+            self._news.set()
+        return True
 
     def settled(self) -> None:
         """No more jobs will come: the poller ends when the last one does."""
@@ -79,6 +98,7 @@ class Poller:
         try:
             while not self._doors.halt.all and (self._jobs or self._tasks or not self._settled):
                 self._news.clear()
+                self._doors.gate.pace.hurry_polls(self.plan.is_late(loop.time()))
                 for request_id in self.plan.take(loop.time(), POLL_CONCURRENCY - len(self._tasks)):
                     self._start(str(request_id))
                 await self._pause(loop.time())
@@ -95,6 +115,7 @@ class Poller:
             await asyncio.wait_for(self._news.wait(), timeout_s)
 
     def _start(self, request_id: str) -> None:
+        self._looking.add(request_id)
         task = asyncio.create_task(self._look(self._jobs[request_id]))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -109,6 +130,16 @@ class Poller:
             self._news.set()
 
     async def _look(self, job: InFlight) -> None:
+        """One look. A hint that comes meanwhile counts for the next one: the answer may be older than it."""
+        try:
+            await self._look_once(job)
+        finally:
+            self._looking.discard(job.request_id)
+            if job.request_id in self._again:
+                self._again.discard(job.request_id)
+                self.hint(job.request_id)
+
+    async def _look_once(self, job: InFlight) -> None:
         doors = self._doors
         loop = asyncio.get_running_loop()
         if not await doors.gate.slot(Kind.POLL):
@@ -169,7 +200,7 @@ class Poller:
         if report.video_url is None:
             job.without_url += 1
             if job.without_url < WITHOUT_URL_TRIES:
-                self.plan.pending(job.request_id, now)
+                self.plan.unclear(job.request_id, now)  # not `pending`: its generation time is over
                 return
             await self._end(job, Event.FAIL, now, {"reason": "no_result: the gateway says done and names no video"})
             self._doors.say(f"{job.row_id}: the gateway says done and names no video")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipeline.errors import DopError
+from pipeline.errors import DopError, InvariantError
 from pipeline.gateway.answer import Answer, NoAnswer, SendProof
 from pipeline.gateway.client import SUBMIT_PATH
 from pipeline.gateway.pace import Kind, Outcome, Ticket
@@ -151,6 +151,7 @@ class Submitter:
         Pays: yes.
         """
         doors = self._doors
+        body = doors.body(attempt)  # before the intent: what can't be built must not be booked as under way
         if not await self._turn(attempt.request_id):
             return False
         token = doors.new_token()
@@ -168,7 +169,7 @@ class Submitter:
             await doors.scribe.book(attempt.request_id, Event.RELEASE, token=token)
             return True
         path = self._paths.current
-        answer, ticket = await self._post(attempt, token, path)
+        answer, ticket = await self._post(attempt, body, token, path)
         verdict = judge_submit(answer, now_wall=doors.wall(), params=attempt.params)
         doors.gate.answered(ticket, _OUTCOMES.get(verdict.kind, Outcome.OTHER), verdict.told_wait_s)
         doors.reach("after-post")
@@ -237,10 +238,9 @@ class Submitter:
         self._ever_answered = True
         self._answered_at = asyncio.get_running_loop().time()
 
-    async def _post(self, attempt: Attempt, token: str, path: str) -> tuple[Answer | NoAnswer, Ticket]:
+    async def _post(self, attempt: Attempt, body: bytes, token: str, path: str) -> tuple[Answer | NoAnswer, Ticket]:
         doors = self._doors
         proof = SendProof()
-        body = doors.body(attempt.params)
         ticket = doors.gate.sent(Kind.SUBMIT)
         doors.reach("before-post")
         try:
@@ -248,6 +248,7 @@ class Submitter:
                 body,
                 idempotency_key=idempotency_key(attempt.request_id, attempt.attempt),
                 path=path,
+                webhook_url=doors.callback_url(attempt),
                 proof=proof,
             )
         except asyncio.CancelledError:
@@ -292,7 +293,7 @@ class Submitter:
             Event.ACCEPT,
             {"job_set_id": job.job_set_id, "polling_url": job.polling_url, "accepted_at": self._doors.wall()},
             token=token,
-            detail=_raw(answer),
+            detail=self._doors.hidden(attempt, _raw(answer)),
         )
         if isinstance(booked, JobTaken):
             # API: an answer can be another request's (a desynchronised connection): its id is not ours.
@@ -321,7 +322,9 @@ class Submitter:
 
     async def _book_unknown(self, attempt: Attempt, token: str, reason: str, answer: Answer | NoAnswer) -> None:
         values = {"reason": reason or "no readable answer"}
-        await self._doors.scribe.book(attempt.request_id, Event.LOSE, values, token=token, detail=_raw(answer))
+        detail = self._doors.hidden(attempt, _raw(answer))
+        await self._doors.scribe.book(attempt.request_id, Event.LOSE, values, token=token, detail=detail)
+        self._doors.lost(attempt)
         self._doors.say(f"{attempt.row_id}: outcome unknown, perhaps paid ({reason}); `dop resolve` settles it")
 
     async def _salvage(self, attempt: Attempt, job_set_id: str) -> None:
@@ -337,12 +340,15 @@ class Submitter:
 
     async def _adopt(self, attempt: Attempt, job_set_id: str) -> None:
         doors = self._doors
-        booked = await doors.scribe.book(
-            attempt.request_id,
-            Event.ADOPT,
-            {"job_set_id": job_set_id, "accepted_at": doors.wall(), "reason": None},
-            detail="the id stood in the unreadable answer, and the gateway knows it",
-        )
+        try:
+            booked = await doors.scribe.book(
+                attempt.request_id,
+                Event.ADOPT,
+                {"job_set_id": job_set_id, "accepted_at": doors.wall(), "reason": None},
+                detail="the id stood in the unreadable answer, and the gateway knows it",
+            )
+        except InvariantError:
+            return  # a callback proved the same first
         if isinstance(booked, Applied):
             now = asyncio.get_running_loop().time()
             doors.accepted(

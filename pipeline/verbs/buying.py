@@ -65,6 +65,7 @@ def wishes_of(args: argparse.Namespace, *, buy: bool, collect: bool) -> Wishes:
         show_bar=not args.no_progress,
         log_json=args.log_json,
         error_on_nothing=args.error_on_nothing,
+        webhook=args.webhook,
     )
 
 

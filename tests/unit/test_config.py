@@ -275,7 +275,7 @@ def test_a_key_in_a_configuration_is_refused_and_not_repeated(tmp_path: Path, te
 
 @pytest.mark.parametrize("key", sorted(config.NOT_YET))
 def test_a_key_whose_feature_is_not_built_is_refused_and_not_passed_over(tmp_path: Path, key: str) -> None:
-    value = {"poll.rate": "shared", "webhook.listen": "127.0.0.1:80"}.get(key, "https://a.b")
+    value = {"poll.rate": "shared"}.get(key, "https://a.b")
     assert mistakes(tmp_path, flags={key: value}) == [f"{key}: is not served by this version"]
 
 
