@@ -66,15 +66,33 @@ function askToReload() {
   place.append(reload);
 }
 
-const news = new EventSource(`events?after=${served.event}&requests=${served.requests}`);
-news.addEventListener("status", (event) => showStatus(JSON.parse(event.data)));
-news.addEventListener("stale", askToReload);
-news.addEventListener("cells", (event) => {
-  JSON.parse(event.data).forEach(renew);
-  if (isEngaged) castPlayers();
-  else if (filtersSet()) draw();
-  drawMarks();
-});
+const hears = {
+  status: (event) => showStatus(JSON.parse(event.data)),
+  stale: askToReload,
+  cells(event) {
+    JSON.parse(event.data).forEach(renew);
+    if (isEngaged) castPlayers();
+    else if (filtersSet()) draw();
+    drawMarks();
+  },
+};
+
+let news = null;
+let heardUpTo = served.event;
+/** Only while somebody looks: a browser opens six connections to a server, and a stream in a hidden tab holds one. */
+function listen() {
+  news?.close();
+  if (document.hidden) return;
+  news = new EventSource(`events?after=${heardUpTo}&requests=${served.requests}`);
+  for (const [name, hear] of Object.entries(hears)) {
+    news.addEventListener(name, (event) => {
+      heardUpTo = Number(event.lastEventId) || heardUpTo;
+      hear(event);
+    });
+  }
+}
+document.addEventListener("visibilitychange", listen);
+listen();
 
 let saving = 0;
 function savePicksSoon() {

@@ -68,7 +68,9 @@ def test_the_page_follows_the_run_and_keeps_the_picks(
     browser.execute_script("window.notReloaded = true")
     assert dop.buy(manifest).code == 1
 
-    until(browser, "document.querySelectorAll('#sheet .cell.done .shot[href] img').length === 4", "clips came")
+    until(
+        browser, "document.querySelectorAll('#sheet .cell.done .shot[href] img:not(.inset)').length === 4", "clips came"
+    )
     until(browser, "[...document.querySelectorAll('#sheet img')].every((i) => i.complete && i.naturalWidth)", "posters")
     until(browser, "document.querySelector('#sheet .cell.rejected')", "the failed one")
     assert (
