@@ -247,7 +247,7 @@ def test_the_ledger_does_what_its_model_does() -> None:
 
 @pytest.mark.long
 def test_the_ledger_does_what_its_model_does_for_long() -> None:
-    _run(examples=150, steps=60)
+    _run(examples=50, steps=50)
 
 
 def _unsafe_reserve(machine: type[LedgerMachine], monkeypatch: pytest.MonkeyPatch) -> None:

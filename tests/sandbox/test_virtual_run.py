@@ -1,0 +1,203 @@
+"""The whole pipeline through storms and outages, hours of waiting in seconds, and twice the same."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from pipeline.records import State
+from pipeline.sandbox import Sandbox, SandboxSettings
+from tests.factories import LITE_MICROUSD
+from tests.ledgers import money
+from tests.sandbox.virtual import KEY, Story, carried, in_virtual_time, ledger_for, wall, wanted
+
+pytestmark = pytest.mark.filterwarnings("ignore::async_solipsism.SolipsismWarning")
+
+HOUR_S = 3600.0
+SUBMIT, POLL = "/ai-model-api/v1/generateImageToVideoRequest", "/ai-model-api-polling/getGenerationResults"
+
+
+def check_books(story: Story, charged: Counter[int]) -> None:
+    """Nothing paid twice, nothing paid and forgotten: `charged` counts the gateway's charges by seed."""
+    book = story.book
+    assert max(charged.values(), default=0) <= 1, "paid twice"
+    states = {attempt.params.seed: attempt.state for attempt in book.in_states(book.runs()[0].run_id, tuple(State))}
+    forgotten = {seed for seed in charged if states[seed] in (State.PLANNED, State.REJECTED, State.SUBMITTING)}
+    assert forgotten == set()
+    assert sum(money(book).values()) >= sum(charged.values()) * LITE_MICROUSD
+    assert book.ledger.problems() == []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What is left of a story: every event with its time, counts by state, and how long it took."""
+
+    trace: list[tuple[object, ...]]
+    counts: Counter[str]
+    elapsed_s: float
+
+
+async def storm(folder: Path, rows: int, seed: str) -> Told:
+    """A run of `rows` through the sandbox's storm `seed`."""
+    settings = SandboxSettings(
+        data_dir=folder / "sandbox", key=KEY, inline=True, one_clip=True, size="180p", generation_s=40.0, chaos=seed
+    )
+    sandbox = Sandbox(settings, now=wall)
+    base_url = await sandbox.start()
+    try:
+        with ledger_for(folder, base_url) as workspace:
+            story = await carried(workspace, wanted(workspace, rows))
+            for _ in range(6):  # the same command again, as a person would
+                if not story.result.totals.count(State.PLANNED):
+                    break
+                await asyncio.sleep(600)
+                story = await carried(workspace, [])
+            check_books(story, Counter(int(str(job.body["seed"])) for job in sandbox._books.jobs.values()))
+            counts = Counter({state.value: count for state, count in story.result.totals.counts.items()})
+            return Told(trace=story.trace, counts=counts, elapsed_s=asyncio.get_running_loop().time())
+    finally:
+        await sandbox.close()
+
+
+def through_a_storm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, seed: str) -> None:
+    """Twice, and the second time is like the first."""
+    told: list[Told] = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        told.append(in_virtual_time(monkeypatch, partial(storm, folder, rows, seed)))
+        shutil.rmtree(folder)
+    counts = told[0].counts
+    assert sum(counts.values()) == rows
+    assert counts["planned"] == counts["submitting"] == counts["accepted"] == 0
+    assert counts["done"] > rows * 0.5
+    assert counts["unknown"] > 0
+    assert told[0].elapsed_s > 600
+    assert told[0].trace == told[1].trace
+
+
+def test_sixty_rows_through_a_storm_are_bought_once_each_and_twice_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through_a_storm(tmp_path, monkeypatch, rows=60, seed="7")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_three_hundred_rows_through_a_storm_are_bought_once_each_and_twice_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: str
+) -> None:
+    through_a_storm(tmp_path, monkeypatch, rows=300, seed=seed)
+
+
+# --- a gateway that is away for an hour
+
+
+class Outage:
+    """A gateway that answers with 502 (or takes no connection) for a while, and books what it accepted."""
+
+    def __init__(self, *, begins_s: float, lasts_s: float, books_while_away: bool) -> None:
+        self.begins_s, self.ends_s = begins_s, begins_s + lasts_s
+        self.books_while_away = books_while_away
+        self.charged: Counter[int] = Counter()
+        self.submits: list[float] = []
+
+    def away(self) -> bool:
+        return self.begins_s <= asyncio.get_running_loop().time() < self.ends_s
+
+    async def submit(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.submits.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(2.0)
+        if not self.away() or self.books_while_away:
+            self.charged[int(body["seed"])] += 1
+        if self.away():
+            return web.Response(status=502, text="<html>502 Bad Gateway</html>", content_type="text/html")
+        return web.json_response({"job_set_id": f"job-{body['seed']}", "type": "image2video"})
+
+    async def poll(self, request: web.Request) -> web.Response:
+        if self.away():
+            return web.Response(status=502, text="<html>502 Bad Gateway</html>", content_type="text/html")
+        job = (await request.json())["job_set_id"]
+        video = {"raw": {"url": f"https://cdn.example.com/{job}.mp4"}}
+        return web.json_response({"job_set_id": job, "jobs": [{"status": "completed", "results": video}]})
+
+    async def listen(self) -> tuple[web.AppRunner, str]:
+        app = web.Application()
+        app.router.add_post(SUBMIT, self.submit)
+        app.router.add_post(POLL, self.poll)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 7001).start()
+        return runner, "http://127.0.0.1:7001"
+
+
+async def sit_out(folder: Path, outage: Outage, rows: int, workers: int) -> tuple[Story, Counter[int]]:
+    runner, base_url = await outage.listen()
+    told = {"pace.submit_concurrency": str(workers), "download.enabled": "false", "pace.rate": "30/1m"}
+    try:
+        with ledger_for(folder, base_url, **told) as workspace:
+            story = await carried(workspace, wanted(workspace, rows))
+            check_books(story, outage.charged)
+            return story, outage.charged
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("books_while_away", [True, False])
+def test_a_gateway_that_is_down_for_an_hour_costs_three_and_what_was_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, books_while_away: bool
+) -> None:
+    workers = 4
+    outage = Outage(begins_s=60.0, lasts_s=HOUR_S, books_while_away=books_while_away)
+    story, _ = in_virtual_time(monkeypatch, partial(sit_out, tmp_path, outage, 60, workers))
+    counts = story.result.totals.counts
+    assert 1 <= counts[State.UNKNOWN] <= 3 + workers
+    assert counts[State.UNKNOWN] + counts[State.DONE] == 60, "it went on by itself"
+    during = [at for at in outage.submits if outage.begins_s + 2 <= at < outage.ends_s]
+    assert len(during) <= 3 + workers
+    assert story.elapsed_s > HOUR_S
+
+
+async def vanish(folder: Path, workers: int) -> tuple[Story, Counter[int]]:
+    """The gateway's machine is switched off for an hour: nothing takes a connection."""
+    outage = Outage(begins_s=10**9, lasts_s=1, books_while_away=False)
+    runner, base_url = await outage.listen()
+
+    async def switch_off() -> None:
+        nonlocal runner
+        await asyncio.sleep(60)
+        await runner.cleanup()
+        await asyncio.sleep(HOUR_S)
+        runner, _ = await outage.listen()
+
+    told = {"pace.submit_concurrency": str(workers), "download.enabled": "false", "pace.rate": "30/1m"}
+    switching = asyncio.create_task(switch_off())
+    try:
+        with ledger_for(folder, base_url, **told) as workspace:
+            story = await carried(workspace, wanted(workspace, 60))
+            check_books(story, outage.charged)
+            return story, outage.charged
+    finally:
+        await switching
+        await runner.cleanup()
+
+
+def test_a_machine_that_is_off_for_an_hour_costs_only_what_was_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = 4
+    story, charged = in_virtual_time(monkeypatch, partial(vanish, tmp_path, workers))
+    counts = story.result.totals.counts
+    assert counts.get(State.UNKNOWN, 0) <= workers
+    assert counts.get(State.UNKNOWN, 0) + counts[State.DONE] == 60
+    assert sum(charged.values()) >= counts[State.DONE]
+    assert story.elapsed_s > HOUR_S
