@@ -161,6 +161,20 @@ class Dop:
         self.started.append(process)
         return process
 
+    def typed(self, *words: str) -> Ended:
+        """The command exactly as written, without a quick test's own settings."""
+        done = subprocess.run(
+            [str(DOP), *words],
+            cwd=self.folder,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Ended(code=done.returncode, out=done.stdout, err=done.stderr)
+
     def call(self, verb: str, *words: object, fail_point: str | None = None, timeout_s: float = 60) -> Ended:
         """The command, from start to end."""
         return ended(self.start(verb, *words, fail_point=fail_point), timeout_s=timeout_s)
@@ -203,6 +217,9 @@ class Here(Dop):
     def call(self, verb: str, *words: object, fail_point: str | None = None, timeout_s: float = 60) -> Ended:
         if fail_point is not None:
             return super().call(verb, *words, fail_point=fail_point, timeout_s=timeout_s)
+        return self.typed(*self.words(verb, words)[1:])
+
+    def typed(self, *words: str) -> Ended:
         out, err = io.StringIO(), io.StringIO()
         with (
             mock.patch.dict(os.environ, self.environment(), clear=True),
@@ -213,7 +230,7 @@ class Here(Dop):
             redirect_stderr(err),
         ):
             try:
-                code = main(self.words(verb, words)[1:])
+                code = main(words)
             except SystemExit as ending:
                 code = int(str(ending.code))
         return Ended(code=code, out=out.getvalue(), err=err.getvalue())

@@ -9,33 +9,26 @@ from importlib.metadata import version
 
 import pytest
 
-from tests.acceptance.driving import DOP, Dop
+from tests.acceptance.driving import Dop, Ended
 
 QUIET = ("--set", "sandbox.generation_s=0", "--set", "sandbox.size=180p", "--set", "poll.first_s=0.05")
 
 
-def plain(dop: Dop, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+def plain(dop: Dop, *words: str, code: int = 0) -> Ended:
     """A command exactly as written, without a test's own settings."""
-    done = subprocess.run(
-        [str(DOP), *words],
-        cwd=dop.folder,
-        env=dop.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    return done
+    end = dop.typed(*words)
+    assert end.code == code, end.err
+    return end
 
 
+@pytest.mark.process
 def test_the_two_commands_that_init_names_do_what_it_says(rehearsal: Dop) -> None:
-    said = plain(rehearsal, "init").stdout
+    said = plain(rehearsal, "init").out
     commands = re.findall(r"^dop (\w+) (\S+)", said, flags=re.M)
     assert commands == [("plan", "shots.csv"), ("run", "shots.csv")]
-    assert "to buy now: 7 for $1.507" in plain(rehearsal, "plan", "shots.csv").stdout
-    assert "done=7 " in plain(rehearsal, "run", "shots.csv", *QUIET).stderr
-    assert "to buy now: 8 for $1.080" in plain(rehearsal, "plan", "sweep.yaml").stdout
+    assert "to buy now: 7 for $1.507" in plain(rehearsal, "plan", "shots.csv").out
+    assert "done=7 " in plain(rehearsal, "run", "shots.csv", *QUIET).err
+    assert "to buy now: 8 for $1.080" in plain(rehearsal, "plan", "sweep.yaml").out
 
 
 def test_init_leaves_what_is_there_and_adds_what_is_missing(rehearsal: Dop) -> None:
@@ -43,8 +36,8 @@ def test_init_leaves_what_is_there_and_adds_what_is_missing(rehearsal: Dop) -> N
     folder.mkdir()
     (folder / "shots.csv").write_text("mine")
     first = plain(rehearsal, "init", "film")
-    assert "shots.csv: is there already" in first.stderr
-    assert first.stdout.startswith("cd film && dop plan")
+    assert "shots.csv: is there already" in first.err
+    assert first.out.startswith("cd film && dop plan")
     assert (folder / "shots.csv").read_text() == "mine"
     (folder / "sweep.yaml").unlink()
     plain(rehearsal, "init", "film")
@@ -58,16 +51,16 @@ def test_init_leaves_what_is_there_and_adds_what_is_missing(rehearsal: Dop) -> N
 
 def test_a_file_in_the_way_of_the_folder_is_told(rehearsal: Dop) -> None:
     (rehearsal.folder / "film").write_text("a file")
-    assert "can't be written" in plain(rehearsal, "init", "film", code=2).stderr
+    assert "can't be written" in plain(rehearsal, "init", "film", code=2).err
 
 
 def test_version_is_the_installed_one(rehearsal: Dop) -> None:
-    assert plain(rehearsal, "--version").stdout == f"dop {version('dop-batch')}\n"
+    assert plain(rehearsal, "--version").out == f"dop {version('dop-batch')}\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
 def test_each_shell_gets_its_completion(rehearsal: Dop, shell: str) -> None:
-    script = plain(rehearsal, "completion", shell).stdout
+    script = plain(rehearsal, "completion", shell).out
     assert all(word in script for word in ("validate", "derive", "sandbox"))
     if shutil.which(shell) is not None:
         done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True, timeout=60, check=False)
@@ -78,7 +71,7 @@ def test_bash_completes_verbs_flags_and_files(rehearsal: Dop) -> None:
     if shutil.which("bash") is None:
         pytest.skip("no bash here")
     (rehearsal.folder / "shots.csv").touch()
-    (rehearsal.folder / "complete.bash").write_text(plain(rehearsal, "completion", "bash").stdout)
+    (rehearsal.folder / "complete.bash").write_text(plain(rehearsal, "completion", "bash").out)
 
     def offered(*words: str) -> set[str]:
         line = " ".join(f"'{word}'" for word in words)

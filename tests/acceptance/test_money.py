@@ -58,7 +58,7 @@ def frames(video: Path) -> tuple[float, int]:
 def test_a_rehearsal_ends_with_playable_videos_and_books_that_agree(rehearsal: Dop) -> None:
     manifest = REPO / "manifests" / "example.yaml"
     rehearsal.environ["PIXAZO_API_KEY"] = "the-key-of-a-person-0123456789"
-    end = rehearsal.buy(manifest, "--set", "sandbox.generation_s=0.2s")
+    end = rehearsal.buy(manifest, "--set", "sandbox.generation_s=0.2s", "--set", "sandbox.size=180p")
     assert end.code == 0, end.err
     rows = rehearsal.rows()
     assert len(rows) >= 12
@@ -90,7 +90,9 @@ def test_a_rehearsal_ends_with_playable_videos_and_books_that_agree(rehearsal: D
 
 def test_an_external_sandbox_has_the_ledgers_books(rehearsal: Dop) -> None:
     rehearsal.environ["PIXAZO_API_KEY"] = "any-key"
-    with sandbox(rehearsal, "--generation", "200ms", "--key", "any-key", "--dialect", "queue") as address:
+    with sandbox(
+        rehearsal, "--generation", "200ms", "--key", "any-key", "--dialect", "queue", "--size", "180p"
+    ) as address:
         rehearsal.base_url = address
         end = rehearsal.buy(rehearsal.csv(shots(5, image="sandbox:coffee")))
         assert end.code == 0, end.err
@@ -184,7 +186,7 @@ def test_the_sandboxs_rehearsal_is_not_bought_on_the_live_gateway(against: Again
     dop, double = against()
     address, dop.base_url = dop.base_url, None
     manifest = dop.csv(shots(2))
-    assert dop.buy(manifest, "--set", "sandbox.generation_s=0.1s").code == 0
+    assert dop.buy(manifest, "--set", "sandbox.generation_s=0.1s", "--set", "sandbox.size=180p").code == 0
     dop.base_url = address
     end = dop.buy(manifest)
     assert end.code == 0, end.err
@@ -237,7 +239,7 @@ def test_local_pictures_work_on_the_sandbox_and_are_refused_by_a_live_gateway(ag
     assert "mine.png" in live.err
     assert double.submits == []
     dop.base_url = None
-    end = dop.buy(manifest, "--set", "sandbox.generation_s=0.1s")
+    end = dop.buy(manifest, "--set", "sandbox.generation_s=0.1s", "--set", "sandbox.size=180p")
     assert end.code == 0, end.err
     (dop.folder / "moved").mkdir()
     (dop.folder / "mine.png").rename(dop.folder / "moved" / "other.png")
