@@ -142,6 +142,18 @@ def test_the_page_opens_with_the_asked_rows_columns_and_tab(sheet: Sheet) -> Non
     assert len(sheet.each("#sheet th img.start", "e.src")) == 3
 
 
+def test_a_caption_says_what_tells_a_clip_from_its_row_and_the_longest_row_fills_the_page(sheet: Sheet) -> None:
+    assert set(sheet.texts("#sheet .name")) == {""}
+    sheet.choose("#axis-x", "")
+    assert sheet.texts("#sheet tbody tr:first-child .name") == ["seed 11", "seed 12", "seed 13", "seed 14"]
+    edges = sheet.each("#sheet tbody tr:first-child .shot", "e.getBoundingClientRect().right")
+    assert edges == sorted(edges)
+    assert 1100 < edges[-1] <= 1280
+    sheet.open(width=390, height=844, touch=True)
+    sheet.choose("#axis-x", "")
+    assert len(set(sheet.each("#sheet tbody tr:first-child .shot", "e.getBoundingClientRect().x"))) == 2
+
+
 def test_troubles_stay_in_the_grid_with_reason_and_price(sheet: Sheet) -> None:
     text = {state: sheet.texts(f"#sheet .cell.{state}") for state in ("failed", "refused", "unknown", "accepted")}
     assert text["failed"] == ["failedthe render ran out of memory $0.135"]

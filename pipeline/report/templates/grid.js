@@ -58,29 +58,43 @@ function draw() {
   const plan = arranged();
   const isTable = view.x !== null || view.y !== null;
   order = plan.rows.flatMap((row) => row.crossings.flat());
-  const free = captionOf();
-  for (const cell of order) {
-    elementOf(cell).querySelector(".name").textContent = free(cell);
-    elementOf(cell).querySelector(".inset")?.remove();
+  widest = view.x === null ? Math.max(1, ...plan.rows.map((row) => row.crossings.flat().length)) : plan.columns.length;
+  for (const row of plan.rows) {
+    const said = captionOf(row.crossings.flat());
+    for (const cell of row.crossings.flat()) {
+      elementOf(cell).querySelector(".name").textContent = said(cell);
+      elementOf(cell).querySelector(".inset")?.remove();
+    }
   }
   const drawn = order.length === 0 ? emptyNote() : isTable ? table(plan) : flow();
   by("sheet").replaceChildren(el("section", { class: "tab" }, drawn));
   drawPager(plan);
   drawTabs();
   remember();
-  fit(plan.columns.length);
+  fit();
   focusable(order.includes(current) ? current : order[0] ?? null);
   if (by("bar").dataset.drawn) say(`${plan.count} of ${cells.length} clips`);
   by("bar").dataset.drawn = "yes";
 }
 
-/** Says what tells a clip from its neighbours, where row and column do not say it. */
-function captionOf() {
+/** Says what tells a clip from the others of its row, where row and column do not say it. */
+function captionOf(some) {
   if (view.x === null && view.y === null) return (cell) => cell.rowId;
   const chosen = Object.entries(tabChoice()).filter(([, value]) => value !== "*");
   const said = new Set([view.x, view.y, "prompt", "image", ...chosen.map(([axis]) => axis)]);
   const free = sheet.axes.filter((axis) => !said.has(axis.name) && axis.values.length > 1).map((axis) => axis.name);
-  return (cell) => free.map((name) => valueOf(cell, name)).filter(Boolean).join(" · ");
+  const telling = tellingAxes(free, some);
+  const names = telling.length || view.x !== null ? telling : free;
+  const worded = (name, value) => (/^[\d.]+$/.test(value) ? `${name} ${value}` : value);
+  return (cell) => names.map((name) => worded(name, valueOf(cell, name))).filter(Boolean).join(" · ");
+}
+
+/** Those axes, in order, that part cells which all axes before them leave together. */
+function tellingAxes(names, some) {
+  const telling = [];
+  const kinds = (axes) => new Set(some.map((cell) => axes.map((axis) => valueOf(cell, axis)).join("\u0000"))).size;
+  for (const name of names) if (kinds([view.x, ...telling, name]) > kinds([view.x, ...telling])) telling.push(name);
+  return telling;
 }
 
 function flow() {
@@ -180,13 +194,15 @@ function focusable(cell) {
 }
 
 let isSizeChosen = false;
+let widest = 1; // clips side by side in the longest row
 
-/** Clips as large as the columns allow, until somebody moves the slider. */
-function fit(columns) {
+/** Clips as large as the longest row allows, until somebody moves the slider. */
+function fit() {
   if (isSizeChosen) return;
   const isSmall = innerWidth <= 700;
-  const room = document.documentElement.clientWidth - (isSmall ? 90 : 160);
-  const wide = view.x === null ? (isSmall ? room / 2 - 8 : 220) : room / columns - 8;
+  const room = document.documentElement.clientWidth - (isSmall ? 96 : 160);
+  const isFlow = view.x === null && view.y === null;
+  const wide = isFlow ? (isSmall ? room / 2 - 8 : 220) : room / widest - 8;
   setSize(Math.max(isSmall ? room / 2 - 8 : 150, Math.min(wide, 340)));
 }
 

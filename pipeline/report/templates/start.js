@@ -21,7 +21,7 @@ document.addEventListener("visibilitychange", () => {
   if (conductor.isPlaying) conductor.pause();
   if (versus.isPlaying) versus.pause();
 });
-addEventListener("resize", () => fit(view.x === null ? 1 : new Set(order.map((cell) => valueOf(cell, view.x))).size));
+addEventListener("resize", fit);
 new ResizeObserver(measureBar).observe(by("bar"));
 measureBar();
 draw();
