@@ -161,16 +161,7 @@ class Book:
 
     def start_run(self, run: Run) -> None:
         """Writes a new run down."""
-        values = {
-            "run_id": run.run_id,
-            "name": run.name,
-            "gateway": run.gateway,
-            "manifest_path": run.manifest_path,
-            "started_at": run.started_at,
-            "sheet": json.dumps(dict(run.sheet)) if run.sheet else None,
-            "caps": _caps_text(run.caps),
-        }
-        self.ledger.transact(lambda connection: connection.execute(insert(runs).values(values)) and None)
+        self.ledger.transact(lambda connection: connection.execute(insert(runs).values(_run_values(run))) and None)
 
     def set_caps(self, run_id: str, caps: Caps) -> None:
         """Keeps what the manifest allows a run to cost, for commands that are given the run and not the manifest."""
@@ -187,14 +178,24 @@ class Book:
         statement = update(runs).where(runs.c.run_id == run_id).values(ended_at=at)
         self.ledger.transact(lambda connection: connection.execute(statement) and None)
 
-    def list_rows(self, run_id: str, rows: Iterable[Request | Cell], *, rows_digest: Callable[[], str]) -> int:
+    def list_rows(
+        self,
+        run_id: str,
+        rows: Iterable[Request | Cell],
+        *,
+        rows_digest: Callable[[], str],
+        new: Run | None = None,
+    ) -> int:
         """Makes `rows` what the run lists, in order, and plans what the ledger does not know; returns how many rows.
 
         Rows of an earlier reading that the run has already bought stay listed behind the others; planned ones leave.
-        `rows_digest` is asked once the rows are exhausted.
+        `rows_digest` is asked once the rows are exhausted. `new` is a run to be written down together with its rows: a
+        mistake among them leaves neither.
         """
 
         def work(connection: Connection) -> int:
+            if new is not None:
+                connection.execute(insert(runs).values(_run_values(new)))
             connection.execute(update(run_rows).where(run_rows.c.run_id == run_id).values(listed=0))
             stream = iter(rows)
             position = 0
@@ -437,6 +438,19 @@ class Book:
         statement = select(history).where(history.c.request_id == request_id).order_by(history.c.seq)
         with self.ledger.reader.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(statement)]
+
+
+def _run_values(run: Run) -> dict[str, object]:
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "gateway": run.gateway,
+        "manifest_path": run.manifest_path,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "sheet": json.dumps(dict(run.sheet)) if run.sheet else None,
+        "caps": _caps_text(run.caps),
+    }
 
 
 def _caps_text(caps: Caps) -> str:

@@ -66,6 +66,7 @@ def wishes_of(args: argparse.Namespace, *, buy: bool, collect: bool) -> Wishes:
         log_json=args.log_json,
         error_on_nothing=args.error_on_nothing,
         webhook=args.webhook,
+        preflight=not (buy and args.no_preflight),
     )
 
 
@@ -218,11 +219,12 @@ def open_run(workspace: Workspace, order: Order) -> Run:
     manifest = bound.manifest
     path = str(manifest.path.resolve())
     found = workspace.book.unfinished_run(path, workspace.gateway)
+    new: Run | None = None
     if order.plan is not None and (found is None or found.rows_digest not in (digest, LOCAL_MARK + digest)):
         _check_plan(workspace, order, order.plan)
     if found is None:
         now = time.time()
-        found = Run(
+        found = new = Run(
             run_id=run_name(manifest.name, now),
             name=manifest.name,
             gateway=workspace.gateway,
@@ -232,10 +234,8 @@ def open_run(workspace: Workspace, order: Order) -> Run:
             ended_at=None,
             sheet=_sheet(bound),
         )
-        # MONEY: mistakes are told before the run exists; its rows and the run itself appear together or not at all.
-        workspace.book.start_run(found)
     if found.rows_digest != digest:
-        workspace.book.list_rows(found.run_id, bound.rows(), rows_digest=lambda: _mark(bound) + digest)
+        workspace.book.list_rows(found.run_id, bound.rows(), rows_digest=lambda: _mark(bound) + digest, new=new)
     workspace.book.set_caps(found.run_id, bound.manifest_caps())
     return found
 

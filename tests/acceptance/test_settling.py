@@ -247,3 +247,13 @@ def test_a_sweep_that_explodes_is_refused_with_the_size_of_each_axis_and_its_pri
     assert ended.code == 2
     for told in ("seed 1,000,000", "strength 100", "200,000,000", "$55100000.000"):
         assert told in ended.err
+
+
+def test_a_run_whose_rows_are_refused_never_was(against: Against) -> None:
+    dop, double = against()
+    manifest = dop.csv(shots(2))
+    assert dop.buy(manifest, "--set", "prices.dop-lite=0").code == 7
+    assert json.loads(dop.call("list", "--json").out) == {"runs": []}
+    assert dop.buy(manifest).code == 0
+    assert len(json.loads(dop.call("list", "--json").out)["runs"]) == 1
+    assert double.charged == 2
