@@ -64,6 +64,11 @@ class Binder:
     _problems: list[Problem] = field(default_factory=list)
     _unpriced: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def images(self) -> Iterable[str]:
+        """Every distinct image that was met, as the cells name it."""
+        return self._known_images.keys()
+
     def bind(self, cells: Iterable[Cell]) -> Iterator[Request | Cell]:
         """Requests (and placeholders as they are) in the manifest's order; equal ones once. Act only at the end.
 

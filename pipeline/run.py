@@ -72,6 +72,7 @@ class Wishes:
     log_json: bool = False
     error_on_nothing: bool = False
     webhook: bool = False
+    preflight: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import preflight
 from pipeline.ending import Ending
 from pipeline.ledger.book import Run
 from pipeline.ledger.budget import Caps
@@ -78,11 +79,31 @@ async def carried(
 
     Raises:
         UsageError: the run's folder can't be written; nothing was sent.
+        ManifestError: an image that no video can be made of; nothing was sent.
     """
     had_work = session.workspace.book.has_open(run.run_id)
+    if wishes.buy and wishes.preflight:
+        await _looked_at_images(session, run, wishes)
     job = prepared(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
     result = await carry_out(job)
     return finished(session, job, result, had_work=had_work)
+
+
+async def _looked_at_images(session: Session, run: Run, wishes: Wishes) -> None:
+    """MONEY: before the first submit; a picture that is not there would be paid for and refused."""
+    workspace = session.workspace
+    if not preflight.wanted(workspace.settings):
+        return
+    warnings = await preflight.check_images(
+        workspace.settings,
+        workspace.book,
+        run.run_id,
+        manifest=Path(run.manifest_path),
+        only=wishes.only,
+        now=time.time(),
+    )
+    for warning in warnings:
+        session.tell(f"warning: {warning}")
 
 
 def carried_out(

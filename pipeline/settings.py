@@ -273,6 +273,12 @@ class Webhook(Section):
     public_url: Annotated[str, AfterValidator(_public_url)] | None = None
 
 
+class Images(Section):
+    """Whether images are looked at before they are paid for. `auto`: unless the gateway is on this machine."""
+
+    preflight: Literal["auto", "always", "never"] = "auto"
+
+
 class Uploads(Section):
     """Where local images are put for a live gateway. No key yet: local images work in the sandbox only."""
 
@@ -310,6 +316,7 @@ class Settings(Section):
     ledger: Ledger = Ledger()
     on_unknown: OnUnknown = OnUnknown()
     webhook: Webhook = Webhook()
+    images: Images = Images()
     uploads: Uploads = Uploads()
     sandbox: SandboxSection = SandboxSection()
     schedule: Schedule = Schedule()

@@ -11,7 +11,9 @@ from pipeline.ledger.budget import Caps
 from pipeline.listing import Listing
 from pipeline.manifest.read import DEFAULT_MAX_ROWS, TooManyRows
 from pipeline.plan import Plan, split
+from pipeline.preflight import memory_text
 from pipeline.records import usd
+from pipeline.report.progress import printable
 from pipeline.savedplan import SavedPlan, save
 from pipeline.settings import Settings
 from pipeline.verbs.told import give_json, listed, money, settings_of, tell, with_price
@@ -46,6 +48,8 @@ def plan(args: argparse.Namespace) -> int:
         give_json(found.as_json())
     else:
         print(plan_text(args.manifest, found, bound.caps(money(args.max_cost, "--max-cost")), settings))
+        for line in memory_text(bound.binder.images, settings):
+            print(printable(line))
         if args.out is not None:
             print(f"saved: dop run --plan {args.out} buys exactly this, or refuses")
         elif bound.manifest.uses_random_seeds:
