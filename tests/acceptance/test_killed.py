@@ -188,7 +188,7 @@ def test_a_kill_at_a_request_that_the_gateway_sees_loses_nothing(against: Agains
 @pytest.mark.long
 def test_twelve_kills_in_a_row_lose_nothing(against: Against) -> None:
     dop, double = against(generation_s=0.2)
-    manifest = dop.csv(shots(40))
+    manifest = dop.csv(shots(60))
     moments = [
         "after-reserve:2",
         "before-accept:2",
@@ -266,18 +266,19 @@ def test_a_second_signal_leaves_at_once_and_loses_nothing(against: Against) -> N
     dop, double = against(submits={"27-": {"stall_s": 60.0, "book": True}})
     manifest = dop.csv(shots(GOOD))
     process = dop.start("run", manifest, "--yes", *AT_MOST)
-    double.watch = interrupt(process, signal.SIGINT, at=f"submit {26 + WORKERS}")
+    double.watch = interrupt(process, signal.SIGINT, at="submit 27")
     wait_for(lambda: any('"stop"' in log.read_text() for log in dop.outputs.glob("2*/run.log")))
     process.send_signal(signal.SIGINT)
     end = ended(process, timeout_s=15)
     assert end.code == 3, end.err
-    assert len(double.submits) == 26 + WORKERS
-    assert end.counts["unknown"] == WORKERS, "each POST without its answer is perhaps paid"
+    in_flight = len(double.submits) - 26
+    assert 1 <= in_flight <= WORKERS
+    assert end.counts["unknown"] == in_flight, "each POST without its answer is perhaps paid"
     double.script.submits = {}
     double.watch = lambda what, count: None
     last = dop.buy(manifest, *AT_MOST)
     assert last.code == 3, last.err
-    assert last.counts == {"done": GOOD - WORKERS, "unknown": WORKERS}
+    assert last.counts == {"done": GOOD - in_flight, "unknown": in_flight}
     check_books(dop, double)
 
 
