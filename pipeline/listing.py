@@ -93,7 +93,7 @@ def binder(manifest: Manifest, settings: Settings) -> Binder:
         gateway=gateway_id(settings),
         prices_microusd=settings.prices_microusd,
         manifest=manifest.path,
-        takes_local=embedded,
+        takes_local=embedded or settings.uploads.url is not None,
         takes_samples=embedded or is_loopback(host),
     )
 

@@ -26,6 +26,7 @@ from pipeline.gateway.pace import Learned, Pace, parse_rate
 from pipeline.gateway.wire import submit_body
 from pipeline.ledger.book import Run
 from pipeline.ledger.budget import Caps
+from pipeline.objectstore import StoreError, open_hosting
 from pipeline.outlook import Outlook
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals
 from pipeline.report.progress import Progress
@@ -235,7 +236,9 @@ class _Steps:
             can_poll=lambda: job.wishes.collect and len(self.poller) > 0,
             known_job=lambda: book.known_job(job.workspace.gateway),
         )
-        self._uploader = Uploader(base_url, images)
+        hosting = None if settings.gateway.is_embedded else open_hosting(settings, base_url, images, time.monotonic)
+        images.hosted = hosting.address if hosting is not None else None
+        self._uploader = hosting or Uploader(base_url, images)
         self._outlook = Outlook(self.scribe, self.gate, self.plan, halt, models=settings.models, buys=job.wishes.buy)
 
     def _answer_calls(self, desk: Desk, images: WireImages) -> Callbacks:
@@ -341,7 +344,12 @@ class _Steps:
                     if left <= 0:
                         return
                     left -= 1
-                await self._uploader.hand_over(attempt.params)
+                try:
+                    await self._uploader.hand_over(attempt.params)
+                except StoreError as error:
+                    self.halt.give(str(error), exit_code=5, reach=Reach.SUBMITS)
+                    self.gate.wake()
+                    return
                 yield attempt
 
     async def _buy(self) -> None:

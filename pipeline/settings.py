@@ -280,7 +280,17 @@ class Images(Section):
 
 
 class Uploads(Section):
-    """Where local images are put for a live gateway. No key yet: local images work in the sandbox only."""
+    """Where local images are put for a live gateway: a folder of an object store, and how the gateway may read there.
+
+    Without `public_base` addresses are signed. `max_px` None: pictures keep their size. Credentials never stand here.
+    """
+
+    url: Annotated[str, Field(pattern=r"^(s3|gs|az)://[^\s/?#@]+(/[^\s?#@]*)?$")] | None = None
+    endpoint: Annotated[str, AfterValidator(_public_url)] | None = None
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = None
+    public_base: Annotated[str, AfterValidator(_public_url)] | None = None
+    presign_expiry_s: Annotated[Seconds, Field(ge=600, le=604_800)] = 6 * 3600.0
+    max_px: Annotated[int, Field(ge=64)] | None = None
 
 
 class Schedule(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +17,8 @@ class WireImages:
     """Images as they are sent. The embedded sandbox takes its own names; elsewhere pictures need URLs."""
 
     def __init__(self, *, embedded: bool, base_url: str, sha256_of: Mapping[str, str]) -> None:
+        self.hosted: Callable[[str], str] | None = None
+        """sha256 of an uploaded picture -> its address, where an object store has the local ones"""
         self._embedded = embedded
         self._base_url = base_url
         self._sha256_of = dict(sha256_of)
@@ -37,6 +39,8 @@ class WireImages:
         return self._sha256_of[image]
 
     def _sent(self, image: str) -> str:
+        if is_local(image) and self.hosted is not None:
+            return self.hosted(self._sha256(image))
         if is_local(image):
             return f"{SANDBOX_IMAGE_PREFIX}{self._sha256(image)}"
         if image.startswith(SAMPLE_PREFIX) and not self._embedded:

@@ -51,6 +51,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.ending": RUN,
     "pipeline.listing": RUN,
     "pipeline.motioncatalogue": RUN,
+    "pipeline.objectstore": RUN,
     "pipeline.outlook": RUN,
     "pipeline.preflight": RUN,
     "pipeline.reporting": RUN,
