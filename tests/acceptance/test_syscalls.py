@@ -1,0 +1,110 @@
+"""In the order of system calls: the intent is on the disk before the POST leaves, a video before it has its name."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Opened
+from tests.acceptance.driving import Dop, shots
+
+CALLS = "fsync,fdatasync,sendto,sendmsg,write,writev,pwrite64,rename,renameat,renameat2"
+WAL_WRITE = re.compile(r"(pwrite64|write)\(\d+<[^>]*ledger\.db-wal>")
+WAL_SYNC = re.compile(r"f(data)?sync\(\d+<[^>]*ledger\.db-wal>")
+SENDS = r"(sendto|sendmsg|write|writev)\(\d+<[^>]*(socket|TCP)[^>]*>.*"
+SUBMIT = re.compile(SENDS + r"POST /ai-model-api/v1/")
+POLL = re.compile(SENDS + r"POST /ai-model-api-polling/")
+PART_WRITE = re.compile(r"write\(\d+<[^>]*\.mp4\.part>")
+PART_SYNC = re.compile(r"fsync\(\d+<[^>]*\.mp4\.part>")
+RENAME = re.compile(r"rename(at2?)?\(.*\.mp4\.part\".*\.mp4\"")
+FOLDER_SYNC = re.compile(r"fsync\(\d+<[^>]*/videos>")
+
+
+@pytest.fixture
+def traced(against: Callable[..., Opened], tmp_path: Path) -> list[str]:
+    """The system calls of one run of three rows, in order, each line once it had returned."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed (apt-get install strace): the order of system calls is not shown")
+    probe = subprocess.run([strace, "-f", "true"], capture_output=True, text=True, check=False)
+    if probe.returncode != 0:
+        pytest.skip(f"strace may not trace here: {probe.stderr.strip().splitlines()[-1]}")
+    dop, _ = against()
+    manifest = dop.csv(shots(3))
+    return trace(dop, strace, tmp_path / "trace", manifest)
+
+
+def trace(dop: Dop, strace: str, log: Path, manifest: Path) -> list[str]:
+    words = dop.words("run", [manifest, "--yes", "--set", "pace.submit_concurrency=1"])
+    command = [strace, "-f", "-y", "-s", "200", "-e", f"trace={CALLS}", "-o", str(log), *words]
+    end = subprocess.run(command, cwd=dop.folder, env=dop.environment(), capture_output=True, text=True, check=False)
+    assert end.returncode == 0, end.stderr
+    return whole(log.read_text(errors="replace").splitlines())
+
+
+def whole(lines: list[str]) -> list[str]:
+    """Calls that were interrupted in the log, put together where they returned: only then they had happened."""
+    begun: dict[str, str] = {}
+    found = []
+    for line in lines:
+        process, _, call = line.partition(" ")
+        if call.rstrip().endswith("<unfinished ...>"):
+            begun[process] = call.rsplit("<unfinished", 1)[0]
+            if SUBMIT.search(call) or POLL.search(call):
+                found.append(call)  # bytes may leave from the moment the call begins
+        elif "resumed>" in call and process in begun:
+            found.append(begun.pop(process) + call.split("resumed>", 1)[1])
+        else:
+            found.append(call)
+    return found
+
+
+def places(lines: list[str], wanted: re.Pattern[str]) -> list[int]:
+    return [number for number, line in enumerate(lines) if wanted.search(line)]
+
+
+def last_before(places_of: list[int], number: int) -> int:
+    return max((place for place in places_of if place < number), default=-1)
+
+
+def test_nothing_of_the_ledger_is_unsynced_when_a_post_leaves(traced: list[str]) -> None:
+    writes, syncs = places(traced, WAL_WRITE), places(traced, WAL_SYNC)
+    submits = places(traced, SUBMIT)
+    assert len(submits) == 3
+    for number, post in enumerate(submits):
+        intent = last_before(writes, post)
+        assert intent > (submits[number - 1] if number else -1), "no intent was written for this POST"
+        assert last_before(syncs, post) > intent, "the intent was written and not synced when the POST left"
+
+
+def test_an_accepted_id_is_synced_before_anybody_asks_for_its_video(traced: list[str]) -> None:
+    writes, syncs, submits = places(traced, WAL_WRITE), places(traced, WAL_SYNC), places(traced, SUBMIT)
+    first_poll = places(traced, POLL)[0]
+    settled = [write for write in writes if submits[0] < write < first_poll]
+    assert settled, "the answer was not booked before the first poll"
+    assert [sync for sync in syncs if settled[0] < sync < first_poll]
+
+
+def test_a_video_is_synced_then_named_then_its_folder_is_synced(traced: list[str]) -> None:
+    renames = places(traced, RENAME)
+    assert len(renames) == 3
+    for rename in renames:
+        written = last_before(places(traced, PART_WRITE), rename)
+        assert last_before(places(traced, PART_SYNC), rename) > written >= 0
+        assert [place for place in places(traced, FOLDER_SYNC) if place > rename]
+
+
+INTENT, SYNC = "pwrite64(5</a/ledger.db-wal>, 1)", "fdatasync(5</a/ledger.db-wal>)"
+POST = 'sendto(9<TCP:[1]>, "POST /ai-model-api/v1/x")'
+
+
+@pytest.mark.parametrize("order", [[INTENT, POST, SYNC], [POST, INTENT, SYNC]])
+def test_a_post_that_leaves_too_early_would_be_noticed(order: list[str]) -> None:
+    (post,) = places(order, SUBMIT)
+    intent = last_before(places(order, WAL_WRITE), post)
+    assert not (intent >= 0 and last_before(places(order, WAL_SYNC), post) > intent)
