@@ -268,6 +268,7 @@ def _add_care(verbs: _Verbs) -> None:
     _add_settings(sub)
 
     sub = verbs.add("doctor", "doctor:doctor", "checks of key, ledger, clock and disk", "dop doctor --config live.yaml")
+    sub.add_argument("--live", action="store_true", help="ask the gateway, with calls that cost nothing")
     _add_json(sub)
     _add_settings(sub)
 

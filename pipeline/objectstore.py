@@ -140,6 +140,15 @@ class Hosting:
             return False
         return bool(found["size"] == size_bytes)
 
+    async def problem(self) -> str:
+        """What is wrong with the store, asked by looking for an object that nobody has; "" when nothing is."""
+        try:
+            async with asyncio.timeout(PUT_TIMEOUT_S):
+                await self._has("dop-doctor-looks-for-nothing.jpg", 0)
+        except Exception as error:  # noqa: BLE001 - the library has an error of its own for each store
+            return _said(error)
+        return ""
+
     async def _send(self, name: str, content: bytes) -> None:
         import obstore  # noqa: PLC0415
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.config import Settings, effective, gateway_id, read_key
 from pipeline.errors import DopError
 from pipeline.ledger.store import Ledger
+from pipeline.verbs.buying import key_for
 from pipeline.verbs.told import give_json, settings_of
 
 LOW_DISK_BYTES = 1_000_000_000
@@ -32,7 +33,7 @@ class Finding:
 def doctor(args: argparse.Namespace) -> int:
     """Checks everything that can be checked without spending; exit 0 when nothing is wrong, 7 otherwise."""
     settings = settings_of(args)
-    findings = list(_findings(settings))
+    findings = list(_findings(settings, live=args.live))
     values = list(effective(settings))
     bad = [finding for finding in findings if finding.ok is False]
     if args.json:
@@ -52,14 +53,29 @@ def doctor(args: argparse.Namespace) -> int:
     return 7 if bad else 0
 
 
-def _findings(settings: Settings) -> Iterator[Finding]:
+def _findings(settings: Settings, *, live: bool) -> Iterator[Finding]:
     yield Finding(name="gateway", ok=True, text=gateway_id(settings))
     yield _key(settings)
     yield from _ledger(settings)
     yield _disk(settings)
     clock_ok = time.time() > CLOCK_FLOOR_S
     yield Finding(name="clock", ok=clock_ok, text="plausible" if clock_ok else "it is in the past: set it first")
-    yield Finding(name="live paths", ok=None, text="the gateway is not asked")
+    if live:
+        yield from _asked(settings)
+    else:
+        yield Finding(name="live paths", ok=None, text="the gateway is not asked; --live asks it, for free")
+
+
+def _asked(settings: Settings) -> Iterator[Finding]:
+    """What the gateway itself says to calls that cost nothing."""
+    from pipeline.verbs.livechecks import live_checks  # noqa: PLC0415 - only --live needs the network's libraries
+
+    try:
+        key = key_for(settings)
+    except DopError as error:
+        yield Finding(name="live key", ok=False, text=str(error))
+        return
+    yield from (Finding(name=one.name, ok=one.ok, text=one.text) for one in live_checks(settings, key))
 
 
 def _key(settings: Settings) -> Finding:
