@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipeline.errors import DopError, InvariantError
+from pipeline.errors import DopError, InvariantError, LedgerError
 from pipeline.gateway.answer import Answer, NoAnswer, SendProof
 from pipeline.gateway.client import SUBMIT_PATH
 from pipeline.gateway.pace import Kind, Outcome, Ticket
@@ -288,13 +288,14 @@ class Submitter:
         job = verdict.ticket
         assert job is not None
         loop_now = asyncio.get_running_loop().time()
-        booked = await self._doors.scribe.book(
-            attempt.request_id,
-            Event.ACCEPT,
-            {"job_set_id": job.job_set_id, "polling_url": job.polling_url, "accepted_at": self._doors.wall()},
-            token=token,
-            detail=self._doors.hidden(attempt, _raw(answer)),
-        )
+        values = {"job_set_id": job.job_set_id, "polling_url": job.polling_url, "accepted_at": self._doors.wall()}
+        detail = self._doors.hidden(attempt, _raw(answer))
+        try:
+            booked = await self._doors.scribe.book(attempt.request_id, Event.ACCEPT, values, token=token, detail=detail)
+        except LedgerError:
+            # MONEY: if the second book failed as well, these words are all that is left of what was paid.
+            self._doors.say(f"{attempt.row_id}: paid as job {job.job_set_id}, and the ledger could not be written")
+            raise
         if isinstance(booked, JobTaken):
             # API: an answer can be another request's (a desynchronised connection): its id is not ours.
             reason = f"the answer names job {job.job_set_id}, which belongs to request {booked.owner_request_id}"
@@ -427,12 +428,19 @@ class Submitter:
 async def _finish(work: Coroutine[Any, Any, T]) -> T:
     """Runs `work` to its end even when the caller is cancelled meanwhile; then lets the cancellation through."""
     task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error  # also a third signal: what is under way is a line in the ledger, not a wait
+        except DopError:
+            break
+    if cancelled is not None:
         with suppress(DopError):
-            await task
-        raise
+            task.result()
+        raise cancelled
+    return task.result()
 
 
 def _raw(answer: Answer | NoAnswer) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -121,6 +121,7 @@ class Experiment:
     point: str | None = None
     visit: int = 1
     kills: int = 0
+    say: Callable[[str], None] = lambda text: None
 
     async def violations(self) -> list[str]:
         """Every broken promise, in words; empty when the protocol kept them all."""
@@ -184,7 +185,7 @@ class Experiment:
             accepted=lambda job: None,
             finished=lambda video: None,
             reach=reach,
-            say=lambda text: None,
+            say=self.say,
         )
         submitter = self.protocol.submitter(
             doors,

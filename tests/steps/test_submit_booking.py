@@ -1,0 +1,80 @@
+"""What is under way is booked: through cancellations in a row, and told aloud when neither book can be written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from pipeline.errors import LedgerError
+from pipeline.ledger.judge import Outcome
+from pipeline.ledger.lifecycle import Event
+from pipeline.steps.scribe import Scribe
+from pipeline.steps.submit import _finish
+from tests.sandbox.virtual import in_virtual_time
+from tests.steps.protocol import Experiment, MemoryGateway, Protocol
+
+
+def test_three_cancellations_in_a_row_let_the_booking_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    booked: list[str] = []
+
+    async def booking() -> str:
+        await asyncio.sleep(5)
+        booked.append("done")
+        return "done"
+
+    async def story() -> None:
+        task = asyncio.create_task(_finish(booking()))
+        for _ in range(3):
+            await asyncio.sleep(1)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    in_virtual_time(monkeypatch, story)
+    assert booked == ["done"]
+
+
+def test_a_booking_that_fails_reaches_whoever_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def booking() -> None:
+        await asyncio.sleep(1)
+        raise LedgerError("full")
+
+    async def story() -> None:
+        with pytest.raises(LedgerError):
+            await _finish(booking())
+
+    in_virtual_time(monkeypatch, story)
+
+
+class NoRoom(Scribe):
+    """A disk that takes intents and nothing else."""
+
+    async def book(
+        self,
+        request_id: str,
+        event: Event,
+        values: Mapping[str, object] | None = None,
+        *,
+        token: str | None = None,
+        detail: str = "",
+    ) -> Outcome:
+        if event is Event.ACCEPT:
+            raise LedgerError("no room")
+        return await super().book(request_id, event, values, token=token, detail=detail)
+
+
+def test_a_paid_id_that_no_book_took_is_told_aloud(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    gateway = MemoryGateway("1", {"accepted": 1})
+    experiment = Experiment(
+        folder=tmp_path,  # type: ignore[arg-type]
+        gateway=gateway,
+        protocol=Protocol(scribe=NoRoom),
+        rows=1,
+        workers=1,
+        say=told.append,
+    )
+    assert in_virtual_time(monkeypatch, experiment.violations) == ["more unknown than submits were in flight"]
+    assert told == ["lake-1: paid as job job-1-1, and the ledger could not be written"]
