@@ -51,11 +51,8 @@ async def _all(settings: Settings, key: str) -> list[Check]:
         found = [check async for check in _gateway(settings, base_url, key)]
         found.append(await _callbacks(settings, base_url))
         found.append(await _store(settings, base_url))
-    found.append(
-        Check(
-            name="submit path", ok=None, text=f"{settings.gateway.submit_path}: only a purchase would tell; not tried"
-        )
-    )
+    untried = f"{settings.gateway.submit_path}: only a purchase would tell; not tried"
+    found.append(Check(name="submit path", ok=None, text=untried))
     found.append(Check(name="credit", ok=None, text="the API has no call for it"))
     return found
 
@@ -64,7 +61,7 @@ async def _gateway(settings: Settings, base_url: str, key: str) -> AsyncIterator
     async with gateway_client(settings, base_url, key) as client:
         nowhere = await _nowhere(base_url, key)
         answer = await client.poll(NOBODYS_JOB, style=PollStyle.JOB_SET)
-        yield _key(answer)
+        yield _key(answer, nowhere)
         yield _path("poll path", settings.gateway.poll_path, answer, nowhere)
         queue = await client.poll(NOBODYS_JOB, style=PollStyle.QUEUE)
         yield _path("queue's poll path", "/v2/requests/status/..", queue, nowhere)
@@ -76,12 +73,15 @@ async def _nowhere(base_url: str, key: str) -> Answer | NoAnswer:
         return await client.poll(NOBODYS_JOB, style=PollStyle.JOB_SET)
 
 
-def _key(answer: Answer | NoAnswer) -> Check:
+def _key(answer: Answer | NoAnswer, nowhere: Answer | NoAnswer) -> Check:
     """Whether the key is taken, going by a poll of a job that nobody has."""
     if isinstance(answer, NoAnswer):
         return Check(name="live key", ok=None, text=f"the gateway does not answer: {answer.what}")
     if answer.status in REFUSALS:
         return Check(name="live key", ok=False, text=f"the gateway refuses it ({what_came(answer)})")
+    if answer.status == 404 and _same(answer, nowhere):
+        # API: a gateway may look for the path first, and for the key only where there is one.
+        return Check(name="live key", ok=None, text=f"can't be told: the path may be wrong ({what_came(answer)})")
     if answer.status < 500:
         return Check(name="live key", ok=True, text=f"a poll of a made-up job was answered ({what_came(answer)})")
     return Check(name="live key", ok=None, text=f"the gateway is in trouble ({what_came(answer)})")
@@ -94,9 +94,13 @@ def _path(name: str, path: str, answer: Answer | NoAnswer, nowhere: Answer | NoA
         return Check(name=name, ok=None, text=f"can't be told: {said}")
     if answer.status not in (404, 405):
         return Check(name=name, ok=True, text=said)
-    if isinstance(nowhere, Answer) and nowhere.status == answer.status and nowhere.body == answer.body:
+    if _same(answer, nowhere):
         return Check(name=name, ok=None, text=f"answers like a path that does not exist: {said}")
     return Check(name=name, ok=answer.status == 404, text=said)
+
+
+def _same(answer: Answer, nowhere: Answer | NoAnswer) -> bool:
+    return isinstance(nowhere, Answer) and (nowhere.status, nowhere.body) == (answer.status, answer.body)
 
 
 async def _motions(settings: Settings, client: GatewayClient) -> Check:
@@ -136,6 +140,4 @@ async def _store(settings: Settings, base_url: str) -> Check:
     problem = await hosting.problem()
     if problem:
         return Check(name="uploads", ok=False, text=f"{settings.uploads.url}: {problem}")
-    return Check(
-        name="uploads", ok=True, text=f"{settings.uploads.url} answers; whether it may be written is not tried"
-    )
+    return Check(name="uploads", ok=True, text=f"{settings.uploads.url} answers; writing was not tried")
