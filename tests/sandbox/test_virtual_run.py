@@ -91,7 +91,7 @@ def test_sixty_rows_through_a_storm_are_bought_once_each_and_twice_the_same(
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", ["1", "2"])
+@pytest.mark.parametrize("seed", ["1"])
 def test_three_hundred_rows_through_a_storm_are_bought_once_each_and_twice_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: str
 ) -> None:
