@@ -186,7 +186,7 @@ class Pace:
     def sent(self, now: float, kind: Kind = Kind.SUBMIT) -> Ticket:
         """The slot is used: the call goes out now."""
         lane = self._lane(kind)
-        lane.law.sent(now)
+        lane.sent(now)
         self._sent[kind] += 1
         if kind is Kind.SUBMIT:
             self._sent_at.append(now)

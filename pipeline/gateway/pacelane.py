@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
@@ -12,6 +13,9 @@ from pipeline.gateway.pacelaw import Law
 _RATE = re.compile(r"([1-9]\d*)/([1-9]\d*)?([smh])")
 CATCH_UP_GAPS, CATCH_UP_S = 0.5, 0.02
 """How late a call may go and still be made up for: the smaller of these (gaps, seconds)."""
+SILENCE_S, SILENT_LATENCIES, MOST_SILENT = 5.0, 8.0, 4
+"""A call is passed over after this long, or this many usual latencies, without an answer; and how many at a time: each
+may turn out to be a purchase of unknown outcome."""
 _UNIT_S = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -75,8 +79,11 @@ class Lane:
             open_at_first=float(most_open) if told is not None else 1.0,
         )
         self.hold = Hold()
+        self._open: deque[float] = deque()
+        self._silent: list[float] = []
 
     def ready_at(self, now: float) -> float:
+        self._pass_over(now)
         spaced_at = self.spacing.ready_at() if self.spacing is not None else now
         return max(spaced_at, self.hold.ready_at(now), self.law.ready_at(now))
 
@@ -92,12 +99,34 @@ class Lane:
         if self.spacing is not None:
             self.spacing.give_back()
 
+    def sent(self, now: float) -> None:
+        self.law.sent(now)
+        self._open.append(now)
+
+    def _pass_over(self, now: float) -> None:
+        """A call that stays without an answer for long holds nobody up; only a few at a time may be passed over."""
+        while self._open and len(self._silent) < MOST_SILENT and now - self._open[0] > self._patience_s():
+            self._silent.append(self._open.popleft())
+            self.law.passed_over(now)
+
+    def _patience_s(self) -> float:
+        return max(SILENCE_S, SILENT_LATENCIES * self.law.latency_s)
+
+    def _rejoin(self, sent_at: float) -> None:
+        if sent_at in self._silent:
+            self._silent.remove(sent_at)
+            self.law.rejoined()
+        else:
+            self._open.remove(sent_at)
+
     def throttled(self, sent_at: float, now: float, wait_s: float | None) -> None:
+        self._rejoin(sent_at)
         self.hold.refused(sent_at)
         hold_s = self.hold.hint(now, wait_s) if wait_s is not None else 0.0
         self.law.throttled(sent_at, now, hold_s)
 
     def let_in(self, sent_at: float, now: float) -> None:
+        self._rejoin(sent_at)
         self.law.accepted(sent_at, now)
         if self.hold.let_in(sent_at, now):
             self.law.restart()

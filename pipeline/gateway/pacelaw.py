@@ -132,6 +132,20 @@ class Law:
             self._go_on(sent_at, now)
         self._settle(now)
 
+    @property
+    def latency_s(self) -> float:
+        """The usual time to an answer; 0 before the first one."""
+        return self._latency_s
+
+    def passed_over(self, now: float) -> None:
+        """A call under way has been silent for long: it counts as let in, and nobody waits for it."""
+        self.open -= 1
+        self._settle(now)
+
+    def rejoined(self) -> None:
+        """A call that was passed over has its answer after all, which comes next."""
+        self.open += 1
+
     def throttled(self, sent_at: float, now: float, hold_s: float = 0.0) -> None:
         """The call sent at `sent_at` was refused; `hold_s` is the wait hint that is being obeyed, 0 for none."""
         self.open -= 1

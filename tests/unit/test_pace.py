@@ -181,3 +181,27 @@ def test_of_a_shared_limit_either_kind_alone_gets_all() -> None:
                 pace.answered(pace.sent(now, kind), now, Outcome.ACCEPTED)
             now += 0.005
         assert taken >= 95
+
+
+def test_a_call_that_is_never_answered_holds_nobody_up_for_long() -> None:
+    pace = Pace(told=None)
+    assert pace.ask(0.0) == 0.0
+    silent = pace.sent(0.0)
+    assert pace.ask(1.0) > 0.0, "the first answer shows what the gateway bears"
+    assert pace.ask(6.0) == 0.0
+    pace.answered(pace.sent(6.0), 6.1, Outcome.ACCEPTED)
+    assert pace.ask(6.2) == 0.0
+    pace.sent(6.2)
+    pace.answered(silent, 300.0, Outcome.UNKNOWN)
+    assert pace.ask(300.1) == 0.0
+
+
+def test_a_gateway_that_answers_nothing_at_all_gets_few_calls() -> None:
+    pace = Pace(told=None)
+    now, sent = 0.0, 0
+    while now < 300.0:
+        if pace.ask(now) == 0.0:
+            pace.sent(now)
+            sent += 1
+        now += 0.5
+    assert sent <= 5, "each of them may turn out to be paid"
