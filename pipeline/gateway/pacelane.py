@@ -13,7 +13,7 @@ from pipeline.gateway.pacelaw import Law
 _RATE = re.compile(r"([1-9]\d*)/([1-9]\d*)?([smh])")
 CATCH_UP_GAPS, CATCH_UP_S = 0.5, 0.02
 """How late a call may go and still be made up for: the smaller of these (gaps, seconds)."""
-SILENCE_S, SILENT_LATENCIES, MOST_SILENT = 5.0, 8.0, 4
+SILENCE_S, LONGEST_PATIENCE_S, SILENT_LATENCIES, MOST_SILENT = 5.0, 60.0, 8.0, 4
 """A call is passed over after this long, or this many usual latencies, without an answer; and how many at a time: each
 may turn out to be a purchase of unknown outcome."""
 _UNIT_S = {"s": 1, "m": 60, "h": 3600}
@@ -110,7 +110,7 @@ class Lane:
             self.law.passed_over(now)
 
     def _patience_s(self) -> float:
-        return max(SILENCE_S, SILENT_LATENCIES * self.law.latency_s)
+        return min(max(SILENCE_S, SILENT_LATENCIES * self.law.latency_s), LONGEST_PATIENCE_S)
 
     def _rejoin(self, sent_at: float) -> None:
         if sent_at in self._silent:
