@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DopError
+from pipeline.ledger.book import Book
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.judge import Applied
 from pipeline.ledger.lifecycle import Event
@@ -45,8 +46,10 @@ def _buy(path: Path, who: str, caps: Caps, barrier: Barrier, bought: Queue[tuple
 
 def race(path: Path, caps: Caps, processes: int = 2) -> Counter[str]:
     """How often each request was reserved for good, over all processes."""
-    with opened(path) as (_, book):
-        start(book, requests(ROWS))
+    ledger = Ledger(path, inline=True)
+    ledger.ready_to_spend()
+    start(Book(ledger), requests(ROWS))
+    ledger.close(clean=False)  # as it stands while runs go on: nobody has closed the sums yet
     barrier, bought = PROCESSES.Barrier(processes), PROCESSES.Queue()
     runs = [PROCESSES.Process(target=_buy, args=(path, who, caps, barrier, bought)) for who in "abcd"[:processes]]
     for run in runs:
