@@ -62,7 +62,7 @@ def test_a_damaged_ledger_is_rebuilt_and_buys_nothing_twice(against: Against) ->
 def test_sums_that_were_changed_stop_the_next_run(against: Against) -> None:
     dop, double = bought(against)
     tamper(dop, "update spend set confirmed = 0")
-    refused(dop, double, "the spend book was changed", "dop ledger rebuild")
+    refused(dop, double, "does not equal its requests", "dop ledger rebuild")
     assert care(dop, "rebuild").code == 0
     goes_on(dop, double)
 

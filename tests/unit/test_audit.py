@@ -144,7 +144,7 @@ def test_a_planned_retry_that_was_never_sent_leaves_its_failure_as_the_latest(pa
 def test_sums_that_were_changed_while_nobody_looked_stop_the_next_run(path: Path) -> None:
     tamper(path, "update spend set reserved = reserved - 135000")
     ledger = Ledger(path, inline=True)
-    with pytest.raises(LedgerError, match="the spend book was changed"):
+    with pytest.raises(LedgerError, match="does not equal its requests"):
         ledger.ready_to_spend()
     ledger.close(clean=False)
 
