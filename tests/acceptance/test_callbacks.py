@@ -6,6 +6,8 @@ import json
 import signal
 import stat
 
+import pytest
+
 from tests.acceptance.driving import Dop, ended, shots, wait_for
 from tests.acceptance.receiving import serving
 
@@ -77,6 +79,7 @@ def test_a_receiver_of_another_ledger_is_refused_before_anything_is_bought(rehea
     assert rehearsal.ledger_mills() == 0
 
 
+@pytest.mark.long
 def test_callbacks_that_nobody_makes_cost_patience_and_then_polls(rehearsal: Dop) -> None:
     told = ("--set", "webhook.listen=127.0.0.1:0", "--set", "webhook.public_url=https://hooks.example.com")
     end = rehearsal.call(
