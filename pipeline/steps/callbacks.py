@@ -80,7 +80,8 @@ class Callbacks:
         if request_id in self._lost:
             self._salvage(self._lost[request_id][0], delivery)
             return True
-        if self._state_of(request_id) is State.SUBMITTING:
+        # The ledger may know the outcome a moment before `accepted` or `lost` tells it here: such a call is early, too.
+        if self._state_of(request_id) in (State.SUBMITTING, State.ACCEPTED, State.UNKNOWN):
             self._early[request_id] = delivery
             return True
         return False
