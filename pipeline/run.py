@@ -426,10 +426,12 @@ def _signals(halt: Halt) -> Iterator[None]:
     """INT, TERM and HUP drain the run; the second one leaves at once (what is under way is still booked)."""
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
+    heard: list[signal.Signals] = []
 
     def caught(number: signal.Signals) -> None:
-        first = halt.give(f"stopped by {number.name}", exit_code=SIGNALS[number], reach=Reach.ALL)
-        if not first and main is not None:
+        heard.append(number)
+        halt.give(f"stopped by {number.name}", exit_code=SIGNALS[number], reach=Reach.ALL)
+        if len(heard) > 1 and main is not None:
             main.cancel()
 
     for number in SIGNALS:

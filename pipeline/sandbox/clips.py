@@ -83,7 +83,9 @@ def draw(plan: ClipPlan) -> Iterator[Image.Image]:
     size = frame_size(still.size, plan.long_side_px)
     look, random = look_of(plan.motion), np.random.default_rng([plan.seed, zlib.crc32(plan.motion.encode())])
     side, phase = (-1.0 if random.random() < 0.5 else 1.0), float(random.random())
-    wanted = poses(look, frames=DURATION_S * fps, strength=plan.strength, side=side, phase=phase)
+    # A seed that only chose side and phase would leave moves that know neither the same for every seed.
+    strength = min(1.0, plan.strength * (0.8 + 0.4 * float(random.random())))
+    wanted = poses(look, frames=DURATION_S * fps, strength=strength, side=side, phase=phase)
     moves = framed(wanted, size)
     source = cover(graded(still, plan.prompt), size, moves)
     end = None if plan.end_image is None else cover(graded(open_still(plan.end_image), plan.prompt), size, moves)

@@ -19,6 +19,8 @@ from pipeline.gateway.client import POLL_PATH, SUBMIT_PATH
 from tests.acceptance.driving import Dop, Ended, shots
 from tests.acceptance.receiving import serving
 
+pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
+
 ALONE = ("--no-download", "--yes")
 SECRET = "X-Webhook-Secret-Key"
 

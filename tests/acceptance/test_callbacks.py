@@ -11,6 +11,8 @@ import pytest
 from tests.acceptance.driving import Dop, ended, shots, wait_for
 from tests.acceptance.receiving import serving
 
+pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
+
 SLOW_POLLS = ("--set", "poll.max_s=60s", "--set", "sandbox.size=180p")
 """Without calls, jobs would wait two minutes for their first look."""
 

@@ -13,6 +13,8 @@ import pytest
 from tests.acceptance.driving import Dop, Ended, killed, shots
 from tests.acceptance.gatewaydouble import GatewayDouble, Script
 
+pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
+
 CANARY = "c4n4ry/key+with=signs-0123456789abcdef"
 FORMS = (
     CANARY,

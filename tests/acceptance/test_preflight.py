@@ -15,6 +15,8 @@ from PIL import Image
 
 from tests.acceptance.driving import Dop, Ended, table
 
+pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
+
 LOOKING = ("--set", "images.preflight=always", "--set", "sandbox.size=180p")
 
 

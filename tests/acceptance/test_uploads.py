@@ -14,6 +14,8 @@ from tests.acceptance.conftest import Opened
 from tests.acceptance.driving import KEY, Dop, table
 from tests.acceptance.s3server import BUCKET, CREDENTIALS, S3Server, answers
 
+pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
+
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[S3Server]:

@@ -15,6 +15,8 @@ from tests.acceptance.driving import KEY, Dop, ended, shots
 from tests.acceptance.gatewaydouble import GatewayDouble, Script
 from tests.acceptance.viewing import View, start_view
 
+pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
+
 
 @pytest.fixture(scope="module")
 def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dop, View]]:
