@@ -63,7 +63,12 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
             E.NOTE: S.SUBMITTING,
         },
         S.ACCEPTED: {**_ENDINGS, E.STALL: S.STALLED, E.EXPIRE: S.EXPIRED, E.NOTE: S.ACCEPTED},
-        S.STALLED: {**_ENDINGS, E.EXPIRE: S.EXPIRED, E.NOTE: S.STALLED},
+        S.STALLED: {
+            **_ENDINGS,
+            E.STALL: S.STALLED,
+            E.EXPIRE: S.EXPIRED,
+            E.NOTE: S.STALLED,
+        },  # looked at again, still not there
         S.UNKNOWN: {
             E.ACCEPT: S.ACCEPTED,  # the late answer of the very submit that was lost: its token must match
             E.ADOPT: S.ACCEPTED,

@@ -215,7 +215,8 @@ class Submitter:
         if loop.time() < self._probe_at:
             return
         self._probe_at = loop.time() + PROBE_PAUSE_S
-        if self._breaker.probes_lost >= PROBES_LOST:
+        known = self._known_job()
+        if known is None and self._breaker.probes_lost >= PROBES_LOST:
             self._doors.halt.give(
                 "submits keep ending without a readable answer; nothing more is bought now",
                 exit_code=5,
@@ -223,7 +224,6 @@ class Submitter:
             )
             self._doors.gate.wake()
             return
-        known = self._known_job()
         if known is None:
             self._breaker.nothing_to_poll(loop.time())
             return

@@ -20,6 +20,7 @@ accepted     refuse    refused
 accepted     cancel    canceled
 accepted     stall     stalled
 accepted     expire    expired
+stalled      stall     stalled
 stalled      complete  done
 stalled      fail      failed
 stalled      refuse    refused
