@@ -64,8 +64,8 @@ lint: $(READY) ## style, by ruff
 types: $(READY) ## types, by mypy, strict
 	@$(BIN)/mypy
 
-bench: $(READY) ## the benchmarks of docs/benchmarks.md
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: $(READY) ## the contact sheet's weight and time at 1,000 cells
+	@$(BIN)/python -m benchmarks.sheet $(ARGS)
 
 chaos: $(READY) ## the example manifest through 20 storms: charged, booked, lost, doubled
 	@$(BIN)/python -m benchmarks.chaos $(ARGS)
