@@ -54,9 +54,10 @@ def whole(lines: list[str]) -> list[str]:
     for line in lines:
         process, _, call = line.partition(" ")
         if call.rstrip().endswith("<unfinished ...>"):
-            begun[process] = call.rsplit("<unfinished", 1)[0]
             if SUBMIT.search(call) or POLL.search(call):
                 found.append(call)  # bytes may leave from the moment the call begins
+            else:
+                begun[process] = call.rsplit("<unfinished", 1)[0]
         elif "resumed>" in call and process in begun:
             found.append(begun.pop(process) + call.split("resumed>", 1)[1])
         else:
@@ -101,6 +102,12 @@ def test_a_video_is_synced_then_named_then_its_folder_is_synced(traced: list[str
 
 INTENT, SYNC = "pwrite64(5</a/ledger.db-wal>, 1)", "fdatasync(5</a/ledger.db-wal>)"
 POST = 'sendto(9<TCP:[1]>, "POST /ai-model-api/v1/x")'
+
+
+def test_a_call_that_the_log_shows_in_two_pieces_counts_once() -> None:
+    pieces = [f"7 {POST} <unfinished ...>", f"8 {SYNC[:-1]} <unfinished ...>", "8 <... fdatasync resumed>) = 0"]
+    found = whole([*pieces, "7 <... sendto resumed>) = 90"])
+    assert (len(places(found, SUBMIT)), places(found, WAL_SYNC)) == (1, [1])
 
 
 @pytest.mark.parametrize("order", [[INTENT, POST, SYNC], [POST, INTENT, SYNC]])
