@@ -7,6 +7,10 @@ import os
 import pytest
 import pytest_socket
 
+from tests.postgres import postgres, postgres_server
+
+__all__ = ["postgres", "postgres_server"]
+
 LOOPBACK = ["127.0.0.1", "::1", "localhost"]
 
 
