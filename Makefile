@@ -49,8 +49,8 @@ view: $(READY) ## look at the clips of the newest run, or of RUN, in the browser
 sandbox: $(READY) ## a local gateway to try things on, until Ctrl-C
 	@$(DOP) sandbox serve $(ARGS)
 
-test: $(READY) ## the fast tests
-	@$(BIN)/pytest -q $(ARGS)
+test: $(READY) ## the fast tests, on all cores
+	@$(BIN)/pytest -q -n auto --dist loadgroup $(ARGS)
 
 test-long: $(READY) ## the slow tests: kill matrix, fuzz, storms
 	@$(BIN)/pytest -q -m long $(ARGS)

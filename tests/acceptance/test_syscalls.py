@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, shots
+from tests.acceptance.driving import KEY, Dop, shots
+from tests.acceptance.gatewaydouble import GatewayDouble, Script
+
+pytestmark = pytest.mark.xdist_group("one trace for all")
 
 CALLS = "fsync,fdatasync,sendto,sendmsg,write,writev,pwrite64,rename,renameat,renameat2"
 WAL_WRITE = re.compile(r"(pwrite64|write)\(\d+<[^>]*ledger\.db-wal>")
@@ -26,8 +27,8 @@ RENAME = re.compile(r"rename(at2?)?\(.*\.mp4\.part\".*\.mp4\"")
 FOLDER_SYNC = re.compile(r"fsync\(\d+<[^>]*/videos>")
 
 
-@pytest.fixture
-def traced(against: Callable[..., Opened], tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The system calls of one run of three rows, in order, each line once it had returned."""
     strace = shutil.which("strace")
     if strace is None:
@@ -35,9 +36,10 @@ def traced(against: Callable[..., Opened], tmp_path: Path) -> list[str]:
     probe = subprocess.run([strace, "-f", "true"], capture_output=True, text=True, check=False)
     if probe.returncode != 0:
         pytest.skip(f"strace may not trace here: {probe.stderr.strip().splitlines()[-1]}")
-    dop, _ = against()
-    manifest = dop.csv(shots(3))
-    return trace(dop, strace, tmp_path / "trace", manifest)
+    folder = tmp_path_factory.mktemp("traced")
+    with GatewayDouble(Script(key=KEY)) as double:
+        dop = Dop(folder=folder, base_url=double.base_url)
+        return trace(dop, strace, folder / "trace", dop.csv(shots(3)))
 
 
 def trace(dop: Dop, strace: str, log: Path, manifest: Path) -> list[str]:
