@@ -6,6 +6,7 @@
     |-- LockedError          11      another run holds the lock
     |-- FatalError            7      key refused, no credit, price unknown, wrong address
     |   `-- LedgerError       7      the ledger is damaged, copied, newer or cannot be written
+    |       `-- LedgerAwayError 5    its database can't be reached now; run again
     `-- InvariantError        7      a forbidden pair of state and event: nothing was changed
 
 One request's failure is data in the report, never an exception that ends the run. No message may carry a secret.
@@ -75,6 +76,12 @@ class FatalError(DopError):
 
 class LedgerError(FatalError):
     """The ledger refuses to spend: damaged, copied, newer, or not writable."""
+
+
+class LedgerAwayError(LedgerError):
+    """The ledger's database can't be reached now. Nothing is bought meanwhile; the same command goes on later."""
+
+    exit_code = 5
 
 
 class InvariantError(DopError):
