@@ -294,7 +294,16 @@ class Uploads(Section):
 
 
 class Schedule(Section):
-    """When runs start by themselves. No key yet: cron starts them."""
+    """A run that the workers of a cluster start by themselves: `cron` has 5 fields, or 6 with seconds last; UTC."""
+
+    cron: Annotated[str, Field(pattern=r"^\s*\S+(\s+\S+){4,5}\s*$")] | None = None
+    manifest: Path | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Schedule:
+        if (self.cron is None) != (self.manifest is None):
+            raise ValueError("cron and manifest belong together: give both or neither")
+        return self
 
 
 class SandboxSection(Section):
@@ -316,6 +325,18 @@ class SandboxSection(Section):
 
 class Settings(Section):
     """Everything a run is told besides its manifest. `sources` names where each value came from."""
+class Cluster(Section):
+    """Workers on several machines. `holds` requests at most in one worker, `window` queued at most for a gateway.
+
+    `shared_outputs` says that `outputs.dir` is one folder for all hosts. A worker silent for `stalled_after` is dead.
+    """
+
+    shared_outputs: bool = False
+    holds: Positive = 5_000
+    window: Positive = 20_000
+    stalled_after_s: Annotated[float, BeforeValidator(_duration), Field(ge=3, allow_inf_nan=False)] = 30.0
+
+
 
     gateway: Gateway = Gateway()
     pace: PaceSection = PaceSection()
@@ -353,6 +374,7 @@ def gateway_id(settings: Settings) -> str:
     """The name under which purchases at this gateway are kept: `sandbox`, else scheme://host:port (port always).
 
     The paths do not enter it: an address books what it books, by whichever path it was asked.
+    cluster: Cluster = Cluster()
     """
     if settings.gateway.is_embedded:
         return SANDBOX

@@ -50,6 +50,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.embedded": RUN,
     "pipeline.ending": RUN,
     "pipeline.listing": RUN,
+    "pipeline.cluster": RUN,
     "pipeline.motioncatalogue": RUN,
     "pipeline.objectstore": RUN,
     "pipeline.outlook": RUN,
