@@ -12,6 +12,7 @@ from pipeline.ledger.book import Book, Run
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.judge import Change
 from pipeline.ledger.lifecycle import Event
+from pipeline.ledger.server import ServerLedger
 from pipeline.ledger.store import Ledger
 from pipeline.records import CostState, Request
 from tests.factories import make_request
@@ -42,10 +43,19 @@ def requests(count: int, **same: Any) -> list[Request]:
     return [make_request(seed=seed, **same) for seed in range(1, count + 1)]
 
 
+Place = Path | str
+"""A file, or the URL of a database."""
+
+
+def ledger_at(place: Place, *, inline: bool = True, **told: Any) -> Ledger | ServerLedger:
+    """The ledger at a file, or on a server."""
+    return Ledger(place, inline=inline) if isinstance(place, Path) else ServerLedger(place, inline=inline, **told)
+
+
 @contextmanager
-def opened(path: Path, *, inline: bool = True) -> Iterator[tuple[Ledger, Book]]:
-    """The ledger at `path`, ready to spend, closed cleanly at the end."""
-    ledger = Ledger(path, inline=inline)
+def opened(place: Place, *, inline: bool = True) -> Iterator[tuple[Ledger | ServerLedger, Book]]:
+    """The ledger at `place`, ready to spend, closed cleanly at the end."""
+    ledger = ledger_at(place, inline=inline)
     try:
         ledger.ready_to_spend()
         yield ledger, Book(ledger)
@@ -86,7 +96,18 @@ def money(book: Book) -> dict[CostState, int]:
     }
 
 
-def read(path: Path, statement: str) -> list[tuple[Any, ...]]:
-    """What the file says to a question in SQL, asked apart from the program."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        return connection.execute(statement).fetchall()
+def read(place: Place, statement: str) -> list[tuple[Any, ...]]:
+    """What the file or the server says to a question in SQL, asked apart from the program."""
+    if isinstance(place, Path):
+        with closing(sqlite3.connect(f"file:{place}?mode=ro", uri=True)) as connection:
+            return connection.execute(statement).fetchall()
+    return write(place, statement)
+
+
+def write(place: str, statement: str) -> list[tuple[Any, ...]]:
+    """Does something to a database, behind the program's back."""
+    import psycopg
+
+    with closing(psycopg.connect(place, autocommit=True)) as connection:
+        done = connection.execute(statement.encode())
+        return done.fetchall() if done.description else []

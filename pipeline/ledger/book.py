@@ -24,7 +24,7 @@ from pipeline.ledger.schema import (
     runs,
     spend,
 )
-from pipeline.ledger.store import Ledger
+from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import Attempt, Cell, CostState, Request, State, Totals
 
 CHUNK = 2_000
@@ -129,7 +129,7 @@ def _check_unsent(rows: Iterable[Any]) -> None:
 class Book:
     """Questions and run keeping on one open ledger."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: LedgerWriter) -> None:
         self.ledger = ledger
 
     # -- runs
@@ -155,9 +155,8 @@ class Book:
             return [_run_of(row) for row in found]
 
     def _one_run(self, statement: Select[Any]) -> Run | None:
-        with self.ledger.reader.connect() as connection:
-            row = connection.execute(statement).first()
-        return None if row is None else _run_of(row)
+        found = self.ledger.ask(statement)
+        return _run_of(found[0]) if found else None
 
     def start_run(self, run: Run) -> None:
         """Writes a new run down."""
@@ -206,7 +205,7 @@ class Book:
             connection.execute(update(runs).where(runs.c.run_id == run_id).values(rows_digest=rows_digest()))
             return position
 
-        return self.ledger.transact(work)
+        return self.ledger.transact(work, alone=False)
 
     def new_attempts(self, request_ids: Sequence[str]) -> int:
         """Plans a fresh attempt for requests whose latest one ended without a video; returns how many."""
@@ -223,8 +222,7 @@ class Book:
         statement = select(attempts.c.request_id, attempts.c.state).where(
             attempts.c.request_id.in_(request_ids), attempts.c.superseded == 0
         )
-        with self.ledger.reader.connect() as connection:
-            return {row.request_id: State(row.state) for row in connection.execute(statement)}
+        return {row.request_id: State(row.state) for row in self.ledger.ask(statement)}
 
     def pages(
         self, run_id: str, states: Iterable[State], *, size: int = 500, lacks_file: bool = False
@@ -242,8 +240,7 @@ class Book:
                 .where(run_rows.c.position > after, attempts.c.state.in_(wanted), attempts.c.superseded == 0, *files)
                 .limit(size)
             )
-            with self.ledger.reader.connect() as connection:
-                found = connection.execute(statement).all()
+            found = self.ledger.ask(statement)
             if found:
                 _check_unsent(found)
                 yield [_attempt_of(row, run_id) for row in found]
@@ -270,8 +267,7 @@ class Book:
 
     def last_event(self) -> int:
         """The number of the newest line of history; every change of an attempt makes a higher one."""
-        with self.ledger.reader.connect() as connection:
-            return int(connection.execute(select(func.coalesce(func.max(history.c.seq), 0))).scalar_one())
+        return int(self.ledger.ask(select(func.coalesce(func.max(history.c.seq), 0)))[0][0])
 
     def changed(self, run_id: str, *, after: int, upto: int) -> list[Attempt]:
         """Every attempt of the requests that the run lists and that events `after` < n <= `upto` belong to."""
@@ -282,8 +278,7 @@ class Book:
         statement = _run_view(run_id).where(
             attempts.c.request_id.in_(touched), or_(attempts.c.superseded == 0, attempts.c.run_id == run_id)
         )
-        with self.ledger.reader.connect() as connection:
-            return [_attempt_of(row, run_id) for row in connection.execute(statement)]
+        return [_attempt_of(row, run_id) for row in self.ledger.ask(statement)]
 
     def totals(self, run_id: str) -> Totals:
         """Counts of what the run lists by state, and the money that this run booked."""
@@ -321,8 +316,7 @@ class Book:
             )
             .limit(1)
         )
-        with self.ledger.reader.connect() as connection:
-            return connection.execute(statement).first() is not None
+        return bool(self.ledger.ask(statement))
 
     def in_states(self, run_id: str, states: Iterable[State]) -> list[Attempt]:
         """The run's latest attempts in any of `states`, in the manifest's order."""
@@ -333,8 +327,7 @@ class Book:
         statement = select(spend).where(spend.c.day.like(f"{day_prefix}%")).order_by(spend.c.day, spend.c.run_id)
         if gateway is not None:
             statement = statement.where(spend.c.gateway == gateway)
-        with self.ledger.reader.connect() as connection:
-            return [SpendLine(**row._mapping) for row in connection.execute(statement)]
+        return [SpendLine(**row._mapping) for row in self.ledger.ask(statement)]
 
     def jobs(self, gateway: str) -> Iterator[Attempt]:
         """Every attempt of a gateway that has a job id."""
@@ -346,8 +339,7 @@ class Book:
     def accepted_since(self, run_id: str, at: float) -> int:
         """How many of the run's submits were accepted since a moment."""
         statement = select(func.count()).where(attempts.c.run_id == run_id, attempts.c.accepted_at >= at)
-        with self.ledger.reader.connect() as connection:
-            return int(connection.execute(statement).scalar_one())
+        return int(self.ledger.ask(statement)[0][0])
 
     def known_job(self, gateway: str) -> tuple[str, str | None] | None:
         """Id and polling URL of the latest job this gateway ever gave; None when it gave none."""
@@ -357,15 +349,13 @@ class Book:
             .order_by(attempts.c.accepted_at.desc())
             .limit(1)
         )
-        with self.ledger.reader.connect() as connection:
-            row = connection.execute(statement).first()
-        return None if row is None else (row.job_set_id, row.polling_url)
+        found = self.ledger.ask(statement)
+        return (found[0].job_set_id, found[0].polling_url) if found else None
 
     def mean_video_bytes(self, gateway: str) -> int | None:
         """What a video of this gateway weighs on average; None before the first one."""
         statement = select(func.avg(attempts.c.size_bytes)).where(attempts.c.gateway == gateway)
-        with self.ledger.reader.connect() as connection:
-            mean = connection.execute(statement).scalar()
+        mean = self.ledger.ask(statement)[0][0]
         return None if mean is None else int(mean)
 
     def without_video(self, run_id: str) -> int:
@@ -380,24 +370,21 @@ class Book:
                 attempts.c.local_path.is_(None),
             )
         )
-        with self.ledger.reader.connect() as connection:
-            return int(connection.execute(statement).scalar_one())
+        return int(self.ledger.ask(statement)[0][0])
 
     def left_submitting(self, gateway: str | None = None) -> list[str]:
         """Requests whose submit was under way when their run died."""
         statement = select(attempts.c.request_id).where(attempts.c.state == State.SUBMITTING)
         if gateway is not None:
             statement = statement.where(attempts.c.gateway == gateway)
-        with self.ledger.reader.connect() as connection:
-            return [row.request_id for row in connection.execute(statement)]
+        return [row.request_id for row in self.ledger.ask(statement)]
 
     def unknowns(self, gateway: str) -> list[Attempt]:
         """Every request of a gateway whose outcome nobody has settled."""
         statement = _plain_view().where(
             attempts.c.state == State.UNKNOWN, attempts.c.superseded == 0, attempts.c.gateway == gateway
         )
-        with self.ledger.reader.connect() as connection:
-            return [_attempt_of(row, None) for row in connection.execute(statement)]
+        return [_attempt_of(row, None) for row in self.ledger.ask(statement)]
 
     def resent(self, run_id: str) -> tuple[int, frozenset[str]]:
         """What this run has sent again after an unknown outcome: its price, micro-dollars; and who was ever sent again.
@@ -408,8 +395,7 @@ class Book:
         statement = select(attempts.c.request_id, attempts.c.run_id, attempts.c.state, attempts.c.price_microusd).where(
             attempts.c.resends > 0, attempts.c.request_id.in_(listed)
         )
-        with self.ledger.reader.connect() as connection:
-            found = connection.execute(statement).all()
+        found = self.ledger.ask(statement)
         ours = [row.price_microusd for row in found if row.run_id == run_id or row.state == State.PLANNED]
         return sum(ours), frozenset(row.request_id for row in found)
 
@@ -430,14 +416,12 @@ class Book:
             .order_by(attempts.c.submitted_at.desc())
             .limit(50)
         )
-        with self.ledger.reader.connect() as connection:
-            return [_attempt_of(row, None) for row in connection.execute(statement)]
+        return [_attempt_of(row, None) for row in self.ledger.ask(statement)]
 
     def history(self, request_id: str) -> list[dict[str, object]]:
         """Everything that happened to a request, oldest first."""
         statement = select(history).where(history.c.request_id == request_id).order_by(history.c.seq)
-        with self.ledger.reader.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(statement)]
+        return [dict(row._mapping) for row in self.ledger.ask(statement)]
 
 
 def _run_values(run: Run) -> dict[str, object]:

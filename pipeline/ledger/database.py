@@ -14,9 +14,17 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool, SingletonThreadPool
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.schema import SCHEMA_VERSION, meta, metadata
+from pipeline.ledger.schema import ON_SERVERS_ONLY, SCHEMA_VERSION, meta, metadata
 
 BUSY_TIMEOUT_MS = 30_000
+CREATION_LOCK = 0x646F7000
+
+_APPEND_ONLY = """
+CREATE FUNCTION dop_journal_stays() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'the journal of dop is append-only'; END $$;
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON journal
+FOR EACH STATEMENT EXECUTE FUNCTION dop_journal_stays()
+"""
 
 
 def sqlite_engine(path: Path, *, write: bool) -> Engine:
@@ -93,12 +101,8 @@ def create_or_check(engine: Engine, place: str) -> dict[str, str]:
     """
     try:
         with engine.begin() as connection:
-            names = engine.dialect.get_table_names(connection)
-            if not names:
-                metadata.create_all(connection)
-                write_meta(connection, {"schema_version": str(SCHEMA_VERSION), "seq": "0"})
-            elif "meta" not in names or "attempts" not in names:
-                raise LedgerError(f"{place} is a database, but no ledger of dop; choose another ledger.path")
+            if _is_new(connection, place):
+                _create(connection)
             found = read_meta(connection)
     except (DatabaseError, UnicodeError) as error:
         cause = getattr(error, "orig", "damaged")
@@ -113,6 +117,27 @@ def create_or_check(engine: Engine, place: str) -> dict[str, str]:
     if version < SCHEMA_VERSION:
         raise OldLedgerError(f"{place} is of an earlier version ({version}); the next `dop run` brings it up to date")
     return found
+
+
+def _is_new(connection: Connection, place: str) -> bool:
+    """Whether there is no ledger yet; a database on a server may hold other programs' tables beside it."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({CREATION_LOCK})")  # two first runs at once
+    names = set(connection.dialect.get_table_names(connection))
+    if connection.dialect.name == "postgresql":
+        names &= metadata.tables.keys()
+    if names and not {"meta", "attempts"} <= names:
+        raise LedgerError(f"{place} is a database, but no ledger of dop; choose another ledger.path or ledger.url")
+    return not names
+
+
+def _create(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        metadata.create_all(connection)
+        connection.exec_driver_sql(_APPEND_ONLY)
+    else:
+        metadata.create_all(connection, [table for table in metadata.sorted_tables if table not in ON_SERVERS_ONLY])
+    write_meta(connection, {"schema_version": str(SCHEMA_VERSION), "seq": "0"})
 
 
 def number_in(facts: Mapping[str, str], name: str, place: str) -> int:

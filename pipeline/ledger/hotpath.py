@@ -35,7 +35,10 @@ class Statements:
             "confirmed = spend.confirmed + excluded.confirmed, disputed = spend.disputed + excluded.disputed, "
             "reserved = spend.reserved + excluded.reserved"
         )
-        self._read_seq = "SELECT value FROM meta WHERE name = 'seq'"
+        # MONEY: on PostgreSQL the row is taken first, so that hosts judge budget and swaps one after the other.
+        self._read_seq = f"SELECT value FROM meta WHERE name = 'seq'{self._lock}"
+        self._read_seq_and_xid = f"SELECT value, pg_current_xact_id()::text FROM meta WHERE name = 'seq'{self._lock}"
+        self._keep = f"INSERT INTO journal (seq, line) VALUES ({mark}, {mark})"
         self._seq = f"UPDATE meta SET value = {mark} WHERE name = 'seq'"
         self._spent = {
             span: "SELECT coalesce(sum(confirmed + disputed + reserved), 0) FROM spend "
@@ -93,6 +96,15 @@ class Statements:
     def seq(self, connection: Connection) -> int:
         """The number of the last event, also when another process booked it."""
         return int(connection.exec_driver_sql(self._read_seq).scalar_one())
+
+    def seq_and_xid(self, connection: Connection) -> tuple[int, str]:
+        """The number of the last event, and PostgreSQL's number of this transaction."""
+        seq, xid = connection.exec_driver_sql(self._read_seq_and_xid).one()
+        return int(seq), str(xid)
+
+    def keep(self, connection: Connection, lines: Sequence[tuple[object, ...]]) -> None:
+        """Adds lines (seq, text) to the journal that stands in the database."""
+        connection.exec_driver_sql(self._keep, list(lines))
 
     def set_seq(self, connection: Connection, seq: int) -> None:
         """The number of the last event."""

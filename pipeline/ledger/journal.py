@@ -16,6 +16,7 @@ from typing import IO
 
 from pipeline.errors import LedgerError
 from pipeline.ledger.judge import Change
+from pipeline.ledger.lifecycle import Event
 from pipeline.ledger.schema import COLD, HOT
 
 
@@ -77,6 +78,22 @@ def change_entry(change: Change, seq: int) -> dict[str, object]:
         "change": {"token": change.token, "values": dict(change.values)},
         "detail": change.detail,
     }
+
+
+def changes_of(lines: Iterable[Mapping[str, object]]) -> Iterator[Change]:
+    """The changes that `change_entry` wrote down."""
+    for entry in lines:
+        wanted = entry["change"]
+        if not isinstance(wanted, dict):
+            raise LedgerError("the journal holds a line of another program")
+        yield Change(
+            request_id=str(entry["request_id"]),
+            event=Event(str(entry["event"])),
+            at=float(str(entry["at"])),
+            token=None if wanted["token"] is None else str(wanted["token"]),
+            values=wanted["values"],
+            detail=str(entry["detail"]),
+        )
 
 
 def entries(path: Path, after: int = -1) -> Iterator[dict[str, object]]:

@@ -27,37 +27,40 @@ STEPS: Mapping[int, Step] = MappingProxyType({})
 
 
 def migrate(
-    engine: Engine, path: Path, *, to: int = SCHEMA_VERSION, steps: Mapping[int, Step] = STEPS
-) -> tuple[int, Path] | None:
+    engine: Engine, path: Path | None, *, name: str = "", to: int = SCHEMA_VERSION, steps: Mapping[int, Step] = STEPS
+) -> tuple[int, Path | None] | None:
     """Brings the ledger to version `to`; returns the old version and its copy, None when there was nothing to do.
+
+    A ledger on a server has no `path`, and is not copied: its own backups are the copy.
 
     Raises:
         LedgerError: no step leads there, or one failed; the ledger is then as it was before that step.
     """
+    name = name or str(path)
     with engine.begin() as connection:
-        found = number_in(read_meta(connection), "schema_version", str(path))
+        found = number_in(read_meta(connection), "schema_version", name)
     if found >= to:
         return None
     missing = [version for version in range(found, to) if version not in steps]
     if missing:
-        raise LedgerError(f"{path} has version {found}, too old for this program; nothing was changed")
-    backup = copy_file(path, path.with_name(f"{path.name}.v{found}-backup"), replace=True)
+        raise LedgerError(f"{name} has version {found}, too old for this program; nothing was changed")
+    backup = copy_file(path, path.with_name(f"{path.name}.v{found}-backup"), replace=True) if path else None
     for version in range(found, to):
-        _take(engine, path, version, steps[version], backup)
+        _take(engine, name, version, steps[version], backup)
     return found, backup
 
 
-def _take(engine: Engine, path: Path, version: int, step: Step, backup: Path) -> None:
+def _take(engine: Engine, name: str, version: int, step: Step, backup: Path | None) -> None:
     try:
         with engine.begin() as connection:
-            if number_in(read_meta(connection), "schema_version", str(path)) != version:
+            if number_in(read_meta(connection), "schema_version", name) != version:
                 return  # another process took this step meanwhile
             step(connection)
             write_meta(connection, {"schema_version": str(version + 1)})
     except DatabaseError as error:
+        kept = f", and {backup.name} is a copy of it from before" if backup else ""
         raise LedgerError(
-            f"{path} could not be brought from version {version} to {version + 1} ({error.orig}); "
-            f"it is as it was, and {backup.name} is a copy of it from before"
+            f"{name} could not be brought from version {version} to {version + 1} ({error.orig}); it is as it was{kept}"
         ) from None
 
 

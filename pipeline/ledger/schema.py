@@ -102,6 +102,11 @@ attempts = Table(
     Index("attempts_by_run", "run_id"),
 )
 
+journal = Table("journal", metadata, Column("seq", BigInteger, primary_key=True), Column("line", Text, nullable=False))
+"""The second book of a ledger on PostgreSQL; one in a file keeps it beside the database instead."""
+
+ON_SERVERS_ONLY = (journal,)
+
 COLD = ("row_id", "params", "motion", "take")
 HOT = tuple(column.name for column in attempts.columns if column.name not in COLD)
 COVERED = tuple(name for name in HOT if name != "checksum")

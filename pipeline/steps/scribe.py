@@ -8,7 +8,7 @@ from dataclasses import replace
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.judge import Applied, Change, Outcome
 from pipeline.ledger.lifecycle import Event
-from pipeline.ledger.store import Ledger
+from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import COST_STATE, CostState, State, Totals
 
 
@@ -17,7 +17,7 @@ class Scribe:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: LedgerWriter,
         *,
         run_id: str,
         caps: Caps,

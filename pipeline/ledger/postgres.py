@@ -1,0 +1,221 @@
+"""Reaching a PostgreSQL server: sessions that are durable and never hang, the lock of a ledger, and what "away" means.
+
+Everything goes through psycopg and libpq, so a URL may name what libpq knows (several hosts, sslmode, a service), and
+the password may come from PGPASSWORD or ~/.pgpass. Must never: put a URL into a message; `address` is its name there.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from pipeline.errors import LedgerAwayError, LedgerError, LockedError
+
+if TYPE_CHECKING:
+    import psycopg
+
+CONNECT_TIMEOUT_S = 5
+OLDEST_SERVER = 130_000
+"""PostgreSQL 13: `pg_xact_status` tells whether a commit whose answer was lost took place."""
+
+_SESSION = """
+SET idle_in_transaction_session_timeout = '15s';
+SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+SET TIME ZONE 'UTC'; SET lock_timeout = 0; SET statement_timeout = 0
+"""
+"""A frozen or cut off host lets go of what it holds within seconds: its transaction first, its session next."""
+
+_CLIENT = {"connect_timeout": CONNECT_TIMEOUT_S, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+
+_READER = "SET default_transaction_read_only = on"
+
+_AWAY = ("08", "53", "57", "25P03", "25006", "40001", "40P01", "55P03")
+"""SQLSTATE classes of a server that is down, full, going down, a standby now, or that asks to try again."""
+
+LOCK_CLASS = 0x646F70  # "dop"
+
+
+def address(url: str) -> str:
+    """A database's URL as it may be told: user, hosts and name; no password, no options."""
+    parts = urlsplit(url)
+    login, _, hosts = parts.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    return f"postgresql://{user}@{hosts}{parts.path}" if user else f"postgresql://{hosts}{parts.path}"
+
+
+def server_engine(url: str, *, write: bool) -> Engine:
+    """An engine over one database: one session that writes, or a few that only read, one moment in each transaction.
+
+    Raises:
+        LedgerError: psycopg is not installed.
+    """
+    try:
+        import psycopg  # noqa: PLC0415 - only who uses PostgreSQL needs it
+    except ImportError:
+        raise LedgerError("a ledger on PostgreSQL needs psycopg: pip install 'dop-batch[cluster]'") from None
+
+    def connect() -> psycopg.Connection[Any]:
+        connection = psycopg.connect(url, autocommit=True, application_name=session_name(), **_CLIENT)  # type: ignore[arg-type]
+        try:
+            connection.execute(_SESSION)
+            if write:
+                assert_durable(connection, address(url))
+            else:
+                connection.execute(_READER)
+            connection.autocommit = False
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=connect,
+        poolclass=QueuePool,
+        pool_size=1 if write else 4,
+        max_overflow=0 if write else 8,
+        pool_pre_ping=not write,
+        isolation_level="READ COMMITTED" if write else "REPEATABLE READ",
+        hide_parameters=True,
+    )
+
+
+def session_name() -> str:
+    """Under which name the server lists our sessions, and a refused run hears of them."""
+    return f"dop {platform.node()} process {os.getpid()}"[:63]
+
+
+def assert_durable(connection: psycopg.Connection[Any], name: str) -> None:
+    """MONEY: a commit that returns is on the server's disk, or nothing is bought.
+
+    Raises:
+        LedgerError: the server can't promise that, or is not one that a ledger can stand on.
+    """
+
+    def show(setting: str) -> str:
+        row = connection.execute(f"SHOW {setting}".encode()).fetchone()
+        return str(row[0]) if row is not None else ""
+
+    if connection.info.server_version < OLDEST_SERVER:
+        raise LedgerError(f"{name} is older than PostgreSQL 13, the oldest that a ledger can stand on")
+    if show("synchronous_commit") == "off":
+        connection.execute("SET synchronous_commit = on")
+    if show("fsync") != "on" or show("synchronous_commit") == "off":
+        raise LedgerError(f"{name} can't be made durable: its fsync is {show('fsync')}; nothing is bought with it")
+    if show("server_encoding") != "UTF8":
+        raise LedgerError(f"{name} can't hold every prompt: its encoding is {show('server_encoding')}, not UTF8")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the same thing may work a little later: the server is down, full, restarting, or out of reach."""
+    if isinstance(error, LedgerAwayError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if error.connection_invalidated or (state is not None and state.startswith(_AWAY)):
+        return True
+    return state is None and type(error.orig).__name__ == "OperationalError"  # no answer at all
+
+
+def cause_of(error: BaseException) -> str:
+    """What the server or libpq said, in one line; neither repeats a password."""
+    return " ".join(str(getattr(error, "orig", error)).split())
+
+
+# --- the lock of a ledger
+
+
+class Hold(StrEnum):
+    """How a ledger is held: a plain run alone, the workers of a cluster beside each other."""
+
+    ALONE = "alone"
+    BESIDE = "beside"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A session's advisory lock on the ledger in its schema; the server frees it when the session ends."""
+
+    hold: Hold
+
+    def take(self, connection: Connection) -> bool:
+        """Takes the lock for the session, if it is free."""
+        shared = "_shared" if self.hold is Hold.BESIDE else ""
+        return bool(_lock_call(connection, f"pg_try_advisory_lock{shared}"))
+
+    def take_alone(self, connection: Connection) -> bool:
+        """Takes it alone, for a moment in which nobody else works on the ledger."""
+        return bool(_lock_call(connection, "pg_try_advisory_lock"))
+
+    def leave_alone(self, connection: Connection) -> None:
+        """Ends that moment."""
+        _lock_call(connection, "pg_advisory_unlock")
+
+    def wait(self, take: Callable[[], bool], wait_s: float, *, refusal: Callable[[], str]) -> None:
+        """Takes the lock within `wait_s` seconds.
+
+        Raises:
+            LockedError: somebody else holds it; `refusal` says who.
+        """
+        pause = threading.Event()
+        for _ in range(1 + int(wait_s / 0.1)):
+            if take():
+                return
+            if wait_s > 0:
+                pause.wait(0.1)
+        raise LockedError(refusal())
+
+
+def _lock_call(connection: Connection, function: str) -> object:
+    text = f"SELECT {function}(%s, hashtext(current_schema()))"
+    return connection.exec_driver_sql(text, (LOCK_CLASS,)).scalar_one()
+
+
+_HOLDERS = """
+SELECT s.application_name, to_char(s.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+FROM pg_locks l JOIN pg_stat_activity s USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.pid <> pg_backend_pid()
+AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND l.objid::bigint = (hashtext(current_schema())::bigint & 4294967295)
+ORDER BY s.backend_start
+"""
+
+
+def holders(connection: Connection) -> list[str]:
+    """Who else holds the ledger's lock, and since when."""
+    found = connection.exec_driver_sql(_HOLDERS, (LOCK_CLASS,)).all()
+    return [f"{name.removeprefix('dop ')}, since {since}" for name, since in found]
+
+
+def session_number(connection: Connection) -> int:
+    """The server's number of this session."""
+    return int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+
+def end_session(connection: Connection, pid: int) -> None:
+    """Ends a session of our own that the server has not missed yet, after its connection was lost."""
+    text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND application_name = %s"
+    connection.exec_driver_sql(text, (pid, session_name()))
+
+
+def identity(connection: Connection) -> str:
+    """What tells this very database from a copy of it that was restored elsewhere."""
+    text = "SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || oid || '/' || current_schema()"
+    return str(connection.exec_driver_sql(f"{text} FROM pg_database WHERE datname = current_database()").scalar_one())
+
+
+def commit_took_place(connection: Connection, xid: str) -> bool | None:
+    """Whether a transaction whose answer was lost is in the database; None while the server has not decided."""
+    status = connection.exec_driver_sql("SELECT pg_xact_status(%s::xid8)", (xid,)).scalar_one()
+    return None if status == "in progress" else status == "committed"
