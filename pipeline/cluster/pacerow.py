@@ -67,7 +67,7 @@ UPDATE dop_pace AS p SET
     ended = CASE WHEN {_GROWN} THEN 0 ELSE p.ended + %(ended)s END
 FROM (SELECT extract(epoch FROM clock_timestamp())::float8 AS now) AS t
 WHERE p.gateway = %(gateway)s
-RETURNING p.slot, t.now, p.probing, p.held_until,
+RETURNING p.slot, t.now, p.probing, p.blocked_at,
     greatest(p.held_until, CASE WHEN coalesce(p.told_per_s, p.rate) IS NULL THEN t.now ELSE {_START} END) AS ready
 """  # noqa: S608 - constants of this module only; values go in as parameters
 
@@ -90,13 +90,15 @@ UPDATE dop_pace p SET cap = greatest({_IN_FLIGHT} - 1, 1), ended = 0 WHERE gatew
 class Slot:
     """What the row said: `in_s` seconds to a slot that is ours, or None and when to ask again.
 
-    `db_now` is the database's clock, `probing` whether everybody waits to be let in again.
+    `db_now` is the database's clock, `probing` whether everybody waits to be let in again, `blocked_at` when the limit
+    was last met.
     """
 
     in_s: float | None
     ask_again_s: float
     db_now: float
     probing: bool
+    blocked_at: float
 
 
 def refused_row(row: Mapping[str, float | bool | None], *, sent_at: float, now: float, hint_s: float | None) -> DictRow:
@@ -179,7 +181,9 @@ class PaceRow:
         now, slot = float(row["now"]), row["slot"]
         in_s = None if slot is None else max(0.0, float(slot) - now)
         again_s = min(max(float(row["ready"]) - now - AHEAD_S / 2, 0.05), 1.0)
-        return Slot(in_s=in_s, ask_again_s=again_s, db_now=now, probing=bool(row["probing"]))
+        return Slot(
+            in_s=in_s, ask_again_s=again_s, db_now=now, probing=bool(row["probing"]), blocked_at=row["blocked_at"]
+        )
 
     async def let_in(self, sent_at: float) -> None:
         """A submit sent at `sent_at` was let in: nobody has to probe any more."""

@@ -33,7 +33,7 @@ class Gate:
     def _stopped(self, kind: Kind) -> bool:
         return self._halt.submits if kind is Kind.SUBMIT else self._halt.all
 
-    def must_hold(self, kind: Kind) -> bool:
+    async def must_hold(self, kind: Kind) -> bool:
         """Whether a wait hint came since the slot was taken: nothing may be sent on it now."""
         return self.pace.hold_left_s(_now(), kind) > 0.0
 

@@ -164,7 +164,7 @@ class Submitter:
                 doors.halt.give(f"budget reached: {reserved}", exit_code=8, reach=Reach.SUBMITS)
                 doors.gate.wake()
             return False
-        if doors.gate.must_hold(Kind.SUBMIT):  # a wait hint came while the intent was written
+        if await doors.gate.must_hold(Kind.SUBMIT):  # a wait hint came while the intent was written
             self._not_used(attempt.request_id)
             await doors.scribe.book(attempt.request_id, Event.RELEASE, token=token)
             return True

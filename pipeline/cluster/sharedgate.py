@@ -1,0 +1,142 @@
+"""A worker's gate before the gateway: its own pool of submits, and each of them a slot of the pace that all share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import psycopg
+
+from pipeline.cluster.pacerow import RETRY_S, PaceRow, Slot
+from pipeline.gateway.pace import Kind, Outcome, Pace, Ticket
+from pipeline.steps.gate import Gate
+from pipeline.steps.halt import Halt
+
+_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, OSError)
+
+
+class SharedGate(Gate):
+    """`pace` is this worker's own (open submits, polls); `row` everybody's.
+
+    `lease_s`: a slot older than that is void, so that a worker that was frozen sends nothing when it wakes. `turn` is
+    one for all gates of a worker: one of them asks the row at a time.
+    """
+
+    def __init__(
+        self,
+        pace: Pace,
+        halt: Halt,
+        row: PaceRow,
+        *,
+        turn: asyncio.Lock,
+        polls_share: bool,
+        lease_s: float,
+        trouble: Callable[[str], None],
+    ) -> None:
+        super().__init__(pace, halt)
+        self._row = row
+        self._turn = turn
+        self._polls_share = polls_share
+        self._lease_s = lease_s
+        self._trouble = trouble
+        self._taken: dict[asyncio.Task[Any] | None, tuple[float, float]] = {}
+        self._let_in = self._ended = 0
+        self._probing = False
+        self._blocked_at = self._ahead_s = 0.0
+        self._messages: set[asyncio.Task[None]] = set()
+
+    def _shares(self, kind: Kind) -> bool:
+        return kind is Kind.SUBMIT or self._polls_share
+
+    async def slot(self, kind: Kind) -> bool:
+        """Waits for a place in this worker's pool and for a moment of the shared pace; False when the run stopped."""
+        if not await super().slot(kind):
+            return False
+        if not self._shares(kind) or await self._moment(kind):
+            return True
+        self.give_back(kind)
+        return False
+
+    async def _moment(self, kind: Kind) -> bool:
+        async with self._turn:
+            while not self._stopped(kind):
+                slot = await self._ask()
+                if slot is None:
+                    await asyncio.sleep(RETRY_S)
+                elif slot.in_s is None:
+                    await asyncio.sleep(slot.ask_again_s)
+                else:
+                    await asyncio.sleep(slot.in_s)
+                    self._taken[asyncio.current_task()] = (slot.db_now, _now())
+                    return not self._stopped(kind)
+        return False
+
+    async def _ask(self) -> Slot | None:
+        let_in, ended = self._let_in, self._ended
+        try:
+            slot = await self._row.take(let_in=let_in, ended=ended)
+        except _AWAY:
+            return None  # the ledger is away as well, and tells so
+        self._let_in, self._ended = self._let_in - let_in, self._ended - ended
+        self._probing, self._blocked_at, self._ahead_s = slot.probing, slot.blocked_at, slot.db_now - _now()
+        return slot
+
+    async def must_hold(self, kind: Kind) -> bool:
+        """Whether the slot is void by now: a hint came, another job took the last place, or this worker was frozen."""
+        if not self._shares(kind):
+            return await super().must_hold(kind)
+        db_then, then = self._taken.pop(asyncio.current_task(), (0.0, float("-inf")))
+        if _now() - then > self._lease_s:
+            return True
+        try:
+            return not await self._row.stands(db_then) or _now() - then > self._lease_s
+        except _AWAY:
+            return True
+
+    def give_back(self, kind: Kind) -> None:
+        """The slot was not used; its moment passes unused."""
+        self._taken.pop(asyncio.current_task(), None)
+        super().give_back(kind)
+
+    def answered(self, ticket: Ticket, outcome: Outcome, wait_s: float | None = None) -> None:
+        """What the answer said about the allowance goes to everybody."""
+        if not self._shares(ticket.kind):
+            super().answered(ticket, outcome, wait_s)
+            return
+        sent_at = ticket.sent_at + self._ahead_s
+        refused = outcome in (Outcome.THROTTLED, Outcome.CONCURRENCY)
+        super().answered(ticket, Outcome.OTHER if refused else outcome)
+        if outcome is Outcome.THROTTLED:
+            self._tell(self._row.refused(sent_at, wait_s))
+        elif outcome is Outcome.CONCURRENCY:
+            self._tell(self._row.too_many())
+        elif sent_at > self._blocked_at:
+            self._let_in += 1
+            if self._probing:
+                self._probing = False
+                self._tell(self._row.let_in(sent_at))
+
+    def job_ended(self) -> None:
+        """One job fewer is in flight."""
+        self._ended += 1
+        super().job_ended()
+
+    def _tell(self, message: Coroutine[Any, Any, None]) -> None:
+        async def told() -> None:
+            try:
+                await message
+            except _AWAY as error:
+                self._trouble(f"the pace could not be told ({error})")
+
+        task = asyncio.create_task(told())
+        self._messages.add(task)
+        task.add_done_callback(self._messages.discard)
+
+    async def close(self) -> None:
+        """Waits for what is being told."""
+        await asyncio.gather(*self._messages, return_exceptions=True)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
