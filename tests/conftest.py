@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import pytest_socket
 
+from pipeline.sandbox import studio
+from pipeline.sandbox.clips import ClipPlan
+from pipeline.sandbox.clips import render as really_render
 from tests.postgres import postgres, postgres_server
 
 __all__ = ["postgres", "postgres_server"]
@@ -25,3 +30,20 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key or a DOP_ setting of the person who runs the tests must not steer them."""
     for name in [name for name in os.environ if name == "PIXAZO_API_KEY" or name.startswith("DOP_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _each_clip_drawn_once() -> Iterator[None]:
+    """A clip that an earlier test's sandbox drew is copied: the same plan gives the same bytes, as its tests show."""
+    drawn: dict[ClipPlan, bytes] = {}
+
+    def render(plan: ClipPlan, target: Path) -> None:
+        if plan in drawn:
+            target.write_bytes(drawn[plan])
+            return
+        really_render(plan, target)
+        drawn[plan] = target.read_bytes()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studio, "render", render)
+        yield

@@ -152,7 +152,7 @@ async def sit_out(folder: Path, outage: Outage, rows: int, workers: int) -> tupl
         await runner.cleanup()
 
 
-@pytest.mark.parametrize("books_while_away", [True, False])
+@pytest.mark.parametrize("books_while_away", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_gateway_that_is_down_for_an_hour_costs_three_and_what_was_in_flight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, books_while_away: bool
 ) -> None:
