@@ -19,6 +19,7 @@ from pipeline.config import environment, load
 from pipeline.errors import UsageError
 from pipeline.listing import Listing, listing
 from pipeline.manifest.read import TooManyRows
+from pipeline.objectlook import looked_at
 from pipeline.plan import Plan
 from pipeline.records import MICROUSD, Attempt, State, Totals, microusd
 from pipeline.report.frame import to_frame
@@ -155,6 +156,9 @@ async def run(
             f"{found.gateway.base_url} charges for this: say max_cost='5.00', or yes=True; nothing was sent"
         )
     bound = _listing(Path(path), found)
+    looks = await looked_at(found, bound.objects(), manifest=bound.manifest.path, now=time.time())
+    tell(f"warning: {warning}" for warning in looks)
+    bound.must_be_seen = True
     order = Order(bound=bound, caps=bound.caps(cap))
     wishes = Wishes(max_new=max_new, show_bar=progress, quiet=not progress)
     key = key_for(found)

@@ -163,6 +163,7 @@ def _add_planning(verbs: _Verbs) -> None:
     _add_manifest(sub)
     _add_json(sub)
     sub.add_argument("--out", type=Path, metavar="PLAN", help="save it for `dop run --plan PLAN`")
+    sub.add_argument("--look", action="store_true", help="ask the object store about its images first")
     sub.add_argument("--max-cost", metavar="USD", help="compare the price with this budget")
     _add_choice(sub)
     _add_settings(sub)

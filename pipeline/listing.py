@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.config import Settings, gateway_id
+from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.manifest import Manifest, read
 from pipeline.manifest.read import DEFAULT_MAX_ROWS
 from pipeline.motioncatalogue import catalogue
-from pipeline.plan import Binder
+from pipeline.objectlook import known_objects
+from pipeline.plan import OBJECT_PREFIXES, Binder, is_object
 from pipeline.records import Cell, Request
 from pipeline.selection import ALL, Selection, chosen
 from pipeline.settings import is_loopback
+
+_BLOCK = 1 << 20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +35,8 @@ class Listing:
     frozen_seeds: Mapping[str, tuple[int, ...]] | None = None
     selection: Selection = ALL
     motions: str = ""
+    must_be_seen: bool = False
+    """whether every object of a store must have been looked at: who buys needs to know what it is"""
     warnings: list[str] = field(default_factory=list)
 
     def rows(self) -> Iterator[Request | Cell]:
@@ -38,6 +45,7 @@ class Listing:
         Raises:
             ManifestError: mistakes, all of them.
             FatalError: a model without a price.
+            UsageError: an object that must have been looked at, and was not.
         """
         self.binder = binder(self.manifest, self.settings)
         yield from chosen(self.binder.bind(self.manifest.cells()), self.selection)
@@ -47,6 +55,28 @@ class Listing:
                 f"{self.binder.duplicates} rows ask for a video that another row asks for already; each is bought once "
                 "(to buy one again, give it `take: 2` or `repeat: 2`)"
             )
+        if self.binder.unseen:
+            some, count = min(self.binder.unseen), len(self.binder.unseen)
+            told = f"{count} images of an object store were not looked at yet ({some}{', ..' if count > 1 else ''})"
+            if self.must_be_seen:
+                raise UsageError(f"{told}: `dop plan --look` looks at them; nothing was sent")
+            self.warnings.append(f"{told}: their rows count as new; `dop plan --look` looks at them, for free")
+
+    def objects(self) -> dict[str, list[str]]:
+        """Every object of a store that the manifest names, with its rows. A manifest that names none is not read.
+
+        Raises:
+            ManifestError: mistakes, all of them.
+        """
+        found: dict[str, list[str]] = {}
+        if not any(_mentions_objects(path) for path in self.manifest.files):
+            return found
+        for cell in self.manifest.cells():
+            if cell.params is not None:
+                images = dict.fromkeys((*cell.params.input_images, *cell.params.input_images_end))
+                for image in filter(is_object, images):
+                    found.setdefault(image, []).append(cell.row_id)
+        return found
 
     def digest(self) -> str:
         """What the rows depend on, besides local images: the same digest gives the same rows."""
@@ -95,7 +125,19 @@ def binder(manifest: Manifest, settings: Settings) -> Binder:
         manifest=manifest.path,
         takes_local=embedded or settings.uploads.url is not None,
         takes_samples=embedded or is_loopback(host),
+        object_sha256=known_objects(settings),
     )
+
+
+def _mentions_objects(path: Path) -> bool:
+    """Whether a file holds the beginning of an object's address; one that can't be read tells so elsewhere."""
+    with suppress(OSError), path.open("rb") as file:
+        before = b""
+        while block := file.read(_BLOCK):
+            if any(prefix.encode() in before + block for prefix in OBJECT_PREFIXES):
+                return True
+            before = block[-8:]
+    return False
 
 
 def _host(base_url: str) -> str:

@@ -1,223 +1,197 @@
-"""Local pictures for a gateway that wants URLs: each is uploaded once, by its content, to a store of the user's own.
+"""One folder of an object store of the user's own (S3, GCS, Azure), by one interface: put, look, read, sign.
 
-The store's credentials come from its own environment (AWS_ACCESS_KEY_ID and the like), never from the configuration;
-the gateway's key never comes here. The file on disk is never changed: what is turned or made smaller is a copy.
+An object is there whole or not at all: the store shows a put when it is complete. The store's credentials come from its
+own environment (AWS_ACCESS_KEY_ID and the like), never from the configuration; the gateway's key never comes here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import io
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
-from pipeline.errors import FatalError, UsageError
-from pipeline.gateway.picture import read_picture
-from pipeline.records import Params
-from pipeline.settings import Settings, Uploads, is_loopback
-from pipeline.wireimages import WireImages
+from pipeline.errors import UsageError
 
-ENDINGS = {"JPEG": "jpg", "PNG": "png", "WebP": "webp"}
-ORIENTATION = 0x0112
-"""The EXIF tag that says how a picture must be turned. Source: EXIF 2.32."""
-UPRIGHT = (None, 1)
-JPEG_QUALITY = 95
-PUT_TIMEOUT_S = 120.0
+T = TypeVar("T")
+
 TRIES = 3
 TRY_AGAIN_S = 1.0
+CALL_TIMEOUT_S = 120.0
+SLOWEST_BYTES_PER_S = 250_000
+PART_BYTES = 8 * 2**20
+PARTS_AT_ONCE = 4
+RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
+"""of the library, inside one of our tries: it waits minutes for a store that is gone, unless it is told"""
+
+HASH_NAME = "sha256"
+"""Under this name an object of ours carries the hash of its content."""
 
 
 class StoreError(Exception):
-    """The store does not take a picture now; nothing was sent for it."""
+    """The store does not do what it was asked, now. Nothing stands half done in it."""
 
 
-@dataclass(slots=True)
-class _Hosted:
-    """One uploaded picture: its name in the store, the address it was given, and until when that is good."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An object that is there. `sha256` is what it was put with, "" where nobody said it or it was not asked for."""
 
-    name: str
-    url: str
-    good_until: float
+    size_bytes: int
+    etag: str
+    sha256: str = ""
 
 
-class Hosting:
-    """Uploads pictures and says where they are.
+class Store:
+    """A folder of a bucket. `inner` is obstore's; `url` is how a person calls it. Safe to use side by side."""
 
-    Args:
-        store: of obstore; only `put_async`, `head_async` and `sign` of that library are used with it.
-        clock: seconds that only go forward, for the expiry of addresses.
-    """
+    def __init__(self, inner: Any, url: str) -> None:
+        self._inner, self.url = inner, url
 
-    def __init__(self, store: Any, told: Uploads, images: WireImages, clock: Callable[[], float]) -> None:
-        self._store, self._told, self._images, self._clock = store, told, images, clock
-        self._hosted: dict[str, _Hosted] = {}
-
-    async def hand_over(self, params: Params) -> None:
-        """Uploads the local images of one request, unless the store has them.
+    async def put(self, name: str, content: bytes | Path, *, kind: str, sha256: str = "") -> None:
+        """Writes one object, over what stood there; large files go up in parts that nobody sees before the last one.
 
         Raises:
-            StoreError: the store can't be used now.
-            UsageError: a file can't be read, or is no picture.
-            FatalError: a file changed since the run was planned.
+            StoreError: the store does not take it (three tries).
+            OSError: a file that can't be read.
         """
-        for path, sha256 in self._images.local(params).items():
-            if sha256 not in self._hosted:
-                name = await self._uploaded(path, sha256)
-                self._hosted[sha256] = _Hosted(name=name, url="", good_until=float("-inf"))
-            self.url(sha256)
+        import obstore  # noqa: PLC0415 - an extra: only who has a store needs it
 
-    def url(self, sha256: str) -> str:
-        """The address of an uploaded picture; a new one when less than half of the old one's time is left."""
-        hosted = self._hosted[sha256]
-        if self._told.public_base is not None:
-            return f"{self._told.public_base}/{hosted.name}"
-        if hosted.good_until - self._clock() < self._told.presign_expiry_s / 2:
-            hosted.url = self._signed(hosted.name)
-            hosted.good_until = self._clock() + self._told.presign_expiry_s
-        return hosted.url
+        size_bytes = len(content) if isinstance(content, bytes) else (await asyncio.to_thread(content.stat)).st_size
+        attributes = {"Content-Type": kind, **({HASH_NAME: sha256} if sha256 else {})}
 
-    def address(self, sha256: str) -> str:
-        """The same for a submit that is about to leave: an address that is still good does when none can be signed.
+        async def send() -> None:
+            await obstore.put_async(
+                self._inner,
+                name,
+                content,
+                attributes=attributes,
+                use_multipart=size_bytes > PART_BYTES,
+                chunk_size=PART_BYTES,
+                max_concurrency=PARTS_AT_ONCE,
+            )
+
+        await self._tried(f"does not take {name}", send, CALL_TIMEOUT_S + size_bytes / SLOWEST_BYTES_PER_S)
+
+    async def look(self, name: str) -> Stored | None:
+        """What stands under a name; None where nothing does.
 
         Raises:
-            FatalError: none is good any more.
+            StoreError: the store does not say.
         """
-        try:
-            return self.url(sha256)
-        except StoreError as error:
-            hosted = self._hosted[sha256]
-            if hosted.good_until > self._clock():
-                return hosted.url
-            raise FatalError(str(error)) from None
+        import obstore  # noqa: PLC0415
 
-    def _signed(self, name: str) -> str:
-        import obstore  # noqa: PLC0415 - an extra: only who uploads needs it
+        async def ask() -> Stored | None:
+            try:
+                found = await obstore.get_async(self._inner, name, options={"head": True})
+            except FileNotFoundError:
+                return None
+            said = {str(key): str(value) for key, value in found.attributes.items()}
+            return _stored(found.meta, said.get(HASH_NAME, ""))
 
-        expiry = timedelta(seconds=self._told.presign_expiry_s)
+        return await self._tried(f"does not say whether it has {name}", ask)
+
+    async def read(self, name: str, most_bytes: int) -> tuple[Stored, bytes] | None:
+        """An object with its content; None where it is not there, no content where it is larger than `most_bytes`.
+
+        Raises:
+            StoreError: the store does not give it.
+        """
+        import obstore  # noqa: PLC0415
+
+        async def get() -> tuple[Stored, bytes] | None:
+            try:
+                found = await obstore.get_async(self._inner, name)
+            except FileNotFoundError:
+                return None
+            stored = _stored(found.meta)
+            return stored, b"" if stored.size_bytes > most_bytes else bytes(await found.bytes_async())
+
+        return await self._tried(f"does not give {name}", get)
+
+    async def sizes(self, folder: str) -> dict[str, int]:
+        """Every object below a folder with its size in bytes.
+
+        Raises:
+            StoreError: the store does not list them.
+        """
+        import obstore  # noqa: PLC0415
+
+        async def names() -> dict[str, int]:
+            found: dict[str, int] = {}
+            async for page in obstore.list(self._inner, folder):
+                found |= {str(one["path"]): int(one["size"]) for one in page}
+            return found
+
+        return await self._tried(f"does not list {folder}", names)
+
+    def sign(self, name: str, expiry_s: float) -> str:
+        """An address that anybody can read the object at, for so long. Asks nobody.
+
+        Raises:
+            StoreError: the credentials do not sign.
+        """
+        import obstore  # noqa: PLC0415
+
         try:
-            return str(obstore.sign(self._store, "GET", name, expiry))
+            return str(obstore.sign(self._inner, "GET", name, timedelta(seconds=expiry_s)))
         except Exception as error:  # noqa: BLE001 - the library has an error of its own for each store
-            raise StoreError(f"{self._told.url} signs no address ({_said(error)})") from None
+            raise StoreError(f"{self.url} signs no address ({said(error)})") from None
 
-    async def _uploaded(self, path: Path, sha256: str) -> str:
+    async def problem(self) -> str:
+        """What is wrong with the store, asked by looking for an object that nobody has; "" when nothing is."""
         try:
-            content = await asyncio.to_thread(path.read_bytes)
-        except OSError as error:
-            raise UsageError(f"{path} can't be read any more ({error.strerror})") from None
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise FatalError(f"{path} changed since the run was planned: run again")
-        content, ending = await asyncio.to_thread(upright, path, content, self._told.max_px)
-        name = f"{hashlib.sha256(content).hexdigest()}.{ending}"
-        await self._put(path, name, content)
-        return name
+            await self.look("dop-looks-for-nothing")
+        except StoreError as error:
+            return str(error)
+        return ""
 
-    async def _put(self, path: Path, name: str, content: bytes) -> None:
-        """Safe to repeat: the name is the content's hash, and a store shows an object whole or not at all."""
+    async def _tried(self, failing: str, call: Callable[[], Awaitable[T]], timeout_s: float = CALL_TIMEOUT_S) -> T:
+        """Every call is safe to repeat: names are contents' hashes, or what stood there is replaced whole."""
         problem = ""
         for number in range(TRIES):
             if number:
                 await asyncio.sleep(TRY_AGAIN_S * number)
             try:
-                async with asyncio.timeout(PUT_TIMEOUT_S):
-                    if not await self._has(name, len(content)):
-                        await self._send(name, content)
-                    return
-            except Exception as error:  # noqa: BLE001 - the library has an error of its own for each store
-                problem = _said(error)
-        raise StoreError(f"{path} can't be uploaded to {self._told.url} ({problem}); run again when the store is back")
-
-    async def _has(self, name: str, size_bytes: int) -> bool:
-        import obstore  # noqa: PLC0415
-
-        try:
-            found = await obstore.head_async(self._store, name)
-        except FileNotFoundError:
-            return False
-        return bool(found["size"] == size_bytes)
-
-    async def problem(self) -> str:
-        """What is wrong with the store, asked by looking for an object that nobody has; "" when nothing is."""
-        try:
-            async with asyncio.timeout(PUT_TIMEOUT_S):
-                await self._has("dop-doctor-looks-for-nothing.jpg", 0)
-        except Exception as error:  # noqa: BLE001 - the library has an error of its own for each store
-            return _said(error)
-        return ""
-
-    async def _send(self, name: str, content: bytes) -> None:
-        import obstore  # noqa: PLC0415
-
-        kind = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}[name.rpartition(".")[2]]
-        await obstore.put_async(self._store, name, content, attributes={"Content-Type": kind}, use_multipart=False)
+                async with asyncio.timeout(timeout_s):
+                    return await call()
+            except TimeoutError:
+                problem = f"no answer in {timeout_s:g} s"
+            except Exception as error:  # noqa: BLE001 - as above
+                problem = said(error)
+        raise StoreError(f"{self.url} {failing} ({problem})")
 
 
-def upright(path: Path, content: bytes, max_px: int | None) -> tuple[bytes, str]:
-    """The picture as it is to be seen, and its ending: untouched unless EXIF turns it or it is too large.
+def _stored(meta: Any, sha256: str = "") -> Stored:
+    return Stored(size_bytes=int(meta["size"]), etag=str(meta.get("e_tag") or ""), sha256=sha256)
 
-    A copy that is made keeps its colour profile and loses the rest of its EXIF data (place, camera).
+
+def open_store(url: str, *, endpoint: str | None = None, region: str | None = None) -> Store:
+    """The store that a URL names: `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`. Asks nobody.
+
+    Args:
+        endpoint: where the store answers, if it is not its vendor's own address; `region` is S3's.
 
     Raises:
-        UsageError: it can't be read as a JPEG, PNG or WebP.
+        UsageError: the extra is not installed, or the store can't be used so.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - slow to import, and rarely needed
-
-    kind = read_picture(content)
-    if kind is None:
-        raise UsageError(f"{path} is not a JPEG, PNG or WebP by its content")
-    try:
-        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "WEBP")) as picture:
-            small = max_px is None or max(picture.size) <= max_px
-            if small and picture.getexif().get(ORIENTATION) in UPRIGHT:
-                return content, ENDINGS[kind.kind]
-            turned = ImageOps.exif_transpose(picture)
-            if not small and max_px is not None:
-                turned.thumbnail((max_px, max_px), Image.Resampling.LANCZOS)
-            file = io.BytesIO()
-            profile = picture.info.get("icc_profile")
-            turned.save(file, picture.format or kind.kind, quality=JPEG_QUALITY, icc_profile=profile, exif=b"")
-            return file.getvalue(), ENDINGS[kind.kind]
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path} can't be read as a picture ({error})") from None
-
-
-def open_hosting(settings: Settings, base_url: str, images: WireImages, clock: Callable[[], float]) -> Hosting | None:
-    """The store that the configuration names; None when it names none. Nothing is asked of it yet.
-
-    Raises:
-        UsageError: the extra is not installed, or the gateway could not read from there.
-    """
-    told = settings.uploads
-    if told.url is None:
-        return None
-    _check_visible(told, base_url)
     try:
         from obstore.store import from_url  # noqa: PLC0415
     except ImportError:
-        raise UsageError("uploads needs the extra s3: pip install 'dop-batch[s3]'") from None
-    more: dict[str, Any] = {}
-    if told.url.startswith("s3://"):
-        more = {name: value for name, value in (("endpoint", told.endpoint), ("region", told.region)) if value}
+        raise UsageError(f"{url} needs the extra s3: pip install 'dop-batch[s3]'") from None
+    told = {"base_url" if url.startswith("gs://") else "endpoint": endpoint}
+    told["region"] = region if url.startswith("s3://") else None
+    more: dict[str, Any] = {name: value for name, value in told.items() if value}
+    options: dict[str, Any] = {"allow_http": (endpoint or "").startswith("http://"), "timeout": "60s"}
+    opened: Callable[..., Any] = from_url
     try:
-        store = from_url(told.url, client_options={"allow_http": bool(told.endpoint), "timeout": "60s"}, **more)
+        return Store(opened(url, client_options=options, retry_config=RETRIES, **more), url)
     except Exception as error:  # noqa: BLE001 - as above
-        raise UsageError(f"uploads.url {told.url} can't be used ({_said(error)})") from None
-    return Hosting(store, told, images, clock)
+        raise UsageError(f"{url} can't be used ({said(error)})") from None
 
 
-def _check_visible(told: Uploads, base_url: str) -> None:
-    seen_at = told.public_base or told.endpoint
-    if seen_at is None or is_loopback(urlsplit(base_url).hostname or ""):
-        return
-    if is_loopback(urlsplit(seen_at).hostname or ""):
-        raise UsageError(f"{seen_at} is this machine: the gateway can't read pictures from there")
-
-
-def _said(error: BaseException) -> str:
-    """The library's first line; the rest may quote whole requests."""
+def said(error: BaseException) -> str:
+    """The library's first line; the rest may quote whole requests, and a query may hold a signature."""
     text = str(error).strip().partition("\n")[0]
     return text.partition("?")[0][:200] or type(error).__name__

@@ -26,13 +26,26 @@ from pipeline.records import (
 )
 
 SAMPLE_PREFIX = "sandbox:"
+OBJECT_PREFIXES = ("s3://", "gs://", "az://")
 _CHUNK = 1_000
 _BLOCK = 1 << 20
 
 
 def is_local(image: str) -> bool:
     """Whether an image of a cell is a file of this machine (the manifest room hands those over as absolute paths)."""
-    return not image.startswith(("http://", "https://", SAMPLE_PREFIX))
+    return not image.startswith(("http://", "https://", SAMPLE_PREFIX, *OBJECT_PREFIXES))
+
+
+def is_object(image: str) -> bool:
+    """Whether an image of a cell is an object of a store: `s3://bucket/key` and the like."""
+    return image.startswith(OBJECT_PREFIXES)
+
+
+def object_place(address: str) -> tuple[str, str]:
+    """`s3://bucket/some/key` -> (`s3://bucket`, `some/key`)."""
+    scheme, _, rest = address.partition("://")
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}://{bucket}", key
 
 
 def file_sha256(path: Path) -> str:
@@ -49,7 +62,9 @@ class Binder:
     """Turns cells into requests for one gateway.
 
     `takes_local` says whether the gateway can be handed local files, `takes_samples` whether it knows the sandbox's
-    pictures. After the stream is exhausted, `duplicates`, `sha256_of` and `warnings` say what was met.
+    pictures. `object_sha256` are the hashes of a store's objects as they were last looked at; None for a rehearsal,
+    where an object is known by its address alone. After the stream is exhausted, `duplicates`, `sha256_of` and
+    `unseen` (objects that nobody looked at yet) say what was met.
     """
 
     gateway: str
@@ -57,7 +72,9 @@ class Binder:
     manifest: Path
     takes_local: bool
     takes_samples: bool
+    object_sha256: Mapping[str, str] | None = None
     duplicates: int = 0
+    unseen: set[str] = field(default_factory=set)
     sha256_of: dict[str, str] = field(default_factory=dict)
     _seen: set[bytes] = field(default_factory=set)
     _known_images: dict[str, tuple[str | None, str]] = field(default_factory=dict)
@@ -129,6 +146,8 @@ class Binder:
             if self.takes_samples:
                 return None, ""
             return None, f"{image} is a picture of the sandbox; {self.gateway} can't see it. Give a public URL"
+        if is_object(image):
+            return self._of_a_store(image), ""
         if not is_local(image):
             return None, ""
         if not self.takes_local:
@@ -136,6 +155,16 @@ class Binder:
             return None, f"{image} is a file of this machine; {self.gateway} {why}"
         self.sha256_of[image] = file_sha256(Path(image))
         return f"sha256:{self.sha256_of[image]}", ""
+
+    def _of_a_store(self, address: str) -> str | None:
+        if self.object_sha256 is None:
+            return None
+        sha256 = self.object_sha256.get(address)
+        if sha256 is None:
+            self.unseen.add(address)
+            return None
+        self.sha256_of[address] = sha256
+        return f"sha256:{sha256}"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -31,6 +31,7 @@ LARGE_BYTES = 20_000_000
 NAMED_ROWS = 3
 TOLD_WARNINGS = TOLD_IMAGES = 10
 CACHE_NAME = "images.json"
+SKIPPED_BY = "--no-preflight skips this check"
 
 
 def wanted(settings: Settings) -> bool:
@@ -48,7 +49,10 @@ def _at_home(settings: Settings) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A good look that is remembered. Times are Unix seconds; `head_sha256` is of the first 64 kB."""
+    """A good look that is remembered. Times are Unix seconds; `head_sha256` is of the first 64 kB.
+
+    `sha256` is of the whole content; only objects of a store are read whole.
+    """
 
     looked_at: float
     picture: str
@@ -58,6 +62,7 @@ class Seen:
     head_sha256: str
     etag: str
     changed_at: float | None = None
+    sha256: str = ""
 
     def __str__(self) -> str:
         day = datetime.fromtimestamp(self.looked_at, UTC).strftime("%Y-%m-%d")
@@ -87,6 +92,19 @@ def remembered(path: Path) -> dict[str, Seen]:
         return {}
 
 
+def remembered_anew(path: Path, looks: Mapping[str, Seen]) -> list[str]:
+    """Writes what was seen; returns a warning when the disk does not take it.
+
+    Writes: `path`.
+    """
+    try:
+        with whole_text(path) as file:
+            json.dump({url: asdict(seen) for url, seen in looks.items()}, file)
+    except OSError as error:
+        return [f"{path} can't be written ({error.strerror}): images will be looked at again"]
+    return []
+
+
 def images_of(attempts: Iterable[Attempt]) -> dict[str, list[str]]:
     """Each distinct http(s) image with the rows that name it, in their order."""
     found: dict[str, list[str]] = {}
@@ -105,7 +123,7 @@ def memory_text(images: Iterable[str], settings: Settings) -> list[str]:
         return []
     told = [f"  {url}: {one}{_changed(one)}" for url, one in list(seen.items())[:TOLD_IMAGES]]
     more = [f"  and {len(seen) - TOLD_IMAGES} more"] if len(seen) > TOLD_IMAGES else []
-    return ["images as they were last seen (sha256 of the first 64 kB):", *told, *more]
+    return ["images as they were last seen (sha256, of a URL's the first 64 kB):", *told, *more]
 
 
 def _changed(seen: Seen) -> str:
@@ -131,14 +149,12 @@ async def check_images(
     async with ImageLooker(gateway_is_loopback=_at_home(settings)) as looker:
         looks = await _all_looks(looker, due, cache)
     found = judged(looks, cache, now)
-    try:
-        with whole_text(path) as file:
-            json.dump({url: asdict(seen) for url, seen in cache.items()}, file)
-    except OSError as error:
-        found.warnings.append(f"{path} can't be written ({error.strerror}): images will be looked at again")
+    found.warnings += remembered_anew(path, cache)
     if found.bad:
         raise ManifestError(
-            Problem(file=manifest, where=_rows(images[url]), message=f"{url} {why} (--no-preflight skips this check)")
+            Problem(
+                file=manifest, where=rows_text(images[url]), message=f"{url} {why} (--no-preflight skips this check)"
+            )
             for url, why in found.bad.items()
         )
     return _few(found.warnings)
@@ -189,6 +205,14 @@ def _seen(look: Look, before: Seen | None, now: float) -> Seen:
     )
 
 
+def changed_text(address: str, before: Seen | None, now: Seen) -> str:
+    """What a person should know of an object that changed, "" when it did not. Its content is its identity."""
+    if before is None or before.sha256 == now.sha256:
+        return ""
+    day = datetime.fromtimestamp(before.looked_at, UTC).strftime("%Y-%m-%d")
+    return f"{address} is another picture than on {day}: its rows are new requests"
+
+
 def _oddities(url: str, look: Look, before: Seen | None) -> Iterable[str]:
     if before is not None and before.head_sha256 != look.head_sha256:
         day = datetime.fromtimestamp(before.looked_at, UTC).strftime("%Y-%m-%d")
@@ -197,7 +221,8 @@ def _oddities(url: str, look: Look, before: Seen | None) -> Iterable[str]:
         yield f"{url} has {look.size_bytes} bytes: the gateway's limit is not known"
 
 
-def _rows(row_ids: list[str]) -> str:
+def rows_text(row_ids: list[str]) -> str:
+    """Which rows name an image, for eyes."""
     named = ", ".join(row_ids[:NAMED_ROWS])
     more = len(row_ids) - NAMED_ROWS
     return f"{'row' if len(row_ids) == 1 else 'rows'} {named}{f' and {more} more' if more > 0 else ''}"

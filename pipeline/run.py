@@ -24,10 +24,13 @@ from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.fetch import VideoFetcher
 from pipeline.gateway.pace import Learned, Pace, parse_rate
 from pipeline.gateway.wire import submit_body
+from pipeline.hosting import Hosting, open_hosting
+from pipeline.landing import open_landing
 from pipeline.ledger.book import Run
 from pipeline.ledger.budget import Caps
-from pipeline.objectstore import StoreError, open_hosting
+from pipeline.objectstore import StoreError
 from pipeline.outlook import Outlook
+from pipeline.preflight import cache_path, remembered
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals
 from pipeline.report.progress import Progress
 from pipeline.runlog import run_log
@@ -213,12 +216,14 @@ class _Steps:
         self._doors, self._desk = doors, desk
         self.poller = Poller(doors, self.plan, breaker)
         self.callbacks = self._answer_calls(desk, images) if desk is not None else None
+        self.landing = open_landing(settings)
         self.downloader = Downloader(
             doors,
             fetcher,
             folder=job.folder.videos,
             outputs=job.folder.outputs,
             concurrency=settings.download.concurrency,
+            landing=self.landing,
         )
         path = remembered.get("submit_path")
         self.paths = Paths(
@@ -236,10 +241,21 @@ class _Steps:
             can_poll=lambda: job.wishes.collect and len(self.poller) > 0,
             known_job=lambda: book.known_job(job.workspace.gateway),
         )
-        hosting = None if settings.gateway.is_embedded else open_hosting(settings, base_url, images, time.monotonic)
+        hosting = None if settings.gateway.is_embedded else self._hosting(base_url, images)
         images.hosted = hosting.address if hosting is not None else None
         self._uploader = hosting or Uploader(base_url, images)
         self._outlook = Outlook(self.scribe, self.gate, self.plan, halt, models=settings.models, buys=job.wishes.buy)
+
+    def _hosting(self, base_url: str, images: WireImages) -> Hosting:
+        settings = self.job.workspace.settings
+        seen = remembered(cache_path(settings))
+        return open_hosting(
+            settings,
+            base_url,
+            images,
+            etag_of=lambda address: seen[address].etag if address in seen else "",
+            clock=time.monotonic,
+        )
 
     def _answer_calls(self, desk: Desk, images: WireImages) -> Callbacks:
         """Every submit from now on says where the gateway may call, and calls reach the poller."""
@@ -358,13 +374,21 @@ class _Steps:
                 # MONEY: a call that came while nobody ran may prove an unknown submit; before any is sent again.
                 self._desk.drain(self._state_of)
                 await self.callbacks.salvaged()
-            if self.job.wishes.buy:
+            if self.job.wishes.buy and await self._outputs_ready():
                 await self._send_unknowns_again()
                 await self.submitter.run()
             if self.callbacks is not None and self.job.wishes.collect:
                 await self.callbacks.linger()
         finally:
             self.poller.settled()
+
+    async def _outputs_ready(self) -> bool:
+        """Whether the store takes what will be bought; else nothing is bought, and what is paid is collected."""
+        problem = await self.landing.ready(self.job.folder.path) if self.landing is not None else ""
+        if problem:
+            self.halt.give(f"nothing is bought: {problem}", exit_code=5, reach=Reach.SUBMITS)
+            self.gate.wake()
+        return not problem
 
     async def _send_unknowns_again(self) -> None:
         told, book, only = self.job.workspace.settings.on_unknown, self.job.workspace.book, self.job.wishes.only

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline import preflight
 from pipeline.ending import Ending
+from pipeline.landing import open_landing
 from pipeline.ledger.book import Run
 from pipeline.ledger.budget import Caps
 from pipeline.records import Totals
@@ -86,7 +87,7 @@ async def carried(
         await _looked_at_images(session, run, wishes)
     job = prepared(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
     result = await carry_out(job)
-    return finished(session, job, result, had_work=had_work)
+    return await finished(session, job, result, had_work=had_work)
 
 
 async def _looked_at_images(session: Session, run: Run, wishes: Wishes) -> None:
@@ -121,7 +122,7 @@ def carried_out(
     ).exit_code
 
 
-def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> Outcome:
+async def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> Outcome:
     """Ends the run where nothing is left, writes its reports, tells the summary.
 
     A contact sheet that can't be made is told as a warning: it changes neither the exit code nor the tables.
@@ -141,6 +142,7 @@ def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> O
     for note in write_page(workspace, run, job.folder):
         if note.is_wrong or not job.wishes.quiet:
             session.tell(note.text)
+    reported = await _landed(session, job) and reported
     for reason in result.reasons:
         session.tell(reason.text)
     code = ending.exit_code or (0 if reported else 5)
@@ -153,6 +155,16 @@ def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> O
         reasons=tuple(reason.text for reason in result.reasons),
         exit_code=code,
     )
+
+
+async def _landed(session: Session, job: Job) -> bool:
+    """Puts the reports into the object store, where one is told; False, and words for the person, when it is gone."""
+    landing = open_landing(session.workspace.settings)
+    problem = await landing.land_reports(job.folder.path) if landing is not None else ""
+    if problem:
+        again = f"nothing is lost: `dop report {job.run.run_id}` puts it there"
+        session.tell(f"{problem}; the report is in {job.folder.path} only; {again}")
+    return not problem
 
 
 def _reported(session: Session, job: Job) -> bool:

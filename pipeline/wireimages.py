@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.plan import SAMPLE_PREFIX, file_sha256, is_local
+from pipeline.plan import SAMPLE_PREFIX, file_sha256, is_local, is_object, object_place
 from pipeline.records import Params
 
 SANDBOX_IMAGE_PREFIX = "sandbox:sha256-"
 SANDBOX_PHOTOS = "/_sandbox/photos/"
+REHEARSED_OBJECT = "https://object.invalid/"
+"""Stands for a store's object in a rehearsal, which asks no store: the sandbox draws a picture for it."""
 
 
 class WireImages:
@@ -18,7 +20,7 @@ class WireImages:
 
     def __init__(self, *, embedded: bool, base_url: str, sha256_of: Mapping[str, str]) -> None:
         self.hosted: Callable[[str], str] | None = None
-        """sha256 of an uploaded picture -> its address, where an object store has the local ones"""
+        """sha256 of a local picture, or a store's object -> the address it is handed over by; None in a rehearsal"""
         self._embedded = embedded
         self._base_url = base_url
         self._sha256_of = dict(sha256_of)
@@ -33,6 +35,10 @@ class WireImages:
         images = (*params.input_images, *params.input_images_end)
         return {Path(image): self._sha256(image) for image in images if is_local(image)}
 
+    def objects(self, params: Params) -> list[str]:
+        """The images of a request that lie in an object store."""
+        return [image for image in (*params.input_images, *params.input_images_end) if is_object(image)]
+
     def _sha256(self, image: str) -> str:
         if image not in self._sha256_of:
             self._sha256_of[image] = file_sha256(Path(image))
@@ -43,6 +49,13 @@ class WireImages:
             return self.hosted(self._sha256(image))
         if is_local(image):
             return f"{SANDBOX_IMAGE_PREFIX}{self._sha256(image)}"
+        if is_object(image):
+            return self.hosted(image) if self.hosted is not None else _rehearsed(image)
         if image.startswith(SAMPLE_PREFIX) and not self._embedded:
             return f"{self._base_url}{SANDBOX_PHOTOS}{quote(image.removeprefix(SAMPLE_PREFIX))}"
         return image
+
+
+def _rehearsed(address: str) -> str:
+    bucket, key = object_place(address)
+    return f"{REHEARSED_OBJECT}{bucket.replace('://', '/')}/{quote(key)}"

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from pipeline.gateway.unsigned import unsigned
+
 MAX_REASON_CHARS: Final = 300
 
 Json = Mapping[str, object]
@@ -24,8 +26,11 @@ def read_json(body: bytes) -> object:
 
 
 def one_line(text: str, limit: int = MAX_REASON_CHARS) -> str:
-    """`text` as one printable line of at most `limit` characters, fit for a terminal, a log and a spreadsheet."""
-    clean = "".join(c if c.isprintable() else " " for c in text[: 4 * limit])
+    """`text` as one printable line of at most `limit` characters, fit for a terminal, a log and a spreadsheet.
+
+    Signatures and secrets that it repeats are hidden: every word of a gateway that is kept comes through here.
+    """
+    clean = "".join(c if c.isprintable() else " " for c in unsigned(text[: 4 * limit]))
     return " ".join(clean.split())[:limit]
 
 

@@ -1,6 +1,6 @@
-"""Frames: an http(s) URL as written, a sample picture `sandbox:NAME`, or a picture file, which is looked at.
+"""Frames: a URL or a store's object as written, a sample picture `sandbox:NAME`, or a picture file, which is looked at.
 
-A URL is judged by its shape alone, never rewritten or opened; a file must be a regular one that begins like a picture.
+An address is judged by its shape alone, never rewritten or opened; a file must be a regular one that begins like one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pipeline.manifest.fields import plain, text
 
 _SAMPLE = re.compile(r"sandbox:[A-Za-z0-9][A-Za-z0-9._-]*")
+_OBJECT = re.compile(r"(?:s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*/(?!/)[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?://)?")
 _SPACE = re.compile(r"[\s\x00-\x20\x7f<>\"\\^`{|}]")
 _ORDINARY = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?:/[\w/.,~%+&=?;:()'-]*)?", re.ASCII)
@@ -22,13 +23,13 @@ MAGIC_BYTES = 12
 
 
 def image(value: object, folder: Path) -> str:
-    """The frame as `Params` wants it: URL and `sandbox:NAME` as written, a file as its absolute path.
+    """The frame as `Params` wants it: addresses and `sandbox:NAME` as written, a file as its absolute path.
 
     Args:
         folder: what a relative path is relative to: the folder of the file it stands in.
 
     Raises:
-        ValueError: it is none of the three, with what is wrong.
+        ValueError: it is none of them, with what is wrong.
         OSError: never; a file that cannot be read is a ValueError.
     """
     if isinstance(value, str) and _ORDINARY.fullmatch(value):
@@ -43,10 +44,20 @@ def image(value: object, folder: Path) -> str:
     scheme = _SCHEME.match(written)
     if scheme and scheme[1].lower() in {"http", "https"}:
         return _url(written)
+    if scheme and scheme[1] in {"s3", "gs", "az"}:
+        return _object(written, scheme[1])
     if scheme and ("://" in written or scheme[1].lower() in {"data", "file"}):
         hint = ": write the path alone" if scheme[1].lower() == "file" else ""
         raise ValueError(f"{plain(scheme[0])} addresses are not http or https{hint}")
     return _file(written, folder)
+
+
+def _object(written: str, scheme: str) -> str:
+    parts = written.split("/")
+    if not _OBJECT.fullmatch(written) or any(part in ("", ".", "..") for part in parts[3:]):
+        place = "container" if scheme == "az" else "bucket"
+        raise ValueError(f"{plain(written)} is not an object's address: write {scheme}://{place}/key")
+    return written
 
 
 def _url(written: str) -> str:

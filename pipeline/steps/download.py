@@ -9,6 +9,7 @@ import asyncio
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.errors import DopError
 from pipeline.gateway.fetch import Gone, NoRoom, Saved, Trouble, Unfit, VideoFetcher
@@ -33,15 +34,38 @@ def file_name(row_id: str, request_id: str, take: int) -> str:
     return f"{slug}-{request_id[:8]}-{take}.mp4"
 
 
-class Downloader:
-    """A few fetches at a time. `folder` takes the videos, `outputs` is what the ledger's paths are relative to."""
+class Landing(Protocol):
+    """Where videos go on to from the folder that they are fetched into."""
 
-    def __init__(self, doors: Doors, fetcher: VideoFetcher, *, folder: Path, outputs: Path, concurrency: int) -> None:
+    async def staged(self, target: Path) -> Saved | None:
+        """A whole video that stands there already."""
+
+    async def land(self, target: Path, saved: Saved) -> str:
+        """Takes it on; returns what was wrong, "" when it stands where it belongs."""
+
+
+class Downloader:
+    """A few fetches at a time. `folder` takes the videos, `outputs` is what the ledger's paths are relative to.
+
+    With a `landing`, a video counts as saved once that has it.
+    """
+
+    def __init__(
+        self,
+        doors: Doors,
+        fetcher: VideoFetcher,
+        *,
+        folder: Path,
+        outputs: Path,
+        concurrency: int,
+        landing: Landing | None = None,
+    ) -> None:
         self._doors = doors
         self._fetcher = fetcher
         self._folder = folder
         self._outputs = outputs
         self._concurrency = concurrency
+        self._landing = landing
         self._waiting: asyncio.Queue[Finished | None] = asyncio.Queue()
         self.left = 0
         """videos that could not be fetched in this run"""
@@ -76,9 +100,13 @@ class Downloader:
 
     async def _save(self, video: Finished) -> None:
         pause_s = FIRST_PAUSE_S
+        target = self._folder / file_name(video.row_id, video.request_id, video.take)
+        staged = await self._landing.staged(target) if self._landing is not None else None
+        if staged is not None:
+            await self._saved(video, target, staged)
+            return
         while True:
             video.tries += 1
-            target = self._folder / file_name(video.row_id, video.request_id, video.take)
             self._doors.reach("before-download")
             outcome = await self._fetcher.fetch(video.video_url, target)
             self._doors.reach("after-download")
@@ -104,6 +132,14 @@ class Downloader:
                         await self._refresh(video)
 
     async def _saved(self, video: Finished, target: Path, saved: Saved) -> None:
+        problem = await self._landing.land(target, saved) if self._landing is not None else ""
+        if problem:
+            text = f"videos can't be put into the store ({problem}); they are kept here: run again when it is back"
+            self._doors.halt.give(text, exit_code=5, reach=Reach.SUBMITS)
+            self._doors.gate.wake()
+            await self._give_up(video, problem)
+            return
+        self._doors.reach("after-landing")
         await self._doors.scribe.book(
             video.request_id,
             Event.SAVE,

@@ -16,6 +16,7 @@ from pipeline.errors import DopError, InvariantError, LedgerError
 from pipeline.gateway.answer import Answer, NoAnswer, SendProof
 from pipeline.gateway.client import SUBMIT_PATH
 from pipeline.gateway.pace import Kind, Outcome, Ticket
+from pipeline.gateway.unsigned import unsigned
 from pipeline.gateway.verdict import PollKind, SubmitKind, SubmitVerdict, judge_poll, judge_submit
 from pipeline.ledger.budget import CapReached
 from pipeline.ledger.judge import Applied, JobTaken, idempotency_key
@@ -32,6 +33,9 @@ OTHER_SUBMIT_PATH = "/ai-model-api/v1/image-to-video"
 
 DETAIL_CHARS = 20_000
 """of a raw answer that the ledger keeps; the longest known one is under 20 kB"""
+
+BODY_BYTES = 2 * DETAIL_CHARS
+"""of a raw answer that are looked at for that"""
 
 LOOK_AGAIN_S = 1.0
 """Longest sleep before the breaker and the reasons to stop are looked at again."""
@@ -151,9 +155,10 @@ class Submitter:
         Pays: yes.
         """
         doors = self._doors
-        body = doors.body(attempt)  # before the intent: what can't be built must not be booked as under way
         if not await self._turn(attempt.request_id):
             return False
+        # After the wait, because addresses in it expire; before the intent: what can't be built is not under way.
+        body = self._body(attempt)
         token = doors.new_token()
         price = doors.prices_microusd[attempt.params.model]
         # MONEY: the intent and its money are durable before the first byte leaves.
@@ -175,6 +180,13 @@ class Submitter:
         doors.reach("after-post")
         # MONEY: from here on the outcome is booked even if this task is cancelled.
         return await _finish(self._settle(_Try(attempt, token, path, reserved.row), verdict, answer))
+
+    def _body(self, attempt: Attempt) -> bytes:
+        try:
+            return self._doors.body(attempt)
+        except DopError:
+            self._not_used(attempt.request_id)
+            raise
 
     def _not_used(self, who: str) -> None:
         self._breaker.withdraw(who)
@@ -446,4 +458,4 @@ async def _finish(work: Coroutine[Any, Any, T]) -> T:
 def _raw(answer: Answer | NoAnswer) -> str:
     if isinstance(answer, NoAnswer):
         return answer.what
-    return f"{answer.status} {answer.body.decode('utf-8', 'replace')}"[:DETAIL_CHARS]
+    return unsigned(f"{answer.status} {answer.body[:BODY_BYTES].decode('utf-8', 'replace')}")[:DETAIL_CHARS]

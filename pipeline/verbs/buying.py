@@ -22,7 +22,7 @@ from pipeline.savedplan import SavedPlan, load
 from pipeline.session import Session, carried_out
 from pipeline.settings import Settings
 from pipeline.steps.haltrule import parse_halt
-from pipeline.verbs.planning import plan_text, planned
+from pipeline.verbs.planning import looked_at_objects, plan_text, planned
 from pipeline.verbs.told import listed, money, seconds, selection_of, settings_of, tell
 from pipeline.workspace import Workspace, run_name, spending
 
@@ -137,6 +137,8 @@ def _buy(args: argparse.Namespace, wishes: Wishes) -> int:
     if args.dry_run:
         print(plan_text(path, planned(order.bound, settings), order.caps, settings))
         return 0
+    tell(f"warning: {warning}" for warning in looked_at_objects(order.bound, settings))
+    order.bound.must_be_seen = True
     if not settings.gateway.is_embedded and not args.yes and not _agreed(path, order, settings):
         tell(["not bought: the answer was no"])
         return 2

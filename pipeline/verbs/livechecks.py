@@ -17,8 +17,10 @@ from pipeline.gateway.answer import Answer, NoAnswer
 from pipeline.gateway.client import GatewayClient, PollStyle
 from pipeline.gateway.motionlist import parse_motions
 from pipeline.gateway.wire import read_json
+from pipeline.hosting import open_hosting
+from pipeline.landing import open_landing
 from pipeline.motioncatalogue import OTHER_METHOD, catalogue, what_came
-from pipeline.objectstore import open_hosting
+from pipeline.objectstore import open_store
 from pipeline.run import gateway_client
 from pipeline.settings import Settings
 from pipeline.wireimages import WireImages
@@ -51,6 +53,7 @@ async def _all(settings: Settings, key: str) -> list[Check]:
         found = [check async for check in _gateway(settings, base_url, key)]
         found.append(await _callbacks(settings, base_url))
         found.append(await _store(settings, base_url))
+        found.append(await _outputs(settings))
     untried = f"{settings.gateway.submit_path}: only a purchase would tell; not tried"
     found.append(Check(name="submit path", ok=None, text=untried))
     found.append(Check(name="credit", ok=None, text="the API has no call for it"))
@@ -131,13 +134,27 @@ async def _callbacks(settings: Settings, base_url: str) -> Check:
 
 async def _store(settings: Settings, base_url: str) -> Check:
     images = WireImages(embedded=False, base_url=base_url, sha256_of={})
+    if settings.uploads.url is None:
+        return Check(name="uploads", ok=None, text="uploads.url is not set: local pictures work in the sandbox only")
     try:
-        hosting = open_hosting(settings, base_url, images, asyncio.get_running_loop().time)
+        open_hosting(settings, base_url, images, etag_of=lambda _: "", clock=asyncio.get_running_loop().time)
+        told = settings.uploads
+        problem = await open_store(settings.uploads.url, endpoint=told.endpoint, region=told.region).problem()
     except DopError as error:
         return Check(name="uploads", ok=False, text=str(error))
-    if hosting is None:
-        return Check(name="uploads", ok=None, text="uploads.url is not set: local pictures work in the sandbox only")
-    problem = await hosting.problem()
     if problem:
-        return Check(name="uploads", ok=False, text=f"{settings.uploads.url}: {problem}")
+        return Check(name="uploads", ok=False, text=problem)
     return Check(name="uploads", ok=True, text=f"{settings.uploads.url} answers; writing was not tried")
+
+
+async def _outputs(settings: Settings) -> Check:
+    try:
+        landing = open_landing(settings)
+    except DopError as error:
+        return Check(name="outputs", ok=False, text=str(error))
+    if landing is None:
+        return Check(name="outputs", ok=None, text="outputs.dir is a folder of this machine: nothing to ask")
+    problem = await landing.problem()
+    if problem:
+        return Check(name="outputs", ok=False, text=problem)
+    return Check(name="outputs", ok=True, text=f"{settings.outputs.url} answers; writing was not tried")

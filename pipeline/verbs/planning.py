@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import time
 from pathlib import Path
 
 from pipeline.config import gateway_id
 from pipeline.ledger.budget import Caps
 from pipeline.listing import Listing
 from pipeline.manifest.read import DEFAULT_MAX_ROWS, TooManyRows
+from pipeline.objectlook import look_at_objects
 from pipeline.plan import Plan, split
 from pipeline.preflight import memory_text
 from pipeline.records import usd
@@ -40,6 +42,9 @@ def plan(args: argparse.Namespace) -> int:
     """Rows and price by model, split into new, done, in flight, unknown and failed."""
     settings = settings_of(args)
     bound = listed(args, settings, may_draw=True)
+    if args.look:
+        tell(f"warning: {warning}" for warning in looked_at_objects(bound, settings))
+    bound.must_be_seen = args.out is not None
     found = planned(bound, settings)
     tell(f"warning: {warning}" for warning in bound.warnings)
     if args.out is not None:
@@ -55,6 +60,16 @@ def plan(args: argparse.Namespace) -> int:
         elif bound.manifest.uses_random_seeds:
             print("its random seeds are drawn when the plan is saved: dop plan --out PLAN, then dop run --plan PLAN")
     return 0
+
+
+def looked_at_objects(bound: Listing, settings: Settings) -> list[str]:
+    """Looks at the images that lie in an object store; returns warnings. Asks the store, for free.
+
+    Raises:
+        ManifestError: some are not there, or no pictures.
+        UsageError: the store does not answer.
+    """
+    return look_at_objects(settings, bound.objects(), manifest=bound.manifest.path, now=time.time())
 
 
 def saved_plan(bound: Listing, found: Plan, settings: Settings, *, max_rows: int) -> SavedPlan:

@@ -8,7 +8,10 @@ import sys
 import urllib.error
 import urllib.request
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, cast
+
+import obstore
+from obstore.store import S3Store
 
 BUCKET = "pictures"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test-id", "AWS_SECRET_ACCESS_KEY": "test-secret", "AWS_REGION": "us-east-1"}
@@ -59,6 +62,19 @@ class S3Server:
         request = urllib.request.Request(self.url + path, method=method)
         with urllib.request.urlopen(request, timeout=10) as answer:
             return bytes(answer.read())
+
+    def put(self, name: str, content: bytes) -> None:
+        """Puts an object there."""
+        obstore.put(self._bucket(), name, content, use_multipart=False)
+
+    def get(self, name: str) -> bytes:
+        """What an object holds."""
+        return bytes(obstore.get(self._bucket(), name).bytes())
+
+    def _bucket(self) -> S3Store:
+        told = {name.lower(): value for name, value in CREDENTIALS.items()}
+        options: Any = {"allow_http": True}
+        return S3Store(BUCKET, endpoint=self.url, client_options=options, config=cast(Any, told))
 
     def empty(self) -> None:
         """Makes it forget everything but the bucket."""

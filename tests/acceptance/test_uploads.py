@@ -116,7 +116,7 @@ def test_a_store_that_stops_ends_the_buying_and_the_next_run_goes_on(live: Opene
     store.stop()
     end = dop.buy(shots)
     assert end.code == 5, end.err
-    assert "can't be uploaded to s3://pictures/dop" in end.err
+    assert "can't be uploaded: s3://pictures/dop does not" in end.err
     assert end.counts == {"done": 2, "planned": 4}
     assert double.charged == 2
     store.start()
