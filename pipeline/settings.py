@@ -34,6 +34,7 @@ _RATE = re.compile(r"[1-9][0-9]*/([1-9][0-9]*)?[smh]")
 _VISIBLE = re.compile(r"[!-~]+")
 MAX_PORT = 65535
 _PATH = re.compile(r"/[^\s?#]*")
+_STORE_FOLDER = re.compile(r"(?:s3|gs|az)://[^\s/?#@]+(?:/[^\s/?#@]+)*/?")
 
 
 def duration_s(text: str) -> float:
@@ -117,6 +118,13 @@ def _path(text: str) -> str:
     if not _PATH.fullmatch(text):
         raise ValueError("must begin with / and hold no space, ? or #")
     return text
+
+
+def _folder(text: str) -> str:
+    if re.match(r"[a-z0-9]+:/", text) and not _STORE_FOLDER.fullmatch(text):
+        stores = "s3://bucket/folder, gs://bucket/folder, az://container/folder"
+        raise ValueError(f"must be a folder of this machine, or {stores}")
+    return text.rstrip("/") or text
 
 
 def _local_folder(path: Path) -> Path:
@@ -235,9 +243,25 @@ class Budget(Section):
 
 
 class Outputs(Section):
-    """Where a run leaves its folder."""
+    """Where a run leaves its folder: `told` is a folder of this machine, or one of an object store.
 
-    dir: Annotated[Path, AfterValidator(_local_folder)] = Path("outputs")
+    With a store, everything is made in `staging` first, and the ledger stays there.
+    """
+
+    told: Annotated[str, BeforeValidator(str), AfterValidator(_folder)] = Field(default="outputs", alias="dir")
+    staging: Annotated[Path, AfterValidator(_local_folder)] = Path("outputs")
+    endpoint: Annotated[str, AfterValidator(_public_url)] | None = None
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = None
+
+    @property
+    def url(self) -> str | None:
+        """The object store's folder; None where the outputs are local."""
+        return self.told if _STORE_FOLDER.fullmatch(self.told) else None
+
+    @property
+    def dir(self) -> Path:
+        """The folder of this machine that runs are made in."""
+        return self.staging if self.url is not None else Path(self.told)
 
 
 class Ledger(Section):

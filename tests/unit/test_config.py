@@ -256,7 +256,12 @@ def test_wrong_values_come_all_at_once_with_their_place(tmp_path: Path) -> None:
         ("ledger: {path: a, url: b}\n", "ledger: path and url are two ledgers: give one"),
         ("poll: {min_s: 9, max_s: 3}\n", "poll: min_s is above max_s"),
         ("schedule: {url: x}\n", "c.yaml:1:12: schedule.url: unknown key. schedule has no keys in this version"),
-        ("outputs: {dir: 's3://bucket/x'}\n", "c.yaml:1:11: outputs.dir: must be a folder of this machine"),
+        (
+            "outputs: {dir: 'ftp://bucket/x'}\n",
+            "c.yaml:1:11: outputs.dir: must be a folder of this machine, or s3://bucket/folder, gs://bucket/folder, "
+            "az://container/folder",
+        ),
+        ("outputs: {staging: 's3://b/x'}\n", "c.yaml:1:11: outputs.staging: must be a folder of this machine"),
         ("models: []\n", "c.yaml:1:1: models: must name at least one, e.g. [dop-lite, dop-turbo]"),
     ],
 )

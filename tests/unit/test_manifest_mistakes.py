@@ -131,7 +131,10 @@ def test_a_prompt_that_only_looks_odd_is_text(tmp_path: Path, prompt: str) -> No
     ("image", "message"),
     [
         ("ftp://x.test/a.jpg", "addresses are not http or https"),
-        ("s3://bucket/a.jpg", "addresses are not http or https"),
+        ("s3://bucket", "is not an object's address: write s3://bucket/key"),
+        ("s3://bucket/a//b.jpg", "is not an object's address: write s3://bucket/key"),
+        ("az://container/../b.jpg", "is not an object's address: write az://container/key"),
+        ("S3://bucket/a.jpg", "addresses are not http or https"),
         ("file:///tmp/a.jpg", "write the path alone"),
         ("data:image/png;base64,AAAA", "addresses are not http or https"),
         ("http:///a.jpg", "is not a URL with a host"),
