@@ -26,7 +26,6 @@ from pipeline.gateway.pace import Learned, Pace, parse_rate
 from pipeline.gateway.wire import submit_body
 from pipeline.hosting import Hosting, open_hosting
 from pipeline.landing import open_landing
-from pipeline.landing import open_landing
 from pipeline.ledger.book import Run
 from pipeline.ledger.budget import Caps
 from pipeline.objectstore import StoreError
@@ -218,7 +217,6 @@ class _Steps:
         self.poller = Poller(doors, self.plan, breaker)
         self.callbacks = self._answer_calls(desk, images) if desk is not None else None
         self.landing = open_landing(settings)
-        self.landing = open_landing(settings)
         self.downloader = Downloader(
             doors,
             fetcher,
@@ -383,14 +381,6 @@ class _Steps:
                 await self.callbacks.linger()
         finally:
             self.poller.settled()
-
-    async def _outputs_ready(self) -> bool:
-        """Whether the store takes what will be bought; else nothing is bought, and what is paid is collected."""
-        problem = await self.landing.ready(self.job.folder.path) if self.landing is not None else ""
-        if problem:
-            self.halt.give(f"nothing is bought: {problem}", exit_code=5, reach=Reach.SUBMITS)
-            self.gate.wake()
-        return not problem
 
     async def _outputs_ready(self) -> bool:
         """Whether the store takes what will be bought; else nothing is bought, and what is paid is collected."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from pipeline import preflight
 from pipeline.ending import Ending
 from pipeline.landing import open_landing
-from pipeline.landing import open_landing
 from pipeline.ledger.book import Run
 from pipeline.ledger.budget import Caps
 from pipeline.records import Totals
@@ -123,7 +122,7 @@ def carried_out(
     ).exit_code
 
 
-async async def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> Outcome:
+async def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> Outcome:
     """Ends the run where nothing is left, writes its reports, tells the summary.
 
     A contact sheet that can't be made is told as a warning: it changes neither the exit code nor the tables.
@@ -144,7 +143,6 @@ async async def finished(session: Session, job: Job, result: Result, *, had_work
         if note.is_wrong or not job.wishes.quiet:
             session.tell(note.text)
     reported = await _landed(session, job) and reported
-    reported = await _landed(session, job) and reported
     for reason in result.reasons:
         session.tell(reason.text)
     code = ending.exit_code or (0 if reported else 5)
@@ -157,16 +155,6 @@ async async def finished(session: Session, job: Job, result: Result, *, had_work
         reasons=tuple(reason.text for reason in result.reasons),
         exit_code=code,
     )
-
-
-async def _landed(session: Session, job: Job) -> bool:
-    """Puts the reports into the object store, where one is told; False, and words for the person, when it is gone."""
-    landing = open_landing(session.workspace.settings)
-    problem = await landing.land_reports(job.folder.path) if landing is not None else ""
-    if problem:
-        again = f"nothing is lost: `dop report {job.run.run_id}` puts it there"
-        session.tell(f"{problem}; the report is in {job.folder.path} only; {again}")
-    return not problem
 
 
 async def _landed(session: Session, job: Job) -> bool:

@@ -140,14 +140,6 @@ class Downloader:
             await self._give_up(video, problem)
             return
         self._doors.reach("after-landing")
-        problem = await self._landing.land(target, saved) if self._landing is not None else ""
-        if problem:
-            text = f"videos can't be put into the store ({problem}); they are kept here: run again when it is back"
-            self._doors.halt.give(text, exit_code=5, reach=Reach.SUBMITS)
-            self._doors.gate.wake()
-            await self._give_up(video, problem)
-            return
-        self._doors.reach("after-landing")
         await self._doors.scribe.book(
             video.request_id,
             Event.SAVE,

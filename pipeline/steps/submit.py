@@ -17,7 +17,6 @@ from pipeline.gateway.answer import Answer, NoAnswer, SendProof
 from pipeline.gateway.client import SUBMIT_PATH
 from pipeline.gateway.pace import Kind, Outcome, Ticket
 from pipeline.gateway.unsigned import unsigned
-from pipeline.gateway.unsigned import unsigned
 from pipeline.gateway.verdict import PollKind, SubmitKind, SubmitVerdict, judge_poll, judge_submit
 from pipeline.ledger.budget import CapReached
 from pipeline.ledger.judge import Applied, JobTaken, idempotency_key
@@ -34,9 +33,6 @@ OTHER_SUBMIT_PATH = "/ai-model-api/v1/image-to-video"
 
 DETAIL_CHARS = 20_000
 """of a raw answer that the ledger keeps; the longest known one is under 20 kB"""
-
-BODY_BYTES = 2 * DETAIL_CHARS
-"""of a raw answer that are looked at for that"""
 
 BODY_BYTES = 2 * DETAIL_CHARS
 """of a raw answer that are looked at for that"""
@@ -184,13 +180,6 @@ class Submitter:
         doors.reach("after-post")
         # MONEY: from here on the outcome is booked even if this task is cancelled.
         return await _finish(self._settle(_Try(attempt, token, path, reserved.row), verdict, answer))
-
-    def _body(self, attempt: Attempt) -> bytes:
-        try:
-            return self._doors.body(attempt)
-        except DopError:
-            self._not_used(attempt.request_id)
-            raise
 
     def _body(self, attempt: Attempt) -> bytes:
         try:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.landing import open_landing
-from pipeline.landing import open_landing
 from pipeline.ledger.book import Run
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, Attempt, State, Totals, usd
 from pipeline.report.frame import write_parquet
@@ -150,21 +149,11 @@ def report(args: argparse.Namespace) -> int:
             if problem:
                 tell([problem, summary_line(totals, run.run_id)])
                 return 5
-            problem = _landed(workspace, folder)
-            if problem:
-                tell([problem, summary_line(totals, run.run_id)])
-                return 5
         for target in args.output:
             _write(workspace, run, folder, target)
             tell([str(target)])
         tell([summary_line(totals, run.run_id)])
     return 0
-
-
-def _landed(workspace: Workspace, folder: RunFolder) -> str:
-    """Puts the reports into the object store, where one is told; returns what was wrong."""
-    landing = open_landing(workspace.settings)
-    return asyncio.run(landing.land_reports(folder.path)) if landing is not None else ""
 
 
 def _landed(workspace: Workspace, folder: RunFolder) -> str:
