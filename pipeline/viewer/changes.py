@@ -88,6 +88,7 @@ def _told(cell: SheetCell) -> dict[str, object]:
         "state": cell.state,
         "reason": cell.reason,
         "price": cell.price,
+        "due": cell.due,
         "clip": cell.stills.clip,
         "poster": cell.stills.poster,
         "start": cell.stills.start,

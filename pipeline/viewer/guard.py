@@ -17,7 +17,7 @@ OWN_SITES = ("same-origin", "none")
 SHEET_POLICY = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """Beside the policy that stands in the sheet itself, which names its script by hash: what only a header can say."""
 
-PAGE_POLICY = f"default-src 'none'; style-src 'self'; img-src data:; {SHEET_POLICY}"
+PAGE_POLICY = f"default-src 'none'; style-src 'self'; img-src 'self' data:; {SHEET_POLICY}"
 """Of everything but a contact sheet."""
 
 HEADERS: Mapping[str, str] = {

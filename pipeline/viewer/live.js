@@ -43,11 +43,21 @@ function showStatus(status) {
   const open = status.new + status.in_flight;
   badge.hidden = status.ended || open === 0;
   badge.textContent = `${status.in_flight} in flight, ${status.new} to go`;
-  for (const box of by("filters").querySelectorAll('[name="status"]')) {
-    const count = cells.filter((cell) => cell.state === box.value).length;
-    box.nextElementSibling.textContent = `${stateWord(box.value)} ${count}`;
-  }
+  showCounts();
   finish(status.ended);
+}
+
+/** How many cells are in each state: in the filter, and in the head where a person should know. */
+function showCounts() {
+  const counts = Map.groupBy(cells, (cell) => cell.state);
+  const count = (state) => counts.get(state)?.length ?? 0;
+  for (const box of by("filters").querySelectorAll('[name="status"]'))
+    box.nextElementSibling.textContent = `${stateWord(box.value)} ${count(box.value)}`;
+  for (const trouble of document.querySelectorAll("[data-states]")) {
+    const all = trouble.dataset.states.split(" ").reduce((sum, state) => sum + count(state), 0);
+    trouble.hidden = all === 0;
+    trouble.querySelector("dd").textContent = all;
+  }
 }
 
 /** At the end the heads of rows get their start frames, unless something plays. */
@@ -71,6 +81,7 @@ const hears = {
   stale: askToReload,
   cells(event) {
     JSON.parse(event.data).forEach(renew);
+    showCounts();
     if (isEngaged) castPlayers();
     else if (filtersSet()) draw();
     drawMarks();

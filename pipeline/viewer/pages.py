@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 import av
 import jinja2
@@ -23,18 +25,34 @@ from pipeline.workspace import Workspace
 
 _HERE = Path(__file__).parent
 _USUAL_SHAPE = (16, 9)
+MOST_STILLS = 4
+"""Pictures that stand for a run in the list of runs."""
 
 
 def runs_page(workspace: Workspace) -> str:
     """Every run, newest first, with counts and money."""
     book = workspace.book
-    lines = [_run_line(run, book.totals(run.run_id)) for run in book.runs()]
+    lines = [
+        {**_run_line(run, book.totals(run.run_id)), "stills": _some_stills(workspace.outputs / run.run_id)}
+        for run in book.runs()
+    ]
     return _environment().get_template("runs.html").render(runs=lines, ledger=workspace.settings.ledger_path)
+
+
+def _some_stills(folder: Path, most: int = MOST_STILLS) -> list[str]:
+    """Names of posters of a run's clips, spread over all of them; made when the page asks, if there is none yet."""
+    try:
+        clips = sorted(entry.name for entry in os.scandir(folder / "videos") if entry.name.endswith(".mp4"))
+    except OSError:
+        return []
+    few = [clips[at * len(clips) // most] for at in range(most)] if len(clips) > most else clips
+    return [f"{name.removesuffix('.mp4')}.jpg" for name in few]
 
 
 def _run_line(run: Run, totals: Totals) -> Mapping[str, object]:
     return {
         "run_id": run.run_id,
+        "link": f"runs/{quote(run.run_id)}/",
         "name": run.name,
         "gateway": run.gateway,
         "started": datetime.fromtimestamp(run.started_at, UTC).strftime("%Y-%m-%d %H:%M"),

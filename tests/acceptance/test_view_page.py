@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,39 +10,22 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.browsing import NEEDS_BROWSER, axe_faults, chromium, show
 from tests.acceptance.conftest import Opened
 from tests.acceptance.driving import shots
 from tests.acceptance.viewing import start_view
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra dev)")
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"),
-]
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-dev-shm-usage",
-    "--no-proxy-server",
-)
+pytestmark = NEEDS_BROWSER
 WAIT_S = 30.0
+LOADED = "(image) => image.complete && image.naturalWidth"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    driver.set_script_timeout(WAIT_S)
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 def until(driver: Any, script: str, what: str) -> Any:
@@ -78,6 +60,7 @@ def test_the_page_follows_the_run_and_keeps_the_picks(
         == 1
     )
     until(browser, "document.querySelector('.totals dd').textContent === '4/5'", "the head counts")
+    until(browser, "document.querySelector('.totals .failed:not([hidden]) dd').textContent === '1'", "the failed too")
     assert "$0.540" in browser.execute_script("return document.querySelector('.totals').textContent")
     assert browser.execute_script("return document.getElementById('live-badge').hidden")
     assert browser.execute_script("return window.notReloaded")
@@ -98,5 +81,27 @@ def test_the_page_follows_the_run_and_keeps_the_picks(
     for path, words in (("../../", "shots"), ("../../spend", "by model")):
         browser.get(view.address + path)
         until(browser, f"document.body.textContent.includes({words.split()[-1]!r})", path)
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+    assert view.interrupt() == 0
+
+
+def test_the_list_of_runs_and_the_spend_book_can_be_read_by_everybody(
+    against: Callable[..., Opened], browser: Any
+) -> None:
+    dop, _ = against(generation_s=0.2, prompts={"scene 2": {"status": 422, "body": {"error": "no such scene"}}})
+    assert dop.buy(dop.csv(shots(6))).code == 1
+    view = start_view(dop)
+    for dark, width in ((False, 1280), (True, 1280), (False, 390), (True, 390)):
+        show(browser, width=width, dark=dark, touch=width < 700)
+        for path in ("../../", "../../spend"):
+            browser.get(view.address + path)
+            assert axe_faults(browser) == []
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+            if path == "../../":
+                until(
+                    browser, "[...document.images].filter((i) => i.complete && i.naturalWidth).length === 4", "stills"
+                )
+    browser.execute_script("document.querySelector('.book a').click()")
+    until(browser, "document.querySelectorAll('#sheet .cell').length === 6", "from the book to the run")
     assert [entry["message"] for entry in browser.get_log("browser")] == []
     assert view.interrupt() == 0
