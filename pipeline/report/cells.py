@@ -17,7 +17,7 @@ STATE_WORDS = {
     State.SUBMITTING: "being sent",
     State.ACCEPTED: "in flight",
     State.STALLED: "stalled: past its deadline, still collectable",
-    State.DONE: "done",
+    State.DONE: "made, but the video is not here",
     State.EXPIRED: "expired: paid, but the video is gone",
     State.FAILED: "failed",
     State.REFUSED: "refused by moderation",
@@ -27,6 +27,9 @@ STATE_WORDS = {
     State.WRITTEN_OFF: "written off",
     State.SKIPPED: "left out by the manifest",
 }
+
+
+_DUE = {CostState.DISPUTED: "disputed", CostState.RESERVED: "reserved"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,10 @@ class Stills:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SheetCell:
-    """One cell of the sheet. `place` is its value on each axis; `facts` what the enlarged view lists, in order."""
+    """One cell of the sheet. `place` is its value on each axis; `facts` what the enlarged view lists, in order.
+
+    `due` is the word after the price where that is not simply the price of a video that was made.
+    """
 
     number: int
     row_id: str
@@ -48,6 +54,7 @@ class SheetCell:
     words: str
     reason: str
     price: str
+    due: str
     cost: str
     model: str
     tags: tuple[str, ...]
@@ -68,8 +75,9 @@ def sheet_cell(number: int, line: Line, earlier: Sequence[Attempt], place: Place
         row_id=line.row_id,
         state=line.state.value,
         words=STATE_WORDS[line.state],
-        reason=line.reason or "",
+        reason=_reason(line),
         price=_price(line),
+        due=_due(line),
         cost=_cost(line),
         model=line.params.model,
         tags=line.tags,
@@ -90,6 +98,7 @@ def _placeholder(number: int, line: SkippedRow, place: Place) -> SheetCell:
         words=STATE_WORDS[State.SKIPPED],
         reason="",
         price="",
+        due="",
         cost="",
         model="",
         tags=line.tags,
@@ -100,6 +109,17 @@ def _placeholder(number: int, line: SkippedRow, place: Place) -> SheetCell:
         request_id="",
         attempt=0,
     )
+
+
+def _reason(attempt: Attempt) -> str:
+    """Why it is so; some answers give no more than the state's own name."""
+    return "no reason was given" if attempt.reason == attempt.state.value else attempt.reason or ""
+
+
+def _due(attempt: Attempt) -> str:
+    if attempt.state is State.REJECTED:
+        return "not paid"
+    return _DUE.get(attempt.cost_state, "") if attempt.bought_in is None else ""
 
 
 def _price(attempt: Attempt) -> str:

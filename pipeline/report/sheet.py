@@ -21,7 +21,7 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from pipeline.records import Attempt, State, Totals, usd
+from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals, usd
 from pipeline.report.atomic import whole_text
 from pipeline.report.axes import MOST_STACKED, Arrangement, Axis, arrange, axes_of, places_of
 from pipeline.report.cells import STATE_WORDS, SheetCell, Stills, is_web_link, sheet_cell
@@ -167,6 +167,7 @@ def sheet_html(view: RunView, sheet: Sheet, *, shape: tuple[int, int] = _USUAL_S
             is_served=bool(served_script),
             shown=PAGE_CELLS,
             statuses=Counter(cell.state for cell in sheet.cells),
+            troubles=troubles_of(sheet.cells),
             words=STATE_WORDS,
             totals=totals_shown(view.totals),
             money=money_by_model(view),
@@ -227,6 +228,7 @@ def page_data(view: RunView, sheet: Sheet) -> dict[str, object]:
             [pool.number(told) for told in cell.history],
             pool.number(cell.request_id),
             cell.attempt,
+            pool.number(cell.due),
         ]
         for cell in sheet.cells
     ]
@@ -269,6 +271,12 @@ def totals_shown(totals: Totals) -> list[tuple[str, str, str]]:
         ("reserved", f"${usd(totals.reserved_microusd)}", "in flight, stalled or unknown"),
         ("worst case", f"${usd(totals.worst_microusd)}", "if every open question goes against you"),
     ]
+
+
+def troubles_of(cells: Sequence[SheetCell]) -> list[tuple[str, str, int]]:
+    """What a person should know about before looking at the clips, as (name, its states, count)."""
+    kinds = (("failed", sorted(FAILED_FOR_GOOD)), ("unknown", [State.UNKNOWN]), ("stalled", [State.STALLED]))
+    return [(name, " ".join(states), sum(cell.state in states for cell in cells)) for name, states in kinds]
 
 
 def money_by_model(view: RunView) -> list[tuple[str, ...]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,20 +11,12 @@ from typing import Any
 import pytest
 
 from pipeline.report.sheet import write_sheet
+from tests.acceptance.browsing import NEEDS_BROWSER, axe_faults, chromium, show
 from tests.acceptance.sheetrun import RUN, make_crowd, make_study
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra dev)")
+pytestmark = NEEDS_BROWSER
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"),
-]
-
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-)  # fmt: skip
 WAIT_S = 20.0
 IN_STEP_S = 0.1
 
@@ -37,11 +28,8 @@ class Sheet:
         self.driver = driver
         self.page = page
 
-    def open(self, *, width: int = 1280, height: int = 900, dark: bool = False, touch: bool = False) -> None:
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    def open(self, **screen: Any) -> None:
+        show(self.driver, **screen)
         self.driver.get("about:blank")
         self.driver.get(self.page.as_uri())
 
@@ -105,18 +93,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    downloads = str(tmp_path_factory.mktemp("downloads"))
-    options.add_experimental_option("prefs", {"download.default_directory": downloads})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(DRIVER)))
-    driver.downloads = Path(downloads)
-    yield driver
-    driver.quit()
+def browser() -> Iterator[Any]:
+    with chromium(logs=("browser", "performance")) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -156,8 +135,8 @@ def test_a_caption_says_what_tells_a_clip_from_its_row_and_the_longest_row_fills
 
 def test_troubles_stay_in_the_grid_with_reason_and_price(sheet: Sheet) -> None:
     text = {state: sheet.texts(f"#sheet .cell.{state}") for state in ("failed", "refused", "unknown", "accepted")}
-    assert text["failed"] == ["failedthe render ran out of memory $0.135"]
-    assert text["refused"] == ["refusednsfw $0.135"]
+    assert text["failed"] == ["failedthe render ran out of memory $0.135 disputed"]
+    assert text["refused"] == ["refusednsfw $0.135 disputed"]
     assert "read time-out" in text["unknown"][0]
     assert len(text["accepted"]) == 1
     sheet.click("#tabs input[value='dop-turbo']")
@@ -259,6 +238,11 @@ def test_marked_clips_are_compared_side_by_side_in_step(sheet: Sheet) -> None:
     first, second = sheet.each("#panes video", "e.currentTime")
     assert abs(first - second) < IN_STEP_S
     assert sheet.texts("#panes p") == ["mill@dop-lite-0.3-11 seed 11", "mill@dop-lite-0.3-12 seed 12"]
+    sheet.press("2")
+    assert sheet.each("#panes [data-pane]", "e.ariaPressed") == ["false", "true"]
+    sheet.click("#panes [data-pane='0']")
+    assert sheet.texts("#picks-count") == ["Save 2 picks"]
+    assert axe_faults(sheet.driver) == []
     sheet.press("\ue00c")
     assert sheet.each("#versus", "e.open") == [False]
     assert sheet.each("#panes video", "e.src") == []
@@ -305,18 +289,12 @@ def test_the_page_is_readable_on_a_phone(sheet: Sheet) -> None:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_axe_finds_no_serious_fault(sheet: Sheet, dark: bool) -> None:
-    axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed (extra dev)")
     sheet.open(dark=dark)
     sheet.click("#filter-open")
-    script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     for opener in ("", "#sheet .cell.done .shot"):
         if opener:
             sheet.click(opener)
-        sheet.js(script)
-        found = sheet.driver.execute_async_script(
-            "const done = arguments[0]; axe.run({resultTypes: ['violations']}).then((r) => done(r.violations))"
-        )
-        assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found if fault["impact"] != "minor"] == []
+        assert axe_faults(sheet.driver) == []
 
 
 def test_a_thousand_cells_open_quickly_and_only_what_is_seen_is_loaded(sheet: Sheet, outputs: Path) -> None:

@@ -16,8 +16,8 @@ SHAPE = (160, 96)
 
 def make_cell(number: int, state: str = "done") -> SheetCell:
     return SheetCell(
-        number=number, row_id=f"row-{number}", state=state, words="", reason="why", price="", cost="", model="m",
-        tags=(), place={}, stills=Stills(), facts=(), history=(), request_id="r", attempt=1,
+        number=number, row_id=f"row-{number}", state=state, words="", reason="why", price="", due="", cost="",
+        model="m", tags=(), place={}, stills=Stills(), facts=(), history=(), request_id="r", attempt=1,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import time
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.records import Attempt, State, Totals
+from pipeline.report.cells import Stills, sheet_cell
 from pipeline.report.posters import poster_path, start_path
 from pipeline.report.runview import Line, RunView, SkippedRow
 from pipeline.report.sheet import build_sheet, page_data, sections, sheet_html, write_sheet
@@ -132,7 +134,22 @@ def test_every_state_is_visible_with_reason_and_price_without_scripts() -> None:
     reasons = page.texts["i"]
     assert [f"because {state}" in reasons for state in states] == [True] * 12
     assert "left out by the manifest" in reasons
-    assert page.texts["span"].count("$0.135") == 12
+    prices = Counter(text for text in page.texts["span"] if text.startswith("$0.135"))
+    assert prices == {"$0.135": 3, "$0.135 disputed": 4, "$0.135 reserved": 4, "$0.135 not paid": 1}
+    shown = [attributes.get("class") for tag, attributes in page.tags if "data-states" in attributes]
+    assert shown == ["failed", "unknown", "stalled"]
+
+
+def test_a_reason_that_only_repeats_the_state_is_called_none() -> None:
+    failed = make_attempt(state=State.FAILED, reason="failed")
+    assert sheet_cell(0, failed, (), {}, Stills()).reason == "no reason was given"
+
+
+def test_a_calm_run_says_nothing_of_troubles() -> None:
+    _, page = page_of(make_view([make_attempt()]))
+    troubles = [attributes for _, attributes in page.tags if "data-states" in attributes]
+    assert len(troubles) == 3
+    assert all("hidden" in attributes for attributes in troubles)
 
 
 def test_the_page_says_whether_money_was_spent() -> None:

@@ -7,7 +7,7 @@ const text = (number) => sheet.strings[number];
 const axisNumber = new Map(sheet.axes.map((axis, number) => [axis.name, number]));
 
 const cells = sheet.cells.map(
-  ([row, state, reason, price, model, tags, place, links, facts, history, request, attempt], n) => ({
+  ([row, state, reason, price, model, tags, place, links, facts, history, request, attempt, due], n) => ({
     n,
     rowId: text(row),
     state: text(state),
@@ -23,6 +23,7 @@ const cells = sheet.cells.map(
     history,
     requestId: text(request),
     attempt,
+    due: text(due),
   }),
 );
 

@@ -48,7 +48,7 @@ function frames(cell) {
 
 function told(cell) {
   const lines = [];
-  if (cell.state !== "done") lines.push(`${sheet.words[cell.state]}${cell.reason ? `: ${cell.reason}` : ""}`);
+  if (!cell.clip) lines.push(`${sheet.words[cell.state]}${cell.reason ? `: ${cell.reason}` : ""}`);
   lines.push(...cell.history.map(text));
   return lines.map((line) => el("p", { class: "told" }, line));
 }
@@ -84,12 +84,22 @@ function openVersus() {
     const video = makeVideo(cell);
     versus.add(video);
     paneVideos.push(video);
-    return el("div", { class: "pane" }, video, el("p", {}, el("b", {}, cell.rowId), ` ${differences(cell)}`));
+    const said = el("p", {}, el("b", {}, cell.rowId), ` ${differences(cell)}`);
+    return el("div", { class: "pane" }, video, el("div", { class: "under" }, said, paneButton(cell)));
   });
   by("panes").replaceChildren(...panes);
+  drawMarks();
   by("versus").showModal();
   versus.seek(0);
   versus.play();
+}
+
+function paneButton(cell) {
+  const button = by("box").querySelector('[data-do="pick"]').cloneNode(true);
+  const place = compared.indexOf(cell);
+  button.dataset.pane = place;
+  button.title = `Pick (${place + 1})`;
+  return button;
 }
 
 /** The values by which a compared clip differs from the others. */
@@ -105,6 +115,7 @@ function closeVersus() {
     unload(video);
   }
   paneVideos = [];
+  by("panes").replaceChildren();
   if (document.fullscreenElement) document.exitFullscreen();
 }
 
@@ -135,5 +146,5 @@ function onDialogClick(event) {
   const dialog = event.currentTarget;
   const button = event.target.closest("button[data-do]");
   if (event.target === dialog || button?.dataset.do === "close") dialog.close();
-  else if (button) actions[button.dataset.do](boxCell);
+  else if (button) actions[button.dataset.do](compared[button.dataset.pane] ?? boxCell);
 }

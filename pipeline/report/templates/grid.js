@@ -28,7 +28,7 @@ function makeCell(cell) {
   element.classList.add(cell.state);
   element.dataset.n = cell.n;
   element.querySelector(".name").textContent = cell.rowId;
-  element.querySelector(".price").textContent = cell.price;
+  element.querySelector(".price").textContent = cell.due ? `${cell.price} ${cell.due}` : cell.price;
   element.prepend(makeShot(cell));
   return element;
 }

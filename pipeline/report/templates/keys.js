@@ -74,6 +74,7 @@ const versusKeys = {
   ",": () => versus.seek(versus.time - FRAME_S),
   ".": () => versus.seek(versus.time + FRAME_S),
   f: toggleFull,
+  ...Object.fromEntries([1, 2, 3, 4].map((number) => [number, () => togglePick(compared[number - 1])])),
 };
 
 function onKey(event) {

@@ -35,6 +35,8 @@ function drawMarks() {
   by("picks-count").textContent = mine.length === 0 ? "No picks" : `Save ${mine.length} pick${mine.length > 1 ? "s" : ""}`;
   by("compare-open").disabled = compared.length < 2;
   by("compare-count").textContent = compared.length || "";
+  for (const button of by("panes").querySelectorAll("[data-pane]"))
+    button.setAttribute("aria-pressed", picked.has(pickKey(compared[button.dataset.pane])));
   for (const [holder, cell] of [[by("tools"), toolsCell], [by("box"), boxCell]]) {
     if (!cell) continue;
     holder.querySelector('[data-do="pick"]').setAttribute("aria-pressed", picked.has(pickKey(cell)));
