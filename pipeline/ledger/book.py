@@ -184,12 +184,13 @@ class Book:
         *,
         rows_digest: Callable[[], str],
         new: Run | None = None,
+        also: Callable[[Connection], None] | None = None,
     ) -> int:
         """Makes `rows` what the run lists, in order, and plans what the ledger does not know; returns how many rows.
 
         Rows of an earlier reading that the run has already bought stay listed behind the others; planned ones leave.
         `rows_digest` is asked once the rows are exhausted. `new` is a run to be written down together with its rows: a
-        mistake among them leaves neither.
+        mistake among them leaves neither. `also` is done in the same transaction, at its end.
         """
 
         def work(connection: Connection) -> int:
@@ -203,6 +204,8 @@ class Book:
                 position += len(chunk)
             _drop_unlisted(connection, run_id, position)
             connection.execute(update(runs).where(runs.c.run_id == run_id).values(rows_digest=rows_digest()))
+            if also is not None:
+                also(connection)
             return position
 
         return self.ledger.transact(work, alone=False)
@@ -417,6 +420,13 @@ class Book:
             .limit(50)
         )
         return [_attempt_of(row, None) for row in self.ledger.ask(statement)]
+
+    def listed(self, run_id: str, request_id: str) -> Attempt | None:
+        """The latest attempt of one request that a run lists."""
+        statement = _run_view(run_id).where(run_rows.c.request_id == request_id, attempts.c.superseded == 0)
+        found = self.ledger.ask(statement)
+        _check_unsent(found)
+        return _attempt_of(found[0], run_id) if found else None
 
     def history(self, request_id: str) -> list[dict[str, object]]:
         """Everything that happened to a request, oldest first."""
