@@ -32,7 +32,7 @@ from pipeline.verbs.buying import Order, key_for, open_run
 from pipeline.verbs.looking import find_run
 from pipeline.verbs.planning import planned
 from pipeline.verbs.told import tell, with_price
-from pipeline.workspace import RunFolder, reading, spending
+from pipeline.workspace import RunFolder, ledger_exists, ledger_name, reading, spending
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,8 +189,8 @@ def report(run: RunResult | str | None = None, config: Path | str | None = None,
     """
     found = run.settings if isinstance(run, RunResult) else _settings(config, settings)
     name = run.run_id if isinstance(run, RunResult) else run
-    if not found.ledger_path.exists():
-        raise UsageError(f"no run yet in {found.ledger_path}")
+    if not ledger_exists(found):
+        raise UsageError(f"no run yet in {ledger_name(found)}")
     with reading(found) as workspace:
         chosen = find_run(workspace, name)
         folder = RunFolder(workspace.outputs, chosen.run_id)

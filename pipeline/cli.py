@@ -313,9 +313,12 @@ def _add_ledger_care(verbs: _Verbs) -> None:
     _add_lock_wait(sub)
     _add_settings(sub)
 
-    text = "a consistent copy for a backup, also during a run"
-    sub = words.add("copy", "ledgercare:copy", text, "dop ledger copy backup/ledger.db")
-    sub.add_argument("file", type=Path, metavar="FILE", help="where to; must not exist")
+    text = "a consistent copy for a backup, also during a run; or the move to PostgreSQL"
+    sub = words.add("copy", "ledgercare:copy", text, "dop ledger copy --to postgresql://dop@db.example/dop")
+    where = sub.add_mutually_exclusive_group(required=True)
+    where.add_argument("file", type=Path, nargs="?", metavar="FILE", help="where to; must not exist")
+    where.add_argument("--to", metavar="URL", help="move the ledger to an empty database; the file spends no more")
+    _add_lock_wait(sub)
     _add_settings(sub)
 
     text = "let a copied or restored ledger spend: it is the only one in use now"

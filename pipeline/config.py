@@ -38,8 +38,6 @@ PREFIX = "DOP_"
 TYPED = {"defaults"}
 """Values of manifest rows get the types a manifest would give them; all others stay the text that was written."""
 
-NOT_YET = frozenset({"ledger.url"})
-"""Keys whose feature is not built: another value than the default is refused, not passed over."""
 
 _SECRET_WORDS = {"key", "api_key", "apikey", "subscription_key", "token", "secret", "pixazo_api_key"}
 _MONEY = re.compile(r"prices\.|budget\.|on_unknown\.max_cost")
@@ -176,8 +174,6 @@ def _build(leaves: Leaves, problems: list[Problem]) -> Settings | None:
         details = error.errors(include_input=False)
         problems.extend(_problem(leaves, detail["loc"], detail["msg"]) for detail in details)
         return None
-    early = (key for key, value in _walk(settings) if key in NOT_YET and value != _DEFAULTS[key])
-    problems.extend(_problem(leaves, tuple(key.split(".", 1)), "is not served by this version") for key in early)
     return settings
 
 
@@ -213,6 +209,3 @@ def _shown(key: str, value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", str(value))
-
-
-_DEFAULTS = dict(_walk(Settings()))

@@ -175,6 +175,8 @@ class _Steps:
             job.workspace.ledger, run_id=job.run.run_id, caps=job.caps, totals=totals, wall=job.wall, reach=reach
         )
         self.scribe.counted = self._counted
+        self._loop = asyncio.get_running_loop()
+        job.workspace.ledger.tell = self._heard
         self._memory = f"learned {job.workspace.gateway}"
         remembered = job.workspace.ledger.recall(self._memory)
         pace = Pace(
@@ -299,6 +301,10 @@ class _Steps:
     def _finished(self, video: Finished) -> None:
         if self._fetches:
             self.downloader.add(video)
+
+    def _heard(self, text: str) -> None:
+        """From the ledger's own thread."""
+        self._loop.call_soon_threadsafe(self._say, text)
 
     def _say(self, text: str) -> None:
         self._tell(text)

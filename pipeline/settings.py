@@ -120,6 +120,25 @@ def _path(text: str) -> str:
     return text
 
 
+def ledger_url(text: str) -> str:
+    """The URL of a PostgreSQL database, as libpq takes it; the password may come from PGPASSWORD or ~/.pgpass.
+
+    Raises:
+        ValueError: it is none. The message never repeats it.
+    """
+    parts = urlsplit(text if _VISIBLE.fullmatch(text) else "")
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError("must be an address such as postgresql://dop@db.example:5432/dop")
+    place = f"{parts.path}{parts.query}{parts.fragment}"
+    if "@" in place or ":" in parts.path or parts.fragment or parts.netloc.count("@") > 1:
+        raise ValueError("has a password with a special letter: write it as %40 for @, %2F for /, %3A for :, %23 for #")
+    if "password" in parts.query:
+        raise ValueError("must not have its password among the options: write USER:PASSWORD@HOST, or set PGPASSWORD")
+    if not parts.path.strip("/"):
+        raise ValueError("must name the database: postgresql://dop@db.example:5432/DATABASE")
+    return text
+
+
 def _folder(text: str) -> str:
     if re.match(r"[a-z0-9]+:/", text) and not _STORE_FOLDER.fullmatch(text):
         stores = "s3://bucket/folder, gs://bucket/folder, az://container/folder"
@@ -268,7 +287,7 @@ class Ledger(Section):
     """Where the ledger is: a file (default: `ledger.db` in the outputs folder) or a database's URL."""
 
     path: Path | None = None
-    url: str | None = None
+    url: Annotated[str, AfterValidator(ledger_url)] | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> Ledger:

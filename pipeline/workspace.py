@@ -17,10 +17,14 @@ from filelock import FileLock, Timeout
 
 from pipeline.config import Settings, gateway_id
 from pipeline.errors import LockedError, UsageError
+from pipeline.ledger import postgres
 from pipeline.ledger.book import Book
 from pipeline.ledger.judge import Change
 from pipeline.ledger.lifecycle import Event
+from pipeline.ledger.postgres import Hold
+from pipeline.ledger.server import ServerLedger
 from pipeline.ledger.store import Ledger
+from pipeline.ledger.writer import LedgerWriter
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 NAME_CHARS = 40
@@ -125,7 +129,7 @@ class Workspace:
 
     settings: Settings
     gateway: str
-    ledger: Ledger
+    ledger: LedgerWriter
     book: Book
     notices: tuple[str, ...] = ()
 
@@ -135,6 +139,34 @@ class Workspace:
         return self.settings.outputs.dir
 
 
+def ledger_name(settings: Settings) -> str:
+    """Where the ledger is, for messages: a file, or a database without its password."""
+    return postgres.address(settings.ledger.url) if settings.ledger.url is not None else str(settings.ledger_path)
+
+
+def ledger_exists(settings: Settings) -> bool:
+    """Whether there is a ledger; the question makes none.
+
+    Raises:
+        LedgerAwayError: its server can't be reached.
+    """
+    return postgres.has_ledger(settings.ledger.url) if settings.ledger.url else settings.ledger_path.exists()
+
+
+def opened(settings: Settings, *, may_migrate: bool = False) -> LedgerWriter:
+    """The ledger, for questions; nothing is locked.
+
+    Args:
+        may_migrate: bring an earlier version up to date; only while it is held.
+
+    Raises:
+        LedgerError: it can't be read.
+    """
+    if settings.ledger.url is not None:
+        return ServerLedger(settings.ledger.url, may_migrate=may_migrate)
+    return Ledger(settings.ledger_path, may_migrate=may_migrate)
+
+
 @contextmanager
 def reading(settings: Settings) -> Iterator[Workspace]:
     """The ledger for questions: no lock, and it does not have to be fit for spending.
@@ -142,13 +174,47 @@ def reading(settings: Settings) -> Iterator[Workspace]:
     Raises:
         UsageError: there is none; a question never makes one.
     """
-    if not settings.ledger_path.exists():
-        raise UsageError(f"no run yet in {settings.ledger_path}")
-    ledger = Ledger(settings.ledger_path)
+    if not ledger_exists(settings):
+        raise UsageError(f"no run yet in {ledger_name(settings)}")
+    ledger = opened(settings)
     try:
         yield Workspace(settings=settings, gateway=gateway_id(settings), ledger=ledger, book=Book(ledger))
     finally:
         ledger.close(clean=False)
+
+
+@contextmanager
+def held(settings: Settings, *, wait_s: float, now: float) -> Iterator[None]:
+    """Keeps every run away while the ledger is cared for.
+
+    Raises:
+        LockedError: a run works on it.
+    """
+    if settings.ledger.url is not None:
+        with postgres.locked(settings.ledger.url, wait_s=wait_s):
+            yield
+    else:
+        with locked(settings.ledger_path, wait_s=wait_s, now=now):
+            yield
+
+
+@contextmanager
+def _held_ledger(settings: Settings, hold: Hold, *, wait_s: float, now: float) -> Iterator[LedgerWriter]:
+    """The ledger under its lock: a file's is beside it, a server's dies with the very session that writes."""
+    if settings.ledger.url is not None:
+        spool = settings.ledger_path.parent
+        ledger = ServerLedger(settings.ledger.url, spool=spool, hold=hold, wait_s=wait_s, may_migrate=True)
+        try:
+            yield ledger
+        finally:
+            ledger.close()
+        return
+    with locked(settings.ledger_path, wait_s=wait_s, now=now):
+        local = Ledger(settings.ledger_path, may_migrate=True)
+        try:
+            yield local
+        finally:
+            local.close()
 
 
 @contextmanager
@@ -159,22 +225,38 @@ def spending(settings: Settings, *, lock_wait_s: float, now: float) -> Iterator[
         LockedError: another run works on this ledger.
         LedgerError: it is not fit for spending.
     """
-    with locked(settings.ledger_path, wait_s=lock_wait_s, now=now):
-        ledger = Ledger(settings.ledger_path, may_migrate=True)
-        try:
-            notices = ledger.ready_to_spend()
-            book = Book(ledger)
-            lost = recover(ledger, book, now)
-            if lost:
-                notices.append(f"{lost} submits were under way when the last run died: their outcome is unknown")
-            yield Workspace(
-                settings=settings, gateway=gateway_id(settings), ledger=ledger, book=book, notices=tuple(notices)
-            )
-        finally:
-            ledger.close()
+    with _held_ledger(settings, Hold.ALONE, wait_s=lock_wait_s, now=now) as ledger:
+        notices = ledger.ready_to_spend()
+        book = Book(ledger)
+        lost = recover(ledger, book, now)
+        if lost:
+            notices.append(f"{lost} submits were under way when the last run died: their outcome is unknown")
+        yield Workspace(
+            settings=settings, gateway=gateway_id(settings), ledger=ledger, book=book, notices=tuple(notices)
+        )
 
 
-def recover(ledger: Ledger, book: Book, now: float) -> int:
+@contextmanager
+def sharing(settings: Settings, *, wait_s: float, now: float) -> Iterator[Workspace]:
+    """A ledger on a server for one of several workers: beside others like it, never beside a plain run.
+
+    The first one in checks it; submits that dead workers left behind are the caller's to settle, by their leases.
+
+    Raises:
+        UsageError: the ledger is a file.
+        LockedError: a plain run works on it.
+        LedgerError: it is not fit for spending.
+    """
+    if settings.ledger.url is None:
+        raise UsageError("several machines need a ledger that all of them reach: set ledger.url to a PostgreSQL server")
+    with _held_ledger(settings, Hold.BESIDE, wait_s=wait_s, now=now) as ledger:
+        notices = tuple(ledger.ready_to_spend())
+        yield Workspace(
+            settings=settings, gateway=gateway_id(settings), ledger=ledger, book=Book(ledger), notices=notices
+        )
+
+
+def recover(ledger: LedgerWriter, book: Book, now: float) -> int:
     """MONEY: a submit that nobody waits for any more may have been paid: it is unknown, never planned again."""
     left = book.left_submitting()
     for request_id in left:

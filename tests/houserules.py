@@ -30,6 +30,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.ledger.database": DOORS,
     "pipeline.ledger.journal": DOORS,
     "pipeline.ledger.migrations": DOORS,
+    "pipeline.ledger.moving": DOORS,
     "pipeline.ledger.postgres": DOORS,
     "pipeline.ledger.rebuild": DOORS,
     "pipeline.ledger.server": DOORS,

@@ -14,10 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
+from sqlalchemy import Connection, select
+
 from pipeline.errors import LedgerError
 from pipeline.ledger.judge import Change
 from pipeline.ledger.lifecycle import Event
-from pipeline.ledger.schema import COLD, HOT
+from pipeline.ledger.schema import COLD, HOT, journal
 
 
 def line_of(entry: Mapping[str, object]) -> str:
@@ -114,6 +116,20 @@ def entries(path: Path, after: int = -1) -> Iterator[dict[str, object]]:
                 torn = number
             elif int(str(entry["seq"])) > after:
                 yield entry
+
+
+def table_entries(connection: Connection, name: str) -> Iterator[dict[str, object]]:
+    """Every entry of the journal that stands in a database, in order.
+
+    Raises:
+        LedgerError: a line is damaged.
+    """
+    lines = select(journal.c.number, journal.c.line).order_by(journal.c.number)
+    for number, line in connection.execution_options(yield_per=2_000).execute(lines):
+        entry = entry_of(f"{line}\n")
+        if entry is None:
+            raise LedgerError(f"{name}: line {number} of the journal is damaged; a backup may have it whole")
+        yield entry
 
 
 def last_seq(path: Path) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -196,6 +197,56 @@ def holders(connection: Connection) -> list[str]:
     """Who else holds the ledger's lock, and since when."""
     found = connection.exec_driver_sql(_HOLDERS, (LOCK_CLASS,)).all()
     return [f"{name.removeprefix('dop ')}, since {since}" for name, since in found]
+
+
+def has_ledger(url: str) -> bool:
+    """Whether a database holds a ledger already; a question, which makes nothing.
+
+    Raises:
+        LedgerAwayError: the server can't be reached.
+        LedgerError: it refuses us.
+    """
+    engine = server_engine(url, write=False)
+    try:
+        with engine.connect() as connection:
+            return "attempts" in connection.dialect.get_table_names(connection)
+    except DBAPIError as error:
+        raise refusal(error, address(url)) from None
+    finally:
+        engine.dispose()
+
+
+def refusal(error: BaseException, name: str, what: str = "can't be used") -> LedgerError:
+    """A database's error in our words: away for now, or wrong."""
+    kind = LedgerAwayError if is_away(error) else LedgerError
+    return kind(f"the ledger {name} {what}: {cause_of(error)}")
+
+
+@contextmanager
+def locked(url: str, *, wait_s: float) -> Iterator[None]:
+    """Holds the ledger's lock alone, for care that does not go through an open ledger.
+
+    Raises:
+        LockedError: somebody works on it.
+        LedgerAwayError: the server can't be reached.
+    """
+    engine = server_engine(url, write=True)
+    try:
+        with engine.connect() as connection:
+            claim = Claim(Hold.ALONE)
+            claim.wait(lambda: claim.take(connection), wait_s, refusal=lambda: held_by(connection, address(url)))
+            connection.commit()
+            yield
+    except DBAPIError as error:
+        raise refusal(error, address(url)) from None
+    finally:
+        engine.dispose()
+
+
+def held_by(connection: Connection, name: str) -> str:
+    """What a refused run hears."""
+    found = "; ".join(holders(connection)) or "its holder is just leaving"
+    return f"another run holds {name} ({found}); nothing was sent"
 
 
 def session_number(connection: Connection) -> int:

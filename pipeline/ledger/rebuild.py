@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy.exc import DBAPIError
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.audit import audit, replay
+from pipeline.ledger.audit import audit, replay, sums_digest
 from pipeline.ledger.database import create_or_check, inode_of, integrity_problems, sqlite_engine, write_meta
-from pipeline.ledger.journal import entries, last_seq
-from pipeline.ledger.schema import attempts, checksum, run_rows, runs
+from pipeline.ledger.journal import entries, last_seq, table_entries
+from pipeline.ledger.postgres import address, refusal, server_engine
+from pipeline.ledger.schema import attempts, checksum, history, run_rows, runs, spend
 
 SIDES = ("", "-wal", "-shm")
 """A SQLite file and what belongs to it while it is open, or was not closed."""
@@ -28,12 +30,12 @@ SIDES = ("", "-wal", "-shm")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
-    """What came of it. `kept` is where the old file is now, None when there was none."""
+    """What came of it. `kept` is where the old file (or tables) is now, None when there was none."""
 
     events: int
     requests: int
     runs: int
-    kept: Path | None
+    kept: Path | str | None
 
 
 def rebuild(path: Path, *, now: float) -> Rebuilt:
@@ -61,6 +63,49 @@ def rebuild(path: Path, *, now: float) -> Rebuilt:
         _remove(fresh)
         os.umask(old_mask)
     return Rebuilt(events=events, requests=requests, runs=salvaged, kept=kept)
+
+
+def rebuild_on_server(url: str, *, now: float) -> Rebuilt:
+    """Makes the ledger in a database anew from the journal in it, in one transaction; the old rows are kept aside.
+
+    Args:
+        now: Unix seconds, for the names under which the old rows are kept.
+    Raises:
+        LedgerError: no journal, a damaged one, or what it makes is not whole; then nothing was changed.
+    """
+    name = address(url)
+    writing, reading = server_engine(url, write=True), server_engine(url, write=False)
+    try:
+        create_or_check(writing, name)
+        with reading.connect() as old, writing.begin() as connection:
+            suffix = f"damaged_{datetime.fromtimestamp(now, UTC):%Y%m%dt%H%M%Sz}"
+            for table in (attempts, history, spend):
+                connection.exec_driver_sql(f"CREATE TABLE {table.name}_{suffix} AS TABLE {table.name}")
+                connection.execute(delete(table))
+            events = replay(connection, table_entries(old, name))
+            if events == 0:
+                raise LedgerError(f"the journal in {name} holds no event: nothing to make the ledger from")
+            _revive(connection)
+            connection.execute(update(runs).values(rows_digest=None))
+            _forget_unknown_rows(connection)
+            write_meta(connection, {"clean": "yes", "sums": sums_digest(connection)})
+            requests = connection.execute(select(func.count()).select_from(attempts)).scalar_one()
+            listed = connection.execute(select(func.count()).select_from(runs)).scalar_one()
+            problems = audit(connection)
+            if problems:
+                raise LedgerError(f"the journal in {name} does not make a whole ledger: {problems[0]}")
+    except DBAPIError as error:
+        raise refusal(error, name, "could not be made anew") from None
+    finally:
+        writing.dispose()
+        reading.dispose()
+    kept = f"in the tables attempts_{suffix}, history_{suffix}, spend_{suffix}"
+    return Rebuilt(events=events, requests=int(requests), runs=int(listed), kept=kept)
+
+
+def _forget_unknown_rows(connection: Connection) -> None:
+    known = or_(run_rows.c.request_id.in_(select(attempts.c.request_id)), run_rows.c.request_id.like("skipped:%"))
+    connection.execute(run_rows.delete().where(~known))
 
 
 def _made(fresh: Path, journal: Path, old: Path) -> tuple[int, int, int]:
@@ -108,8 +153,7 @@ def _salvage(connection: Connection, old: Path) -> int:
     listed = [row for row in _rows_of(old, "run_rows") if isinstance(row["position"], int)]
     if listed:
         connection.execute(insert(run_rows).prefix_with("OR IGNORE"), listed)
-    known = or_(run_rows.c.request_id.in_(select(attempts.c.request_id)), run_rows.c.request_id.like("skipped:%"))
-    connection.execute(run_rows.delete().where(~known))
+    _forget_unknown_rows(connection)
     return len(found)
 
 

@@ -102,7 +102,13 @@ attempts = Table(
     Index("attempts_by_run", "run_id"),
 )
 
-journal = Table("journal", metadata, Column("seq", BigInteger, primary_key=True), Column("line", Text, nullable=False))
+journal = Table(
+    "journal",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("line", Text, nullable=False),
+)
 """The second book of a ledger on PostgreSQL; one in a file keeps it beside the database instead."""
 
 ON_SERVERS_ONLY = (journal,)

@@ -22,7 +22,7 @@ from pipeline.errors import DopError, LedgerAwayError, LedgerError
 from pipeline.ledger import postgres
 from pipeline.ledger.audit import sums_digest
 from pipeline.ledger.database import OldLedgerError, create_or_check, write_meta
-from pipeline.ledger.journal import line_of
+from pipeline.ledger.journal import line_of, table_entries
 from pipeline.ledger.judge import Change
 from pipeline.ledger.lifecycle import Event
 from pipeline.ledger.migrations import migrate
@@ -99,7 +99,7 @@ class ServerLedger(LedgerWriter):
             with self.engine.connect() as connection:
                 self._identity = postgres.identity(connection)
         except DBAPIError as error:
-            raise self._failed("can't be used", error) from None
+            raise postgres.refusal(error, self.name) from None
         finally:
             if not hasattr(self, "_identity"):
                 self.engine.dispose()
@@ -114,20 +114,16 @@ class ServerLedger(LedgerWriter):
                 self._told.append(f"the ledger was of version {done[0]} and is up to date now")
         return create_or_check(self.engine, self.name)
 
-    def _failed(self, what: str, error: BaseException) -> LedgerError:
-        kind = LedgerAwayError if is_away(error) else LedgerError
-        return kind(f"the ledger {self.name} {what}: {cause_of(error)}")
+    def _say(self, text: str) -> None:
+        with suppress(RuntimeError):  # the loop that listened is closed
+            self.tell(text)
 
     # -- who works on it
 
     def _claim_first(self, claim: Claim, wait_s: float) -> None:
-        def who() -> str:
-            found = "; ".join(postgres.holders(connection)) or "its holder is just leaving"
-            return f"another run holds {self.name} ({found}); nothing was sent"
-
         with self.engine.connect() as connection:
             self._first = self._first or claim.take_alone(connection)
-            claim.wait(lambda: claim.take(connection), wait_s, refusal=who)
+            claim.wait(lambda: claim.take(connection), wait_s, refusal=lambda: postgres.held_by(connection, self.name))
             self._claimed(connection)
 
     def _claimed(self, connection: Connection) -> None:
@@ -188,6 +184,19 @@ class ServerLedger(LedgerWriter):
             self.transact(self._claim.leave_alone)
         return notices
 
+    def journal_entries(self) -> Iterator[dict[str, object]]:
+        """Every entry of the journal in the database, in order.
+
+        Raises:
+            LedgerError: a line is damaged.
+        """
+        with self.reader.connect() as connection:
+            yield from table_entries(connection, self.name)
+
+    def adopt(self) -> None:
+        """Takes this database for the one ledger that spends: a person said so."""
+        self.transact(lambda connection: write_meta(connection, {"identity": self._identity}))
+
     # -- the writer
 
     def ask(self, statement: Executable) -> Sequence[Found[Any]]:
@@ -207,7 +216,7 @@ class ServerLedger(LedgerWriter):
         try:
             result = self._patiently(lambda begun: self._one(job, begun))
         except DatabaseError as error:
-            self._deliver([job], [(None, self._failed("could not be written", error))])
+            self._deliver([job], [(None, postgres.refusal(error, self.name, "could not be written"))])
         except Exception as error:  # noqa: BLE001 - the writer must outlive a caller's mistake; the caller gets it
             self._deliver([job], [(None, error)])
         else:
@@ -276,7 +285,9 @@ class ServerLedger(LedgerWriter):
                 self._commit([job])
             return
         self._spool(batch)
-        failed = self._failed("could not be written", error) if isinstance(error, DatabaseError) else error
+        failed = (
+            postgres.refusal(error, self.name, "could not be written") if isinstance(error, DatabaseError) else error
+        )
         self._deliver(batch, [(None, failed)])
 
     # -- while the server is away
@@ -304,7 +315,7 @@ class ServerLedger(LedgerWriter):
             if not spooled:
                 spooled = self._spool(batch)
             if not waited_s:
-                self.tell(f"the ledger {self.name} is away ({cause}): waiting for it, nothing is bought meanwhile")
+                self._say(f"the ledger {self.name} is away ({cause}): waiting for it, nothing is bought meanwhile")
             if self._leaving and waited_s >= LEAVING_PATIENCE_S:
                 break
             threading.Event().wait(pause_s)
@@ -316,7 +327,7 @@ class ServerLedger(LedgerWriter):
         if spooled and self.spool is not None and not self._behind:
             self.spool.clear()
         if waited_s:
-            self.tell(f"the ledger {self.name} is back")
+            self._say(f"the ledger {self.name} is back")
 
     def _spool(self, batch: Sequence[Job]) -> bool:
         """MONEY: what a POST came to survives this process; booked twice, the second time changes nothing.
@@ -332,7 +343,7 @@ class ServerLedger(LedgerWriter):
         try:
             self.spool.put(changes)
         except OSError as error:
-            self.tell(f"{self.spool.path} can't be written either ({error.strerror})")
+            self._say(f"{self.spool.path} can't be written either ({error.strerror})")
             return False
         return True
 
@@ -356,7 +367,7 @@ class ServerLedger(LedgerWriter):
             with self._begin() as connection:
                 self._write(connection, jobs, [])
         except DopError as error:
-            self.tell(f"what {self.spool.path} keeps can't be booked: {error}")
+            self._say(f"what {self.spool.path} keeps can't be booked: {error}")
             return
         except DatabaseError:
             self._behind = True

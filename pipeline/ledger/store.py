@@ -6,7 +6,7 @@ Measured: set-based writes in one thread beat async drivers.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,6 +103,19 @@ class Ledger(LedgerWriter):
         self.transact(lambda connection: write_meta(connection, {"inode": here, "clean": "no"}))
         self.facts |= {"inode": here, "clean": "no"}
         return notices
+
+    def journal_entries(self) -> Iterator[dict[str, object]]:
+        """Every entry of the journal beside the file, in order.
+
+        Raises:
+            LedgerError: a line is damaged.
+        """
+        return entries(self.journal.path)
+
+    def adopt(self) -> None:
+        """Takes this file for the one ledger that spends: a person said so."""
+        here = inode_of(self.path)
+        self.transact(lambda connection: write_meta(connection, {"inode": here}))
 
     def _keep_spare(self) -> None:
         with suppress(OSError):

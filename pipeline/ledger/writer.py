@@ -11,7 +11,7 @@ import json
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol, TypeVar
@@ -115,6 +115,18 @@ class LedgerWriter(ABC):
         Raises:
             LedgerError: copied, moved or damaged.
         """
+
+    @abstractmethod
+    def journal_entries(self) -> Iterator[dict[str, object]]:
+        """Every entry of the second book, in order.
+
+        Raises:
+            LedgerError: a line is damaged.
+        """
+
+    @abstractmethod
+    def adopt(self) -> None:
+        """Takes this copy for the one ledger that spends: a person said so."""
 
     def _check_sums(self) -> list[str]:
         """A ledger that was not closed is looked at in full; one that was, by its sums. Returns notices."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pipeline.config import Settings, effective, gateway_id, read_key
 from pipeline.errors import DopError
-from pipeline.ledger.store import Ledger
 from pipeline.verbs.buying import key_for
 from pipeline.verbs.told import give_json, settings_of
+from pipeline.workspace import ledger_exists, ledger_name, opened
 
 LOW_DISK_BYTES = 1_000_000_000
 CLOCK_FLOOR_S = 1_750_000_000
@@ -91,12 +91,12 @@ def _key(settings: Settings) -> Finding:
 
 
 def _ledger(settings: Settings) -> Iterator[Finding]:
-    path = settings.ledger_path
-    if not path.exists():
-        yield Finding(name="ledger", ok=True, text=f"{path} does not exist yet")
-        return
+    name = ledger_name(settings)
     try:
-        ledger = Ledger(path)
+        if not ledger_exists(settings):
+            yield Finding(name="ledger", ok=True, text=f"{name} does not exist yet")
+            return
+        ledger = opened(settings)
     except DopError as error:
         yield Finding(name="ledger", ok=False, text=str(error))
         return
@@ -105,7 +105,7 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             name="ledger",
             ok=not problems,
-            text=f"{path} is whole" if not problems else f"{path}: {problems[0]} ({len(problems)} in all)",
+            text=f"{name} is whole" if not problems else f"{name}: {problems[0]} ({len(problems)} in all)",
         )
     finally:
         ledger.close(clean=False)

@@ -10,19 +10,25 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import LedgerError, UsageError
+from pipeline.errors import LedgerAwayError, LedgerError, UsageError
 from pipeline.ledger.book import Book, Run
-from pipeline.ledger.database import inode_of, write_meta
-from pipeline.ledger.journal import entries, last_seq
+from pipeline.ledger.journal import last_seq
 from pipeline.ledger.migrations import copy_file
+from pipeline.ledger.moving import MOVED, move, unmark
+from pipeline.ledger.postgres import Hold
 from pipeline.ledger.rebuild import rebuild as made_anew
+from pipeline.ledger.rebuild import rebuild_on_server as made_anew_there
+from pipeline.ledger.server import ServerLedger
 from pipeline.ledger.store import Ledger
-from pipeline.settings import duration_s
+from pipeline.ledger.writer import LedgerWriter
+from pipeline.records import usd
+from pipeline.settings import Settings, duration_s, ledger_url
 from pipeline.verbs.told import seconds, settings_of, tell
-from pipeline.workspace import Workspace, locked, reading
+from pipeline.workspace import Workspace, held, ledger_exists, ledger_name, locked, opened, reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,48 +41,53 @@ class Trouble:
 
 REBUILD = "`dop ledger rebuild` makes the ledger anew from its journal; the old file is kept"
 ADOPT = "use the original, or say `dop ledger adopt` when this is the only one in use now"
+THERE = "use it there with ledger.url, or say `dop ledger adopt` when that one was given up"
 JOURNAL = "move the journal away: the next run writes a new one from the ledger, which is what counts"
 
 
 def check(args: argparse.Namespace) -> int:
     """Everything that is wrong with the ledger, each with what to do; exit 7 when anything is."""
     settings = settings_of(args)
-    path = settings.ledger_path
-    if not path.exists() and last_seq(path.with_suffix(".journal")) == 0:
-        print(f"{path} does not exist yet: the first run makes it")
+    name = ledger_name(settings)
+    journal = settings.ledger_path.with_suffix(".journal")
+    is_there = ledger_exists(settings)
+    is_lost = settings.ledger.url is None and last_seq(journal) > 0
+    if not is_there and not is_lost:
+        print(f"{name} does not exist yet: the first run makes it")
         return 0
-    found = list(_troubles(path))
+    gone = Trouble(text=f"{name} is gone, and {journal} is there", remedy=REBUILD)
+    found = list(_troubles(settings)) if is_there else [gone]
     for trouble in found:
         print(f"WRONG  {trouble.text}\n       {trouble.remedy}")
     if not found:
-        print(f"ok     {path} is whole")
+        print(f"ok     {name} is whole")
     return 7 if found else 0
 
 
-def _troubles(path: Path) -> Iterator[Trouble]:
-    journal = path.with_suffix(".journal")
-    if not path.exists():
-        yield Trouble(text=f"{path} is gone, and {journal} is there", remedy=REBUILD)
-        return
+def _troubles(settings: Settings) -> Iterator[Trouble]:
     try:
-        ledger = Ledger(path)
+        ledger = opened(settings)
+    except LedgerAwayError:
+        raise
     except LedgerError as error:
         yield Trouble(text=str(error), remedy=REBUILD if "newer" not in str(error) else "update dop")
         return
     try:
         yield from (Trouble(text=problem, remedy=REBUILD) for problem in ledger.problems())
         if ledger.is_copy:
-            yield Trouble(text=f"{path} is a copy or was restored from one", remedy=ADOPT)
+            yield Trouble(text=f"{ledger.name} is a copy or was restored from one", remedy=ADOPT)
+        if MOVED in ledger.facts:
+            yield Trouble(text=f"{ledger.name} was moved to {ledger.facts[MOVED]} and spends no more", remedy=THERE)
         if ledger.facts.get("clean", "yes") != "yes":
             print("note   a run is under way, or the last one did not end cleanly: the next one settles that by itself")
+        yield from _journal_troubles(ledger)
     finally:
         ledger.close(clean=False)
-    yield from _journal_troubles(journal)
 
 
-def _journal_troubles(journal: Path) -> Iterator[Trouble]:
+def _journal_troubles(ledger: LedgerWriter) -> Iterator[Trouble]:
     try:
-        for _ in entries(journal):
+        for _ in ledger.journal_entries():
             pass
     except LedgerError as error:
         yield Trouble(text=str(error), remedy=JOURNAL)
@@ -85,20 +96,26 @@ def _journal_troubles(journal: Path) -> Iterator[Trouble]:
 def rebuild(args: argparse.Namespace) -> int:
     """Makes the ledger anew from its journal; the old file is kept aside."""
     settings, now = settings_of(args), time.time()
-    path = settings.ledger_path
-    with locked(path, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
-        found = made_anew(path, now=now)
-    print(f"{path} was made anew from {found.events} events: {found.requests} requests, {found.runs} runs")
+    path, url = settings.ledger_path, settings.ledger.url
+    with held(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
+        found = made_anew(path, now=now) if url is None else made_anew_there(url, now=now)
+    name = ledger_name(settings)
+    print(f"{name} was made anew from {found.events} events: {found.requests} requests, {found.runs} runs")
     if found.kept is not None:
-        print(f"the old file is {found.kept}")
+        print(f"what was there before is {found.kept}")
     if found.runs == 0:
         print("which run lists which row could not be read; `dop run MANIFEST` lists them again and buys nothing twice")
     return 0
 
 
 def copy(args: argparse.Namespace) -> int:
-    """A consistent copy of the ledger, for a backup; it refuses to spend until it is adopted."""
-    path = settings_of(args).ledger_path
+    """A consistent copy of the ledger, for a backup; it spends nothing until it is adopted. Or the move to a server."""
+    settings = settings_of(args)
+    path = settings.ledger_path
+    if args.to is not None:
+        return _move(args, settings)
+    if settings.ledger.url is not None:
+        raise UsageError(f"{ledger_name(settings)} is a database: pg_dump makes a backup of it")
     if not path.exists():
         raise UsageError(f"{path} does not exist yet: there is nothing to copy")
     copy_file(path, args.file)
@@ -106,25 +123,49 @@ def copy(args: argparse.Namespace) -> int:
     return 0
 
 
-def adopt(args: argparse.Namespace) -> int:
-    """Lets a copied or restored ledger spend: a person says that it is the only one in use."""
-    settings, now = settings_of(args), time.time()
-    path = settings.ledger_path
+def _move(args: argparse.Namespace, settings: Settings) -> int:
+    path, now = settings.ledger_path, time.time()
+    try:
+        url = ledger_url(args.to)
+    except ValueError as error:
+        raise UsageError(f"--to {error}") from None
     if not path.exists():
-        raise UsageError(f"{path} does not exist: there is nothing to adopt")
-    with locked(path, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
-        ledger = Ledger(path, may_migrate=True)
+        raise UsageError(f"{path} does not exist: there is nothing to move")
+    with (
+        locked(path, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now),
+        closing(Ledger(path, may_migrate=True)) as source,
+        closing(ServerLedger(url, hold=Hold.ALONE)) as target,
+    ):
+        tell(source.ready_to_spend())
+        found = move(source, target)
+    counted = f"{found.rows['attempts']} requests, {found.rows['runs']} runs, {found.rows['history']} events"
+    print(f"{target.name} holds what {path} held: {counted}, ${usd(sum(found.money))}; every row was compared")
+    for state, (count, price) in sorted(found.states.items()):
+        print(f"  {state:<12} {count:>8}  ${usd(price)}")
+    print(f"{path} spends no more; from now on every command needs ledger.url (the environment: DOP_LEDGER__URL)")
+    return 0
+
+
+def adopt(args: argparse.Namespace) -> int:
+    """Lets a copied, restored or moved ledger spend: a person says that it is the only one in use."""
+    settings, now = settings_of(args), time.time()
+    name = ledger_name(settings)
+    if not ledger_exists(settings):
+        raise UsageError(f"{name} does not exist: there is nothing to adopt")
+    with held(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
+        ledger = opened(settings, may_migrate=True)
         try:
-            if not ledger.is_copy:
-                print(f"{path} is no copy: there is nothing to adopt")
+            if not ledger.is_copy and MOVED not in ledger.facts:
+                print(f"{name} is no copy: there is nothing to adopt")
                 return 0
             problems = ledger.problems()
             if problems:
-                raise LedgerError(f"{path} is damaged: {problems[0]}; `dop ledger check` lists everything")
-            ledger.transact(lambda connection: write_meta(connection, {"inode": inode_of(path)}))
+                raise LedgerError(f"{name} is damaged: {problems[0]}; `dop ledger check` lists everything")
+            ledger.adopt()
+            unmark(ledger)
         finally:
             ledger.close(clean=False)
-    print(f"{path} is in use from now on; what was bought with another copy since is not in it")
+    print(f"{name} is in use from now on; what was bought with another copy since is not in it")
     return 0
 
 
@@ -152,7 +193,7 @@ def prune(args: argparse.Namespace) -> int:
         with reading(settings) as workspace:
             _show(_old_ones(workspace, now - keep_s), args.keep)
         return 0
-    with locked(settings.ledger_path, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
+    with held(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
         with reading(settings) as workspace:
             old = _old_ones(workspace, now - keep_s)
         _show(old, args.keep)

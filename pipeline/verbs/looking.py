@@ -21,7 +21,7 @@ from pipeline.report.summary import summary_line
 from pipeline.report.table import json_line, write_csv, write_jsonl
 from pipeline.reporting import PAGE, PICTURES, draw, report_rows, write_reports
 from pipeline.verbs.told import give_json, settings_of, tell
-from pipeline.workspace import RunFolder, Workspace, reading
+from pipeline.workspace import RunFolder, Workspace, ledger_name, reading
 
 RATE_SPAN_S = 60.0
 """Over which `status` tells the rate of accepted submits."""
@@ -192,7 +192,7 @@ def find_run(workspace: Workspace, wanted: str | None) -> Run:
     """
     runs = workspace.book.runs()
     if not runs:
-        raise UsageError(f"no run yet in {workspace.settings.ledger_path}")
+        raise UsageError(f"no run yet in {ledger_name(workspace.settings)}")
     if wanted is None or Path(wanted).name == "latest":
         latest = workspace.outputs / "latest"
         name = latest.resolve().name if latest.is_symlink() else runs[0].run_id

@@ -19,7 +19,7 @@ from pipeline.report.progress import printable
 from pipeline.savedplan import SavedPlan, save
 from pipeline.settings import Settings
 from pipeline.verbs.told import give_json, listed, money, settings_of, tell, with_price
-from pipeline.workspace import reading
+from pipeline.workspace import ledger_exists, reading
 
 USUAL_VIDEO_BYTES = 12_000_000
 """of a 5 s 1080p clip, where none was bought yet. Source: wire, section 6: plan for 5 to 20 MB."""
@@ -94,7 +94,7 @@ def planned(bound: Listing, settings: Settings) -> Plan:
     Raises:
         ManifestError: mistakes, all of them.
     """
-    return _split(bound, settings, against_ledger=settings.ledger_path.exists())
+    return _split(bound, settings, against_ledger=ledger_exists(settings))
 
 
 def _split(bound: Listing, settings: Settings, *, against_ledger: bool) -> Plan:
@@ -135,7 +135,7 @@ def plan_text(path: Path, found: Plan, caps: Caps, settings: Settings) -> str:
 def disk_text(videos: int, settings: Settings) -> str:
     """How much room the videos will need, and whether it is there."""
     each = USUAL_VIDEO_BYTES
-    if settings.ledger_path.exists():
+    if ledger_exists(settings):
         with reading(settings) as workspace:
             each = workspace.book.mean_video_bytes(workspace.gateway) or each
     elif settings.gateway.is_embedded:

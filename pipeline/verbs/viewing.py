@@ -13,14 +13,14 @@ from pipeline.errors import UsageError
 from pipeline.verbs.looking import find_run
 from pipeline.verbs.told import settings_of, tell
 from pipeline.viewer.server import Viewer
-from pipeline.workspace import Workspace, reading
+from pipeline.workspace import Workspace, ledger_exists, ledger_name, reading
 
 
 def view(args: argparse.Namespace) -> int:
     """Serves the contact sheets on 127.0.0.1 and opens one; its address is the first line of stdout."""
     settings = settings_of(args)
-    if not settings.ledger_path.exists():
-        raise UsageError(f"no run yet in {settings.ledger_path}; `dop run MANIFEST` makes one")
+    if not ledger_exists(settings):
+        raise UsageError(f"no run yet in {ledger_name(settings)}; `dop run MANIFEST` makes one")
     if not 0 <= args.port <= 65535:
         raise UsageError(f"--port {args.port}: give a number from 1 to 65535")
     with reading(settings) as workspace:

@@ -36,7 +36,7 @@ def runs_page(workspace: Workspace) -> str:
         {**_run_line(run, book.totals(run.run_id)), "stills": _some_stills(workspace.outputs / run.run_id)}
         for run in book.runs()
     ]
-    return _environment().get_template("runs.html").render(runs=lines, ledger=workspace.settings.ledger_path)
+    return _environment().get_template("runs.html").render(runs=lines, ledger=workspace.ledger.name)
 
 
 def _some_stills(folder: Path, most: int = MOST_STILLS) -> list[str]:

@@ -15,6 +15,7 @@ from pipeline.config import Settings, gateway_id, load, packaged, read_key
 from pipeline.errors import ManifestError, UsageError
 from pipeline.sandbox import settings as sandbox_settings
 from pipeline.settings import SandboxSection, duration_s, is_loopback, size_bytes
+from pipeline.workspace import ledger_name
 
 REPO = Path(__file__).resolve().parents[2]
 CANARY = "canary-3f9c"
@@ -253,7 +254,7 @@ def test_wrong_values_come_all_at_once_with_their_place(tmp_path: Path) -> None:
         ("pace: {rate: auto\n", "c.yaml:2:1: expected ',' or '}', but got '<stream end>'"),
         ("[" * 5000, "c.yaml:1:17: is nested too deeply"),
         ("pace: \x07\n", "c.yaml: is not YAML: it holds a control character"),
-        ("ledger: {path: a, url: b}\n", "ledger: path and url are two ledgers: give one"),
+        ("ledger: {path: a, url: postgresql://b/b}\n", "ledger: path and url are two ledgers: give one"),
         ("poll: {min_s: 9, max_s: 3}\n", "poll: min_s is above max_s"),
         ("schedule: {url: x}\n", "c.yaml:1:12: schedule.url: unknown key. schedule has no keys in this version"),
         (
@@ -278,10 +279,30 @@ def test_a_key_in_a_configuration_is_refused_and_not_repeated(tmp_path: Path, te
     assert CANARY not in mistake
 
 
-@pytest.mark.parametrize("key", sorted(config.NOT_YET))
-def test_a_key_whose_feature_is_not_built_is_refused_and_not_passed_over(tmp_path: Path, key: str) -> None:
-    value = {"poll.rate": "shared"}.get(key, "https://a.b")
-    assert mistakes(tmp_path, flags={key: value}) == [f"{key}: is not served by this version"]
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (f"mysql://dop:{CANARY}@db/dop", "must be an address such as"),
+        (f"postgresql://dop:{CANARY}/x@db/dop", "special letter"),
+        (f"postgresql://dop:{CANARY}@x@db/dop", "special letter"),
+        (f"postgresql://dop:{CANARY}#x@db/dop", "special letter"),
+        (f"postgresql://dop@db/dop?password={CANARY}", "among the options"),
+        (f"postgresql://dop:{CANARY}@db", "must name the database"),
+    ],
+)
+def test_a_database_that_is_not_written_as_it_must_be_is_refused_and_not_repeated(
+    tmp_path: Path, url: str, words: str
+) -> None:
+    (mistake,) = mistakes(tmp_path, flags={"ledger.url": url})
+    assert words in mistake
+    assert CANARY not in mistake
+
+
+def test_the_password_of_a_ledger_is_not_shown(tmp_path: Path) -> None:
+    settings = read(tmp_path, f"ledger: {{url: 'postgresql://dop:{CANARY}@db:5432,db2/dop?sslmode=require'}}\n")
+    shown = {key: text for key, text, _ in config.effective(settings)}
+    assert shown["ledger.url"] == "postgresql://dop:***@db:5432,db2/dop?sslmode=require"
+    assert ledger_name(settings) == "postgresql://dop@db:5432,db2/dop"
 
 
 @pytest.mark.parametrize(("data", "words"), [(b"a: \xff", "is not UTF-8"), (b"#" * 1_000_001, "is larger")])
