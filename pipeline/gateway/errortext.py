@@ -95,8 +95,12 @@ def wait_hint_s(headers: Mapping[str, str], text: str, *, now_wall: float) -> fl
         now_wall: Unix seconds; only for a date in Retry-After that comes without a Date header beside it.
     Source: official (Azure API Management's header and texts); RFC 9110, 10.2.3.
     """
-    told = told_wait_s(headers, text, now_wall=now_wall)
-    return None if told is None else min(max(told, MIN_WAIT_S), MAX_WAIT_S)
+    return bounded(told_wait_s(headers, text, now_wall=now_wall))
+
+
+def bounded(told_s: float | None) -> float | None:
+    """A wait hint within 1 s .. 15 min."""
+    return None if told_s is None else min(max(told_s, MIN_WAIT_S), MAX_WAIT_S)
 
 
 def told_wait_s(headers: Mapping[str, str], text: str, *, now_wall: float) -> float | None:

@@ -1,4 +1,4 @@
-"""What an answer says in words: the texts that slow, stop or park, and the wait it asks for. Read once per answer.
+"""What an answer says in words: the texts that slow, stop or park, and the wait it asks for. Each is read on demand.
 
 Pure. Part of `verdict`. Words never say whether something was paid for; that is the status line's and the id's to say.
 """
@@ -6,11 +6,11 @@ Pure. Part of `verdict`. Words never say whether something was paid for; that is
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from pipeline.gateway.answer import Answer
-from pipeline.gateway.errortext import error_text, told_wait_s, wait_hint_s
+from pipeline.gateway.errortext import bounded, error_text, told_wait_s
 from pipeline.gateway.shapes import one_line
 
 MAX_TEXT_BYTES: Final = 20_000
@@ -42,20 +42,35 @@ HINT: Final = "a wait hint"
 _JOB_CAP: Final = re.compile(r'concurren[^()]{0,60}\(([0-9]{1,5})\)|"limit"\s*:\s*([0-9]{1,5})\b', re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """An answer's words and hints.
+    """An answer's words and hints, each read when it is first asked for: a plain 2xx is never asked."""
 
-    Attributes:
-        reason: status, the gateway's own words and why the body is not whole, as one line.
-        wait_s, told_wait_s: the wait hint within its bounds, and as it was said.
-    """
+    def __init__(self, answer: Answer, now_wall: float) -> None:
+        self.status = answer.status
+        self._answer = answer
+        self._now_wall = now_wall
 
-    status: int
-    text: str
-    reason: str
-    wait_s: float | None
-    told_wait_s: float | None
+    @cached_property
+    def text(self) -> str:
+        """The beginning of the body."""
+        return self._answer.body[:MAX_TEXT_BYTES].decode("utf-8", "replace")
+
+    @cached_property
+    def reason(self) -> str:
+        """Status, the gateway's own words and why the body is not whole, as one line."""
+        answer = self._answer
+        cut = "" if answer.complete else f" ({answer.what or 'the answer was cut'})"
+        return one_line(f"{answer.status} {error_text(answer.body)}".strip() + cut)
+
+    @cached_property
+    def told_wait_s(self) -> float | None:
+        """The wait hint as it was said, None without one."""
+        return told_wait_s(self._answer.headers, self.text, now_wall=self._now_wall)
+
+    @property
+    def wait_s(self) -> float | None:
+        """The wait hint within its bounds."""
+        return bounded(self.told_wait_s)
 
     def says(self, what: re.Pattern[str] | str | None) -> bool:
         """Whether the text holds the pattern, or there is a `HINT`; None is always said."""
@@ -73,12 +88,4 @@ class Heard:
 
 def hear(answer: Answer, now_wall: float) -> Heard:
     """The words of `answer`; `now_wall` (Unix seconds) is for a Retry-After date."""
-    text = answer.body[:MAX_TEXT_BYTES].decode("utf-8", "replace")
-    cut = "" if answer.complete else f" ({answer.what or 'the answer was cut'})"
-    return Heard(
-        status=answer.status,
-        text=text,
-        reason=one_line(f"{answer.status} {error_text(answer.body)}".strip() + cut),
-        wait_s=wait_hint_s(answer.headers, text, now_wall=now_wall),
-        told_wait_s=told_wait_s(answer.headers, text, now_wall=now_wall),
-    )
+    return Heard(answer, now_wall)
