@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 
@@ -23,17 +23,20 @@ FIRST_WAIT_S = 0.1
 MOST_WAIT_S = 5.0
 TIMEOUT_S = 5.0
 SECRET_PREFIX = "whsec_"  # noqa: S105  # the scheme's public prefix
+REPLAYED_AFTER_S = 3600
 FORGED_SECRET = "not-the-secret"  # noqa: S105  # what a forger would guess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One callback to be made."""
+    """One callback to be made. `in_clear`: the secret goes along, too; `age_s`: how long ago it says it was sent."""
 
     url: str
     secret: str | None
     message_id: str
     value: object
+    in_clear: bool = True
+    age_s: int = 0
 
 
 def signature(secret: str, message_id: str, sent_at: int, body: bytes) -> str:
@@ -57,7 +60,8 @@ def headers_of(delivery: Delivery, body: bytes, sent_at: int) -> dict[str, str]:
     if delivery.secret is None:
         return headers
     signed = signature(delivery.secret, delivery.message_id, sent_at, body)
-    return {**headers, "X-Webhook-Secret-Key": delivery.secret, "webhook-signature": signed}
+    proved = {**headers, "webhook-signature": signed}
+    return {**proved, "X-Webhook-Secret-Key": delivery.secret} if delivery.in_clear else proved
 
 
 class Courier:
@@ -91,7 +95,7 @@ class Courier:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
         body = json.dumps(delivery.value).encode("ascii")
-        headers = headers_of(delivery, body, int(self._now()))
+        headers = headers_of(delivery, body, int(self._now()) - delivery.age_s)
         try:
             async with self._session.post(delivery.url, data=body, headers=headers, allow_redirects=False) as answer:
                 return 200 <= answer.status < 300
@@ -99,9 +103,11 @@ class Courier:
             return False
 
     async def deliver_through(self, fault: CallbackFault, delivery: Delivery) -> bool:
-        """Deliver with what the storm adds: a forged one, one for a stranger, a second one, or none at all."""
+        """Deliver with what the storm adds: forged, unproven, strange, doubled and replayed ones, or none at all."""
         if fault is CallbackFault.LOST:
             return True
+        if fault is CallbackFault.UNPROVEN:
+            await self.send(replace(delivery, secret=None))
         if fault is CallbackFault.FORGED:
             await self.send(Delivery(url=delivery.url, secret=FORGED_SECRET, message_id="forged", value=delivery.value))
         if fault is CallbackFault.STRANGER:
@@ -110,6 +116,8 @@ class Courier:
         taken = await self.deliver(delivery)
         if fault is CallbackFault.TWICE:
             await self.send(delivery)
+        if fault is CallbackFault.REPLAYED:
+            await self.send(replace(delivery, in_clear=False, age_s=REPLAYED_AFTER_S))
         return taken
 
     def idle(self) -> bool:

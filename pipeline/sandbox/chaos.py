@@ -102,6 +102,9 @@ class CallbackFault(StrEnum):
     FORGED = "a forged one, with a wrong secret, comes first"
     STRANGER = "one for a job that does not exist comes first"
     EARLY = "one comes while the job is queued"
+    HASTY = "one comes before the answer to the submit"
+    UNPROVEN = "one without any proof comes first"
+    REPLAYED = "an hour-old one with its signature comes again"
     LOST = "never delivered"
 
 
@@ -167,6 +170,9 @@ CALLBACK_ODDS: Mapping[CallbackFault, float] = {
     CallbackFault.FORGED: 0.10,
     CallbackFault.STRANGER: 0.05,
     CallbackFault.EARLY: 0.10,
+    CallbackFault.HASTY: 0.10,
+    CallbackFault.UNPROVEN: 0.05,
+    CallbackFault.REPLAYED: 0.05,
     CallbackFault.LOST: 0.05,
 }
 

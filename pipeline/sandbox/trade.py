@@ -121,6 +121,7 @@ class Trade:
             self._open.discard(job.job_set_id)
             return as_json(answers.refused(500, answers.SERVER_ERROR))
         self._begin(job)
+        await self._call_hastily(job)
         told, other = self._accepted(job), self._accepted(self._other(job))
         return await self._weather.after_accepting(fault, request, ("submit", mark, visit), told, other)
 
@@ -238,8 +239,17 @@ class Trade:
         outcomes = [Outcome(job=job, state=self._state(job)) for job in self._books.jobs.values()]
         return as_json(Answer(status=200, value=answers.books(outcomes, self._books.charged_microusd)))
 
+    async def _call_hastily(self, job: Job) -> None:
+        """The storm's callback that comes before the answer to the submit."""
+        url = job.callback_url
+        if self._callback_fault(job) is CallbackFault.HASTY and url is not None and is_loopback(url):
+            await self._courier.send(self._delivery(job, url, "hasty"))
+
+    def _callback_fault(self, job: Job) -> CallbackFault:
+        return CallbackFault.NONE if self._storm is None else self._storm.callback_fault(job.job_set_id)
+
     async def _call_back(self, job: Job, url: str) -> None:
-        fault = CallbackFault.NONE if self._storm is None else self._storm.callback_fault(job.job_set_id)
+        fault = self._callback_fault(job)
         if fault is CallbackFault.EARLY:
             await self._courier.send(self._delivery(job, url, "early"))
         shortest, longest = LOOK_S

@@ -124,17 +124,24 @@ async def test_an_address_off_this_machine_is_never_called(tmp_path: Path) -> No
         (CallbackFault.FORGED, [FORGED_SECRET, SECRET], ["completed", "completed"]),
         (CallbackFault.STRANGER, [SECRET, SECRET], [None, "completed"]),
         (CallbackFault.EARLY, [SECRET, SECRET], ["queued", "completed"]),
+        (CallbackFault.HASTY, [SECRET, SECRET], ["queued", "completed"]),
+        (CallbackFault.UNPROVEN, [None, SECRET], ["completed", "completed"]),
+        (CallbackFault.REPLAYED, [SECRET, None], ["completed", "completed"]),
     ],
 )
 async def test_a_storm_doubles_forges_and_hurries_callbacks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: CallbackFault, secrets: list[str], states: list[str | None]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: CallbackFault,
+    secrets: list[str | None],
+    states: list[str | None],
 ) -> None:
     monkeypatch.setattr(Storm, "callback_fault", lambda *_args: fault)
     told: dict[str, Any] = {"chaos": "7", "chaos_intensity": 0.0, "generation_s": 500}
     async with receiving() as receiver, open_sandbox(tmp_path, **told) as client:
         await client.submit(webhook_url=receiver.url, webhook_secret=SECRET)
-        first = [await receiver.next()] if fault is CallbackFault.EARLY else []
+        first = [await receiver.next()] if fault in (CallbackFault.EARLY, CallbackFault.HASTY) else []
         client.at.now += 5000
         deliveries = [*first, *[await receiver.next() for _ in range(2 - len(first))]]
-        assert [headers["X-Webhook-Secret-Key"] for headers, _ in deliveries] == secrets
+        assert [headers.get("X-Webhook-Secret-Key") for headers, _ in deliveries] == secrets
         assert [value["jobs"][0]["status"] if "jobs" in value else None for _, value in deliveries] == states
