@@ -12,6 +12,7 @@ import pytest_socket
 from pipeline.sandbox import studio
 from pipeline.sandbox.clips import ClipPlan
 from pipeline.sandbox.clips import render as really_render
+from tests.ledgers import Place
 from tests.postgres import postgres, postgres_server
 
 __all__ = ["postgres", "postgres_server"]
@@ -30,6 +31,15 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key or a DOP_ setting of the person who runs the tests must not steer them."""
     for name in [name for name in os.environ if name == "PIXAZO_API_KEY" or name.startswith("DOP_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(params=["file", pytest.param("postgres", marks=pytest.mark.long)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where a ledger may be: a file, and a database of PostgreSQL. A test that asks for it holds on both."""
+    if request.param == "file":
+        return tmp_path / "ledger.db"
+    url: str = request.getfixturevalue("postgres")
+    return url
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -101,13 +101,16 @@ def read(place: Place, statement: str) -> list[tuple[Any, ...]]:
     if isinstance(place, Path):
         with closing(sqlite3.connect(f"file:{place}?mode=ro", uri=True)) as connection:
             return connection.execute(statement).fetchall()
-    return write(place, statement)
+    return tamper(place, statement)
 
 
-def write(place: str, statement: str) -> list[tuple[Any, ...]]:
-    """Does something to a database, behind the program's back."""
+def tamper(place: Place, statement: str) -> list[tuple[Any, ...]]:
+    """Does something to a ledger, behind the program's back."""
+    if isinstance(place, Path):
+        with closing(sqlite3.connect(place)) as connection, connection:
+            return connection.execute(statement).fetchall()
     import psycopg
 
-    with closing(psycopg.connect(place, autocommit=True)) as connection:
-        done = connection.execute(statement.encode())
+    with closing(psycopg.connect(place, autocommit=True)) as session:
+        done = session.execute(statement.encode())
         return done.fetchall() if done.description else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,15 +12,15 @@ from pipeline.ledger.budget import Caps
 from pipeline.ledger.lifecycle import Event
 from pipeline.records import Attempt, Cell, Request, State
 from tests.factories import LITE_MICROUSD
-from tests.ledgers import AT, RUN, accept, change, make_run, opened, requests, reserve, start
+from tests.ledgers import AT, RUN, Place, accept, change, make_run, opened, requests, reserve, start
 
 
 def listed(lines: list[Attempt | SkippedRow]) -> list[tuple[str, str]]:
     return [(line.row_id, line.state.value if isinstance(line, Attempt) else "skipped") for line in lines]
 
 
-def test_sorting_inserting_and_rewording_keep_what_is_bought(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db") as (ledger, book):
+def test_sorting_inserting_and_rewording_keep_what_is_bought(place: Place) -> None:
+    with opened(place) as (ledger, book):
         one, two, three = requests(3)
         start(book, [one, two, three])
         for row, job in ((one, "job-1"), (two, "job-2")):
@@ -42,8 +41,8 @@ def test_sorting_inserting_and_rewording_keep_what_is_bought(tmp_path: Path) -> 
         assert ledger.problems() == []
 
 
-def test_rows_that_were_never_sent_leave_the_run(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db") as (_, book):
+def test_rows_that_were_never_sent_leave_the_run(place: Place) -> None:
+    with opened(place) as (_, book):
         rows = requests(5)
         start(book, rows)
         book.list_rows(RUN, rows[:2], rows_digest=lambda: "second")
@@ -51,8 +50,8 @@ def test_rows_that_were_never_sent_leave_the_run(tmp_path: Path) -> None:
         assert book.totals(RUN).count(State.PLANNED) == 2
 
 
-def test_a_listing_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db") as (_, book):
+def test_a_listing_that_fails_half_way_changes_nothing(place: Place) -> None:
+    with opened(place) as (_, book):
         rows = requests(3)
         start(book, rows)
 
@@ -65,8 +64,8 @@ def test_a_listing_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
         assert [line.row_id for line in book.report(RUN)] == ["lake-1", "lake-2", "lake-3"]
 
 
-def test_placeholders_stay_in_their_place_and_cost_nothing(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db") as (_, book):
+def test_placeholders_stay_in_their_place_and_cost_nothing(place: Place) -> None:
+    with opened(place) as (_, book):
         one, two = requests(2)
         run = make_run()
         book.start_run(run)
@@ -78,8 +77,8 @@ def test_placeholders_stay_in_their_place_and_cost_nothing(tmp_path: Path) -> No
         assert not [attempt for page in book.pages(run.run_id, tuple(State)) for attempt in page if not attempt.params]
 
 
-def test_what_another_run_bought_is_listed_and_costs_this_one_nothing(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db") as (ledger, book):
+def test_what_another_run_bought_is_listed_and_costs_this_one_nothing(place: Place) -> None:
+    with opened(place) as (ledger, book):
         one, two = requests(2)
         start(book, [one])
         ledger.apply_now(reserve(one))
@@ -96,8 +95,8 @@ def test_what_another_run_bought_is_listed_and_costs_this_one_nothing(tmp_path: 
         assert book.totals(second.run_id).reserved_microusd == LITE_MICROUSD
 
 
-def test_a_retry_is_a_new_attempt_with_a_key_of_its_own(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db") as (ledger, book):
+def test_a_retry_is_a_new_attempt_with_a_key_of_its_own(place: Place) -> None:
+    with opened(place) as (ledger, book):
         one = requests(1)[0]
         start(book, [one])
         ledger.apply_now(reserve(one))
@@ -114,8 +113,8 @@ def test_a_retry_is_a_new_attempt_with_a_key_of_its_own(tmp_path: Path) -> None:
         assert book.totals(RUN).counts == {State.SUBMITTING: 1}
 
 
-def test_an_unfinished_run_is_found_again_and_an_ended_one_is_not(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db") as (_, book):
+def test_an_unfinished_run_is_found_again_and_an_ended_one_is_not(place: Place) -> None:
+    with opened(place) as (_, book):
         start(book, requests(1))
         assert book.unfinished_run("/tmp/shots.csv", "sandbox") is not None
         assert book.unfinished_run("/tmp/shots.csv", "https://gateway.example:443") is None
@@ -125,8 +124,8 @@ def test_an_unfinished_run_is_found_again_and_an_ended_one_is_not(tmp_path: Path
         assert book.unfinished_run("/tmp/shots.csv", "sandbox") is not None
 
 
-def test_pages_are_read_as_they_are_asked_and_skip_what_moved_on(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db") as (ledger, book):
+def test_pages_are_read_as_they_are_asked_and_skip_what_moved_on(place: Place) -> None:
+    with opened(place) as (ledger, book):
         rows = requests(7)
         start(book, rows)
         pages = book.pages(RUN, (State.PLANNED,), size=3)

@@ -6,7 +6,6 @@ import multiprocessing
 from collections import Counter
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 
 import pytest
 
@@ -15,18 +14,17 @@ from pipeline.ledger.book import Book
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.judge import Applied
 from pipeline.ledger.lifecycle import Event
-from pipeline.ledger.store import Ledger
 from pipeline.records import CostState
 from tests.factories import LITE_MICROUSD
-from tests.ledgers import RUN, accept, change, money, opened, read, requests, reserve, start
+from tests.ledgers import RUN, Place, accept, change, ledger_at, money, opened, read, requests, reserve, start
 
 ROWS = 20
 PROCESSES = multiprocessing.get_context("fork")
 
 
-def _buy(path: Path, who: str, caps: Caps, barrier: Barrier, bought: Queue[tuple[str, str]]) -> None:
+def _buy(place: Place, who: str, caps: Caps, barrier: Barrier, bought: Queue[tuple[str, str]]) -> None:
     """One run that forgot the lock: it reserves everything, and lets go of every third again."""
-    ledger = Ledger(path, inline=True)
+    ledger = ledger_at(place)
     barrier.wait(30)
     for number, row in enumerate(requests(ROWS)):
         token = f"{who}-{number}"
@@ -44,14 +42,14 @@ def _buy(path: Path, who: str, caps: Caps, barrier: Barrier, bought: Queue[tuple
     bought.put(("end", who))
 
 
-def race(path: Path, caps: Caps, processes: int = 2) -> Counter[str]:
+def race(place: Place, caps: Caps, processes: int = 2) -> Counter[str]:
     """How often each request was reserved for good, over all processes."""
-    ledger = Ledger(path, inline=True)
+    ledger = ledger_at(place)
     ledger.ready_to_spend()
     start(Book(ledger), requests(ROWS))
     ledger.close(clean=False)  # as it stands while runs go on: nobody has closed the sums yet
     barrier, bought = PROCESSES.Barrier(processes), PROCESSES.Queue()
-    runs = [PROCESSES.Process(target=_buy, args=(path, who, caps, barrier, bought)) for who in "abcd"[:processes]]
+    runs = [PROCESSES.Process(target=_buy, args=(place, who, caps, barrier, bought)) for who in "abcd"[:processes]]
     for run in runs:
         run.start()
     found: Counter[str] = Counter()
@@ -67,22 +65,20 @@ def race(path: Path, caps: Caps, processes: int = 2) -> Counter[str]:
 
 
 @pytest.mark.parametrize("most", [7, ROWS])
-def test_two_processes_never_reserve_one_request_twice_nor_pass_the_cap(tmp_path: Path, most: int) -> None:
-    path = tmp_path / "ledger.db"
-    bought = race(path, Caps(run_microusd=most * LITE_MICROUSD + 1))
+def test_two_processes_never_reserve_one_request_twice_nor_pass_the_cap(place: Place, most: int) -> None:
+    bought = race(place, Caps(run_microusd=most * LITE_MICROUSD + 1))
     assert [name for name in bought if name.startswith("broke")] == []
     assert set(bought.values()) == {1}
     assert len(bought) == most
-    assert read(path, "select sum(reserved) from spend") == [(most * LITE_MICROUSD,)]
-    assert read(path, "select count(*) from attempts where state = 'accepted'") == [(most,)]
-    with opened(path) as (ledger, book):
+    assert read(place, "select sum(reserved) from spend") == [(most * LITE_MICROUSD,)]
+    assert read(place, "select count(*) from attempts where state = 'accepted'") == [(most,)]
+    with opened(place) as (ledger, book):
         assert ledger.problems() == []
         assert money(book)[CostState.RESERVED] == most * LITE_MICROUSD
         assert book.totals(RUN).reserved_microusd == most * LITE_MICROUSD
 
 
-def test_numbers_of_events_are_given_once_whoever_writes(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    race(path, Caps())
-    (count,) = read(path, "select count(*) from history")[0]
-    assert read(path, "select value from meta where name = 'seq'") == [(str(count),)]
+def test_numbers_of_events_are_given_once_whoever_writes(place: Place) -> None:
+    race(place, Caps())
+    (count,) = read(place, "select count(*) from history")[0]
+    assert read(place, "select value from meta where name = 'seq'") == [(str(count),)]

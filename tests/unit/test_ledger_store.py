@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import InvariantError, LedgerError
 from pipeline.ledger.book import Book
@@ -22,38 +22,36 @@ from pipeline.ledger.lifecycle import Event
 from pipeline.ledger.store import Ledger
 from pipeline.records import CostState, State
 from tests.factories import LITE_MICROUSD
-from tests.ledgers import accept, change, money, opened, read, requests, reserve, start
+from tests.ledgers import Place, accept, change, ledger_at, money, opened, read, requests, reserve, start, tamper
 
 
-def test_an_event_is_on_the_disk_when_it_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    with opened(path) as (ledger, book):
+def test_an_event_is_on_the_disk_when_it_is_told(place: Place) -> None:
+    with opened(place) as (ledger, book):
         lake, *_ = requests(1)
         start(book, [lake])
         ledger.apply_now(reserve(lake))
-        assert read(path, "select state, token from attempts") == [("submitting", "token")]
-        assert read(path, "select event, state from history") == [("reserve", "submitting")]
-        assert read(path, "select reserved from spend") == [(LITE_MICROUSD,)]
-        assert path.with_suffix(".journal").read_text().count("\n") == 1
+        assert read(place, "select state, token from attempts") == [("submitting", "token")]
+        assert read(place, "select event, state from history") == [("reserve", "submitting")]
+        assert read(place, "select reserved from spend") == [(LITE_MICROUSD,)]
+        assert [entry["event"] for entry in ledger.journal_entries()] == ["reserve"]
 
 
-def test_a_swap_that_fails_leaves_no_trace(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    with opened(path) as (ledger, book):
+def test_a_swap_that_fails_leaves_no_trace(place: Place) -> None:
+    with opened(place) as (ledger, book):
         lake, *_ = requests(1)
         start(book, [lake])
         ledger.apply_now(reserve(lake, "first"))
-        before = read(path, "select * from attempts"), read(path, "select * from history"), money(book)
+        before = read(place, "select * from attempts"), read(place, "select * from history"), money(book)
         assert ledger.apply_now(reserve(lake, "second")) == Conflict(state=State.SUBMITTING)
         assert ledger.apply_now(accept(lake, "job", "second")) == Conflict(state=State.SUBMITTING)
         with pytest.raises(InvariantError):
             ledger.apply_now(change(lake, Event.SAVE))
-        assert (read(path, "select * from attempts"), read(path, "select * from history"), money(book)) == before
+        assert (read(place, "select * from attempts"), read(place, "select * from history"), money(book)) == before
         assert ledger.problems() == []
 
 
-def test_a_job_has_one_owner_also_within_a_batch_and_over_attempts(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db") as (ledger, book):
+def test_a_job_has_one_owner_also_within_a_batch_and_over_attempts(place: Place) -> None:
+    with opened(place) as (ledger, book):
         one, two = requests(2)
         start(book, [one, two])
         ledger.apply_now(reserve(one))
@@ -70,12 +68,11 @@ def test_a_job_has_one_owner_also_within_a_batch_and_over_attempts(tmp_path: Pat
         ledger.apply_now(reserve(one, "again"))
         assert ledger.apply_now(accept(one, "job", "again")) == JobTaken(owner_request_id=one.request_id)
         assert isinstance(ledger.apply_now(accept(one, "job-2", "again")), Applied)
-        assert ledger.spare.exists(), "no swap that fails may look like a full disk"
+        assert not isinstance(ledger, Ledger) or ledger.spare.exists(), "no swap that fails may look like a full disk"
 
 
-def test_a_cancelled_caller_is_booked_all_the_same(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    with opened(path, inline=False) as (ledger, book):
+def test_a_cancelled_caller_is_booked_all_the_same(place: Place) -> None:
+    with opened(place, inline=False) as (ledger, book):
         lake, *_ = requests(1)
         start(book, [lake])
         entered, go_on = threading.Event(), threading.Event()
@@ -96,11 +93,11 @@ def test_a_cancelled_caller_is_booked_all_the_same(tmp_path: Path) -> None:
             await holding
 
         asyncio.run(leave())
-    assert read(path, "select state from attempts") == [("submitting",)]
+    assert read(place, "select state from attempts") == [("submitting",)]
 
 
-def test_a_loop_that_ended_does_not_stop_the_writer(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db", inline=False) as (ledger, book):
+def test_a_loop_that_ended_does_not_stop_the_writer(place: Place) -> None:
+    with opened(place, inline=False) as (ledger, book):
         one, two = requests(2)
         start(book, [one, two])
 
@@ -115,9 +112,8 @@ def test_a_loop_that_ended_does_not_stop_the_writer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inline", [True, False])
-def test_many_callers_share_commits_and_each_gets_its_own_result(tmp_path: Path, inline: bool) -> None:
-    path = tmp_path / "ledger.db"
-    with opened(path, inline=inline) as (ledger, book):
+def test_many_callers_share_commits_and_each_gets_its_own_result(place: Place, inline: bool) -> None:
+    with opened(place, inline=inline) as (ledger, book):
         rows = requests(60)
         start(book, rows)
         commits = []
@@ -133,11 +129,11 @@ def test_many_callers_share_commits_and_each_gets_its_own_result(tmp_path: Path,
         ]
         assert sum(commits) == 60
         assert len(commits) < 30 if inline else len(commits) <= 60
-    assert read(path, "select count(*) from history") == [(60,)]
+    assert read(place, "select count(*) from history") == [(60,)]
 
 
-def test_a_batch_stops_at_the_cap_to_the_cent(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db") as (ledger, book):
+def test_a_batch_stops_at_the_cap_to_the_cent(place: Place) -> None:
+    with opened(place) as (ledger, book):
         rows = requests(10)
         start(book, rows)
         caps = Caps(run_microusd=7 * LITE_MICROUSD + LITE_MICROUSD - 1)
@@ -180,17 +176,17 @@ def test_files_are_private_whatever_the_mask(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
-def test_readers_cannot_write(tmp_path: Path) -> None:
+def test_readers_cannot_write(place: Place) -> None:
     with (
-        opened(tmp_path / "ledger.db") as (ledger, _),
+        opened(place) as (ledger, _),
         ledger.reader.connect() as connection,
-        pytest.raises(OperationalError, match="readonly"),
+        pytest.raises(DatabaseError, match=r"read-?only"),
     ):
         connection.exec_driver_sql("DELETE FROM spend")
 
 
-def test_a_reader_sees_one_moment_while_the_writer_writes(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db", inline=False) as (ledger, book):
+def test_a_reader_sees_one_moment_while_the_writer_writes(place: Place) -> None:
+    with opened(place, inline=False) as (ledger, book):
         rows = requests(40)
         run = start(book, rows)
         with ThreadPoolExecutor(1) as pool:
@@ -201,8 +197,8 @@ def test_a_reader_sees_one_moment_while_the_writer_writes(tmp_path: Path) -> Non
                 assert totals.reserved_microusd == totals.count(State.SUBMITTING) * LITE_MICROUSD
 
 
-def test_a_callers_mistake_does_not_stop_the_writer(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db", inline=False) as (ledger, book):
+def test_a_callers_mistake_does_not_stop_the_writer(place: Place) -> None:
+    with opened(place, inline=False) as (ledger, book):
         lake, *_ = requests(1)
         start(book, [lake])
         with pytest.raises(ZeroDivisionError):
@@ -210,12 +206,11 @@ def test_a_callers_mistake_does_not_stop_the_writer(tmp_path: Path) -> None:
         assert isinstance(ledger.apply_now(reserve(lake)), Applied)
 
 
-def test_what_was_learned_is_remembered(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    with opened(path) as (ledger, _):
+def test_what_was_learned_is_remembered(place: Place) -> None:
+    with opened(place) as (ledger, _):
         assert ledger.recall("learned sandbox") == {}
         ledger.remember("learned sandbox", {"rate": 2.5})
-    with opened(path) as (ledger, _):
+    with opened(place) as (ledger, _):
         assert ledger.recall("learned sandbox") == {"rate": 2.5}
 
 
@@ -225,15 +220,14 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         Ledger(tmp_path / "file" / "ledger.db")
 
 
-def test_a_clean_end_and_an_unclean_one_are_told_apart(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    ledger = Ledger(path, inline=True)
+def test_a_clean_end_and_an_unclean_one_are_told_apart(place: Place) -> None:
+    ledger = ledger_at(place)
     assert ledger.ready_to_spend() == []
     ledger.close(clean=False)
-    again = Ledger(path, inline=True)
+    again = ledger_at(place)
     assert [notice[:33] for notice in again.ready_to_spend()] == ["the last run did not end cleanly;"]
     again.close()
-    third = Ledger(path, inline=True)
+    third = ledger_at(place)
     assert third.ready_to_spend() == []
     third.close()
 
@@ -251,28 +245,24 @@ def test_a_copied_ledger_does_not_spend(tmp_path: Path) -> None:
     ledger.close(clean=False)
 
 
-def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    with opened(path):
+def test_a_newer_ledger_is_refused(place: Place) -> None:
+    with opened(place):
         pass
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("update meta set value = '99' where name = 'schema_version'")
+    tamper(place, "update meta set value = '99' where name = 'schema_version'")
     with pytest.raises(LedgerError, match=r"newer dop \(ledger version 99"):
-        Ledger(path, inline=True)
+        ledger_at(place)
 
 
 @pytest.mark.parametrize(("name", "value"), [("seq", "1O"), ("seq", ""), ("schema_version", "-1"), ("seq", None)])
-def test_a_damaged_fact_is_told_and_not_crashed_on(tmp_path: Path, name: str, value: str | None) -> None:
-    path = tmp_path / "ledger.db"
-    with opened(path):
+def test_a_damaged_fact_is_told_and_not_crashed_on(place: Place, name: str, value: str | None) -> None:
+    with opened(place):
         pass
-    with closing(sqlite3.connect(path)) as connection, connection:
-        if value is None:
-            connection.execute("delete from meta where name = ?", (name,))
-        else:
-            connection.execute("update meta set value = ? where name = ?", (value, name))
+    if value is None:
+        tamper(place, f"delete from meta where name = '{name}'")
+    else:
+        tamper(place, f"update meta set value = '{value}' where name = '{name}'")
     with pytest.raises(LedgerError, match=f"its {name} is"):
-        Ledger(path, inline=True)
+        ledger_at(place)
 
 
 @pytest.mark.parametrize(
@@ -286,21 +276,17 @@ def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     assert path.read_bytes() == content
 
 
-def test_another_programs_database_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("create table songs (title text)")
+def test_another_programs_database_is_refused(place: Place) -> None:
+    tamper(place, "create table meta (title text)")
     with pytest.raises(LedgerError, match="no ledger of dop"):
-        Ledger(path, inline=True)
+        ledger_at(place)
 
 
-def test_an_untouched_row_that_was_changed_by_hand_is_not_bought(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    with opened(path) as (ledger, book):
+def test_an_untouched_row_that_was_changed_by_hand_is_not_bought(place: Place) -> None:
+    with opened(place) as (ledger, book):
         one, two = requests(2)
         start(book, [one, two])
-        with closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute("update attempts set price_microusd = 1 where request_id = ?", (one.request_id,))
+        tamper(place, f"update attempts set price_microusd = 1 where request_id = '{one.request_id}'")
         with pytest.raises(LedgerError, match="does not match its checksum"):
             ledger.apply_now(reserve(one))
-        assert read(path, "select count(*) from attempts where state = 'planned'") == [(2,)]
+        assert read(place, "select count(*) from attempts where state = 'planned'") == [(2,)]
