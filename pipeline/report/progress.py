@@ -26,6 +26,9 @@ REFRESH_S = 0.2
 PLAIN_LINE_S = 60.0
 """Time between two plain lines where there is no terminal."""
 
+LEAST_COLUMNS = 24
+"""Of a terminal in which a bar says anything."""
+
 BUYING, FINISHED = "buying", "finished"
 """Phases that are shown in their own way: how many are bought, not how many have come; and nothing that is left."""
 
@@ -176,7 +179,7 @@ class Progress:
         self._clock = clock
         self._stream = sys.stderr if stream is None else stream
         self._quiet = quiet
-        self._has_bar = show_bar and not quiet and self._stream.isatty()
+        self._has_bar = show_bar and not quiet and _has_room(self._stream)
         self._loggers = [logging.getLogger()] if loggers is None else list(loggers)
         self._colour = may_colour(os.environ if environ is None else environ)
         self._bar: _Bar | None = None
@@ -269,9 +272,15 @@ def _colour_of(snapshot: Snapshot) -> str:
 def _columns(stream: TextIO) -> int | None:
     """The terminal's width but for the last column, in which some break the line; None where it has none."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns - 1 or None
+        return max(os.get_terminal_size(stream.fileno()).columns - 1, 0)
     except (OSError, ValueError):
         return None
+
+
+def _has_room(stream: TextIO) -> bool:
+    """Whether a bar can be drawn: a terminal, and not one that says it is no columns wide, as those of CI jobs do."""
+    columns = _columns(stream) if stream.isatty() else 0
+    return columns is None or columns >= LEAST_COLUMNS
 
 
 def _writes_to_console(handler: logging.Handler) -> bool:

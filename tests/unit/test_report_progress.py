@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import logging
+import os
+import pty
 import re
+import struct
 import sys
+import termios
 from typing import Any
 
 import pytest
@@ -219,3 +224,15 @@ def test_a_logger_without_a_console_handler_stays_silent_under_the_bar(monkeypat
     with Progress(clock=Clock(), loggers=[logger], environ={}):
         logger.warning("only for the file")
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(("columns", "has_bar"), [(0, False), (10, False), (80, True)])
+def test_a_terminal_without_room_for_a_bar_gets_plain_lines(columns: int, has_bar: bool) -> None:
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(follower, "w") as stream, Progress(clock=Clock(), stream=stream, environ={}) as progress:
+        progress.update(make_snapshot())
+    shown = os.read(leader, 4096).decode()
+    os.close(leader)
+    assert ("generating: 12/120;" in shown) is not has_bar
+    assert ("generating 12/120 |" in shown) is has_bar
