@@ -127,7 +127,7 @@ async def carry_out(job: Job) -> Result:
             run_log(job.folder.path / "run.log", also=sys.stderr if job.wishes.log_json else None)
         )
         progress = stack.enter_context(
-            Progress(clock=time.monotonic, show_bar=job.wishes.show_bar, quiet=job.wishes.quiet)
+            Progress(clock=time.monotonic, show_bar=job.wishes.show_bar, quiet=job.wishes.quiet or job.wishes.log_json)
         )
         base_url = await stack.enter_async_context(gateway_for(job.workspace.settings))
         client = await stack.enter_async_context(gateway_client(job.workspace.settings, base_url, job.key))
