@@ -71,6 +71,15 @@ class S3Server:
         """What an object holds."""
         return bytes(obstore.get(self._bucket(), name).bytes())
 
+    def dump(self) -> dict[str, bytes]:
+        """Everything in the bucket, for a server that forgets it."""
+        return {name: self.get(name) for name in self.names()}
+
+    def fill(self, objects: dict[str, bytes]) -> None:
+        """Puts it back."""
+        for name, content in objects.items():
+            self.put(name, content)
+
     def _bucket(self) -> S3Store:
         told = {name.lower(): value for name, value in CREDENTIALS.items()}
         options: Any = {"allow_http": True}
