@@ -10,6 +10,7 @@ from tests.acceptance.driving import Dop, shots
 SMALL = ("--set", "sandbox.generation_s=0", "--set", "sandbox.size=180p")
 
 
+@pytest.mark.long
 def test_picked_clips_are_bought_again_on_the_dearer_model(rehearsal: Dop) -> None:
     bought = rehearsal.buy(rehearsal.csv(shots(3)), *SMALL)
     assert bought.code == 0, bought.err

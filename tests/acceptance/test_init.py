@@ -21,6 +21,7 @@ def plain(dop: Dop, *words: str, code: int = 0) -> Ended:
     return end
 
 
+@pytest.mark.long
 def test_the_two_commands_that_init_names_do_what_it_says(rehearsal: Dop) -> None:
     said = plain(rehearsal, "init").out
     commands = re.findall(r"^dop (\w+) (\S+)", said, flags=re.M)
