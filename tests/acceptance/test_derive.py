@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.driving import Dop, shots
 
 SMALL = ("--set", "sandbox.generation_s=0", "--set", "sandbox.size=180p")
