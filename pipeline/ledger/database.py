@@ -105,6 +105,8 @@ def create_or_check(engine: Engine, place: str) -> dict[str, str]:
                 _create(connection)
             found = read_meta(connection)
     except (DatabaseError, UnicodeError) as error:
+        if engine.dialect.name == "postgresql":
+            raise  # whoever knows servers says whether it is away or wrong
         cause = getattr(error, "orig", "damaged")
         raise LedgerError(f"{place} can't be read as a ledger ({cause}); `dop ledger check` says more") from None
     version = number_in(found, "schema_version", place)

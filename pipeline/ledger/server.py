@@ -298,7 +298,7 @@ class ServerLedger(LedgerWriter):
         Raises:
             LedgerAwayError: it was away for too long.
         """
-        patience_s = LEAVING_PATIENCE_S if self._gave_up else self._patience_s
+        patience_s = min(LEAVING_PATIENCE_S, self._patience_s) if self._gave_up else self._patience_s
         begun = threading.Event()
         waited_s, cause, spooled = 0.0, "", False
         for pause_s in pauses(patience_s):
