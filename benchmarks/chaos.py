@@ -31,6 +31,8 @@ def storm(seed: int, folder: Path) -> str:
                 [*command, "-q", "--max-duration", "90s"], check=False, cwd=REPO, capture_output=True
             ).returncode
         )
+    if not (folder / "ledger.db").exists():
+        sys.exit(f"storm {seed}: nothing was bought, exits {codes}")
     return f"{seed:>5} {verdict(folder)}  exits {','.join(map(str, codes))}"
 
 
