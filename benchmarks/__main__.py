@@ -1,0 +1,34 @@
+"""All benchmarks over HTTP, one after another, then the document.
+
+python -m benchmarks                    write docs/benchmarks.md and its pictures from the figures that are kept
+python -m benchmarks all [--quick]      measure everything first (an hour), and keep the figures
+python -m benchmarks limits cost        measure these first
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import cost, crowd, limits, shared
+from benchmarks.measuring import ROUNDS, measured, write_docs
+
+RUNS = {"limits": limits.run, "shared": shared.run, "cost": cost.run, "crowd": crowd.run}
+
+
+def main() -> None:
+    """Measures what is named, keeps it, writes the document."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("names", nargs="*", help=f"what to measure first: all, or some of {', '.join(RUNS)}")
+    parser.add_argument("--quick", action="store_true", help="one round")
+    args = parser.parse_args()
+    names = list(RUNS) if "all" in args.names else args.names
+    for name in names:
+        if name not in RUNS:
+            parser.error(f"no benchmark {name!r}")
+    for name in names:
+        measured(name, RUNS[name], 1 if args.quick else ROUNDS)
+    write_docs()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""docs/benchmarks.md, written from the kept figures; nothing in it is typed by hand. Pure but for `write`.
+
+`python -m benchmarks` writes it and its pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Figures, kept
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+
+HEAD = """# Benchmarks: how near the limit, how many polls, how much memory
+
+Everything here runs over HTTP on 127.0.0.1: the gateway is the sandbox, each client a process of its own, `dop run`
+the whole command with its durable ledger. What counts are the gateway's books (accepted, rejected, when a finished
+job was first seen), never the client's. This page is written by `python -m benchmarks` from the figures that the
+commands below kept.
+
+The rivals, all made to go on until every job is accepted (benchmarks/rivals.py):
+
+| | |
+|---|---|
+| botocore | its adaptive retry mode: its own rate limiter, cubic law and back-off, in 16 threads |
+| aiohttp-retry | RetryClient with ExponentialRetry as it comes, 16 connections |
+| tenacity | Semaphore(16) + aiolimiter + `wait_random_exponential(multiplier=1, max=60)` |
+| cookbook | the parallel-request script, retold: full speed until a 429, then 15 s of silence |
+| bare | 16 workers that post again 0.2 s after a refusal; without a limit, the ceiling of this machine |
+
+Where the limit is unknown, tenacity and cookbook are told 100 a second, a guess that is too high. None of them keeps
+a ledger.
+"""
+
+LIMITS = """
+## One limit, 1,200 submits at 40 a second
+
+`python -m benchmarks.limits --write-docs`: {circumstances}. All clients of a scenario at the same time, each with a
+gateway of its own. A client that is not done after 1.7 times the ideal time is judged by what was accepted until then
+(marked \\*).
+
+The ratio is the ideal time over the time from the first submit to the last acceptance. The ideal is a caller who
+knows the limiter: its n-th call is let in at
+
+| limiter | n-th call |
+|---|---|
+| bucket of B tokens, r a second | max(0, (n - B) / r) |
+| fixed window of L in p seconds | (ceil(n / L) - 1) p - f, where f is how far into a window the first call came |
+| sliding window of L in p seconds | floor((n - 1) / L) p |
+| one after another | each offers what it lets in during its time; a changed limit begins with a full allowance |
+
+`early` counts submits that arrived while a Retry-After given 0.1 s before or earlier still held.
+"""
+
+CHANGING = """
+![accepted submits a second while the limit goes 40, 15, 60](pictures/bench-changing.svg)
+"""
+
+SHARED = """
+## Polls and submits in one bucket of 40 a second, 600 jobs
+
+`python -m benchmarks.shared --write-docs`: {circumstances}. Time is pressed together by five: a job takes about 8 s,
+our poll settings are a fifth of the defaults, and the rivals ask for each job every 1 s. The bound of the makespan is
+the larger of two calls a job, (2 n - 40) / 40 s, and of each job's place in the line plus its generation time, the
+longest first. `first` and `lag` are in median generation times: when the first video was seen, and how late a
+finished one was seen on average.
+"""
+
+CURVE = """
+### Bound against lag: `poll.max_lag_s`
+
+The same, limit told; `auto` is the line above. Smaller lags cost polls, and with them time for the whole batch.
+"""
+
+SCATTERED = """
+### Generation times from 0.2 to 3 times 8 s
+
+Polls have no limit here, submits a told one of 40 a second.
+"""
+
+COST = """
+## No limit: 5,000 jobs, what a job costs the program
+
+`python -m benchmarks.cost --write-docs`: {circumstances}. One client at a time, rounds interleaved. Jobs a second
+from the first submit to the moment the last job was seen finished; CPU of the whole process, start and report
+included. `fresh` is the bare loop with a connection of its own for each submit, as paid calls have here.
+"""
+
+CROWD = """
+## 100,000 jobs in flight
+
+`python -m benchmarks.crowd --write-docs`: {circumstances}. The whole program with its durable ledger; only the HTTP
+client is replaced by one that answers at once (every submit accepted, every poll "in_progress", looked at for 30 s),
+since the gateway's own books would not fit beside it.
+"""
+
+
+def circumstances(figures: Figures) -> str:
+    """When and where, for the head of a section."""
+    usual, most = figures["load"]
+    rounds = f"{figures['rounds']} rounds, medians" if figures["rounds"] > 1 else "one round"
+    return (
+        f"{figures['day']}, {rounds}, {figures['cores']} shared cores, Python {figures['python']}, load {usual} "
+        f"(at most {most})"
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
+
+
+def limits_section(figures: Figures) -> str:
+    """Each scenario's table of clients."""
+    text = LIMITS.format(circumstances=circumstances(figures))
+    for scenario in figures["scenarios"]:
+        rows = [_limit_row(line) for line in scenario["rows"]]
+        text += f"\n### {scenario['name'].capitalize()}\n\n"
+        text += table(("client", "ratio to the ideal", "lowest .. highest", "rejected", "share", "early"), rows)
+    return text + CHANGING + "\n" + _limit_targets(figures)
+
+
+def _limit_row(line: dict[str, Any]) -> tuple[object, ...]:
+    ratio = f"{line['ratio']:.3f}" + ("" if line["whole"] else " \\*")
+    spread = f"{line['ratios'][0]:.3f} .. {line['ratios'][-1]:.3f}"
+    return _bold(line["client"]), ratio, spread, line["rejected"], f"{line['share']:.1%}", line["early"]
+
+
+def _limit_targets(figures: Figures) -> str:
+    rows = []
+    for scenario in figures["scenarios"]:
+        ours = scenario["rows"][0]
+        wanted = _wanted(scenario["name"])
+        if wanted is None:
+            continue
+        met = ours["ratio"] >= wanted and (wanted == 0.95 or ours["share"] <= 0.01)
+        rows.append((scenario["name"], f">= {wanted}", f"{ours['ratio']:.3f}", f"{ours['share']:.1%}", _met(met)))
+    note = "At most 1 % of the submits may be rejected where the limit does not change."
+    return f"### Targets\n\n{note}\n\n" + table(("scenario", "target", "reached", "rejected", ""), rows)
+
+
+def _wanted(name: str) -> float | None:
+    if "->" in name:
+        return 0.95
+    return 0.98 if name.startswith(("unknown", "known")) and "3600" not in name else None
+
+
+def shared_section(figures: Figures) -> str:
+    """One bucket, the curve, and the scattered times."""
+    head = ("", "makespan / bound", "polls a job", "polls rejected", "submits rejected", "first", "lag")
+    tables = figures["tables"]
+    text = SHARED.format(circumstances=circumstances(figures)) + "\n"
+    text += table(head, map(_shared_row, tables["one bucket"])) + "\n" + _shared_targets(tables["one bucket"])
+    text += CURVE + "\n" + table(("max_lag_s", *head[1:]), map(_shared_row, tables["curve"]))
+    text += "\n![makespan over its bound against the mean lag](pictures/bench-lag.svg)\n"
+    rows = [_shared_row(line)[:3] + _shared_row(line)[6:] for line in tables["scattered"]]
+    return text + SCATTERED + "\n" + table((*head[:3], "lag"), rows)
+
+
+def _shared_row(line: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        _bold(line["name"]),
+        f"{line['stretch']:.2f}" + ("" if line["whole"] else " \\*"),
+        f"{line['polls_a_job']:.2f}",
+        f"{line['polls_rejected']:.1%}",
+        f"{line['submits_rejected']:.1%}",
+        f"{line['first']:.2f}",
+        f"{line['lag']:.2f}",
+    )
+
+
+def _shared_targets(lines: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for line in lines:
+        if line["name"].startswith("dop run"):
+            met = line["polls_a_job"] <= 1.3 and line["stretch"] <= 1.10 and line["first"] <= 2.0
+            reached = f"{line['polls_a_job']:.2f}, {line['stretch']:.2f}, {line['first']:.2f}"
+            rows.append((line["name"], "<= 1.3 polls a job, <= 1.10 x the bound, first by 2", reached, _met(met)))
+    return table(("", "targets", "reached", ""), rows)
+
+
+def cost_section(figures: Figures) -> str:
+    """Ours, the bare loop, and the bare loop with fresh connections."""
+    rows = [
+        (
+            _bold(line["client"]),
+            line["jobs_per_s"],
+            f"{line['each'][0]} .. {line['each'][-1]}",
+            line["cpu_ms"],
+            line["gateway_cpu_ms"],
+            line["memory_mb"],
+            line["polls_a_job"],
+        )
+        for line in figures["rows"]
+    ]
+    head = ("", "jobs / s", "lowest .. highest", "CPU ms / job", "gateway's", "peak MB", "polls a job")
+    ratio, each = figures["ratio"], ", ".join(str(one) for one in figures["ratios"])
+    told = f"Ours over the bare loop: {ratio:.2f} (rounds: {each}); target >= 0.8: {_met(ratio >= 0.8)}.\n"
+    return COST.format(circumstances=circumstances(figures)) + "\n" + table(head, rows) + "\n" + told
+
+
+def crowd_section(figures: Figures) -> str:
+    """Memory against jobs in flight."""
+    rows = [
+        (f"{line['in_flight']:,}", f"{line['now_mb']:.0f}", f"{line['peak_mb']:.0f}", f"{line['polls']:,}")
+        for line in figures["rows"]
+    ]
+    peak = figures["rows"][-1]["peak_mb"]
+    told = f"Target <= 250 MB: {_met(peak <= 250)}.\n"
+    head = ("jobs in flight", "MB now", "MB at most", "polls meanwhile")
+    return CROWD.format(circumstances=circumstances(figures)) + "\n" + table(head, rows) + "\n" + told
+
+
+def _bold(name: str) -> str:
+    return f"**{name}**" if name.startswith("dop run") else name
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "**missed**"
+
+
+SECTIONS = {"limits": limits_section, "shared": shared_section, "cost": cost_section, "crowd": crowd_section}
+
+
+def rendered(found: dict[str, Figures | None]) -> str:
+    """The whole page; a benchmark without figures is left out."""
+    parts = [section(figures) for name, section in SECTIONS.items() if (figures := found.get(name)) is not None]
+    return HEAD + "".join(parts)
+
+
+def page() -> str:
+    """The page as the kept figures have it."""
+    return rendered({name: kept(name) for name in SECTIONS})
+
+
+def write() -> None:
+    """Writes the page."""
+    DOCUMENT.write_text(page(), encoding="utf-8")
