@@ -48,7 +48,7 @@ class Hosting:
         store: where local pictures go; None where nothing is configured, and then there are none.
         base_url: the gateway's, which must be able to read the addresses.
         etag_of: what an object was when the run was planned, "" where nobody knows.
-        clock: seconds that only go forward, for the expiry of addresses.
+        wall: Unix seconds, for the expiry of addresses: it goes on while the machine sleeps.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Hosting:
         store: Store | None,
         base_url: str,
         etag_of: Callable[[str], str],
-        clock: Callable[[], float],
+        wall: Callable[[], float],
     ) -> None:
         self._told, self._images, self._store, self._base_url = told, images, store, base_url
-        self._etag_of, self._clock = etag_of, clock
+        self._etag_of, self._wall = etag_of, wall
         self._hosted: dict[str, _Hosted] = {}
         self._stores: dict[str, Store] = {}
 
@@ -88,9 +88,10 @@ class Hosting:
         hosted = self._hosted[key]
         if hosted.public is not None:
             return hosted.public
-        if hosted.good_until - self._clock() < self._told.presign_expiry_s / 2:
-            hosted.url = hosted.store.sign(hosted.name, self._told.presign_expiry_s)
-            hosted.good_until = self._clock() + self._told.presign_expiry_s
+        now, expiry_s = self._wall(), self._told.presign_expiry_s
+        if not expiry_s / 2 <= hosted.good_until - now <= expiry_s:  # more is left only where the clock was set back
+            hosted.url = hosted.store.sign(hosted.name, expiry_s)
+            hosted.good_until = now + expiry_s
         return hosted.url
 
     def address(self, key: str) -> str:
@@ -103,7 +104,7 @@ class Hosting:
             return self.url(key)
         except StoreError as error:
             hosted = self._hosted[key]
-            if hosted.good_until > self._clock():
+            if hosted.good_until > self._wall():
                 return hosted.url
             raise FatalError(str(error)) from None
 
@@ -186,7 +187,7 @@ def open_hosting(
     images: WireImages,
     *,
     etag_of: Callable[[str], str],
-    clock: Callable[[], float],
+    wall: Callable[[], float],
 ) -> Hosting:
     """Hosting as the configuration says. Nothing is asked of any store yet.
 
@@ -198,7 +199,7 @@ def open_hosting(
     if told.url is not None:
         _check_visible(told.public_base or told.endpoint, base_url)
         store = open_store(told.url, endpoint=told.endpoint, region=told.region)
-    return Hosting(told, images, store=store, base_url=base_url, etag_of=etag_of, clock=clock)
+    return Hosting(told, images, store=store, base_url=base_url, etag_of=etag_of, wall=wall)
 
 
 def _check_visible(seen_at: str | None, base_url: str) -> None:

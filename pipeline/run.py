@@ -256,7 +256,7 @@ class _Steps:
             base_url,
             images,
             etag_of=lambda address: seen[address].etag if address in seen else "",
-            clock=time.monotonic,
+            wall=self.job.wall,
         )
 
     def _answer_calls(self, desk: Desk, images: WireImages) -> Callbacks:

@@ -7,6 +7,7 @@ says so.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -137,7 +138,7 @@ async def _store(settings: Settings, base_url: str) -> Check:
     if settings.uploads.url is None:
         return Check(name="uploads", ok=None, text="uploads.url is not set: local pictures work in the sandbox only")
     try:
-        open_hosting(settings, base_url, images, etag_of=lambda _: "", clock=asyncio.get_running_loop().time)
+        open_hosting(settings, base_url, images, etag_of=lambda _: "", wall=time.time)
         told = settings.uploads
         problem = await open_store(settings.uploads.url, endpoint=told.endpoint, region=told.region).problem()
     except DopError as error:

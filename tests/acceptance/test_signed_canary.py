@@ -1,4 +1,4 @@
-"""Signed addresses and callback secrets go to the gateway, which repeats them in many ways; afterwards they are nowhere."""
+"""Signed addresses and callback secrets go to the gateway, which repeats them in many ways; they are left nowhere."""
 
 from __future__ import annotations
 
