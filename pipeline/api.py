@@ -28,8 +28,9 @@ from pipeline.reporting import report_rows
 from pipeline.run import Wishes
 from pipeline.session import Outcome, Session, carried
 from pipeline.settings import Settings
-from pipeline.verbs.buying import Order, key_for, open_run
+from pipeline.verbs.buying import key_for
 from pipeline.verbs.looking import find_run
+from pipeline.verbs.ordering import Order, open_run
 from pipeline.verbs.planning import planned
 from pipeline.verbs.told import tell, with_price
 from pipeline.workspace import RunFolder, ledger_exists, ledger_name, reading, spending

@@ -79,6 +79,11 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--error-on-nothing", action="store_true", help="exit 9 when there was nothing to do")
 
 
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several machines")
+    group.add_argument("--cluster", action="store_true", help="leave the work to `dop worker` processes and follow it")
+
+
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which rows")
     group.add_argument("--filter-tag", action="append", metavar="TAG", help="only rows with this tag; repeatable")
@@ -177,6 +182,7 @@ def _add_buying(verbs: _Verbs) -> None:
     _add_choice(sub)
     _add_buying_flags(sub)
     _add_run_flags(sub)
+    _add_cluster(sub)
     _add_settings(sub)
 
     sub = verbs.add("submit", "buying:submit", "buy and leave; collect later", "dop submit shots.csv --yes")
@@ -186,6 +192,7 @@ def _add_buying(verbs: _Verbs) -> None:
     _add_choice(sub)
     _add_buying_flags(sub)
     _add_run_flags(sub)
+    _add_cluster(sub)
     _add_settings(sub)
 
     text = "poll, download and report what is bought; never spends"
@@ -193,6 +200,7 @@ def _add_buying(verbs: _Verbs) -> None:
     sub.add_argument("run", nargs="?", metavar="RUN", help="one run (default: every unfinished one)")
     sub.add_argument("-y", "--yes", action="store_true", help="accepted for scripts; nothing is bought")
     _add_run_flags(sub)
+    _add_cluster(sub)
     _add_settings(sub)
 
 
@@ -273,6 +281,7 @@ def _add_care(verbs: _Verbs) -> None:
     _add_json(sub)
     _add_settings(sub)
 
+    _add_worker(verbs)
     _add_reaching_out(verbs)
     _add_ledger_care(verbs)
 
@@ -284,6 +293,15 @@ def _add_care(verbs: _Verbs) -> None:
 
     add_arguments(serve)
     serve.set_defaults(target="sandbox")
+
+
+def _add_worker(verbs: _Verbs) -> None:
+    text = "one more machine of a cluster: takes requests from the ledger's database and looks after them"
+    sub = verbs.add("worker", "working:worker", text, "dop worker --config live.yaml")
+    way = sub.add_mutually_exclusive_group()
+    way.add_argument("--health", action="store_true", help="exit 0 when this host's workers are well, else 5")
+    way.add_argument("--rebuild-queue", action="store_true", help="make the queue anew from the ledger, and stop")
+    _add_settings(sub)
 
 
 def _add_reaching_out(verbs: _Verbs) -> None:

@@ -84,13 +84,13 @@ async def carried(
     """
     had_work = session.workspace.book.has_open(run.run_id)
     if wishes.buy and wishes.preflight:
-        await _looked_at_images(session, run, wishes)
+        await looked_at_images(session, run, wishes)
     job = prepared(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
     result = await carry_out(job)
     return await finished(session, job, result, had_work=had_work)
 
 
-async def _looked_at_images(session: Session, run: Run, wishes: Wishes) -> None:
+async def looked_at_images(session: Session, run: Run, wishes: Wishes) -> None:
     """MONEY: before the first submit; a picture that is not there would be paid for and refused."""
     workspace = session.workspace
     if not preflight.wanted(workspace.settings):

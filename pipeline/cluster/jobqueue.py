@@ -164,6 +164,14 @@ class JobQueue:
         )
         return int((await self._ask(text, {"run_id": run_id, "task": TASK}))[0]["n"])
 
+    async def workers(self, silent_s: float) -> int:
+        """How many workers were heard of lately, of whatever gateway."""
+        text = (
+            "SELECT count(*) AS n FROM procrastinate_workers "
+            "WHERE last_heartbeat > now() - make_interval(secs => %(silent_s)s)"
+        )
+        return int((await self._ask(text, {"silent_s": silent_s}))[0]["n"])
+
     async def top_up(self, window: int) -> int:
         """Queues what the ledger has and the queue lacks, unless it is half full; how many. One host at a time."""
         async with self._turn:

@@ -8,26 +8,24 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from pipeline.config import gateway_id, read_key
+from pipeline.config import read_key
 from pipeline.errors import FatalError, UsageError
 from pipeline.ledger.book import Run
-from pipeline.ledger.budget import NO_CAPS, Caps
-from pipeline.listing import Listing, listing
+from pipeline.ledger.budget import NO_CAPS
+from pipeline.listing import listing
 from pipeline.records import State, usd
 from pipeline.run import Wishes
-from pipeline.savedplan import SavedPlan, load
+from pipeline.savedplan import load
 from pipeline.session import Session, carried_out
 from pipeline.settings import Settings
 from pipeline.steps.haltrule import parse_halt
+from pipeline.verbs.ordering import Order, gravest, open_run, runs_to_collect
 from pipeline.verbs.planning import looked_at_objects, plan_text, planned
 from pipeline.verbs.told import listed, money, seconds, selection_of, settings_of, tell
-from pipeline.workspace import Workspace, run_name, spending
-
-LOCAL_MARK = "local:"
-"""Begins the digest of rows that depend on files of this machine: they are read anew each time."""
+from pipeline.workspace import spending
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,13 +42,15 @@ def collect(args: argparse.Namespace) -> int:
     """Poll, download and report what is already bought. Never spends."""
     settings = settings_of(args)
     wishes = wishes_of(args, buy=False, collect=True)
+    if args.cluster:
+        from pipeline.verbs.clustering import collected  # noqa: PLC0415 - an extra, for those who ask for it
+
+        return collected(args, settings, wishes)
     with session(settings, args) as opened:
         codes = [
-            carried_out(opened, run, caps=NO_CAPS, wishes=wishes)
-            for run in _runs_to_collect(opened.workspace, args.run)
+            carried_out(opened, run, caps=NO_CAPS, wishes=wishes) for run in runs_to_collect(opened.workspace, args.run)
         ]
-    order = (7, 3, 8, 129, 130, 143, 5, 1)
-    return next((code for code in order if code in codes), 9 if args.error_on_nothing and not codes else 0)
+    return gravest(codes, nothing=args.error_on_nothing)
 
 
 def wishes_of(args: argparse.Namespace, *, buy: bool, collect: bool) -> Wishes:
@@ -102,20 +102,6 @@ def key_for(settings: Settings) -> str:
     return key
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a command is to buy: the rows, their caps, and the plan it was agreed in, if any."""
-
-    bound: Listing
-    caps: Caps
-    plan: SavedPlan | None = None
-
-    @property
-    def digest(self) -> str:
-        """What the rows depend on; a run that a plan began belongs to that plan."""
-        return self.bound.digest() if self.plan is None else f"plan:{self.plan.state_digest}:{self.bound.digest()}"
-
-
 def _order(args: argparse.Namespace, settings: Settings) -> Order:
     flag = money(args.max_cost, "--max-cost")
     if args.plan is None:
@@ -132,6 +118,10 @@ def _order(args: argparse.Namespace, settings: Settings) -> Order:
 
 def _buy(args: argparse.Namespace, wishes: Wishes) -> int:
     settings = settings_of(args)
+    if args.cluster:
+        from pipeline.verbs.clustering import check  # noqa: PLC0415 - an extra, for those who ask for it
+
+        check(args, settings)
     order = _order(args, settings)
     path = order.bound.manifest.path
     if args.dry_run:
@@ -142,6 +132,10 @@ def _buy(args: argparse.Namespace, wishes: Wishes) -> int:
     if not settings.gateway.is_embedded and not args.yes and not _agreed(path, order, settings):
         tell(["not bought: the answer was no"])
         return 2
+    if args.cluster:
+        from pipeline.verbs.clustering import ordered  # noqa: PLC0415 - the same
+
+        return ordered(settings, order, wishes)
     with session(settings, args) as opened:
         found = open_run(opened.workspace, order)
         tell(f"warning: {warning}" for warning in order.bound.warnings)
@@ -209,70 +203,3 @@ def asked(question: str) -> bool:
     """Whether the person at the terminal says yes."""
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def open_run(workspace: Workspace, order: Order) -> Run:
-    """The unfinished run of this manifest, or a new one, listing what the manifest says now.
-
-    Raises:
-        UsageError: the saved plan no longer fits.
-    """
-    bound, digest = order.bound, order.digest
-    manifest = bound.manifest
-    path = str(manifest.path.resolve())
-    found = workspace.book.unfinished_run(path, workspace.gateway)
-    new: Run | None = None
-    if order.plan is not None and (found is None or found.rows_digest not in (digest, LOCAL_MARK + digest)):
-        _check_plan(workspace, order, order.plan)
-    if found is None:
-        now = time.time()
-        found = new = Run(
-            run_id=run_name(manifest.name, now),
-            name=manifest.name,
-            gateway=workspace.gateway,
-            manifest_path=path,
-            rows_digest=None,
-            started_at=now,
-            ended_at=None,
-            sheet=_sheet(bound),
-        )
-    if found.rows_digest != digest:
-        workspace.book.list_rows(found.run_id, bound.rows(), rows_digest=lambda: _mark(bound) + digest, new=new)
-    workspace.book.set_caps(found.run_id, bound.manifest_caps())
-    return found
-
-
-def _check_plan(workspace: Workspace, order: Order, plan: SavedPlan) -> None:
-    if plan.gateway != gateway_id(workspace.settings):
-        raise UsageError(f"the plan is for {plan.gateway}, and the configuration is for {workspace.gateway}")
-    if plan.rows_digest != order.bound.digest():
-        raise UsageError("the manifest, the defaults or the prices changed since the plan was made: make a new plan")
-    if planned(order.bound, workspace.settings).state_digest != plan.state_digest:
-        raise UsageError("something of the plan was bought or settled since it was made: make a new plan")
-
-
-def _mark(bound: Listing) -> str:
-    return LOCAL_MARK if bound.binder.sha256_of else ""
-
-
-def _sheet(bound: Listing) -> dict[str, str] | None:
-    sheet = bound.manifest.sheet
-    if sheet is None:
-        return None
-    named = {"x": sheet.x, "y": sheet.y, "tabs": sheet.tabs}
-    return {place: axis for place, axis in named.items() if axis is not None}
-
-
-def _runs_to_collect(workspace: Workspace, wanted: str | None) -> list[Run]:
-    book = workspace.book
-    if wanted is None:
-        return [run for run in book.runs() if run.gateway == workspace.gateway and book.has_open(run.run_id)]
-    name = Path(wanted).name
-    if name == "latest":
-        name = (workspace.outputs / "latest").resolve().name
-    run = book.run(name)
-    if run is None:
-        raise UsageError(f"no run is called {wanted!r}; `dop list` shows them")
-    if run.gateway != workspace.gateway:
-        raise UsageError(f"run {name} belongs to {run.gateway}, and the configuration is for {workspace.gateway}")
-    return [run]

@@ -1,0 +1,159 @@
+"""`run`, `submit` and `collect` with --cluster: orders the work, follows the workers, reports. Buys nothing itself."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import preflight
+from pipeline.cluster.ground import database
+from pipeline.errors import UsageError
+from pipeline.ledger.book import Run
+from pipeline.ledger.budget import NO_CAPS, Caps
+from pipeline.report.progress import Progress
+from pipeline.run import Result, Wishes
+from pipeline.session import Session, finished, looked_at_images, prepared
+from pipeline.settings import Settings
+from pipeline.verbs.ordering import Order, gravest, open_run, runs_to_collect
+from pipeline.verbs.told import tell
+from pipeline.workspace import Workspace, sharing
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+OTHERS_WAIT_S = 60.0
+"""The first worker looks at the whole ledger before it lets others in; a plain run may be about to end."""
+
+NOT_HERE = (
+    "pilot",
+    "max_new",
+    "halt",
+    "max_duration",
+    "webhook",
+    "no_download",
+    "rate",
+    "max_in_flight",
+)
+"""Flags that belong to one machine, or to the workers' configuration."""
+
+
+def check(args: argparse.Namespace, settings: Settings) -> str:
+    """The database's URL, once nothing speaks against a cluster.
+
+    Raises:
+        UsageError: a flag or a setting does; nothing was sent.
+    """
+    for name in NOT_HERE:
+        if getattr(args, name, None):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} is not for --cluster: what the workers do stands in their configuration")
+    return database(settings)
+
+
+def ordered(settings: Settings, order: Order, wishes: Wishes) -> int:
+    """Orders a manifest's run, in the transaction that writes its rows down, and follows it. Leads to purchases."""
+    with _session(settings) as opened:
+        workspace = opened.workspace
+
+        def put(connection: Connection, run_id: str) -> None:
+            if order.bound.binder.sha256_of:
+                raise UsageError(
+                    "a cluster's images must be at addresses that the gateway can read: local files are on one "
+                    "machine only; nothing was sent"
+                )
+            _put(connection, workspace.settings, run_id, wishes, order.caps)
+
+        if wishes.preflight and preflight.wanted(settings):  # before anything is queued: a worker may be quick
+            asyncio.run(looked_at_images(opened, open_run(workspace, order), wishes))
+        found = open_run(workspace, order, put)
+        had_work = workspace.book.has_open(found.run_id)
+        tell(f"warning: {warning}" for warning in order.bound.warnings)
+        manifest = order.bound.manifest.path
+        return _followed(opened, found, order.caps, wishes, had_work=had_work, manifest=manifest)
+
+
+def collected(args: argparse.Namespace, settings: Settings, wishes: Wishes) -> int:
+    """Has the workers poll and fetch what is bought. Never spends."""
+    check(args, settings)
+    codes = []
+    with _session(settings) as opened:
+        workspace = opened.workspace
+        for run in runs_to_collect(workspace, args.run):
+            had_work = workspace.book.has_open(run.run_id)
+            _put_alone(workspace, run.run_id, wishes)
+            codes.append(_followed(opened, run, NO_CAPS, wishes, had_work=had_work, manifest=None))
+    return gravest(codes, nothing=args.error_on_nothing)
+
+
+def _put(connection: Connection, settings: Settings, run_id: str, wishes: Wishes, caps: Caps) -> None:
+    from pipeline.cluster.jobqueue import put_order  # noqa: PLC0415 - an extra
+    from pipeline.config import gateway_id  # noqa: PLC0415
+
+    put_order(
+        connection,
+        run_id=run_id,
+        gateway=gateway_id(settings),
+        buy=wishes.buy,
+        collect=wishes.collect,
+        caps=caps,
+        window=settings.cluster.window,
+        files=settings.download.enabled,
+    )
+
+
+def _put_alone(workspace: Workspace, run_id: str, wishes: Wishes) -> None:
+    workspace.ledger.transact(lambda connection: _put(connection, workspace.settings, run_id, wishes, NO_CAPS))
+
+
+@contextmanager
+def _session(settings: Settings) -> Iterator[Session]:
+    """The ledger beside the workers; no key is needed, since nothing is sent from here."""
+    from pipeline.cluster.tables import prepare  # noqa: PLC0415 - an extra
+
+    url = database(settings)
+    with sharing(settings, wait_s=OTHERS_WAIT_S, now=time.time()) as workspace:
+        prepare(url)
+        tell(workspace.notices)
+        yield Session(workspace=workspace, key="", tell=lambda line: tell([line]))
+
+
+def _followed(opened: Session, run: Run, caps: Caps, wishes: Wishes, *, had_work: bool, manifest: Path | None) -> int:
+    async def all_of_it() -> int:
+        job = prepared(opened, run, caps=caps, wishes=wishes, manifest=manifest)
+        with Progress(clock=time.monotonic, show_bar=wishes.show_bar, quiet=wishes.quiet) as progress:
+            result = await _result(opened, run, progress)
+        return (await finished(opened, job, result, had_work=had_work)).exit_code
+
+    return asyncio.run(all_of_it())
+
+
+async def _result(opened: Session, run: Run, progress: Progress) -> Result:
+    from pipeline.cluster.follow import Following, follow  # noqa: PLC0415 - an extra
+    from pipeline.cluster.jobqueue import JobQueue  # noqa: PLC0415
+
+    workspace = opened.workspace
+    settings = workspace.settings
+    queue = JobQueue(settings.ledger.url or "", workspace.gateway)
+    try:
+        order = await queue.order(run.run_id)
+        if order is None:
+            raise UsageError(f"run {run.run_id} was closed by another command meanwhile")
+        return await follow(
+            Following(
+                workspace=workspace,
+                queue=queue,
+                run_id=run.run_id,
+                version=order.version,
+                window=settings.cluster.window,
+                silent_s=settings.cluster.stalled_after_s,
+                say=progress.say,
+            ),
+            progress,
+        )
+    finally:
+        await queue.close()

@@ -1,0 +1,114 @@
+"""Several machines on one: worker processes that share a real PostgreSQL server and a gateway double."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from tests.acceptance.driving import QUICK, Dop, wait_for
+from tests.acceptance.gatewaydouble import GatewayDouble
+
+CLUSTER = {"DOP_CLUSTER__SHARED_OUTPUTS": "true", "DOP_CLUSTER__STALLED_AFTER_S": "3s", "DOP_PACE__RATE": "200/1s"}
+
+
+@dataclass(slots=True, kw_only=True)
+class Machines(Dop):
+    """`Dop` with a ledger on a server, and workers that may be killed, frozen and woken."""
+
+    url: str
+    workers: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def environment(self) -> dict[str, str]:
+        return Dop.environment(self) | {"DOP_LEDGER__URL": self.url} | CLUSTER | self.environ
+
+    def hire(self, count: int = 1) -> list[subprocess.Popen[str]]:
+        """Starts workers, and waits until each is heard of."""
+        fresh = []
+        for _ in range(count):
+            with self._log(len(self.workers)).open("w") as log:
+                process = subprocess.Popen(
+                    self.words("worker", ()),
+                    cwd=self.folder,
+                    env=self.environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    text=True,
+                )
+            self.workers.append(process)
+            self.started.append(process)
+            fresh.append(process)
+        for process in fresh:
+            wait_for(lambda process=process: "ready for" in self.said(process))  # type: ignore[misc]
+        return fresh
+
+    def _log(self, number: int) -> Path:
+        return self.folder / f"worker-{number}.log"
+
+    def said(self, process: subprocess.Popen[str]) -> str:
+        """What a worker has told so far."""
+        return self._log(self.workers.index(process)).read_text(encoding="utf-8")
+
+    def all_said(self) -> str:
+        """What all workers told, for the message of a test that fails."""
+        return "\n".join(f"-- {number}\n{self.said(one)[-2000:]}" for number, one in enumerate(self.workers))
+
+    def dismiss(self) -> list[int]:
+        """Ends every worker that runs as an orchestrator would; their exit codes."""
+        running = [one for one in self.workers if one.poll() is None]
+        for one in running:
+            one.send_signal(signal.SIGTERM)
+        return [one.wait(timeout=30) for one in running]
+
+    def asked(self, statement: str) -> list[tuple[object, ...]]:
+        """What the database says to a question."""
+        with psycopg.connect(self.url) as connection:
+            return connection.execute(statement.encode()).fetchall()
+
+    def states(self) -> dict[str, int]:
+        """How many requests are in which state."""
+        found = self.asked("SELECT state, count(*) FROM attempts WHERE superseded = 0 GROUP BY state")
+        return {str(state): int(str(count)) for state, count in found}
+
+    def submitting(self) -> int:
+        """How many intents have no outcome yet."""
+        return self.states().get("submitting", 0)
+
+
+def freeze(process: subprocess.Popen[str]) -> None:
+    """The process stands still, as in a suspended virtual machine."""
+    os.kill(process.pid, signal.SIGSTOP)
+
+
+def wake(process: subprocess.Popen[str]) -> None:
+    """It goes on as if nothing had been."""
+    os.kill(process.pid, signal.SIGCONT)
+
+
+def bought_twice(double: GatewayDouble) -> list[str]:
+    """Bodies that the gateway charged for more than once."""
+    return [body for body, count in Counter(double.bodies()).items() if count > 1]
+
+
+@contextmanager
+def several(folder: Path, url: str, double: GatewayDouble) -> Iterator[Machines]:
+    """The machines of one test; whatever still runs at its end is killed."""
+    machines = Machines(folder=folder, base_url=double.base_url, url=url)
+    try:
+        yield machines
+    finally:
+        for one in machines.workers:
+            if one.poll() is None:
+                wake(one)
+        machines.end_all()
+
+
+__all__ = ["QUICK", "Machines", "bought_twice", "freeze", "several", "wake"]
