@@ -13,7 +13,7 @@ from pipeline.report.runview import Line
 ROW = "row"
 """The axis of the manifest's rows: a cell id without its axis values."""
 
-CLOSE_FILL = 0.3
+CLOSE_FILL = 0.5
 """Rows and columns are worth drawing when at least this part of their crossings has a clip."""
 
 MOST_STACKED = 4

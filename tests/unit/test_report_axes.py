@@ -127,3 +127,12 @@ def test_the_latest_attempt_is_the_cell_and_the_others_its_history() -> None:
         (other, []),
         (skipped, []),
     ]
+
+
+def test_rows_that_share_hardly_a_seed_flow_each_in_its_row() -> None:
+    lines: list[Line] = [
+        make_attempt(row_id=f"{name}@{seed}", seed=seed, axes=(("row", name), ("seed", str(seed))))
+        for name, seeds in (("cup", (11, 12, 13)), ("rocket", (7, 77)), ("cat", (3, 4)))
+        for seed in seeds
+    ]
+    assert arranged(lines) == Arrangement(x=None, y="row", tabs=())
