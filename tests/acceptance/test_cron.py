@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -159,3 +160,13 @@ def test_ci_keeps_the_report_and_the_exit_code(film: Callable[..., tuple[Dop, Ga
     done = as_cron(dop, f"cd /srv/film\n{text}")
     assert done.returncode == 1, done.stderr
     assert 'failures="1"' in (dop.folder / "shots.junit.xml").read_text()
+
+
+@pytest.mark.long
+def test_between_json_lines_stands_no_progress(against: Callable[..., Opened]) -> None:
+    dop, _ = against(generation_s=0.0)
+    end = dop.buy(dop.csv(shots(1)), "--log-json")
+    assert end.code == 0
+    *log, summary = end.err.splitlines()
+    assert {json.loads(line)["event"] for line in log} >= {"submit"}
+    assert summary.startswith("done=1 ")
