@@ -104,8 +104,12 @@ def test_three_hundred_rows_through_a_storm_are_bought_once_each_and_twice_the_s
 class Outage:
     """A gateway that answers with 502 (or takes no connection) for a while, and books what it accepted."""
 
-    def __init__(self, *, begins_s: float, lasts_s: float, books_while_away: bool) -> None:
-        self.begins_s, self.ends_s = begins_s, begins_s + lasts_s
+    def __init__(
+        self, *, begins_s: float, lasts_s: float, books_while_away: bool = False, generation_s: float = 0.0
+    ) -> None:
+        self.begins_s, self.ends_s, self.generation_s = begins_s, begins_s + lasts_s, generation_s
+        self.ready_at: dict[str, float] = {}
+        self.polls: Counter[str] = Counter()
         self.books_while_away = books_while_away
         self.charged: Counter[int] = Counter()
         self.submits: list[float] = []
@@ -121,12 +125,17 @@ class Outage:
             self.charged[int(body["seed"])] += 1
         if self.away():
             return web.Response(status=502, text="<html>502 Bad Gateway</html>", content_type="text/html")
-        return web.json_response({"job_set_id": f"job-{body['seed']}", "type": "image2video"})
+        job = f"job-{body['seed']}"
+        self.ready_at[job] = asyncio.get_running_loop().time() + self.generation_s
+        return web.json_response({"job_set_id": job, "type": "image2video"})
 
     async def poll(self, request: web.Request) -> web.Response:
         if self.away():
             return web.Response(status=502, text="<html>502 Bad Gateway</html>", content_type="text/html")
         job = (await request.json())["job_set_id"]
+        self.polls[job] += 1
+        if asyncio.get_running_loop().time() < self.ready_at[job]:
+            return web.json_response({"job_set_id": job, "jobs": [{"status": "in_progress", "results": None}]})
         video = {"raw": {"url": f"https://cdn.example.com/{job}.mp4"}}
         return web.json_response({"job_set_id": job, "jobs": [{"status": "completed", "results": video}]})
 
@@ -201,3 +210,55 @@ def test_a_machine_that_is_off_for_an_hour_costs_only_what_was_in_flight(
     assert counts.get(State.UNKNOWN, 0) + counts[State.DONE] == 60
     assert sum(charged.values()) >= counts[State.DONE]
     assert story.elapsed_s > HOUR_S
+
+
+# --- a clock that jumps: set by hand or by NTP, or a machine that slept
+
+
+async def jolted(folder: Path, jump_s: float, at_s: float) -> tuple[Story, Outage]:
+    """Thirty rows in a minute; the machine's clock jumps while some are being made and some are not yet sent."""
+    gateway = Outage(begins_s=10**9, lasts_s=1, generation_s=45.0)
+
+    def clock() -> float:
+        return wall() + (jump_s if asyncio.get_running_loop().time() >= at_s else 0.0)
+
+    runner, base_url = await gateway.listen()
+    try:
+        with ledger_for(folder, base_url, **{"download.enabled": "false", "pace.rate": "30/1m"}) as workspace:
+            story = await carried(workspace, wanted(workspace, 30), clock=clock)
+            check_books(story, gateway.charged)
+            return story, gateway
+    finally:
+        await runner.cleanup()
+
+
+def test_a_clock_that_jumps_in_a_run_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    for jump_s in (0.0, -86_400.0, 400 * 86_400.0):
+        folder = tmp_path / str(jump_s)
+        folder.mkdir()
+        told.append(in_virtual_time(monkeypatch, partial(jolted, folder, jump_s, 30.0)))
+    (calm, undisturbed), *jumped = told
+    assert +Counter(calm.result.totals.counts) == {State.DONE: 30}
+    for story, gateway in jumped:
+        assert (story.result.totals.counts, gateway.polls) == (calm.result.totals.counts, undisturbed.polls)
+        assert story.elapsed_s == calm.elapsed_s
+
+
+def test_jobs_found_long_past_their_deadline_are_asked_once_more_before_they_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slept() -> tuple[Story, Story]:
+        gateway = Outage(begins_s=10**9, lasts_s=1, generation_s=45.0)
+        runner, base_url = await gateway.listen()
+        try:
+            with ledger_for(tmp_path, base_url, **{"download.enabled": "false"}) as workspace:
+                before = await carried(workspace, wanted(workspace, 5), max_duration_s=20.0)
+                await asyncio.sleep(HOUR_S)
+                return before, await carried(workspace, [], clock=lambda: wall() + 30 * HOUR_S)
+        finally:
+            await runner.cleanup()
+
+    before, after = in_virtual_time(monkeypatch, slept)
+    assert +Counter(before.result.totals.counts) == {State.ACCEPTED: 5}
+    assert +Counter(after.result.totals.counts) == {State.DONE: 5}

@@ -102,8 +102,15 @@ def wanted(workspace: Workspace, count: int, **same: Any) -> list[Request]:
     return [make_request(seed=seed, gateway=workspace.gateway, **same) for seed in range(1, count + 1)]
 
 
-async def carried(workspace: Workspace, rows: Sequence[Request], *, caps: Caps = NO_CAPS, **wishes: Any) -> Story:
-    """Carries a run of `rows` out, the same one again when it is there already."""
+async def carried(
+    workspace: Workspace,
+    rows: Sequence[Request],
+    *,
+    caps: Caps = NO_CAPS,
+    clock: Callable[[], float] = wall,
+    **wishes: Any,
+) -> Story:
+    """Carries a run of `rows` out, the same one again when it is there already; `clock` is the machine's clock."""
     book = workspace.book
     run = book.run(RUN)
     if run is None:
@@ -114,6 +121,6 @@ async def carried(workspace: Workspace, rows: Sequence[Request], *, caps: Caps =
     folder.make(None)
     told = Wishes(**{"quiet": True, "show_bar": False, **wishes})
     began = asyncio.get_running_loop().time()
-    job = Job(workspace=workspace, run=run, folder=folder, caps=caps, key=KEY, wishes=told, wall=wall)
+    job = Job(workspace=workspace, run=run, folder=folder, caps=caps, key=KEY, wishes=told, wall=clock)
     result = await carry_out(job)
     return Story(result=result, book=book, elapsed_s=asyncio.get_running_loop().time() - began)
