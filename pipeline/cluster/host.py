@@ -94,6 +94,7 @@ class Host:
         for number in SIGNALS:
             with suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self.stop)
+        loop.set_exception_handler(self._stray)
         beating = asyncio.create_task(self._beat())
         try:
             await self._lives()
@@ -110,6 +111,10 @@ class Host:
         self.stopping.set()
         if self.life is not None:
             self.life.end("")
+
+    def _stray(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """The engine's own tasks fail when the database goes or others took over: that is no news for a person."""
+        self.log.info("stray", extra={"fields": {"what": str(context.get("exception") or context.get("message"))}})
 
     async def _lives(self) -> None:
         pause_s = FIRST_PAUSE_S

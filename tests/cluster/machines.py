@@ -16,7 +16,7 @@ import psycopg
 from tests.acceptance.driving import QUICK, Dop, wait_for
 from tests.acceptance.gatewaydouble import GatewayDouble
 
-CLUSTER = {"DOP_CLUSTER__SHARED_OUTPUTS": "true", "DOP_CLUSTER__STALLED_AFTER_S": "3s", "DOP_PACE__RATE": "200/1s"}
+CLUSTER = {"DOP_CLUSTER__SHARED_OUTPUTS": "true", "DOP_CLUSTER__STALLED_AFTER_S": "5s", "DOP_PACE__RATE": "200/1s"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Machines(Dop):
             self.started.append(process)
             fresh.append(process)
         for process in fresh:
-            wait_for(lambda process=process: "ready for" in self.said(process))  # type: ignore[misc]
+            wait_for(lambda process=process: "ready for" in self.said(process), at_most_s=120)  # type: ignore[misc]
         return fresh
 
     def _log(self, number: int) -> Path:
