@@ -1,7 +1,8 @@
 """The buying protocol against a gateway that lives in memory and keeps its own books, killed wherever one likes.
 
 A kill is a photograph: the ledger's files and the gateway's books are copied at the fail point, what was under way is
-charged as it would have been, and the next run starts from the copy, as after a real `kill -9`.
+charged as it would have been, and the next run starts from the copy, as after a real `kill -9`. On a server the session
+is cut instead, and nothing of the dead run reaches it any more.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -21,7 +22,10 @@ from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.pace import Learned, Pace, parse_rate
 from pipeline.ledger.book import Book
 from pipeline.ledger.budget import NO_CAPS, Caps
+from pipeline.ledger.postgres import Hold
+from pipeline.ledger.server import ServerLedger
 from pipeline.ledger.store import Ledger
+from pipeline.ledger.writer import Job
 from pipeline.records import Attempt, State
 from pipeline.steps.breaker import Breaker
 from pipeline.steps.doors import Doors
@@ -31,7 +35,7 @@ from pipeline.steps.scribe import Scribe
 from pipeline.steps.submit import Paths, Submitter
 from pipeline.workspace import recover
 from tests.factories import LITE_MICROUSD
-from tests.ledgers import AT, RUN, money, requests, start
+from tests.ledgers import AT, RUN, Place, ledger_at, money, requests, start
 
 ANSWER_S = 0.05
 
@@ -114,6 +118,7 @@ class Experiment:
 
     folder: Path
     gateway: MemoryGateway
+    server: str | None = None
     protocol: Protocol = field(default_factory=Protocol)
     rows: int = 12
     workers: int = 4
@@ -122,17 +127,18 @@ class Experiment:
     visit: int = 1
     kills: int = 0
     say: Callable[[str], None] = lambda text: None
+    _runs: int = 0
 
     async def violations(self) -> list[str]:
         """Every broken promise, in words; empty when the protocol kept them all."""
-        path = self.folder / "0" / "ledger.db"
+        path = self.server or self.folder / "0" / "ledger.db"
         for number in range(1, 8):
             try:
                 if await self._run(path):
                     break
             except KilledError:
                 self.kills += 1
-                path = self.folder / str(number) / "ledger.db"
+                path = self.server or self.folder / str(number) / "ledger.db"
         sent = sum(self.gateway.visits.values())
         await self._run(path)
         found = self._judged(path)
@@ -140,7 +146,7 @@ class Experiment:
             found.append("an idle run sent something")
         return found
 
-    async def _run(self, path: Path) -> bool:
+    async def _run(self, path: Place) -> bool:
         """One run; whether nothing is left to buy."""
         ledger = _in_its_place(path)
         ledger.ready_to_spend()
@@ -159,13 +165,14 @@ class Experiment:
             ledger.close()
         return left == 0
 
-    async def _buy(self, ledger: Ledger, book: Book) -> None:
+    async def _buy(self, ledger: Ledger | ServerLedger, book: Book) -> None:
         halt, visits = Halt(), Counter[str]()
+        self._runs += 1
 
         def reach(name: str) -> None:
             visits[name] += 1
             if self.kills == 0 and name == self.point and visits[name] == self.visit:
-                self._photograph(ledger.path)
+                self._photograph(ledger)
                 raise KilledError
 
         scribe = self.protocol.scribe(
@@ -180,7 +187,7 @@ class Experiment:
             halt=halt,
             prices_microusd={"dop-lite": LITE_MICROUSD},
             wall=lambda: AT,
-            new_token=lambda: f"{ledger.path.parent.name}-{next(tokens)}",
+            new_token=lambda: f"{self._runs}-{next(tokens)}",
             body=lambda attempt: str(attempt.params.seed).encode(),
             accepted=lambda job: None,
             finished=lambda video: None,
@@ -199,23 +206,27 @@ class Experiment:
         if hasattr(scribe, "flush"):
             await scribe.flush()
 
-    def _photograph(self, path: Path) -> None:
+    def _photograph(self, ledger: Ledger | ServerLedger) -> None:
+        self.gateway = self.gateway.photograph()
+        if isinstance(ledger, ServerLedger):
+            _cut(ledger)
+            return
+        path = ledger.path
         there = self.folder / str(int(path.parent.name) + 1)
         there.mkdir()
         for name in ("ledger.db", "ledger.db-wal", "ledger.journal"):
             if path.with_name(name).exists():
                 shutil.copyfile(path.with_name(name), there / name)
-        self.gateway = self.gateway.photograph()
 
-    def _open(self, path: Path) -> bool:
-        ledger = Ledger(path, inline=True)
+    def _open(self, path: Place) -> bool:
+        ledger = ledger_at(path)
         try:
             return Book(ledger).totals(RUN).count(State.PLANNED) > 0
         finally:
             ledger.close(clean=False)
 
-    def _judged(self, path: Path) -> list[str]:
-        ledger = Ledger(path, inline=True)
+    def _judged(self, path: Place) -> list[str]:
+        ledger = ledger_at(path)
         try:
             book = Book(ledger)
             states = {one.params.seed: one.state for one in book.in_states(RUN, tuple(State))}
@@ -238,8 +249,22 @@ class Experiment:
             ledger.close(clean=False)
 
 
-def _in_its_place(path: Path) -> Ledger:
+def _cut(ledger: ServerLedger) -> None:
+    """The process is gone, and its session with it: nothing that it still tries reaches the server."""
+    ledger.engine.dispose()
+
+    def gone(batch: Sequence[Job]) -> None:
+        ledger._deliver(batch, [(None, KilledError())] * len(batch))
+
+    ledger._commit = gone  # type: ignore[method-assign]
+    ledger._alone = lambda job: gone([job])  # type: ignore[method-assign]
+    ledger.facts["clean"] = "yes"
+
+
+def _in_its_place(path: Place) -> Ledger | ServerLedger:
     """The photographed ledger, taken for the original."""
+    if not isinstance(path, Path):
+        return ledger_at(path, hold=Hold.ALONE)
     ledger = Ledger(path, inline=True)
     ledger.facts["inode"] = str(path.stat().st_ino)
     return ledger

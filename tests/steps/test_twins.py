@@ -65,6 +65,17 @@ def test_a_kill_anywhere_breaks_no_promise(
     assert experiment.kills == 1 or caps is CAP, "the moment was never reached"
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_anywhere_breaks_no_promise_on_a_server(
+    tmp_path: Path, monkeypatch: Patch, postgres: str, point: str
+) -> None:
+    gateway = MemoryGateway("1", FATES | {"rejected": 25, "lost": 15, "throttled": 15})
+    experiment = Experiment(folder=tmp_path, server=postgres, gateway=gateway, rows=40, point=point, visit=3)
+    assert in_virtual_time(monkeypatch, experiment.violations) == []
+    assert experiment.kills == 1, "the moment was never reached"
+
+
 @pytest.mark.parametrize("seed", ["2", "3", "4", "5"])
 def test_no_storm_breaks_a_promise(tmp_path: Path, monkeypatch: Patch, seed: str) -> None:
     assert found(tmp_path, monkeypatch, Protocol(), seed, rows=40, workers=8) == []
@@ -214,6 +225,27 @@ def test_a_broken_protocol_is_caught(
     tmp_path: Path, monkeypatch: Patch, twin: Callable[[Path, Patch], list[str]], caught_by: str
 ) -> None:
     violations = twin(tmp_path, monkeypatch)
+    assert any(caught_by in violation for violation in violations), violations
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("protocol", "told", "caught_by"),
+    [
+        (Protocol(scribe=NoIntent), {"point": "after-post", "visit": 3}, "paid twice"),
+        (Protocol(submitter=RetryUnknown), {"rows": 40}, "paid twice"),
+        (
+            Protocol(scribe=LateSettle),
+            {"point": "before-post", "visit": 8, "workers": 1},
+            "more unknown than submits were in flight",
+        ),
+        (Protocol(scribe=CapOutside), {"caps": CAP, "workers": 8}, "the cap was passed"),
+    ],
+)
+def test_a_broken_protocol_is_caught_on_a_server(  # noqa: PLR0917
+    tmp_path: Path, monkeypatch: Patch, postgres: str, protocol: Protocol, told: dict[str, object], caught_by: str
+) -> None:
+    violations = found(tmp_path, monkeypatch, protocol, server=postgres, **told)  # type: ignore[arg-type]
     assert any(caught_by in violation for violation in violations), violations
 
 
