@@ -213,7 +213,7 @@ def test_a_clip_is_enlarged_with_its_whole_request_as_text(sheet: Sheet) -> None
     assert sheet.texts("#box .told") == ["failed: the render ran out of memory"]
     sheet.press("\ue00c")
     assert not sheet.js("return document.querySelector('#box').open")
-    assert sheet.js("return document.activeElement.closest('.cell').classList.contains('failed')")
+    sheet.until(lambda: sheet.js("return document.activeElement.closest('.cell.failed') !== null"), "focus is back")
 
 
 def test_winners_are_picked_by_keyboard_kept_and_saved_as_a_file(sheet: Sheet) -> None:
@@ -245,7 +245,7 @@ def test_marked_clips_are_compared_side_by_side_in_step(sheet: Sheet) -> None:
     assert axe_faults(sheet.driver) == []
     sheet.press("\ue00c")
     assert sheet.each("#versus", "e.open") == [False]
-    assert sheet.each("#panes video", "e.src") == []
+    sheet.until(lambda: sheet.each("#panes video", "e.src") == [], "the clips are let go")
 
 
 def test_filters_hide_what_is_not_asked_for_and_say_how_much_is_left(sheet: Sheet) -> None:
