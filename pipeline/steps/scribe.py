@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.judge import Applied, Change, Outcome
 from pipeline.ledger.lifecycle import Event
 from pipeline.ledger.writer import LedgerWriter
-from pipeline.records import COST_STATE, CostState, State, Totals
+from pipeline.records import COST_STATE, CostState, Totals
 
 
 class Scribe:
@@ -67,20 +66,26 @@ class Scribe:
         return outcome
 
     def _count(self, applied: Applied) -> None:
-        before, after = applied.before, applied.state
-        counts = dict(self.totals.counts)
+        """Called for every event of a run, so the totals are built once, not by `replace` for each figure."""
+        before, after, totals = applied.before, applied.state, self.totals
+        counts = dict(totals.counts)
         if before is not after:
             counts[before] = counts.get(before, 0) - 1
             counts[after] = counts.get(after, 0) + 1
-        self.totals = replace(self.totals, counts=counts)
+        sums = {
+            CostState.CONFIRMED: totals.confirmed_microusd,
+            CostState.DISPUTED: totals.disputed_microusd,
+            CostState.RESERVED: totals.reserved_microusd,
+            CostState.NONE: 0,
+        }
         if applied.row["run_id"] == self.run_id:
-            self._add(before, -int(str(applied.row["price_microusd"])))
-            self._add(after, int(str(applied.row["price_microusd"])))
+            price = int(str(applied.row["price_microusd"]))
+            sums[COST_STATE[before]] -= price
+            sums[COST_STATE[after]] += price
+        self.totals = Totals(
+            counts=counts,
+            confirmed_microusd=sums[CostState.CONFIRMED],
+            disputed_microusd=sums[CostState.DISPUTED],
+            reserved_microusd=sums[CostState.RESERVED],
+        )
         self.counted(self.totals)
-
-    def _add(self, state: State, microusd: int) -> None:
-        kind = COST_STATE[state]
-        if kind is CostState.NONE:
-            return
-        name = f"{kind}_microusd"
-        self.totals = replace(self.totals, **{name: getattr(self.totals, name) + microusd})
