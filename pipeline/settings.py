@@ -336,6 +336,18 @@ class Uploads(Section):
     max_px: Annotated[int, Field(ge=64)] | None = None
 
 
+class Cluster(Section):
+    """Workers on several machines. `holds` requests at most in one worker, `window` queued at most for a gateway.
+
+    `shared_outputs` says that `outputs.dir` is one folder for all hosts. A worker silent for `stalled_after` is dead.
+    """
+
+    shared_outputs: bool = False
+    holds: Positive = 5_000
+    window: Positive = 20_000
+    stalled_after_s: Annotated[float, BeforeValidator(_duration), Field(ge=3, allow_inf_nan=False)] = 30.0
+
+
 class Schedule(Section):
     """A run that the workers of a cluster start by themselves: `cron` has 5 fields, or 6 with seconds last; UTC."""
 
@@ -368,18 +380,6 @@ class SandboxSection(Section):
 
 class Settings(Section):
     """Everything a run is told besides its manifest. `sources` names where each value came from."""
-class Cluster(Section):
-    """Workers on several machines. `holds` requests at most in one worker, `window` queued at most for a gateway.
-
-    `shared_outputs` says that `outputs.dir` is one folder for all hosts. A worker silent for `stalled_after` is dead.
-    """
-
-    shared_outputs: bool = False
-    holds: Positive = 5_000
-    window: Positive = 20_000
-    stalled_after_s: Annotated[float, BeforeValidator(_duration), Field(ge=3, allow_inf_nan=False)] = 30.0
-
-
 
     gateway: Gateway = Gateway()
     pace: PaceSection = PaceSection()
@@ -394,6 +394,7 @@ class Cluster(Section):
     uploads: Uploads = Uploads()
     sandbox: SandboxSection = SandboxSection()
     schedule: Schedule = Schedule()
+    cluster: Cluster = Cluster()
     defaults: Mapping[str, object] = Field(default_factory=dict)
     prices_microusd: Annotated[Mapping[str, int], BeforeValidator(_prices)] = Field(
         default_factory=lambda: dict(DOCUMENT_PRICES_MICROUSD), alias="prices"
@@ -417,7 +418,6 @@ def gateway_id(settings: Settings) -> str:
     """The name under which purchases at this gateway are kept: `sandbox`, else scheme://host:port (port always).
 
     The paths do not enter it: an address books what it books, by whichever path it was asked.
-    cluster: Cluster = Cluster()
     """
     if settings.gateway.is_embedded:
         return SANDBOX

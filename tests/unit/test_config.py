@@ -256,7 +256,7 @@ def test_wrong_values_come_all_at_once_with_their_place(tmp_path: Path) -> None:
         ("pace: \x07\n", "c.yaml: is not YAML: it holds a control character"),
         ("ledger: {path: a, url: postgresql://b/b}\n", "ledger: path and url are two ledgers: give one"),
         ("poll: {min_s: 9, max_s: 3}\n", "poll: min_s is above max_s"),
-        ("schedule: {url: x}\n", "c.yaml:1:12: schedule.url: unknown key. schedule has no keys in this version"),
+        ("schedule: {cron: 0 2 * * *}\n", "schedule: cron and manifest belong together: give both or neither"),
         (
             "outputs: {dir: 'ftp://bucket/x'}\n",
             "c.yaml:1:11: outputs.dir: must be a folder of this machine, or s3://bucket/folder, gs://bucket/folder, "
