@@ -262,3 +262,57 @@ def test_jobs_found_long_past_their_deadline_are_asked_once_more_before_they_are
     before, after = in_virtual_time(monkeypatch, slept)
     assert +Counter(before.result.totals.counts) == {State.ACCEPTED: 5}
     assert +Counter(after.result.totals.counts) == {State.DONE: 5}
+
+
+class OnlyTheQueuesAddress:
+    """A gateway that names no polling address and answers at the unified queue's only."""
+
+    def __init__(self) -> None:
+        self.polls: list[str] = []
+
+    async def submit(self, request: web.Request) -> web.Response:
+        return web.json_response({"request_id": f"job-{(await request.json())['seed']}", "status": "queued"})
+
+    async def poll(self, request: web.Request) -> web.Response:
+        self.polls.append(request.path)
+        job = request.match_info.get("job")
+        if job is None:
+            return web.json_response({"error": "Resource not found"}, status=404)
+        video = {"url": f"https://cdn.example.com/{job}.mp4"}
+        return web.json_response({"request_id": job, "status": "completed", "video": video})
+
+    async def listen(self) -> web.AppRunner:
+        app = web.Application()
+        app.router.add_post(SUBMIT, self.submit)
+        app.router.add_post(POLL, self.poll)
+        app.router.add_get("/v2/requests/status/{job}", self.poll)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 7002).start()
+        return runner
+
+
+async def two_runs(folder: Path, gateway: OnlyTheQueuesAddress) -> list[int]:
+    """Polls that went to the wrong address, in a first run and in a second one."""
+    runner = await gateway.listen()
+    wrong = []
+    try:
+        with ledger_for(folder, "http://127.0.0.1:7002", **{"download.enabled": "false"}) as workspace:
+            rows = wanted(workspace, 6)
+            for limit in (3, None):
+                gateway.polls.clear()
+                await carried(workspace, rows, max_new=limit)
+                wrong.append(gateway.polls.count(POLL))
+            counts = workspace.book.totals(workspace.book.runs()[0].run_id).counts
+            assert counts[State.DONE] == 6
+    finally:
+        await runner.cleanup()
+    return wrong
+
+
+def test_the_way_to_poll_that_answered_is_remembered_from_run_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = in_virtual_time(monkeypatch, partial(two_runs, tmp_path, OnlyTheQueuesAddress()))
+    assert first > 0
+    assert second == 0
