@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from pipeline.callbackdesk import Desk, open_desk
 from pipeline.embedded import Uploader, gateway_for
 from pipeline.errors import DopError
-from pipeline.gateway.client import GatewayClient
+from pipeline.gateway.client import GatewayClient, PollStyle
 from pipeline.gateway.fetch import VideoFetcher
 from pipeline.gateway.pace import Learned, Pace, parse_rate
 from pipeline.gateway.wire import submit_body
@@ -43,7 +43,7 @@ from pipeline.steps.gate import Gate
 from pipeline.steps.halt import Halt, Reach, Reason
 from pipeline.steps.haltrule import HaltRule
 from pipeline.steps.patientplan import PROVEN, PatientPlan
-from pipeline.steps.poll import Poller
+from pipeline.steps.poll import STYLES, Poller
 from pipeline.steps.pollplan import PollPlan
 from pipeline.steps.resend import Resend, resend_unknowns
 from pipeline.steps.scribe import Scribe
@@ -216,7 +216,10 @@ class _Steps:
             log=log,
         )
         self._doors, self._desk = doors, desk
-        self.poller = Poller(doors, self.plan, breaker)
+        style = remembered.get("poll_style")
+        self.poller = Poller(
+            doors, self.plan, breaker, style=PollStyle(str(style)) if style in STYLES else PollStyle.AUTO
+        )
         self.callbacks = self._answer_calls(desk, images) if desk is not None else None
         self.landing = open_landing(settings)
         self.downloader = Downloader(
@@ -336,6 +339,7 @@ class _Steps:
         learned: dict[str, object] = dict(self.gate.pace.learned().as_json())
         if self.paths.proven:
             learned["submit_path"] = self.paths.current
+        learned["poll_style"] = self.poller.style.value
         return learned
 
     def _resume(self) -> None:

@@ -33,6 +33,8 @@ WITHOUT_URL_TRIES = 5
 HINT_GAP_S = 1.0
 """Between two looks at one job that hints ask for: whoever repeats a callback buys no flood of polls."""
 
+STYLES = (PollStyle.AUTO, PollStyle.QUEUE, PollStyle.JOB_SET)
+
 KEY_REFUSALS = 5
 """Refused polls in a row, with none answered between, after which looking on is pointless."""
 
@@ -46,7 +48,7 @@ _ENDINGS = {
 class Poller:
     """Every job in flight, looked at as the plan says. `settled` tells that no more jobs will be added."""
 
-    def __init__(self, doors: Doors, plan: PollPlan, breaker: Breaker) -> None:
+    def __init__(self, doors: Doors, plan: PollPlan, breaker: Breaker, *, style: PollStyle = PollStyle.AUTO) -> None:
         self._doors = doors
         self.plan = plan
         self._breaker = breaker
@@ -58,6 +60,8 @@ class Poller:
         self._strange_words: set[str] = set()
         self._looking: set[str] = set()
         self._again: set[str] = set()
+        self.style = style
+        """what answers here: remembered from run to run, since a wrong one costs each job its grace"""
         self.polls = 0
 
     def __len__(self) -> int:
@@ -158,13 +162,18 @@ class Poller:
 
     async def _ask(self, job: InFlight) -> Answer | NoAnswer:
         """The poll; after a 404 the other style is tried in turn, since dialect and address vary independently."""
-        styles = (PollStyle.AUTO, PollStyle.QUEUE, PollStyle.JOB_SET)
-        return await self._doors.client.poll(job.job_set_id, job.polling_url, styles[job.refused % len(styles)])
+        return await self._doors.client.poll(job.job_set_id, job.polling_url, self._style_for(job))
+
+    def _style_for(self, job: InFlight) -> PollStyle:
+        """The style that last gave a report, then the others."""
+        styles = (self.style, *(style for style in STYLES if style is not self.style))
+        return styles[job.refused % len(styles)]
 
     async def _act(self, job: InFlight, verdict: PollVerdict) -> None:
         now = asyncio.get_running_loop().time()
         if verdict.kind is PollKind.REPORT and verdict.report is not None:
             self._refusals = 0
+            self.style, job.refused = self._style_for(job), 0
             self._breaker.poll_answered(now)
             await self._report(job, verdict.report, now)
             return
