@@ -49,6 +49,10 @@ FROZEN_S = 1.0
 _TROUBLES = (psycopg.Error, ProcrastinateException, OSError, DopError)
 
 
+class _LeftError(Exception):
+    """This worker let go of a request before its end: the job goes back into the queue."""
+
+
 class PatientManager(JobManager):
     """The engine's manager, which fetches nothing to buy while enough waits here, and nothing at all when told."""
 
@@ -168,7 +172,8 @@ class Life:
         self._manager = PatientManager(connector)
         self._manager.has_room = self._has_room
         self._app.job_manager = self._manager
-        self._app.task(name=TASK)(self.look_after)
+        again = procrastinate.RetryStrategy(retry_exceptions={_LeftError})
+        self._app.task(name=TASK, retry=again)(self.look_after)
         if host.timetable is not None:
             host.timetable.enter(self._app, host.workspace.gateway)
 
@@ -265,14 +270,22 @@ class Life:
             await self.queue.top_up(self._settings.cluster.window)
 
     async def look_after(self, request_id: str, run_id: str) -> None:
-        """The engine's task: one request's whole life, from wherever the ledger says it is."""
+        """The engine's task: one request's whole life, from wherever the ledger says it is.
+
+        Raises:
+            _LeftError: it is not over; another worker takes it up.
+        """
         try:
             found = await self._found(request_id, run_id)
             if found is not None:
                 line, attempt = found
-                await line.look_after(attempt)
+                if not await line.look_after(attempt):
+                    raise _LeftError
+            elif self._over.is_set():
+                raise _LeftError
         except _TROUBLES as error:
             self.end(" ".join(str(error).split()))
+            raise _LeftError from None
 
     async def _found(self, request_id: str, run_id: str) -> tuple[Line, Attempt] | None:
         try:

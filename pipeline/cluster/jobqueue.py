@@ -71,6 +71,12 @@ WHERE j.id IN ({_STALLED}) AND NOT EXISTS
     (SELECT 1 FROM procrastinate_jobs t WHERE t.queueing_lock = j.queueing_lock AND t.status = 'todo')
 """  # noqa: S608 - the same
 
+_TWINS = f"""
+DELETE FROM procrastinate_jobs j WHERE j.id IN ({_STALLED}) AND EXISTS
+    (SELECT 1 FROM procrastinate_jobs t WHERE t.queueing_lock = j.queueing_lock AND t.status = 'todo')
+RETURNING j.id
+"""  # noqa: S608 - the same
+
 _DROP = f"""
 DELETE FROM procrastinate_jobs j WHERE j.queue_name = ANY(%(queues)s) AND (j.status <> 'doing' OR j.id IN ({_STALLED}))
 RETURNING j.id
@@ -194,6 +200,7 @@ class JobQueue:
 
     async def take_back(self, silent_s: float) -> int:
         """Jobs of workers that were silent for so long are queued again; how many."""
+        await self._ask(_TWINS, {"queues": queues(self._gateway), "silent_s": silent_s})
         return len(await self._ask(_BACK, {"queues": queues(self._gateway), "silent_s": silent_s}))
 
     async def rebuild(self, window: int, silent_s: float) -> tuple[int, int]:

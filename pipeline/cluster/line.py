@@ -101,10 +101,10 @@ class Line:
     def __init__(self, order: Order, around: Surroundings) -> None:
         self.order, self._around = order, around
         self.halt = Halt()
-        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._waiting: dict[str, asyncio.Future[bool]] = {}
         self._unsent: set[str] = set()
         self._to_buy: asyncio.Queue[Attempt | None] = asyncio.Queue()
-        self._broken = False
+        self._broken = self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._build(around.workspace.settings)
 
@@ -193,16 +193,16 @@ class Line:
         """How many requests are looked after here."""
         return len(self._waiting)
 
-    async def look_after(self, attempt: Attempt) -> None:
-        """One request's life from wherever the ledger says it is, until nothing more is to be done for it here.
+    async def look_after(self, attempt: Attempt) -> bool:
+        """One request's life from wherever the ledger says it is; False when the line closes before its end.
 
         Pays: yes, when it is planned and the order says buy.
         """
         done = self._waiting.setdefault(attempt.request_id, asyncio.get_running_loop().create_future())
         try:
-            if self.halt.all or not await self._take_up(attempt):
-                return
-            await asyncio.shield(done)
+            if self._closing:
+                return False
+            return not await self._take_up(attempt) or await asyncio.shield(done)
         finally:
             self._waiting.pop(attempt.request_id, None)
             self._sent(attempt.request_id)
@@ -266,7 +266,7 @@ class Line:
     def _end(self, request_id: str) -> None:
         done = self._waiting.get(request_id)
         if done is not None and not done.done():
-            done.set_result(None)
+            done.set_result(not self._closing)
 
     def _accepted(self, job: InFlight) -> None:
         if self.order.collect:
@@ -341,7 +341,7 @@ class Line:
 
     async def close(self) -> None:
         """Submits under way end and are booked; everything else is left for whoever takes it up."""
-        self._broken = True  # whatever is said from here on is about this worker, not about the run
+        self._broken = self._closing = True  # what is said from here on is about this worker, not about the run
         self.halt.give("the worker stops", exit_code=143, reach=Reach.ALL)
         self.gate.wake()
         self.poller.wake()

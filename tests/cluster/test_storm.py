@@ -14,7 +14,7 @@ from tests.postgres import PostgresServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
-REQUESTS = 450
+REQUESTS = 900
 KILLS = 6
 LEASE_S = 5.0
 SLOW_ANSWERS = {"*": {"book": True, "stall_s": 0.3}}
