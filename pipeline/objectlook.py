@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from pipeline.errors import ManifestError, Problem, UsageError
@@ -32,11 +33,20 @@ class _Wrong:
     why: str
 
 
-def known_objects(settings: Settings) -> dict[str, str] | None:
-    """Object -> sha256 of its content, as it was last seen; None in a rehearsal, which looks at none. Never asks."""
+def known_objects(settings: Settings) -> Callable[[str], str | None] | None:
+    """Tells an object's sha256 as it was last seen; None in a rehearsal, which looks at none. Never asks the store.
+
+    What is remembered is read when the first object is asked for: most manifests name none.
+    """
     if settings.gateway.is_embedded:
         return None
-    return {address: seen.sha256 for address, seen in remembered(cache_path(settings)).items() if seen.sha256}
+    looks = cache(lambda: remembered(cache_path(settings)))
+
+    def sha256_of(address: str) -> str | None:
+        seen = looks().get(address)
+        return seen.sha256 or None if seen is not None else None
+
+    return sha256_of
 
 
 def look_at_objects(settings: Settings, rows_of: Mapping[str, list[str]], *, manifest: Path, now: float) -> list[str]:
@@ -56,8 +66,8 @@ async def looked_at(settings: Settings, rows_of: Mapping[str, list[str]], *, man
     """The same in an event loop."""
     if not rows_of or settings.gateway.is_embedded:
         return []
-    cache = remembered(cache_path(settings))
-    found = await _all(_Stores(settings), rows_of, cache, now)
+    known = remembered(cache_path(settings))
+    found = await _all(_Stores(settings), rows_of, known, now)
     wrong = {address: one.why for address, one in found.items() if isinstance(one, _Wrong)}
     if wrong:
         raise ManifestError(
@@ -65,13 +75,13 @@ async def looked_at(settings: Settings, rows_of: Mapping[str, list[str]], *, man
             for address, why in wrong.items()
         )
     down = {address: str(one) for address, one in found.items() if isinstance(one, StoreError)}
-    never = [why for address, why in down.items() if address not in cache]
+    never = [why for address, why in down.items() if address not in known]
     if never:
         raise UsageError(f"{never[0]}; nothing was sent")
     seen = {address: one for address, one in found.items() if isinstance(one, Seen)}
     warnings = [f"{why}; {address} is taken for what it was" for address, why in down.items()]
-    warnings += [text for address, one in seen.items() if (text := changed_text(address, cache.get(address), one))]
-    return warnings + remembered_anew(cache_path(settings), cache | seen)
+    warnings += [text for address, one in seen.items() if (text := changed_text(address, known.get(address), one))]
+    return warnings + remembered_anew(cache_path(settings), known | seen)
 
 
 class _Stores:
@@ -89,7 +99,7 @@ class _Stores:
 
 
 async def _all(
-    stores: _Stores, addresses: Iterable[str], cache: Mapping[str, Seen], now: float
+    stores: _Stores, addresses: Iterable[str], known: Mapping[str, Seen], now: float
 ) -> dict[str, Seen | _Wrong | StoreError]:
     found: dict[str, Seen | _Wrong | StoreError] = {}
     left = iter(addresses)
@@ -97,7 +107,7 @@ async def _all(
     async def work() -> None:
         for address in left:  # shared: each worker takes the next one
             try:
-                found[address] = await _one(*stores.of(address), cache.get(address), now)
+                found[address] = await _one(*stores.of(address), known.get(address), now)
             except StoreError as error:
                 found[address] = error
 

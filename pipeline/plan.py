@@ -62,9 +62,9 @@ class Binder:
     """Turns cells into requests for one gateway.
 
     `takes_local` says whether the gateway can be handed local files, `takes_samples` whether it knows the sandbox's
-    pictures. `object_sha256` are the hashes of a store's objects as they were last looked at; None for a rehearsal,
-    where an object is known by its address alone. After the stream is exhausted, `duplicates`, `sha256_of` and
-    `unseen` (objects that nobody looked at yet) say what was met.
+    pictures. `object_sha256` tells the hash of a store's object as it was last looked at, None where nobody did; for a
+    rehearsal there is no such teller, and an object is known by its address alone. After the stream is exhausted,
+    `duplicates`, `sha256_of` and `unseen` (objects that nobody looked at yet) say what was met.
     """
 
     gateway: str
@@ -72,7 +72,7 @@ class Binder:
     manifest: Path
     takes_local: bool
     takes_samples: bool
-    object_sha256: Mapping[str, str] | None = None
+    object_sha256: Callable[[str], str | None] | None = None
     duplicates: int = 0
     unseen: set[str] = field(default_factory=set)
     sha256_of: dict[str, str] = field(default_factory=dict)
@@ -159,7 +159,7 @@ class Binder:
     def _of_a_store(self, address: str) -> str | None:
         if self.object_sha256 is None:
             return None
-        sha256 = self.object_sha256.get(address)
+        sha256 = self.object_sha256(address)
         if sha256 is None:
             self.unseen.add(address)
             return None
