@@ -23,6 +23,7 @@ from pathlib import Path
 from unittest import mock
 
 from pipeline.cli import main
+from tests.ledgers import read
 
 DOP = Path(sys.executable).with_name("dop")
 KEY = "test-key-of-nobody-0123456789"
@@ -195,7 +196,9 @@ class Dop:
         return [(folder / row["local_path"]).resolve() for row in self.rows(run) if row["local_path"]]
 
     def ledger(self, statement: str) -> list[tuple[object, ...]]:
-        """What the ledger's file says to a question in SQL."""
+        """What the ledger's file, or its server, says to a question in SQL."""
+        if "DOP_LEDGER__URL" in self.environ:
+            return read(self.environ["DOP_LEDGER__URL"], statement)
         with closing(sqlite3.connect(f"file:{self.outputs / 'ledger.db'}?mode=ro", uri=True)) as connection:
             return connection.execute(statement).fetchall()
 

@@ -12,7 +12,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -31,10 +33,10 @@ from pipeline.ledger.book import Book
 from pipeline.ledger.budget import CapReached, Caps
 from pipeline.ledger.judge import Applied, Conflict, JobTaken, Outcome
 from pipeline.ledger.lifecycle import TRANSITIONS, Event
-from pipeline.ledger.rebuild import rebuild
-from pipeline.ledger.store import Ledger
+from pipeline.ledger.rebuild import rebuild, rebuild_on_server
 from pipeline.records import COST_STATE, FAILED_FOR_GOOD, CostState, State
-from tests.ledgers import AT, RUN, change, read, requests, reserve, start
+from tests.ledgers import AT, RUN, Place, change, ledger_at, read, requests, reserve, start, tamper
+from tests.postgres import PostgresServer
 
 ROWS = requests(4) + requests(2, model="dop-turbo", price_microusd=416_000)
 NUMBERS = st.integers(0, len(ROWS) - 1)
@@ -63,22 +65,35 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
-        self.path = self.folder / "ledger.db"
+        self.place = self.make()
         self.model = [Model(request=number, price=row.price_microusd) for number, row in enumerate(ROWS)]
         self.tokens = 0
         self._open()
         start(self.book, ROWS)
 
+    def make(self) -> Place:
+        """Where the ledger of one example is."""
+        self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+        self.path = self.folder / "ledger.db"
+        return self.path
+
+    def remove(self) -> None:
+        """Takes it away again."""
+        shutil.rmtree(self.folder)
+
+    def read(self, statement: str) -> list[tuple[Any, ...]]:
+        """What the ledger says to a question in SQL, asked apart from the program."""
+        return read(self.place, statement)
+
     def _open(self) -> None:
-        self.ledger = Ledger(self.path, inline=True)
+        self.ledger = ledger_at(self.place)
         self.ledger.ready_to_spend()
         self.book = Book(self.ledger)
 
     def teardown(self) -> None:
-        if hasattr(self, "folder"):
+        if hasattr(self, "place"):
             self.ledger.close()
-            shutil.rmtree(self.folder)
+            self.remove()
 
     def latest(self, number: int) -> Model:
         return next(one for one in self.model if one.request == number and one.last)
@@ -88,7 +103,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def snapshot(self) -> list[list[tuple[object, ...]]]:
         tables = ("attempts", "history", "spend", "meta")
-        return [read(self.path, f"select * from {table}") for table in tables]
+        return [self.read(f"select * from {table}") for table in tables]
 
     # --- events
 
@@ -161,35 +176,35 @@ class LedgerMachine(RuleBasedStateMachine):
         self._open()
 
     @rule(share=st.floats(0, 1))
-    def restart_with_a_cut_journal(self, share: float) -> None:
-        """Power was cut: the journal is not synced, so its end may be missing; the database is."""
+    def trouble(self, share: float) -> None:
+        """Power was cut: the journal is not synced, so its end (or all of it) may be missing; the database is."""
         self.ledger.close(clean=False)
         journal = self.path.with_suffix(".journal")
         if journal.exists():
             os.truncate(journal, int(share * journal.stat().st_size))
-        self._open()
-
-    @rule()
-    def restart_without_a_journal(self) -> None:
-        self.ledger.close(clean=False)
-        self.path.with_suffix(".journal").unlink(missing_ok=True)
+        if share > 0.8:
+            journal.unlink(missing_ok=True)
         self._open()
 
     @precondition(lambda self: any(one.sent for one in self.model))
     @rule(ruin=st.sampled_from(("whole", "zeros", "gone")))
     def rebuild(self, ruin: str) -> None:
         self.ledger.close()
-        if ruin == "zeros":
-            self.path.write_bytes(b"\0" * 4096)
-        if ruin == "gone":
-            self.path.unlink()
-        rebuild(self.path, now=AT)
+        self.ruin_and_rebuild(ruin)
         self._open()
         self._forget_what_was_never_sent()
         if self.book.run(RUN) is None:
             start(self.book, ROWS)
         else:
             self.book.list_rows(RUN, ROWS, rows_digest=lambda: "digest")
+
+    def ruin_and_rebuild(self, ruin: str) -> None:
+        """The ledger as it is, or what is left of it, made anew from its journal."""
+        if ruin == "zeros":
+            self.path.write_bytes(b"\0" * 4096)
+        if ruin == "gone":
+            self.path.unlink()
+        rebuild(self.path, now=AT)
 
     def _forget_what_was_never_sent(self) -> None:
         for one in [one for one in self.model if not one.sent]:
@@ -202,7 +217,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def rows_and_model_agree(self) -> None:
-        rows = read(self.path, "select request_id, attempt, state, job_set_id from attempts")
+        rows = self.read("select request_id, attempt, state, job_set_id from attempts")
         found = {(str(row[0]), int(row[1])): (State(row[2]), row[3]) for row in rows}
         expected = {}
         counts: dict[int, int] = {}
@@ -213,7 +228,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def sums_are_the_rows_and_no_cap_is_passed(self) -> None:
-        (found,) = read(self.path, "select sum(confirmed), sum(disputed), sum(reserved) from spend")
+        (found,) = self.read("select sum(confirmed), sum(disputed), sum(reserved) from spend")
         sums = dict(zip(KINDS, found, strict=True))
         for kind in KINDS:
             assert (sums[kind] or 0) == sum(one.price for one in self.model if COST_STATE[one.state] is kind)
@@ -226,19 +241,54 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_job_has_two_owners(self) -> None:
-        assert read(self.path, "select job_set_id from attempts group by 1 having count(job_set_id) > 1") == []
+        assert self.read("select job_set_id from attempts group by 1 having count(job_set_id) > 1") == []
 
 
-def _run(examples: int, steps: int, *, shrink: bool = True) -> None:
+class ServerMachine(LedgerMachine):
+    """The same on PostgreSQL, where sessions are cut instead of files."""
+
+    server: PostgresServer
+
+    def make(self) -> Place:
+        url = self.server.new_database()
+        self.eye = psycopg.connect(url, autocommit=True)
+        return url
+
+    def read(self, statement: str) -> list[tuple[Any, ...]]:
+        return self.eye.execute(statement.encode()).fetchall()
+
+    def remove(self) -> None:
+        self.eye.close()
+        self.server.drop(str(self.place))
+
+    @rule(share=st.floats(0, 1))
+    def trouble(self, share: float) -> None:
+        """The server ends our sessions: the next booking makes a new one."""
+        tamper(self.place, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'dop %'")
+        if share > 0.5:
+            self.ledger.close(clean=False)
+            self._open()
+
+    def ruin_and_rebuild(self, ruin: str) -> None:
+        if ruin == "zeros":
+            tamper(self.place, "update attempts set price_microusd = 0, state = 'planned'")
+        if ruin == "gone":
+            tamper(self.place, "delete from attempts")
+        self.rebuilt = getattr(self, "rebuilt", 0) + 1
+        rebuild_on_server(str(self.place), now=AT + self.rebuilt)
+
+
+def _run(examples: int, steps: int, *, machine: type[LedgerMachine] = LedgerMachine, shrink: bool = True) -> None:
     told = settings(
         max_examples=examples,
         stateful_step_count=steps,
         deadline=None,
         derandomize=True,
+        report_multiple_bugs=shrink,
         phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(LedgerMachine, settings=told)
+    run_state_machine_as_test(machine, settings=told)
 
 
 def test_the_ledger_does_what_its_model_does() -> None:
@@ -248,6 +298,18 @@ def test_the_ledger_does_what_its_model_does() -> None:
 @pytest.mark.long
 def test_the_ledger_does_what_its_model_does_for_long() -> None:
     _run(examples=50, steps=50)
+
+
+@pytest.fixture
+def server_machine(postgres_server: PostgresServer) -> type[LedgerMachine]:
+    """The machine on the session's server."""
+    ServerMachine.server = postgres_server
+    return ServerMachine
+
+
+@pytest.mark.long
+def test_the_ledger_on_a_server_does_what_its_model_does(server_machine: type[LedgerMachine]) -> None:
+    _run(examples=6, steps=30, machine=server_machine)
 
 
 def _unsafe_reserve(machine: type[LedgerMachine], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,3 +348,14 @@ def test_the_machine_notices_a_broken_ledger(twin: Twin, monkeypatch: pytest.Mon
     twin(LedgerMachine, monkeypatch)
     with pytest.raises(BaseException):  # noqa: B017, PT011 - whichever invariant speaks first, or a group of them
         _run(examples=40, steps=30, shrink=False)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("twin", [_unsafe_reserve, _late_money, _no_swap])
+def test_the_machine_notices_a_broken_ledger_on_a_server(
+    twin: Twin, server_machine: type[LedgerMachine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin(server_machine, monkeypatch)
+    with pytest.raises(BaseException):  # noqa: B017, PT011 - whichever invariant speaks first, or a group of them
+        _run(examples=40, steps=30, machine=server_machine, shrink=False)

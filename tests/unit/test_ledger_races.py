@@ -10,10 +10,12 @@ from multiprocessing.synchronize import Barrier
 import pytest
 
 from pipeline.errors import DopError
+from pipeline.ledger import hotpath
 from pipeline.ledger.book import Book
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.judge import Applied
 from pipeline.ledger.lifecycle import Event
+from pipeline.ledger.server import ServerLedger
 from pipeline.records import CostState
 from tests.factories import LITE_MICROUSD
 from tests.ledgers import RUN, Place, accept, change, ledger_at, money, opened, read, requests, reserve, start
@@ -82,3 +84,20 @@ def test_numbers_of_events_are_given_once_whoever_writes(place: Place) -> None:
     race(place, Caps())
     (count,) = read(place, "select count(*) from history")[0]
     assert read(place, "select value from meta where name = 'seq'") == [(str(count),)]
+
+
+@pytest.mark.long
+def test_the_race_notices_hosts_that_do_not_wait_for_each_other(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = hotpath.Statements.__init__
+
+    def init(self: hotpath.Statements, dialect: str) -> None:
+        real(self, dialect)
+        self._lock = ""
+        self._read_seq_and_xid = self._read_seq_and_xid.replace(" FOR UPDATE", "")
+
+    monkeypatch.setattr(hotpath.Statements, "__init__", init)
+    bought = race(postgres, Caps(run_microusd=7 * LITE_MICROUSD + 1), processes=4)
+    ledger = ServerLedger(postgres, inline=True)
+    problems = ledger.problems()
+    ledger.close(clean=False)
+    assert problems or max(bought.values()) > 1 or len(bought) > 7
