@@ -3,7 +3,7 @@
 A caller who never sends more than the window's count within any window's length is let in by fixed windows of any
 phase, by sliding windows, and by buckets that hold as much: each call waits until a span after the one `count` places
 before. Spans are taken to be round (a second, a minute, an hour) where the evidence allows it: then one look gives the
-rate exactly.
+rate exactly. Within a window calls go a third of a latency apart, so that a limit that fell refuses few of them.
 """
 
 from __future__ import annotations
@@ -28,21 +28,30 @@ ROUND_SPANS_S = (
     1800.0,
     3600.0,
 )
-FIRST_GROWTH = 0.002
-"""of the count; doubles every `patience` calls that are let in, and at one whole call an extra call is tried"""
-PATIENCE_LEAST, PATIENCE_MOST = 10.0, 90.0
-MOST_DOUBLINGS = 12.0
-CALM_LEAST, CALM_MOST = 4.0, 16.0
-"""windows without a refusal after which an extra call is tried however small the count; doubles when refused"""
+NEVER = float("inf")
+PATIENCE_FIRST, PATIENCE_MOST = 60.0, 300.0
+"""calls between two tests whether the window holds one more; doubles when it does not"""
+HINTED_PATIENCE = 3.0
+"""times as much where each refusal holds everybody for a hint's whole second"""
+UNSETTLED_WINDOWS = 2.0
+"""between two tests after the count fell: a limit that moves is tested more often"""
 LEAST_GUARD_S = 0.002
 MOST_GUARD = 0.05
 """of the span: kept between two windows, against calls that travel at unlike speeds"""
+JITTERS, LEAST_JITTERS, GUARD_KEPT = 2.0, 0.7, 0.9995
+"""the guard in usual differences between travel times: at first, and at least; it shrinks by each call let in"""
 EXTRAS = 3
 """extra calls let in during one window's silence: it is no window, or a larger one"""
+FORGIVEN_AFTER = 8
+"""windows: a first refusal in the middle of one is put down to calls that overtook each other, the next one is not"""
+FELL = 0.85
+"""of the count: a window cut short before it has a smaller limit; later, the last test went too far"""
 HELD = 3
 """windows that went as expected: then this span is believed for good"""
-MOST_CUTS = 4
-"""windows in a row that ended before their count: it is no window of this span"""
+NEAR = 1.05
+"""times the span: a window that opens by then is the one that was expected"""
+GAP_LATENCIES, HINTED_GAP, GAP_SPAN = 1 / 5, 1.0, 0.15
+"""between two calls of a window: the smaller of this part of a latency, and of the span over the count"""
 
 
 def span_above(least_s: float) -> float | None:
@@ -77,20 +86,26 @@ class Cycle:
         start: float,
         used: int,
         proven: bool,
+        jitter_s: float = 0.0,
     ) -> None:
         self.count = count
         self.start, self.used = start, used
         self._least_s, self._most_s = least_s, most_s
         self._proven = proven
-        self._guard_s = LEAST_GUARD_S
-        self._quiet, self._patience = 0, PATIENCE_LEAST
-        self._start_before = start
-        self._extras = 0
-        self._cut, self._cuts = False, 0
-        self._held = self._calm = 0
-        self._calm_for = CALM_LEAST
-        self._is_early, self._early_turn, self._early_wins = False, False, 0
+        self._guard_s = max(LEAST_GUARD_S, JITTERS * jitter_s)
+        self._gap_s = 0.0
+        self._sent_at = start
         self._not_before = float("-inf")
+        self._closed, self._begun, self._reopened = False, used > 0, False
+        self._held, self._opened, self._cut_in = 0, 0, -FORGIVEN_AFTER
+        self._extras, self._silent_extras = 0, 0
+        self._since_test, self._patience = 0, min(PATIENCE_FIRST, UNSETTLED_WINDOWS * count)
+        self._windows, self._early_every = 0, 1
+        self._hinted = False
+        self._trying_early = False
+        self._early_wins = 0
+        self._early_s = 0.0
+        self._start_before = start
         self.span_s = self._best_span_s() or most_s or 1.0
 
     def now_per_s(self) -> float:
@@ -98,40 +113,48 @@ class Cycle:
         return self.count / self._period_s
 
     def ready_at(self, now: float, trail: Trail, *, unsent: int, under_way: int) -> float:
-        """The earliest time the next call may go."""
-        nth = trail.nth_last(self.count + self._extras - unsent)
-        at = max(now, self._not_before, now if nth is None else nth + self._period_s)
-        if self.used + unsent < self.count:
-            return at
-        at = max(at, self.start + self._period_s)
-        test_at = None if under_way else self._test_at(trail, now, at)
-        return at if test_at is None else test_at
+        """The earliest time the next call may go; infinity while an answer must come first."""
+        at = max(now, self._not_before)
+        if self._is_full(unsent):
+            test_at = self._test_at(at, under_way)
+            nth = trail.nth_last(self.count - unsent)
+            next_at = max(at, self.start + self._period_s, (nth or -NEVER) + self._period_s)
+            return min(test_at, next_at) if under_way == 0 or self._held >= HELD else test_at
+        if under_way and self.used + unsent <= 1 and self._held < HELD:
+            return NEVER  # the first of a window goes alone
+        nth = trail.nth_last(self.count - unsent)
+        return max(at, self._sent_at + self._gap_s, (nth or -NEVER) + (self._early_s or self._period_s))
 
     def sent(self, now: float) -> None:
         """A call goes out: the next of this window, or the first of a new one."""
-        over = now >= self.start + self._period_s - 1e-6
-        early = self._early_turn and self.used == self.count and now >= self.start + 1.001 * self._least_s
-        full = self.used >= self.count
-        if over and self._cut and not full:
-            self._cuts += 1
-            self.count = max(self.used, 1) if self._cuts > 1 else self.count
-        if (full and (over or early)) or (over and self._cut):
-            self._open_window(now, early=early and not over)
+        age_s = now - self.start
+        early = self._proven and self._begun and self._is_full(0) and age_s > 0.5 * self.span_s
+        if early or age_s >= self._period_s - 1e-6:
+            self._open_window(now)
         self.used += 1
+        self._sent_at = now
 
     def dropped(self, sent_at: float) -> None:
         """The call sent at `sent_at` was refused and does not count."""
         if sent_at >= self.start:
             self.used -= 1
 
-    def accepted(self, jitter_s: float) -> Fate:
+    def accepted(self, jitter_s: float, latency_s: float = 0.0) -> Fate:
         """A call sent after the last refusal was let in; `jitter_s` is how far travel times differ."""
-        self._quiet += 1
-        self._guard_s = max(min(self._guard_s, MOST_GUARD * self.span_s), LEAST_GUARD_S, 2.5 * jitter_s)
-        if self._is_early and 2 * self.used >= self.count:
-            self._early_won()
-        if self._cuts >= MOST_CUTS or self.used - self.count >= EXTRAS:
-            return Fate.DEAD
+        self._since_test += 1
+        self._guard_s = max(
+            self._guard_s * GUARD_KEPT, (1 + self._hinted) * max(LEAST_GUARD_S, LEAST_JITTERS * jitter_s)
+        )
+        part = HINTED_GAP if self._hinted else GAP_LATENCIES
+        self._gap_s = min(part * latency_s, GAP_SPAN * self.span_s / self.count)
+        if not self._begun:
+            self._begin()
+        if self.used > self.count:
+            self._extras += 1
+            self._silent_extras += not self._proven
+            self.count = self.used
+            if self._silent_extras >= EXTRAS:
+                return Fate.DEAD
         return Fate.KEPT
 
     def refused(
@@ -144,25 +167,21 @@ class Cycle:
         jitter_s: float,
     ) -> Fate:
         """A call sent at `refused_at` was refused, the `fails`-th in a row; `hold_s` is the hint obeyed."""
-        self._quiet = self._calm = 0
-        if self._is_early and self._early_lost(refused_at, now, hold_s):
-            return Fate.KEPT
-        if self.used >= self.count:  # an extra: the count is as it was
-            self._proven = True
-            self.count = self.used
-            self._test_later(now, hold_s, self.start)
-            return Fate.KEPT
+        self._hinted = hold_s > 0
         if self.used == 0:
             return self._start_refused(refused_at, now, fails, hold_s, jitter_s)
-        self._cut_short(now, fails, hold_s, jitter_s)
+        if self.used >= self.count:
+            self._extra_refused(now, hold_s)
+        else:
+            self._cut_short(now, fails, hold_s, jitter_s)
         return Fate.KEPT
 
     @property
     def _period_s(self) -> float:
         return self.span_s + self._guard_s
 
-    def _growth(self) -> float:
-        return FIRST_GROWTH * (2 ** min(self._quiet / self._patience, MOST_DOUBLINGS) - 1)
+    def _is_full(self, unsent: int) -> bool:
+        return self._closed or self.used + unsent >= self.count
 
     def _best_span_s(self) -> float | None:
         span = span_above(self._least_s)
@@ -170,94 +189,119 @@ class Cycle:
             return span
         return self._most_s
 
-    def _test_at(self, trail: Trail, now: float, next_start: float) -> float | None:
-        """When a call beyond the rule may test it: in the silence (more calls?) or early (a shorter span?), in turn."""
-        last = trail.nth_last(1)
-        if last is None:
+    def _test_at(self, at: float, under_way: int) -> float:
+        """When a call beyond the rule may test it, if it may: one more call, or a shorter span."""
+        if not self._begun:
+            return NEVER
+        if not under_way and (early_s := self._early_age_s()) is not None:
+            return max(at, self.start + early_s) if at < self.start + 0.98 * self.span_s else NEVER
+        if self._closed:
+            return NEVER
+        age_s = at - self.start
+        if not self._proven:
+            silence_s = (self.start + self.span_s - self._sent_at) / 10
+            test_at = max(at, self._sent_at + silence_s)
+            return test_at if not under_way and test_at < self.start + 0.9 * self.span_s else NEVER
+        if self._extras and under_way <= self._extras and age_s < 0.5 * self.span_s:
+            return max(at, self._sent_at + self._gap_s)
+        if under_way or self._since_test < self._patience:
+            return NEVER
+        return max(at, self._sent_at + 3 * self._gap_s) if age_s < 0.5 * self.span_s else NEVER
+
+    def _early_age_s(self) -> float | None:
+        """The age at which the next window is tried early; None when the span is known well enough."""
+        if not self._proven or (self._windows < self._early_every and not self._early_wins):
             return None
-        if self._early_turn and self.used == self.count and self._growth() > 5 * FIRST_GROWTH:
-            least_s = max(self._least_s, last - self.start)
-            worth_s = (0.3 if self.span_s in ROUND_SPANS_S else 0.02) * self.span_s
-            if self.span_s - least_s > worth_s:
-                return max(now, self.start + (least_s + self.span_s) / 2, self._not_before)
-        most = self._most_in_window()
-        gap_s = min(3 * self.span_s / self.count, 0.25 * max(next_start - last, 0.0))
-        at = max(now, last + gap_s, self._not_before)
-        return at if self.used < most and at + gap_s < next_start else None
+        if self._hinted and self.span_s <= 2:
+            return None  # a second is as exact as a hint is
+        unsure_s = self.span_s - self._least_s
+        worth_s = (0.3 if self.span_s in ROUND_SPANS_S else 0.03) * self.span_s
+        return self._least_s + unsure_s / 2 if unsure_s > worth_s else None
 
-    def _most_in_window(self) -> int:
-        if not self._proven or self._calm >= self._calm_for:
-            return self.count + EXTRAS
-        return int(self.count * (1 + self._growth()))
+    def _open_window(self, now: float) -> None:
+        if self._begun:
+            self._start_before = self.start
+        if self._begun and self.used >= self.count and not self._reopened:
+            self._held += 1
+        self._trying_early = now < self.start + 0.98 * self.span_s
+        self._early_s = now - self.start if self._trying_early else 0.0
+        self.start, self.used = now, 0
+        self._begun = self._closed = self._reopened = False
+        self._extras = self._silent_extras = 0
+        self._windows += 1
+        self._opened += 1
 
-    def _open_window(self, now: float, *, early: bool) -> None:
-        self._start_before, self.start = self.start, now
-        self._extras, self.used = max(0, self.used - self.count), 0
-        self._is_early = early
-        self._cuts = self._cuts if self._cut else 0
-        self._held += not self._cut
-        self._calm += 1
-        self._cut = False
-
-    def _early_won(self) -> None:
-        """Half a window was let in early: a shorter span, unless a round one merely began at another phase."""
-        self._is_early = False
-        self._early_wins += 1
-        if self.span_s not in ROUND_SPANS_S or self._early_wins > 1:
-            self.span_s = self._most_s = self.start - self._start_before
-
-    def _early_lost(self, refused_at: float, now: float, hold_s: float) -> bool:
-        """Whether that was the whole story: the window had not begun yet."""
-        self._is_early, self._early_wins = False, 0
-        begun = self.used > 0
-        start = self.start if begun else self._start_before
-        self._least_s = max(self._least_s, refused_at - start)
-        self._test_later(now, hold_s, start)
-        if not begun:
-            self.start, self.used = start, self.count
-        return not begun
-
-    def _test_later(self, now: float, hold_s: float, start: float) -> None:
-        lost = max(0.0, now + hold_s - start - self.span_s) * self.now_per_s() if hold_s else 0.0
-        dear = 1 + lost / 2
-        self._early_turn = not self._early_turn
-        self._early_wins = 0
-        self._calm_for = min(2 * self._calm_for * dear, CALM_MOST * dear)
-        if not self._early_turn or self.span_s - self._least_s < 0.02 * self.span_s:
-            self._patience = min(self._patience * 2, PATIENCE_MOST) * dear
-
-    def _cut_short(self, now: float, fails: int, hold_s: float, jitter_s: float) -> None:
-        """Refused in the middle of a window: a fallen limit, or calls that overtook each other."""
-        self._cut = True
-        if fails >= 3 and not hold_s:
-            self.count = self.used
-            self._not_before = self.start + self._period_s
-            self._patience, self._calm_for = PATIENCE_LEAST, CALM_LEAST
+    def _begin(self) -> None:
+        """The first call of the window was let in: it has begun, and so the span is what it was."""
+        self._begun = True
+        age_s = self.start - self._start_before
+        if age_s <= 0 or (self._held == 0 and self._start_before == self.start):
             return
-        self._widen_guard(jitter_s)
-        pause_s = min(2**fails, 64) * max(jitter_s, 0.5 * self.span_s / self.count)
-        self._not_before = now if hold_s else now + pause_s
-
-    def _widen_guard(self, jitter_s: float) -> None:
-        self._guard_s = min(1.5 * self._guard_s + jitter_s, MOST_GUARD * self.span_s)
+        if self._trying_early:
+            self._early_wins += 1
+            if self.span_s not in ROUND_SPANS_S or self._early_wins > 1:
+                self.span_s = self._most_s = age_s
+                self._early_wins = 0
+        elif self.span_s not in ROUND_SPANS_S and age_s < self.span_s:
+            self.span_s = age_s
 
     def _start_refused(self, refused_at: float, now: float, fails: int, hold_s: float, jitter_s: float) -> Fate:
-        self.start, self.used = (
-            self._start_before,
-            self.count,
-        )  # the window has not begun
-        least_s = max(refused_at - self.start, refused_at + hold_s - 1.0 - self.start)
-        if least_s < 1.04 * self.span_s and fails <= 2 and self.span_s in ROUND_SPANS_S:
-            self._widen_guard(jitter_s)
-            self._not_before = now + max(jitter_s, 2 * LEAST_GUARD_S, 0.005 * self.span_s * 2**fails)
+        """The window had not begun yet: wait a little, or for the next round span."""
+        age_s = refused_at - self._start_before
+        self.start, self.used = self._start_before, self.count
+        self._closed = self._begun = self._reopened = True
+        early, self._trying_early = self._trying_early, False
+        self._early_wins = 0
+        if early:
+            self._least_s = max(self._least_s, min(age_s, 0.999 * self.span_s))
+            self._windows, self._early_every = 0, 2 * self._early_every
             return Fate.KEPT
-        if self._held >= HELD and not hold_s:
+        if age_s < NEAR * self.span_s and fails <= 2 and self.span_s in ROUND_SPANS_S:
+            self._widen_guard(jitter_s)
+            if not hold_s:
+                self._not_before = now + max(jitter_s, 2 * LEAST_GUARD_S, 0.005 * self.span_s) * 3.0 ** (fails - 1)
+            return Fate.KEPT
+        if self._held >= HELD and not hold_s and fails > 2:
             return Fate.GONE
-        self._least_s = least_s
-        if self._most_s is not None and self._most_s <= 1.02 * least_s:
-            self._most_s = None
-        span_s = self._best_span_s()
-        if span_s is None:
-            return Fate.DEAD
-        self.span_s, self._guard_s = span_s, LEAST_GUARD_S
-        return Fate.KEPT
+        self._lengthen(age_s, hold_s)
+        return Fate.KEPT if self.span_s < NEVER else Fate.DEAD
+
+    def _lengthen(self, age_s: float, hold_s: float) -> None:
+        """The span is longer than `age_s`: what the hint says (whole seconds, rounded up), else the next round one."""
+        self._least_s = age_s + max(0.0, hold_s - 1.0)
+        self._most_s = age_s + hold_s if hold_s > 2 else None
+        self._held = 0
+        self.span_s, self._guard_s = self._best_span_s() or NEVER, LEAST_GUARD_S
+
+    def _cut_short(self, now: float, fails: int, hold_s: float, jitter_s: float) -> None:
+        """Refused in the middle of a window: a smaller count, or calls that overtook each other."""
+        fell = self.used < FELL * self.count
+        if (fails == 1 and not hold_s) or (fell and self._opened - self._cut_in >= FORGIVEN_AFTER):
+            self._cut_in = self._opened
+            self._widen_guard(jitter_s)
+            self._closed = hold_s > 0
+            self._not_before = now if hold_s else now + max(jitter_s, 0.01 * self.span_s)
+            return
+        self.count = max(self.used, 1)
+        self._closed = True
+        if fell:
+            self._patience, self._since_test = UNSETTLED_WINDOWS * self.count, 0
+        else:
+            self._tested()
+
+    def _extra_refused(self, now: float, hold_s: float) -> None:
+        self._proven = True
+        self.count = self.used
+        self._closed = True
+        self._tested()
+        if hold_s:
+            late_s = max(0.0, now + hold_s - self.start - self._period_s)
+            self._patience += 50 * late_s * self.now_per_s()
+
+    def _tested(self) -> None:
+        self._since_test = 0
+        dear = HINTED_PATIENCE if self._hinted else 1.0
+        self._patience = min(2 * dear * self._patience, dear * PATIENCE_MOST)
+
+    def _widen_guard(self, jitter_s: float) -> None:
+        self._guard_s = max(LEAST_GUARD_S, min(1.5 * self._guard_s + jitter_s, MOST_GUARD * self.span_s))

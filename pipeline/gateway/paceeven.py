@@ -8,7 +8,7 @@ limit that rises: congestion control by probing as in CUBIC (Ha, Rhee, Xu 2008),
 
 from __future__ import annotations
 
-from math import log2
+from math import log2, sqrt
 
 from pipeline.gateway.pacetrail import Trail
 
@@ -26,17 +26,26 @@ DOUBLING_S = 1.0
 EXCESS_CALLS = 3.0
 """let in above the measured rate: from there on the limit has risen for sure, and growth doubles four times as fast"""
 MOST_DOUBLINGS = 12.0
+BURST_FLOW = 1.5
+"""times the rate: calls let in as fast as that were the burst after a hold, and no flow"""
 SURGE = 0.1
 """growth from which a refusal means that the limit has risen, rather than where it was"""
 SLACK = 0.998
 """of the measured rate"""
 FEW_CALLS = 4
+FEW_LATELY = 10
+BULK = 0.8
+"""of a burst: if as much was let in at once, the bucket may have been full"""
 OUTAGE_S, OUTAGE_GAPS = 3.0, 20.0
 """Nothing let in for longer than both (seconds, gaps between calls): not the limit, an outage."""
+BURST_LATENCIES, BURST_GAPS = 0.2, 0.5
+"""Calls of a burst are this far apart, the smaller of both: else many are under way when it turns out too large."""
 PRESSED_GAPS, PRESSED_S = 2.0, 0.01
 """A call this soon after the last (gaps, plus seconds) was held back by the pace: only such a call proves anything."""
 UNSETTLED_CALLS = 30
 """calls after a fall of the limit for each step of patience: a limit that moves is tested more often"""
+ROUNDING = 1e-6
+"""of a call: less is no reason to wait"""
 SLOWEST_PER_S = 1 / 900
 LONGEST_PAUSE_S = 60.0
 
@@ -62,10 +71,12 @@ class Even:
         self._let_in, self._fell_at = 0, -1_000_000
         self._level, self._level_at = 0.0, now
         self._taken_at = now
+        self.latency_s = 0.0
         self._pressed = False
         self._not_before = self._resumed_at = LONG_AGO
         self._origin, self._credit, self._emptied_at = origin, credit, origin
         self._dear = 1.0
+        self.careful, self._singly = not measured, 0
         self._blocked_since = NEVER
 
     def growth(self) -> float:
@@ -84,8 +95,9 @@ class Even:
     def ready_at(self, now: float) -> float:
         """The earliest time the next call may go."""
         self._flow(now)
-        short = 1 - 1e-9 - self._level
-        return max(self._not_before, now if short <= 0 else now + short / self.now_per_s())
+        short = 1 - self._level
+        apart_at = self._taken_at + min(BURST_LATENCIES * self.latency_s, BURST_GAPS / self.rate)
+        return max(self._not_before, apart_at, now if short <= ROUNDING else now + short / self.now_per_s())
 
     def take(self, now: float) -> None:
         """A call goes now."""
@@ -104,6 +116,8 @@ class Even:
             self._origin, self._credit, self._emptied_at = now, self.burst, now  # nothing was let in at all: no measure
         self._blocked_since = NEVER
         self._quiet += self._pressed
+        self._singly += 1
+        self.careful = self.careful and self._singly < FEW_CALLS
         self._let_in += 1
 
     def refused(self, trail: Trail, *, refused_at: float, now: float, fails: int, hold_s: float) -> None:
@@ -112,8 +126,9 @@ class Even:
         full_at = refused_at if full_at is None else full_at
         self._dear = 1 + max(0.0, self.rate * hold_s - self.burst) / 8
         if fails == 1:
+            self.careful, self._singly = trail.between(self._emptied_at, full_at) < FEW_CALLS, 0
             self._blocked_since = refused_at
-            self._correct(trail, full_at, refused_at, hold_s)
+            self._correct(trail, full_at, refused_at)
             self._emptied_at = full_at
         self._quiet = 0
         self._level, self._level_at = 0.0, refused_at if hold_s else now
@@ -133,27 +148,34 @@ class Even:
         self._level = min(self._level + self.now_per_s() * (now - self._level_at), self.burst)
         self._level_at = now
 
-    def _correct(self, trail: Trail, full_at: float, refused_at: float, hold_s: float) -> None:
-        lately = trail.between(self._emptied_at, full_at)
-        at_most = (lately + 1.5) / max(refused_at - max(self._emptied_at, self._resumed_at), 1e-3)
+    def _correct(self, trail: Trail, full_at: float, refused_at: float) -> None:
+        """A refusal ends an interval since the last one (or since a hold): what it says about the rate."""
+        since = max(self._emptied_at, self._resumed_at)
+        burst_s, lately = refused_at - since, trail.between(self._emptied_at, full_at)
+        held = self._resumed_at > self._emptied_at
+        if held and lately >= FEW_CALLS and lately > BURST_FLOW * self.rate * burst_s:
+            self._burst_refused(lately, burst_s, refused_at - self._emptied_at)
+            return
+        overflowed = held and lately >= BULK * self.burst
+        at_most = (lately + 1) / max(burst_s if overflowed else refused_at - self._emptied_at, 1e-3)
         count = trail.between(self._origin, full_at) - self._credit
         measured = count / max(full_at - self._origin, 1e-3)
         if at_most < 0.8 * self.rate:
             self._fell_at = self._let_in
-            self._restart(
-                max(at_most, 0.5 * self.rate) if lately < FEW_CALLS else at_most,
-                self._emptied_at,
-            )
+            self._restart(max(at_most, 0.25 * self.rate) if lately < FEW_CALLS else at_most, self._emptied_at)
         elif count <= FEW_CALLS:
-            self.rate = max(0.92 * self.rate, SLOWEST_PER_S)
+            self.rate = max(min(0.92 * self.rate, at_most), SLOWEST_PER_S)
         elif self.growth() > SURGE:
-            self._restart(
-                self._risen_per_s(trail, full_at, measured, hold_s),
-                full_at,
-                1.5 * self._patience,
-            )
+            risen = self._risen_per_s(trail, full_at, measured, held=held)
+            self._restart(risen, full_at, 1.5 * self._patience)
         else:
-            self._settle(measured, count, lately)
+            self._settle(measured if held else max(measured, self._lately_per_s(trail, full_at)), count, lately)
+
+    def _burst_refused(self, calls: int, burst_s: float, all_s: float) -> None:
+        """The burst after a hold was too large, or the rate is too high: both are corrected."""
+        at_once = calls - self.rate * burst_s
+        self.burst = max(min(BULK * at_once, BULK * self.burst), 1.0)
+        self.rate = sqrt(self.rate * min(self.rate, calls / all_s))
 
     def _settle(self, measured: float, count: float, lately: int) -> None:
         self._measured = True
@@ -165,12 +187,17 @@ class Even:
         if lately >= 100 and self._emptied_at > self._origin:
             self._origin, self._credit = self._emptied_at, 0.0
 
-    def _risen_per_s(self, trail: Trail, full_at: float, measured: float, hold_s: float) -> float:
+    def _lately_per_s(self, trail: Trail, full_at: float) -> float:
+        """What was let in over the second half: what a past window did not use up is no measure."""
+        half_s = (full_at - max(self._emptied_at, self._origin)) / 2
+        calls = trail.between(full_at - half_s, full_at)
+        return min((calls - 1) / half_s if calls >= FEW_LATELY else 0.0, self.now_per_s())
+
+    def _risen_per_s(self, trail: Trail, full_at: float, measured: float, *, held: bool) -> float:
+        """The flow grew far above what it was: how soon a full bucket was empty says how far."""
         half_s = max((full_at - max(self._emptied_at, self._origin)) / 2, 1e-3)
-        recent = trail.between(full_at - half_s, full_at) / half_s
-        if hold_s:
-            recent = (recent * measured) ** 0.5
-        return min(recent, 0.95 * self.now_per_s())
+        lately = 0.0 if held else trail.between(full_at - half_s, full_at) / half_s
+        return min(max(measured, lately, trail.steepest(full_at, self.burst)), 0.97 * self.now_per_s())
 
     def _restart(self, rate: float, origin: float, patience: float = PATIENCE_LEAST) -> None:
         self.rate = max(rate, SLOWEST_PER_S)

@@ -20,8 +20,11 @@ from pipeline.gateway.pacetrail import Trail
 NEVER = float("inf")
 LONG_AGO = float("-inf")
 
-LEAST_GROWTH, MOST_GROWTH = 1 / 32, 1 / 8
-"""open calls gained for each call let in; in between it is the latency in seconds: one call a second more for each"""
+QUICK_OPEN = 6.0
+"""open calls up to which the start is quick: as many may be refused when the limit is met"""
+QUICK_GROWTH_PER_S, GROWTH_PER_S = 10.0, 1.0
+LEAST_GROWTH, MOST_QUICK_GROWTH, MOST_GROWTH = 1 / 32, 1.0, 0.25
+"""open calls gained for each call let in: a part of the latency in seconds, within bounds"""
 LONGEST_PAUSE_S = 60.0
 BULK = 0.8
 """of the first fill: as much as this again at once is a window"""
@@ -86,7 +89,9 @@ class Law:
         busy = self.open + self.unsent
         if (self._settling and busy) or busy >= min(self._most_open, int(self._window)):
             return NEVER
-        if busy and self._fails > (1 if self.even is not None else 0):
+        if busy and (
+            self._fails > (1 if self.even is not None else 0) or (self.even is not None and self.even.careful)
+        ):
             return NEVER  # one at a time until something is let in again
         if self.even is not None:
             return self.even.ready_at(now)
@@ -94,6 +99,8 @@ class Law:
             return self.cycle.ready_at(now, self._trail, unsent=self.unsent, under_way=busy)
         if self.phase is Phase.PROBE:
             return NEVER if busy else max(now, self._probe_at)
+        if self.phase is Phase.FILL and busy >= max(1, self._used - self.open):
+            return NEVER  # what comes back one by one is not to be stormed
         return now if self.phase is Phase.EXPLORE else self._fill_at(now)
 
     def take(self, now: float) -> None:
@@ -123,10 +130,7 @@ class Law:
         """The call sent at `sent_at` was let in."""
         self.open -= 1
         self._learn_latency(now - sent_at)
-        self._window = min(
-            self._window + min(MOST_GROWTH, max(LEAST_GROWTH, self._latency_s)),
-            self._most_open,
-        )
+        self._window = min(self._window + self._growth(), self._most_open)
         if sent_at > self._blocked_at:
             self._fails = 0
             self._go_on(sent_at, now)
@@ -136,6 +140,11 @@ class Law:
     def latency_s(self) -> float:
         """The usual time to an answer; 0 before the first one."""
         return self._latency_s
+
+    def _growth(self) -> float:
+        quick = self._window < QUICK_OPEN
+        per_s, most = (QUICK_GROWTH_PER_S, MOST_QUICK_GROWTH) if quick else (GROWTH_PER_S, MOST_GROWTH)
+        return min(most, max(LEAST_GROWTH, per_s * self._latency_s))
 
     def passed_over(self, now: float) -> None:
         """A call under way has been silent for long: it counts as let in, and nobody waits for it."""
@@ -168,9 +177,10 @@ class Law:
 
     def _go_on(self, sent_at: float, now: float) -> None:
         if self.even is not None:
+            self.even.latency_s = self._latency_s
             self.even.accepted(now)
         elif self.cycle is not None:
-            self._judge_cycle(self.cycle.accepted(self.jitter_s), now)
+            self._judge_cycle(self.cycle.accepted(self.jitter_s, self._latency_s), now)
         elif self.phase is Phase.PROBE:
             self._found(sent_at, now)
         elif self.phase is Phase.FILL and self._used >= self._first_count and not self.open:
@@ -220,7 +230,7 @@ class Law:
         self._probe_at = now + self._pause_s
         span_s = span_below(now + 1.6 * self._pause_s - self._start)
         if span_s is not None and self._probes >= 2 and self._start + span_s > now + 0.3 * self._pause_s:
-            self._probe_at = self._start + span_s + 2 * self.jitter_s + 0.002
+            self._probe_at = self._start + span_s + 2 * self.jitter_s + 0.3 * self._latency_s + 0.001
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
     def _found(self, sent_at: float, now: float) -> None:
@@ -279,8 +289,8 @@ class Law:
         full_at = max(self._trail.last_until(now) or now, self._full_at + 1e-3)
         count = max(self._used, 1)
         slow = count / (full_at - self._full_at)
-        if not self._hold_s:
-            return slow, self._full_at, 0.0
+        if not self._hold_s or count < BULK * (self._first_count - slow * self._first_s):
+            return slow, self._full_at, 0.0  # the bucket was not full again: all that flowed in was used
         fill_s = max(full_at - self._start, self._latency_s, 1e-3)
         rate = (slow * max(count / fill_s, slow)) ** 0.5
         return rate, self._start, max(0.0, count - rate * fill_s)
@@ -295,10 +305,11 @@ class Law:
         self.cycle = Cycle(
             count=count,
             least_s=self._least_s,
-            most_s=None if hinted else self._period_s,
+            most_s=None if 0 < self._first_hold_s <= 2 else self._period_s,
             start=self._start,
             used=self._used,
             proven=not hinted,
+            jitter_s=self.jitter_s,
         )
         self.phase = Phase.CYCLE
 
@@ -321,5 +332,5 @@ class Law:
         assert self.cycle is not None
         rate = max(self.cycle.used, self.cycle.count) / self.cycle.span_s
         self.cycle = None
-        self._first_count, self._first_s = 1, 1.0
+        self._first_s = 0.0
         self._go_even(now, rate, now)

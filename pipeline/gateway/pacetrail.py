@@ -7,6 +7,9 @@ from bisect import bisect_left, bisect_right
 KEPT = 16_384
 """calls remembered; the oldest half is dropped when there are more"""
 
+LEAST_STEEP, MOST_STEEP = 8, 400
+"""calls over which a flow is measured"""
+
 
 class Trail:
     """Send times, in seconds, of calls that were let in or are still under way."""
@@ -29,6 +32,15 @@ class Trail:
     def between(self, after: float, until: float) -> int:
         """How many were sent in (after, until]."""
         return bisect_right(self._at, until) - bisect_right(self._at, after)
+
+    def steepest(self, until: float, burst: float) -> float:
+        """The flow, in calls a second, that a bucket of `burst` needed at least to let in what was sent by `until`."""
+        last = bisect_right(self._at, until)
+        steepest = 0.0
+        for calls in range(int(2 * burst) + LEAST_STEEP, min(last, MOST_STEEP)):
+            span_s = until - self._at[last - calls]
+            steepest = max(steepest, (calls - burst) / span_s if span_s > 0 else 0.0)
+        return steepest
 
     def nth_last(self, n: int) -> float | None:
         """When the n-th call from the end was sent; None when there are fewer."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 from pipeline.gateway.pace import Kind, Outcome, Pace, Ticket
 from pipeline.steps.halt import Halt
@@ -26,9 +25,15 @@ class Gate:
                 wait_s = self.pace.ask(_now(), kind)
                 if wait_s <= 0.0:
                     return True
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news[kind].wait(), wait_s)
+                await self._pause(kind, wait_s)
             return False
+
+    async def _pause(self, kind: Kind, wait_s: float) -> None:
+        alarm = asyncio.get_running_loop().call_later(wait_s, self._news[kind].set)
+        try:
+            await self._news[kind].wait()
+        finally:
+            alarm.cancel()
 
     def _stopped(self, kind: Kind) -> bool:
         return self._halt.submits if kind is Kind.SUBMIT else self._halt.all

@@ -24,6 +24,9 @@ from pipeline.steps.pollplan import PollPlan
 
 POLL_CONCURRENCY = 16
 
+LEAST_PAUSE_S = 0.05
+"""Thousands of plans are reviewed in small groups, not one at a time."""
+
 LAG_GRACE_S = 60.0
 """A 404 this soon after the submit is replication lag. Source: wire, point 11."""
 
@@ -114,9 +117,14 @@ class Poller:
 
     async def _pause(self, now: float) -> None:
         due = self.plan.next_due(now) if len(self._tasks) < POLL_CONCURRENCY else None
-        timeout_s = None if due is None else max(0.0, due - now)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), timeout_s)
+        if due is None:
+            await self._news.wait()
+            return
+        alarm = asyncio.get_running_loop().call_later(max(LEAST_PAUSE_S, due - now), self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            alarm.cancel()
 
     def _start(self, request_id: str) -> None:
         self._looking.add(request_id)

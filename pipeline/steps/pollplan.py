@@ -30,6 +30,8 @@ KNOWN = 5
 TYPICAL = 1.5
 """times `first_s`: the guess of a generation time before any job ended"""
 MOST_TROUBLE = 16
+SILENT_POLLS = 16
+"""polls in a row without an answer, whosever: from then on one poll at a time asks whether the gateway is back"""
 TAKEN = float("inf")
 NEVER_LOOKED = -1.0
 
@@ -77,6 +79,7 @@ class PollPlan:
         self._newest_at: dict[str, float] = {}
         self._silent_since: float | None = None
         self._silent_s = 0.0
+        self._unanswered, self._quiet_until = 0, float("-inf")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -96,11 +99,12 @@ class PollPlan:
         """When the next job is due (a time, perhaps past); None when nothing waits."""
         while self._heap and not self._is_current(self._heap[0]):
             heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        return max(self._heap[0][0], self._quiet_until) if self._heap else None
 
     def take(self, now: float, limit: int) -> list[Hashable]:
         """At most `limit` jobs that are due, the most overdue first; each comes again only once answered for."""
         taken: list[Hashable] = []
+        limit = min(limit, 1) if self._unanswered >= SILENT_POLLS else limit
         while len(taken) < limit and (due := self.next_due(now)) is not None and due <= now:
             job = heapq.heappop(self._heap)[2]
             row = self._rows[job]
@@ -109,6 +113,7 @@ class PollPlan:
                 continue
             row.due, row.forced = TAKEN, False
             taken.append(job)
+            self._keep_quiet(now)
         return taken
 
     def is_late(self, now: float) -> bool:
@@ -135,6 +140,8 @@ class PollPlan:
         """The poll failed: that says nothing about the job. Next look after `wait_s` or a growing pause."""
         if self._silent_since is None:
             self._silent_since = now
+        self._unanswered += 1
+        self._keep_quiet(now)
         row = self._rows[job]
         row.trouble = min(row.trouble + 1, MOST_TROUBLE)
         self._force(job, row, now + (wait_s or min(self._min_s * 2**row.trouble, self._max_s)))
@@ -236,6 +243,12 @@ class PollPlan:
         self._order += 1
         heapq.heappush(self._heap, (due, self._order, job))
 
+    def _keep_quiet(self, now: float) -> None:
+        """While nothing at all is answered: the pause before the next poll, whosever; it doubles up to `max_s`."""
+        beyond = self._unanswered - SILENT_POLLS
+        if beyond >= 0:
+            self._quiet_until = now + min(self._min_s * 2 ** min(beyond, MOST_TROUBLE), self._max_s)
+
     def _silent_until(self, now: float) -> float:
         since = self._silent_since
         return self._silent_s + (max(now - since, 0.0) if since is not None else 0.0)
@@ -243,3 +256,4 @@ class PollPlan:
     def _answered(self, now: float) -> None:
         self._silent_s = self._silent_until(now)
         self._silent_since = None
+        self._unanswered, self._quiet_until = 0, float("-inf")
