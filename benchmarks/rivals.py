@@ -9,6 +9,8 @@ knows whether a submit may have been paid; that is what they are, and why they a
     aiohttp-retry   RetryClient with its ExponentialRetry
     botocore        adaptive retry mode: its rate limiter, its cubic law, its back-off, in threads
     cookbook        `fixedpause`
+    sdk             as vendors' SDKs wait for a job: submits behind a semaphore, and for each job a loop of its own that
+                    polls whatever the others do
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +130,25 @@ async def bare(work: Work, *, fresh: bool = False) -> None:
                         return await _post(polls if path == POLL_PATH else submits, path, body)
                     except RefusedError:
                         await asyncio.sleep(AGAIN_S)
+
+        await _all(call, work)
+
+
+async def sdk(work: Work) -> None:
+    """A poll loop for each job; a refused poll is asked again like any other. Submits as `bare`."""
+    free = asyncio.Semaphore(WORKERS)
+    async with _session(work.base_url) as submits, _session(work.base_url, limit=0) as polls:
+
+        async def call(path: str, body: bytes) -> dict[str, Any]:
+            if path == POLL_PATH:
+                with suppress(RefusedError):
+                    return await _post(polls, path, body)
+                return {"jobs": [{"status": "in_progress"}]}
+            async with free:
+                while True:
+                    with suppress(RefusedError):
+                        return await _post(submits, path, body)
+                    await asyncio.sleep(AGAIN_S)
 
         await _all(call, work)
 
@@ -282,6 +304,7 @@ def _in_threads(work: Work) -> None:
 RIVALS: dict[str, Callable[[Work], Awaitable[None]]] = {
     "bare": bare,
     "fresh": fresh,
+    "sdk": sdk,
     "tenacity": tenacious,
     "aiohttp-retry": retrying,
     "botocore": botocore,
