@@ -96,7 +96,9 @@ class Paid(Shape):
     seed: Seed | None = Field(None, description="One seed, 1..1,000,000. Several: `seeds`, or an axis in matrix.")
     motion: Motion | None = Field(None, description="A preset's name, an own name of `motions`, or a UUID.")
     strength: Strength | None = Field(None, description="Strength of the motion, 0..1 with at most two decimals.")
-    image: Image | None = Field(None, description="Start frame: URL, sandbox:NAME, or the path of a JPEG, PNG or WebP.")
+    image: Image | None = Field(
+        None, description="Start frame: URL, s3://bucket/key, sandbox:NAME, or the path of a JPEG, PNG or WebP."
+    )
     end_image: EndImage | None = Field(None, description="End frame, one or a list, for motions that take one.")
     enhance_prompt: Flag | None = Field(None, description="Whether the service may re-word the prompt.")
     check_nsfw: Flag | None = Field(None, description="Whether the service checks for adult content.")
