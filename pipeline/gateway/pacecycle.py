@@ -33,8 +33,8 @@ PATIENCE_FIRST, PATIENCE_MOST = 60.0, 300.0
 """calls between two tests whether the window holds one more; doubles when it does not"""
 HINTED_PATIENCE = 3.0
 """times as much where each refusal holds everybody for a hint's whole second"""
-UNSETTLED_WINDOWS = 2.0
-"""between two tests after the count fell: a limit that moves is tested more often"""
+UNSETTLED_WINDOWS, UNSETTLED_TESTS = 2.0, 8
+"""between the fall of the count and the first test, twice as many to the next ones: what moves is tested more often"""
 LEAST_GUARD_S = 0.002
 MOST_GUARD = 0.05
 """of the span: kept between two windows, against calls that travel at unlike speeds"""
@@ -100,6 +100,7 @@ class Cycle:
         self._held, self._opened, self._cut_in = 0, 0, -FORGIVEN_AFTER
         self._extras, self._silent_extras = 0, 0
         self._since_test, self._patience = 0, min(PATIENCE_FIRST, UNSETTLED_WINDOWS * count)
+        self._unsettled = 0
         self._windows, self._early_every = 0, 1
         self._hinted = False
         self._trying_early = False
@@ -286,6 +287,7 @@ class Cycle:
         self._closed = True
         if fell:
             self._patience, self._since_test = UNSETTLED_WINDOWS * self.count, 0
+            self._unsettled = UNSETTLED_TESTS
         else:
             self._tested()
 
@@ -296,12 +298,15 @@ class Cycle:
         self._tested()
         if hold_s:
             late_s = max(0.0, now + hold_s - self.start - self._period_s)
-            self._patience += 50 * late_s * self.now_per_s()
+            self._patience += 0.0 if self._unsettled else 50 * late_s * self.now_per_s()
 
     def _tested(self) -> None:
         self._since_test = 0
         dear = HINTED_PATIENCE if self._hinted else 1.0
         self._patience = min(2 * dear * self._patience, dear * PATIENCE_MOST)
+        if self._unsettled:
+            self._unsettled -= 1
+            self._patience = min(self._patience, 2 * UNSETTLED_WINDOWS * self.count)
 
     def _widen_guard(self, jitter_s: float) -> None:
         self._guard_s = max(LEAST_GUARD_S, min(1.5 * self._guard_s + jitter_s, MOST_GUARD * self.span_s))
