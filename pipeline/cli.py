@@ -334,7 +334,7 @@ def _add_ledger_care(verbs: _Verbs) -> None:
     text = "a consistent copy for a backup, also during a run; or the move to PostgreSQL"
     sub = words.add("copy", "ledgercare:copy", text, "dop ledger copy --to postgresql://dop@db.example/dop")
     where = sub.add_mutually_exclusive_group(required=True)
-    where.add_argument("file", type=Path, nargs="?", metavar="FILE", help="where to; must not exist")
+    where.add_argument("file", nargs="?", metavar="FILE", help="where to; must not exist")
     where.add_argument("--to", metavar="URL", help="move the ledger to an empty database; the file spends no more")
     _add_lock_wait(sub)
     _add_settings(sub)

@@ -44,7 +44,21 @@ class PostgresServer:
             shutil.chown(self._home, self._owner)
         self._data = self._home / "data"
         self.port = _free_port()
+        self._keeper = self._kept()
         self._call("initdb", "-D", str(self._data), "-U", SERVER_USER, "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+
+    def _kept(self) -> subprocess.Popen[bytes]:
+        """A shell that ends the server and removes its folder when this process is gone, however it went."""
+        script = 'read -r _; "$0" -D "$1/data" -m immediate -w stop; rm -rf "$1"'
+        return subprocess.Popen(
+            ["sh", "-c", script, str(self._binaries / "pg_ctl"), str(self._home)],
+            cwd="/",
+            user=self._owner,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def _call(self, program: str, *args: str) -> None:
         with (self._home / "stderr").open("w") as stderr:  # a pipe would be inherited by the server, and never end
@@ -108,9 +122,7 @@ class PostgresServer:
 
     def remove(self) -> None:
         """Ends the server if it runs, and removes its folder."""
-        if (self._data / "postmaster.pid").exists():
-            self.stop("immediate")
-        shutil.rmtree(self._home)
+        self._keeper.communicate(timeout=60)
 
 
 def _free_port() -> int:

@@ -112,23 +112,23 @@ def copy(args: argparse.Namespace) -> int:
     """A consistent copy of the ledger, for a backup; it spends nothing until it is adopted. Or the move to a server."""
     settings = settings_of(args)
     path = settings.ledger_path
-    if args.to is not None:
-        return _move(args, settings)
+    if args.to is not None or args.file.startswith(("postgresql:", "postgres:")):
+        return _move(args.to or args.file, args, settings)
     if settings.ledger.url is not None:
         raise UsageError(f"{ledger_name(settings)} is a database: pg_dump makes a backup of it")
     if not path.exists():
         raise UsageError(f"{path} does not exist yet: there is nothing to copy")
-    copy_file(path, args.file)
+    copy_file(path, Path(args.file))
     print(f"{args.file} is a copy of {path}; it can be read, and spends nothing before `dop ledger adopt`")
     return 0
 
 
-def _move(args: argparse.Namespace, settings: Settings) -> int:
+def _move(target_url: str, args: argparse.Namespace, settings: Settings) -> int:
     path, now = settings.ledger_path, time.time()
     try:
-        url = ledger_url(args.to)
+        url = ledger_url(target_url)
     except ValueError as error:
-        raise UsageError(f"--to {error}") from None
+        raise UsageError(f"the database {error}") from None
     if not path.exists():
         raise UsageError(f"{path} does not exist: there is nothing to move")
     with (

@@ -67,7 +67,7 @@ def test_everything_arrives_and_the_file_spends_no_more(outputs: Path, postgres:
 
 @pytest.mark.long
 def test_what_was_moved_can_be_rebuilt_from_the_journal_that_came_along(outputs: Path, postgres: str) -> None:
-    assert dop(outputs, "ledger", "copy", "--to", postgres) == 0
+    assert dop(outputs, "ledger", "copy", postgres) == 0
     with opened(postgres) as (_, book):
         before = money(book)
     rebuild_on_server(postgres, now=AT)
