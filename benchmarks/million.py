@@ -341,7 +341,8 @@ def bound_s(scenario: Scenario) -> float:
         now = away_to if away_from <= now < away_to else now
         while (wait_s := limiter.admit(now)) > 0:
             now += max(wait_s, 1e-9)
-        longest_s = max(longest_s, now + duration_s)
+        ends_s = now + duration_s
+        longest_s = max(longest_s, away_to if away_from <= ends_s < away_to else ends_s)
     for _ in range(scenario.jobs if scenario.shared else 0):
         while (wait_s := limiter.admit(now)) > 0:
             now += max(wait_s, 1e-9)

@@ -82,10 +82,32 @@ def test_what_was_learned_spares_the_next_run_its_refusals() -> None:
     assert len(again.refused) <= 4
 
 
-def test_a_limit_that_falls_and_rises_is_followed() -> None:
-    ratio, tally = race(lambda: Changing([(0, Bucket(40, 40)), (20, Bucket(15, 15)), (40, Bucket(60, 60))]), 2000)
-    assert ratio >= 0.92
-    assert tally.refused_share <= 0.03
+@pytest.mark.parametrize("hint", [no_hint, whole_seconds])
+@pytest.mark.parametrize("kind", ["bucket", "fixed window", "sliding window"])
+def test_a_limit_that_falls_and_rises_is_followed(kind: str, hint: Hint) -> None:
+    kinds: dict[str, Callable[[int], Limiter]] = {
+        "bucket": lambda per_s: Bucket(per_s, per_s),
+        "fixed window": lambda per_s: Fixed(per_s, 1),
+        "sliding window": lambda per_s: Sliding(per_s, 1),
+    }
+    make = kinds[kind]
+    ratio, tally = race(lambda: Changing([(0, make(40)), (20, make(15)), (40, make(60))]), 2000, hint=hint)
+    assert ratio >= 0.93
+    assert tally.refused_share <= 0.02
+    assert tally.hint_broken == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Sliding(5, 1), lambda: Sliding(10, 10), lambda: Bucket(1, 10), lambda: Bucket(3, 10), lambda: Fixed(5, 1)],
+    ids=["5 a second", "10 in 10 s", "1/s, 10 at once", "3/s, 10 at once", "5 a second, fixed"],
+)
+@pytest.mark.parametrize("latency_s", [0.005, 0.05])
+def test_other_limits_are_used_up_too(make: Make, latency_s: float) -> None:
+    tally = run_submits(Pace(told=None), make(), 600, latency=Latency(typical_s=latency_s), until_s=20_000)
+    assert len(tally.accepted) == 600
+    assert ideal_s(make, 600) / tally.makespan_s >= 0.94
+    assert tally.refused_share <= 0.06
 
 
 def test_without_a_limit_the_start_is_quick() -> None:

@@ -63,6 +63,23 @@ def test_an_error_of_a_poll_backs_off_and_decides_nothing() -> None:
     assert len(plan) == 1
 
 
+def test_while_nothing_at_all_is_answered_one_poll_at_a_time_asks() -> None:
+    plan = make_plan()
+    for number in range(500):
+        plan.add(number, "m", 0.0, 0.0)
+    now, asked = 15.0, 0
+    while now < 1815.0:
+        for job in plan.take(now, 16):
+            asked += 1
+            plan.unclear(job, now)
+        now += 0.5
+    assert asked <= 16 + 16 + 1800 / 60 + 10
+    back = plan.take(now + 60.0, 16)
+    assert len(back) == 1
+    plan.pending(back[0], now + 60.0)
+    assert len(plan.take(now + 60.0, 16)) == 16
+
+
 def test_a_hint_to_wait_is_obeyed_by_the_job_it_was_given_for() -> None:
     plan = make_plan()
     plan.add("a", "m", 0.0, 0.0)
