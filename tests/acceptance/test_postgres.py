@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.ledger import server
+from pipeline.ledger.server import ServerLedger
 from tests.acceptance.conftest import Opened
 from tests.acceptance.driving import Dop, Ended, ended, killed, shots, wait_for
 from tests.acceptance.gatewaydouble import GatewayDouble
@@ -92,6 +94,39 @@ def test_a_server_that_crashes_in_the_middle_of_a_run_is_waited_for(
     end = ended(running)
     assert end.code == 0, end.err
     assert double.charged == GOOD
+    check_books(dop, double)
+
+
+def test_a_server_that_stays_away_ends_the_run_and_the_next_one_books_what_was_answered(
+    on_server: Against, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = ServerLedger.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "patience_s", 1.0)
+    monkeypatch.setattr(server, "READERS_PATIENCE_S", 0.5)
+    dop, double = on_server(generation_s=0.2)
+    manifest = dop.csv(shots(GOOD))
+
+    def watch(what: str, count: int) -> None:
+        if (what, count) == ("submit", 9):
+            postgres_server.stop()
+
+    double.watch = watch
+    try:
+        end = dop.buy(manifest, *AT_MOST)
+        assert end.code == 5, end.err
+        assert "is away" in end.err
+        assert "canary" not in end.err
+        assert len(double.submits) < GOOD
+        assert list(dop.outputs.glob("ledger.spool-*")) != []
+        at_start = dop.buy(manifest, *AT_MOST)
+        assert at_start.code == 5, at_start.err
+    finally:
+        postgres_server.start()
+    end = dop.buy(manifest, *AT_MOST)
+    assert end.code == 0, end.err
+    assert list(dop.outputs.glob("ledger.spool-*")) == []
+    assert double.charged == len(double.submits) == GOOD
     check_books(dop, double)
 
 
