@@ -7,8 +7,8 @@ request is sent again only where the verdict says that nothing was created. Sour
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -119,6 +119,8 @@ class Submitter:
         self._can_poll = can_poll
         self._known_job = known_job
         self._probe_at = 0.0
+        self._unsettled = 0
+        self._one_settled = asyncio.Event()
         self._ever_answered = False
         self._answered_at = asyncio.get_running_loop().time()
         self.any_accepted = paths.proven
@@ -166,14 +168,32 @@ class Submitter:
         if not isinstance(reserved, Applied):
             self._not_used(attempt.request_id)
             if isinstance(reserved, CapReached):
+                if self._unsettled:  # it may turn out free of charge, and then there is room for this one
+                    await self._one_settled.wait()
+                    return True
                 doors.halt.give(f"budget reached: {reserved}", exit_code=8, reach=Reach.SUBMITS)
                 doors.gate.wake()
             return False
-        if await doors.gate.must_hold(Kind.SUBMIT):  # a wait hint came while the intent was written
-            self._not_used(attempt.request_id)
-            await doors.scribe.book(attempt.request_id, Event.RELEASE, token=token)
-            return True
-        path = self._paths.current
+        with self._under_way():
+            if await doors.gate.must_hold(Kind.SUBMIT):  # a wait hint came while the intent was written
+                self._not_used(attempt.request_id)
+                await doors.scribe.book(attempt.request_id, Event.RELEASE, token=token)
+                return True
+            return await self._sent(attempt, body, token, reserved)
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """While the outcome of a reserved attempt is open: its money may come back."""
+        self._unsettled += 1
+        try:
+            yield
+        finally:
+            self._unsettled -= 1
+            self._one_settled.set()
+            self._one_settled = asyncio.Event()
+
+    async def _sent(self, attempt: Attempt, body: bytes, token: str, reserved: Applied) -> bool:
+        doors, path = self._doors, self._paths.current
         answer, ticket = await self._post(attempt, body, token, path)
         verdict = judge_submit(answer, now_wall=doors.wall(), params=attempt.params)
         doors.gate.answered(ticket, _OUTCOMES.get(verdict.kind, Outcome.OTHER), verdict.told_wait_s)

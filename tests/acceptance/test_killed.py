@@ -79,7 +79,8 @@ def check_idle(dop: Dop, double: GatewayDouble, *buy: object) -> None:
     end = dop.call("run", *buy, "--yes")
     assert len(double.submits) == sent, end.err
     assert dop.ledger_mills() == prices(double, dop)
-    assert all(row["bought_in"] for row in dop.rows() if row["cost_state"] == "none" and row["status"] != "rejected")
+    free = {"rejected", "planned"}
+    assert all(row["bought_in"] for row in dop.rows() if row["cost_state"] == "none" and row["status"] not in free)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +165,46 @@ def test_a_kill_at_every_fail_point_of_a_storm_loses_nothing(against: Against, m
     check_after_a_kill(dop, double, end, asked=2)
     assert end.code == 3, end.err
     check_idle(dop, double, manifest)
+
+
+AFFORDED, AFFORDED_IN_A_STORM = 14, 8
+"""Videos that a tight budget pays for: fewer than either matrix has rows that cost something."""
+
+TIGHT_POINTS = [f"{point}:{visit}" for point in around("reserve", "post", "accept") for visit in (1, 3)]
+TIGHT_STORMY_POINTS = [*around("release", "reject", "fail", "refuse", "cancel"), "before-lose"]
+
+
+def check_cap(dop: Dop, double: GatewayDouble, end: Ended, afforded: int) -> None:
+    """The cap holds in both books, whatever the kill left open; what it refused is still to buy."""
+    assert dop.ledger_mills() <= 135 * afforded
+    assert len(double.jobs) <= afforded
+    rows = dop.rows()
+    assert end.code == (3 if any(row["status"] == "unknown" for row in rows) else 8), end.err
+    assert {row["status"] for row in rows} <= {"done", "unknown", "planned", *ENDS}
+    assert sum(row["status"] == "planned" for row in rows) > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", TIGHT_POINTS)
+def test_a_kill_under_a_tight_budget_passes_no_cap(against: Against, moment: str) -> None:
+    dop, double = against(generation_s=0.2)
+    buy = (dop.csv(shots(GOOD)), *AT_MOST, "--max-cost", f"{135 * AFFORDED / 1000}")
+    assert killed(dop.buy(*buy, fail_point=moment)), f"{moment} was not reached"
+    check_cap(dop, double, dop.buy(*buy), AFFORDED)
+    check_books(dop, double)
+    check_videos(dop)
+    check_idle(dop, double, *buy)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", TIGHT_STORMY_POINTS)
+def test_a_kill_in_a_storm_under_a_tight_budget_passes_no_cap(against: Against, moment: str) -> None:
+    dop, double = against(generation_s=0.2)
+    buy = (dop.csv(stormy(double)), *AT_MOST, "--max-cost", f"{135 * AFFORDED_IN_A_STORM / 1000}")
+    assert killed(dop.buy(*buy, fail_point=moment)), f"{moment} was not reached"
+    check_cap(dop, double, dop.buy(*buy, timeout_s=100), AFFORDED_IN_A_STORM)
+    check_books(dop, double)
+    check_idle(dop, double, *buy)
 
 
 @pytest.mark.long

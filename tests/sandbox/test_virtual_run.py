@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from pipeline.ledger.budget import Caps
 from pipeline.records import State
 from pipeline.sandbox import Sandbox, SandboxSettings
 from tests.factories import LITE_MICROUSD
@@ -210,6 +211,39 @@ def test_a_machine_that_is_off_for_an_hour_costs_only_what_was_in_flight(
     assert counts.get(State.UNKNOWN, 0) + counts[State.DONE] == 60
     assert sum(charged.values()) >= counts[State.DONE]
     assert story.elapsed_s > HOUR_S
+
+
+# --- a cap that is full only until an answer comes
+
+
+class SlowToRefuse(Outage):
+    """Takes half a minute to refuse the first seed, free of charge; the others are taken at once."""
+
+    async def submit(self, request: web.Request) -> web.Response:
+        if (await request.json())["seed"] == 1:
+            await asyncio.sleep(30.0)
+            return web.json_response({"detail": "bad image"}, status=422)
+        return await super().submit(request)
+
+
+def test_money_that_comes_back_while_the_cap_is_full_buys_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def capped() -> tuple[Story, Outage]:
+        gateway = SlowToRefuse(begins_s=10**9, lasts_s=1)
+        runner, base_url = await gateway.listen()
+        try:
+            told = {"pace.rate": "60/1m", "download.enabled": "false"}
+            with ledger_for(tmp_path, base_url, **told) as workspace:
+                cap = Caps(run_microusd=2 * LITE_MICROUSD)
+                return await carried(workspace, wanted(workspace, 4), caps=cap), gateway
+        finally:
+            await runner.cleanup()
+
+    story, gateway = in_virtual_time(monkeypatch, capped)
+    assert +Counter(story.result.totals.counts) == {State.REJECTED: 1, State.DONE: 2, State.PLANNED: 1}
+    assert gateway.charged == {2: 1, 3: 1}
+    assert [reason.exit_code for reason in story.result.reasons] == [8]
 
 
 # --- a clock that jumps: set by hand or by NTP, or a machine that slept
