@@ -40,6 +40,8 @@ from pipeline.workspace import Workspace
 LOOK_FOR_WORK_S = 0.5
 CARE_S = 2.0
 """Between two rounds of topping up, taking back and signs of life."""
+ORDER_HOLDS_S = 0.5
+"""An order that is given anew is heeded within this time."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 WELL_S = 60.0
 """A life of this length was a good one: the next pause is short again."""
@@ -162,6 +164,7 @@ class Life:
         self._settings = host.workspace.settings
         self._lines: dict[str, Line] = {}
         self._opening = asyncio.Lock()
+        self._asked_at: dict[str, float] = {}
         self._why = ""
         self._over = asyncio.Event()
         self._stack = AsyncExitStack()
@@ -299,8 +302,12 @@ class Life:
 
     async def _line(self, run_id: str) -> Line | None:
         """The line of a run as it is ordered now; an order given anew makes a new one."""
+        line = self._lines.get(run_id)
+        if line is not None and time.monotonic() - self._asked_at.get(run_id, 0.0) < ORDER_HOLDS_S:
+            return line
         async with self._opening:
             order = await self.queue.order(run_id)
+            self._asked_at[run_id] = time.monotonic()
             line = self._lines.get(run_id)
             if line is not None and order is not None and line.order.version == order.version:
                 return line

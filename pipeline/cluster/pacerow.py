@@ -24,6 +24,8 @@ AHEAD_S = 0.5
 """How far ahead a slot may be taken."""
 CATCH_UP_GAPS, CATCH_UP_S = 0.5, 0.02
 """How late a slot may be taken and still be made up for: the smaller of these (gaps, seconds)."""
+HASTE, LATE_S = 1.06, 0.5
+"""How much faster than the rate go those that were held up between slot and wire; and how late they may be at most."""
 SHORTEST_HINT_S, LONGEST_HINT_S = 1.0, 60.0
 """A longer hint is obeyed a minute at a time: then one submit asks again."""
 FIRST_GROWTH, PATIENCE, MOST_DOUBLINGS = 0.002, 60.0, 12.0
@@ -76,9 +78,17 @@ UPDATE dop_pace SET probing = false, fails = 0, held_until = CASE WHEN probing T
 WHERE gateway = %(gateway)s AND blocked_at < %(sent_at)s
 """
 
-STANDS = f"""
-SELECT greatest(p.blocked_at, p.hinted_at) <= %(taken_at)s AND ({_CAP} IS NULL OR {_IN_FLIGHT} <= {_CAP}) AS stands
-FROM dop_pace p WHERE p.gateway = %(gateway)s
+_STANDS = (
+    f"greatest(p.blocked_at, p.hinted_at) <= %(taken_at)s AND ({_CAP} IS NULL OR {_IN_FLIGHT} <= {_CAP}) "
+    f"AND coalesce(p.left_at + {_GAP} / {HASTE} <= t.now + {LATE_S}, true)"
+)
+LEAVE = f"""
+UPDATE dop_pace AS p SET
+    leaves = CASE WHEN {_STANDS} THEN greatest(t.now, p.left_at + {_GAP} / {HASTE}) END,
+    left_at = CASE WHEN {_STANDS} THEN greatest(t.now, p.left_at + {_GAP} / {HASTE}) ELSE p.left_at END
+FROM (SELECT extract(epoch FROM clock_timestamp())::float8 AS now) AS t
+WHERE p.gateway = %(gateway)s
+RETURNING p.leaves - t.now AS in_s
 """  # noqa: S608 - the same
 
 TOO_MANY = f"""
@@ -189,9 +199,14 @@ class PaceRow:
         """A submit sent at `sent_at` was let in: nobody has to probe any more."""
         await self._ask(LET_IN, {"sent_at": sent_at}, answers=False)
 
-    async def stands(self, taken_at: float) -> bool:
-        """Whether a slot taken at `taken_at` may be used now: no refusal came since, and the jobs in flight fit."""
-        return bool((await self._ask(STANDS, {"taken_at": taken_at}))["stands"])
+    async def leave(self, taken_at: float) -> float | None:
+        """In how many seconds a submit whose slot was taken at `taken_at` may go out; None when its slot is void.
+
+        Void: a refusal came since, the jobs in flight do not fit any more, or too many are late at once. What is late
+        catches up little by little, so that no second sees more than the rate and a few percent.
+        """
+        in_s = (await self._ask(LEAVE, {"taken_at": taken_at}))["in_s"]
+        return None if in_s is None else max(0.0, float(in_s))
 
     async def refused(self, sent_at: float, hint_s: float | None) -> None:
         """The rate limit refused a submit: everybody holds, and the rate is measured anew."""

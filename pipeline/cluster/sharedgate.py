@@ -59,18 +59,22 @@ class SharedGate(Gate):
         return False
 
     async def _moment(self, kind: Kind) -> bool:
+        """Takes a moment and waits for it; others may take the next one meanwhile, so that no slow answer costs any."""
+        slot = await self._next_slot(kind)
+        if slot is None or slot.in_s is None:
+            return False
+        self._taken[asyncio.current_task()] = (slot.db_now, _now())
+        await asyncio.sleep(slot.in_s)
+        return not self._stopped(kind)
+
+    async def _next_slot(self, kind: Kind) -> Slot | None:
         async with self._turn:
             while not self._stopped(kind):
                 slot = await self._ask()
-                if slot is None:
-                    await asyncio.sleep(RETRY_S)
-                elif slot.in_s is None:
-                    await asyncio.sleep(slot.ask_again_s)
-                else:
-                    await asyncio.sleep(slot.in_s)
-                    self._taken[asyncio.current_task()] = (slot.db_now, _now())
-                    return not self._stopped(kind)
-        return False
+                if slot is not None and slot.in_s is not None:
+                    return slot
+                await asyncio.sleep(RETRY_S if slot is None else slot.ask_again_s)
+        return None
 
     async def _ask(self) -> Slot | None:
         let_in, ended = self._let_in, self._ended
@@ -90,9 +94,13 @@ class SharedGate(Gate):
         if _now() - then > self._lease_s:
             return True
         try:
-            return not await self._row.stands(db_then) or _now() - then > self._lease_s
+            in_s = await self._row.leave(db_then)
         except _AWAY:
             return True
+        if in_s is None:
+            return True
+        await asyncio.sleep(in_s)
+        return _now() - then > self._lease_s
 
     def give_back(self, kind: Kind) -> None:
         """The slot was not used; its moment passes unused."""

@@ -32,7 +32,9 @@ TABLES = (
         let_in float8 NOT NULL DEFAULT 0,
         cap integer,
         ended float8 NOT NULL DEFAULT 0,
-        slot float8
+        slot float8,
+        leaves float8,
+        left_at float8
     )
     """,
     """

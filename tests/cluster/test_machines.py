@@ -29,16 +29,17 @@ def test_two_workers_carry_a_run_out_and_one_command_follows_it(tmp_path: Path, 
 
 
 def test_a_told_rate_is_met_by_all_workers_together(tmp_path: Path, postgres: str) -> None:
-    with GatewayDouble(Script(generation_s=0.5)) as double, several(tmp_path, postgres, double) as machines:
-        machines.environ["DOP_PACE__RATE"] = "50/1s"
+    with GatewayDouble() as double, several(tmp_path, postgres, double) as machines:
+        # Two durable commits a submit: a busy machine takes its time for them, so more submits are open at once.
+        machines.environ |= {"DOP_PACE__RATE": "50/1s", "DOP_PACE__SUBMIT_CONCURRENCY": "48"}
         machines.hire(3)
-        done = machines.buy(machines.csv(shots(600)), "--cluster", timeout_s=120)
-        assert done.counts == {"done": 600}, done.err + machines.all_said()
+        left = machines.call("submit", machines.csv(shots(600)), "--yes", "--cluster", timeout_s=120)
+        assert left.counts == {"in_flight": 600}, left.err + machines.all_said()
         moments = [line["at"] for line in double.submits]
-        seconds = [sum(1 for at in moments if begin <= at < begin + 1) for begin in moments[:-60]]
+        seconds = [sum(1 for at in moments if begin <= at < begin + 1) for begin in moments]
         assert max(seconds) <= 55
         steady = [at for at in moments if at > moments[0] + 1]
-        assert len(steady) / (steady[-1] - steady[0]) == pytest.approx(50, abs=1)
+        assert (len(steady) - 1) / (steady[-1] - steady[0]) == pytest.approx(50, abs=1)
 
 
 def test_a_retry_after_that_one_sees_silences_all(tmp_path: Path, postgres: str) -> None:
@@ -51,7 +52,8 @@ def test_a_retry_after_that_one_sees_silences_all(tmp_path: Path, postgres: str)
         assert double.shut_at is not None
         refused = [line["at"] for line in double.submits if line["job"] is None]
         assert refused
-        assert [line["at"] for line in double.submits if refused[0] + 0.3 < line["at"] < refused[0] + 5] == []
+        held = (refused[0] + 0.5, double.shut_until - 0.1)  # half a second for the news to get round on a busy machine
+        assert [line["at"] - refused[0] for line in double.submits if held[0] < line["at"] < held[1]] == []
 
 
 def test_a_budget_is_met_to_the_cent_by_workers_that_race(tmp_path: Path, postgres: str) -> None:

@@ -73,10 +73,10 @@ async def test_a_rate_that_is_told_anew_reaches_everybody_at_once(told: Told) ->
 async def test_a_hint_seen_by_one_voids_the_slots_of_all_and_gives_none_before_it_has_passed(told: Told) -> None:
     one, other = await told(per_s=100.0), await told(per_s=100.0)
     ours, theirs = await one.take(), await other.take()
-    assert await other.stands(theirs.db_now)
+    assert await other.leave(theirs.db_now) == 0.0
     await one.refused(ours.db_now, 1.0)
     held_since = time.monotonic()
-    assert not await other.stands(theirs.db_now)
+    assert await other.leave(theirs.db_now) is None
     found = await take_many(other, 1)
     assert found[0] >= ours.db_now + 1.0
     assert time.monotonic() - held_since < 3.0
@@ -93,6 +93,15 @@ async def test_after_a_refusal_one_submit_at_a_time_asks_until_one_is_let_in(tol
     assert again[1] - probe < 5.0
 
 
+async def test_submits_that_were_held_up_leave_one_after_the_other(told: Told) -> None:
+    row = await told(per_s=50.0)
+    slot = await row.take()
+    waits = [await row.leave(slot.db_now) for _ in range(40)]
+    leaves = [wait for wait in waits if wait is not None]
+    assert 0.3 < leaves[-1] - leaves[0] <= 0.5
+    assert waits[-1] is None
+
+
 async def test_a_cap_on_jobs_in_flight_counts_all_workers(told: Told, database: str) -> None:
     row = await told(cap=2)
     with psycopg.connect(database, autocommit=True) as connection:
@@ -101,9 +110,9 @@ async def test_a_cap_on_jobs_in_flight_counts_all_workers(told: Told, database: 
         assert slot.in_s is not None
         connection.execute("INSERT INTO attempts VALUES (%s, 'submitting')", (GATEWAY,))
         assert (await row.take()).in_s is None
-        assert await row.stands(slot.db_now)
+        assert await row.leave(slot.db_now) == 0.0
         connection.execute("INSERT INTO attempts VALUES (%s, 'submitting')", (GATEWAY,))
-        assert not await row.stands(slot.db_now)
+        assert await row.leave(slot.db_now) is None
 
 
 async def test_a_worker_that_freezes_over_the_row_does_not_hold_up_the_others(told: Told, database: str) -> None:
