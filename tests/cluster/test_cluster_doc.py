@@ -25,6 +25,7 @@ def documents(word: str) -> list[Any]:
     return [found for found in map(yaml.safe_load, blocks("yaml")) if word in found]
 
 
+@pytest.mark.long
 def test_the_kubernetes_manifest_is_valid() -> None:
     validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
     (manifest,) = documents("kind")

@@ -54,6 +54,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         database()
 
 
+@pytest.mark.long
 def test_nothing_of_a_cluster_is_loaded_by_a_run_on_one_machine() -> None:
     asked = "import sys, pipeline.verbs.buying; print([n for n in ('procrastinate', 'psycopg') if n in sys.modules])"
     done = subprocess.run(
