@@ -176,14 +176,18 @@ class LedgerMachine(RuleBasedStateMachine):
         self._open()
 
     @rule(share=st.floats(0, 1))
-    def trouble(self, share: float) -> None:
-        """Power was cut: the journal is not synced, so its end (or all of it) may be missing; the database is."""
+    def restart_with_a_cut_journal(self, share: float) -> None:
+        """Power was cut: the journal is not synced, so its end may be missing; the database is."""
         self.ledger.close(clean=False)
         journal = self.path.with_suffix(".journal")
         if journal.exists():
             os.truncate(journal, int(share * journal.stat().st_size))
-        if share > 0.8:
-            journal.unlink(missing_ok=True)
+        self._open()
+
+    @rule()
+    def restart_without_a_journal(self) -> None:
+        self.ledger.close(clean=False)
+        self.path.with_suffix(".journal").unlink(missing_ok=True)
         self._open()
 
     @precondition(lambda self: any(one.sent for one in self.model))
@@ -262,12 +266,16 @@ class ServerMachine(LedgerMachine):
         self.server.drop(str(self.place))
 
     @rule(share=st.floats(0, 1))
-    def trouble(self, share: float) -> None:
+    def restart_with_a_cut_journal(self, share: float) -> None:
         """The server ends our sessions: the next booking makes a new one."""
         tamper(self.place, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'dop %'")
-        if share > 0.5:
-            self.ledger.close(clean=False)
-            self._open()
+
+    @rule()
+    def restart_without_a_journal(self) -> None:
+        """The process is gone, and its sessions with it."""
+        self.ledger.engine.dispose()
+        self.ledger.close(clean=False)
+        self._open()
 
     def ruin_and_rebuild(self, ruin: str) -> None:
         if ruin == "zeros":
