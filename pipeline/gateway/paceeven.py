@@ -25,7 +25,7 @@ DOUBLING_S = 1.0
 """seconds a doubling takes at least: windows of a second refuse only at their end"""
 EXCESS_CALLS = 3.0
 """let in above the measured rate: from there on the limit has risen for sure, and growth doubles four times as fast"""
-MOST_DOUBLINGS = 12.0
+MOST_DOUBLINGS = 24.0
 BURST_FLOW = 1.5
 """times the rate: calls let in as fast as that were the burst after a hold, and no flow"""
 SURGE = 0.1
