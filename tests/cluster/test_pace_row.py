@@ -58,7 +58,7 @@ async def test_three_workers_share_a_told_rate_to_the_slot(told: Told) -> None:
     rows = [await told(per_s=200.0) for _ in range(3)]
     moments = sorted(chain.from_iterable(await asyncio.gather(*(take_many(row, 40) for row in rows))))
     gaps = [after - before for before, after in pairwise(moments)]
-    assert min(gaps) > 0.004
+    assert min(gaps) >= 0.0024  # a late one is made up for, by half a gap at most
     assert (len(moments) - 1) / (moments[-1] - moments[0]) <= 200.5
 
 
