@@ -30,12 +30,13 @@ SIDES = ("", "-wal", "-shm")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
-    """What came of it. `kept` is where the old file (or tables) is now, None when there was none."""
+    """What came of it. `kept` is where the old file is now, `kept_tables` the old rows of a server; None without."""
 
     events: int
     requests: int
     runs: int
-    kept: Path | str | None
+    kept: Path | None
+    kept_tables: str | None = None
 
 
 def rebuild(path: Path, *, now: float) -> Rebuilt:
@@ -99,8 +100,8 @@ def rebuild_on_server(url: str, *, now: float) -> Rebuilt:
     finally:
         writing.dispose()
         reading.dispose()
-    kept = f"in the tables attempts_{suffix}, history_{suffix}, spend_{suffix}"
-    return Rebuilt(events=events, requests=int(requests), runs=int(listed), kept=kept)
+    kept = f"attempts_{suffix}, history_{suffix}, spend_{suffix}"
+    return Rebuilt(events=events, requests=int(requests), runs=int(listed), kept=None, kept_tables=kept)
 
 
 def _forget_unknown_rows(connection: Connection) -> None:

@@ -102,7 +102,9 @@ def rebuild(args: argparse.Namespace) -> int:
     name = ledger_name(settings)
     print(f"{name} was made anew from {found.events} events: {found.requests} requests, {found.runs} runs")
     if found.kept is not None:
-        print(f"what was there before is {found.kept}")
+        print(f"the old file is {found.kept}")
+    if found.kept_tables is not None:
+        print(f"the old rows are in the tables {found.kept_tables}")
     if found.runs == 0:
         print("which run lists which row could not be read; `dop run MANIFEST` lists them again and buys nothing twice")
     return 0

@@ -134,6 +134,7 @@ def test_a_planned_retry_that_was_never_sent_leaves_its_failure_as_the_latest(pa
     with opened(path) as (ledger, book):
         refused = requests(3)[2]
         book.new_attempts([refused.request_id])
+        assert isinstance(ledger, Ledger)
         ledger._journal_anew()  # what a lost journal would leave: only what was sent
     rebuild(path, now=AT)
     with opened(path) as (ledger, book):

@@ -11,14 +11,14 @@ import pytest
 from pipeline.cli import main
 from pipeline.ledger.book import Book
 from pipeline.ledger.lifecycle import Event
-from pipeline.ledger.store import Ledger
+from pipeline.ledger.writer import LedgerWriter
 from tests.ledgers import AT, accept, change, make_run, opened, read, requests, reserve, start
 
 DAY_S = 86_400.0
 Say = pytest.CaptureFixture[str]
 
 
-def buy(ledger: Ledger, book: Book, outputs: Path, run_id: str, *, first: int, last: int) -> None:
+def buy(ledger: LedgerWriter, book: Book, outputs: Path, run_id: str, *, first: int, last: int) -> None:
     """A run that bought seeds `first`..`last` and saved their videos; it lists all seeds up to `last`."""
     rows = requests(last)
     start(book, rows, make_run(run_id, manifest_path=f"/tmp/{run_id}.csv"))
