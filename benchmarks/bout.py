@@ -66,6 +66,7 @@ class Score:
     gateway_cpu_s: float
     memory_mb: float
     load: float
+    late_s: float
 
     @property
     def rejected_share(self) -> float:
@@ -185,6 +186,7 @@ def judged(client: str, bout: Bout, tally: Tally, *, ended_at: float, usage: Any
         gateway_cpu_s=tally.cpu_s,
         memory_mb=usage.ru_maxrss / 1024,
         load=os.getloadavg()[0],
+        late_s=sorted(tally.late_s)[int(0.99 * len(tally.late_s))] if tally.late_s else 0.0,
     )
 
 

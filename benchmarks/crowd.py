@@ -21,7 +21,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.bout import OURS, REPO, Bout, _environ, command
-from benchmarks.figures import Figures
+from benchmarks.figures import Figures, Unrest
 from benchmarks.measuring import main
 from pipeline.cli import main as dop
 from pipeline.gateway.answer import Answer
@@ -88,13 +88,13 @@ def alone(count: int) -> dict[str, float]:
         return found
 
 
-async def run(rounds: int) -> tuple[Figures, list[float]]:
+async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
     """Memory with 1,000 and with 100,000 jobs in flight."""
     rows = []
     for count in (1_000, 10_000, COUNT):
         rows.append(await asyncio.to_thread(alone, count))
         print(rows[-1], flush=True)
-    return {"rows": rows}, [os.getloadavg()[0]]
+    return {"rows": rows}, [(os.getloadavg()[0], 0.0)]
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ COST = """
 ## No limit: 5,000 jobs, what a job costs the program
 
 `python -m benchmarks.cost --write-docs`: {circumstances}. One client at a time, rounds interleaved. Jobs a second
-from the first submit to the moment the last job was seen finished; CPU of the whole process, start and report
+from the first submit to the moment the last job was seen finished; CPU of the process without its start, report
 included. `fresh` is the bare loop with a connection of its own for each submit, as paid calls have here.
 """
 
@@ -101,10 +101,11 @@ since the gateway's own books would not fit beside it.
 def circumstances(figures: Figures) -> str:
     """When and where, for the head of a section."""
     usual, most = figures["load"]
+    late_ms, latest_ms = figures["late_ms"]
     rounds = f"{figures['rounds']} rounds, medians" if figures["rounds"] > 1 else "one round"
     return (
-        f"{figures['day']}, {rounds}, {figures['cores']} shared cores, Python {figures['python']}, load {usual} "
-        f"(at most {most})"
+        f"{figures['day']}, {rounds}, {figures['cores']} shared cores, Python {figures['python']}; load {usual}, at "
+        f"most {most}; one timer in a hundred rang {late_ms} ms late or later, in the worst bout {latest_ms} ms"
     )
 
 

@@ -23,6 +23,7 @@ from pipeline.sandbox.jobs import Job, clip_key
 from pipeline.sandbox.server import POLL_PATH, SUBMIT_PATHS, Sandbox
 from pipeline.sandbox.settings import SandboxSettings
 
+TICK_S = 0.05
 IMAGE = "https://example.com/lake.jpg"
 
 
@@ -41,12 +42,13 @@ class Terms:
 class Tally:
     """What came and what it was told. Times are seconds of the monotonic clock; a submit is (arrived, answered,
     status, hint in seconds or None), a poll (arrived, status); `jobs` are (accepted, generation seconds, when a poll
-    first found it done or None)."""
+    first found it done or None). `late_s`: how late a timer of every TICK_S rang, which tells of the machine alone."""
 
     submits: list[tuple[float, float, int, float | None]] = field(default_factory=list)
     polls: list[tuple[float, int]] = field(default_factory=list)
     jobs: dict[str, list[float | None]] = field(default_factory=dict)
     noticed: int = 0
+    late_s: list[float] = field(default_factory=list)
     cpu_s: float = 0.0
 
 
@@ -122,6 +124,13 @@ class CountingSandbox(Sandbox):
         return self.tally
 
 
+async def _watch_the_machine(late_s: list[float]) -> None:
+    while True:
+        due = time.monotonic() + TICK_S
+        await asyncio.sleep(TICK_S)
+        late_s.append(round(time.monotonic() - due, 4))
+
+
 def _with_clip(settings: SandboxSettings) -> None:
     """The one clip is there already: what is measured is calls, not an encoder."""
     clips = settings.data_dir / "clips"
@@ -144,7 +153,9 @@ async def serve(terms: Terms) -> None:
     sandbox = CountingSandbox(settings, terms, lambda: _say("enough"))
     async with sandbox as base_url:
         _say(base_url)
+        watch = asyncio.create_task(_watch_the_machine(sandbox.tally.late_s))
         await stopped.wait()
+        watch.cancel()
         tally = sandbox.finished_tally()
     (folder / "tally.json").write_text(json.dumps(asdict(tally)), encoding="ascii")
 

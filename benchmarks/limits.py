@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.bout import OURS, Bout, Score, side_by_side
-from benchmarks.figures import Figures, middle
+from benchmarks.figures import Figures, Unrest, middle
 from benchmarks.ideal import Kind, Limit, Stage, last_s
 from benchmarks.measuring import main
 
@@ -118,15 +118,16 @@ def by_second(score: Score) -> list[int]:
     return [counts[second] for second in range(max(counts, default=0) + 1)]
 
 
-async def run(rounds: int) -> tuple[Figures, list[float]]:
+async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
     """All scenarios, the rounds interleaved."""
-    played, loads = scenarios(), []
+    played = scenarios()
+    unrest: list[Unrest] = []
     traces: dict[str, list[int]] = {}
     for number in range(rounds):
         for scenario in played:
             for score in await side_by_side(scenario.clients, scenario.bout):
                 scenario.scores.setdefault(score.client, []).append(score)
-                loads.append(score.load)
+                unrest.append((score.load, score.late_s))
                 if scenario.bout.changes and "bucket" in scenario.name:
                     traces[score.client] = by_second(score)
             print(f"round {number + 1}:", told(scenario.name, row(scenario, OURS, scenario.scores[OURS])), flush=True)
@@ -137,7 +138,7 @@ async def run(rounds: int) -> tuple[Figures, list[float]]:
         for line in table["rows"]:
             print(told(table["name"], line))
     steps = [(0.0, PER_S), *CHANGES]
-    return {"scenarios": tables, "changing": traces, "steps": steps}, loads
+    return {"scenarios": tables, "changing": traces, "steps": steps}, unrest
 
 
 if __name__ == "__main__":

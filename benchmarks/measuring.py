@@ -7,22 +7,22 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from benchmarks.document import DOCUMENT, write
-from benchmarks.figures import Figures, keep, kept
+from benchmarks.figures import Figures, Unrest, keep, kept
 from benchmarks.plots import draw_changing, draw_lag
 
 ROUNDS = 3
 
-Run = Callable[[int], Awaitable[tuple[Figures, list[float]]]]
-"""Takes the number of rounds; returns the figures, and the machine's load after each bout."""
+Run = Callable[[int], Awaitable[tuple[Figures, list[Unrest]]]]
+"""Takes the number of rounds; returns the figures, and how unquiet the machine was in each bout."""
 
 
 def measured(name: str, run: Run, rounds: int) -> None:
     """Runs one benchmark and keeps its figures."""
-    figures, loads = asyncio.run(_ran(run, rounds))
-    keep(name, figures, rounds=rounds, loads=loads)
+    figures, unrest = asyncio.run(_ran(run, rounds))
+    keep(name, figures, rounds=rounds, unrest=unrest)
 
 
-async def _ran(run: Run, rounds: int) -> tuple[Figures, list[float]]:
+async def _ran(run: Run, rounds: int) -> tuple[Figures, list[Unrest]]:
     return await run(rounds)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.bout import OURS, Bout, Score, fight
-from benchmarks.figures import Figures, middle
+from benchmarks.figures import Figures, Unrest, middle
 from benchmarks.ideal import shared_s
 from benchmarks.measuring import main
 
@@ -102,15 +102,15 @@ def told(table: str, line: dict[str, Any]) -> str:
     ) + ("" if line["whole"] else "  cut off")
 
 
-async def run(rounds: int) -> tuple[Figures, list[float]]:
+async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
     """All tables, the rounds interleaved."""
     scores: dict[tuple[str, str], list[Score]] = {}
-    loads = []
+    unrest: list[Unrest] = []
     for number in range(rounds):
         for table, entries in TABLES.items():
             for entry, score in zip(entries, await _together(entries), strict=True):
                 scores.setdefault((table, entry.name), []).append(score)
-                loads.append(score.load)
+                unrest.append((score.load, score.late_s))
             print(f"round {number + 1}: {table} done", flush=True)
     tables = {
         table: [row(entry.name, scores[table, entry.name]) for entry in entries] for table, entries in TABLES.items()
@@ -118,7 +118,7 @@ async def run(rounds: int) -> tuple[Figures, list[float]]:
     for table, lines in tables.items():
         for line in lines:
             print(told(table, line))
-    return {"tables": tables, "median_generation_s": GENERATION_S}, loads
+    return {"tables": tables, "median_generation_s": GENERATION_S}, unrest
 
 
 async def _together(entries: tuple[Entry, ...]) -> list[Score]:
