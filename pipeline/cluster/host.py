@@ -260,6 +260,7 @@ class Life:
 
     async def _wind_up(self, engine: asyncio.Task[None], aside: Sequence[asyncio.Task[object]]) -> None:
         self._manager.stopped = True
+        self._over.set()
         await asyncio.gather(*(line.close() for line in self._lines.values()))
         if self._host.timetable is not None:
             await self._host.timetable.stop()
@@ -335,7 +336,7 @@ class Life:
                 for line in list(self._lines.values()):
                     for known in await self.queue.halts(line.order.run_id):
                         line.heed(known)
-            except _TROUBLES as error:
+            except Exception as error:  # noqa: BLE001 - without this round nobody would take over: begin anew
                 self.end(" ".join(str(error).split()))
                 return
             if taken:

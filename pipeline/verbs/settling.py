@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import AbstractContextManager
 
 from pipeline.errors import UsageError
 from pipeline.ledger.book import Run
@@ -18,20 +19,29 @@ from pipeline.settings import Settings
 from pipeline.verbs.buying import asked, session, wishes_of
 from pipeline.verbs.looking import find_request, find_run
 from pipeline.verbs.told import money, seconds, settings_of, tell
-from pipeline.workspace import Workspace, spending
+from pipeline.workspace import Workspace, sharing, spending
 
 
 def resolve(args: argparse.Namespace) -> int:
     """Settles one unknown outcome: adopted, charged, or to be sent again by the next run."""
-    settings = settings_of(args)
-    lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
-    with spending(settings, lock_wait_s=lock_wait_s, now=time.time()) as workspace:
+    with _ledger(settings_of(args), args) as workspace:
         tell(workspace.notices)
         attempt = find_request(workspace, args.id, states=(State.UNKNOWN,))
         if attempt.state is not State.UNKNOWN:
             raise UsageError(f"{attempt.row_id} is {attempt.state}, not unknown: there is nothing to settle")
         print(_settle(workspace, attempt, args))
     return 0
+
+
+def _ledger(settings: Settings, args: argparse.Namespace) -> AbstractContextManager[Workspace]:
+    """The ledger to settle in: on a server also while workers run.
+
+    MONEY: not to send again. A worker that is frozen just before its POST would pay a second time when it wakes.
+    """
+    lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
+    if settings.ledger.url is not None and not args.resend:
+        return sharing(settings, wait_s=lock_wait_s, now=time.time())
+    return spending(settings, lock_wait_s=lock_wait_s, now=time.time())
 
 
 def _settle(workspace: Workspace, attempt: Attempt, args: argparse.Namespace) -> str:

@@ -123,6 +123,21 @@ def test_what_is_submitted_is_collected_by_another_command(tmp_path: Path, postg
         assert (status["done"], double.charged) == (12, 12)
 
 
+def test_an_unknown_outcome_is_settled_while_workers_run_but_not_sent_again(tmp_path: Path, postgres: str) -> None:
+    lost = {"2": {"book": True, "reset": "after"}}
+    with GatewayDouble(Script(submits=lost)) as double, several(tmp_path, postgres, double) as machines:
+        machines.hire(1)
+        done = machines.buy(machines.csv(shots(4)), "--cluster")
+        assert (done.code, done.counts) == (3, {"done": 3, "unknown": 1}), done.err + machines.all_said()
+        (row,) = [row for row in machines.rows() if row["status"] == "unknown"]
+        assert machines.call("resolve", row["row_id"], "--resend").code == 11
+        assert machines.buy(machines.csv(shots(4)), "--lock-wait", "0s").code == 11
+        lost_job = set(double.jobs) - {row["job_set_id"] for row in machines.rows()}
+        assert machines.call("resolve", row["row_id"], "--adopt", lost_job.pop()).code == 0
+        assert machines.call("collect", "--cluster").counts == {"done": 4}
+        assert double.charged == 4
+
+
 def test_a_run_of_the_timetable_is_started_once_by_one_host(tmp_path: Path, postgres: str) -> None:
     with GatewayDouble() as double, several(tmp_path, postgres, double) as machines:
         manifest = machines.csv(shots(6))
