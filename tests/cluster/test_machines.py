@@ -37,12 +37,13 @@ def test_a_told_rate_is_met_by_all_workers_together(tmp_path: Path, postgres: st
         left = machines.call("submit", machines.csv(shots(600)), "--yes", "--cluster", timeout_s=120)
         assert left.counts == {"in_flight": 600}, left.err + machines.all_said()
         moments = [line["at"] for line in double.submits]
-        seconds = [sum(1 for at in moments if begin <= at < begin + 1) for begin in moments]
-        assert max(seconds) <= 55
-        if os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
-            pytest.skip(f"no second saw more than it may; this machine is too busy to reach 50 ({os.getloadavg()[0]})")
         steady = [at for at in moments if at > moments[0] + 1]
-        assert (len(steady) - 1) / (steady[-1] - steady[0]) == pytest.approx(50, abs=1)
+        rate = (len(steady) - 1) / (steady[-1] - steady[0])
+        assert rate <= 51
+        if os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
+            pytest.skip(f"{rate:.1f} a second; this machine is too busy to tell single seconds: {os.getloadavg()[0]}")
+        assert rate >= 49
+        assert max(sum(1 for at in moments if begin <= at < begin + 1) for begin in moments) <= 55
 
 
 def test_a_retry_after_that_one_sees_silences_all(tmp_path: Path, postgres: str) -> None:
