@@ -27,7 +27,7 @@ REPO = Path(__file__).parents[1]
 OURS = "dop run"
 GRACE_S = 0.1
 """A call that arrives this soon after a hint was given was on its way already."""
-LEAVE_S = 30.0
+START_S, LEAVE_S = 60.0, 30.0
 NEVER_POLL = ("poll.first_s=1h", "poll.min_s=1h", "poll.max_s=1h", "poll.deadline_s=10h")
 
 
@@ -103,8 +103,9 @@ async def fight(client: str, bout: Bout) -> Score:
             stderr=(folder / "stderr").open("wb"),
         )
         gone = asyncio.create_task(asyncio.to_thread(os.wait4, player.pid, 0))
-        enough = asyncio.create_task(gateway.stdout.readline())
-        await asyncio.wait({gone, enough}, timeout=bout.most_s, return_when=asyncio.FIRST_COMPLETED)
+        for most_s in (START_S, bout.most_s):
+            enough = asyncio.create_task(gateway.stdout.readline())
+            await asyncio.wait({gone, enough}, timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
         ended_at = time.monotonic()
         usage = await _leave(player, gone, patient=client == OURS and bout.until == "noticed" and enough.done())
         enough.cancel()

@@ -1,8 +1,8 @@
 """The sandbox as a process of its own that keeps count: every submit and poll that arrived, when, and what it was told.
 
-`python -m benchmarks.gateway FILE`: FILE is the JSON of a `Terms`. The first line on stdout is the base URL, the second
-one comes when as much is done as the terms want. On TERM it writes the tally and ends. Its clock is `time.monotonic`,
-which all processes of a machine share.
+`python -m benchmarks.gateway FILE`: FILE is the JSON of a `Terms`. The first line on stdout is the base URL; `begun`
+comes with the first submit, `enough` when as much is done as the terms want. On TERM it writes the tally and ends.
+Its clock is `time.monotonic`, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ class Tally:
 class CountingSandbox(Sandbox):
     """The sandbox, with a line in the tally for each call it answered."""
 
-    def __init__(self, settings: SandboxSettings, terms: Terms, enough: Callable[[], None]) -> None:
+    def __init__(self, settings: SandboxSettings, terms: Terms, say: Callable[[str], None]) -> None:
         super().__init__(settings, now=time.monotonic)
         self.tally = Tally()
-        self._terms, self._enough = terms, enough
+        self._terms, self._say = terms, say
+        self._begun = False
         self._accepted = 0
 
     def _application(self) -> web.Application:
@@ -91,11 +92,13 @@ class CountingSandbox(Sandbox):
 
     def _begin(self, arrived: float) -> None:
         """The rate's changes count from the first submit."""
-        if not self.tally.submits and self._terms.changes:
-            loop = asyncio.get_running_loop()
-            for after_s, rate in self._terms.changes:
-                loop.call_later(arrived + after_s - time.monotonic(), self.set_rate, rate)
-            self._terms = Terms(**{**asdict(self._terms), "changes": ()})
+        if self._begun:
+            return
+        self._begun = True
+        self._say("begun")
+        loop = asyncio.get_running_loop()
+        for after_s, rate in self._terms.changes:
+            loop.call_later(arrived + after_s - time.monotonic(), self.set_rate, rate)
 
     def _submitted(self, arrived: float, answer: web.StreamResponse) -> None:
         hint = answer.headers.get("Retry-After")
@@ -114,7 +117,7 @@ class CountingSandbox(Sandbox):
 
     def _reach(self, what: str, count: int) -> None:
         if (what, count) == tuple(self._terms.until):
-            self._enough()
+            self._say("enough")
 
     def finished_tally(self) -> Tally:
         """The tally, with the jobs that no poll asked for."""
@@ -150,7 +153,7 @@ async def serve(terms: Terms) -> None:
     _with_clip(settings)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    sandbox = CountingSandbox(settings, terms, lambda: _say("enough"))
+    sandbox = CountingSandbox(settings, terms, _say)
     async with sandbox as base_url:
         _say(base_url)
         watch = asyncio.create_task(_watch_the_machine(sandbox.tally.late_s))

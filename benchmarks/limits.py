@@ -17,6 +17,8 @@ from benchmarks.ideal import Kind, Limit, Stage, last_s
 from benchmarks.measuring import main
 
 RIVALS = ("botocore", "aiohttp-retry", "tenacity", "cookbook", "bare")
+DEAF = ("botocore", "bare")
+"""None of the rivals reads a hint, so without one two of them show that nothing changes."""
 COUNT, PER_S = 1_200, 40
 CUT = 1.5
 """Times the ideal: who is not done by then is judged by what was accepted until then."""
@@ -43,15 +45,32 @@ class Scenario:
 def scenarios() -> list[Scenario]:
     """All of them, in the document's order."""
     found = [
-        _scenario(f"unknown, {kind}, {'with' if hint == 'yes' else 'without'} Retry-After", kind, hint)
+        _scenario(
+            f"unknown, {kind}, {'with' if hint == 'yes' else 'without'} Retry-After",
+            kind,
+            hint,
+            clients=(OURS, *RIVALS) if hint == "yes" else (OURS, *DEAF),
+        )
         for kind in KINDS
         for hint in ("yes", "no")
     ]
     known = (OURS, "tenacity", "cookbook", "bare")
     found += [_scenario(f"known, {kind}", kind, "yes", told=PER_S, clients=known) for kind in ("bucket",)]
     found += [_changing(kind) for kind in KINDS]
-    long = _scenario("20 in 30 s unknown, fixed, with Retry-After", "fixed", "yes", limit=20, period_s=30, count=60)
-    return [*found, long, _scenario("unknown, bucket, Retry-After always 3600", "bucket", "misleading", cut=4.0)]
+    long = _scenario(
+        "20 in 30 s unknown, fixed, with Retry-After",
+        "fixed",
+        "yes",
+        limit=20,
+        period_s=30,
+        count=60,
+        clients=(OURS, *DEAF),
+    )
+    return [
+        *found,
+        long,
+        _scenario("unknown, bucket, Retry-After always 3600", "bucket", "misleading", clients=(OURS, *DEAF), cut=4.0),
+    ]
 
 
 def _scenario(
