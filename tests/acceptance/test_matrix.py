@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from pipeline.sandbox import answers
+from pipeline.sandbox import answers, studio
 from pipeline.sandbox.answers import Answer, Outcome
+from pipeline.sandbox.clips import ClipPlan, render
 from pipeline.sandbox.shapes import SHAPES, accepted_as
 from pipeline.sandbox.trade import Trade
 from tests.acceptance.driving import Dop, table
@@ -22,7 +24,16 @@ ENDINGS = {"": "done", "[sandbox:fail] ": "failed", "[sandbox:nsfw] ": "refused"
 
 
 def worded_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sandbox chooses a job's wording by its seed, so that one run meets all of them."""
+    """The sandbox chooses a job's wording by its seed, so that one run meets all of them; all have the same clip."""
+    drawn: list[bytes] = []
+
+    def same(plan: ClipPlan, target: Path) -> None:
+        if not drawn:
+            render(plan, target)
+            drawn.append(target.read_bytes())
+        target.write_bytes(drawn[0])
+
+    monkeypatch.setattr(studio, "render", same)
 
     def shaped(trade: Trade, outcome: Outcome, form: Callable[[Outcome], dict[str, object]]) -> Answer:
         return Answer(status=200, value=SHAPES[_seed(outcome) % len(SHAPES)](outcome))

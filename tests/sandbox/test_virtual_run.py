@@ -84,10 +84,10 @@ def through_a_storm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, 
     assert told[0].trace == told[1].trace
 
 
-def test_sixty_rows_through_a_storm_are_bought_once_each_and_twice_the_same(
+def test_thirty_rows_through_a_storm_are_bought_once_each_and_twice_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    through_a_storm(tmp_path, monkeypatch, rows=60, seed="7")
+    through_a_storm(tmp_path, monkeypatch, rows=30, seed="7")
 
 
 @pytest.mark.long
