@@ -262,7 +262,7 @@ class Poller:
 
     async def _book_looks(self) -> None:
         """How often the jobs still in flight were looked at, for their line of the report."""
-        for job in self._jobs.values():
+        for job in list(self._jobs.values()):  # a submit under way may still add to it
             if job.polls:
                 with suppress(DopError):
                     await self._doors.scribe.book(job.request_id, Event.NOTE, {"polls": job.polls})
