@@ -8,26 +8,12 @@ rate exactly. Within a window calls go a third of a latency apart, so that a lim
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum, auto
 
+from pipeline.gateway.pacespans import ROUND_SPANS_S, span_above
 from pipeline.gateway.pacetrail import Trail
 
-ROUND_SPANS_S = (
-    1.0,
-    2.0,
-    5.0,
-    10.0,
-    15.0,
-    20.0,
-    30.0,
-    60.0,
-    120.0,
-    300.0,
-    600.0,
-    900.0,
-    1800.0,
-    3600.0,
-)
 NEVER = float("inf")
 PATIENCE_FIRST, PATIENCE_MOST = 60.0, 300.0
 """calls between two tests whether the window holds one more; doubles when it does not"""
@@ -40,28 +26,21 @@ MOST_GUARD = 0.05
 """of the span: kept between two windows, against calls that travel at unlike speeds"""
 JITTERS, LEAST_JITTERS, GUARD_KEPT = 2.0, 0.7, 0.9995
 """the guard in usual differences between travel times: at first, and at least; it shrinks by each call let in"""
-EXTRAS = 3
-"""extra calls let in during one window's silence: it is no window, or a larger one"""
+EXTRAS, EXTRA_PART = 3, 0.4
+"""calls, and part of the count, let in during one window's silence, and a full count again in the next: no window"""
 FORGIVEN_AFTER = 8
 """windows: a first refusal in the middle of one is put down to calls that overtook each other, the next one is not"""
 FELL = 0.85
 """of the count: a window cut short before it has a smaller limit; later, the last test went too far"""
+CUTS = 3
+"""refusals in the middle of so many windows, soon after each other, each with a hold: it is no window"""
 HELD = 3
 """windows that went as expected: then this span is believed for good"""
 NEAR = 1.05
 """times the span: a window that opens by then is the one that was expected"""
-GAP_LATENCIES, HINTED_GAP, GAP_SPAN = 1 / 5, 1.0, 0.15
+GAP_LATENCIES, HINTED_GAP, GAP_SPAN, HINTED_SPAN = 1 / 5, 1.0, 0.15, 0.3
+MOST_FILL = 0.6
 """between two calls of a window: the smaller of this part of a latency, and of the span over the count"""
-
-
-def span_above(least_s: float) -> float | None:
-    """The shortest round span longer than `least_s`."""
-    return next((span for span in ROUND_SPANS_S if span > least_s), None)
-
-
-def span_below(most_s: float) -> float | None:
-    """The longest round span shorter than `most_s`."""
-    return next((span for span in reversed(ROUND_SPANS_S) if span < most_s), None)
 
 
 class Fate(Enum):
@@ -87,6 +66,8 @@ class Cycle:
         used: int,
         proven: bool,
         jitter_s: float = 0.0,
+        sent_at: float | None = None,
+        fill_s: float = 0.0,
     ) -> None:
         self.count = count
         self.start, self.used = start, used
@@ -94,11 +75,13 @@ class Cycle:
         self._proven = proven
         self._guard_s = max(LEAST_GUARD_S, JITTERS * jitter_s)
         self._gap_s = 0.0
-        self._sent_at = start
+        self._least_gap_s = fill_s / count
+        self._sent_at = start if sent_at is None else sent_at
         self._not_before = float("-inf")
+        self._cuts: deque[int] = deque(maxlen=CUTS)
         self._closed, self._begun, self._reopened = False, used > 0, False
         self._held, self._opened, self._cut_in = 0, 0, -FORGIVEN_AFTER
-        self._extras, self._silent_extras = 0, 0
+        self._extras = self._extras_before = 0
         self._since_test, self._patience = 0, min(PATIENCE_FIRST, UNSETTLED_WINDOWS * count)
         self._unsettled = 0
         self._windows, self._early_every = 0, 1
@@ -146,16 +129,18 @@ class Cycle:
         self._guard_s = max(
             self._guard_s * GUARD_KEPT, (1 + self._hinted) * max(LEAST_GUARD_S, LEAST_JITTERS * jitter_s)
         )
-        part = HINTED_GAP if self._hinted else GAP_LATENCIES
-        self._gap_s = min(part * latency_s, GAP_SPAN * self.span_s / self.count)
+        part, span_part = (HINTED_GAP, HINTED_SPAN) if self._hinted else (GAP_LATENCIES, GAP_SPAN)
+        self._gap_s = min(part * latency_s, span_part * self.span_s / self.count)
+        if self._hinted or not self._proven:
+            self._gap_s = max(self._gap_s, min(self._least_gap_s, MOST_FILL * self.span_s / self.count))
         if not self._begun:
             self._begin()
         if self.used > self.count:
             self._extras += 1
-            self._silent_extras += not self._proven
-            self.count = self.used
-            if self._silent_extras >= EXTRAS:
-                return Fate.DEAD
+            if self._proven:
+                self.count = self.used
+        if self.used >= self.count and self._extras_before >= self._telling:
+            return Fate.DEAD
         return Fate.KEPT
 
     def refused(
@@ -174,12 +159,16 @@ class Cycle:
         if self.used >= self.count:
             self._extra_refused(now, hold_s)
         else:
-            self._cut_short(now, fails, hold_s, jitter_s)
+            return self._cut_short(now, fails, hold_s, jitter_s)
         return Fate.KEPT
 
     @property
     def _period_s(self) -> float:
         return self.span_s + self._guard_s
+
+    @property
+    def _telling(self) -> float:
+        return max(EXTRAS, EXTRA_PART * self.count)
 
     def _is_full(self, unsent: int) -> bool:
         return self._closed or self.used + unsent >= self.count
@@ -200,9 +189,10 @@ class Cycle:
             return NEVER
         age_s = at - self.start
         if not self._proven:
-            silence_s = (self.start + self.span_s - self._sent_at) / 10
+            silence_s = 0.8 * (self.start + self.span_s - self._sent_at) / (self._telling + 1 - self._extras)
             test_at = max(at, self._sent_at + silence_s)
-            return test_at if not under_way and test_at < self.start + 0.9 * self.span_s else NEVER
+            may = not under_way and self._extras < self._telling and test_at < self.start + 0.9 * self.span_s
+            return test_at if may else NEVER
         if self._extras and under_way <= self._extras and age_s < 0.5 * self.span_s:
             return max(at, self._sent_at + self._gap_s)
         if under_way or self._since_test < self._patience:
@@ -228,7 +218,7 @@ class Cycle:
         self._early_s = now - self.start if self._trying_early else 0.0
         self.start, self.used = now, 0
         self._begun = self._closed = self._reopened = False
-        self._extras = self._silent_extras = 0
+        self._extras_before, self._extras = self._extras if not self._proven else 0, 0
         self._windows += 1
         self._opened += 1
 
@@ -274,15 +264,20 @@ class Cycle:
         self._held = 0
         self.span_s, self._guard_s = self._best_span_s() or NEVER, LEAST_GUARD_S
 
-    def _cut_short(self, now: float, fails: int, hold_s: float, jitter_s: float) -> None:
+    def _cut_short(self, now: float, fails: int, hold_s: float, jitter_s: float) -> Fate:
         """Refused in the middle of a window: a smaller count, or calls that overtook each other."""
+        if not self._proven and self._extras_before:  # they belonged to this window, the last fill to two
+            self._proven = self._closed = True
+            return Fate.KEPT
         fell = self.used < FELL * self.count
+        if hold_s and self._is_no_window():
+            return Fate.DEAD
         if (fails == 1 and not hold_s) or (fell and self._opened - self._cut_in >= FORGIVEN_AFTER):
             self._cut_in = self._opened
             self._widen_guard(jitter_s)
             self._closed = hold_s > 0
             self._not_before = now if hold_s else now + max(jitter_s, 0.01 * self.span_s)
-            return
+            return Fate.KEPT
         self.count = max(self.used, 1)
         self._closed = True
         if fell:
@@ -290,11 +285,16 @@ class Cycle:
             self._unsettled = UNSETTLED_TESTS
         else:
             self._tested()
+        return Fate.KEPT
+
+    def _is_no_window(self) -> bool:
+        """Cut short again and again: what comes back does not come at once."""
+        self._cuts.append(self._opened)
+        return len(self._cuts) == CUTS and self._opened <= 2 * FORGIVEN_AFTER
 
     def _extra_refused(self, now: float, hold_s: float) -> None:
-        self._proven = True
-        self.count = self.used
-        self._closed = True
+        self.count = self.used if self._proven else self.count
+        self._proven = self._closed = True
         self._tested()
         if hold_s:
             late_s = max(0.0, now + hold_s - self.start - self._period_s)

@@ -19,6 +19,8 @@ FIRST_GROWTH = 0.002
 """of the rate; doubles every `patience` calls that are let in"""
 GUESS_GROWTH = 10 * FIRST_GROWTH
 """while the rate is a guess that no refusal has measured yet"""
+HINTED_GROWTH_PER_S, HINTED_GROWTH_OVER = 1.5, 8.0
+"""where refusals come with hints, a guess grows evenly with each call: the rate doubles in half a second"""
 PATIENCE_LEAST, PATIENCE_MOST = 8.0, 90.0
 """calls; 90 gives about one refusal in 250 calls at a steady limit"""
 DOUBLING_S = 1.0
@@ -42,12 +44,22 @@ BURST_LATENCIES, BURST_GAPS = 0.2, 0.5
 """Calls of a burst are this far apart, the smaller of both: else many are under way when it turns out too large."""
 PRESSED_GAPS, PRESSED_S = 2.0, 0.01
 """A call this soon after the last (gaps, plus seconds) was held back by the pace: only such a call proves anything."""
+DEAR = 4.0
+"""calls that a hold costs and no burst makes up for: from there on refusals are rather avoided"""
+JOINT_STEPS, LEAST_OVER = 20, 8
+MOST_BELOW, UNSURE_CALLS = 0.1, 3.0
+"""of a rate measured by a refusal that cost a hold: so much stays unused, the less the more calls it was measured by"""
 UNSETTLED_CALLS = 30
 """calls after a fall of the limit for each step of patience: a limit that moves is tested more often"""
 ROUNDING = 1e-6
 """of a call: less is no reason to wait"""
 SLOWEST_PER_S = 1 / 900
 LONGEST_PAUSE_S = 60.0
+
+
+def is_dear(rate: float, hold_s: float, burst: float) -> bool:
+    """Whether a hold of `hold_s` costs calls that can't be made up for by a burst after it."""
+    return rate * hold_s - burst > DEAR
 
 
 class Even:
@@ -62,7 +74,11 @@ class Even:
         origin: float,
         credit: float = 0.0,
         measured: bool = False,
+        first: tuple[float, float] | None = None,
+        hinted: bool = False,
     ) -> None:
+        self._hinted = hinted
+        self._first = first or (burst, 0.0)
         self.rate = max(rate, SLOWEST_PER_S)
         self.burst = max(burst, 1.0)
         self._measured = measured
@@ -81,6 +97,8 @@ class Even:
 
     def growth(self) -> float:
         """How far above the measured rate the flow is now, as a share of it."""
+        if not self._measured and self._hinted:
+            return HINTED_GROWTH_PER_S * self._quiet / max(self.rate, HINTED_GROWTH_OVER)
         if not self._measured:
             return GUESS_GROWTH * (2 ** min(self._quiet / max(4.0, 0.3 * self.rate), MOST_DOUBLINGS) - 1)
         doubling = max(self._patience, DOUBLING_S * self.rate)
@@ -125,10 +143,11 @@ class Even:
         full_at = trail.last_until(refused_at)
         full_at = refused_at if full_at is None else full_at
         self._dear = 1 + max(0.0, self.rate * hold_s - self.burst) / 8
+        self._hinted = hold_s > 0 and (self._hinted or is_dear(self.now_per_s(), hold_s, self.burst))
         if fails == 1:
             self.careful, self._singly = trail.between(self._emptied_at, full_at) < FEW_CALLS, 0
             self._blocked_since = refused_at
-            self._correct(trail, full_at, refused_at)
+            self._correct(trail, full_at, refused_at, hinted=self._hinted)
             self._emptied_at = full_at
         self._quiet = 0
         self._level, self._level_at = 0.0, refused_at if hold_s else now
@@ -148,12 +167,13 @@ class Even:
         self._level = min(self._level + self.now_per_s() * (now - self._level_at), self.burst)
         self._level_at = now
 
-    def _correct(self, trail: Trail, full_at: float, refused_at: float) -> None:
+    def _correct(self, trail: Trail, full_at: float, refused_at: float, *, hinted: bool) -> None:
         """A refusal ends an interval since the last one (or since a hold): what it says about the rate."""
         since = max(self._emptied_at, self._resumed_at)
         burst_s, lately = refused_at - since, trail.between(self._emptied_at, full_at)
         held = self._resumed_at > self._emptied_at
-        if held and lately >= FEW_CALLS and lately > BURST_FLOW * self.rate * burst_s:
+        ramped = hinted and self.growth() > SURGE
+        if held and not ramped and lately >= FEW_CALLS and lately > BURST_FLOW * self.rate * burst_s:
             self._burst_refused(lately, burst_s, refused_at - self._emptied_at)
             return
         overflowed = held and lately >= BULK * self.burst
@@ -163,8 +183,17 @@ class Even:
         if at_most < 0.8 * self.rate:
             self._fell_at = self._let_in
             self._restart(max(at_most, 0.25 * self.rate) if lately < FEW_CALLS else at_most, self._emptied_at)
-        elif count <= FEW_CALLS:
-            self.rate = max(min(0.92 * self.rate, at_most), SLOWEST_PER_S)
+            self._measured = not hinted
+        elif count <= FEW_CALLS and (not hinted or lately < FEW_CALLS):
+            came_s = max(refused_at - self._emptied_at, 1e-3)
+            guess = min(0.92 * self.rate, at_most)
+            if hinted:
+                guess = sqrt(self.rate * min((lately + 1) / came_s, self.rate))
+                guess = max(guess, self._steepest(trail, full_at, lately)) if self._first[0] <= 2 else guess
+            self.rate = max(guess, SLOWEST_PER_S)
+            self._measured = self._measured and not hinted
+        elif hinted:
+            self._settle_below(*self._empty_twice(trail, full_at, refused_at))
         elif self.growth() > SURGE:
             risen = self._risen_per_s(trail, full_at, measured, held=held)
             self._restart(risen, full_at, 1.5 * self._patience)
@@ -173,6 +202,7 @@ class Even:
 
     def _burst_refused(self, calls: int, burst_s: float, all_s: float) -> None:
         """The burst after a hold was too large, or the rate is too high: both are corrected."""
+        self._measured = self._measured and not self._hinted
         at_once = calls - self.rate * burst_s
         self.burst = max(min(BULK * at_once, BULK * self.burst), 1.0)
         self.rate = sqrt(self.rate * min(self.rate, calls / all_s))
@@ -186,6 +216,37 @@ class Even:
         self._patience = min(2 * self._patience, PATIENCE_MOST, steady) * self._dear
         if lately >= 100 and self._emptied_at > self._origin:
             self._origin, self._credit = self._emptied_at, 0.0
+
+    def _empty_twice(self, trail: Trail, full_at: float, refused_at: float) -> tuple[float, float]:
+        """(rate, calls it was measured by) of the bucket that the first calls emptied, and the last ones again.
+
+        The first fill tells burst + rate * its seconds; what was let in since the last refusal is at least the rate's
+        part of it, and no stretch of it may have needed more than the burst and the rate together.
+        """
+        calls = trail.between(self._emptied_at, full_at)
+        flow = rate = calls / max(refused_at - self._emptied_at, 1e-3)
+        before, most = self.burst, 0.97 * self.now_per_s()
+        for _ in range(JOINT_STEPS):
+            self.burst = max(1.0, self._first[0] + (0.5 if self._first[0] > 2 else 0.0) - rate * self._first[1])
+            rate = max(flow, self._steepest(trail, full_at, int(calls)))
+        if rate > most and self._first[0] > 2:  # another bucket than the one that the first calls emptied
+            self.burst = before
+            return min(max(flow, self._steepest(trail, full_at, int(calls))), most), calls
+        self.burst = max(1.0, BULK * self.burst)
+        return rate, calls
+
+    def _steepest(self, trail: Trail, full_at: float, calls: int) -> float:
+        over = LEAST_OVER if self._first[0] > 2 else 3
+        least = max(int(self.burst) + over, int(self._first[0]) + over // 2)
+        return trail.steepest(full_at, self.burst, least=least, most=calls + 1)
+
+    def _settle_below(self, measured: float, calls: float) -> None:
+        """A refusal costs a hold: rather a little below the limit, and the next test later."""
+        below = 1 - min(MOST_BELOW, UNSURE_CALLS / max(calls, 1.0))
+        self.rate = max(min(below * measured, 0.97 * self.now_per_s()), SLOWEST_PER_S)
+        self._measured = True
+        steady = max(PATIENCE_LEAST, (self._let_in - self._fell_at) / UNSETTLED_CALLS)
+        self._patience = max(min(PATIENCE_MOST, steady, calls), PATIENCE_LEAST) * self._dear
 
     def _lately_per_s(self, trail: Trail, full_at: float) -> float:
         """What was let in over the second half: what a past window did not use up is no measure."""

@@ -13,8 +13,9 @@ from __future__ import annotations
 from enum import Enum, auto
 from math import sqrt
 
-from pipeline.gateway.pacecycle import Cycle, Fate, span_above, span_below
+from pipeline.gateway.pacecycle import Cycle, Fate
 from pipeline.gateway.paceeven import Even
+from pipeline.gateway.pacespans import span_above, span_below
 from pipeline.gateway.pacetrail import Trail
 
 NEVER = float("inf")
@@ -28,6 +29,8 @@ LEAST_GROWTH, MOST_QUICK_GROWTH, MOST_GROWTH = 1 / 32, 1.0, 0.25
 LONGEST_PAUSE_S = 60.0
 BULK = 0.8
 """of the first fill: as much as this again at once is a window"""
+AT_ONCE = 0.8
+"""of the time it took to come back: a fill as short as this came at once"""
 FEW_CALLS = 3
 LATENCY_MEMORY = 8
 
@@ -250,9 +253,9 @@ class Law:
     def _may_be_window(self) -> bool:
         """Whether the first fill was much faster than the shortest window that could explain it."""
         span_s = span_above(self._least_s)
-        hint_tells = 0 < self._first_hold_s <= 2
-        most_s = 1.5 * (self._first_s + self._first_hold_s) if hint_tells else NEVER
-        return span_s is not None and 2 * self._first_s <= span_s <= most_s
+        if 0 < self._first_hold_s <= 2:  # a second fill costs no more than the hold that was obeyed anyway
+            return span_s is not None and self._first_s <= span_s <= 1.5 * (self._first_s + self._first_hold_s)
+        return span_s is not None and 2 * self._first_s <= span_s
 
     def _first_guess_per_s(self, found_at: float) -> float:
         rate = min(self._first_per_s, 1.2 * self._first_count / self._first_s)
@@ -270,6 +273,8 @@ class Law:
     def _filled(self, now: float) -> None:
         if span_above(self._least_s) is None:
             self._fill_cut(now)
+        elif self._first_hold_s and 2 * self._first_s > self._period_s - self._first_s:
+            self._go_even(now, self._first_count / self._period_s, self._start)  # it did not come at once
         else:
             self._go_cycle(self._first_count)
 
@@ -279,10 +284,15 @@ class Law:
             if self._probes >= 2 and not self._hold_s:
                 self._go_cycle(self._first_count)
                 return
-            if self._hold_s and self._used >= max(8, BULK * self._first_count):
+            if self._hold_s and self._used >= 8 and self._came_at_once(now):
                 self._go_cycle(self._used)
                 return
         self._go_even(now, *self._rate_come_back(now))
+
+    def _came_at_once(self, now: float) -> bool:
+        """What came back after a hold in less than a span of it comes back so each time, window or bucket."""
+        full_at = self._trail.last_until(now) or now
+        return full_at - self._start < AT_ONCE * (self._start - self._full_at)
 
     def _rate_come_back(self, now: float) -> tuple[float, float, float]:
         """(calls a second, since when to measure, calls to leave out of the measure)."""
@@ -297,7 +307,9 @@ class Law:
 
     def _go_even(self, now: float, rate: float, origin: float, credit: float = 0.0) -> None:
         burst = max(0.9 * (self._first_count - rate * self._first_s), 0.02 * rate)
-        self.even = Even(rate=rate, burst=burst, now=now, origin=origin, credit=credit)
+        first = (float(self._first_count), self._first_s)
+        hinted = rate * self._first_hold_s > burst
+        self.even = Even(rate=rate, burst=burst, now=now, origin=origin, credit=credit, first=first, hinted=hinted)
         self.phase = Phase.EVEN
 
     def _go_cycle(self, count: int) -> None:
@@ -310,6 +322,8 @@ class Law:
             used=self._used,
             proven=not hinted,
             jitter_s=self.jitter_s,
+            sent_at=self._trail.last_until(NEVER),
+            fill_s=self._first_s if hinted else 0.0,
         )
         self.phase = Phase.CYCLE
 
@@ -332,5 +346,4 @@ class Law:
         assert self.cycle is not None
         rate = max(self.cycle.used, self.cycle.count) / self.cycle.span_s
         self.cycle = None
-        self._first_s = 0.0
         self._go_even(now, rate, now)

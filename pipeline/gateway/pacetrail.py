@@ -33,11 +33,11 @@ class Trail:
         """How many were sent in (after, until]."""
         return bisect_right(self._at, until) - bisect_right(self._at, after)
 
-    def steepest(self, until: float, burst: float) -> float:
+    def steepest(self, until: float, burst: float, least: int = 0, most: int = MOST_STEEP) -> float:
         """The flow, in calls a second, that a bucket of `burst` needed at least to let in what was sent by `until`."""
         last = bisect_right(self._at, until)
         steepest = 0.0
-        for calls in range(int(2 * burst) + LEAST_STEEP, min(last, MOST_STEEP)):
+        for calls in range(least or int(2 * burst) + LEAST_STEEP, min(last, most, MOST_STEEP)):
             span_s = until - self._at[last - calls]
             steepest = max(steepest, (calls - burst) / span_s if span_s > 0 else 0.0)
         return steepest
