@@ -11,10 +11,10 @@ It must never read a clock, and it knows nothing of hints but how long they held
 from __future__ import annotations
 
 from enum import Enum, auto
-from math import sqrt
 
 from pipeline.gateway.pacecycle import Cycle, Fate
 from pipeline.gateway.paceeven import Even
+from pipeline.gateway.pacefill import FirstFill
 from pipeline.gateway.pacespans import span_above, span_below
 from pipeline.gateway.pacetrail import Trail
 
@@ -65,9 +65,9 @@ class Law:
         self._window = self._open_at_first
         self._settling = False
         self._blocked_at = self._refused_at = self._full_at = self._start = self._probe_at = LONG_AGO
-        self._hold_s = self._first_hold_s = 0.0
+        self._hold_s = 0.0
         self._fails = self._used = self._probes = 0
-        self._first_count, self._first_s, self._first_per_s = 0, 0.0, 0.0
+        self._first = FirstFill()
         self._least_s = self._pause_s = self._period_s = 0.0
 
     def begin_even(self, now: float, *, per_s: float, burst: float) -> None:
@@ -186,7 +186,7 @@ class Law:
             self._judge_cycle(self.cycle.accepted(self.jitter_s, self._latency_s), now)
         elif self.phase is Phase.PROBE:
             self._found(sent_at, now)
-        elif self.phase is Phase.FILL and self._used >= self._first_count and not self.open:
+        elif self.phase is Phase.FILL and self._used >= self._first.count and not self.open:
             self._filled(now)
 
     def _settle(self, now: float) -> None:
@@ -210,12 +210,11 @@ class Law:
     def _limit_met(self, now: float) -> None:
         full_at = self._trail.last_until(now)
         self._full_at = self._refused_at if full_at is None else full_at
-        self._first_count = max(self._used, 1)
-        self._first_s = max(self._full_at - self._start, 1e-3)
-        self._first_per_s = self._trail.between(self._full_at - self._first_s / 2, self._full_at) / (self._first_s / 2)
-        self._first_hold_s = self._hold_s
-        self._least_s = self._first_s + max(0.0, self._hold_s - 1.0)  # hints are whole seconds, rounded up
-        self._pause_s = max(4 * self._first_s / self._first_count, self._latency_s, 0.01)
+        took_s = max(self._full_at - self._start, 1e-3)
+        per_s = self._trail.between(self._full_at - took_s / 2, self._full_at) / (took_s / 2)
+        self._first = FirstFill(count=max(self._used, 1), took_s=took_s, per_s=per_s, hold_s=self._hold_s)
+        self._least_s = self._first.took_s + max(0.0, self._hold_s - 1.0)  # hints are whole seconds, rounded up
+        self._pause_s = max(4 * self._first.took_s / self._first.count, self._latency_s, 0.01)
         self._window = max(1.0, self._window / 2)
         self.phase = Phase.PROBE
         self._probe_later(now)
@@ -245,44 +244,30 @@ class Law:
         self._period_s = sent_at - self._start + 2 * self.jitter_s
         self._start, self._used = sent_at, 1
         self.phase = Phase.FILL
-        if self._first_count == 1:
+        if self._first.count == 1:
             self._fill_cut(now)
-        elif not self._may_be_window():
-            self._go_even(now, self._first_guess_per_s(sent_at), self._full_at)
-
-    def _may_be_window(self) -> bool:
-        """Whether the first fill was much faster than the shortest window that could explain it."""
-        span_s = span_above(self._least_s)
-        if 0 < self._first_hold_s <= 2:  # a second fill costs no more than the hold that was obeyed anyway
-            return span_s is not None and self._first_s <= span_s <= 1.5 * (self._first_s + self._first_hold_s)
-        return span_s is not None and 2 * self._first_s <= span_s
-
-    def _first_guess_per_s(self, found_at: float) -> float:
-        rate = min(self._first_per_s, 1.2 * self._first_count / self._first_s)
-        back_per_s = 1 / max(found_at - self._full_at, 1e-3)
-        if not self._first_hold_s and back_per_s < min(1.0, rate):
-            return sqrt(rate * back_per_s)
-        return rate
+        elif not self._first.may_be_window(self._least_s):
+            self._go_even(now, self._first.guess_per_s(sent_at - self._full_at), self._full_at)
 
     def _fill_at(self, now: float) -> float:
-        if self._used + self.unsent >= self._first_count:
+        if self._used + self.unsent >= self._first.count:
             return NEVER
-        nth = self._trail.nth_last(self._first_count - self.unsent)
+        nth = self._trail.nth_last(self._first.count - self.unsent)
         return now if nth is None else max(now, nth + self._period_s)
 
     def _filled(self, now: float) -> None:
         if span_above(self._least_s) is None:
             self._fill_cut(now)
-        elif self._first_hold_s and 2 * self._first_s > self._period_s - self._first_s:
-            self._go_even(now, self._first_count / self._period_s, self._start)  # it did not come at once
+        elif self._first.hold_s and 2 * self._first.took_s > self._period_s - self._first.took_s:
+            self._go_even(now, self._first.count / self._period_s, self._start)  # it did not come at once
         else:
-            self._go_cycle(self._first_count)
+            self._go_cycle(self._first.count)
 
     def _fill_cut(self, now: float) -> None:
         """Fewer came back than the first time: a window all the same when most did, else what came back is the rate."""
         if span_above(self._least_s) is not None and self._used >= FEW_CALLS:
             if self._probes >= 2 and not self._hold_s:
-                self._go_cycle(self._first_count)
+                self._go_cycle(self._first.count)
                 return
             if self._hold_s and self._used >= 8 and self._came_at_once(now):
                 self._go_cycle(self._used)
@@ -299,31 +284,31 @@ class Law:
         full_at = max(self._trail.last_until(now) or now, self._full_at + 1e-3)
         count = max(self._used, 1)
         slow = count / (full_at - self._full_at)
-        if not self._hold_s or count < BULK * (self._first_count - slow * self._first_s):
+        if not self._hold_s or count < BULK * (self._first.count - slow * self._first.took_s):
             return slow, self._full_at, 0.0  # the bucket was not full again: all that flowed in was used
         fill_s = max(full_at - self._start, self._latency_s, 1e-3)
         rate = (slow * max(count / fill_s, slow)) ** 0.5
         return rate, self._start, max(0.0, count - rate * fill_s)
 
     def _go_even(self, now: float, rate: float, origin: float, credit: float = 0.0) -> None:
-        burst = max(0.9 * (self._first_count - rate * self._first_s), 0.02 * rate)
-        first = (float(self._first_count), self._first_s)
-        hinted = rate * self._first_hold_s > burst
+        burst = max(0.9 * (self._first.count - rate * self._first.took_s), 0.02 * rate)
+        first = (float(self._first.count), self._first.took_s)
+        hinted = rate * self._first.hold_s > burst
         self.even = Even(rate=rate, burst=burst, now=now, origin=origin, credit=credit, first=first, hinted=hinted)
         self.phase = Phase.EVEN
 
     def _go_cycle(self, count: int) -> None:
-        hinted = self._first_hold_s > 0
+        hinted = self._first.hold_s > 0
         self.cycle = Cycle(
             count=count,
             least_s=self._least_s,
-            most_s=None if 0 < self._first_hold_s <= 2 else self._period_s,
+            most_s=None if 0 < self._first.hold_s <= 2 else self._period_s,
             start=self._start,
             used=self._used,
             proven=not hinted,
             jitter_s=self.jitter_s,
             sent_at=self._trail.last_until(NEVER),
-            fill_s=self._first_s if hinted else 0.0,
+            fill_s=self._first.took_s if hinted else 0.0,
         )
         self.phase = Phase.CYCLE
 

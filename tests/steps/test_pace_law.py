@@ -52,11 +52,21 @@ def test_an_unknown_limit_is_used_up_with_few_refusals(kind: str) -> None:
     assert tally.refused_share <= 0.0125
 
 
-@pytest.mark.parametrize(("kind", "least"), [("bucket", 0.95), ("fixed window", 0.95), ("sliding window", 0.95)])
+@pytest.mark.parametrize(
+    ("kind", "least"), [("bucket", 0.95), ("small bucket", 0.8), ("fixed window", 0.95), ("sliding window", 0.95)]
+)
 def test_hints_are_obeyed_to_the_second_and_cost_little(kind: str, least: float) -> None:
     ratio, tally = race(FORTY[kind], 1200, hint=whole_seconds)
     assert tally.hint_broken == 0
     assert ratio >= least
+    assert tally.refused_share <= 0.01
+
+
+@pytest.mark.parametrize("tenths", range(10))
+def test_a_fill_that_reaches_into_the_next_window_is_no_flow(tenths: int) -> None:
+    ratio, tally = race(lambda: Fixed(40, 1, -0.018 - tenths / 10), 1200, hint=whole_seconds)
+    assert tally.hint_broken == 0
+    assert ratio >= 0.9
     assert tally.refused_share <= 0.01
 
 

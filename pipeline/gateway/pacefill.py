@@ -1,0 +1,35 @@
+"""The first fill of an allowance nobody knows: what it held when it was full, and what that says of its kind. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+from pipeline.gateway.pacespans import span_above
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstFill:
+    """`count` calls let in within `took_s`, at last `per_s` a second, until one was refused with a hint of `hold_s`."""
+
+    count: int = 0
+    took_s: float = 0.0
+    per_s: float = 0.0
+    hold_s: float = 0.0
+
+    def may_be_window(self, least_s: float) -> bool:
+        """Whether it was faster than the shortest window that could explain it, one longer than `least_s`."""
+        span_s = span_above(least_s)
+        if span_s is None:
+            return False
+        if 0 < self.hold_s <= 2:  # a second fill costs no more than the hold that was obeyed anyway
+            return self.took_s <= span_s <= 1.5 * (self.took_s + self.hold_s)
+        return 2 * self.took_s <= span_s
+
+    def guess_per_s(self, back_s: float) -> float:
+        """A first rate, when one call was let in again `back_s` after the last."""
+        rate = min(self.per_s, 1.2 * self.count / self.took_s)
+        back_per_s = 1 / max(back_s, 1e-3)
+        if not self.hold_s and back_per_s < min(1.0, rate):
+            return sqrt(rate * back_per_s)
+        return rate
