@@ -153,33 +153,53 @@ def changing() -> Iterator[list[Row]]:
         ]
 
 
-HELD_OUT_LIMITS = ((7, 1.0), (23, 1.0), (55, 1.0), (90, 60.0), (12, 10.0))
-HELD_OUT_LATENCIES_S = (0.005, 0.03, 0.08)
-HELD_OUT_SEEDS = (101, 202)
-PART, PART_SEED = 0.5, 7
-"""of the whole grid this part is carried out, drawn by this seed: neighbours tell much the same"""
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Limiters, latencies and seeds to combine; `part` of all combinations is carried out, drawn by the first seed."""
+
+    limits: tuple[tuple[int, float], ...]
+    latencies_s: tuple[float, ...]
+    parts: tuple[float, float]
+    """of a span: how far the two fixed windows of each limit are when the run begins"""
+    seeds: tuple[int, ...]
+    part: float
+
+    def limiters(self) -> Iterator[tuple[str, Make]]:
+        """Buckets of four sizes, fixed windows at two phases, and a sliding window, for each limit."""
+        for count, span_s in self.limits:
+            for burst in (1, 3, count, 2 * count):
+                yield bucket(count, span_s, burst)
+            yield from (fixed(count, span_s, part) for part in self.parts)
+            yield sliding(count, span_s)
+
+    def rows(self) -> list[Row]:
+        """The rows drawn, of those in which the limit is met at all."""
+        whole = itertools.product(self.limiters(), self.latencies_s, HINTS, (150, 1200))
+        rows = [
+            Row(name=name, make=make, hint=hint, latency_s=latency_s, count=count, seeds=self.seeds)
+            for (name, make), latency_s, hint, count in whole
+        ]
+        met = [row for row in rows if ideal_s(row.make, row.count) > 0]
+        return random.Random(self.seeds[0]).sample(met, int(self.part * len(met)))
 
 
-def _held_out_limiters() -> Iterator[tuple[str, Make]]:
-    for count, span_s in HELD_OUT_LIMITS:
-        for burst in (1, 3, count, 2 * count):
-            yield bucket(count, span_s, burst)
-        yield fixed(count, span_s, 0.29)
-        yield fixed(count, span_s, 0.83)
-        yield sliding(count, span_s)
-
-
-def held_out() -> list[Row]:
-    """Limits, bursts, latencies and seeds on which nothing was tuned."""
-    whole = itertools.product(_held_out_limiters(), HELD_OUT_LATENCIES_S, HINTS, (150, 1200))
-    rows = [
-        Row(
-            name=name, make=make, hint=hint, latency_s=latency_s, count=count, seeds=HELD_OUT_SEEDS[: 1 + (count < 999)]
-        )
-        for (name, make), latency_s, hint, count in whole
-    ]
-    met = [row for row in rows if ideal_s(row.make, row.count) > 0]
-    return random.Random(PART_SEED).sample(met, int(PART * len(met)))
+GRIDS = {
+    "watched": Grid(
+        limits=((7, 1.0), (23, 1.0), (55, 1.0), (90, 60.0), (12, 10.0)),
+        latencies_s=(0.005, 0.03, 0.08),
+        parts=(0.29, 0.83),
+        seeds=(101, 202),
+        part=0.5,
+    ),
+    "held-out": Grid(
+        limits=((9, 1.0), (31, 1.0), (70, 1.0), (150, 60.0), (25, 10.0)),
+        latencies_s=(0.007, 0.02, 0.12),
+        parts=(0.41, 0.93),
+        seeds=(303, 404),
+        part=0.4,
+    ),
+}
+"""The first was looked at while the law was changed; the second only afterwards."""
 
 
 def _print_table() -> None:
@@ -194,8 +214,8 @@ def _medians(results: Sequence[Result], title: str) -> str:
     return f"{title:<22} {len(results):4} rows  median {ratio:.3f} / {refused:g}  a tenth is below {tenth:.3f}"
 
 
-def _print_held_out() -> None:
-    results = [measure(row) for row in held_out()]
+def _print_grid(grid: Grid) -> None:
+    results = [measure(row) for row in grid.rows()]
     print(f"the {WORST} worst")
     for result in sorted(results, key=lambda it: it.ratio)[:WORST]:
         print(result.line)
@@ -209,11 +229,12 @@ def _print_held_out() -> None:
 def main() -> None:
     """Reads the option and prints."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pacegrid", description=__doc__)
-    parser.add_argument("--held-out", action="store_true", help="the grid nothing was tuned on: worst rows, medians")
-    if parser.parse_args().held_out:
-        _print_held_out()
-    else:
+    parser.add_argument("--grid", choices=GRIDS, help="instead of the tables: its worst rows and medians")
+    grid: str | None = parser.parse_args().grid
+    if grid is None:
         _print_table()
+    else:
+        _print_grid(GRIDS[grid])
 
 
 if __name__ == "__main__":
