@@ -83,9 +83,15 @@ def row(name: str, scores: list[Score]) -> dict[str, Any]:
         "polls_rejected": round(middle(score.polls_rejected / max(1, score.polls) for score in scores), 4),
         "submits_rejected": round(middle(score.rejected_share for score in scores), 4),
         "first": round(middle((score.noticed_s or [score.elapsed_s])[0] / median_s for score in scores), 2),
-        "lag": round(middle(score.lag_s for score in scores) / median_s, 2),
+        "lag": _lag(scores, median_s),
         "whole": all(score.whole for score in scores),
     }
+
+
+def _lag(scores: list[Score], median_s: float) -> float | None:
+    """The mean lag in median generation times; None where no finished job was seen."""
+    lags_s = [score.lag_s for score in scores if score.lags_s]
+    return round(middle(lags_s) / median_s, 2) if lags_s else None
 
 
 def _stretch(score: Score) -> float:
@@ -98,7 +104,7 @@ def told(table: str, line: dict[str, Any]) -> str:
     return (
         f"{table:11} {line['name']:26} {line['stretch']:.3f} x the bound  {line['polls_a_job']:5.2f} polls a job "
         f"({line['polls_rejected']:.1%} rejected)  submits rejected {line['submits_rejected']:.1%}  "
-        f"first at {line['first']:.2f}, mean lag {line['lag']:.2f} generation times"
+        f"first at {line['first']:.2f}, mean lag {line['lag']} generation times"
     ) + ("" if line["whole"] else "  cut off")
 
 
