@@ -64,8 +64,10 @@ lint: $(READY) ## style, by ruff
 types: $(READY) ## types, by mypy, strict
 	@$(BIN)/mypy
 
-bench: $(READY) ## the contact sheet's weight and time at 1,000 cells
-	@$(BIN)/python -m benchmarks.sheet $(ARGS)
+bench: $(READY) ## measure against other clients (an hour; ARGS=--quick: one round), write docs/benchmarks.md
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m benchmarks all $(ARGS)
+	@$(BIN)/python -m benchmarks.sheet
 
 chaos: $(READY) ## the example manifest through 20 storms: charged, booked, lost, doubled
 	@$(BIN)/python -m benchmarks.chaos $(ARGS)
