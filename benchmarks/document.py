@@ -56,6 +56,9 @@ knows the limiter: its n-th call is let in at
 | one after another | each offers what it lets in during its time; a changed limit begins with a full allowance |
 
 `early` counts submits that arrived while a Retry-After given 0.1 s before or earlier still held.
+Where every 429 says 3600 s, early ones are wanted: the rule is in docs/pace.md, and costs the first minute.
+
+A told rate is spaced evenly (`pace.burst: 1`), so the bucket's first 40 go unused: 29 s / 30 s = 0.967 is the most.
 """
 
 CHANGING = """
