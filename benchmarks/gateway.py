@@ -87,7 +87,7 @@ class CountingSandbox(Sandbox):
         if request.path == POLL_PATH:
             self.tally.polls.append((arrived, answer.status))
             if answer.status == 200:
-                self._polled(arrived, json.loads(await request.read())["job_set_id"])
+                self._polled(arrived, json.loads(await request.read())["job_set_id"], answer)
         return answer
 
     def _begin(self, arrived: float) -> None:
@@ -107,11 +107,12 @@ class CountingSandbox(Sandbox):
         self._accepted += answer.status < 300
         self._reach("accepted", self._accepted)
 
-    def _polled(self, arrived: float, job_set_id: str) -> None:
+    def _polled(self, arrived: float, job_set_id: str, answer: web.StreamResponse) -> None:
         job: Job = self._trade._books.jobs[job_set_id]
         seen = self.tally.jobs.setdefault(job_set_id, [job.accepted_at, job.generation_s, None])
-        if seen[2] is None and arrived >= job.accepted_at + job.generation_s:
-            seen[2] = arrived
+        told = answer.body if isinstance(answer, web.Response) else None
+        if seen[2] is None and isinstance(told, bytes) and b'"completed"' in told:
+            seen[2] = max(arrived, job.accepted_at + job.generation_s)
             self.tally.noticed += 1
             self._reach("noticed", self.tally.noticed)
 
