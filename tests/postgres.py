@@ -30,6 +30,8 @@ from pathlib import Path
 import pytest
 
 SERVER_USER = "postgres"
+LONGEST_S = 240
+"""A shutdown writes everything to disk, which takes a busy machine more than a minute."""
 _numbers = itertools.count(1)
 
 
@@ -69,7 +71,7 @@ class PostgresServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                timeout=60,
+                timeout=LONGEST_S,
                 check=False,
             )
         if done.returncode != 0:
@@ -88,7 +90,7 @@ class PostgresServer:
 
     def stop(self, mode: str = "fast") -> None:
         """Ends the server: `fast` cuts every connection, `immediate` is a crash."""
-        self._call("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+        self._call("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "-t", str(LONGEST_S), "stop")
 
     def crash(self) -> None:
         """Ends the server as a power cut of the process would: the next start recovers from its log."""
@@ -122,7 +124,7 @@ class PostgresServer:
 
     def remove(self) -> None:
         """Ends the server if it runs, and removes its folder."""
-        self._keeper.communicate(timeout=60)
+        self._keeper.communicate(timeout=LONGEST_S)
 
 
 def _free_port() -> int:

@@ -24,7 +24,7 @@ AHEAD_S = 0.5
 """How far ahead a slot may be taken."""
 CATCH_UP_GAPS, CATCH_UP_S = 0.5, 0.02
 """How late a slot may be taken and still be made up for: the smaller of these (gaps, seconds)."""
-HASTE, LATE_S = 1.06, 0.5
+HASTE, LATE_S = 1.01, 1.0
 """How much faster than the rate go those that were held up between slot and wire; and how late they may be at most."""
 SHORTEST_HINT_S, LONGEST_HINT_S = 1.0, 60.0
 """A longer hint is obeyed a minute at a time: then one submit asks again."""
@@ -203,7 +203,7 @@ class PaceRow:
         """In how many seconds a submit whose slot was taken at `taken_at` may go out; None when its slot is void.
 
         Void: a refusal came since, the jobs in flight do not fit any more, or too many are late at once. What is late
-        catches up little by little, so that no second sees more than the rate and a few percent.
+        catches up little by little, so that no second sees more than the rate and a hundredth.
         """
         in_s = (await self._ask(LEAVE, {"taken_at": taken_at}))["in_s"]
         return None if in_s is None else max(0.0, float(in_s))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 
 import psycopg
 
@@ -17,6 +20,40 @@ from tests.acceptance.driving import QUICK, Dop, wait_for
 from tests.acceptance.gatewaydouble import GatewayDouble
 
 CLUSTER = {"DOP_CLUSTER__SHARED_OUTPUTS": "true", "DOP_CLUSTER__STALLED_AFTER_S": "5s", "DOP_PACE__RATE": "200/1s"}
+
+
+class Heartbeat:
+    """Tells when this whole machine stood still for a moment, so that a test of single seconds can leave those out."""
+
+    GAP_S, LATE_S = 0.01, 0.06
+
+    def __init__(self) -> None:
+        self._stalls: list[tuple[float, float]] = []
+        self._end = Event()
+        self._thread = Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        gc.collect()
+        gc.freeze()  # what the tests have loaded: to look through it takes a quarter of a second
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        gc.unfreeze()
+
+    def _beat(self) -> None:
+        before = time.monotonic()
+        while not self._end.wait(self.GAP_S):
+            now = time.monotonic()
+            if now - before > self.GAP_S + self.LATE_S:
+                self._stalls.append((before, now))
+            before = now
+
+    def stood_still(self, begin: float, end: float) -> bool:
+        """Whether there was a stall within these seconds of the monotonic clock."""
+        return any(stall < end and begin < over for stall, over in self._stalls)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,12 +6,13 @@ import json
 import os
 import signal
 from pathlib import Path
+from statistics import linear_regression
 
 import pytest
 
 from tests.acceptance.driving import ended, shots, wait_for
 from tests.acceptance.gatewaydouble import GatewayDouble, Script
-from tests.cluster.machines import several
+from tests.cluster.machines import Heartbeat, several
 
 pytestmark = pytest.mark.long
 
@@ -34,16 +35,18 @@ def test_a_told_rate_is_met_by_all_workers_together(tmp_path: Path, postgres: st
         # Two durable commits a submit: a busy machine takes its time for them, so more submits are open at once.
         machines.environ |= {"DOP_PACE__RATE": "50/1s", "DOP_PACE__SUBMIT_CONCURRENCY": "48"}
         machines.hire(3)
-        left = machines.call("submit", machines.csv(shots(600)), "--yes", "--cluster", timeout_s=120)
+        with Heartbeat() as heart:
+            left = machines.call("submit", machines.csv(shots(600)), "--yes", "--cluster", timeout_s=120)
         assert left.counts == {"in_flight": 600}, left.err + machines.all_said()
         moments = [line["at"] for line in double.submits]
-        steady = [at for at in moments if at > moments[0] + 1]
-        rate = (len(steady) - 1) / (steady[-1] - steady[0])
-        assert rate <= 51
+        assert (len(moments) - 1) / (moments[-1] - moments[0]) <= 51
+        rate = linear_regression(moments[50:], range(len(moments) - 50)).slope
         if os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
             pytest.skip(f"{rate:.1f} a second; this machine is too busy to tell single seconds: {os.getloadavg()[0]}")
-        assert rate >= 49
-        assert max(sum(1 for at in moments if begin <= at < begin + 1) for begin in moments) <= 55
+        assert 49 <= rate <= 51
+        seconds = [begin for begin in moments if not heart.stood_still(begin - 0.5, begin + 1)]
+        assert len(seconds) > len(moments) / 2, "the whole machine stood still again and again"
+        assert max(sum(1 for at in moments if begin <= at < begin + 1) for begin in seconds) <= 55
 
 
 def test_a_retry_after_that_one_sees_silences_all(tmp_path: Path, postgres: str) -> None:
