@@ -54,6 +54,8 @@ class Row:
     latency_s: float
     count: int = 1200
     seeds: tuple[int, ...] = (1, 2)
+    write_s: float = 0.0
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,8 @@ def measure(row: Row) -> Result:
             hint=HINTS[row.hint],
             latency=Latency(typical_s=row.latency_s),
             seed=seed,
+            write_s=row.write_s,
+            pause_s=row.pause_s,
             until_s=GIVE_UP_S,
         )
         whole = len(tally.accepted) == row.count

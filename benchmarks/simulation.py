@@ -127,6 +127,46 @@ class Latency:
         return there, self.typical_s / 2 * rng.lognormvariate(0, self.spread)
 
 
+class Client:
+    """What a real client does to the times that its pace plans: the intent is durable before a call leaves, and now and
+    then the whole process stands still.
+
+    One write to disk at a time, of about `write_s`; what is asked for meanwhile is written by the next one, so that
+    several calls leave at once. About every `PAUSE_EVERY_S` it pauses for up to `pause_s`.
+    """
+
+    PAUSE_EVERY_S = 1.5
+
+    def __init__(self, rng: random.Random, *, write_s: float = 0.0, pause_s: float = 0.0) -> None:
+        self._rng, self._write_s, self._pause_s = rng, write_s, pause_s
+        self._writing_until = self._next_until = -math.inf
+        self._pause = (0.0, 0.0)
+
+    def durable_at(self, now: float) -> float:
+        """When an intent that is written from `now` on is on disk."""
+        if not self._write_s:
+            return now
+        if now >= self._writing_until and self._next_until > self._writing_until:
+            self._writing_until = self._next_until
+        if now >= self._writing_until:
+            self._writing_until = self._next_until = now + self._write()
+        elif self._next_until <= self._writing_until:
+            self._next_until = self._writing_until + self._write()
+        return self._next_until
+
+    def _write(self) -> float:
+        return self._write_s * self._rng.lognormvariate(0, 0.4)
+
+    def awake_at(self, when_s: float) -> float:
+        """`when_s`, or the end of the pause it falls into."""
+        if not self._pause_s:
+            return when_s
+        while when_s > self._pause[1]:
+            begin = self._pause[1] + self._rng.expovariate(1 / self.PAUSE_EVERY_S)
+            self._pause = (begin, begin + self._rng.uniform(0.1, 1.0) * self._pause_s)
+        return self._pause[1] if when_s > self._pause[0] else when_s
+
+
 @dataclass(kw_only=True)
 class Tally:
     """What one simulated run did."""
@@ -194,8 +234,18 @@ class Waker:
 class Calls:
     """Calls of the pace's client on their way to a limiter and back."""
 
-    def __init__(self, pace: Pace, timeline: Timeline, *, hint: Hint, latency: Latency, rng: random.Random) -> None:
+    def __init__(
+        self,
+        pace: Pace,
+        timeline: Timeline,
+        *,
+        hint: Hint,
+        latency: Latency,
+        rng: random.Random,
+        client: Client | None = None,
+    ) -> None:
         self.pace, self.timeline = pace, timeline
+        self._client = client or Client(rng)
         self._hint, self._latency, self._rng = hint, latency, rng
         self.silent_until = -math.inf
 
@@ -207,7 +257,8 @@ class Calls:
         def arrive() -> None:
             arrived_s = self.timeline.now
             wait_s = limiter.admit(arrived_s)
-            self.timeline.at(arrived_s + back_s, lambda: self._answer(ticket, arrived_s, wait_s, answered))
+            back_at = self._client.awake_at(arrived_s + back_s)
+            self.timeline.at(back_at, lambda: self._answer(ticket, arrived_s, wait_s, answered))
 
         self.timeline.at(self.timeline.now + there_s, arrive)
 
@@ -231,11 +282,14 @@ def run_submits(
     latency: Latency | None = None,
     seed: int = 1,
     timer_s: float = 0.001,
+    write_s: float = 0.0,
+    pause_s: float = 0.0,
     until_s: float = math.inf,
 ) -> Tally:
-    """Submits `count` calls until each is let in, from time 0; returns what happened."""
+    """Submits `count` calls until each is let in, from time 0; returns what happened. See `Client` for its seconds."""
     rng, timeline, tally = random.Random(seed), Timeline(), Tally()
-    calls = Calls(pace, timeline, hint=hint, latency=latency or Latency(), rng=rng)
+    client = Client(random.Random(seed + 1), write_s=write_s, pause_s=pause_s)
+    calls = Calls(pace, timeline, hint=hint, latency=latency or Latency(), rng=rng, client=client)
     left = count
 
     def answered(arrived_s: float, hint_s: float | None, let_in: bool) -> None:
@@ -251,11 +305,20 @@ def run_submits(
             if wait_s > 0:
                 waker.by(timeline.now + wait_s + rng.random() * timer_s)
                 return
-            tally.hint_broken += timeline.now < calls.silent_until
             left -= 1
-            tally.sent += 1
-            tally.sent_s.append(timeline.now)
-            calls.send(Kind.SUBMIT, limiter, answered)
+            timeline.at(client.awake_at(client.durable_at(timeline.now)), leave)
+
+    def leave() -> None:
+        nonlocal left
+        if pace.hold_left_s(timeline.now, Kind.SUBMIT) > 0:
+            pace.give_back(timeline.now, Kind.SUBMIT)
+            left += 1
+            ask()
+            return
+        tally.hint_broken += timeline.now < calls.silent_until
+        tally.sent += 1
+        tally.sent_s.append(timeline.now)
+        calls.send(Kind.SUBMIT, limiter, answered)
 
     waker = Waker(timeline, ask)
     waker.by(0.0)

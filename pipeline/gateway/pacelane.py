@@ -94,7 +94,7 @@ class Lane:
             self.spacing.take(now)
 
     def give_back(self, now: float) -> None:
-        self.law.give_back()
+        self.law.give_back(now)
         self.hold.give_back(now)
         if self.spacing is not None:
             self.spacing.give_back()

@@ -112,11 +112,12 @@ class Law:
         if self.even is not None:
             self.even.take(now)
 
-    def give_back(self) -> None:
+    def give_back(self, now: float) -> None:
         """A taken slot was not used."""
         self.unsent -= 1
         if self.even is not None:
             self.even.give_back()
+        self._settle(now)
 
     def sent(self, now: float) -> None:
         """A taken slot is used: the call goes out."""
