@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import cost, crowd, limits, shared
+from benchmarks import cost, crowd, limits, shared, workers
 from benchmarks.measuring import ROUNDS, measured, write_docs
 
-RUNS = {"limits": limits.run, "shared": shared.run, "cost": cost.run, "crowd": crowd.run}
+RUNS = {"limits": limits.run, "shared": shared.run, "cost": cost.run, "crowd": crowd.run, "workers": workers.run}
 
 
 def main() -> None:
@@ -26,6 +26,11 @@ def main() -> None:
         if name not in RUNS:
             parser.error(f"no benchmark {name!r}")
     for name in names:
+        if name == "workers" and not workers.possible():
+            print(
+                "workers: left out, there is no PostgreSQL server on this machine (Debian: apt-get install postgresql)"
+            )
+            continue
         measured(name, RUNS[name], 1 if args.quick else ROUNDS)
     write_docs()
 

@@ -117,6 +117,19 @@ at them for 30 s. Only the HTTP client is replaced, by one whose polls all say i
 run" that command bought them itself.
 """
 
+WORKERS = """
+## Several workers, one ledger: {count:,} jobs without a limit
+
+`python -m benchmarks.workers --write-docs`
+
+{circumstances}
+
+`dop worker` processes on one PostgreSQL server that keeps its word (fsync), and `dop run --cluster`, which follows
+them; gateway, settings and jobs as above. The ratio is to a plain `dop run` on SQLite in the same round. All of it
+shares the cores named above, gateway and database included: more workers than cores cannot be faster here, and what a
+job costs each of them says more than jobs a second do.
+"""
+
 
 def circumstances(figures: Figures) -> str:
     """When and where, for the head of a section."""
@@ -257,6 +270,34 @@ def crowd_section(figures: Figures) -> str:
     return CROWD.format(circumstances=circumstances({**figures, "rounds": 1})) + "\n" + table(head, rows) + "\n" + told
 
 
+def workers_section(figures: Figures) -> str:
+    """Workers against one plain run, and one worker that holds thousands."""
+    rows = [
+        (
+            _bold(line["name"]),
+            f"{line['jobs_per_s']}" + ("" if line["whole"] else " \\*"),
+            f"{line['each'][0]} .. {line['each'][-1]}",
+            f"{line['ratio']:.2f}",
+            line["memory_mb"],
+            line["cpu_ms"],
+            line["database_cpu_ms"] or "in it",
+            line["gateway_cpu_ms"],
+            line["polls_a_job"],
+        )
+        for line in figures["rows"]
+    ]
+    head = ("", "jobs / s", "lowest .. highest", "ratio", "peak MB each", "CPU ms / job", "database's", "gateway's")
+    held = figures["held"]
+    told = f"""
+CPU is that of all workers with their start; the following command's is not in it.
+
+One worker that holds {held["in_flight"]:,} accepted jobs and polls them ({held["polls"]:,} times meanwhile): at most
+{held["peak_mb"]} MB, {held["now_mb"]} MB after half a minute of it. Target < 200 MB: {_met(held["peak_mb"] < 200)}.
+"""
+    text = WORKERS.format(circumstances=circumstances(figures), count=figures["count"])
+    return text + "\n" + table((*head, "polls a job"), rows) + told
+
+
 def _bold(name: str) -> str:
     return f"**{name}**" if name.startswith("dop run") else name
 
@@ -265,7 +306,13 @@ def _met(met: bool) -> str:
     return "met" if met else "**missed**"
 
 
-SECTIONS = {"limits": limits_section, "shared": shared_section, "cost": cost_section, "crowd": crowd_section}
+SECTIONS = {
+    "limits": limits_section,
+    "shared": shared_section,
+    "cost": cost_section,
+    "crowd": crowd_section,
+    "workers": workers_section,
+}
 
 
 def rendered(found: dict[str, Figures | None]) -> str:
