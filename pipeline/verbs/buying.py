@@ -135,7 +135,7 @@ def _buy(args: argparse.Namespace, wishes: Wishes) -> int:
     if args.cluster:
         from pipeline.verbs.clustering import ordered  # noqa: PLC0415 - the same
 
-        return ordered(settings, order, wishes)
+        return ordered(args, settings, order, wishes)
     with session(settings, args) as opened:
         found = open_run(opened.workspace, order)
         tell(f"warning: {warning}" for warning in order.bound.warnings)

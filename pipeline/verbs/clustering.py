@@ -15,12 +15,13 @@ from pipeline.cluster.ground import database
 from pipeline.errors import UsageError
 from pipeline.ledger.book import Run
 from pipeline.ledger.budget import NO_CAPS, Caps
+from pipeline.records import Totals
 from pipeline.report.progress import Progress
 from pipeline.run import Result, Wishes
 from pipeline.session import Session, finished, looked_at_images, prepared
 from pipeline.settings import Settings
 from pipeline.verbs.ordering import Order, gravest, open_run, runs_to_collect
-from pipeline.verbs.told import tell
+from pipeline.verbs.told import seconds, tell
 from pipeline.workspace import Workspace, sharing
 
 if TYPE_CHECKING:
@@ -29,17 +30,16 @@ if TYPE_CHECKING:
 OTHERS_WAIT_S = 60.0
 """The first worker looks at the whole ledger before it lets others in; a plain run may be about to end."""
 
-NOT_HERE = (
-    "pilot",
-    "max_new",
-    "halt",
-    "max_duration",
-    "webhook",
-    "no_download",
-    "rate",
-    "max_in_flight",
-)
-"""Flags that belong to one machine, or to the workers' configuration."""
+NOT_HERE = {
+    "pilot": "buy a few with --first N, look at them, then run the whole manifest",
+    "max_new": "bound it by rows (--first N) or money (--max-cost USD)",
+    "webhook": "the workers poll",
+    "no_download": "set download.enabled: false in the workers' configuration",
+    "rate": "set pace.rate in the workers' configuration: they share one pace",
+    "max_in_flight": "set pace.max_in_flight in the workers' configuration: they share one bound",
+    "log_json": "what is done is done, and logged, by the workers",
+}
+"""Flags that belong to one machine, or to the workers' configuration, and what to do instead."""
 
 
 def check(args: argparse.Namespace, settings: Settings) -> str:
@@ -48,17 +48,17 @@ def check(args: argparse.Namespace, settings: Settings) -> str:
     Raises:
         UsageError: a flag or a setting does; nothing was sent.
     """
-    for name in NOT_HERE:
+    for name, instead in NOT_HERE.items():
         if getattr(args, name, None):
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag} is not for --cluster: what the workers do stands in their configuration")
+            raise UsageError(f"--{name.replace('_', '-')} is not for --cluster: {instead}; nothing was sent")
     return database(settings)
 
 
-def ordered(settings: Settings, order: Order, wishes: Wishes) -> int:
+def ordered(args: argparse.Namespace, settings: Settings, order: Order, wishes: Wishes) -> int:
     """Orders a manifest's run, in the transaction that writes its rows down, and follows it. Leads to purchases."""
-    with _session(settings) as opened:
+    with _session(args, settings) as opened:
         workspace = opened.workspace
+        before: list[Totals] = []
 
         def put(connection: Connection, run_id: str) -> None:
             if order.bound.binder.sha256_of:
@@ -66,7 +66,7 @@ def ordered(settings: Settings, order: Order, wishes: Wishes) -> int:
                     "a cluster's images must be at addresses that the gateway can read: local files are on one "
                     "machine only; nothing was sent"
                 )
-            _put(connection, workspace.settings, run_id, wishes, order.caps)
+            before.append(_put(connection, workspace.settings, run_id, wishes, order.caps))
 
         if wishes.preflight and preflight.wanted(settings):  # before anything is queued: a worker may be quick
             asyncio.run(looked_at_images(opened, open_run(workspace, order), wishes))
@@ -74,24 +74,26 @@ def ordered(settings: Settings, order: Order, wishes: Wishes) -> int:
         had_work = workspace.book.has_open(found.run_id)
         tell(f"warning: {warning}" for warning in order.bound.warnings)
         manifest = order.bound.manifest.path
-        return _followed(opened, found, order.caps, wishes, had_work=had_work, manifest=manifest)
+        return _followed(opened, found, order.caps, wishes, before=before[-1], had_work=had_work, manifest=manifest)
 
 
 def collected(args: argparse.Namespace, settings: Settings, wishes: Wishes) -> int:
     """Has the workers poll and fetch what is bought. Never spends."""
     check(args, settings)
     codes = []
-    with _session(settings) as opened:
+    with _session(args, settings) as opened:
         workspace = opened.workspace
         for run in runs_to_collect(workspace, args.run):
             had_work = workspace.book.has_open(run.run_id)
-            _put_alone(workspace, run.run_id, wishes)
-            codes.append(_followed(opened, run, NO_CAPS, wishes, had_work=had_work, manifest=None))
+            before = _put_alone(workspace, run.run_id, wishes)
+            codes.append(_followed(opened, run, NO_CAPS, wishes, before=before, had_work=had_work, manifest=None))
     return gravest(codes, nothing=args.error_on_nothing)
 
 
-def _put(connection: Connection, settings: Settings, run_id: str, wishes: Wishes, caps: Caps) -> None:
-    from pipeline.cluster.jobqueue import put_order  # noqa: PLC0415 - an extra
+def _put(connection: Connection, settings: Settings, run_id: str, wishes: Wishes, caps: Caps) -> Totals:
+    """Orders a run; what it came to before any worker could know."""
+    from pipeline.cluster.follow import counted  # noqa: PLC0415 - an extra
+    from pipeline.cluster.jobqueue import put_order  # noqa: PLC0415
     from pipeline.config import gateway_id  # noqa: PLC0415
 
     put_order(
@@ -104,35 +106,44 @@ def _put(connection: Connection, settings: Settings, run_id: str, wishes: Wishes
         window=settings.cluster.window,
         files=settings.download.enabled,
     )
+    return counted(connection, run_id)
 
 
-def _put_alone(workspace: Workspace, run_id: str, wishes: Wishes) -> None:
-    workspace.ledger.transact(lambda connection: _put(connection, workspace.settings, run_id, wishes, NO_CAPS))
+def _put_alone(workspace: Workspace, run_id: str, wishes: Wishes) -> Totals:
+    before: list[Totals] = []
+    workspace.ledger.transact(
+        lambda connection: before.append(_put(connection, workspace.settings, run_id, wishes, NO_CAPS))
+    )
+    return before[-1]
 
 
 @contextmanager
-def _session(settings: Settings) -> Iterator[Session]:
+def _session(args: argparse.Namespace, settings: Settings) -> Iterator[Session]:
     """The ledger beside the workers; no key is needed, since nothing is sent from here."""
     from pipeline.cluster.tables import prepare  # noqa: PLC0415 - an extra
 
     url = database(settings)
-    with sharing(settings, wait_s=OTHERS_WAIT_S, now=time.time()) as workspace:
+    lock_wait_s = seconds(args.lock_wait, "--lock-wait")
+    wait_s = OTHERS_WAIT_S if lock_wait_s is None else lock_wait_s
+    with sharing(settings, wait_s=wait_s, now=time.time()) as workspace:
         prepare(url)
         tell(workspace.notices)
         yield Session(workspace=workspace, key="", tell=lambda line: tell([line]))
 
 
-def _followed(opened: Session, run: Run, caps: Caps, wishes: Wishes, *, had_work: bool, manifest: Path | None) -> int:
+def _followed(
+    opened: Session, run: Run, caps: Caps, wishes: Wishes, *, before: Totals, had_work: bool, manifest: Path | None
+) -> int:
     async def all_of_it() -> int:
         job = prepared(opened, run, caps=caps, wishes=wishes, manifest=manifest)
         with Progress(clock=time.monotonic, show_bar=wishes.show_bar, quiet=wishes.quiet) as progress:
-            result = await _result(opened, run, progress)
+            result = await _result(opened, run, wishes, before, progress)
         return (await finished(opened, job, result, had_work=had_work)).exit_code
 
     return asyncio.run(all_of_it())
 
 
-async def _result(opened: Session, run: Run, progress: Progress) -> Result:
+async def _result(opened: Session, run: Run, wishes: Wishes, before: Totals, progress: Progress) -> Result:
     from pipeline.cluster.follow import Following, follow  # noqa: PLC0415 - an extra
     from pipeline.cluster.jobqueue import JobQueue  # noqa: PLC0415
 
@@ -149,9 +160,13 @@ async def _result(opened: Session, run: Run, progress: Progress) -> Result:
                 queue=queue,
                 run_id=run.run_id,
                 version=order.version,
+                buys=wishes.buy,
+                before=before,
                 window=settings.cluster.window,
                 silent_s=settings.cluster.stalled_after_s,
                 say=progress.say,
+                rule=wishes.halt,
+                max_duration_s=wishes.max_duration_s,
             ),
             progress,
         )
