@@ -4,7 +4,9 @@ running them. The text is the same for SQLite and PostgreSQL but for the paramet
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -14,6 +16,8 @@ from pipeline.records import CostState
 
 _FIXED = frozenset({"request_id", "attempt", "gateway", "model", "superseded", "digest"})
 CHANGING = tuple(name for name in HOT if name not in _FIXED)
+Hand = Connection | sqlite3.Connection
+"""What runs the statements. SQLite's own connection, since SQLAlchemy's way to it costs more than the statements do."""
 _SPANS = {"run": "run_id = {mark}", "day": "day = {mark}", "month": "day LIKE {mark}"}
 
 
@@ -46,75 +50,88 @@ class Statements:
             for span, where in _SPANS.items()
         }
 
-    def rows(self, connection: Connection, request_ids: Iterable[str]) -> dict[str, Row]:
+    def rows(self, hand: Hand, request_ids: Iterable[str]) -> dict[str, Row]:
         """The hot columns of the latest attempts, by request id."""
         ids = tuple(request_ids)
         text = (
             f"SELECT {', '.join(HOT)} FROM attempts WHERE superseded = 0 "
             f"AND request_id IN ({self._marks(len(ids))}){self._lock}"
         )
-        found = connection.exec_driver_sql(text, self._padded(ids)).fetchall()
+        found = _run(hand, text, self._padded(ids)).fetchall()
         return {record[0]: dict(zip(HOT, record, strict=True)) for record in found}
 
-    def cold(self, connection: Connection, request_ids: Iterable[str]) -> dict[str, Row]:
+    def cold(self, hand: Hand, request_ids: Iterable[str]) -> dict[str, Row]:
         """What the latest attempts say, by request id."""
         ids = tuple(request_ids)
         text = (
             f"SELECT request_id, {', '.join(COLD)} FROM attempts WHERE superseded = 0 "
             f"AND request_id IN ({self._marks(len(ids))})"
         )
-        found = connection.exec_driver_sql(text, self._padded(ids)).fetchall()
+        found = _run(hand, text, self._padded(ids)).fetchall()
         return {record[0]: dict(zip(COLD, record[1:], strict=True)) for record in found}
 
-    def owners(self, connection: Connection, jobs: Iterable[str]) -> dict[tuple[str, str], str]:
-        """(gateway, job id) -> the request that owns it, for those that are owned."""
-        ids = tuple(jobs)
-        if not ids:
+    def owners(self, hand: Hand, gateways: Iterable[str], jobs: Iterable[str]) -> dict[tuple[str, str], str]:
+        """(gateway, job id) -> the request that owns it, for those that are owned.
+
+        The gateways are named because the index begins with them: without, each call would read every attempt.
+        """
+        ids, places = tuple(jobs), tuple(gateways)
+        if not ids or not places:
             return {}
-        text = f"SELECT gateway, job_set_id, request_id FROM attempts WHERE job_set_id IN ({self._marks(len(ids))})"
-        found = connection.exec_driver_sql(text, self._padded(ids)).fetchall()
+        text = (
+            "SELECT gateway, job_set_id, request_id FROM attempts "
+            f"WHERE gateway IN ({self._marks(len(places))}) AND job_set_id IN ({self._marks(len(ids))})"
+        )
+        found = _run(hand, text, self._padded(places) + self._padded(ids)).fetchall()
         return {(gateway, job): request_id for gateway, job, request_id in found}
 
-    def spent(self, connection: Connection, span: str, gateway: str, key: str) -> int:
+    def spent(self, hand: Hand, span: str, gateway: str, key: str) -> int:
         """Worst-case micro-dollars of a gateway's run, day or month."""
         value = f"{key}-%" if span == "month" else key
-        return int(connection.exec_driver_sql(self._spent[span], (gateway, value)).scalar_one())
+        return int(_run(hand, self._spent[span], (gateway, value)).fetchone()[0])
 
-    def save(self, connection: Connection, rows: Iterable[Row], lines: Sequence[tuple[object, ...]]) -> None:
+    def save(self, hand: Hand, rows: Iterable[Row], lines: Sequence[tuple[object, ...]]) -> None:
         """Writes changed rows and their lines of history (request_id, attempt, at, event, state, detail)."""
         values = [(*(row[name] for name in CHANGING), row["request_id"], row["attempt"]) for row in rows]
-        connection.exec_driver_sql(self._update, values)
-        connection.exec_driver_sql(self._note, list(lines))
+        _run(hand, self._update, values)
+        _run(hand, self._note, list(lines))
 
-    def book(self, connection: Connection, deltas: Mapping[SpendKey, Mapping[CostState, int]]) -> None:
+    def book(self, hand: Hand, deltas: Mapping[SpendKey, Mapping[CostState, int]]) -> None:
         """Adds a transaction's money to the spend book."""
         kinds = (CostState.CONFIRMED, CostState.DISPUTED, CostState.RESERVED)
         lines = [(*key, *(amounts.get(kind, 0) for kind in kinds)) for key, amounts in deltas.items()]
         if lines:
-            connection.exec_driver_sql(self._spend, lines)
+            _run(hand, self._spend, lines)
 
-    def seq(self, connection: Connection) -> int:
+    def seq(self, hand: Hand) -> int:
         """The number of the last event, also when another process booked it."""
-        return int(connection.exec_driver_sql(self._read_seq).scalar_one())
+        return int(_run(hand, self._read_seq).fetchone()[0])
 
-    def seq_and_xid(self, connection: Connection) -> tuple[int, str]:
+    def seq_and_xid(self, hand: Hand) -> tuple[int, str]:
         """The number of the last event, and PostgreSQL's number of this transaction."""
-        seq, xid = connection.exec_driver_sql(self._read_seq_and_xid).one()
+        seq, xid = _run(hand, self._read_seq_and_xid).fetchone()
         return int(seq), str(xid)
 
-    def keep(self, connection: Connection, lines: Sequence[tuple[object, ...]]) -> None:
+    def keep(self, hand: Hand, lines: Sequence[tuple[object, ...]]) -> None:
         """Adds lines (seq, text) to the journal that stands in the database."""
-        connection.exec_driver_sql(self._keep, list(lines))
+        _run(hand, self._keep, list(lines))
 
-    def set_seq(self, connection: Connection, seq: int) -> None:
+    def set_seq(self, hand: Hand, seq: int) -> None:
         """The number of the last event."""
-        connection.exec_driver_sql(self._seq, (str(seq),))
+        _run(hand, self._seq, (str(seq),))
 
     def _marks(self, count: int) -> str:
         return ", ".join([self._mark] * _rounded(count))
 
     def _padded(self, ids: tuple[str, ...]) -> tuple[str, ...]:
         return ids + (ids[-1],) * (_rounded(len(ids)) - len(ids)) if ids else ("",)
+
+
+def _run(hand: Hand, text: str, values: tuple[Any, ...] | list[tuple[Any, ...]] = ()) -> Any:
+    """Runs a statement, for each of the values when they are a list; returns a cursor."""
+    if not isinstance(hand, sqlite3.Connection):
+        return hand.exec_driver_sql(text, values)
+    return hand.executemany(text, values) if isinstance(values, list) else hand.execute(text, values)
 
 
 def _rounded(count: int) -> int:

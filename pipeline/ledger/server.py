@@ -22,6 +22,7 @@ from pipeline.errors import DopError, LedgerAwayError, LedgerError
 from pipeline.ledger import postgres
 from pipeline.ledger.audit import sums_digest
 from pipeline.ledger.database import OldLedgerError, create_or_check, write_meta
+from pipeline.ledger.hotpath import Hand
 from pipeline.ledger.journal import line_of, table_entries
 from pipeline.ledger.judge import Change
 from pipeline.ledger.lifecycle import Event
@@ -205,12 +206,12 @@ class ServerLedger(LedgerWriter):
             return super().ask(statement)
         return super().ask(statement)
 
-    def _last_seq(self, connection: Connection) -> int:
-        seq, self._xid = self._sql.seq_and_xid(connection)
+    def _last_seq(self, hand: Hand) -> int:
+        seq, self._xid = self._sql.seq_and_xid(hand)
         return seq
 
-    def _keep(self, connection: Connection, entries: Sequence[Mapping[str, object]]) -> None:
-        self._sql.keep(connection, [(entry["seq"], line_of(entry).rstrip("\n")) for entry in entries])
+    def _keep(self, hand: Hand, entries: Sequence[Mapping[str, object]]) -> None:
+        self._sql.keep(hand, [(entry["seq"], line_of(entry).rstrip("\n")) for entry in entries])
 
     def _alone(self, job: Job) -> None:
         try:

@@ -6,9 +6,11 @@ Measured: set-based writes in one thread beat async drivers.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 from sqlalchemy import select
 from sqlalchemy.exc import DatabaseError
@@ -150,14 +152,13 @@ class Ledger(LedgerWriter):
                 return
             entries: list[dict[str, object]] = []
             try:
-                with self.engine.begin() as connection:
-                    results = self._write(connection, batch, entries)
-            except (DatabaseError, OSError) as error:
-                cause = getattr(error, "orig", error)
-                if not last_try and self._give_up_spare(cause):
+                with self._begun() as hand:
+                    results = self._write(hand, batch, entries)
+            except (sqlite3.DatabaseError, OSError) as error:
+                if not last_try and self._give_up_spare(error):
                     batch = self._without_intents(batch)
                     continue
-                self._full = self._full or f"the ledger {self.path} can't be written ({cause})"
+                self._full = self._full or f"the ledger {self.path} can't be written ({error})"
                 self._only_journal(batch, LedgerError(self._full))
                 return
             except Exception as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
@@ -167,6 +168,18 @@ class Ledger(LedgerWriter):
             self._note(entries)
             self._deliver(batch, results)
             return
+
+    @contextmanager
+    def _begun(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction on the driver's own connection; given back, it forgets what was not committed."""
+        pooled = self.engine.raw_connection()
+        try:
+            hand = cast(sqlite3.Connection, pooled.driver_connection)
+            hand.execute("BEGIN IMMEDIATE")
+            yield hand
+            hand.commit()
+        finally:
+            pooled.close()
 
     def _without_intents(self, batch: Sequence[Job]) -> list[Job]:
         """MONEY: on a full disk an intent is refused, so that nothing is sent; what was sent is still booked."""

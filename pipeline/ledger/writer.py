@@ -23,7 +23,7 @@ from sqlalchemy.exc import DatabaseError
 from pipeline.errors import DopError, LedgerError
 from pipeline.ledger.audit import audit, sums_digest
 from pipeline.ledger.database import integrity_problems, read_meta, write_meta
-from pipeline.ledger.hotpath import Statements
+from pipeline.ledger.hotpath import Hand, Statements
 from pipeline.ledger.journal import row_entry
 from pipeline.ledger.judge import Applied, Change, Money, Outcome, Row, judge
 from pipeline.ledger.lifecycle import Event
@@ -298,12 +298,12 @@ class LedgerWriter(ABC):
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more, and the change is booked
                 loop.call_soon_threadsafe(_settle, settled)
 
-    def _write(self, connection: Connection, batch: Sequence[Job], entries: list[dict[str, object]]) -> list[Result]:
+    def _write(self, hand: Hand, batch: Sequence[Job], entries: list[dict[str, object]]) -> list[Result]:
         changes = [job.change for job in batch if job.change is not None]
-        self._seq = self._last_seq(connection)
-        rows = self._rows(connection, changes)
-        owners = self._sql.owners(connection, _jobs_named(changes))
-        money = Money(lambda span, gateway, key: self._sql.spent(connection, span, gateway, key))
+        self._seq = self._last_seq(hand)
+        rows = self._rows(hand, changes)
+        owners = self._sql.owners(hand, {str(row["gateway"]) for row in rows.values()}, _jobs_named(changes))
+        money = Money(lambda span, gateway, key: self._sql.spent(hand, span, gateway, key))
         results: list[Result] = []
         touched: dict[str, Row] = {}
         lines: list[tuple[object, ...]] = []
@@ -325,31 +325,31 @@ class LedgerWriter(ABC):
                 outcome = Applied(row=dict(row), before=outcome.before)
             results.append((outcome, None))
         if touched:
-            self._sql.save(connection, touched.values(), lines)
-            self._sql.book(connection, money.deltas)
-            self._sql.set_seq(connection, self._seq + len(lines))
-            self._add_cold(connection, entries)
-            self._keep(connection, entries)
+            self._sql.save(hand, touched.values(), lines)
+            self._sql.book(hand, money.deltas)
+            self._sql.set_seq(hand, self._seq + len(lines))
+            self._add_cold(hand, entries)
+            self._keep(hand, entries)
         return results
 
-    def _last_seq(self, connection: Connection) -> int:
-        return self._sql.seq(connection)
+    def _last_seq(self, hand: Hand) -> int:
+        return self._sql.seq(hand)
 
-    def _keep(self, connection: Connection, entries: Sequence[Mapping[str, object]]) -> None:  # noqa: B027 - may be
+    def _keep(self, hand: Hand, entries: Sequence[Mapping[str, object]]) -> None:  # noqa: B027 - may be
         """A journal that is written in the same transaction; one beside the database is written after it."""
 
-    def _rows(self, connection: Connection, changes: Sequence[Change]) -> dict[str, Row]:
-        rows = self._sql.rows(connection, {change.request_id for change in changes})
+    def _rows(self, hand: Hand, changes: Sequence[Change]) -> dict[str, Row]:
+        rows = self._sql.rows(hand, {change.request_id for change in changes})
         for row in rows.values():
             if row["checksum"] != checksum(row):
                 raise _damaged(self.name, row)
         return rows
 
-    def _add_cold(self, connection: Connection, entries: Sequence[dict[str, object]]) -> None:
+    def _add_cold(self, hand: Hand, entries: Sequence[dict[str, object]]) -> None:
         """An intent's journal line holds the whole request, so that the journal alone can make the ledger anew."""
         reserved = {str(entry["request_id"]): entry for entry in entries if entry["event"] == Event.RESERVE}
         if reserved:
-            for request_id, cold in self._sql.cold(connection, reserved).items():
+            for request_id, cold in self._sql.cold(hand, reserved).items():
                 reserved[request_id]["cold"] = cold
 
 
