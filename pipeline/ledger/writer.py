@@ -10,6 +10,7 @@ import asyncio
 import json
 import queue
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -33,6 +34,9 @@ T = TypeVar("T")
 
 BATCH_LIMIT = 400
 """Changes in one commit. SQLite takes 32,766 parameters a statement; the disk write dominates well before."""
+
+GATHER_S = 0.004
+"""A run's first change waits this long for others: half as many commits, each of which costs more than its changes."""
 
 
 class Job:
@@ -238,6 +242,8 @@ class LedgerWriter(ABC):
         while not ended:
             jobs: list[Job] = []
             item = self._queue.get()
+            if item is not None and item.loop is not None:
+                time.sleep(GATHER_S)
             while item is not None:
                 jobs.append(item)
                 if len(jobs) >= BATCH_LIMIT:
