@@ -122,6 +122,12 @@ class PostgresServer:
         with closing(psycopg.connect(self.url("postgres"), autocommit=True)) as connection:
             connection.execute(statement.encode())
 
+    def trust(self, subnet: str) -> None:
+        """Lets in whoever comes from these addresses; the server listens on loopback all the same."""
+        with (self._data / "pg_hba.conf").open("a") as file:
+            file.write(f"host all all {subnet} trust\n")
+        self.sql("SELECT pg_reload_conf()")
+
     def remove(self) -> None:
         """Ends the server if it runs, and removes its folder."""
         self._keeper.communicate(timeout=LONGEST_S)

@@ -32,6 +32,7 @@ from pipeline.errors import DopError
 from pipeline.gateway.fetch import VideoFetcher
 from pipeline.gateway.pace import parse_rate
 from pipeline.landing import open_landing
+from pipeline.ledger.postgres import CLIENT
 from pipeline.records import Attempt
 from pipeline.run import SIGNALS, gateway_client
 from pipeline.settings import Settings, is_loopback
@@ -169,7 +170,7 @@ class Life:
         self._over = asyncio.Event()
         self._stack = AsyncExitStack()
         connector = procrastinate.PsycopgConnector(
-            conninfo=host.url, min_size=1, max_size=8, kwargs={"connect_timeout": 5}, timeout=10
+            conninfo=host.url, min_size=1, max_size=8, kwargs=dict(CLIENT), timeout=10
         )
         self._app = procrastinate.App(connector=connector)
         self._manager = PatientManager(connector)

@@ -17,6 +17,7 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 
 from pipeline.ledger.budget import Caps
+from pipeline.ledger.postgres import CLIENT
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -60,25 +61,31 @@ ON CONFLICT (run_id) DO UPDATE SET version = dop_orders.version + 1, buy = exclu
 """
 
 _STALLED = """
-SELECT j.id FROM procrastinate_jobs j LEFT JOIN procrastinate_workers w ON w.id = j.worker_id
+SELECT j.* FROM procrastinate_jobs j LEFT JOIN procrastinate_workers w ON w.id = j.worker_id
 WHERE j.status = 'doing' AND j.queue_name = ANY(%(queues)s)
 AND (w.id IS NULL OR w.last_heartbeat < now() - make_interval(secs => %(silent_s)s))
+FOR UPDATE OF j SKIP LOCKED
 """
+"""What another host takes back at this very moment is left to it: twice is an error of the engine's."""
 
 _BACK = f"""
-SELECT procrastinate_retry_job_v2(j.id, now(), j.priority, j.queue_name, j.lock) FROM procrastinate_jobs j
-WHERE j.id IN ({_STALLED}) AND NOT EXISTS
+WITH stalled AS MATERIALIZED ({_STALLED})
+SELECT procrastinate_retry_job_v2(j.id, now(), j.priority, j.queue_name, j.lock) FROM stalled j
+WHERE NOT EXISTS
     (SELECT 1 FROM procrastinate_jobs t WHERE t.queueing_lock = j.queueing_lock AND t.status = 'todo')
 """  # noqa: S608 - the same
 
 _TWINS = f"""
-DELETE FROM procrastinate_jobs j WHERE j.id IN ({_STALLED}) AND EXISTS
+WITH stalled AS MATERIALIZED ({_STALLED})
+DELETE FROM procrastinate_jobs j WHERE j.id IN (SELECT id FROM stalled) AND EXISTS
     (SELECT 1 FROM procrastinate_jobs t WHERE t.queueing_lock = j.queueing_lock AND t.status = 'todo')
 RETURNING j.id
 """  # noqa: S608 - the same
 
 _DROP = f"""
-DELETE FROM procrastinate_jobs j WHERE j.queue_name = ANY(%(queues)s) AND (j.status <> 'doing' OR j.id IN ({_STALLED}))
+WITH stalled AS MATERIALIZED ({_STALLED})
+DELETE FROM procrastinate_jobs j WHERE j.queue_name = ANY(%(queues)s)
+AND (j.status <> 'doing' OR j.id IN (SELECT id FROM stalled))
 RETURNING j.id
 """  # noqa: S608 - the same
 
@@ -222,6 +229,6 @@ class JobQueue:
     async def _open(self) -> psycopg.AsyncConnection[DictRow]:
         if self._connection is None or self._connection.broken or self._connection.closed:
             self._connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, row_factory=dict_row, options=SESSION, connect_timeout=5
+                self._url, autocommit=True, row_factory=dict_row, options=SESSION, **CLIENT
             )
         return self._connection

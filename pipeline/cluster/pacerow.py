@@ -20,6 +20,8 @@ from math import exp2, sqrt
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
+from pipeline.ledger.postgres import CLIENT
+
 AHEAD_S = 0.5
 """How far ahead a slot may be taken."""
 CATCH_UP_GAPS, CATCH_UP_S = 0.5, 0.02
@@ -245,6 +247,6 @@ class PaceRow:
     async def _open(self) -> psycopg.AsyncConnection[DictRow]:
         if self._connection is None or self._connection.broken or self._connection.closed:
             self._connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, row_factory=dict_row, options=OPTIONS, connect_timeout=5
+                self._url, autocommit=True, row_factory=dict_row, options=OPTIONS, **CLIENT
             )
         return self._connection

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -36,7 +37,16 @@ SET TIME ZONE 'UTC'; SET lock_timeout = 0; SET statement_timeout = 0
 """
 """A frozen or cut off host lets go of what it holds within seconds: its transaction first, its session next."""
 
-_CLIENT = {"connect_timeout": CONNECT_TIMEOUT_S, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+CLIENT: Mapping[str, Any] = MappingProxyType(
+    {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+    }
+)
+"""For every connection: a host that was cut off notices within seconds, not when its kernel has given up repeating."""
 
 _READER = "SET default_transaction_read_only = on"
 
@@ -66,7 +76,7 @@ def server_engine(url: str, *, write: bool) -> Engine:
         raise LedgerError("a ledger on PostgreSQL needs psycopg: pip install 'dop-batch[cluster]'") from None
 
     def connect() -> psycopg.Connection[Any]:
-        connection = psycopg.connect(url, autocommit=True, application_name=session_name(), **_CLIENT)  # type: ignore[arg-type]
+        connection = psycopg.connect(url, autocommit=True, application_name=session_name(), **CLIENT)
         try:
             connection.execute(_SESSION)
             if write:

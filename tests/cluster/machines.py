@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,13 +66,13 @@ class Machines(Dop):
     def environment(self) -> dict[str, str]:
         return Dop.environment(self) | {"DOP_LEDGER__URL": self.url} | CLUSTER | self.environ
 
-    def hire(self, count: int = 1) -> list[subprocess.Popen[str]]:
-        """Starts workers, and waits until each is heard of."""
+    def hire(self, count: int = 1, *, within: Sequence[str] = ()) -> list[subprocess.Popen[str]]:
+        """Starts workers, and waits until each is heard of. `within`: words that start a command on another host."""
         fresh = []
         for _ in range(count):
             with self._log(len(self.workers)).open("w") as log:
                 process = subprocess.Popen(
-                    self.words("worker", ()),
+                    [*within, *self.words("worker", ())],
                     cwd=self.folder,
                     env=self.environment(),
                     stdin=subprocess.DEVNULL,
@@ -98,9 +98,9 @@ class Machines(Dop):
         """What all workers told, for the message of a test that fails."""
         return "\n".join(f"-- {number}\n{self.said(one)[-2000:]}" for number, one in enumerate(self.workers))
 
-    def dismiss(self) -> list[int]:
-        """Ends every worker that runs as an orchestrator would; their exit codes."""
-        running = [one for one in self.workers if one.poll() is None]
+    def dismiss(self, whom: Sequence[subprocess.Popen[str]] | None = None) -> list[int]:
+        """Ends every worker that runs (or these) as an orchestrator would; their exit codes."""
+        running = [one for one in (self.workers if whom is None else whom) if one.poll() is None]
         for one in running:
             one.send_signal(signal.SIGTERM)
         return [one.wait(timeout=30) for one in running]
