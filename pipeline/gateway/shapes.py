@@ -36,13 +36,14 @@ def one_line(text: str, limit: int = MAX_REASON_CHARS) -> str:
 
 def as_object(value: object) -> Json:
     """`value` if it is a JSON object, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def objects(value: object) -> list[Json]:
     """The JSON objects in `value`: itself, or those of a list."""
-    items = value if isinstance(value, list) else [value]
-    return [item for item in items if isinstance(item, Mapping)]
+    if isinstance(value, dict):
+        return [value]
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 ID_KEYS: Final = (
