@@ -441,10 +441,16 @@ class _Steps:
         told = False
         while True:
             progress.update(self._outlook.now(self._phase()))
+            self._flush_log()
             if not told and isinstance(self.plan, PatientPlan) and self.plan.gave_up:
                 told = True
                 self._say("jobs end and nobody calls back: polling as usual; check webhook.public_url")
             await asyncio.sleep(TICK_S)
+
+    def _flush_log(self) -> None:
+        with suppress(OSError):  # a full disk stops the run by its ledger, not by its log
+            for handler in self.log.handlers:
+                handler.flush()
 
     def _phase(self) -> str:
         totals = self.scribe.totals

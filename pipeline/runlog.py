@@ -1,14 +1,19 @@
-"""The run's own log: one JSON object a line in its folder, for machines; warnings also go where people look."""
+"""The run's own log: one JSON object a line in its folder, for machines; warnings also go where people look.
+
+Only warnings are written out at once; the other lines are when somebody calls `flush` on the logger's handlers.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
+
+_as_json = json.JSONEncoder(ensure_ascii=True, default=str).encode
 
 
 class JsonLines(logging.Formatter):
@@ -19,7 +24,21 @@ class JsonLines(logging.Formatter):
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         fields = getattr(record, "fields", {})
         line = {"at": moment.replace("+00:00", "Z"), "level": record.levelname.lower(), "event": record.getMessage()}
-        return json.dumps({**line, **fields}, ensure_ascii=True, default=str)
+        return _as_json({**line, **fields})
+
+
+class _RunFile(logging.FileHandler):
+    """A file whose lines wait in memory, but for warnings: a write for each submit costs more than all it says."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps one line."""
+        try:
+            assert self.stream is not None
+            self.stream.write(f"{self.format(record)}\n")
+            if record.levelno >= logging.WARNING:
+                self.flush()
+        except Exception:  # noqa: BLE001 - as in the library: a log that fails is told on stderr and stops nothing
+            self.handleError(record)
 
 
 @contextmanager
@@ -29,7 +48,7 @@ def run_log(path: Path, *, also: TextIO | None = None) -> Iterator[logging.Logge
     logger.setLevel(logging.INFO)
     logger.propagate = False
     path.touch(mode=0o600)
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="ascii")]
+    handlers: list[logging.Handler] = [_RunFile(path, encoding="ascii")]
     if also is not None:
         handlers.append(logging.StreamHandler(also))
     for handler in handlers:
@@ -40,4 +59,5 @@ def run_log(path: Path, *, also: TextIO | None = None) -> Iterator[logging.Logge
     finally:
         for handler in handlers:
             logger.removeHandler(handler)
-            handler.close()
+            with suppress(OSError):  # a full disk
+                handler.close()

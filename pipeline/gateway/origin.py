@@ -67,11 +67,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def _printable(text: str) -> bool:
-    return all(c.isprintable() and not c.isspace() for c in text)
+    return text.isprintable() and " " not in text
 
 
 def _visible_ascii(text: str) -> bool:
-    return all("!" <= c <= "~" for c in text)
+    return text.isascii() and _printable(text)
 
 
 def checked_path(path: str) -> str:
