@@ -10,16 +10,26 @@ import asyncio
 import hashlib
 import mimetypes
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.gateway.fetched import Saved
+from pipeline.ledger.book import Book
 from pipeline.objectstore import Store, StoreError, open_store
+from pipeline.records import Attempt
+from pipeline.report.atomic import whole_path
+from pipeline.reporting import PAGE_LINES
 from pipeline.settings import Settings
+
+T = TypeVar("T")
 
 AT_ONCE = 8
 DOWN_S = 30.0
 """After a store failed, videos are only staged for so long: each would wait for its own three tries."""
+
+LARGEST_BYTES = 64 * 2**20
+"""of a video that is fetched back for the page; it is in memory meanwhile"""
 
 LATEST = "latest"
 """An object that holds the newest run's name: a store has no links."""
@@ -93,7 +103,9 @@ class Landing:
         """
         try:
             there = await self._store.sizes(folder.name)
-            await self._put_all([path for path in _aside(folder) if there.get(self._name(path)) != _still_size(path)])
+            await _for_all(
+                [path for path in _aside(folder) if there.get(self._name(path)) != _still_size(path)], self._put
+            )
             for name in LAST:
                 if (folder / name).is_file():
                     await self._put(folder / name)
@@ -103,14 +115,26 @@ class Landing:
             return f"{folder} can't be read ({error.strerror})"
         return ""
 
-    async def _put_all(self, paths: list[Path]) -> None:
-        left = iter(paths)
+    async def gather(self, videos: Mapping[str, str]) -> str:
+        """Fetches the videos that this machine lacks, by name and sha256, from the store; returns what was wrong.
 
-        async def work() -> None:
-            for path in left:  # shared: each worker takes the next one
-                await self._put(path)
+        Other hosts put them there; the page, its stills and the viewer look at files here.
+        """
+        try:
+            missing = [name for name in videos if not (self._outputs / name).exists()]
+            await _for_all(missing, lambda name: self._fetch(name, videos[name]))
+        except StoreError as error:
+            return str(error)
+        except OSError as error:
+            return f"{self._outputs} can't be written ({error.strerror})"
+        return ""
 
-        await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    async def _fetch(self, name: str, sha256: str) -> None:
+        found = await self._store.read(name, LARGEST_BYTES)
+        if found is None or hashlib.sha256(found[1]).hexdigest() != sha256:
+            return  # gone, too large, or not what was saved: the page shows the cell without it
+        with whole_path(self._outputs / name) as path:
+            await asyncio.to_thread(path.write_bytes, found[1])
 
     async def _put(self, path: Path) -> None:
         content = await asyncio.to_thread(path.read_bytes)
@@ -118,6 +142,16 @@ class Landing:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._outputs).as_posix()
+
+
+async def _for_all(things: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
+    left = iter(things)
+
+    async def some() -> None:
+        for thing in left:  # shared: each takes the next one
+            await work(thing)
+
+    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
 
 def _manifests(folder: Path) -> list[Path]:
@@ -155,3 +189,12 @@ def open_landing(settings: Settings) -> Landing | None:
     if told.url is None:
         return None
     return Landing(open_store(told.url, endpoint=told.endpoint, region=told.region), told.dir)
+
+
+async def gathered(settings: Settings, book: Book, run_id: str) -> str:
+    """Has the run's videos here before its page is made, where several hosts may have saved them; what was wrong."""
+    landing = open_landing(settings)
+    if landing is None or settings.ledger.url is None or sum(book.totals(run_id).counts.values()) > PAGE_LINES:
+        return ""
+    lines = [one for one in book.report(run_id) if isinstance(one, Attempt)]
+    return await landing.gather({one.local_path: one.sha256 for one in lines if one.local_path and one.sha256})

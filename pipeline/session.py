@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline import preflight
 from pipeline.ending import Ending
-from pipeline.landing import open_landing
+from pipeline.landing import gathered, open_landing
 from pipeline.ledger.book import Run
 from pipeline.ledger.budget import Caps
 from pipeline.records import Totals
@@ -139,6 +139,8 @@ async def finished(session: Session, job: Job, result: Result, *, had_work: bool
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
     reported = _reported(session, job)
+    if missing := await gathered(workspace.settings, book, run.run_id):
+        session.tell(f"the page lacks videos of other hosts: {missing}")
     for note in write_page(workspace, run, job.folder):
         if note.is_wrong or not job.wishes.quiet:
             session.tell(note.text)

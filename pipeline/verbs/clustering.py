@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline import preflight
 from pipeline.cluster.ground import database
 from pipeline.errors import UsageError
+from pipeline.landing import open_landing
 from pipeline.ledger.book import Run
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.records import Totals
@@ -22,7 +23,7 @@ from pipeline.session import Session, finished, looked_at_images, prepared
 from pipeline.settings import Settings
 from pipeline.verbs.ordering import Order, gravest, open_run, runs_to_collect
 from pipeline.verbs.told import seconds, tell
-from pipeline.workspace import Workspace, sharing
+from pipeline.workspace import RunFolder, Workspace, sharing
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -70,11 +71,24 @@ def ordered(args: argparse.Namespace, settings: Settings, order: Order, wishes: 
 
         if wishes.preflight and preflight.wanted(settings):  # before anything is queued: a worker may be quick
             asyncio.run(looked_at_images(opened, open_run(workspace, order), wishes))
+        if wishes.buy and (problem := _store_problem(workspace, order)):
+            tell([f"nothing is bought: {problem}"])
+            return 5
         found = open_run(workspace, order, put)
         had_work = workspace.book.has_open(found.run_id)
         tell(f"warning: {warning}" for warning in order.bound.warnings)
         manifest = order.bound.manifest.path
         return _followed(opened, found, order.caps, wishes, before=before[-1], had_work=had_work, manifest=manifest)
+
+
+def _store_problem(workspace: Workspace, order: Order) -> str:
+    """MONEY: before a worker may buy: what is wrong with the store that is to take it; "" where there is none."""
+    landing = open_landing(workspace.settings)
+    if landing is None:
+        return ""
+    folder = RunFolder(workspace.outputs, open_run(workspace, order).run_id)
+    folder.make(order.bound.manifest.path)
+    return asyncio.run(landing.ready(folder.path))
 
 
 def collected(args: argparse.Namespace, settings: Settings, wishes: Wishes) -> int:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.landing import open_landing
+from pipeline.landing import gathered, open_landing
 from pipeline.ledger.book import Run
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, Attempt, State, Totals, usd
 from pipeline.report.frame import write_parquet
@@ -143,6 +143,8 @@ def report(args: argparse.Namespace) -> int:
         if not args.output:
             folder.path.mkdir(parents=True, exist_ok=True)
             write_reports(workspace, run, folder)
+            if missing := asyncio.run(gathered(settings, workspace.book, run.run_id)):
+                tell([f"the page lacks videos of other hosts: {missing}"])
             draw(workspace, run, folder.path / PAGE)
             tell([f"{folder.path / name}" for name in ("report.csv", PAGE)])
             problem = _landed(workspace, folder)

@@ -66,13 +66,18 @@ class Machines(Dop):
     def environment(self) -> dict[str, str]:
         return Dop.environment(self) | {"DOP_LEDGER__URL": self.url} | CLUSTER | self.environ
 
-    def hire(self, count: int = 1, *, within: Sequence[str] = ()) -> list[subprocess.Popen[str]]:
-        """Starts workers, and waits until each is heard of. `within`: words that start a command on another host."""
+    def hire(
+        self, count: int = 1, *, within: Sequence[str] = (), words: Sequence[str] = ()
+    ) -> list[subprocess.Popen[str]]:
+        """Starts workers, and waits until each is heard of.
+
+        `within`: words that start a command on another host; `words`: what is said to these workers alone.
+        """
         fresh = []
         for _ in range(count):
             with self._log(len(self.workers)).open("w") as log:
                 process = subprocess.Popen(
-                    [*within, *self.words("worker", ())],
+                    [*within, *self.words("worker", words)],
                     cwd=self.folder,
                     env=self.environment(),
                     stdin=subprocess.DEVNULL,

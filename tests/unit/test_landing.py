@@ -129,3 +129,20 @@ async def test_several_reports_at_once_do_no_harm(shelf: Shelf, video: Path, tmp
     (video.parents[1] / "report.csv").write_text("a\n")
     lander = landing(shelf, tmp_path)
     assert await asyncio.gather(*(lander.land_reports(video.parents[1]) for _ in range(3))) == ["", "", ""]
+
+
+def test_what_other_hosts_saved_is_brought_here_once_and_only_as_it_was_saved(tmp_path: Path, video: Path) -> None:
+    content = b"a video of another host"
+    good, bad = hashlib.sha256(content).hexdigest(), "of something else"
+    asked: list[str] = []
+
+    class Reads(Shelf):
+        async def read(self, name: str, most_bytes: int) -> tuple[Stored, bytes] | None:
+            asked.append(name)
+            return None if name == "run/videos/gone.mp4" else (Stored(size_bytes=len(content), etag="e"), content)
+
+    told = {"run/videos/a.mp4": "", "run/videos/b.mp4": good, "run/videos/c.mp4": bad, "run/videos/gone.mp4": good}
+    landing = Landing(cast(Store, Reads()), tmp_path)
+    assert asyncio.run(landing.gather(told)) == ""
+    assert {path.name: path.read_bytes() for path in video.parent.iterdir()} == {"a.mp4": b"video", "b.mp4": content}
+    assert asked == ["run/videos/b.mp4", "run/videos/c.mp4", "run/videos/gone.mp4"]
