@@ -169,18 +169,18 @@ async def open_desk(settings: Settings, base_url: str) -> AsyncIterator[Desk]:
     try:
         bound = await receiver.start(host, port)
     except OSError as error:
-        taken = error.errno == errno.EADDRINUSE and await answers_as_ours(f"http://{_netloc(host, port)}", keys)
+        taken = error.errno == errno.EADDRINUSE and await answers_as_ours(f"http://{netloc(host, port)}", keys)
         if not taken:
             raise UsageError(f"webhook.listen {host}:{port} can't be had ({error.strerror})") from None
         desk.watches_spool, bound = True, port
-    desk.public_url = desk.public_url or f"http://{_netloc(host, bound)}"
+    desk.public_url = desk.public_url or f"http://{netloc(host, bound)}"
     try:
         yield desk
     finally:
         await receiver.close()
 
 
-def _netloc(host: str, port: int) -> str:
+def netloc(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -301,6 +301,7 @@ def _add_worker(verbs: _Verbs) -> None:
     way = sub.add_mutually_exclusive_group()
     way.add_argument("--health", action="store_true", help="exit 0 when this host's workers are well, else 5")
     way.add_argument("--rebuild-queue", action="store_true", help="make the queue anew from the ledger, and stop")
+    sub.add_argument("--webhook", action="store_true", help="let the gateway call back instead of most polls")
     _add_settings(sub)
 
 

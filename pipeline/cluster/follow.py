@@ -95,15 +95,17 @@ class _Looks:
         return min(LOOK_S, left_s) if left_s > 0 else LOOK_S  # past it, the database is away: it is tried again
 
     async def once(self) -> None:
-        """One look; tops up the queue, and stops the buying on every host where this command was told to."""
+        """One look; stops the buying on every host where this command was told to.
+
+        The workers top up the queue. Only where nothing is left in it is it looked for here whether all is done.
+        """
         this = self._this
         if await self._too_long():
             return
-        topped = await this.queue.top_up(this.window)
-        live = await this.queue.live(this.run_id)
+        busy = await this.queue.live(this.run_id) or await this.queue.top_up(this.window)
         totals = await _totals(this)
         await self._judge(totals)
-        self._quiet = 0 if live or topped else self._quiet + 1
+        self._quiet = 0 if busy else self._quiet + 1
         await self._look_for_workers()
         halted = bool(await this.queue.halts(this.run_id))
         self._progress.update(_snapshot(totals, this.before, time.monotonic() - self._began, halted=halted))

@@ -22,6 +22,7 @@ from procrastinate import jobs
 from procrastinate.exceptions import ProcrastinateException
 from procrastinate.manager import JobManager
 
+from pipeline.cluster.calls import Calls
 from pipeline.cluster.jobqueue import LOOKING, TASK, JobQueue, Order, queues
 from pipeline.cluster.line import Line, Surroundings
 from pipeline.cluster.pacerow import PaceRow
@@ -29,6 +30,7 @@ from pipeline.cluster.signs import Signs
 from pipeline.cluster.tables import prepare
 from pipeline.cluster.timetable import Timetable
 from pipeline.errors import DopError
+from pipeline.gateway.callback import Delivery
 from pipeline.gateway.fetch import VideoFetcher
 from pipeline.gateway.pace import parse_rate
 from pipeline.landing import open_landing
@@ -79,13 +81,14 @@ class PatientManager(JobManager):
 
 @dataclass(slots=True, kw_only=True)
 class Host:
-    """One worker process. `key` is the gateway's; `url` the database's."""
+    """One worker process. `key` is the gateway's; `url` the database's; `calls` where callbacks are wanted."""
 
     workspace: Workspace
     key: str
     url: str
     say: Callable[[str], None]
     timetable: Timetable | None = None
+    calls: Calls | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("pipeline.run"))
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     signs: Signs = field(init=False)
@@ -96,17 +99,29 @@ class Host:
         self.signs = Signs(f"{self.url} {self.workspace.gateway}")
 
     async def run(self) -> int:
-        """Lives until a signal ends it: 0 then. Pays, as far as runs are ordered."""
+        """Lives until a signal ends it: 0 then. Pays, as far as runs are ordered.
+
+        Raises:
+            UsageError: callbacks are wanted, and can't be taken as configured.
+        """
         loop = asyncio.get_running_loop()
+        if self.calls is not None:
+            self.calls.here = self._called
+            await self.calls.open()
         for number in SIGNALS:
             with suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self.stop)
         loop.set_exception_handler(self._stray)
-        beating = asyncio.create_task(self._beat())
+        aside = [asyncio.create_task(self._beat())]
+        aside += [asyncio.create_task(self.calls.run())] if self.calls is not None else []
         try:
             await self._lives()
         finally:
-            beating.cancel()
+            for task in aside:
+                task.cancel()
+            await asyncio.gather(*aside, return_exceptions=True)
+            if self.calls is not None:
+                await self.calls.close()
             self.signs.remove()
             for number in SIGNALS:
                 with suppress(NotImplementedError, RuntimeError, ValueError):
@@ -118,6 +133,9 @@ class Host:
         self.stopping.set()
         if self.life is not None:
             self.life.end("")
+
+    def _called(self, delivery: Delivery) -> bool:
+        return self.life is not None and self.life.called(delivery)
 
     def _stray(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """The engine's own tasks fail when the database goes or others took over: that is no news for a person."""
@@ -213,6 +231,7 @@ class Life:
             trouble=self.end,
             room=lambda: None,
             log=host.log,
+            calls=host.calls,
         )
         return self
 
@@ -229,6 +248,10 @@ class Life:
         self._why = self._why or why
         self._manager.stopped = True
         self._over.set()
+
+    def called(self, delivery: Delivery) -> bool:
+        """Somebody called about a request; whether it is in this worker's hands."""
+        return any(line.called(delivery) for line in self._lines.values())
 
     def _has_room(self) -> bool:
         """A worker takes up little more than it can submit soon, so that others have their share."""
@@ -335,6 +358,7 @@ class Life:
                 taken = await self.queue.take_back(settings.stalled_after_s)
                 await self.queue.top_up(settings.window)
                 for line in list(self._lines.values()):
+                    line.warn()
                     for known in await self.queue.halts(line.order.run_id):
                         line.heed(known)
             except Exception as error:  # noqa: BLE001 - without this round nobody would take over: begin anew

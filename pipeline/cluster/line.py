@@ -15,10 +15,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pipeline.cluster.calls import Calls
 from pipeline.cluster.jobqueue import Halted, JobQueue, Order
 from pipeline.cluster.pacerow import PaceRow
 from pipeline.cluster.sharedgate import SharedGate
 from pipeline.errors import InvariantError, LedgerError
+from pipeline.gateway.callback import Delivery
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.fetch import VideoFetcher
 from pipeline.gateway.pace import Pace, Rate, parse_rate
@@ -33,6 +35,7 @@ from pipeline.steps.breaker import Breaker
 from pipeline.steps.doors import Doors, Finished, InFlight, finished_of, in_flight_of
 from pipeline.steps.download import Downloader
 from pipeline.steps.halt import Halt, Reach
+from pipeline.steps.patientplan import PatientPlan
 from pipeline.steps.poll import Poller
 from pipeline.steps.pollplan import PollPlan
 from pipeline.steps.scribe import Scribe
@@ -42,6 +45,9 @@ from pipeline.workspace import RunFolder, Workspace
 
 NO_BOUND = Rate(1_000_000, 1.0)
 """A worker's own pace where the rate is told: the shared row spaces the submits, this one only counts the open ones."""
+
+SALVAGE_S = 10.0
+"""How long a line that closes waits for the proof of an unclear submit."""
 
 WAITS = frozenset({State.PLANNED, State.SUBMITTING, State.ACCEPTED})
 """Somebody goes on with it; every other state is an end, for now or for good."""
@@ -63,6 +69,7 @@ class Surroundings:
     trouble: Callable[[str], None]
     room: Callable[[], None]
     log: logging.Logger
+    calls: Calls | None = None
 
 
 class HostScribe(Scribe):
@@ -104,7 +111,7 @@ class Line:
         self._waiting: dict[str, asyncio.Future[bool]] = {}
         self._unsent: set[str] = set()
         self._to_buy: asyncio.Queue[Attempt | None] = asyncio.Queue()
-        self._broken = self._closing = False
+        self._broken = self._closing = self._warned = False
         self._tasks: list[asyncio.Task[None]] = []
         self._build(around.workspace.settings)
 
@@ -149,14 +156,22 @@ class Line:
             log=around.log,
         )
         poll, breaker = settings.poll, Breaker()
-        plan = PollPlan(
+        self._plan = (PollPlan if around.calls is None else PatientPlan)(
             first_s=poll.first_s,
             min_s=poll.min_s,
             max_s=poll.max_s,
             deadline_s=poll.deadline_s,
             max_lag_s=poll.max_lag_s,
         )
-        self.poller = Poller(doors, plan, breaker)
+        self.poller = Poller(doors, self._plan, breaker)
+        self._callbacks = (
+            around.calls.serve(doors, self.poller, images=images, holds=self._waiting.__contains__)
+            if around.calls is not None
+            else None
+        )
+        if self._callbacks is not None:
+            for attempt in workspace.book.in_states(order.run_id, (State.UNKNOWN,)):
+                self._callbacks.remember(attempt)
         folder = RunFolder(workspace.outputs, order.run_id)
         old_mask = os.umask(0o077)
         try:
@@ -180,6 +195,12 @@ class Line:
             can_poll=lambda: order.collect and len(self.poller) > 0,
             known_job=lambda: workspace.book.known_job(workspace.gateway),
         )
+
+    def warn(self) -> None:
+        """Says once that callbacks are wanted and none come."""
+        if not self._warned and isinstance(self._plan, PatientPlan) and self._plan.gave_up:
+            self._warned = True
+            self._around.say("jobs end and nobody calls back: polling as usual; check webhook.public_url")
 
     # -- one request
 
@@ -219,6 +240,8 @@ class Line:
             return True
         elif attempt.state in (State.ACCEPTED, State.STALLED) and self.order.collect:
             self.poller.add(in_flight_of(attempt, loop_now=_now(), wall_now=time.time()))
+            if self._callbacks is not None:  # a call may have come while nobody waited for it; this one is no call
+                PollPlan.hint(self._plan, attempt.request_id, _now())
             return True
         elif attempt.state is State.DONE and attempt.local_path is None and self._fetches:
             self.downloader.add(finished_of(attempt))
@@ -231,7 +254,9 @@ class Line:
         The token names that very submit: when its worker wakes after all, its answer is still booked.
         """
         why = {"reason": "the worker was lost during the submit"}
-        await self._scribe.book(attempt.request_id, Event.LOSE, why, token=attempt.token)
+        booked = await self._scribe.book(attempt.request_id, Event.LOSE, why, token=attempt.token)
+        if self._callbacks is not None and isinstance(booked, Applied):
+            self._callbacks.lost(attempt)
 
     async def _fed(self) -> AsyncIterator[Attempt]:
         while (attempt := await self._to_buy.get()) is not None:
@@ -271,6 +296,12 @@ class Line:
     def _accepted(self, job: InFlight) -> None:
         if self.order.collect:
             self.poller.add(job)
+        if self._callbacks is not None:
+            self._callbacks.accepted(job.request_id)
+
+    def called(self, delivery: Delivery) -> bool:
+        """Somebody called about a request; False when this line has nothing to do with it."""
+        return self._callbacks is not None and self._callbacks.delivered(delivery)
 
     def _finished(self, video: Finished) -> None:
         if self._fetches:
@@ -355,6 +386,9 @@ class Line:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.gate.close()
+        if self._callbacks is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._callbacks.salvaged(), SALVAGE_S)
         for request_id in list(self._waiting):
             self._end(request_id)
         with suppress(asyncio.QueueEmpty):

@@ -34,7 +34,7 @@ OTHERS_WAIT_S = 60.0
 NOT_HERE = {
     "pilot": "buy a few with --first N, look at them, then run the whole manifest",
     "max_new": "bound it by rows (--first N) or money (--max-cost USD)",
-    "webhook": "the workers poll",
+    "webhook": "the workers take the calls: start them with `dop worker --webhook`",
     "no_download": "set download.enabled: false in the workers' configuration",
     "rate": "set pace.rate in the workers' configuration: they share one pace",
     "max_in_flight": "set pace.max_in_flight in the workers' configuration: they share one bound",

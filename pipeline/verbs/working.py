@@ -64,7 +64,8 @@ def _rebuild(settings: Settings, url: str) -> int:
 
 
 def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
-    from pipeline.cluster.host import Host  # noqa: PLC0415 - an extra
+    from pipeline.cluster.calls import Calls  # noqa: PLC0415 - an extra
+    from pipeline.cluster.host import Host  # noqa: PLC0415
     from pipeline.cluster.timetable import Timetable  # noqa: PLC0415
 
     def say(line: str) -> None:
@@ -83,7 +84,8 @@ def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
         say(f"worker: ready for {workspace.gateway}")
 
         async def lives() -> int:
-            return await Host(workspace=workspace, key=key, url=url, say=say, timetable=timetable).run()
+            calls = Calls(settings, url, workspace.gateway) if args.webhook else None
+            return await Host(workspace=workspace, key=key, url=url, say=say, timetable=timetable, calls=calls).run()
 
         return asyncio.run(lives())
 

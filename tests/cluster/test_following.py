@@ -17,7 +17,7 @@ from tests.cluster.machines import several
 REFUSED = {
     "--pilot 3": "--first N",
     "--max-new 3": "--max-cost USD",
-    "--webhook": "the workers poll",
+    "--webhook": "dop worker --webhook",
     "--no-download": "download.enabled",
     "--rate 10/1s": "pace.rate",
     "--max-in-flight 5": "pace.max_in_flight",
