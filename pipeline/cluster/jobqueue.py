@@ -119,6 +119,8 @@ def put_order(
     """
     order = {"run_id": run_id, "gateway": gateway, "buy": buy, "collect": collect}
     spans = {"run_cap": caps.run_microusd, "day_cap": caps.day_microusd, "month_cap": caps.month_microusd}
+    # Whoever tops up meanwhile would not see these jobs, and fill the window twice or wait for this transaction.
+    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (TOP_UP_LOCK,))
     connection.exec_driver_sql(_ORDER, {**order, **spans})
     connection.exec_driver_sql(TOP_UP, {"gateway": gateway, "window": window, "again": True, "files": files})
 

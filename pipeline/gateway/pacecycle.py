@@ -19,7 +19,11 @@ PATIENCE_FIRST, PATIENCE_MOST = 60.0, 300.0
 """calls between two tests whether the window holds one more; doubles when it does not"""
 HINTED_PATIENCE = 3.0
 """times as much where each refusal holds everybody for a hint's whole second"""
-UNSETTLED_WINDOWS, UNSETTLED_TESTS = 2.0, 8
+MOST_MORE = 1.0
+"""of the count: let in beyond it within one window; more may belong to the next one, so it must hold there first"""
+TEST_COST = 120
+"""calls between two tests for each call that the last one cost"""
+UNSETTLED_WINDOWS, UNSETTLED_TESTS = 2.0, 16
 """between the fall of the count and the first test, twice as many to the next ones: what moves is tested more often"""
 LEAST_GUARD_S = 0.002
 MOST_GUARD = 0.05
@@ -38,7 +42,7 @@ HELD = 3
 """windows that went as expected: then this span is believed for good"""
 NEAR = 1.05
 """times the span: a window that opens by then is the one that was expected"""
-GAP_LATENCIES, HINTED_GAP, GAP_SPAN, HINTED_SPAN = 1 / 5, 1.0, 0.15, 0.3
+GAP_LATENCIES, HINTED_GAP, GAP_SPAN, HINTED_SPAN = 1 / 5, 0.5, 0.15, 0.3
 MOST_FILL = 0.6
 """between two calls of a window: the smaller of this part of a latency, and of the span over the count"""
 
@@ -74,23 +78,26 @@ class Cycle:
         self._least_s, self._most_s = least_s, most_s
         self._proven = proven
         self._guard_s = max(LEAST_GUARD_S, JITTERS * jitter_s)
-        self._gap_s = 0.0
+        self._gap_s = self._latency_s = 0.0
+        self._sure = self._count_before = count
         self._least_gap_s = fill_s / count
         self._sent_at = start if sent_at is None else sent_at
-        self._not_before = float("-inf")
+        self._not_before = self._taken_at = float("-inf")
         self._cuts: deque[int] = deque(maxlen=CUTS)
         self._closed, self._begun, self._reopened = False, used > 0, False
         self._held, self._opened, self._cut_in = 0, 0, -FORGIVEN_AFTER
         self._extras = self._extras_before = 0
-        self._since_test, self._patience = 0, min(PATIENCE_FIRST, UNSETTLED_WINDOWS * count)
+        self._since_test = 0
+        self._patience = min(PATIENCE_FIRST, UNSETTLED_WINDOWS * count)
         self._unsettled = 0
         self._windows, self._early_every = 0, 1
-        self._hinted = False
+        self._hinted = fill_s > 0
         self._trying_early = False
         self._early_wins = 0
         self._early_s = 0.0
         self._start_before = start
         self.span_s = self._best_span_s() or most_s or 1.0
+        self._patience = max(self._patience, TEST_COST * count * fill_s / self.span_s)
 
     def now_per_s(self) -> float:
         """Calls a second over a whole window."""
@@ -107,7 +114,12 @@ class Cycle:
         if under_way and self.used + unsent <= 1 and self._held < HELD:
             return NEVER  # the first of a window goes alone
         nth = trail.nth_last(self.count - unsent)
-        return max(at, self._sent_at + self._gap_s, (nth or -NEVER) + (self._early_s or self._period_s))
+        gap_s = self._gap_s if self.used + unsent < self._sure else max(self._gap_s, self._latency_s)
+        return max(at, self._taken_at + gap_s, (nth or -NEVER) + (self._early_s or self._period_s))
+
+    def take(self, now: float) -> None:
+        """A call will go: the next one keeps its distance from it."""
+        self._taken_at = now
 
     def sent(self, now: float) -> None:
         """A call goes out: the next of this window, or the first of a new one."""
@@ -126,12 +138,13 @@ class Cycle:
     def accepted(self, jitter_s: float, latency_s: float = 0.0) -> Fate:
         """A call sent after the last refusal was let in; `jitter_s` is how far travel times differ."""
         self._since_test += 1
+        self._latency_s = latency_s
         self._guard_s = max(
             self._guard_s * GUARD_KEPT, (1 + self._hinted) * max(LEAST_GUARD_S, LEAST_JITTERS * jitter_s)
         )
         part, span_part = (HINTED_GAP, HINTED_SPAN) if self._hinted else (GAP_LATENCIES, GAP_SPAN)
         self._gap_s = min(part * latency_s, span_part * self.span_s / self.count)
-        if self._hinted or not self._proven:
+        if not self._proven:
             self._gap_s = max(self._gap_s, min(self._least_gap_s, MOST_FILL * self.span_s / self.count))
         if not self._begun:
             self._begin()
@@ -193,8 +206,10 @@ class Cycle:
             test_at = max(at, self._sent_at + silence_s)
             may = not under_way and self._extras < self._telling and test_at < self.start + 0.9 * self.span_s
             return test_at if may else NEVER
+        if self.used - self._count_before >= max(EXTRAS, MOST_MORE * self._count_before):
+            return NEVER
         if self._extras and under_way <= self._extras and age_s < 0.5 * self.span_s:
-            return max(at, self._sent_at + self._gap_s)
+            return max(at, self._taken_at + self._gap_s)
         if under_way or self._since_test < self._patience:
             return NEVER
         return max(at, self._sent_at + 3 * self._gap_s) if age_s < 0.5 * self.span_s else NEVER
@@ -214,6 +229,7 @@ class Cycle:
             self._start_before = self.start
         if self._begun and self.used >= self.count and not self._reopened:
             self._held += 1
+        self._sure, self._count_before = min(self._count_before, self.count), self.count
         self._trying_early = now < self.start + 0.98 * self.span_s
         self._early_s = now - self.start if self._trying_early else 0.0
         self.start, self.used = now, 0
@@ -269,6 +285,10 @@ class Cycle:
         if not self._proven and self._extras_before:  # they belonged to this window, the last fill to two
             self._proven = self._closed = True
             return Fate.KEPT
+        if self.used >= min(self._sure, self._count_before):  # what was let in beyond it belonged to the next window
+            self.count, self._closed = self.used, True
+            self._tested()
+            return Fate.KEPT
         fell = self.used < FELL * self.count
         if hold_s and self._is_no_window():
             return Fate.DEAD
@@ -280,7 +300,8 @@ class Cycle:
             return Fate.KEPT
         self.count = max(self.used, 1)
         self._closed = True
-        if fell:
+        if fell and self._held >= HELD:
+            self._cuts.clear()
             self._patience, self._since_test = UNSETTLED_WINDOWS * self.count, 0
             self._unsettled = UNSETTLED_TESTS
         else:
@@ -298,7 +319,7 @@ class Cycle:
         self._tested()
         if hold_s:
             late_s = max(0.0, now + hold_s - self.start - self._period_s)
-            self._patience += 0.0 if self._unsettled else 50 * late_s * self.now_per_s()
+            self._patience += 0.0 if self._unsettled else TEST_COST * late_s * self.now_per_s()
 
     def _tested(self) -> None:
         self._since_test = 0
@@ -306,7 +327,7 @@ class Cycle:
         self._patience = min(2 * dear * self._patience, dear * PATIENCE_MOST)
         if self._unsettled:
             self._unsettled -= 1
-            self._patience = min(self._patience, 2 * UNSETTLED_WINDOWS * self.count)
+            self._patience = min(self._patience, dear * UNSETTLED_WINDOWS * self.count)
 
     def _widen_guard(self, jitter_s: float) -> None:
         self._guard_s = max(LEAST_GUARD_S, min(1.5 * self._guard_s + jitter_s, MOST_GUARD * self.span_s))

@@ -8,7 +8,7 @@ limit that rises: congestion control by probing as in CUBIC (Ha, Rhee, Xu 2008),
 
 from __future__ import annotations
 
-from math import log2, sqrt
+from math import log, log2, sqrt
 
 from pipeline.gateway.pacetrail import Trail
 
@@ -25,8 +25,12 @@ PATIENCE_LEAST, PATIENCE_MOST = 8.0, 90.0
 """calls; 90 gives about one refusal in 250 calls at a steady limit"""
 DOUBLING_S = 1.0
 """seconds a doubling takes at least: windows of a second refuse only at their end"""
+UNSETTLED_GROWTH, UNSETTLED_DOUBLING_S, UNSETTLED_FOR = 0.008, 0.4, 600
+"""the same soon (calls) after the limit fell: what moves is tested more often"""
 EXCESS_CALLS = 3.0
-"""let in above the measured rate: from there on the limit has risen for sure, and growth doubles four times as fast"""
+"""let in above the measured rate: from there on the limit has risen for sure"""
+RISEN_GROWTH_PER_S = 1.5
+"""and growth doubles four times as fast, until the flow itself doubles in half a second"""
 MOST_DOUBLINGS = 24.0
 BURST_FLOW = 1.5
 """times the rate: calls let in as fast as that were the burst after a hold, and no flow"""
@@ -101,10 +105,18 @@ class Even:
             return HINTED_GROWTH_PER_S * self._quiet / max(self.rate, HINTED_GROWTH_OVER)
         if not self._measured:
             return GUESS_GROWTH * (2 ** min(self._quiet / max(4.0, 0.3 * self.rate), MOST_DOUBLINGS) - 1)
-        doubling = max(self._patience, DOUBLING_S * self.rate)
-        risen = doubling * log2(max(2.0, EXCESS_CALLS / (FIRST_GROWTH * 1.44 * doubling)))
-        doublings = min(self._quiet, risen) / doubling + max(0.0, self._quiet - risen) / (doubling / 4)
-        return FIRST_GROWTH * (2 ** min(doublings, MOST_DOUBLINGS) - 1)
+        unsettled = self._let_in - self._fell_at < UNSETTLED_FOR
+        first, doubling_s = (UNSETTLED_GROWTH, UNSETTLED_DOUBLING_S) if unsettled else (FIRST_GROWTH, DOUBLING_S)
+        doubling = max((0.6 if unsettled else 1.0) * self._patience, doubling_s * self.rate)
+        risen = doubling * log2(max(2.0, EXCESS_CALLS / (first * 1.44 * doubling)))
+        crept = first * 2 ** min(min(self._quiet, risen) / doubling, MOST_DOUBLINGS)
+        return self._surged(crept, max(0.0, self._quiet - risen), doubling / 4) - first
+
+    def _surged(self, growth: float, calls: float, doubling: float) -> float:
+        """What `growth` becomes in so many calls: it doubles, until the flow itself would double in half a second."""
+        most_per_call = RISEN_GROWTH_PER_S / max(self.rate, HINTED_GROWTH_OVER)
+        doublings = min(max(0.0, log2(most_per_call * doubling / (growth * log(2)))), calls / doubling)
+        return growth * 2**doublings + most_per_call * (calls - doublings * doubling)
 
     def now_per_s(self) -> float:
         """Calls a second at this moment."""

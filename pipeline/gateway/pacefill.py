@@ -7,6 +7,9 @@ from math import sqrt
 
 from pipeline.gateway.pacespans import span_above
 
+SURE_CALLS = 3.0
+"""that a bucket would have let in less: it is none"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstFill:
@@ -17,14 +20,29 @@ class FirstFill:
     per_s: float = 0.0
     hold_s: float = 0.0
 
-    def may_be_window(self, least_s: float) -> bool:
-        """Whether it was faster than the shortest window that could explain it, one longer than `least_s`."""
+    def may_be_window(self, least_s: float, *, long_shut: bool) -> bool:
+        """Whether it was faster than the shortest window that could explain it, one longer than `least_s`.
+
+        `long_shut`: several probes were refused since.
+        """
         span_s = span_above(least_s)
         if span_s is None:
             return False
         if 0 < self.hold_s <= 2:  # a second fill costs no more than the hold that was obeyed anyway
             return self.took_s <= span_s <= 1.5 * (self.took_s + self.hold_s)
-        return 2 * self.took_s <= span_s
+        return (1.2 if long_shut else 2.0) * self.took_s <= span_s
+
+    @property
+    def is_all_back(self) -> bool:
+        """Whether even a sliding window has every call back after the hold: its hints are whole seconds, rounded up."""
+        return self.hold_s > 0 and self.hold_s.is_integer() and self.took_s < 1.0
+
+    def excludes_bucket(self, back_s: float, again_s: float) -> bool:
+        """Whether no bucket would let in as many again within `again_s`, `back_s` after it was empty.
+
+        What flowed into a bucket while it was emptied came on top of what it held: emptied faster, it holds less.
+        """
+        return (self.count - 1) / max(back_s, 1e-3) * (self.took_s - again_s) >= SURE_CALLS
 
     def guess_per_s(self, back_s: float) -> float:
         """A first rate, when one call was let in again `back_s` after the last."""

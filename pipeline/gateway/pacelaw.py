@@ -31,6 +31,8 @@ BULK = 0.8
 """of the first fill: as much as this again at once is a window"""
 AT_ONCE = 0.8
 """of the time it took to come back: a fill as short as this came at once"""
+SOON = 1.1
+"""times a round length: a probe let in by then came right after it"""
 FEW_CALLS = 3
 LATENCY_MEMORY = 8
 
@@ -111,6 +113,8 @@ class Law:
         self.unsent += 1
         if self.even is not None:
             self.even.take(now)
+        elif self.cycle is not None:
+            self.cycle.take(now)
 
     def give_back(self, now: float) -> None:
         """A taken slot was not used."""
@@ -216,7 +220,8 @@ class Law:
         self._first = FirstFill(count=max(self._used, 1), took_s=took_s, per_s=per_s, hold_s=self._hold_s)
         self._least_s = self._first.took_s + max(0.0, self._hold_s - 1.0)  # hints are whole seconds, rounded up
         self._pause_s = max(4 * self._first.took_s / self._first.count, self._latency_s, 0.01)
-        self._window = max(1.0, self._window / 2)
+        if not self._hold_s:  # a hint brings the whole allowance back, and the faster it is filled the less a test costs
+            self._window = max(1.0, self._window / 2)
         self.phase = Phase.PROBE
         self._probe_later(now)
 
@@ -231,10 +236,18 @@ class Law:
         if self._hold_s:
             return
         self._probe_at = now + self._pause_s
-        span_s = span_below(now + 1.6 * self._pause_s - self._start)
-        if span_s is not None and self._probes >= 2 and self._start + span_s > now + 0.3 * self._pause_s:
-            self._probe_at = self._start + span_s + 2 * self.jitter_s + 0.3 * self._latency_s + 0.001
+        round_at = self._round_end(now + 0.3 * self._pause_s, now + 1.6 * self._pause_s)
+        if round_at is not None and self._probes >= 2:
+            self._probe_at = round_at + 2 * self.jitter_s + 0.3 * self._latency_s + 0.001
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+
+    def _round_end(self, after: float, before: float) -> float | None:
+        """When a window of a round length may end, within these seconds."""
+        past_s = span_below(after - self._start)
+        if past_s is not None and self._full_at + past_s > after:
+            return self._full_at + past_s  # it may have begun as late as with the last call
+        span_s = span_below(before - self._start)
+        return self._start + span_s if span_s is not None and self._start + span_s > after else None
 
     def _found(self, sent_at: float, now: float) -> None:
         """A probe was let in: fill as the first time, each call a period after its like, if that can tell anything."""
@@ -243,23 +256,33 @@ class Law:
             self._known = None
             return
         self._period_s = sent_at - self._start + 2 * self.jitter_s
+        late_s = span_below(sent_at - self._full_at)
+        soon = late_s is not None and sent_at - self._full_at < SOON * late_s
+        if soon and not self._hold_s and self._refused_at - self._full_at < late_s <= self._least_s:
+            self._least_s = 0.99 * late_s  # the window began in the midst of the first calls
         self._start, self._used = sent_at, 1
         self.phase = Phase.FILL
         if self._first.count == 1:
             self._fill_cut(now)
-        elif not self._first.may_be_window(self._least_s):
+        elif not self._first.may_be_window(self._least_s, long_shut=self._probes >= 3):
             self._go_even(now, self._first.guess_per_s(sent_at - self._full_at), self._full_at)
 
     def _fill_at(self, now: float) -> float:
         if self._used + self.unsent >= self._first.count:
             return NEVER
         nth = self._trail.nth_last(self._first.count - self.unsent)
+        if self._first.is_all_back:
+            return now
         return now if nth is None else max(now, nth + self._period_s)
 
     def _filled(self, now: float) -> None:
         if span_above(self._least_s) is None:
             self._fill_cut(now)
-        elif self._first.hold_s and 2 * self._first.took_s > self._period_s - self._first.took_s:
+        elif (
+            self._first.hold_s
+            and 2 * self._first.took_s > self._period_s - self._first.took_s
+            and not self._is_no_bucket()
+        ):
             self._go_even(now, self._first.count / self._period_s, self._start)  # it did not come at once
         else:
             self._go_cycle(self._first.count)
@@ -274,6 +297,10 @@ class Law:
                 self._go_cycle(self._used)
                 return
         self._go_even(now, *self._rate_come_back(now))
+
+    def _is_no_bucket(self) -> bool:
+        took_s = (self._trail.last_until(NEVER) or self._start) - self._start
+        return self._first.excludes_bucket(self._start - self._full_at, took_s)
 
     def _came_at_once(self, now: float) -> bool:
         """What came back after a hold in less than a span of it comes back so each time, window or bucket."""
@@ -306,7 +333,7 @@ class Law:
             most_s=None if 0 < self._first.hold_s <= 2 else self._period_s,
             start=self._start,
             used=self._used,
-            proven=not hinted,
+            proven=not hinted or self._is_no_bucket(),
             jitter_s=self.jitter_s,
             sent_at=self._trail.last_until(NEVER),
             fill_s=self._first.took_s if hinted else 0.0,
