@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.5
 QUIET = 2
-"""Looks in a row that find nothing queued and nothing to queue: then nobody will go on by himself."""
+"""Looks in a row that find nothing queued and nothing due: then nobody will go on by himself."""
 STOPPED = "buying is stopped on every host; what is paid is collected by the workers. The same command goes on"
 LONELY_S = 10.0
 """How long no worker may be heard of before a person is told."""
@@ -45,6 +45,7 @@ class Following:
     run_id: str
     version: int
     buys: bool
+    collects: bool
     before: Totals
     window: int
     silent_s: float
@@ -105,10 +106,17 @@ class _Looks:
         busy = await this.queue.live(this.run_id) or await this.queue.top_up(this.window)
         totals = await _totals(this)
         await self._judge(totals)
-        self._quiet = 0 if busy else self._quiet + 1
-        await self._look_for_workers()
         halted = bool(await this.queue.halts(this.run_id))
+        self._quiet = 0 if busy or self._is_due(totals, halted=halted) else self._quiet + 1
+        await self._look_for_workers()
         self._progress.update(_snapshot(totals, this.before, time.monotonic() - self._began, halted=halted))
+
+    def _is_due(self, totals: Totals, *, halted: bool) -> bool:
+        """Whether the ledger has work for the workers; the queue may be full of other runs' meanwhile."""
+        due = {State.SUBMITTING}
+        due |= {State.ACCEPTED} if self._this.collects else set()
+        due |= {State.PLANNED} if self._this.buys and not halted else set()
+        return totals.count(*due) > 0
 
     async def _too_long(self) -> bool:
         limit_s = self._this.max_duration_s

@@ -106,11 +106,15 @@ def test_the_following_command_waits_for_a_plain_run_as_long_as_it_is_told(tmp_p
 @pytest.mark.long
 def test_a_run_whose_turn_in_the_queue_has_not_come_is_followed_until_it_is_done(tmp_path: Path, postgres: str) -> None:
     with GatewayDouble(Script(generation_s=0.2)) as double, several(tmp_path, postgres, double) as machines:
-        machines.environ |= {"DOP_PACE__RATE": "20/1s", "DOP_CLUSTER__WINDOW": "10"}
+        machines.environ |= {
+            "DOP_PACE__RATE": "10/1s",
+            "DOP_CLUSTER__WINDOW": "20",
+            "DOP_PACE__SUBMIT_CONCURRENCY": "1",
+        }
         machines.hire(1)
-        first = machines.start("run", machines.csv(shots(120)), "--yes", "--cluster")
-        wait_for(lambda: double.charged >= 5)
-        second = machines.buy(machines.csv(shots(10, prompt="another scene"), "more.csv"), "--cluster")
+        first = machines.start("run", machines.csv(shots(50)), "--yes", "--cluster")
+        wait_for(lambda: double.charged >= 1)  # its first window fills the queue for seconds
+        second = machines.buy(machines.csv(shots(10, prompt="another scene"), "third.csv"), "--cluster")
         assert (second.code, second.counts) == (0, {"done": 10}), second.err + machines.all_said()
-        assert ended(first).counts == {"done": 120}
-        assert double.charged == 130
+        assert ended(first).counts == {"done": 50}
+        assert double.charged == 60
