@@ -270,10 +270,7 @@ class Line:
                 self._end(request_id)  # another worker has it, or a cap is reached: then the run halts as well
             return
         if not isinstance(outcome, Applied):
-            if event is Event.ACCEPT:
-                self._around.say(f"request {request_id}: paid, but settled otherwise meanwhile; `dop show` tells")
-            if event is not Event.RELEASE:
-                self._end(request_id)
+            self._end(request_id)  # another worker goes on with it, or nobody has to
             return
         state = outcome.state
         if state is not State.SUBMITTING and state is not State.PLANNED:

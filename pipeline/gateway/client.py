@@ -102,6 +102,8 @@ class GatewayClient:
     ) -> None:
         self._origin = Origin(base_url)
         self._key = checked_key(key)
+        secret = key.encode("ascii")
+        self._secrets = (secret, secret.replace(b"/", b"\\/")) if len(key) >= MIN_SECRET_CHARS else ()
         paths = (submit_path, poll_path, queue_status_path, motions_path)
         self._submit_path, self._poll_path, self._queue_status_path, self._motions_path = map(checked_path, paths)
         self._submit_patience = _Patience(
@@ -147,18 +149,9 @@ class GatewayClient:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=HEADERS,
-            middlewares=(self._add_key,),
             trace_configs=[sent_hook],
             trust_env=self._trust_env,
         )
-
-    async def _add_key(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        """The key rides only to the gateway's own origin, whatever address a call was given."""
-        if self._origin.owns(request.url):
-            request.headers[KEY_HEADER] = self._key
-        return await handler(request)
 
     # --- the calls ---
 
@@ -211,6 +204,10 @@ class GatewayClient:
         session, patience = _opened(self._polls), self._poll_patience
         return await self._call(session, patience, method, url, body, headers={}, proof=SendProof())
 
+    def _with_key(self, url: URL, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """The key rides only to the gateway's own origin, whatever address a call was given; nothing is redirected."""
+        return {**headers, KEY_HEADER: self._key} if self._origin.owns(url) else headers
+
     async def _call(
         self,
         session: aiohttp.ClientSession,
@@ -232,7 +229,7 @@ class GatewayClient:
                     method,
                     url,
                     data=body,
-                    headers=headers,
+                    headers=self._with_key(url, headers),
                     timeout=patience.timeout,
                     allow_redirects=False,
                     trace_request_ctx=proof,
@@ -249,7 +246,8 @@ class GatewayClient:
     async def _take(self, response: aiohttp.ClientResponse, taken: _Taken) -> None:
         """Read one answer up to the cap. What was read stays in `taken` whatever happens then."""
         taken.status = response.status
-        taken.headers = {name.lower(): value for name, value in response.headers.items() if _kept(name)}
+        named = ((name.lower(), value) for name, value in response.headers.items())
+        taken.headers = {name: value for name, value in named if _kept(name)}
         try:
             while (room := self._body_cap_bytes + 1 - len(taken.body)) > 0:
                 block = await response.content.read(min(READ_BYTES, room))
@@ -278,10 +276,9 @@ class GatewayClient:
 
     def _blank(self, said: bytes) -> bytes:
         """`said` without the key: a gateway may quote it back in an error."""
-        key = self._key.encode("ascii")
-        if len(key) < MIN_SECRET_CHARS:
-            return said
-        return said.replace(key, b"***").replace(key.replace(b"/", b"\\/"), b"***")
+        for secret in self._secrets:
+            said = said.replace(secret, b"***")
+        return said
 
     def _blank_text(self, said: str) -> str:
         return self._blank(said.encode("utf-8", "replace")).decode("utf-8")
@@ -331,7 +328,7 @@ def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
 
 
 def _kept(name: str) -> bool:
-    return name.lower() in KEPT_HEADERS or name.lower().startswith(KEPT_HEADER_PREFIXES)
+    return name in KEPT_HEADERS or name.startswith(KEPT_HEADER_PREFIXES)
 
 
 def _what(error: Exception, patience: _Patience) -> str:

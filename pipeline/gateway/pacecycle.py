@@ -99,23 +99,31 @@ class Cycle:
         self.span_s = self._best_span_s() or most_s or 1.0
         self._patience = max(self._patience, TEST_COST * count * fill_s / self.span_s)
 
+    @property
+    def has_held(self) -> bool:
+        """Whether windows went as expected for so long that a refusal means a change."""
+        return self._held >= HELD
+
     def now_per_s(self) -> float:
         """Calls a second over a whole window."""
         return self.count / self._period_s
 
-    def ready_at(self, now: float, trail: Trail, *, unsent: int, under_way: int) -> float:
-        """The earliest time the next call may go; infinity while an answer must come first."""
+    def ready_at(self, now: float, trail: Trail, *, unsent: int, under_way: int, lead_s: float = 0.0) -> float:
+        """The earliest time the next call may be taken; infinity while an answer must come first.
+
+        `lead_s`: so long after its slot a call goes out at the earliest.
+        """
         at = max(now, self._not_before)
         if self._is_full(unsent):
             test_at = self._test_at(at, under_way)
             nth = trail.nth_last(self.count - unsent)
-            next_at = max(at, self.start + self._period_s, (nth or -NEVER) + self._period_s)
+            next_at = max(at, max(self.start, nth or -NEVER) + self._period_s - lead_s)
             return min(test_at, next_at) if under_way == 0 or self._held >= HELD else test_at
         if under_way and self.used + unsent <= 1 and self._held < HELD:
             return NEVER  # the first of a window goes alone
         nth = trail.nth_last(self.count - unsent)
         gap_s = self._gap_s if self.used + unsent < self._sure else max(self._gap_s, self._latency_s)
-        return max(at, self._taken_at + gap_s, (nth or -NEVER) + (self._early_s or self._period_s))
+        return max(at, self._taken_at + gap_s, (nth or -NEVER) + (self._early_s or self._period_s) - lead_s)
 
     def take(self, now: float) -> None:
         """A call will go: the next one keeps its distance from it."""
@@ -125,7 +133,7 @@ class Cycle:
         """A call goes out: the next of this window, or the first of a new one."""
         age_s = now - self.start
         early = self._proven and self._begun and self._is_full(0) and age_s > 0.5 * self.span_s
-        if early or age_s >= self._period_s - 1e-6:
+        if early or age_s >= self.span_s:
             self._open_window(now)
         self.used += 1
         self._sent_at = now

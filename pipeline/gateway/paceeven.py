@@ -55,6 +55,7 @@ MOST_BELOW, UNSURE_CALLS = 0.1, 3.0
 """of a rate measured by a refusal that cost a hold: so much stays unused, the less the more calls it was measured by"""
 UNSETTLED_CALLS = 30
 """calls after a fall of the limit for each step of patience: a limit that moves is tested more often"""
+WARM_CALLS = 50
 ROUNDING = 1e-6
 """of a call: less is no reason to wait"""
 SLOWEST_PER_S = 1 / 900
@@ -80,6 +81,7 @@ class Even:
         measured: bool = False,
         first: tuple[float, float] | None = None,
         hinted: bool = False,
+        fell: bool = False,
     ) -> None:
         self._hinted = hinted
         self._first = first or (burst, 0.0)
@@ -88,7 +90,7 @@ class Even:
         self._measured = measured
         self._patience = PATIENCE_LEAST
         self._quiet = 0
-        self._let_in, self._fell_at = 0, -1_000_000
+        self._let_in, self._fell_at = 0, 0 if fell else -1_000_000
         self._level, self._level_at = 0.0, now
         self._taken_at = now
         self.latency_s = 0.0
@@ -193,7 +195,8 @@ class Even:
         count = trail.between(self._origin, full_at) - self._credit
         measured = count / max(full_at - self._origin, 1e-3)
         if at_most < 0.8 * self.rate:
-            self._fell_at = self._let_in
+            if self._measured or self._let_in >= WARM_CALLS:  # else it was only guessed too high
+                self._fell_at = self._let_in
             self._restart(max(at_most, 0.25 * self.rate) if lately < FEW_CALLS else at_most, self._emptied_at)
             self._measured = not hinted
         elif count <= FEW_CALLS and (not hinted or lately < FEW_CALLS):

@@ -7,6 +7,7 @@ from math import sqrt
 
 from pipeline.gateway.pacespans import span_above
 
+MANY_CALLS = 20
 SURE_CALLS = 3.0
 """that a bucket would have let in less: it is none"""
 
@@ -34,8 +35,11 @@ class FirstFill:
 
     @property
     def is_all_back(self) -> bool:
-        """Whether even a sliding window has every call back after the hold: its hints are whole seconds, rounded up."""
-        return self.hold_s > 0 and self.hold_s.is_integer() and self.took_s < 1.0
+        """Whether even a sliding window has every call back after the hold: its hints are whole seconds, rounded up.
+
+        Few calls are back soon anyway, and a small bucket is better told from a window by taking its time.
+        """
+        return self.count >= MANY_CALLS and self.hold_s > 0 and self.hold_s.is_integer() and self.took_s < 1.0
 
     def excludes_bucket(self, back_s: float, again_s: float) -> bool:
         """Whether no bucket would let in as many again within `again_s`, `back_s` after it was empty.

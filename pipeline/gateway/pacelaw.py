@@ -10,6 +10,7 @@ It must never read a clock, and it knows nothing of hints but how long they held
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum, auto
 
 from pipeline.gateway.pacecycle import Cycle, Fate
@@ -35,6 +36,8 @@ SOON = 1.1
 """times a round length: a probe let in by then came right after it"""
 FEW_CALLS = 3
 LATENCY_MEMORY = 8
+LEAD_MEMORY = 64
+"""calls over which the time between slot and call may seem to grow; when it is shorter that counts at once"""
 
 
 class Phase(Enum):
@@ -55,6 +58,8 @@ class Law:
         self._most_open = most_open
         self._open_at_first = open_at_first
         self._latency_s = self.jitter_s = 0.0
+        self._taken_at: deque[float] = deque()
+        self._lead_s = 0.0
         self.restart()
 
     def restart(self) -> None:
@@ -101,7 +106,7 @@ class Law:
         if self.even is not None:
             return self.even.ready_at(now)
         if self.cycle is not None:
-            return self.cycle.ready_at(now, self._trail, unsent=self.unsent, under_way=busy)
+            return self.cycle.ready_at(now, self._trail, unsent=self.unsent, under_way=busy, lead_s=self._lead_s)
         if self.phase is Phase.PROBE:
             return NEVER if busy else max(now, self._probe_at)
         if self.phase is Phase.FILL and busy >= max(1, self._used - self.open):
@@ -111,6 +116,7 @@ class Law:
     def take(self, now: float) -> None:
         """A call will go: its slot is taken."""
         self.unsent += 1
+        self._taken_at.append(now)
         if self.even is not None:
             self.even.take(now)
         elif self.cycle is not None:
@@ -119,6 +125,7 @@ class Law:
     def give_back(self, now: float) -> None:
         """A taken slot was not used."""
         self.unsent -= 1
+        self._taken_at.popleft()
         if self.even is not None:
             self.even.give_back()
         self._settle(now)
@@ -127,6 +134,8 @@ class Law:
         """A taken slot is used: the call goes out."""
         self.unsent -= 1
         self.open += 1
+        lag_s = now - self._taken_at.popleft()
+        self._lead_s += min(lag_s - self._lead_s, (lag_s - self._lead_s) / LEAD_MEMORY)
         self._trail.add(now)
         if self.cycle is not None:
             self.cycle.sent(now)
@@ -220,7 +229,9 @@ class Law:
         self._first = FirstFill(count=max(self._used, 1), took_s=took_s, per_s=per_s, hold_s=self._hold_s)
         self._least_s = self._first.took_s + max(0.0, self._hold_s - 1.0)  # hints are whole seconds, rounded up
         self._pause_s = max(4 * self._first.took_s / self._first.count, self._latency_s, 0.01)
-        if not self._hold_s:  # a hint brings the whole allowance back, and the faster it is filled the less a test costs
+        if (
+            not self._hold_s
+        ):  # a hint brings the whole allowance back, and the faster it is filled the less a test costs
             self._window = max(1.0, self._window / 2)
         self.phase = Phase.PROBE
         self._probe_later(now)
@@ -256,8 +267,8 @@ class Law:
             self._known = None
             return
         self._period_s = sent_at - self._start + 2 * self.jitter_s
-        late_s = span_below(sent_at - self._full_at)
-        soon = late_s is not None and sent_at - self._full_at < SOON * late_s
+        late_s = span_below(sent_at - self._full_at) or NEVER
+        soon = sent_at - self._full_at < SOON * late_s < NEVER
         if soon and not self._hold_s and self._refused_at - self._full_at < late_s <= self._least_s:
             self._least_s = 0.99 * late_s  # the window began in the midst of the first calls
         self._start, self._used = sent_at, 1
@@ -318,11 +329,13 @@ class Law:
         rate = (slow * max(count / fill_s, slow)) ** 0.5
         return rate, self._start, max(0.0, count - rate * fill_s)
 
-    def _go_even(self, now: float, rate: float, origin: float, credit: float = 0.0) -> None:
+    def _go_even(self, now: float, rate: float, origin: float, credit: float = 0.0, *, fell: bool = False) -> None:
         burst = max(0.9 * (self._first.count - rate * self._first.took_s), 0.02 * rate)
         first = (float(self._first.count), self._first.took_s)
         hinted = rate * self._first.hold_s > burst
-        self.even = Even(rate=rate, burst=burst, now=now, origin=origin, credit=credit, first=first, hinted=hinted)
+        self.even = Even(
+            rate=rate, burst=burst, now=now, origin=origin, credit=credit, first=first, hinted=hinted, fell=fell
+        )
         self.phase = Phase.EVEN
 
     def _go_cycle(self, count: int) -> None:
@@ -357,6 +370,6 @@ class Law:
     def _leave_cycle(self, now: float) -> None:
         """It is no window, or a larger one."""
         assert self.cycle is not None
-        rate = max(self.cycle.used, self.cycle.count) / self.cycle.span_s
+        rate, held = max(self.cycle.used, self.cycle.count) / self.cycle.span_s, self.cycle.has_held
         self.cycle = None
-        self._go_even(now, rate, now)
+        self._go_even(now, rate, now, fell=held)

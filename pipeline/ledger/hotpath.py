@@ -4,9 +4,8 @@ running them. The text is the same for SQLite and PostgreSQL but for the paramet
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
@@ -16,9 +15,21 @@ from pipeline.records import CostState
 
 _FIXED = frozenset({"request_id", "attempt", "gateway", "model", "superseded", "digest"})
 CHANGING = tuple(name for name in HOT if name not in _FIXED)
-Hand = Connection | sqlite3.Connection
-"""What runs the statements. SQLite's own connection, since SQLAlchemy's way to it costs more than the statements do."""
 _SPANS = {"run": "run_id = {mark}", "day": "day = {mark}", "month": "day LIKE {mark}"}
+
+
+class Driver(Protocol):
+    """SQLite's own connection: SQLAlchemy's way to it costs more than the statements do."""
+
+    def execute(self, text: str, values: Any, /) -> Any:
+        """Runs a statement once."""
+
+    def executemany(self, text: str, values: Any, /) -> Any:
+        """Runs it for each of the values."""
+
+
+Hand = Connection | Driver
+"""What runs the statements."""
 
 
 class Statements:
@@ -129,7 +140,7 @@ class Statements:
 
 def _run(hand: Hand, text: str, values: tuple[Any, ...] | list[tuple[Any, ...]] = ()) -> Any:
     """Runs a statement, for each of the values when they are a list; returns a cursor."""
-    if not isinstance(hand, sqlite3.Connection):
+    if isinstance(hand, Connection):
         return hand.exec_driver_sql(text, values)
     return hand.executemany(text, values) if isinstance(values, list) else hand.execute(text, values)
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from pipeline.errors import InvariantError
 from pipeline.ledger.budget import NO_CAPS, CapReached, Caps, Spent, cap_reached
-from pipeline.ledger.lifecycle import Event, next_state
+from pipeline.ledger.lifecycle import OUTCOMES_OF_A_SUBMIT, TRANSITIONS, Event, next_state
 from pipeline.records import COST_STATE, CostState, State
 
 Row = dict[str, object]
@@ -56,7 +56,10 @@ class Applied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """Somebody else moved the row first (or it is not there): nothing was changed."""
+    """Somebody else moved the row first (or it is not there): nothing was changed.
+
+    So is an outcome of a submit that comes, or comes again, after the request was settled.
+    """
 
     state: State | None
 
@@ -131,6 +134,8 @@ def judge(row: Row | None, change: Change, *, money: Money, job_owner: Callable[
     state = State(str(row["state"]))
     if not _is_mine(row, state, change):
         return Conflict(state=state)
+    if change.event in OUTCOMES_OF_A_SUBMIT and state is not State.SUBMITTING and _is_too_late(state, change):
+        return Conflict(state=state)
     after = next_state(state, change.event)
     job_set_id = change.values.get("job_set_id")
     if job_set_id is not None:
@@ -150,6 +155,17 @@ def _is_mine(row: Row, state: State, change: Change) -> bool:
     if change.event is Event.RESERVE:
         return state is State.PLANNED
     return change.token is None or row["token"] == change.token
+
+
+def _is_too_late(state: State, change: Change) -> bool:
+    """MONEY: whether a submit's outcome comes after the request was settled: a person's decision or a proof stands.
+
+    Raises:
+        InvariantError: it does not say which submit it is of, so it proves nothing.
+    """
+    if change.token is None:
+        raise InvariantError(f"{change.event} without a token says nothing of a request that is {state}")
+    return change.event not in TRANSITIONS[state]
 
 
 def _reserve(row: Row, change: Change, money: Money) -> CapReached | None:

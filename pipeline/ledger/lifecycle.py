@@ -48,6 +48,9 @@ class Event(StrEnum):
     """Counters, a fresh URL or a reason; the state stays."""
 
 
+OUTCOMES_OF_A_SUBMIT = frozenset({Event.ACCEPT, Event.RELEASE, Event.REJECT, Event.LOSE})
+"""What a POST came to. Said late, by its token, it counts as long as nobody has settled the request otherwise."""
+
 S, E = State, Event
 
 _ENDINGS = {E.COMPLETE: S.DONE, E.FAIL: S.FAILED, E.REFUSE: S.REFUSED, E.CANCEL: S.CANCELED}
@@ -70,7 +73,12 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
             E.NOTE: S.STALLED,
         },  # looked at again, still not there
         S.UNKNOWN: {
-            E.ACCEPT: S.ACCEPTED,  # the late answer of the very submit that was lost: its token must match
+            # MONEY: the late answer of the very submit that was given up: it proves as much as one in time does, and
+            # only under its token. No other submit can be meant: each has a token of its own.
+            E.ACCEPT: S.ACCEPTED,
+            E.RELEASE: S.PLANNED,
+            E.REJECT: S.REJECTED,
+            E.LOSE: S.UNKNOWN,
             E.ADOPT: S.ACCEPTED,
             E.CHARGE: S.WRITTEN_OFF,
             E.RESEND: S.PLANNED,

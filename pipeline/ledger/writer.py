@@ -10,7 +10,6 @@ import asyncio
 import json
 import queue
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -97,6 +96,7 @@ class LedgerWriter(ABC):
         self._waiting: list[Job] = []
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
 
     def _start(self) -> None:
         self._seq = int(self.facts["seq"])
@@ -243,7 +243,7 @@ class LedgerWriter(ABC):
             jobs: list[Job] = []
             item = self._queue.get()
             if item is not None and item.loop is not None:
-                time.sleep(GATHER_S)
+                self._ending.wait(GATHER_S)
             while item is not None:
                 jobs.append(item)
                 if len(jobs) >= BATCH_LIMIT:
@@ -281,6 +281,7 @@ class LedgerWriter(ABC):
 
     def _end(self) -> None:
         if self._thread is not None:
+            self._ending.set()
             self._queue.put(None)
             self._thread.join()
             self._thread = None

@@ -108,8 +108,8 @@ class PollPlan:
         while len(taken) < limit and (due := self.next_due(now)) is not None and due <= now:
             job = heapq.heappop(self._heap)[2]
             row = self._rows[job]
-            if not row.forced and self._worth_at(row) > now:
-                self._review(job, row, now)
+            if not row.forced and (at := self._worth_at(row)) > now:
+                self._plan(job, row, self._half_way(now, at))
                 continue
             row.due, row.forced = TAKEN, False
             taken.append(job)
@@ -208,9 +208,11 @@ class PollPlan:
         return min(max(at, row.planned_at + self._min_s), row.planned_at + self._max_s)
 
     def _review(self, job: Hashable, row: _Row, now: float) -> None:
-        at = self._worth_at(row)
-        half_way = min(max(now + self._min_s, (now + at) / 2), now + self._max_s)
-        self._plan(job, row, min(at, half_way))
+        self._plan(job, row, self._half_way(now, self._worth_at(row)))
+
+    def _half_way(self, now: float, at: float) -> float:
+        """When a plan to look at `at` is reviewed."""
+        return min(at, max(now + self._min_s, (now + at) / 2), now + self._max_s)
 
     def _force(self, job: Hashable, row: _Row, at: float) -> None:
         row.forced = True

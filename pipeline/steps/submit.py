@@ -19,7 +19,7 @@ from pipeline.gateway.pace import Kind, Outcome, Ticket
 from pipeline.gateway.unsigned import unsigned
 from pipeline.gateway.verdict import PollKind, SubmitKind, SubmitVerdict, judge_poll, judge_submit
 from pipeline.ledger.budget import CapReached
-from pipeline.ledger.judge import Applied, JobTaken, idempotency_key
+from pipeline.ledger.judge import Applied, Conflict, JobTaken, idempotency_key
 from pipeline.ledger.lifecycle import Event
 from pipeline.records import Attempt
 from pipeline.steps.breaker import Breaker, BreakerState
@@ -333,6 +333,9 @@ class Submitter:
             reason = f"the answer names job {job.job_set_id}, which belongs to request {booked.owner_request_id}"
             await self._book_unknown(attempt, token, reason, answer)
             return
+        if isinstance(booked, Conflict):
+            await self._too_late(attempt, job.job_set_id, detail)
+            return
         self.any_accepted = True
         self._doors.accepted(
             InFlight(
@@ -346,6 +349,12 @@ class Submitter:
             )
         )
 
+    async def _too_late(self, attempt: Attempt, job_set_id: str, detail: str) -> None:
+        """MONEY: others gave this submit up, and a person settled the request: that stands, and this must be known too."""
+        text = f"paid as job {job_set_id}, but the request was settled meanwhile"
+        await self._doors.scribe.book(attempt.request_id, Event.NOTE, detail=f"{text}: {detail}")
+        self._doors.say(f"{attempt.row_id}: {text}; `dop show` tells")
+
     async def _lose(self, attempt: Attempt, token: str, verdict: SubmitVerdict, answer: Answer | NoAnswer) -> None:
         await self._book_unknown(attempt, token, verdict.reason, answer)
         for job_set_id in verdict.salvaged[:1]:
@@ -356,7 +365,9 @@ class Submitter:
     async def _book_unknown(self, attempt: Attempt, token: str, reason: str, answer: Answer | NoAnswer) -> None:
         values = {"reason": reason or "no readable answer"}
         detail = self._doors.hidden(attempt, _raw(answer))
-        await self._doors.scribe.book(attempt.request_id, Event.LOSE, values, token=token, detail=detail)
+        booked = await self._doors.scribe.book(attempt.request_id, Event.LOSE, values, token=token, detail=detail)
+        if not isinstance(booked, Applied):
+            return  # settled by others meanwhile
         self._doors.lost(attempt)
         self._doors.say(f"{attempt.row_id}: outcome unknown, perhaps paid ({reason}); `dop resolve` settles it")
 

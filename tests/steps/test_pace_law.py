@@ -82,6 +82,20 @@ def test_thirty_rows_at_ten_a_minute_waste_no_minute(make: Make) -> None:
     assert len(tally.refused) <= 9
 
 
+@pytest.mark.parametrize("hint", [no_hint, whole_seconds])
+@pytest.mark.parametrize("kind", ["bucket", "fixed window", "sliding window"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_client_that_writes_first_and_pauses_now_and_then_gets_nearly_as_much(
+    kind: str, hint: Hint, seed: int
+) -> None:
+    """Slots are taken well before their calls go, several calls leave at once, and answers come late."""
+    slow = {"latency": QUICK, "write_s": 0.004, "pause_s": 0.05}
+    tally = run_submits(Pace(told=None), FORTY[kind](), 1200, hint=hint, seed=seed, **slow)  # type: ignore[arg-type]
+    assert tally.hint_broken == 0
+    assert ideal_s(FORTY[kind], 1200) / tally.makespan_s >= 0.93
+    assert tally.refused_share <= 0.015
+
+
 def test_what_was_learned_spares_the_next_run_its_refusals() -> None:
     first = Pace(told=None)
     race(FORTY["fixed window"], 400, pace=first)
@@ -103,7 +117,7 @@ def test_a_limit_that_falls_and_rises_is_followed(kind: str, hint: Hint) -> None
     make = kinds[kind]
     ratio, tally = race(lambda: Changing([(0, make(40)), (20, make(15)), (40, make(60))]), 2000, hint=hint)
     assert ratio >= 0.93
-    assert tally.refused_share <= 0.02
+    assert tally.refused_share <= 0.025  # what moves is tested more often
     assert tally.hint_broken == 0
 
 

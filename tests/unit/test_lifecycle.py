@@ -27,6 +27,9 @@ stalled      refuse    refused
 stalled      cancel    canceled
 stalled      expire    expired
 unknown      accept    accepted
+unknown      release   planned
+unknown      reject    rejected
+unknown      lose      unknown
 unknown      adopt     accepted
 unknown      charge    written_off
 unknown      resend    planned
@@ -57,6 +60,7 @@ def test_only_proof_or_a_decision_leads_back_to_planned() -> None:
     assert ways == {
         (State.PLANNED, Event.NOTE),
         (State.SUBMITTING, Event.RELEASE),
+        (State.UNKNOWN, Event.RELEASE),
         (State.UNKNOWN, Event.RESEND),
     }
 
@@ -71,6 +75,8 @@ def test_money_that_may_be_owed_is_never_forgotten_without_proof_or_a_decision()
     assert forgotten == {
         (State.SUBMITTING, Event.RELEASE),
         (State.SUBMITTING, Event.REJECT),
+        (State.UNKNOWN, Event.RELEASE),
+        (State.UNKNOWN, Event.REJECT),
         (State.UNKNOWN, Event.RESEND),
     }
 
