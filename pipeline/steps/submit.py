@@ -350,7 +350,7 @@ class Submitter:
         )
 
     async def _too_late(self, attempt: Attempt, job_set_id: str, detail: str) -> None:
-        """MONEY: others gave this submit up, and a person settled the request: that stands, and this must be known too."""
+        """MONEY: others gave it up and a person settled the request. That stands; what was paid is written down."""
         text = f"paid as job {job_set_id}, but the request was settled meanwhile"
         await self._doors.scribe.book(attempt.request_id, Event.NOTE, detail=f"{text}: {detail}")
         self._doors.say(f"{attempt.row_id}: {text}; `dop show` tells")

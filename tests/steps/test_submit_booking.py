@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.judge import Outcome
+from pipeline.ledger.judge import Applied, Outcome
 from pipeline.ledger.lifecycle import Event
 from pipeline.steps.scribe import Scribe
 from pipeline.steps.submit import _finish
+from tests.ledgers import read
 from tests.sandbox.virtual import in_virtual_time
-from tests.steps.protocol import Experiment, MemoryGateway, Protocol
+from tests.steps.protocol import FATES, Experiment, MemoryGateway, Protocol
 
 
 def test_three_cancellations_in_a_row_let_the_booking_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,3 +80,53 @@ def test_a_paid_id_that_no_book_took_is_told_aloud(tmp_path: object, monkeypatch
     )
     assert in_virtual_time(monkeypatch, experiment.violations) == ["more unknown than submits were in flight"]
     assert told == ["lake-1: paid as job job-1-1, and the ledger could not be written"]
+
+
+class GivenUp(Scribe):
+    """Another process takes each submit for lost before its answer is there; `decision` is a person's, then."""
+
+    decision: Event | None = None
+
+    async def book(
+        self,
+        request_id: str,
+        event: Event,
+        values: Mapping[str, object] | None = None,
+        *,
+        token: str | None = None,
+        detail: str = "",
+    ) -> Outcome:
+        outcome = await super().book(request_id, event, values, token=token, detail=detail)
+        if event is Event.RESERVE and isinstance(outcome, Applied):
+            await super().book(request_id, Event.LOSE, {"reason": "given up"}, token=token)
+            if self.decision is not None:
+                await super().book(request_id, self.decision)
+        return outcome
+
+
+def test_submits_that_others_gave_up_are_settled_by_their_late_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = MemoryGateway("1", FATES | {"rejected": 25, "lost": 15, "throttled": 15})
+    experiment = Experiment(folder=tmp_path, gateway=gateway, protocol=Protocol(scribe=GivenUp), rows=30)
+    assert in_virtual_time(monkeypatch, experiment.violations) == []
+    assert experiment._runs == 2, "the first run bought all there was, the second found nothing to do"
+
+
+def test_a_person_who_settled_a_submit_is_not_overruled_by_its_late_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Settled(GivenUp):
+        decision = Event.CHARGE
+
+    told: list[str] = []
+    gateway = MemoryGateway("1", {"accepted": 1})
+    experiment = Experiment(
+        folder=tmp_path, gateway=gateway, protocol=Protocol(scribe=Settled), rows=1, workers=1, say=told.append
+    )
+    assert in_virtual_time(monkeypatch, experiment.violations) == []
+    assert told == ["lake-1: paid as job job-1-1, but the request was settled meanwhile; `dop show` tells"]
+    ledger = tmp_path / "0" / "ledger.db"
+    assert read(ledger, "select state, job_set_id from attempts") == [("written_off", None)]
+    ((detail,),) = read(ledger, "select detail from history where event = 'note'")
+    assert detail.startswith("paid as job job-1-1")

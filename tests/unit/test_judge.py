@@ -161,6 +161,44 @@ def test_a_late_answer_finds_its_own_unknown_submit() -> None:
     assert row["state"] == State.ACCEPTED
 
 
+FREED = {KEY: {CostState.RESERVED: -LITE_MICROUSD}}
+OUTCOMES = (Event.ACCEPT, Event.RELEASE, Event.REJECT, Event.LOSE)
+SETTLED = [state for state in State if state not in (State.SUBMITTING, State.UNKNOWN, State.SKIPPED)]
+
+
+@pytest.mark.parametrize(
+    ("event", "after", "moved"),
+    [
+        (Event.RELEASE, State.PLANNED, FREED),
+        (Event.REJECT, State.REJECTED, FREED),
+        (Event.LOSE, State.UNKNOWN, {}),
+    ],
+)
+def test_a_late_proof_of_the_very_submit_counts_as_one_in_time(event: Event, after: State, moved: object) -> None:
+    row, money = make_row(State.UNKNOWN), Money(lambda *_: 0)
+    outcome = judged(row, event, money=money, token="mine", values={"reason": "late"})
+    assert isinstance(outcome, Applied)
+    assert (outcome.before, outcome.state, row["reason"], money.deltas) == (State.UNKNOWN, after, "late", moved)
+
+
+@pytest.mark.parametrize("event", OUTCOMES)
+def test_words_that_do_not_name_their_submit_settle_no_unknown_outcome(event: Event) -> None:
+    row, money = make_row(State.UNKNOWN), Money(lambda *_: 0)
+    with pytest.raises(InvariantError, match="without a token"):
+        judged(row, event, money=money)
+    assert judged(row, event, money=money, token="another submit's") == Conflict(state=State.UNKNOWN)
+    assert (row, money.deltas) == (make_row(State.UNKNOWN), {})
+
+
+@pytest.mark.parametrize("event", OUTCOMES)
+@pytest.mark.parametrize("state", SETTLED)
+def test_what_was_settled_meanwhile_stands_against_a_late_outcome(state: State, event: Event) -> None:
+    row, money = make_row(state, token="mine"), Money(lambda *_: 0)
+    before = dict(row)
+    assert judged(row, event, money=money, token="mine", values={"job_set_id": "j"}) == Conflict(state=state)
+    assert (row, money.deltas) == (before, {})
+
+
 def test_an_idempotency_key_belongs_to_one_attempt() -> None:
     assert idempotency_key("r1", 1) == idempotency_key("r1", 1)
     assert len({idempotency_key("r1", 1), idempotency_key("r1", 2), idempotency_key("r2", 1)}) == 3
