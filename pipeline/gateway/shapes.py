@@ -69,7 +69,11 @@ def single(payload: object) -> list[Json]:
 
 def places(top: Json) -> list[Json]:
     """The answer itself and the objects some gateways wrap it in."""
-    return [top, *(place for name in CONTAINERS for place in single(top.get(name)))]
+    found = [top]
+    for name in CONTAINERS:
+        if (inner := top.get(name)) is not None:
+            found += single(inner)
+    return found
 
 
 def first(places: Iterable[Json], keys: Iterable[str]) -> object:

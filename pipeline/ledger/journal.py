@@ -21,10 +21,12 @@ from pipeline.ledger.judge import Change
 from pipeline.ledger.lifecycle import Event
 from pipeline.ledger.schema import COLD, HOT, journal
 
+_compact = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
 
 def line_of(entry: Mapping[str, object]) -> str:
     """One journal line, newline included."""
-    text = json.dumps(entry, ensure_ascii=True, separators=(",", ":"))
+    text = _compact(entry)
     return f"{zlib.crc32(text.encode('ascii')):08x} {text}\n"
 
 
