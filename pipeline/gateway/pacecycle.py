@@ -34,6 +34,8 @@ EXTRAS, EXTRA_PART = 3, 0.4
 """calls, and part of the count, let in during one window's silence, and a full count again in the next: no window"""
 FORGIVEN_AFTER = 8
 """windows: a first refusal in the middle of one is put down to calls that overtook each other, the next one is not"""
+ROUNDED_S = 1.0
+"""by which hints are rounded up"""
 FELL = 0.85
 """of the count: a window cut short before it has a smaller limit; later, the last test went too far"""
 CUTS = 3
@@ -296,6 +298,10 @@ class Cycle:
         if self.used >= min(self._sure, self._count_before):  # what was let in beyond it belonged to the next window
             self.count, self._closed = self.used, True
             self._tested()
+            return Fate.KEPT
+        if hold_s and self._cut_in < self._opened and self.start + self.span_s - now > hold_s + ROUNDED_S:
+            self._cut_in = self._opened
+            self._widen_guard(jitter_s)  # an empty window would have told to wait for its end: this call was too early
             return Fate.KEPT
         fell = self.used < FELL * self.count
         if hold_s and self._is_no_window():

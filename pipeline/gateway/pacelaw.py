@@ -32,6 +32,8 @@ BULK = 0.8
 """of the first fill: as much as this again at once is a window"""
 AT_ONCE = 0.8
 """of the time it took to come back: a fill as short as this came at once"""
+LIKELY = 0.05
+"""of a round length: the first calls took longer, so that a window of that length may have begun in their midst"""
 SOON = 1.1
 """times a round length: a probe let in by then came right after it"""
 FEW_CALLS = 3
@@ -247,18 +249,19 @@ class Law:
         if self._hold_s:
             return
         self._probe_at = now + self._pause_s
-        round_at = self._round_end(now + 0.3 * self._pause_s, now + 1.6 * self._pause_s)
+        round_at = self._round_end(now)
         if round_at is not None and self._probes >= 2:
             self._probe_at = round_at + 2 * self.jitter_s + 0.3 * self._latency_s + 0.001
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
-    def _round_end(self, after: float, before: float) -> float | None:
-        """When a window of a round length may end, within these seconds."""
-        past_s = span_below(after - self._start)
-        if past_s is not None and self._full_at + past_s > after:
+    def _round_end(self, now: float) -> float | None:
+        """When a window of a round length may end, if that is about when the next probe is due."""
+        past_s = span_below(now - self._start)
+        if past_s is not None and self._full_at + past_s > now and self._first.took_s > LIKELY * past_s:
             return self._full_at + past_s  # it may have begun as late as with the last call
-        span_s = span_below(before - self._start)
-        return self._start + span_s if span_s is not None and self._start + span_s > after else None
+        span_s = span_below(now + 1.6 * self._pause_s - self._start)
+        soonest = now + 0.3 * self._pause_s
+        return self._start + span_s if span_s is not None and self._start + span_s > soonest else None
 
     def _found(self, sent_at: float, now: float) -> None:
         """A probe was let in: fill as the first time, each call a period after its like, if that can tell anything."""
