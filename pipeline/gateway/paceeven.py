@@ -34,6 +34,8 @@ RISEN_GROWTH_PER_S = 1.5
 MOST_DOUBLINGS = 24.0
 BURST_FLOW = 1.5
 """times the rate: calls let in as fast as that were the burst after a hold, and no flow"""
+SHUT_FAILS = 5
+"""refusals in a row, at doubling distances: a flow would have come back by then"""
 SURGE = 0.1
 """growth from which a refusal means that the limit has risen, rather than where it was"""
 SLACK = 0.998
@@ -100,6 +102,8 @@ class Even:
         self._dear = 1.0
         self.careful, self._singly = not measured, 0
         self._blocked_since = NEVER
+        self.shut = 0
+        """refusals after which nothing was let in for many gaps"""
 
     def growth(self) -> float:
         """How far above the measured rate the flow is now, as a share of it."""
@@ -158,6 +162,7 @@ class Even:
         full_at = refused_at if full_at is None else full_at
         self._dear = 1 + max(0.0, self.rate * hold_s - self.burst) / 8
         self._hinted = hold_s > 0 and (self._hinted or is_dear(self.now_per_s(), hold_s, self.burst))
+        self.shut += fails == SHUT_FAILS
         if fails == 1:
             self.careful, self._singly = trail.between(self._emptied_at, full_at) < FEW_CALLS, 0
             self._blocked_since = refused_at

@@ -37,6 +37,8 @@ LIKELY = 0.05
 SOON = 1.1
 """times a round length: a probe let in by then came right after it"""
 FEW_CALLS = 3
+MOST_SHUT = 3
+"""times that a flow may fail to come back soon after a refusal, before it is taken for a window; then twice as many"""
 LATENCY_MEMORY = 8
 LEAD_MEMORY = 64
 """calls over which the time between slot and call may seem to grow; when it is shorter that counts at once"""
@@ -62,11 +64,13 @@ class Law:
         self._latency_s = self.jitter_s = 0.0
         self._taken_at: deque[float] = deque()
         self._lead_s = 0.0
+        self._most_shut = MOST_SHUT
         self.restart()
 
     def restart(self) -> None:
         """Forgets the limit: whatever was learned was not about it."""
         self.phase = Phase.EXPLORE
+        self._afresh = False
         self.even: Even | None = None
         self.cycle: Cycle | None = None
         self._known: Cycle | None = None
@@ -213,6 +217,8 @@ class Law:
         story = {"refused_at": self._refused_at, "now": now, "hold_s": self._hold_s}
         if self.even is not None:
             self.even.refused(self._trail, fails=self._fails, **story)
+            if self.even.shut >= self._most_shut:
+                self._begin_again(now)
         elif self.cycle is not None:
             fate = self.cycle.refused(fails=self._fails, jitter_s=self.jitter_s, **story)
             self._judge_cycle(fate, now)
@@ -222,6 +228,15 @@ class Law:
             self._fill_cut(now)
         else:
             self._probe_refused(now)
+
+    def _begin_again(self, now: float) -> None:
+        """No flow: again and again nothing came for long. Probe until something is let in, then explore anew."""
+        self._most_shut *= 2
+        self.even, self._afresh = None, True
+        self._start, self._full_at, self._least_s = now, LONG_AGO, 0.0
+        self._pause_s = max(4 * self._latency_s, 0.01)
+        self.phase, self._probes = Phase.PROBE, 0
+        self._probe_later(now)
 
     def _limit_met(self, now: float) -> None:
         full_at = self._trail.last_until(now)
@@ -265,6 +280,10 @@ class Law:
 
     def _found(self, sent_at: float, now: float) -> None:
         """A probe was let in: fill as the first time, each call a period after its like, if that can tell anything."""
+        if self._afresh:
+            self.restart()
+            self._start, self._used = sent_at, 1
+            return
         if self._known is not None:
             self.begin_cycle(sent_at, count=self._known.count, span_s=self._known.span_s, used=1)
             self._known = None
