@@ -116,16 +116,28 @@ class Cycle:
         `lead_s`: so long after its slot a call goes out at the earliest.
         """
         at = max(now, self._not_before)
+        back_at = self._back_at(trail, unsent) - lead_s
         if self._is_full(unsent):
             test_at = self._test_at(at, under_way)
-            nth = trail.nth_last(self.count - unsent)
-            next_at = max(at, max(self.start, nth or -NEVER) + self._period_s - lead_s)
+            next_at = max(at, self.start + self._period_s - lead_s, back_at)
             return min(test_at, next_at) if under_way == 0 or self._held >= HELD else test_at
         if under_way and self.used + unsent <= 1 and self._held < HELD:
             return NEVER  # the first of a window goes alone
-        nth = trail.nth_last(self.count - unsent)
         gap_s = self._gap_s if self.used + unsent < self._sure else max(self._gap_s, self._latency_s)
-        return max(at, self._taken_at + gap_s, (nth or -NEVER) + (self._early_s or self._period_s) - lead_s)
+        return max(at, self._taken_at + gap_s, back_at)
+
+    def _back_at(self, trail: Trail, unsent: int) -> float:
+        """When the call `count` places before has left the window, be it a sliding one.
+
+        It arrived between its sending and its answer. Where a refusal costs a hold the later of them counts.
+        """
+        nth = trail.nth_last(self.count - unsent)
+        if nth is None:
+            return -NEVER
+        if self._early_s or not self._hinted:
+            return nth + (self._early_s or self._period_s)
+        by = trail.nth_last_by(self.count - unsent) or nth
+        return min(by, nth + MOST_GUARD * self.span_s) + self.span_s + LEAST_GUARD_S
 
     def take(self, now: float) -> None:
         """A call will go: the next one keeps its distance from it."""

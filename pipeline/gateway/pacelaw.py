@@ -27,6 +27,8 @@ QUICK_OPEN = 6.0
 QUICK_GROWTH_PER_S, GROWTH_PER_S = 10.0, 1.0
 LEAST_GROWTH, MOST_QUICK_GROWTH, MOST_GROWTH = 1 / 32, 1.0, 0.25
 """open calls gained for each call let in: a part of the latency in seconds, within bounds"""
+FILL_OPEN = 4.0
+"""open calls when an allowance is filled again after a hold: the faster, the less a test at its end costs"""
 LONGEST_PAUSE_S = 60.0
 BULK = 0.8
 """of the first fill: as much as this again at once is a window"""
@@ -152,6 +154,7 @@ class Law:
     def accepted(self, sent_at: float, now: float) -> None:
         """The call sent at `sent_at` was let in."""
         self.open -= 1
+        self._trail.arrived(sent_at, now)
         self._learn_latency(now - sent_at)
         self._window = min(self._window + self._growth(), self._most_open)
         if sent_at > self._blocked_at:
@@ -246,10 +249,7 @@ class Law:
         self._first = FirstFill(count=max(self._used, 1), took_s=took_s, per_s=per_s, hold_s=self._hold_s)
         self._least_s = self._first.took_s + max(0.0, self._hold_s - 1.0)  # hints are whole seconds, rounded up
         self._pause_s = max(4 * self._first.took_s / self._first.count, self._latency_s, 0.01)
-        if (
-            not self._hold_s
-        ):  # a hint brings the whole allowance back, and the faster it is filled the less a test costs
-            self._window = max(1.0, self._window / 2)
+        self._window = min(self._window, FILL_OPEN) if self._hold_s else max(1.0, self._window / 2)
         self.phase = Phase.PROBE
         self._probe_later(now)
 
@@ -368,7 +368,7 @@ class Law:
             most_s=None if 0 < self._first.hold_s <= 2 else self._period_s,
             start=self._start,
             used=self._used,
-            proven=not hinted or self._is_no_bucket(),
+            proven=not hinted or (count == self._first.count and self._is_no_bucket()),
             jitter_s=self.jitter_s,
             sent_at=self._trail.last_until(NEVER),
             fill_s=self._first.took_s if hinted else 0.0,

@@ -11,23 +11,35 @@ LEAST_STEEP, MOST_STEEP = 8, 400
 """calls over which a flow is measured"""
 
 
+OVERTAKEN = 16
+"""calls that a later one may have overtaken on the way"""
+
+
 class Trail:
     """Send times, in seconds, of calls that were let in or are still under way."""
 
     def __init__(self) -> None:
         self._at: list[float] = []
+        self._by: list[float] = []
 
     def add(self, at: float) -> None:
         """A call was sent."""
         self._at.append(at)
+        self._by.append(at)
         if len(self._at) > KEPT:
-            del self._at[: KEPT // 2]
+            del self._at[: KEPT // 2], self._by[: KEPT // 2]
+
+    def arrived(self, at: float, by: float) -> None:
+        """The call sent at `at` was at the gateway by then: its answer is here."""
+        place = bisect_left(self._at, at)
+        if place < len(self._at) and self._at[place] == at:
+            self._by[place] = by
 
     def drop(self, at: float) -> None:
         """The call sent at `at` was refused: it does not count."""
         place = bisect_left(self._at, at)
         if place < len(self._at) and self._at[place] == at:
-            del self._at[place]
+            del self._at[place], self._by[place]
 
     def between(self, after: float, until: float) -> int:
         """How many were sent in (after, until]."""
@@ -45,6 +57,13 @@ class Trail:
     def nth_last(self, n: int) -> float | None:
         """When the n-th call from the end was sent; None when there are fewer."""
         return self._at[-n] if 0 < n <= len(self._at) else None
+
+    def nth_last_by(self, n: int) -> float | None:
+        """By when the n-th call from the end, and those before it, had arrived; None when there are fewer."""
+        if not 0 < n <= len(self._by):
+            return None
+        place = len(self._by) - n
+        return max(self._by[max(0, place - OVERTAKEN) : place + 1])
 
     def last_until(self, at: float) -> float | None:
         """When the last call at or before `at` was sent."""
