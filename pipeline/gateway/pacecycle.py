@@ -134,8 +134,8 @@ class Cycle:
         nth = trail.nth_last(self.count - unsent)
         if nth is None:
             return -NEVER
-        if self._early_s or not self._hinted:
-            return nth + (self._early_s or self._period_s)
+        if self._early_s:
+            return nth + self._early_s
         by = trail.nth_last_by(self.count - unsent) or nth
         return min(by, nth + MOST_GUARD * self.span_s) + self.span_s + LEAST_GUARD_S
 
@@ -146,7 +146,8 @@ class Cycle:
     def sent(self, now: float) -> None:
         """A call goes out: the next of this window, or the first of a new one."""
         age_s = now - self.start
-        early = self._proven and self._begun and self._is_full(0) and age_s > 0.5 * self.span_s
+        early_s = self._early_age_s() or NEVER
+        early = self._begun and self._is_full(0) and age_s >= early_s - LEAST_GUARD_S
         if early or age_s >= self.span_s:
             self._open_window(now)
         self.used += 1
