@@ -21,6 +21,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.gateway": JUDGEMENT,
     "pipeline.gateway.client": DOORS,
     "pipeline.gateway.fetch": DOORS,
+    "pipeline.gateway.dialing": DOORS,
     "pipeline.gateway.guard": DOORS,
     "pipeline.gateway.imagelook": DOORS,
     "pipeline.gateway.partfile": DOORS,

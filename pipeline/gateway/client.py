@@ -19,6 +19,7 @@ import aiohttp
 from yarl import URL
 
 from pipeline.gateway.answer import Answer, CallPhase, NoAnswer, SendProof
+from pipeline.gateway.dialing import minded_socket
 from pipeline.gateway.origin import Origin, checked_header, checked_key, checked_path
 from pipeline.gateway.wire import poll_body
 
@@ -127,8 +128,8 @@ class GatewayClient:
     async def __aenter__(self) -> Self:
         # MONEY: a kept-alive connection can hand one submit the late or doubled answer to another, so paid calls get a
         # fresh connection each. No limit either: waiting for a free one would eat the connect time-out.
-        self._submits = self._session(aiohttp.TCPConnector(force_close=True, limit=0, ssl=self._ssl))
-        self._polls = self._session(aiohttp.TCPConnector(limit=self._poll_connections, ssl=self._ssl))
+        self._submits = self._session(self._connector(force_close=True, limit=0))
+        self._polls = self._session(self._connector(force_close=False, limit=self._poll_connections))
         return self
 
     async def __aexit__(
@@ -141,6 +142,9 @@ class GatewayClient:
         for session in (self._submits, self._polls):
             if session is not None:
                 await session.close()
+
+    def _connector(self, *, force_close: bool, limit: int) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(force_close=force_close, limit=limit, ssl=self._ssl, socket_factory=minded_socket)
 
     def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         sent_hook = aiohttp.TraceConfig()
