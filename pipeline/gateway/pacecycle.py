@@ -26,6 +26,8 @@ TEST_COST = 120
 UNSETTLED_WINDOWS, UNSETTLED_TESTS = 2.0, 16
 """between the fall of the count and the first test, twice as many to the next ones: what moves is tested more often"""
 LEAST_GUARD_S = 0.002
+PROMPT = 0.015
+"""of the span: answers that come as soon as that cost little when calls count from them on"""
 MOST_GUARD = 0.05
 """of the span: kept between two windows, against calls that travel at unlike speeds"""
 JITTERS, LEAST_JITTERS, GUARD_KEPT = 2.0, 0.7, 0.9995
@@ -129,13 +131,14 @@ class Cycle:
     def _back_at(self, trail: Trail, unsent: int) -> float:
         """When the call `count` places before has left the window, be it a sliding one.
 
-        It arrived between its sending and its answer. Where a refusal costs a hold the later of them counts.
+        It arrived between its sending and its answer. The later of them counts where answers are prompt, and where a
+        refusal costs a hold.
         """
         nth = trail.nth_last(self.count - unsent)
         if nth is None:
             return -NEVER
-        if self._early_s:
-            return nth + self._early_s
+        if self._early_s or (not self._hinted and self._latency_s > PROMPT * self.span_s):
+            return nth + (self._early_s or self._period_s)
         by = trail.nth_last_by(self.count - unsent) or nth
         return min(by, nth + MOST_GUARD * self.span_s) + self.span_s + LEAST_GUARD_S
 

@@ -264,19 +264,21 @@ class Law:
         if self._hold_s:
             return
         self._probe_at = now + self._pause_s
-        round_at = self._round_end(now)
-        if round_at is not None and self._probes >= 2:
-            self._probe_at = round_at + 2 * self.jitter_s + 0.3 * self._latency_s + 0.001
+        margin_s = 2 * self.jitter_s + 0.3 * self._latency_s + 0.001
+        if self._probes >= 2 and (late_at := self._late_end(now)) is not None:
+            self._probe_at = late_at + margin_s
+            return
+        span_s = span_below(now + 1.6 * self._pause_s - self._start)
+        if span_s is not None and self._probes >= 2 and self._start + span_s > now + 0.3 * self._pause_s:
+            self._probe_at = self._start + span_s + margin_s
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
-    def _round_end(self, now: float) -> float | None:
-        """When a window of a round length may end, if that is about when the next probe is due."""
-        past_s = span_below(now - self._start)
-        if past_s is not None and self._full_at + past_s > now and self._first.took_s > LIKELY * past_s:
-            return self._full_at + past_s  # it may have begun as late as with the last call
-        span_s = span_below(now + 1.6 * self._pause_s - self._start)
-        soonest = now + 0.3 * self._pause_s
-        return self._start + span_s if span_s is not None and self._start + span_s > soonest else None
+    def _late_end(self, now: float) -> float | None:
+        """When a window of a round length ends that began as late as with the last call, if that is soon."""
+        span_s = span_below(now - self._start)
+        if span_s is None or self._full_at + span_s <= now or self._first.took_s <= LIKELY * span_s:
+            return None
+        return self._full_at + span_s
 
     def _found(self, sent_at: float, now: float) -> None:
         """A probe was let in: fill as the first time, each call a period after its like, if that can tell anything."""
@@ -297,7 +299,7 @@ class Law:
         self.phase = Phase.FILL
         if self._first.count == 1:
             self._fill_cut(now)
-        elif not self._first.may_be_window(self._least_s, long_shut=self._probes >= 3):
+        elif not self._first.may_be_window(self._least_s, long_shut=self._probes >= 2):
             self._go_even(now, self._first.guess_per_s(sent_at - self._full_at), self._full_at)
 
     def _fill_at(self, now: float) -> float:
