@@ -24,7 +24,7 @@ MOST_MORE = 1.0
 TEST_COST = 120
 """calls between two tests for each call that the last one cost"""
 UNSETTLED_WINDOWS, UNSETTLED_TESTS = 2.0, 16
-"""between the fall of the count and the first test, twice as many to the next ones: what moves is tested more often"""
+"""between two tests after the fall of the count, for so many tests: what moves is tested more often"""
 LEAST_GUARD_S = 0.002
 PROMPT = 0.015
 """of the span: answers that come as soon as that cost little when calls count from them on"""
@@ -92,7 +92,6 @@ class Cycle:
         self._held, self._opened, self._cut_in = 0, 0, -FORGIVEN_AFTER
         self._extras = self._extras_before = 0
         self._since_test = 0
-        self._patience = min(PATIENCE_FIRST, UNSETTLED_WINDOWS * count)
         self._unsettled = 0
         self._windows, self._early_every = 0, 1
         self._hinted = fill_s > 0
@@ -101,7 +100,8 @@ class Cycle:
         self._early_s = 0.0
         self._start_before = start
         self.span_s = self._best_span_s() or most_s or 1.0
-        self._patience = max(self._patience, TEST_COST * count * fill_s / self.span_s)
+        patience = min(PATIENCE_FIRST, UNSETTLED_WINDOWS * count)
+        self._patience = max(patience, TEST_COST * count * fill_s / self.span_s)
 
     @property
     def has_held(self) -> bool:

@@ -305,9 +305,9 @@ class Law:
     def _fill_at(self, now: float) -> float:
         if self._used + self.unsent >= self._first.count:
             return NEVER
-        nth = self._trail.nth_last(self._first.count - self.unsent)
         if self._first.is_all_back:
             return now
+        nth = self._trail.nth_last(self._first.count - self.unsent)
         return now if nth is None else max(now, nth + self._period_s)
 
     def _filled(self, now: float) -> None:

@@ -9,8 +9,6 @@ KEPT = 16_384
 
 LEAST_STEEP, MOST_STEEP = 8, 400
 """calls over which a flow is measured"""
-
-
 OVERTAKEN = 16
 """calls that a later one may have overtaken on the way"""
 

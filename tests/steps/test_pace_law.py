@@ -117,7 +117,7 @@ def test_a_limit_that_falls_and_rises_is_followed(kind: str, hint: Hint) -> None
     make = kinds[kind]
     ratio, tally = race(lambda: Changing([(0, make(40)), (20, make(15)), (40, make(60))]), 2000, hint=hint)
     assert ratio >= 0.93
-    assert tally.refused_share <= 0.025  # what moves is tested more often
+    assert tally.refused_share <= (0.025 if kind == "bucket" else 0.02)  # what moves is tested more often
     assert tally.hint_broken == 0
 
 
