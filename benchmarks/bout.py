@@ -98,7 +98,7 @@ async def fight(client: str, bout: Bout) -> Score:
         player = subprocess.Popen(  # noqa: ASYNC220 - os.wait4 tells what it used, asyncio's own does not
             command(client, bout, base_url, folder),
             cwd=REPO,
-            env=_environ(folder),
+            env=environ_alone(folder),
             stdout=subprocess.DEVNULL,
             stderr=(folder / "stderr").open("wb"),
         )
@@ -157,7 +157,8 @@ def write_rows(path: Path, count: int) -> None:
             lines.writerow([f"lake-{seed}", IMAGE, prompt, seed, "dop-preview", "General", "0.7", "false"])
 
 
-def _environ(folder: Path) -> dict[str, str]:
+def environ_alone(folder: Path) -> dict[str, str]:
+    """The environment of a client's process: nothing of the caller's own settings gets in."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
     return {**kept, "HOME": str(folder), "PIXAZO_API_KEY": HEADERS["Ocp-Apim-Subscription-Key"]}
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.bout import LEAVE_S, OURS, REPO, START_S, Score, _environ, fight, judged, write_rows
+from benchmarks.bout import LEAVE_S, OURS, REPO, START_S, Score, environ_alone, fight, judged, write_rows
 from benchmarks.cost import BOUT
 from benchmarks.figures import Figures, Unrest, middle
 from benchmarks.gateway import Tally, Terms
@@ -92,7 +92,7 @@ class Stage:
         command += ["--outputs", str(self.folder / "outputs")]
         command += [word for text in told for word in ("--set", text)]
         with (self.folder / name).open("wb") as log:
-            process = subprocess.Popen(command, cwd=REPO, env=_environ(self.folder), stdout=log, stderr=log)
+            process = subprocess.Popen(command, cwd=REPO, env=environ_alone(self.folder), stdout=log, stderr=log)
         self.played.append(process)
         return process
 
