@@ -16,7 +16,7 @@ from threading import Event, Thread
 
 import psycopg
 
-from tests.acceptance.driving import QUICK, Dop, wait_for
+from tests.acceptance.driving import QUICK, Dop, Ended, wait_for
 from tests.acceptance.gatewaydouble import GatewayDouble
 
 CLUSTER = {"DOP_CLUSTER__SHARED_OUTPUTS": "true", "DOP_CLUSTER__STALLED_AFTER_S": "5s", "DOP_PACE__RATE": "200/1s"}
@@ -140,6 +140,21 @@ def bought_twice(double: GatewayDouble) -> list[str]:
     return [body for body, count in Counter(double.bodies()).items() if count > 1]
 
 
+def assert_nothing_lost(
+    machines: Machines, double: GatewayDouble, done: Ended, *, requests: int, in_doubt: int
+) -> None:
+    """Each request is bought once, or unknown and then one of `in_doubt` submits; the rest is done and downloaded."""
+    told = done.err + machines.all_said()
+    assert bought_twice(double) == [], told
+    states = machines.states()
+    unknown = states.get("unknown", 0)
+    assert states == {"done": requests - unknown} | ({"unknown": unknown} if unknown else {}), told
+    assert unknown <= in_doubt, told
+    assert done.code == (3 if unknown else 0), told
+    assert requests - unknown <= double.charged <= requests, told
+    assert len(machines.videos()) == requests - unknown, told
+
+
 @contextmanager
 def several(folder: Path, url: str, double: GatewayDouble) -> Iterator[Machines]:
     """The machines of one test; whatever still runs at its end is killed."""
@@ -153,4 +168,4 @@ def several(folder: Path, url: str, double: GatewayDouble) -> Iterator[Machines]
         machines.end_all()
 
 
-__all__ = ["QUICK", "Machines", "bought_twice", "freeze", "several", "wake"]
+__all__ = ["QUICK", "Machines", "assert_nothing_lost", "bought_twice", "freeze", "several", "wake"]

@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.driving import ended, shots, wait_for
 from tests.acceptance.gatewaydouble import GatewayDouble, Script
 from tests.cluster.cables import Cables
-from tests.cluster.machines import bought_twice, several
+from tests.cluster.machines import assert_nothing_lost, several
 from tests.postgres import PostgresServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
@@ -43,15 +43,7 @@ def test_a_host_that_is_cut_off_for_a_minute_costs_nothing_and_comes_back(
         wait_for(lambda: "begins anew" in machines.said(cut_off), at_most_s=60)
         assert command.poll() is None
         done = ended(command, timeout_s=200)
-        told = done.err + machines.all_said()
-        assert bought_twice(double) == [], told
-        states = machines.states()
-        unknown = states.get("unknown", 0)
-        assert states == {"done": REQUESTS - unknown} | ({"unknown": unknown} if unknown else {}), told
-        assert unknown <= in_doubt, told
-        assert done.code == (3 if unknown else 0), told
-        assert REQUESTS - unknown <= double.charged <= REQUESTS
-        assert len(machines.videos()) == REQUESTS - unknown
+        assert_nothing_lost(machines, double, done, requests=REQUESTS, in_doubt=in_doubt)
         machines.dismiss(others)
         rest = machines.csv(shots(20, prompt="what is left to the one that was cut off"), "rest.csv")
         more = machines.buy(rest, "--cluster")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.driving import ended, shots, wait_for
 from tests.acceptance.gatewaydouble import GatewayDouble, Script
-from tests.cluster.machines import Machines, bought_twice, freeze, several, wake
+from tests.cluster.machines import Machines, assert_nothing_lost, freeze, several, wake
 from tests.postgres import PostgresServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
@@ -35,16 +35,8 @@ def test_nothing_is_paid_twice_or_lost_on_the_worst_day(
         command = machines.start("run", machines.csv(shots(REQUESTS)), "--yes", "--cluster")
         in_doubt = _worst_day(machines, double, postgres_server)
         done = ended(command, timeout_s=300)
-        told = done.err + machines.all_said()
-        assert bought_twice(double) == [], told
-        states = machines.states()
-        unknown = states.get("unknown", 0)
-        assert states == {"done": REQUESTS - unknown} | ({"unknown": unknown} if unknown else {}), told
-        assert unknown <= in_doubt, told
-        assert done.code == (3 if unknown else 0), told
-        assert double.charged <= REQUESTS
-        assert len(machines.videos()) == REQUESTS - unknown
-        assert all(code == 0 for code in machines.dismiss()), told
+        assert_nothing_lost(machines, double, done, requests=REQUESTS, in_doubt=in_doubt)
+        assert all(code == 0 for code in machines.dismiss()), machines.all_said()
 
 
 def _worst_day(machines: Machines, double: GatewayDouble, server: PostgresServer) -> int:
