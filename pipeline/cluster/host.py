@@ -23,7 +23,7 @@ from procrastinate.exceptions import ProcrastinateException
 from procrastinate.manager import JobManager
 
 from pipeline.cluster.calls import Calls
-from pipeline.cluster.jobqueue import LOOKING, TASK, JobQueue, Order, queues
+from pipeline.cluster.jobqueue import LOOKING, SESSION, TASK, JobQueue, Order, queues
 from pipeline.cluster.line import Line, Surroundings
 from pipeline.cluster.pacerow import PaceRow
 from pipeline.cluster.signs import Signs
@@ -34,7 +34,7 @@ from pipeline.gateway.callback import Delivery
 from pipeline.gateway.fetch import VideoFetcher
 from pipeline.gateway.pace import parse_rate
 from pipeline.landing import open_landing
-from pipeline.ledger.postgres import CLIENT
+from pipeline.ledger.postgres import client
 from pipeline.records import Attempt
 from pipeline.run import SIGNALS, gateway_client
 from pipeline.settings import Settings, is_loopback
@@ -188,7 +188,7 @@ class Life:
         self._over = asyncio.Event()
         self._stack = AsyncExitStack()
         connector = procrastinate.PsycopgConnector(
-            conninfo=host.url, min_size=1, max_size=8, kwargs=dict(CLIENT), timeout=10
+            conninfo=host.url, min_size=1, max_size=8, kwargs=client(host.url, **SESSION), timeout=10
         )
         self._app = procrastinate.App(connector=connector)
         self._manager = PatientManager(connector)

@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 
 from pipeline.ledger.budget import Caps
-from pipeline.ledger.postgres import CLIENT
+from pipeline.ledger.postgres import client
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -26,7 +26,8 @@ TASK = "dop.look_after"
 LOOKING = "#look"
 """Ends the name of a gateway's queue of bought requests."""
 TOP_UP_LOCK = 0x646F7002
-SESSION = "-c idle_in_transaction_session_timeout=15000"
+SESSION = {"idle_in_transaction_session_timeout": "15s"}
+"""A worker that stands still lets go of the jobs that it was just taking."""
 
 _CAUSES = """
     a.state IN ('submitting', 'accepted') AND (o.collect OR a.state = 'submitting')
@@ -231,6 +232,6 @@ class JobQueue:
     async def _open(self) -> psycopg.AsyncConnection[DictRow]:
         if self._connection is None or self._connection.broken or self._connection.closed:
             self._connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, row_factory=dict_row, options=SESSION, **CLIENT
+                self._url, autocommit=True, row_factory=dict_row, **client(self._url, **SESSION)
             )
         return self._connection

@@ -20,7 +20,7 @@ from math import exp2, sqrt
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from pipeline.ledger.postgres import CLIENT
+from pipeline.ledger.postgres import client
 
 AHEAD_S = 0.5
 """How far ahead a slot may be taken."""
@@ -45,7 +45,7 @@ CAP_PATIENCE = 4.0
 RETRY_S = 0.5
 STALE_S = 2.0
 """A transaction that its worker leaves open for longer (frozen) is ended by the server."""
-OPTIONS = f"-c synchronous_commit=off -c idle_in_transaction_session_timeout={int(STALE_S * 1000)}"
+SESSION = {"synchronous_commit": "off", "idle_in_transaction_session_timeout": f"{int(STALE_S * 1000)}ms"}
 
 _RATE = f"(p.rate * (1 + {FIRST_GROWTH} * (power(2, least(p.quiet / p.patience, {MOST_DOUBLINGS})) - 1)))"
 _GAP = f"(1.0 / coalesce(p.told_per_s, {_RATE}))"
@@ -247,6 +247,6 @@ class PaceRow:
     async def _open(self) -> psycopg.AsyncConnection[DictRow]:
         if self._connection is None or self._connection.broken or self._connection.closed:
             self._connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, row_factory=dict_row, options=OPTIONS, **CLIENT
+                self._url, autocommit=True, row_factory=dict_row, **client(self._url, **SESSION)
             )
         return self._connection

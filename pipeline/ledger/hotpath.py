@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Connection
+from sqlalchemy import BigInteger, Connection, Float, Integer, Table, Text
 
 from pipeline.ledger.judge import Row, SpendKey
-from pipeline.ledger.schema import COLD, HOT
+from pipeline.ledger.schema import COLD, HOT, attempts, history, journal, spend
 from pipeline.records import CostState
 
 _FIXED = frozenset({"request_id", "attempt", "gateway", "model", "superseded", "digest"})
@@ -32,34 +32,57 @@ Hand = Connection | Driver
 """What runs the statements."""
 
 
+_ARRAYS = {Text: "text[]", Integer: "integer[]", BigInteger: "bigint[]", Float: "float8[]"}
+
+
 class Statements:
     """The statements for one kind of database."""
 
     def __init__(self, dialect: str) -> None:
-        mark = "%s" if dialect == "postgresql" else "?"
+        self._on_server = dialect == "postgresql"
+        mark = "%s" if self._on_server else "?"
         self._mark = mark
-        self._lock = " FOR UPDATE" if dialect == "postgresql" else ""
-        columns = ", ".join(f"{name} = {mark}" for name in CHANGING)
-        self._update = f"UPDATE attempts SET {columns} WHERE request_id = {mark} AND attempt = {mark}"
-        self._note = (
-            f"INSERT INTO history (request_id, attempt, at, event, state, detail) VALUES ({', '.join([mark] * 6)})"
-        )
+        self._lock = " FOR UPDATE" if self._on_server else ""
+        self._update = self._changed(attempts, CHANGING, ("request_id", "attempt"))
+        self._note = self._added(history, [column.name for column in history.columns if column.name != "seq"])
         self._spend = (
-            "INSERT INTO spend (gateway, run_id, day, model, confirmed, disputed, reserved) "
-            f"VALUES ({', '.join([mark] * 7)}) ON CONFLICT (gateway, run_id, day, model) DO UPDATE SET "
+            self._added(spend, [column.name for column in spend.columns])
+            + " ON CONFLICT (gateway, run_id, day, model) DO UPDATE SET "
             "confirmed = spend.confirmed + excluded.confirmed, disputed = spend.disputed + excluded.disputed, "
             "reserved = spend.reserved + excluded.reserved"
         )
         # MONEY: on PostgreSQL the row is taken first, so that hosts judge budget and swaps one after the other.
         self._read_seq = f"SELECT value FROM meta WHERE name = 'seq'{self._lock}"
         self._read_seq_and_xid = f"SELECT value, pg_current_xact_id()::text FROM meta WHERE name = 'seq'{self._lock}"
-        self._keep = f"INSERT INTO journal (seq, line) VALUES ({mark}, {mark})"
+        self._keep = self._added(journal, ("seq", "line"))
         self._seq = f"UPDATE meta SET value = {mark} WHERE name = 'seq'"
         self._spent = {
             span: "SELECT coalesce(sum(confirmed + disputed + reserved), 0) FROM spend "
             f"WHERE gateway = {mark} AND {where.format(mark=mark)}"
             for span, where in _SPANS.items()
         }
+
+    def _added(self, table: Table, columns: Sequence[str]) -> str:
+        source = f"SELECT * FROM {self._unnested(table, columns)}" if self._on_server else self._values(columns)
+        return f"INSERT INTO {table.name} ({', '.join(columns)}) {source}"
+
+    def _changed(self, table: Table, columns: Sequence[str], key: Sequence[str]) -> str:
+        if not self._on_server:
+            sets, where = (f"{name} = ?" for name in columns), (f"{name} = ?" for name in key)
+            return f"UPDATE {table.name} SET {', '.join(sets)} WHERE {' AND '.join(where)}"
+        sets, where = (
+            (f"{name} = new.{name}" for name in columns),
+            (f"{table.name}.{name} = new.{name}" for name in key),
+        )
+        rows = f"{self._unnested(table, (*columns, *key))} AS new({', '.join((*columns, *key))})"
+        return f"UPDATE {table.name} SET {', '.join(sets)} FROM {rows} WHERE {' AND '.join(where)}"
+
+    def _values(self, columns: Sequence[str]) -> str:
+        return f"VALUES ({', '.join('?' for _ in columns)})"
+
+    def _unnested(self, table: Table, columns: Sequence[str]) -> str:
+        arrays = (f"%s::{_ARRAYS[type(table.c[name].type)]}" for name in columns)
+        return f"unnest({', '.join(arrays)})"
 
     def rows(self, hand: Hand, request_ids: Iterable[str]) -> dict[str, Row]:
         """The hot columns of the latest attempts, by request id."""
@@ -104,15 +127,14 @@ class Statements:
     def save(self, hand: Hand, rows: Iterable[Row], lines: Sequence[tuple[object, ...]]) -> None:
         """Writes changed rows and their lines of history (request_id, attempt, at, event, state, detail)."""
         values = [(*(row[name] for name in CHANGING), row["request_id"], row["attempt"]) for row in rows]
-        _run(hand, self._update, values)
-        _run(hand, self._note, list(lines))
+        self._many(hand, self._update, values)
+        self._many(hand, self._note, lines)
 
     def book(self, hand: Hand, deltas: Mapping[SpendKey, Mapping[CostState, int]]) -> None:
         """Adds a transaction's money to the spend book."""
         kinds = (CostState.CONFIRMED, CostState.DISPUTED, CostState.RESERVED)
         lines = [(*key, *(amounts.get(kind, 0) for kind in kinds)) for key, amounts in deltas.items()]
-        if lines:
-            _run(hand, self._spend, lines)
+        self._many(hand, self._spend, lines)
 
     def seq(self, hand: Hand) -> int:
         """The number of the last event, also when another process booked it."""
@@ -125,11 +147,24 @@ class Statements:
 
     def keep(self, hand: Hand, lines: Sequence[tuple[object, ...]]) -> None:
         """Adds lines (seq, text) to the journal that stands in the database."""
-        _run(hand, self._keep, list(lines))
+        self._many(hand, self._keep, lines)
 
     def set_seq(self, hand: Hand, seq: int) -> None:
         """The number of the last event."""
         _run(hand, self._seq, (str(seq),))
+
+    def _many(self, hand: Hand, text: str, lines: Sequence[tuple[object, ...]]) -> None:
+        """Runs a statement for all lines.
+
+        On a server as one statement over arrays. A driver's way to many of them is a pipeline, and a process that
+        stands still within one keeps its locks, which no time-out of the server's own ends.
+        """
+        if not lines:
+            return
+        if isinstance(hand, Connection):
+            hand.exec_driver_sql(text, tuple(map(list, zip(*lines, strict=True))) if self._on_server else list(lines))
+        else:
+            hand.executemany(text, lines)
 
     def _marks(self, count: int) -> str:
         return ", ".join([self._mark] * _rounded(count))
@@ -138,11 +173,9 @@ class Statements:
         return ids + (ids[-1],) * (_rounded(len(ids)) - len(ids)) if ids else ("",)
 
 
-def _run(hand: Hand, text: str, values: tuple[Any, ...] | list[tuple[Any, ...]] = ()) -> Any:
-    """Runs a statement, for each of the values when they are a list; returns a cursor."""
-    if isinstance(hand, Connection):
-        return hand.exec_driver_sql(text, values)
-    return hand.executemany(text, values) if isinstance(values, list) else hand.execute(text, values)
+def _run(hand: Hand, text: str, values: tuple[Any, ...] = ()) -> Any:
+    """Runs a statement; returns a cursor."""
+    return hand.exec_driver_sql(text, values) if isinstance(hand, Connection) else hand.execute(text, values)
 
 
 def _rounded(count: int) -> int:

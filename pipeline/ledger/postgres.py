@@ -30,8 +30,14 @@ CONNECT_TIMEOUT_S = 5
 OLDEST_SERVER = 130_000
 """PostgreSQL 13: `pg_xact_status` tells whether a commit whose answer was lost took place."""
 
-_SESSION = """
-SET idle_in_transaction_session_timeout = '15s';
+STANDS_STILL_S = 5
+"""Between two statements of a booking lie milliseconds; who takes so long is frozen or cut off."""
+
+LOCK_WAIT_S = 15
+"""A booking waits so long for its turn, and then looks whether whoever has it stands still."""
+
+_SESSION = f"""
+SET idle_in_transaction_session_timeout = '{STANDS_STILL_S}s';
 SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 SET TIME ZONE 'UTC'; SET lock_timeout = 0; SET statement_timeout = 0
 """
@@ -48,7 +54,19 @@ CLIENT: Mapping[str, Any] = MappingProxyType(
 )
 """For every connection: a host that was cut off notices within seconds, not when its kernel has given up repeating."""
 
+
+def client(url: str, **session: str) -> dict[str, Any]:
+    """How a connection to `url` is opened: as every other, its session with these settings beside the URL's own."""
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - only who uses PostgreSQL needs it
+
+    own = conninfo_to_dict(url).get("options") or os.environ.get("PGOPTIONS", "")
+    options = " ".join([str(own), *(f"-c {name}={value}" for name, value in session.items())])
+    return {**CLIENT, "options": options.strip()}
+
+
 _READER = "SET default_transaction_read_only = on"
+
+_WRITER = f"SET lock_timeout = '{LOCK_WAIT_S}s'"
 
 _AWAY = ("08", "53", "57", "25P03", "25006", "40001", "40P01", "55P03")
 """SQLSTATE classes of a server that is down, full, going down, a standby now, or that asks to try again."""
@@ -80,6 +98,7 @@ def server_engine(url: str, *, write: bool) -> Engine:
         try:
             connection.execute(_SESSION)
             if write:
+                connection.execute(_WRITER)
                 assert_durable(connection, address(url))
             else:
                 connection.execute(_READER)
@@ -268,6 +287,28 @@ def end_session(connection: Connection, pid: int) -> None:
     """Ends a session of our own that the server has not missed yet, after its connection was lost."""
     text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND application_name = %s"
     connection.exec_driver_sql(text, (pid, session_name()))
+
+
+_STANDS_STILL = """
+SELECT s.application_name, pg_terminate_backend(s.pid) FROM meta m JOIN pg_stat_activity s ON s.backend_xid = m.xmax
+WHERE m.name = 'seq' AND s.application_name LIKE 'dop %%' AND s.wait_event = 'ClientRead'
+AND s.state_change < clock_timestamp() - make_interval(secs => %s)
+"""
+
+
+def end_who_stands_still(connection: Connection) -> list[str]:
+    """Ends the session that has the turn to book and leaves the server waiting for the rest of what it says; its name.
+
+    The server does so itself between two statements. Within one it would wait for as long as the connection lives, and
+    that of a frozen process lives: its kernel answers. What it had not committed is undone, and it asks again.
+    """
+    found = connection.exec_driver_sql(_STANDS_STILL, (STANDS_STILL_S,)).all()
+    return [name.removeprefix("dop ") for name, ended in found if ended]
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Whether a statement waited in vain for what another session holds."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) == "55P03"
 
 
 def identity(connection: Connection) -> str:

@@ -39,6 +39,9 @@ READERS_PATIENCE_S = 10.0
 
 LEAVING_PATIENCE_S = 3.0
 
+_AT_LEISURE = "SET LOCAL idle_in_transaction_session_timeout = '15min'; SET LOCAL lock_timeout = 0"
+"""For work that keeps nobody from booking, and may wait for whoever fills the queue."""
+
 
 def pauses(patience_s: float) -> Iterator[float]:
     """Growing pauses that add up to about `patience_s`."""
@@ -229,7 +232,7 @@ class ServerLedger(LedgerWriter):
             if job.alone:
                 self._sql.seq(connection)
             else:
-                connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '15min'")
+                connection.exec_driver_sql(_AT_LEISURE)
             begun()  # what it reads may be gone: it can't be done again
             return job.transaction(connection)
 
@@ -310,6 +313,8 @@ class ServerLedger(LedgerWriter):
                 if begun.is_set() or not is_away(error):
                     raise
                 cause = cause_of(error)
+                if postgres.is_lock_timeout(error):
+                    self._free_the_turn()
             else:
                 self._back(spooled=spooled, waited_s=waited_s)
                 return result
@@ -322,6 +327,11 @@ class ServerLedger(LedgerWriter):
             threading.Event().wait(pause_s)
             waited_s += pause_s
         raise LedgerAwayError(f"the ledger {self.name} is away ({cause}); nothing more is bought, run again later")
+
+    def _free_the_turn(self) -> None:
+        with suppress(LedgerAwayError, DatabaseError), self.reader.connect() as connection:
+            for name in postgres.end_who_stands_still(connection):
+                self._say(f"{name} kept everybody from booking and stands still: its session was ended")
 
     def _back(self, *, spooled: bool, waited_s: float) -> None:
         self._gave_up = False

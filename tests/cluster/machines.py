@@ -89,8 +89,12 @@ class Machines(Dop):
             self.started.append(process)
             fresh.append(process)
         for process in fresh:
-            wait_for(lambda process=process: "ready for" in self.said(process), at_most_s=120)  # type: ignore[misc]
+            wait_for(lambda process=process: self._has_begun(process), at_most_s=120)  # type: ignore[misc]
         return fresh
+
+    def _has_begun(self, process: subprocess.Popen[str]) -> bool:
+        assert process.poll() is None, self.all_said()
+        return "ready for" in self.said(process)
 
     def _log(self, number: int) -> Path:
         return self.folder / f"worker-{number}.log"

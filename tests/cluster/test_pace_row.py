@@ -10,8 +10,9 @@ from itertools import chain, pairwise
 import psycopg
 import pytest
 
-from pipeline.cluster.pacerow import CATCH_UP_S, HASTE, OPTIONS, PaceRow, grown_rate, refused_row
+from pipeline.cluster.pacerow import CATCH_UP_S, HASTE, SESSION, PaceRow, grown_rate, refused_row
 from pipeline.cluster.tables import prepare
+from pipeline.ledger.postgres import client
 
 GATEWAY = "https://gateway.test:443"
 
@@ -119,7 +120,7 @@ async def test_a_cap_on_jobs_in_flight_counts_all_workers(told: Told, database: 
 
 async def test_a_worker_that_freezes_over_the_row_does_not_hold_up_the_others(told: Told, database: str) -> None:
     row = await told(per_s=100.0)
-    frozen = psycopg.connect(database, options=OPTIONS.replace("timeout=2000", "timeout=200"))
+    frozen = psycopg.connect(database, **client(database, **SESSION | {"idle_in_transaction_session_timeout": "200ms"}))
     frozen.execute("SELECT * FROM dop_pace FOR UPDATE")
     assert (await asyncio.wait_for(row.take(), 1.0)).in_s is not None
     with pytest.raises(psycopg.Error):

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection
 
 from pipeline.cluster.jobqueue import LOOKING, TASK, JobQueue, put_order
+from pipeline.cluster.pacerow import PaceRow
 from pipeline.cluster.tables import prepare
 from pipeline.ledger.budget import NO_CAPS
 from tests.acceptance.driving import ended, shots
@@ -109,3 +110,15 @@ def test_a_manifest_larger_than_the_window_is_queued_piece_by_piece(tmp_path: Pa
         ((queued, held),) = machines.asked("SELECT max(todo), max(doing) FROM seen")
         assert (queued, machines.asked("SELECT count(*) FROM procrastinate_jobs")) == (WINDOW, [(0,)])
         assert int(str(held)) < 60, "what waits is in the ledger, not with the workers"
+
+
+async def test_a_schema_that_the_url_names_is_used_by_all(postgres: str) -> None:
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA shop")
+    url = f"{postgres}?options=-csearch_path%3Dshop"
+    prepare(url)
+    queue, pace = JobQueue(url, GATEWAY), PaceRow(url, GATEWAY)
+    assert await queue.workers(60.0) == 0
+    await queue.close()
+    await pace.tell(per_s=None, burst=1, cap=None)
+    await pace.close()

@@ -1,0 +1,208 @@
+"""A host that stands still in the middle of what it tells the server must not hold all others up for long."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import Connection
+
+from pipeline.errors import LedgerAwayError
+from pipeline.ledger import postgres as sessions
+from pipeline.ledger.book import Book
+from pipeline.ledger.hotpath import Hand, Statements
+from pipeline.ledger.judge import Applied
+from pipeline.ledger.postgres import Hold
+from pipeline.ledger.server import ServerLedger
+from pipeline.records import Request
+from tests.ledgers import requests, reserve, start
+
+TOGETHER = 3
+
+
+@dataclass(slots=True)
+class Relay:
+    """A host's line to the server, which tells its messages apart and can fall silent within one of them."""
+
+    url: str
+    kinds: str = ""
+    """The types of the messages since `listen`: P(arse) B(ind) D(escribe) E(xecute) S(ync), and Q(uery)."""
+    cut: int | None = None
+    """After so many messages since `listen` only half of the next passes, and then nothing."""
+    fell_silent: threading.Event = field(default_factory=threading.Event)
+    _listens: bool = False
+    _ends: list[socket.socket] = field(default_factory=list)
+
+    def through(self) -> str:
+        """The database's URL by way of this line."""
+        door = socket.create_server(("127.0.0.1", 0))
+        self._ends.append(door)
+        threading.Thread(target=self._accept, args=(door,), daemon=True).start()
+        parts = urlsplit(self.url)
+        here = parts._replace(netloc=f"{parts.username}@127.0.0.1:{door.getsockname()[1]}")
+        return here.geturl() + "?sslmode=disable&gssencmode=disable"
+
+    def listen(self) -> None:
+        """From now on messages are counted."""
+        self._listens = True
+
+    def end(self) -> None:
+        """The line is cut."""
+        for one in self._ends:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self, door: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = door.accept()
+                parts = urlsplit(self.url)
+                far = socket.create_connection((parts.hostname, parts.port))
+                self._ends += [near, far]
+                for work in (self._up, self._down):
+                    threading.Thread(target=work, args=(near, far), daemon=True).start()
+
+    def _up(self, near: socket.socket, far: socket.socket) -> None:
+        head = b""  # the first message has no type
+        with suppress(OSError, EOFError), near.makefile("rb") as spoken:
+            while True:
+                length = _some(spoken, 4)
+                said = head + length + _some(spoken, int.from_bytes(length, "big") - 4)
+                if self._listens and head:
+                    if len(self.kinds) == self.cut:
+                        far.sendall(said[: len(said) // 2])
+                        self.fell_silent.set()
+                        return
+                    self.kinds += head.decode()
+                far.sendall(said)
+                head = _some(spoken, 1)
+
+    def _down(self, near: socket.socket, far: socket.socket) -> None:
+        with suppress(OSError):
+            while heard := far.recv(65536):
+                near.sendall(heard)
+
+
+def _some(spoken: Any, count: int) -> bytes:
+    said: bytes = spoken.read(count)
+    if len(said) < count:
+        raise EOFError
+    return said
+
+
+def in_a_pipeline(_: Statements, hand: Hand, text: str, lines: Sequence[tuple[object, ...]]) -> None:
+    """The twin: line by line, as the driver does it by itself."""
+    assert isinstance(hand, Connection)
+    if lines:
+        hand.exec_driver_sql(text, [tuple([value] for value in line) for line in lines])
+
+
+@contextmanager
+def beside(url: str) -> Iterator[ServerLedger]:
+    """The ledger as one of several workers has it."""
+    ledger = ServerLedger(url, hold=Hold.BESIDE, patience_s=3.0)
+    try:
+        ledger.ready_to_spend()
+        yield ledger
+    finally:
+        ledger.close(clean=False)
+
+
+def booked(ledger: ServerLedger, wanted: Sequence[Request]) -> list[object]:
+    """All of these are bought at once."""
+
+    async def together() -> list[object]:
+        return await asyncio.gather(*(ledger.apply(reserve(one, one.request_id)) for one in wanted))
+
+    return asyncio.run(together())
+
+
+def messages_of_a_batch(url: str, bought: Sequence[Request]) -> str:
+    """What is told to the server while these are booked."""
+    relay = Relay(url)
+    try:
+        with beside(relay.through()) as ledger:
+            relay.listen()
+            assert all(isinstance(one, Applied) for one in booked(ledger, bought))
+            return relay.kinds
+    finally:
+        relay.end()
+
+
+@pytest.fixture
+def planned(postgres: str) -> list[Request]:
+    """Requests of a run that nobody has bought yet."""
+    rows = requests(40)
+    with beside(postgres) as ledger:
+        start(Book(ledger), rows)
+    return rows
+
+
+def half_said(kinds: str) -> str:
+    """Statements of which only the server's next message tells that they are over: none, in a batch that is safe."""
+    return kinds.replace("ES", "")
+
+
+def test_the_server_is_told_of_each_statement_that_it_is_over(postgres: str, planned: list[Request]) -> None:
+    kinds = messages_of_a_batch(postgres, planned[:TOGETHER])
+    assert kinds.count("E") > 5, "all of a batch was heard"
+    assert "E" not in half_said(kinds), kinds
+
+
+def test_the_driver_s_own_way_is_found_out(
+    postgres: str, planned: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Statements, "_many", in_a_pipeline)
+    assert "E" in half_said(messages_of_a_batch(postgres, planned[:TOGETHER]))
+
+
+def moments_that_stop_all(url: str, planned: Sequence[Request]) -> Iterator[int]:
+    """Within which of the messages that bring values a host may fall silent so that nobody else can book any more."""
+    whole = messages_of_a_batch(url, planned[:TOGETHER])
+    rest = iter(planned[TOGETHER:])
+    for number in (number for number, kind in enumerate(whole) if kind == "B"):
+        relay = Relay(url, cut=number)
+        with beside(url) as other, ThreadPoolExecutor(1) as aside, beside(relay.through()) as silent:
+            relay.listen()
+            aside.submit(booked, silent, planned[-TOGETHER:])
+            try:
+                assert relay.fell_silent.wait(30)
+                booked(other, [next(rest)])
+            except LedgerAwayError:
+                yield number
+            finally:
+                relay.end()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server and who waits for it lose patience after a second."""
+    monkeypatch.setattr(sessions, "_SESSION", sessions._SESSION.replace(f"{sessions.STANDS_STILL_S}s", "1s"))
+    monkeypatch.setattr(sessions, "_WRITER", sessions._WRITER.replace(f"{sessions.LOCK_WAIT_S}s", "1s"))
+    monkeypatch.setattr(sessions, "STANDS_STILL_S", 1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("impatient")
+def test_whoever_stands_still_within_a_message_holds_nobody_up(postgres: str, planned: list[Request]) -> None:
+    assert list(moments_that_stop_all(postgres, planned)) == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("impatient")
+def test_the_server_by_itself_would_wait_for_the_rest(
+    postgres: str, planned: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "end_who_stands_still", lambda connection: [])
+    assert next(moments_that_stop_all(postgres, planned), None) is not None
