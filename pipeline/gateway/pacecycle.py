@@ -15,7 +15,7 @@ from pipeline.gateway.pacespans import ROUND_SPANS_S, span_above
 from pipeline.gateway.pacetrail import Trail
 
 NEVER = float("inf")
-PATIENCE_FIRST, PATIENCE_MOST = 60.0, 300.0
+PATIENCE_FIRST, PATIENCE_MOST = 120.0, 300.0
 """calls between two tests whether the window holds one more; doubles when it does not"""
 HINTED_PATIENCE = 3.0
 """times as much where each refusal holds everybody for a hint's whole second"""
@@ -26,6 +26,8 @@ TEST_COST = 120
 UNSETTLED_WINDOWS, UNSETTLED_TESTS = 2.0, 16
 """between two tests after the fall of the count, for so many tests: what moves is tested more often"""
 LEAST_GUARD_S = 0.002
+SURE_PART = 0.9
+"""of the shortest latency: so much earlier may a call go than when the one before it was answered and a span is over"""
 PROMPT = 0.015
 """of the span: answers that come as soon as that cost little when calls count from them on"""
 MOST_GUARD = 0.05
@@ -82,7 +84,7 @@ class Cycle:
         self._least_s, self._most_s = least_s, most_s
         self._proven = proven
         self._guard_s = max(LEAST_GUARD_S, JITTERS * jitter_s)
-        self._gap_s = self._latency_s = 0.0
+        self._gap_s = self._latency_s = self._least_latency_s = 0.0
         self._sure = self._count_before = count
         self._least_gap_s = fill_s / count
         self._sent_at = start if sent_at is None else sent_at
@@ -132,14 +134,15 @@ class Cycle:
         """When the call `count` places before has left the window, be it a sliding one.
 
         It arrived between its sending and its answer. The later of them counts where answers are prompt, and where a
-        refusal costs a hold.
+        refusal costs a hold; less the shortest latency, since as long as the answer's way back and the next call's way
+        there take at least, nothing is lost by sending before.
         """
         nth = trail.nth_last(self.count - unsent)
         if nth is None:
             return -NEVER
         if self._early_s or (not self._hinted and self._latency_s > PROMPT * self.span_s):
             return nth + (self._early_s or self._period_s)
-        by = trail.nth_last_by(self.count - unsent) or nth
+        by = max(nth, (trail.nth_last_by(self.count - unsent) or nth) - SURE_PART * self._least_latency_s)
         return min(by, nth + MOST_GUARD * self.span_s) + self.span_s + LEAST_GUARD_S
 
     def take(self, now: float) -> None:
@@ -161,10 +164,13 @@ class Cycle:
         if sent_at >= self.start:
             self.used -= 1
 
-    def accepted(self, jitter_s: float, latency_s: float = 0.0) -> Fate:
-        """A call sent after the last refusal was let in; `jitter_s` is how far travel times differ."""
+    def accepted(self, jitter_s: float, latency_s: float = 0.0, least_latency_s: float = 0.0) -> Fate:
+        """A call sent after the last refusal was let in.
+
+        Travel takes `latency_s`, differing by `jitter_s`, and `least_latency_s` at least.
+        """
         self._since_test += 1
-        self._latency_s = latency_s
+        self._latency_s, self._least_latency_s = latency_s, least_latency_s
         self._guard_s = max(
             self._guard_s * GUARD_KEPT, (1 + self._hinted) * max(LEAST_GUARD_S, LEAST_JITTERS * jitter_s)
         )

@@ -42,6 +42,8 @@ FEW_CALLS = 3
 MOST_SHUT = 3
 """times that a flow may fail to come back soon after a refusal, before it is taken for a window; then twice as many"""
 LATENCY_MEMORY = 8
+LEAST_KEPT = 1.001
+"""by which the shortest latency grows with each call that is slower: what was quick once may be so no longer"""
 LEAD_MEMORY = 64
 """calls over which the time between slot and call may seem to grow; when it is shorter that counts at once"""
 
@@ -64,6 +66,7 @@ class Law:
         self._most_open = most_open
         self._open_at_first = open_at_first
         self._latency_s = self.jitter_s = 0.0
+        self._least_latency_s = NEVER
         self._taken_at: deque[float] = deque()
         self._lead_s = 0.0
         self._most_shut = MOST_SHUT
@@ -196,6 +199,7 @@ class Law:
         self._settle(now)
 
     def _learn_latency(self, took_s: float) -> None:
+        self._least_latency_s = min(took_s, LEAST_KEPT * self._least_latency_s)
         if not self._latency_s:
             self._latency_s, self.jitter_s = took_s, took_s / 8
         self.jitter_s += (abs(took_s - self._latency_s) - self.jitter_s) / LATENCY_MEMORY
@@ -206,7 +210,7 @@ class Law:
             self.even.latency_s = self._latency_s
             self.even.accepted(now)
         elif self.cycle is not None:
-            self._judge_cycle(self.cycle.accepted(self.jitter_s, self._latency_s), now)
+            self._judge_cycle(self.cycle.accepted(self.jitter_s, self._latency_s, self._least_latency_s), now)
         elif self.phase is Phase.PROBE:
             self._found(sent_at, now)
         elif self.phase is Phase.FILL and self._used >= self._first.count and not self.open:

@@ -48,8 +48,8 @@ def race(make: Make, count: int, *, hint: Hint = no_hint, pace: Pace | None = No
 @pytest.mark.parametrize("kind", FORTY)
 def test_an_unknown_limit_is_used_up_with_few_refusals(kind: str) -> None:
     ratio, tally = race(FORTY[kind], 1200)
-    assert ratio >= 0.98
-    assert tally.refused_share <= 0.0125
+    assert ratio >= 0.99
+    assert tally.refused_share <= 0.011
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_a_client_that_writes_first_and_pauses_now_and_then_gets_nearly_as_much(
     slow = {"latency": QUICK, "write_s": 0.004, "pause_s": 0.05}
     tally = run_submits(Pace(told=None), FORTY[kind](), 1200, hint=hint, seed=seed, **slow)  # type: ignore[arg-type]
     assert tally.hint_broken == 0
-    assert ideal_s(FORTY[kind], 1200) / tally.makespan_s >= 0.93
-    assert tally.refused_share <= 0.015
+    assert ideal_s(FORTY[kind], 1200) / tally.makespan_s >= (0.98 if hint is no_hint else 0.955)
+    assert tally.refused_share <= 0.012
 
 
 def test_what_was_learned_spares_the_next_run_its_refusals() -> None:
