@@ -23,7 +23,7 @@ REMEMBERED = 2_000
 """ended jobs; older ones fade, so that a model that becomes slower is followed"""
 ROUNDS = 12
 REFIT_SHARE = 0.1
-"""of new looks, after which the estimate is made anew"""
+"""of new looks, or of ended jobs, after which the estimate is made anew: a hundred looks tell less than one end"""
 
 
 def bin_of(age_s: float) -> int:
@@ -39,7 +39,8 @@ class GenerationTimes:
         self._prior = _prior(typical_s)
         self._ended: Counter[tuple[int, int]] = Counter()
         self._at_work: Counter[int] = Counter()
-        self._looks, self._fitted_at = 0, 0
+        self._looks = 0
+        self._fitted_at = (0, 0)
         self._weights = list(self._prior)
         self._done_by = list(accumulate(self._weights))
         self.ended = 0
@@ -94,9 +95,10 @@ class GenerationTimes:
             del self._at_work[place]
 
     def _refit(self) -> None:
-        if self._looks <= self._fitted_at * (1 + REFIT_SHARE):
+        looks, ends = self._fitted_at
+        if self._looks <= looks * (1 + REFIT_SHARE) and self.ended <= ends * (1 + REFIT_SHARE):
             return
-        self._fitted_at = self._looks
+        self._fitted_at = (self._looks, self.ended)
         spans = [(low, high, float(count)) for (low, high), count in self._ended.items()]
         spans += [(low, BINS - 1, float(count)) for low, count in self._at_work.items() if low < BINS - 1]
         for _ in range(ROUNDS):

@@ -204,7 +204,7 @@ class PollPlan:
         """When the next look is worth a poll, as far as is known now."""
         at = row.accepted_at + self._look_age(row, max(row.looked_s, 0.0))
         if row.looks == 0:
-            return max(at, row.planned_at)
+            return max(min(at, row.accepted_at + self._deadline_s), row.planned_at)
         return min(max(at, row.planned_at + self._min_s), row.planned_at + self._max_s)
 
     def _review(self, job: Hashable, row: _Row, now: float) -> None:

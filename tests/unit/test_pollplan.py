@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from collections import deque
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +47,44 @@ def test_pauses_stay_between_the_told_bounds() -> None:
     gaps = [later - earlier for earlier, later in pairwise(looks)]
     assert min(gaps) >= 3.0
     assert max(gaps) <= 60.5
+
+
+def noticed(plan: PollPlan, accepted_at: list[float], done_at: float) -> dict[object, float]:
+    """When each of these jobs, all done at the same moment, was seen finished; answers take a moment of their own."""
+    drawn = random.Random(len(accepted_at))
+    seen: dict[object, float] = {}
+    waiting = deque(enumerate(accepted_at))
+    now = 0.0
+    while (waiting or len(plan)) and now < 600.0:
+        while waiting and waiting[0][1] <= now:
+            plan.add(waiting[0][0], "m", waiting.popleft()[1], now)
+        for job in plan.take(now, 16):
+            answered_at = now + drawn.uniform(0, 0.05)
+            if now < done_at:
+                plan.pending(job, answered_at)
+            else:
+                seen[job] = now
+                plan.ended(job, answered_at, answered_at - accepted_at[int(str(job))])
+        now += 0.05
+    return seen
+
+
+@pytest.mark.parametrize("done_at", [1.0, 4.0, 6.6, 8.0, 8.5, 30.0])
+def test_jobs_that_take_many_times_as_long_as_expected_are_all_noticed(done_at: float) -> None:
+    """Scouts have looked in vain so often that their ends are less than a tenth of all looks; they must count."""
+    drawn = random.Random(1)
+    accepted_at = sorted(drawn.uniform(0, 1.7) for _ in range(18))
+    seen = noticed(make_plan(first_s=0.05, min_s=0.05, max_s=0.2), accepted_at, done_at)
+    assert len(seen) == len(accepted_at)
+    assert max(seen.values()) < 2 * done_at + 1
+
+
+def test_whatever_is_expected_each_job_is_looked_at_by_its_deadline() -> None:
+    plan = make_plan(first_s=5000.0)
+    plan.add("a", "m", 0.0, 0.0)
+    assert [plan.take(float(now), 1) for now in range(1190, 1201, 10)] == [[], ["a"]]
+    plan.pending("a", 1200.0)
+    assert plan.is_overdue("a", 1200.0)
 
 
 def test_an_error_of_a_poll_backs_off_and_decides_nothing() -> None:
