@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks.bout import OURS, REPO, Bout, _environ, command
+from benchmarks.bout import OURS, REPO, Bout, command, environ_alone
 from benchmarks.figures import Figures, Unrest
 from benchmarks.measuring import main
 from pipeline.cli import main as dop
@@ -132,7 +132,7 @@ def alone(count: int, *, buy: bool) -> dict[str, float]:
         else:
             words = bought(count, folder)
         code = f"from benchmarks.crowd import *; inside({count}, Path({str(report)!r}), {words!r})"
-        subprocess.run([sys.executable, "-c", code], cwd=REPO, env=_environ(folder), check=False)
+        subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environ_alone(folder), check=False)
         found: dict[str, float] = json.loads(report.read_text(encoding="ascii"))
         return found
 
