@@ -113,8 +113,8 @@ CROWD = """
 {circumstances}
 
 The jobs are bought through the ledger's own events, then `dop collect` takes them up, as after a restart, and looks
-at them for 30 s. Only the HTTP client is replaced, by one whose polls all say in_progress. In the line marked "dop
-run" that command bought them itself.
+at them for 30 s. Only the HTTP client is replaced, by one whose polls all say in_progress. In the lines marked
+"dop run" that command bought them itself.
 """
 
 WORKERS = """
@@ -264,7 +264,7 @@ def crowd_section(figures: Figures) -> str:
         )
         for line in figures["rows"]
     ]
-    peak = figures["rows"][-1]["peak_mb"]
+    peak = max(line["peak_mb"] for line in figures["rows"])
     told = f"Target <= 250 MB: {_met(peak <= 250)}.\n"
     head = ("jobs in flight", "MB now", "MB at most", "polls meanwhile")
     return CROWD.format(circumstances=circumstances({**figures, "rounds": 1})) + "\n" + table(head, rows) + "\n" + told
