@@ -30,6 +30,8 @@ KNOWN = 5
 TYPICAL = 1.5
 """times `first_s`: the guess of a generation time before any job ended"""
 MOST_TROUBLE = 16
+ILL_LOOKS, ILL_ANSWERS = 5, 3
+"""failed looks in a row at one job, and answers about others meanwhile: the trouble is this job's, not the gateway's"""
 SILENT_POLLS = 16
 """polls in a row without an answer, whosever: from then on one poll at a time asks whether the gateway is back"""
 TAKEN = float("inf")
@@ -45,6 +47,8 @@ class _Row:
     looked_s: float = NEVER_LOOKED
     looks: int = 0
     trouble: int = 0
+    answers: int = 0
+    """about whatever job, when its trouble began"""
     scout: bool = False
     planned_at: float = 0.0
     forced: bool = False
@@ -80,6 +84,7 @@ class PollPlan:
         self._silent_since: float | None = None
         self._silent_s = 0.0
         self._unanswered, self._quiet_until = 0, float("-inf")
+        self._answers = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -143,6 +148,8 @@ class PollPlan:
         self._unanswered += 1
         self._keep_quiet(now)
         row = self._rows[job]
+        if not row.trouble:
+            row.answers = self._answers
         row.trouble = min(row.trouble + 1, MOST_TROUBLE)
         self._force(job, row, now + (wait_s or min(self._min_s * 2**row.trouble, self._max_s)))
 
@@ -163,8 +170,13 @@ class PollPlan:
             self._model(row.model).gone(row.seen_s)
 
     def is_overdue(self, job: Hashable, now: float) -> bool:
-        """Whether the deadline has passed, counting only time in which polls were being answered."""
+        """Whether the deadline has passed, counting only time in which polls were being answered.
+
+        Where looks at this job alone fail, all time counts: a run must end when everything else has.
+        """
         row = self._rows[job]
+        if row.trouble >= ILL_LOOKS and self._answers - row.answers >= ILL_ANSWERS:
+            return now - row.accepted_at >= self._deadline_s
         silent_s = self._silent_until(now) - row.silent_s
         return row.looks > 0 and now - row.accepted_at - silent_s >= self._deadline_s
 
@@ -256,6 +268,7 @@ class PollPlan:
         return self._silent_s + (max(now - since, 0.0) if since is not None else 0.0)
 
     def _answered(self, now: float) -> None:
+        self._answers += 1
         self._silent_s = self._silent_until(now)
         self._silent_since = None
         self._unanswered, self._quiet_until = 0, float("-inf")

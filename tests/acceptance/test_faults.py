@@ -266,6 +266,14 @@ def test_each_fate_of_a_paid_job_ends_in_its_own_state(against: Against) -> None
 
 
 @pytest.mark.long
+def test_a_job_about_which_the_gateway_never_answers_is_stalled_when_all_else_is_done(against: Against) -> None:
+    dop, double = against(generation_s=0.5, jobs={"1": {"polls_in_trouble": 10_000}})
+    end = dop.buy(dop.csv(shots(4)), "--set", "poll.deadline_s=3")
+    assert end.code == 5, end.err
+    assert sorted(row["status"] for row in dop.rows()) == ["done", "done", "done", "stalled"]
+    assert double.charged == 4
+
+
 def test_a_job_past_its_deadline_is_stalled_and_collected_later(against: Against) -> None:
     dop, double = against(generation_s=3.0)
     end = dop.buy(dop.csv(shots(2)), "--set", "poll.deadline_s=1")

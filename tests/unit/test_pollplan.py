@@ -149,6 +149,22 @@ def test_a_job_that_was_never_looked_at_is_not_overdue() -> None:
     assert plan.is_overdue("a", 5000.0)
 
 
+@pytest.mark.parametrize("answers", [0, 8])
+def test_a_job_whose_looks_alone_fail_is_overdue_at_its_deadline_but_not_in_an_outage(answers: int) -> None:
+    plan = make_plan(deadline_s=600.0)
+    for job in ("well", "ill"):
+        plan.add(job, "m", 0.0, 0.0)
+    for number in range(8):
+        plan.unclear("ill", 20.0 + 5 * number)
+        if number < answers:
+            plan.pending("well", 21.0 + 5 * number)
+    if answers:
+        plan.ended("well", 60.0)  # from now on nothing is answered any more
+    for minute in range(2, 30):
+        plan.unclear("ill", 60.0 * minute)
+        assert plan.is_overdue("ill", 60.0 * minute) == (answers > 0 and minute >= 10)
+
+
 def test_a_callback_makes_a_job_due_at_once() -> None:
     plan = make_plan()
     plan.add("a", "m", 0.0, 0.0)
