@@ -13,6 +13,7 @@ from enum import Enum, auto
 
 from pipeline.gateway.pacespans import ROUND_SPANS_S, span_above
 from pipeline.gateway.pacetrail import Trail
+from pipeline.gateway.pacetravel import Travel
 
 NEVER = float("inf")
 PATIENCE_FIRST, PATIENCE_MOST = 120.0, 300.0
@@ -75,7 +76,7 @@ class Cycle:
         start: float,
         used: int,
         proven: bool,
-        jitter_s: float = 0.0,
+        travel: Travel,
         sent_at: float | None = None,
         fill_s: float = 0.0,
     ) -> None:
@@ -83,8 +84,9 @@ class Cycle:
         self.start, self.used = start, used
         self._least_s, self._most_s = least_s, most_s
         self._proven = proven
-        self._guard_s = max(LEAST_GUARD_S, JITTERS * jitter_s)
-        self._gap_s = self._latency_s = self._least_latency_s = 0.0
+        self._travel = travel
+        self._guard_s = max(LEAST_GUARD_S, JITTERS * self._travel.jitter_s)
+        self._gap_s = 0.0
         self._sure = self._count_before = count
         self._least_gap_s = fill_s / count
         self._sent_at = start if sent_at is None else sent_at
@@ -114,11 +116,9 @@ class Cycle:
         """Calls a second over a whole window."""
         return self.count / self._period_s
 
-    def ready_at(self, now: float, trail: Trail, *, unsent: int, under_way: int, lead_s: float = 0.0) -> float:
-        """The earliest time the next call may be taken; infinity while an answer must come first.
-
-        `lead_s`: so long after its slot a call goes out at the earliest.
-        """
+    def ready_at(self, now: float, trail: Trail, *, unsent: int, under_way: int) -> float:
+        """The earliest time the next call may be taken; infinity while an answer must come first."""
+        lead_s = self._travel.lead_s
         at = max(now, self._not_before)
         back_at = self._back_at(trail, unsent) - lead_s
         if self._is_full(unsent):
@@ -127,7 +127,7 @@ class Cycle:
             return min(test_at, next_at) if under_way == 0 or self._held >= HELD else test_at
         if under_way and self.used + unsent <= 1 and self._held < HELD:
             return NEVER  # the first of a window goes alone
-        gap_s = self._gap_s if self.used + unsent < self._sure else max(self._gap_s, self._latency_s)
+        gap_s = self._gap_s if self.used + unsent < self._sure else max(self._gap_s, self._travel.latency_s)
         return max(at, self._taken_at + gap_s, back_at)
 
     def _back_at(self, trail: Trail, unsent: int) -> float:
@@ -140,9 +140,9 @@ class Cycle:
         nth = trail.nth_last(self.count - unsent)
         if nth is None:
             return -NEVER
-        if self._early_s or (not self._hinted and self._latency_s > PROMPT * self.span_s):
+        if self._early_s or (not self._hinted and self._travel.latency_s > PROMPT * self.span_s):
             return nth + (self._early_s or self._period_s)
-        by = max(nth, (trail.nth_last_by(self.count - unsent) or nth) - SURE_PART * self._least_latency_s)
+        by = max(nth, (trail.nth_last_by(self.count - unsent) or nth) - SURE_PART * self._travel.least_latency_s)
         return min(by, nth + MOST_GUARD * self.span_s) + self.span_s + LEAST_GUARD_S
 
     def take(self, now: float) -> None:
@@ -164,18 +164,14 @@ class Cycle:
         if sent_at >= self.start:
             self.used -= 1
 
-    def accepted(self, jitter_s: float, latency_s: float = 0.0, least_latency_s: float = 0.0) -> Fate:
-        """A call sent after the last refusal was let in.
-
-        Travel takes `latency_s`, differing by `jitter_s`, and `least_latency_s` at least.
-        """
+    def accepted(self) -> Fate:
+        """A call sent after the last refusal was let in."""
         self._since_test += 1
-        self._latency_s, self._least_latency_s = latency_s, least_latency_s
         self._guard_s = max(
-            self._guard_s * GUARD_KEPT, (1 + self._hinted) * max(LEAST_GUARD_S, LEAST_JITTERS * jitter_s)
+            self._guard_s * GUARD_KEPT, (1 + self._hinted) * max(LEAST_GUARD_S, LEAST_JITTERS * self._travel.jitter_s)
         )
         part, span_part = (HINTED_GAP, HINTED_SPAN) if self._hinted else (GAP_LATENCIES, GAP_SPAN)
-        self._gap_s = min(part * latency_s, span_part * self.span_s / self.count)
+        self._gap_s = min(part * self._travel.latency_s, span_part * self.span_s / self.count)
         if not self._proven:
             self._gap_s = max(self._gap_s, min(self._least_gap_s, MOST_FILL * self.span_s / self.count))
         if not self._begun:
@@ -195,16 +191,15 @@ class Cycle:
         now: float,
         fails: int,
         hold_s: float,
-        jitter_s: float,
     ) -> Fate:
         """A call sent at `refused_at` was refused, the `fails`-th in a row; `hold_s` is the hint obeyed."""
         self._hinted = hold_s > 0
         if self.used == 0:
-            return self._start_refused(refused_at, now, fails, hold_s, jitter_s)
+            return self._start_refused(refused_at, now, fails, hold_s)
         if self.used >= self.count:
             self._extra_refused(now, hold_s)
         else:
-            return self._cut_short(now, fails, hold_s, jitter_s)
+            return self._cut_short(now, fails, hold_s)
         return Fate.KEPT
 
     @property
@@ -284,7 +279,7 @@ class Cycle:
         elif self.span_s not in ROUND_SPANS_S and age_s < self.span_s:
             self.span_s = age_s
 
-    def _start_refused(self, refused_at: float, now: float, fails: int, hold_s: float, jitter_s: float) -> Fate:
+    def _start_refused(self, refused_at: float, now: float, fails: int, hold_s: float) -> Fate:
         """The window had not begun yet: wait a little, or for the next round span."""
         age_s = refused_at - self._start_before
         self.start, self.used = self._start_before, self.count
@@ -296,9 +291,10 @@ class Cycle:
             self._windows, self._early_every = 0, 2 * self._early_every
             return Fate.KEPT
         if age_s < NEAR * self.span_s and fails <= 2 and self.span_s in ROUND_SPANS_S:
-            self._widen_guard(jitter_s)
+            self._widen_guard()
             if not hold_s:
-                self._not_before = now + max(jitter_s, 2 * LEAST_GUARD_S, 0.005 * self.span_s) * 3.0 ** (fails - 1)
+                pause_s = max(self._travel.jitter_s, 2 * LEAST_GUARD_S, 0.005 * self.span_s)
+                self._not_before = now + pause_s * 3.0 ** (fails - 1)
             return Fate.KEPT
         if self._held >= HELD and not hold_s and fails > 2:
             return Fate.GONE
@@ -312,7 +308,7 @@ class Cycle:
         self._held = 0
         self.span_s, self._guard_s = self._best_span_s() or NEVER, LEAST_GUARD_S
 
-    def _cut_short(self, now: float, fails: int, hold_s: float, jitter_s: float) -> Fate:
+    def _cut_short(self, now: float, fails: int, hold_s: float) -> Fate:
         """Refused in the middle of a window: a smaller count, or calls that overtook each other."""
         if not self._proven and self._extras_before:  # they belonged to this window, the last fill to two
             self._proven = self._closed = True
@@ -323,16 +319,16 @@ class Cycle:
             return Fate.KEPT
         if hold_s and self._cut_in < self._opened and self.start + self.span_s - now > hold_s + ROUNDED_S:
             self._cut_in = self._opened
-            self._widen_guard(jitter_s)  # an empty window would have told to wait for its end: this call was too early
+            self._widen_guard()  # an empty window would have told to wait for its end: this call was too early
             return Fate.KEPT
         fell = self.used < FELL * self.count
         if hold_s and self._is_no_window():
             return Fate.DEAD
         if (fails == 1 and not hold_s) or (fell and self._opened - self._cut_in >= FORGIVEN_AFTER):
             self._cut_in = self._opened
-            self._widen_guard(jitter_s)
+            self._widen_guard()
             self._closed = hold_s > 0
-            self._not_before = now if hold_s else now + max(jitter_s, 0.01 * self.span_s)
+            self._not_before = now if hold_s else now + max(self._travel.jitter_s, 0.01 * self.span_s)
             return Fate.KEPT
         self.count = max(self.used, 1)
         self._closed = True
@@ -365,5 +361,5 @@ class Cycle:
             self._unsettled -= 1
             self._patience = min(self._patience, dear * UNSETTLED_WINDOWS * self.count)
 
-    def _widen_guard(self, jitter_s: float) -> None:
-        self._guard_s = max(LEAST_GUARD_S, min(1.5 * self._guard_s + jitter_s, MOST_GUARD * self.span_s))
+    def _widen_guard(self) -> None:
+        self._guard_s = max(LEAST_GUARD_S, min(1.5 * self._guard_s + self._travel.jitter_s, MOST_GUARD * self.span_s))

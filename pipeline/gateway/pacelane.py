@@ -110,7 +110,7 @@ class Lane:
             self.law.passed_over(now)
 
     def _patience_s(self) -> float:
-        return min(max(SILENCE_S, SILENT_LATENCIES * self.law.latency_s), LONGEST_PATIENCE_S)
+        return min(max(SILENCE_S, SILENT_LATENCIES * self.law.travel.latency_s), LONGEST_PATIENCE_S)
 
     def _rejoin(self, sent_at: float) -> None:
         if sent_at in self._silent:

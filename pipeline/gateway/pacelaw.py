@@ -18,6 +18,7 @@ from pipeline.gateway.paceeven import Even
 from pipeline.gateway.pacefill import FirstFill
 from pipeline.gateway.pacespans import span_above, span_below
 from pipeline.gateway.pacetrail import Trail
+from pipeline.gateway.pacetravel import Travel
 
 NEVER = float("inf")
 LONG_AGO = float("-inf")
@@ -41,11 +42,6 @@ SOON = 1.1
 FEW_CALLS = 3
 MOST_SHUT = 3
 """times that a flow may fail to come back soon after a refusal, before it is taken for a window; then twice as many"""
-LATENCY_MEMORY = 8
-LEAST_KEPT = 1.001
-"""by which the shortest latency grows with each call that is slower: what was quick once may be so no longer"""
-LEAD_MEMORY = 64
-"""calls over which the time between slot and call may seem to grow; when it is shorter that counts at once"""
 
 
 class Phase(Enum):
@@ -65,10 +61,8 @@ class Law:
         self.open = self.unsent = 0
         self._most_open = most_open
         self._open_at_first = open_at_first
-        self._latency_s = self.jitter_s = 0.0
-        self._least_latency_s = NEVER
+        self.travel = Travel()
         self._taken_at: deque[float] = deque()
-        self._lead_s = 0.0
         self._most_shut = MOST_SHUT
         self.restart()
 
@@ -95,7 +89,9 @@ class Law:
 
     def begin_cycle(self, now: float, *, count: int, span_s: float, used: int = 0) -> None:
         """Starts from a window that is known from before."""
-        self.cycle = Cycle(count=count, least_s=0.9 * span_s, most_s=span_s, start=now, used=used, proven=True)
+        self.cycle = Cycle(
+            count=count, least_s=0.9 * span_s, most_s=span_s, start=now, used=used, proven=True, travel=self.travel
+        )
         self._window, self.phase = float(self._most_open), Phase.CYCLE
 
     @property
@@ -117,7 +113,7 @@ class Law:
         if self.even is not None:
             return self.even.ready_at(now)
         if self.cycle is not None:
-            return self.cycle.ready_at(now, self._trail, unsent=self.unsent, under_way=busy, lead_s=self._lead_s)
+            return self.cycle.ready_at(now, self._trail, unsent=self.unsent, under_way=busy)
         if self.phase is Phase.PROBE:
             return NEVER if busy else max(now, self._probe_at)
         if self.phase is Phase.FILL and busy >= max(1, self._used - self.open):
@@ -145,8 +141,7 @@ class Law:
         """A taken slot is used: the call goes out."""
         self.unsent -= 1
         self.open += 1
-        lag_s = now - self._taken_at.popleft()
-        self._lead_s += min(lag_s - self._lead_s, (lag_s - self._lead_s) / LEAD_MEMORY)
+        self.travel.left(now - self._taken_at.popleft())
         self._trail.add(now)
         if self.cycle is not None:
             self.cycle.sent(now)
@@ -158,22 +153,17 @@ class Law:
         """The call sent at `sent_at` was let in."""
         self.open -= 1
         self._trail.arrived(sent_at, now)
-        self._learn_latency(now - sent_at)
+        self.travel.answered(now - sent_at)
         self._window = min(self._window + self._growth(), self._most_open)
         if sent_at > self._blocked_at:
             self._fails = 0
             self._go_on(sent_at, now)
         self._settle(now)
 
-    @property
-    def latency_s(self) -> float:
-        """The usual time to an answer; 0 before the first one."""
-        return self._latency_s
-
     def _growth(self) -> float:
         quick = self._window < QUICK_OPEN
         per_s, most = (QUICK_GROWTH_PER_S, MOST_QUICK_GROWTH) if quick else (GROWTH_PER_S, MOST_GROWTH)
-        return min(most, max(LEAST_GROWTH, per_s * self._latency_s))
+        return min(most, max(LEAST_GROWTH, per_s * self.travel.latency_s))
 
     def passed_over(self, now: float) -> None:
         """A call under way has been silent for long: it counts as let in, and nobody waits for it."""
@@ -198,19 +188,12 @@ class Law:
             self._settling = True
         self._settle(now)
 
-    def _learn_latency(self, took_s: float) -> None:
-        self._least_latency_s = min(took_s, LEAST_KEPT * self._least_latency_s)
-        if not self._latency_s:
-            self._latency_s, self.jitter_s = took_s, took_s / 8
-        self.jitter_s += (abs(took_s - self._latency_s) - self.jitter_s) / LATENCY_MEMORY
-        self._latency_s += (took_s - self._latency_s) / LATENCY_MEMORY
-
     def _go_on(self, sent_at: float, now: float) -> None:
         if self.even is not None:
-            self.even.latency_s = self._latency_s
+            self.even.latency_s = self.travel.latency_s
             self.even.accepted(now)
         elif self.cycle is not None:
-            self._judge_cycle(self.cycle.accepted(self.jitter_s, self._latency_s, self._least_latency_s), now)
+            self._judge_cycle(self.cycle.accepted(), now)
         elif self.phase is Phase.PROBE:
             self._found(sent_at, now)
         elif self.phase is Phase.FILL and self._used >= self._first.count and not self.open:
@@ -227,7 +210,7 @@ class Law:
             if self.even.shut >= self._most_shut:
                 self._begin_again(now)
         elif self.cycle is not None:
-            fate = self.cycle.refused(fails=self._fails, jitter_s=self.jitter_s, **story)
+            fate = self.cycle.refused(fails=self._fails, **story)
             self._judge_cycle(fate, now)
         elif self.phase is Phase.EXPLORE:
             self._limit_met(now)
@@ -241,7 +224,7 @@ class Law:
         self._most_shut *= 2
         self.even, self._afresh = None, True
         self._start, self._full_at, self._least_s = now, LONG_AGO, 0.0
-        self._pause_s = max(4 * self._latency_s, 0.01)
+        self._pause_s = max(4 * self.travel.latency_s, 0.01)
         self.phase, self._probes = Phase.PROBE, 0
         self._probe_later(now)
 
@@ -252,7 +235,7 @@ class Law:
         per_s = self._trail.between(self._full_at - took_s / 2, self._full_at) / (took_s / 2)
         self._first = FirstFill(count=max(self._used, 1), took_s=took_s, per_s=per_s, hold_s=self._hold_s)
         self._least_s = self._first.took_s + max(0.0, self._hold_s - 1.0)  # hints are whole seconds, rounded up
-        self._pause_s = max(4 * self._first.took_s / self._first.count, self._latency_s, 0.01)
+        self._pause_s = max(4 * self._first.took_s / self._first.count, self.travel.latency_s, 0.01)
         self._window = min(self._window, FILL_OPEN) if self._hold_s else max(1.0, self._window / 2)
         self.phase = Phase.PROBE
         self._probe_later(now)
@@ -268,7 +251,7 @@ class Law:
         if self._hold_s:
             return
         self._probe_at = now + self._pause_s
-        margin_s = 2 * self.jitter_s + 0.3 * self._latency_s + 0.001
+        margin_s = 2 * self.travel.jitter_s + 0.3 * self.travel.latency_s + 0.001
         if self._probes >= 2 and (late_at := self._late_end(now)) is not None:
             self._probe_at = late_at + margin_s
             return
@@ -294,7 +277,7 @@ class Law:
             self.begin_cycle(sent_at, count=self._known.count, span_s=self._known.span_s, used=1)
             self._known = None
             return
-        self._period_s = sent_at - self._start + 2 * self.jitter_s
+        self._period_s = sent_at - self._start + 2 * self.travel.jitter_s
         late_s = span_below(sent_at - self._full_at) or NEVER
         soon = sent_at - self._full_at < SOON * late_s < NEVER
         if soon and not self._hold_s and self._refused_at - self._full_at < late_s <= self._least_s:
@@ -353,7 +336,7 @@ class Law:
         slow = count / (full_at - self._full_at)
         if not self._hold_s or count < BULK * (self._first.count - slow * self._first.took_s):
             return slow, self._full_at, 0.0  # the bucket was not full again: all that flowed in was used
-        fill_s = max(full_at - self._start, self._latency_s, 1e-3)
+        fill_s = max(full_at - self._start, self.travel.latency_s, 1e-3)
         rate = (slow * max(count / fill_s, slow)) ** 0.5
         return rate, self._start, max(0.0, count - rate * fill_s)
 
@@ -375,7 +358,7 @@ class Law:
             start=self._start,
             used=self._used,
             proven=not hinted or (count == self._first.count and self._is_no_bucket()),
-            jitter_s=self.jitter_s,
+            travel=self.travel,
             sent_at=self._trail.last_until(NEVER),
             fill_s=self._first.took_s if hinted else 0.0,
         )
@@ -391,7 +374,7 @@ class Law:
         """An outage: probe until something is let in, then go on with the window that is known."""
         self._known, self.cycle = self.cycle, None
         self._start, self._least_s = now, 0.0
-        self._pause_s = max(4 * self._latency_s, 0.01)
+        self._pause_s = max(4 * self.travel.latency_s, 0.01)
         self.phase, self._probes = Phase.PROBE, 0
         self._probe_later(now)
 
