@@ -20,7 +20,7 @@ from pipeline.cluster.tables import ONE_AT_A_TIME
 from pipeline.errors import LedgerAwayError, UsageError
 from pipeline.gateway.callback import MOST_IDS, SEED_BYTES, CallbackKeys, Delivery
 from pipeline.gateway.wire import submit_body
-from pipeline.ledger.postgres import CLIENT
+from pipeline.ledger.postgres import client
 from pipeline.records import State
 from pipeline.settings import Settings
 from pipeline.steps.callbacks import Callbacks
@@ -46,7 +46,7 @@ def shared_keys(url: str, gateway: str) -> CallbackKeys:
         LedgerAwayError: the database can't be asked.
     """
     try:
-        with psycopg.connect(url, **CLIENT) as connection:
+        with psycopg.connect(url, **client(url)) as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (ONE_AT_A_TIME,))
             connection.execute("CREATE TABLE IF NOT EXISTS dop_seeds (gateway text PRIMARY KEY, seed bytea NOT NULL)")
             mine = (gateway, secrets.token_bytes(SEED_BYTES))
@@ -135,7 +135,7 @@ class Calls:
         return callbacks
 
     async def _connected(self) -> psycopg.AsyncConnection[tuple[object, ...]]:
-        return await psycopg.AsyncConnection.connect(self._url, autocommit=True, **CLIENT)
+        return await psycopg.AsyncConnection.connect(self._url, autocommit=True, **client(self._url))
 
     async def _tell(self) -> None:
         while True:

@@ -23,7 +23,7 @@ from procrastinate.exceptions import ProcrastinateException
 from procrastinate.manager import JobManager
 
 from pipeline.cluster.calls import Calls
-from pipeline.cluster.jobqueue import LOOKING, SESSION, TASK, JobQueue, Order, queues
+from pipeline.cluster.jobqueue import LOOKING, TASK, JobQueue, Order, queues
 from pipeline.cluster.line import Line, Surroundings
 from pipeline.cluster.pacerow import PaceRow
 from pipeline.cluster.signs import Signs
@@ -188,7 +188,7 @@ class Life:
         self._over = asyncio.Event()
         self._stack = AsyncExitStack()
         connector = procrastinate.PsycopgConnector(
-            conninfo=host.url, min_size=1, max_size=8, kwargs=client(host.url, **SESSION), timeout=10
+            conninfo=host.url, min_size=1, max_size=8, kwargs=client(host.url), timeout=10
         )
         self._app = procrastinate.App(connector=connector)
         self._manager = PatientManager(connector)

@@ -26,8 +26,6 @@ TASK = "dop.look_after"
 LOOKING = "#look"
 """Ends the name of a gateway's queue of bought requests."""
 TOP_UP_LOCK = 0x646F7002
-SESSION = {"idle_in_transaction_session_timeout": "15s"}
-"""A worker that stands still lets go of the jobs that it was just taking."""
 
 _CAUSES = """
     a.state IN ('submitting', 'accepted') AND (o.collect OR a.state = 'submitting')
@@ -232,6 +230,6 @@ class JobQueue:
     async def _open(self) -> psycopg.AsyncConnection[DictRow]:
         if self._connection is None or self._connection.broken or self._connection.closed:
             self._connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, row_factory=dict_row, **client(self._url, **SESSION)
+                self._url, autocommit=True, row_factory=dict_row, **client(self._url)
             )
         return self._connection

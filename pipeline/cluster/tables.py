@@ -9,7 +9,7 @@ from __future__ import annotations
 import psycopg
 from procrastinate.schema import SchemaManager
 
-from pipeline.ledger.postgres import CLIENT
+from pipeline.ledger.postgres import client
 
 ONE_AT_A_TIME = 0x646F7001
 """Advisory lock of whoever makes the tables."""
@@ -66,7 +66,7 @@ TABLES = (
 
 def prepare(url: str) -> None:
     """Makes what is missing; cheap when nothing is."""
-    with psycopg.connect(url, **CLIENT) as connection:
+    with psycopg.connect(url, **client(url)) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (ONE_AT_A_TIME,))
         found = connection.execute("SELECT to_regclass('procrastinate_jobs'), to_regclass('dop_halts')").fetchone()
         assert found is not None

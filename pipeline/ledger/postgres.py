@@ -54,16 +54,6 @@ CLIENT: Mapping[str, Any] = MappingProxyType(
 )
 """For every connection: a host that was cut off notices within seconds, not when its kernel has given up repeating."""
 
-
-def client(url: str, **session: str) -> dict[str, Any]:
-    """How a connection to `url` is opened: as every other, its session with these settings beside the URL's own."""
-    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - only who uses PostgreSQL needs it
-
-    own = conninfo_to_dict(url).get("options") or os.environ.get("PGOPTIONS", "")
-    options = " ".join([str(own), *(f"-c {name}={value}" for name, value in session.items())])
-    return {**CLIENT, "options": options.strip()}
-
-
 _READER = "SET default_transaction_read_only = on"
 
 _WRITER = f"SET lock_timeout = '{LOCK_WAIT_S}s'"
@@ -71,7 +61,21 @@ _WRITER = f"SET lock_timeout = '{LOCK_WAIT_S}s'"
 _AWAY = ("08", "53", "57", "25P03", "25006", "40001", "40P01", "55P03")
 """SQLSTATE classes of a server that is down, full, going down, a standby now, or that asks to try again."""
 
+_LETS_GO = {"idle_in_transaction_session_timeout": "15s"}
+
 LOCK_CLASS = 0x646F70  # "dop"
+
+
+def client(url: str, **session: str) -> dict[str, Any]:
+    """How a connection to `url` is opened: as every other, its session with these settings beside the URL's own.
+
+    Whoever stands still between two statements lets go of what it holds.
+    """
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - only who uses PostgreSQL needs it
+
+    own = conninfo_to_dict(url).get("options") or os.environ.get("PGOPTIONS", "")
+    options = " ".join([str(own), *(f"-c {name}={value}" for name, value in (_LETS_GO | session).items())])
+    return {**CLIENT, "options": options.strip()}
 
 
 def address(url: str) -> str:
