@@ -27,8 +27,9 @@ TEST_COST = 120
 UNSETTLED_WINDOWS, UNSETTLED_TESTS = 2.0, 16
 """between two tests after the fall of the count, for so many tests: what moves is tested more often"""
 LEAST_GUARD_S = 0.002
-SURE_PART = 0.9
-"""of the shortest latency: so much earlier may a call go than when the one before it was answered and a span is over"""
+SURE_PART = 0.4
+"""of the shortest latency: so much earlier may a call go than when the one before it was answered and a span is over;
+not all of it, since of calls that leave together the first is quick on its way there and the last on its way back"""
 PROMPT = 0.015
 """of the span: answers that come as soon as that cost little when calls count from them on"""
 MOST_GUARD = 0.05
