@@ -93,7 +93,7 @@ def test_a_client_that_writes_first_and_pauses_now_and_then_gets_nearly_as_much(
     tally = run_submits(Pace(told=None), FORTY[kind](), 1200, hint=hint, seed=seed, **slow)  # type: ignore[arg-type]
     assert tally.hint_broken == 0
     assert ideal_s(FORTY[kind], 1200) / tally.makespan_s >= (0.9765 if hint is no_hint else 0.955)
-    assert tally.refused_share <= 0.012
+    assert tally.refused_share <= (0.012 if hint is no_hint else 0.015)
 
 
 def test_what_was_learned_spares_the_next_run_its_refusals() -> None:
