@@ -5,7 +5,7 @@ running them. The text is the same for SQLite and PostgreSQL but for the paramet
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import BigInteger, Connection, Float, Integer, Table, Text
 
@@ -33,6 +33,14 @@ Hand = Connection | Driver
 
 
 _ARRAYS = {Text: "text[]", Integer: "integer[]", BigInteger: "bigint[]", Float: "float8[]"}
+_KINDS: Mapping[type, type] = {Text: str, Integer: int, BigInteger: int, Float: float}
+
+
+class _Lines(NamedTuple):
+    """A statement that is run for many lines, and what each of a line's values is (or None)."""
+
+    text: str
+    kinds: tuple[type, ...]
 
 
 class Statements:
@@ -45,11 +53,12 @@ class Statements:
         self._lock = " FOR UPDATE" if self._on_server else ""
         self._update = self._changed(attempts, CHANGING, ("request_id", "attempt"))
         self._note = self._added(history, [column.name for column in history.columns if column.name != "seq"])
-        self._spend = (
-            self._added(spend, [column.name for column in spend.columns])
-            + " ON CONFLICT (gateway, run_id, day, model) DO UPDATE SET "
+        self._spend = self._added(
+            spend,
+            [column.name for column in spend.columns],
+            " ON CONFLICT (gateway, run_id, day, model) DO UPDATE SET "
             "confirmed = spend.confirmed + excluded.confirmed, disputed = spend.disputed + excluded.disputed, "
-            "reserved = spend.reserved + excluded.reserved"
+            "reserved = spend.reserved + excluded.reserved",
         )
         # MONEY: on PostgreSQL the row is taken first, so that hosts judge budget and swaps one after the other.
         self._read_seq = f"SELECT value FROM meta WHERE name = 'seq'{self._lock}"
@@ -62,20 +71,21 @@ class Statements:
             for span, where in _SPANS.items()
         }
 
-    def _added(self, table: Table, columns: Sequence[str]) -> str:
+    def _added(self, table: Table, columns: Sequence[str], end: str = "") -> _Lines:
         source = f"SELECT * FROM {self._unnested(table, columns)}" if self._on_server else self._values(columns)
-        return f"INSERT INTO {table.name} ({', '.join(columns)}) {source}"
+        return _Lines(f"INSERT INTO {table.name} ({', '.join(columns)}) {source}{end}", _kinds(table, columns))
 
-    def _changed(self, table: Table, columns: Sequence[str], key: Sequence[str]) -> str:
+    def _changed(self, table: Table, columns: Sequence[str], key: Sequence[str]) -> _Lines:
+        kinds = _kinds(table, (*columns, *key))
         if not self._on_server:
             sets, where = (f"{name} = ?" for name in columns), (f"{name} = ?" for name in key)
-            return f"UPDATE {table.name} SET {', '.join(sets)} WHERE {' AND '.join(where)}"
+            return _Lines(f"UPDATE {table.name} SET {', '.join(sets)} WHERE {' AND '.join(where)}", kinds)
         sets, where = (
             (f"{name} = new.{name}" for name in columns),
             (f"{table.name}.{name} = new.{name}" for name in key),
         )
         rows = f"{self._unnested(table, (*columns, *key))} AS new({', '.join((*columns, *key))})"
-        return f"UPDATE {table.name} SET {', '.join(sets)} FROM {rows} WHERE {' AND '.join(where)}"
+        return _Lines(f"UPDATE {table.name} SET {', '.join(sets)} FROM {rows} WHERE {' AND '.join(where)}", kinds)
 
     def _values(self, columns: Sequence[str]) -> str:
         return f"VALUES ({', '.join('?' for _ in columns)})"
@@ -153,18 +163,20 @@ class Statements:
         """The number of the last event."""
         _run(hand, self._seq, (str(seq),))
 
-    def _many(self, hand: Hand, text: str, lines: Sequence[tuple[object, ...]]) -> None:
+    def _many(self, hand: Hand, statement: _Lines, lines: Sequence[tuple[object, ...]]) -> None:
         """Runs a statement for all lines.
 
         On a server as one statement over arrays. A driver's way to many of them is a pipeline, and a process that
-        stands still within one keeps its locks, which no time-out of the server's own ends.
+        stands still within one keeps its locks, which no time-out of the server's own ends. An array is of one type.
         """
         if not lines:
             return
-        if isinstance(hand, Connection):
-            hand.exec_driver_sql(text, tuple(map(list, zip(*lines, strict=True))) if self._on_server else list(lines))
+        if not isinstance(hand, Connection):
+            hand.executemany(statement.text, lines)
+        elif self._on_server:
+            hand.exec_driver_sql(statement.text, _arrays(lines, statement.kinds))
         else:
-            hand.executemany(text, lines)
+            hand.exec_driver_sql(statement.text, list(lines))
 
     def _marks(self, count: int) -> str:
         return ", ".join([self._mark] * _rounded(count))
@@ -176,6 +188,15 @@ class Statements:
 def _run(hand: Hand, text: str, values: tuple[Any, ...] = ()) -> Any:
     """Runs a statement; returns a cursor."""
     return hand.exec_driver_sql(text, values) if isinstance(hand, Connection) else hand.execute(text, values)
+
+
+def _kinds(table: Table, columns: Iterable[str]) -> tuple[type, ...]:
+    return tuple(_KINDS[type(table.c[name].type)] for name in columns)
+
+
+def _arrays(lines: Sequence[tuple[object, ...]], kinds: Sequence[type]) -> tuple[list[object], ...]:
+    columns = zip(zip(*lines, strict=True), kinds, strict=True)
+    return tuple([None if value is None else kind(value) for value in column] for column, kind in columns)
 
 
 def _rounded(count: int) -> int:

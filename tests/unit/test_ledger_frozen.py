@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Connection
 
 from pipeline.errors import LedgerAwayError
+from pipeline.ledger import hotpath
 from pipeline.ledger import postgres as sessions
 from pipeline.ledger.book import Book
 from pipeline.ledger.hotpath import Hand, Statements
@@ -23,7 +24,7 @@ from pipeline.ledger.judge import Applied
 from pipeline.ledger.postgres import Hold
 from pipeline.ledger.server import ServerLedger
 from pipeline.records import Request
-from tests.ledgers import requests, reserve, start
+from tests.ledgers import read, requests, reserve, start
 
 TOGETHER = 3
 
@@ -99,11 +100,11 @@ def _some(spoken: Any, count: int) -> bytes:
     return said
 
 
-def in_a_pipeline(_: Statements, hand: Hand, text: str, lines: Sequence[tuple[object, ...]]) -> None:
+def in_a_pipeline(_: Statements, hand: Hand, statement: hotpath._Lines, lines: Sequence[tuple[object, ...]]) -> None:
     """The twin: line by line, as the driver does it by itself."""
     assert isinstance(hand, Connection)
     if lines:
-        hand.exec_driver_sql(text, [tuple([value] for value in line) for line in lines])
+        hand.exec_driver_sql(statement.text, [tuple([value] for value in line) for line in lines])
 
 
 @contextmanager
@@ -163,6 +164,14 @@ def test_the_driver_s_own_way_is_found_out(
 ) -> None:
     monkeypatch.setattr(Statements, "_many", in_a_pipeline)
     assert "E" in half_said(messages_of_a_batch(postgres, planned[:TOGETHER]))
+
+
+def test_lines_may_say_the_same_in_different_types(postgres: str, planned: list[Request]) -> None:
+    """A moment may be a whole number of seconds; the driver takes arrays of one type alone."""
+    lines = [(one.request_id, 1, at, "note", "planned", "") for one, at in zip(planned, (5, 5.5), strict=False)]
+    with beside(postgres) as ledger, ledger.engine.begin() as connection:
+        ledger._sql.save(connection, [], lines)
+    assert read(postgres, "select at from history order by seq") == [(5.0,), (5.5,)]
 
 
 def moments_that_stop_all(url: str, planned: Sequence[Request]) -> Iterator[int]:
