@@ -159,7 +159,8 @@ def is_away(error: BaseException) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     if error.connection_invalidated or (state is not None and state.startswith(_AWAY)):
         return True
-    return state is None and type(error.orig).__name__ == "OperationalError"  # no answer at all
+    kinds = {kind.__name__ for kind in type(error.orig).__mro__}
+    return state is None and "OperationalError" in kinds  # no answer at all, or not in time
 
 
 def cause_of(error: BaseException) -> str:

@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
-from psycopg.errors import RaiseException
+from psycopg.errors import ConnectionTimeout, OperationalError, ProgrammingError, RaiseException
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from pipeline.errors import LedgerAwayError, LedgerError, LockedError
 from pipeline.ledger import postgres as sessions
@@ -367,3 +369,9 @@ def test_a_damaged_ledger_is_made_anew_from_its_journal(postgres: str) -> None:
         assert [state_of(postgres, row) for row in (one, two)] == ["done", "accepted"]
         book.list_rows("2026-09-21_1413-shots-0001", [one, two, three], rows_digest=lambda: "again")
         assert isinstance(ledger.apply_now(reserve(three)), Applied)
+
+
+@pytest.mark.parametrize("cause", [OperationalError("connection refused"), ConnectionTimeout("connection timeout")])
+def test_a_server_that_gives_no_answer_in_time_is_away_and_not_wrong(cause: Exception) -> None:
+    assert sessions.is_away(DBAPIError.instance("SELECT 1", {}, cause, psycopg.Error))
+    assert not sessions.is_away(DBAPIError.instance("SELECT 1", {}, ProgrammingError("no such table"), psycopg.Error))
