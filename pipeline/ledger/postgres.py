@@ -36,8 +36,7 @@ STANDS_STILL_S = 5
 LOCK_WAIT_S = 15
 """A booking waits so long for its turn, and then looks whether whoever has it stands still."""
 
-_SESSION = f"""
-SET idle_in_transaction_session_timeout = '{STANDS_STILL_S}s';
+_SESSION = """
 SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 SET TIME ZONE 'UTC'; SET lock_timeout = 0; SET statement_timeout = 0
 """
@@ -54,9 +53,10 @@ CLIENT: Mapping[str, Any] = MappingProxyType(
 )
 """For every connection: a host that was cut off notices within seconds, not when its kernel has given up repeating."""
 
-_READER = "SET default_transaction_read_only = on"
+_READER = "SET default_transaction_read_only = on; SET idle_in_transaction_session_timeout = '15min'"
+"""A reader keeps nobody waiting, and a look at a million rows takes its time between two statements."""
 
-_WRITER = f"SET lock_timeout = '{LOCK_WAIT_S}s'"
+_WRITER = f"SET idle_in_transaction_session_timeout = '{STANDS_STILL_S}s'; SET lock_timeout = '{LOCK_WAIT_S}s'"
 
 _AWAY = ("08", "53", "57", "25P03", "25006", "40001", "40P01", "55P03")
 """SQLSTATE classes of a server that is down, full, going down, a standby now, or that asks to try again."""

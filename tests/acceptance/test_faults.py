@@ -274,6 +274,7 @@ def test_a_job_about_which_the_gateway_never_answers_is_stalled_when_all_else_is
     assert double.charged == 4
 
 
+@pytest.mark.long
 def test_a_job_past_its_deadline_is_stalled_and_collected_later(against: Against) -> None:
     dop, double = against(generation_s=3.0)
     end = dop.buy(dop.csv(shots(2)), "--set", "poll.deadline_s=1")

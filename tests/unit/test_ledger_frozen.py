@@ -166,6 +166,14 @@ def test_the_driver_s_own_way_is_found_out(
     assert "E" in half_said(messages_of_a_batch(postgres, planned[:TOGETHER]))
 
 
+def test_who_only_reads_may_think_between_two_questions(postgres: str, planned: list[Request]) -> None:
+    asked = "SHOW idle_in_transaction_session_timeout"
+    with beside(postgres) as ledger:
+        with ledger.engine.connect() as writer, ledger.reader.connect() as reader:
+            told = [one.exec_driver_sql(asked).scalar_one() for one in (writer, reader)]
+    assert told == ["5s", "15min"]
+
+
 def test_lines_may_say_the_same_in_different_types(postgres: str, planned: list[Request]) -> None:
     """A moment may be a whole number of seconds; the driver takes arrays of one type alone."""
     lines = [(one.request_id, 1, at, "note", "planned", "") for one, at in zip(planned, (5, 5.5), strict=False)]
@@ -195,8 +203,8 @@ def moments_that_stop_all(url: str, planned: Sequence[Request]) -> Iterator[int]
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server and who waits for it lose patience after a second."""
-    monkeypatch.setattr(sessions, "_SESSION", sessions._SESSION.replace(f"{sessions.STANDS_STILL_S}s", "1s"))
-    monkeypatch.setattr(sessions, "_WRITER", sessions._WRITER.replace(f"{sessions.LOCK_WAIT_S}s", "1s"))
+    soon = "SET idle_in_transaction_session_timeout = '1s'; SET lock_timeout = '1s'"
+    monkeypatch.setattr(sessions, "_WRITER", soon)
     monkeypatch.setattr(sessions, "STANDS_STILL_S", 1)
 
 
