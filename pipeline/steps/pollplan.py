@@ -23,7 +23,7 @@ SCOUT_EVERY = 50
 SCOUT_STEP = 1.25
 """a scout's age grows by this factor from look to look"""
 SCOUT_QUANTILES = (0.2, 0.4, 0.6, 0.8)
-EARLIEST = 0.05
+EARLIEST = 0.01
 """share of jobs finished at the age from which `max_lag_s` counts"""
 KNOWN = 5
 """ended jobs of a model before its own times are shown to people"""

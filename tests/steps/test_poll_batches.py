@@ -12,9 +12,9 @@ from pipeline.steps.pollplan import PollPlan
 
 
 def run_plan(
-    *, count: int, median_s: float, spread: float, first_s: float, max_lag_s: float | None = None
+    *, count: int, median_s: float, spread: float, first_s: float, max_lag_s: float | None = None, seed: int = 7
 ) -> tuple[Batch, PollPlan]:
-    rng = random.Random(7)
+    rng = random.Random(seed)
     plan = PollPlan(first_s=first_s, min_s=median_s / 20, max_s=3 * median_s, deadline_s=1e6, max_lag_s=max_lag_s)
     durations_s = [median_s * rng.lognormvariate(0, spread) for _ in range(count)]
     run = BatchRun(Pace(told=None), plan, submit_limiter=Open(), poll_limiter=Open(), durations_s=durations_s)
@@ -36,9 +36,13 @@ def test_generation_times_are_learned_whatever_the_first_guess(first_s: float, s
 
 
 def test_a_bound_on_the_lag_is_kept() -> None:
-    batch, _ = run_plan(count=300, median_s=10, spread=0.4, first_s=5, max_lag_s=2.0)
-    assert sorted(batch.lag_s)[int(0.95 * 300)] <= 2.3
-    cheap, _ = run_plan(count=300, median_s=10, spread=0.4, first_s=5)
+    drawn = {"count": 300, "median_s": 10.0, "spread": 0.4, "first_s": 5.0}
+    lags_s = []
+    for seed in range(10):
+        batch, _ = run_plan(**drawn, max_lag_s=2.0, seed=seed)  # type: ignore[arg-type]
+        lags_s += batch.lag_s
+    assert sum(lag_s <= 2.3 for lag_s in lags_s) >= 0.96 * len(lags_s)
+    cheap, _ = run_plan(**drawn, seed=seed)  # type: ignore[arg-type]
     assert cheap.polls < batch.polls
 
 
