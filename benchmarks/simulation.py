@@ -11,9 +11,10 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-from pipeline.gateway.pace import Kind, Outcome, Pace, Ticket
+from pipeline.gateway.pace import Kind, Outcome, Pace, Slot, Ticket
 from pipeline.steps.pollplan import PollPlan
 
 
@@ -301,16 +302,23 @@ def run_submits(
     def ask() -> None:
         nonlocal left
         while left:
-            wait_s = pace.ask(timeline.now)
-            if wait_s > 0:
-                waker.by(timeline.now + wait_s + rng.random() * timer_s)
+            slot = pace.ask(timeline.now)
+            if not isinstance(slot, Slot):
+                waker.by(timeline.now + slot + rng.random() * timer_s)
                 return
             left -= 1
-            timeline.at(client.awake_at(client.durable_at(timeline.now)), leave)
+            timeline.at(client.awake_at(client.durable_at(timeline.now)), partial(prepared, slot))
+
+    def prepared(slot: Slot) -> None:
+        wait_s = pace.ready(slot, timeline.now)
+        if wait_s > 0:
+            timeline.at(client.awake_at(timeline.now + wait_s + rng.random() * timer_s), leave)
+        else:
+            leave()
 
     def leave() -> None:
         nonlocal left
-        if pace.hold_left_s(timeline.now, Kind.SUBMIT) > 0:
+        if pace.must_hold(timeline.now, Kind.SUBMIT):
             pace.give_back(timeline.now, Kind.SUBMIT)
             left += 1
             ask()
@@ -386,9 +394,9 @@ class BatchRun:
 
     def _submit(self) -> None:
         while self._left:
-            wait_s = self._pace.ask(self._timeline.now, Kind.SUBMIT)
-            if wait_s > 0:
-                self._submits_waker.by(self._timeline.now + wait_s + self._rng.random() * self._timer_s)
+            slot = self._pace.ask(self._timeline.now, Kind.SUBMIT)
+            if not isinstance(slot, Slot):
+                self._submits_waker.by(self._timeline.now + slot + self._rng.random() * self._timer_s)
                 return
             job = self._left.pop()
             self._calls.send(Kind.SUBMIT, self._submit_limiter, lambda *told, job=job: self._submitted(job, *told))
@@ -412,9 +420,9 @@ class BatchRun:
         for job in self._plan.take(now, self.POLL_CONCURRENCY - self._open_polls - len(self._looking)):
             self._looking.append(int(str(job)))
         while self._looking:
-            wait_s = self._pace.ask(now, Kind.POLL)
-            if wait_s > 0:
-                self._polls_waker.by(now + wait_s + self._rng.random() * self._timer_s)
+            slot = self._pace.ask(now, Kind.POLL)
+            if not isinstance(slot, Slot):
+                self._polls_waker.by(now + slot + self._rng.random() * self._timer_s)
                 return
             job = self._looking.popleft()
             self._open_polls += 1

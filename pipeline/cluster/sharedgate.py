@@ -10,6 +10,7 @@ import psycopg
 
 from pipeline.cluster.pacerow import RETRY_S, PaceRow, Slot
 from pipeline.gateway.pace import Kind, Outcome, Pace, Ticket
+from pipeline.gateway.pace import Slot as OwnSlot
 from pipeline.steps.gate import Gate
 from pipeline.steps.halt import Halt
 
@@ -49,14 +50,13 @@ class SharedGate(Gate):
     def _shares(self, kind: Kind) -> bool:
         return kind is Kind.SUBMIT or self._polls_share
 
-    async def slot(self, kind: Kind) -> bool:
-        """Waits for a place in this worker's pool and for a moment of the shared pace; False when the run stopped."""
-        if not await super().slot(kind):
-            return False
-        if not self._shares(kind) or await self._moment(kind):
-            return True
+    async def slot(self, kind: Kind) -> OwnSlot | None:
+        """Waits for a place in this worker's pool and for a moment of the shared pace; None when the run stopped."""
+        slot = await super().slot(kind)
+        if slot is None or not self._shares(kind) or await self._moment(kind):
+            return slot
         self.give_back(kind)
-        return False
+        return None
 
     async def _moment(self, kind: Kind) -> bool:
         """Takes a moment and waits for it; others may take the next one meanwhile, so that no slow answer costs any."""
@@ -86,10 +86,10 @@ class SharedGate(Gate):
         self._probing, self._blocked_at, self._ahead_s = slot.probing, slot.blocked_at, slot.db_now - _now()
         return slot
 
-    async def must_hold(self, kind: Kind) -> bool:
+    async def must_hold(self, slot: OwnSlot) -> bool:
         """Whether the slot is void by now: a hint came, another job took the last place, or this worker was frozen."""
-        if not self._shares(kind):
-            return await super().must_hold(kind)
+        if not self._shares(slot.kind):
+            return await super().must_hold(slot)
         db_then, then = self._taken.pop(asyncio.current_task(), (0.0, float("-inf")))
         if _now() - then > self._lease_s:
             return True

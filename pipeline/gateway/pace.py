@@ -15,9 +15,10 @@ from enum import StrEnum
 from pipeline.gateway.pacejobs import JobsCap
 from pipeline.gateway.pacelane import Lane, Rate, parse_rate
 from pipeline.gateway.pacelaw import Law
+from pipeline.gateway.pacetravel import Lead
 from pipeline.gateway.paceturn import Kind, Turns
 
-__all__ = ["Kind", "Learned", "Outcome", "Pace", "Rate", "Ticket", "parse_rate"]
+__all__ = ["Kind", "Learned", "Outcome", "Pace", "Rate", "Slot", "Ticket", "parse_rate"]
 
 LOOK_AGAIN_S = 0.05
 """Longest wait handed out while only an answer can free a slot."""
@@ -43,6 +44,15 @@ class Outcome(StrEnum):
     """no answer that could be read: it may have counted"""
     OTHER = "other"
     """refused for a reason of its own: it may have counted"""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One call that may go at `due_at`, handed out somewhat before, at `taken_at`, to be got ready."""
+
+    kind: Kind
+    taken_at: float
+    due_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +141,7 @@ class Pace:
             self._share()
         self._jobs = JobsCap(told=max_in_flight, learned=learned.in_flight_cap, in_flight=jobs_in_flight)
         self._submits_under_way = 0
+        self._lead = Lead()
         self._sent_at: deque[float] = deque(maxlen=RATE_OVER_CALLS)
         if told is None:
             _begin(self._submits.law, learned, now)
@@ -155,33 +166,41 @@ class Pace:
         """Whether polls and submits use one allowance, as told or found out."""
         return self._polls is self._submits
 
-    def ask(self, now: float, kind: Kind = Kind.SUBMIT) -> float:
-        """0.0: a call of this kind may go now and its slot is taken. Else seconds to wait before asking again."""
+    def ask(self, now: float, kind: Kind = Kind.SUBMIT) -> Slot | float:
+        """The slot of the next call of this kind, which is taken by that; or seconds to wait before asking again."""
         lane = self._lane(kind)
         ready_at = lane.ready_at(now)
         if kind is Kind.SUBMIT:
             jobs_at = self._jobs.ready_at(now, self._submits_under_way)
             if jobs_at > now:  # held back by jobs, not by the allowance: it waits for no turn
                 return _wait_s(max(ready_at, jobs_at), now)
-        if ready_at <= now and self.is_shared and self._turns.must_yield(kind, now):
-            ready_at = now + YIELD_S
-        if ready_at > now:
-            wait_s = _wait_s(ready_at, now)
+        take_at = ready_at - (self._lead.s if kind is Kind.SUBMIT else 0.0)
+        if take_at <= now and self.is_shared and self._turns.must_yield(kind, now):
+            take_at = now + YIELD_S
+        if take_at > now:
+            wait_s = _wait_s(take_at, now)
             self._turns.wants(kind, now + wait_s)
             return wait_s
-        lane.take(now)
+        due_at = max(ready_at, now)
+        lane.take(due_at)
         self._turns.took(kind)
         self._submits_under_way += kind is Kind.SUBMIT
-        return 0.0
+        return Slot(kind, now, due_at)
 
     def give_back(self, now: float, kind: Kind = Kind.SUBMIT) -> None:
         """A taken slot that was not used: the budget refused, or nothing was sent."""
         self._lane(kind).give_back(now)
         self._submits_under_way -= kind is Kind.SUBMIT
 
-    def hold_left_s(self, now: float, kind: Kind = Kind.SUBMIT) -> float:
-        """Seconds of a hint still to wait: look once more right before sending on a slot taken earlier."""
-        return max(0.0, self._lane(kind).hold.must_wait_until(now) - now)
+    def ready(self, slot: Slot, now: float) -> float:
+        """The call is ready to go, and is to wait for so many seconds yet."""
+        self._lead.ready(now - slot.taken_at)
+        return max(0.0, slot.due_at - now)
+
+    def must_hold(self, now: float, kind: Kind = Kind.SUBMIT) -> bool:
+        """Whether a slot taken earlier is void by now: a hint came, or the limit was met. Asked before sending."""
+        lane = self._lane(kind)
+        return lane.hold.must_wait_until(now) > now or lane.law.is_shut
 
     def sent(self, now: float, kind: Kind = Kind.SUBMIT) -> Ticket:
         """The slot is used: the call goes out now."""

@@ -27,7 +27,7 @@ TEST_COST = 120
 UNSETTLED_WINDOWS, UNSETTLED_TESTS = 2.0, 16
 """between two tests after the fall of the count, for so many tests: what moves is tested more often"""
 LEAST_GUARD_S = 0.002
-SURE_PART = 0.4
+SURE_PART = 0.7
 """of the shortest latency: so much earlier may a call go than when the one before it was answered and a span is over;
 not all of it, since of calls that leave together the first is quick on its way there and the last on its way back"""
 PROMPT = 0.015
@@ -50,7 +50,7 @@ HELD = 3
 """windows that went as expected: then this span is believed for good"""
 NEAR = 1.05
 """times the span: a window that opens by then is the one that was expected"""
-GAP_LATENCIES, HINTED_GAP, GAP_SPAN, HINTED_SPAN = 1 / 5, 0.5, 0.15, 0.3
+GAP_LATENCIES, HINTED_GAP, GAP_SPAN, HINTED_SPAN = 1 / 5, 0.3, 0.15, 0.3
 MOST_FILL = 0.6
 """between two calls of a window: the smaller of this part of a latency, and of the span over the count"""
 
@@ -119,12 +119,11 @@ class Cycle:
 
     def ready_at(self, now: float, trail: Trail, *, unsent: int, under_way: int) -> float:
         """The earliest time the next call may be taken; infinity while an answer must come first."""
-        lead_s = self._travel.lead_s
         at = max(now, self._not_before)
-        back_at = self._back_at(trail, unsent) - lead_s
+        back_at = self._back_at(trail, unsent)
         if self._is_full(unsent):
             test_at = self._test_at(at, under_way)
-            next_at = max(at, self.start + self._period_s - lead_s, back_at)
+            next_at = max(at, self.start + self._period_s, back_at)
             return min(test_at, next_at) if under_way == 0 or self._held >= HELD else test_at
         if under_way and self.used + unsent <= 1 and self._held < HELD:
             return NEVER  # the first of a window goes alone
@@ -146,9 +145,9 @@ class Cycle:
         by = max(nth, (trail.nth_last_by(self.count - unsent) or nth) - SURE_PART * self._travel.least_latency_s)
         return min(by, nth + MOST_GUARD * self.span_s) + self.span_s + LEAST_GUARD_S
 
-    def take(self, now: float) -> None:
-        """A call will go: the next one keeps its distance from it."""
-        self._taken_at = now
+    def take(self, due_at: float) -> None:
+        """A call will go then: the next one keeps its distance from it."""
+        self._taken_at = due_at
 
     def sent(self, now: float) -> None:
         """A call goes out: the next of this window, or the first of a new one."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from math import log, log2, sqrt
 
+from pipeline.gateway.pacefill import BUCKET_S
 from pipeline.gateway.pacetrail import Trail
 
 LONG_AGO = float("-inf")
@@ -27,6 +28,9 @@ DOUBLING_S = 1.0
 """seconds a doubling takes at least: windows of a second refuse only at their end"""
 UNSETTLED_GROWTH, UNSETTLED_DOUBLING_S, UNSETTLED_FOR = 0.008, 0.4, 600
 """the same soon (calls) after the limit fell: what moves is tested more often"""
+FELL, CHANGED = 0.8, 0.1
+"""of the rate: a measure below the first says that the limit fell; one that is off by the second, of a bucket that each
+hold fills up, that it is another limit"""
 EXCESS_CALLS = 3.0
 """let in above the measured rate: from there on the limit has risen for sure"""
 RISEN_GROWTH_PER_S = 1.5
@@ -84,8 +88,10 @@ class Even:
         first: tuple[float, float] | None = None,
         hinted: bool = False,
         fell: bool = False,
+        cheap: bool = False,
     ) -> None:
-        self._hinted = hinted
+        """`cheap`: it is a bucket that holds a second of its flow, so that the hold after a refusal fills it up."""
+        self._hinted, self._cheap = hinted, cheap
         self._first = first or (burst, 0.0)
         self.rate = max(rate, SLOWEST_PER_S)
         self.burst = max(burst, 1.0)
@@ -100,6 +106,7 @@ class Even:
         self._not_before = self._resumed_at = LONG_AGO
         self._origin, self._credit, self._emptied_at = origin, credit, origin
         self._dear = 1.0
+        self._steady_since = origin
         self.careful, self._singly = not measured, 0
         self._blocked_since = NEVER
         self.shut = 0
@@ -131,15 +138,16 @@ class Even:
     def ready_at(self, now: float) -> float:
         """The earliest time the next call may go."""
         self._flow(now)
+        now = max(now, self._level_at)
         short = 1 - self._level
         apart_at = self._taken_at + min(BURST_LATENCIES * self.latency_s, BURST_GAPS / self.rate)
         return max(self._not_before, apart_at, now if short <= ROUNDING else now + short / self.now_per_s())
 
-    def take(self, now: float) -> None:
-        """A call goes now."""
-        self._flow(now)
-        self._pressed = now - self._taken_at <= PRESSED_GAPS / self.now_per_s() + PRESSED_S
-        self._taken_at = now
+    def take(self, due_at: float) -> None:
+        """A call will go then."""
+        self._flow(due_at)
+        self._pressed = due_at - self._taken_at <= PRESSED_GAPS / self.now_per_s() + PRESSED_S
+        self._taken_at = due_at
         self._level -= 1
 
     def give_back(self) -> None:
@@ -160,8 +168,10 @@ class Even:
         """A call sent at `refused_at` was refused, the `fails`-th in a row; `hold_s` is the hint obeyed."""
         full_at = trail.last_until(refused_at)
         full_at = refused_at if full_at is None else full_at
-        self._dear = 1 + max(0.0, self.rate * hold_s - self.burst) / 8
-        self._hinted = hold_s > 0 and (self._hinted or is_dear(self.now_per_s(), hold_s, self.burst))
+        self._dear = 1 + self._cheap + max(0.0, self.rate * hold_s - self.burst) / 8
+        self._hinted = (
+            hold_s > 0 and not self._cheap and (self._hinted or is_dear(self.now_per_s(), hold_s, self.burst))
+        )
         self.shut += fails == SHUT_FAILS
         if fails == 1:
             self.careful, self._singly = trail.between(self._emptied_at, full_at) < FEW_CALLS, 0
@@ -191,6 +201,9 @@ class Even:
         since = max(self._emptied_at, self._resumed_at)
         burst_s, lately = refused_at - since, trail.between(self._emptied_at, full_at)
         held = self._resumed_at > self._emptied_at
+        if self._cheap and lately >= FEW_CALLS:
+            self._refilled(trail, full_at, refused_at, lately)
+            return
         ramped = hinted and self.growth() > SURGE
         if held and not ramped and lately >= FEW_CALLS and lately > BURST_FLOW * self.rate * burst_s:
             self._burst_refused(lately, burst_s, refused_at - self._emptied_at)
@@ -199,9 +212,8 @@ class Even:
         at_most = (lately + 1) / max(burst_s if overflowed else refused_at - self._emptied_at, 1e-3)
         count = trail.between(self._origin, full_at) - self._credit
         measured = count / max(full_at - self._origin, 1e-3)
-        if at_most < 0.8 * self.rate:
-            if self._measured or self._let_in >= WARM_CALLS:  # else it was only guessed too high
-                self._fell_at = self._let_in
+        if at_most < FELL * self.rate:
+            self._fell()
             self._restart(max(at_most, 0.25 * self.rate) if lately < FEW_CALLS else at_most, self._emptied_at)
             self._measured = not hinted
         elif count <= FEW_CALLS and (not hinted or lately < FEW_CALLS):
@@ -220,16 +232,36 @@ class Even:
         else:
             self._settle(measured if held else max(measured, self._lately_per_s(trail, full_at)), count, lately)
 
+    def _refilled(self, trail: Trail, full_at: float, refused_at: float, lately: int) -> None:
+        """A bucket that one hold fills up was emptied: what it let in since it was empty before is what flowed in."""
+        flow = lately / (refused_at - self._emptied_at)
+        if abs(flow - self.rate) > CHANGED * self.rate:
+            if flow < self.rate:
+                self._fell()
+            self._restart(flow, full_at)
+            self._steady_since = full_at
+        else:
+            count = trail.between(self._steady_since, full_at)
+            self._settle(max(flow, count / (refused_at - self._steady_since)), count, lately)
+        self.burst = max(self.rate * BUCKET_S, 1.0)
+
     def _burst_refused(self, calls: int, burst_s: float, all_s: float) -> None:
         """The burst after a hold was too large, or the rate is too high: both are corrected."""
         self._measured = self._measured and not self._hinted
         at_once = calls - self.rate * burst_s
         self.burst = max(min(BULK * at_once, BULK * self.burst), 1.0)
-        self.rate = sqrt(self.rate * min(self.rate, calls / all_s))
+        rate = sqrt(self.rate * min(self.rate, calls / all_s))
+        if rate < FELL * self.rate:
+            self._fell()
+        self.rate = rate
+
+    def _fell(self) -> None:
+        if self._measured or self._let_in >= WARM_CALLS:  # else it was only guessed too high
+            self._fell_at, self._patience = self._let_in, PATIENCE_LEAST
 
     def _settle(self, measured: float, count: float, lately: int) -> None:
         self._measured = True
-        if self._dear > 1.5 and count < 150:
+        if self._dear > 1.5 and count < 150 and not self._cheap:
             measured *= 0.88  # each refusal costs a hold: rather stay below
         self.rate = max(min(SLACK * measured, 0.99 * self.now_per_s()), SLOWEST_PER_S)
         steady = max(PATIENCE_LEAST, (self._let_in - self._fell_at) / UNSETTLED_CALLS)

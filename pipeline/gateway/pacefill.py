@@ -8,6 +8,8 @@ from math import sqrt
 from pipeline.gateway.pacespans import span_above
 
 MANY_CALLS = 20
+BUCKET_S, BUCKET_OFF = 1.0, 1.5
+"""of its flow such a bucket holds, as N a second with N at once has it; and calls by which it may seem to differ"""
 SURE_CALLS = 3.0
 """that a bucket would have let in less: it is none"""
 
@@ -47,6 +49,17 @@ class FirstFill:
         What flowed into a bucket while it was emptied came on top of what it held: emptied faster, it holds less.
         """
         return (self.count - 1) / max(back_s, 1e-3) * (self.took_s - again_s) >= SURE_CALLS
+
+    def as_bucket_per_s(self, count: int, took_s: float) -> float | None:
+        """The flow of the bucket that holds one second of it, if that would let in both this fill and one of `count`.
+
+        The slower fill took in more, by what flowed in meanwhile; a window would have let in as many each time.
+        """
+        if not self.hold_s or abs(self.count - count) < SURE_CALLS:
+            return None
+        rate = (self.count + count) / (2 * BUCKET_S + self.took_s + took_s)
+        off = max(abs(self.count - rate * (BUCKET_S + self.took_s)), abs(count - rate * (BUCKET_S + took_s)))
+        return rate if off <= BUCKET_OFF else None
 
     def guess_per_s(self, back_s: float) -> float:
         """A first rate, when one call was let in again `back_s` after the last."""

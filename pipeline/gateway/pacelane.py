@@ -87,11 +87,11 @@ class Lane:
         spaced_at = self.spacing.ready_at() if self.spacing is not None else now
         return max(spaced_at, self.hold.ready_at(now), self.law.ready_at(now))
 
-    def take(self, now: float) -> None:
-        self.law.take(now)
-        self.hold.take(now)
+    def take(self, due_at: float) -> None:
+        self.law.take(due_at)
+        self.hold.take(due_at)
         if self.spacing is not None:
-            self.spacing.take(now)
+            self.spacing.take(due_at)
 
     def give_back(self, now: float) -> None:
         self.law.give_back(now)

@@ -10,12 +10,11 @@ It must never read a clock, and it knows nothing of hints but how long they held
 
 from __future__ import annotations
 
-from collections import deque
 from enum import Enum, auto
 
 from pipeline.gateway.pacecycle import Cycle, Fate
 from pipeline.gateway.paceeven import Even
-from pipeline.gateway.pacefill import FirstFill
+from pipeline.gateway.pacefill import BUCKET_OFF, FirstFill
 from pipeline.gateway.pacespans import span_above, span_below
 from pipeline.gateway.pacetrail import Trail
 from pipeline.gateway.pacetravel import Travel
@@ -25,10 +24,10 @@ LONG_AGO = float("-inf")
 
 QUICK_OPEN = 6.0
 """open calls up to which the start is quick: as many may be refused when the limit is met"""
-QUICK_GROWTH_PER_S, GROWTH_PER_S = 10.0, 1.0
+QUICK_GROWTH_PER_S, GROWTH_PER_S = 14.0, 1.0
 LEAST_GROWTH, MOST_QUICK_GROWTH, MOST_GROWTH = 1 / 32, 1.0, 0.25
 """open calls gained for each call let in: a part of the latency in seconds, within bounds"""
-FILL_OPEN = 4.0
+FILL_OPEN = 6.0
 """open calls when an allowance is filled again after a hold: the faster, the less a test at its end costs"""
 LONGEST_PAUSE_S = 60.0
 BULK = 0.8
@@ -62,7 +61,6 @@ class Law:
         self._most_open = most_open
         self._open_at_first = open_at_first
         self.travel = Travel()
-        self._taken_at: deque[float] = deque()
         self._most_shut = MOST_SHUT
         self.restart()
 
@@ -80,6 +78,7 @@ class Law:
         self._hold_s = 0.0
         self._fails = self._used = self._probes = 0
         self._first = FirstFill()
+        self._bucket_per_s: float | None = None
         self._least_s = self._pause_s = self._period_s = 0.0
 
     def begin_even(self, now: float, *, per_s: float, burst: float) -> None:
@@ -101,6 +100,11 @@ class Law:
             return self.even.rate
         return self.cycle.now_per_s() if self.cycle is not None else None
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether the limit was met just now: nothing more goes until the calls under way are answered."""
+        return self._settling and self.even is None
+
     def ready_at(self, now: float) -> float:
         """The earliest time a call may be sent; infinity while only an answer can change that."""
         busy = self.open + self.unsent
@@ -120,19 +124,17 @@ class Law:
             return NEVER  # what comes back one by one is not to be stormed
         return now if self.phase is Phase.EXPLORE else self._fill_at(now)
 
-    def take(self, now: float) -> None:
-        """A call will go: its slot is taken."""
+    def take(self, due_at: float) -> None:
+        """A call will go then: its slot is taken."""
         self.unsent += 1
-        self._taken_at.append(now)
         if self.even is not None:
-            self.even.take(now)
+            self.even.take(due_at)
         elif self.cycle is not None:
-            self.cycle.take(now)
+            self.cycle.take(due_at)
 
     def give_back(self, now: float) -> None:
         """A taken slot was not used."""
         self.unsent -= 1
-        self._taken_at.popleft()
         if self.even is not None:
             self.even.give_back()
         self._settle(now)
@@ -141,7 +143,6 @@ class Law:
         """A taken slot is used: the call goes out."""
         self.unsent -= 1
         self.open += 1
-        self.travel.left(now - self._taken_at.popleft())
         self._trail.add(now)
         if self.cycle is not None:
             self.cycle.sent(now)
@@ -236,7 +237,7 @@ class Law:
         self._first = FirstFill(count=max(self._used, 1), took_s=took_s, per_s=per_s, hold_s=self._hold_s)
         self._least_s = self._first.took_s + max(0.0, self._hold_s - 1.0)  # hints are whole seconds, rounded up
         self._pause_s = max(4 * self._first.took_s / self._first.count, self.travel.latency_s, 0.01)
-        self._window = min(self._window, FILL_OPEN) if self._hold_s else max(1.0, self._window / 2)
+        self._window = FILL_OPEN if self._hold_s else max(1.0, self._window / 2)
         self.phase = Phase.PROBE
         self._probe_later(now)
 
@@ -292,13 +293,17 @@ class Law:
     def _fill_at(self, now: float) -> float:
         if self._used + self.unsent >= self._first.count:
             return NEVER
+        if self._bucket_per_s is not None:
+            return max(now, self._start + (self._used + self.unsent) * self._first.took_s / self._first.count)
         if self._first.is_all_back:
             return now
         nth = self._trail.nth_last(self._first.count - self.unsent)
         return now if nth is None else max(now, nth + self._period_s)
 
     def _filled(self, now: float) -> None:
-        if span_above(self._least_s) is None:
+        if self._bucket_per_s is not None:
+            self._go_even(now, self._bucket_per_s, self._full_at, cheap=True)
+        elif span_above(self._least_s) is None:
             self._fill_cut(now)
         elif (
             self._first.hold_s
@@ -311,6 +316,8 @@ class Law:
 
     def _fill_cut(self, now: float) -> None:
         """Fewer came back than the first time: a window all the same when most did, else what came back is the rate."""
+        if self._is_bucket(now):
+            return
         if span_above(self._least_s) is not None and self._used >= FEW_CALLS:
             if self._probes >= 2 and not self._hold_s:
                 self._go_cycle(self._first.count)
@@ -319,6 +326,22 @@ class Law:
                 self._go_cycle(self._used)
                 return
         self._go_even(now, *self._rate_come_back(now))
+
+    def _is_bucket(self, now: float) -> bool:
+        """Whether to go on with the bucket that two fills tell of: a third one, as slow as the first, makes it sure."""
+        full_at = self._trail.last_until(now) or now
+        supposed, self._bucket_per_s = self._bucket_per_s, None
+        if supposed is None:
+            self._bucket_per_s = self._first.as_bucket_per_s(self._used, full_at - self._start)
+            if self._bucket_per_s is None:
+                return False
+            self._full_at, self.phase = full_at, Phase.PROBE
+            self._probe_later(now)
+        elif self._used < self._first.count - BUCKET_OFF:
+            return False
+        else:
+            self._go_even(now, supposed, full_at, cheap=True)
+        return True
 
     def _is_no_bucket(self) -> bool:
         took_s = (self._trail.last_until(NEVER) or self._start) - self._start
@@ -340,12 +363,22 @@ class Law:
         rate = (slow * max(count / fill_s, slow)) ** 0.5
         return rate, self._start, max(0.0, count - rate * fill_s)
 
-    def _go_even(self, now: float, rate: float, origin: float, credit: float = 0.0, *, fell: bool = False) -> None:
-        burst = max(0.9 * (self._first.count - rate * self._first.took_s), 0.02 * rate)
+    def _go_even(
+        self, now: float, rate: float, origin: float, credit: float = 0.0, *, fell: bool = False, cheap: bool = False
+    ) -> None:
+        burst = max((1.0 if cheap else 0.9) * (self._first.count - rate * self._first.took_s), 0.02 * rate)
         first = (float(self._first.count), self._first.took_s)
-        hinted = rate * self._first.hold_s > burst
+        hinted = rate * self._first.hold_s > burst and not cheap
         self.even = Even(
-            rate=rate, burst=burst, now=now, origin=origin, credit=credit, first=first, hinted=hinted, fell=fell
+            rate=rate,
+            burst=burst,
+            now=now,
+            origin=origin,
+            credit=credit,
+            first=first,
+            hinted=hinted,
+            fell=fell,
+            cheap=cheap,
         )
         self.phase = Phase.EVEN
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 
 KEPT = 16_384
 """calls remembered; the oldest half is dropped when there are more"""
 
 LEAST_STEEP, MOST_STEEP = 8, 400
 """calls over which a flow is measured"""
-OVERTAKEN = 16
-"""calls that a later one may have overtaken on the way"""
 
 
 class Trail:
@@ -19,25 +17,35 @@ class Trail:
     def __init__(self) -> None:
         self._at: list[float] = []
         self._by: list[float] = []
+        self._left: list[float] = []
 
     def add(self, at: float) -> None:
         """A call was sent."""
         self._at.append(at)
         self._by.append(at)
+        insort(self._left, at)
         if len(self._at) > KEPT:
-            del self._at[: KEPT // 2], self._by[: KEPT // 2]
+            del self._at[: KEPT // 2], self._by[: KEPT // 2], self._left[: KEPT // 2]
 
     def arrived(self, at: float, by: float) -> None:
         """The call sent at `at` was at the gateway by then: its answer is here."""
         place = bisect_left(self._at, at)
         if place < len(self._at) and self._at[place] == at:
+            self._forget(self._by[place])
             self._by[place] = by
+            insort(self._left, by)
 
     def drop(self, at: float) -> None:
         """The call sent at `at` was refused: it does not count."""
         place = bisect_left(self._at, at)
         if place < len(self._at) and self._at[place] == at:
+            self._forget(self._by[place])
             del self._at[place], self._by[place]
+
+    def _forget(self, by: float) -> None:
+        place = bisect_left(self._left, by)
+        if place < len(self._left) and self._left[place] == by:
+            del self._left[place]
 
     def between(self, after: float, until: float) -> int:
         """How many were sent in (after, until]."""
@@ -57,11 +65,8 @@ class Trail:
         return self._at[-n] if 0 < n <= len(self._at) else None
 
     def nth_last_by(self, n: int) -> float | None:
-        """By when the n-th call from the end, and those before it, had arrived; None when there are fewer."""
-        if not 0 < n <= len(self._by):
-            return None
-        place = len(self._by) - n
-        return max(self._by[max(0, place - OVERTAKEN) : place + 1])
+        """By when all calls but n - 1 had arrived, whichever overtook which; None when there are fewer than n."""
+        return self._left[-n] if 0 < n <= len(self._left) else None
 
     def last_until(self, at: float) -> float | None:
         """When the last call at or before `at` was sent."""

@@ -1,24 +1,41 @@
-"""How long calls are under way, as far as that was seen: what decides how closely they may follow each other. Pure."""
+"""How long calls take to be ready and to be answered, as far as that was seen. Pure."""
 
 from __future__ import annotations
 
 LATENCY_MEMORY = 8
 LEAST_KEPT = 1.001
 """by which the shortest latency grows with each call that is slower: what was quick once may be so no longer"""
-LEAD_MEMORY = 64
-"""calls over which the time between slot and call may seem to grow; when it is shorter that counts at once"""
+OUTLIER, LEAST_JITTER = 3.0, 0.02
+"""times the usual difference, at least this part of the latency: more counts as that much, so that one pause does not
+look like calls that overtake each other"""
+LEAD_RISE, LEAD_FALL, MOST_LEAD_S = 1 / 4, 1 / 64, 0.05
+"""how quickly the time to get a call ready is taken to be longer, or shorter, than before; and the longest"""
+
+
+class Lead:
+    """So long before it goes a call's slot is handed out, since it takes about as long to get it ready.
+
+    Handed out when it may go, each call would be late by the time that it takes to make its intent durable.
+    """
+
+    def __init__(self) -> None:
+        self.s = 0.0
+        """seconds within which most calls are ready"""
+
+    def ready(self, took_s: float) -> None:
+        """A call was ready to go so long after its slot was handed out."""
+        more_s = min(took_s, MOST_LEAD_S) - self.s
+        self.s += more_s * (LEAD_RISE if more_s > 0 else LEAD_FALL)
 
 
 class Travel:
-    """Seconds from sending to answer, and from a slot to its sending. All are 0 until a call was seen."""
+    """Seconds from sending to answer: what decides how closely calls may follow each other. 0 until a call was seen."""
 
     def __init__(self) -> None:
         self.latency_s = self.least_latency_s = 0.0
         """the usual time to an answer, and the shortest"""
         self.jitter_s = 0.0
         """how far latencies differ"""
-        self.lead_s = 0.0
-        """so long after its slot a call goes out at the earliest"""
 
     def answered(self, took_s: float) -> None:
         """A call had its answer."""
@@ -26,9 +43,7 @@ class Travel:
             self.latency_s = self.least_latency_s = took_s
             self.jitter_s = took_s / 8
         self.least_latency_s = min(took_s, LEAST_KEPT * self.least_latency_s)
-        self.jitter_s += (abs(took_s - self.latency_s) - self.jitter_s) / LATENCY_MEMORY
+        usual_s = max(self.jitter_s, LEAST_JITTER * self.latency_s)
+        far_s = min(abs(took_s - self.latency_s), OUTLIER * usual_s)
+        self.jitter_s += (far_s - self.jitter_s) / LATENCY_MEMORY
         self.latency_s += (took_s - self.latency_s) / LATENCY_MEMORY
-
-    def left(self, lag_s: float) -> None:
-        """A call went out so long after its slot was taken."""
-        self.lead_s += min(lag_s - self.lead_s, (lag_s - self.lead_s) / LEAD_MEMORY)

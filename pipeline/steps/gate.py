@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pipeline.gateway.pace import Kind, Outcome, Pace, Ticket
+from pipeline.gateway.pace import Kind, Outcome, Pace, Slot, Ticket
 from pipeline.steps.halt import Halt
 
 
@@ -17,16 +17,16 @@ class Gate:
         self._turns = {kind: asyncio.Lock() for kind in Kind}
         self._news = {kind: asyncio.Event() for kind in Kind}
 
-    async def slot(self, kind: Kind) -> bool:
-        """Waits for a slot and takes it; False when the run stopped meanwhile."""
+    async def slot(self, kind: Kind) -> Slot | None:
+        """Waits for a slot and takes it, somewhat before the call may go; None when the run stopped meanwhile."""
         async with self._turns[kind]:
             while not self._stopped(kind):
                 self._news[kind].clear()
-                wait_s = self.pace.ask(_now(), kind)
-                if wait_s <= 0.0:
-                    return True
-                await self._pause(kind, wait_s)
-            return False
+                answer = self.pace.ask(_now(), kind)
+                if isinstance(answer, Slot):
+                    return answer
+                await self._pause(kind, answer)
+            return None
 
     async def _pause(self, kind: Kind, wait_s: float) -> None:
         alarm = asyncio.get_running_loop().call_later(wait_s, self._news[kind].set)
@@ -38,9 +38,11 @@ class Gate:
     def _stopped(self, kind: Kind) -> bool:
         return self._halt.submits if kind is Kind.SUBMIT else self._halt.all
 
-    async def must_hold(self, kind: Kind) -> bool:
-        """Whether a wait hint came since the slot was taken: nothing may be sent on it now."""
-        return self.pace.hold_left_s(_now(), kind) > 0.0
+    async def must_hold(self, slot: Slot) -> bool:
+        """Waits until the slot's call may go; whether it must not, since the limit was met or a hint came meanwhile."""
+        if (wait_s := self.pace.ready(slot, _now())) > 0.0:
+            await asyncio.sleep(wait_s)
+        return self.pace.must_hold(_now(), slot.kind)
 
     def sent(self, kind: Kind) -> Ticket:
         """The slot is used now."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pipeline.errors import DopError, InvariantError, LedgerError
 from pipeline.gateway.answer import Answer, NoAnswer, SendProof
 from pipeline.gateway.client import SUBMIT_PATH
-from pipeline.gateway.pace import Kind, Outcome, Ticket
+from pipeline.gateway.pace import Kind, Outcome, Slot, Ticket
 from pipeline.gateway.unsigned import unsigned
 from pipeline.gateway.verdict import PollKind, SubmitKind, SubmitVerdict, judge_poll, judge_submit
 from pipeline.ledger.budget import CapReached
@@ -157,7 +157,8 @@ class Submitter:
         Pays: yes.
         """
         doors = self._doors
-        if not await self._turn(attempt.request_id):
+        slot = await self._turn(attempt.request_id)
+        if slot is None:
             return False
         # After the wait, because addresses in it expire; before the intent: what can't be built is not under way.
         body = self._body(attempt)
@@ -175,7 +176,7 @@ class Submitter:
                 doors.gate.wake()
             return False
         with self._under_way():
-            if await doors.gate.must_hold(Kind.SUBMIT):  # a wait hint came while the intent was written
+            if await doors.gate.must_hold(slot):  # the limit was met while the intent was written
                 self._not_used(attempt.request_id)
                 await doors.scribe.book(attempt.request_id, Event.RELEASE, token=token)
                 return True
@@ -212,21 +213,22 @@ class Submitter:
         self._breaker.withdraw(who)
         self._doors.gate.give_back(Kind.SUBMIT)
 
-    async def _turn(self, who: str) -> bool:
-        """Waits for the breaker and for a slot, and takes both; False when the run stopped meanwhile."""
+    async def _turn(self, who: str) -> Slot | None:
+        """Waits for the breaker and for a slot, and takes both; None when the run stopped meanwhile."""
         loop = asyncio.get_running_loop()
         while not self._doors.halt.submits:
             if (wait_s := self._breaker.wait_s(loop.time())) > 0.0:
                 await self._sit_out(wait_s)
                 continue
-            if not await self._doors.gate.slot(Kind.SUBMIT):
-                return False
+            slot = await self._doors.gate.slot(Kind.SUBMIT)
+            if slot is None:
+                return None
             # MONEY: asked last, so that whoever waited for a slot does not pass a breaker that opened meanwhile.
             if self._breaker.may_submit(loop.time(), who):
-                return True
+                return slot
             self._doors.gate.give_back(Kind.SUBMIT)
             await self._sit_out(LOOK_AGAIN_S)
-        return False
+        return None
 
     async def _sit_out(self, wait_s: float) -> None:
         now = asyncio.get_running_loop().time()

@@ -48,12 +48,12 @@ def race(make: Make, count: int, *, hint: Hint = no_hint, pace: Pace | None = No
 @pytest.mark.parametrize("kind", FORTY)
 def test_an_unknown_limit_is_used_up_with_few_refusals(kind: str) -> None:
     ratio, tally = race(FORTY[kind], 1200)
-    assert ratio >= 0.988
-    assert tally.refused_share <= 0.011
+    assert ratio >= 0.989
+    assert tally.refused_share <= 0.0105
 
 
 @pytest.mark.parametrize(
-    ("kind", "least"), [("bucket", 0.95), ("small bucket", 0.8), ("fixed window", 0.95), ("sliding window", 0.95)]
+    ("kind", "least"), [("bucket", 0.985), ("small bucket", 0.8), ("fixed window", 0.98), ("sliding window", 0.98)]
 )
 def test_hints_are_obeyed_to_the_second_and_cost_little(kind: str, least: float) -> None:
     ratio, tally = race(FORTY[kind], 1200, hint=whole_seconds)
@@ -66,7 +66,7 @@ def test_hints_are_obeyed_to_the_second_and_cost_little(kind: str, least: float)
 def test_a_fill_that_reaches_into_the_next_window_is_no_flow(tenths: int) -> None:
     ratio, tally = race(lambda: Fixed(40, 1, -0.018 - tenths / 10), 1200, hint=whole_seconds)
     assert tally.hint_broken == 0
-    assert ratio >= 0.9
+    assert ratio >= 0.94
     assert tally.refused_share <= 0.01
 
 
@@ -92,8 +92,8 @@ def test_a_client_that_writes_first_and_pauses_now_and_then_gets_nearly_as_much(
     slow = {"latency": QUICK, "write_s": 0.004, "pause_s": 0.05}
     tally = run_submits(Pace(told=None), FORTY[kind](), 1200, hint=hint, seed=seed, **slow)  # type: ignore[arg-type]
     assert tally.hint_broken == 0
-    assert ideal_s(FORTY[kind], 1200) / tally.makespan_s >= (0.9765 if hint is no_hint else 0.955)
-    assert tally.refused_share <= (0.012 if hint is no_hint else 0.015)
+    assert ideal_s(FORTY[kind], 1200) / tally.makespan_s >= (0.98 if hint is no_hint else 0.975)
+    assert tally.refused_share <= 0.0105
 
 
 def test_what_was_learned_spares_the_next_run_its_refusals() -> None:
@@ -116,7 +116,7 @@ def test_a_limit_that_falls_and_rises_is_followed(kind: str, hint: Hint) -> None
     }
     make = kinds[kind]
     ratio, tally = race(lambda: Changing([(0, make(40)), (20, make(15)), (40, make(60))]), 2000, hint=hint)
-    assert ratio >= 0.93
+    assert ratio >= 0.94
     assert tally.refused_share <= (0.025 if kind == "bucket" else 0.02)  # what moves is tested more often
     assert tally.hint_broken == 0
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.gateway.pace import Kind, Learned, Outcome, Pace, Rate, Ticket, parse_rate
+from pipeline.gateway.pace import Kind, Learned, Outcome, Pace, Rate, Slot, Ticket, parse_rate
+from pipeline.gateway.pacefill import FirstFill
+from pipeline.gateway.pacetrail import Trail
 
 
 def go(pace: Pace, now: float, kind: Kind = Kind.SUBMIT) -> Ticket:
     """Asks, must get a slot, and uses it."""
-    assert pace.ask(now, kind) == 0.0
+    assert isinstance(pace.ask(now, kind), Slot)
     return pace.sent(now, kind)
 
 
@@ -45,7 +49,7 @@ def test_a_burst_is_allowed_where_it_was_told() -> None:
 
 def test_a_slot_given_back_is_free_again() -> None:
     pace = Pace(told=Rate(10, 60))
-    assert pace.ask(0.0) == 0.0
+    assert isinstance(pace.ask(0.0), Slot)
     pace.give_back(0.0)
     go(pace, 0.0)
 
@@ -60,16 +64,16 @@ def test_a_told_rate_still_slows_down_when_refused() -> None:
 def test_a_hint_holds_everybody_to_the_second_and_no_longer() -> None:
     pace = Pace(told=None)
     pace.answered(go(pace, 0.0), 1.0, Outcome.THROTTLED, 60.0)
-    assert pace.ask(60.9) > 0
+    assert not isinstance(pace.ask(60.9), Slot)
     go(pace, 61.0)
 
 
 def test_a_hint_seen_elsewhere_holds_too_and_a_slot_in_hand_is_not_used() -> None:
     pace = Pace(told=None)
-    assert pace.ask(0.0) == 0.0
+    assert isinstance(pace.ask(0.0), Slot)
     pace.hold_until(0.1, 7.0)
-    assert pace.hold_left_s(0.1) == pytest.approx(7.0)
-    assert pace.hold_left_s(7.2) == 0.0
+    assert pace.must_hold(0.1)
+    assert not pace.must_hold(7.2)
 
 
 def test_a_hint_beyond_a_minute_allows_one_probe_a_minute() -> None:
@@ -77,10 +81,10 @@ def test_a_hint_beyond_a_minute_allows_one_probe_a_minute() -> None:
     pace.answered(go(pace, 0.0), 0.0, Outcome.THROTTLED, 600.0)
     assert pace.ask(59.9) == pytest.approx(0.1)
     probe = go(pace, 60.0)
-    assert pace.hold_left_s(60.0) == 0.0
-    assert pace.ask(60.0) > 0
+    assert not pace.must_hold(60.0)
+    assert not isinstance(pace.ask(60.0), Slot)
     pace.answered(probe, 60.5, Outcome.THROTTLED, 540.0)
-    assert pace.ask(100.0) > 0
+    assert not isinstance(pace.ask(100.0), Slot)
     go(pace, 120.0)
 
 
@@ -90,7 +94,7 @@ def test_the_longest_hint_ends_after_a_quarter_of_an_hour() -> None:
     for minute in range(1, 15):
         pace.answered(go(pace, 60.0 * minute), 60.0 * minute, Outcome.UNKNOWN)
         break
-    assert pace.ask(900.0) == 0.0
+    assert isinstance(pace.ask(900.0), Slot)
 
 
 def test_a_probe_that_is_let_in_ends_a_long_hold_for_all() -> None:
@@ -105,7 +109,7 @@ def test_a_refuted_long_hint_is_not_believed_the_next_time() -> None:
     pace.answered(go(pace, 0.0), 0.0, Outcome.THROTTLED, 3600.0)
     pace.answered(go(pace, 60.0), 60.1, Outcome.ACCEPTED)
     pace.answered(go(pace, 60.2), 60.3, Outcome.THROTTLED, 3600.0)
-    assert pace.ask(60.4) < 2.0
+    assert isinstance(pace.ask(60.4), Slot)
 
 
 def test_too_many_jobs_in_flight_is_a_cap_that_is_learned_and_tested_again() -> None:
@@ -116,10 +120,10 @@ def test_too_many_jobs_in_flight_is_a_cap_that_is_learned_and_tested_again() -> 
         pace.answered(go(pace, now), now, Outcome.ACCEPTED)
     pace.answered(go(pace, now + 1), now + 1, Outcome.CONCURRENCY)
     assert pace.in_flight_cap() == 4
-    assert pace.ask(now + 100) > 0
+    assert not isinstance(pace.ask(now + 100), Slot)
     pace.job_ended(now + 100)
     pace.answered(go(pace, now + 100), now + 100, Outcome.ACCEPTED)
-    assert pace.ask(now + 101) > 0
+    assert not isinstance(pace.ask(now + 101), Slot)
     for _ in range(16):
         pace.job_ended(now + 200)
         pace.answered(go(pace, now + 200), now + 200, Outcome.ACCEPTED)
@@ -130,7 +134,7 @@ def test_too_many_jobs_in_flight_is_a_cap_that_is_learned_and_tested_again() -> 
 def test_a_told_cap_counts_submits_under_way() -> None:
     pace = Pace(told=Rate(1000, 1), max_in_flight=2, jobs_in_flight=1)
     go(pace, 0.0)
-    assert pace.ask(1.0) > 0
+    assert not isinstance(pace.ask(1.0), Slot)
     assert pace.in_flight_cap() == 2
 
 
@@ -144,7 +148,7 @@ def test_what_was_learned_survives_its_json_and_nonsense_is_ignored() -> None:
 def test_polls_do_not_wait_for_the_submits_limit_where_they_have_their_own() -> None:
     pace = Pace(told=Rate(1, 60))
     go(pace, 0.0)
-    assert pace.ask(0.0) > 0
+    assert not isinstance(pace.ask(0.0), Slot)
     go(pace, 0.0, Kind.POLL)
 
 
@@ -163,7 +167,7 @@ def test_of_a_shared_limit_polls_get_their_part_while_both_wait() -> None:
     now = 0.0
     while now < 100.0:
         for kind in Kind:
-            if pace.ask(now, kind) == 0.0:
+            if isinstance(pace.ask(now, kind), Slot):
                 taken[kind] += 1
                 pace.answered(pace.sent(now, kind), now, Outcome.ACCEPTED)
         now += 0.005
@@ -176,7 +180,7 @@ def test_of_a_shared_limit_either_kind_alone_gets_all() -> None:
         pace = Pace(told=Rate(10, 1), shared=True)
         taken, now = 0, 0.0
         while now < 10.0:
-            if pace.ask(now, kind) == 0.0:
+            if isinstance(pace.ask(now, kind), Slot):
                 taken += 1
                 pace.answered(pace.sent(now, kind), now, Outcome.ACCEPTED)
             now += 0.005
@@ -185,23 +189,76 @@ def test_of_a_shared_limit_either_kind_alone_gets_all() -> None:
 
 def test_a_call_that_is_never_answered_holds_nobody_up_for_long() -> None:
     pace = Pace(told=None)
-    assert pace.ask(0.0) == 0.0
+    assert isinstance(pace.ask(0.0), Slot)
     silent = pace.sent(0.0)
-    assert pace.ask(1.0) > 0.0, "the first answer shows what the gateway bears"
-    assert pace.ask(6.0) == 0.0
+    assert not isinstance(pace.ask(1.0), Slot), "the first answer shows what the gateway bears"
+    assert isinstance(pace.ask(6.0), Slot)
     pace.answered(pace.sent(6.0), 6.1, Outcome.ACCEPTED)
-    assert pace.ask(6.2) == 0.0
+    assert isinstance(pace.ask(6.2), Slot)
     pace.sent(6.2)
     pace.answered(silent, 300.0, Outcome.UNKNOWN)
-    assert pace.ask(300.1) == 0.0
+    assert isinstance(pace.ask(300.1), Slot)
 
 
 def test_a_gateway_that_answers_nothing_at_all_gets_few_calls() -> None:
     pace = Pace(told=None)
     now, sent = 0.0, 0
     while now < 300.0:
-        if pace.ask(now) == 0.0:
+        if isinstance(pace.ask(now), Slot):
             pace.sent(now)
             sent += 1
         now += 0.5
     assert sent <= 5, "each of them may turn out to be paid"
+
+
+def test_a_slot_in_hand_is_void_once_the_limit_is_met() -> None:
+    pace, now = Pace(told=None), 0.0
+    for _ in range(40):
+        pace.answered(go(pace, now), now + 0.1, Outcome.ACCEPTED)
+        now += 0.1
+    first = go(pace, now)
+    assert isinstance(pace.ask(now), Slot)
+    assert not pace.must_hold(now)
+    pace.answered(first, now + 0.1, Outcome.THROTTLED)
+    assert pace.must_hold(now + 0.1), "it would be refused as well"
+    pace.give_back(now + 0.1)
+    assert not pace.must_hold(now + 0.1)
+
+
+def test_a_slot_is_handed_out_before_it_is_due_by_the_time_that_calls_take_to_get_ready() -> None:
+    pace, now = Pace(told=Rate(10, 1)), 0.0
+    gone_at, early_s = [], []
+    for _ in range(40):
+        while not isinstance(slot := pace.ask(now), Slot):
+            now += slot
+        assert slot.taken_at == now
+        early_s.append(slot.due_at - now)
+        now += 0.03
+        now += pace.ready(slot, now)
+        assert now >= slot.due_at, "never before it is due"
+        gone_at.append(now)
+        pace.answered(pace.sent(now), now + 0.01, Outcome.ACCEPTED)
+    assert early_s[0] == 0.0
+    assert early_s[-1] == pytest.approx(0.03, abs=0.001)
+    assert [b - a for a, b in pairwise(gone_at[20:])] == pytest.approx([0.1] * 19, abs=0.001), (
+        "and then it goes on time"
+    )
+
+
+def test_calls_that_may_have_arrived_late_are_counted_not_ordered() -> None:
+    trail = Trail()
+    for at in (1.0, 2.0, 3.0, 4.0):
+        trail.add(at)
+    for at, by in ((1.0, 3.5), (2.0, 2.1), (3.0, 3.1), (4.0, 4.1)):
+        trail.arrived(at, by)
+    assert [trail.nth_last_by(n) for n in range(6)] == [None, 4.1, 3.5, 3.1, 2.1, None]
+    trail.drop(1.0)
+    assert [trail.nth_last_by(n) for n in range(1, 5)] == [4.1, 3.1, 2.1, None]
+
+
+def test_two_fills_of_unlike_speed_tell_a_bucket_from_a_window() -> None:
+    slow = FirstFill(count=52, took_s=0.3, per_s=150.0, hold_s=1.0)
+    assert slow.as_bucket_per_s(46, 0.15) == pytest.approx(40, rel=0.01)
+    assert slow.as_bucket_per_s(52, 0.15) is None, "a window lets in as many each time"
+    assert slow.as_bucket_per_s(30, 0.15) is None, "too few for a bucket that was full again"
+    assert FirstFill(count=52, took_s=0.3, per_s=150.0).as_bucket_per_s(46, 0.15) is None, "no hold filled it up"
