@@ -310,9 +310,9 @@ def run_submits(
             timeline.at(client.awake_at(client.durable_at(timeline.now)), partial(prepared, slot))
 
     def prepared(slot: Slot) -> None:
-        wait_s = pace.ready(slot, timeline.now)
-        if wait_s > 0:
-            timeline.at(client.awake_at(timeline.now + wait_s + rng.random() * timer_s), leave)
+        pace.ready(slot, timeline.now)
+        if slot.due_at > timeline.now:
+            timeline.at(client.awake_at(slot.due_at + rng.random() * timer_s), leave)
         else:
             leave()
 

@@ -192,10 +192,9 @@ class Pace:
         self._lane(kind).give_back(now)
         self._submits_under_way -= kind is Kind.SUBMIT
 
-    def ready(self, slot: Slot, now: float) -> float:
-        """The call is ready to go, and is to wait for so many seconds yet."""
+    def ready(self, slot: Slot, now: float) -> None:
+        """The call is ready to go, and waits until it is due."""
         self._lead.ready(now - slot.taken_at)
-        return max(0.0, slot.due_at - now)
 
     def must_hold(self, now: float, kind: Kind = Kind.SUBMIT) -> bool:
         """Whether a slot taken earlier is void by now: a hint came, or the limit was met. Asked before sending."""

@@ -7,6 +7,9 @@ import asyncio
 from pipeline.gateway.pace import Kind, Outcome, Pace, Slot, Ticket
 from pipeline.steps.halt import Halt
 
+ROUNDING_S = 1e-6
+"""A timer may ring this much too soon."""
+
 
 class Gate:
     """Turns the pace's "ask again in n seconds" into waiting. One waiter a kind asks, the others queue behind it."""
@@ -40,8 +43,9 @@ class Gate:
 
     async def must_hold(self, slot: Slot) -> bool:
         """Waits until the slot's call may go; whether it must not, since the limit was met or a hint came meanwhile."""
-        if (wait_s := self.pace.ready(slot, _now())) > 0.0:
-            await asyncio.sleep(wait_s)
+        self.pace.ready(slot, _now())
+        if (early_s := slot.due_at - _now()) > 0.0:
+            await asyncio.sleep(early_s + ROUNDING_S)
         return self.pace.must_hold(_now(), slot.kind)
 
     def sent(self, kind: Kind) -> Ticket:
