@@ -173,10 +173,8 @@ class Statements:
             return
         if not isinstance(hand, Connection):
             hand.executemany(statement.text, lines)
-        elif self._on_server:
-            hand.exec_driver_sql(statement.text, _arrays(lines, statement.kinds))
         else:
-            hand.exec_driver_sql(statement.text, list(lines))
+            hand.exec_driver_sql(statement.text, _arrays(lines, statement.kinds))
 
     def _marks(self, count: int) -> str:
         return ", ".join([self._mark] * _rounded(count))
