@@ -45,8 +45,9 @@ LIMITS = """
 
 {circumstances}
 
-All clients of a scenario at the same time, each with a gateway of its own. A client that is not done after 1.5 times
-the ideal time is judged by what was accepted until then (marked \\*).
+All clients of a scenario at the same time, each with a gateway of its own; then `dop run` once more, alone: six clients
+and six gateways leave little of two cores, and what that does to a client is not the limit's doing. A client that is
+not done after 1.25 times the ideal time is judged by what was accepted until then (marked \\*).
 
 The ratio is the ideal time over the time from the first submit to the last acceptance. The ideal is a caller who
 knows the limiter: its n-th call is let in at
@@ -169,20 +170,17 @@ def _limit_row(line: dict[str, Any]) -> tuple[object, ...]:
 def _limit_targets(figures: Figures) -> str:
     rows = []
     for scenario in figures["scenarios"]:
-        ours = scenario["rows"][0]
-        wanted = _wanted(scenario["name"])
-        if wanted is None:
+        target = scenario["target"]
+        if target is None:
             continue
-        met = ours["ratio"] >= wanted and (wanted == 0.95 or ours["share"] <= 0.01)
-        rows.append((scenario["name"], f">= {wanted}", f"{ours['ratio']:.3f}", f"{ours['share']:.1%}", _met(met)))
+        cells = [scenario["name"], f">= {target}"]
+        lines = {line["client"]: line for line in scenario["rows"]}
+        for line in (lines["dop run, alone"], lines["dop run"]):
+            met = line["ratio"] >= target and ("->" in scenario["name"] or line["share"] <= 0.01)
+            cells += [f"{line['ratio']:.3f}, {line['share']:.1%} rejected", _met(met)]
+        rows.append(cells)
     note = "At most 1 % of the submits may be rejected where the limit does not change."
-    return f"### Targets\n\n{note}\n\n" + table(("scenario", "target", "reached", "rejected", ""), rows)
-
-
-def _wanted(name: str) -> float | None:
-    if "->" in name:
-        return 0.95
-    return 0.98 if name.startswith(("unknown", "known")) and "3600" not in name else None
+    return f"### Targets\n\n{note}\n\n" + table(("scenario", "target", "alone", "", "beside the others", ""), rows)
 
 
 def shared_section(figures: Figures) -> str:

@@ -1,7 +1,7 @@
 """The pace against many limiters in virtual time: what docs/pace.md tells of it, and a grid nothing was tuned on.
 
-python -m benchmarks.pacegrid              the tables of docs/pace.md
-python -m benchmarks.pacegrid --held-out   limits, bursts, latencies and seeds the law was never tuned on
+python -m benchmarks.pacegrid                   the tables of docs/pace.md
+python -m benchmarks.pacegrid --grid held-out   limits, bursts, latencies and seeds the law was never tuned on
 """
 
 from __future__ import annotations
