@@ -197,6 +197,10 @@ class Claim:
         """Ends that moment."""
         _lock_call(connection, "pg_advisory_unlock")
 
+    def let_go(self, connection: Connection) -> None:
+        """Frees it, however often it was taken."""
+        connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
+
     def wait(self, take: Callable[[], bool], wait_s: float, *, refusal: Callable[[], str]) -> None:
         """Takes the lock within `wait_s` seconds.
 

@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.engine import Row as Found
 from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlalchemy.pool import QueuePool
 
 from pipeline.errors import DopError, LedgerAwayError, LedgerError
 from pipeline.ledger import postgres
@@ -394,8 +395,17 @@ class ServerLedger(LedgerWriter):
         self._end()
         if self.spool is not None:
             self.spool.close()
-        self.engine.dispose()
+        self._leave()
         self.reader.dispose()
+
+    def _leave(self) -> None:
+        """The lock is free when this returns; of a session that just ends, the server would free it some time later."""
+        pool = self.engine.pool
+        away = self._gave_up or self._behind
+        if self._claim is not None and not away and isinstance(pool, QueuePool) and pool.checkedin():
+            with suppress(DBAPIError), self.engine.connect() as connection:
+                self._claim.let_go(connection)
+        super()._leave()
 
     def _close_for_all(self, connection: Connection) -> None:
         """The last one out closes the sums: they stand only when nobody books any more."""

@@ -254,6 +254,10 @@ class LedgerWriter(ABC):
                     break
             ended = item is None
             self._do(jobs)
+        self._leave()
+
+    def _leave(self) -> None:
+        """The last thing the writer does: it lets go of its connection."""
         self.engine.dispose()
 
     def _do(self, jobs: Sequence[Job]) -> None:

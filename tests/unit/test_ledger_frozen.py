@@ -21,7 +21,7 @@ from pipeline.ledger import postgres as sessions
 from pipeline.ledger.book import Book
 from pipeline.ledger.hotpath import Hand, Statements
 from pipeline.ledger.judge import Applied
-from pipeline.ledger.postgres import Hold
+from pipeline.ledger.postgres import Claim, Hold
 from pipeline.ledger.server import ServerLedger
 from pipeline.records import Request
 from tests.ledgers import read, requests, reserve, start
@@ -38,6 +38,8 @@ class Relay:
     """The types of the messages since `listen`: P(arse) B(ind) D(escribe) E(xecute) S(ync), and Q(uery)."""
     cut: int | None = None
     """After so many messages since `listen` only half of the next passes, and then nothing."""
+    keeps_farewells: bool = False
+    """The message with which a session ends does not arrive: the session lives on."""
     fell_silent: threading.Event = field(default_factory=threading.Event)
     _listens: bool = False
     _ends: list[socket.socket] = field(default_factory=list)
@@ -78,6 +80,8 @@ class Relay:
             while True:
                 length = _some(spoken, 4)
                 said = head + length + _some(spoken, int.from_bytes(length, "big") - 4)
+                if self.keeps_farewells and head == b"X":
+                    return
                 if self._listens and head:
                     if len(self.kinds) == self.cut:
                         far.sendall(said[: len(said) // 2])
@@ -108,14 +112,14 @@ def in_a_pipeline(_: Statements, hand: Hand, statement: hotpath._Lines, lines: S
 
 
 @contextmanager
-def beside(url: str) -> Iterator[ServerLedger]:
+def beside(url: str, *, clean: bool = False) -> Iterator[ServerLedger]:
     """The ledger as one of several workers has it."""
     ledger = ServerLedger(url, hold=Hold.BESIDE, patience_s=3.0)
     try:
         ledger.ready_to_spend()
         yield ledger
     finally:
-        ledger.close(clean=False)
+        ledger.close(clean=clean)
 
 
 def booked(ledger: ServerLedger, wanted: Sequence[Request]) -> list[object]:
@@ -179,6 +183,24 @@ def test_lines_may_say_the_same_in_different_types(postgres: str, planned: list[
     with beside(postgres) as ledger, ledger.engine.begin() as connection:
         ledger._sql.save(connection, [], lines)
     assert read(postgres, "select at from history order by seq") == [(5.0,), (5.5,)]
+
+
+def ended_one_after_the_other(url: str) -> str:
+    """What stands in the ledger when two who shared it have gone; the first one's session ends late at the server."""
+    relay = Relay(url, keeps_farewells=True)
+    try:
+        with beside(url, clean=True), beside(relay.through(), clean=True):
+            pass
+        return str(read(url, "select value from meta where name = 'clean'")[0][0])
+    finally:
+        relay.end()
+
+
+@pytest.mark.usefixtures("planned")
+def test_the_lock_is_free_as_soon_as_a_ledger_is_closed(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ended_one_after_the_other(postgres) == "yes", "the last one out closed it"
+    monkeypatch.setattr(Claim, "let_go", lambda *_: None)
+    assert ended_one_after_the_other(postgres) == "no", "the twin leaves that to the server"
 
 
 def moments_that_stop_all(url: str, planned: Sequence[Request]) -> Iterator[int]:
