@@ -176,11 +176,24 @@ class Submitter:
                 doors.gate.wake()
             return False
         with self._under_way():
-            if await doors.gate.must_hold(slot):  # the limit was met while the intent was written
-                self._not_used(attempt.request_id)
-                await doors.scribe.book(attempt.request_id, Event.RELEASE, token=token)
+            if await self._is_void(slot, attempt, token):
                 return True
             return await self._sent(attempt, body, token, reserved)
+
+    async def _is_void(self, slot: Slot, attempt: Attempt, token: str) -> bool:
+        """Waits until the call may go; whether it must not, as the limit was met: its intent is taken back."""
+        doors = self._doors
+        try:
+            if not await doors.gate.must_hold(slot):
+                return False
+        except asyncio.CancelledError:
+            # MONEY: nothing left yet, and that is certain: no person has to settle it.
+            why = {"reason": "the run was stopped before the submit"}
+            await _finish(doors.scribe.book(attempt.request_id, Event.RELEASE, why, token=token))
+            raise
+        self._not_used(attempt.request_id)
+        await doors.scribe.book(attempt.request_id, Event.RELEASE, token=token)
+        return True
 
     @contextmanager
     def _under_way(self) -> Iterator[None]:

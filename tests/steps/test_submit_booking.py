@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import LedgerError
+from pipeline.gateway.pace import Slot
 from pipeline.ledger.judge import Applied, Outcome
 from pipeline.ledger.lifecycle import Event
+from pipeline.steps.gate import Gate
 from pipeline.steps.scribe import Scribe
 from pipeline.steps.submit import _finish
 from tests.ledgers import read
@@ -80,6 +82,34 @@ def test_a_paid_id_that_no_book_took_is_told_aloud(tmp_path: object, monkeypatch
     )
     assert in_virtual_time(monkeypatch, experiment.violations) == ["more unknown than submits were in flight"]
     assert told == ["lake-1: paid as job job-1-1, and the ledger could not be written"]
+
+
+def test_a_run_stopped_before_its_calls_leave_takes_their_intents_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting: list[str] = []
+
+    async def not_yet(_gate: Gate, _slot: Slot) -> bool:
+        waiting.append("here")
+        await asyncio.sleep(60)
+        return False
+
+    monkeypatch.setattr(Gate, "must_hold", not_yet)
+    gateway = MemoryGateway("1", {"accepted": 1})
+    experiment = Experiment(folder=tmp_path, gateway=gateway, rows=3, workers=3)
+    ledger = tmp_path / "0" / "ledger.db"
+
+    async def story() -> None:
+        run = asyncio.create_task(experiment._run(ledger))
+        await asyncio.sleep(1)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    in_virtual_time(monkeypatch, story)
+    assert len(waiting) == 3
+    assert not gateway.visits
+    assert read(ledger, "select state, count(*) from attempts group by state") == [("planned", 3)]
 
 
 class GivenUp(Scribe):
