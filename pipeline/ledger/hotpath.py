@@ -62,7 +62,6 @@ class Statements:
         )
         # MONEY: on PostgreSQL the row is taken first, so that hosts judge budget and swaps one after the other.
         self._read_seq = f"SELECT value FROM meta WHERE name = 'seq'{self._lock}"
-        self._read_seq_and_xid = f"SELECT value, pg_current_xact_id()::text FROM meta WHERE name = 'seq'{self._lock}"
         self._keep = self._added(journal, ("seq", "line"))
         self._seq = f"UPDATE meta SET value = {mark} WHERE name = 'seq'"
         self._spent = {
@@ -149,11 +148,6 @@ class Statements:
     def seq(self, hand: Hand) -> int:
         """The number of the last event, also when another process booked it."""
         return int(_run(hand, self._read_seq).fetchone()[0])
-
-    def seq_and_xid(self, hand: Hand) -> tuple[int, str]:
-        """The number of the last event, and PostgreSQL's number of this transaction."""
-        seq, xid = _run(hand, self._read_seq_and_xid).fetchone()
-        return int(seq), str(xid)
 
     def keep(self, hand: Hand, lines: Sequence[tuple[object, ...]]) -> None:
         """Adds lines (seq, text) to the journal that stands in the database."""

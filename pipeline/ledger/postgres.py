@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 5
 OLDEST_SERVER = 130_000
-"""PostgreSQL 13: `pg_xact_status` tells whether a commit whose answer was lost took place."""
+"""PostgreSQL 13: the oldest that the workers' queue (procrastinate) runs on."""
 
 STANDS_STILL_S = 5
 """Between two statements of a booking lie milliseconds; who takes so long is frozen or cut off."""
@@ -326,7 +326,10 @@ def identity(connection: Connection) -> str:
     return str(connection.exec_driver_sql(f"{text} FROM pg_database WHERE datname = current_database()").scalar_one())
 
 
-def commit_took_place(connection: Connection, xid: str) -> bool | None:
-    """Whether a transaction whose answer was lost is in the database; None while the server has not decided."""
-    status = connection.exec_driver_sql("SELECT pg_xact_status(%s::xid8)", (xid,)).scalar_one()
-    return None if status == "in progress" else status == "committed"
+def is_in_journal(connection: Connection, seq: int, line: str) -> bool:
+    """Whether the journal holds this very line; for whoever has the turn to book.
+
+    Numbers of events have no gaps, so the walk back from the end is over at the line's own number.
+    """
+    text = "SELECT line FROM journal WHERE seq <= %s ORDER BY number DESC LIMIT 1"
+    return bool(connection.exec_driver_sql(text, (seq,)).scalar_one_or_none() == line)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.engine import Row as Found
@@ -92,8 +92,8 @@ class ServerLedger(LedgerWriter):
         self._session: int | None = None  # the server's number of the session that holds the claim
         self._taken: str | None = None  # who took the claim while the connection was lost
         self._first = hold is not Hold.BESIDE
-        self._doubt: tuple[str, list[Result]] | None = None  # a commit whose answer was lost, and what it would tell
-        self._xid = ""
+        self._doubt: _Doubt | None = None
+        self._kept: tuple[int, str] | None = None  # number and text of the journal line that was written last
         self._behind = False  # whether the spool holds what is not booked
         self._leaving = False
         self._gave_up = False
@@ -210,12 +210,10 @@ class ServerLedger(LedgerWriter):
             return super().ask(statement)
         return super().ask(statement)
 
-    def _last_seq(self, hand: Hand) -> int:
-        seq, self._xid = self._sql.seq_and_xid(hand)
-        return seq
-
     def _keep(self, hand: Hand, entries: Sequence[Mapping[str, object]]) -> None:
-        self._sql.keep(hand, [(entry["seq"], line_of(entry).rstrip("\n")) for entry in entries])
+        lines = [(int(str(entry["seq"])), line_of(entry).rstrip("\n")) for entry in entries]
+        self._sql.keep(hand, lines)
+        self._kept = lines[-1]
 
     def _alone(self, job: Job) -> None:
         try:
@@ -261,20 +259,22 @@ class ServerLedger(LedgerWriter):
                 return told
             if self._taken is not None and any(_is_intent(job) for job in batch):
                 raise _TakenOverError(f"another run works on {self.name} now ({self._taken}); nothing more is bought")
+            self._kept = None
             results = self._write(connection, batch, [])
-            self._doubt = (self._xid, results)
+            self._doubt = _Doubt(*self._kept, results) if self._kept is not None else None
         self._doubt = None
         return results
 
     def _doubtful(self, connection: Connection) -> list[Result] | None:
-        """MONEY: a commit whose answer was lost is neither done again nor forgotten: the server knows."""
+        """MONEY: a commit whose answer was lost is neither done again nor forgotten: the journal knows.
+
+        Not by the number of the transaction: a server that crashed gives the number of one that it undid to the next.
+        """
         if self._doubt is None:
             return None
-        xid, results = self._doubt
-        took_place = postgres.commit_took_place(connection, xid)
-        if took_place is None:
-            raise LedgerAwayError(f"{self.name} has not decided on a transaction yet")
-        self._doubt = None
+        self._sql.seq(connection)  # whoever has the turn to book looks back on a transaction that has ended
+        took_place = postgres.is_in_journal(connection, self._doubt.seq, self._doubt.line)
+        results, self._doubt = self._doubt.results, None
         return results if took_place else None
 
     def _refuse_intents(self, batch: Sequence[Job], error: LedgerError) -> None:
@@ -412,6 +412,14 @@ class ServerLedger(LedgerWriter):
         alone = self._claim is None or self._claim.hold is Hold.ALONE or self._claim.take_alone(connection)
         if alone and self._taken is None:
             write_meta(connection, {"clean": "yes", "sums": sums_digest(connection)})
+
+
+class _Doubt(NamedTuple):
+    """A booking whose commit was not answered: its last line of the journal, and what it would tell."""
+
+    seq: int
+    line: str
+    results: list[Result]
 
 
 class _TakenOverError(Exception):

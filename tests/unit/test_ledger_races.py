@@ -93,7 +93,7 @@ def test_the_race_notices_hosts_that_do_not_wait_for_each_other(postgres: str, m
     def init(self: hotpath.Statements, dialect: str) -> None:
         real(self, dialect)
         self._lock = ""
-        self._read_seq_and_xid = self._read_seq_and_xid.replace(" FOR UPDATE", "")
+        self._read_seq = self._read_seq.replace(" FOR UPDATE", "")
 
     monkeypatch.setattr(hotpath.Statements, "__init__", init)
     bought = race(postgres, Caps(run_microusd=7 * LITE_MICROUSD + 1), processes=4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,19 +128,25 @@ def test_a_run_whose_ledger_was_taken_over_books_what_it_sent_and_buys_nothing_m
 class LosesTheAnswer:
     """Lets commits through and loses what the server said, so many times."""
 
-    def __init__(self, ledger: ServerLedger, times: int, *, before: bool) -> None:
-        self.times, self.before, self.begin = times, before, ledger._begin
+    def __init__(
+        self, ledger: ServerLedger, times: int, *, before: bool, then: Callable[[], object] = lambda: None
+    ) -> None:
+        self.times, self.before, self.then, self.begin = times, before, then, ledger._begin
         ledger._begin = self.losing  # type: ignore[method-assign]
 
     @contextmanager
     def losing(self) -> Iterator[Connection]:
         lose, self.times = self.times > 0, self.times - 1
-        with self.begin() as connection:
-            yield connection
-            if lose and self.before:
-                raise LedgerAwayError("the server went away before the commit")
-        if lose:
-            raise LedgerAwayError("the server went away after the commit")
+        try:
+            with self.begin() as connection:
+                yield connection
+                if lose and self.before:
+                    raise LedgerAwayError("the server went away before the commit")
+            if lose:
+                raise LedgerAwayError("the server went away after the commit")
+        finally:
+            if lose:
+                self.then()
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -165,6 +171,70 @@ def test_the_broken_twin_that_forgets_its_doubt_conflicts_with_itself(
         start(book, [lake])
         LosesTheAnswer(ledger, 1, before=False)
         assert ledger.apply_now(reserve(lake)) == Conflict(state=State.SUBMITTING)
+
+
+class CrashesTheServer:
+    """The server crashes right before it commits the next booking, and is back at once, with other customers."""
+
+    def __init__(self, ledger: ServerLedger, server: PostgresServer, others: Callable[[], object]) -> None:
+        self.begin, self.server, self.others = ledger._begin, server, others
+        self.times = 1
+        ledger._begin = self.crashing  # type: ignore[method-assign]
+
+    @contextmanager
+    def crashing(self) -> Iterator[Connection]:
+        crash, self.times = self.times > 0, self.times - 1
+        with self.begin() as connection:
+            yield connection
+            if crash:
+                self.server.crash()
+                self.server.start()
+                self.others()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("others", [0, 20])
+def test_an_intent_that_a_crash_of_the_server_undid_is_written_again(
+    postgres: str, postgres_server: PostgresServer, others: int
+) -> None:
+    with spent_with(postgres) as (ledger, book):
+        lake, *_ = requests(1)
+        start(book, [lake])
+
+        def work_of_others() -> None:
+            for number in range(others):
+                tamper(postgres, f"create table other_{number} (it text)")
+
+        CrashesTheServer(ledger, postgres_server, work_of_others)
+        assert isinstance(ledger.apply_now(reserve(lake)), Applied)
+        assert state_of(postgres, lake) == "submitting", "its POST goes now: the intent must stand"
+        assert read(postgres, "select event from history") == [("reserve",)]
+        assert money(book)[CostState.RESERVED] == LITE_MICROUSD
+        assert ledger.problems() == []
+
+
+def _booked_beside(postgres: str) -> list[str]:
+    """What stands when a host's booking is undone, and another host's gets its number."""
+    with spent_with(postgres, hold=Hold.BESIDE) as (one, book), spent_with(postgres, hold=Hold.BESIDE) as (two, _):
+        lake, sea = requests(2)
+        start(book, [lake, sea])
+        LosesTheAnswer(one, 1, before=True, then=lambda: two.apply_now(reserve(sea, "two")))
+        assert isinstance(one.apply_now(reserve(lake, "one")), Applied)
+        return [state_of(postgres, row) for row in (lake, sea)]
+
+
+def test_a_booking_of_another_host_is_not_taken_for_the_one_whose_answer_was_lost(postgres: str) -> None:
+    assert _booked_beside(postgres) == ["submitting", "submitting"]
+
+
+@pytest.mark.long
+def test_the_broken_twin_that_looks_at_numbers_alone_is_caught(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_number(connection: Connection, seq: int, _line: str) -> bool:
+        found = connection.exec_driver_sql("SELECT count(*) FROM journal WHERE seq = %s", (seq,)).scalar_one()
+        return bool(found)
+
+    monkeypatch.setattr(sessions, "is_in_journal", by_number)
+    assert _booked_beside(postgres) == ["planned", "submitting"], "told as booked, and sent without an intent"
 
 
 def test_outcomes_survive_an_outage_that_outlasts_the_run(postgres: str, tmp_path: Path) -> None:
