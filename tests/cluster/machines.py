@@ -23,11 +23,16 @@ CLUSTER = {"DOP_CLUSTER__SHARED_OUTPUTS": "true", "DOP_CLUSTER__STALLED_AFTER_S"
 
 
 class Heartbeat:
-    """Tells when this whole machine stood still for a moment, so that a test of single seconds can leave those out."""
+    """Tells when this whole machine stood still for a moment, so that a test of single seconds can leave those out.
+
+    And whether its processors had anything to spare at all.
+    """
 
     GAP_S, LATE_S = 0.01, 0.06
+    SPARE = 0.05
 
     def __init__(self) -> None:
+        self._begun = self._ended = _processor_time()
         self._stalls: list[tuple[float, float]] = []
         self._end = Event()
         self._thread = Thread(target=self._beat, daemon=True)
@@ -35,10 +40,12 @@ class Heartbeat:
     def __enter__(self) -> Heartbeat:
         gc.collect()
         gc.freeze()  # what the tests have loaded: to look through it takes a quarter of a second
+        self._begun = _processor_time()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended = _processor_time()
         self._end.set()
         self._thread.join()
         gc.unfreeze()
@@ -54,6 +61,22 @@ class Heartbeat:
     def stood_still(self, begin: float, end: float) -> bool:
         """Whether there was a stall within these seconds of the monotonic clock."""
         return any(stall < end and begin < over for stall, over in self._stalls)
+
+    def too_busy(self) -> str:
+        """Why nothing can be told of single seconds; empty where the machine had some room."""
+        idle, spent = (after - before for before, after in zip(self._begun, self._ended, strict=True))
+        if idle < self.SPARE * spent:
+            return f"its processors were idle for {idle / spent:.1%} of the time"
+        return f"load {os.getloadavg()[0]:.1f}" if os.getloadavg()[0] > 2 * (os.cpu_count() or 1) else ""
+
+
+def _processor_time() -> tuple[float, float]:
+    """Idle and whole time of all processors so far, in ticks; Linux, elsewhere as if they had been idle."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return time.monotonic(), time.monotonic()
+    times = [float(word) for word in stat.read_text().partition("\n")[0].split()[1:9]]
+    return times[3] + times[4], sum(times)
 
 
 @dataclass(slots=True, kw_only=True)
