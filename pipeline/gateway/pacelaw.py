@@ -3,9 +3,8 @@
 It must never read a clock, and it knows nothing of hints but how long they held. The way it goes:
 
     explore   no limit met: open calls grow with what is let in, so the overshoot at the limit is bounded
-    probe     the limit was met: one call at a time, at growing distances, until one is let in
-    fill      as many again as the first time, to see whether they come back at once
-    then      they came back at once: a window (`pacecycle`); one by one: a steady flow (`paceeven`)
+    search    the limit was met: which kind it is (`pacesearch`)
+    then      a window (`pacecycle`) or a steady flow (`paceeven`)
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from enum import Enum, auto
 
 from pipeline.gateway.pacecycle import Cycle, Fate
 from pipeline.gateway.paceeven import Even
-from pipeline.gateway.pacefill import BUCKET_OFF, FirstFill
-from pipeline.gateway.pacespans import span_above, span_below
+from pipeline.gateway.pacesearch import Kind, Search
 from pipeline.gateway.pacetrail import Trail
 from pipeline.gateway.pacetravel import Travel
 
@@ -29,16 +27,6 @@ LEAST_GROWTH, MOST_QUICK_GROWTH, MOST_GROWTH = 1 / 32, 1.0, 0.25
 """open calls gained for each call let in: a part of the latency in seconds, within bounds"""
 FILL_OPEN = 6.0
 """open calls when an allowance is filled again after a hold: the faster, the less a test at its end costs"""
-LONGEST_PAUSE_S = 60.0
-BULK = 0.8
-"""of the first fill: as much as this again at once is a window"""
-AT_ONCE = 0.8
-"""of the time it took to come back: a fill as short as this came at once"""
-LIKELY = 0.05
-"""of a round length: the first calls took longer, so that a window of that length may have begun in their midst"""
-SOON = 1.1
-"""times a round length: a probe let in by then came right after it"""
-FEW_CALLS = 3
 MOST_SHUT = 3
 """times that a flow may fail to come back soon after a refusal, before it is taken for a window; then twice as many"""
 
@@ -47,8 +35,7 @@ class Phase(Enum):
     """Where the law is on its way; see the module's docstring."""
 
     EXPLORE = auto()
-    PROBE = auto()
-    FILL = auto()
+    SEARCH = auto()
     EVEN = auto()
     CYCLE = auto()
 
@@ -72,26 +59,24 @@ class Law:
         self.cycle: Cycle | None = None
         self._known: Cycle | None = None
         self._trail = Trail()
+        self._search = Search(self._trail, self.travel)
         self._window = self._open_at_first
         self._settling = False
-        self._blocked_at = self._refused_at = self._full_at = self._start = self._probe_at = LONG_AGO
-        self._hold_s = 0.0
-        self._fails = self._used = self._probes = 0
-        self._first = FirstFill()
-        self._bucket_per_s: float | None = None
-        self._least_s = self._pause_s = self._period_s = 0.0
+        self._blocked_at = LONG_AGO
+        self._fails = 0
 
     def begin_even(self, now: float, *, per_s: float, burst: float) -> None:
         """Starts from a rate that is known from before."""
-        self.even = Even(rate=per_s, burst=burst, now=now, origin=now, measured=True)
-        self._window, self.phase = float(self._most_open), Phase.EVEN
+        self._is(Even(rate=per_s, burst=burst, now=now, origin=now, measured=True))
+        self._window = float(self._most_open)
 
     def begin_cycle(self, now: float, *, count: int, span_s: float, used: int = 0) -> None:
         """Starts from a window that is known from before."""
-        self.cycle = Cycle(
-            count=count, least_s=0.9 * span_s, most_s=span_s, start=now, used=used, proven=True, travel=self.travel
+        least_s = 0.9 * span_s
+        self._is(
+            Cycle(count=count, least_s=least_s, most_s=span_s, start=now, used=used, proven=True, travel=self.travel)
         )
-        self._window, self.phase = float(self._most_open), Phase.CYCLE
+        self._window = float(self._most_open)
 
     @property
     def per_s(self) -> float | None:
@@ -118,11 +103,9 @@ class Law:
             return self.even.ready_at(now)
         if self.cycle is not None:
             return self.cycle.ready_at(now, self._trail, unsent=self.unsent, under_way=busy)
-        if self.phase is Phase.PROBE:
-            return NEVER if busy else max(now, self._probe_at)
-        if self.phase is Phase.FILL and busy >= max(1, self._used - self.open):
-            return NEVER  # what comes back one by one is not to be stormed
-        return now if self.phase is Phase.EXPLORE else self._fill_at(now)
+        if self.phase is Phase.EXPLORE:
+            return now
+        return self._search.ready_at(now, unsent=self.unsent, under_way=self.open)
 
     def take(self, due_at: float) -> None:
         """A call will go then: its slot is taken."""
@@ -144,11 +127,9 @@ class Law:
         self.unsent -= 1
         self.open += 1
         self._trail.add(now)
+        self._search.sent(now)
         if self.cycle is not None:
             self.cycle.sent(now)
-        elif self._start == LONG_AGO:
-            self._start = now
-        self._used += 1
 
     def accepted(self, sent_at: float, now: float) -> None:
         """The call sent at `sent_at` was let in."""
@@ -181,10 +162,11 @@ class Law:
         self._trail.drop(sent_at)
         if self.cycle is not None:
             self.cycle.dropped(sent_at)
-        elif sent_at >= self._start:
-            self._used -= 1
+        else:
+            self._search.dropped(sent_at)
         if sent_at > self._blocked_at:  # else: sent before this limit was known
-            self._blocked_at, self._refused_at, self._hold_s = now, sent_at, hold_s
+            self._blocked_at = now
+            self._search.refused_at, self._search.hold_s = sent_at, hold_s
             self._fails += 1
             self._settling = True
         self._settle(now)
@@ -195,17 +177,17 @@ class Law:
             self.even.accepted(now)
         elif self.cycle is not None:
             self._judge_cycle(self.cycle.accepted(), now)
-        elif self.phase is Phase.PROBE:
+        elif self.phase is Phase.SEARCH and self._search.is_filling:
+            self._is(self._search.let_in(now, under_way=self.open))
+        elif self.phase is Phase.SEARCH:
             self._found(sent_at, now)
-        elif self.phase is Phase.FILL and self._used >= self._first.count and not self.open:
-            self._filled(now)
 
     def _settle(self, now: float) -> None:
         """Judges a refusal once the calls under way with it are answered; an even flow does not stop for it."""
         if not self._settling or (self.open + self.unsent and self.even is None):
             return
         self._settling = False
-        story = {"refused_at": self._refused_at, "now": now, "hold_s": self._hold_s}
+        story = {"refused_at": self._search.refused_at, "now": now, "hold_s": self._search.hold_s}
         if self.even is not None:
             self.even.refused(self._trail, fails=self._fails, **story)
             if self.even.shut >= self._most_shut:
@@ -215,187 +197,40 @@ class Law:
             self._judge_cycle(fate, now)
         elif self.phase is Phase.EXPLORE:
             self._limit_met(now)
-        elif self.phase is Phase.FILL:
-            self._fill_cut(now)
+        elif self._search.is_filling:
+            self._is(self._search.cut(now))
         else:
-            self._probe_refused(now)
+            self._search.probe_refused(now)
+
+    def _limit_met(self, now: float) -> None:
+        self._window = FILL_OPEN if self._search.hold_s else max(1.0, self._window / 2)
+        self.phase = Phase.SEARCH
+        self._search.limit_met(now)
+
+    def _found(self, sent_at: float, now: float) -> None:
+        """A probe was let in."""
+        if self._afresh:
+            self.restart()
+            self._search.begin(sent_at)
+        elif self._known is not None:
+            self.begin_cycle(sent_at, count=self._known.count, span_s=self._known.span_s, used=1)
+            self._known = None
+        else:
+            self._is(self._search.found(sent_at, now))
+
+    def _is(self, kind: Kind) -> None:
+        """What the limit was found to be, if that is known."""
+        if isinstance(kind, Even):
+            self.even, self.phase = kind, Phase.EVEN
+        elif kind is not None:
+            self.cycle, self.phase = kind, Phase.CYCLE
 
     def _begin_again(self, now: float) -> None:
         """No flow: again and again nothing came for long. Probe until something is let in, then explore anew."""
         self._most_shut *= 2
         self.even, self._afresh = None, True
-        self._start, self._full_at, self._least_s = now, LONG_AGO, 0.0
-        self._pause_s = max(4 * self.travel.latency_s, 0.01)
-        self.phase, self._probes = Phase.PROBE, 0
-        self._probe_later(now)
-
-    def _limit_met(self, now: float) -> None:
-        full_at = self._trail.last_until(now)
-        self._full_at = self._refused_at if full_at is None else full_at
-        took_s = max(self._full_at - self._start, 1e-3)
-        per_s = self._trail.between(self._full_at - took_s / 2, self._full_at) / (took_s / 2)
-        self._first = FirstFill(count=max(self._used, 1), took_s=took_s, per_s=per_s, hold_s=self._hold_s)
-        self._least_s = self._first.took_s + max(0.0, self._hold_s - 1.0)  # hints are whole seconds, rounded up
-        self._pause_s = max(4 * self._first.took_s / self._first.count, self.travel.latency_s, 0.01)
-        self._window = FILL_OPEN if self._hold_s else max(1.0, self._window / 2)
-        self.phase = Phase.PROBE
-        self._probe_later(now)
-
-    def _probe_refused(self, now: float) -> None:
-        self._least_s = max(self._least_s, self._refused_at + max(0.0, self._hold_s - 1.0) - self._start)
-        self._probes += 1
-        self._probe_later(now)
-
-    def _probe_later(self, now: float) -> None:
-        """The next probe: after the hint, else twice as far as the last, and rather where a round window would end."""
-        self._probe_at = now
-        if self._hold_s:
-            return
-        self._probe_at = now + self._pause_s
-        margin_s = 2 * self.travel.jitter_s + 0.3 * self.travel.latency_s + 0.001
-        if self._probes >= 2 and (late_at := self._late_end(now)) is not None:
-            self._probe_at = late_at + margin_s
-            return
-        span_s = span_below(now + 1.6 * self._pause_s - self._start)
-        if span_s is not None and self._probes >= 2 and self._start + span_s > now + 0.3 * self._pause_s:
-            self._probe_at = self._start + span_s + margin_s
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-
-    def _late_end(self, now: float) -> float | None:
-        """When a window of a round length ends that began as late as with the last call, if that is soon."""
-        span_s = span_below(now - self._start)
-        if span_s is None or self._full_at + span_s <= now or self._first.took_s <= LIKELY * span_s:
-            return None
-        return self._full_at + span_s
-
-    def _found(self, sent_at: float, now: float) -> None:
-        """A probe was let in: fill as the first time, each call a period after its like, if that can tell anything."""
-        if self._afresh:
-            self.restart()
-            self._start, self._used = sent_at, 1
-            return
-        if self._known is not None:
-            self.begin_cycle(sent_at, count=self._known.count, span_s=self._known.span_s, used=1)
-            self._known = None
-            return
-        self._period_s = sent_at - self._start + 2 * self.travel.jitter_s
-        late_s = span_below(sent_at - self._full_at) or NEVER
-        soon = sent_at - self._full_at < SOON * late_s < NEVER
-        if soon and not self._hold_s and self._refused_at - self._full_at < late_s <= self._least_s:
-            self._least_s = 0.99 * late_s  # the window began in the midst of the first calls
-        self._start, self._used = sent_at, 1
-        self.phase = Phase.FILL
-        if self._first.count == 1:
-            self._fill_cut(now)
-        elif not self._first.may_be_window(self._least_s, long_shut=self._probes >= 2):
-            self._go_even(now, self._first.guess_per_s(sent_at - self._full_at), self._full_at)
-
-    def _fill_at(self, now: float) -> float:
-        if self._used + self.unsent >= self._first.count:
-            return NEVER
-        if self._bucket_per_s is not None:
-            return max(now, self._start + (self._used + self.unsent) * self._first.took_s / self._first.count)
-        if self._first.is_all_back:
-            return now
-        nth = self._trail.nth_last(self._first.count - self.unsent)
-        return now if nth is None else max(now, nth + self._period_s)
-
-    def _filled(self, now: float) -> None:
-        if self._bucket_per_s is not None:
-            self._go_even(now, self._bucket_per_s, self._full_at, cheap=True)
-        elif span_above(self._least_s) is None:
-            self._fill_cut(now)
-        elif (
-            self._first.hold_s
-            and 2 * self._first.took_s > self._period_s - self._first.took_s
-            and not self._is_no_bucket()
-        ):
-            self._go_even(now, self._first.count / self._period_s, self._start)  # it did not come at once
-        else:
-            self._go_cycle(self._first.count)
-
-    def _fill_cut(self, now: float) -> None:
-        """Fewer came back than the first time: a window all the same when most did, else what came back is the rate."""
-        if self._is_bucket(now):
-            return
-        if span_above(self._least_s) is not None and self._used >= FEW_CALLS:
-            if self._probes >= 2 and not self._hold_s:
-                self._go_cycle(self._first.count)
-                return
-            if self._hold_s and self._used >= 8 and self._came_at_once(now):
-                self._go_cycle(self._used)
-                return
-        self._go_even(now, *self._rate_come_back(now))
-
-    def _is_bucket(self, now: float) -> bool:
-        """Whether to go on with the bucket that two fills tell of: a third one, as slow as the first, makes it sure."""
-        full_at = self._trail.last_until(now) or now
-        supposed, self._bucket_per_s = self._bucket_per_s, None
-        if supposed is None:
-            self._bucket_per_s = self._first.as_bucket_per_s(self._used, full_at - self._start)
-            if self._bucket_per_s is None:
-                return False
-            self._full_at, self.phase = full_at, Phase.PROBE
-            self._probe_later(now)
-        elif self._used < self._first.count - BUCKET_OFF:
-            return False
-        else:
-            self._go_even(now, supposed, full_at, cheap=True)
-        return True
-
-    def _is_no_bucket(self) -> bool:
-        took_s = (self._trail.last_until(NEVER) or self._start) - self._start
-        return self._first.excludes_bucket(self._start - self._full_at, took_s)
-
-    def _came_at_once(self, now: float) -> bool:
-        """What came back after a hold in less than a span of it comes back so each time, window or bucket."""
-        full_at = self._trail.last_until(now) or now
-        return full_at - self._start < AT_ONCE * (self._start - self._full_at)
-
-    def _rate_come_back(self, now: float) -> tuple[float, float, float]:
-        """(calls a second, since when to measure, calls to leave out of the measure)."""
-        full_at = max(self._trail.last_until(now) or now, self._full_at + 1e-3)
-        count = max(self._used, 1)
-        slow = count / (full_at - self._full_at)
-        if not self._hold_s or count < BULK * (self._first.count - slow * self._first.took_s):
-            return slow, self._full_at, 0.0  # the bucket was not full again: all that flowed in was used
-        fill_s = max(full_at - self._start, self.travel.latency_s, 1e-3)
-        rate = (slow * max(count / fill_s, slow)) ** 0.5
-        return rate, self._start, max(0.0, count - rate * fill_s)
-
-    def _go_even(
-        self, now: float, rate: float, origin: float, credit: float = 0.0, *, fell: bool = False, cheap: bool = False
-    ) -> None:
-        burst = max((1.0 if cheap else 0.9) * (self._first.count - rate * self._first.took_s), 0.02 * rate)
-        first = (float(self._first.count), self._first.took_s)
-        hinted = rate * self._first.hold_s > burst and not cheap
-        self.even = Even(
-            rate=rate,
-            burst=burst,
-            now=now,
-            origin=origin,
-            credit=credit,
-            first=first,
-            hinted=hinted,
-            fell=fell,
-            cheap=cheap,
-        )
-        self.phase = Phase.EVEN
-
-    def _go_cycle(self, count: int) -> None:
-        hinted = self._first.hold_s > 0
-        self.cycle = Cycle(
-            count=count,
-            least_s=self._least_s,
-            most_s=None if 0 < self._first.hold_s <= 2 else self._period_s,
-            start=self._start,
-            used=self._used,
-            proven=not hinted or (count == self._first.count and self._is_no_bucket()),
-            travel=self.travel,
-            sent_at=self._trail.last_until(NEVER),
-            fill_s=self._first.took_s if hinted else 0.0,
-        )
-        self.phase = Phase.CYCLE
+        self.phase = Phase.SEARCH
+        self._search.shut(now)
 
     def _judge_cycle(self, fate: Fate, now: float) -> None:
         if fate is Fate.DEAD:
@@ -406,14 +241,12 @@ class Law:
     def _wait_for_cycle(self, now: float) -> None:
         """An outage: probe until something is let in, then go on with the window that is known."""
         self._known, self.cycle = self.cycle, None
-        self._start, self._least_s = now, 0.0
-        self._pause_s = max(4 * self.travel.latency_s, 0.01)
-        self.phase, self._probes = Phase.PROBE, 0
-        self._probe_later(now)
+        self.phase = Phase.SEARCH
+        self._search.shut(now)
 
     def _leave_cycle(self, now: float) -> None:
         """It is no window, or a larger one."""
         assert self.cycle is not None
         rate, held = max(self.cycle.used, self.cycle.count) / self.cycle.span_s, self.cycle.has_held
         self.cycle = None
-        self._go_even(now, rate, now, fell=held)
+        self._is(self._search.as_even(now, rate, now, fell=held))
