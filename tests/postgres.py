@@ -86,7 +86,6 @@ class PostgresServer:
     def start(self) -> None:
         """Starts the server and waits until it answers."""
         options = f"-p {self.port} -k {self._home} -c listen_addresses=127.0.0.1 -c max_connections=200"
-        options += " -c wal_writer_delay=10s"  # what was not committed is not on the disk by chance
         self._call("pg_ctl", "-D", str(self._data), "-l", str(self._home / "log"), "-o", options, "-w", "start")
 
     def stop(self, mode: str = "fast") -> None:

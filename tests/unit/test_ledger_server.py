@@ -192,10 +192,20 @@ class CrashesTheServer:
                 self.others()
 
 
+@pytest.fixture
+def lazy_server(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """What is not committed is not on the server's disk by chance either."""
+    postgres_server.sql("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    postgres_server.sql("SELECT pg_reload_conf()")
+    yield postgres_server
+    postgres_server.sql("ALTER SYSTEM RESET wal_writer_delay")
+    postgres_server.sql("SELECT pg_reload_conf()")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("others", [0, 20])
 def test_an_intent_that_a_crash_of_the_server_undid_is_written_again(
-    postgres: str, postgres_server: PostgresServer, others: int
+    postgres: str, lazy_server: PostgresServer, others: int
 ) -> None:
     with spent_with(postgres) as (ledger, book):
         lake, *_ = requests(1)
@@ -205,7 +215,7 @@ def test_an_intent_that_a_crash_of_the_server_undid_is_written_again(
             for number in range(others):
                 tamper(postgres, f"create table other_{number} (it text)")
 
-        CrashesTheServer(ledger, postgres_server, work_of_others)
+        CrashesTheServer(ledger, lazy_server, work_of_others)
         assert isinstance(ledger.apply_now(reserve(lake)), Applied)
         assert state_of(postgres, lake) == "submitting", "its POST goes now: the intent must stand"
         assert read(postgres, "select event from history") == [("reserve",)]
