@@ -20,6 +20,7 @@ from pipeline.gateway.unsigned import unsigned
 from pipeline.gateway.verdict import PollKind, SubmitKind, SubmitVerdict, judge_poll, judge_submit
 from pipeline.ledger.budget import CapReached
 from pipeline.ledger.judge import Applied, Conflict, JobTaken, idempotency_key
+from pipeline.ledger.judge import Outcome as Booked
 from pipeline.ledger.lifecycle import Event
 from pipeline.records import Attempt
 from pipeline.steps.breaker import Breaker, BreakerState
@@ -51,6 +52,9 @@ PROBE_PAUSE_S = 10.0
 
 PROBES_LOST = 3
 """Rows lost to an open breaker, one each pause, before nothing more is bought in this run."""
+
+TAKE_BACK_S = 2.0
+"""How long a run that is stopped waits for an intent that is just being written, so that it can be taken back."""
 
 SALVAGE_TRIES = 3
 SALVAGE_PAUSE_S = 2.0
@@ -163,9 +167,7 @@ class Submitter:
         # After the wait, because addresses in it expire; before the intent: what can't be built is not under way.
         body = self._body(attempt)
         token = doors.new_token()
-        price = doors.prices_microusd[attempt.params.model]
-        # MONEY: the intent and its money are durable before the first byte leaves.
-        reserved = await doors.scribe.book(attempt.request_id, Event.RESERVE, {"price_microusd": price}, token=token)
+        reserved = await self._reserve(attempt, token)
         if not isinstance(reserved, Applied):
             self._not_used(attempt.request_id)
             if isinstance(reserved, CapReached):
@@ -180,6 +182,27 @@ class Submitter:
                 return True
             return await self._sent(attempt, body, token, reserved)
 
+    async def _reserve(self, attempt: Attempt, token: str) -> Booked:
+        """MONEY: the intent and its money are durable when this returns, before the first byte leaves."""
+        price = {"price_microusd": self._doors.prices_microusd[attempt.params.model]}
+        booking = asyncio.ensure_future(
+            self._doors.scribe.book(attempt.request_id, Event.RESERVE, price, token=token),
+        )
+        try:
+            return await asyncio.shield(booking)
+        except asyncio.CancelledError:
+            await asyncio.wait({booking}, timeout=TAKE_BACK_S)
+            if not booking.done():
+                booking.cancel()
+            elif not booking.cancelled() and not booking.exception() and isinstance(booking.result(), Applied):
+                await self._take_back(attempt, token)
+            raise
+
+    async def _take_back(self, attempt: Attempt, token: str) -> None:
+        """MONEY: the run is stopped and nothing left yet, which is certain: no person has to settle it."""
+        why = {"reason": "the run was stopped before the submit"}
+        await _finish(self._doors.scribe.book(attempt.request_id, Event.RELEASE, why, token=token))
+
     async def _is_void(self, slot: Slot, attempt: Attempt, token: str) -> bool:
         """Waits until the call may go; whether it must not, as the limit was met: its intent is taken back."""
         doors = self._doors
@@ -187,9 +210,7 @@ class Submitter:
             if not await doors.gate.must_hold(slot):
                 return False
         except asyncio.CancelledError:
-            # MONEY: nothing left yet, and that is certain: no person has to settle it.
-            why = {"reason": "the run was stopped before the submit"}
-            await _finish(doors.scribe.book(attempt.request_id, Event.RELEASE, why, token=token))
+            await self._take_back(attempt, token)
             raise
         self._not_used(attempt.request_id)
         await doors.scribe.book(attempt.request_id, Event.RELEASE, token=token)

@@ -14,7 +14,7 @@ from pipeline.ledger.judge import Applied, Outcome
 from pipeline.ledger.lifecycle import Event
 from pipeline.steps.gate import Gate
 from pipeline.steps.scribe import Scribe
-from pipeline.steps.submit import _finish
+from pipeline.steps.submit import TAKE_BACK_S, _finish
 from tests.ledgers import read
 from tests.sandbox.virtual import in_virtual_time
 from tests.steps.protocol import FATES, Experiment, MemoryGateway, Protocol
@@ -84,6 +84,27 @@ def test_a_paid_id_that_no_book_took_is_told_aloud(tmp_path: object, monkeypatch
     assert told == ["lake-1: paid as job job-1-1, and the ledger could not be written"]
 
 
+def stopped_after_a_second(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, protocol: Protocol | None = None
+) -> list[tuple[object, ...]]:
+    """What the ledger says of three requests, none of which was sent when the run was stopped."""
+    gateway = MemoryGateway("1", {"accepted": 1})
+    experiment = Experiment(folder=folder, gateway=gateway, protocol=protocol or Protocol(), rows=3, workers=3)
+    ledger = folder / "0" / "ledger.db"
+
+    async def story() -> None:
+        run = asyncio.create_task(experiment._run(ledger))
+        await asyncio.sleep(1)
+        run.cancel()
+        async with asyncio.timeout(2 * TAKE_BACK_S):
+            with pytest.raises(asyncio.CancelledError):
+                await run
+
+    in_virtual_time(monkeypatch, story)
+    assert not gateway.visits
+    return read(ledger, "select state, count(*), sum(throttled + submit_attempts) from attempts group by state")
+
+
 def test_a_run_stopped_before_its_calls_leave_takes_their_intents_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,21 +116,41 @@ def test_a_run_stopped_before_its_calls_leave_takes_their_intents_back(
         return False
 
     monkeypatch.setattr(Gate, "must_hold", not_yet)
-    gateway = MemoryGateway("1", {"accepted": 1})
-    experiment = Experiment(folder=tmp_path, gateway=gateway, rows=3, workers=3)
-    ledger = tmp_path / "0" / "ledger.db"
-
-    async def story() -> None:
-        run = asyncio.create_task(experiment._run(ledger))
-        await asyncio.sleep(1)
-        run.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await run
-
-    in_virtual_time(monkeypatch, story)
+    assert stopped_after_a_second(tmp_path, monkeypatch) == [("planned", 3, 3)]
     assert len(waiting) == 3
-    assert not gateway.visits
-    assert read(ledger, "select state, count(*) from attempts group by state") == [("planned", 3)]
+
+
+class Slow(Scribe):
+    """Intents take so long to be written, and so long to be told as written."""
+
+    before_s, after_s = 0.0, 1.5
+
+    async def book(
+        self,
+        request_id: str,
+        event: Event,
+        values: Mapping[str, object] | None = None,
+        *,
+        token: str | None = None,
+        detail: str = "",
+    ) -> Outcome:
+        await asyncio.sleep(self.before_s if event is Event.RESERVE else 0.0)
+        outcome = await super().book(request_id, event, values, token=token, detail=detail)
+        await asyncio.sleep(self.after_s if event is Event.RESERVE else 0.0)
+        return outcome
+
+
+def test_a_run_stopped_while_intents_are_written_takes_them_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stopped_after_a_second(tmp_path, monkeypatch, Protocol(scribe=Slow)) == [("planned", 3, 3)]
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_a_ledger_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Slow, "before_s", 300.0)
+    assert stopped_after_a_second(tmp_path, monkeypatch, Protocol(scribe=Slow)) == [("planned", 3, 0)]
 
 
 class GivenUp(Scribe):
