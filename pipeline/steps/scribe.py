@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 from pipeline.ledger.budget import Caps
@@ -32,6 +33,7 @@ class Scribe:
         self.reach = reach
         self.counted: Callable[[Totals], None] = lambda totals: None
         """is told the totals after each change"""
+        self._unheard: set[str | None] = set()  # intents nobody waited for; taken back, both are not counted
 
     async def book(
         self,
@@ -59,9 +61,14 @@ class Scribe:
             detail=detail,
         )
         self.reach(f"before-{event}")
-        outcome = await self.ledger.apply(change)
+        try:
+            outcome = await self.ledger.apply(change)
+        except asyncio.CancelledError:
+            if event is Event.RESERVE:
+                self._unheard.add(token)
+            raise
         self.reach(f"after-{event}")
-        if isinstance(outcome, Applied):
+        if isinstance(outcome, Applied) and not (event is Event.RELEASE and token in self._unheard):
             self._count(outcome)
         return outcome
 

@@ -54,7 +54,7 @@ PROBES_LOST = 3
 """Rows lost to an open breaker, one each pause, before nothing more is bought in this run."""
 
 TAKE_BACK_S = 2.0
-"""How long a run that is stopped waits for an intent that is just being written, so that it can be taken back."""
+"""How long a run that is stopped waits for intents to be taken back; a ledger that is away does so when it is back."""
 
 SALVAGE_TRIES = 3
 SALVAGE_PAUSE_S = 2.0
@@ -185,23 +185,23 @@ class Submitter:
     async def _reserve(self, attempt: Attempt, token: str) -> Booked:
         """MONEY: the intent and its money are durable when this returns, before the first byte leaves."""
         price = {"price_microusd": self._doors.prices_microusd[attempt.params.model]}
-        booking = asyncio.ensure_future(
-            self._doors.scribe.book(attempt.request_id, Event.RESERVE, price, token=token),
-        )
         try:
-            return await asyncio.shield(booking)
+            # Not as a task of its own: who hears of a full cap must hear it before the refusal that makes room is over.
+            return await self._doors.scribe.book(attempt.request_id, Event.RESERVE, price, token=token)
         except asyncio.CancelledError:
-            await asyncio.wait({booking}, timeout=TAKE_BACK_S)
-            if not booking.done():
-                booking.cancel()
-            elif not booking.cancelled() and not booking.exception() and isinstance(booking.result(), Applied):
-                await self._take_back(attempt, token)
+            await self._take_back(attempt, token)  # written all the same, unless it was refused
             raise
 
     async def _take_back(self, attempt: Attempt, token: str) -> None:
         """MONEY: the run is stopped and nothing left yet, which is certain: no person has to settle it."""
         why = {"reason": "the run was stopped before the submit"}
-        await _finish(self._doors.scribe.book(attempt.request_id, Event.RELEASE, why, token=token))
+
+        async def release() -> None:
+            async with asyncio.timeout(TAKE_BACK_S):
+                await self._doors.scribe.book(attempt.request_id, Event.RELEASE, why, token=token)
+
+        with suppress(DopError, TimeoutError):
+            await _finish(release())
 
     async def _is_void(self, slot: Slot, attempt: Attempt, token: str) -> bool:
         """Waits until the call may go; whether it must not, as the limit was met: its intent is taken back."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import LedgerError
 from pipeline.gateway.pace import Slot
-from pipeline.ledger.judge import Applied, Outcome
+from pipeline.ledger.judge import Applied, Change, Outcome
 from pipeline.ledger.lifecycle import Event
+from pipeline.ledger.writer import LedgerWriter
+from pipeline.records import State
 from pipeline.steps.gate import Gate
 from pipeline.steps.scribe import Scribe
 from pipeline.steps.submit import TAKE_BACK_S, _finish
@@ -121,9 +124,14 @@ def test_a_run_stopped_before_its_calls_leave_takes_their_intents_back(
 
 
 class Slow(Scribe):
-    """Intents take so long to be written, and so long to be told as written."""
+    """Intents take so long to be told as written; or the ledger is away, and nothing is told."""
 
-    before_s, after_s = 0.0, 1.5
+    after_s, away_s = 1.5, 0.0
+    last: Slow
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        Slow.last = self
 
     async def book(
         self,
@@ -134,22 +142,49 @@ class Slow(Scribe):
         token: str | None = None,
         detail: str = "",
     ) -> Outcome:
-        await asyncio.sleep(self.before_s if event is Event.RESERVE else 0.0)
+        await asyncio.sleep(self.away_s)
         outcome = await super().book(request_id, event, values, token=token, detail=detail)
         await asyncio.sleep(self.after_s if event is Event.RESERVE else 0.0)
         return outcome
 
 
+class SlowLedger:
+    """Writes at once and tells it late, as a server does that is far away."""
+
+    def __init__(self, ledger: LedgerWriter) -> None:
+        self._ledger = ledger
+
+    async def apply(self, change: Change) -> Outcome:
+        outcome = await self._ledger.apply(change)
+        await asyncio.sleep(0.7)
+        return outcome
+
+
+class SlowAtHeart(Slow):
+    """Its ledger is what takes the time."""
+
+    after_s = 0.0
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.ledger = SlowLedger(self.ledger)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("scribe", [Slow, SlowAtHeart])
 def test_a_run_stopped_while_intents_are_written_takes_them_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scribe: type[Slow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert stopped_after_a_second(tmp_path, monkeypatch, Protocol(scribe=Slow)) == [("planned", 3, 3)]
+    monkeypatch.setattr(SlowAtHeart, "away_s", 0.6)
+    assert stopped_after_a_second(tmp_path, monkeypatch, Protocol(scribe=scribe)) == [("planned", 3, 3)]
+    assert Slow.last.totals.count(State.PLANNED) == 3
+    assert Slow.last.totals.count(State.SUBMITTING) == 0
+    assert Slow.last.totals.reserved_microusd == 0
 
 
 def test_a_run_that_is_stopped_does_not_wait_for_a_ledger_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Slow, "before_s", 300.0)
+    monkeypatch.setattr(Slow, "away_s", 300.0)
     assert stopped_after_a_second(tmp_path, monkeypatch, Protocol(scribe=Slow)) == [("planned", 3, 0)]
 
 
