@@ -32,20 +32,21 @@ def test_two_workers_carry_a_run_out_and_one_command_follows_it(tmp_path: Path, 
 def test_a_told_rate_is_met_by_all_workers_together(tmp_path: Path, postgres: str) -> None:
     with GatewayDouble() as double, several(tmp_path, postgres, double) as machines:
         # Two durable commits a submit: a busy machine takes its time for them, so more submits are open at once.
-        machines.environ |= {"DOP_PACE__RATE": "50/1s", "DOP_PACE__SUBMIT_CONCURRENCY": "48"}
+        machines.environ |= {"DOP_PACE__RATE": "25/1s", "DOP_PACE__SUBMIT_CONCURRENCY": "48"}
         machines.hire(3)
         with Heartbeat() as heart:
-            left = machines.call("submit", machines.csv(shots(600)), "--yes", "--cluster", timeout_s=120)
-        assert left.counts == {"in_flight": 600}, left.err + machines.all_said()
+            left = machines.call("submit", machines.csv(shots(300)), "--yes", "--cluster", timeout_s=120)
+        assert left.counts == {"in_flight": 300}, left.err + machines.all_said()
         moments = [line["at"] for line in double.submits]
-        assert (len(moments) - 1) / (moments[-1] - moments[0]) <= 51
-        rate = linear_regression(moments[50:], range(len(moments) - 50)).slope
+        assert (len(moments) - 1) / (moments[-1] - moments[0]) <= 25.5
+        rate = linear_regression(moments[25:], range(len(moments) - 25)).slope
         if heart.too_busy():
             pytest.skip(f"{rate:.1f} a second; this machine is too busy to tell single seconds: {heart.too_busy()}")
-        assert 49 <= rate <= 51
+        assert 24.5 <= rate <= 25.5
         seconds = [begin for begin in moments if not heart.stood_still(begin - 0.5, begin + 1)]
         assert len(seconds) > len(moments) / 2, "the whole machine stood still again and again"
-        assert max(sum(1 for at in moments if begin <= at < begin + 1) for begin in seconds) <= 55
+        # The rate, the hundredth that late ones may catch up, the fence post, and two calls that the machine shifts.
+        assert max(sum(1 for at in moments if begin <= at < begin + 1) for begin in seconds) <= 28
 
 
 def test_a_retry_after_that_one_sees_silences_all(tmp_path: Path, postgres: str) -> None:
