@@ -19,37 +19,11 @@ from tests.acceptance.driving import Dop, Ended, shots
 GOLDEN = Path(__file__).resolve().parents[1] / "fixtures" / "golden"
 REPO = Path(__file__).resolve().parents[2]
 
-VERBS = [
-    "init",
-    "completion",
-    "validate",
-    "plan",
-    "run",
-    "submit",
-    "collect",
-    "retry",
-    "resolve",
-    "status",
-    "list",
-    "show",
-    "report",
-    "view",
-    "derive",
-    "spend",
-    "doctor",
-    "worker",
-    "motions",
-    "webhook",
-    "webhook|serve",
-    "ledger",
-    "ledger|check",
-    "ledger|rebuild",
-    "ledger|copy",
-    "ledger|adopt",
-    "prune",
-    "sandbox",
-    "sandbox|serve",
-]
+_VERBS = """
+init completion validate plan run submit collect retry resolve status list show report view derive spend doctor
+worker motions webhook webhook|serve ledger ledger|check ledger|rebuild ledger|copy ledger|adopt prune sandbox
+sandbox|serve"""
+VERBS = _VERBS.split()
 
 REPLACED = (
     (r"\d{4}-\d\d-\d\d_\d{4}-([a-z0-9-]+?)-[0-9a-f]{4}", r"RUN-\1"),
@@ -62,22 +36,9 @@ REPLACED = (
 )
 """What differs between two runs of the same code, and the word that replaces it."""
 
-VOLATILE = frozenset(
-    [
-        "submitted_at",
-        "finished_at",
-        "duration_s",
-        "polls",
-        "throttled",
-        "sha256",
-        "size_bytes",
-        "started",
-        "ended",
-        "elapsed_s",
-        "version",
-        "python",
-    ]
-)
+_VOLATILE = """
+submitted_at finished_at duration_s polls throttled sha256 size_bytes started ended elapsed_s version python"""
+VOLATILE = frozenset(_VOLATILE.split())
 """Columns and keys whose values are times or counts of the clock."""
 
 
