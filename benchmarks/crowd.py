@@ -24,15 +24,15 @@ from unittest import mock
 from benchmarks.bout import OURS, REPO, Bout, command, environ_alone
 from benchmarks.figures import Figures, Unrest
 from benchmarks.measuring import main
-from pipeline.cli import main as dop
-from pipeline.config import gateway_id, load
-from pipeline.gateway.answer import Answer
-from pipeline.ledger.book import Book
-from pipeline.ledger.store import Ledger
+from pipeline.cli.main import main as dop
+from pipeline.config.loader import gateway_id, load
+from pipeline.gateway.responses import Answer
+from pipeline.ledger.queries import Book
+from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.workspace import RunFolder
 from pipeline.records import Request
-from pipeline.workspace import RunFolder
-from tests.factories import make_request
-from tests.ledgers import accept, make_run, reserve, start
+from tests.support.factories import make_request
+from tests.support.ledgers import accept, make_run, reserve, start
 
 COUNT = 100_000
 BATCH_LIMIT = 400
@@ -93,7 +93,7 @@ def inside(count: int, report: Path, words: list[str]) -> None:
     async def instant(*_arguments: object) -> AsyncIterator[InstantGateway]:
         yield InstantGateway(count, report)
 
-    with mock.patch("pipeline.run.gateway_client", instant):
+    with mock.patch("pipeline.runner.engine.gateway_client", instant):
         sys.exit(dop(words))
 
 

@@ -1,6 +1,6 @@
 """What a caller who knows the limiter could do at best: the measure of every benchmark with a limit. Pure.
 
-The formulas follow from the limiters' definitions (pipeline/sandbox/limiter.py). The first call is at time 0:
+The formulas follow from the limiters' definitions (pipeline/sandbox/rate_limiters.py). The first call is at time 0:
 
     bucket of B tokens, r a second      the n-th call is let in at max(0, (n - B) / r)
     fixed window of L in p seconds      at max(0, (ceil(n / L) - 1) p - f), the first call f seconds into its window

@@ -26,25 +26,25 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.simulation import Bucket, Limiter, Open
-from pipeline.gateway.answer import Answer, SendProof
 from pipeline.gateway.client import SUBMIT_PATH, GatewayClient
-from pipeline.gateway.pace import Pace, parse_rate
+from pipeline.gateway.ratelimit.limiter import Pace, parse_rate
+from pipeline.gateway.responses import Answer, SendProof
 from pipeline.gateway.wire import submit_body
-from pipeline.ledger.book import Book, Run
 from pipeline.ledger.budget import NO_CAPS
-from pipeline.ledger.judge import Change, Money, Outcome, Row, judge
+from pipeline.ledger.queries import Book, Run
 from pipeline.ledger.schema import HOT
-from pipeline.ledger.store import Ledger
+from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.transitions import Change, Money, Outcome, Row, judge
 from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import Attempt, Params, Request, State, Totals
-from pipeline.steps.breaker import Breaker
-from pipeline.steps.doors import Doors, Finished, InFlight
-from pipeline.steps.gate import Gate
-from pipeline.steps.halt import Halt
-from pipeline.steps.poll import Poller
-from pipeline.steps.pollplan import PollPlan
-from pipeline.steps.scribe import Scribe
-from pipeline.steps.submit import Paths, Submitter
+from pipeline.runner.circuit_breaker import Breaker
+from pipeline.runner.context import Doors, Finished, InFlight
+from pipeline.runner.poll_schedule import PollPlan
+from pipeline.runner.poller import Poller
+from pipeline.runner.rate_gate import Gate
+from pipeline.runner.recorder import Scribe
+from pipeline.runner.stop import Halt
+from pipeline.runner.submitter import Paths, Submitter
 
 GATEWAY, RUN = "https://gateway.example", "million"
 BEGIN = 1_790_000_000.0

@@ -27,7 +27,7 @@ from benchmarks.simulation import (
     run_submits,
     whole_seconds,
 )
-from pipeline.gateway.pace import Pace
+from pipeline.gateway.ratelimit.limiter import Pace
 
 Make = Callable[[], Limiter]
 ODD = 0.6180339887

@@ -22,8 +22,8 @@ from typing import Any
 from PIL import Image
 from selenium import webdriver
 
-from pipeline.report.sheet import write_sheet
-from tests.acceptance.sheetrun import RUN, make_crowd, make_study
+from pipeline.reports.sheet.page import write_sheet
+from tests.support.sheet_run import RUN, make_crowd, make_study
 
 COUNTS = (24, 1_000, 2_000, 10_000)
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage")

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from pipeline.gateway.pace import Kind, Outcome, Pace, Slot, Ticket
-from pipeline.steps.pollplan import PollPlan
+from pipeline.gateway.ratelimit.limiter import Kind, Outcome, Pace, Slot, Ticket
+from pipeline.runner.poll_schedule import PollPlan
 
 
 class Limiter(Protocol):

@@ -28,7 +28,7 @@ from benchmarks.cost import BOUT
 from benchmarks.figures import Figures, Unrest, middle
 from benchmarks.gateway import Tally, Terms
 from benchmarks.measuring import main
-from tests.postgres import PostgresServer, server_binaries
+from tests.support.postgres import PostgresServer, server_binaries
 
 COUNT = 2_000
 TEAMS = (1, 2, 3)

@@ -1,5 +1,5 @@
 """`python -m pipeline` is `dop`."""
 
-from pipeline.cli import entry
+from pipeline.cli.main import entry
 
 entry()

@@ -15,25 +15,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config import environment, load
+from pipeline.assets.object_checks import looked_at
+from pipeline.cli.arguments import tell, with_price
+from pipeline.cli.commands.plan import planned
+from pipeline.cli.commands.run import key_for
+from pipeline.cli.commands.status import find_run
+from pipeline.config.loader import environment, load
+from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
-from pipeline.listing import Listing, listing
-from pipeline.manifest.read import TooManyRows
-from pipeline.objectlook import looked_at
-from pipeline.plan import Plan
+from pipeline.ledger.workspace import RunFolder, ledger_exists, ledger_name, reading, spending
+from pipeline.manifest.reader import TooManyRows
+from pipeline.planning.binding import Plan
+from pipeline.planning.requests import Listing, listing
+from pipeline.planning.run_setup import Order, open_run
 from pipeline.records import MICROUSD, Attempt, State, Totals, microusd
-from pipeline.report.frame import to_frame
-from pipeline.report.summary import summary_line
-from pipeline.reporting import report_rows
-from pipeline.run import Wishes
-from pipeline.session import Outcome, Session, carried
-from pipeline.settings import Settings
-from pipeline.verbs.buying import key_for
-from pipeline.verbs.looking import find_run
-from pipeline.verbs.ordering import Order, open_run
-from pipeline.verbs.planning import planned
-from pipeline.verbs.told import tell, with_price
-from pipeline.workspace import RunFolder, ledger_exists, ledger_name, reading, spending
+from pipeline.reports.dataframe import to_frame
+from pipeline.reports.summary import summary_line
+from pipeline.reports.writer import report_rows
+from pipeline.runner.engine import Wishes
+from pipeline.runner.session import Outcome, Session, carried
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import pytest_socket
 
-from pipeline.sandbox import studio
-from pipeline.sandbox.clips import ClipPlan
-from pipeline.sandbox.clips import render as really_render
-from tests.ledgers import Place
-from tests.postgres import postgres, postgres_server
+from pipeline.sandbox.rendering import renderer
+from pipeline.sandbox.rendering.clip import ClipPlan
+from pipeline.sandbox.rendering.clip import render as really_render
+from tests.support.ledgers import Place
+from tests.support.postgres import postgres, postgres_server
 
 __all__ = ["postgres", "postgres_server"]
 
@@ -55,5 +55,5 @@ def _each_clip_drawn_once() -> Iterator[None]:
         drawn[plan] = target.read_bytes()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studio, "render", render)
+        patch.setattr(renderer, "render", render)
         yield

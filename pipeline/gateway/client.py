@@ -18,9 +18,9 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from pipeline.gateway.answer import Answer, CallPhase, NoAnswer, SendProof
-from pipeline.gateway.dialing import minded_socket
 from pipeline.gateway.origin import Origin, checked_header, checked_key, checked_path
+from pipeline.gateway.responses import Answer, CallPhase, NoAnswer, SendProof
+from pipeline.gateway.tcp_keepalive import minded_socket
 from pipeline.gateway.wire import poll_body
 
 __all__ = ["Answer", "CallPhase", "GatewayClient", "NoAnswer", "PollStyle", "SendProof"]

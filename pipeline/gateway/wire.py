@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from pipeline.gateway.errortext import error_text, told_wait_s, wait_hint_s
-from pipeline.gateway.results import JobPhase, JobReport, parse_poll
-from pipeline.gateway.shapes import (
+from pipeline.gateway.error_text import error_text, told_wait_s, wait_hint_s
+from pipeline.gateway.job_status import JobPhase, JobReport, parse_poll
+from pipeline.gateway.json_fields import (
     ID_KEYS,
     ID_PATTERN,
     Json,

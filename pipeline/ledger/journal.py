@@ -17,9 +17,9 @@ from typing import IO
 from sqlalchemy import Connection, select
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.judge import Change
-from pipeline.ledger.lifecycle import Event
 from pipeline.ledger.schema import COLD, HOT, journal
+from pipeline.ledger.states import Event
+from pipeline.ledger.transitions import Change
 
 _compact = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 

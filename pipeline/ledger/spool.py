@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.ledger.journal import change_entry, changes_of, entries, line_of
-from pipeline.ledger.judge import Change
+from pipeline.ledger.transitions import Change
 
 
 class Spool:

@@ -21,13 +21,13 @@ from sqlalchemy.engine import Row as Found
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import DopError, LedgerError
-from pipeline.ledger.audit import audit, sums_digest
 from pipeline.ledger.database import integrity_problems, read_meta, write_meta
-from pipeline.ledger.hotpath import Hand, Statements
+from pipeline.ledger.integrity import audit, sums_digest
 from pipeline.ledger.journal import row_entry
-from pipeline.ledger.judge import Applied, Change, Money, Outcome, Row, judge
-from pipeline.ledger.lifecycle import Event
 from pipeline.ledger.schema import checksum
+from pipeline.ledger.statements import Hand, Statements
+from pipeline.ledger.states import Event
+from pipeline.ledger.transitions import Applied, Change, Money, Outcome, Row, judge
 
 T = TypeVar("T")
 

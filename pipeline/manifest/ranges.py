@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from pipeline.manifest.fields import REWRITTEN, plain
+from pipeline.manifest.field_types import REWRITTEN, plain
 
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 _RANGE = re.compile(rf"{_NUMBER}\s*-\s*{_NUMBER}(?:\s*\(\+{_NUMBER}\)|\s*\[(\d+)\])?", re.ASCII)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipeline.sandbox.rules import PRICES_MICROUSD
+from pipeline.sandbox.request_validation import PRICES_MICROUSD
 from pipeline.sandbox.settings import SandboxSettings
 
 CLIP_VERSION = 1

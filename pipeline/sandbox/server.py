@@ -15,14 +15,14 @@ from types import TracebackType
 
 from aiohttp import web
 
-from pipeline.sandbox import answers
-from pipeline.sandbox.answers import Answer
-from pipeline.sandbox.books import Books
-from pipeline.sandbox.images import PHOTO_ROUTE, UPLOAD_LIMIT_BYTES, UPLOAD_ROUTE, Gallery
+from pipeline.sandbox import responses
+from pipeline.sandbox.fault_injection import as_json
+from pipeline.sandbox.gateway import Trade
+from pipeline.sandbox.image_store import PHOTO_ROUTE, UPLOAD_LIMIT_BYTES, UPLOAD_ROUTE, Gallery
+from pipeline.sandbox.job_store import Books
+from pipeline.sandbox.rendering.renderer import Studio
+from pipeline.sandbox.responses import Answer
 from pipeline.sandbox.settings import SandboxError, SandboxSettings
-from pipeline.sandbox.studio import Studio
-from pipeline.sandbox.trade import Trade
-from pipeline.sandbox.weather import as_json
 
 HOST = "127.0.0.1"
 SUBMIT_PATHS = ("/ai-model-api/v1/generateImageToVideoRequest", "/ai-model-api/v1/image-to-video")
@@ -145,24 +145,24 @@ class Sandbox:
 
     async def _photo(self, request: web.Request) -> web.StreamResponse:
         photo = self._gallery.photo(request.match_info["name"])
-        return as_json(answers.refused(404, "Photograph not found")) if photo is None else web.FileResponse(photo)
+        return as_json(responses.refused(404, "Photograph not found")) if photo is None else web.FileResponse(photo)
 
     async def _store(self, request: web.Request) -> web.StreamResponse:
         digest = request.match_info["digest"]
         if _SHA256.fullmatch(digest) is None:
-            return as_json(answers.refused(400, "the address must end with the content's sha256 in lower-case hex"))
+            return as_json(responses.refused(400, "the address must end with the content's sha256 in lower-case hex"))
         content = bytearray()
         async for block in request.content.iter_any():
             content += block
             if len(content) > UPLOAD_LIMIT_BYTES:
-                return as_json(answers.refused(413, f"an image may have at most {UPLOAD_LIMIT_BYTES} bytes"))
+                return as_json(responses.refused(413, f"an image may have at most {UPLOAD_LIMIT_BYTES} bytes"))
         if not self._gallery.store(digest, bytes(content)):
-            return as_json(answers.refused(400, "the content's sha256 is not the one in the address"))
+            return as_json(responses.refused(400, "the content's sha256 is not the one in the address"))
         return as_json(Answer(status=201, value={"image": f"sandbox:sha256-{digest}", "size_bytes": len(content)}))
 
     async def _uploaded(self, request: web.Request) -> web.StreamResponse:
         file = self._gallery.upload(request.match_info["digest"])
-        return as_json(answers.refused(404, "Image not found")) if file is None else web.FileResponse(file)
+        return as_json(responses.refused(404, "Image not found")) if file is None else web.FileResponse(file)
 
 
 @web.middleware
@@ -173,9 +173,9 @@ async def _document_errors(
     try:
         return await handler(request)
     except web.HTTPNotFound:
-        return as_json(answers.refused(404, answers.NOT_FOUND))
+        return as_json(responses.refused(404, responses.NOT_FOUND))
     except web.HTTPException as error:
-        return as_json(answers.refused(error.status, error.reason))
+        return as_json(responses.refused(error.status, error.reason))
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.driving import KEY, Dop, Here
-from tests.acceptance.gatewaydouble import GatewayDouble, Script
+from tests.support.cli_driver import KEY, Dop, Here
+from tests.support.fake_gateway import GatewayDouble, Script
 
 Opened = tuple[Dop, GatewayDouble]
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, Ended, ended, shots, wait_for
-from tests.acceptance.gatewaydouble import Json
 from tests.acceptance.test_killed import check_books, check_videos
+from tests.support.cli_driver import Dop, Ended, ended, shots, wait_for
+from tests.support.fake_gateway import Json
 
 Against = Callable[..., Opened]
 

@@ -16,8 +16,8 @@ import pytest
 from aiohttp import web
 
 from pipeline.gateway.client import POLL_PATH, SUBMIT_PATH
-from tests.acceptance.driving import Dop, Ended, shots
-from tests.acceptance.receiving import serving
+from tests.support.cli_driver import Dop, Ended, shots
+from tests.support.webhook_catcher import serving
 
 pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
 

@@ -8,8 +8,8 @@ import stat
 
 import pytest
 
-from tests.acceptance.driving import Dop, ended, shots, wait_for
-from tests.acceptance.receiving import serving
+from tests.support.cli_driver import Dop, ended, shots, wait_for
+from tests.support.webhook_catcher import serving
 
 pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
 

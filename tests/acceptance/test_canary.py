@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.acceptance.driving import Dop, Ended, killed, shots
-from tests.acceptance.gatewaydouble import GatewayDouble, Script
+from tests.support.cli_driver import Dop, Ended, killed, shots
+from tests.support.fake_gateway import GatewayDouble, Script
 
 pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import DOP, KEY, Dop, shots
-from tests.acceptance.gatewaydouble import GatewayDouble
+from tests.support.cli_driver import DOP, KEY, Dop, shots
+from tests.support.fake_gateway import GatewayDouble
 
 REPO = Path(__file__).resolve().parents[2]
 DOCUMENT = (REPO / "docs" / "cron.md").read_text(encoding="utf-8")

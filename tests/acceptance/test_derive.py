@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.driving import Dop, shots
+from tests.support.cli_driver import Dop, shots
 
 SMALL = ("--set", "sandbox.generation_s=0", "--set", "sandbox.size=180p")
 

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import KEY, Dop, Ended
+from tests.support.cli_driver import KEY, Dop, Ended
 
 Checks = dict[str, tuple[bool | None, str]]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, table
+from tests.support.cli_driver import Dop, table
 
 Against = Callable[..., Opened]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import pipeline
-from pipeline.cli import build_parser
+from pipeline.cli.main import build_parser
 from pipeline.records import usd
-from tests.acceptance.driving import Dop
+from tests.support.cli_driver import Dop
 
 REPO = Path(__file__).resolve().parents[2]
 DOCUMENT = (REPO / "docs" / "examples.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, shots
+from tests.support.cli_driver import Dop, shots
 
 Against = Callable[..., Opened]
 

@@ -12,8 +12,8 @@ from decimal import Decimal
 import pytest
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import cost, shots, table
-from tests.acceptance.gatewaydouble import Json, tiny_clip
+from tests.support.cli_driver import cost, shots, table
+from tests.support.fake_gateway import Json, tiny_clip
 
 Against = Callable[..., Opened]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.driving import Dop, Ended, shots
+from tests.support.cli_driver import Dop, Ended, shots
 
 GOLDEN = Path(__file__).resolve().parents[1] / "fixtures" / "golden"
 REPO = Path(__file__).resolve().parents[2]

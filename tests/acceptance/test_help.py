@@ -13,7 +13,7 @@ HEAVY = {"aiohttp", "av", "jinja2", "numpy", "pandas", "PIL", "pydantic", "sqlal
 
 LOADED_BY = """
 import sys
-from pipeline.cli import main
+from pipeline.cli.main import main
 try:
     main(sys.argv[1:])
 except SystemExit:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import pytest
 
-from tests.acceptance.driving import Dop, Ended
+from tests.support.cli_driver import Dop, Ended
 
 QUIET = ("--set", "sandbox.generation_s=0", "--set", "sandbox.size=180p", "--set", "poll.first_s=0.05")
 

@@ -15,8 +15,8 @@ from decimal import Decimal
 import pytest
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, Ended, cost, ended, killed, shots, table, wait_for
-from tests.acceptance.gatewaydouble import GatewayDouble, Json, tiny_clip
+from tests.support.cli_driver import Dop, Ended, cost, ended, killed, shots, table, wait_for
+from tests.support.fake_gateway import GatewayDouble, Json, tiny_clip
 
 Against = Callable[..., Opened]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import closing
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, Ended, shots
-from tests.acceptance.gatewaydouble import GatewayDouble
+from tests.support.cli_driver import Dop, Ended, shots
+from tests.support.fake_gateway import GatewayDouble
 
 Against = Callable[..., Opened]
 

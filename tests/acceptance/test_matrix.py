@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sandbox import answers, studio
-from pipeline.sandbox.answers import Answer, Outcome
-from pipeline.sandbox.clips import ClipPlan, render
-from pipeline.sandbox.shapes import SHAPES, accepted_as
-from pipeline.sandbox.trade import Trade
-from tests.acceptance.driving import Dop, table
+from pipeline.sandbox import responses
+from pipeline.sandbox.gateway import Trade
+from pipeline.sandbox.rendering import renderer
+from pipeline.sandbox.rendering.clip import ClipPlan, render
+from pipeline.sandbox.response_variants import SHAPES, accepted_as
+from pipeline.sandbox.responses import Answer, Outcome
+from tests.support.cli_driver import Dop, table
 
 FORMS = 6
 """Wordings of the answer to a submit."""
@@ -33,7 +34,7 @@ def worded_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
             drawn.append(target.read_bytes())
         target.write_bytes(drawn[0])
 
-    monkeypatch.setattr(studio, "render", same)
+    monkeypatch.setattr(renderer, "render", same)
 
     def shaped(trade: Trade, outcome: Outcome, form: Callable[[Outcome], dict[str, object]]) -> Answer:
         return Answer(status=200, value=SHAPES[_seed(outcome) % len(SHAPES)](outcome))
@@ -93,4 +94,4 @@ def test_every_shape_of_an_accepted_submit_goes_with_every_shape_of_a_result(
 
 def test_the_matrix_knows_all_that_the_sandbox_can_say() -> None:
     assert len(SHAPES) == 18
-    assert SHAPES[:2] == (answers.job_set, answers.queue_status)
+    assert SHAPES[:2] == (responses.job_set, responses.queue_status)

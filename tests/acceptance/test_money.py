@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import COLUMNS, DOP, Dop, cost, shots, table
-from tests.acceptance.gatewaydouble import Json
+from tests.support.cli_driver import COLUMNS, DOP, Dop, cost, shots, table
+from tests.support.fake_gateway import Json
 
 Against = Callable[..., Opened]
 REPO = Path(__file__).resolve().parents[2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.acceptance.driving import Dop, shots
+from tests.support.cli_driver import Dop, shots
 
 
 def motions(dop: Dop, *words: object) -> tuple[str, str]:

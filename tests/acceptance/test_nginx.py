@@ -20,11 +20,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pipeline.callbackdesk import keys_for
-from pipeline.config import load
-from pipeline.gateway.callback import PATH
-from tests.acceptance.driving import Dop, ended, shots, wait_for
-from tests.acceptance.receiving import serving
+from pipeline.config.loader import load
+from pipeline.gateway.webhook_tokens import PATH
+from pipeline.runner.callback_inbox import keys_for
+from tests.support.cli_driver import Dop, ended, shots, wait_for
+from tests.support.webhook_catcher import serving
 
 REPO = Path(__file__).parents[2]
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, table
-from tests.acceptance.s3server import BUCKET, CREDENTIALS, S3Server, answers
+from tests.support.cli_driver import Dop, table
+from tests.support.s3_server import BUCKET, CREDENTIALS, S3Server, answers
 
 pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
 

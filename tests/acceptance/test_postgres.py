@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ledger import server
-from pipeline.ledger.server import ServerLedger
+from pipeline.ledger import postgres_ledger
+from pipeline.ledger.postgres_ledger import ServerLedger
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, Ended, ended, killed, shots, wait_for
-from tests.acceptance.gatewaydouble import GatewayDouble
 from tests.acceptance.test_killed import AT_MOST, GOOD, WORKERS, check_after_a_kill, check_books
-from tests.postgres import PostgresServer
+from tests.support.cli_driver import Dop, Ended, ended, killed, shots, wait_for
+from tests.support.fake_gateway import GatewayDouble
+from tests.support.postgres import PostgresServer
 
 Against = Callable[..., Opened]
 pytestmark = pytest.mark.long
@@ -103,7 +103,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_one_books_what_was_a
     defaults = ServerLedger.__init__.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "patience_s", 1.0)
-    monkeypatch.setattr(server, "READERS_PATIENCE_S", 0.5)
+    monkeypatch.setattr(postgres_ledger, "READERS_PATIENCE_S", 0.5)
     dop, double = on_server(generation_s=0.2)
     manifest = dop.csv(shots(GOOD))
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from tests.acceptance.driving import Dop, Ended, table
+from tests.support.cli_driver import Dop, Ended, table
 
 pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
 

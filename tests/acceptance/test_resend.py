@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import shots
-from tests.acceptance.gatewaydouble import GatewayDouble
+from tests.support.cli_driver import shots
+from tests.support.fake_gateway import GatewayDouble
 
 LOST = {"status": 500, "body": {"error": "An unexpected error occurred"}}
 ONE = ("--set", "pace.submit_concurrency=1")

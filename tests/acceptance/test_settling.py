@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, shots, table
+from tests.support.cli_driver import Dop, shots, table
 
 Against = Callable[..., Opened]
 

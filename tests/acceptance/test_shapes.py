@@ -6,9 +6,9 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import KEY, cost, shots
-from tests.acceptance.gatewaydouble import tiny_clip
-from tests.acceptance.shapes import SHAPES
+from tests.support.cli_driver import KEY, cost, shots
+from tests.support.fake_gateway import tiny_clip
+from tests.support.response_shapes import SHAPES
 
 
 def test_every_wording_of_the_gateway_ends_with_the_video(against: Callable[..., Opened]) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.sheet import write_sheet
-from tests.acceptance.browsing import NEEDS_BROWSER, axe_faults, chromium, show
-from tests.acceptance.sheetrun import RUN, make_crowd, make_study
+from pipeline.reports.sheet.page import write_sheet
+from tests.support.browser import NEEDS_BROWSER, axe_faults, chromium, show
+from tests.support.sheet_run import RUN, make_crowd, make_study
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra dev)")
 pytestmark = NEEDS_BROWSER

@@ -11,14 +11,14 @@ from PIL import Image
 
 from pipeline.errors import UsageError
 from pipeline.records import State
-from pipeline.report.contactprint import write_contact_print
-from pipeline.report.gridvideo import write_grid_video
-from pipeline.report.plate import EDGE_PX, GAP_PX, MOST_CELL_PX
-from pipeline.report.posters import frame_at, make_poster, make_start, poster_path, start_path
-from pipeline.report.runview import Line
-from pipeline.report.sheet import write_sheet
-from tests.acceptance.sheetrun import RUN, make_clip, make_study, make_view
-from tests.factories import make_attempt
+from pipeline.reports.sheet.contact_print import write_contact_print
+from pipeline.reports.sheet.grid_video import write_grid_video
+from pipeline.reports.sheet.image_pages import EDGE_PX, GAP_PX, MOST_CELL_PX
+from pipeline.reports.sheet.page import write_sheet
+from pipeline.reports.sheet.run_view import Line
+from pipeline.reports.sheet.thumbnails import frame_at, make_poster, make_start, poster_path, start_path
+from tests.support.factories import make_attempt
+from tests.support.sheet_run import RUN, make_clip, make_study, make_view
 
 
 def bright_column(picture: Image.Image) -> int:

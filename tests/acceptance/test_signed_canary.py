@@ -17,9 +17,9 @@ from aiohttp import web
 from PIL import Image
 
 from pipeline.gateway.client import POLL_PATH, SUBMIT_PATH
-from tests.acceptance.driving import Dop, Ended, table
-from tests.acceptance.gatewaydouble import tiny_clip
-from tests.acceptance.s3server import BUCKET, CREDENTIALS, S3Server
+from tests.support.cli_driver import Dop, Ended, table
+from tests.support.fake_gateway import tiny_clip
+from tests.support.s3_server import BUCKET, CREDENTIALS, S3Server
 
 pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
 

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.report.table import FORMULA_STARTS, KINDS, REPORT_COLUMNS
-from tests.acceptance.driving import Dop
+from pipeline.reports.tables import FORMULA_STARTS, KINDS, REPORT_COLUMNS
+from tests.support.cli_driver import Dop
 
 OFFICE = shutil.which("soffice")
 pytestmark = [

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, ended, killed, shots, wait_for
-from tests.acceptance.s3server import BUCKET, CREDENTIALS, S3Server
+from tests.support.cli_driver import Dop, ended, killed, shots, wait_for
+from tests.support.s3_server import BUCKET, CREDENTIALS, S3Server
 
 pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
 
@@ -166,9 +166,9 @@ def test_doctor_asks_the_store(live: Callable[..., Opened], store: S3Server) -> 
 def test_a_large_video_goes_up_in_parts_and_is_whole(tmp_path: Path, store: S3Server) -> None:
     import asyncio
 
-    from pipeline.gateway.fetched import Saved
-    from pipeline.landing import Landing
-    from pipeline.objectstore import PART_BYTES, open_store
+    from pipeline.assets.object_store import PART_BYTES, open_store
+    from pipeline.assets.publishing import Landing
+    from pipeline.gateway.download_outcomes import Saved
 
     if store._process is None:
         store.start()

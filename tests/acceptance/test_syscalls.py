@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.driving import KEY, Dop, shots
-from tests.acceptance.gatewaydouble import GatewayDouble, Script
+from tests.support.cli_driver import KEY, Dop, shots
+from tests.support.fake_gateway import GatewayDouble, Script
 
 pytestmark = pytest.mark.xdist_group("one trace for all")
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import KEY, Dop, ended, shots
-from tests.acceptance.gatewaydouble import GatewayDouble, Script
-from tests.acceptance.viewing import View, start_view
+from tests.support.cli_driver import KEY, Dop, ended, shots
+from tests.support.fake_gateway import GatewayDouble, Script
+from tests.support.viewer_process import View, start_view
 
 pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.browsing import NEEDS_BROWSER, axe_faults, chromium, show
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import shots
-from tests.acceptance.viewing import start_view
+from tests.support.browser import NEEDS_BROWSER, axe_faults, chromium, show
+from tests.support.cli_driver import shots
+from tests.support.viewer_process import start_view
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra dev)")
 

@@ -1,0 +1,233 @@
+"""Looks at every image of the rows that are about to be bought, before money moves. Free; asks hosts politely.
+
+It refuses what nobody can make a video of, and only warns of what can't be seen from here. What it saw is kept beside
+the ledger by URL and ETag, so that a second run hardly asks, and a changed picture is noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.assets.image_probe import ImageLooker, Kind, Look
+from pipeline.config.settings import Settings, is_loopback
+from pipeline.errors import ManifestError, Problem
+from pipeline.files import whole_text
+from pipeline.ledger.queries import Book
+from pipeline.records import Attempt, State
+
+AT_ONCE = 8
+FRESH_S = 600.0
+"""A good look younger than this counts without asking again: a pilot and its run, a run and its restart."""
+
+LARGE_BYTES = 20_000_000
+"""From here on a warning: the API document names no limit. Inferred."""
+
+NAMED_ROWS = 3
+TOLD_WARNINGS = TOLD_IMAGES = 10
+CACHE_NAME = "images.json"
+SKIPPED_BY = "--no-preflight skips this check"
+
+
+def wanted(settings: Settings) -> bool:
+    """Whether images are looked at: `images.preflight`; `auto` leaves out gateways of this machine.
+
+    A rehearsal's images need not exist, and its gateway draws what it cannot fetch.
+    """
+    told = settings.images.preflight
+    return told == "always" or (told == "auto" and not _at_home(settings))
+
+
+def _at_home(settings: Settings) -> bool:
+    return settings.gateway.is_embedded or is_loopback(urlsplit(settings.gateway.base_url).hostname or "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A good look that is remembered. Times are Unix seconds; `head_sha256` is of the first 64 kB.
+
+    `sha256` is of the whole content; only objects of a store are read whole.
+    """
+
+    looked_at: float
+    picture: str
+    width: int | None
+    height: int | None
+    size_bytes: int | None
+    head_sha256: str
+    etag: str
+    changed_at: float | None = None
+    sha256: str = ""
+
+    def __str__(self) -> str:
+        day = datetime.fromtimestamp(self.looked_at, UTC).strftime("%Y-%m-%d")
+        size = f" {self.width}x{self.height}" if self.width else ""
+        return f"{self.picture}{size}, {self.head_sha256[:12]}, seen {day}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """What the looks of one run came to; images by URL."""
+
+    bad: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def cache_path(settings: Settings) -> Path:
+    """The file that remembers looks."""
+    return settings.ledger_path.parent / CACHE_NAME
+
+
+def remembered(path: Path) -> dict[str, Seen]:
+    """Looks of earlier runs by URL; a damaged file remembers nothing, which costs a look each."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {url: Seen(**seen) for url, seen in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def remembered_anew(path: Path, looks: Mapping[str, Seen]) -> list[str]:
+    """Writes what was seen; returns a warning when the disk does not take it.
+
+    Writes: `path`.
+    """
+    try:
+        with whole_text(path) as file:
+            json.dump({url: asdict(seen) for url, seen in looks.items()}, file)
+    except OSError as error:
+        return [f"{path} can't be written ({error.strerror}): images will be looked at again"]
+    return []
+
+
+def images_of(attempts: Iterable[Attempt]) -> dict[str, list[str]]:
+    """Each distinct http(s) image with the rows that name it, in their order."""
+    found: dict[str, list[str]] = {}
+    for attempt in attempts:
+        for image in dict.fromkeys((*attempt.params.input_images, *attempt.params.input_images_end)):
+            if image.lower().startswith(("http://", "https://")):
+                found.setdefault(image, []).append(attempt.row_id)
+    return found
+
+
+def memory_text(images: Iterable[str], settings: Settings) -> list[str]:
+    """What is remembered of some images, for eyes. Never asks the network."""
+    known = remembered(cache_path(settings))
+    seen = {url: known[url] for url in images if url in known}
+    if not seen:
+        return []
+    told = [f"  {url}: {one}{_changed(one)}" for url, one in list(seen.items())[:TOLD_IMAGES]]
+    more = [f"  and {len(seen) - TOLD_IMAGES} more"] if len(seen) > TOLD_IMAGES else []
+    return ["images as they were last seen (sha256, of a URL's the first 64 kB):", *told, *more]
+
+
+def _changed(seen: Seen) -> str:
+    if seen.changed_at is None:
+        return ""
+    return f", CHANGED, noticed {datetime.fromtimestamp(seen.changed_at, UTC).strftime('%Y-%m-%d')}"
+
+
+async def check_images(
+    settings: Settings, book: Book, run_id: str, *, manifest: Path, only: frozenset[str] | None, now: float
+) -> list[str]:
+    """Looks at the images of everything the run has planned; returns warnings.
+
+    Raises:
+        ManifestError: images that no video can be made of, each with its rows; nothing was sent.
+    Writes: `cache_path(settings)`.
+    """
+    planned = (attempt for page in book.pages(run_id, (State.PLANNED,)) for attempt in page)
+    images = images_of(one for one in planned if only is None or one.request_id in only)
+    path = cache_path(settings)
+    cache = remembered(path)
+    due = [url for url in images if not (url in cache and 0 <= now - cache[url].looked_at < FRESH_S)]
+    async with ImageLooker(gateway_is_loopback=_at_home(settings)) as looker:
+        looks = await _all_looks(looker, due, cache)
+    found = judged(looks, cache, now)
+    found.warnings += remembered_anew(path, cache)
+    if found.bad:
+        raise ManifestError(
+            Problem(
+                file=manifest, where=rows_text(images[url]), message=f"{url} {why} (--no-preflight skips this check)"
+            )
+            for url, why in found.bad.items()
+        )
+    return _few(found.warnings)
+
+
+async def _all_looks(looker: ImageLooker, urls: list[str], cache: Mapping[str, Seen]) -> dict[str, Look]:
+    looks: dict[str, Look] = {}
+    left = iter(urls)
+
+    async def work() -> None:
+        for url in left:  # shared: each worker takes the next one
+            looks[url] = await looker.look(url, etag=cache[url].etag if url in cache else "")
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(AT_ONCE, len(urls))):
+            group.create_task(work())
+    return {url: looks[url] for url in urls}
+
+
+def judged(looks: Mapping[str, Look], cache: dict[str, Seen], now: float) -> Findings:
+    """What is wrong and what is odd; good looks go into `cache`."""
+    found = Findings()
+    for url, look in looks.items():
+        before = cache.get(url)
+        if look.kind is Kind.BAD:
+            found.bad[url] = look.reason
+        elif look.kind is Kind.UNSURE:
+            found.warnings.append(f"{url} {look.reason}: the gateway may fare better, or not")
+        elif look.unchanged and before is not None:
+            cache[url] = Seen(**{**asdict(before), "looked_at": now})
+        else:
+            cache[url] = _seen(look, before, now)
+            found.warnings += _oddities(url, look, before)
+    return found
+
+
+def _seen(look: Look, before: Seen | None, now: float) -> Seen:
+    changed = before is not None and before.head_sha256 != look.head_sha256
+    return Seen(
+        looked_at=now,
+        picture=look.picture,
+        width=look.width,
+        height=look.height,
+        size_bytes=look.size_bytes,
+        head_sha256=look.head_sha256,
+        etag=look.etag,
+        changed_at=now if changed else before.changed_at if before is not None else None,
+    )
+
+
+def changed_text(address: str, before: Seen | None, now: Seen) -> str:
+    """What a person should know of an object that changed, "" when it did not. Its content is its identity."""
+    if before is None or before.sha256 == now.sha256:
+        return ""
+    day = datetime.fromtimestamp(before.looked_at, UTC).strftime("%Y-%m-%d")
+    return f"{address} is another picture than on {day}: its rows are new requests"
+
+
+def _oddities(url: str, look: Look, before: Seen | None) -> Iterable[str]:
+    if before is not None and before.head_sha256 != look.head_sha256:
+        day = datetime.fromtimestamp(before.looked_at, UTC).strftime("%Y-%m-%d")
+        yield f"{url} is another picture than on {day}; what was bought with it stays bought (`take: 2` buys anew)"
+    if (look.size_bytes or 0) > LARGE_BYTES:
+        yield f"{url} has {look.size_bytes} bytes: the gateway's limit is not known"
+
+
+def rows_text(row_ids: list[str]) -> str:
+    """Which rows name an image, for eyes."""
+    named = ", ".join(row_ids[:NAMED_ROWS])
+    more = len(row_ids) - NAMED_ROWS
+    return f"{'row' if len(row_ids) == 1 else 'rows'} {named}{f' and {more} more' if more > 0 else ''}"
+
+
+def _few(warnings: list[str]) -> list[str]:
+    more = len(warnings) - TOLD_WARNINGS
+    return warnings if more <= 0 else [*warnings[:TOLD_WARNINGS], f"and {more} more images with warnings"]

@@ -1,0 +1,214 @@
+"""One look at an image that the gateway will be told to fetch: is it there, and is it a picture. Free, and guarded.
+
+It reads the beginning of the file and no more, carries no key, cookie or referrer, and never says "bad" of what it
+only could not reach: the gateway stands elsewhere in the network than this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from yarl import URL
+
+from pipeline.assets.image_header import Picture, read_picture
+from pipeline.gateway.download_outcomes import Unfit
+from pipeline.gateway.ssrf_connector import Connects, guarded_connector, watched
+from pipeline.gateway.ssrf_rules import readable_url
+
+HEAD_BYTES = 64 * 1024
+"""hashed, so that another picture under the same address is noticed"""
+MOST_BYTES = 1024 * 1024
+"""read at most, where a picture's size stands behind a large EXIF block or colour profile"""
+LOOK_TIMEOUT_S = 10.0
+PER_HOST = 4
+MAX_REDIRECTS = 3
+
+GONE = frozenset({404, 410})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+HEADERS = {
+    "Accept": "image/*, */*;q=0.5",
+    "Accept-Encoding": "identity",
+    "Range": f"bytes=0-{MOST_BYTES - 1}",
+    "User-Agent": "dop-batch",
+}
+_TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
+
+
+class Kind(StrEnum):
+    """What a look came to."""
+
+    GOOD = "good"
+    BAD = "bad"
+    """nobody can make a video of it: not there, or no picture"""
+    UNSURE = "unsure"
+    """it could not be seen from here; the gateway may"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one look saw. `head_sha256` is of the first HEAD_BYTES; sizes are None where nothing said them."""
+
+    kind: Kind
+    reason: str = ""
+    picture: str = ""
+    width: int | None = None
+    height: int | None = None
+    size_bytes: int | None = None
+    head_sha256: str = ""
+    etag: str = ""
+    unchanged: bool = False
+
+
+def bad(reason: str) -> Look:
+    """A look at something that is no picture."""
+    return Look(kind=Kind.BAD, reason=reason)
+
+
+def unsure(reason: str) -> Look:
+    """A look that saw nothing."""
+    return Look(kind=Kind.UNSURE, reason=reason)
+
+
+class ImageLooker:
+    """Looks at images; use it as an async context manager. Calls may run side by side.
+
+    Args:
+        gateway_is_loopback: lets loopback addresses through: a gateway of this machine can fetch from them.
+    """
+
+    def __init__(self, *, gateway_is_loopback: bool, timeout_s: float = LOOK_TIMEOUT_S) -> None:
+        self._loopback = gateway_is_loopback
+        self._timeout_s = timeout_s
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=guarded_connector(loopback_allowed=self._loopback, per_host=PER_HOST),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=HEADERS,
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def look(self, url: str, *, etag: str = "") -> Look:
+        """What stands at `url`. With the `etag` of an earlier look the answer may be `unchanged`, and nothing else."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._follow(url, etag)
+        except TimeoutError:
+            return unsure(f"did not answer within {self._timeout_s:g} s")
+
+    async def _follow(self, url: str, etag: str) -> Look:
+        base = ""
+        for _ in range(MAX_REDIRECTS + 1):
+            hop = readable_url(url, http_allowed=True, base=base)
+            if isinstance(hop, Unfit):
+                return bad(hop.reason) if not base else unsure(f"redirects to what is {hop.reason}")
+            found = await self._one_get(hop, etag)
+            if isinstance(found, Look):
+                return found
+            url, base = found, str(hop)
+        return unsure(f"redirects more than {MAX_REDIRECTS} times")
+
+    async def _one_get(self, url: URL, etag: str) -> Look | str:
+        """One GET: what it saw, or where it was sent on to."""
+        assert self._session is not None, "use it as `async with ImageLooker(...)`"
+        connects = watched()
+        headers = {"If-None-Match": etag} if etag else {}
+        try:
+            async with self._session.get(url, headers=headers, allow_redirects=False) as answer:
+                if answer.status in REDIRECTS and "Location" in answer.headers:
+                    return answer.headers["Location"]
+                return await _seen(answer, etag)
+        except (aiohttp.InvalidURL, UnicodeError):
+            return bad("is not an address that can be called")
+        except (aiohttp.ClientError, OSError) as error:
+            return _unreached(url, connects, error)
+
+
+def _unreached(url: URL, connects: Connects, error: Exception) -> Look:
+    if connects.refused and not connects.allowed:
+        # A name may mean another address to the gateway; a number means the same to everybody.
+        found = f"leads to {connects.refused[0]}"
+        return bad(f"{found}: the gateway can't see it") if _is_number(url.host or "") else unsure(found)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return unsure("its name can't be resolved from here")
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return unsure("its answer was cut")
+    return unsure("can't be reached from here")
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _seen(answer: aiohttp.ClientResponse, etag: str) -> Look:
+    if answer.status in GONE:
+        return bad(f"answers {answer.status}: it is not there")
+    if answer.status == 304 and etag:
+        return Look(kind=Kind.GOOD, etag=etag, unchanged=True)
+    if answer.status not in (200, 206):
+        return unsure(f"answers {answer.status}")
+    data, picture = await _beginning(answer)
+    if answer.headers.get("Content-Encoding", "identity") != "identity":
+        return unsure("comes compressed, although that was not asked for")
+    if picture is None:
+        return bad(_what_instead(answer, data))
+    return Look(
+        kind=Kind.GOOD,
+        picture=picture.kind,
+        width=picture.width,
+        height=picture.height,
+        size_bytes=_whole_size(answer),
+        head_sha256=hashlib.sha256(data[:HEAD_BYTES]).hexdigest(),
+        etag=answer.headers.get("ETag", "")[:200],
+    )
+
+
+async def _beginning(answer: aiohttp.ClientResponse) -> tuple[bytes, Picture | None]:
+    """The first bytes, as many as it takes: HEAD_BYTES for the hash, more only while the size is not known."""
+    data = bytearray()
+    picture: Picture | None = None
+    async for block in answer.content.iter_any():
+        data += block
+        if len(data) >= MOST_BYTES:
+            break
+        if len(data) >= HEAD_BYTES:
+            picture = read_picture(bytes(data))
+            if picture is None or picture.width is not None:
+                break
+    return bytes(data), read_picture(bytes(data))
+
+
+def _what_instead(answer: aiohttp.ClientResponse, data: bytes) -> str:
+    if not data:
+        return "is empty"
+    said = answer.headers.get("Content-Type", "").partition(";")[0].strip()[:60]
+    printable = said if said.isascii() and said.isprintable() else ""
+    return f"is not a JPEG, PNG or WebP by its content{f' (it says {printable})' if printable else ''}"
+
+
+def _whole_size(answer: aiohttp.ClientResponse) -> int | None:
+    if answer.status == 200:
+        return answer.content_length
+    match = _TOTAL.fullmatch(answer.headers.get("Content-Range", ""))
+    return int(match[1]) if match else None

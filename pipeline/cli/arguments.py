@@ -1,0 +1,124 @@
+"""What the command line said, as values: the settings in force, money, durations. Nothing is sent from here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.config.loader import Settings, environment, load
+from pipeline.config.settings import duration_s
+from pipeline.errors import ManifestError, UsageError
+from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRows
+from pipeline.planning.requests import Listing, listing
+from pipeline.planning.saved_plan import draw_seeds
+from pipeline.planning.selection import Selection, parse_shard
+from pipeline.records import microusd, usd
+from pipeline.reports.progress import printable
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings: flags over environment over file over default."""
+    overrides = dict(_pair(text) for text in args.set or [])
+    for flag, key in (("outputs", "outputs.dir"), ("max_in_flight", "pace.max_in_flight"), ("rate", "pace.rate")):
+        value = getattr(args, flag, None)
+        if value is not None:
+            overrides[key] = str(value)
+    if getattr(args, "no_download", False):
+        overrides["download.enabled"] = "false"
+    return load(args.config, overrides=overrides, environ=environment(os.environ, Path.cwd()))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise UsageError(f"--set {text!r}: write section.key=value")
+    return key.strip(), value
+
+
+def money(text: str | None, flag: str) -> int | None:
+    """Micro-dollars of a flag's value.
+
+    Raises:
+        UsageError: it is no amount.
+    """
+    if text is None:
+        return None
+    try:
+        return microusd(text.lstrip("$"))
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from None
+
+
+def seconds(text: str | None, flag: str) -> float | None:
+    """Seconds of a flag's value such as 2h.
+
+    Raises:
+        UsageError: it is no duration.
+    """
+    if text is None:
+        return None
+    try:
+        return duration_s(text)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from None
+
+
+def selection_of(args: argparse.Namespace) -> Selection:
+    """Which rows the flags choose.
+
+    Raises:
+        UsageError: a number below 1, or no shard.
+    """
+    for flag in ("first", "sample", "max_new", "pilot"):
+        value = getattr(args, flag, None)
+        if value is not None and value < 1:
+            raise UsageError(f"--{flag.replace('_', '-')} {value}: give at least 1")
+    return Selection(
+        tags=tuple(tag for text in args.filter_tag or [] for tag in text.split(",") if tag),
+        shard=parse_shard(args.shard) if args.shard else None,
+        sample=args.sample,
+        first=args.first,
+    )
+
+
+def listed(args: argparse.Namespace, settings: Settings, *, may_draw: bool = False) -> Listing:
+    """The manifest that the command names, chosen from as its flags say.
+
+    Raises:
+        ManifestError: mistakes; too large a sweep tells its price too.
+    """
+    try:
+        return listing(
+            args.manifest,
+            settings,
+            selection=selection_of(args),
+            max_rows=args.max_rows or DEFAULT_MAX_ROWS,
+            draw=draw_seeds if may_draw else None,
+        )
+    except TooManyRows as error:
+        raise with_price(error, settings) from None
+
+
+def with_price(error: TooManyRows, settings: Settings) -> ManifestError:
+    """The refusal of a large sweep with what it would have cost at most."""
+    prices = settings.prices_microusd
+    total = sum(prices.get(model, 0) * count for model, count in error.by_model.items())
+    *others, last = error.problems
+    told = f"{last.message} (it would cost up to ${usd(total)})"
+    return ManifestError([*others, replace(last, message=told)])
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Words for a person, to stderr, harmless for the terminal."""
+    for line in lines:
+        print("\n".join(printable(part) for part in line.split("\n")), file=sys.stderr)
+
+
+def give_json(value: Mapping[str, object]) -> None:
+    """One object on stdout, for `--json`."""
+    print(json.dumps(value, ensure_ascii=False))

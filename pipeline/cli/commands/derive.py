@@ -1,0 +1,150 @@
+"""`derive`: from chosen clips to a new manifest, for the dearer model or another strength. Buys nothing."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.cli.arguments import settings_of, tell
+from pipeline.cli.commands.plan import plan_text, planned
+from pipeline.cli.commands.status import find_run
+from pipeline.config.settings import Settings
+from pipeline.errors import ManifestError, UsageError
+from pipeline.files import whole_text
+from pipeline.gateway.motion_catalog import catalogue
+from pipeline.ledger.queries import Run
+from pipeline.ledger.workspace import Workspace, reading
+from pipeline.planning.derive import Derived, derived, differences, field_of, suffix_of
+from pipeline.planning.requests import listing
+from pipeline.records import Attempt, Cell
+from pipeline.reports.picks import MAX_PICKS_BYTES, Picks, parse_picks, picked
+
+PICKS = "picks.json"
+"""In the run's folder: what was picked on the pages of `dop view`."""
+
+
+def derive(args: argparse.Namespace) -> int:
+    """Writes a manifest of the chosen clips with what `--set` changes, and shows what it would cost."""
+    changes = _changes(args)
+    settings = settings_of(args)
+    with reading(settings) as workspace:
+        picks = _given(args)
+        run = find_run(workspace, args.run or (picks.run if picks is not None else None))
+        picks = picks or _kept(workspace, run)
+        if picks.run not in (None, run.run_id):
+            raise UsageError(f"the picks are of run {picks.run}, not of {run.run_id}")
+        chosen = picked(picks, _attempts(workspace, run))
+    if not chosen:
+        raise UsageError("no clip is picked: mark some on the run's page, or name rows with --row ID")
+    target = args.output or _usual_target(run, changes)
+    _write(target, run, chosen, changes, settings)
+    tell([f"{target}: {len(chosen)} clips of {run.run_id}"])
+    bound = listing(target, settings)
+    found = planned(bound, settings)
+    print(plan_text(target, found, bound.caps(), settings))
+    if not found.new:
+        tell(["nothing in it is new: change something with --set, or buy another take with --set take=2"])
+    return 0
+
+
+def _changes(args: argparse.Namespace) -> dict[str, str]:
+    """`--set` of a row's field; `section.key` and `models` stay in `args.set`, for the settings."""
+    changes: dict[str, str] = {}
+    others: list[str] = []
+    for text in args.set or []:
+        key, separator, value = text.partition("=")
+        if not separator or "." in key or key == "models":
+            others.append(text)
+        else:
+            changes[field_of(key.strip())] = value
+    args.set = others
+    return changes
+
+
+def _given(args: argparse.Namespace) -> Picks | None:
+    """The picks that the command names; None when it leaves them to the run's folder."""
+    named = None if args.picks is None else _read(args.picks)
+    if not args.row:
+        return named
+    rows = tuple((name,) for name in args.row)
+    return Picks(run=named.run, names=named.names + rows) if named is not None else Picks(run=None, names=rows)
+
+
+def _kept(workspace: Workspace, run: Run) -> Picks:
+    path = workspace.outputs / run.run_id / PICKS
+    if not path.is_file():
+        raise UsageError(f"nothing is picked in {run.run_id}: give --picks FILE or --row ID, or pick in `dop view`")
+    return _read(path)
+
+
+def _read(path: Path) -> Picks:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_PICKS_BYTES + 1)
+        if len(content) > MAX_PICKS_BYTES:
+            raise UsageError(f"{path} is larger than {MAX_PICKS_BYTES} bytes")
+        return parse_picks(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"{path} can't be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8") from None
+
+
+def _attempts(workspace: Workspace, run: Run) -> Iterator[Attempt]:
+    return (line for line in workspace.book.report(run.run_id) if isinstance(line, Attempt))
+
+
+def _usual_target(run: Run, changes: dict[str, str]) -> Path:
+    """A name that is free, beside the manifest that the run was made from."""
+    manifest = Path(run.manifest_path)
+    folder = manifest.parent if manifest.parent.is_dir() else Path.cwd()
+    stem = f"{manifest.stem}-{suffix_of(changes) or 'picks'}"
+    names = (f"{stem}.yaml", *(f"{stem}-{number}.yaml" for number in range(2, 1000)))
+    return next(folder / name for name in names if not (folder / name).exists())
+
+
+def _write(target: Path, run: Run, chosen: list[Attempt], changes: dict[str, str], settings: Settings) -> None:
+    """Writes the manifest, read back and compared first.
+
+    Raises:
+        UsageError: it exists, can't be written, or does not say what was meant.
+    """
+    if target.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"{target}: a derived manifest is YAML; give it the ending .yaml")
+    folder = target.absolute().parent
+    made = derived(chosen, changes, run=run.run_id, name=run.name, folder=folder, catalogue=catalogue(settings))
+    try:
+        with _draft(target, made) as draft:
+            wrong = differences(made, chosen, _read_back(draft, target, settings), changes)
+        if wrong:
+            raise UsageError(f"{target} was not written: {'; '.join(wrong[:5])}")
+        with target.open("x", encoding="utf-8", newline="") as file:
+            file.write(made.text)
+    except FileExistsError:
+        raise UsageError(f"{target} exists already; choose another name with -o") from None
+    except OSError as error:
+        raise UsageError(f"{target} can't be written ({error.strerror})") from None
+
+
+@contextmanager
+def _draft(target: Path, made: Derived) -> Iterator[Path]:
+    """The text as a file beside its target, so that relative pictures are found; it does not stay."""
+    draft = target.with_name(f".{target.stem}-draft{target.suffix}")
+    try:
+        with whole_text(draft) as stream:
+            stream.write(made.text)
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read_back(draft: Path, target: Path, settings: Settings) -> list[Cell]:
+    """What the draft asks for; its mistakes are told under the name that the person knows."""
+    try:
+        return list(listing(draft, settings).manifest.cells())
+    except ManifestError as error:
+        problems = (replace(one, file=target if one.file == draft else one.file) for one in error.problems)
+        raise ManifestError(problems) from None

@@ -1,0 +1,252 @@
+"""`ledger check|rebuild|copy|adopt` and `prune`: care of the ledger and of old runs' folders. Spends nothing.
+
+Nothing here removes a line of the ledger; `prune` removes files, and says which before it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cli.arguments import seconds, settings_of, tell
+from pipeline.config.settings import Settings, duration_s, ledger_url
+from pipeline.errors import LedgerAwayError, LedgerError, UsageError
+from pipeline.ledger.journal import last_seq
+from pipeline.ledger.migrations import copy_file
+from pipeline.ledger.postgres_ledger import ServerLedger
+from pipeline.ledger.postgres_session import Hold
+from pipeline.ledger.queries import Book, Run
+from pipeline.ledger.recovery import rebuild as made_anew
+from pipeline.ledger.recovery import rebuild_on_server as made_anew_there
+from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.transfer import MOVED, move, unmark
+from pipeline.ledger.workspace import Workspace, held, ledger_exists, ledger_name, locked, opened, reading
+from pipeline.ledger.writer import LedgerWriter
+from pipeline.records import usd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """One thing that is wrong with the ledger, and what to do about it."""
+
+    text: str
+    remedy: str
+
+
+REBUILD = "`dop ledger rebuild` makes the ledger anew from its journal; the old file is kept"
+ADOPT = "use the original, or say `dop ledger adopt` when this is the only one in use now"
+THERE = "use it there with ledger.url, or say `dop ledger adopt` when that one was given up"
+JOURNAL = "move the journal away: the next run writes a new one from the ledger, which is what counts"
+
+
+def check(args: argparse.Namespace) -> int:
+    """Everything that is wrong with the ledger, each with what to do; exit 7 when anything is."""
+    settings = settings_of(args)
+    name = ledger_name(settings)
+    journal = settings.ledger_path.with_suffix(".journal")
+    is_there = ledger_exists(settings)
+    is_lost = settings.ledger.url is None and last_seq(journal) > 0
+    if not is_there and not is_lost:
+        print(f"{name} does not exist yet: the first run makes it")
+        return 0
+    gone = Trouble(text=f"{name} is gone, and {journal} is there", remedy=REBUILD)
+    found = list(_troubles(settings)) if is_there else [gone]
+    for trouble in found:
+        print(f"WRONG  {trouble.text}\n       {trouble.remedy}")
+    if not found:
+        print(f"ok     {name} is whole")
+    return 7 if found else 0
+
+
+def _troubles(settings: Settings) -> Iterator[Trouble]:
+    try:
+        ledger = opened(settings)
+    except LedgerAwayError:
+        raise
+    except LedgerError as error:
+        yield Trouble(text=str(error), remedy=REBUILD if "newer" not in str(error) else "update dop")
+        return
+    try:
+        yield from (Trouble(text=problem, remedy=REBUILD) for problem in ledger.problems())
+        if ledger.is_copy:
+            yield Trouble(text=f"{ledger.name} is a copy or was restored from one", remedy=ADOPT)
+        if MOVED in ledger.facts:
+            yield Trouble(text=f"{ledger.name} was moved to {ledger.facts[MOVED]} and spends no more", remedy=THERE)
+        if ledger.facts.get("clean", "yes") != "yes":
+            print("note   a run is under way, or the last one did not end cleanly: the next one settles that by itself")
+        yield from _journal_troubles(ledger)
+    finally:
+        ledger.close(clean=False)
+
+
+def _journal_troubles(ledger: LedgerWriter) -> Iterator[Trouble]:
+    try:
+        for _ in ledger.journal_entries():
+            pass
+    except LedgerError as error:
+        yield Trouble(text=str(error), remedy=JOURNAL)
+
+
+def rebuild(args: argparse.Namespace) -> int:
+    """Makes the ledger anew from its journal; the old file is kept aside."""
+    settings, now = settings_of(args), time.time()
+    path, url = settings.ledger_path, settings.ledger.url
+    with held(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
+        found = made_anew(path, now=now) if url is None else made_anew_there(url, now=now)
+    name = ledger_name(settings)
+    print(f"{name} was made anew from {found.events} events: {found.requests} requests, {found.runs} runs")
+    if found.kept is not None:
+        print(f"the old file is {found.kept}")
+    if found.kept_tables is not None:
+        print(f"the old rows are in the tables {found.kept_tables}")
+    if found.runs == 0:
+        print("which run lists which row could not be read; `dop run MANIFEST` lists them again and buys nothing twice")
+    return 0
+
+
+def copy(args: argparse.Namespace) -> int:
+    """A consistent copy of the ledger, for a backup; it spends nothing until it is adopted. Or the move to a server."""
+    settings = settings_of(args)
+    path = settings.ledger_path
+    if args.to is not None or args.file.startswith(("postgresql:", "postgres:")):
+        return _move(args.to or args.file, args, settings)
+    if settings.ledger.url is not None:
+        raise UsageError(f"{ledger_name(settings)} is a database: pg_dump makes a backup of it")
+    if not path.exists():
+        raise UsageError(f"{path} does not exist yet: there is nothing to copy")
+    copy_file(path, Path(args.file))
+    print(f"{args.file} is a copy of {path}; it can be read, and spends nothing before `dop ledger adopt`")
+    return 0
+
+
+def _move(target_url: str, args: argparse.Namespace, settings: Settings) -> int:
+    path, now = settings.ledger_path, time.time()
+    try:
+        url = ledger_url(target_url)
+    except ValueError as error:
+        raise UsageError(f"the database {error}") from None
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: there is nothing to move")
+    with (
+        locked(path, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now),
+        closing(Ledger(path, may_migrate=True)) as source,
+        closing(ServerLedger(url, hold=Hold.ALONE)) as target,
+    ):
+        tell(source.ready_to_spend())
+        found = move(source, target)
+    counted = f"{found.rows['attempts']} requests, {found.rows['runs']} runs, {found.rows['history']} events"
+    print(f"{target.name} holds what {path} held: {counted}, ${usd(sum(found.money))}; every row was compared")
+    for state, (count, price) in sorted(found.states.items()):
+        print(f"  {state:<12} {count:>8}  ${usd(price)}")
+    print(f"{path} spends no more; from now on every command needs ledger.url (the environment: DOP_LEDGER__URL)")
+    return 0
+
+
+def adopt(args: argparse.Namespace) -> int:
+    """Lets a copied, restored or moved ledger spend: a person says that it is the only one in use."""
+    settings, now = settings_of(args), time.time()
+    name = ledger_name(settings)
+    if not ledger_exists(settings):
+        raise UsageError(f"{name} does not exist: there is nothing to adopt")
+    with held(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
+        ledger = opened(settings, may_migrate=True)
+        try:
+            if not ledger.is_copy and MOVED not in ledger.facts:
+                print(f"{name} is no copy: there is nothing to adopt")
+                return 0
+            problems = ledger.problems()
+            if problems:
+                raise LedgerError(f"{name} is damaged: {problems[0]}; `dop ledger check` lists everything")
+            ledger.adopt()
+            unmark(ledger)
+        finally:
+            ledger.close(clean=False)
+    print(f"{name} is in use from now on; what was bought with another copy since is not in it")
+    return 0
+
+
+# --- old runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Old:
+    """The folder of an old run, and what it weighs."""
+
+    run: Run
+    folder: Path
+    files: int
+    size_bytes: int
+
+
+def prune(args: argparse.Namespace) -> int:
+    """Removes the folders of runs that ended long ago; what the ledger knows of them stays."""
+    settings, now = settings_of(args), time.time()
+    try:
+        keep_s = duration_s(args.keep)
+    except ValueError as error:
+        raise UsageError(f"--keep: {error}") from None
+    if args.dry_run:
+        with reading(settings) as workspace:
+            _show(_old_ones(workspace, now - keep_s), args.keep)
+        return 0
+    with held(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
+        with reading(settings) as workspace:
+            old = _old_ones(workspace, now - keep_s)
+        _show(old, args.keep)
+        if not old or not _agreed(args):
+            return 0 if not old else 2
+        for one in old:
+            shutil.rmtree(one.folder)
+        newest = settings.outputs.dir / "latest"
+        if newest.is_symlink() and not newest.exists():
+            newest.unlink()
+    tell([f"{len(old)} folders were removed; `dop show` and `dop spend` still know what was in them"])
+    return 0
+
+
+def _old_ones(workspace: Workspace, before: float) -> list[Old]:
+    """Ended runs from before, whose videos no younger run's report points to."""
+    runs = workspace.book.runs()
+    aged = {run.run_id: run for run in runs if run.ended_at is not None and run.ended_at < before}
+    needed = {name for run in runs if run.run_id not in aged for name in _folders_named(workspace.book, run)}
+    found = []
+    for run_id, run in sorted(aged.items()):
+        folder = workspace.outputs / run_id
+        is_ours = folder.resolve().parent == workspace.outputs.resolve() and not folder.is_symlink()
+        if is_ours and folder.is_dir() and run_id not in needed:
+            sizes = [file.lstat().st_size for file in folder.rglob("*") if file.is_file() or file.is_symlink()]
+            found.append(Old(run=run, folder=folder, files=len(sizes), size_bytes=sum(sizes)))
+    return found
+
+
+def _folders_named(book: Book, run: Run) -> Iterator[str]:
+    """The first part of every video's path in a run's report: the folder that holds it."""
+    for line in book.report(run.run_id):
+        path = getattr(line, "local_path", None)
+        if path is not None:
+            yield str(path).partition("/")[0]
+
+
+def _show(old: list[Old], keep: str) -> None:
+    for one in old:
+        print(f"{one.folder}  {one.files} files, {one.size_bytes / 1e6:.1f} MB")
+    if not old:
+        print(f"no run ended more than {keep} ago (or a younger report still points to its videos)")
+        return
+    total = sum(one.size_bytes for one in old)
+    print(f"{len(old)} folders, {sum(one.files for one in old)} files, {total / 1e6:.1f} MB")
+
+
+def _agreed(args: argparse.Namespace) -> bool:
+    if args.yes:
+        return True
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError("give --yes to remove them without a terminal, or --dry-run to look; nothing was removed")
+    print("remove them? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

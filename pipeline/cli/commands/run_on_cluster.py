@@ -1,0 +1,202 @@
+"""`run`, `submit` and `collect` with --cluster: orders the work, follows the workers, reports. Buys nothing itself."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.assets import image_checks
+from pipeline.assets.publishing import open_landing
+from pipeline.cli.arguments import seconds, tell
+from pipeline.config.settings import Settings
+from pipeline.errors import UsageError
+from pipeline.ledger.budget import NO_CAPS, Caps
+from pipeline.ledger.queries import Run
+from pipeline.ledger.workspace import RunFolder, Workspace, sharing
+from pipeline.planning.run_setup import Order, gravest, open_run, runs_to_collect
+from pipeline.records import Totals
+from pipeline.reports.progress import Progress
+from pipeline.runner.cluster.requirements import database
+from pipeline.runner.engine import Result, Wishes
+from pipeline.runner.session import Session, finished, looked_at_images, prepared
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+OTHERS_WAIT_S = 60.0
+"""The first worker looks at the whole ledger before it lets others in; a plain run may be about to end."""
+
+NOT_HERE = {
+    "pilot": "buy a few with --first N, look at them, then run the whole manifest",
+    "max_new": "bound it by rows (--first N) or money (--max-cost USD)",
+    "webhook": "the workers take the calls: start them with `dop worker --webhook`",
+    "no_download": "set download.enabled: false in the workers' configuration",
+    "rate": "set pace.rate in the workers' configuration: they share one pace",
+    "max_in_flight": "set pace.max_in_flight in the workers' configuration: they share one bound",
+    "log_json": "what is done is done, and logged, by the workers",
+}
+"""Flags that belong to one machine, or to the workers' configuration, and what to do instead."""
+
+
+def check(args: argparse.Namespace, settings: Settings) -> str:
+    """The database's URL, once nothing speaks against a cluster.
+
+    Raises:
+        UsageError: a flag or a setting does; nothing was sent.
+    """
+    for name, instead in NOT_HERE.items():
+        if getattr(args, name, None):
+            raise UsageError(f"--{name.replace('_', '-')} is not for --cluster: {instead}; nothing was sent")
+    return database(settings)
+
+
+def ordered(args: argparse.Namespace, settings: Settings, order: Order, wishes: Wishes) -> int:
+    """Orders a manifest's run, in the transaction that writes its rows down, and follows it. Leads to purchases."""
+    with _session(args, settings) as opened:
+        workspace = opened.workspace
+        before: list[Totals] = []
+
+        def put(connection: Connection, run_id: str) -> None:
+            if order.bound.binder.sha256_of:
+                raise UsageError(
+                    "a cluster's images must be at addresses that the gateway can read: local files are on one "
+                    "machine only; nothing was sent"
+                )
+            before.append(_put(connection, workspace.settings, run_id, wishes, order.caps))
+
+        if wishes.preflight and image_checks.wanted(settings):  # before anything is queued: a worker may be quick
+            asyncio.run(looked_at_images(opened, open_run(workspace, order), wishes))
+        if wishes.buy and (problem := _store_problem(workspace, order)):
+            tell([f"nothing is bought: {problem}"])
+            return 5
+        found = open_run(workspace, order, put)
+        _measure(workspace)
+        had_work = workspace.book.has_open(found.run_id)
+        tell(f"warning: {warning}" for warning in order.bound.warnings)
+        manifest = order.bound.manifest.path
+        return _followed(opened, found, order.caps, wishes, before=before[-1], had_work=had_work, manifest=manifest)
+
+
+def _store_problem(workspace: Workspace, order: Order) -> str:
+    """MONEY: before a worker may buy: what is wrong with the store that is to take it; "" where there is none."""
+    landing = open_landing(workspace.settings)
+    if landing is None:
+        return ""
+    folder = RunFolder(workspace.outputs, open_run(workspace, order).run_id)
+    folder.make(order.bound.manifest.path)
+    return asyncio.run(landing.ready(folder.path))
+
+
+def collected(args: argparse.Namespace, settings: Settings, wishes: Wishes) -> int:
+    """Has the workers poll and fetch what is bought. Never spends."""
+    check(args, settings)
+    codes = []
+    with _session(args, settings) as opened:
+        workspace = opened.workspace
+        for run in runs_to_collect(workspace, args.run):
+            had_work = workspace.book.has_open(run.run_id)
+            before = _put_alone(workspace, run.run_id, wishes)
+            _measure(workspace)
+            codes.append(_followed(opened, run, NO_CAPS, wishes, before=before, had_work=had_work, manifest=None))
+    return gravest(codes, nothing=args.error_on_nothing)
+
+
+def _put(connection: Connection, settings: Settings, run_id: str, wishes: Wishes, caps: Caps) -> Totals:
+    """Orders a run; what it came to before any worker could know."""
+    from pipeline.config.loader import gateway_id  # noqa: PLC0415
+    from pipeline.runner.cluster.job_queue import put_order  # noqa: PLC0415
+    from pipeline.runner.cluster.monitor import counted  # noqa: PLC0415 - an extra
+
+    put_order(
+        connection,
+        run_id=run_id,
+        gateway=gateway_id(settings),
+        buy=wishes.buy,
+        collect=wishes.collect,
+        caps=caps,
+        window=settings.cluster.window,
+        files=settings.download.enabled,
+    )
+    return counted(connection, run_id)
+
+
+def _put_alone(workspace: Workspace, run_id: str, wishes: Wishes) -> Totals:
+    before: list[Totals] = []
+    workspace.ledger.transact(
+        lambda connection: before.append(_put(connection, workspace.settings, run_id, wishes, NO_CAPS))
+    )
+    return before[-1]
+
+
+def _measure(workspace: Workspace) -> None:
+    """Has the server look at the tables that have just grown.
+
+    It does so by itself within minutes. Until then it takes them for empty, and each question for the next job, and for
+    the counts of a run, costs it a second of its time for some thousands of rows.
+    """
+    workspace.ledger.transact(
+        lambda connection: connection.exec_driver_sql("ANALYZE run_rows, attempts, procrastinate_jobs"), alone=False
+    )
+
+
+@contextmanager
+def _session(args: argparse.Namespace, settings: Settings) -> Iterator[Session]:
+    """The ledger beside the workers; no key is needed, since nothing is sent from here."""
+    from pipeline.runner.cluster.tables import prepare  # noqa: PLC0415 - an extra
+
+    url = database(settings)
+    lock_wait_s = seconds(args.lock_wait, "--lock-wait")
+    wait_s = OTHERS_WAIT_S if lock_wait_s is None else lock_wait_s
+    with sharing(settings, wait_s=wait_s, now=time.time()) as workspace:
+        prepare(url)
+        tell(workspace.notices)
+        yield Session(workspace=workspace, key="", tell=lambda line: tell([line]))
+
+
+def _followed(
+    opened: Session, run: Run, caps: Caps, wishes: Wishes, *, before: Totals, had_work: bool, manifest: Path | None
+) -> int:
+    async def all_of_it() -> int:
+        job = prepared(opened, run, caps=caps, wishes=wishes, manifest=manifest)
+        with Progress(clock=time.monotonic, show_bar=wishes.show_bar, quiet=wishes.quiet) as progress:
+            result = await _result(opened, run, wishes, before, progress)
+        return (await finished(opened, job, result, had_work=had_work)).exit_code
+
+    return asyncio.run(all_of_it())
+
+
+async def _result(opened: Session, run: Run, wishes: Wishes, before: Totals, progress: Progress) -> Result:
+    from pipeline.runner.cluster.job_queue import JobQueue  # noqa: PLC0415
+    from pipeline.runner.cluster.monitor import Following, follow  # noqa: PLC0415 - an extra
+
+    workspace = opened.workspace
+    settings = workspace.settings
+    queue = JobQueue(settings.ledger.url or "", workspace.gateway)
+    try:
+        order = await queue.order(run.run_id)
+        if order is None:
+            raise UsageError(f"run {run.run_id} was closed by another command meanwhile")
+        return await follow(
+            Following(
+                workspace=workspace,
+                queue=queue,
+                run_id=run.run_id,
+                version=order.version,
+                buys=wishes.buy,
+                collects=wishes.collect,
+                before=before,
+                window=settings.cluster.window,
+                silent_s=settings.cluster.stalled_after_s,
+                say=progress.say,
+                rule=wishes.halt,
+                max_duration_s=wishes.max_duration_s,
+            ),
+            progress,
+        )
+    finally:
+        await queue.close()

@@ -1,0 +1,48 @@
+"""`view`: the runs of a ledger in the browser, until Ctrl-C. Nothing is sent, bought or locked."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import threading
+import webbrowser
+from contextlib import suppress
+
+from pipeline.cli.arguments import settings_of, tell
+from pipeline.cli.commands.status import find_run
+from pipeline.errors import UsageError
+from pipeline.ledger.workspace import Workspace, ledger_exists, ledger_name, reading
+from pipeline.reports.viewer.server import Viewer
+
+
+def view(args: argparse.Namespace) -> int:
+    """Serves the contact sheets on 127.0.0.1 and opens one; its address is the first line of stdout."""
+    settings = settings_of(args)
+    if not ledger_exists(settings):
+        raise UsageError(f"no run yet in {ledger_name(settings)}; `dop run MANIFEST` makes one")
+    if not 0 <= args.port <= 65535:
+        raise UsageError(f"--port {args.port}: give a number from 1 to 65535")
+    with reading(settings) as workspace:
+        run = find_run(workspace, args.run)
+        asyncio.run(_serve(workspace, run.run_id, port=args.port, opens=not args.no_open))
+    return 0
+
+
+async def _serve(workspace: Workspace, run_id: str, *, port: int, opens: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+    viewer = Viewer(workspace)
+    address = f"{await viewer.start(port)}runs/{run_id}/"
+    try:
+        print(address, flush=True)
+        tell(["only this machine's own browser can see it; Ctrl-C ends it"])
+        if opens:
+            # A browser of the terminal would hold the thread until it is closed.
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        await stop.wait()
+    finally:
+        await viewer.stop()

@@ -1,0 +1,102 @@
+"""`dop worker`: one more machine of a cluster, its health, and the queue made anew."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+import time
+
+from pipeline.cli.arguments import settings_of, tell
+from pipeline.cli.commands.run import key_for
+from pipeline.cli.commands.run_on_cluster import OTHERS_WAIT_S
+from pipeline.config.loader import gateway_id
+from pipeline.config.settings import Settings
+from pipeline.ledger.workspace import sharing
+from pipeline.runner.cluster.requirements import database
+
+NOT_WELL = 5
+
+
+def worker(args: argparse.Namespace) -> int:
+    """Looks after requests until a signal ends it. Pays, as far as runs are ordered."""
+    settings = settings_of(args)
+    url = database(settings)
+    if args.health:
+        return _health(settings, url)
+    if args.rebuild_queue:
+        return _rebuild(settings, url)
+    return _work(args, settings, url)
+
+
+def _health(settings: Settings, url: str) -> int:
+    from pipeline.runner.cluster.heartbeat import Signs  # noqa: PLC0415 - an extra, for those who ask for it
+
+    signs, now = Signs(f"{url} {gateway_id(settings)}"), time.time()
+    workers = [
+        {"pid": one.pid, "state": one.state, "holding": one.holding, "silent_s": round(now - one.at, 1)}
+        for one in signs.read()
+    ]
+    well = signs.healthy(now)
+    print(json.dumps({"healthy": well, "workers": workers}))
+    return 0 if well else NOT_WELL
+
+
+def _rebuild(settings: Settings, url: str) -> int:
+    from pipeline.runner.cluster.job_queue import JobQueue  # noqa: PLC0415 - an extra
+    from pipeline.runner.cluster.tables import prepare  # noqa: PLC0415
+
+    async def anew() -> tuple[int, int]:
+        queue = JobQueue(url, gateway_id(settings))
+        try:
+            return await queue.rebuild(settings.cluster.window, settings.cluster.stalled_after_s)
+        finally:
+            await queue.close()
+
+    with sharing(settings, wait_s=OTHERS_WAIT_S, now=time.time()) as workspace:
+        tell(workspace.notices)
+        prepare(url)
+        dropped, queued = asyncio.run(anew())
+    tell([f"{dropped} jobs dropped, {queued} queued from the ledger"])
+    return 0
+
+
+def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
+    from pipeline.runner.cluster.callback_relay import Calls  # noqa: PLC0415 - an extra
+    from pipeline.runner.cluster.schedule import Timetable  # noqa: PLC0415
+    from pipeline.runner.cluster.worker import Host  # noqa: PLC0415
+
+    def say(line: str) -> None:
+        tell([line])
+
+    key = key_for(settings)
+    timetable = None
+    if settings.schedule.cron is not None:
+        timetable = Timetable(settings.schedule.cron, _scheduled(args, settings), say)
+    if not args.verbose:
+        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
+        logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
+    with sharing(settings, wait_s=OTHERS_WAIT_S, now=time.time()) as workspace:
+        tell(workspace.notices)
+        workspace.ledger.tell = say
+        say(f"worker: ready for {workspace.gateway}")
+
+        async def lives() -> int:
+            calls = Calls(settings, url, workspace.gateway) if args.webhook else None
+            return await Host(workspace=workspace, key=key, url=url, say=say, timetable=timetable, calls=calls).run()
+
+        return asyncio.run(lives())
+
+
+def _scheduled(args: argparse.Namespace, settings: Settings) -> list[str]:
+    """The command line of the scheduled run: this worker's configuration, and no agreement but a budget."""
+    command = [sys.executable, "-m", "pipeline", "run", str(settings.schedule.manifest), "--cluster", "--no-progress"]
+    if args.config is not None:
+        command += ["--config", str(args.config)]
+    if args.outputs is not None:
+        command += ["--outputs", args.outputs]
+    for pair in args.set or []:
+        command += ["--set", pair]
+    return command

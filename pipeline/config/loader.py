@@ -1,0 +1,211 @@
+"""The configuration: flags, environment and one YAML file become frozen settings, and each value knows its source.
+
+Reads files, and must never read or keep the gateway's key together with them: `read_key` is asked for it apart.
+All mistakes are reported at once, with file, line and column; an unknown key is a mistake.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from pipeline.config.api_key import KEY_FILE, KEY_VARIABLE, environment, read_key
+from pipeline.config.settings import DOCUMENT_PRICES_MICROUSD, Settings, duration_s, gateway_id, size_bytes
+from pipeline.config.yaml_file import Given, Leaves, is_null, read_leaves, typed_scalar
+from pipeline.errors import ManifestError, Problem, UsageError
+from pipeline.records import MICROUSD
+
+__all__ = [
+    "Settings",
+    "duration_s",
+    "effective",
+    "environment",
+    "gateway_id",
+    "load",
+    "packaged",
+    "read_key",
+    "size_bytes",
+]
+
+PREFIX = "DOP_"
+TYPED = {"defaults"}
+"""Values of manifest rows get the types a manifest would give them; all others stay the text that was written."""
+
+
+_SECRET_WORDS = {"key", "api_key", "apikey", "subscription_key", "token", "secret", "pixazo_api_key"}
+_MONEY = re.compile(r"prices\.|budget\.|on_unknown\.max_cost")
+
+
+def load(path: Path | None, *, overrides: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
+    """The settings in force: flag over environment over file over default.
+
+    Args:
+        path: the file of `--config`; None takes ./configs/default.yaml, else the one that ships with the package.
+        overrides: `section.key` -> text, of `--set` and of the flags that stand for a key.
+        environ: `DOP_SECTION__KEY` -> text; other names are not looked at.
+
+    Raises:
+        ManifestError: every mistake of every source, each with its place.
+        UsageError: the file cannot be read.
+    """
+    file = path if path is not None else _usual_file()
+    problems: list[Problem] = []
+    leaves = read_leaves(file, typed=TYPED, problems=problems) | _from_environment(environ) | _from_flags(overrides)
+    unknown = ((given, _what_is_unknown(leaf)) for leaf, given in leaves.items())
+    problems.extend(given.problem(message) for given, message in unknown if message)
+    settings = None if problems else _build(leaves, problems)
+    if settings is None or problems:
+        raise ManifestError(problems)
+    given_by = {".".join(leaf): given.source for leaf, given in leaves.items()}
+    settings._sources = {key: given_by.get(key, "default") for key, _ in _walk(settings)}
+    return settings
+
+
+def packaged(name: str) -> Path:
+    """A file of configs/ as it ships: inside the installed package, else beside it in the source tree.
+
+    Raises:
+        UsageError: neither place has it.
+    """
+    room = Path(__file__).resolve().parents[1]
+    for folder in (room / "configs", room.parent / "configs"):
+        if (folder / name).is_file():
+            return folder / name
+    raise UsageError(f"configs/{name} is missing from the installation: install dop-batch again")
+
+
+def effective(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """`section.key`, its value for eyes (seconds, bytes, dollars; passwords masked) and its source, in file order."""
+    for key, value in _walk(settings):
+        yield key, _shown(key, value), settings.sources.get(key, "default")
+
+
+def _usual_file() -> Path:
+    here = Path("configs") / "default.yaml"
+    return here if here.is_file() else packaged("default.yaml")
+
+
+# --- the three sources ---------------------------------------------------------------------------------------------
+
+
+def _from_environment(environ: Mapping[str, str]) -> Leaves:
+    paths = {variable: _variable_path(variable) for variable in sorted(environ)}
+    return {
+        path: _worded(path, environ[variable], source=f"environment {variable}", where=variable)
+        for variable, path in paths.items()
+        if path is not None
+    }
+
+
+def _variable_path(variable: str) -> tuple[str, ...] | None:
+    """`DOP_GATEWAY__BASE_URL` -> ("gateway", "base_url"); None for a variable that is none of ours."""
+    if not variable.startswith(PREFIX):
+        return None
+    section, separator, key = variable.removeprefix(PREFIX).lower().partition("__")
+    if separator:
+        return section, key.replace("_", "-") if section == "prices" else key
+    meant = (name for name in _top_level() if section == name or section.startswith(name + "_"))
+    return next(((name,) for name in meant), None)
+
+
+def _from_flags(overrides: Mapping[str, str]) -> Leaves:
+    paths = {name: tuple(name.split(".", 1)) for name in overrides}
+    return {path: _worded(path, overrides[name], source="flag", where=name) for name, path in paths.items()}
+
+
+def _worded(path: tuple[str, ...], text: str, *, source: str, where: str) -> Given:
+    value = None if is_null(text) else typed_scalar(text) if path[0] in TYPED else text
+    return Given(value=value, source=source, where=where)
+
+
+# --- from values to settings ---------------------------------------------------------------------------------------
+
+
+def _top_level() -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in Settings.model_fields.items()}
+
+
+def _keys(name: str) -> set[str] | None:
+    """The keys a section knows; None for what is no such section: a list, or a section where any name will do."""
+    section = _top_level()[name].annotation
+    if not isinstance(section, type) or not issubclass(section, BaseModel):
+        return None
+    return {field.alias or key for key, field in section.model_fields.items()}
+
+
+def _what_is_unknown(path: tuple[str, ...]) -> str | None:
+    name, key = path[0], path[1] if len(path) > 1 else None
+    if name != "sandbox" and path[-1].lower() in _SECRET_WORDS:
+        return f"a key never stands in a configuration: set {KEY_VARIABLE}, or write it to ~/{KEY_FILE} (chmod 600)"
+    if name not in _top_level():
+        return "unknown section." + _did_you_mean(name, _top_level())
+    if name == "models":
+        return None if key is None else "is a list, without keys"
+    if key is None:
+        return f"is a section: set {name}.KEY (in the environment DOP_{name.upper()}__KEY)"
+    keys = _keys(name)
+    if keys is None or key in keys:
+        return None
+    return "unknown key." + (_did_you_mean(key, keys) if keys else f" {name} has no keys in this version")
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}"
+
+
+def _build(leaves: Leaves, problems: list[Problem]) -> Settings | None:
+    values: dict[str, Any] = {"prices": _document_prices()}
+    for path, given in leaves.items():
+        if len(path) == 1:
+            values[path[0]] = given.value
+        else:
+            values.setdefault(path[0], {})[path[1]] = given.value
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        details = error.errors(include_input=False)
+        problems.extend(_problem(leaves, detail["loc"], detail["msg"]) for detail in details)
+        return None
+    return settings
+
+
+def _document_prices() -> dict[str, str]:
+    return {model: str(Decimal(price) / MICROUSD) for model, price in DOCUMENT_PRICES_MICROUSD.items()}
+
+
+def _problem(leaves: Leaves, loc: tuple[int | str, ...], message: str) -> Problem:
+    said = message.removeprefix("Value error, ").removeprefix("Input ")
+    path = tuple(str(part) for part in loc)
+    given = leaves.get(path[:2]) or leaves.get(path[:1])
+    return given.problem(said) if given else Problem(file=None, where=".".join(path), message=said)
+
+
+def _walk(settings: Settings) -> Iterator[tuple[str, object]]:
+    """Every `section.key` with its value, in the order of the sections."""
+    for name, field in Settings.model_fields.items():
+        section, value = field.alias or name, getattr(settings, name)
+        if isinstance(value, BaseModel):
+            fields = type(value).model_fields.items()
+            yield from ((f"{section}.{child.alias or key}", getattr(value, key)) for key, child in fields)
+        elif isinstance(value, Mapping):
+            yield from ((f"{section}.{key}", item) for key, item in value.items())
+        else:
+            yield section, value
+
+
+def _shown(key: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int) and _MONEY.match(key):
+        return f"${Decimal(value) / MICROUSD}"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", str(value))

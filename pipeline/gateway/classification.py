@@ -1,0 +1,314 @@
+"""Judges what an answer, or the lack of one, means for the operation that asked. Above all: may it have been paid?
+
+Pure: values in, a verdict out. It never sends, waits, logs or changes a state; `steps` act on the verdict. A submit may
+be sent again by itself after `not_sent`, `throttled`, `concurrency`, `wrong_path` and `fatal` only: there a real status
+line or the send proof says that nothing was created.
+Source: API document, "Common Status Codes and Responses"; official for 402, 403 with quota text, 423 and 52x.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from pipeline.gateway.error_hints import CONCURRENCY, CREDIT, HINT, KEY, QUOTA, Heard, hear
+from pipeline.gateway.error_text import MAX_WAIT_S, wait_hint_s
+from pipeline.gateway.json_fields import as_object
+from pipeline.gateway.responses import Answer, NoAnswer
+from pipeline.gateway.wire import (
+    JobReport,
+    JobTicket,
+    echo_differs,
+    names_job_set,
+    parse_poll,
+    parse_submit,
+    read_json,
+    salvage_ids,
+)
+from pipeline.records import Params
+
+# --- what a submit's end means ---------------------------------------------------------------------------------------
+
+
+class SubmitKind(StrEnum):
+    """What is known about the money after one submit."""
+
+    ACCEPTED = "accepted"
+    """paid for: the ticket holds the id. Never sent again"""
+    NOT_SENT = "not_sent"
+    """proved: no byte of it left. May be sent again"""
+    THROTTLED = "throttled"
+    """too fast, nothing created: back to planned, everybody waits"""
+    CONCURRENCY = "concurrency"
+    """too many jobs at once, nothing created: back to planned until one ends"""
+    REJECTED = "rejected"
+    """this request is refused for good, nothing created"""
+    WRONG_PATH = "wrong_path"
+    """nothing lives at this path, nothing created: the other submit path may serve"""
+    FATAL = "fatal"
+    """key or credit: nothing created, back to planned, and no submit until a person acts"""
+    UNKNOWN = "unknown"
+    """perhaps paid: park it, never send it again by itself"""
+
+
+NOTHING_CREATED: Final = frozenset(SubmitKind) - {SubmitKind.ACCEPTED, SubmitKind.UNKNOWN}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitVerdict:
+    """What one submit's end means.
+
+    Attributes:
+        reason: one line for the ledger and the report; the gateway's own words where it gave any.
+        status: of the real status line, None without one.
+        ticket: only with `accepted`.
+        wait_s: hint within 1 s .. 15 min that holds for all submits, None when none was given.
+        told_wait_s: the same hint as it was said, without the bounds.
+        stop_submitting: buy nothing more in this run; what is paid is still collected.
+        slow_down: a reason to lower the rate, whatever became of this request.
+        salvaged: ids found in an answer that was not understood; one free poll each may settle it.
+        job_cap: how many jobs at once the gateway says it allows.
+    """
+
+    kind: SubmitKind
+    reason: str = ""
+    status: int | None = None
+    ticket: JobTicket | None = None
+    wait_s: float | None = None
+    told_wait_s: float | None = None
+    stop_submitting: bool = False
+    slow_down: bool = False
+    salvaged: tuple[str, ...] = ()
+    job_cap: int | None = None
+
+    @property
+    def may_send_again(self) -> bool:
+        """Whether nothing was created, for certain."""
+        return self.kind in NOTHING_CREATED
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row: these statuses, if the text (or a hint) says so, mean this."""
+
+    statuses: frozenset[int]
+    says: re.Pattern[str] | str | None
+    kind: SubmitKind
+    stop: bool = False
+
+
+def _of(*statuses: int) -> frozenset[int]:
+    return frozenset(statuses)
+
+
+REFUSALS: Final = _of(400, 401, 402, 403, 404, 405, 406, 411, 413, 414, 415, 422, 423, 429, 431)
+"""Statuses by which a server says that it did not do what was asked. 408, 409, 425 and 499 are not among them: they can
+come after the request was taken. Nor is a status that nobody has seen here."""
+
+RULES: Final = (
+    #    status                                 text or hint   what it means           buy on?
+    Rule(REFUSALS, CREDIT, SubmitKind.FATAL, stop=True),
+    Rule(_of(401, 402), None, SubmitKind.FATAL, stop=True),
+    Rule(_of(403), HINT, SubmitKind.THROTTLED),
+    Rule(_of(403), QUOTA, SubmitKind.THROTTLED),
+    Rule(_of(403), None, SubmitKind.FATAL, stop=True),
+    Rule(_of(400, 423, 429), CONCURRENCY, SubmitKind.CONCURRENCY),
+    Rule(_of(423, 429), None, SubmitKind.THROTTLED),
+    Rule(_of(404, 405), None, SubmitKind.WRONG_PATH),
+    Rule(_of(400, 406, 411, 413, 414, 415, 422, 431), None, SubmitKind.REJECTED),
+)
+"""What a refused submit means; the first row that applies. Every status that is in no row is UNKNOWN."""
+
+
+def judge_submit(outcome: Answer | NoAnswer, *, now_wall: float, params: Params | None = None) -> SubmitVerdict:
+    """What the end of one submit means for its request.
+
+    Args:
+        now_wall: Unix seconds, for a Retry-After date.
+        params: what was sent; an answer that repeats another seed or prompt is not the answer to it.
+
+    Pays: decides what may be sent again; see the module's first lines.
+    """
+    if isinstance(outcome, NoAnswer):
+        kind = SubmitKind.UNKNOWN if outcome.sent else SubmitKind.NOT_SENT
+        return SubmitVerdict(kind=kind, reason=outcome.what)
+    if 200 <= outcome.status <= 299:
+        return _judge_success(outcome, params, now_wall)
+    heard = hear(outcome, now_wall)
+    # MONEY: a refusal that names a job set contradicts itself; only a look at that job can tell.
+    if outcome.status not in REFUSALS or names_job_set(outcome.body):
+        return _unknown(heard, salvage_ids(outcome.body))
+    rule = next(rule for rule in RULES if outcome.status in rule.statuses and heard.says(rule.says))
+    return _refused(heard, rule)
+
+
+def _judge_success(answer: Answer, params: Params | None, now_wall: float) -> SubmitVerdict:
+    """2xx: accepted with an id to poll; else unknown, whatever its text says."""
+    heard = hear(answer, now_wall)
+    payload = read_json(answer.body) if answer.complete else None
+    ticket = parse_submit(payload)
+    if ticket is None or (ticket.id_key != "job_set_id" and _says_error(payload)):
+        return _unknown(heard, salvage_ids(answer.body))
+    differs = echo_differs(ticket, params) if params is not None else None
+    if differs:
+        # MONEY: nothing is salvaged here: that job is real, but it may be another request's.
+        reason = f"the answer is not to this request: {differs} (it names job {ticket.job_set_id})"
+        return SubmitVerdict(kind=SubmitKind.UNKNOWN, reason=reason, status=answer.status)
+    return SubmitVerdict(kind=SubmitKind.ACCEPTED, status=answer.status, ticket=ticket)
+
+
+def _says_error(payload: object) -> bool:
+    """A 2xx body that calls itself a failure: its `id` or `request_id` may be a trace's, not a job's."""
+    top = as_object(payload)
+    code = top.get("statusCode")
+    return bool(top.get("error")) or top.get("success") is False or (isinstance(code, int) and code >= 400)
+
+
+def _refused(heard: Heard, rule: Rule) -> SubmitVerdict:
+    """Nothing was created; the rule says what it means for the request and the hint for everybody."""
+    slow = rule.kind in (SubmitKind.THROTTLED, SubmitKind.CONCURRENCY)
+    # A 429's hint may mislead and is the pace's to weigh; a quota that is gone for longer ends the buying.
+    too_long = heard.status == 403 and (heard.told_wait_s or 0.0) > MAX_WAIT_S
+    return SubmitVerdict(
+        kind=rule.kind,
+        reason=heard.reason,
+        status=heard.status,
+        wait_s=heard.wait_s if slow else None,
+        told_wait_s=heard.told_wait_s if slow else None,
+        stop_submitting=rule.stop or (slow and too_long),
+        slow_down=slow,
+        job_cap=heard.job_cap() if rule.kind is SubmitKind.CONCURRENCY else None,
+    )
+
+
+def _unknown(heard: Heard, salvaged: tuple[str, ...]) -> SubmitVerdict:
+    """Perhaps paid. The text decides nothing about that; it may slow or stop further submits."""
+    return SubmitVerdict(
+        kind=SubmitKind.UNKNOWN,
+        reason=heard.reason,
+        status=heard.status,
+        wait_s=heard.wait_s,
+        told_wait_s=heard.told_wait_s,
+        stop_submitting=heard.says(CREDIT) or heard.says(KEY),
+        slow_down=heard.wait_s is not None or heard.says(QUOTA) or heard.says(CONCURRENCY),
+        salvaged=salvaged,
+    )
+
+
+# --- what a poll's end means -----------------------------------------------------------------------------------------
+
+
+class PollKind(StrEnum):
+    """What one look at a job gave. None but `report` says anything about the job."""
+
+    REPORT = "report"
+    UNCLEAR = "unclear"
+    """no word about the job: wait and look again"""
+    THROTTLED = "throttled"
+    """looking too often: everybody waits"""
+    NOT_FOUND = "not_found"
+    """404: soon after a submit it may be replication lag (60 s of grace)"""
+    KEY_REFUSED = "key_refused"
+    """401, 402, 403: the run stops buying, the job may well be running"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollVerdict:
+    """What one poll's end means. `wait_s` is a hint for all polls; `report` comes with kind `report` only."""
+
+    kind: PollKind
+    report: JobReport | None = None
+    wait_s: float | None = None
+    reason: str = ""
+    status: int | None = None
+    stop_submitting: bool = False
+
+
+POLL_KINDS: Final[Mapping[int, PollKind]] = {
+    401: PollKind.KEY_REFUSED,
+    402: PollKind.KEY_REFUSED,
+    403: PollKind.KEY_REFUSED,
+    404: PollKind.NOT_FOUND,
+    423: PollKind.THROTTLED,
+    429: PollKind.THROTTLED,
+}
+"""Status of a poll -> kind; 2xx is read, every other status is unclear: an error never decides a job's fate."""
+
+
+def judge_poll(outcome: Answer | NoAnswer, *, now_wall: float, job_set_id: str | None = None) -> PollVerdict:
+    """What the end of one poll means.
+
+    Args:
+        job_set_id: the id asked for. On a kept-alive connection an answer can be another job's; one that names
+            another id is unclear.
+    """
+    if isinstance(outcome, NoAnswer):
+        return PollVerdict(kind=PollKind.UNCLEAR, reason=outcome.what)
+    heard = hear(outcome, now_wall)
+    if 200 <= outcome.status <= 299:
+        return _judge_report(outcome, heard, job_set_id)
+    kind = POLL_KINDS.get(outcome.status, PollKind.UNCLEAR)
+    if outcome.status == 403 and not heard.says(CREDIT) and (heard.says(HINT) or heard.says(QUOTA)):
+        kind = PollKind.THROTTLED
+    return PollVerdict(
+        kind=kind,
+        wait_s=heard.wait_s,
+        reason=heard.reason,
+        status=outcome.status,
+        stop_submitting=kind is PollKind.KEY_REFUSED,
+    )
+
+
+def _judge_report(answer: Answer, heard: Heard, job_set_id: str | None) -> PollVerdict:
+    report = parse_poll(read_json(answer.body)) if answer.complete else None
+    if report is None:
+        return PollVerdict(kind=PollKind.UNCLEAR, wait_s=heard.wait_s, reason=heard.reason, status=answer.status)
+    other = job_set_id is not None and report.job_set_id is not None and report.job_set_id != job_set_id
+    if other:
+        reason = f"the answer is about another job: {report.job_set_id}"
+        return PollVerdict(kind=PollKind.UNCLEAR, reason=reason, status=answer.status)
+    return PollVerdict(kind=PollKind.REPORT, report=report, status=answer.status)
+
+
+# --- what a download's status means ----------------------------------------------------------------------------------
+
+
+class DownloadKind(StrEnum):
+    """What the storage said about one clip."""
+
+    OK = "ok"
+    REDIRECT = "redirect"
+    """look at Location; the downloader counts and checks the hops"""
+    GONE = "gone"
+    """expired or never there: poll once for a fresh address, else the request is `expired`"""
+    WAIT = "wait"
+    """the storage is busy or broken: try again later"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadVerdict:
+    """What one download's status line means; `wait_s` as the storage asked for it."""
+
+    kind: DownloadKind
+    wait_s: float | None = None
+    reason: str = ""
+
+
+def judge_download_status(
+    status: int, headers: Mapping[str, str] | None = None, *, now_wall: float = 0.0
+) -> DownloadVerdict:
+    """What the status line of a download means, before a byte of the clip is trusted.
+
+    API: signed addresses expire as 403 (S3, Azure), 400 (Google: ExpiredToken), 401, 404 or 410.
+    """
+    wait_s = wait_hint_s(headers or {}, "", now_wall=now_wall)
+    if status in (200, 206):
+        return DownloadVerdict(kind=DownloadKind.OK)
+    if status in (301, 302, 303, 307, 308):
+        return DownloadVerdict(kind=DownloadKind.REDIRECT, reason=f"{status} redirect")
+    if 400 <= status <= 499 and status not in (408, 416, 423, 425, 429):
+        return DownloadVerdict(kind=DownloadKind.GONE, reason=f"{status} from the storage")
+    return DownloadVerdict(kind=DownloadKind.WAIT, wait_s=wait_s, reason=f"{status} from the storage")

@@ -1,0 +1,303 @@
+"""The door that videos come through: one guarded GET of a result URL into a file that is whole or not there at all.
+
+It must never carry the key, a cookie or a referrer, never connect to an address that `gateway.address` refuses, never
+leave anything under a final name but a whole, durable MP4, and never retry: that is for the caller to decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from pipeline.gateway.download_outcomes import Gone, NoRoom, Outcome, Saved, Trouble, Unfit
+from pipeline.gateway.error_text import wait_hint_s
+from pipeline.gateway.gzip_stream import GZIP_MAGIC, Gunzip
+from pipeline.gateway.mp4_check import BoxWalk, ClipFault, Fault
+from pipeline.gateway.part_file import PartFile
+from pipeline.gateway.ssrf_rules import readable_url, refusal
+
+__all__ = ["Gone", "NoRoom", "Outcome", "Saved", "Trouble", "Unfit", "VideoFetcher"]
+
+MAX_BYTES = 512 * 1024 * 1024
+"""Cap of one video. Inferred: a clip of 5 s at 1080p has 5-20 MB."""
+
+TOTAL_TIMEOUT_S = 900.0
+"""Longest transfer of one video: a server that drips a byte now and then holds a place no longer than this.
+The price: a video of the largest size needs 0.6 MB/s, one of 20 MB needs 23 kB/s."""
+
+BLOCK_BYTES = 512 * 1024
+"""What is written at once: large enough that threads cost nothing, small enough that 16 downloads fit in memory."""
+
+DISK_THREADS = 4
+
+HEADERS = {"Accept": "video/mp4, */*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "dop-batch"}
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+GONE = frozenset({400, 401, 403, 404, 410, 451})
+"""The URL will not give the video (any more). Signed URLs that expired answer 400, 401 or 403, each store its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Redirect:
+    location: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arrived:
+    """The whole video is in the part, not yet durable."""
+
+    size_bytes: int
+    content_type: str | None
+
+
+_Step = Outcome | _Redirect | _Arrived
+
+
+@dataclass(slots=True)
+class _Connects:
+    """What the guard said about the addresses of one request."""
+
+    refused: list[str] = field(default_factory=list)
+    allowed: int = 0
+
+
+_connects: ContextVar[_Connects] = ContextVar("_connects")
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class _DiskError(Exception):
+    """A file operation failed; kept apart from the network's OSErrors."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror)
+        self.outcome: NoRoom | Trouble = NoRoom(reason=error.strerror or errno.errorcode.get(error.errno or 0, "disk"))
+        if isinstance(error, BlockingIOError):
+            self.outcome = Trouble(reason="another run is downloading the same video")
+
+
+class VideoFetcher:
+    """Fetches videos, each in one guarded GET. Use it as an async context manager; calls may run side by side.
+
+    A connection is used once: an answer that nobody asked for, waiting on an idle connection, would otherwise be saved
+    as somebody else's video.
+
+    Args:
+        gateway_is_loopback: lets `http` URLs and loopback addresses through as well.
+        max_bytes: cap of one video, on what is announced and on what comes.
+        total_timeout_s: longest transfer, all redirects included.
+        ssl_context: for tests; default is the system's trust.
+        wall: Unix seconds, to read a date in Retry-After that comes without a Date; else it is the shortest wait.
+    """
+
+    def __init__(
+        self,
+        *,
+        gateway_is_loopback: bool,
+        max_bytes: int = MAX_BYTES,
+        connect_timeout_s: float = 10,
+        read_timeout_s: float = 60,
+        total_timeout_s: float = TOTAL_TIMEOUT_S,
+        max_redirects: int = 3,
+        ssl_context: ssl.SSLContext | None = None,
+        wall: Callable[[], float] | None = None,
+    ) -> None:
+        self._loopback = gateway_is_loopback
+        self._max_bytes = max_bytes
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s, sock_read=read_timeout_s
+        )
+        self._total_timeout_s = total_timeout_s
+        self._max_redirects = max_redirects
+        self._ssl = ssl_context
+        self._wall = wall
+        self._session: aiohttp.ClientSession | None = None
+        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="video-file")
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=self._connector(),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=HEADERS,
+            timeout=self._timeout,
+            auto_decompress=False,
+            read_bufsize=BLOCK_BYTES,
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+        self._disk.shutdown(wait=False)
+
+    async def fetch(self, url: str, target: Path) -> Outcome:
+        """Download `url` to `target`, whose folder must exist; replaces what stands there, only by a whole video.
+
+        Returns:
+            Saved when the video stands under its final name. Anything else, and a cancelled call, leaves no file.
+        Writes: `target` (mode 0600), and `<target>.part` while it runs.
+        Source: inferred from public material about result URLs; the API document says nothing about them.
+        """
+        part = self._part(target)
+        try:
+            step = await self._in_time(url, part)
+            if not isinstance(step, _Arrived):
+                return step
+            sha256 = await self._on_disk(part.keep)
+            return Saved(size_bytes=step.size_bytes, sha256=sha256, content_type=step.content_type)
+        except _DiskError as failed:
+            return failed.outcome
+        finally:
+            with suppress(_DiskError):
+                await self._on_disk(part.discard)
+
+    async def _in_time(self, url: str, part: PartFile) -> Outcome | _Arrived:
+        try:
+            async with asyncio.timeout(self._total_timeout_s):
+                return await self._follow(url, part)
+        except TimeoutError:
+            return Trouble(reason=f"not through after {self._total_timeout_s:g} s")
+
+    async def _follow(self, url: str, part: PartFile) -> Outcome | _Arrived:
+        """Redirects by hand, so that every hop is judged like the first."""
+        base, secure = "", False
+        for _ in range(self._max_redirects + 1):
+            hop = readable_url(url, http_allowed=self._loopback and not secure, base=base)
+            if isinstance(hop, Unfit):
+                return hop
+            step = await self._one_get(hop, part)
+            if not isinstance(step, _Redirect):
+                return step
+            url, base, secure = step.location, str(hop), secure or hop.scheme == "https"
+        return Trouble(reason=f"more than {self._max_redirects} redirects")
+
+    async def _one_get(self, url: URL, part: PartFile) -> _Step:
+        assert self._session is not None, "use it as `async with VideoFetcher(...)`"
+        connects = _Connects()
+        _connects.set(connects)
+        try:
+            async with self._session.get(url, allow_redirects=False) as response:
+                return self._refused_answer(response) or await self._receive(response, part)
+        except (aiohttp.InvalidURL, UnicodeError):
+            return Unfit(reason=f"{url.host}: not an address that can be called")
+        except (aiohttp.ClientError, OSError) as error:
+            if connects.refused and not connects.allowed:
+                return Unfit(reason=f"{url.host}: {connects.refused[0]}")
+            return Trouble(reason=f"{url.host}: {_words(error)}")
+
+    def _refused_answer(self, response: aiohttp.ClientResponse) -> Gone | Trouble | Unfit | _Redirect | None:
+        """What the head of the answer decides; None when the video may follow."""
+        status = response.status
+        if status in REDIRECTS and "Location" in response.headers:
+            return _Redirect(location=response.headers["Location"])
+        if status in GONE:
+            return Gone(status=status)
+        if status != 200:
+            return Trouble(reason=f"answered {status}", wait_s=self._wait_hint_s(response.headers))
+        if (response.content_length or 0) > self._max_bytes:
+            return Unfit(reason=f"too large: {response.content_length} bytes announced, {self._max_bytes} allowed")
+        return None
+
+    async def _receive(self, response: aiohttp.ClientResponse, part: PartFile) -> Unfit | Trouble | _Arrived:
+        await self._on_disk(part.claim)
+        walk = BoxWalk()
+        block = await _read_block(response.content)
+        gunzip = Gunzip() if block.startswith(GZIP_MAGIC) else None
+        while block:
+            for piece in gunzip.feed(block) if gunzip else (block,):
+                walk.feed(piece)
+                if walk.size_bytes > self._max_bytes:
+                    return Unfit(reason=f"too large: more than {self._max_bytes} bytes")
+                if walk.fault:
+                    return _as_outcome(walk.fault)
+                await self._on_disk(part.write, piece)
+            block = await _read_block(response.content)
+        if gunzip and not gunzip.whole:
+            return Trouble(reason="it came compressed, and not whole")
+        fault = walk.verdict(length_proven=gunzip is not None or self._length_proven(response))
+        if fault:
+            return _as_outcome(fault)
+        return _Arrived(size_bytes=walk.size_bytes, content_type=response.headers.get("Content-Type"))
+
+    def _length_proven(self, response: aiohttp.ClientResponse) -> bool:
+        """Whether a cut would have raised: a body that ends with its connection looks whole wherever it is cut."""
+        chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+        return chunked or response.content_length is not None
+
+    def _wait_hint_s(self, headers: Mapping[str, str]) -> float | None:
+        named = {name.lower(): headers[name] for name in ("Retry-After", "Date") if name in headers}
+        return wait_hint_s(named, "", now_wall=self._wall() if self._wall else math.inf)
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        """The client library makes EVERY socket here, for IP literals too; a resolver never sees those."""
+        return aiohttp.TCPConnector(
+            limit=0, force_close=True, ssl=self._ssl if self._ssl is not None else True, socket_factory=self._socket
+        )
+
+    def _socket(self, address_info: tuple[Any, ...]) -> socket.socket:
+        """A socket for an address that is allowed; the address is the very one that is connected to next."""
+        family, kind, protocol, _, address = address_info
+        connects = _connects.get()
+        why_not = refusal(str(address[0]), loopback_allowed=self._loopback)
+        if why_not is not None:
+            connects.refused.append(f"{address[0]} {why_not}")
+            raise PermissionError(errno.EACCES, "address refused")
+        connects.allowed += 1
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+    def _part(self, target: Path) -> PartFile:
+        return PartFile(target)
+
+    async def _on_disk(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Run a blocking file operation in a thread. A cancelled caller leaves; the operation still ends by itself."""
+        loop = asyncio.get_running_loop()
+        work = asyncio.ensure_future(loop.run_in_executor(self._disk, lambda: call(*args, **kwargs)))
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            return await asyncio.shield(work)
+        except OSError as error:
+            raise _DiskError(error) from error
+
+
+async def _read_block(stream: aiohttp.StreamReader) -> bytes:
+    """The next BLOCK_BYTES or a little more; less only at the end, empty after it."""
+    block = bytearray()
+    while len(block) < BLOCK_BYTES and (data := await stream.readany()):
+        block += data
+    return bytes(block)
+
+
+def _as_outcome(fault: ClipFault) -> Unfit | Trouble:
+    return Trouble(reason=fault.reason) if fault.kind is Fault.CUT else Unfit(reason=fault.reason)
+
+
+def _words(error: Exception) -> str:
+    """What happened, without the library's own text: that repeats the URL with its signature."""
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the body was cut"
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the name cannot be resolved"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection ({error.os_error.strerror or type(error.os_error).__name__})"
+    return type(error).__name__

@@ -1,0 +1,234 @@
+"""One result answer -> one report: the state of a job set and the address of its clip, in every known shape.
+
+Pure. Part of `wire`. The API document shows no result answer, so every shape here is `official` for a sister service
+or `seen`; whatever is not understood means "not finished yet", never "failed".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from pipeline.gateway.error_text import error_text
+from pipeline.gateway.json_fields import Json, as_object, find_id, objects, one_line, places, single
+
+MAX_URL_CHARS: Final = 8192
+
+
+class JobPhase(StrEnum):
+    """What a job's state word means for us."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    REFUSED = "refused"
+    CANCELED = "canceled"
+
+
+TERMINAL: Final = frozenset({JobPhase.DONE, JobPhase.FAILED, JobPhase.REFUSED, JobPhase.CANCELED})
+
+STATE_WORDS: Mapping[str, JobPhase] = MappingProxyType(
+    {
+        word.replace("_", ""): phase
+        for phase, words in {
+            JobPhase.PENDING: "queued pending waiting submitted",
+            JobPhase.RUNNING: "in_progress processing running generating",
+            JobPhase.DONE: "completed succeeded success done ready finished",
+            JobPhase.FAILED: "failed error",
+            JobPhase.REFUSED: "nsfw moderated ip_detected",
+            JobPhase.CANCELED: "canceled cancelled",
+        }.items()
+        for word in words.split()
+    }
+)
+"""State word, letters only in lower case -> phase. Any other word means still pending. Source: official, seen."""
+
+STATE_KEYS: Final = ("status", "state", "task_status", "taskStatus")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReport:
+    """What one result answer says about one job set.
+
+    Attributes:
+        video_url: http(s) address of the full clip; None on a `done` report means "ask a few times more".
+        preview_url: the smaller rendition, when there are two.
+        reason: the gateway's own words for a failure.
+        word: the state word as it was said; empty when only a video spoke for itself.
+        known_word: False: a word we do not know; `phase` is then pending.
+        job_set_id: the id the answer itself names, to be compared with the one asked for.
+    """
+
+    phase: JobPhase
+    video_url: str | None = None
+    preview_url: str | None = None
+    reason: str | None = None
+    word: str = ""
+    known_word: bool = True
+    job_set_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Word:
+    said: str
+    phase: JobPhase | None
+
+
+def parse_poll(payload: object) -> JobReport | None:
+    """The report in a result answer, or None when it holds neither a state nor a video.
+
+    The words of the jobs and of what wraps the result are nearer to the job than the one on top, which some gateways
+    use for "the call went well": they win, unless the top says that all is over.
+    """
+    for top in single(payload):
+        urls = list(_video_urls(top))
+        word = _state(top, has_video=bool(urls))
+        if word is None:
+            return None
+        phase = word.phase or JobPhase.PENDING
+        done = phase is JobPhase.DONE
+        return JobReport(
+            phase=phase,
+            video_url=urls[0] if done and urls else None,
+            preview_url=_preview_url(top, urls) if done else None,
+            reason=(error_text(payload) or None) if phase in TERMINAL and not done else None,
+            word=one_line(word.said, 60),
+            known_word=word.phase is not None,
+            job_set_id=_own_id(top),
+        )
+    return None
+
+
+def _own_id(top: Json) -> str | None:
+    """The id an answer calls its own. A bare `id` may be a job's or a trace's and proves nothing."""
+    found = find_id(top)
+    return found[1] if found is not None and found[0] in ("job_set_id", "request_id") else None
+
+
+def _word_of(place: Json) -> _Word | None:
+    said = next((v for key in STATE_KEYS if isinstance(v := place.get(key), str) and v.strip()), None)
+    if said is None:
+        return None
+    return _Word(said=said, phase=STATE_WORDS.get(re.sub(r"[\W_]+", "", said).lower()))
+
+
+def _state(top: Json, *, has_video: bool) -> _Word | None:
+    """The one word for the whole set: from its jobs, from what wraps it, from the top."""
+    outer = None if _is_call_error(top) else _word_of(top)
+    inner = _jobs_word(top) or next((w for place in places(top)[1:] if (w := _word_of(place)) and w.phase), None)
+    if inner is None and outer is None:
+        # Inferred: a document without a state but with a clip is finished; a bare `url` alone is no clip.
+        return _Word(said="", phase=JobPhase.DONE) if has_video and not _only_bare_url(top) else None
+    if inner is None or outer is None:
+        return inner or outer
+    over = outer.phase in TERMINAL and outer.phase is not JobPhase.DONE
+    if over and not (inner.phase is JobPhase.DONE and has_video):
+        return outer
+    return outer if inner.phase is None and outer.phase is not None else inner
+
+
+def _is_call_error(top: Json) -> bool:
+    """API: `{"status": "error", "message": ..}` and `{"statusCode": 429, ..}` speak of the call, not of a job.
+
+    In doubt it is the call: a job taken for failed is a paid clip thrown away, one asked again costs nothing.
+    """
+    codes = [top.get("statusCode"), top.get("code")]
+    if any(isinstance(code, int) and code >= 400 for code in codes):
+        return True
+    word = _word_of(top)
+    about_job = find_id(top) is not None or any(key in top for key in ("jobs", "output", "results"))
+    return word is not None and word.said.strip().lower() == "error" and not about_job
+
+
+def _jobs_word(top: Json) -> _Word | None:
+    """Several jobs in one set: done when one is done with a clip, over only when all are over."""
+    jobs = [job for place in places(top) for job in objects(place.get("jobs"))]
+    words = [_word_of(job) or _Word(said="", phase=JobPhase.PENDING) for job in jobs]
+    if not any(word.said for word in words):
+        return None
+    for job, word in zip(jobs, words, strict=True):
+        if word.phase is JobPhase.DONE and next(_job_urls(job), None):
+            return word
+    for word in words:
+        if word.phase not in TERMINAL:
+            running = next((w for w in words if w.phase is JobPhase.RUNNING), None)
+            return running or next((w for w in words if w.phase is JobPhase.PENDING), None) or word
+    done = next((word for word in words if word.phase is JobPhase.DONE), None)
+    if done is not None or len({word.phase for word in words}) <= 1:
+        return done or next(iter(words), None)
+    return next((w for w in words if w.phase is JobPhase.FAILED), _Word(said=words[0].said, phase=JobPhase.FAILED))
+
+
+# --- addresses of clips ----------------------------------------------------------------------------------------------
+
+ADDRESS_PATTERN: Final = re.compile(r"(?i:https?)://[^\s\x00-\x20]+")
+RESULT_URL_KEYS: Final = ("url", "video_url", "videoUrl", "imageUrl")
+OUTPUT_URL_KEYS: Final = ("media_url", "mediaUrl", "video_url", "videoUrl", "url")
+TOP_URL_KEYS: Final = ("video_url", "videoUrl", "output_url", "outputUrl", "url")
+
+
+def _video_urls(top: Json) -> Iterator[str]:
+    """Addresses of the clip, best first. `input`, `input_params` and the `*_url`s of the API itself are never read."""
+    around = places(top)
+    jobs = [job for place in around for job in objects(place.get("jobs"))]
+    # A finished job's clip comes before one of a sibling that is not.
+    for job in sorted(jobs, key=lambda job: (w := _word_of(job)) is None or w.phase is not JobPhase.DONE):
+        yield from _job_urls(job)
+    for place in around:
+        yield from _result_urls(place.get("results"))
+    for place in around:
+        yield from _output_urls(place.get("output"))
+    for place in around:
+        yield from _addresses(as_object(place.get("video")).get("url"))
+        yield from _addresses(place.get("video"))
+    for key in TOP_URL_KEYS:
+        for place in around:
+            yield from _addresses(place.get(key))
+
+
+def _job_urls(job: Json) -> Iterator[str]:
+    yield from _result_urls(job.get("results"))
+    yield from _result_urls(job.get("result"))
+
+
+def _result_urls(results: object) -> Iterator[str]:
+    """`{raw, min}` (official), one object, or a list of objects or strings (official, another model's answer)."""
+    for name in ("raw", "min"):
+        for result in objects(results):
+            yield from _addresses(as_object(result.get(name)).get("url"))
+            yield from _addresses(result.get(name))
+    for key in RESULT_URL_KEYS:
+        for result in objects(results):
+            yield from _addresses(result.get(key))
+    yield from _addresses(results)
+
+
+def _output_urls(output: object) -> Iterator[str]:
+    """`output.media_url`, a list or a string (official); `output` itself a string or a list (seen)."""
+    for key in OUTPUT_URL_KEYS:
+        for place in objects(output):
+            yield from _addresses(place.get(key))
+    yield from _addresses(output)
+
+
+def _addresses(value: object) -> Iterator[str]:
+    """The http(s) addresses in a string or a list of strings."""
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, str) and len(item) <= MAX_URL_CHARS and ADDRESS_PATTERN.fullmatch(item):
+            yield item
+
+
+def _preview_url(top: Json, urls: list[str]) -> str | None:
+    jobs = [job for place in places(top) for job in objects(place.get("jobs"))]
+    results = [one for holder in (*jobs, *places(top)) for one in objects(holder.get("results"))]
+    found = (url for result in results for url in _addresses(as_object(result.get("min")).get("url")))
+    return next((url for url in found if url not in urls[:1]), None)
+
+
+def _only_bare_url(top: Json) -> bool:
+    return not any(_video_urls({key: value for key, value in top.items() if key != "url"}))

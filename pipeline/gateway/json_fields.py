@@ -1,0 +1,99 @@
+"""Reading JSON that somebody else wrote: any value in, small typed pieces out, nothing raises.
+
+Pure. Part of `wire`: what the gateway's answers have in common, whichever call they belong to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from pipeline.gateway.redaction import unsigned
+
+MAX_REASON_CHARS: Final = 300
+
+Json = Mapping[str, object]
+
+
+def read_json(body: bytes) -> object:
+    """The JSON value of a body, or None when it is not JSON: cut, HTML, nested too deep, a number too long."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):  # UnicodeDecodeError and over-long integers are ValueErrors
+        return None
+
+
+def one_line(text: str, limit: int = MAX_REASON_CHARS) -> str:
+    """`text` as one printable line of at most `limit` characters, fit for a terminal, a log and a spreadsheet.
+
+    Signatures and secrets that it repeats are hidden: every word of a gateway that is kept comes through here.
+    """
+    clean = "".join(c if c.isprintable() else " " for c in unsigned(text[: 4 * limit]))
+    return " ".join(clean.split())[:limit]
+
+
+def as_object(value: object) -> Json:
+    """`value` if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects(value: object) -> list[Json]:
+    """The JSON objects in `value`: itself, or those of a list."""
+    if isinstance(value, dict):
+        return [value]
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+ID_KEYS: Final = (
+    ("job_set_id", ("job_set_id", "jobSetId")),
+    ("request_id", ("request_id", "requestId")),
+    ("task_id", ("task_id", "taskId")),
+    ("id", ("id",)),
+)
+"""Field of the id, strongest first, with its spellings. Source: API document (job_set_id), official, seen."""
+
+ID_PATTERN: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._:~+=-]{0,127}")
+"""An id is opaque; this only keeps out what cannot safely stand in a path, a log or a query."""
+
+CONTAINERS: Final = ("data", "output", "result")
+"""Where some answers wrap what the document puts on top. Source: seen."""
+
+
+def single(payload: object) -> list[Json]:
+    """The one object of `payload`, bare or alone in a list."""
+    found = objects(payload)
+    return found if len(found) == 1 else []
+
+
+def places(top: Json) -> list[Json]:
+    """The answer itself and the objects some gateways wrap it in."""
+    found = [top]
+    for name in CONTAINERS:
+        if (inner := top.get(name)) is not None:
+            found += single(inner)
+    return found
+
+
+def first(places: Iterable[Json], keys: Iterable[str]) -> object:
+    """The first value that is there and not null."""
+    wanted = tuple(keys)
+    return next((place[key] for place in places for key in wanted if place.get(key) is not None), None)
+
+
+def find_id(top: Json) -> tuple[str, str] | None:
+    for name, spellings in ID_KEYS:
+        for place in places(top):
+            for spelling in spellings:
+                value = as_id(place.get(spelling))
+                if value is not None:
+                    return name, value
+    return None
+
+
+def as_id(value: object) -> str | None:
+    """`value` as an id that can be polled, or None. Numbers become their digits."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**20:
+        return str(value)
+    return value if isinstance(value, str) and ID_PATTERN.fullmatch(value) else None

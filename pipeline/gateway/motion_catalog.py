@@ -1,0 +1,113 @@
+"""The motion catalogue in force: the list that the gateway gave, kept beside the ledger, else the one that ships.
+
+Asking the gateway is free; the key goes to the gateway alone, as with every call.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.config.loader import gateway_id, packaged
+from pipeline.config.settings import Settings
+from pipeline.errors import FatalError, UsageError
+from pipeline.files import whole_text
+from pipeline.gateway.client import GatewayClient
+from pipeline.gateway.motion_response import MotionList, parse_motions
+from pipeline.gateway.motions import Catalogue, as_csv, load
+from pipeline.gateway.responses import Answer, NoAnswer
+from pipeline.gateway.wire import error_text, read_json
+
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
+OTHER_METHOD = frozenset({404, 405, 501})
+"""Answers to GET after which POST is worth a try. Source: inferred (wire: GET or POST)."""
+
+
+def kept_path(settings: Settings) -> Path:
+    """Where the list of this gateway is kept: gateways may name other presets, so each has its own."""
+    slug = _NOT_IN_NAMES.sub("-", gateway_id(settings).lower()).strip("-")
+    return settings.ledger_path.parent / f"motions-{slug}.csv"
+
+
+def catalogue(settings: Settings) -> Catalogue:
+    """The kept list of the gateway when there is one, else the shipped list. Never asks the network.
+
+    Raises:
+        FatalError: the kept list is damaged.
+    """
+    kept = kept_path(settings)
+    return load(kept) if kept.is_file() else load(packaged("motions.csv"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshed:
+    """A list that was fetched and kept, against the one that was in force before."""
+
+    catalogue: Catalogue
+    path: Path
+    new: int
+    gone: int
+    renamed: int
+    left_out: int
+
+    def __str__(self) -> str:
+        told = f"{len(self.catalogue.presets)} presets; {self.new} new, {self.gone} gone, {self.renamed} renamed"
+        return told + (f"; {self.left_out} entries without a UUID of their own left out" if self.left_out else "")
+
+
+async def refresh(settings: Settings, client: GatewayClient, *, now: float) -> Refreshed:
+    """Asks the gateway for its list and keeps it for later runs.
+
+    Raises:
+        FatalError: it gives none; what was in force stays so.
+        UsageError: the file can't be written.
+    Writes: `kept_path(settings)`.
+    """
+    before = catalogue(settings)
+    found = await _asked(client, before, settings)
+    at = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    fresh = Catalogue(found.presets, source=f"{gateway_id(settings)}, {at}")
+    path = kept_path(settings)
+    try:
+        with whole_text(path) as file:
+            file.write(as_csv(fresh))
+    except OSError as error:
+        raise UsageError(f"{path} can't be written ({error.strerror})") from None
+    return _compared(before, fresh, path, found.left_out)
+
+
+def _compared(before: Catalogue, fresh: Catalogue, path: Path, left_out: int) -> Refreshed:
+    old = {preset.motions_id: preset.name for preset in before.presets}
+    new = {preset.motions_id: preset.name for preset in fresh.presets}
+    return Refreshed(
+        catalogue=fresh,
+        path=path,
+        new=len(new.keys() - old.keys()),
+        gone=len(old.keys() - new.keys()),
+        renamed=sum(old[key] != new[key] for key in old.keys() & new.keys()),
+        left_out=left_out,
+    )
+
+
+async def _asked(client: GatewayClient, known: Catalogue, settings: Settings) -> MotionList:
+    answer = await client.get_motions()
+    if isinstance(answer, Answer) and answer.status in OTHER_METHOD:
+        answer = await client.get_motions(method="POST")
+    if isinstance(answer, Answer) and 200 <= answer.status < 300:
+        found = parse_motions(read_json(answer.body), known)
+        if found is not None:
+            return found
+    raise FatalError(
+        f"{gateway_id(settings)} gives no list of motions at {settings.gateway.motions_path} ({what_came(answer)}); "
+        "the address is inferred: set gateway.motions_path. The list in force stays as it is"
+    )
+
+
+def what_came(answer: Answer | NoAnswer) -> str:
+    """An answer that was of no use, in a few words."""
+    if isinstance(answer, NoAnswer):
+        return answer.what
+    said = error_text(answer.body)
+    return f"{answer.status}{': ' + said if said else ''}"

@@ -1,0 +1,286 @@
+"""When the next call to the gateway may be sent: one Pace for all workers, as fast as the gateway allows. Pure.
+
+It must never read a clock, sleep, or know what a call is for beyond its kind. Times are seconds of one monotonic clock.
+The caller asks; 0.0 hands out a slot, anything else is the seconds after which to ask again (or at once when an answer,
+a `give_back` or a `job_ended` came in between). Every slot ends in `give_back`, or in `sent` and then `answered`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+from pipeline.gateway.ratelimit.channel import Lane, Rate, parse_rate
+from pipeline.gateway.ratelimit.concurrency import JobsCap
+from pipeline.gateway.ratelimit.controller import Law
+from pipeline.gateway.ratelimit.latency import Lead
+from pipeline.gateway.ratelimit.sharing import Kind, Turns
+
+__all__ = ["Kind", "Learned", "Outcome", "Pace", "Rate", "Slot", "Ticket", "parse_rate"]
+
+LOOK_AGAIN_S = 0.05
+"""Longest wait handed out while only an answer can free a slot."""
+YIELD_S = 0.005
+"""Wait handed out to one kind while the next call belongs to the other."""
+SHARED_WITHIN_S = 60.0
+"""Polls and submits refused within this time of each other: they are taken to use one allowance."""
+RATE_OVER_S = 60.0
+RATE_OVER_CALLS = 256
+"""`rate_now` looks back this far, whichever is shorter."""
+
+
+class Outcome(StrEnum):
+    """What an answer says about the allowance, not about the request."""
+
+    ACCEPTED = "accepted"
+    """a submit was taken, or a poll was answered"""
+    THROTTLED = "throttled"
+    """the rate limit"""
+    CONCURRENCY = "concurrency"
+    """too many jobs in flight (400 "concurren...", 423, queue full)"""
+    UNKNOWN = "unknown"
+    """no answer that could be read: it may have counted"""
+    OTHER = "other"
+    """refused for a reason of its own: it may have counted"""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One call that may go at `due_at`, handed out somewhat before, at `taken_at`, to be got ready."""
+
+    kind: Kind
+    taken_at: float
+    due_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One call under way."""
+
+    kind: Kind
+    sent_at: float
+    lane: Lane = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What a run found out about a gateway, for the next run: a rate, or a window of `count` calls in `span_s`.
+
+    `as_json` and `from_json` are each other's inverse.
+    """
+
+    submit_per_s: float | None = None
+    burst: float | None = None
+    count: int | None = None
+    span_s: float | None = None
+    in_flight_cap: int | None = None
+    shared: bool = False
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """A flat object of numbers and booleans."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, object]) -> Learned:
+        """Reads `as_json`; anything unreadable counts as not learned."""
+        return cls(
+            submit_per_s=_positive(raw.get("submit_per_s")),
+            burst=_positive(raw.get("burst")),
+            count=_count(raw.get("count")),
+            span_s=_positive(raw.get("span_s")),
+            in_flight_cap=_count(raw.get("in_flight_cap")),
+            shared=raw.get("shared") is True,
+        )
+
+
+def _positive(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 < value < float("inf") else None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+class Pace:
+    """One pace for all workers of a gateway: rate, hints and the cap on jobs in flight."""
+
+    def __init__(
+        self,
+        *,
+        told: Rate | None,
+        burst: int = 1,
+        learned: Learned | None = None,
+        max_in_flight: int | None = None,
+        submit_concurrency: int = 16,
+        poll_concurrency: int = 16,
+        poll_told: Rate | None = None,
+        shared: bool | None = None,
+        jobs_in_flight: int = 0,
+        now: float = 0.0,
+    ) -> None:
+        """Starts with nothing in use.
+
+        Args:
+            told: the submits' rate, None to find it out; it goes before what was learned.
+            learned: what an earlier run handed over.
+            poll_told: the polls' own rate, None to find it out.
+            shared: whether polls and submits use one allowance; None to find that out.
+            jobs_in_flight: jobs that earlier runs left in flight.
+        """
+        learned = learned or Learned()
+        self._submits = Lane(told=told, burst=burst, most_open=submit_concurrency)
+        self._polls = Lane(told=poll_told, burst=1, most_open=poll_concurrency)
+        self._turns = Turns()
+        self._may_share = shared is None and poll_told is None
+        self._refused_at = dict.fromkeys(Kind, float("-inf"))
+        self._throttled = dict.fromkeys(Kind, 0)
+        self._sent = dict.fromkeys(Kind, 0)
+        if shared or (self._may_share and learned.shared):
+            self._share()
+        self._jobs = JobsCap(told=max_in_flight, learned=learned.in_flight_cap, in_flight=jobs_in_flight)
+        self._submits_under_way = 0
+        self._lead = Lead()
+        self._sent_at: deque[float] = deque(maxlen=RATE_OVER_CALLS)
+        if told is None:
+            _begin(self._submits.law, learned, now)
+
+    @property
+    def sent_total(self) -> int:
+        """Submits sent."""
+        return self._sent[Kind.SUBMIT]
+
+    @property
+    def throttled_total(self) -> int:
+        """Submits refused by the rate limit."""
+        return self._throttled[Kind.SUBMIT]
+
+    @property
+    def polls_throttled_total(self) -> int:
+        """Polls refused by the rate limit."""
+        return self._throttled[Kind.POLL]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether polls and submits use one allowance, as told or found out."""
+        return self._polls is self._submits
+
+    def ask(self, now: float, kind: Kind = Kind.SUBMIT) -> Slot | float:
+        """The slot of the next call of this kind, which is taken by that; or seconds to wait before asking again."""
+        lane = self._lane(kind)
+        ready_at = lane.ready_at(now)
+        if kind is Kind.SUBMIT:
+            jobs_at = self._jobs.ready_at(now, self._submits_under_way)
+            if jobs_at > now:  # held back by jobs, not by the allowance: it waits for no turn
+                return _wait_s(max(ready_at, jobs_at), now)
+        take_at = ready_at - (self._lead.s if kind is Kind.SUBMIT else 0.0)
+        if take_at <= now and self.is_shared and self._turns.must_yield(kind, now):
+            take_at = now + YIELD_S
+        if take_at > now:
+            wait_s = _wait_s(take_at, now)
+            self._turns.wants(kind, now + wait_s)
+            return wait_s
+        due_at = max(ready_at, now)
+        lane.take(due_at)
+        self._turns.took(kind)
+        self._submits_under_way += kind is Kind.SUBMIT
+        return Slot(kind, now, due_at)
+
+    def give_back(self, now: float, kind: Kind = Kind.SUBMIT) -> None:
+        """A taken slot that was not used: the budget refused, or nothing was sent."""
+        self._lane(kind).give_back(now)
+        self._submits_under_way -= kind is Kind.SUBMIT
+
+    def ready(self, slot: Slot, now: float) -> None:
+        """The call is ready to go, and waits until it is due."""
+        self._lead.ready(now - slot.taken_at)
+
+    def must_hold(self, now: float, kind: Kind = Kind.SUBMIT) -> bool:
+        """Whether a slot taken earlier is void by now: a hint came, or the limit was met. Asked before sending."""
+        lane = self._lane(kind)
+        return lane.hold.must_wait_until(now) > now or lane.law.is_shut
+
+    def sent(self, now: float, kind: Kind = Kind.SUBMIT) -> Ticket:
+        """The slot is used: the call goes out now."""
+        lane = self._lane(kind)
+        lane.sent(now)
+        self._sent[kind] += 1
+        if kind is Kind.SUBMIT:
+            self._sent_at.append(now)
+        return Ticket(kind, now, lane)
+
+    def answered(self, ticket: Ticket, now: float, outcome: Outcome, wait_s: float | None = None) -> None:
+        """What the answer said; `wait_s` is the gateway's hint, unclamped, where it gave one."""
+        self._submits_under_way -= ticket.kind is Kind.SUBMIT
+        if outcome is Outcome.THROTTLED:
+            ticket.lane.throttled(ticket.sent_at, now, wait_s)
+            self._count_throttled(ticket.kind, now)
+            return
+        ticket.lane.let_in(ticket.sent_at, now)
+        if ticket.kind is Kind.SUBMIT and outcome is Outcome.ACCEPTED:
+            self._jobs.accepted()
+        elif ticket.kind is Kind.SUBMIT and outcome is Outcome.CONCURRENCY:
+            self._jobs.refused(now, wait_s)
+
+    def hold_until(self, now: float, wait_s: float, kind: Kind = Kind.SUBMIT) -> None:
+        """A hint seen elsewhere (another worker, another answer) holds this pace too."""
+        self._lane(kind).hold.hint(now, wait_s)
+
+    def hurry_polls(self, hurry: bool) -> None:
+        """Whether polls get a larger share of a shared allowance: videos are noticed later than they may be."""
+        self._turns.hurry_polls = hurry
+
+    def in_flight_cap(self) -> int | None:
+        """The most jobs in flight, as told or learned; None while no cap is known."""
+        return self._jobs.cap
+
+    def job_ended(self, now: float) -> None:
+        """A job of this gateway reached its end: one more may be in flight."""
+        self._jobs.ended()
+
+    def limit_per_s(self) -> float | None:
+        """The submit limit as it is believed to be; None while none was met."""
+        return self._submits.law.per_s
+
+    def learned(self) -> Learned:
+        """What to keep for the next run against the same gateway."""
+        law = self._submits.law
+        cycle, even = law.cycle, law.even
+        return Learned(
+            submit_per_s=even.rate if even is not None else None,
+            burst=even.burst if even is not None else None,
+            count=cycle.count if cycle is not None else None,
+            span_s=cycle.span_s if cycle is not None else None,
+            in_flight_cap=self._jobs.learned,
+            shared=self._may_share and self.is_shared,
+        )
+
+    def rate_now(self, now: float) -> float:
+        """Submits a second that went out lately, for the progress line."""
+        recent = [at for at in self._sent_at if at > now - RATE_OVER_S]
+        return len(recent) / max(now - recent[0], 1e-3) if len(recent) > 1 else 0.0
+
+    def _count_throttled(self, kind: Kind, now: float) -> None:
+        self._throttled[kind] += 1
+        self._refused_at[kind] = now
+        if self._may_share and now - min(self._refused_at.values()) <= SHARED_WITHIN_S:
+            self._share()
+
+    def _share(self) -> None:
+        """Polls use the submits' allowance from now on; polls under way are still booked where they were sent."""
+        self._polls = self._submits
+
+    def _lane(self, kind: Kind) -> Lane:
+        return self._submits if kind is Kind.SUBMIT else self._polls
+
+
+def _begin(law: Law, learned: Learned, now: float) -> None:
+    if learned.count is not None and learned.span_s is not None:
+        law.begin_cycle(now, count=learned.count, span_s=learned.span_s)
+    elif learned.submit_per_s is not None:
+        law.begin_even(now, per_s=learned.submit_per_s, burst=learned.burst or 1.0)
+
+
+def _wait_s(ready_at: float, now: float) -> float:
+    return LOOK_AGAIN_S if ready_at == float("inf") else ready_at - now

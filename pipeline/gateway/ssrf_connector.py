@@ -1,0 +1,53 @@
+"""Sockets for addresses that a stranger chose: the address is judged where the connection is made.
+
+A resolver filter would miss IP literals; here every connect passes, with the very address that is connected to next.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from pipeline.gateway.ssrf_rules import refusal
+
+
+@dataclass(slots=True)
+class Connects:
+    """What the guard said about the addresses of one request."""
+
+    refused: list[str] = field(default_factory=list)
+    allowed: int = 0
+
+
+_connects: ContextVar[Connects] = ContextVar("guarded_connects")
+
+
+def watched() -> Connects:
+    """Notes of the guard for the request that this task makes next."""
+    connects = Connects()
+    _connects.set(connects)
+    return connects
+
+
+def guarded_connector(*, loopback_allowed: bool, per_host: int = 0) -> aiohttp.TCPConnector:
+    """A connector that refuses private addresses, and loopback unless told; a connection is used once.
+
+    Each request through it must be preceded by `watched()`.
+    """
+
+    def make(address_info: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, address = address_info
+        connects = _connects.get()
+        why_not = refusal(str(address[0]), loopback_allowed=loopback_allowed)
+        if why_not is not None:
+            connects.refused.append(f"{address[0]} {why_not}")
+            raise PermissionError(errno.EACCES, "address refused")
+        connects.allowed += 1
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+    return aiohttp.TCPConnector(limit=0, limit_per_host=per_host, force_close=True, socket_factory=make)

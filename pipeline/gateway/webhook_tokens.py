@@ -1,0 +1,98 @@
+"""Callback addresses and what is delivered there: a token and a secret for each attempt, the ids in a body.
+
+Pure. Tokens and secrets are derived from one seed beside the ledger, so that nothing about them has to be stored: a
+receiver that was started anew, or runs as another process, knows its own. A delivery is only ever a hint.
+Source: API document (`webhook_url`, `webhook_secret`); official (Standard Webhooks, the queue's X-Webhook-URL).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+
+from pipeline.gateway.json_fields import ID_KEYS, as_id, places, read_json, single
+
+PATH = "/dop/"
+SECRET_PREFIX = "whsec_"  # noqa: S105 - the scheme's public prefix
+SELF_TEST = "0" * 32
+"""Stands for a request where somebody asks whether a receiver is of this ledger."""
+
+MOST_IDS = 4
+SEED_BYTES = 32
+
+_TOKEN = re.compile(r"([0-9a-f]{32})-([0-9]{1,6})-([0-9a-f]{40})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A callback that proved itself: whose it is, and the ids that its body names, best evidence first."""
+
+    request_id: str
+    attempt: int
+    job_set_ids: tuple[str, ...] = ()
+
+    @property
+    def is_self_test(self) -> bool:
+        """Whether it stands for no request at all."""
+        return self.request_id == SELF_TEST
+
+
+class CallbackKeys:
+    """Tokens and secrets of one ledger at one gateway.
+
+    Args:
+        seed: SEED_BYTES random bytes, kept private beside the ledger.
+        gateway: its id; the tokens of two gateways differ.
+    """
+
+    def __init__(self, seed: bytes, gateway: str) -> None:
+        self._seed = seed
+        self._gateway = gateway
+
+    def token(self, request_id: str, attempt: int) -> str:
+        """The last part of the callback's path; nobody without the seed can make one up."""
+        return f"{request_id}-{attempt}-{self._mac('path', request_id, attempt).hex()[:40]}"
+
+    def secret(self, request_id: str, attempt: int) -> str:
+        """`webhook_secret` of the attempt, in the form that Standard Webhooks wants."""
+        return SECRET_PREFIX + base64.b64encode(self._mac("secret", request_id, attempt)).decode()
+
+    def read(self, token: str) -> Delivery | None:
+        """Whose token it is; None when it is none of ours. Compares in constant time."""
+        match = _TOKEN.fullmatch(token)
+        if match is None:
+            return None
+        request_id, attempt = match[1], int(match[2])
+        if not hmac.compare_digest(self.token(request_id, attempt).encode(), token.encode()):
+            return None
+        return Delivery(request_id=request_id, attempt=attempt)
+
+    def _mac(self, purpose: str, request_id: str, attempt: int) -> bytes:
+        told = f"dop callback\n{purpose}\n{self._gateway}\n{request_id}\n{attempt}"
+        return hmac.new(self._seed, told.encode(), hashlib.sha256).digest()
+
+
+def callback_url(public_url: str, token: str) -> str:
+    """What the gateway is told to call."""
+    return public_url.rstrip("/") + PATH + token
+
+
+def same_secret(given: str, ours: str) -> bool:
+    """Whether a secret that came back in clear is ours; in constant time, whatever its characters are."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), ours.encode())
+
+
+def ids_in(body: bytes) -> tuple[str, ...]:
+    """The ids that a delivery names, `job_set_id` before `request_id` before `id`, also inside `data`."""
+    found = [
+        value
+        for top in single(read_json(body))
+        for _, spellings in ID_KEYS
+        for place in places(top)
+        for spelling in spellings
+        if (value := as_id(place.get(spelling))) is not None
+    ]
+    return tuple(dict.fromkeys(found))[:MOST_IDS]

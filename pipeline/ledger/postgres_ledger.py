@@ -1,0 +1,489 @@
+"""The ledger on PostgreSQL: several hosts write it at once, and its server may go away for a while.
+
+Every booking takes the row of the event counter first, so that budget, swap and money are judged by one writer at a
+time, whichever host it is on. While the server is away nothing is bought, and outcomes wait: they are kept in a file
+here (the spool) until they are booked. Must never: send anything, or tell a caller "booked" before the server did.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, Executable
+from sqlalchemy.engine import Row as Found
+from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from pipeline.errors import DopError, LedgerAwayError, LedgerError
+from pipeline.ledger import postgres_session
+from pipeline.ledger.database import OldLedgerError, create_or_check, write_meta
+from pipeline.ledger.integrity import sums_digest
+from pipeline.ledger.journal import line_of, table_entries
+from pipeline.ledger.migrations import migrate
+from pipeline.ledger.postgres_session import Claim, Hold, cause_of, is_away
+from pipeline.ledger.spool import Spool
+from pipeline.ledger.statements import Hand
+from pipeline.ledger.states import Event
+from pipeline.ledger.transitions import Change
+from pipeline.ledger.writer import Job, LedgerWriter, Result
+
+PATIENCE_S = 300.0
+"""A server that restarts or fails over is waited for this long; then a run ends, and its outcomes stay in the spool."""
+
+READERS_PATIENCE_S = 10.0
+"""A question is asked in the run's own loop, which must go on hearing the gateway."""
+
+LEAVING_PATIENCE_S = 3.0
+
+_AT_LEISURE = "SET LOCAL idle_in_transaction_session_timeout = '15min'; SET LOCAL lock_timeout = 0"
+"""For work that keeps nobody from booking, and may wait for whoever fills the queue."""
+
+
+def pauses(patience_s: float) -> Iterator[float]:
+    """Growing pauses that add up to about `patience_s`."""
+    pause_s, left_s = 0.1, patience_s
+    while left_s > 0:
+        yield min(pause_s, left_s)
+        left_s -= pause_s
+        pause_s = min(2 * pause_s, 5.0)
+
+
+class ServerLedger(LedgerWriter):
+    """An open ledger in a database.
+
+    Several may be open at once, on several hosts: reservations and swaps are safe between them. `hold` is what keeps a
+    plain run alone; without one nothing is locked (questions, and tests).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        spool: Path | None = None,
+        hold: Hold | None = None,
+        wait_s: float = 0.0,
+        inline: bool = False,
+        may_migrate: bool = False,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """Opens or makes the ledger in the database at `url`.
+
+        Args:
+            spool: the folder in which this process keeps outcomes while the server is away.
+            wait_s: seconds to wait for the hold.
+            may_migrate: bring an earlier version up to date; only when nobody else works on it.
+        Raises:
+            LockedError: somebody else holds it.
+            LedgerAwayError: the server can't be reached.
+            LedgerError: not a server that a ledger can stand on, damaged, or newer.
+        """
+        super().__init__(inline=inline)
+        self.name = postgres_session.address(url)
+        self.engine = postgres_session.server_engine(url, write=True)
+        self.reader = _Readers(postgres_session.server_engine(url, write=False), self.name)
+        self.spool = Spool(spool) if spool is not None else None
+        self._patience_s = patience_s
+        self._claim = Claim(hold) if hold is not None else None
+        self._session: int | None = None  # the server's number of the session that holds the claim
+        self._taken: str | None = None  # who took the claim while the connection was lost
+        self._first = hold is not Hold.BESIDE
+        self._doubt: _Doubt | None = None
+        self._kept: tuple[int, str] | None = None  # number and text of the journal line that was written last
+        self._behind = False  # whether the spool holds what is not booked
+        self._leaving = False
+        self._gave_up = False
+        try:
+            if self._claim is not None:
+                self._claim_first(self._claim, wait_s)
+            self.facts = self._facts(may_migrate)
+            with self.engine.connect() as connection:
+                self._identity = postgres_session.identity(connection)
+        except DBAPIError as error:
+            raise postgres_session.refusal(error, self.name) from None
+        finally:
+            if not hasattr(self, "_identity"):
+                self.engine.dispose()
+        self._start()
+
+    def _facts(self, may_migrate: bool) -> dict[str, str]:
+        with suppress(OldLedgerError):
+            return create_or_check(self.engine, self.name)
+        if may_migrate and self._first:
+            done = migrate(self.engine, None, name=self.name)
+            if done is not None:
+                self._told.append(f"the ledger was of version {done[0]} and is up to date now")
+        return create_or_check(self.engine, self.name)
+
+    def _say(self, text: str) -> None:
+        with suppress(RuntimeError):  # the loop that listened is closed
+            self.tell(text)
+
+    # -- who works on it
+
+    def _claim_first(self, claim: Claim, wait_s: float) -> None:
+        with self.engine.connect() as connection:
+            self._first = self._first or claim.take_alone(connection)
+            claim.wait(
+                lambda: claim.take(connection), wait_s, refusal=lambda: postgres_session.held_by(connection, self.name)
+            )
+            self._claimed(connection)
+
+    def _claimed(self, connection: Connection) -> None:
+        connection.info["claimed"] = True
+        self._taken = None
+        self._session = postgres_session.session_number(connection)
+
+    def _claim_again(self, claim: Claim, connection: Connection) -> None:
+        """The connection was lost, and the claim with it: taken again, unless another run was faster."""
+        if self._session is not None:
+            postgres_session.end_session(connection, self._session)
+        pause = threading.Event()
+        for _ in range(20 if self._session is not None else 1):
+            if claim.take(connection):
+                self._claimed(connection)
+                return
+            pause.wait(0.05)
+        self._session = None
+        self._taken = "; ".join(postgres_session.holders(connection)) or "another run"
+
+    @contextmanager
+    def _begin(self) -> Iterator[Connection]:
+        with self.engine.begin() as connection:
+            if self._claim is not None and "claimed" not in connection.info:
+                self._claim_again(self._claim, connection)
+            yield connection
+
+    # -- opening for spending
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this database was restored from a dump of the one that was last spent with."""
+        return self.facts.get("identity", self._identity) != self._identity
+
+    def ready_to_spend(self) -> list[str]:
+        """Checks everything that must hold before money moves; returns notices for the person.
+
+        Raises:
+            LedgerError: copied, moved or damaged.
+        """
+        notices = list(self._told)
+        self._check_not_moved()
+        if self.is_copy:
+            raise LedgerError(
+                f"{self.name} was restored from a copy, and spending with two copies pays twice. "
+                "If this is the only one in use now, say so with `dop ledger adopt`"
+            )
+        if self._first:
+            notices += self._check_sums()
+        if self.spool is not None and self.spool.inherit():
+            self._behind = True
+            self.transact(lambda _: None)  # what the spool holds is booked before anything else
+            notices.append("outcomes that were kept here while the database was away were booked now")
+        here = {"identity": self._identity, "clean": "no"}
+        self.transact(lambda connection: write_meta(connection, here))
+        self.facts |= here
+        if self._claim is not None and self._claim.hold is Hold.BESIDE and self._first:
+            self.transact(self._claim.leave_alone)
+        return notices
+
+    def journal_entries(self) -> Iterator[dict[str, object]]:
+        """Every entry of the journal in the database, in order.
+
+        Raises:
+            LedgerError: a line is damaged.
+        """
+        with self.reader.connect() as connection:
+            yield from table_entries(connection, self.name)
+
+    def adopt(self) -> None:
+        """Takes this database for the one ledger that spends: a person said so."""
+        self.transact(lambda connection: write_meta(connection, {"identity": self._identity}))
+
+    # -- the writer
+
+    def ask(self, statement: Executable) -> Sequence[Found[Any]]:
+        """Everything that one question finds; asked again when the server went away meanwhile."""
+        with suppress(LedgerAwayError):
+            return super().ask(statement)
+        return super().ask(statement)
+
+    def _keep(self, hand: Hand, entries: Sequence[Mapping[str, object]]) -> None:
+        lines = [(int(str(entry["seq"])), line_of(entry).rstrip("\n")) for entry in entries]
+        self._sql.keep(hand, lines)
+        self._kept = lines[-1]
+
+    def _alone(self, job: Job) -> None:
+        try:
+            result = self._patiently(lambda begun: self._one(job, begun))
+        except DatabaseError as error:
+            self._deliver([job], [(None, postgres_session.refusal(error, self.name, "could not be written"))])
+        except Exception as error:  # noqa: BLE001 - the writer must outlive a caller's mistake; the caller gets it
+            self._deliver([job], [(None, error)])
+        else:
+            self._deliver([job], [(result, None)])
+
+    def _one(self, job: Job, begun: Callable[[], None]) -> object:
+        assert job.transaction is not None
+        with self._begin() as connection:
+            if job.alone:
+                self._sql.seq(connection)
+            else:
+                connection.exec_driver_sql(_AT_LEISURE)
+            begun()  # what it reads may be gone: it can't be done again
+            return job.transaction(connection)
+
+    def _commit(self, batch: Sequence[Job]) -> None:
+        if not batch:
+            return
+        for job in batch:
+            if job.change is not None:
+                job.change = _sound(job.change)
+        try:
+            results = self._patiently(lambda _: self._written(batch), batch)
+        except _TakenOverError as error:
+            self._refuse_intents(batch, LedgerError(str(error)))
+        except LedgerAwayError as error:
+            self._give_up(batch, error)
+        except Exception as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
+            self._each_alone(batch, error)
+        else:
+            self._deliver(batch, results)
+
+    def _written(self, batch: Sequence[Job]) -> list[Result]:
+        with self._begin() as connection:
+            told = self._doubtful(connection)
+            if told is not None:
+                return told
+            if self._taken is not None and any(_is_intent(job) for job in batch):
+                raise _TakenOverError(f"another run works on {self.name} now ({self._taken}); nothing more is bought")
+            self._kept = None
+            results = self._write(connection, batch, [])
+            self._doubt = _Doubt(*self._kept, results) if self._kept is not None else None
+        self._doubt = None
+        return results
+
+    def _doubtful(self, connection: Connection) -> list[Result] | None:
+        """MONEY: a commit whose answer was lost is neither done again nor forgotten: the journal knows.
+
+        Not by the number of the transaction: a server that crashed gives the number of one that it undid to the next.
+        """
+        if self._doubt is None:
+            return None
+        self._sql.seq(connection)  # whoever has the turn to book looks back on a transaction that has ended
+        took_place = postgres_session.is_in_journal(connection, self._doubt.seq, self._doubt.line)
+        results, self._doubt = self._doubt.results, None
+        return results if took_place else None
+
+    def _refuse_intents(self, batch: Sequence[Job], error: LedgerError) -> None:
+        intents = [job for job in batch if _is_intent(job)]
+        self._deliver(intents, [(None, error)] * len(intents))
+        self._commit([job for job in batch if job not in intents])
+
+    def _each_alone(self, batch: Sequence[Job], error: Exception) -> None:
+        """One change that can't be booked must not take the others with it."""
+        self._doubt = None
+        if len(batch) > 1:
+            for job in batch:
+                self._commit([job])
+            return
+        self._spool(batch)
+        failed = (
+            postgres_session.refusal(error, self.name, "could not be written")
+            if isinstance(error, DatabaseError)
+            else error
+        )
+        self._deliver(batch, [(None, failed)])
+
+    # -- while the server is away
+
+    def _patiently(self, work: Callable[[Callable[[], None]], Any], batch: Sequence[Job] = ()) -> Any:
+        """Does `work` when the server is there; `work` may call what it is given to say that it can't be repeated.
+
+        Raises:
+            LedgerAwayError: it was away for too long.
+        """
+        patience_s = min(LEAVING_PATIENCE_S, self._patience_s) if self._gave_up else self._patience_s
+        begun = threading.Event()
+        waited_s, cause, spooled = 0.0, "", False
+        for pause_s in pauses(patience_s):
+            try:
+                self._catch_up()
+                result = work(begun.set)
+            except Exception as error:
+                if begun.is_set() or not is_away(error):
+                    raise
+                cause = cause_of(error)
+                if postgres_session.is_lock_timeout(error):
+                    self._free_the_turn()
+            else:
+                self._back(spooled=spooled, waited_s=waited_s)
+                return result
+            if not spooled:
+                spooled = self._spool(batch)
+            if not waited_s:
+                self._say(f"the ledger {self.name} is away ({cause}): waiting for it, nothing is bought meanwhile")
+            if self._leaving and waited_s >= LEAVING_PATIENCE_S:
+                break
+            threading.Event().wait(pause_s)
+            waited_s += pause_s
+        raise LedgerAwayError(f"the ledger {self.name} is away ({cause}); nothing more is bought, run again later")
+
+    def _free_the_turn(self) -> None:
+        with suppress(LedgerAwayError, DatabaseError), self.reader.connect() as connection:
+            for name in postgres_session.end_who_stands_still(connection):
+                self._say(f"{name} kept everybody from booking and stands still: its session was ended")
+
+    def _back(self, *, spooled: bool, waited_s: float) -> None:
+        self._gave_up = False
+        if spooled and self.spool is not None and not self._behind:
+            self.spool.clear()
+        if waited_s:
+            self._say(f"the ledger {self.name} is back")
+
+    def _spool(self, batch: Sequence[Job]) -> bool:
+        """MONEY: what a POST came to survives this process; booked twice, the second time changes nothing.
+
+        Only what bears a token: everything else can be asked of the gateway again, for nothing.
+        """
+        changes = [job.change for job in batch if job.change is not None and job.change.token is not None]
+        return self._put([change for change in changes if change.event is not Event.RESERVE])
+
+    def _put(self, changes: Sequence[Change]) -> bool:
+        if self.spool is None or not changes:
+            return False
+        try:
+            self.spool.put(changes)
+        except OSError as error:
+            self._say(f"{self.spool.path} can't be written either ({error.strerror})")
+            return False
+        return True
+
+    def _give_up(self, batch: Sequence[Job], error: LedgerAwayError) -> None:
+        # MONEY: whoever asked is told no and sends nothing; if its commit took place after all, this takes it back.
+        intents = [job.change for job in batch if job.change is not None and _is_intent(job)]
+        self._put([replace(change, event=Event.RELEASE, values={}) for change in intents] if self._doubt else [])
+        self._behind = bool(self.spool)
+        self._doubt = None
+        self._gave_up = True
+        kept = f"; what was answered meanwhile is in {self.spool.path}" if self.spool and self._behind else ""
+        self._deliver(batch, [(None, LedgerAwayError(f"{error}{kept}"))] * len(batch))
+
+    def _catch_up(self) -> None:
+        """Books what the spool holds; what was booked already is refused by its token or state, which is right."""
+        if not self._behind or self.spool is None:
+            return
+        jobs = [Job.for_nobody(change) for change in self.spool.changes()]
+        self._behind = False
+        try:
+            with self._begin() as connection:
+                self._write(connection, jobs, [])
+        except DopError as error:
+            self._say(f"what {self.spool.path} keeps can't be booked: {error}")
+            return
+        except DatabaseError:
+            self._behind = True
+            raise
+        self.spool.clear()
+
+    def close(self, *, clean: bool = True) -> None:
+        """Writes what waits, marks a clean end where nobody else works on it, and lets go of the server."""
+        self._leaving = True
+        if clean and self.facts.get("clean") == "no" and not self._gave_up:
+            with suppress(DopError):
+                self.transact(self._close_for_all)
+        self._end()
+        if self.spool is not None:
+            self.spool.close()
+        self._leave()
+        self.reader.dispose()
+
+    def _leave(self) -> None:
+        """The lock is free when this returns; of a session that just ends, the server would free it some time later."""
+        pool = self.engine.pool
+        away = self._gave_up or self._behind
+        if self._claim is not None and not away and isinstance(pool, QueuePool) and pool.checkedin():
+            with suppress(DBAPIError), self.engine.connect() as connection:
+                self._claim.let_go(connection)
+        super()._leave()
+
+    def _close_for_all(self, connection: Connection) -> None:
+        """The last one out closes the sums: they stand only when nobody books any more."""
+        alone = self._claim is None or self._claim.hold is Hold.ALONE or self._claim.take_alone(connection)
+        if alone and self._taken is None:
+            write_meta(connection, {"clean": "yes", "sums": sums_digest(connection)})
+
+
+class _Doubt(NamedTuple):
+    """A booking whose commit was not answered: its last line of the journal, and what it would tell."""
+
+    seq: int
+    line: str
+    results: list[Result]
+
+
+class _TakenOverError(Exception):
+    """Another run holds the ledger now."""
+
+
+class _Readers:
+    """Sessions that read; a server that restarts is waited for a little."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine = engine
+        self.name = name
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A session for some questions that see one moment.
+
+        Raises:
+            LedgerAwayError: the server can't be reached.
+        """
+        try:
+            with self._connected() as connection:
+                yield connection
+        except DBAPIError as error:
+            if not is_away(error):
+                raise
+            text = f"the ledger {self.name} is away ({cause_of(error)}); run again later"
+            raise LedgerAwayError(text) from None
+
+    def _connected(self) -> Connection:
+        for pause_s in pauses(READERS_PATIENCE_S):
+            try:
+                return self.engine.connect()
+            except DBAPIError as error:
+                if not is_away(error):
+                    raise
+            threading.Event().wait(pause_s)
+        return self.engine.connect()
+
+    def dispose(self) -> None:
+        """Closes the sessions."""
+        self.engine.dispose()
+
+
+def _is_intent(job: Job) -> bool:
+    return job.change is not None and job.change.event is Event.RESERVE
+
+
+def _sound(change: Change) -> Change:
+    """MONEY: a text that the server refuses (a NUL, half a surrogate) must not keep a paid answer from being booked."""
+    texts = [change.detail, *(value for value in change.values.values() if isinstance(value, str))]
+    if all(_is_sound(text) for text in texts):
+        return change
+    values = {name: _mended(value) if isinstance(value, str) else value for name, value in change.values.items()}
+    return replace(change, detail=_mended(change.detail), values=values)
+
+
+def _is_sound(text: str) -> bool:
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text))
+
+
+def _mended(text: str) -> str:
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -1,0 +1,232 @@
+"""The ledger in a SQLite file: what must hold before money moves, its second book, and a disk that runs full.
+
+Measured: set-based writes in one thread beat async drivers.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import cast
+
+from sqlalchemy import select
+from sqlalchemy.exc import DatabaseError
+
+from pipeline.errors import LedgerError
+from pipeline.ledger.database import OldLedgerError, create_or_check, inode_of, sqlite_engine, write_meta
+from pipeline.ledger.integrity import replay
+from pipeline.ledger.journal import Journal, change_entry, entries, last_seq, snapshot_end, snapshot_entry
+from pipeline.ledger.migrations import migrate
+from pipeline.ledger.schema import attempts
+from pipeline.ledger.states import Event
+from pipeline.ledger.writer import Job, LedgerWriter
+
+SPARE_BYTES = 256 * 1024
+"""Kept beside the ledger and given up when the disk is full, so that a paid answer can still be booked."""
+
+
+class Ledger(LedgerWriter):
+    """An open ledger in a file."""
+
+    def __init__(self, path: Path, *, inline: bool = False, may_migrate: bool = False) -> None:
+        """Opens or makes the ledger at `path`.
+
+        Args:
+            may_migrate: bring an earlier version up to date; only under the lock.
+        Raises:
+            LedgerError: damaged, newer, or not writable.
+            OldLedgerError: of an earlier version, and it may not be brought up to date here.
+        """
+        super().__init__(inline=inline)
+        self.path = path
+        self.name = str(path)
+        try:
+            old_mask = os.umask(0o077)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self.engine = sqlite_engine(path, write=True)
+                self.facts = self._facts(may_migrate)
+            finally:
+                os.umask(old_mask)
+        except OSError as error:
+            raise LedgerError(f"the ledger {path} can't be written: {error.strerror}") from None
+        self.reader = sqlite_engine(path, write=False)
+        self.journal = Journal(path.with_suffix(".journal"))
+        self.spare = path.with_suffix(".spare")
+        self._full: str | None = None
+        self._ahead = False  # whether the journal holds events that the database does not
+        self._start()
+
+    def _facts(self, may_migrate: bool) -> dict[str, str]:
+        try:
+            return create_or_check(self.engine, str(self.path))
+        except OldLedgerError:
+            if not may_migrate:
+                raise
+        done = migrate(self.engine, self.path)
+        if done is not None:
+            self._told.append(
+                f"the ledger was of version {done[0]} and is up to date now; {done[1]} is a copy of before"
+            )
+        return create_or_check(self.engine, str(self.path))
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this file was made by copying the one that was last spent with."""
+        here = inode_of(self.path)
+        return self.facts.get("inode", here) != here
+
+    def ready_to_spend(self) -> list[str]:
+        """Checks everything that must hold before money moves; returns notices for the person.
+
+        Raises:
+            LedgerError: copied, damaged, or its journal belongs to another ledger or is ahead of it.
+        """
+        notices = list(self._told)
+        self._check_not_moved()
+        if self.is_copy:
+            raise LedgerError(
+                f"{self.path} is a copy or was restored from one, and spending with two copies pays twice. "
+                "If this is the only one in use now, say so with `dop ledger adopt`"
+            )
+        notices += self._check_sums()
+        ahead = last_seq(self.journal.path)
+        if ahead > self._seq:
+            notices.append(f"the ledger was {ahead - self._seq} events behind its journal; they were booked now")
+            self.transact(lambda connection: replay(connection, entries(self.journal.path, self._seq)))
+            self._seq = ahead
+        elif ahead < self._seq:
+            self._journal_anew()
+        self._keep_spare()
+        here = inode_of(self.path)
+        self.transact(lambda connection: write_meta(connection, {"inode": here, "clean": "no"}))
+        self.facts |= {"inode": here, "clean": "no"}
+        return notices
+
+    def journal_entries(self) -> Iterator[dict[str, object]]:
+        """Every entry of the journal beside the file, in order.
+
+        Raises:
+            LedgerError: a line is damaged.
+        """
+        return entries(self.journal.path)
+
+    def adopt(self) -> None:
+        """Takes this file for the one ledger that spends: a person said so."""
+        here = inode_of(self.path)
+        self.transact(lambda connection: write_meta(connection, {"inode": here}))
+
+    def _keep_spare(self) -> None:
+        with suppress(OSError):
+            if not self.spare.exists():
+                descriptor = os.open(self.spare, os.O_WRONLY | os.O_CREAT, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(os.urandom(SPARE_BYTES))  # not zeros: a sparse or compressed file frees nothing
+
+    # -- the writer
+
+    def _alone(self, job: Job) -> None:
+        assert job.transaction is not None
+        try:
+            with self.engine.begin() as connection:
+                result = job.transaction(connection)
+        except DatabaseError as error:
+            self._deliver([job], [(None, LedgerError(f"the ledger {self.path} could not be written: {error.orig}"))])
+        except Exception as error:  # noqa: BLE001 - the writer must outlive a caller's mistake; the caller gets it
+            self._deliver([job], [(None, error)])
+        else:
+            self._deliver([job], [(result, None)])
+
+    def _commit(self, batch: Sequence[Job]) -> None:
+        if self._full is not None:
+            batch = self._without_intents(batch)
+        if self._ahead and batch:
+            # MONEY: a later event in the database would hide those that only the journal has from the next start.
+            self._only_journal(batch, LedgerError(self._full or "the ledger is behind its journal"))
+            return
+        for last_try in (False, True):
+            if not batch:
+                return
+            entries: list[dict[str, object]] = []
+            try:
+                with self._begun() as hand:
+                    results = self._write(hand, batch, entries)
+            except (sqlite3.DatabaseError, OSError) as error:
+                if not last_try and self._give_up_spare(error):
+                    batch = self._without_intents(batch)
+                    continue
+                self._full = self._full or f"the ledger {self.path} can't be written ({error})"
+                self._only_journal(batch, LedgerError(self._full))
+                return
+            except Exception as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
+                self._only_journal(batch, error)
+                return
+            self._seq += len(entries)  # what `_write` counted from
+            self._note(entries)
+            self._deliver(batch, results)
+            return
+
+    @contextmanager
+    def _begun(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction on the driver's own connection; given back, it forgets what was not committed."""
+        pooled = self.engine.raw_connection()
+        try:
+            hand = cast(sqlite3.Connection, pooled.driver_connection)
+            hand.execute("BEGIN IMMEDIATE")
+            yield hand
+            hand.commit()
+        finally:
+            pooled.close()
+
+    def _without_intents(self, batch: Sequence[Job]) -> list[Job]:
+        """MONEY: on a full disk an intent is refused, so that nothing is sent; what was sent is still booked."""
+        intents = [job for job in batch if job.change is not None and job.change.event is Event.RESERVE]
+        self._deliver(intents, [(None, LedgerError(self._full or "the ledger is full"))] * len(intents))
+        return [job for job in batch if job not in intents]
+
+    def _give_up_spare(self, cause: object) -> bool:
+        self._full = f"the ledger {self.path} can't be written ({cause}); free some disk space and run again"
+        with suppress(OSError):
+            self.spare.unlink()
+            return True
+        return False
+
+    def _only_journal(self, batch: Sequence[Job], error: Exception) -> None:
+        """The database failed: what was already paid still goes to the second book, on disk, before anybody is told."""
+        self._full = self._full or f"the ledger {self.path} can't be written ({error})"
+        changes = [job.change for job in batch if job.change is not None and job.change.event is not Event.RESERVE]
+        self._ahead = self._ahead or bool(changes)
+        kept = [change_entry(change, self._seq + offset) for offset, change in enumerate(changes, start=1)]
+        with suppress(OSError):
+            self.journal.append(kept, sync=True)
+            self._seq += len(kept)
+        self._deliver(batch, [(None, error)] * len(batch))
+
+    def _note(self, entries: list[dict[str, object]]) -> None:
+        try:
+            self.journal.append(entries)
+        except OSError as error:
+            self._full = f"the journal {self.journal.path} can't be written ({error.strerror}); free some disk space"
+
+    def _journal_anew(self) -> None:
+        """The journal lags behind (lost, or cut by a power failure): the rows as they stand are written to it.
+
+        Only the line after the last one bears the ledger's number: cut before it, the journal still lags behind.
+        """
+        with self.reader.connect() as connection:
+            found = connection.execute(select(attempts).where(attempts.c.submit_attempts > 0))
+            self.journal.append(snapshot_entry(dict(row._mapping), self._seq - 1) for row in found)
+        self.journal.append([snapshot_end(self._seq)], sync=True)
+
+    def close(self, *, clean: bool = True) -> None:
+        """Writes what waits, marks a clean end, and lets go of the file."""
+        if clean and self.facts.get("clean") == "no" and self._full is None:
+            self._close_sums()
+        self._end()
+        with suppress(OSError):  # a full disk: what the journal lacks is written to it at the next start
+            self.journal.close()
+        self.engine.dispose()
+        self.reader.dispose()

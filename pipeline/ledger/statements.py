@@ -1,0 +1,196 @@
+"""The writer's few statements, written out once: they run for every event, and building them each time cost more than
+running them. The text is the same for SQLite and PostgreSQL but for the parameter mark. No value is put into a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from sqlalchemy import BigInteger, Connection, Float, Integer, Table, Text
+
+from pipeline.ledger.schema import COLD, HOT, attempts, history, journal, spend
+from pipeline.ledger.transitions import Row, SpendKey
+from pipeline.records import CostState
+
+_FIXED = frozenset({"request_id", "attempt", "gateway", "model", "superseded", "digest"})
+CHANGING = tuple(name for name in HOT if name not in _FIXED)
+_SPANS = {"run": "run_id = {mark}", "day": "day = {mark}", "month": "day LIKE {mark}"}
+
+
+class Driver(Protocol):
+    """SQLite's own connection: SQLAlchemy's way to it costs more than the statements do."""
+
+    def execute(self, text: str, values: Any, /) -> Any:
+        """Runs a statement once."""
+
+    def executemany(self, text: str, values: Any, /) -> Any:
+        """Runs it for each of the values."""
+
+
+Hand = Connection | Driver
+"""What runs the statements."""
+
+
+_ARRAYS = {Text: "text[]", Integer: "integer[]", BigInteger: "bigint[]", Float: "float8[]"}
+_KINDS: Mapping[type, type] = {Text: str, Integer: int, BigInteger: int, Float: float}
+
+
+class _Lines(NamedTuple):
+    """A statement that is run for many lines, and what each of a line's values is (or None)."""
+
+    text: str
+    kinds: tuple[type, ...]
+
+
+class Statements:
+    """The statements for one kind of database."""
+
+    def __init__(self, dialect: str) -> None:
+        self._on_server = dialect == "postgresql"
+        mark = "%s" if self._on_server else "?"
+        self._mark = mark
+        self._lock = " FOR UPDATE" if self._on_server else ""
+        self._update = self._changed(attempts, CHANGING, ("request_id", "attempt"))
+        self._note = self._added(history, [column.name for column in history.columns if column.name != "seq"])
+        self._spend = self._added(
+            spend,
+            [column.name for column in spend.columns],
+            " ON CONFLICT (gateway, run_id, day, model) DO UPDATE SET "
+            "confirmed = spend.confirmed + excluded.confirmed, disputed = spend.disputed + excluded.disputed, "
+            "reserved = spend.reserved + excluded.reserved",
+        )
+        # MONEY: on PostgreSQL the row is taken first, so that hosts judge budget and swaps one after the other.
+        self._read_seq = f"SELECT value FROM meta WHERE name = 'seq'{self._lock}"
+        self._keep = self._added(journal, ("seq", "line"))
+        self._seq = f"UPDATE meta SET value = {mark} WHERE name = 'seq'"
+        self._spent = {
+            span: "SELECT coalesce(sum(confirmed + disputed + reserved), 0) FROM spend "
+            f"WHERE gateway = {mark} AND {where.format(mark=mark)}"
+            for span, where in _SPANS.items()
+        }
+
+    def _added(self, table: Table, columns: Sequence[str], end: str = "") -> _Lines:
+        source = f"SELECT * FROM {self._unnested(table, columns)}" if self._on_server else self._values(columns)
+        return _Lines(f"INSERT INTO {table.name} ({', '.join(columns)}) {source}{end}", _kinds(table, columns))
+
+    def _changed(self, table: Table, columns: Sequence[str], key: Sequence[str]) -> _Lines:
+        kinds = _kinds(table, (*columns, *key))
+        if not self._on_server:
+            sets, where = (f"{name} = ?" for name in columns), (f"{name} = ?" for name in key)
+            return _Lines(f"UPDATE {table.name} SET {', '.join(sets)} WHERE {' AND '.join(where)}", kinds)
+        sets, where = (
+            (f"{name} = new.{name}" for name in columns),
+            (f"{table.name}.{name} = new.{name}" for name in key),
+        )
+        rows = f"{self._unnested(table, (*columns, *key))} AS new({', '.join((*columns, *key))})"
+        return _Lines(f"UPDATE {table.name} SET {', '.join(sets)} FROM {rows} WHERE {' AND '.join(where)}", kinds)
+
+    def _values(self, columns: Sequence[str]) -> str:
+        return f"VALUES ({', '.join('?' for _ in columns)})"
+
+    def _unnested(self, table: Table, columns: Sequence[str]) -> str:
+        arrays = (f"%s::{_ARRAYS[type(table.c[name].type)]}" for name in columns)
+        return f"unnest({', '.join(arrays)})"
+
+    def rows(self, hand: Hand, request_ids: Iterable[str]) -> dict[str, Row]:
+        """The hot columns of the latest attempts, by request id."""
+        ids = tuple(request_ids)
+        text = (
+            f"SELECT {', '.join(HOT)} FROM attempts WHERE superseded = 0 "
+            f"AND request_id IN ({self._marks(len(ids))}){self._lock}"
+        )
+        found = _run(hand, text, self._padded(ids)).fetchall()
+        return {record[0]: dict(zip(HOT, record, strict=True)) for record in found}
+
+    def cold(self, hand: Hand, request_ids: Iterable[str]) -> dict[str, Row]:
+        """What the latest attempts say, by request id."""
+        ids = tuple(request_ids)
+        text = (
+            f"SELECT request_id, {', '.join(COLD)} FROM attempts WHERE superseded = 0 "
+            f"AND request_id IN ({self._marks(len(ids))})"
+        )
+        found = _run(hand, text, self._padded(ids)).fetchall()
+        return {record[0]: dict(zip(COLD, record[1:], strict=True)) for record in found}
+
+    def owners(self, hand: Hand, gateways: Iterable[str], jobs: Iterable[str]) -> dict[tuple[str, str], str]:
+        """(gateway, job id) -> the request that owns it, for those that are owned.
+
+        The gateways are named because the index begins with them: without, each call would read every attempt.
+        """
+        ids, places = tuple(jobs), tuple(gateways)
+        if not ids or not places:
+            return {}
+        text = (
+            "SELECT gateway, job_set_id, request_id FROM attempts "
+            f"WHERE gateway IN ({self._marks(len(places))}) AND job_set_id IN ({self._marks(len(ids))})"
+        )
+        found = _run(hand, text, self._padded(places) + self._padded(ids)).fetchall()
+        return {(gateway, job): request_id for gateway, job, request_id in found}
+
+    def spent(self, hand: Hand, span: str, gateway: str, key: str) -> int:
+        """Worst-case micro-dollars of a gateway's run, day or month."""
+        value = f"{key}-%" if span == "month" else key
+        return int(_run(hand, self._spent[span], (gateway, value)).fetchone()[0])
+
+    def save(self, hand: Hand, rows: Iterable[Row], lines: Sequence[tuple[object, ...]]) -> None:
+        """Writes changed rows and their lines of history (request_id, attempt, at, event, state, detail)."""
+        values = [(*(row[name] for name in CHANGING), row["request_id"], row["attempt"]) for row in rows]
+        self._many(hand, self._update, values)
+        self._many(hand, self._note, lines)
+
+    def book(self, hand: Hand, deltas: Mapping[SpendKey, Mapping[CostState, int]]) -> None:
+        """Adds a transaction's money to the spend book."""
+        kinds = (CostState.CONFIRMED, CostState.DISPUTED, CostState.RESERVED)
+        lines = [(*key, *(amounts.get(kind, 0) for kind in kinds)) for key, amounts in deltas.items()]
+        self._many(hand, self._spend, lines)
+
+    def seq(self, hand: Hand) -> int:
+        """The number of the last event, also when another process booked it."""
+        return int(_run(hand, self._read_seq).fetchone()[0])
+
+    def keep(self, hand: Hand, lines: Sequence[tuple[object, ...]]) -> None:
+        """Adds lines (seq, text) to the journal that stands in the database."""
+        self._many(hand, self._keep, lines)
+
+    def set_seq(self, hand: Hand, seq: int) -> None:
+        """The number of the last event."""
+        _run(hand, self._seq, (str(seq),))
+
+    def _many(self, hand: Hand, statement: _Lines, lines: Sequence[tuple[object, ...]]) -> None:
+        """Runs a statement for all lines.
+
+        On a server as one statement over arrays. A driver's way to many of them is a pipeline, and a process that
+        stands still within one keeps its locks, which no time-out of the server's own ends. An array is of one type.
+        """
+        if not lines:
+            return
+        if not isinstance(hand, Connection):
+            hand.executemany(statement.text, lines)
+        else:
+            hand.exec_driver_sql(statement.text, _arrays(lines, statement.kinds))
+
+    def _marks(self, count: int) -> str:
+        return ", ".join([self._mark] * _rounded(count))
+
+    def _padded(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        return ids + (ids[-1],) * (_rounded(len(ids)) - len(ids)) if ids else ("",)
+
+
+def _run(hand: Hand, text: str, values: tuple[Any, ...] = ()) -> Any:
+    """Runs a statement; returns a cursor."""
+    return hand.exec_driver_sql(text, values) if isinstance(hand, Connection) else hand.execute(text, values)
+
+
+def _kinds(table: Table, columns: Iterable[str]) -> tuple[type, ...]:
+    return tuple(_KINDS[type(table.c[name].type)] for name in columns)
+
+
+def _arrays(lines: Sequence[tuple[object, ...]], kinds: Sequence[type]) -> tuple[list[object], ...]:
+    columns = zip(zip(*lines, strict=True), kinds, strict=True)
+    return tuple([None if value is None else kind(value) for value in column] for column, kind in columns)
+
+
+def _rounded(count: int) -> int:
+    """The next power of two: few different texts, so that the database's statement cache holds them all."""
+    return 1 << max(0, count - 1).bit_length()

@@ -1,0 +1,272 @@
+"""The read shape of a YAML manifest -> a program: aliases folded, axes built, patterns settled. Pure.
+
+After a mistake it goes on: whatever was refused is BAD and the rest is still looked at, so one reading tells all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.manifest import field_types, labels, ranges, yaml_model
+from pipeline.manifest.axes import SCALES, Axis, Derived, Point, Points, Random, Seeds, numbers, repeated, scalars
+from pipeline.manifest.csv_reader import default_id, seeds_of
+from pipeline.manifest.diagnostics import Mistake, Mistakes
+from pipeline.manifest.labels import did_you_mean
+from pipeline.manifest.resolution import ALIASES, JUDGES, PAID, Surroundings
+from pipeline.manifest.spec import BAD, VAR, ZIP, Change, Defaults, Pattern, Row, Spot
+from pipeline.manifest.strict_yaml import Path
+
+ROW_ID = "row.id"
+FIELDS = (*PAID, "take")
+EVERYTHING = "*"
+"""Poison of a whole mapping."""
+EXTRA_TAGS = "+tags:"
+"""Tags that an axis or an override adds to the row's: `+tags:NAME`."""
+
+Poison = Mapping[Path, Collection[str]]
+
+
+class Compiler:
+    """Turns the parts of one document into values of a program and tells what does not fit together.
+
+    Args:
+        poison: places of mappings -> their keys whose values were refused; '*' stands for all of a mapping.
+    """
+
+    def __init__(self, spot: Spot, surroundings: Surroundings, mistakes: Mistakes, poison: Poison) -> None:
+        self._file = spot.file
+        self._surroundings = surroundings
+        self._mistakes = mistakes
+        self._poison = poison
+
+    def tell(self, message: str, path: Path) -> None:
+        """Keeps a mistake at a place of the document."""
+        self._mistakes.add(Mistake(file=self._file, message=message, path=path))
+
+    # fields ---------------------------------------------------------------------------------------------------------
+
+    def own(self, shape: BaseModel, path: Path) -> dict[str, object]:
+        """The fields that a mapping sets, under the manifest's names; refused ones are BAD."""
+        poisoned = self._poison.get(path, ())
+        given = [name for name in type(shape).model_fields if name in shape.model_fields_set or name in poisoned]
+        own: dict[str, object] = {}
+        for name in given:
+            field_name = ALIASES.get(name, name)
+            if field_name in own and name != field_name:
+                self.tell(f"is the same field as {field_name!r}: give one of them", (*path, name))
+            elif field_name in (*FIELDS, "repeat", "tags", "skip"):
+                own[field_name] = BAD if name in poisoned else getattr(shape, name)
+        own.update(self.variables(getattr(shape, "vars", None), (*path, "vars")))
+        return own
+
+    def variables(self, given: Mapping[str, str] | None, path: Path) -> dict[str, object]:
+        """Template variables as fields."""
+        for name in given or ():
+            if name != name.strip() or not name or set(name) & set("{}\n") or name == ROW_ID:
+                self.tell(f"{name!r} cannot be a variable's name", (*path, name))
+        return {VAR + name: value for name, value in (given or {}).items()}
+
+    def defaults(self, shape: yaml_model.Defaults | None, path: Path) -> Defaults:
+        """The defaults of a document or a configuration."""
+        if shape is None:
+            return Defaults()
+        own = self.own(shape, path)
+        self.one_of(own, shape, path)
+        seeds = self.axis("seeds", shape.seeds, (*path, "seeds")) if shape.seeds is not None else None
+        return Defaults(fields=own, seeds=seeds)
+
+    def one_of(self, own: Mapping[str, object], shape: yaml_model.Defaults, path: Path) -> None:
+        """Tells of fields that say the same thing twice."""
+        if "take" in own and "repeat" in own:
+            self.tell("repeat buys takes 1..n, take buys exactly one: give one of them", (*path, "repeat"))
+        if "seed" in own and shape.seeds is not None:
+            self.tell("seed is one value, seeds an axis: give one of them", (*path, "seeds"))
+
+    # axes -----------------------------------------------------------------------------------------------------------
+
+    def axes(self, shape: yaml_model.Axes | None, written: Mapping[str, object], path: Path) -> tuple[Axis, ...]:
+        """The axes of a `matrix`, in the order in which they are written."""
+        if shape is None:
+            return ()
+        extra = shape.__pydantic_extra__ or {}
+        poisoned = self._poison.get(path, ())
+        axes: list[Axis] = []
+        for name in (*written, *(name for name in sorted(poisoned) if name not in written)):
+            if name == EVERYTHING or (name in yaml_model.PATTERNS and isinstance(shape, yaml_model.Matrix)):
+                continue
+            if name in poisoned:
+                axes.append(self._refused(name))
+            elif name in yaml_model.PATTERNS:
+                self.tell("stands in the matrix at the top, not in a row's", (*path, name))
+            elif name in yaml_model.NO_AXES:
+                self.tell(f"an axis cannot be called {name!r}.{_write_instead(name)}", (*path, name))
+            elif name in extra or name in shape.model_fields_set:
+                value = extra[name] if name in extra else getattr(shape, name)
+                axes.append(self.axis(name, value, (*path, name)))
+        self.apart(axes, path)
+        return tuple(axes)
+
+    def _refused(self, name: str) -> Points:
+        return Points(name=name, values=(Point(label=name, sets={name: BAD} if name in FIELDS else {}),))
+
+    def apart(self, axes: Iterable[Axis], path: Path) -> None:
+        """Tells of fields that two axes set."""
+        setters: dict[str, str] = {}
+        for axis in axes:
+            for name in sorted(axis.sets):
+                if name in setters:
+                    self.tell(f"the axis {setters[name]!r} sets {name} too", (*path, axis.name))
+                setters[name] = axis.name
+
+    def axis(self, name: str, value: Any, path: Path) -> Axis:
+        """One axis; `seeds` is the row's way to say the axis `seed`."""
+        field_name = "seed" if name == "seeds" else name
+        try:
+            return self._axis(field_name, value, path)
+        except ValueError as error:
+            self.tell(str(error), path)
+            return self._refused(field_name)
+
+    def _axis(self, name: str, value: Any, path: Path) -> Axis:
+        match value:
+            case list():
+                return self._listed(name, value, path)
+            case yaml_model.Range():
+                count = value.count
+                return numbers(name, ranges.spread(SCALES[name], value.first, value.last, step=value.step, count=count))
+            case yaml_model.DerivedSeeds():
+                return Derived(count=value.count, key=value.key)
+            case yaml_model.RandomSeeds():
+                return Random(count=value.random)
+        return seeds_of(value) if name == "seed" else numbers(name, ranges.values_of(SCALES[name], value))
+
+    def _listed(self, name: str, values: list[Any], path: Path) -> Axis:
+        if name == "seed" and all(isinstance(value, int) for value in values):
+            twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
+            if twice is not None:
+                raise ValueError(f"{twice} stands twice")
+            return Seeds(values=tuple(values))
+        plain_values = [value for value in values if not isinstance(value, yaml_model.Linked)]
+        for place, value in enumerate(plain_values):
+            if value in plain_values[:place]:
+                raise ValueError(f"{labels.label(name, value)} stands twice")
+        named = iter(scalars(name, plain_values).values)
+        points = tuple(
+            self._linked(name, value, (*path, place)) if isinstance(value, yaml_model.Linked) else next(named)
+            for place, value in enumerate(values)
+        )
+        twice_named = repeated(points)
+        if twice_named is not None:
+            raise ValueError(f"two values are called {twice_named!r}: say each once, or give labels that differ")
+        return Points(name=name, values=points)
+
+    def _linked(self, axis: str, shape: yaml_model.Linked, path: Path) -> Point:
+        own = self.own(shape, path)
+        skip = own.pop("skip", False) is True
+        tags = own.pop("tags", None)
+        settled = [(name, value) for name, value in own.items() if value is not BAD]
+        if shape.label is None and len(settled) != 1:
+            self.tell("needs a label, which names the value in ids and on the sheet", path)
+        if tags is not None:
+            own[EXTRA_TAGS + axis] = tags
+        label = shape.label or (labels.label(*settled[0]) if settled else "?")
+        return Point(label=label, sets=own, skip=skip)
+
+    def zipped(self, shape: yaml_model.Zip | None, written: object, path: Path) -> Points | None:
+        """The axis of lists that are walked together; None if there is none."""
+        if shape is None:
+            return None
+        names = written if isinstance(written, dict) else shape.model_fields_set
+        given = {name: list(getattr(shape, name)) for name in names}
+        sizes = {name: len(values) for name, values in given.items()}
+        if len(set(sizes.values())) != 1 or set(given) == {"label"}:
+            told = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "nothing"
+            self.tell(f"needs lists of equal length, and has {told}", path)
+            return Points(name=ZIP, values=(Point(label="?", sets=dict.fromkeys(given, BAD)),))
+        named = given.pop("label", None) or self._zip_labels(given)
+        points = tuple(
+            Point(label=label, sets=dict(zip(given, values, strict=True)))
+            for label, values in zip(named, zip(*given.values(), strict=True), strict=True)
+        )
+        twice = repeated(points)
+        if twice is not None:
+            self.tell(f"two items are called {twice!r}: give labels that differ", path)
+        return Points(name=ZIP, values=points)
+
+    def _zip_labels(self, given: Mapping[str, list[Any]]) -> list[str]:
+        name, values = next(iter(given.items()))
+        items = list(zip(*given.values(), strict=True))
+        return labels.distinct([labels.label(name, value) for value in values], items)
+
+    # rows -----------------------------------------------------------------------------------------------------------
+
+    def row(
+        self, shape: yaml_model.Row, written: Mapping[str, Any], path: Path, line: int | None, *, shared: bool
+    ) -> Row:
+        """A row of the document."""
+        own = self.own(shape, path)
+        self.one_of(own, shape, path)
+        poisoned = self._poison.get(path, ())
+        matrix = written.get("matrix")
+
+        def made_id() -> str:
+            return default_id(str(written.get("prompt", "")), json.dumps(written, sort_keys=True, default=str))
+
+        return Row(
+            spot=Spot(file=self._file, path=path, line=line),
+            own=own,
+            row_id=shape.id,
+            default_id=lambda: default_id(
+                str(written.get("prompt", "")), json.dumps(written, sort_keys=True, default=str)
+            ),
+            axes=self.axes(shape.matrix, matrix if isinstance(matrix, dict) else {}, (*path, "matrix")),
+            zipped=self.zipped(shape.zip, written.get(ZIP), (*path, ZIP)),
+            seeds=self.axis("seeds", shape.seeds, (*path, "seeds")) if shape.seeds is not None else None,
+            shared=shared,
+            doubtful=bool({"matrix", ZIP, "seeds", EVERYTHING} & set(poisoned)),
+        )
+
+    # patterns -------------------------------------------------------------------------------------------------------
+
+    def pattern(self, written: Mapping[str, object], linked: Collection[str], path: Path) -> Pattern | None:
+        """A partial match, None if it is wrong. `linked` are the axes whose values have labels."""
+        values: dict[str, object] = {}
+        named: dict[str, str] = {}
+        row_id = None
+        wrong = False
+        for key, value in written.items():
+            name = ALIASES.get(key, key)
+            try:
+                if name in linked:
+                    named[name] = field_types.scalar_text(value)
+                elif name == "id":
+                    row_id = field_types.word(value)
+                elif name in FIELDS:
+                    values[name] = JUDGES[name](self._surroundings, value)
+                else:
+                    known = (*FIELDS, *linked, "id")
+                    raise ValueError(f"is not a field or an axis.{did_you_mean(key, known)}")
+            except ValueError as error:
+                self.tell(str(error), (*path, key))
+                wrong = True
+        return None if wrong else Pattern(values=values, labels=named, row_id=row_id, path=path)
+
+    def change(self, shape: yaml_model.Override, linked: Collection[str], path: Path) -> Change | None:
+        """An override, None if its `where` is wrong."""
+        sets = self.own(shape.set, (*path, "set"))
+        if not sets:
+            self.tell("sets nothing", (*path, "set"))
+        tags = sets.pop("tags", None)
+        if tags is not None:
+            sets[f"{EXTRA_TAGS}{path[-1]}"] = tags
+        where = self.pattern(shape.where, linked, (*path, "where"))
+        return None if where is None else Change(where=where, sets=sets)
+
+
+def _write_instead(name: str) -> str:
+    instead = {"seeds": "seed", "repeat": "take", **ALIASES}.get(name)
+    return f" Write {instead!r}." if instead else ""

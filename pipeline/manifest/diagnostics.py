@@ -1,0 +1,100 @@
+"""Mistakes gathered while a manifest is read, each with its place, and told all at once. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import ManifestError, Problem
+from pipeline.manifest import strict_yaml
+
+MOST_TOLD = 10_000
+"""Mistakes told one by one; beyond it only their number is told, so that a million bad lines fit in memory."""
+
+_WORD = re.compile(r"[^\s.\[\]:'\"]+")
+
+
+def spelled(path: strict_yaml.Path) -> str:
+    """A path as a person says it: rows[0].strength."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            name = part if _WORD.fullmatch(part) else repr(part)
+            text += f".{name}" if text else name
+    return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One mistake. `path` is its place in a YAML text; `line` and `column` are known at once for CSV."""
+
+    message: str
+    file: Path | None = None
+    path: strict_yaml.Path | None = None
+    where: str = ""
+    line: int | None = None
+    column: int | None = None
+
+
+@dataclass(slots=True)
+class Mistakes:
+    """All mistakes of one reading. The same one is told once."""
+
+    found: dict[Mistake, None] = field(default_factory=dict)
+    untold: int = 0
+
+    def add(self, mistake: Mistake) -> None:
+        """Keeps a mistake, or only counts it when there are too many to tell."""
+        if len(self.found) < MOST_TOLD or mistake in self.found:
+            self.found[mistake] = None
+        else:
+            self.untold += 1
+
+    def __bool__(self) -> bool:
+        return bool(self.found)
+
+    def copy(self) -> Mistakes:
+        """A second list that begins with the same mistakes."""
+        return Mistakes(dict(self.found), self.untold)
+
+    def problems(self, texts: Mapping[Path, str]) -> tuple[Problem, ...]:
+        """The mistakes with line and column, in the order of the files' lines. `texts` are the YAML texts by file."""
+        told = [problem for mistakes in _by_file(self.found) for problem in _told(mistakes, texts)]
+        if self.untold:
+            told.append(Problem(file=told[0].file, message=f"{self.untold:,} more mistakes of these kinds"))
+        return tuple(told)
+
+    def error(self, texts: Mapping[Path, str]) -> ManifestError:
+        """The error that tells them all."""
+        return ManifestError(self.problems(texts))
+
+
+def _by_file(found: Iterable[Mistake]) -> list[list[Mistake]]:
+    groups: dict[Path | None, list[Mistake]] = {}
+    for mistake in found:
+        groups.setdefault(mistake.file, []).append(mistake)
+    return list(groups.values())
+
+
+def _told(mistakes: list[Mistake], texts: Mapping[Path, str]) -> list[Problem]:
+    """The problems of one file, in the order of its lines; those without a line at the end."""
+    file = mistakes[0].file
+    text = texts.get(file) if file is not None else None
+    paths = {mistake.path[:size] for mistake in mistakes if mistake.path for size in range(1, len(mistake.path) + 1)}
+    places = strict_yaml.places(text, paths) if text is not None and paths else {}
+    problems = [_problem(mistake, places) for mistake in mistakes]
+    return sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0, problem.column or 0))
+
+
+def _problem(mistake: Mistake, places: Mapping[strict_yaml.Path, strict_yaml.Place]) -> Problem:
+    line, column = mistake.line, mistake.column
+    path = mistake.path or ()
+    if line is None:
+        nearest = next((path[:size] for size in range(len(path), 0, -1) if path[:size] in places), None)
+        line, column = places[nearest] if nearest is not None else (None, None)
+    where = mistake.where or spelled(path)
+    return Problem(file=mistake.file, message=mistake.message, where=where, line=line, column=column)

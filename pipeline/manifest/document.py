@@ -1,0 +1,131 @@
+"""A manifest that was read: its caps, its sheet, and the stream of cells that tells its mistakes at the end.
+
+It reads its files again for every stream, never touches the network and writes nothing. What it hands out may be acted
+on only when everything was looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import ManifestError, Problem
+from pipeline.manifest import source_files as files
+from pipeline.manifest.axes import Draw
+from pipeline.manifest.diagnostics import Mistake, Mistakes
+from pipeline.manifest.expansion import Expansion
+from pipeline.manifest.resolution import Surroundings
+from pipeline.manifest.row_merging import Measure
+from pipeline.manifest.spec import Program
+from pipeline.records import Cell
+
+DEFAULT_MAX_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The caps of a manifest in micro-dollars; None where it sets none."""
+
+    max_cost_microusd: int | None = None
+    per_day_microusd: int | None = None
+    per_month_microusd: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """Which axes the contact sheet shows as columns, rows and tabs."""
+
+    x: str | None = None
+    y: str | None = None
+    tabs: str | None = None
+
+
+class TooManyRows(ManifestError):  # noqa: N818 - says what is wrong, as a person would
+    """The axes multiply to more cells than `max_rows`. Nothing was expanded.
+
+    `axes` are name and size of each axis, `total` what they multiply to, `by_model` the cells of each model (before
+    exclusions), from which the caller can tell the price.
+    """
+
+    def __init__(self, problems: Iterable[Problem], measure: Measure, max_rows: int, file: Path) -> None:
+        self.axes = measure.axes
+        self.total = measure.total
+        self.by_model = dict(measure.by_model)
+        self.max_rows = max_rows
+        sizes = " x ".join(f"{name} {size:,}" for name, size in measure.axes)
+        upto = "" if measure.even else " at most (rows differ)"
+        told = f"{sizes}{upto} = {measure.total:,} videos, more than max_rows {max_rows:,}"
+        super().__init__([*problems, Problem(file=file, message=f"{told}. Raise max_rows if you mean it")])
+
+
+@dataclass(slots=True, kw_only=True)
+class Manifest:
+    """A manifest that was read. `cells()` streams what it asks for and tells its mistakes.
+
+    `sha256` covers the manifest's bytes and those of the sheet it names. `axes` are name and size of the shared axes,
+    `size` what the axes multiply to in all, None where a sheet's lines decide it. `warnings` is filled by `cells()`.
+    `drawn` holds the random seeds by place, as `cells()` drew them; `uses_random_seeds` says whether there are any.
+    """
+
+    path: Path
+    name: str
+    sha256: str
+    files: tuple[Path, ...]
+    budget: Budget = field(default_factory=Budget)
+    sheet: Sheet | None = None
+    axes: tuple[tuple[str, int], ...] = ()
+    size: int | None = None
+    max_rows: int = DEFAULT_MAX_ROWS
+    uses_random_seeds: bool = False
+    warnings: list[str] = field(default_factory=list)
+    drawn: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _program: Program
+    _surroundings: Surroundings
+    _mistakes: Mistakes
+    _current: list[Mistakes]
+    _texts: Mapping[Path, str]
+    _draw: Draw | None
+    _stamps: tuple[tuple[int, int, int], ...]
+
+    def cells(self) -> Iterator[Cell]:
+        """The cells in the manifest's order, streamed; each call begins anew. Act on them only after the last one.
+
+        Raises:
+            ManifestError: all mistakes, when everything was looked at; after the first one no more cells come.
+            TooManyRows: the axes multiply to more than `max_rows`.
+        """
+        mistakes = self._mistakes.copy()
+        self._current[:] = [mistakes]
+        expansion = Expansion(self._program, mistakes, self._drawing() if self._draw is not None else None)
+        try:
+            yield from expansion.cells()
+        except UnicodeDecodeError:
+            mistakes.add(files.undecodable(self.files[-1]))
+        except OSError as error:
+            mistakes.add(Mistake(file=self.files[-1], message=f"cannot be read: {error.strerror}"))
+        self._tell_changes(mistakes)
+        self.warnings[:] = self._surroundings.warnings
+        if expansion.too_many:
+            raise TooManyRows(mistakes.problems(self._texts), expansion.measure, self.max_rows, self.path)
+        if mistakes:
+            raise mistakes.error(self._texts)
+
+    def _drawing(self) -> Draw:
+        def draw(place: str, count: int) -> tuple[int, ...]:
+            known = self.drawn.get(place)
+            if known is None or len(known) != count:
+                assert self._draw is not None
+                known = self.drawn[place] = self._draw(place, count)
+            return known
+
+        return draw
+
+    def _tell_changes(self, mistakes: Mistakes) -> None:
+        for path, before in zip(self.files, self._stamps, strict=True):
+            try:
+                same = files.stamp(path) == before
+            except OSError:
+                same = False
+            if not same:
+                mistakes.add(Mistake(file=path, message="changed while it was read: start again"))

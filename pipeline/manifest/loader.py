@@ -1,0 +1,247 @@
+"""The parts of one manifest, gathered from its files into a program, with everything that is wrong with them.
+
+It reads the manifest and looks at the sheet that it names; it expands nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ManifestError, Problem
+from pipeline.gateway.motions import Catalogue, folded
+from pipeline.manifest import source_files, strict_yaml, yaml_model
+from pipeline.manifest.axes import Axis, Draw, Points, Random
+from pipeline.manifest.compiler import Compiler
+from pipeline.manifest.csv_reader import CsvRows
+from pipeline.manifest.diagnostics import Mistake, Mistakes
+from pipeline.manifest.document import Budget, Manifest, Sheet, TooManyRows
+from pipeline.manifest.expansion import measured
+from pipeline.manifest.labels import did_you_mean, slug
+from pipeline.manifest.resolution import PAID, Surroundings
+from pipeline.manifest.spec import Defaults, Program, Row, Spot
+from pipeline.manifest.validation import Shaper
+
+
+class Gathering:
+    """One reading of one manifest: gathers the parts of a program and what is wrong with them."""
+
+    def __init__(self, path: Path, *, models: Collection[str], catalogue: Catalogue, draw: Draw | None) -> None:
+        self._path = path
+        self._surroundings = Surroundings(models=models, catalogue=catalogue, folder=path.absolute().parent)
+        self._mistakes = Mistakes()
+        self._current = [self._mistakes]
+        self._texts: dict[Path, str] = {}
+        self._files = [path]
+        self._draw = draw
+
+    def sheet(self, defaults: Mapping[str, object], max_rows: int) -> Manifest:
+        """The manifest of a CSV file given alone."""
+        base = self._configured(defaults)
+        rows = self._rows_of_sheet(self._path, base, ())
+        return self._made(Program(file=self._path, rows=rows, defaults=base, max_rows=max_rows), None)
+
+    def document(self, defaults: Mapping[str, object], max_rows: int) -> Manifest:
+        """The manifest of a YAML file."""
+        read = self._yaml()
+        written = read.value
+        shaper = Shaper(self._path, self._surroundings, self._mistakes)
+        self._own_motions(written)
+        document = shaper.shaped(yaml_model.Document, written)
+        self._resolved_nulls(read, shaper)
+        compiler = Compiler(Spot(file=self._path, path=()), self._surroundings, self._mistakes, shaper.poison)
+        program = self._program(document, written, compiler, read.row_lines, self._configured(defaults))
+        program.max_rows = document.max_rows or max_rows
+        return self._made(program, document)
+
+    def _yaml(self) -> strict_yaml.Document:
+        if source_files.size_bytes(self._path) > strict_yaml.MOST_BYTES:
+            most = strict_yaml.MOST_BYTES // 1_000_000
+            self._refuse(f"is larger than {most} MB: put the rows into a CSV file")
+        try:
+            text = source_files.text(self._path)
+            self._texts[self._path] = text
+            read = strict_yaml.read(text)
+        except UnicodeDecodeError:
+            raise ManifestError(_problems([source_files.undecodable(self._path)])) from None
+        except strict_yaml.YamlTextError as error:
+            self._refuse(str(error), error.line, error.column)
+        if not isinstance(read.value, dict):
+            self._refuse("is empty" if read.value is None else "must be a mapping of keys: rows, defaults, matrix, ...")
+        for path, line, column in read.repeated:
+            self._mistakes.add(
+                Mistake(file=self._path, path=path, line=line, column=column, message="this key stands twice")
+            )
+        return read
+
+    def _refuse(self, message: str, line: int | None = None, column: int | None = None) -> Any:
+        raise ManifestError([Problem(file=self._path, message=message, line=line, column=column)])
+
+    def _resolved_nulls(self, read: strict_yaml.Document, shaper: Shaper) -> None:
+        for path in read.nulls:
+            self._mistakes.add(
+                Mistake(file=self._path, path=path, message="has no value: give one or take the key out")
+            )
+            if isinstance(path[-1], str):
+                shaper.poison.setdefault(path[:-1], set()).add(path[-1])
+
+    def _own_motions(self, written: Mapping[str, Any]) -> None:
+        given = written.get("motions")
+        for name, value in given.items() if isinstance(given, dict) else ():
+            try:
+                self._surroundings.own_motions[folded(name)] = self._surroundings.own_motion(name, value)
+            except ValueError as error:
+                self._mistakes.add(Mistake(file=self._path, path=("motions", name), message=str(error)))
+
+    def _configured(self, defaults: Mapping[str, object]) -> Defaults:
+        """The configuration's defaults; what is wrong with them is told as the configuration's mistake."""
+        written = {name: Decimal(str(value)) if isinstance(value, float) else value for name, value in defaults.items()}
+        shaper = Shaper(None, self._surroundings, self._mistakes, prefix=("configuration", "defaults"))
+        shape = shaper.shaped(yaml_model.Defaults, written)
+        compiler = Compiler(Spot(file=None), self._surroundings, self._mistakes, shaper.poison)
+        return compiler.defaults(shape, ("configuration", "defaults"))
+
+    def _program(
+        self,
+        document: yaml_model.Document,
+        written: Mapping[str, Any],
+        compiler: Compiler,
+        row_lines: Sequence[int],
+        base: Defaults,
+    ) -> Program:
+        defaults = compiler.defaults(document.defaults, ("defaults",)).over(base)
+        defaults.fields.update(compiler.variables(document.vars, ("vars",)))
+        matrix = document.matrix
+        axes = compiler.axes(matrix, written.get("matrix", {}), ("matrix",))
+        zipped = compiler.zipped(document.zip, written.get("zip"), ("zip",))
+        if zipped is not None:
+            axes = (zipped, *axes)
+            compiler.apart(axes, ("matrix",))
+        rows = self._rows(document, written, compiler, row_lines, defaults=defaults, axes=axes)
+        program = Program(file=self._path, rows=rows, defaults=defaults, axes=axes)
+        program.measured = not isinstance(document.rows, yaml_model.RowsFile)
+        if matrix is not None:
+            self._patterns(program, matrix, written["matrix"], compiler)
+        return program
+
+    def _patterns(
+        self, program: Program, matrix: yaml_model.Matrix, written: Mapping[str, Any], compiler: Compiler
+    ) -> None:
+        given = program.rows() if program.measured else ()
+        axes = [*program.axes, *(axis for row in given for axis in row.axes)]
+        linked = {axis.name for axis in axes if isinstance(axis, Points) and axis.name not in (*PAID, "take")}
+        patterns = (
+            compiler.pattern(pattern, linked, ("matrix", "exclude", place))
+            for place, pattern in enumerate(matrix.exclude or ())
+        )
+        program.excludes = tuple(pattern for pattern in patterns if pattern is not None)
+        changes = (
+            compiler.change(change, linked, ("matrix", "override", place))
+            for place, change in enumerate(matrix.override or ())
+        )
+        program.changes = tuple(change for change in changes if change is not None)
+        included = written.get("include", ())
+        program.includes = tuple(
+            compiler.row(row, included[place], ("matrix", "include", place), None, shared=False)
+            for place, row in enumerate(matrix.include or ())
+        )
+
+    def _rows(
+        self,
+        document: yaml_model.Document,
+        written: Mapping[str, Any],
+        compiler: Compiler,
+        row_lines: Sequence[int],
+        *,
+        defaults: Defaults,
+        axes: tuple[Axis, ...],
+    ) -> Callable[[], Iterable[Row]]:
+        """The rows of a list, of a sheet, or the one row that a manifest of axes alone has."""
+        if isinstance(document.rows, yaml_model.RowsFile):
+            sheet = self._path.parent / document.rows.file
+            why = source_files.why_not_a_file(sheet)
+            if why is None and sheet.suffix.lower() != ".csv":
+                why = "is not a .csv file"
+            if why is not None:
+                compiler.tell(f"{document.rows.file!r} {why}", ("rows", "file"))
+                return lambda: ()
+            self._files.append(sheet)
+            return self._rows_of_sheet(sheet, defaults, axes)
+        if document.rows is not None:
+            rows = [
+                compiler.row(row, written["rows"][place], ("rows", place), row_lines[place], shared=True)
+                for place, row in enumerate(document.rows)
+            ]
+            return lambda: rows
+        if axes:
+            spot = Spot(file=self._path, path=())
+            only = Row(spot=spot, own={}, default_id=lambda: slug(document.name or self._path.stem) or "row")
+            return lambda: (only,)
+        if not self._mistakes and not (document.matrix is not None and document.matrix.include):
+            compiler.tell("has nothing to buy: give it rows, zip or matrix", ())
+        return lambda: ()
+
+    def _rows_of_sheet(self, sheet: Path, defaults: Defaults, axes: Sequence[Axis]) -> Callable[[], Iterable[Row]]:
+        given = {*defaults.fields, *(name for axis in axes for name in axis.sets)}
+        if defaults.seeds is not None:
+            given.add("seed")
+        self._surroundings.folder = sheet.absolute().parent
+        rows = CsvRows(sheet, self._surroundings, frozenset(given))
+        return lambda: rows.rows(source_files.lines(sheet), self._current[0])
+
+    def _made(self, program: Program, document: yaml_model.Document | None) -> Manifest:
+        stamps = tuple(source_files.stamp(path) for path in self._files)
+        size = None
+        if program.measured:
+            measure = measured(program)
+            size = measure.total
+            if size > program.max_rows:
+                problems = self._mistakes.problems(self._texts)
+                raise TooManyRows(problems, measure, program.max_rows, self._path)
+        budget = document.budget if document is not None else None
+        given = program.rows() if program.measured else ()
+        every = [*program.axes, program.defaults.seeds, *(axis for row in given for axis in (*row.axes, row.seeds))]
+        every += [axis for row in program.includes for axis in (*row.axes, row.seeds)]
+        return Manifest(
+            path=self._path,
+            name=(document.name if document is not None else None) or self._path.stem,
+            sha256=source_files.sha256(tuple(self._files)),
+            files=tuple(self._files),
+            budget=_budget(budget),
+            sheet=self._sheet(document, [axis for axis in every if axis is not None]),
+            axes=tuple((axis.name, axis.size) for axis in program.axes),
+            size=size,
+            max_rows=program.max_rows,
+            uses_random_seeds=any(isinstance(axis, Random) for axis in every),
+            _program=program,
+            _surroundings=self._surroundings,
+            _mistakes=self._mistakes,
+            _current=self._current,
+            _texts=self._texts,
+            _draw=self._draw,
+            _stamps=stamps,
+        )
+
+    def _sheet(self, document: yaml_model.Document | None, axes: Sequence[Axis]) -> Sheet | None:
+        if document is None or document.sheet is None:
+            return None
+        shape = document.sheet
+        known = {*(axis.name for axis in axes), *PAID, "take", "row"}
+        for key in ("x", "y", "tabs"):
+            name = getattr(shape, key)
+            if name is not None and name not in known:
+                told = f"{name!r} is not an axis or a field.{did_you_mean(name, known)}"
+                self._mistakes.add(Mistake(file=self._path, path=("sheet", key), message=told))
+        return Sheet(x=shape.x, y=shape.y, tabs=shape.tabs)
+
+
+def _budget(shape: yaml_model.Caps | None) -> Budget:
+    if shape is None:
+        return Budget()
+    return Budget(max_cost_microusd=shape.max_cost, per_day_microusd=shape.per_day, per_month_microusd=shape.per_month)
+
+
+def _problems(mistakes: Iterable[Mistake]) -> list[Problem]:
+    return [Problem(file=mistake.file, message=mistake.message, line=mistake.line) for mistake in mistakes]

@@ -1,0 +1,72 @@
+"""What to buy, read from a CSV or YAML file: the door of the manifest room.
+
+It reads the manifest, the sheet it names and the beginnings of local pictures. It never touches the network and writes
+nothing. What it hands out may be acted on only when everything was looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from pipeline.errors import ManifestError, Problem
+from pipeline.gateway.motions import Catalogue
+from pipeline.manifest import source_files
+from pipeline.manifest.axes import Draw
+from pipeline.manifest.document import DEFAULT_MAX_ROWS, Budget, Manifest, Sheet, TooManyRows
+from pipeline.manifest.loader import Gathering
+
+__all__ = ["DEFAULT_MAX_ROWS", "Budget", "Manifest", "Sheet", "TooManyRows", "read"]
+
+YAML_NAMES = (".yaml", ".yml")
+
+
+def read(
+    path: Path,
+    *,
+    defaults: Mapping[str, object],
+    models: Collection[str],
+    catalogue: Catalogue,
+    max_rows: int = DEFAULT_MAX_ROWS,
+    frozen_seeds: Mapping[str, tuple[int, ...]] | None = None,
+    draw: Draw | None = None,
+) -> Manifest:
+    """Reads a manifest and checks its shape; a manifest of a wrong shape is looked at whole before it is refused.
+
+    Args:
+        defaults: fields of every row, from the configuration; the manifest's own defaults beat them.
+        models: the models that may be named.
+        max_rows: what the axes may multiply to where the manifest does not say (its `max_rows`).
+        frozen_seeds: the random seeds of a saved plan, by place (`Manifest.drawn`).
+        draw: place, count -> random seeds; for a plan that is being made. Without either, random seeds are a mistake.
+
+    Raises:
+        ManifestError: the file is no manifest, or its shape is wrong: with all mistakes, not only those of shape.
+        TooManyRows: the axes multiply to more than allowed, where that can be told without reading a sheet.
+    """
+    reading = Gathering(path, models=models, catalogue=catalogue, draw=_frozen(frozen_seeds) or draw)
+    why = source_files.why_not_a_file(path)
+    if why is not None:
+        raise ManifestError([Problem(file=path, message=why)])
+    if path.suffix.lower() == ".csv":
+        manifest = reading.sheet(defaults, max_rows)
+    elif path.suffix.lower() in YAML_NAMES:
+        manifest = reading.document(defaults, max_rows)
+    else:
+        raise ManifestError([Problem(file=path, message="is neither .csv nor .yaml: rename it")])
+    if manifest._mistakes:
+        for _ in manifest.cells():
+            raise AssertionError("a manifest with mistakes gave a cell")
+    return manifest
+
+
+def _frozen(seeds: Mapping[str, tuple[int, ...]] | None) -> Draw | None:
+    if seeds is None:
+        return None
+
+    def draw(place: str, count: int) -> tuple[int, ...]:
+        if len(seeds.get(place, ())) != count:
+            raise ValueError(f"the saved plan has no {count} seeds for {place!r}: make a new plan")
+        return seeds[place]
+
+    return draw

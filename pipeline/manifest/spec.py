@@ -1,0 +1,126 @@
+"""A manifest whose values are settled, before it is expanded: rows, shared axes, patterns. Values only; no I/O.
+
+Fields of a row stand in one flat mapping: the paid fields under the manifest's names (an image as a tuple, strength in
+hundredths, motion as a Preset), `take`, `repeat`, `skip`, `tags`, and each template variable as `var:NAME`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pipeline.manifest import strict_yaml
+from pipeline.manifest.axes import Axis, Points
+from pipeline.manifest.diagnostics import Mistake
+
+
+class _Bad:
+    def __repr__(self) -> str:
+        return "BAD"
+
+
+BAD: Final = _Bad()
+"""Stands where a value was refused: the field counts as given, and nothing more is said about it."""
+
+VAR = "var:"
+ZIP = "zip"
+
+
+@dataclass(slots=True, kw_only=True)
+class Spot:
+    """Where a row stands: a file with a line (CSV) or a path (YAML)."""
+
+    file: Path | None
+    path: strict_yaml.Path | None = None
+    line: int | None = None
+
+    def mistake(self, message: str, name: str | None = None) -> Mistake:
+        """A mistake of this row, or of one of its fields."""
+        if self.path is not None:
+            path = self.path if name is None else (*self.path, name)
+            return Mistake(file=self.file, message=message, path=path)
+        where = "" if name is None else f"column {name!r}"
+        return Mistake(file=self.file, message=message, line=self.line, where=where)
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One row as written, settled, without defaults. `axes` replace the shared ones of their names.
+
+    `row_id` is None where the row has none; then `default_id` makes it. `doubtful` rows had mistakes that hide what
+    they really say, so nothing is concluded from what they lack.
+    """
+
+    spot: Spot
+    own: dict[str, object]
+    row_id: str | None = None
+    default_id: Callable[[], str]
+    axes: tuple[Axis, ...] = ()
+    zipped: Points | None = None
+    seeds: Axis | None = None
+    shared: bool = True
+    doubtful: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """A partial match of a cell: settled values of fields, labels of axes, the row's id."""
+
+    values: Mapping[str, object]
+    labels: Mapping[str, str]
+    row_id: str | None = None
+    path: strict_yaml.Path
+
+    def matches(self, row_id: str, fields: Mapping[str, object], labels: Mapping[str, str]) -> bool:
+        """Whether a cell has all of it."""
+        if self.row_id is not None and self.row_id != row_id:
+            return False
+        if any(fields.get(name, BAD) != value for name, value in self.values.items()):
+            return False
+        return all(labels.get(name) == label for name, label in self.labels.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """An override: what it sets on the cells it matches."""
+
+    where: Pattern
+    sets: Mapping[str, object]
+
+
+@dataclass(slots=True, kw_only=True)
+class Defaults:
+    """What every row has: fields, and seeds for rows that have no seed of their own."""
+
+    fields: dict[str, object] = field(default_factory=dict)
+    seeds: Axis | None = None
+
+    def over(self, under: Defaults) -> Defaults:
+        """These defaults laid over weaker ones; `seed` and `seeds`, `take` and `repeat` push each other out."""
+        fields = dict(under.fields)
+        seeds = self.seeds if self.seeds is not None or "seed" in self.fields else under.seeds
+        if self.seeds is not None:
+            fields.pop("seed", None)
+        if "take" in self.fields:
+            fields.pop("repeat", None)
+        if "repeat" in self.fields:
+            fields.pop("take", None)
+        return Defaults(fields={**fields, **self.fields}, seeds=seeds)
+
+
+@dataclass(slots=True, kw_only=True)
+class Program:
+    """All that the expansion needs. `rows()` gives the rows anew each time it is called."""
+
+    file: Path
+    rows: Callable[[], Iterable[Row]]
+    defaults: Defaults = field(default_factory=Defaults)
+    axes: tuple[Axis, ...] = ()
+    excludes: tuple[Pattern, ...] = ()
+    changes: tuple[Change, ...] = ()
+    includes: tuple[Row, ...] = ()
+    max_rows: int = 256
+    measured: bool = False
+    """whether the rows are at hand, so that they can be counted before anything is expanded"""

@@ -1,0 +1,339 @@
+"""The shape of a YAML manifest: which keys stand where. configs/manifest.schema.json is generated from these classes.
+
+Values are judged by `settle.JUDGES` while the shape is read, so that one pass finds all mistakes. What fields exclude
+each other and what is missing is the compiler's business, not the shape's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Tag
+from pydantic.config import JsonDict
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from pipeline.gateway.motions import Preset
+from pipeline.manifest import field_types, resolution
+from pipeline.manifest.seeds import SEEDS
+from pipeline.records import SEED_MAX, SEED_MIN
+
+TAG = "\N{BLACK DIAMOND}"
+"""First character of the union tags that pydantic puts into the places of its errors; no key begins so."""
+
+_UUID = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+_WORD: JsonSchemaValue = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^\\S(.*\\S)?$"}
+_TEXT: JsonSchemaValue = {"type": "string", "pattern": "\\S"}
+_FRAME: JsonSchemaValue = {"type": "string", "pattern": "^\\S(.*\\S)?$"}
+_FRAMES: JsonSchemaValue = {"anyOf": [_FRAME, {"type": "array", "items": _FRAME, "minItems": 1}]}
+_ONE_FRAME: JsonSchemaValue = {"anyOf": [_FRAME, {"type": "array", "items": _FRAME, "minItems": 1, "maxItems": 1}]}
+_TAG: JsonSchemaValue = {**_WORD, "pattern": "^[^,;\\s]([^,;]*[^,;\\s])?$"}
+_TAGS: JsonSchemaValue = {"anyOf": [_WORD, {"type": "array", "items": _TAG}]}
+_SCALAR: JsonSchemaValue = {"type": ["string", "number", "boolean"]}
+
+
+class Judged:
+    """Marks a field whose value a function of ours judges, with the piece of JSON Schema that says the same."""
+
+    def __init__(self, judge: str | Callable[[object], Any], schema: JsonSchemaValue) -> None:
+        self._judge = judge
+        self._schema = schema
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        judge = self._judge
+
+        def judged(value: object, info: core_schema.ValidationInfo[Any]) -> object:
+            return resolution.JUDGES[judge](info.context, value) if isinstance(judge, str) else judge(value)
+
+        return core_schema.with_info_plain_validator_function(judged)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return dict(self._schema)
+
+
+Word: TypeAlias = Annotated[str, Judged(field_types.word, _WORD)]
+Model: TypeAlias = Annotated[str, Judged("model", {**_WORD, "examples": ["dop-lite", "dop-turbo", "dop-preview"]})]
+Prompt: TypeAlias = Annotated[str, Judged("prompt", _TEXT)]
+Seed: TypeAlias = Annotated[int, Judged("seed", {"type": "integer", "minimum": SEED_MIN, "maximum": SEED_MAX})]
+Motion: TypeAlias = Annotated[Preset, Judged("motion", {**_WORD, "examples": ["General", "Dolly In", "360 Orbit"]})]
+Strength: TypeAlias = Annotated[int, Judged("strength", {"type": "number", "minimum": 0, "maximum": 1})]
+Image: TypeAlias = Annotated[
+    tuple[str, ...],
+    Judged("image", {"anyOf": [_FRAME, {"type": "array", "items": _FRAME, "minItems": 1, "maxItems": 1}]}),
+]
+EndImage: TypeAlias = Annotated[tuple[str, ...], Judged("end_image", _FRAMES)]
+Flag: TypeAlias = Annotated[bool, Judged(field_types.boolean, {"type": "boolean"})]
+Take: TypeAlias = Annotated[int, Judged("take", {"type": "integer", "minimum": 1, "maximum": field_types.MOST_TAKES})]
+Tags: TypeAlias = Annotated[
+    tuple[str, ...],
+    Judged("tags", {"anyOf": [_WORD, {"type": "array", "items": {**_WORD, "pattern": "^[^,;\\s]([^,;]*[^,;\\s])?$"}}]}),
+]
+Text: TypeAlias = Annotated[str, Judged(field_types.scalar_text, _SCALAR)]
+Scalar: TypeAlias = Annotated[object, Judged(field_types.scalar, _SCALAR)]
+Money: TypeAlias = Annotated[int, Judged(field_types.money, {"type": "number", "minimum": 0})]
+Version: TypeAlias = Annotated[int, Judged(field_types.version, {"const": 1})]
+Count: TypeAlias = Annotated[int, Judged(field_types.seed_count, {"type": "integer", "minimum": 1, "maximum": SEEDS})]
+Number: TypeAlias = Annotated[Decimal, Judged(field_types.number, {"type": "number"})]
+Expression: TypeAlias = Annotated[
+    str, Judged(field_types.expression, {"anyOf": [{"type": "string", "pattern": "\\S"}, {"type": "number"}]})
+]
+Uuid: TypeAlias = Annotated[str, Judged(field_types.word, {"type": "string", "pattern": _UUID})]
+
+
+class Shape(BaseModel):
+    """A mapping with a closed set of keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+class Paid(Shape):
+    """The fields that are sent, under the manifest's names and the API's."""
+
+    model: Model | None = Field(None, description="Which model renders the video; it decides the price.")
+    prompt: Prompt | None = Field(None, description="What the video shows. {{ name }} is replaced from vars.")
+    seed: Seed | None = Field(None, description="One seed, 1..1,000,000. Several: `seeds`, or an axis in matrix.")
+    motion: Motion | None = Field(None, description="A preset's name, an own name of `motions`, or a UUID.")
+    strength: Strength | None = Field(None, description="Strength of the motion, 0..1 with at most two decimals.")
+    image: Image | None = Field(
+        None, description="Start frame: URL, s3://bucket/key, sandbox:NAME, or the path of a JPEG, PNG or WebP."
+    )
+    end_image: EndImage | None = Field(None, description="End frame, one or a list, for motions that take one.")
+    enhance_prompt: Flag | None = Field(None, description="Whether the service may re-word the prompt.")
+    check_nsfw: Flag | None = Field(None, description="Whether the service checks for adult content.")
+    take: Take | None = Field(None, description="Which take of an equal request this is; take 2 buys it again.")
+    motions_id: Motion | None = Field(None, description="The API's spelling of `motion`.")
+    motions_strength: Strength | None = Field(None, description="The API's spelling of `strength`.")
+    input_images: Image | None = Field(None, description="The API's spelling of `image`.")
+    input_images_end: EndImage | None = Field(None, description="The API's spelling of `end_image`.")
+
+
+class Linked(Paid):
+    """One value of an axis that sets several fields together; `label` names it."""
+
+    label: Word | None = Field(None, description="Names the value in cell ids and on the sheet.")
+    tags: Tags | None = None
+    vars: dict[str, Text] | None = None
+    skip: Flag | None = Field(None, description="Leaves the cells of this value empty: nothing is bought.")
+
+
+class Patch(Paid):
+    """What an override sets."""
+
+    tags: Tags | None = None
+    vars: dict[str, Text] | None = None
+    skip: Flag | None = None
+
+
+class Range(Shape):
+    """Numbers from one to another, both included."""
+
+    first: Number = Field(alias="from")
+    last: Number = Field(alias="to")
+    step: Number | None = None
+    count: Count | None = Field(None, description="How many, evenly spread.")
+
+
+class DerivedSeeds(Shape):
+    """Seeds made of a key: always the same, asking for more keeps the first ones."""
+
+    count: Count
+    key: Word | None = Field(None, description="Rows with one key share their seeds. Default: the row's id.")
+
+
+class RandomSeeds(Shape):
+    """Seeds that `dop plan --out` draws and freezes."""
+
+    random: Count
+
+
+def _value_or_linked(value: object) -> str:
+    return f"{TAG}linked" if isinstance(value, dict) else f"{TAG}value"
+
+
+def _kind_of_axis(value: object) -> str:
+    if isinstance(value, list):
+        return f"{TAG}list"
+    if not isinstance(value, dict):
+        return f"{TAG}expression"
+    return f"{TAG}range" if "from" in value or "to" in value else f"{TAG}derived"
+
+
+def _kind_of_seed_axis(value: object) -> str:
+    return f"{TAG}random" if isinstance(value, dict) and "random" in value else _kind_of_axis(value)
+
+
+def _kind_of_number_axis(value: object) -> str:
+    return f"{TAG}range" if isinstance(value, dict) else _kind_of_axis(value)
+
+
+def _kind_of_rows(value: object) -> str:
+    return f"{TAG}file" if isinstance(value, dict) else f"{TAG}list"
+
+
+_Or = Discriminator(_value_or_linked)
+_LinkedItem: TypeAlias = Annotated[Linked, Tag(f"{TAG}linked")]
+_VALUE = Tag(f"{TAG}value")
+_RangeAxis: TypeAlias = Annotated[Range, Tag(f"{TAG}range")]
+_ExpressionAxis: TypeAlias = Annotated[Expression, Tag(f"{TAG}expression")]
+_Some = Field(min_length=1)
+
+Models: TypeAlias = Annotated[list[Annotated[Annotated[Model, _VALUE] | _LinkedItem, _Or]], _Some]
+Prompts: TypeAlias = Annotated[list[Annotated[Annotated[Prompt, _VALUE] | _LinkedItem, _Or]], _Some]
+Motions: TypeAlias = Annotated[list[Annotated[Annotated[Motion, _VALUE] | _LinkedItem, _Or]], _Some]
+Images: TypeAlias = Annotated[list[Annotated[Annotated[Image, _VALUE] | _LinkedItem, _Or]], _Some]
+EndImages: TypeAlias = Annotated[list[Annotated[Annotated[EndImage, _VALUE] | _LinkedItem, _Or]], _Some]
+Flags: TypeAlias = Annotated[list[Annotated[Annotated[Flag, _VALUE] | _LinkedItem, _Or]], _Some]
+_Seeds: TypeAlias = Annotated[list[Annotated[Annotated[Seed, _VALUE] | _LinkedItem, _Or]], _Some, Tag(f"{TAG}list")]
+_Strengths: TypeAlias = Annotated[
+    list[Annotated[Annotated[Strength, _VALUE] | _LinkedItem, _Or]], _Some, Tag(f"{TAG}list")
+]
+_Takes: TypeAlias = Annotated[list[Annotated[Annotated[Take, _VALUE] | _LinkedItem, _Or]], _Some, Tag(f"{TAG}list")]
+SeedAxis: TypeAlias = Annotated[
+    _Seeds
+    | _RangeAxis
+    | Annotated[DerivedSeeds, Tag(f"{TAG}derived")]
+    | Annotated[RandomSeeds, Tag(f"{TAG}random")]
+    | _ExpressionAxis,
+    Discriminator(_kind_of_seed_axis),
+]
+StrengthAxis: TypeAlias = Annotated[_Strengths | _RangeAxis | _ExpressionAxis, Discriminator(_kind_of_number_axis)]
+TakeAxis: TypeAlias = Annotated[_Takes | _RangeAxis | _ExpressionAxis, Discriminator(_kind_of_number_axis)]
+LinkedAxis: TypeAlias = Annotated[list[Linked], _Some]
+
+
+class Defaults(Paid):
+    """Fields that every row has unless it says otherwise."""
+
+    repeat: Take | None = None
+    seeds: SeedAxis | None = None
+    tags: Tags | None = None
+
+
+NO_AXES = (
+    *("id", "seeds", "repeat", "tags", "vars", "skip", "matrix", "zip", "label", "row"),
+    *resolution.ALIASES,
+    *resolution.REFUSED,
+)
+"""Names that an axis must not have: they mean something else."""
+PATTERNS = ("exclude", "override", "include")
+"""What stands in the shared matrix beside its axes."""
+
+
+def _refusing(*names: str) -> Callable[[JsonDict], None]:
+    def add(schema: JsonDict) -> None:
+        properties = schema.setdefault("properties", {})
+        assert isinstance(properties, dict)
+        properties.update(dict.fromkeys(names, False))
+
+    return add
+
+
+class Axes(Shape):
+    """Axes by name. The first varies slowest. An axis of an own name has items that are mappings."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_refusing(*NO_AXES, *PATTERNS))
+    __pydantic_extra__: dict[str, LinkedAxis] = Field(init=False)
+
+    model: Models | None = None
+    prompt: Prompts | None = None
+    seed: SeedAxis | None = None
+    motion: Motions | None = None
+    strength: StrengthAxis | None = None
+    image: Images | None = None
+    end_image: EndImages | None = None
+    enhance_prompt: Flags | None = None
+    check_nsfw: Flags | None = None
+    take: TakeAxis | None = None
+
+
+class Zip(Shape):
+    """Lists of equal length, walked together."""
+
+    label: Annotated[list[Word], _Some] | None = None
+    model: Annotated[list[Model], _Some] | None = None
+    prompt: Annotated[list[Prompt], _Some] | None = None
+    seed: Annotated[list[Seed], _Some] | None = None
+    motion: Annotated[list[Motion], _Some] | None = None
+    strength: Annotated[list[Strength], _Some] | None = None
+    image: Annotated[list[Image], _Some] | None = None
+    end_image: Annotated[list[EndImage], _Some] | None = None
+    enhance_prompt: Annotated[list[Flag], _Some] | None = None
+    check_nsfw: Annotated[list[Flag], _Some] | None = None
+    take: Annotated[list[Take], _Some] | None = None
+
+
+class Row(Defaults):
+    """One row: a video, or as many as its axes make of it."""
+
+    id: Word | None = Field(None, description="Unique. Default: made of the prompt and a hash of the row.")
+    skip: Flag | None = Field(None, description="Keeps an empty cell on the sheet: nothing is bought.")
+    vars: dict[str, Text] | None = Field(None, description="Template variables of this row; they beat the file's.")
+    matrix: Axes | None = Field(None, description="Axes of this row: each replaces the shared axis of its name.")
+    zip: Zip | None = None
+
+
+class Override(Shape):
+    """Changes the cells that match."""
+
+    where: Annotated[dict[str, Scalar], Field(min_length=1)]
+    set: Patch
+
+
+class Matrix(Axes):
+    """The shared axes, then what is taken out, changed and added, in that order."""
+
+    model_config = ConfigDict(json_schema_extra=_refusing(*NO_AXES))
+
+    exclude: Annotated[list[Annotated[dict[str, Scalar], Field(min_length=1)]], _Some] | None = Field(
+        None, description="Partial matches of cells that are not bought. One that matches nothing is an error."
+    )
+    override: Annotated[list[Override], _Some] | None = None
+    include: Annotated[list[Row], _Some] | None = Field(None, description="Whole extra rows; they take the defaults.")
+
+
+class RowsFile(Shape):
+    """Rows that stand in a CSV file beside the manifest."""
+
+    file: Word = Field(description="Path of a CSV file, relative to the manifest.")
+
+
+class Caps(Shape):
+    """The most this manifest may cost, in USD. The lowest of manifest, configuration and flag holds."""
+
+    max_cost: Money | None = Field(None, description="Per run.")
+    per_day: Money | None = Field(None, description="Per UTC day and gateway.")
+    per_month: Money | None = Field(None, description="Per UTC month and gateway.")
+
+
+class SheetShape(Shape):
+    """Which axes the contact sheet shows as columns, rows and tabs."""
+
+    x: Word | None = None
+    y: Word | None = None
+    tabs: Word | None = None
+
+
+class Document(Shape):
+    """What to buy. See docs/manifest.md."""
+
+    version: Version | None = None
+    name: Word | None = Field(None, description="Names the run's folder. Default: the file's name.")
+    budget: Caps | None = None
+    max_rows: Annotated[int, Judged(field_types.row_cap, {"type": "integer", "minimum": 1})] | None = Field(
+        None, description="The most videos that axes may multiply to (default 256)."
+    )
+    defaults: Defaults | None = None
+    vars: dict[str, Text] | None = Field(None, description="Template variables for {{ name }} in prompts.")
+    motions: dict[str, Uuid] | None = Field(None, description="Own names of motion presets.")
+    rows: (
+        Annotated[
+            Annotated[list[Row], _Some, Tag(f"{TAG}list")] | Annotated[RowsFile, Tag(f"{TAG}file")],
+            Discriminator(_kind_of_rows),
+        ]
+        | None
+    ) = None
+    zip: Zip | None = None
+    matrix: Matrix | None = None
+    sheet: SheetShape | None = None

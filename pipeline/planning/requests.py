@@ -1,0 +1,182 @@
+"""From a manifest file to the stream of requests that a run lists: read, chosen, bound to the gateway."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.assets.object_checks import known_objects
+from pipeline.config.loader import Settings, gateway_id
+from pipeline.config.settings import is_loopback
+from pipeline.errors import UsageError
+from pipeline.gateway.motion_catalog import catalogue
+from pipeline.ledger.budget import Caps, lowest
+from pipeline.manifest import Manifest, read
+from pipeline.manifest.reader import DEFAULT_MAX_ROWS
+from pipeline.planning.binding import OBJECT_PREFIXES, Binder, is_object
+from pipeline.planning.selection import ALL, Selection, chosen
+from pipeline.records import Cell, Request
+
+_BLOCK = 1 << 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Listing:
+    """A manifest bound to a gateway. `rows()` may be read again and again; act only once it is exhausted."""
+
+    manifest: Manifest
+    settings: Settings
+    binder: Binder
+    frozen_seeds: Mapping[str, tuple[int, ...]] | None = None
+    selection: Selection = ALL
+    motions: str = ""
+    must_be_seen: bool = False
+    """whether every object of a store must have been looked at: who buys needs to know what it is"""
+    warnings: list[str] = field(default_factory=list)
+
+    def rows(self) -> Iterator[Request | Cell]:
+        """Requests and placeholders in the manifest's order.
+
+        Raises:
+            ManifestError: mistakes, all of them.
+            FatalError: a model without a price.
+            UsageError: an object that must have been looked at, and was not.
+        """
+        self.binder = binder(self.manifest, self.settings)
+        yield from chosen(self.binder.bind(self.manifest.cells()), self.selection)
+        self.warnings = list(self.manifest.warnings)
+        if self.binder.duplicates:
+            self.warnings.append(
+                f"{self.binder.duplicates} rows ask for a video that another row asks for already; each is bought once "
+                "(to buy one again, give it `take: 2` or `repeat: 2`)"
+            )
+        if self.binder.unseen:
+            some, count = min(self.binder.unseen), len(self.binder.unseen)
+            told = f"{count} images of an object store were not looked at yet ({some}{', ..' if count > 1 else ''})"
+            if self.must_be_seen:
+                raise UsageError(f"{told}: `dop plan --look` looks at them; nothing was sent")
+            self.warnings.append(f"{told}: their rows count as new; `dop plan --look` looks at them, for free")
+
+    def objects(self) -> dict[str, list[str]]:
+        """Every object of a store that the manifest names, with its rows. A manifest that names none is not read.
+
+        Raises:
+            ManifestError: mistakes, all of them.
+        """
+        found: dict[str, list[str]] = {}
+        if not any(_mentions_objects(path) for path in self.manifest.files):
+            return found
+        for cell in self.manifest.cells():
+            if cell.params is not None:
+                images = dict.fromkeys((*cell.params.input_images, *cell.params.input_images_end))
+                for image in filter(is_object, images):
+                    found.setdefault(image, []).append(cell.row_id)
+        return found
+
+    def digest(self) -> str:
+        """What the rows depend on, besides local images: the same digest gives the same rows."""
+        told = {
+            "manifest": self.manifest.sha256,
+            "gateway": gateway_id(self.settings),
+            "defaults": {name: str(value) for name, value in self.settings.defaults.items()},
+            "prices": dict(self.settings.prices_microusd),
+            "models": list(self.settings.models),
+            "seeds": {place: list(seeds) for place, seeds in (self.frozen_seeds or {}).items()},
+            "selection": str(self.selection),
+            "motions": self.motions,
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def manifest_caps(self) -> Caps:
+        """What the manifest itself allows."""
+        asked = self.manifest.budget
+        return Caps(
+            run_microusd=asked.max_cost_microusd,
+            day_microusd=asked.per_day_microusd,
+            month_microusd=asked.per_month_microusd,
+        )
+
+    def caps(self, flag_microusd: int | None = None) -> Caps:
+        """The lowest of manifest, configuration and flag, each span by itself."""
+        return lowest((self.manifest_caps(), told_caps(self.settings), Caps(run_microusd=flag_microusd)))
+
+
+def told_caps(settings: Settings) -> Caps:
+    """What the configuration allows."""
+    told = settings.budget
+    return Caps(
+        run_microusd=told.max_cost_microusd, day_microusd=told.per_day_microusd, month_microusd=told.per_month_microusd
+    )
+
+
+def binder(manifest: Manifest, settings: Settings) -> Binder:
+    """A fresh binder for one pass over the manifest's cells."""
+    gateway = settings.gateway
+    embedded = gateway.is_embedded
+    host = "" if embedded else _host(gateway.base_url)
+    return Binder(
+        gateway=gateway_id(settings),
+        prices_microusd=settings.prices_microusd,
+        manifest=manifest.path,
+        takes_local=embedded or settings.uploads.url is not None,
+        takes_samples=embedded or is_loopback(host),
+        object_sha256=known_objects(settings),
+    )
+
+
+def _mentions_objects(path: Path) -> bool:
+    """Whether a file holds the beginning of an object's address; one that can't be read tells so elsewhere."""
+    with suppress(OSError), path.open("rb") as file:
+        before = b""
+        while block := file.read(_BLOCK):
+            if any(prefix.encode() in before + block for prefix in OBJECT_PREFIXES):
+                return True
+            before = block[-8:]
+    return False
+
+
+def _host(base_url: str) -> str:
+    return urlsplit(base_url).hostname or ""
+
+
+def listing(
+    path: Path,
+    settings: Settings,
+    *,
+    frozen_seeds: Mapping[str, tuple[int, ...]] | None = None,
+    draw: Callable[[str, int], tuple[int, ...]] | None = None,
+    selection: Selection = ALL,
+    max_rows: int = DEFAULT_MAX_ROWS,
+) -> Listing:
+    """Reads a manifest's structure and gets it ready to be bound.
+
+    Args:
+        frozen_seeds: the random seeds of a saved plan. `draw` makes new ones, for a plan that is being made.
+        max_rows: what its axes may multiply to where the manifest itself does not say.
+
+    Raises:
+        ManifestError: the structure is wrong.
+    """
+    presets = catalogue(settings)
+    manifest = read(
+        path,
+        defaults=settings.defaults,
+        models=settings.models,
+        catalogue=presets,
+        max_rows=max_rows,
+        frozen_seeds=frozen_seeds,
+        draw=draw,
+    )
+    return Listing(
+        manifest=manifest,
+        settings=settings,
+        binder=binder(manifest, settings),
+        frozen_seeds=frozen_seeds,
+        selection=selection,
+        motions=presets.digest,
+    )

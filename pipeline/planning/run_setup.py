@@ -1,0 +1,122 @@
+"""What a command is to buy or to collect, and the run of the ledger that this becomes. Sends nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.cli.commands.plan import planned
+from pipeline.config.loader import gateway_id
+from pipeline.errors import UsageError
+from pipeline.ledger.budget import Caps
+from pipeline.ledger.queries import Run
+from pipeline.ledger.workspace import Workspace, run_name
+from pipeline.planning.requests import Listing
+from pipeline.planning.saved_plan import SavedPlan
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+LOCAL_MARK = "local:"
+"""Begins the digest of rows that depend on files of this machine: they are read anew each time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a command is to buy: the rows, their caps, and the plan it was agreed in, if any."""
+
+    bound: Listing
+    caps: Caps
+    plan: SavedPlan | None = None
+
+    @property
+    def digest(self) -> str:
+        """What the rows depend on; a run that a plan began belongs to that plan."""
+        return self.bound.digest() if self.plan is None else f"plan:{self.plan.state_digest}:{self.bound.digest()}"
+
+
+def open_run(workspace: Workspace, order: Order, also: Callable[[Connection, str], None] | None = None) -> Run:
+    """The unfinished run of this manifest, or a new one, listing what the manifest says now.
+
+    `also` is done with the run's name in the transaction that lists its rows.
+
+    Raises:
+        UsageError: the saved plan no longer fits.
+    """
+    bound, digest = order.bound, order.digest
+    manifest = bound.manifest
+    path = str(manifest.path.resolve())
+    found = workspace.book.unfinished_run(path, workspace.gateway)
+    new: Run | None = None
+    if order.plan is not None and (found is None or found.rows_digest not in (digest, LOCAL_MARK + digest)):
+        _check_plan(workspace, order, order.plan)
+    if found is None:
+        now = time.time()
+        found = new = Run(
+            run_id=run_name(manifest.name, now),
+            name=manifest.name,
+            gateway=workspace.gateway,
+            manifest_path=path,
+            rows_digest=None,
+            started_at=now,
+            ended_at=None,
+            sheet=_sheet(bound),
+        )
+    run_id = found.run_id
+    then = None if also is None else lambda connection: also(connection, run_id)
+    if found.rows_digest != digest:
+        workspace.book.list_rows(run_id, bound.rows(), rows_digest=lambda: _mark(bound) + digest, new=new, also=then)
+    elif then is not None:
+        workspace.ledger.transact(then)
+    workspace.book.set_caps(found.run_id, bound.manifest_caps())
+    return found
+
+
+def _check_plan(workspace: Workspace, order: Order, plan: SavedPlan) -> None:
+    if plan.gateway != gateway_id(workspace.settings):
+        raise UsageError(f"the plan is for {plan.gateway}, and the configuration is for {workspace.gateway}")
+    if plan.rows_digest != order.bound.digest():
+        raise UsageError("the manifest, the defaults or the prices changed since the plan was made: make a new plan")
+    if planned(order.bound, workspace.settings).state_digest != plan.state_digest:
+        raise UsageError("something of the plan was bought or settled since it was made: make a new plan")
+
+
+def _mark(bound: Listing) -> str:
+    return LOCAL_MARK if bound.binder.sha256_of else ""
+
+
+def _sheet(bound: Listing) -> dict[str, str] | None:
+    sheet = bound.manifest.sheet
+    if sheet is None:
+        return None
+    named = {"x": sheet.x, "y": sheet.y, "tabs": sheet.tabs}
+    return {place: axis for place, axis in named.items() if axis is not None}
+
+
+def runs_to_collect(workspace: Workspace, wanted: str | None) -> list[Run]:
+    """The run that is named, or every one with something open.
+
+    Raises:
+        UsageError: there is none of that name at this gateway.
+    """
+    book = workspace.book
+    if wanted is None:
+        return [run for run in book.runs() if run.gateway == workspace.gateway and book.has_open(run.run_id)]
+    name = Path(wanted).name
+    if name == "latest":
+        name = (workspace.outputs / "latest").resolve().name
+    run = book.run(name)
+    if run is None:
+        raise UsageError(f"no run is called {wanted!r}; `dop list` shows them")
+    if run.gateway != workspace.gateway:
+        raise UsageError(f"run {name} belongs to {run.gateway}, and the configuration is for {workspace.gateway}")
+    return [run]
+
+
+def gravest(codes: list[int], *, nothing: bool) -> int:
+    """The one exit code of several runs; `nothing` says that none at all is to be told."""
+    order = (7, 3, 8, 129, 130, 143, 5, 1)
+    return next((code for code in order if code in codes), 9 if nothing and not codes else 0)

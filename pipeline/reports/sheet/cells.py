@@ -1,0 +1,184 @@
+"""What the sheet says about each cell, as plain values for the page. Pure: the files' places are handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pipeline.manifest.labels import strength_text
+from pipeline.records import Attempt, CostState, State, usd
+from pipeline.reports.sheet.layout import Place
+from pipeline.reports.sheet.run_view import Line, SkippedRow
+from pipeline.reports.tables import generation_s, moment
+
+STATE_WORDS = {
+    State.PLANNED: "not sent yet",
+    State.SUBMITTING: "being sent",
+    State.ACCEPTED: "in flight",
+    State.STALLED: "stalled: past its deadline, still collectable",
+    State.DONE: "made, but the video is not here",
+    State.EXPIRED: "expired: paid, but the video is gone",
+    State.FAILED: "failed",
+    State.REFUSED: "refused by moderation",
+    State.CANCELED: "canceled",
+    State.REJECTED: "rejected: never created, nothing paid",
+    State.UNKNOWN: "unknown: perhaps paid, `dop resolve` settles it",
+    State.WRITTEN_OFF: "written off",
+    State.SKIPPED: "left out by the manifest",
+}
+
+
+_DUE = {CostState.DISPUTED: "disputed", CostState.RESERVED: "reserved"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stills:
+    """Where one cell's files lie, as links relative to the page; "" where there is none."""
+
+    clip: str = ""
+    poster: str = ""
+    start: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SheetCell:
+    """One cell of the sheet. `place` is its value on each axis; `facts` what the enlarged view lists, in order.
+
+    `due` is the word after the price where that is not simply the price of a video that was made.
+    """
+
+    number: int
+    row_id: str
+    state: str
+    words: str
+    reason: str
+    price: str
+    due: str
+    cost: str
+    model: str
+    tags: tuple[str, ...]
+    place: Place
+    stills: Stills
+    facts: tuple[tuple[str, str], ...]
+    history: tuple[str, ...]
+    request_id: str
+    attempt: int
+
+
+def sheet_cell(number: int, line: Line, earlier: Sequence[Attempt], place: Place, stills: Stills) -> SheetCell:
+    """The cell of one request's latest attempt, or of a placeholder."""
+    if isinstance(line, SkippedRow):
+        return _placeholder(number, line, place)
+    return SheetCell(
+        number=number,
+        row_id=line.row_id,
+        state=line.state.value,
+        words=STATE_WORDS[line.state],
+        reason=_reason(line),
+        price=_price(line),
+        due=_due(line),
+        cost=_cost(line),
+        model=line.params.model,
+        tags=line.tags,
+        place=place,
+        stills=stills,
+        facts=tuple((name, text) for name, text in _facts(line) if text),
+        history=tuple(_told(attempt) for attempt in earlier),
+        request_id=line.request_id,
+        attempt=line.attempt,
+    )
+
+
+def _placeholder(number: int, line: SkippedRow, place: Place) -> SheetCell:
+    return SheetCell(
+        number=number,
+        row_id=line.row_id,
+        state=State.SKIPPED.value,
+        words=STATE_WORDS[State.SKIPPED],
+        reason="",
+        price="",
+        due="",
+        cost="",
+        model="",
+        tags=line.tags,
+        place=place,
+        stills=Stills(),
+        facts=(),
+        history=(),
+        request_id="",
+        attempt=0,
+    )
+
+
+def _reason(attempt: Attempt) -> str:
+    """Why it is so; some answers give no more than the state's own name."""
+    return "no reason was given" if attempt.reason == attempt.state.value else attempt.reason or ""
+
+
+def _due(attempt: Attempt) -> str:
+    if attempt.state is State.REJECTED:
+        return "not paid"
+    return _DUE.get(attempt.cost_state, "") if attempt.bought_in is None else ""
+
+
+def _price(attempt: Attempt) -> str:
+    return f"${usd(attempt.price_microusd)}"
+
+
+def _cost(attempt: Attempt) -> str:
+    """What the attempt adds to the run's sums, in words."""
+    if attempt.bought_in is not None:
+        return f"$0.000 here; bought in {attempt.bought_in}"
+    if attempt.cost_state is CostState.NONE:
+        return "$0.000"
+    return f"{_price(attempt)} {attempt.cost_state.value}"
+
+
+def _told(attempt: Attempt) -> str:
+    reason = f": {attempt.reason}" if attempt.reason else ""
+    return f"attempt {attempt.attempt} {attempt.state.value}{reason} ({_cost(attempt)})"
+
+
+def _facts(attempt: Attempt) -> list[tuple[str, str]]:
+    params = attempt.params
+    seconds = generation_s(attempt)
+    return [
+        ("prompt", params.prompt),
+        ("model", params.model),
+        ("motion", attempt.motion),
+        ("motions_id", params.motions_id),
+        ("motions_strength", strength_text(params.strength_hundredths)),
+        ("seed", str(params.seed)),
+        ("image", params.input_images[0]),
+        ("end image", "\n".join(params.input_images_end)),
+        ("enhance_prompt", str(params.enhance_prompt).lower()),
+        ("check_nsfw", "" if params.check_nsfw is None else str(params.check_nsfw).lower()),
+        ("take", str(attempt.take)),
+        ("attempt", str(attempt.attempt)),
+        ("tags", ", ".join(attempt.tags)),
+        ("price", _price(attempt)),
+        ("cost", _cost(attempt)),
+        ("submitted", _time(attempt.submitted_at)),
+        ("finished", _time(attempt.finished_at)),
+        ("generated in", "" if seconds is None else f"{seconds:.1f} s"),
+        ("size", "" if attempt.size_bytes is None else f"{attempt.size_bytes:,} bytes"),
+        ("sha256", attempt.sha256 or ""),
+        ("job_set_id", attempt.job_set_id or ""),
+        ("request_id", attempt.request_id),
+        ("video_url", attempt.video_url or ""),
+    ]
+
+
+def _time(at: float | None) -> str:
+    when = moment(at)
+    return "" if when is None else when.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def is_web_link(text: str) -> bool:
+    """Only http and https are made into links; anything else is shown as text."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)

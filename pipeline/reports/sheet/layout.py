@@ -1,0 +1,146 @@
+"""Which axes a run has and how they lie on the sheet. Pure: records in, an arrangement out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.manifest.labels import image_text, shortened, strength_text
+from pipeline.records import Attempt
+from pipeline.reports.sheet.run_view import Line
+
+ROW = "row"
+"""The axis of the manifest's rows: a cell id without its axis values."""
+
+CLOSE_FILL = 0.5
+"""Rows and columns are worth drawing when at least this part of their crossings has a clip."""
+
+MOST_STACKED = 4
+"""So many clips may lie below each other at one crossing before they are parted into tabs."""
+
+FEW = 8
+"""So many values of a single axis still fit beside each other."""
+
+_DERIVED: Mapping[str, Callable[[Attempt], str]] = {
+    "model": lambda attempt: attempt.params.model,
+    "motion": lambda attempt: attempt.motion or attempt.params.motions_id[:8],
+    "strength": lambda attempt: strength_text(attempt.params.strength_hundredths),
+    "seed": lambda attempt: str(attempt.params.seed),
+    "image": lambda attempt: image_text(attempt.params.input_images[0]),
+    "prompt": lambda attempt: shortened(" ".join(attempt.params.prompt.split())),
+    "take": lambda attempt: str(attempt.take),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One way to tell the cells apart; `values` in the order of the manifest, "" where a cell has none."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrangement:
+    """Columns, rows and tabs; None for x: clips flow beside each other, for y: there is one row."""
+
+    x: str | None
+    y: str | None
+    tabs: tuple[str, ...]
+
+
+Place = Mapping[str, str]
+"""One cell's value on each axis."""
+
+
+def places_of(lines: Sequence[Line]) -> list[dict[str, str]]:
+    """Each cell's value on every axis that may matter: the manifest's own, the row, and what the paid fields say."""
+    places = [_place(line) for line in lines]
+    names = dict.fromkeys(name for place in places for name in place)
+    return [{name: place.get(name, "") for name in names} for place in places]
+
+
+def _place(line: Line) -> dict[str, str]:
+    derived = {name: say(line) for name, say in _DERIVED.items()} if isinstance(line, Attempt) else {}
+    return {ROW: line.row_id.split("@", 1)[0]} | derived | dict(line.axes)
+
+
+def axes_of(lines: Sequence[Line], places: Sequence[Place], wanted: Sequence[str] = ()) -> list[Axis]:
+    """The axes worth offering: the manifest's first, then the row and what else varies in a way of its own.
+
+    Args:
+        wanted: names kept even where they do not vary.
+    """
+    named = dict.fromkeys(name for line in lines for name, _ in line.axes)
+    order = [*named, *(name for name in (ROW, *_DERIVED) if name not in named)]
+    kept: list[Axis] = []
+    partitions: set[tuple[int, ...]] = set()
+    for name in order:
+        number: dict[str, int] = {}
+        partition = tuple(number.setdefault(place.get(name, ""), len(number)) for place in places)
+        values = tuple(number)
+        told = len(values) if name in named else len([value for value in values if value])
+        if name in wanted or (told > 1 and (name in named or partition not in partitions)):
+            kept.append(Axis(name=name, values=values))
+            partitions.add(partition)
+    return kept
+
+
+def arrange(
+    axes: Sequence[Axis],
+    places: Sequence[Place],
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    tabs: Sequence[str] = (),
+) -> Arrangement:
+    """The sheet as asked for; what is not asked for is chosen so that rows and columns are well filled."""
+    names = {axis.name for axis in axes}
+    x, y = (name if name in names else None for name in (x, y))
+    asked = [name for name in tabs if name in names and name not in (x, y)]
+    if x is None and y is None:
+        x, y = _chosen(axes, places, without=asked)
+    elif x is None or y is None:
+        other = _partner(axes, x or y or "", without=asked)
+        x, y = x or other, y or other
+    return Arrangement(x=x, y=y, tabs=tuple(tabs_needed(axes, places, x=x, y=y, asked=asked)))
+
+
+def _partner(axes: Sequence[Axis], taken: str, *, without: Sequence[str]) -> str | None:
+    free = [axis.name for axis in axes if axis.name != taken and axis.name not in without and len(axis.values) > 1]
+    return ROW if ROW in free else next(iter(free), None)
+
+
+def _chosen(axes: Sequence[Axis], places: Sequence[Place], *, without: Sequence[str]) -> tuple[str | None, str | None]:
+    free = {axis.name: axis for axis in axes if axis.name not in without and len(axis.values) > 1}
+    if not free:
+        return None, None
+    x = "seed" if "seed" in free else [name for name in free if name != ROW][-1:][0] if set(free) != {ROW} else ROW
+    y = _partner(list(free.values()), x, without=without)
+    if y is None:
+        return (x, None) if len(free[x].values) <= FEW else (None, None)
+    crossings = {(place.get(x, ""), place.get(y, "")) for place in places}
+    if len(crossings) < CLOSE_FILL * len(free[x].values) * len(free[y].values):
+        return (None, None) if len(free[y].values) * 2 > len(places) else (None, y)
+    return x, y
+
+
+def tabs_needed(
+    axes: Sequence[Axis], places: Sequence[Place], *, x: str | None, y: str | None, asked: Sequence[str] = ()
+) -> list[str]:
+    """The asked tabs, and more of them while more clips would share a crossing than can be stacked there.
+
+    None is added where clips flow, and none that would not tell such clips apart.
+    """
+    tabs = list(asked)
+    for axis in axes:
+        slots = [tuple(place.get(name, "") for name in (x, y, *tabs) if name) for place in places]
+        if x is None or max(Counter(slots).values(), default=0) <= MOST_STACKED:
+            return tabs
+        is_free = axis.name not in (x, y, *tabs)
+        if is_free and len({(slot, place.get(axis.name, "")) for slot, place in zip(slots, places, strict=True)}) > len(
+            set(slots)
+        ):
+            tabs.append(axis.name)
+    return tabs

@@ -1,0 +1,337 @@
+"""The contact sheet: one HTML page that works from a file, offline, with the clips beside it.
+
+Resolves where files lie, fills the template and writes the page. Everything a manifest or a gateway said goes through
+autoescape or into a JSON block without markup; the page may load nothing but pictures and clips beside it, and runs
+no script but its own (content security policy with hashes).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+
+from pipeline.files import whole_text
+from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals, usd
+from pipeline.reports.progress import span
+from pipeline.reports.sheet.cells import STATE_WORDS, SheetCell, Stills, is_web_link, sheet_cell
+from pipeline.reports.sheet.charts import charts_of
+from pipeline.reports.sheet.layout import MOST_STACKED, Arrangement, Axis, arrange, axes_of, places_of
+from pipeline.reports.sheet.run_view import Line, RunView, latest_lines
+from pipeline.reports.sheet.thumbnails import make_stills, picture_size, poster_path, start_path
+from pipeline.reports.tables import moment
+
+PAGE_CELLS = 2000
+"""Cells shown at a time: more would make scrolling stutter. The rest is a page further on."""
+
+SCRIPTS = ("data", "arrange", "grid", "players", "picks", "dialogs", "controls", "keys", "start")
+"""The page's scripts, in the order in which they are joined."""
+
+SANDBOX = "sandbox"
+_TEMPLATES = Path(__file__).parent / "templates"
+SHAPE_CLIPS = 20
+"""So many posters settle the shape of all cells."""
+
+_USUAL_SHAPE = (16, 9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """The page's content before it is markup."""
+
+    cells: tuple[SheetCell, ...]
+    axes: tuple[Axis, ...]
+    arrangement: Arrangement
+
+
+def write_sheet(view: RunView, path: Path, *, stills: bool = True) -> None:
+    """Writes the page; with `stills`, first the posters and start frames that are missing beside the clips.
+
+    The page itself takes under 3 s for 1,000 cells; a missing poster takes tenths of a second more.
+    Writes: `path`, by rename; JPEG files beside the clips.
+    """
+    lines = latest_lines(view.lines)
+    if stills:
+        make_stills(clips_of(view), _start_clips(lines, view.outputs).values())
+    sheet = build_sheet(view, path.parent)
+    page = sheet_html(view, sheet, shape=_shape(lines, view.outputs))
+    with whole_text(path) as stream:
+        stream.write(page)
+
+
+def build_sheet(view: RunView, folder: Path) -> Sheet:
+    """The cells, axes and arrangement of a run as seen from a page in `folder`."""
+    lines = latest_lines(view.lines)
+    shown = [line for line, _ in lines]
+    places = places_of(shown)
+    axes = axes_of(shown, places, wanted=[name for name in (view.x, view.y, *view.tabs) if name])
+    starts = _start_clips(lines, view.outputs)
+    cells = tuple(
+        sheet_cell(number, line, earlier, place, _stills(line, view.outputs, folder, starts))
+        for number, ((line, earlier), place) in enumerate(zip(lines, places, strict=True))
+    )
+    return Sheet(cells=cells, axes=tuple(axes), arrangement=arrange(axes, places, x=view.x, y=view.y, tabs=view.tabs))
+
+
+def clip_of(line: Line, outputs: Path) -> Path | None:
+    """The cell's clip, where it was downloaded and still lies."""
+    if not isinstance(line, Attempt) or line.local_path is None:
+        return None
+    clip = outputs / line.local_path
+    return clip if clip.exists() else None
+
+
+def _start_clips(lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path) -> dict[str, Path]:
+    """For each input image one clip that begins with it."""
+    starts: dict[str, Path] = {}
+    for line, _ in lines:
+        if isinstance(line, Attempt) and line.params.input_images[0] not in starts:
+            clip = clip_of(line, outputs)
+            if clip is not None:
+                starts[line.params.input_images[0]] = clip
+    return starts
+
+
+def _stills(line: Line, outputs: Path, folder: Path, starts: Mapping[str, Path]) -> Stills:
+    clip = clip_of(line, outputs)
+    start = starts.get(line.params.input_images[0]) if isinstance(line, Attempt) else None
+    return Stills(
+        clip=_link(clip, folder),
+        poster=_link(poster_path(clip) if clip else None, folder),
+        start=_link(start_path(start) if start else None, folder),
+    )
+
+
+def _link(file: Path | None, folder: Path) -> str:
+    """A relative link, percent-encoded; empty where the file is not there."""
+    if file is None or not file.exists():
+        return ""
+    return quote(os.path.relpath(file, folder).replace(os.sep, "/"))
+
+
+def clips_of(view: RunView) -> list[Path]:
+    """Every clip of the run that was downloaded and still lies where it was put."""
+    return [clip for line, _ in latest_lines(view.lines) if (clip := clip_of(line, view.outputs)) is not None]
+
+
+def clip_shape(view: RunView) -> tuple[int, int]:
+    """The commonest width and height of the run's clips, as the posters that are there show it."""
+    return _shape(latest_lines(view.lines), view.outputs)
+
+
+def _shape(
+    lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path, *, looked_at: int = SHAPE_CLIPS
+) -> tuple[int, int]:
+    """The commonest width and height among the first posters, so that cells have the clips' shape before they load."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for line, _ in lines:
+        clip = clip_of(line, outputs)
+        if clip is not None and poster_path(clip).exists():
+            sizes[picture_size(poster_path(clip))] += 1
+        if sizes.total() >= SHAPE_CLIPS:
+            break
+    return sizes.most_common(1)[0][0] if sizes else _USUAL_SHAPE
+
+
+def sheet_html(view: RunView, sheet: Sheet, *, shape: tuple[int, int] = _USUAL_SHAPE, served_script: str = "") -> str:
+    """The page as text.
+
+    Args:
+        served_script: what a page adds that a server gives out; only such a page may talk, and to its server alone.
+    """
+    style = _asset("sheet.css") + f":root{{--shape:{shape[0]}/{shape[1]}}}"
+    parts = [*(_asset(f"{name}.js") for name in SCRIPTS), served_script]
+    script = "(() => {\n" + "\n".join(parts) + "\n})();\n"
+    return (
+        _environment()
+        .get_template("sheet.html")
+        .render(
+            view=view,
+            sheet=sheet,
+            data=_for_script(page_data(view, sheet)),
+            style=Markup(style),  # noqa: S704 # our own file and two numbers
+            script=Markup(script),  # noqa: S704 # our own files
+            style_hash=_hash(style),
+            script_hash=_hash(script),
+            sections=sections(sheet),
+            is_served=bool(served_script),
+            shown=PAGE_CELLS,
+            statuses=Counter(cell.state for cell in sheet.cells),
+            troubles=troubles_of(sheet.cells),
+            words=STATE_WORDS,
+            totals=totals_shown(view.totals),
+            money=money_by_model(view),
+            charts=charts_of(view),
+            is_sandbox=view.gateway == SANDBOX,
+            started=_minute(view.started_at),
+            lasted=_lasted(view),
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One tab as a table: column and row heads and the cells of each crossing. No columns: the cells flow."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[SheetCell, ...], ...]], ...]
+
+
+def sections(sheet: Sheet, most: int = PAGE_CELLS) -> list[Section]:
+    """The first cells in the default arrangement, tab after tab: what is on the page before any script runs."""
+    plan = sheet.arrangement
+    by_tab: dict[tuple[str, ...], list[SheetCell]] = {}
+    for cell in sheet.cells[:most]:
+        by_tab.setdefault(tuple(cell.place.get(name, "") for name in plan.tabs), []).append(cell)
+    return [_section(plan, tab, cells) for tab, cells in by_tab.items()]
+
+
+def _section(plan: Arrangement, tab: tuple[str, ...], cells: Sequence[SheetCell]) -> Section:
+    columns = tuple(dict.fromkeys(cell.place.get(plan.x, "") for cell in cells)) if plan.x else ("",)
+    crossings: dict[str, dict[str, list[SheetCell]]] = {}
+    for cell in cells:
+        row = crossings.setdefault(cell.place.get(plan.y, "") if plan.y else "", {})
+        row.setdefault(cell.place.get(plan.x, "") if plan.x else "", []).append(cell)
+    return Section(
+        title=" · ".join(f"{name} {value or '–'}" for name, value in zip(plan.tabs, tab, strict=True)),
+        columns=columns if plan.x else (),
+        rows=tuple((name, tuple(tuple(row.get(column, ())) for column in columns)) for name, row in crossings.items()),
+    )
+
+
+def page_data(view: RunView, sheet: Sheet) -> dict[str, object]:
+    """What the page's scripts know: each text once, cells as lists of numbers of texts."""
+    pool = _Pool()
+    axis_names = [axis.name for axis in sheet.axes]
+    cells = [
+        [
+            pool.number(cell.row_id),
+            pool.number(cell.state),
+            pool.number(cell.reason),
+            pool.number(cell.price),
+            pool.number(cell.model),
+            [pool.number(tag) for tag in cell.tags],
+            [pool.number(cell.place.get(name, "")) for name in axis_names],
+            [pool.number(link) for link in (cell.stills.clip, cell.stills.poster, cell.stills.start)],
+            [pool.number(text) for fact in cell.facts for text in fact],
+            [pool.number(told) for told in cell.history],
+            pool.number(cell.request_id),
+            cell.attempt,
+            pool.number(cell.due),
+        ]
+        for cell in sheet.cells
+    ]
+    plan = sheet.arrangement
+    return {
+        "run": view.run,
+        "gateway": view.gateway,
+        "axes": [{"name": axis.name, "values": axis.values} for axis in sheet.axes],
+        "x": plan.x,
+        "y": plan.y,
+        "tabs": plan.tabs,
+        "words": {state.value: words for state, words in STATE_WORDS.items()},
+        "pageCells": PAGE_CELLS,
+        "mostStacked": MOST_STACKED,
+        "cells": cells,
+        "strings": pool.texts,
+    }
+
+
+class _Pool:
+    """Texts by number: a prompt shared by a thousand cells is in the page once."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def number(self, text: str) -> int:
+        known = self._numbers.get(text)
+        if known is None:
+            known = self._numbers[text] = len(self.texts)
+            self.texts.append(text)
+        return known
+
+
+def totals_shown(totals: Totals) -> list[tuple[str, str, str]]:
+    """The sums as (name, dollars, what it means)."""
+    return [
+        ("confirmed", f"${usd(totals.confirmed_microusd)}", "videos made, also those that are gone since"),
+        ("disputed", f"${usd(totals.disputed_microusd)}", "failed, refused or canceled: a refund is not known"),
+        ("reserved", f"${usd(totals.reserved_microusd)}", "in flight, stalled or unknown"),
+        ("worst case", f"${usd(totals.worst_microusd)}", "if every open question goes against you"),
+    ]
+
+
+def troubles_of(cells: Sequence[SheetCell]) -> list[tuple[str, str, int]]:
+    """What a person should know about before looking at the clips, as (name, its states, count)."""
+    kinds = (("failed", sorted(FAILED_FOR_GOOD)), ("unknown", [State.UNKNOWN]), ("stalled", [State.STALLED]))
+    return [(name, " ".join(states), sum(cell.state in states for cell in cells)) for name, states in kinds]
+
+
+def money_by_model(view: RunView) -> list[tuple[str, ...]]:
+    """Per model and price: attempts, done, price of one, what it adds to the sums."""
+    groups: dict[tuple[str, int], list[Attempt]] = {}
+    for attempt in view.attempts():
+        groups.setdefault((attempt.params.model, attempt.price_microusd), []).append(attempt)
+    return [
+        (
+            model,
+            str(len(attempts)),
+            str(sum(attempt.state is State.DONE for attempt in attempts)),
+            f"${usd(price)}",
+            f"${usd(sum(attempt.cost_microusd for attempt in attempts))}",
+        )
+        for (model, price), attempts in sorted(groups.items())
+    ]
+
+
+def _minute(at: float | None) -> str:
+    when = moment(at)
+    return "" if when is None else when.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _lasted(view: RunView) -> str:
+    if view.started_at is None or view.ended_at is None:
+        return ""
+    return span(view.ended_at - view.started_at)
+
+
+def _for_script(data: Mapping[str, object]) -> Markup:
+    """JSON that no HTML parser can mistake for markup: the three characters that could are escapes."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _asset(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.tests["web_link"] = is_web_link
+    return environment

@@ -1,0 +1,92 @@
+"""Still pictures of clips: JPEG files beside them. Never touches a clip; one that cannot be read has no poster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import av
+from av.video.frame import VideoFrame
+from PIL import Image
+
+from pipeline.files import whole_path
+
+POSTER_AT_S = 3.0
+"""All seeds of a row start with the same picture; by second 3 they differ."""
+
+POSTER_WIDTH_PX = 480
+START_WIDTH_PX = 240
+_QUALITY = 82
+
+
+def poster_path(clip: Path) -> Path:
+    """Where a clip's poster lies: beside it, `.jpg` for `.mp4`."""
+    return clip.with_suffix(".jpg")
+
+
+def start_path(clip: Path) -> Path:
+    """Where the clip's first frame lies, which shows the input image without the network."""
+    return clip.with_suffix(".start.jpg")
+
+
+def make_poster(clip: Path) -> Path | None:
+    """The clip's poster, made unless it is there already; None when the clip cannot be read.
+
+    Writes: `poster_path(clip)`. Takes tenths of a second: call it off the event loop.
+    """
+    return _still(clip, poster_path(clip), at_s=POSTER_AT_S, width_px=POSTER_WIDTH_PX)
+
+
+def make_start(clip: Path) -> Path | None:
+    """The clip's first frame, small, made unless it is there already; None when the clip cannot be read."""
+    return _still(clip, start_path(clip), at_s=0.0, width_px=START_WIDTH_PX)
+
+
+def make_stills(clips: Iterable[Path], starts: Iterable[Path], *, workers: int = 2) -> None:
+    """Every missing poster of `clips` and first frame of `starts`."""
+    missing_posters = [clip for clip in clips if not poster_path(clip).exists()]
+    missing_starts = [clip for clip in starts if not start_path(clip).exists()]
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="poster") as pool:
+        list(pool.map(make_poster, missing_posters))
+        list(pool.map(make_start, missing_starts))
+
+
+def _still(clip: Path, target: Path, *, at_s: float, width_px: int) -> Path | None:
+    if target.exists():
+        return target
+    try:
+        picture = frame_at(clip, at_s)
+        picture.thumbnail((width_px, width_px * 4), Image.Resampling.LANCZOS)
+        with whole_path(target) as temporary:
+            picture.save(temporary, "JPEG", quality=_QUALITY, optimize=True, progressive=True)
+    except (av.FFmpegError, OSError, ValueError, EOFError):
+        return None
+    return target
+
+
+def frame_at(clip: Path, at_s: float) -> Image.Image:
+    """The picture shown `at_s` seconds into the clip, or its last one when it is shorter.
+
+    Raises:
+        av.FFmpegError, OSError, ValueError: the clip cannot be read or holds no picture.
+    """
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        if at_s > 0 and stream.time_base:
+            container.seek(int(at_s / stream.time_base), stream=stream)
+        last: VideoFrame | None = None
+        for frame in container.decode(stream):
+            last = frame
+            if frame.time is None or frame.time >= at_s - 1e-3:
+                break
+        if last is None:
+            raise ValueError(f"{clip.name} holds no picture")
+        return Image.fromarray(last.to_ndarray(format="rgb24"))
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, from the file's head."""
+    with Image.open(path) as picture:
+        return picture.size

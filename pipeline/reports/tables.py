@@ -1,0 +1,301 @@
+"""The tables of a run: one line per attempt as CSV or JSON Lines.
+
+Takes attempts in manifest order and writes them as they come. Never reads the ledger and never adds money up by a rule
+of its own: `cost_usd` is the attempt's own `cost_microusd`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import TextIO
+
+from pipeline.files import whole_path, whole_text
+from pipeline.records import FAILED_FOR_GOOD, MICROUSD, Attempt, State
+
+Row = Mapping[str, object]
+"""One line of the report: column name to raw value, in the order of REPORT_COLUMNS."""
+
+KINDS = {
+    "request_id": "text",
+    "row_id": "text",
+    "tags": "list",
+    "status": "text",
+    "model": "text",
+    "seed": "int",
+    "prompt": "text",
+    "image": "text",
+    "end_image": "list",
+    "motion": "text",
+    "motions_id": "text",
+    "motions_strength": "float",
+    "enhance_prompt": "bool",
+    "check_nsfw": "bool",
+    "take": "int",
+    "attempt": "int",
+    "job_set_id": "text",
+    "video_url": "text",
+    "local_path": "text",
+    "size_bytes": "int",
+    "sha256": "text",
+    "price_usd": "money",
+    "cost_usd": "money",
+    "cost_state": "text",
+    "submit_attempts": "int",
+    "throttled": "int",
+    "polls": "int",
+    "submitted_at": "time",
+    "finished_at": "time",
+    "duration_s": "float",
+    "reason": "text",
+    "gateway": "text",
+    "bought_in": "text",
+}
+"""Kind of each column's values; the keys' order is the order of the columns."""
+
+REPORT_COLUMNS = tuple(KINDS)
+
+NEEDS_A_PERSON = FAILED_FOR_GOOD | {State.UNKNOWN, State.STALLED}
+"""States that failures.csv lists."""
+
+FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
+"""A text cell that begins so is taken for a formula by a spreadsheet; full-width forms are, in some locales."""
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def report_row(attempt: Attempt, *, outputs: Path, run_folder: Path) -> dict[str, object]:
+    """One attempt as raw values under REPORT_COLUMNS.
+
+    Args:
+        outputs: the folder that `attempt.local_path` is relative to.
+        run_folder: the folder that the row's `local_path` is made relative to (may begin with `../`).
+
+    Returns:
+        str, int, float, bool, None; `tags` and `end_image` lists of str; money Decimal dollars; times datetime in UTC;
+        `duration_s` seconds from accepted to terminal.
+    """
+    params = attempt.params
+    return {
+        "request_id": attempt.request_id,
+        "row_id": attempt.row_id,
+        "tags": list(attempt.tags),
+        "status": attempt.state.value,
+        "model": params.model,
+        "seed": params.seed,
+        "prompt": params.prompt,
+        "image": params.input_images[0],
+        "end_image": list(params.input_images_end),
+        "motion": attempt.motion,
+        "motions_id": params.motions_id,
+        "motions_strength": params.strength_hundredths / 100,
+        "enhance_prompt": params.enhance_prompt,
+        "check_nsfw": params.check_nsfw,
+        "take": attempt.take,
+        "attempt": attempt.attempt,
+        "job_set_id": attempt.job_set_id,
+        "video_url": attempt.video_url,
+        "local_path": relative_video(attempt.local_path, outputs=outputs, run_folder=run_folder),
+        "size_bytes": attempt.size_bytes,
+        "sha256": attempt.sha256,
+        "price_usd": dollars(attempt.price_microusd),
+        "cost_usd": dollars(attempt.cost_microusd),
+        "cost_state": attempt.cost_state.value,
+        "submit_attempts": attempt.submit_attempts,
+        "throttled": attempt.throttled,
+        "polls": attempt.polls,
+        "submitted_at": moment(attempt.submitted_at),
+        "finished_at": moment(attempt.finished_at),
+        "duration_s": generation_s(attempt),
+        "reason": reason_of(attempt),
+        "gateway": attempt.gateway,
+        "bought_in": attempt.bought_in,
+    }
+
+
+def reason_of(attempt: Attempt) -> str | None:
+    """Why it ended so; an attempt that was sent again after an unknown outcome says that first."""
+    if not attempt.resends:
+        return attempt.reason
+    told = "sent again after an unknown outcome"
+    return told if attempt.reason is None or attempt.reason.startswith(told) else f"{told}; {attempt.reason}"
+
+
+def dollars(amount_microusd: int) -> Decimal:
+    """Exact dollars with as many decimals as the amount needs, at least three, so that sums of the column are exact."""
+    exact = Decimal(amount_microusd) / MICROUSD
+    return exact.quantize(Decimal("0.001")) if amount_microusd % 1000 == 0 else exact.normalize()
+
+
+def moment(at: float | None) -> datetime | None:
+    """A Unix time as a UTC datetime."""
+    return None if at is None else datetime.fromtimestamp(at, UTC)
+
+
+def generation_s(attempt: Attempt) -> float | None:
+    """Seconds from acceptance to the terminal state; None while either is missing or the clock went back."""
+    if attempt.accepted_at is None or attempt.finished_at is None or attempt.finished_at < attempt.accepted_at:
+        return None
+    return round(attempt.finished_at - attempt.accepted_at, 3)
+
+
+def relative_video(local_path: str | None, *, outputs: Path, run_folder: Path) -> str | None:
+    """A clip's path as seen from the run's folder, with forward slashes."""
+    if local_path is None:
+        return None
+    folder, _, name = local_path.replace(os.sep, "/").rpartition("/")
+    return _relative_folder(str(outputs), str(run_folder), folder) + name
+
+
+@lru_cache(maxsize=1024)
+def _relative_folder(outputs: str, run_folder: str, folder: str) -> str:
+    seen_from_run = os.path.relpath(os.path.join(outputs, folder), run_folder).replace(os.sep, "/")
+    return "" if seen_from_run == "." else f"{seen_from_run}/"
+
+
+def write_csv(rows: Iterable[Row], path: Path) -> int:
+    """Writes the report as CSV and returns the number of lines below the head.
+
+    RFC 4180: comma, CRLF, quotes where needed. Formats: booleans true/false, lists joined with `;`, times ISO 8601 UTC
+    in seconds with Z, missing values empty. Text that a spreadsheet would take for a formula gets an apostrophe in
+    front; control characters become U+FFFD; the raw values are in the JSON Lines.
+
+    A byte order mark is written only when a cell needs more than ASCII: without it Excel reads such a file in the
+    machine's own code page, and with it a plain UTF-8 reader sees a first column named `\\ufeffrequest_id`. LibreOffice
+    and pandas read both.
+    """
+    with whole_path(path) as temporary:
+        with temporary.open("w", encoding="utf-8", errors="replace", newline="") as stream:
+            count, is_ascii = _write_lines(rows, stream)
+        if not is_ascii:
+            _put_mark_in_front(temporary)
+    return count
+
+
+def _write_lines(rows: Iterable[Row], stream: TextIO) -> tuple[int, bool]:
+    writer = csv.writer(stream, lineterminator="\r\n")
+    writer.writerow(REPORT_COLUMNS)
+    count, is_ascii = 0, True
+    for count, row in enumerate(rows, start=1):  # noqa: B007
+        cells = csv_cells(row)
+        is_ascii = is_ascii and all(map(str.isascii, cells))
+        writer.writerow(cells)
+    return count, is_ascii
+
+
+def _put_mark_in_front(path: Path) -> None:
+    with whole_path(path) as marked, path.open("rb") as plain, marked.open("wb") as stream:
+        stream.write(b"\xef\xbb\xbf")
+        shutil.copyfileobj(plain, stream, 1 << 20)
+
+
+def csv_cells(row: Row) -> list[str]:
+    """The row's cells as the CSV prints them, in the order of REPORT_COLUMNS."""
+    return [_CELL_OF_KIND[kind](row[column]) for column, kind in KINDS.items()]
+
+
+def harmless(text: str) -> str:
+    """Text that no spreadsheet takes for a formula, also behind leading blanks, and without control characters."""
+    if text[:1].isalnum() and text.isprintable():
+        return text
+    if text.startswith(FORMULA_STARTS) or text.lstrip().startswith(FORMULA_STARTS):
+        text = "'" + text
+    return text if text.isprintable() else _CONTROLS.sub("�", text)
+
+
+def _text_cell(value: object) -> str:
+    return "" if value is None else harmless(str(value))
+
+
+def _list_cell(value: object) -> str:
+    return harmless(";".join(map(str, value))) if isinstance(value, (list, tuple)) else ""
+
+
+def _number_cell(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _money_cell(value: object) -> str:
+    return format(value, "f") if isinstance(value, Decimal) else ""
+
+
+def _bool_cell(value: object) -> str:
+    return "" if value is None else ("true" if value else "false")
+
+
+def _time_cell(value: object) -> str:
+    return f"{value.isoformat()[:19]}Z" if isinstance(value, datetime) else ""
+
+
+_CELL_OF_KIND = {
+    "text": _text_cell,
+    "list": _list_cell,
+    "int": _number_cell,
+    "float": _number_cell,
+    "money": _money_cell,
+    "bool": _bool_cell,
+    "time": _time_cell,
+}
+
+
+def write_failures_csv(rows: Iterable[Row], path: Path) -> int:
+    """Writes what needs a person, in the report's own columns: unknown outcomes first, then manifest order.
+
+    A failed attempt that a later attempt of the same request replaced is left out. Returns the number of lines.
+    """
+    return write_csv(failures(rows), path)
+
+
+def failures(rows: Iterable[Row]) -> list[Row]:
+    """The rows that nobody should overlook: failed for good, unknown or stalled, and not tried again since."""
+    latest: dict[object, Row] = {}
+    for row in rows:
+        known = latest.get(row["request_id"])
+        if known is None or _attempt_number(known) <= _attempt_number(row):
+            latest[row["request_id"]] = row
+    open_questions = [row for row in latest.values() if row["status"] in NEEDS_A_PERSON]
+    return sorted(open_questions, key=lambda row: row["status"] != State.UNKNOWN)
+
+
+def _attempt_number(row: Row) -> int:
+    return int(str(row["attempt"]))
+
+
+def write_jsonl(rows: Iterable[Row], path: Path) -> int:
+    """Writes one JSON object a line with the raw values: nothing made harmless, lists as lists, null where missing.
+
+    Money is a string with its exact decimals, times are ISO 8601 UTC with what fraction there is. Returns the lines.
+    """
+    count = 0
+    with whole_text(path) as stream:
+        for count, line in enumerate(map(json_line, rows), start=1):  # noqa: B007
+            stream.write(line + "\n")
+    return count
+
+
+def json_line(row: Row) -> str:
+    """The row as one line of JSON; half a surrogate pair stays readable as an escape."""
+    line = json.dumps(row, ensure_ascii=False, default=_json_value)
+    return line if line.isascii() or _has_utf8(line) else json.dumps(row, default=_json_value)
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _json_value(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return _money_cell(value)

@@ -1,0 +1,120 @@
+"""The pages: every run, the money, and one run's contact sheet with what only a server can add to it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+import av
+import jinja2
+
+from pipeline.cli.commands.spend import grouped
+from pipeline.ledger.queries import Run
+from pipeline.ledger.workspace import Workspace
+from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals, usd
+from pipeline.reports.sheet.page import build_sheet, clip_of, sheet_html
+from pipeline.reports.sheet.run_view import RunView
+from pipeline.reports.viewer.thumbnail_cache import with_stills
+from pipeline.reports.writer import run_view
+
+_HERE = Path(__file__).parent
+_USUAL_SHAPE = (16, 9)
+MOST_STILLS = 4
+"""Pictures that stand for a run in the list of runs."""
+
+
+def runs_page(workspace: Workspace) -> str:
+    """Every run, newest first, with counts and money."""
+    book = workspace.book
+    lines = [
+        {**_run_line(run, book.totals(run.run_id)), "stills": _some_stills(workspace.outputs / run.run_id)}
+        for run in book.runs()
+    ]
+    return _environment().get_template("runs.html").render(runs=lines, ledger=workspace.ledger.name)
+
+
+def _some_stills(folder: Path, most: int = MOST_STILLS) -> list[str]:
+    """Names of posters of a run's clips, spread over all of them; made when the page asks, if there is none yet."""
+    try:
+        clips = sorted(entry.name for entry in os.scandir(folder / "videos") if entry.name.endswith(".mp4"))
+    except OSError:
+        return []
+    few = [clips[at * len(clips) // most] for at in range(most)] if len(clips) > most else clips
+    return [f"{name.removesuffix('.mp4')}.jpg" for name in few]
+
+
+def _run_line(run: Run, totals: Totals) -> Mapping[str, object]:
+    return {
+        "run_id": run.run_id,
+        "link": f"runs/{quote(run.run_id)}/",
+        "name": run.name,
+        "gateway": run.gateway,
+        "started": datetime.fromtimestamp(run.started_at, UTC).strftime("%Y-%m-%d %H:%M"),
+        "is_open": run.ended_at is None,
+        "done": totals.count(State.DONE),
+        "all": sum(totals.counts.values()),
+        "in_flight": totals.count(*IN_FLIGHT),
+        "failed": totals.count(*FAILED_FOR_GOOD),
+        "unknown": totals.count(State.UNKNOWN),
+        "confirmed": usd(totals.confirmed_microusd),
+        "disputed": usd(totals.disputed_microusd),
+        "reserved": usd(totals.reserved_microusd),
+    }
+
+
+def spend_page(workspace: Workspace) -> str:
+    """The spend book of each gateway, by month, day, model and run."""
+    return _environment().get_template("spend.html").render(gateways=grouped(workspace.book.spend_lines()))
+
+
+def sheet_page(workspace: Workspace, run: Run) -> str:
+    """The run's contact sheet as it is now; its script goes on from the event that is read before anything else."""
+    event = workspace.book.last_event()
+    view = run_view(workspace, run)
+    sheet = build_sheet(view, workspace.outputs / run.run_id)
+    cells = tuple(replace(cell, stills=with_stills(cell.stills)) for cell in sheet.cells)
+    known = json.dumps({"event": event, "requests": sum(view.totals.counts.values())})
+    script = f"const served = {known};\n{_live_script()}"
+    return sheet_html(view, replace(sheet, cells=cells), shape=_shape(view), served_script=script)
+
+
+def _shape(view: RunView) -> tuple[int, int]:
+    """Width and height of the run's first clip, so that cells have its shape before pictures load."""
+    for line in view.lines:
+        clip = clip_of(line, view.outputs)
+        if clip is not None:
+            try:
+                with av.open(str(clip)) as container:
+                    stream = container.streams.video[0]
+                    return stream.width, stream.height
+            except (av.FFmpegError, OSError, IndexError):
+                continue
+    return _USUAL_SHAPE
+
+
+@cache
+def _live_script() -> str:
+    return (_HERE / "live.js").read_text(encoding="utf-8")
+
+
+@cache
+def style() -> str:
+    """The style sheet of the list and of the spend page."""
+    return (_HERE / "view.css").read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )

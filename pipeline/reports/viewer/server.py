@@ -1,0 +1,283 @@
+"""The server: an address nobody can guess on 127.0.0.1, and below it runs, money, contact sheets and their news."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from aiohttp import web
+
+from pipeline.errors import UsageError
+from pipeline.files import whole_text
+from pipeline.ledger.queries import Run
+from pipeline.ledger.workspace import Workspace
+from pipeline.records import Attempt
+from pipeline.reports.picks import VERSION, parse_picks, picked
+from pipeline.reports.viewer.access import HEADERS, PAGE_POLICY, SHEET_POLICY, is_token, refusal
+from pipeline.reports.viewer.live_updates import News, Seen, news
+from pipeline.reports.viewer.pages import runs_page, sheet_page, spend_page, style
+from pipeline.reports.viewer.thumbnail_cache import StillMaker
+
+HOST = "127.0.0.1"
+TICK_S = 1.0
+"""How often the ledger is asked for news of a run that somebody looks at."""
+
+BEATS = 15
+"""Ticks without news after which a word is sent all the same: a page that is gone is noticed by it."""
+
+MOST_STREAMS = 32
+PICKS = "picks.json"
+TABLES = ("report.csv", "failures.csv", "run.json")
+"""Files of a run that are given out, besides its clips and their pictures."""
+
+_CLIP_FILE = re.compile(r"(?![.-])[A-Za-z0-9_.@-]+\.(mp4|jpg)")
+"""Names that this program gives to clips and posters; nothing else of the folder is anybody's business."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Viewer:
+    """One server over one ledger. `start` gives its address; `stop` ends it and every stream."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._token = secrets.token_urlsafe(24)
+        self._port = 0
+        self._stopped = asyncio.Event()
+        self._stills = StillMaker()
+        self._streams = 0
+        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=2.0)
+
+    async def start(self, port: int = 0) -> str:
+        """The address of the list of runs, ending in a slash.
+
+        Raises:
+            UsageError: the port is taken or not allowed.
+        """
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, HOST, port).start()
+        except (OSError, OverflowError) as error:
+            await self._runner.cleanup()
+            raise UsageError(
+                f"port {port} of {HOST} can't be used ({error}); leave --port out to get a free one"
+            ) from None
+        self._port = int(self._runner.addresses[0][1])
+        return f"http://{HOST}:{self._port}/{self._token}/"
+
+    async def stop(self) -> None:
+        """Ends every stream and closes the port."""
+        self._stopped.set()
+        await self._runner.cleanup()
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[self._guarded], client_max_size=8_000_000)
+        app.add_routes(
+            [
+                web.get("/{token}/", self._runs),
+                web.get("/{token}/spend", self._spend),
+                web.get("/{token}/view.css", self._style),
+                web.get("/{token}/runs/{run}/", self._sheet),
+                web.get("/{token}/runs/{run}/events", self._events, allow_head=False),
+                web.get("/{token}/runs/{run}/picks", self._picks),
+                web.post("/{token}/runs/{run}/picks", self._save_picks),
+                web.get("/{token}/runs/{run}/videos/{name}", self._clip),
+                web.get("/{token}/runs/{run}/{name}", self._table),
+            ]
+        )
+        return app
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Asks the guard before anything is looked up, and puts the usual headers on every answer."""
+        why = refusal(request.method, request.headers, self._port)
+        answer: web.StreamResponse
+        if why is not None:
+            answer = web.Response(status=403, text=f"{why}\n")
+        elif not is_token(request.match_info.get("token", ""), self._token):
+            answer = web.Response(status=404, text="not found\n")
+        else:
+            try:
+                answer = await handler(request)
+            except web.HTTPException as refused:
+                answer = web.Response(status=refused.status, text=f"{refused.text}\n")
+            except UsageError as error:
+                answer = web.Response(status=400, text=f"{error}\n")
+        if not answer.prepared:
+            for name, value in HEADERS.items():
+                answer.headers.setdefault(name, value)
+            answer.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
+        return answer
+
+    async def _runs(self, _: web.Request) -> web.Response:
+        return _html(await asyncio.to_thread(runs_page, self._workspace))
+
+    async def _spend(self, _: web.Request) -> web.Response:
+        return _html(await asyncio.to_thread(spend_page, self._workspace))
+
+    async def _style(self, _: web.Request) -> web.Response:
+        return web.Response(text=style(), content_type="text/css", charset="utf-8")
+
+    async def _sheet(self, request: web.Request) -> web.Response:
+        run = await self._run(request)
+        page = _html(await asyncio.to_thread(sheet_page, self._workspace, run))
+        page.headers["Content-Security-Policy"] = SHEET_POLICY
+        return page
+
+    async def _run(self, request: web.Request) -> Run:
+        """The run of the address, by its whole name.
+
+        Raises:
+            HTTPNotFound: the ledger has none of that name.
+        """
+        run = await asyncio.to_thread(self._workspace.book.run, request.match_info["run"])
+        if run is None:
+            raise web.HTTPNotFound(text="no such run")
+        return run
+
+    # -- files
+
+    async def _clip(self, request: web.Request) -> web.StreamResponse:
+        """A clip, with ranges, or a picture of it, made now if there is none."""
+        run, name = await self._run(request), request.match_info["name"]
+        if not _CLIP_FILE.fullmatch(name):
+            raise web.HTTPNotFound(text="no such file")
+        path = self._workspace.outputs / run.run_id / "videos" / name
+        if await asyncio.to_thread(self._is_ours, path):
+            return web.FileResponse(path, headers={"Cache-Control": "private, no-cache"})
+        picture = await self._stills.picture(path) if name.endswith(".jpg") else None
+        if picture is None:
+            raise web.HTTPNotFound(text="no such file")
+        return web.Response(body=picture, content_type="image/jpeg", headers={"Cache-Control": "private, no-cache"})
+
+    async def _table(self, request: web.Request) -> web.StreamResponse:
+        run, name = await self._run(request), request.match_info["name"]
+        path = self._workspace.outputs / run.run_id / name
+        if name not in TABLES or not await asyncio.to_thread(self._is_ours, path):
+            raise web.HTTPNotFound(text="no such file")
+        return web.FileResponse(path)
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether it is a file, and lies in the outputs folder also when links are followed."""
+        return path.is_file() and path.resolve().is_relative_to(self._workspace.outputs.resolve())
+
+    # -- picks
+
+    async def _picks(self, request: web.Request) -> web.Response:
+        run = await self._run(request)
+        path = self._workspace.outputs / run.run_id / PICKS
+        try:
+            content = json.loads(await asyncio.to_thread(path.read_text, "utf-8"))
+            parse_picks(json.dumps(content))
+        except (OSError, ValueError, UsageError):
+            content = {"version": VERSION, "run": run.run_id, "picks": []}
+        return web.json_response(content)
+
+    async def _save_picks(self, request: web.Request) -> web.Response:
+        """Keeps the picks beside the run. Writes: picks.json in the run's folder, whole, and nothing else."""
+        run = await self._run(request)
+        if request.content_type != "application/json":
+            raise web.HTTPUnsupportedMediaType(text="picks are JSON")
+        try:
+            text = (await request.read()).decode("utf-8")
+        except UnicodeDecodeError:
+            raise web.HTTPBadRequest(text="picks are UTF-8") from None
+        saved = await asyncio.to_thread(self._save, run, text)
+        return web.json_response({"saved": saved})
+
+    def _save(self, run: Run, text: str) -> int:
+        """Writes the picks down in our own words, never in the page's; returns how many.
+
+        Raises:
+            UsageError: they are no picks, or not of this run.
+        """
+        picks = parse_picks(text)
+        if picks.run != run.run_id:
+            raise UsageError(f"the picks are of run {picks.run}, not of {run.run_id}")
+        lines = self._workspace.book.report(run.run_id)
+        chosen = picked(picks, (line for line in lines if isinstance(line, Attempt)))
+        content = {
+            "version": VERSION,
+            "run": run.run_id,
+            "gateway": run.gateway,
+            "picks": [{"row_id": one.row_id, "request_id": one.request_id, "attempt": one.attempt} for one in chosen],
+        }
+        try:
+            with whole_text(self._workspace.outputs / run.run_id / PICKS) as file:
+                json.dump(content, file, indent=2)
+                file.write("\n")
+        except OSError as error:
+            raise UsageError(f"{PICKS} can't be written ({error.strerror})") from None
+        return len(chosen)
+
+    # -- news
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events: `status`, `cells` and `stale`, each with the ledger's event number as its id."""
+        run = await self._run(request)
+        seen = _seen(request)
+        if self._streams >= MOST_STREAMS:
+            raise web.HTTPServiceUnavailable(text="too many pages are open")
+        headers = {**HEADERS, "Content-Type": "text/event-stream", "Content-Security-Policy": PAGE_POLICY}
+        stream = web.StreamResponse(headers=headers)
+        self._streams += 1
+        try:
+            await stream.prepare(request)
+            await self._tell(stream, run.run_id, seen)
+        except ConnectionError:
+            pass  # the page was closed
+        finally:
+            self._streams -= 1
+        return stream
+
+    async def _tell(self, stream: web.StreamResponse, run_id: str, seen: Seen) -> None:
+        quiet = 0
+        while not self._stopped.is_set():
+            found = await asyncio.to_thread(news, self._workspace, run_id, seen)
+            seen = found.seen
+            text = _as_events(found)
+            quiet = 0 if text else quiet + 1
+            if text or quiet % BEATS == 0:
+                await stream.write((text or ": nothing new\n\n").encode())
+            await self._pause()
+
+    async def _pause(self) -> None:
+        try:
+            await asyncio.wait_for(self._stopped.wait(), TICK_S)
+        except TimeoutError:
+            return
+
+
+def _html(text: str) -> web.Response:
+    return web.Response(text=text, content_type="text/html", charset="utf-8")
+
+
+def _seen(request: web.Request) -> Seen:
+    """Where the page stands: what it was loaded with, or the last event it heard before the connection broke."""
+    after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
+    requests = request.query.get("requests", "")
+    if not _is_number(after):
+        raise web.HTTPBadRequest(text="after=NUMBER says what is known")
+    seen = Seen(event=int(after))
+    return replace(seen, requests=int(requests)) if _is_number(requests) else seen
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def _as_events(found: News) -> str:
+    """The news as lines of the stream; JSON has no line breaks of its own."""
+    told: list[tuple[str, object]] = []
+    if found.cells:
+        told.append(("cells", found.cells))
+    if found.status is not None:
+        told.append(("status", found.status))
+    if found.is_stale:
+        told.append(("stale", None))
+    return "".join(f"id: {found.seen.event}\nevent: {name}\ndata: {json.dumps(data)}\n\n" for name, data in told)

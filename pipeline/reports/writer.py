@@ -1,0 +1,173 @@
+"""What a run leaves for people: report.csv, failures.csv, run.json and report.html in its folder, always written whole.
+
+The page is a picture of the tables: whatever goes wrong with it is a warning, and the tables stand before it is begun.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config.loader import effective
+from pipeline.files import whole_text
+from pipeline.ledger.queries import Run, SkippedRow
+from pipeline.ledger.workspace import RunFolder, Workspace
+from pipeline.records import Attempt, State
+from pipeline.reports.sheet import run_view as runview
+from pipeline.reports.summary import run_json
+from pipeline.reports.tables import NEEDS_A_PERSON, REPORT_COLUMNS, report_row, write_csv, write_failures_csv
+
+PAGE = "report.html"
+
+PAGE_LINES = 20_000
+"""A larger run gets its page only when somebody asks for it. Measured: 20,000 cells take 3.5 s and 150 MB of memory."""
+
+STILLS_S = 20.0
+"""What the end of a run may spend on posters; the page shows clips without one, too."""
+
+
+def report_rows(
+    workspace: Workspace, run: Run, folder: RunFolder, *, states: Iterable[State] | None = None
+) -> Iterator[dict[str, object]]:
+    """The report's lines as raw values, in the manifest's order; with `states` only those."""
+    for line in workspace.book.report(run.run_id, states):
+        if isinstance(line, Attempt):
+            yield report_row(line, outputs=folder.outputs, run_folder=folder.path)
+        else:
+            yield _placeholder(line, run)
+
+
+def _placeholder(line: SkippedRow, run: Run) -> dict[str, object]:
+    empty: dict[str, object] = dict.fromkeys(REPORT_COLUMNS)
+    return {**empty, "row_id": line.row_id, "status": State.SKIPPED.value, "cost_state": "none", "gateway": run.gateway}
+
+
+def write_reports(workspace: Workspace, run: Run, folder: RunFolder) -> None:
+    """Writes report.csv, failures.csv and run.json."""
+    write_csv(report_rows(workspace, run, folder), folder.path / "report.csv")
+    failed = report_rows(workspace, run, folder, states=NEEDS_A_PERSON)
+    write_failures_csv(failed, folder.path / "failures.csv")
+    now = workspace.book.run(run.run_id) or run
+    summary = run_json(
+        run=run.run_id,
+        gateway=run.gateway,
+        totals=workspace.book.totals(run.run_id),
+        settings={key: value for key, value, _ in effective(workspace.settings)},
+        manifest=run.manifest_path,
+        started_at=now.started_at,
+        ended_at=now.ended_at,
+    )
+    with whole_text(folder.path / "run.json") as file:
+        json.dump(summary, file, indent=2)
+        file.write("\n")
+
+
+def run_view(workspace: Workspace, run: Run) -> runview.RunView:
+    """The run as the contact sheet, the grid video and the print show it; everything is read now."""
+    now = workspace.book.run(run.run_id) or run
+    sheet = run.sheet or {}
+    return runview.RunView(
+        run=run.run_id,
+        title=run.name,
+        gateway=run.gateway,
+        lines=tuple(_sheet_lines(workspace.book.report(run.run_id))),
+        totals=workspace.book.totals(run.run_id),
+        outputs=workspace.outputs,
+        x=sheet.get("x"),
+        y=sheet.get("y"),
+        tabs=(sheet["tabs"],) if "tabs" in sheet else (),
+        started_at=now.started_at,
+        ended_at=now.ended_at,
+    )
+
+
+def _sheet_lines(lines: Iterable[Attempt | SkippedRow]) -> Iterator[runview.Line]:
+    for line in lines:
+        yield line if isinstance(line, Attempt) else runview.SkippedRow(row_id=line.row_id, axes=line.axes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageNote:
+    """What a person should know of the run's page. `is_wrong`: also one who wants to hear only of trouble."""
+
+    text: str
+    is_wrong: bool = False
+
+
+def write_page(workspace: Workspace, run: Run, folder: RunFolder) -> list[PageNote]:
+    """Writes report.html, with posters for as many new videos as a bounded time allows; never raises."""
+    later = f"`dop report {run.run_id} -o page.html`"
+    try:
+        from pipeline.reports.sheet.page import write_sheet  # noqa: PLC0415 - a run that ends early needs no renderer
+
+        lines = sum(workspace.book.totals(run.run_id).counts.values())
+        if lines > PAGE_LINES:
+            return [PageNote(text=f"no {PAGE} by itself for {lines} requests; {later} makes it")]
+        view = run_view(workspace, run)
+        left = _make_some_stills(view)
+        write_sheet(view, folder.path / PAGE, stills=False)
+    except Exception as error:  # noqa: BLE001 - a picture must never cost the run its exit code or its tables
+        told = f"warning: {folder.path / PAGE} could not be made ({error}); the tables are there"
+        return [PageNote(text=told, is_wrong=True)]
+    return [PageNote(text=f"{left} pictures of clips are missing on the page; {later} makes them")] if left else []
+
+
+PICTURES = (".html", ".htm", ".mp4", ".png")
+"""Endings of what `draw` draws: the contact sheet, all clips of a run as one video, the posters as one picture."""
+
+
+def draw(workspace: Workspace, run: Run, path: Path) -> None:
+    """Writes the picture of the run that the ending asks for, with every poster it lacks, however long that takes.
+
+    Raises:
+        OSError: it can't be written.
+        UsageError: the run has no clip to show.
+    """
+
+    from pipeline.reports.sheet.contact_print import write_contact_print  # noqa: PLC0415
+    from pipeline.reports.sheet.grid_video import write_grid_video  # noqa: PLC0415
+    from pipeline.reports.sheet.page import write_sheet  # noqa: PLC0415
+
+    view = run_view(workspace, run)
+    ending = path.suffix.lower()
+    if ending == ".mp4":
+        write_grid_video(view, path)
+    elif ending == ".png":
+        write_contact_print(view, path)
+    else:
+        write_sheet(view, path)
+
+
+def _make_some_stills(view: runview.RunView) -> int:
+    """Posters and start frames that are missing, until the time is over; returns how many clips are left without."""
+    from pipeline.reports.sheet.thumbnails import make_poster, make_start  # noqa: PLC0415
+
+    posters, starts = missing_stills(view)
+    until = time.monotonic() + STILLS_S
+    work = [(make_start, clip) for clip in starts] + [(make_poster, clip) for clip in posters]
+    for done, (make, clip) in enumerate(work):
+        if time.monotonic() > until:
+            return len(work) - done
+        make(clip)
+    return 0
+
+
+def missing_stills(view: runview.RunView) -> tuple[list[Path], list[Path]]:
+    """Clips without a poster, and clips without a start frame, one for each input image."""
+    from pipeline.reports.sheet.page import clip_of  # noqa: PLC0415
+    from pipeline.reports.sheet.thumbnails import poster_path, start_path  # noqa: PLC0415
+
+    clips: list[Path] = []
+    first_of: dict[str, Path] = {}
+    for line, _ in runview.latest_lines(view.lines):
+        clip = clip_of(line, view.outputs)
+        if clip is not None and isinstance(line, Attempt):
+            clips.append(clip)
+            first_of.setdefault(line.params.input_images[0], clip)
+    return (
+        [clip for clip in clips if not poster_path(clip).exists()],
+        [clip for clip in first_of.values() if not start_path(clip).exists()],
+    )

@@ -1,0 +1,198 @@
+"""Where callbacks come in: a run's own receiver, or the spool that `dop webhook serve` fills for whoever runs next.
+
+The seed of all tokens lies beside the ledger, private. The spool holds hints and nothing else: losing it costs polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from pipeline.config.loader import gateway_id
+from pipeline.config.settings import Settings, is_loopback
+from pipeline.errors import UsageError
+from pipeline.gateway.webhook_tokens import MOST_IDS, SEED_BYTES, SELF_TEST, CallbackKeys, Delivery, callback_url
+from pipeline.records import State
+from pipeline.runner.callbacks import Callbacks
+from pipeline.runner.webhook_server import Receiver
+
+SPOOL_LOOK_S = 1.0
+ANY_PORT = "127.0.0.1:0"
+SELF_TEST_TIMEOUT_S = 3.0
+_SPOOLED = re.compile(r"([0-9a-f]{32})-([0-9]{1,6})\.json")
+
+
+def keys_for(settings: Settings) -> CallbackKeys:
+    """The tokens of this ledger at this gateway; the seed is made at the first call.
+
+    Raises:
+        UsageError: the seed can't be read, written, or is damaged.
+    """
+    path = settings.ledger_path.parent / "callback-seed"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            _write_new(path, secrets.token_hex(SEED_BYTES))
+        seed = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} can't be used ({error}); remove it, and a new one is made") from None
+    if len(seed) != SEED_BYTES:
+        raise UsageError(f"{path} is damaged; remove it, and a new one is made")
+    return CallbackKeys(seed, gateway_id(settings))
+
+
+def _write_new(path: Path, text: str) -> None:
+    """A private file that appears whole: two processes may start at the same time."""
+    draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(text + "\n")
+    try:
+        os.link(draft, path)
+    finally:
+        draft.unlink()
+
+
+class Spool:
+    """Deliveries on disk, one file an attempt, the newest wins. Only those that proved themselves come here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def keep(self, delivery: Delivery) -> None:
+        """Writes one; a disk that does not take it loses a hint, no more."""
+        name = f"{delivery.request_id}-{delivery.attempt}.json"
+        with suppress(OSError):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft = self.folder / f".{secrets.token_hex(4)}"
+            draft.write_text(json.dumps(delivery.job_set_ids), encoding="ascii")
+            draft.replace(self.folder / name)
+
+    def waiting(self) -> Iterator[tuple[Path, Delivery]]:
+        """Those that are there now."""
+        with suppress(OSError):
+            for path in sorted(self.folder.iterdir()):
+                match = _SPOOLED.fullmatch(path.name)
+                if match is not None:
+                    ids = _ids(path)
+                    yield path, Delivery(request_id=match[1], attempt=int(match[2]), job_set_ids=ids)
+
+
+def _ids(path: Path) -> tuple[str, ...]:
+    try:
+        found = json.loads(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return ()
+    return tuple(one for one in found if isinstance(one, str))[:MOST_IDS] if isinstance(found, list) else ()
+
+
+def spool_of(settings: Settings) -> Spool:
+    """The spool of this ledger and gateway."""
+    slug = re.sub(r"[^a-z0-9]+", "-", gateway_id(settings).lower()).strip("-")
+    return Spool(settings.ledger_path.parent / "callbacks" / slug)
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """An open way in for callbacks. `callbacks` is set by the run; what it does not take, the spool keeps."""
+
+    keys: CallbackKeys
+    public_url: str
+    spool: Spool
+    watches_spool: bool = False
+    callbacks: Callbacks | None = None
+
+    def taken(self, delivery: Delivery) -> None:
+        """One delivery from the receiver."""
+        if not delivery.is_self_test and (self.callbacks is None or not self.callbacks.delivered(delivery)):
+            self.spool.keep(delivery)
+
+    def drain(self, state_of: Callable[[str], State | None]) -> None:
+        """Hands over what the spool holds; what may still matter to another run stays."""
+        for path, delivery in self.spool.waiting():
+            mine = self.callbacks is not None and self.callbacks.delivered(delivery)
+            if mine or state_of(delivery.request_id) not in (State.SUBMITTING, State.UNKNOWN):
+                with suppress(OSError):
+                    path.unlink()
+
+    async def watch(self, state_of: Callable[[str], State | None]) -> None:
+        """Drains the spool until cancelled: once, or again and again when another process fills it."""
+        while True:
+            self.drain(state_of)
+            if not self.watches_spool:
+                return
+            await asyncio.sleep(SPOOL_LOOK_S)
+
+
+def listen_address(settings: Settings) -> tuple[str, int]:
+    """Host and port of `webhook.listen`; any free port of this machine where nothing is told."""
+    host, _, port = (settings.webhook.listen or ANY_PORT).rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def check_reachable(settings: Settings, base_url: str) -> None:
+    """Refuses callbacks that cannot work as configured.
+
+    Raises:
+        UsageError: the gateway is elsewhere and no public address is told, or no port for it.
+    """
+    told = settings.webhook
+    if told.public_url is None and not is_loopback(urlsplit(base_url).hostname or ""):
+        raise UsageError("--webhook: set webhook.public_url, the https address under which the gateway can call")
+    if told.public_url is not None and told.listen is None:
+        raise UsageError("--webhook: set webhook.listen, the HOST:PORT that webhook.public_url leads to")
+
+
+@asynccontextmanager
+async def open_desk(settings: Settings, base_url: str) -> AsyncIterator[Desk]:
+    """A receiver on `webhook.listen`, or the spool where `dop webhook serve` of the same ledger listens there already.
+
+    Raises:
+        UsageError: it is not configured, or another program has the port.
+    """
+    check_reachable(settings, base_url)
+    keys = keys_for(settings)
+    host, port = listen_address(settings)
+    desk = Desk(keys=keys, public_url=settings.webhook.public_url or "", spool=spool_of(settings))
+    receiver = Receiver(keys, desk.taken)
+    try:
+        bound = await receiver.start(host, port)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE and await answers_as_ours(f"http://{netloc(host, port)}", keys)
+        if not taken:
+            raise UsageError(f"webhook.listen {host}:{port} can't be had ({error.strerror})") from None
+        desk.watches_spool, bound = True, port
+    desk.public_url = desk.public_url or f"http://{netloc(host, bound)}"
+    try:
+        yield desk
+    finally:
+        await receiver.close()
+
+
+def netloc(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def answers_as_ours(url: str, keys: CallbackKeys) -> bool:
+    """Whether a receiver of this very ledger answers at `url`: only that knows the self-test's token. Free."""
+    timeout = aiohttp.ClientTimeout(total=SELF_TEST_TIMEOUT_S)
+    address = callback_url(url, keys.token(SELF_TEST, 0))
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
+            session.post(address, data=b"{}", allow_redirects=False) as answer,
+        ):
+            return answer.status == 204
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return False

@@ -1,0 +1,59 @@
+"""When to look while callbacks are on: when called, and otherwise late, as a safety net. Pure.
+
+Trust is earned and lost: while nobody has called yet the net is closer, and when jobs end time after time without a
+call the usual plan is in force again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from pipeline.runner.poll_schedule import PollPlan, _Row
+
+UNPROVEN, PROVEN = 2.0, 5.0
+"""times `max_s`: how long a job is left alone before the first call of the run, and after it"""
+MOST_MISSED = 3
+"""jobs that ended without a call, above those that were called about, before callbacks count as broken"""
+
+
+class PatientPlan(PollPlan):
+    """A poll plan that waits to be called. `gave_up` says that it does so no longer."""
+
+    def __init__(
+        self, *, first_s: float, min_s: float, max_s: float, deadline_s: float, max_lag_s: float | None = None
+    ) -> None:
+        super().__init__(first_s=first_s, min_s=min_s, max_s=max_s, deadline_s=deadline_s, max_lag_s=max_lag_s)
+        self._hinted: set[Hashable] = set()
+        self._called = 0
+        self._missed = 0
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether too many jobs ended without a call."""
+        return self._missed >= MOST_MISSED + self._called
+
+    def hint(self, job: Hashable, now: float) -> None:
+        """Somebody called about the job: look now."""
+        super().hint(job, now)
+        if job not in self._hinted:
+            self._hinted.add(job)
+            self._called += 1
+
+    def ended(self, job: Hashable, now: float, duration_s: float | None = None) -> None:
+        """The job is finished; if nobody called, that is remembered against the callbacks."""
+        super().ended(job, now, duration_s)
+        if job not in self._hinted:
+            self._missed += 1
+        self._hinted.discard(job)
+
+    def forget(self, job: Hashable) -> None:
+        """The job is no longer waited for."""
+        super().forget(job)
+        self._hinted.discard(job)
+
+    def _worth_at(self, row: _Row) -> float:
+        usual = super()._worth_at(row)
+        if self.gave_up:
+            return usual
+        patience_s = (PROVEN if self._called else UNPROVEN) * self._max_s
+        return max(usual, row.planned_at + min(patience_s, self._deadline_s / 2))

@@ -1,0 +1,183 @@
+"""Callbacks among several workers: whichever host is called, the worker that waits for the job looks at it.
+
+A call that this host has no use for goes to all of them through the database (NOTIFY). It is a hint and nothing else:
+lost ones cost polls. Must never: believe what a call says, or keep the gateway waiting for its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+
+import psycopg
+
+from pipeline.assets.image_urls import WireImages
+from pipeline.config.settings import Settings
+from pipeline.errors import LedgerAwayError, UsageError
+from pipeline.gateway.webhook_tokens import MOST_IDS, SEED_BYTES, CallbackKeys, Delivery
+from pipeline.gateway.wire import submit_body
+from pipeline.ledger.postgres_session import client
+from pipeline.records import State
+from pipeline.runner.callback_inbox import answers_as_ours, check_reachable, listen_address, netloc
+from pipeline.runner.callbacks import Callbacks
+from pipeline.runner.cluster.tables import ONE_AT_A_TIME
+from pipeline.runner.context import Doors
+from pipeline.runner.poller import Poller
+from pipeline.runner.webhook_server import Receiver
+
+CHANNEL = "dop_calls"
+MOST_WAITING = 10_000
+"""Calls that wait to be passed on; more than that are dropped."""
+LONGEST_ID = 200
+"""Characters of an id that is passed on: a notification holds 8,000 bytes. Source: PostgreSQL, NOTIFY."""
+AGAIN_S = 5.0
+"""After this long a lost connection is opened anew, and a port that another worker had is asked for again."""
+_AWAY = (psycopg.Error, OSError)
+
+
+def shared_keys(url: str, gateway: str) -> CallbackKeys:
+    """The tokens of this ledger at this gateway, the same on all hosts; their seed is made by whoever comes first.
+
+    Raises:
+        LedgerAwayError: the database can't be asked.
+    """
+    try:
+        with psycopg.connect(url, **client(url)) as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (ONE_AT_A_TIME,))
+            connection.execute("CREATE TABLE IF NOT EXISTS dop_seeds (gateway text PRIMARY KEY, seed bytea NOT NULL)")
+            mine = (gateway, secrets.token_bytes(SEED_BYTES))
+            connection.execute("INSERT INTO dop_seeds (gateway, seed) VALUES (%s, %s) ON CONFLICT DO NOTHING", mine)
+            found = connection.execute("SELECT seed FROM dop_seeds WHERE gateway = %s", (gateway,)).fetchone()
+    except _AWAY as error:
+        raise LedgerAwayError(f"the callbacks' seed can't be read: {' '.join(str(error).split())}") from None
+    assert found is not None
+    return CallbackKeys(bytes(found[0]), gateway)
+
+
+class Calls:
+    """This host's receiver, and the word that workers give each other. `here` is told each call, and says whether
+    a job of this worker was meant."""
+
+    def __init__(self, settings: Settings, url: str, gateway: str) -> None:
+        self._settings, self._url, self._gateway = settings, url, gateway
+        self._out: asyncio.Queue[Delivery] = asyncio.Queue(MOST_WAITING)
+        self._receiver: Receiver | None = None
+        self.here: Callable[[Delivery], bool] = lambda delivery: False
+        self.public_url = settings.webhook.public_url or ""
+        self.listens = False
+        """whether it is this worker that listens, of those on its host"""
+
+    async def open(self) -> None:
+        """Listens, unless another worker of this ledger on this host does.
+
+        Raises:
+            UsageError: it is not configured, or another program has the port.
+            LedgerAwayError: the database can't be asked.
+        """
+        check_reachable(self._settings, self._settings.gateway.base_url)
+        self.keys = await asyncio.to_thread(shared_keys, self._url, self._gateway)
+        host, port = listen_address(self._settings)
+        bound = await self._bind()
+        self.public_url = self.public_url or f"http://{netloc(host, bound or port)}"
+
+    async def _bind(self) -> int | None:
+        host, port = listen_address(self._settings)
+        receiver = Receiver(self.keys, self.taken)
+        try:
+            bound = await receiver.start(host, port)
+        except OSError as error:
+            ours = error.errno == errno.EADDRINUSE and await answers_as_ours(f"http://{netloc(host, port)}", self.keys)
+            if not ours:
+                raise UsageError(f"webhook.listen {host}:{port} can't be had ({error.strerror})") from None
+            return None
+        self._receiver, self.listens = receiver, True
+        return bound
+
+    async def run(self) -> None:
+        """Passes calls on, hears of those that others pass on, and stands in for a receiver that is gone."""
+        await asyncio.gather(self._hear(), self._tell(), self._stand_in())
+
+    async def close(self) -> None:
+        """Stops listening."""
+        if self._receiver is not None:
+            await self._receiver.close()
+
+    def taken(self, delivery: Delivery) -> None:
+        """One delivery from the receiver."""
+        if not delivery.is_self_test and not self.here(delivery):
+            with suppress(asyncio.QueueFull):
+                self._out.put_nowait(delivery)
+
+    def serve(self, doors: Doors, poller: Poller, *, images: WireImages, holds: Callable[[str], bool]) -> Callbacks:
+        """From now on every submit of these doors says where the gateway may call, and calls reach the poller.
+
+        Args:
+            holds: whether this worker looks after a request; what the ledger says of others does not matter here.
+        """
+        callbacks = Callbacks(
+            self.keys,
+            public_url=self.public_url,
+            state_of=lambda request_id: State.SUBMITTING if holds(request_id) else None,
+            linger_s=0.0,
+        )
+        doors.body = lambda attempt: submit_body(
+            attempt.params,
+            images=images.urls(attempt.params),
+            webhook_url=callbacks.url(attempt),
+            webhook_secret=callbacks.secret(attempt),
+        )
+        doors.callback_url, doors.hidden, doors.lost = callbacks.url, callbacks.hidden, callbacks.lost
+        callbacks.serve(doors, poller)
+        return callbacks
+
+    async def _connected(self) -> psycopg.AsyncConnection[tuple[object, ...]]:
+        return await psycopg.AsyncConnection.connect(self._url, autocommit=True, **client(self._url))
+
+    async def _tell(self) -> None:
+        while True:
+            with suppress(*_AWAY):
+                async with await self._connected() as connection:
+                    while True:
+                        text = _written(await self._out.get(), self._gateway)
+                        await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, text))
+            await asyncio.sleep(AGAIN_S)
+
+    async def _hear(self) -> None:
+        while True:
+            with suppress(*_AWAY):
+                async with await self._connected() as connection:
+                    await connection.execute(f"LISTEN {CHANNEL}".encode())
+                    async for note in connection.notifies():
+                        delivery = _read(note.payload, self._gateway)
+                        if delivery is not None:
+                            self.here(delivery)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _stand_in(self) -> None:
+        while not self.listens:
+            await asyncio.sleep(AGAIN_S)
+            with suppress(UsageError):
+                await self._bind()
+
+
+def _written(delivery: Delivery, gateway: str) -> str:
+    ids = [one for one in delivery.job_set_ids if len(one) <= LONGEST_ID]
+    return json.dumps({"gateway": gateway, "request": delivery.request_id, "attempt": delivery.attempt, "ids": ids})
+
+
+def _read(text: str, gateway: str) -> Delivery | None:
+    """A call that another worker passed on; None for whatever else is said on the channel."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    match found:
+        case {"gateway": str(where), "request": str(request_id), "attempt": int(attempt), "ids": list(ids)}:
+            known = tuple(one for one in ids if isinstance(one, str))[:MOST_IDS]
+            mine = Delivery(request_id=request_id, attempt=attempt, job_set_ids=known)
+            return mine if where == gateway else None
+    return None

@@ -1,0 +1,210 @@
+"""Following a run that workers carry out: what a person sees meanwhile, and how it ended. Buys nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from pipeline.errors import LedgerAwayError
+from pipeline.ledger.workspace import Workspace
+from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals
+from pipeline.reports.progress import Progress, Snapshot
+from pipeline.runner.cluster.job_queue import Halted, JobQueue
+from pipeline.runner.engine import SIGNALS, Result
+from pipeline.runner.failure_limit import HaltRule
+from pipeline.runner.stop import Reach, Reason
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+LOOK_S = 0.5
+QUIET = 2
+"""Looks in a row that find nothing queued and nothing due: then nobody will go on by himself."""
+STOPPED = "buying is stopped on every host; what is paid is collected by the workers. The same command goes on"
+LONELY_S = 10.0
+"""How long no worker may be heard of before a person is told."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Following:
+    """One run that is followed.
+
+    `before`: what the run came to when it was ordered. `silent_s`: a worker not heard of for so long is gone. `rule`
+    and `max_duration_s` end the buying on every host; the latter counts from the call of `follow`.
+    """
+
+    workspace: Workspace
+    queue: JobQueue
+    run_id: str
+    version: int
+    buys: bool
+    collects: bool
+    before: Totals
+    window: int
+    silent_s: float
+    say: Callable[[str], None]
+    rule: HaltRule | None = None
+    max_duration_s: float | None = None
+
+
+async def follow(this: Following, progress: Progress) -> Result:
+    """Looks until nothing of the run is queued or in a worker's hands, its time is over, or a signal comes."""
+    heard: list[signal.Signals] = []
+    stop = asyncio.Event()
+    with _signals(heard, stop):
+        looks = _Looks(this, progress)
+        while not heard and not looks.over:
+            with suppress(psycopg.Error, OSError, LedgerAwayError):  # it is waited for, as the workers do
+                await looks.once()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), looks.pause_s)
+        if heard:
+            reason = Halted(text=f"stopped by {heard[0].name}", exit_code=SIGNALS[heard[0]])
+            await this.queue.halt(this.run_id, this.version, reason)
+        return await _ended(this, left_alone=bool(heard) or looks.is_cut)
+
+
+class _Looks:
+    """What one look after the other found. `over`: there is nothing to wait for; `is_cut`: its time is over."""
+
+    def __init__(self, this: Following, progress: Progress) -> None:
+        self._this, self._progress = this, progress
+        self._began = self._lonely_since = time.monotonic()
+        self._quiet = 0
+        self._told_lonely = self._ruled = False
+        self.is_cut = False
+
+    @property
+    def over(self) -> bool:
+        """Whether this was the last look."""
+        return self.is_cut or self._quiet >= QUIET
+
+    @property
+    def pause_s(self) -> float:
+        """Until the next look; the end of its time is met."""
+        if self.over:
+            return 0.0
+        limit_s = self._this.max_duration_s
+        left_s = LOOK_S if limit_s is None else self._began + limit_s - time.monotonic()
+        return min(LOOK_S, left_s) if left_s > 0 else LOOK_S  # past it, the database is away: it is tried again
+
+    async def once(self) -> None:
+        """One look; stops the buying on every host where this command was told to.
+
+        The workers top up the queue. Only where nothing is left in it is it looked for here whether all is done.
+        """
+        this = self._this
+        if await self._too_long():
+            return
+        busy = await this.queue.live(this.run_id) or await this.queue.top_up(this.window)
+        totals = await _totals(this)
+        await self._judge(totals)
+        halted = bool(await this.queue.halts(this.run_id))
+        self._quiet = 0 if busy or self._is_due(totals, halted=halted) else self._quiet + 1
+        await self._look_for_workers()
+        self._progress.update(_snapshot(totals, this.before, time.monotonic() - self._began, halted=halted))
+
+    def _is_due(self, totals: Totals, *, halted: bool) -> bool:
+        """Whether the ledger has work for the workers; the queue may be full of other runs' meanwhile."""
+        due = {State.SUBMITTING}
+        due |= {State.ACCEPTED} if self._this.collects else set()
+        due |= {State.PLANNED} if self._this.buys and not halted else set()
+        return totals.count(*due) > 0
+
+    async def _too_long(self) -> bool:
+        limit_s = self._this.max_duration_s
+        if limit_s is None or time.monotonic() - self._began < limit_s:
+            return False
+        await self._stop(f"--max-duration of {limit_s:g} s is over")
+        self.is_cut = True
+        return True
+
+    async def _judge(self, totals: Totals) -> None:
+        this = self._this
+        if self._ruled or this.rule is None or not this.rule.reached(this.before, totals):
+            return
+        failed = totals.count(*FAILED_FOR_GOOD) - this.before.count(*FAILED_FOR_GOOD)
+        await self._stop(f"--halt: {failed} requests failed")
+        self._ruled = True
+
+    async def _stop(self, text: str) -> None:
+        await self._this.queue.halt(self._this.run_id, self._this.version, Halted(text=text, exit_code=5))
+
+    async def _look_for_workers(self) -> None:
+        if await self._this.queue.workers(self._this.silent_s):
+            self._lonely_since = time.monotonic()
+        elif not self._told_lonely and time.monotonic() - self._lonely_since > LONELY_S:
+            self._told_lonely = True
+            self._this.say("no worker is there: start one with `dop worker`; this command waits")
+
+
+async def _ended(this: Following, *, left_alone: bool) -> Result:
+    """How it ended; `left_alone`: the workers go on with what is paid."""
+    if left_alone:
+        this.say(STOPPED if this.buys else "the workers go on; the same command follows them again")
+    halts = await this.queue.halts(this.run_id)
+    if not left_alone:
+        await this.queue.close_order(this.run_id, this.version)
+    totals = await _totals(this)
+    reasons = tuple(Reason(text=one.text, exit_code=one.exit_code, reach=Reach.SUBMITS) for one in halts)
+    return Result(totals=totals, reasons=reasons, submits=0, polls=0)
+
+
+def counted(connection: Connection, run_id: str) -> Totals:
+    """What a run came to, without its money, as the transaction of `connection` sees it."""
+    text = (
+        "SELECT a.state, count(*) FROM run_rows r JOIN attempts a ON a.request_id = r.request_id AND a.superseded = 0 "
+        "WHERE r.run_id = %(run_id)s GROUP BY a.state"
+    )
+    found = connection.exec_driver_sql(text, {"run_id": run_id})
+    return Totals(counts={State(state): number for state, number in found})
+
+
+async def _totals(this: Following) -> Totals:
+    return await asyncio.to_thread(this.workspace.book.totals, this.run_id)
+
+
+def _snapshot(totals: Totals, before: Totals, seconds: float, *, halted: bool) -> Snapshot:
+    planned = totals.count(State.PLANNED)
+    rate = (before.count(State.PLANNED) - planned) / max(seconds, 1.0)
+    return Snapshot(
+        phase="buying" if planned and not halted else "collecting",
+        total=sum(totals.counts.values()),
+        finished=totals.count(State.DONE, *FAILED_FOR_GOOD),
+        done=totals.count(State.DONE),
+        failed=totals.count(*(FAILED_FOR_GOOD - {State.REFUSED})),
+        refused=totals.count(State.REFUSED),
+        unknown=totals.count(State.UNKNOWN),
+        in_flight=totals.count(*IN_FLIGHT),
+        planned=planned,
+        confirmed_microusd=totals.confirmed_microusd,
+        worst_microusd=totals.worst_microusd,
+        rate_per_s=max(rate, 0.0),
+        eta_s=None,
+    )
+
+
+@contextmanager
+def _signals(heard: list[signal.Signals], stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def caught(number: signal.Signals) -> None:
+        heard.append(number)
+        stop.set()
+
+    for number in SIGNALS:
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, caught, number)
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            with suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.remove_signal_handler(number)

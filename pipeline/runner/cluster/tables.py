@@ -1,0 +1,77 @@
+"""The cluster's own tables beside the ledger's, and the engine's; made once, whoever comes first.
+
+All of it may be dropped: the queue comes back from the ledger, the pace is learned anew, orders are written by the next
+`dop run --cluster`. What was bought is never here.
+"""
+
+from __future__ import annotations
+
+import psycopg
+from procrastinate.schema import SchemaManager
+
+from pipeline.ledger.postgres_session import client
+
+ONE_AT_A_TIME = 0x646F7001
+"""Advisory lock of whoever makes the tables."""
+
+TABLES = (
+    """
+    CREATE TABLE IF NOT EXISTS dop_pace (
+        gateway text PRIMARY KEY,
+        told_per_s float8,
+        burst integer NOT NULL DEFAULT 1,
+        told_cap integer,
+        rate float8,
+        quiet float8 NOT NULL DEFAULT 0,
+        patience float8 NOT NULL DEFAULT 60,
+        due float8 NOT NULL DEFAULT 0,
+        held_until float8 NOT NULL DEFAULT 0,
+        probing boolean NOT NULL DEFAULT false,
+        fails integer NOT NULL DEFAULT 0,
+        blocked_at float8 NOT NULL DEFAULT 0,
+        hinted_at float8 NOT NULL DEFAULT 0,
+        origin float8,
+        let_in float8 NOT NULL DEFAULT 0,
+        cap integer,
+        ended float8 NOT NULL DEFAULT 0,
+        slot float8,
+        leaves float8,
+        left_at float8
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS dop_orders (
+        run_id text PRIMARY KEY,
+        gateway text NOT NULL,
+        version bigint NOT NULL DEFAULT 1,
+        buy boolean NOT NULL,
+        collect boolean NOT NULL,
+        run_cap bigint,
+        day_cap bigint,
+        month_cap bigint,
+        is_open boolean NOT NULL DEFAULT true
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS dop_halts (
+        run_id text NOT NULL REFERENCES dop_orders ON DELETE CASCADE,
+        version bigint NOT NULL,
+        text text NOT NULL,
+        exit_code integer NOT NULL,
+        PRIMARY KEY (run_id, version, exit_code)
+    )
+    """,
+)
+
+
+def prepare(url: str) -> None:
+    """Makes what is missing; cheap when nothing is."""
+    with psycopg.connect(url, **client(url)) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (ONE_AT_A_TIME,))
+        found = connection.execute("SELECT to_regclass('procrastinate_jobs'), to_regclass('dop_halts')").fetchone()
+        assert found is not None
+        if found[0] is None:
+            connection.execute(SchemaManager.get_schema())
+        if found[1] is None:
+            for text in TABLES:
+                connection.execute(text.encode())

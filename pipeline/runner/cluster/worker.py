@@ -1,0 +1,390 @@
+"""A worker: takes requests from the queue and looks after them, until it is told to stop.
+
+It lives in lives: when the engine ends (the database restarted, this process was frozen, a step broke), submits under
+way are booked, everything else is dropped, and after a pause a new life begins. The ledger outlives them: it waits for
+its server by itself. Must never: sell a request twice; that is the ledger's to prevent, not the queue's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import procrastinate
+import psycopg
+from procrastinate import jobs
+from procrastinate.exceptions import ProcrastinateException
+from procrastinate.manager import JobManager
+
+from pipeline.assets.publishing import open_landing
+from pipeline.config.settings import Settings, is_loopback
+from pipeline.errors import DopError
+from pipeline.gateway.download import VideoFetcher
+from pipeline.gateway.ratelimit.limiter import parse_rate
+from pipeline.gateway.webhook_tokens import Delivery
+from pipeline.ledger.postgres_session import client
+from pipeline.ledger.workspace import Workspace
+from pipeline.records import Attempt
+from pipeline.runner.cluster.callback_relay import Calls
+from pipeline.runner.cluster.heartbeat import Signs
+from pipeline.runner.cluster.job_queue import LOOKING, TASK, JobQueue, Order, queues
+from pipeline.runner.cluster.run_executor import Line, Surroundings
+from pipeline.runner.cluster.schedule import Timetable
+from pipeline.runner.cluster.shared_rate import PaceRow
+from pipeline.runner.cluster.tables import prepare
+from pipeline.runner.engine import SIGNALS, gateway_client
+
+LOOK_FOR_WORK_S = 0.5
+CARE_S = 2.0
+"""Between two rounds of topping up, taking back and signs of life."""
+ORDER_HOLDS_S = 0.5
+"""An order that is given anew is heeded within this time."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+WELL_S = 60.0
+"""A life of this length was a good one: the next pause is short again."""
+FROZEN_S = 1.0
+"""How often the clock is looked at for a gap."""
+
+_TROUBLES = (psycopg.Error, ProcrastinateException, OSError, DopError)
+
+
+class _LeftError(Exception):
+    """This worker let go of a request before its end: the job goes back into the queue."""
+
+
+class PatientManager(JobManager):
+    """The engine's manager, which fetches nothing to buy while enough waits here, and nothing at all when told."""
+
+    def __init__(self, connector: procrastinate.BaseConnector) -> None:
+        super().__init__(connector)
+        self.has_room: Callable[[], bool] = lambda: True
+        self.stopped = False
+        self.to_buy = 0
+        """jobs handed out to buy that nobody has looked at yet"""
+
+    async def fetch_job(self, queues: Sequence[str] | None, worker_id: int) -> jobs.Job | None:  # type: ignore[override]
+        """The next job that this worker can use."""
+        if self.stopped:
+            return None
+        if queues is not None and not self.has_room():
+            queues = [name for name in queues if name.endswith(LOOKING)]
+        job = await super().fetch_job(queues=queues, worker_id=worker_id)
+        self.to_buy += job is not None and job.task_name == TASK and not job.queue.endswith(LOOKING)
+        return job
+
+
+@dataclass(slots=True, kw_only=True)
+class Host:
+    """One worker process. `key` is the gateway's; `url` the database's; `calls` where callbacks are wanted."""
+
+    workspace: Workspace
+    key: str
+    url: str
+    say: Callable[[str], None]
+    timetable: Timetable | None = None
+    calls: Calls | None = None
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("pipeline.run"))
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    signs: Signs = field(init=False)
+    state: str = "starting"
+    life: Life | None = None
+
+    def __post_init__(self) -> None:
+        self.signs = Signs(f"{self.url} {self.workspace.gateway}")
+
+    async def run(self) -> int:
+        """Lives until a signal ends it: 0 then. Pays, as far as runs are ordered.
+
+        Raises:
+            UsageError: callbacks are wanted, and can't be taken as configured.
+        """
+        loop = asyncio.get_running_loop()
+        if self.calls is not None:
+            self.calls.here = self._called
+            await self.calls.open()
+        for number in SIGNALS:
+            with suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, self.stop)
+        loop.set_exception_handler(self._stray)
+        aside = [asyncio.create_task(self._beat())]
+        aside += [asyncio.create_task(self.calls.run())] if self.calls is not None else []
+        try:
+            await self._lives()
+        finally:
+            for task in aside:
+                task.cancel()
+            await asyncio.gather(*aside, return_exceptions=True)
+            if self.calls is not None:
+                await self.calls.close()
+            self.signs.remove()
+            for number in SIGNALS:
+                with suppress(NotImplementedError, RuntimeError, ValueError):
+                    loop.remove_signal_handler(number)
+        return 0
+
+    def stop(self) -> None:
+        """No new request is taken up; submits under way end and are booked, then the worker ends."""
+        self.stopping.set()
+        if self.life is not None:
+            self.life.end("")
+
+    def _called(self, delivery: Delivery) -> bool:
+        return self.life is not None and self.life.called(delivery)
+
+    def _stray(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """The engine's own tasks fail when the database goes or others took over: that is no news for a person."""
+        self.log.info("stray", extra={"fields": {"what": str(context.get("exception") or context.get("message"))}})
+
+    async def _lives(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while not self.stopping.is_set():
+            began = time.monotonic()
+            try:
+                why = await self._live_once()
+            except _TROUBLES as error:
+                why = " ".join(str(error).split()) or type(error).__name__
+            if self.stopping.is_set():
+                return
+            pause_s = FIRST_PAUSE_S if time.monotonic() - began > WELL_S else min(2 * pause_s, LONGEST_PAUSE_S)
+            self.state = "waiting"
+            self.say(f"worker: begins anew ({why or 'the engine ended'})")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spread
+
+    async def _live_once(self) -> str:
+        await asyncio.to_thread(prepare, self.url)
+        async with AsyncExitStack() as stack:
+            life = await stack.enter_async_context(Life(self))
+            self.life = life
+            try:
+                self.state = "working"
+                return await life.run()
+            finally:
+                self.state = "stopping" if self.stopping.is_set() else "waiting"
+                self.life = None
+
+    async def _beat(self) -> None:
+        while True:
+            self.signs.give(self.state, self.life.holding if self.life is not None else 0)
+            await asyncio.sleep(CARE_S)
+
+
+class Life:
+    """From one start of the engine to its end."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._settings = host.workspace.settings
+        self._lines: dict[str, Line] = {}
+        self._opening = asyncio.Lock()
+        self._asked_at: dict[str, float] = {}
+        self._why = ""
+        self._over = asyncio.Event()
+        self._stack = AsyncExitStack()
+        connector = procrastinate.PsycopgConnector(
+            conninfo=host.url, min_size=1, max_size=8, kwargs=client(host.url), timeout=10
+        )
+        self._app = procrastinate.App(connector=connector)
+        self._manager = PatientManager(connector)
+        self._manager.has_room = self._has_room
+        self._app.job_manager = self._manager
+        again = procrastinate.RetryStrategy(retry_exceptions={_LeftError})
+        self._app.task(name=TASK, retry=again)(self.look_after)
+        if host.timetable is not None:
+            host.timetable.enter(self._app, host.workspace.gateway)
+
+    async def __aenter__(self) -> Life:
+        host, settings = self._host, self._settings
+        stack = self._stack
+        gateway, base_url = host.workspace.gateway, settings.gateway.base_url
+        try:
+            client = await stack.enter_async_context(gateway_client(settings, base_url, host.key))
+            loopback = is_loopback(urlsplit(base_url).hostname or "")
+            fetcher = await stack.enter_async_context(
+                VideoFetcher(gateway_is_loopback=loopback, max_bytes=settings.download.max_bytes)
+            )
+            self.queue = JobQueue(host.url, gateway)
+            stack.push_async_callback(self.queue.close)
+            row = PaceRow(host.url, gateway)
+            stack.push_async_callback(row.close)
+            await _tell(row, settings)
+            await stack.enter_async_context(self._app.open_async())
+        except BaseException:
+            await stack.aclose()
+            raise
+        self._around = Surroundings(
+            workspace=host.workspace,
+            queue=self.queue,
+            row=row,
+            turn=asyncio.Lock(),
+            client=client,
+            fetcher=fetcher,
+            landing=open_landing(settings),
+            base_url=base_url,
+            say=host.say,
+            trouble=self.end,
+            room=lambda: None,
+            log=host.log,
+            calls=host.calls,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def holding(self) -> int:
+        """Requests in this worker's hands."""
+        return sum(line.holding for line in self._lines.values())
+
+    def end(self, why: str) -> None:
+        """This life is over, for a reason (none: the worker is told to stop)."""
+        self._why = self._why or why
+        self._manager.stopped = True
+        self._over.set()
+
+    def called(self, delivery: Delivery) -> bool:
+        """Somebody called about a request; whether it is in this worker's hands."""
+        return any(line.called(delivery) for line in self._lines.values())
+
+    def _has_room(self) -> bool:
+        """A worker takes up little more than it can submit soon, so that others have their share."""
+        unsent = self._manager.to_buy + sum(line.unsent for line in self._lines.values())
+        return unsent < 2 * self._settings.pace.submit_concurrency
+
+    async def run(self) -> str:
+        """Works until the engine ends or somebody says so; returns why."""
+        settings = self._settings.cluster
+        engine = asyncio.create_task(
+            self._app.run_worker_async(
+                queues=[*queues(self._host.workspace.gateway), *self._more_queues()],
+                concurrency=settings.holds,
+                fetch_job_polling_interval=LOOK_FOR_WORK_S,
+                delete_jobs="successful",
+                install_signal_handlers=False,
+                update_heartbeat_interval=settings.stalled_after_s / 5,
+                stalled_worker_timeout=settings.stalled_after_s,
+            )
+        )
+        aside = [asyncio.create_task(work) for work in (self._care(), self._watch_clock(), self._over.wait())]
+        try:
+            await asyncio.wait([engine, aside[-1]], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await self._wind_up(engine, aside)
+        return self._why
+
+    def _more_queues(self) -> list[str]:
+        return self._host.timetable.queues(self._host.workspace.gateway) if self._host.timetable is not None else []
+
+    async def _wind_up(self, engine: asyncio.Task[None], aside: Sequence[asyncio.Task[object]]) -> None:
+        self._manager.stopped = True
+        self._over.set()
+        await asyncio.gather(*(line.close() for line in self._lines.values()))
+        if self._host.timetable is not None:
+            await self._host.timetable.stop()
+        engine.cancel()  # the engine's own way to stop: it waits for its jobs, which have ended
+        for task in aside:
+            task.cancel()
+        ended = await asyncio.gather(engine, *aside, return_exceptions=True)
+        if isinstance(ended[0], Exception):
+            self._why = self._why or " ".join(str(ended[0]).split())
+        with suppress(*_TROUBLES):  # the others go on with what is left, at once
+            await self.queue.top_up(self._settings.cluster.window)
+
+    async def look_after(self, request_id: str, run_id: str) -> None:
+        """The engine's task: one request's whole life, from wherever the ledger says it is.
+
+        Raises:
+            _LeftError: it is not over; another worker takes it up.
+        """
+        try:
+            found = await self._found(request_id, run_id)
+            if found is not None:
+                line, attempt = found
+                if not await line.look_after(attempt):
+                    raise _LeftError
+            elif self._over.is_set():
+                raise _LeftError
+        except _TROUBLES as error:
+            self.end(" ".join(str(error).split()))
+            raise _LeftError from None
+
+    async def _found(self, request_id: str, run_id: str) -> tuple[Line, Attempt] | None:
+        try:
+            line = await self._line(run_id)
+            if line is None:
+                return None
+            attempt = await asyncio.to_thread(self._host.workspace.book.listed, run_id, request_id)
+            return None if attempt is None else (line, attempt)
+        finally:
+            self._manager.to_buy = max(0, self._manager.to_buy - 1)
+
+    async def _line(self, run_id: str) -> Line | None:
+        """The line of a run as it is ordered now; an order given anew makes a new one."""
+        line = self._lines.get(run_id)
+        if line is not None and time.monotonic() - self._asked_at.get(run_id, 0.0) < ORDER_HOLDS_S:
+            return line
+        async with self._opening:
+            order = await self.queue.order(run_id)
+            self._asked_at[run_id] = time.monotonic()
+            line = self._lines.get(run_id)
+            if line is not None and order is not None and line.order.version == order.version:
+                return line
+            if line is not None:
+                await self._lines.pop(run_id).close()
+            return None if order is None or self._over.is_set() else await self._begun(order)
+
+    async def _begun(self, order: Order) -> Line:
+        line = Line(order, self._around)
+        line.start()
+        for known in await self.queue.halts(order.run_id):
+            line.heed(known)
+        self._lines[order.run_id] = line
+        return line
+
+    # -- beside the work
+
+    async def _care(self) -> None:
+        """Jobs of dead workers come back, and the queue follows the ledger. Every worker does both."""
+        settings = self._settings.cluster
+        while True:
+            try:
+                taken = await self.queue.take_back(settings.stalled_after_s)
+                await self.queue.top_up(settings.window)
+                for line in list(self._lines.values()):
+                    line.warn()
+                    for known in await self.queue.halts(line.order.run_id):
+                        line.heed(known)
+            except Exception as error:  # noqa: BLE001 - without this round nobody would take over: begin anew
+                self.end(" ".join(str(error).split()))
+                return
+            if taken:
+                self._host.say(f"worker: takes over {taken} requests of a worker that is gone")
+            await asyncio.sleep(CARE_S)
+
+    async def _watch_clock(self) -> None:
+        """A gap means that this process was frozen, and others may have taken over: nothing of before holds."""
+        loop, limit_s = asyncio.get_running_loop(), self._settings.cluster.stalled_after_s / 2
+        last = loop.time()
+        while True:
+            await asyncio.sleep(FROZEN_S)
+            now = loop.time()
+            if now - last > limit_s:
+                self.end(f"was frozen for {now - last:.0f} s")
+                return
+            last = now
+
+
+async def _tell(row: PaceRow, settings: Settings) -> None:
+    rate = parse_rate(settings.pace.rate)
+    await row.tell(
+        per_s=rate.per_second if rate is not None else None,
+        burst=settings.pace.burst,
+        cap=settings.pace.max_in_flight,
+    )

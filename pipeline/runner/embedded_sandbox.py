@@ -1,0 +1,91 @@
+"""The embedded sandbox of a run: started for it, handed its local images, stopped after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from pipeline.assets.image_urls import WireImages
+from pipeline.config.settings import Settings
+from pipeline.errors import FatalError, UsageError
+from pipeline.records import Params
+from pipeline.sandbox.server import Sandbox
+from pipeline.sandbox.settings import SandboxError, SandboxSettings
+
+
+@asynccontextmanager
+async def gateway_for(settings: Settings) -> AsyncIterator[str]:
+    """The gateway's base URL; the embedded sandbox lives as long as the context does.
+
+    Raises:
+        UsageError: the sandbox can't start.
+    """
+    if not settings.gateway.is_embedded:
+        yield settings.gateway.base_url
+        return
+    try:
+        sandbox = Sandbox(_sandbox_settings(settings))
+        base_url = await sandbox.start()
+    except SandboxError as error:
+        raise UsageError(f"the sandbox can't start: {error}") from None
+    try:
+        yield base_url
+    finally:
+        await sandbox.close()
+
+
+def sandbox_folder(settings: Settings) -> Path:
+    """Where the embedded sandbox keeps its jobs, books and clips: beside the ledger unless told."""
+    return settings.sandbox.data or settings.ledger_path.parent / "sandbox"
+
+
+def _sandbox_settings(settings: Settings) -> SandboxSettings:
+    told = settings.sandbox
+    return SandboxSettings(
+        data_dir=sandbox_folder(settings),
+        key=told.key,
+        dialect=told.dialect,
+        rate=None if told.rate in (None, "auto") else told.rate,
+        limiter=told.limiter,
+        shared_limit=told.shared_limit,
+        max_concurrent=told.max_concurrent,
+        retry_after=told.retry_after,
+        generation_s=told.generation_s,
+        size=told.size,
+        chaos=told.chaos,
+        chaos_intensity=told.chaos_intensity,
+    )
+
+
+class Uploader:
+    """Hands local images to the embedded sandbox, each once a run, before the request that names it is sent."""
+
+    def __init__(self, base_url: str, images: WireImages) -> None:
+        self._base_url = base_url
+        self._images = images
+        self._handed_over: set[str] = set()
+
+    async def hand_over(self, params: Params) -> None:
+        """Uploads the local images of one request.
+
+        Raises:
+            FatalError: the sandbox does not take one.
+        """
+        for path, sha256 in self._images.local(params).items():
+            if sha256 not in self._handed_over:
+                await self._put(path, sha256)
+                self._handed_over.add(sha256)
+
+    async def _put(self, path: Path, sha256: str) -> None:
+        try:
+            content = await asyncio.to_thread(path.read_bytes)
+        except OSError as error:
+            raise UsageError(f"{path} can't be read any more ({error.strerror})") from None
+        url = f"{self._base_url}/_sandbox/images/{sha256}"
+        async with aiohttp.ClientSession() as session, session.put(url, data=content) as answer:
+            if answer.status >= 300:
+                raise FatalError(f"{path}: the sandbox does not take it ({answer.status} {await answer.text()})")

@@ -1,0 +1,48 @@
+"""How a run ended, as one exit code. Pure. Source: the list of exit codes, first that applies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.records import FAILED_FOR_GOOD, State, Totals
+from pipeline.runner.stop import Reason
+
+SIGNAL_EXITS = frozenset({129, 130, 143})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What is left when a run stops. `missing_videos` counts finished requests without their file.
+
+    `nothing_to_do` says that the command had nothing to buy or collect, and that the person wanted that told.
+    """
+
+    totals: Totals
+    reasons: Sequence[Reason] = ()
+    missing_videos: int = 0
+    nothing_to_do: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run must go on another time: something is planned, in flight or unknown, or lacks its file."""
+        states = (State.PLANNED, State.SUBMITTING, State.ACCEPTED, State.STALLED, State.UNKNOWN)
+        return self.totals.count(*states) > 0 or self.missing_videos > 0
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command."""
+        asked = {reason.exit_code for reason in self.reasons}
+        if 7 in asked:
+            return 7
+        if self.totals.count(State.UNKNOWN):
+            return 3
+        if 8 in asked:
+            return 8
+        for code in sorted(asked & SIGNAL_EXITS):
+            return code
+        if 5 in asked or self.is_open:
+            return 5
+        if self.totals.count(*FAILED_FOR_GOOD):
+            return 1
+        return 9 if self.nothing_to_do else 0

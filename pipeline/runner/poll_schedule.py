@@ -1,0 +1,274 @@
+"""When to look next, for the whole batch: which of the jobs in flight is worth a poll now. Pure.
+
+It must never decide a job's fate, read a clock or send anything. A waiting job is a row of this plan, not a task.
+A job is looked at when it is likely to be finished: at the age by which a share `sureness` of the jobs of its model
+that had come as far are done. That makes about 1 / sureness polls a job. The first jobs of a model, and a few later
+ones, are scouts: looked at often, so that the distribution is known. What is known grows while a job waits, so each
+plan is reviewed half way. Times are seconds of one monotonic clock, handed in.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from pipeline.runner.generation_times import GenerationTimes
+
+SURENESS = ((50, 0.8), (10, 0.5), (0, 0.3))
+"""(jobs in flight at least, share of jobs expected to be done when looked at): the last ones hold up a whole run."""
+SCOUTS = 6
+"""first jobs of a model that are looked at often"""
+SCOUT_EVERY = 50
+SCOUT_STEP = 1.25
+"""a scout's age grows by this factor from look to look"""
+SCOUT_QUANTILES = (0.2, 0.4, 0.6, 0.8)
+EARLIEST = 0.01
+"""share of jobs finished at the age from which `max_lag_s` counts"""
+KNOWN = 5
+"""ended jobs of a model before its own times are shown to people"""
+TYPICAL = 1.5
+"""times `first_s`: the guess of a generation time before any job ended"""
+MOST_TROUBLE = 16
+ILL_LOOKS, ILL_ANSWERS = 5, 3
+"""failed looks in a row at one job, and answers about others meanwhile: the trouble is this job's, not the gateway's"""
+SILENT_POLLS = 16
+"""polls in a row without an answer, whosever: from then on one poll at a time asks whether the gateway is back"""
+TAKEN = float("inf")
+NEVER_LOOKED = -1.0
+
+
+@dataclass(slots=True)
+class _Row:
+    model: str
+    accepted_at: float
+    silent_s: float
+    due: float = 0.0
+    looked_s: float = NEVER_LOOKED
+    looks: int = 0
+    trouble: int = 0
+    answers: int = 0
+    """about whatever job, when its trouble began"""
+    scout: bool = False
+    planned_at: float = 0.0
+    forced: bool = False
+
+    @property
+    def seen_s(self) -> float | None:
+        """The age at the last look that found the job at work."""
+        return None if self.looked_s == NEVER_LOOKED else self.looked_s
+
+
+class PollPlan:
+    """The plan of all polls: `add` a job, `take` those due, then say `pending`, `unclear` or `ended` for each."""
+
+    def __init__(
+        self,
+        *,
+        first_s: float,
+        min_s: float,
+        max_s: float,
+        deadline_s: float,
+        max_lag_s: float | None = None,
+    ) -> None:
+        """`max_lag_s`: how late a finished video may be noticed; None is as late as makes polls cheap."""
+        self._first_s, self._min_s, self._max_s = first_s, min_s, max_s
+        self._deadline_s = deadline_s
+        self._max_lag_s = max_lag_s
+        self._rows: dict[Hashable, _Row] = {}
+        self._heap: list[tuple[float, int, Hashable]] = []
+        self._order = 0
+        self._times: dict[str, GenerationTimes] = {}
+        self._added: dict[str, int] = {}
+        self._newest_at: dict[str, float] = {}
+        self._silent_since: float | None = None
+        self._silent_s = 0.0
+        self._unanswered, self._quiet_until = 0, float("-inf")
+        self._answers = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, job: Hashable, model: str, accepted_at: float, now: float) -> None:
+        """A job is in flight since `accepted_at` (which may lie before `now`, after a restart)."""
+        row = _Row(model, accepted_at, self._silent_until(now))
+        number = self._added.get(model, 0)
+        self._added[model] = number + 1
+        self._newest_at[model] = max(self._newest_at.get(model, accepted_at), accepted_at)
+        row.scout = number < SCOUTS or number % SCOUT_EVERY == 0
+        self._rows[job] = row
+        row.planned_at = now
+        self._review(job, row, now)
+
+    def next_due(self, now: float) -> float | None:
+        """When the next job is due (a time, perhaps past); None when nothing waits."""
+        while self._heap and not self._is_current(self._heap[0]):
+            heapq.heappop(self._heap)
+        return max(self._heap[0][0], self._quiet_until) if self._heap else None
+
+    def take(self, now: float, limit: int) -> list[Hashable]:
+        """At most `limit` jobs that are due, the most overdue first; each comes again only once answered for."""
+        taken: list[Hashable] = []
+        limit = min(limit, 1) if self._unanswered >= SILENT_POLLS else limit
+        while len(taken) < limit and (due := self.next_due(now)) is not None and due <= now:
+            job = heapq.heappop(self._heap)[2]
+            row = self._rows[job]
+            if not row.forced and (at := self._worth_at(row)) > now:
+                self._plan(job, row, self._half_way(now, at))
+                continue
+            row.due, row.forced = TAKEN, False
+            taken.append(job)
+            self._keep_quiet(now)
+        return taken
+
+    def is_late(self, now: float) -> bool:
+        """Whether a job has been due for longer than `max_lag_s`: polls should get a larger share of a shared limit."""
+        due = self.next_due(now)
+        return self._max_lag_s is not None and due is not None and now - due > self._max_lag_s
+
+    def put_back(self, job: Hashable, now: float) -> None:
+        """A taken job that was not looked at: it is due at once again."""
+        if (row := self._rows.get(job)) is not None:
+            self._force(job, row, now)
+
+    def pending(self, job: Hashable, now: float, phase: str = "running") -> None:
+        """The poll was answered: still at work (`phase` is the judged word: pending or running)."""
+        self._answered(now)
+        row = self._rows[job]
+        age_s = max(now - row.accepted_at, 0.0)
+        self._model(row.model).at_work(age_s, row.seen_s)
+        row.looked_s, row.looks, row.trouble = age_s, row.looks + 1, 0
+        row.planned_at = now
+        self._review(job, row, now)
+
+    def unclear(self, job: Hashable, now: float, wait_s: float | None = None) -> None:
+        """The poll failed: that says nothing about the job. Next look after `wait_s` or a growing pause."""
+        if self._silent_since is None:
+            self._silent_since = now
+        self._unanswered += 1
+        self._keep_quiet(now)
+        row = self._rows[job]
+        if not row.trouble:
+            row.answers = self._answers
+        row.trouble = min(row.trouble + 1, MOST_TROUBLE)
+        self._force(job, row, now + (wait_s or min(self._min_s * 2**row.trouble, self._max_s)))
+
+    def ended(self, job: Hashable, now: float, duration_s: float | None = None) -> None:
+        """The job is finished, whatever became of it. `duration_s`: its age when noticed; None teaches nothing."""
+        self._answered(now)
+        row = self._rows.pop(job)
+        times = self._model(row.model)
+        if duration_s is None:
+            times.gone(row.seen_s)
+        else:
+            times.finished(duration_s, row.seen_s)
+
+    def forget(self, job: Hashable) -> None:
+        """The job is no longer waited for (stalled); nothing is learned."""
+        row = self._rows.pop(job, None)
+        if row is not None:
+            self._model(row.model).gone(row.seen_s)
+
+    def is_overdue(self, job: Hashable, now: float) -> bool:
+        """Whether the deadline has passed, counting only time in which polls were being answered.
+
+        Where looks at this job alone fail, all time counts: a run must end when everything else has.
+        """
+        row = self._rows[job]
+        if row.trouble >= ILL_LOOKS and self._answers - row.answers >= ILL_ANSWERS:
+            return now - row.accepted_at >= self._deadline_s
+        silent_s = self._silent_until(now) - row.silent_s
+        return row.looks > 0 and now - row.accepted_at - silent_s >= self._deadline_s
+
+    def hint(self, job: Hashable, now: float) -> None:
+        """Somebody says that the job may be finished (a callback): look now."""
+        if job in self._rows and self._rows[job].due != TAKEN:
+            self._force(job, self._rows[job], now)
+
+    def quantile(self, model: str, q: float) -> float | None:
+        """The q-quantile of the model's generation time in seconds; None while it is not known."""
+        times = self._times.get(model)
+        return times.quantile(q) if times is not None and times.ended >= KNOWN else None
+
+    def eta_s(self, now: float, q: float = 0.9) -> float | None:
+        """Seconds until all jobs in flight are finished, with probability `q`; None while that is not known.
+
+        The newest job of each model and the oldest job of all stand for the rest.
+        """
+        if not self._rows:
+            return 0.0
+        oldest = next(iter(self._rows.values()))
+        waits_s = []
+        for model, accepted_at in (*self._newest_at.items(), (oldest.model, oldest.accepted_at)):
+            times = self._times.get(model)
+            if times is None or times.ended < KNOWN:
+                return None
+            age_s = max(now - accepted_at, 0.0)
+            waits_s.append(times.quantile(q ** (1 / len(self._rows)), age_s) - age_s)
+        return max(waits_s)
+
+    def _model(self, model: str) -> GenerationTimes:
+        if model not in self._times:
+            self._times[model] = GenerationTimes(TYPICAL * self._first_s)
+        return self._times[model]
+
+    def _worth_at(self, row: _Row) -> float:
+        """When the next look is worth a poll, as far as is known now."""
+        at = row.accepted_at + self._look_age(row, max(row.looked_s, 0.0))
+        if row.looks == 0:
+            return max(min(at, row.accepted_at + self._deadline_s), row.planned_at)
+        return min(max(at, row.planned_at + self._min_s), row.planned_at + self._max_s)
+
+    def _review(self, job: Hashable, row: _Row, now: float) -> None:
+        self._plan(job, row, self._half_way(now, self._worth_at(row)))
+
+    def _half_way(self, now: float, at: float) -> float:
+        """When a plan to look at `at` is reviewed."""
+        return min(at, max(now + self._min_s, (now + at) / 2), now + self._max_s)
+
+    def _force(self, job: Hashable, row: _Row, at: float) -> None:
+        row.forced = True
+        self._plan(job, row, at)
+
+    def _look_age(self, row: _Row, age_s: float) -> float:
+        """The age at which the next look is worth a poll."""
+        times = self._model(row.model)
+        if row.scout:
+            at_s = self._scout_age(times, age_s)
+        else:
+            sureness = next(share for least, share in SURENESS if len(self._rows) >= least)
+            at_s = times.quantile(sureness, age_s)
+        if self._max_lag_s is not None:
+            at_s = min(at_s, max(age_s, times.quantile(EARLIEST)) + self._max_lag_s)
+        return at_s
+
+    def _scout_age(self, times: GenerationTimes, age_s: float) -> float:
+        if times.ended < SCOUTS:
+            return max(self._first_s, SCOUT_STEP * age_s)
+        marks = (times.quantile(q) for q in SCOUT_QUANTILES)
+        return next((mark for mark in marks if mark > 1.02 * age_s), max(SCOUT_STEP * age_s, self._min_s))
+
+    def _is_current(self, entry: tuple[float, int, Hashable]) -> bool:
+        row = self._rows.get(entry[2])
+        return row is not None and row.due == entry[0]
+
+    def _plan(self, job: Hashable, row: _Row, due: float) -> None:
+        row.due = due
+        self._order += 1
+        heapq.heappush(self._heap, (due, self._order, job))
+
+    def _keep_quiet(self, now: float) -> None:
+        """While nothing at all is answered: the pause before the next poll, whosever; it doubles up to `max_s`."""
+        beyond = self._unanswered - SILENT_POLLS
+        if beyond >= 0:
+            self._quiet_until = now + min(self._min_s * 2 ** min(beyond, MOST_TROUBLE), self._max_s)
+
+    def _silent_until(self, now: float) -> float:
+        since = self._silent_since
+        return self._silent_s + (max(now - since, 0.0) if since is not None else 0.0)
+
+    def _answered(self, now: float) -> None:
+        self._answers += 1
+        self._silent_s = self._silent_until(now)
+        self._silent_since = None
+        self._unanswered, self._quiet_until = 0, float("-inf")

@@ -1,0 +1,77 @@
+"""The one gate before the gateway: workers wait here for their turn, in order, at the pace that `gateway.pace` says."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pipeline.gateway.ratelimit.limiter import Kind, Outcome, Pace, Slot, Ticket
+from pipeline.runner.stop import Halt
+
+ROUNDING_S = 1e-6
+"""A timer may ring this much too soon."""
+
+
+class Gate:
+    """Turns the pace's "ask again in n seconds" into waiting. One waiter a kind asks, the others queue behind it."""
+
+    def __init__(self, pace: Pace, halt: Halt) -> None:
+        self.pace = pace
+        self._halt = halt
+        self._turns = {kind: asyncio.Lock() for kind in Kind}
+        self._news = {kind: asyncio.Event() for kind in Kind}
+
+    async def slot(self, kind: Kind) -> Slot | None:
+        """Waits for a slot and takes it, somewhat before the call may go; None when the run stopped meanwhile."""
+        async with self._turns[kind]:
+            while not self._stopped(kind):
+                self._news[kind].clear()
+                answer = self.pace.ask(_now(), kind)
+                if isinstance(answer, Slot):
+                    return answer
+                await self._pause(kind, answer)
+            return None
+
+    async def _pause(self, kind: Kind, wait_s: float) -> None:
+        alarm = asyncio.get_running_loop().call_later(wait_s, self._news[kind].set)
+        try:
+            await self._news[kind].wait()
+        finally:
+            alarm.cancel()
+
+    def _stopped(self, kind: Kind) -> bool:
+        return self._halt.submits if kind is Kind.SUBMIT else self._halt.all
+
+    async def must_hold(self, slot: Slot) -> bool:
+        """Waits until the slot's call may go; whether it must not, since the limit was met or a hint came meanwhile."""
+        self.pace.ready(slot, _now())
+        if (early_s := slot.due_at - _now()) > 0.0:
+            await asyncio.sleep(early_s + ROUNDING_S)
+        return self.pace.must_hold(_now(), slot.kind)
+
+    def sent(self, kind: Kind) -> Ticket:
+        """The slot is used now."""
+        return self.pace.sent(_now(), kind)
+
+    def give_back(self, kind: Kind) -> None:
+        """The slot was not used."""
+        self.pace.give_back(_now(), kind)
+        self.wake()
+
+    def answered(self, ticket: Ticket, outcome: Outcome, wait_s: float | None = None) -> None:
+        """What the answer said about the allowance."""
+        self.pace.answered(ticket, _now(), outcome, wait_s)
+        self.wake()
+
+    def job_ended(self) -> None:
+        """One job fewer is in flight."""
+        self.pace.job_ended(_now())
+        self.wake()
+
+    def wake(self) -> None:
+        """Whoever waits asks again: an answer came, or the run stopped."""
+        for event in self._news.values():
+            event.set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

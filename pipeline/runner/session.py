@@ -1,0 +1,180 @@
+"""One run from an open ledger to its report and exit code: what every verb that spends or collects goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.assets import image_checks
+from pipeline.assets.publishing import gathered, open_landing
+from pipeline.ledger.budget import Caps
+from pipeline.ledger.queries import Run
+from pipeline.ledger.workspace import RunFolder, Workspace
+from pipeline.records import Totals
+from pipeline.reports.summary import summary_line
+from pipeline.reports.writer import write_page, write_reports
+from pipeline.runner.engine import Job, Result, Wishes, carry_out
+from pipeline.runner.exit_code import Ending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a command made of a run: its exit code, why it stopped early if it did, and what the ledger says then."""
+
+    run_id: str
+    folder: Path
+    totals: Totals
+    reasons: tuple[str, ...]
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """An opened ledger, the key of its gateway, and where words for the person go."""
+
+    workspace: Workspace
+    key: str
+    tell: Callable[[str], None]
+
+
+def prepared(
+    session: Session,
+    run: Run,
+    *,
+    caps: Caps,
+    wishes: Wishes,
+    manifest: Path | None = None,
+    sha256_of: Mapping[str, str] | None = None,
+) -> Job:
+    """The run's folder made and everything in place to carry it out.
+
+    Raises:
+        UsageError: the folder can't be written; nothing was sent.
+    """
+    folder = RunFolder(session.workspace.outputs, run.run_id)
+    folder.make(manifest)
+    return Job(
+        workspace=session.workspace,
+        run=run,
+        folder=folder,
+        caps=caps,
+        key=session.key,
+        sha256_of=dict(sha256_of or {}),
+        wishes=wishes,
+    )
+
+
+async def carried(
+    session: Session,
+    run: Run,
+    *,
+    caps: Caps,
+    wishes: Wishes,
+    manifest: Path | None = None,
+    sha256_of: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Carries a run out and reports it in an event loop that may be somebody else's. Pays, when the wishes say buy.
+
+    Raises:
+        UsageError: the run's folder can't be written; nothing was sent.
+        ManifestError: an image that no video can be made of; nothing was sent.
+    """
+    had_work = session.workspace.book.has_open(run.run_id)
+    if wishes.buy and wishes.preflight:
+        await looked_at_images(session, run, wishes)
+    job = prepared(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
+    result = await carry_out(job)
+    return await finished(session, job, result, had_work=had_work)
+
+
+async def looked_at_images(session: Session, run: Run, wishes: Wishes) -> None:
+    """MONEY: before the first submit; a picture that is not there would be paid for and refused."""
+    workspace = session.workspace
+    if not image_checks.wanted(workspace.settings):
+        return
+    warnings = await image_checks.check_images(
+        workspace.settings,
+        workspace.book,
+        run.run_id,
+        manifest=Path(run.manifest_path),
+        only=wishes.only,
+        now=time.time(),
+    )
+    for warning in warnings:
+        session.tell(f"warning: {warning}")
+
+
+def carried_out(
+    session: Session,
+    run: Run,
+    *,
+    caps: Caps,
+    wishes: Wishes,
+    manifest: Path | None = None,
+    sha256_of: Mapping[str, str] | None = None,
+) -> int:
+    """The same for a command, which has no event loop of its own; returns the exit code. Pays likewise."""
+    return asyncio.run(
+        carried(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
+    ).exit_code
+
+
+async def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> Outcome:
+    """Ends the run where nothing is left, writes its reports, tells the summary.
+
+    A contact sheet that can't be made is told as a warning: it changes neither the exit code nor the tables.
+    """
+    workspace, run = job.workspace, job.run
+    book = workspace.book
+    totals = book.totals(run.run_id)
+    ending = Ending(
+        totals=totals,
+        reasons=result.reasons,
+        missing_videos=book.without_video(run.run_id) if workspace.settings.download.enabled else 0,
+        nothing_to_do=job.wishes.error_on_nothing and not had_work,
+    )
+    if not ending.is_open:
+        book.end_run(run.run_id, time.time())
+    reported = _reported(session, job)
+    if missing := await gathered(workspace.settings, book, run.run_id):
+        session.tell(f"the page lacks videos of other hosts: {missing}")
+    for note in write_page(workspace, run, job.folder):
+        if note.is_wrong or not job.wishes.quiet:
+            session.tell(note.text)
+    reported = await _landed(session, job) and reported
+    for reason in result.reasons:
+        session.tell(reason.text)
+    code = ending.exit_code or (0 if reported else 5)
+    if not (job.wishes.quiet and code in (0, 9)):
+        session.tell(summary_line(totals, run.run_id))
+    return Outcome(
+        run_id=run.run_id,
+        folder=job.folder.path,
+        totals=totals,
+        reasons=tuple(reason.text for reason in result.reasons),
+        exit_code=code,
+    )
+
+
+async def _landed(session: Session, job: Job) -> bool:
+    """Puts the reports into the object store, where one is told; False, and words for the person, when it is gone."""
+    landing = open_landing(session.workspace.settings)
+    problem = await landing.land_reports(job.folder.path) if landing is not None else ""
+    if problem:
+        again = f"nothing is lost: `dop report {job.run.run_id}` puts it there"
+        session.tell(f"{problem}; the report is in {job.folder.path} only; {again}")
+    return not problem
+
+
+def _reported(session: Session, job: Job) -> bool:
+    """Writes the tables; False, and words for the person, when the disk does not take them. The ledger has it all."""
+    try:
+        write_reports(session.workspace, job.run, job.folder)
+    except OSError as error:
+        again = f"nothing is lost: make room, then `dop report {job.run.run_id}` writes it"
+        session.tell(f"{job.folder.path}: the report can't be written ({error.strerror or error}); {again}")
+        return False
+    return True

@@ -1,0 +1,312 @@
+"""What is bought and told here: submits, polls, result files, books, callbacks.
+
+Judgement lives in rules, limiter, jobs, answers, shapes and chaos; this module asks them, writes the books, and lets
+the weather put the answer on the wire. Nothing is sent back for a submit before the books have it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+
+from aiohttp import web
+
+from pipeline.sandbox import responses
+from pipeline.sandbox.fault_injection import Weather, as_json
+from pipeline.sandbox.faults import BEFORE, Ailment, CallbackFault, PollFault, ResultFault, Storm, SubmitFault
+from pipeline.sandbox.image_store import Gallery, is_loopback
+from pipeline.sandbox.job_store import Books
+from pipeline.sandbox.jobs import TERMINAL, Fate, Job, JobState, new_job, state_of
+from pipeline.sandbox.rate_limiters import Limiter, make_limiter
+from pipeline.sandbox.rendering.motion import presets
+from pipeline.sandbox.rendering.renderer import Studio
+from pipeline.sandbox.request_validation import RefusalError, check_submit, fingerprint, read_body
+from pipeline.sandbox.response_variants import SHAPES, accepted_as
+from pipeline.sandbox.responses import Answer, Outcome
+from pipeline.sandbox.settings import SandboxSettings, parse_rate
+from pipeline.sandbox.webhooks import Courier, Delivery
+
+KEY_HEADER = "Ocp-Apim-Subscription-Key"
+CALLBACK_HEADER = "X-Webhook-URL"
+"""Where the unified queue takes the callback's address from. Source: official."""
+
+NO_URL_VISITS = 2
+LOOK_S = (0.02, 0.25)
+"""Shortest and longest time between two looks at a job whose callback waits."""
+
+
+class Trade:
+    """The paid side of the gateway, on the event loop's thread."""
+
+    def __init__(
+        self,
+        settings: SandboxSettings,
+        *,
+        books: Books,
+        gallery: Gallery,
+        studio: Studio,
+        now: Callable[[], float],
+        address: Callable[[], str],
+        clip_made: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._books = books
+        self._gallery = gallery
+        self._studio = studio
+        self._now = now
+        self._address = address
+        self._clip_made = clip_made
+        self._storm = storm_of(settings)
+        self._weather = Weather(self._storm, settings.generation_s, inline=settings.inline)
+        self._courier = Courier(now=now, window_s=settings.webhook_window_s)
+        self._limiter: Limiter | None = None
+        self.set_rate(settings.rate)
+        self._throttled = 0
+        self._open: set[str] = set()
+
+    def set_rate(self, rate: str | None) -> None:
+        """Change the limit; the new limiter starts empty-handed."""
+        chosen = self._settings.limiter
+        self._limiter = None if rate is None else make_limiter(chosen, parse_rate(rate), self._settings.burst)
+
+    def resume(self) -> None:
+        """Go on with every job of the books."""
+        for job in self._books.jobs.values():
+            self._begin(job)
+
+    def callbacks_idle(self) -> bool:
+        """Whether no callback is waited for or under way."""
+        return self._courier.idle()
+
+    async def callbacks_done(self) -> None:
+        """Wait for the callbacks that are waited for or under way now."""
+        await self._courier.done()
+
+    async def close(self) -> None:
+        """Drop callbacks under way."""
+        await self._courier.close()
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        """POST on either submit path."""
+        refusal = self._door(request) or self._throttle()
+        if refusal is not None:
+            return as_json(refusal)
+        if request.content_type != "application/json":
+            return as_json(responses.refused(400, "Content-Type must be application/json"))
+        raw = await request.read()
+        try:
+            check_submit(read_body(raw), known_images=self._gallery.known())
+        except RefusalError as error:
+            return as_json(responses.refused(400, str(error)))
+        return await self._submit_valid(request, raw, fingerprint(raw))
+
+    async def _submit_valid(self, request: web.Request, raw: bytes, mark: str) -> web.StreamResponse:
+        fault, visit = SubmitFault.NONE, 0
+        if self._storm is not None:
+            visit = self._books.count("submit", mark)
+            fault = self._storm.submit_fault(mark, visit)
+        if fault in BEFORE:
+            return await self._weather.instead_of_accepting(fault, request, ("submit", mark, visit))
+        crowded = self._crowded()
+        if crowded is not None:
+            return as_json(crowded)
+        job = self._new_job(raw, mark, request.headers.get(CALLBACK_HEADER))
+        try:
+            await self._books.accept(job)
+        except sqlite3.Error:
+            self._open.discard(job.job_set_id)
+            return as_json(responses.refused(500, responses.SERVER_ERROR))
+        self._begin(job)
+        await self._call_hastily(job)
+        told, other = self._accepted(job), self._accepted(self._other(job))
+        return await self._weather.after_accepting(fault, request, ("submit", mark, visit), told, other)
+
+    def _new_job(self, raw: bytes, mark: str, callback_url: str | None) -> Job:
+        job = new_job(
+            json.loads(raw),
+            fingerprint=mark,
+            visit=self._books.next_visit(mark),
+            books_token=self._books.token,
+            now=self._now(),
+            settings=self._settings,
+            callback_url=callback_url if self._settings.dialect == "queue" else None,
+        )
+        self._open.add(job.job_set_id)
+        if self._storm is None:
+            return job
+        fate = job.fate if job.fate is not Fate.COMPLETED else self._storm.fate(mark, job.visit)
+        return replace(job, fate=fate, generation_s=job.generation_s * self._storm.slowness(mark, job.visit))
+
+    def _accepted(self, job: Job) -> Answer:
+        shape = None if self._storm is None else self._storm.shape(job.fingerprint, job.visit, len(SHAPES))
+        if shape is None:
+            return responses.accepted(job, self._settings.dialect, self._address())
+        return accepted_as(job, shape, self._address())
+
+    def _other(self, job: Job) -> Job:
+        """Another job where there is one: whose answer a desynchronised connection would give."""
+        return next((other for key, other in self._books.jobs.items() if key != job.job_set_id), job)
+
+    def _begin(self, job: Job) -> None:
+        self._open.add(job.job_set_id)
+        self._studio.begin(job, self._address(), done=self._clip_made)
+        url = job.callback_url
+        if url is not None and is_loopback(url) and not self._books.counted("callback", job.job_set_id):
+            self._courier.begin(self._call_back(job, url))
+
+    async def poll(self, request: web.Request) -> web.StreamResponse:
+        """POST with a `job_set_id`: the document's way to ask for results."""
+        refusal = self._poll_door(request)
+        if refusal is not None:
+            return as_json(refusal)
+        try:
+            job_set_id = read_body(await request.read()).get("job_set_id")
+        except RefusalError as error:
+            return as_json(responses.refused(400, str(error)))
+        if not isinstance(job_set_id, str):
+            return as_json(responses.refused(400, "job_set_id is required"))
+        return await self._tell(request, job_set_id, responses.job_set)
+
+    async def queue_poll(self, request: web.Request) -> web.StreamResponse:
+        """GET of a polling address: the unified queue's way."""
+        refusal = self._poll_door(request)
+        if refusal is not None:
+            return as_json(refusal)
+        return await self._tell(request, request.match_info["job_set_id"], responses.queue_status)
+
+    async def _tell(
+        self, request: web.Request, job_set_id: str, form: Callable[[Outcome], dict[str, object]]
+    ) -> web.StreamResponse:
+        job = self._books.jobs.get(job_set_id)
+        if job is None:
+            return as_json(responses.refused(404, "Job set not found"))
+        fault, visit = PollFault.NONE, 0
+        if self._storm is not None:
+            visit = self._books.count("poll", job_set_id)
+            fault = self._storm.poll_fault(job_set_id, visit)
+        told = self._shaped(self._ailing(self._outcome(job)), form)
+        other = self._shaped(self._outcome(self._other(job)), form)
+        return await self._weather.poll(fault, request, ("poll", job_set_id, visit), told, other)
+
+    def _shaped(self, outcome: Outcome, form: Callable[[Outcome], dict[str, object]]) -> Answer:
+        shape = self._settings.shape
+        if shape is None and self._storm is not None:
+            shape = self._storm.shape(outcome.job.fingerprint, outcome.job.visit, len(SHAPES))
+        chosen = form if shape is None else SHAPES[shape % len(SHAPES)]
+        return Answer(status=200, value=chosen(outcome))
+
+    def _ailing(self, outcome: Outcome) -> Outcome:
+        """The outcome as its ailment lets it be seen; counts how often a finished job was asked for."""
+        ailment = self._ailment(outcome.job)
+        if outcome.url is None or ailment is Ailment.NONE:
+            return outcome
+        asked = self._books.count("url", outcome.job.job_set_id)
+        if ailment is Ailment.NO_URL or (ailment is Ailment.NO_URL_YET and asked <= NO_URL_VISITS):
+            return replace(outcome, url=None, preview_url=None)
+        return replace(outcome, url=f"{outcome.url}?u={asked}", preview_url=f"{outcome.preview_url}?u={asked}")
+
+    def _ailment(self, job: Job) -> Ailment:
+        return Ailment.NONE if self._storm is None else self._storm.ailment(job.fingerprint, job.visit)
+
+    async def motions(self, request: web.Request) -> web.StreamResponse:
+        """The motion list, to GET and POST."""
+        refusal = self._door(request)
+        return as_json(refusal or Answer(status=200, value=responses.motions(presets().values())))
+
+    async def result(self, request: web.Request) -> web.StreamResponse:
+        """GET of a clip; needs no key, as a file store would not."""
+        job = self._books.jobs.get(request.match_info["name"].removesuffix(".mp4").removesuffix(".min"))
+        if job is None or self._state(job) is not JobState.COMPLETED:
+            return as_json(responses.refused(404, "File not found"))
+        if self._expired(job, request.query.get("u", "")):
+            return web.Response(status=403 if job.visit % 2 else 404, text="<Error><Code>AccessDenied</Code></Error>")
+        fault, visit = ResultFault.NONE, 0
+        if self._storm is not None:
+            visit = self._books.count("result", job.job_set_id)
+            fault = self._storm.result_fault(job.job_set_id, visit)
+        return await self._weather.result(fault, request, ("result", job.job_set_id, visit), self._studio.file(job))
+
+    def _expired(self, job: Job, number: str) -> bool:
+        ailment = self._ailment(job)
+        return ailment is Ailment.EXPIRED or (ailment is Ailment.EXPIRED_ONCE and number in ("", "1"))
+
+    async def show_books(self, _request: web.Request) -> web.StreamResponse:
+        """What was charged; needs no key."""
+        outcomes = [Outcome(job=job, state=self._state(job)) for job in self._books.jobs.values()]
+        return as_json(Answer(status=200, value=responses.books(outcomes, self._books.charged_microusd)))
+
+    async def _call_hastily(self, job: Job) -> None:
+        """The storm's callback that comes before the answer to the submit."""
+        url = job.callback_url
+        if self._callback_fault(job) is CallbackFault.HASTY and url is not None and is_loopback(url):
+            await self._courier.send(self._delivery(job, url, "hasty"))
+
+    def _callback_fault(self, job: Job) -> CallbackFault:
+        return CallbackFault.NONE if self._storm is None else self._storm.callback_fault(job.job_set_id)
+
+    async def _call_back(self, job: Job, url: str) -> None:
+        fault = self._callback_fault(job)
+        if fault is CallbackFault.EARLY:
+            await self._courier.send(self._delivery(job, url, "early"))
+        shortest, longest = LOOK_S
+        while self._state(job) not in TERMINAL:
+            left_s = job.accepted_at + job.generation_s - self._now()
+            await asyncio.sleep(min(max(left_s, shortest), longest))
+        if await self._courier.deliver_through(fault, self._delivery(job, url, "ended")):
+            self._books.count("callback", job.job_set_id)
+
+    def _delivery(self, job: Job, url: str, occasion: str) -> Delivery:
+        queue = self._settings.dialect == "queue"
+        answer = self._shaped(self._outcome(job), responses.queue_status if queue else responses.job_set)
+        message_id = f"msg_{occasion}_{job.job_set_id}"
+        return Delivery(url=url, secret=job.callback_secret, message_id=message_id, value=answer.value)
+
+    def _door(self, request: web.Request) -> Answer | None:
+        given = request.headers.get(KEY_HEADER)
+        known = self._settings.key
+        if given and (known is None or hmac.compare_digest(given.encode(), known.encode())):
+            return None
+        return responses.no_key(given)
+
+    def _poll_door(self, request: web.Request) -> Answer | None:
+        return self._door(request) or (self._throttle() if self._settings.shared_limit else None)
+
+    def _throttle(self) -> Answer | None:
+        wait_s = self._limiter.admit(self._now()) if self._limiter is not None else 0.0
+        return self._too_many(wait_s) if wait_s > 0 else None
+
+    def _too_many(self, wait_s: float) -> Answer:
+        self._throttled += 1
+        return responses.too_many(wait_s, number=self._throttled - 1, mode=self._settings.retry_after)
+
+    def _crowded(self) -> Answer | None:
+        cap = self._settings.max_concurrent
+        if cap is None:
+            return None
+        self._open = {key for key in self._open if self._state(self._books.jobs[key]) not in TERMINAL}
+        if len(self._open) < cap:
+            return None
+        if self._settings.concurrent_style == "429":
+            return self._too_many(1.0)
+        return responses.refused(400, f"Maximum number of concurrent requests ({cap}) has been reached")
+
+    def _state(self, job: Job) -> JobState:
+        studio = self._studio
+        return state_of(job, self._now(), clip_ready=studio.ready(job), spoiled=studio.spoiled(job))
+
+    def _outcome(self, job: Job) -> Outcome:
+        state = self._state(job)
+        if state is not JobState.COMPLETED:
+            reason = "the input image cannot be read" if self._studio.spoiled(job) else None
+            return Outcome(job=job, state=state, reason=reason)
+        url = f"{self._address()}/results/{job.job_set_id}"
+        return Outcome(job=job, state=state, url=f"{url}.mp4", preview_url=f"{url}.min.mp4")
+
+
+def storm_of(settings: SandboxSettings) -> Storm | None:
+    """The storm that the settings ask for."""
+    return None if settings.chaos is None else Storm(seed=settings.chaos, intensity=settings.chaos_intensity)

@@ -1,0 +1,46 @@
+"""The poller's end when the run stops while submits are still under way."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import cast
+
+from pipeline.ledger.states import Event
+from pipeline.runner.circuit_breaker import Breaker
+from pipeline.runner.context import Doors, InFlight
+from pipeline.runner.poll_schedule import PollPlan
+from pipeline.runner.poller import Poller
+from pipeline.runner.stop import Halt, Reach
+
+
+def in_flight(request_id: str, *, polls: int = 0) -> InFlight:
+    return InFlight(
+        request_id=request_id,
+        row_id=request_id,
+        take=1,
+        model="dop-lite",
+        job_set_id=f"job-{request_id}",
+        polling_url=None,
+        accepted_at=asyncio.get_running_loop().time(),
+        polls=polls,
+    )
+
+
+async def test_a_submit_that_is_accepted_while_the_looks_are_booked_does_not_break_the_stop() -> None:
+    booked: dict[str, object] = {}
+
+    class Pen:
+        async def book(self, request_id: str, event: Event, values: dict[str, object]) -> None:
+            booked[request_id] = values["polls"]
+            poller.add(in_flight(f"late-{request_id}"))
+
+    halt = Halt()
+    halt.give("stopped by SIGTERM", exit_code=143, reach=Reach.ALL)
+    plan = PollPlan(first_s=15, min_s=3, max_s=60, deadline_s=1200)
+    poller = Poller(cast(Doors, SimpleNamespace(scribe=Pen(), halt=halt)), plan, Breaker())
+    poller.add(in_flight("a", polls=2))
+    poller.add(in_flight("b", polls=3))
+    poller.add(in_flight("never looked at"))
+    await poller.run()
+    assert booked == {"a": 2, "b": 3}

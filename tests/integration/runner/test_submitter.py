@@ -1,0 +1,214 @@
+"""What is under way is booked: through cancellations in a row, and told aloud when neither book can be written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import LedgerError
+from pipeline.gateway.ratelimit.limiter import Slot
+from pipeline.ledger.states import Event
+from pipeline.ledger.transitions import Applied, Change, Outcome
+from pipeline.ledger.writer import LedgerWriter
+from pipeline.records import State
+from pipeline.runner.rate_gate import Gate
+from pipeline.runner.recorder import Scribe
+from pipeline.runner.submitter import TAKE_BACK_S, _finish
+from tests.support.crash_experiment import FATES, Experiment, MemoryGateway, Protocol
+from tests.support.ledgers import read
+from tests.support.virtual_time import in_virtual_time
+
+
+def test_three_cancellations_in_a_row_let_the_booking_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    booked: list[str] = []
+
+    async def booking() -> str:
+        await asyncio.sleep(5)
+        booked.append("done")
+        return "done"
+
+    async def story() -> None:
+        task = asyncio.create_task(_finish(booking()))
+        for _ in range(3):
+            await asyncio.sleep(1)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    in_virtual_time(monkeypatch, story)
+    assert booked == ["done"]
+
+
+def test_a_booking_that_fails_reaches_whoever_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def booking() -> None:
+        await asyncio.sleep(1)
+        raise LedgerError("full")
+
+    async def story() -> None:
+        with pytest.raises(LedgerError):
+            await _finish(booking())
+
+    in_virtual_time(monkeypatch, story)
+
+
+class NoRoom(Scribe):
+    """A disk that takes intents and nothing else."""
+
+    async def book(
+        self,
+        request_id: str,
+        event: Event,
+        values: Mapping[str, object] | None = None,
+        *,
+        token: str | None = None,
+        detail: str = "",
+    ) -> Outcome:
+        if event is Event.ACCEPT:
+            raise LedgerError("no room")
+        return await super().book(request_id, event, values, token=token, detail=detail)
+
+
+def test_a_paid_id_that_no_book_took_is_told_aloud(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    gateway = MemoryGateway("1", {"accepted": 1})
+    experiment = Experiment(
+        folder=tmp_path,  # type: ignore[arg-type]
+        gateway=gateway,
+        protocol=Protocol(scribe=NoRoom),
+        rows=1,
+        workers=1,
+        say=told.append,
+    )
+    assert in_virtual_time(monkeypatch, experiment.violations) == ["more unknown than submits were in flight"]
+    assert told == ["lake-1: paid as job job-1-1, and the ledger could not be written"]
+
+
+def stopped_after_a_second(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, protocol: Protocol | None = None
+) -> list[tuple[object, ...]]:
+    """What the ledger says of three requests, none of which was sent when the run was stopped."""
+    gateway = MemoryGateway("1", {"accepted": 1})
+    experiment = Experiment(folder=folder, gateway=gateway, protocol=protocol or Protocol(), rows=3, workers=3)
+    ledger = folder / "0" / "ledger.db"
+
+    async def story() -> None:
+        run = asyncio.create_task(experiment._run(ledger))
+        await asyncio.sleep(1)
+        run.cancel()
+        stopped_at = asyncio.get_running_loop().time()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert asyncio.get_running_loop().time() - stopped_at <= 1.1 * TAKE_BACK_S
+
+    in_virtual_time(monkeypatch, story)
+    assert not gateway.visits
+    return read(ledger, "select state, count(*), sum(throttled + submit_attempts) from attempts group by state")
+
+
+def test_a_run_stopped_before_its_calls_leave_takes_their_intents_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting: list[str] = []
+
+    async def not_yet(_gate: Gate, _slot: Slot) -> bool:
+        waiting.append("here")
+        await asyncio.sleep(60)
+        return False
+
+    monkeypatch.setattr(Gate, "must_hold", not_yet)
+    assert stopped_after_a_second(tmp_path, monkeypatch) == [("planned", 3, 3)]
+    assert len(waiting) == 3
+
+
+class SlowLedger:
+    """Is away for a while, then writes, and tells it late."""
+
+    away_s, tells_s = 0.0, 1.5
+
+    def __init__(self, ledger: LedgerWriter) -> None:
+        self._ledger = ledger
+
+    async def apply(self, change: Change) -> Outcome:
+        await asyncio.sleep(self.away_s)
+        outcome = await self._ledger.apply(change)
+        await asyncio.sleep(self.tells_s)
+        return outcome
+
+
+class WithSlowLedger(Scribe):
+    """A run's pen, whose ledger takes its time."""
+
+    last: WithSlowLedger
+
+    def __init__(self, ledger: LedgerWriter, **told: Any) -> None:
+        super().__init__(SlowLedger(ledger), **told)  # type: ignore[arg-type]
+        WithSlowLedger.last = self
+
+
+def test_a_run_stopped_while_intents_are_written_takes_them_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stopped_after_a_second(tmp_path, monkeypatch, Protocol(scribe=WithSlowLedger)) == [("planned", 3, 3)]
+    totals = WithSlowLedger.last.totals
+    assert (totals.count(State.PLANNED), totals.count(State.SUBMITTING), totals.reserved_microusd) == (3, 0, 0)
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_a_ledger_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SlowLedger, "away_s", 300.0)
+    assert stopped_after_a_second(tmp_path, monkeypatch, Protocol(scribe=WithSlowLedger)) == [("planned", 3, 0)]
+
+
+class GivenUp(Scribe):
+    """Another process takes each submit for lost before its answer is there; `decision` is a person's, then."""
+
+    decision: Event | None = None
+
+    async def book(
+        self,
+        request_id: str,
+        event: Event,
+        values: Mapping[str, object] | None = None,
+        *,
+        token: str | None = None,
+        detail: str = "",
+    ) -> Outcome:
+        outcome = await super().book(request_id, event, values, token=token, detail=detail)
+        if event is Event.RESERVE and isinstance(outcome, Applied):
+            await super().book(request_id, Event.LOSE, {"reason": "given up"}, token=token)
+            if self.decision is not None:
+                await super().book(request_id, self.decision)
+        return outcome
+
+
+def test_submits_that_others_gave_up_are_settled_by_their_late_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = MemoryGateway("1", FATES | {"rejected": 25, "lost": 15, "throttled": 15})
+    experiment = Experiment(folder=tmp_path, gateway=gateway, protocol=Protocol(scribe=GivenUp), rows=30)
+    assert in_virtual_time(monkeypatch, experiment.violations) == []
+    assert experiment._runs == 2, "the first run bought all there was, the second found nothing to do"
+
+
+def test_a_person_who_settled_a_submit_is_not_overruled_by_its_late_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Settled(GivenUp):
+        decision = Event.CHARGE
+
+    told: list[str] = []
+    gateway = MemoryGateway("1", {"accepted": 1})
+    experiment = Experiment(
+        folder=tmp_path, gateway=gateway, protocol=Protocol(scribe=Settled), rows=1, workers=1, say=told.append
+    )
+    assert in_virtual_time(monkeypatch, experiment.violations) == []
+    assert told == ["lake-1: paid as job job-1-1, but the request was settled meanwhile; `dop show` tells"]
+    ledger = tmp_path / "0" / "ledger.db"
+    assert read(ledger, "select state, job_set_id from attempts") == [("written_off", None)]
+    ((detail,),) = read(ledger, "select detail from history where event = 'note'")
+    assert detail.startswith("paid as job job-1-1")

@@ -1,0 +1,126 @@
+"""Runs in virtual time: the real client, server and ledger in one event loop whose clock jumps from event to event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp.connector
+import async_solipsism
+import pytest
+
+from pipeline.config.loader import gateway_id, load
+from pipeline.ledger.budget import NO_CAPS, Caps
+from pipeline.ledger.queries import Book
+from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.workspace import RunFolder, Workspace, recover
+from pipeline.records import Request
+from pipeline.runner.engine import Job, Result, Wishes, carry_out
+from tests.support.factories import make_request
+from tests.support.ledgers import AT, RUN, make_run
+
+T = TypeVar("T")
+KEY = "virtual-key-0123456789"
+
+
+TICK_S = 1e-5
+
+
+class Loop(async_solipsism.EventLoop):  # type: ignore[misc] # the library has no types
+    """The loop of virtual time. A real clock goes on by itself; this one must be made to, or a wait for the rest of a
+    rounding would never end."""
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        """Never sooner than a tick from now."""
+        handle: asyncio.TimerHandle = super().call_later(max(delay, TICK_S), callback, *args, context=context)
+        return handle
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        """Never sooner than a tick from now."""
+        no_sooner = max(when, self.time() + TICK_S)
+        handle: asyncio.TimerHandle = super().call_at(no_sooner, callback, *args, context=context)
+        return handle
+
+
+def in_virtual_time(monkeypatch: pytest.MonkeyPatch, story: Callable[[], Awaitable[T]]) -> T:
+    """What `story` returns, told in a loop without real waiting."""
+    monkeypatch.setattr(
+        aiohttp.connector.aiohappyeyeballs,  # type: ignore[attr-defined]
+        "start_connection",
+        async_solipsism.aiohappyeyeballs_start_connection,
+    )
+    loop = Loop()
+    try:
+        told: T = loop.run_until_complete(story())
+        return told
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def wall() -> float:
+    """Unix seconds of the virtual clock."""
+    return AT + asyncio.get_running_loop().time()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """One run in virtual time, how it ended, and what the ledger holds."""
+
+    result: Result
+    book: Book
+    elapsed_s: float
+
+    @property
+    def trace(self) -> list[tuple[object, ...]]:
+        """Every event of every request, in order, with its virtual time."""
+        with self.book.ledger.reader.connect() as connection:
+            found = connection.exec_driver_sql("select request_id, at, event, state, detail from history order by seq")
+            return [tuple(row) for row in found]
+
+
+@contextmanager
+def ledger_for(folder: Path, base_url: str, **told: str) -> Iterator[Workspace]:
+    """A ledger that works in the loop itself, with the settings of a live gateway at `base_url`."""
+    overrides = {"gateway.base_url": base_url, "outputs.dir": str(folder / "outputs"), **told}
+    settings = load(Path("configs/live.yaml"), overrides=overrides, environ={})
+    ledger = Ledger(settings.ledger_path, inline=True)
+    try:
+        ledger.ready_to_spend()
+        recover(ledger, Book(ledger), AT)
+        yield Workspace(settings=settings, gateway=gateway_id(settings), ledger=ledger, book=Book(ledger))
+    finally:
+        ledger.close()
+
+
+def wanted(workspace: Workspace, count: int, **same: Any) -> list[Request]:
+    """So many different requests for that gateway."""
+    return [make_request(seed=seed, gateway=workspace.gateway, **same) for seed in range(1, count + 1)]
+
+
+async def carried(
+    workspace: Workspace,
+    rows: Sequence[Request],
+    *,
+    caps: Caps = NO_CAPS,
+    clock: Callable[[], float] = wall,
+    **wishes: Any,
+) -> Story:
+    """Carries a run of `rows` out, the same one again when it is there already; `clock` is the machine's clock."""
+    book = workspace.book
+    run = book.run(RUN)
+    if run is None:
+        run = make_run(gateway=workspace.gateway)
+        book.start_run(run)
+        book.list_rows(run.run_id, rows, rows_digest=lambda: "digest")
+    folder = RunFolder(workspace.outputs, run.run_id)
+    folder.make(None)
+    told = Wishes(**{"quiet": True, "show_bar": False, **wishes})
+    began = asyncio.get_running_loop().time()
+    job = Job(workspace=workspace, run=run, folder=folder, caps=caps, key=KEY, wishes=told, wall=clock)
+    result = await carry_out(job)
+    return Story(result=result, book=book, elapsed_s=asyncio.get_running_loop().time() - began)

@@ -1,0 +1,105 @@
+"""Imports follow the layers, and the reader of the rules notices each way of breaking them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.import_rules import CLOCK_READERS, IMPURE, LAYERS, PENDING, PURE, broken_rules
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def build(root: Path, **sources: str) -> list[str]:
+    """Write a package of these modules (`gateway__wire="import os"`) and return the rules it breaks."""
+    for name, source in sources.items():
+        file = root.joinpath("pipeline", *name.split("__")).with_suffix(".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source, encoding="utf-8")
+        for folder in file.relative_to(root).parents[:-1]:
+            (root / folder / "__init__.py").touch()
+    return broken_rules(root)
+
+
+def test_the_program_breaks_no_rule() -> None:
+    assert broken_rules(REPO) == []
+
+
+def test_every_listed_module_exists() -> None:
+    layered = {f"pipeline.{name}" for packages in LAYERS for name in packages}
+    listed = {*layered, *PURE, *IMPURE, *CLOCK_READERS, *(name for pair in PENDING for name in pair)}
+    missing = [
+        name
+        for name in sorted(listed)
+        if not (REPO / name.replace(".", "/")).is_dir() and not (REPO / (name.replace(".", "/") + ".py")).is_file()
+    ]
+    assert missing == []
+
+
+def test_every_module_has_a_layer() -> None:
+    names = {
+        path.stem for path in (REPO / "pipeline").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert names - {"sandbox"} == {name for packages in LAYERS for name in packages}
+
+
+def test_a_program_that_keeps_the_rules_passes(tmp_path: Path) -> None:
+    found = build(
+        tmp_path,
+        records="import json\nfrom pathlib import Path",
+        gateway__wire="from pipeline.records import Params",
+        gateway__client="import asyncio, aiohttp\nfrom pipeline.gateway import wire",
+        runner__submitter="import asyncio, logging\nfrom pipeline.gateway.client import C",
+        runner__engine="import time, random\nfrom pipeline.runner import submitter, embedded_sandbox",
+        runner__embedded_sandbox="from pipeline.sandbox import server",
+        cli__main="def main():\n    from pipeline.runner import engine",
+        sandbox__server="import time, aiohttp\nfrom pipeline.sandbox import job_store",
+        sandbox__job_store="import sqlite3",
+    )
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "words"),
+    [
+        ("records", "from pipeline.gateway import wire", "imports pipeline.gateway.wire: that layer is not below"),
+        ("gateway__wire", "from pipeline.ledger.sqlite_ledger import S", "imports pipeline.ledger.sqlite_ledger"),
+        ("gateway__wire", "def f():\n    from pipeline.runner import engine", "imports pipeline.runner.engine"),
+        ("gateway__wire", "def f():\n    import pipeline.runner.engine", "imports pipeline.runner.engine"),
+        ("gateway__wire", "from .. import api", "imports pipeline.api: that layer"),
+        ("gateway__wire", "from ..api import go", "imports pipeline.api: that layer"),
+        ("gateway__wire", "import importlib\nimportlib.import_module('pipeline.api')", "imports pipeline.api"),
+        ("gateway__wire", "if TYPE_CHECKING:\n    import pipeline.cli.main", "imports pipeline.cli.main"),
+        ("manifest__loader", "import pipeline.assets.addresses", "imports pipeline.assets.addresses"),
+        ("runner__engine", "import pipeline.planning.plan", "imports pipeline.planning.plan"),
+        ("runner__engine", "import pipeline.cli.main", "imports pipeline.cli.main"),
+        ("runner__submitter", "import pipeline.sandbox.server", "only the embedded sandbox"),
+        ("sandbox__server", "from pipeline.records import usd", "the sandbox imports no other package"),
+        ("sandbox__server", "def f():\n    from ..gateway import wire", "the sandbox imports no other package"),
+        ("gateway__classification", "import os", "imports os: it is pure"),
+        ("gateway__classification", "def f():\n    import asyncio", "imports asyncio: it is pure"),
+        ("gateway__classification", "from urllib import request", "imports urllib.request: it is pure"),
+        ("gateway__classification", "from logging import getLogger", "imports logging: it is pure"),
+        ("gateway__classification", "from concurrent.futures import Future", "imports concurrent: it is pure"),
+        ("gateway__newcomer", "import socket", "pipeline.gateway.newcomer imports socket: it is pure"),
+        ("manifest__axes", "def f(p):\n    return p.read_text()", "calls read_text(): it is pure"),
+        ("manifest__axes", "def f(p):\n    return open(p)", "calls open(): it is pure"),
+        ("ledger__states", "import datetime\nx = datetime.datetime.now()", "calls now(): it is handed a clock"),
+        ("ledger__writer", "import uuid\nx = uuid.uuid4()", "calls uuid4(): it is handed a clock"),
+        ("ledger__writer", "import time", "imports time: it is handed a clock"),
+        ("gateway__client", "from random import random", "imports random: it is handed a clock"),
+    ],
+)
+def test_a_broken_rule_is_noticed(tmp_path: Path, module: str, source: str, words: str) -> None:
+    modules = "gateway__wire ledger__sqlite_ledger runner__engine api cli__main planning__plan sandbox__server"
+    assert build(tmp_path, **dict.fromkeys((*modules.split(), "assets__addresses"), "")) == []
+    found = build(tmp_path, **{module: source})
+    assert [sentence for sentence in found if words in sentence], found
+
+
+@pytest.mark.parametrize("lazily", ["", "def f():\n    "])
+def test_a_ring_is_noticed_also_when_it_is_closed_lazily(tmp_path: Path, lazily: str) -> None:
+    there, back = "from pipeline.ledger import queries", lazily + "from pipeline.ledger import sqlite_ledger"
+    found = build(tmp_path, ledger__sqlite_ledger=there, ledger__queries=back)
+    assert found == ["pipeline.ledger.queries, pipeline.ledger.sqlite_ledger: import each other in a ring"]

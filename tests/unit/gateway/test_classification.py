@@ -1,0 +1,372 @@
+"""Every way a call can end, and what it means for the money: the paid line's table, row by row."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from pipeline.gateway.classification import (
+    NOTHING_CREATED,
+    REFUSALS,
+    RULES,
+    DownloadKind,
+    PollKind,
+    SubmitKind,
+    SubmitVerdict,
+    judge_download_status,
+    judge_poll,
+    judge_submit,
+)
+from pipeline.gateway.responses import Answer, CallPhase, NoAnswer
+from pipeline.gateway.wire import JobPhase
+from tests.support.factories import make_params
+
+NOW = 1_790_000_000.0
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+SUBMITTED = (FIXTURES / "document_submit_answer.json").read_bytes()
+
+DOCUMENT_ERRORS = {
+    400: b'{ "error": "Invalid request parameters" }',
+    401: b'{ "error": "Invalid or missing authentication" }',
+    403: b'{ "error": "Access denied for this operation" }',
+    404: b'{ "error": "Endpoint not found" }',
+    429: b'{ "error": "Rate limit exceeded, please retry later" }',
+    500: b'{ "error": "An unexpected error occurred, please try again later" }',
+}
+HTML = b"<html><head><title>Just a moment</title></head></html>"
+
+
+def answer(status: int, body: bytes | object = b"", **headers: str) -> Answer:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Answer(status=status, body=raw, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def judged(status: int, body: bytes | object = b"", **headers: str) -> SubmitVerdict:
+    return judge_submit(answer(status, body, **headers), now_wall=NOW)
+
+
+# --- submit: the classes ---
+
+
+def test_a_call_that_provably_was_not_sent_may_be_sent_again() -> None:
+    verdict = judge_submit(NoAnswer(sent=False, what="no connection", phase=CallPhase.CONNECT), now_wall=NOW)
+    assert (verdict.kind, verdict.may_send_again) == (SubmitKind.NOT_SENT, True)
+
+
+def test_a_call_that_perhaps_was_sent_is_unknown() -> None:
+    verdict = judge_submit(NoAnswer(sent=True, what="silence for 330 s", phase=CallPhase.WAIT), now_wall=NOW)
+    assert (verdict.kind, verdict.may_send_again) == (SubmitKind.UNKNOWN, False)
+    assert verdict.reason == "silence for 330 s"
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 203, 299])
+def test_any_2xx_with_an_id_is_accepted(status: int) -> None:
+    verdict = judged(status, {"job_set_id": "a1"})
+    assert verdict.kind is SubmitKind.ACCEPTED
+    assert verdict.ticket is not None
+    assert verdict.ticket.job_set_id == "a1"
+
+
+EXPECTED = {
+    **dict.fromkeys((400, 406, 411, 413, 414, 415, 422, 431), SubmitKind.REJECTED),
+    **dict.fromkeys((401, 402, 403), SubmitKind.FATAL),
+    **dict.fromkeys((404, 405), SubmitKind.WRONG_PATH),
+    **dict.fromkeys((423, 429), SubmitKind.THROTTLED),
+}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", HTML, b'{"error": "no"}', b"\xff", b"["], ids=["empty", "html", "json", "x", "cut"]
+)
+def test_every_status_there_is_falls_in_its_class_whatever_the_body(body: bytes) -> None:
+    for status in range(100, 1000):
+        assert judged(status, body).kind is EXPECTED.get(status, SubmitKind.UNKNOWN), status
+
+
+def test_every_refusal_has_a_row_that_always_applies() -> None:
+    always = {status for rule in RULES if rule.says is None for status in rule.statuses}
+    assert always == set(REFUSALS) == set(EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(status, EXPECTED.get(status, SubmitKind.UNKNOWN)) for status in DOCUMENT_ERRORS]
+)
+def test_the_documents_error_answers_mean_what_the_table_says(status: int, kind: SubmitKind) -> None:
+    verdict = judged(status, DOCUMENT_ERRORS[status])
+    assert verdict.kind is kind
+    assert json.loads(DOCUMENT_ERRORS[status])["error"] in verdict.reason
+
+
+@pytest.mark.parametrize(
+    "status", [100, 101, 204, 301, 302, 307, 308, 408, 409, 410, 425, 499, 500, 502, 503, 504, 520, 526]
+)
+def test_what_may_come_after_the_request_was_taken_is_unknown(status: int) -> None:
+    assert not judged(status, b'{"error":"x"}').may_send_again
+
+
+def test_a_refusal_counts_although_its_body_was_cut() -> None:
+    # The status line is the server's decision; what is missing are only its words.
+    cut = Answer(status=429, body=b'{"err', complete=False, what="the answer was cut")
+    verdict = judge_submit(cut, now_wall=NOW)
+    assert verdict.kind is SubmitKind.THROTTLED
+    assert "cut" in verdict.reason
+
+
+def test_a_refusal_that_names_a_job_set_is_unknown_and_its_id_salvaged() -> None:
+    verdict = judged(400, {"error": "late", "job_set_id": "a1"})
+    assert (verdict.kind, verdict.salvaged) == (SubmitKind.UNKNOWN, ("a1",))
+
+
+def test_a_trace_id_in_a_refusal_changes_nothing() -> None:
+    assert judged(400, {"error": "bad", "request_id": "trace-1"}).kind is SubmitKind.REJECTED
+
+
+# --- submit: 2xx without an id ---
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"null",
+        b'{ "success": true }',
+        b'{"error":"Invalid parameters"}',
+        b'{"success":false,"error":"nope"}',
+        b'{"statusCode":429,"message":"Rate limit is exceeded. Try again in 60 seconds."}',
+        b'{"statusCode":401,"message":"Access denied due to invalid subscription key."}',
+        b'{"jobs":[{"id":"j1","status":"queued"}]}',
+        HTML,
+        b"[" * 100_000,
+        b'{"job_set_id":' + b"1" * 6000 + b"}",
+        b"\xff\xfe\xfd",
+    ],
+)
+def test_a_2xx_without_an_id_is_unknown_whatever_it_says(body: bytes) -> None:
+    assert judged(200, body).kind is SubmitKind.UNKNOWN
+
+
+def test_the_text_of_an_unknown_may_slow_or_stop_the_others() -> None:
+    slow = judged(200, {"statusCode": 429, "message": "Rate limit is exceeded. Try again in 60 seconds."})
+    assert (slow.slow_down, slow.wait_s, slow.stop_submitting) == (True, 60.0, False)
+    assert judged(200, {"error": "Insufficient credits"}).stop_submitting
+    assert judged(500, {"error": "insufficient_balance"}).stop_submitting
+    assert judged(200, {"message": "Access denied due to invalid subscription key."}).stop_submitting
+    assert judged(503, b"", retry_after="30").wait_s == 30.0
+
+
+def test_an_error_with_a_mere_trace_id_is_unknown_and_the_id_salvaged() -> None:
+    verdict = judged(200, {"success": False, "error": "x", "request_id": "r1"})
+    assert (verdict.kind, verdict.salvaged) == (SubmitKind.UNKNOWN, ("r1",))
+
+
+def test_a_queue_answer_with_a_null_error_is_accepted() -> None:
+    assert judged(202, {"request_id": "r1", "status": "QUEUED", "error": None}).kind is SubmitKind.ACCEPTED
+
+
+def test_a_cut_2xx_is_unknown_and_its_id_salvaged() -> None:
+    cut = Answer(status=200, body=SUBMITTED[:80], complete=False, what="the answer was cut")
+    verdict = judge_submit(cut, now_wall=NOW)
+    assert (verdict.kind, verdict.salvaged) == (SubmitKind.UNKNOWN, ("96ddb2c0-2685-XXXX-XXXX-XXXXXXXXXXXX",))
+
+
+def test_two_answers_run_together_are_unknown_and_both_ids_salvaged() -> None:
+    verdict = judged(200, b'{"job_set_id":"a"}{"job_set_id":"b"}')
+    assert (verdict.kind, verdict.salvaged) == (SubmitKind.UNKNOWN, ("a", "b"))
+
+
+def test_an_id_in_a_502_is_salvaged_but_proves_nothing() -> None:
+    verdict = judged(502, {"job_set_id": "a1"})
+    assert (verdict.kind, verdict.salvaged, verdict.ticket) == (SubmitKind.UNKNOWN, ("a1",), None)
+
+
+def test_an_answer_to_another_request_is_unknown_and_its_id_is_not_offered() -> None:
+    verdict = judge_submit(answer(200, SUBMITTED), now_wall=NOW, params=make_params(seed=7))
+    assert (verdict.kind, verdict.salvaged) == (SubmitKind.UNKNOWN, ())
+    assert "123456" in verdict.reason
+    assert judge_submit(answer(200, SUBMITTED), now_wall=NOW).kind is SubmitKind.ACCEPTED
+
+
+# --- submit: throttles, quota, credit ---
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "expected"),
+    [
+        (429, b"", {"retry_after": "7"}, (SubmitKind.THROTTLED, False, 7.0)),
+        (429, b"", {"retry_after": "3600"}, (SubmitKind.THROTTLED, False, 900.0)),
+        (429, {"message": "Try again in 60 seconds."}, {}, (SubmitKind.THROTTLED, False, 60.0)),
+        (423, b"", {}, (SubmitKind.THROTTLED, False, None)),
+        (403, b"", {"retry_after": "30"}, (SubmitKind.THROTTLED, False, 30.0)),
+        (403, b"Quota will be replenished in 00:05:00.", {}, (SubmitKind.THROTTLED, False, 300.0)),
+        (403, b"Out of call volume quota.", {}, (SubmitKind.THROTTLED, False, None)),
+        (403, b"Quota will be replenished in 03:00:00.", {}, (SubmitKind.THROTTLED, True, 900.0)),
+        (403, b"Your balance is insufficient", {"retry_after": "5"}, (SubmitKind.FATAL, True, None)),
+        (403, HTML, {}, (SubmitKind.FATAL, True, None)),
+        (402, b"", {}, (SubmitKind.FATAL, True, None)),
+        (401, b"", {"retry_after": "5"}, (SubmitKind.FATAL, True, None)),
+        (400, {"error": "Not enough credits"}, {}, (SubmitKind.FATAL, True, None)),
+        (429, {"error": "You are out of credits"}, {}, (SubmitKind.FATAL, True, None)),
+        (422, {"detail": "insufficient_credits"}, {}, (SubmitKind.FATAL, True, None)),
+        (422, {"code": "InsufficientCredits"}, {}, (SubmitKind.FATAL, True, None)),
+        (400, {"error": "Invalid prompt: white balance on a beam"}, {}, (SubmitKind.REJECTED, False, None)),
+        (400, {"error": "Invalid prompt: a dancer out of balance"}, {}, (SubmitKind.REJECTED, False, None)),
+        (429, {"error": "Rate limit exceeded. See credits page."}, {}, (SubmitKind.THROTTLED, False, None)),
+        (400, b"Maximum number of concurrent requests (4) has been reached", {}, (SubmitKind.CONCURRENCY, False, None)),
+        (429, {"error": "Too many concurrent jobs"}, {"retry_after": "9"}, (SubmitKind.CONCURRENCY, False, 9.0)),
+        (429, {"error": "queue is full"}, {}, (SubmitKind.CONCURRENCY, False, None)),
+        (400, {"code": "concurrency_limit", "limit": 6}, {}, (SubmitKind.CONCURRENCY, False, None)),
+        (404, {"error": "concurrency page not found"}, {}, (SubmitKind.WRONG_PATH, False, None)),
+    ],
+)
+def test_a_refusals_text_and_hint_decide_between_waiting_stopping_and_rejecting(
+    status: int, body: bytes | object, headers: dict[str, str], expected: tuple[SubmitKind, bool, float | None]
+) -> None:
+    verdict = judged(status, body, **headers)
+    assert (verdict.kind, verdict.stop_submitting, verdict.wait_s) == expected
+    assert verdict.slow_down is (verdict.kind in (SubmitKind.THROTTLED, SubmitKind.CONCURRENCY))
+
+
+def test_the_cap_on_jobs_at_once_is_read_where_it_is_said() -> None:
+    assert judged(400, b"Maximum number of concurrent requests (4) has been reached").job_cap == 4
+    assert judged(429, {"code": "concurrency_limit", "limit": 6}).job_cap == 6
+    assert judged(429, {"error": "too many concurrent jobs"}).job_cap is None
+
+
+def test_a_hint_is_also_given_as_it_was_told() -> None:
+    assert judged(429, b"", retry_after="3600").told_wait_s == 3600
+
+
+def test_nothing_may_be_sent_again_that_could_have_been_paid() -> None:
+    for status, body, complete in product(range(100, 600), (b"", SUBMITTED), (True, False)):
+        verdict = judge_submit(Answer(status=status, body=body, complete=complete), now_wall=NOW)
+        if verdict.may_send_again:
+            assert status in REFUSALS
+            assert b"job_set_id" not in body
+    assert SubmitKind.ACCEPTED not in NOTHING_CREATED
+    assert SubmitKind.UNKNOWN not in NOTHING_CREATED
+
+
+# --- broken twins of the submit judge ---
+
+
+def retry_on_server_errors(status: int) -> bool:
+    """The broken twin: the retry rule of common libraries."""
+    return status in (408, 409, 429, 500, 502, 503, 504)
+
+
+def test_the_twin_that_resends_on_server_errors_is_caught() -> None:
+    wrong = [s for s in range(100, 600) if retry_on_server_errors(s) and not judged(s).may_send_again]
+    assert wrong == [408, 409, 500, 502, 503, 504]
+
+
+def believe_the_body(body: bytes) -> bool:
+    """The broken twin: an error in a 2xx body means nothing was created."""
+    return "error" in json.loads(body)
+
+
+def test_the_twin_that_believes_an_error_in_a_2xx_is_caught() -> None:
+    body = b'{"error":"upstream timed out"}'
+    assert believe_the_body(body)
+    assert not judged(200, body).may_send_again
+
+
+# --- poll ---
+
+
+def looked(status: int, body: bytes | object = b"", job_set_id: str | None = None, **headers: str) -> PollKind:
+    return judge_poll(answer(status, body, **headers), now_wall=NOW, job_set_id=job_set_id).kind
+
+
+def test_a_report_comes_from_a_whole_2xx_only() -> None:
+    body = {"job_set_id": "a", "status": "failed"}
+    assert looked(200, body) is PollKind.REPORT
+    cut = Answer(status=200, body=json.dumps(body).encode(), complete=False)
+    assert judge_poll(cut, now_wall=NOW).kind is PollKind.UNCLEAR
+    for status in (400, 404, 409, 429, 500, 502, 503):
+        assert looked(status, body) is not PollKind.REPORT
+
+
+POLL_EXPECTED = {
+    401: PollKind.KEY_REFUSED,
+    402: PollKind.KEY_REFUSED,
+    403: PollKind.KEY_REFUSED,
+    404: PollKind.NOT_FOUND,
+    423: PollKind.THROTTLED,
+    429: PollKind.THROTTLED,
+}
+
+
+@pytest.mark.parametrize("body", [b"", HTML, b'{"status":"failed"}', b'{"error":"gone"}'])
+def test_no_error_of_a_poll_decides_a_jobs_fate(body: bytes) -> None:
+    for status in [*range(100, 200), *range(300, 1000)]:
+        verdict = judge_poll(answer(status, body), now_wall=NOW)
+        assert (verdict.kind, verdict.report) == (POLL_EXPECTED.get(status, PollKind.UNCLEAR), None)
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_poll_without_an_answer_is_unclear(sent: bool) -> None:
+    verdict = judge_poll(NoAnswer(sent=sent, what="cut", phase=CallPhase.WAIT), now_wall=NOW)
+    assert verdict.kind is PollKind.UNCLEAR
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", HTML, b"[" * 100_000, b'{"error":"Endpoint not found"}'])
+def test_a_2xx_that_is_no_report_is_unclear(body: bytes) -> None:
+    assert looked(200, body) is PollKind.UNCLEAR
+
+
+def test_a_report_about_another_job_is_unclear() -> None:
+    body = {"job_set_id": "b", "status": "completed", "video_url": "https://x/b.mp4"}
+    assert looked(200, body, job_set_id="a") is PollKind.UNCLEAR
+    assert looked(200, body, job_set_id="b") is PollKind.REPORT
+    assert looked(200, {"id": "trace", "status": "completed"}, job_set_id="a") is PollKind.REPORT
+
+
+def test_a_403_with_a_hint_or_quota_text_slows_the_polls_only() -> None:
+    assert looked(403, b"", retry_after="5") is PollKind.THROTTLED
+    assert looked(403, b"Out of call volume quota.") is PollKind.THROTTLED
+    assert judge_poll(answer(403, b""), now_wall=NOW).stop_submitting
+
+
+def test_a_polls_hint_is_handed_on() -> None:
+    assert judge_poll(answer(429, b"", retry_after="4"), now_wall=NOW).wait_s == 4.0
+    assert judge_poll(answer(503, b"", retry_after="4"), now_wall=NOW).wait_s == 4.0
+
+
+def test_the_documents_submit_answer_is_understood_by_the_poll_judge() -> None:
+    report = judge_poll(answer(200, SUBMITTED), now_wall=NOW).report
+    assert report is not None
+    assert report.phase is JobPhase.PENDING
+
+
+def mark_failed_on_any_error(status: int) -> bool:
+    """The broken twin: a wait that dies of one bad status, as clients in the field do."""
+    return status >= 400
+
+
+def test_the_twin_that_fails_a_job_on_a_502_is_caught() -> None:
+    assert mark_failed_on_any_error(502)
+    assert looked(502, HTML) is PollKind.UNCLEAR
+
+
+# --- download ---
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *[(status, DownloadKind.OK) for status in (200, 206)],
+        *[(status, DownloadKind.REDIRECT) for status in (301, 302, 303, 307, 308)],
+        *[(status, DownloadKind.GONE) for status in (400, 401, 403, 404, 410, 451)],
+        *[(status, DownloadKind.WAIT) for status in (204, 300, 304, 408, 416, 423, 425, 429, 500, 502, 503, 504, 520)],
+    ],
+)
+def test_a_downloads_status_says_take_follow_ask_again_or_wait(status: int, kind: DownloadKind) -> None:
+    assert judge_download_status(status).kind is kind
+
+
+def test_a_storages_hint_is_handed_on() -> None:
+    assert judge_download_status(503, {"retry-after": "12"}).wait_s == 12.0

@@ -1,0 +1,242 @@
+"""Is the ledger whole, and can it be made whole again from its journal?"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import LedgerError
+from pipeline.ledger.budget import Caps
+from pipeline.ledger.journal import entries
+from pipeline.ledger.recovery import rebuild
+from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.states import Event
+from pipeline.records import Attempt, CostState, State
+from tests.support.factories import LITE_MICROUSD
+from tests.support.ledgers import AT, RUN, accept, change, make_run, money, opened, read, requests, reserve, start
+
+WHOLE = "select * from attempts order by request_id, attempt"
+SUMS = "select * from spend where confirmed + disputed + reserved > 0 order by 1, 2, 3, 4"
+STORY = "select request_id, attempt, at, event, state, detail from history order by seq"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A ledger with one request of each fate, one of them bought twice, on two days."""
+    path = tmp_path / "ledger.db"
+    with opened(path) as (ledger, book):
+        rows = requests(9)
+        start(book, rows)
+        for number, row in enumerate(rows[:8]):
+            ledger.apply_now(reserve(row, at=AT + number * 20_000))
+        for number, row in enumerate(rows[:6]):
+            ledger.apply_now(accept(row, f"job-{number}"))
+        done, failed, refused, canceled, stalled, _, lost, rejected = rows[:8]
+        ledger.apply_now(change(done, Event.COMPLETE, values={"video_url": "https://cdn.example.com/1.mp4"}))
+        ledger.apply_now(change(done, Event.SAVE, values={"local_path": "run/videos/1.mp4", "size_bytes": 9}))
+        ledger.apply_now(change(failed, Event.FAIL, values={"reason": "out of memory"}))
+        ledger.apply_now(change(refused, Event.REFUSE))
+        ledger.apply_now(change(canceled, Event.CANCEL))
+        ledger.apply_now(change(stalled, Event.STALL))
+        ledger.apply_now(change(lost, Event.LOSE, token="token", detail="502 <html>"))
+        ledger.apply_now(change(rejected, Event.REJECT, token="token"))
+        book.new_attempts([failed.request_id])
+        ledger.apply_now(reserve(failed, "again"))
+    return path
+
+
+def tamper(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+
+
+def told(path: Path) -> list[str]:
+    ledger = Ledger(path, inline=True)
+    try:
+        return ledger.problems()
+    finally:
+        ledger.close(clean=False)
+
+
+def test_a_whole_ledger_has_no_problems(path: Path) -> None:
+    assert told(path) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("update attempts set state = 'planned' where state = 'accepted'", "does not match its checksum"),
+        ("update attempts set price_microusd = 1 where state = 'done'", "does not match its checksum"),
+        ("update attempts set price_microusd = 'x' where state = 'done'", "no readable state or price"),
+        ("update attempts set state = 'dome' where state = 'done'", "no readable state or price"),
+        ("update attempts set params = replace(params, 'lake', 'cake')", "what it says was changed"),
+        ("update spend set reserved = reserved + 1", "does not equal its requests"),
+        ("update spend set run_id = 'another'", "does not equal its requests"),
+        ("update spend set reserved = 'x'", "does not equal its requests"),
+        ("delete from spend", "does not equal its requests"),
+        ("update attempts set superseded = 0", "two live attempts"),
+    ],
+)
+def test_what_was_changed_by_hand_is_told(path: Path, statement: str, words: str) -> None:
+    tamper(path, statement)
+    assert any(words in problem for problem in told(path))
+
+
+def test_a_ledger_made_anew_from_its_journal_is_the_same(path: Path) -> None:
+    before = [read(path, WHOLE), read(path, SUMS), read(path, STORY)]
+    found = rebuild(path, now=AT)
+    never_sent = [row for row in before[0] if row[7] == "planned"]
+    after = [read(path, WHOLE), read(path, SUMS), read(path, STORY)]
+    assert after == [[row for row in before[0] if row not in never_sent], before[1], before[2]]
+    assert (found.events, found.requests, found.runs) == (len(before[2]), len(after[0]), 1)
+    assert found.kept is not None
+    assert found.kept.name == "ledger.db.damaged-20260921T141320Z"
+    assert read(found.kept, WHOLE) == before[0]
+    with opened(path) as (ledger, book):
+        assert ledger.problems() == []
+        assert book.run(RUN) is not None
+        assert book.totals(RUN).count(State.ACCEPTED, State.SUBMITTING) == 2
+
+
+def test_what_was_never_sent_is_planned_again_when_the_manifest_is_read(path: Path) -> None:
+    rebuild(path, now=AT)
+    with opened(path) as (_, book):
+        run = book.unfinished_run("/tmp/shots.csv", "sandbox")
+        assert run is not None
+        assert run.rows_digest is None
+        assert book.list_rows(run.run_id, requests(9), rows_digest=lambda: "digest") == 9
+        assert book.totals(RUN).counts[State.PLANNED] == 1
+        assert len(list(book.report(RUN))) == 10
+
+
+def test_a_ledger_that_is_beyond_reading_is_made_anew(path: Path) -> None:
+    sums = read(path, SUMS)
+    path.write_bytes(b"\0" * 5000)
+    found = rebuild(path, now=AT)
+    assert read(path, SUMS) == sums
+    assert found.runs == 0, "which run lists which row was only in the file"
+
+
+def test_a_ledger_that_is_gone_comes_back_by_itself(path: Path) -> None:
+    sums = read(path, SUMS)
+    path.unlink()
+    ledger = Ledger(path, inline=True)
+    (notice,) = ledger.ready_to_spend()
+    ledger.close()
+    assert "events behind its journal; they were booked now" in notice
+    assert read(path, SUMS) == sums
+
+
+def test_a_planned_retry_that_was_never_sent_leaves_its_failure_as_the_latest(path: Path) -> None:
+    with opened(path) as (ledger, book):
+        refused = requests(3)[2]
+        book.new_attempts([refused.request_id])
+        assert isinstance(ledger, Ledger)
+        ledger._journal_anew()  # what a lost journal would leave: only what was sent
+    rebuild(path, now=AT)
+    with opened(path) as (ledger, book):
+        assert ledger.problems() == []
+        assert book.states([refused.request_id]) == {refused.request_id: State.REFUSED}
+
+
+def test_sums_that_were_changed_while_nobody_looked_stop_the_next_run(path: Path) -> None:
+    tamper(path, "update spend set reserved = reserved - 135000")
+    ledger = Ledger(path, inline=True)
+    with pytest.raises(LedgerError, match="does not equal its requests"):
+        ledger.ready_to_spend()
+    ledger.close(clean=False)
+
+
+def test_a_request_that_was_changed_by_hand_is_not_handed_out_to_be_bought(path: Path) -> None:
+    tamper(path, "update attempts set params = replace(params, 'lake', 'cake') where state = 'planned'")
+    with opened(path) as (_, book), pytest.raises(LedgerError, match="what it says was changed"):
+        list(book.pages(RUN, (State.PLANNED,)))
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "line"])
+def test_without_a_whole_journal_nothing_is_touched(path: Path, damage: str) -> None:
+    journal = path.with_suffix(".journal")
+    if damage == "missing":
+        journal.unlink()
+    elif damage == "empty":
+        journal.write_text("")
+    else:
+        journal.write_text(journal.read_text().replace("job-3", "job-9"))
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=r"nothing was changed|is damaged"):
+        rebuild(path, now=AT)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir() if "rebuilding" in file.name or "damaged" in file.name] == []
+
+
+def test_a_lost_journal_is_written_anew_and_enough_to_rebuild(path: Path) -> None:
+    before = read(path, SUMS), [row for row in read(path, WHOLE) if row[7] != "planned"]
+    path.with_suffix(".journal").unlink()
+    with opened(path):
+        pass
+    rebuild(path, now=AT)
+    assert (read(path, SUMS), read(path, WHOLE)) == before
+
+
+def test_the_journal_brings_back_what_an_older_copy_of_the_file_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    one, two = requests(2)
+    with opened(path) as (ledger, book):
+        start(book, [one, two])
+        ledger.apply_now(reserve(one))
+    old = path.read_bytes()
+    with opened(path) as (ledger, _):
+        ledger.apply_now(accept(one, "job-1"))
+        ledger.apply_now(reserve(two))
+    path.write_bytes(old)  # restored in place: the same file for the system
+    with opened(path) as (ledger, book):
+        assert book.states([one.request_id, two.request_id]) == {
+            one.request_id: State.ACCEPTED,
+            two.request_id: State.SUBMITTING,
+        }
+        assert money(book)[CostState.RESERVED] == 2 * LITE_MICROUSD
+        assert ledger.problems() == []
+
+
+def test_totals_the_spend_book_and_the_rows_say_the_same(path: Path) -> None:
+    with opened(path) as (_, book):
+        totals = book.totals(RUN)
+        lines = list(book.report(RUN))
+        for kind in (CostState.CONFIRMED, CostState.DISPUTED, CostState.RESERVED):
+            of_rows = sum(row.cost_microusd for row in lines if isinstance(row, Attempt) and row.cost_state is kind)
+            assert money(book)[kind] == of_rows == getattr(totals, f"{kind}_microusd")
+
+
+def test_a_budget_counts_money_of_days_and_months_by_gateway(path: Path) -> None:
+    with opened(path) as (ledger, book):
+        other = requests(1, prompt="another lake")[0]
+        start(book, [other], make_run("run-2"))
+        spent = book.spent("sandbox", "2026-09").worst_microusd
+        assert spent == 8 * LITE_MICROUSD
+        caps = Caps(month_microusd=spent + LITE_MICROUSD - 1)
+        refused = ledger.apply_now(reserve(other, run_id="run-2", caps=caps))
+        assert getattr(refused, "span", None) == "month"
+        assert ledger.apply_now(reserve(other, run_id="run-2", caps=Caps(month_microusd=spent + LITE_MICROUSD)))
+
+
+def test_every_event_stands_in_the_journal_once_and_in_order(path: Path) -> None:
+    numbers = [entry["seq"] for entry in entries(path.with_suffix(".journal"))]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert read(path, "select value from meta where name = 'seq'") == [(str(len(numbers)),)]
+
+
+@pytest.mark.parametrize("cut", [1, 40, 400, 2_000])
+def test_a_journal_that_was_cut_while_it_was_written_anew_is_written_anew_again(path: Path, cut: int) -> None:
+    before = read(path, SUMS), [row for row in read(path, WHOLE) if row[7] != "planned"]
+    journal = path.with_suffix(".journal")
+    journal.unlink()
+    with opened(path):
+        pass
+    journal.write_bytes(journal.read_bytes()[:-cut])
+    with opened(path):
+        pass
+    rebuild(path, now=AT)
+    assert (read(path, SUMS), read(path, WHOLE)) == before

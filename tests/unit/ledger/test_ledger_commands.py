@@ -1,0 +1,179 @@
+"""`dop ledger` and `dop prune`: what they find, what they say, and what they never touch."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.main import main
+from pipeline.ledger.queries import Book
+from pipeline.ledger.states import Event
+from pipeline.ledger.writer import LedgerWriter
+from tests.support.ledgers import AT, accept, change, make_run, opened, read, requests, reserve, start
+
+DAY_S = 86_400.0
+Say = pytest.CaptureFixture[str]
+
+
+def buy(ledger: LedgerWriter, book: Book, outputs: Path, run_id: str, *, first: int, last: int) -> None:
+    """A run that bought seeds `first`..`last` and saved their videos; it lists all seeds up to `last`."""
+    rows = requests(last)
+    start(book, rows, make_run(run_id, manifest_path=f"/tmp/{run_id}.csv"))
+    folder = outputs / run_id / "videos"
+    folder.mkdir(parents=True)
+    for row in rows[first - 1 :]:
+        ledger.apply_now(reserve(row, run_id=run_id))
+        ledger.apply_now(accept(row, f"job-{row.params.seed}"))
+        ledger.apply_now(change(row, Event.COMPLETE, values={"video_url": "https://cdn.example.com/1.mp4"}))
+        name = f"{run_id}/videos/{row.params.seed}.mp4"
+        (outputs / name).write_bytes(b"clip" * 100)
+        ledger.apply_now(change(row, Event.SAVE, values={"local_path": name, "size_bytes": 400}))
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """One run of two videos in an outputs folder, ended long ago."""
+    with opened(tmp_path / "ledger.db") as (ledger, book):
+        buy(ledger, book, tmp_path, "old", first=1, last=2)
+        book.end_run("old", AT)
+    return tmp_path
+
+
+def dop(outputs: Path, *words: str) -> int:
+    return main([*words, "--outputs", str(outputs)])
+
+
+def test_a_whole_ledger_is_called_whole(outputs: Path, capsys: Say) -> None:
+    assert dop(outputs, "ledger", "check") == 0
+    assert "is whole" in capsys.readouterr().out
+
+
+def test_a_ledger_that_is_not_there_yet_is_no_problem(tmp_path: Path, capsys: Say) -> None:
+    assert dop(tmp_path, "ledger", "check") == 0
+    assert "does not exist yet" in capsys.readouterr().out
+
+
+def test_every_problem_is_listed_with_its_remedy(outputs: Path, capsys: Say) -> None:
+    with closing(sqlite3.connect(outputs / "ledger.db")) as connection, connection:
+        connection.execute("update attempts set price_microusd = 1")
+        connection.execute("update meta set value = '1' where name = 'inode'")
+    journal = outputs / "ledger.journal"
+    journal.write_text(journal.read_text().replace("job-1", "job-9"))
+    assert dop(outputs, "ledger", "check") == 7
+    said = capsys.readouterr().out
+    assert said.count("does not match its checksum") == 2
+    assert "does not equal its requests" in said
+    assert "is a copy" in said
+    assert "line 2 is damaged" in said
+    for remedy in ("dop ledger rebuild", "dop ledger adopt", "move the journal away"):
+        assert remedy in said
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 9000])
+def test_an_unreadable_ledger_is_checked_rebuilt_and_then_whole(outputs: Path, content: bytes, capsys: Say) -> None:
+    if content:
+        (outputs / "ledger.db").write_bytes(content)
+    else:
+        (outputs / "ledger.db").unlink()
+    assert dop(outputs, "ledger", "check") == 7
+    assert "dop ledger rebuild" in capsys.readouterr().out
+    assert dop(outputs, "ledger", "rebuild") == 0
+    said = capsys.readouterr().out
+    assert "made anew from 8 events: 2 requests" in said
+    assert ("damaged-" in said) is bool(content)
+    assert dop(outputs, "ledger", "check") == 0
+    assert read(outputs / "ledger.db", "select sum(confirmed) from spend") == [(270_000,)]
+
+
+def test_a_copy_reads_but_spends_only_when_it_is_adopted(outputs: Path, tmp_path: Path, capsys: Say) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert dop(outputs, "ledger", "copy", str(elsewhere / "ledger.db")) == 0
+    assert dop(outputs, "ledger", "copy", str(elsewhere / "ledger.db")) == 7
+    assert dop(elsewhere, "list") == 0
+    assert dop(elsewhere, "collect") == 7
+    assert "dop ledger adopt" in capsys.readouterr().err
+    assert dop(elsewhere, "ledger", "adopt") == 0
+    assert dop(elsewhere, "collect") == 0
+    assert dop(elsewhere, "ledger", "adopt") == 0
+    assert "nothing to adopt" in capsys.readouterr().out
+
+
+def test_a_damaged_copy_is_not_adopted(outputs: Path) -> None:
+    with closing(sqlite3.connect(outputs / "ledger.db")) as connection, connection:
+        connection.execute("update attempts set price_microusd = 1")
+        connection.execute("update meta set value = '1' where name = 'inode'")
+    assert dop(outputs, "ledger", "adopt") == 7
+    assert dop(outputs, "collect") == 7
+
+
+def test_care_of_a_ledger_waits_for_no_run(outputs: Path, capsys: Say) -> None:
+    from pipeline.ledger.workspace import locked
+
+    with locked(outputs / "ledger.db", wait_s=0, now=AT):
+        for words in (["ledger", "rebuild"], ["ledger", "adopt"], ["prune", "--keep", "1d", "--yes"]):
+            assert dop(outputs, *words) == 11
+        assert dop(outputs, "ledger", "check") == 0
+    assert (outputs / "old" / "videos" / "1.mp4").exists()
+
+
+def test_pruning_shows_what_goes_and_removes_only_that(outputs: Path, capsys: Say) -> None:
+    (outputs / "latest").symlink_to("old")
+    before = read(outputs / "ledger.db", "select * from attempts")
+    assert dop(outputs, "prune", "--keep", "30d", "--dry-run") == 0
+    assert "2 files, 0.0 MB" in capsys.readouterr().out
+    assert (outputs / "old").is_dir()
+    assert dop(outputs, "prune", "--keep", "30d", "--yes") == 0
+    assert not (outputs / "old").exists()
+    assert not (outputs / "latest").is_symlink()
+    assert read(outputs / "ledger.db", "select * from attempts") == before
+
+
+def test_without_a_terminal_pruning_needs_a_yes(
+    outputs: Path, capsys: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with open("/dev/null", encoding="ascii") as nobody:
+        monkeypatch.setattr("sys.stdin", nobody)
+        assert dop(outputs, "prune", "--keep", "30d") == 2
+    assert "give --yes" in capsys.readouterr().err
+    assert (outputs / "old").is_dir()
+
+
+def test_videos_that_a_younger_report_points_to_are_kept(outputs: Path, capsys: Say) -> None:
+    with opened(outputs / "ledger.db") as (ledger, book):
+        buy(ledger, book, outputs, "young", first=3, last=3)
+    assert dop(outputs, "prune", "--keep", "30d", "--yes") == 0
+    assert "a younger report still points to its videos" in capsys.readouterr().out
+    assert (outputs / "old" / "videos" / "1.mp4").exists()
+
+
+@pytest.mark.parametrize("ended_at", [None, 4_000_000_000.0])
+def test_unfinished_and_young_runs_are_kept(tmp_path: Path, ended_at: float | None) -> None:
+    with opened(tmp_path / "ledger.db") as (ledger, book):
+        buy(ledger, book, tmp_path, "run", first=1, last=1)
+        if ended_at is not None:
+            book.end_run("run", ended_at)
+    assert dop(tmp_path, "prune", "--keep", "30d", "--yes") == 0
+    assert (tmp_path / "run" / "videos" / "1.mp4").exists()
+
+
+def test_a_run_name_never_leads_out_of_the_outputs_folder(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    outputs = tmp_path / "outputs"
+    (outputs / "linked").parent.mkdir()
+    (outputs / "linked").symlink_to(precious)
+    with opened(outputs / "ledger.db") as (_, book):
+        for name in ("../precious", "..", ".", "linked"):
+            book.start_run(make_run(name, ended_at=AT))
+            book.end_run(name, AT)
+    assert dop(outputs, "prune", "--keep", "30d", "--yes") == 0
+    assert precious.is_dir()
+    assert (outputs / "ledger.db").exists()
+
+
+def test_a_wrong_duration_is_a_usage_error(outputs: Path) -> None:
+    assert dop(outputs, "prune", "--keep", "soon", "--yes") == 2

@@ -1,0 +1,153 @@
+"""What a run lists: rows that move, appear or are re-worded leave what is bought alone."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.ledger.budget import Caps
+from pipeline.ledger.queries import SkippedRow
+from pipeline.ledger.states import Event
+from pipeline.records import Attempt, Cell, Request, State
+from tests.support.factories import LITE_MICROUSD
+from tests.support.ledgers import AT, RUN, Place, accept, change, make_run, opened, requests, reserve, start
+
+
+def listed(lines: list[Attempt | SkippedRow]) -> list[tuple[str, str]]:
+    return [(line.row_id, line.state.value if isinstance(line, Attempt) else "skipped") for line in lines]
+
+
+def test_sorting_inserting_and_rewording_keep_what_is_bought(place: Place) -> None:
+    with opened(place) as (ledger, book):
+        one, two, three = requests(3)
+        start(book, [one, two, three])
+        for row, job in ((one, "job-1"), (two, "job-2")):
+            ledger.apply_now(reserve(row))
+            ledger.apply_now(accept(row, job))
+        reworded = requests(1, prompt="A lake in the rain")[0]
+        new = requests(9)[8]
+        again = [three, new, two, reworded]  # `one` was re-worded, the rest sorted anew, `new` inserted
+        assert book.list_rows(RUN, again, rows_digest=lambda: "second") == 4
+        assert listed(list(book.report(RUN))) == [
+            ("lake-3", "planned"),
+            ("lake-9", "planned"),
+            ("lake-2", "accepted"),
+            ("lake-1", "planned"),
+            ("lake-1", "accepted"),
+        ]
+        assert book.totals(RUN).reserved_microusd == 2 * LITE_MICROUSD
+        assert ledger.problems() == []
+
+
+def test_rows_that_were_never_sent_leave_the_run(place: Place) -> None:
+    with opened(place) as (_, book):
+        rows = requests(5)
+        start(book, rows)
+        book.list_rows(RUN, rows[:2], rows_digest=lambda: "second")
+        assert len(list(book.report(RUN))) == 2
+        assert book.totals(RUN).count(State.PLANNED) == 2
+
+
+def test_a_listing_that_fails_half_way_changes_nothing(place: Place) -> None:
+    with opened(place) as (_, book):
+        rows = requests(3)
+        start(book, rows)
+
+        def broken() -> object:
+            yield rows[2]
+            raise ValueError("line 2 is wrong")
+
+        with suppress(ValueError):
+            book.list_rows(RUN, broken(), rows_digest=lambda: "second")  # type: ignore[arg-type]
+        assert [line.row_id for line in book.report(RUN)] == ["lake-1", "lake-2", "lake-3"]
+
+
+def test_placeholders_stay_in_their_place_and_cost_nothing(place: Place) -> None:
+    with opened(place) as (_, book):
+        one, two = requests(2)
+        run = make_run()
+        book.start_run(run)
+        rows: list[Request | Cell] = [one, Cell(row_id="later", params=None, axes=(("look", "calm"),)), two]
+        book.list_rows(run.run_id, rows, rows_digest=lambda: "d")
+        lines = list(book.report(run.run_id))
+        assert lines[1] == SkippedRow(row_id="later", axes=(("look", "calm"),))
+        assert book.totals(run.run_id).count(State.PLANNED) == 2
+        assert not [attempt for page in book.pages(run.run_id, tuple(State)) for attempt in page if not attempt.params]
+
+
+def test_what_another_run_bought_is_listed_and_costs_this_one_nothing(place: Place) -> None:
+    with opened(place) as (ledger, book):
+        one, two = requests(2)
+        start(book, [one])
+        ledger.apply_now(reserve(one))
+        ledger.apply_now(accept(one, "job-1"))
+        ledger.apply_now(change(one, Event.COMPLETE))
+        second = start(book, [one, two], make_run("second", started_at=AT + 1))
+        bought, new = list(book.report(second.run_id))
+        assert isinstance(bought, Attempt)
+        assert isinstance(new, Attempt)
+        assert (bought.bought_in, bought.cost_microusd, bought.state) == (RUN, 0, State.DONE)
+        assert (new.bought_in, new.state) == (None, State.PLANNED)
+        assert book.totals(second.run_id).worst_microusd == 0
+        ledger.apply_now(reserve(two, run_id="second", caps=Caps(run_microusd=LITE_MICROUSD)))
+        assert book.totals(second.run_id).reserved_microusd == LITE_MICROUSD
+
+
+def test_a_retry_is_a_new_attempt_with_a_key_of_its_own(place: Place) -> None:
+    with opened(place) as (ledger, book):
+        one = requests(1)[0]
+        start(book, [one])
+        ledger.apply_now(reserve(one))
+        ledger.apply_now(accept(one, "job-1"))
+        ledger.apply_now(change(one, Event.FAIL, values={"reason": "out of memory"}))
+        assert book.new_attempts([one.request_id, "not-there"]) == 1
+        ledger.apply_now(reserve(one, "second"))
+        first, second = list(book.report(RUN))
+        assert isinstance(first, Attempt)
+        assert isinstance(second, Attempt)
+        assert [(line.attempt, line.state) for line in (first, second)] == [(1, State.FAILED), (2, State.SUBMITTING)]
+        assert first.idempotency_key != second.idempotency_key
+        assert book.totals(RUN).worst_microusd == 2 * LITE_MICROUSD
+        assert book.totals(RUN).counts == {State.SUBMITTING: 1}
+
+
+def test_an_unfinished_run_is_found_again_and_an_ended_one_is_not(place: Place) -> None:
+    with opened(place) as (_, book):
+        start(book, requests(1))
+        assert book.unfinished_run("/tmp/shots.csv", "sandbox") is not None
+        assert book.unfinished_run("/tmp/shots.csv", "https://gateway.example:443") is None
+        book.end_run(RUN, AT)
+        assert book.unfinished_run("/tmp/shots.csv", "sandbox") is None
+        book.reopen_run(RUN)
+        assert book.unfinished_run("/tmp/shots.csv", "sandbox") is not None
+
+
+def test_pages_are_read_as_they_are_asked_and_skip_what_moved_on(place: Place) -> None:
+    with opened(place) as (ledger, book):
+        rows = requests(7)
+        start(book, rows)
+        pages = book.pages(RUN, (State.PLANNED,), size=3)
+        assert [attempt.row_id for attempt in next(pages)] == ["lake-1", "lake-2", "lake-3"]
+        ledger.apply_now(reserve(rows[4]))
+        assert [attempt.row_id for attempt in next(pages)] == ["lake-4", "lake-6", "lake-7"]
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.permutations(range(8)), st.sets(st.integers(0, 7)), st.sets(st.integers(0, 7)))
+def test_any_new_reading_of_a_manifest_buys_nothing_twice(
+    tmp_path_factory: object, order: list[int], bought: set[int], kept: set[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("book")  # type: ignore[attr-defined]
+    rows = requests(8)
+    with opened(folder / "ledger.db") as (ledger, book):
+        start(book, rows)
+        for number in bought:
+            ledger.apply_now(reserve(rows[number]))
+        book.list_rows(RUN, [rows[number] for number in order if number in kept], rows_digest=lambda: "second")
+        states = book.states([row.request_id for row in rows])
+        assert {number for number in range(8) if states.get(rows[number].request_id) == State.SUBMITTING} == bought
+        planned = [attempt.request_id for page in book.pages(RUN, (State.PLANNED,)) for attempt in page]
+        assert planned == [rows[number].request_id for number in order if number in kept - bought]
+        assert book.totals(RUN).reserved_microusd == len(bought) * LITE_MICROUSD

@@ -1,0 +1,182 @@
+"""Sheets: what spreadsheets, editors and hasty hands make of them must never buy the wrong thing."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+import pytest
+
+from tests.support.manifests import cells, problems, told
+
+HEAD = "id,image,prompt,seed\n"
+URL = "https://cdn.example.com/mill.jpg"
+
+
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [
+        ("1E+05", "rewritten by a spreadsheet?"),
+        ("100000.0", "rewritten by a spreadsheet?"),
+        ("4_2", "rewritten by a spreadsheet?"),
+        ("True", "rewritten by a spreadsheet?"),
+        ("7-Oct", "rewritten by a spreadsheet?"),
+        ("1,000", "write 1000"),
+        ("1.000", "rewritten by a spreadsheet?"),
+        ("007", "without leading zeros"),
+        (" 7", "there are spaces around it"),
+        ("７", "is not a plain number"),
+        ("٧", "is not a plain number"),
+        ("+7", "is not a plain number"),
+        ("1000-1003", "stand in the column 'seeds'"),
+        ("x3", "stand in the column 'seeds'"),
+        ("0", "0 is outside 1..1,000,000"),
+        ("1000001", "1000001 is outside"),
+        ("9" * 5000, "is not a plain number"),
+    ],
+)
+def test_a_seed_that_is_not_plain_digits_is_refused(tmp_path: Path, seed: str, message: str) -> None:
+    found = problems(tmp_path, f'{HEAD}a,{URL},p,"{seed}"\n', "a.csv")
+    assert [(problem.line, problem.where) for problem in found] == [(2, "column 'seed'")]
+    assert message in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("strength", "message"),
+    [
+        ("0,6", "write 0.6"),
+        ("60%", "0.6"),
+        ("6E-01", "spreadsheet"),
+        ("0.755", "nearest is 0.76"),
+        ("1.5", "outside 0..1"),
+    ],
+)
+def test_a_strength_in_another_notation_is_refused(tmp_path: Path, strength: str, message: str) -> None:
+    found = problems(tmp_path, f'id,image,prompt,seed,strength\na,{URL},p,1,"{strength}"\n', "a.csv")
+    assert len(found) == 1
+    assert message in found[0].message
+
+
+@pytest.mark.parametrize(("cell", "meant"), [("true", True), ("TRUE", True), ("False", False)])
+def test_booleans_are_read_as_spreadsheets_write_them(tmp_path: Path, cell: str, meant: bool) -> None:
+    found = cells(tmp_path, f"id,image,prompt,seed,enhance_prompt\na,{URL},p,1,{cell}\n", "a.csv")
+    assert found[0].params
+    assert found[0].params.enhance_prompt is meant
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("id,image,promt,seed", "column 'promt': unknown column. Did you mean 'prompt'?"),
+        ("id,image,prompt,seed,seed", "column 'seed': stands twice"),
+        ("id,image, prompt,seed", "column ' prompt': has spaces around it: write 'prompt'"),
+        ("id,image,prompt,seed,", "column 5 has no name"),
+        ("id,Image,prompt,seed", "column 'Image': unknown column. Did you mean 'image'?"),
+        ("id,image,prompt,seed,motion,motions_id", "is the same field as 'motion'"),
+        ("id,image,prompt,seed,seeds", "stands beside 'seed'"),
+        ("id,image,prompt,seed,take,repeat", "stands beside 'take'"),
+        ("id,image,prompt,seed,webhook_url", "callbacks are the run's business"),
+        ("id,image,seed", "column 'prompt': is missing, and no default gives it"),
+        ("id,image,prompt", "column 'seed' or 'seeds': is missing"),
+        ("id;image;prompt;seed", "separated by semicolons"),
+        ("id\timage\tprompt\tseed", "separated by tabs"),
+        ("sep=,", "the line 'sep=' is not part of the sheet"),
+        ("id,image,prompt,seed,var:", "column 'var:': unknown column"),
+    ],
+)
+def test_a_wrong_header_is_told_once_and_not_on_every_line(tmp_path: Path, header: str, message: str) -> None:
+    lines = "\n".join(",".join(["a"] * len(header.split(","))) for _ in range(3))
+    found = told(tmp_path, f"{header}\n{lines}\n", "a.csv")
+    assert found.count(message) == 1, found
+    assert "a.csv:1" in found.splitlines()[0]
+
+
+def test_an_unquoted_comma_never_shifts_a_column(tmp_path: Path) -> None:
+    found = problems(tmp_path, f"{HEAD}a,{URL},Still lake, mist,1\nb,{URL}\n", "a.csv")
+    assert [(problem.line, problem.message) for problem in found] == [
+        (2, "has 5 cells, the header has 4: put cells with commas in quotes"),
+        (3, "has 2 cells, the header has 4: a comma is missing, or a quote is open"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f'a,{URL}, "Lake, mist",1', "there is a space before an opening quote"),
+        (f'a,{URL},"Lake "mist"",1', "text stands behind a closing quote"),
+        (f'a,{URL},"Lake,1', "a quote that opens in this row is never closed"),
+        (",,,", "the line is empty but for its commas"),
+    ],
+)
+def test_quotes_gone_wrong_are_told_with_the_line(tmp_path: Path, line: str, message: str) -> None:
+    found = problems(tmp_path, f"{HEAD}ok,{URL},p,1\n{line}\n", "a.csv")
+    assert found[0].line == 3
+    assert message in found[0].message
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_utf8_with_any_line_end_and_with_or_without_mark_is_read(tmp_path: Path, mark: bytes, end: str) -> None:
+    text = f'{HEAD}ä,{URL},"first\nsecond",1\n\nb,{URL},None,2\n'.replace("\n", end)
+    found = cells(tmp_path, mark + text.encode(), "a.csv")
+    assert [cell.row_id for cell in found] == ["ä", "b"]
+    assert found[0].params
+    assert found[0].params.prompt == f"first{end}second"
+    assert found[1].params
+    assert found[1].params.prompt == "None"
+    assert found[1].line == 5
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [("cp1252", "a.csv:3: is not UTF-8 (byte 0xE4; Windows-1252?)"), ("utf-16", "is UTF-16")],
+)
+def test_another_encoding_is_named(tmp_path: Path, encoding: str, message: str) -> None:
+    text = f"{HEAD}a,{URL},p,1\nä,{URL},p,1\n"
+    assert message in told(tmp_path, text.encode(encoding), "a.csv")
+
+
+def test_a_null_byte_is_refused(tmp_path: Path) -> None:
+    assert "control character U+0000" in told(tmp_path, f"{HEAD}a,{URL},p\0q,1\n", "a.csv")
+
+
+def test_an_empty_cell_takes_the_default_and_a_variable_column_fills_the_prompt(tmp_path: Path) -> None:
+    sheet = f"id,image,prompt,seed,strength,var:item,var:light\na,{URL},,1,,lamp,\nb,{URL},,1,0.2,vase,hard\n"
+    (tmp_path / "rows.csv").write_text(sheet)
+    text = 'rows: {file: rows.csv}\nvars: {light: soft}\ndefaults: {prompt: "{{item}}, {{ light }}"}\n'
+    found = cells(tmp_path, text)
+    assert [cell.params and (cell.params.prompt, cell.params.strength_hundredths) for cell in found] == [
+        ("lamp, soft", 70),
+        ("vase, hard", 20),
+    ]
+
+
+def test_a_sheet_of_a_manifest_finds_its_pictures_beside_itself(tmp_path: Path) -> None:
+    (tmp_path / "sheets").mkdir()
+    (tmp_path / "sheets" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n....")
+    (tmp_path / "sheets" / "rows.csv").write_text("id,image,prompt,seed\na,a.png,p,1\n")
+    found = cells(tmp_path, "rows: {file: sheets/rows.csv}\n")
+    assert found[0].params
+    assert found[0].params.input_images == (str(tmp_path / "sheets" / "a.png"),)
+
+
+def test_an_empty_sheet_and_one_with_only_a_header_are_told(tmp_path: Path) -> None:
+    assert "is empty: the first line names the columns" in told(tmp_path, "", "a.csv")
+    assert "has no rows" in told(tmp_path, HEAD, "a.csv")
+
+
+def test_lines_written_one_by_one_are_not_counted_but_what_they_multiply_to_is(tmp_path: Path) -> None:
+    lines = "".join(f"r{number},{URL},p,{number + 1}\n" for number in range(400))
+    assert len(cells(tmp_path, HEAD + lines, "a.csv")) == 400
+    many = "id,image,prompt,seeds\n" + "".join(f"r{number},{URL},p,x3\n" for number in range(100))
+    assert "rows 100 x seed 3 = 300 videos, more than max_rows 256" in told(tmp_path, many, "b.csv")
+
+
+def test_a_row_without_id_gets_one_that_does_not_depend_on_its_place(tmp_path: Path) -> None:
+    sheet = ["image,prompt,seed", f"{URL},Old mill at dawn,1", f"{URL},Old mill at dawn,2", f"{URL},Old mill at dawn,1"]
+    first = [cell.row_id for cell in cells(tmp_path, "\n".join(sheet), "a.csv")]
+    turned = [cell.row_id for cell in cells(tmp_path, "\n".join([sheet[0], *sheet[:0:-1]]), "a.csv")]
+    assert sorted(first) == sorted(turned)
+    assert len(set(first)) == 3
+    assert first[2] == f"{first[0]}-2"
+    assert all(row_id.startswith("old-mill-at-dawn-") for row_id in first)
