@@ -13,12 +13,12 @@ from pathlib import Path
 from pipeline.config.loader import Settings, environment, load
 from pipeline.config.settings import duration_s
 from pipeline.errors import ManifestError, UsageError
-from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRows
-from pipeline.planning.requests import Listing, listing
+from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
+from pipeline.planning.requests import BoundManifest, bind_manifest
 from pipeline.planning.saved_plan import draw_seeds
 from pipeline.planning.selection import Selection, parse_shard
 from pipeline.records import microusd, usd
-from pipeline.reports.progress import printable
+from pipeline.reports.progress import strip_control_chars
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -86,25 +86,25 @@ def selection_of(args: argparse.Namespace) -> Selection:
     )
 
 
-def listed(args: argparse.Namespace, settings: Settings, *, may_draw: bool = False) -> Listing:
+def bound_manifest(args: argparse.Namespace, settings: Settings, *, may_draw: bool = False) -> BoundManifest:
     """The manifest that the command names, chosen from as its flags say.
 
     Raises:
         ManifestError: mistakes; too large a sweep tells its price too.
     """
     try:
-        return listing(
+        return bind_manifest(
             args.manifest,
             settings,
             selection=selection_of(args),
             max_rows=args.max_rows or DEFAULT_MAX_ROWS,
             draw=draw_seeds if may_draw else None,
         )
-    except TooManyRows as error:
+    except TooManyRowsError as error:
         raise with_price(error, settings) from None
 
 
-def with_price(error: TooManyRows, settings: Settings) -> ManifestError:
+def with_price(error: TooManyRowsError, settings: Settings) -> ManifestError:
     """The refusal of a large sweep with what it would have cost at most."""
     prices = settings.prices_microusd
     total = sum(prices.get(model, 0) * count for model, count in error.by_model.items())
@@ -113,12 +113,12 @@ def with_price(error: TooManyRows, settings: Settings) -> ManifestError:
     return ManifestError([*others, replace(last, message=told)])
 
 
-def tell(lines: Iterable[str]) -> None:
+def print_notice(lines: Iterable[str]) -> None:
     """Words for a person, to stderr, harmless for the terminal."""
     for line in lines:
-        print("\n".join(printable(part) for part in line.split("\n")), file=sys.stderr)
+        print("\n".join(strip_control_chars(part) for part in line.split("\n")), file=sys.stderr)
 
 
-def give_json(value: Mapping[str, object]) -> None:
+def print_json(value: Mapping[str, object]) -> None:
     """One object on stdout, for `--json`."""
     print(json.dumps(value, ensure_ascii=False))

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline.cli.streams import settle
+from pipeline.cli.streams import harden_stdio
 from pipeline.errors import DopError, FatalError
 
 
@@ -403,6 +403,6 @@ def _call(args: argparse.Namespace) -> int:
 
 def entry() -> NoReturn:
     """The `dop` command."""
-    settle()
+    harden_stdio()
     gc.set_threshold(10_000)  # by default every 700 objects are looked over: 4 % of a run's work
     sys.exit(main())

@@ -11,13 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.manifest import field_types, ranges
-from pipeline.manifest.axes import Axis, Derived, Seeds
-from pipeline.manifest.diagnostics import Mistake, Mistakes
+from pipeline.manifest.axes import Axis, DerivedSeedAxis, SeedAxis
+from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import did_you_mean, short_hash, slug
-from pipeline.manifest.resolution import ALIASES, PAID, REFUSED, REQUIRED, Surroundings, reader_of
-from pipeline.manifest.spec import BAD, VAR, Row, Spot
+from pipeline.manifest.resolution import (
+    ALIASES,
+    FORBIDDEN_FIELDS,
+    REQUEST_FIELDS,
+    REQUIRED,
+    ValidationContext,
+    reader_of,
+)
+from pipeline.manifest.spec import INVALID, VAR, SourceLocation, SpecRow
 
-COLUMNS = (*PAID, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip")
+COLUMNS = (*REQUEST_FIELDS, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip")
 """The columns a sheet may have, besides `var:NAME`."""
 
 ID_PROMPT_CHARS = 32
@@ -32,8 +39,8 @@ def seeds_of(text: str) -> Axis:
     field_types.text(text)
     count = text[1:].strip() if text[:1] in {"x", "X"} else ""
     if count.isascii() and count.isdigit():
-        return Derived(count=field_types.seed_count(field_types.number_from_text(count)))
-    return Seeds(values=ranges.values_of(ranges.SEED, text))
+        return DerivedSeedAxis(count=field_types.seed_count(field_types.number_from_text(count)))
+    return SeedAxis(values=ranges.values_of(ranges.SEED, text))
 
 
 class _SeedReading:
@@ -85,8 +92,8 @@ def _why_not_a_column(name: str, place: int) -> str | None:
         return f"column {place} has no name: a comma too many?"
     if name.strip() in COLUMNS:
         return f"has spaces around it: write {name.strip()!r}"
-    if name in REFUSED:
-        return REFUSED[name]
+    if name in FORBIDDEN_FIELDS:
+        return FORBIDDEN_FIELDS[name]
     return f"unknown column.{did_you_mean(name, COLUMNS)}"
 
 
@@ -106,12 +113,12 @@ class CsvRows:
         given: required fields that defaults or axes give, so that their columns may be missing.
     """
 
-    def __init__(self, path: Path, surroundings: Surroundings, given: frozenset[str]) -> None:
+    def __init__(self, path: Path, surroundings: ValidationContext, given: frozenset[str]) -> None:
         self.path = path
         self._surroundings = surroundings
         self._given = given
 
-    def rows(self, text: Iterable[str], mistakes: Mistakes) -> Iterator[Row]:
+    def rows(self, text: Iterable[str], mistakes: Diagnostics) -> Iterator[SpecRow]:
         """The rows in the file's order; lines whose cells do not stand under their columns are told and left out.
 
         Args:
@@ -121,7 +128,7 @@ class CsvRows:
         header = self._header(reader, mistakes)
         if header is None:
             return
-        line_maker = _LineMaker(self.path, header, self._surroundings, self._missing(header, mistakes), mistakes)
+        line_maker = _RowBuilder(self.path, header, self._surroundings, self._missing(header, mistakes), mistakes)
         rows = 0
         while True:
             line = reader.line_num + 1
@@ -130,7 +137,7 @@ class CsvRows:
             except StopIteration:
                 break
             except csv.Error as error:
-                mistakes.add(Mistake(file=self.path, line=line, message=_why_not_csv(str(error))))
+                mistakes.add(Diagnostic(file=self.path, line=line, message=_why_not_csv(str(error))))
                 continue
             if not record:
                 continue
@@ -139,23 +146,23 @@ class CsvRows:
             if row is not None:
                 yield row
         if not rows:
-            mistakes.add(Mistake(file=self.path, message="has no rows"))
+            mistakes.add(Diagnostic(file=self.path, message="has no rows"))
 
-    def _header(self, reader: Iterator[list[str]], mistakes: Mistakes) -> list[str] | None:
+    def _header(self, reader: Iterator[list[str]], mistakes: Diagnostics) -> list[str] | None:
         try:
             header = next(reader, [])
         except csv.Error as error:
-            mistakes.add(Mistake(file=self.path, line=1, message=_why_not_csv(str(error))))
+            mistakes.add(Diagnostic(file=self.path, line=1, message=_why_not_csv(str(error))))
             return None
         why = "is empty: the first line names the columns" if not header else _other_separator(header)
         if why is not None:
-            mistakes.add(Mistake(file=self.path, line=1, message=why))
+            mistakes.add(Diagnostic(file=self.path, line=1, message=why))
             return None
         for name, message in header_mistakes(header):
-            mistakes.add(Mistake(file=self.path, line=1, where=f"column {name!r}", message=message))
+            mistakes.add(Diagnostic(file=self.path, line=1, where=f"column {name!r}", message=message))
         return header
 
-    def _missing(self, header: Sequence[str], mistakes: Mistakes) -> tuple[str, ...]:
+    def _missing(self, header: Sequence[str], mistakes: Diagnostics) -> tuple[str, ...]:
         """The required fields that neither a column nor anything else gives: told once, not on every line."""
         columns = {ALIASES.get(name.strip(), name.strip()) for name in header}
         if "seeds" in columns:
@@ -163,15 +170,20 @@ class CsvRows:
         missing = tuple(name for name in REQUIRED if name not in columns and name not in self._given)
         for name in missing:
             where = "column 'seed' or 'seeds'" if name == "seed" else f"column {name!r}"
-            mistakes.add(Mistake(file=self.path, line=1, where=where, message="is missing, and no default gives it"))
+            mistakes.add(Diagnostic(file=self.path, line=1, where=where, message="is missing, and no default gives it"))
         return missing
 
 
-class _LineMaker:
+class _RowBuilder:
     """Makes rows of records, column by column, and remembers what repeated cells mean."""
 
     def __init__(
-        self, path: Path, header: Sequence[str], surroundings: Surroundings, missing: Sequence[str], mistakes: Mistakes
+        self,
+        path: Path,
+        header: Sequence[str],
+        surroundings: ValidationContext,
+        missing: Sequence[str],
+        mistakes: Diagnostics,
     ) -> None:
         self._path = path
         self._header = header
@@ -182,7 +194,7 @@ class _LineMaker:
         self._prompt_at = header.index("prompt") if "prompt" in header else None
 
     def _column(
-        self, place: int, name: str, surroundings: Surroundings
+        self, place: int, name: str, surroundings: ValidationContext
     ) -> tuple[int, str, str, Callable[[str], object]] | None:
         if name.startswith(VAR):
             return place, name, VAR + name[len(VAR) :].strip(), _TextReading().value
@@ -193,7 +205,7 @@ class _LineMaker:
             return None
         return place, name, field_name, reader_of(field_name, surroundings)
 
-    def row(self, record: list[str], line: int) -> Row | None:
+    def row(self, record: list[str], line: int) -> SpecRow | None:
         """The row of a record; None for one whose cells do not stand under their columns."""
         if len(record) != len(self._header):
             self._tell(line, _why_ragged(record, len(self._header)))
@@ -201,28 +213,28 @@ class _LineMaker:
         if not any(record):
             self._tell(line, "the line is empty but for its commas: delete it")
             return None
-        own: dict[str, object] = dict.fromkeys(self._missing, BAD)
+        own: dict[str, object] = dict.fromkeys(self._missing, INVALID)
         for place, name, field_name, read in self._readings:
             if cell := record[place]:
                 try:
                     own[field_name] = read(cell)
                 except ValueError as error:
-                    own[field_name] = BAD
+                    own[field_name] = INVALID
                     self._tell(line, str(error), f"column {name!r}")
         return self._made(own, record, line)
 
-    def _made(self, own: dict[str, object], record: list[str], line: int) -> Row:
+    def _made(self, own: dict[str, object], record: list[str], line: int) -> SpecRow:
         row_id = own.pop("id", None)
         seeds = own.pop("seeds", None)
-        if seeds is BAD:
-            own["seed"] = BAD
-        return Row(
-            spot=Spot(file=self._path, line=line),
+        if seeds is INVALID:
+            own["seed"] = INVALID
+        return SpecRow(
+            location=SourceLocation(file=self._path, line=line),
             own=own,
             row_id=row_id if isinstance(row_id, str) else None,
-            doubtful=row_id is BAD,
+            has_errors=row_id is INVALID,
             default_id=lambda: self._default_id(record),
-            seeds=seeds if isinstance(seeds, (Seeds, Derived)) else None,
+            seeds=seeds if isinstance(seeds, (SeedAxis, DerivedSeedAxis)) else None,
         )
 
     def _default_id(self, record: list[str]) -> str:
@@ -231,7 +243,7 @@ class _LineMaker:
         return default_id(prompt, json.dumps(written))
 
     def _tell(self, line: int, message: str, where: str = "") -> None:
-        self._mistakes.add(Mistake(file=self._path, line=line, where=where, message=message))
+        self._mistakes.add(Diagnostic(file=self._path, line=line, where=where, message=message))
 
 
 def default_id(prompt: str, whole_row: str) -> str:

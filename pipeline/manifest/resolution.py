@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.gateway.motions import Catalogue, Preset, folded
+from pipeline.gateway.motions import MotionCatalog, MotionPreset, normalize_name
 from pipeline.manifest import field_types, image_refs
 from pipeline.manifest.labels import did_you_mean
 from pipeline.records import UUID_PATTERN
@@ -18,18 +18,18 @@ from pipeline.records import UUID_PATTERN
 PLACEHOLDER_MOTION = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 """The API document's example id, which is nobody's preset. API: it stands in every example of the vendor."""
 
-MOST_REMEMBERED = 10_000
+MAX_CACHED = 10_000
 """Values remembered for one column, then it starts anew: a million different prompts must not fill the memory."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Surroundings:
+class ValidationContext:
     """What values are judged against. `folder` is that of the file being read; `warnings` collects what is allowed."""
 
     models: Collection[str]
-    catalogue: Catalogue
+    catalogue: MotionCatalog
     folder: Path
-    own_motions: dict[str, Preset] = field(default_factory=dict)
+    own_motions: dict[str, MotionPreset] = field(default_factory=dict)
     warnings: dict[str, None] = field(default_factory=dict)
 
     def model(self, value: object) -> str:
@@ -40,10 +40,10 @@ class Surroundings:
             raise ValueError(f"{name!r} is not a model.{did_you_mean(name, self.models) or f' Known: {known}.'}")
         return name
 
-    def motion(self, value: object) -> Preset:
+    def motion(self, value: object) -> MotionPreset:
         """The preset of an own name, a catalogue name or a UUID."""
         name = field_types.word(value)
-        preset = self.own_motions.get(folded(name)) or self.catalogue.find(name)
+        preset = self.own_motions.get(normalize_name(name)) or self.catalogue.find(name)
         if preset is not None:
             return preset
         if not UUID_PATTERN.fullmatch(name):
@@ -55,22 +55,22 @@ class Surroundings:
         near = self.catalogue.suggest(name)
         return own or (f" Did you mean '{near}'?" if near else " `dop motions` lists them.")
 
-    def _unknown(self, motions_id: str) -> Preset:
+    def _unknown(self, motions_id: str) -> MotionPreset:
         why = (
             "is the API document's placeholder"
             if motions_id.lower() == PLACEHOLDER_MOTION
             else "is not in the catalogue"
         )
         self.warnings[f"motion {motions_id} {why}: sent as it is"] = None
-        return Preset(name="", motions_id=motions_id.lower())
+        return MotionPreset(name="", motions_id=motions_id.lower())
 
-    def own_motion(self, name: str, value: object) -> Preset:
+    def own_motion(self, name: str, value: object) -> MotionPreset:
         """An own name for a UUID; whether it takes an end frame is the catalogue's knowledge."""
         motions_id = field_types.word(value)
         if not UUID_PATTERN.fullmatch(motions_id):
             raise ValueError(f"{motions_id!r} is not a UUID")
         known = self.catalogue.find(motions_id) or self._unknown(motions_id)
-        return Preset(name=name, motions_id=known.motions_id, start_end_frame=known.start_end_frame)
+        return MotionPreset(name=name, motions_id=known.motions_id, start_end_frame=known.start_end_frame)
 
     def image(self, value: object) -> tuple[str, ...]:
         """The one start frame. Source: API document, input_images: exactly 1 element."""
@@ -94,25 +94,25 @@ class Surroundings:
         return frame
 
 
-JUDGES: Mapping[str, Callable[[Surroundings, object], Any]] = {
-    "model": Surroundings.model,
+VALIDATORS: Mapping[str, Callable[[ValidationContext, object], Any]] = {
+    "model": ValidationContext.model,
     "prompt": lambda _, value: field_types.prompt(value),
     "seed": lambda _, value: field_types.seed(value),
-    "motion": Surroundings.motion,
+    "motion": ValidationContext.motion,
     "strength": lambda _, value: field_types.strength(value),
-    "image": Surroundings.image,
-    "end_image": Surroundings.end_image,
+    "image": ValidationContext.image,
+    "end_image": ValidationContext.end_image,
     "enhance_prompt": lambda _, value: field_types.boolean(value),
     "check_nsfw": lambda _, value: field_types.boolean(value),
-    "take": lambda _, value: field_types.whole(value, low=1, high=field_types.MOST_TAKES),
-    "repeat": lambda _, value: field_types.whole(value, low=1, high=field_types.MOST_TAKES),
+    "take": lambda _, value: field_types.whole(value, low=1, high=field_types.MAX_TAKES),
+    "repeat": lambda _, value: field_types.whole(value, low=1, high=field_types.MAX_TAKES),
     "tags": lambda _, value: field_types.tags(value),
     "skip": lambda _, value: field_types.boolean(value),
     "id": lambda _, value: field_types.word(value),
 }
 """How each field of one value is judged, whichever file it stands in."""
 
-PAID = ("model", "prompt", "seed", "motion", "strength", "image", "end_image", "enhance_prompt", "check_nsfw")
+REQUEST_FIELDS = ("model", "prompt", "seed", "motion", "strength", "image", "end_image", "enhance_prompt", "check_nsfw")
 """The fields that are sent, under the manifest's names."""
 
 REQUIRED = ("model", "image", "prompt", "motion", "strength", "seed", "enhance_prompt")
@@ -126,14 +126,14 @@ ALIASES = {
 }
 """The API's own spellings, read as the manifest's."""
 
-REFUSED = {
+FORBIDDEN_FIELDS = {
     "webhook_url": "callbacks are the run's business: see `webhook` in the configuration",
     "webhook_secret": "callbacks are the run's business, and a secret has no place in a manifest",
 }
 """Fields of the API that a manifest must not set."""
 
 
-UNREPEATED: Mapping[str, Callable[[str], object]] = {
+UNCACHED_COLUMNS: Mapping[str, Callable[[str], object]] = {
     "id": field_types.word,
     "prompt": field_types.prompt,
     "seed": lambda cell: field_types.seed(field_types.whole_from_text(cell)),
@@ -141,16 +141,16 @@ UNREPEATED: Mapping[str, Callable[[str], object]] = {
 """Columns whose cells seldom repeat: judging is cheaper than remembering."""
 
 
-def reader_of(field_name: str, surroundings: Surroundings) -> Callable[[str], object]:
+def reader_of(field_name: str, surroundings: ValidationContext) -> Callable[[str], object]:
     """What settles the text of a CSV cell of that field, or raises ValueError."""
-    return UNREPEATED.get(field_name) or _Remembering(field_name, surroundings).value
+    return UNCACHED_COLUMNS.get(field_name) or _CachedReader(field_name, surroundings).value
 
 
-class _Remembering:
+class _CachedReader:
     """Judges the text of CSV cells and remembers the verdicts, because a column repeats itself."""
 
-    def __init__(self, field_name: str, surroundings: Surroundings) -> None:
-        self._judge = JUDGES[field_name]
+    def __init__(self, field_name: str, surroundings: ValidationContext) -> None:
+        self._judge = VALIDATORS[field_name]
         self._from_text = field_types.FROM_TEXT.get(field_name)
         self._surroundings = surroundings
         self._known: dict[str, object] = {}
@@ -165,7 +165,7 @@ class _Remembering:
         if known is None:
             value = self._from_text(cell) if self._from_text else cell
             known = self._judge(self._surroundings, value)
-            if len(self._known) >= MOST_REMEMBERED:
+            if len(self._known) >= MAX_CACHED:
                 self._known.clear()
             self._known[cell] = known
         return known

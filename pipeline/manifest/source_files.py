@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.manifest.diagnostics import Mistake
+from pipeline.manifest.diagnostics import Diagnostic
 
 
 def why_not_a_file(path: Path) -> str | None:
@@ -65,19 +65,19 @@ def lines(path: Path) -> Iterator[str]:
         yield from text
 
 
-def undecodable(path: Path) -> Mistake:
+def undecodable(path: Path) -> Diagnostic:
     """Names the encoding that a file probably has, and the first line that is not UTF-8."""
     with path.open("rb") as lines:
         start = lines.read(4)
         if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return Mistake(file=path, message="is UTF-16 ('Unicode text'): save it as 'CSV UTF-8'")
+            return Diagnostic(file=path, message="is UTF-16 ('Unicode text'): save it as 'CSV UTF-8'")
         lines.seek(0)
         for number, line in enumerate(lines, start=1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 bad = f"byte 0x{line[error.start]:02X}"
-                return Mistake(
+                return Diagnostic(
                     file=path, line=number, message=f"is not UTF-8 ({bad}; Windows-1252?): save it as 'CSV UTF-8'"
                 )
-    return Mistake(file=path, message="is not UTF-8: save it as 'CSV UTF-8'")
+    return Diagnostic(file=path, message="is not UTF-8: save it as 'CSV UTF-8'")

@@ -58,7 +58,7 @@ def file_sha256(path: Path) -> str:
 
 
 @dataclass(slots=True, kw_only=True)
-class Binder:
+class RequestBinder:
     """Turns cells into requests for one gateway.
 
     `takes_local` says whether the gateway can be handed local files, `takes_samples` whether it knows the sandbox's

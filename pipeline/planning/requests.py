@@ -14,11 +14,11 @@ from pipeline.assets.object_checks import known_objects
 from pipeline.config.loader import Settings, gateway_id
 from pipeline.config.settings import is_loopback
 from pipeline.errors import UsageError
-from pipeline.gateway.motion_catalog import catalogue
+from pipeline.gateway.motion_catalog import load_catalog
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.manifest import Manifest, read
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS
-from pipeline.planning.binding import OBJECT_PREFIXES, Binder, is_object
+from pipeline.planning.binding import OBJECT_PREFIXES, RequestBinder, is_object
 from pipeline.planning.selection import ALL, Selection, chosen
 from pipeline.records import Cell, Request
 
@@ -26,12 +26,12 @@ _BLOCK = 1 << 20
 
 
 @dataclass(slots=True, kw_only=True)
-class Listing:
+class BoundManifest:
     """A manifest bound to a gateway. `rows()` may be read again and again; act only once it is exhausted."""
 
     manifest: Manifest
     settings: Settings
-    binder: Binder
+    binder: RequestBinder
     frozen_seeds: Mapping[str, tuple[int, ...]] | None = None
     selection: Selection = ALL
     motions: str = ""
@@ -103,10 +103,10 @@ class Listing:
 
     def caps(self, flag_microusd: int | None = None) -> Caps:
         """The lowest of manifest, configuration and flag, each span by itself."""
-        return lowest((self.manifest_caps(), told_caps(self.settings), Caps(run_microusd=flag_microusd)))
+        return lowest((self.manifest_caps(), configured_caps(self.settings), Caps(run_microusd=flag_microusd)))
 
 
-def told_caps(settings: Settings) -> Caps:
+def configured_caps(settings: Settings) -> Caps:
     """What the configuration allows."""
     told = settings.budget
     return Caps(
@@ -114,12 +114,12 @@ def told_caps(settings: Settings) -> Caps:
     )
 
 
-def binder(manifest: Manifest, settings: Settings) -> Binder:
+def binder(manifest: Manifest, settings: Settings) -> RequestBinder:
     """A fresh binder for one pass over the manifest's cells."""
     gateway = settings.gateway
     embedded = gateway.is_embedded
     host = "" if embedded else _host(gateway.base_url)
-    return Binder(
+    return RequestBinder(
         gateway=gateway_id(settings),
         prices_microusd=settings.prices_microusd,
         manifest=manifest.path,
@@ -144,7 +144,7 @@ def _host(base_url: str) -> str:
     return urlsplit(base_url).hostname or ""
 
 
-def listing(
+def bind_manifest(
     path: Path,
     settings: Settings,
     *,
@@ -152,7 +152,7 @@ def listing(
     draw: Callable[[str, int], tuple[int, ...]] | None = None,
     selection: Selection = ALL,
     max_rows: int = DEFAULT_MAX_ROWS,
-) -> Listing:
+) -> BoundManifest:
     """Reads a manifest's structure and gets it ready to be bound.
 
     Args:
@@ -162,7 +162,7 @@ def listing(
     Raises:
         ManifestError: the structure is wrong.
     """
-    presets = catalogue(settings)
+    presets = load_catalog(settings)
     manifest = read(
         path,
         defaults=settings.defaults,
@@ -172,7 +172,7 @@ def listing(
         frozen_seeds=frozen_seeds,
         draw=draw,
     )
-    return Listing(
+    return BoundManifest(
         manifest=manifest,
         settings=settings,
         binder=binder(manifest, settings),

@@ -10,15 +10,15 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.assets.publishing import gathered, open_landing
-from pipeline.cli.arguments import give_json, settings_of, tell
+from pipeline.assets.publishing import download_missing, open_publisher
+from pipeline.cli.arguments import print_json, print_notice, settings_of
 from pipeline.errors import UsageError
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import RunFolder, Workspace, ledger_name, reading
+from pipeline.ledger.workspace import OpenLedger, RunFolder, ledger_name, open_for_reading
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, Attempt, State, Totals, usd
 from pipeline.reports.dataframe import write_parquet
 from pipeline.reports.junit import write_junit
-from pipeline.reports.progress import printable
+from pipeline.reports.progress import strip_control_chars
 from pipeline.reports.summary import summary_line
 from pipeline.reports.tables import json_line, write_csv, write_jsonl
 from pipeline.reports.writer import PAGE, PICTURES, draw, report_rows, write_reports
@@ -30,12 +30,12 @@ RATE_SPAN_S = 60.0
 def status(args: argparse.Namespace) -> int:
     """Counts and money of one run, the newest unless named."""
     settings = settings_of(args)
-    with reading(settings) as workspace:
+    with open_for_reading(settings) as workspace:
         run = find_run(workspace, args.run)
         totals = workspace.book.totals(run.run_id)
         if args.json:
             rate = workspace.book.accepted_since(run.run_id, time.time() - RATE_SPAN_S) / RATE_SPAN_S
-            give_json(status_json(run, totals, rate_per_s=rate))
+            print_json(status_json(run, totals, rate_per_s=rate))
         else:
             print(summary_line(totals, run.run_id))
             _tell_unknowns(workspace, run)
@@ -66,19 +66,20 @@ def status_json(run: Run, totals: Totals, rate_per_s: float = 0.0) -> dict[str, 
     }
 
 
-def _tell_unknowns(workspace: Workspace, run: Run) -> None:
-    for page in workspace.book.pages(run.run_id, (State.UNKNOWN,)):
+def _tell_unknowns(workspace: OpenLedger, run: Run) -> None:
+    for page in workspace.book.iter_attempts(run.run_id, (State.UNKNOWN,)):
         for attempt in page:
-            print(f"unknown: {printable(attempt.row_id)} {attempt.request_id} ({printable(attempt.reason or '')})")
+            row, reason = strip_control_chars(attempt.row_id), strip_control_chars(attempt.reason or "")
+            print(f"unknown: {row} {attempt.request_id} ({reason})")
 
 
 def list_runs(args: argparse.Namespace) -> int:
     """Every run, newest first."""
     settings = settings_of(args)
-    with reading(settings) as workspace:
+    with open_for_reading(settings) as workspace:
         found = [(run, workspace.book.totals(run.run_id)) for run in workspace.book.runs()]
     if args.json:
-        give_json({"runs": [status_json(run, totals) for run, totals in found]})
+        print_json({"runs": [status_json(run, totals) for run, totals in found]})
         return 0
     for run, totals in found:
         state = "ended" if run.ended_at is not None else "open"
@@ -89,18 +90,18 @@ def list_runs(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace) -> int:
     """One request's whole history."""
     settings = settings_of(args)
-    with reading(settings) as workspace:
+    with open_for_reading(settings) as workspace:
         attempt = find_request(workspace, args.id)
         history = workspace.book.history(attempt.request_id)
     if args.json:
-        give_json({**_attempt_json(attempt), "history": history})
+        print_json({**_attempt_json(attempt), "history": history})
         return 0
     for name, value in _attempt_json(attempt).items():
         if value is not None:
-            print(f"{name}: {printable(str(value))}")
+            print(f"{name}: {strip_control_chars(str(value))}")
     for line in history:
         moment = datetime.fromtimestamp(float(str(line["at"])), UTC).strftime("%Y-%m-%d %H:%M:%S")
-        detail = printable(str(line["detail"]))
+        detail = strip_control_chars(str(line["detail"]))
         print(f"  {moment}  {line['event']} -> {line['state']}  {detail if args.verbose else detail[:100]}")
     return 0
 
@@ -128,12 +129,12 @@ def _attempt_json(attempt: Attempt) -> dict[str, object]:
 def report(args: argparse.Namespace) -> int:
     """The run's tables, the format by the file's extension."""
     settings = settings_of(args)
-    with reading(settings) as workspace:
+    with open_for_reading(settings) as workspace:
         run = find_run(workspace, args.run)
         folder = RunFolder(workspace.outputs, run.run_id)
         totals = workspace.book.totals(run.run_id)
         if args.json:
-            give_json(
+            print_json(
                 {
                     **status_json(run, totals),
                     "rows": [json.loads(json_line(row)) for row in report_rows(workspace, run, folder)],
@@ -143,28 +144,28 @@ def report(args: argparse.Namespace) -> int:
         if not args.output:
             folder.path.mkdir(parents=True, exist_ok=True)
             write_reports(workspace, run, folder)
-            if missing := asyncio.run(gathered(settings, workspace.book, run.run_id)):
-                tell([f"the page lacks videos of other hosts: {missing}"])
+            if missing := asyncio.run(download_missing(settings, workspace.book, run.run_id)):
+                print_notice([f"the page lacks videos of other hosts: {missing}"])
             draw(workspace, run, folder.path / PAGE)
-            tell([f"{folder.path / name}" for name in ("report.csv", PAGE)])
+            print_notice([f"{folder.path / name}" for name in ("report.csv", PAGE)])
             problem = _landed(workspace, folder)
             if problem:
-                tell([problem, summary_line(totals, run.run_id)])
+                print_notice([problem, summary_line(totals, run.run_id)])
                 return 5
         for target in args.output:
             _write(workspace, run, folder, target)
-            tell([str(target)])
-        tell([summary_line(totals, run.run_id)])
+            print_notice([str(target)])
+        print_notice([summary_line(totals, run.run_id)])
     return 0
 
 
-def _landed(workspace: Workspace, folder: RunFolder) -> str:
+def _landed(workspace: OpenLedger, folder: RunFolder) -> str:
     """Puts the reports into the object store, where one is told; returns what was wrong."""
-    landing = open_landing(workspace.settings)
-    return asyncio.run(landing.land_reports(folder.path)) if landing is not None else ""
+    landing = open_publisher(workspace.settings)
+    return asyncio.run(landing.publish_reports(folder.path)) if landing is not None else ""
 
 
-def _write(workspace: Workspace, run: Run, folder: RunFolder, target: Path) -> None:
+def _write(workspace: OpenLedger, run: Run, folder: RunFolder, target: Path) -> None:
     if target.suffix.lower() in PICTURES:
         draw(workspace, run, target)
         return
@@ -186,7 +187,7 @@ def _writer(name: str, run: Run) -> Callable[[Iterable[dict[str, object]], Path]
     return None
 
 
-def find_run(workspace: Workspace, wanted: str | None) -> Run:
+def find_run(workspace: OpenLedger, wanted: str | None) -> Run:
     """The run a person means: a name, a folder, the beginning of a name, or the newest.
 
     Raises:
@@ -206,7 +207,7 @@ def find_run(workspace: Workspace, wanted: str | None) -> Run:
     return found[0]
 
 
-def find_request(workspace: Workspace, wanted: str, *, states: Collection[State] = ()) -> Attempt:
+def find_request(workspace: OpenLedger, wanted: str, *, states: Collection[State] = ()) -> Attempt:
     """The request a person means: the beginning of its id, its row's id, or its job's id; rather one in `states`.
 
     Raises:

@@ -33,7 +33,7 @@ _DUE = {CostState.DISPUTED: "disputed", CostState.RESERVED: "reserved"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stills:
+class CellMedia:
     """Where one cell's files lie, as links relative to the page; "" where there is none."""
 
     clip: str = ""
@@ -59,14 +59,14 @@ class SheetCell:
     model: str
     tags: tuple[str, ...]
     place: Place
-    stills: Stills
+    stills: CellMedia
     facts: tuple[tuple[str, str], ...]
     history: tuple[str, ...]
     request_id: str
     attempt: int
 
 
-def sheet_cell(number: int, line: Line, earlier: Sequence[Attempt], place: Place, stills: Stills) -> SheetCell:
+def sheet_cell(number: int, line: Line, earlier: Sequence[Attempt], place: Place, stills: CellMedia) -> SheetCell:
     """The cell of one request's latest attempt, or of a placeholder."""
     if isinstance(line, SkippedRow):
         return _placeholder(number, line, place)
@@ -103,7 +103,7 @@ def _placeholder(number: int, line: SkippedRow, place: Place) -> SheetCell:
         model="",
         tags=line.tags,
         place=place,
-        stills=Stills(),
+        stills=CellMedia(),
         facts=(),
         history=(),
         request_id="",

@@ -15,7 +15,7 @@ from pipeline.config.loader import packaged
 from pipeline.errors import UsageError
 from pipeline.gateway.motions import load
 from pipeline.manifest import read
-from pipeline.planning.derive import Derived, derived, differences, field_of, suffix_of
+from pipeline.planning.derive import DerivedManifest, derive_manifest, differences, field_of, suffix_of
 from pipeline.records import Attempt, Cell
 from pipeline.reports.picks import Picks, parse_picks, picked
 from tests.support.factories import make_attempt
@@ -24,12 +24,12 @@ CATALOGUE = load(packaged("motions.csv"))
 MODELS = ("dop-lite", "dop-preview", "dop-turbo")
 
 
-def make(chosen: Sequence[Attempt], changes: Mapping[str, str], folder: Path) -> Derived:
+def make(chosen: Sequence[Attempt], changes: Mapping[str, str], folder: Path) -> DerivedManifest:
     """The derived manifest of a run called lake."""
-    return derived(chosen, changes, run="run-1", name="lake", folder=folder, catalogue=CATALOGUE)
+    return derive_manifest(chosen, changes, run="run-1", name="lake", folder=folder, catalogue=CATALOGUE)
 
 
-def cells_of(made: Derived, folder: Path) -> list[Cell]:
+def cells_of(made: DerivedManifest, folder: Path) -> list[Cell]:
     """What the manifest's own reader makes of it, under defaults that must not matter."""
     path = folder / "derived.yaml"
     path.write_text(made.text, encoding="utf-8")

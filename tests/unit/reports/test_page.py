@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.records import Attempt, State, Totals
-from pipeline.reports.sheet.cells import Stills, sheet_cell
+from pipeline.reports.sheet.cells import CellMedia, sheet_cell
 from pipeline.reports.sheet.page import build_sheet, page_data, sections, sheet_html, write_sheet
 from pipeline.reports.sheet.run_view import Line, RunView, SkippedRow
 from pipeline.reports.sheet.thumbnails import poster_path, start_path
@@ -142,7 +142,7 @@ def test_every_state_is_visible_with_reason_and_price_without_scripts() -> None:
 
 def test_a_reason_that_only_repeats_the_state_is_called_none() -> None:
     failed = make_attempt(state=State.FAILED, reason="failed")
-    assert sheet_cell(0, failed, (), {}, Stills()).reason == "no reason was given"
+    assert sheet_cell(0, failed, (), {}, CellMedia()).reason == "no reason was given"
 
 
 def test_a_calm_run_says_nothing_of_troubles() -> None:
