@@ -29,8 +29,8 @@ from pipeline.config.loader import gateway_id, load
 from pipeline.gateway.responses import Response
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.sqlite_ledger import SqliteLedger
-from pipeline.ledger.workspace import RunFolder
 from pipeline.records import Request
+from pipeline.reports.run_folder import RunFolder
 from tests.support.factories import make_request
 from tests.support.ledgers import accept, make_run, reserve, start
 

@@ -16,20 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.assets.object_checks import check_objects_async
-from pipeline.cli.arguments import print_notice, with_price
-from pipeline.cli.commands.plan import plan_against_ledger
+from pipeline.cli.arguments import print_notice
 from pipeline.cli.commands.run import resolve_api_key
-from pipeline.cli.commands.status import find_run
 from pipeline.config.loader import environment, load
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
-from pipeline.ledger.workspace import RunFolder, ledger_exists, ledger_name, open_for_reading, open_for_spending
+from pipeline.ledger.workspace import ledger_exists, ledger_name, open_for_reading, open_for_spending
 from pipeline.manifest.reader import TooManyRowsError
-from pipeline.planning.binding import Plan
-from pipeline.planning.requests import BoundManifest, bind_manifest
+from pipeline.planning.against_ledger import plan_against_ledger
+from pipeline.planning.plan import Plan
+from pipeline.planning.requests import BoundManifest, bind_manifest, with_price
 from pipeline.planning.run_setup import PurchaseOrder, open_run
 from pipeline.records import MICROUSD, Attempt, State, Totals, microusd
 from pipeline.reports.dataframe import to_frame
+from pipeline.reports.run_folder import RunFolder
+from pipeline.reports.run_lookup import find_run
 from pipeline.reports.summary import summary_line
 from pipeline.reports.writer import report_rows
 from pipeline.runner.engine import RunOptions

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipeline.assets.addresses import object_place
 from pipeline.assets.image_header import read_image_header
 from pipeline.assets.image_urls import ImageUrlResolver
 from pipeline.assets.object_store import ObjectStore, StoreError, open_store
 from pipeline.config.settings import Settings, UploadSettings, is_loopback
 from pipeline.errors import FatalError, UsageError
-from pipeline.planning.binding import object_place
 from pipeline.records import Params
 
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "WebP": "webp"}

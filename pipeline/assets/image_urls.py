@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.planning.binding import SAMPLE_PREFIX, file_sha256, is_local, is_object, object_place
+from pipeline.assets.addresses import SAMPLE_PREFIX, file_sha256, is_local, is_object, object_place
 from pipeline.records import Params
 
 SANDBOX_IMAGE_PREFIX = "sandbox:sha256-"

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from pipeline.assets.addresses import object_place
 from pipeline.assets.image_checks import CachedProbe, cache_path, changed_text, load_cache, rows_text, updated_cache
 from pipeline.assets.image_header import read_image_header
 from pipeline.assets.image_hosting import open_object_store
 from pipeline.assets.object_store import ObjectInfo, ObjectStore, StoreError
 from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, Problem, UsageError
-from pipeline.planning.binding import object_place
 
 CONCURRENCY = 8
 MAX_BYTES = 64_000_000

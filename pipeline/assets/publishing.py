@@ -20,7 +20,6 @@ from pipeline.files import whole_path
 from pipeline.gateway.download_outcomes import Saved
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.records import Attempt
-from pipeline.reports.writer import PAGE_LINES
 
 T = TypeVar("T")
 
@@ -191,10 +190,13 @@ def open_publisher(settings: Settings) -> OutputPublisher | None:
     return OutputPublisher(open_store(told.url, endpoint=told.endpoint, region=told.region), told.dir)
 
 
-async def download_missing(settings: Settings, book: LedgerQueries, run_id: str) -> str:
-    """Has the run's videos here before its page is made, where several hosts may have saved them; what was wrong."""
+async def download_missing(settings: Settings, book: LedgerQueries, run_id: str, *, max_lines: int) -> str:
+    """Fetch the videos that other hosts saved, before the run's page is made; returns what was wrong.
+
+    A run of more than `max_lines` lines gets no page, so its videos are left in the store.
+    """
     landing = open_publisher(settings)
-    if landing is None or settings.ledger.url is None or sum(book.totals(run_id).counts.values()) > PAGE_LINES:
+    if landing is None or settings.ledger.url is None or sum(book.totals(run_id).counts.values()) > max_lines:
         return ""
     lines = [one for one in book.report(run_id) if isinstance(one, Attempt)]
     return await landing.download_missing(

@@ -7,17 +7,16 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config.loader import Settings, environment, load
-from pipeline.config.settings import duration_s
-from pipeline.errors import ManifestError, UsageError
+from pipeline.config.units import duration_s
+from pipeline.errors import UsageError
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
-from pipeline.planning.requests import BoundManifest, bind_manifest
+from pipeline.planning.requests import BoundManifest, bind_manifest, with_price
 from pipeline.planning.saved_plan import draw_seeds
 from pipeline.planning.selection import Selection, parse_shard
-from pipeline.records import microusd, usd
+from pipeline.records import microusd
 from pipeline.reports.progress import strip_control_chars
 
 
@@ -102,15 +101,6 @@ def bound_manifest(args: argparse.Namespace, settings: Settings, *, may_draw: bo
         )
     except TooManyRowsError as error:
         raise with_price(error, settings) from None
-
-
-def with_price(error: TooManyRowsError, settings: Settings) -> ManifestError:
-    """The refusal of a large sweep with what it would have cost at most."""
-    prices = settings.prices_microusd
-    total = sum(prices.get(model, 0) * count for model, count in error.by_model.items())
-    *others, last = error.problems
-    told = f"{last.message} (it would cost up to ${usd(total)})"
-    return ManifestError([*others, replace(last, message=told)])
 
 
 def print_notice(lines: Iterable[str]) -> None:

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from pipeline.config.api_key import KEY_FILE, KEY_VARIABLE, environment, read_key
-from pipeline.config.settings import DOCUMENT_PRICES_MICROUSD, Settings, duration_s, gateway_id, size_bytes
+from pipeline.config.settings import DOCUMENT_PRICES_MICROUSD, Settings, gateway_id
+from pipeline.config.units import duration_s, size_bytes
 from pipeline.config.yaml_file import RawValue, RawValues, is_null, read_leaves, typed_scalar
 from pipeline.errors import ManifestError, Problem, UsageError
 from pipeline.records import MICROUSD

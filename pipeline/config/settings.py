@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
+from pipeline.config.units import duration_s, size_bytes
 from pipeline.records import microusd
 
 SANDBOX = "sandbox"
@@ -26,41 +26,11 @@ SANDBOX = "sandbox"
 DOCUMENT_PRICES_MICROUSD = MappingProxyType({"dop-lite": 135_000, "dop-preview": 573_000, "dop-turbo": 416_000})
 """Price of one 5 s 1080p video. Source: API document, "Higgsfield DoP API Pricing"."""
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
-_UNIT_S = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMG]i?)?B?")
-_SIZE_UNIT = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _RATE = re.compile(r"[1-9][0-9]*/([1-9][0-9]*)?[smh]")
 _VISIBLE = re.compile(r"[!-~]+")
 MAX_PORT = 65535
 _PATH = re.compile(r"/[^\s?#]*")
 _STORE_FOLDER = re.compile(r"(?:s3|gs|az)://[^\s/?#@]+(?:/[^\s/?#@]+)*/?")
-
-
-def duration_s(text: str) -> float:
-    """Seconds of "30s", "2h", "1h30m", "250ms" or a plain number of seconds.
-
-    Raises:
-        ValueError: anything else.
-    """
-    parts = _DURATION.findall(text)
-    if parts and not _DURATION.sub("", text).strip():
-        return float(sum(Decimal(number) * _UNIT_S[unit] for number, unit in parts))
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-        return float(text)
-    raise ValueError(f"{text!r} is not a duration: write seconds or e.g. 30s, 5m, 2h")
-
-
-def size_bytes(text: str) -> int:
-    """Bytes of "512MB" (decimal), "512MiB" (binary) or a plain number of bytes.
-
-    Raises:
-        ValueError: anything else.
-    """
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a size: write bytes or e.g. 512MB")
-    return int(Decimal(match[1]) * _SIZE_UNIT.get(match[2] or "", 1))
 
 
 def is_loopback(host: str) -> bool:

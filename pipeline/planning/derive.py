@@ -14,12 +14,12 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.assets.addresses import is_local
 from pipeline.errors import UsageError
 from pipeline.gateway.motions import MotionCatalog
 from pipeline.manifest.labels import did_you_mean, short_hash, shortened, slug, strength_text
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS
 from pipeline.manifest.template import has_placeholders
-from pipeline.planning.binding import is_local
 from pipeline.records import Attempt, Cell
 
 FIELDS = (

@@ -6,21 +6,22 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipeline.assets.addresses import OBJECT_PREFIXES, is_object
 from pipeline.assets.object_checks import known_objects
 from pipeline.config.loader import Settings, gateway_id
 from pipeline.config.settings import is_loopback
-from pipeline.errors import UsageError
+from pipeline.errors import ManifestError, UsageError
 from pipeline.gateway.motion_catalog import load_catalog
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.manifest import Manifest, read
-from pipeline.manifest.reader import DEFAULT_MAX_ROWS
-from pipeline.planning.binding import OBJECT_PREFIXES, RequestBinder, is_object
+from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
+from pipeline.planning.binding import RequestBinder
 from pipeline.planning.selection import ALL, Selection, chosen
-from pipeline.records import Cell, Request
+from pipeline.records import Cell, Request, usd
 
 _BLOCK = 1 << 20
 
@@ -180,3 +181,12 @@ def bind_manifest(
         selection=selection,
         motions=presets.digest,
     )
+
+
+def with_price(error: TooManyRowsError, settings: Settings) -> ManifestError:
+    """The refusal of a large sweep with what it would have cost at most."""
+    prices = settings.prices_microusd
+    total = sum(prices.get(model, 0) * count for model, count in error.by_model.items())
+    *others, last = error.problems
+    told = f"{last.message} (it would cost up to ${usd(total)})"
+    return ManifestError([*others, replace(last, message=told)])

@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.commands.plan import plan_against_ledger
 from pipeline.config.loader import gateway_id
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import OpenLedger, run_name
+from pipeline.ledger.workspace import OpenLedger
+from pipeline.planning.against_ledger import plan_against_ledger
 from pipeline.planning.requests import BoundManifest
 from pipeline.planning.saved_plan import SavedPlan
+from pipeline.reports.run_folder import run_name
+from pipeline.reports.run_lookup import find_run
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -105,14 +106,9 @@ def runs_to_collect(workspace: OpenLedger, wanted: str | None) -> list[Run]:
     book = workspace.book
     if wanted is None:
         return [run for run in book.runs() if run.gateway == workspace.gateway and book.has_open(run.run_id)]
-    name = Path(wanted).name
-    if name == "latest":
-        name = (workspace.outputs / "latest").resolve().name
-    run = book.run(name)
-    if run is None:
-        raise UsageError(f"no run is called {wanted!r}; `dop list` shows them")
+    run = find_run(workspace, wanted)
     if run.gateway != workspace.gateway:
-        raise UsageError(f"run {name} belongs to {run.gateway}, and the configuration is for {workspace.gateway}")
+        raise UsageError(f"run {run.run_id} belongs to {run.gateway}, and the configuration is for {workspace.gateway}")
     return [run]
 
 

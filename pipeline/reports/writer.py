@@ -14,8 +14,9 @@ from pathlib import Path
 from pipeline.config.loader import effective
 from pipeline.files import whole_text
 from pipeline.ledger.queries import Run, SkippedRow
-from pipeline.ledger.workspace import OpenLedger, RunFolder
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State
+from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.sheet import run_view as runview
 from pipeline.reports.summary import run_json
 from pipeline.reports.tables import NEEDS_THE_USER, REPORT_COLUMNS, report_row, write_csv, write_failures_csv
@@ -86,7 +87,7 @@ def run_view(workspace: OpenLedger, run: Run) -> runview.RunView:
 
 def _sheet_lines(lines: Iterable[Attempt | SkippedRow]) -> Iterator[runview.Line]:
     for line in lines:
-        yield line if isinstance(line, Attempt) else runview.SkippedRow(row_id=line.row_id, axes=line.axes)
+        yield line if isinstance(line, Attempt) else runview.SkippedLine(row_id=line.row_id, axes=line.axes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,9 +30,10 @@ from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimit
 from pipeline.gateway.wire import submit_body
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import OpenLedger, RunFolder
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals
 from pipeline.reports.progress import ProgressDisplay
+from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.callback_inbox import CallbackEndpoint, open_callback_endpoint
 from pipeline.runner.callback_poll_schedule import PROVEN, CallbackPollSchedule
 from pipeline.runner.callbacks import CallbackHandler

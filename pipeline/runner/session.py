@@ -12,10 +12,11 @@ from pipeline.assets import image_checks
 from pipeline.assets.publishing import download_missing, open_publisher
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import OpenLedger, RunFolder
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Totals
+from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.summary import summary_line
-from pipeline.reports.writer import write_page, write_reports
+from pipeline.reports.writer import PAGE_LINES, write_page, write_reports
 from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
 from pipeline.runner.exit_code import RunEnding
 
@@ -139,7 +140,7 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
     reported = _reported(session, job)
-    if missing := await download_missing(workspace.settings, book, run.run_id):
+    if missing := await download_missing(workspace.settings, book, run.run_id, max_lines=PAGE_LINES):
         session.tell(f"the page lacks videos of other hosts: {missing}")
     for note in write_page(workspace, run, job.folder):
         if note.is_wrong or not job.wishes.quiet:

@@ -17,8 +17,9 @@ from pipeline.config.loader import gateway_id, load
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.sqlite_ledger import SqliteLedger
-from pipeline.ledger.workspace import OpenLedger, RunFolder, recover
+from pipeline.ledger.workspace import OpenLedger, recover
 from pipeline.records import Request
+from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
 from tests.support.factories import make_request
 from tests.support.ledgers import AT, RUN, make_run

@@ -9,18 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.cli.arguments import print_notice, settings_of
-from pipeline.cli.commands.plan import plan_against_ledger, plan_text
-from pipeline.cli.commands.status import find_run
+from pipeline.cli.commands.plan import plan_text
 from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, UsageError
 from pipeline.files import whole_text
 from pipeline.gateway.motion_catalog import load_catalog
 from pipeline.ledger.queries import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
+from pipeline.planning.against_ledger import plan_against_ledger
 from pipeline.planning.derive import DerivedManifest, derive_manifest, differences, field_of, suffix_of
 from pipeline.planning.requests import bind_manifest
 from pipeline.records import Attempt, Cell
 from pipeline.reports.picks import MAX_PICKS_BYTES, Picks, parse_picks, picked
+from pipeline.reports.run_lookup import find_run
 
 PICKS = "picks.json"
 """In the run's folder: what was picked on the pages of `dop view`."""

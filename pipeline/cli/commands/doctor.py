@@ -68,7 +68,7 @@ def _findings(settings: Settings, *, live: bool) -> Iterator[CheckResult]:
 
 def _asked(settings: Settings) -> Iterator[CheckResult]:
     """What the gateway itself says to calls that cost nothing."""
-    from pipeline.cli.commands.doctor_live import live_checks  # noqa: PLC0415 - only --live needs the network's libraries
+    from pipeline.cli.commands.doctor_live import live_checks
 
     try:
         key = resolve_api_key(settings)

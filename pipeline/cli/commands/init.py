@@ -52,7 +52,7 @@ def _put(target: Path, content: bytes) -> str:
 
 def completion(args: argparse.Namespace) -> int:
     """Prints a script that completes verbs, flags and file names in a shell."""
-    import shtab  # noqa: PLC0415 - only this verb needs it
+    import shtab
 
     parser: argparse.ArgumentParser = args.whole_parser()
     for one in _parsers(parser):
@@ -65,7 +65,7 @@ def completion(args: argparse.Namespace) -> int:
 
 
 def _kind(action: argparse.Action) -> object:
-    import shtab  # noqa: PLC0415
+    import shtab
 
     if action.metavar in FILE_WORDS:
         return shtab.FILE

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import time
 from pathlib import Path
 
 from pipeline.assets.image_checks import cache_text
-from pipeline.assets.object_checks import check_objects
-from pipeline.cli.arguments import bound_manifest, money, print_json, print_notice, settings_of, with_price
-from pipeline.config.loader import gateway_id
+from pipeline.cli.arguments import bound_manifest, money, print_json, print_notice, settings_of
 from pipeline.config.settings import Settings
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.workspace import ledger_exists, open_for_reading
-from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
-from pipeline.planning.binding import Plan, split
-from pipeline.planning.requests import BoundManifest
-from pipeline.planning.saved_plan import SavedPlan, save
+from pipeline.manifest.reader import DEFAULT_MAX_ROWS
+from pipeline.planning.against_ledger import looked_at_objects, plan_against_ledger, saved_plan, split_with_ledger
+from pipeline.planning.plan import Plan
+from pipeline.planning.saved_plan import save
 from pipeline.records import usd
 from pipeline.reports.progress import strip_control_chars
 
@@ -29,7 +26,7 @@ def validate(args: argparse.Namespace) -> int:
     """All mistakes at once, offline."""
     settings = settings_of(args)
     bound = bound_manifest(args, settings, may_draw=True)
-    found = _split(bound, settings, against_ledger=False)
+    found = split_with_ledger(bound, settings, against_ledger=False)
     print_notice(f"warning: {warning}" for warning in bound.warnings)
     if args.json:
         print_json({"valid": True, **found.as_json()})
@@ -60,54 +57,6 @@ def plan(args: argparse.Namespace) -> int:
         elif bound.manifest.uses_random_seeds:
             print("its random seeds are drawn when the plan is saved: dop plan --out PLAN, then dop run --plan PLAN")
     return 0
-
-
-def looked_at_objects(bound: BoundManifest, settings: Settings) -> list[str]:
-    """Looks at the images that lie in an object store; returns warnings. Asks the store, for free.
-
-    Raises:
-        ManifestError: some are not there, or no pictures.
-        UsageError: the store does not answer.
-    """
-    return check_objects(settings, bound.objects(), manifest=bound.manifest.path, now=time.time())
-
-
-def saved_plan(bound: BoundManifest, found: Plan, settings: Settings, *, max_rows: int) -> SavedPlan:
-    """What `--out` keeps: the seeds that were drawn, and what everything depended on."""
-    seeds = dict(bound.manifest.drawn)
-    bound.frozen_seeds = seeds
-    return SavedPlan(
-        manifest=bound.manifest.path,
-        gateway=gateway_id(settings),
-        rows_digest=bound.digest(),
-        state_digest=found.state_digest,
-        seeds=seeds,
-        selection=bound.selection,
-        max_rows=max_rows,
-        counts=found.as_json(),
-    )
-
-
-def plan_against_ledger(bound: BoundManifest, settings: Settings) -> Plan:
-    """The manifest split against the ledger; a ledger that does not exist yet knows nothing.
-
-    Raises:
-        ManifestError: mistakes, all of them.
-    """
-    return _split(bound, settings, against_ledger=ledger_exists(settings))
-
-
-def _split(bound: BoundManifest, settings: Settings, *, against_ledger: bool) -> Plan:
-    try:
-        if against_ledger:
-            with open_for_reading(settings) as workspace:
-                found = split(bound.rows(), workspace.book.states)
-        else:
-            found = split(bound.rows(), lambda _: {})
-    except TooManyRowsError as error:
-        raise with_price(error, settings) from None
-    found.duplicates = bound.binder.duplicates
-    return found
 
 
 def plan_text(path: Path, found: Plan, caps: Caps, settings: Settings) -> str:

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 
 from pipeline.cli.arguments import money, print_notice, seconds, settings_of
 from pipeline.cli.commands.run import confirm, run_options, session
-from pipeline.cli.commands.status import find_request, find_run
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps, lowest
@@ -19,6 +18,7 @@ from pipeline.ledger.transitions import Applied, JobTaken, LedgerChange
 from pipeline.ledger.workspace import OpenLedger, open_for_spending, open_shared
 from pipeline.planning.requests import configured_caps
 from pipeline.records import RETRYABLE, Attempt, State, usd
+from pipeline.reports.run_lookup import find_request, find_run
 from pipeline.runner.session import run_session
 
 

@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.cli.arguments import bound_manifest, money, print_notice, seconds, selection_of, settings_of
-from pipeline.cli.commands.plan import looked_at_objects, plan_against_ledger, plan_text
+from pipeline.cli.commands.plan import plan_text
 from pipeline.config.loader import read_key
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError, UsageError
 from pipeline.ledger.budget import NO_CAPS
 from pipeline.ledger.queries import Run
 from pipeline.ledger.workspace import open_for_spending
+from pipeline.planning.against_ledger import looked_at_objects, plan_against_ledger
 from pipeline.planning.requests import bind_manifest
 from pipeline.planning.run_setup import PurchaseOrder, open_run, runs_to_collect, worst_exit_code
 from pipeline.planning.saved_plan import load
@@ -43,7 +44,7 @@ def collect(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     wishes = run_options(args, buy=False, collect=True)
     if args.cluster:
-        from pipeline.cli.commands.run_on_cluster import collect_on_cluster  # noqa: PLC0415 - an extra, for those who ask for it
+        from pipeline.cli.commands.run_on_cluster import collect_on_cluster
 
         return collect_on_cluster(args, settings, wishes)
     with session(settings, args) as opened:
@@ -121,7 +122,7 @@ def _order(args: argparse.Namespace, settings: Settings) -> PurchaseOrder:
 def _buy(args: argparse.Namespace, wishes: RunOptions) -> int:
     settings = settings_of(args)
     if args.cluster:
-        from pipeline.cli.commands.run_on_cluster import check  # noqa: PLC0415 - an extra, for those who ask for it
+        from pipeline.cli.commands.run_on_cluster import check
 
         check(args, settings)
     order = _order(args, settings)
@@ -135,7 +136,7 @@ def _buy(args: argparse.Namespace, wishes: RunOptions) -> int:
         print_notice(["not bought: the answer was no"])
         return 2
     if args.cluster:
-        from pipeline.cli.commands.run_on_cluster import run_ordered  # noqa: PLC0415 - the same
+        from pipeline.cli.commands.run_on_cluster import run_ordered
 
         return run_ordered(args, settings, order, wishes)
     with session(settings, args) as opened:

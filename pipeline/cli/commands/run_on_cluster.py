@@ -17,10 +17,11 @@ from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import OpenLedger, RunFolder, open_shared
+from pipeline.ledger.workspace import OpenLedger, open_shared
 from pipeline.planning.run_setup import PurchaseOrder, open_run, runs_to_collect, worst_exit_code
 from pipeline.records import Totals
 from pipeline.reports.progress import ProgressDisplay
+from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.cluster.requirements import database
 from pipeline.runner.engine import RunOptions, StepsResult
 from pipeline.runner.session import SpendingSession, check_images, finish, prepare
@@ -108,9 +109,9 @@ def collect_on_cluster(args: argparse.Namespace, settings: Settings, wishes: Run
 
 def _put(connection: Connection, settings: Settings, run_id: str, wishes: RunOptions, caps: Caps) -> Totals:
     """Orders a run; what it came to before any worker could know."""
-    from pipeline.config.loader import gateway_id  # noqa: PLC0415
-    from pipeline.runner.cluster.job_queue import put_order  # noqa: PLC0415
-    from pipeline.runner.cluster.monitor import counted  # noqa: PLC0415 - an extra
+    from pipeline.config.loader import gateway_id
+    from pipeline.runner.cluster.job_queue import put_order
+    from pipeline.runner.cluster.monitor import counted
 
     put_order(
         connection,
@@ -147,7 +148,7 @@ def _measure(workspace: OpenLedger) -> None:
 @contextmanager
 def _session(args: argparse.Namespace, settings: Settings) -> Iterator[SpendingSession]:
     """The ledger beside the workers; no key is needed, since nothing is sent from here."""
-    from pipeline.runner.cluster.tables import prepare  # noqa: PLC0415 - an extra
+    from pipeline.runner.cluster.tables import prepare
 
     url = database(settings)
     lock_wait_s = seconds(args.lock_wait, "--lock-wait")
@@ -180,8 +181,8 @@ def _followed(
 async def _result(
     opened: SpendingSession, run: Run, wishes: RunOptions, before: Totals, progress: ProgressDisplay
 ) -> StepsResult:
-    from pipeline.runner.cluster.job_queue import JobQueue  # noqa: PLC0415
-    from pipeline.runner.cluster.monitor import MonitorOptions, follow  # noqa: PLC0415 - an extra
+    from pipeline.runner.cluster.job_queue import JobQueue
+    from pipeline.runner.cluster.monitor import MonitorOptions, follow
 
     workspace = opened.workspace
     settings = workspace.settings

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,14 +14,16 @@ from pipeline.assets.publishing import download_missing, open_publisher
 from pipeline.cli.arguments import print_json, print_notice, settings_of
 from pipeline.errors import UsageError
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import OpenLedger, RunFolder, ledger_name, open_for_reading
-from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, Attempt, State, Totals, usd
+from pipeline.ledger.workspace import OpenLedger, open_for_reading
+from pipeline.records import Attempt, State, usd
 from pipeline.reports.dataframe import write_parquet
 from pipeline.reports.junit import write_junit
 from pipeline.reports.progress import strip_control_chars
+from pipeline.reports.run_folder import RunFolder
+from pipeline.reports.run_lookup import find_request, find_run, status_json
 from pipeline.reports.summary import summary_line
 from pipeline.reports.tables import json_line, write_csv, write_jsonl
-from pipeline.reports.writer import PAGE, PICTURES, draw, report_rows, write_reports
+from pipeline.reports.writer import PAGE, PAGE_LINES, PICTURES, draw, report_rows, write_reports
 
 RATE_SPAN_S = 60.0
 """Over which `status` tells the rate of accepted submits."""
@@ -40,30 +42,6 @@ def status(args: argparse.Namespace) -> int:
             print(summary_line(totals, run.run_id))
             _tell_unknowns(workspace, run)
     return 0
-
-
-def status_json(run: Run, totals: Totals, rate_per_s: float = 0.0) -> dict[str, object]:
-    """The object of `dop status --json`.
-
-    `eta_s` counts what is left to submit at the rate of the last minute; None while nothing was accepted in it.
-    """
-    left = totals.count(State.PLANNED, State.SUBMITTING)
-    return {
-        "run": run.run_id,
-        "gateway": run.gateway,
-        "requests": sum(totals.counts.values()),
-        "new": totals.count(State.PLANNED),
-        "done": totals.count(State.DONE),
-        "in_flight": totals.count(*IN_FLIGHT),
-        "unknown": totals.count(State.UNKNOWN),
-        "failed": totals.count(*FAILED_FOR_GOOD),
-        "confirmed_usd": usd(totals.confirmed_microusd),
-        "disputed_usd": usd(totals.disputed_microusd),
-        "reserved_usd": usd(totals.reserved_microusd),
-        "ended": run.ended_at is not None,
-        "rate_per_s": round(rate_per_s, 3),
-        "eta_s": 0.0 if run.ended_at is not None else round(left / rate_per_s, 1) if rate_per_s and left else None,
-    }
 
 
 def _tell_unknowns(workspace: OpenLedger, run: Run) -> None:
@@ -144,7 +122,7 @@ def report(args: argparse.Namespace) -> int:
         if not args.output:
             folder.path.mkdir(parents=True, exist_ok=True)
             write_reports(workspace, run, folder)
-            if missing := asyncio.run(download_missing(settings, workspace.book, run.run_id)):
+            if missing := asyncio.run(download_missing(settings, workspace.book, run.run_id, max_lines=PAGE_LINES)):
                 print_notice([f"the page lacks videos of other hosts: {missing}"])
             draw(workspace, run, folder.path / PAGE)
             print_notice([f"{folder.path / name}" for name in ("report.csv", PAGE)])
@@ -185,38 +163,3 @@ def _writer(name: str, run: Run) -> Callable[[Iterable[dict[str, object]], Path]
     if name.endswith(".parquet"):
         return write_parquet
     return None
-
-
-def find_run(workspace: OpenLedger, wanted: str | None) -> Run:
-    """The run a person means: a name, a folder, the beginning of a name, or the newest.
-
-    Raises:
-        UsageError: there is none, or more than one.
-    """
-    runs = workspace.book.runs()
-    if not runs:
-        raise UsageError(f"no run yet in {ledger_name(workspace.settings)}")
-    if wanted is None or Path(wanted).name == "latest":
-        latest = workspace.outputs / "latest"
-        name = latest.resolve().name if latest.is_symlink() else runs[0].run_id
-        return next((run for run in runs if run.run_id == name), runs[0])
-    name = Path(wanted).name
-    found = [run for run in runs if run.run_id == name] or [run for run in runs if run.run_id.startswith(name)]
-    if len(found) != 1:
-        raise UsageError(f"{len(found) or 'no'} runs are called {wanted!r}; `dop list` shows them")
-    return found[0]
-
-
-def find_request(workspace: OpenLedger, wanted: str, *, states: Collection[State] = ()) -> Attempt:
-    """The request a person means: the beginning of its id, its row's id, or its job's id; rather one in `states`.
-
-    Raises:
-        UsageError: there is none, or more than one.
-    """
-    found = workspace.book.find(wanted)
-    found = [one for one in found if one.state in states] or found
-    found = [one for one in found if one.gateway == workspace.gateway] or found
-    if len(found) != 1:
-        names = ", ".join(f"{one.request_id} ({one.row_id}, {one.gateway})" for one in found[:10])
-        raise UsageError(f"{len(found) or 'no'} requests are called {wanted!r}{': ' + names if names else ''}")
-    return found[0]

@@ -10,9 +10,9 @@ import webbrowser
 from contextlib import suppress
 
 from pipeline.cli.arguments import print_notice, settings_of
-from pipeline.cli.commands.status import find_run
 from pipeline.errors import UsageError
 from pipeline.ledger.workspace import OpenLedger, ledger_exists, ledger_name, open_for_reading
+from pipeline.reports.run_lookup import find_run
 from pipeline.reports.viewer.server import Viewer
 
 

@@ -32,7 +32,7 @@ def worker(args: argparse.Namespace) -> int:
 
 
 def _health(settings: Settings, url: str) -> int:
-    from pipeline.runner.cluster.heartbeat import HeartbeatFiles  # noqa: PLC0415 - an extra, for those who ask for it
+    from pipeline.runner.cluster.heartbeat import HeartbeatFiles
 
     signs, now = HeartbeatFiles(f"{url} {gateway_id(settings)}"), time.time()
     workers = [
@@ -45,8 +45,8 @@ def _health(settings: Settings, url: str) -> int:
 
 
 def _rebuild(settings: Settings, url: str) -> int:
-    from pipeline.runner.cluster.job_queue import JobQueue  # noqa: PLC0415 - an extra
-    from pipeline.runner.cluster.tables import prepare  # noqa: PLC0415
+    from pipeline.runner.cluster.job_queue import JobQueue
+    from pipeline.runner.cluster.tables import prepare
 
     async def anew() -> tuple[int, int]:
         queue = JobQueue(url, gateway_id(settings))
@@ -64,9 +64,9 @@ def _rebuild(settings: Settings, url: str) -> int:
 
 
 def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
-    from pipeline.runner.cluster.callback_relay import CallbackRelay  # noqa: PLC0415 - an extra
-    from pipeline.runner.cluster.schedule import ScheduledRuns  # noqa: PLC0415
-    from pipeline.runner.cluster.worker import Worker  # noqa: PLC0415
+    from pipeline.runner.cluster.callback_relay import CallbackRelay
+    from pipeline.runner.cluster.schedule import ScheduledRuns
+    from pipeline.runner.cluster.worker import Worker
 
     def say(line: str) -> None:
         print_notice([line])

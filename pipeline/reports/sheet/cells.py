@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pipeline.manifest.labels import strength_text
 from pipeline.records import Attempt, CostState, State, usd
 from pipeline.reports.sheet.layout import Place
-from pipeline.reports.sheet.run_view import Line, SkippedRow
+from pipeline.reports.sheet.run_view import Line, SkippedLine
 from pipeline.reports.tables import generation_s, moment
 
 STATE_WORDS = {
@@ -68,7 +68,7 @@ class SheetCell:
 
 def sheet_cell(number: int, line: Line, earlier: Sequence[Attempt], place: Place, stills: CellMedia) -> SheetCell:
     """The cell of one request's latest attempt, or of a placeholder."""
-    if isinstance(line, SkippedRow):
+    if isinstance(line, SkippedLine):
         return _placeholder(number, line, place)
     return SheetCell(
         number=number,
@@ -90,7 +90,7 @@ def sheet_cell(number: int, line: Line, earlier: Sequence[Attempt], place: Place
     )
 
 
-def _placeholder(number: int, line: SkippedRow, place: Place) -> SheetCell:
+def _placeholder(number: int, line: SkippedLine, place: Place) -> SheetCell:
     return SheetCell(
         number=number,
         row_id=line.row_id,

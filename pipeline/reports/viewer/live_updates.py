@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.cli.commands.status import status_json
 from pipeline.ledger.queries import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt
+from pipeline.reports.run_lookup import status_json
 from pipeline.reports.sheet.cells import CellMedia, SheetCell, sheet_cell
 from pipeline.reports.sheet.page import totals_shown
 from pipeline.reports.sheet.run_view import latest_lines

@@ -14,12 +14,12 @@ from urllib.parse import quote
 import av
 import jinja2
 
-from pipeline.cli.commands.spend import group_spend
 from pipeline.ledger.queries import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals, usd
 from pipeline.reports.sheet.page import build_sheet, clip_of, sheet_html
 from pipeline.reports.sheet.run_view import RunView
+from pipeline.reports.spend import group_spend
 from pipeline.reports.viewer.thumbnail_cache import with_stills
 from pipeline.reports.writer import run_view
 

@@ -26,8 +26,9 @@ from pipeline.gateway.webhook_tokens import CallbackDelivery
 from pipeline.gateway.wire import submit_body
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, Conflict
-from pipeline.ledger.workspace import OpenLedger, RunFolder
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State
+from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.cluster.callback_relay import CallbackRelay

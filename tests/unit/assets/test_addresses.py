@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.assets.addresses import is_local, is_object, object_place
 from pipeline.assets.image_urls import ImageUrlResolver
 from pipeline.manifest.image_refs import image
-from pipeline.planning.binding import RequestBinder, is_local, is_object, object_place
+from pipeline.planning.binding import RequestBinder
 from pipeline.records import Cell, Request
 from tests.support.factories import LITE_MICROUSD, make_params
 

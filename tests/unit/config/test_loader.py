@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import loader
 from pipeline.config.loader import Settings, gateway_id, load, packaged, read_key
-from pipeline.config.settings import EmbeddedSandboxSettings, duration_s, is_loopback, size_bytes
+from pipeline.config.settings import EmbeddedSandboxSettings, is_loopback
+from pipeline.config.units import duration_s, size_bytes
 from pipeline.errors import ManifestError, UsageError
 from pipeline.ledger.workspace import ledger_name
 from pipeline.sandbox import settings as sandbox_settings

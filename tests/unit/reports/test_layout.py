@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.reports.sheet.layout import SheetLayout, arrange, axes_of, places_of, tabs_needed
-from pipeline.reports.sheet.run_view import Line, SkippedRow, latest_lines
+from pipeline.reports.sheet.run_view import Line, SkippedLine, latest_lines
 from tests.support.factories import make_attempt
 
 
@@ -94,7 +94,7 @@ def test_a_row_of_its_own_joins_the_axes_by_its_paid_fields() -> None:
 
 def test_a_placeholder_keeps_its_place_and_makes_no_axis_of_its_own() -> None:
     lines = sweep(seed=("1", "2"))
-    lines.append(SkippedRow(row_id="mill@3", axes=(("seed", "3"),)))
+    lines.append(SkippedLine(row_id="mill@3", axes=(("seed", "3"),)))
     assert names(lines) == ["seed"]
     assert places_of(lines)[-1]["seed"] == "3"
 
@@ -121,7 +121,7 @@ def test_the_latest_attempt_is_the_cell_and_the_others_its_history() -> None:
         make_attempt(seed=1, attempt=3),
         make_attempt(seed=1, attempt=2),
     )
-    skipped = SkippedRow(row_id="x")
+    skipped = SkippedLine(row_id="x")
     assert latest_lines((first, other, third, skipped, second)) == [
         (third, [first, second]),
         (other, []),
