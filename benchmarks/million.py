@@ -29,7 +29,6 @@ from benchmarks.simulation import Bucket, Limiter, Open
 from pipeline.gateway.client import SUBMIT_PATH, GatewayClient
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, parse_rate
 from pipeline.gateway.responses import Response, SendProof
-from pipeline.gateway.wire import submit_body
 from pipeline.ledger.budget import NO_CAPS
 from pipeline.ledger.queries import LedgerQueries, Run
 from pipeline.ledger.schema import MUTABLE
@@ -38,13 +37,18 @@ from pipeline.ledger.transitions import ChangeResult, LedgerChange, Row, SpendAc
 from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import Attempt, Params, Request, State, Totals
 from pipeline.runner.circuit_breaker import CircuitBreaker
-from pipeline.runner.context import PendingJob, ReadyVideo, RunContext
+from pipeline.runner.context import ReadyVideo, RunContext
+from pipeline.runner.events import EventSink, JobAccepted, OutcomeUnknown
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import Poller
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
-from pipeline.runner.submitter import SubmitEndpoint, Submitter
+from pipeline.runner.submit_body import SubmitBodyBuilder
+from pipeline.runner.submit_decisions import SubmitEndpoint
+from pipeline.runner.submit_permits import SubmitPermits
+from pipeline.runner.submitter import Submitter
+from pipeline.runner.unknowns import UnknownRecovery
 
 GATEWAY, RUN = "https://gateway.example", "million"
 BEGIN = 1_790_000_000.0
@@ -259,41 +263,59 @@ class BatchRun:
         self.pace = AdaptiveRateLimiter(told=told, shared=True if scenario.shared and scenario.told else None)
         self.plan = PollSchedule(first_s=15, min_s=3, max_s=60, deadline_s=DEADLINE_S, max_lag_s=scenario.lag_s)
         self.halt = StopSignal()
-        scribe = EventRecorder(ledger, run_id=RUN, caps=NO_CAPS, totals=Totals(), wall=wall, reach=lambda name: None)
+        events = EventSink()
+        events.subscribe(JobAccepted, self._accepted)
+        events.subscribe(OutcomeUnknown, self._unknown)
         self._tokens = 0
-        doors = RunContext(
-            recorder=scribe,
+        context = RunContext(
+            recorder=EventRecorder(
+                ledger,
+                run_id=RUN,
+                caps=NO_CAPS,
+                totals=Totals(),
+                wall=wall,
+                reach=lambda name: None,
+                events=events,
+            ),
             client=cast(GatewayClient, self.gateway),
             gate=RateGate(self.pace, self.halt),
             stop=self.halt,
             prices_microusd={MODEL: PRICE_MICROUSD},
             unix_time=wall,
             new_token=self._token,
-            body=lambda attempt: submit_body(attempt.params),
-            on_accepted=self._accepted,
-            on_video_ready=self._finished,
+            bodies=SubmitBodyBuilder(),
+            events=events,
             fail_point=lambda name: None,
             notify=self.outcomes.said.append,
-            on_unknown=self._lost,
             log=_silent(),
         )
         breaker = CircuitBreaker()
-        self.poller = Poller(doors, self.plan, breaker)
+        self._ready = context.ready
+        self.poller = Poller(context, self.plan, breaker)
+        permits = SubmitPermits(context, breaker, can_poll=lambda: len(self.poller) > 0, known_job=lambda: None)
         self.submitter = Submitter(
-            doors,
+            context,
             planned(scenario.jobs),
-            paths=SubmitEndpoint(SUBMIT_PATH),
-            breaker=breaker,
+            permits=permits,
+            endpoint=SubmitEndpoint(SUBMIT_PATH),
+            recovery=UnknownRecovery(context),
             workers=16,
-            can_poll=lambda: len(self.poller) > 0,
         )
 
     async def carry_out(self) -> Outcomes:
         """From the first submit to the last finished video."""
+        downloads = asyncio.create_task(self._download())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._buy())
             group.create_task(self.poller.run())
+        while not self._ready.empty():
+            self._finished(self._ready.get_nowait())
+        downloads.cancel()
         return self.outcomes
+
+    async def _download(self) -> None:
+        while True:
+            self._finished(await self._ready.get())
 
     async def _buy(self) -> None:
         await self.submitter.run()
@@ -303,8 +325,7 @@ class BatchRun:
         self._tokens += 1
         return f"{self._tokens:032x}"
 
-    def _accepted(self, job: PendingJob) -> None:
-        self.poller.add(job)
+    def _accepted(self, _: JobAccepted) -> None:
         self.outcomes.most_in_flight = max(self.outcomes.most_in_flight, len(self.poller))
 
     def _finished(self, video: ReadyVideo) -> None:
@@ -314,7 +335,7 @@ class BatchRun:
         if self.outcomes.done % 50_000 == 0:
             print(f"  {self.outcomes.done:>9,} done at {now / 3600:7.2f} h", file=sys.stderr, flush=True)
 
-    def _lost(self, attempt: Attempt) -> None:
+    def _unknown(self, _: OutcomeUnknown) -> None:
         self.outcomes.lost += 1
 
 

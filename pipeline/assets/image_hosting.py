@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pipeline.assets.addresses import object_place
 from pipeline.assets.image_header import read_image_header
-from pipeline.assets.image_urls import ImageUrlResolver
+from pipeline.assets.image_urls import InputImages
 from pipeline.assets.object_store import ObjectStore, StoreError, open_store
 from pipeline.config.settings import Settings, UploadSettings, is_loopback
 from pipeline.errors import FatalError, UsageError
@@ -54,7 +54,7 @@ class ImageHost:
     def __init__(
         self,
         told: UploadSettings,
-        images: ImageUrlResolver,
+        images: InputImages,
         *,
         store: ObjectStore | None,
         base_url: str,
@@ -184,7 +184,7 @@ def normalize_orientation(path: Path, content: bytes, max_px: int | None) -> tup
 def open_hosting(
     settings: Settings,
     base_url: str,
-    images: ImageUrlResolver,
+    images: InputImages,
     *,
     etag_of: Callable[[str], str],
     wall: Callable[[], float],

@@ -90,13 +90,16 @@ class LedgerWriter(ABC):
 
     def __init__(self, *, inline: bool) -> None:
         self.tell: Callable[[str], None] = lambda text: None
-        """hears what a person should know while the ledger is open; called in the writer's thread"""
         self._told: list[str] = []
         self._inline = inline
         self._waiting: list[QueuedWrite] = []
         self._queue: queue.SimpleQueue[QueuedWrite | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
+
+    def report_to(self, notify: Callable[[str], None]) -> None:
+        """Call `notify`, in the writer's thread, with what the user should know while the ledger is open."""
+        self.tell = notify
 
     def _start(self) -> None:
         self._seq = int(self.facts["seq"])

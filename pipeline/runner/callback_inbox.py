@@ -13,7 +13,6 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,7 +30,6 @@ from pipeline.gateway.webhook_tokens import (
     callback_url,
 )
 from pipeline.records import State
-from pipeline.runner.callbacks import CallbackHandler
 from pipeline.runner.webhook_server import WebhookServer
 
 INBOX_POLL_INTERVAL_S = 1.0
@@ -110,26 +108,33 @@ def inbox_of(settings: Settings) -> CallbackInbox:
     return CallbackInbox(settings.ledger_path.parent / "callbacks" / slug)
 
 
-@dataclass(slots=True, kw_only=True)
 class CallbackEndpoint:
-    """An open way in for callbacks. `callbacks` is set by the run; what it does not take, the spool keeps."""
+    """An open endpoint for callbacks. What the run does not take, or what comes before it, the inbox keeps.
 
-    keys: WebhookTokens
-    public_url: str
-    inbox: CallbackInbox
-    watches_inbox: bool = False
-    callbacks: CallbackHandler | None = None
+    Args:
+        watches_inbox: another process receives, and fills the inbox meanwhile.
+    """
+
+    def __init__(self, keys: WebhookTokens, inbox: CallbackInbox, *, public_url: str, watches_inbox: bool) -> None:
+        self.keys = keys
+        self.public_url = public_url
+        self._inbox = inbox
+        self._watches_inbox = watches_inbox
+        self._deliver: Callable[[CallbackDelivery], bool] = lambda delivery: False
+
+    def deliver_to(self, handler: Callable[[CallbackDelivery], bool]) -> None:
+        """Hand each delivery to `handler`, which says whether the run had a use for it."""
+        self._deliver = handler
 
     def taken(self, delivery: CallbackDelivery) -> None:
         """One delivery from the receiver."""
-        if not delivery.is_self_test and (self.callbacks is None or not self.callbacks.delivered(delivery)):
-            self.inbox.keep(delivery)
+        if not delivery.is_self_test and not self._deliver(delivery):
+            self._inbox.keep(delivery)
 
     def drain(self, state_of: Callable[[str], State | None]) -> None:
         """Hands over what the spool holds; what may still matter to another run stays."""
-        for path, delivery in self.inbox.waiting():
-            mine = self.callbacks is not None and self.callbacks.delivered(delivery)
-            if mine or state_of(delivery.request_id) not in (State.SUBMITTING, State.UNKNOWN):
+        for path, delivery in self._inbox.waiting():
+            if self._deliver(delivery) or state_of(delivery.request_id) not in (State.SUBMITTING, State.UNKNOWN):
                 with suppress(OSError):
                     path.unlink()
 
@@ -137,7 +142,7 @@ class CallbackEndpoint:
         """Drains the spool until cancelled: once, or again and again when another process fills it."""
         while True:
             self.drain(state_of)
-            if not self.watches_inbox:
+            if not self._watches_inbox:
                 return
             await asyncio.sleep(INBOX_POLL_INTERVAL_S)
 
@@ -171,18 +176,27 @@ async def open_callback_endpoint(settings: Settings, base_url: str) -> AsyncIter
     check_reachable(settings, base_url)
     keys = keys_for(settings)
     host, port = listen_address(settings)
-    desk = CallbackEndpoint(keys=keys, public_url=settings.webhook.public_url or "", inbox=inbox_of(settings))
-    receiver = WebhookServer(keys, desk.taken)
+    inbox = inbox_of(settings)
+    endpoint: CallbackEndpoint | None = None
+
+    def taken(delivery: CallbackDelivery) -> None:
+        if endpoint is not None:
+            endpoint.taken(delivery)
+        elif not delivery.is_self_test:
+            inbox.keep(delivery)
+
+    receiver = WebhookServer(keys, taken)
     try:
-        bound = await receiver.start(host, port)
+        bound, watches = await receiver.start(host, port), False
     except OSError as error:
-        taken = error.errno == errno.EADDRINUSE and await answers_as_ours(f"http://{netloc(host, port)}", keys)
-        if not taken:
+        is_ours = error.errno == errno.EADDRINUSE and await answers_as_ours(f"http://{netloc(host, port)}", keys)
+        if not is_ours:
             raise UsageError(f"webhook.listen {host}:{port} can't be had ({error.strerror})") from None
-        desk.watches_inbox, bound = True, port
-    desk.public_url = desk.public_url or f"http://{netloc(host, bound)}"
+        bound, watches = port, True
+    public_url = settings.webhook.public_url or f"http://{netloc(host, bound)}"
+    endpoint = CallbackEndpoint(keys, inbox, public_url=public_url, watches_inbox=watches)
     try:
-        yield desk
+        yield endpoint
     finally:
         await receiver.close()
 

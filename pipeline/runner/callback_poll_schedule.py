@@ -23,7 +23,7 @@ class CallbackPollSchedule(PollSchedule):
         self, *, first_s: float, min_s: float, max_s: float, deadline_s: float, max_lag_s: float | None = None
     ) -> None:
         super().__init__(first_s=first_s, min_s=min_s, max_s=max_s, deadline_s=deadline_s, max_lag_s=max_lag_s)
-        self._hinted: set[Hashable] = set()
+        self._nudged: set[Hashable] = set()
         self._called = 0
         self._missed = 0
 
@@ -33,23 +33,23 @@ class CallbackPollSchedule(PollSchedule):
         return self._missed >= MAX_MISSED + self._called
 
     def nudge(self, job: Hashable, now: float) -> None:
-        """Somebody called about the job: look now."""
+        """A callback came about the job: poll it now, and trust callbacks more."""
         super().nudge(job, now)
-        if job not in self._hinted:
-            self._hinted.add(job)
+        if job not in self._nudged:
+            self._nudged.add(job)
             self._called += 1
 
     def ended(self, job: Hashable, now: float, duration_s: float | None = None) -> None:
         """The job is finished; if nobody called, that is remembered against the callbacks."""
         super().ended(job, now, duration_s)
-        if job not in self._hinted:
+        if job not in self._nudged:
             self._missed += 1
-        self._hinted.discard(job)
+        self._nudged.discard(job)
 
     def forget(self, job: Hashable) -> None:
         """The job is no longer waited for."""
         super().forget(job)
-        self._hinted.discard(job)
+        self._nudged.discard(job)
 
     def _worth_at(self, row: _Row) -> float:
         usual = super()._worth_at(row)

@@ -1,16 +1,19 @@
-"""What every step works with: the doors it may touch and the words it leaves behind. Built once a run by `run`."""
+"""What every step of a run works with, and the two records that the steps hand over. Built once by `run_pipeline`."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.gateway.client import GatewayClient
 from pipeline.records import Attempt
+from pipeline.runner.events import EventSink, JobAccepted
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
+from pipeline.runner.submit_body import SubmitBodyBuilder
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,32 +47,50 @@ class ReadyVideo:
     refreshed: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """The surroundings of one run's requests.
+    """What every step of one run works with, complete when it is built; nothing is set from outside later.
 
-    `wall` gives Unix seconds, `new_token` a fresh compare-and-swap token, `body` the submit's bytes of an attempt,
-    `callback_url` where the gateway may call about it; `hidden` takes that out of what is kept of an answer.
-    `accepted` and `finished` hand a request on to the next step, `lost` hears of unclear submits. `reach` is called
-    with the name of each fail point.
+    Attributes:
+        unix_time: Unix seconds; `new_token`: a fresh compare-and-swap token.
+        accepted: jobs on their way from the submitter to the poller.
+        ready: videos on their way from the poller to the downloader.
+        fail_point: called with the name of each fail point.
+        notify: prints one line for the user.
     """
 
     recorder: EventRecorder
     client: GatewayClient
     gate: RateGate
     stop: StopSignal
-    prices_microusd: dict[str, int]
+    prices_microusd: Mapping[str, int]
     unix_time: Callable[[], float]
     new_token: Callable[[], str]
-    body: Callable[[Attempt], bytes]
-    on_accepted: Callable[[PendingJob], None]
-    on_video_ready: Callable[[ReadyVideo], None]
+    bodies: SubmitBodyBuilder
+    events: EventSink
     fail_point: Callable[[str], None]
     notify: Callable[[str], None]
-    callback_url: Callable[[Attempt], str | None] = lambda attempt: None
-    extra_secrets: Callable[[Attempt, str], str] = lambda attempt, text: text
-    on_unknown: Callable[[Attempt], None] = lambda attempt: None
+    accepted: asyncio.Queue[PendingJob] = field(default_factory=asyncio.Queue)
+    ready: asyncio.Queue[ReadyVideo] = field(default_factory=asyncio.Queue)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("pipeline.run"))
+
+    def hand_to_poller(self, job: PendingJob) -> None:
+        """A job was accepted: the poller's from now on."""
+        self.accepted.put_nowait(job)
+        self.events.emit(JobAccepted(request_id=job.request_id))
+
+
+def accepted_job(attempt: Attempt, job_set_id: str, polling_url: str | None, now: float) -> PendingJob:
+    """The job of a submit that was accepted now (`now` in the loop's seconds)."""
+    return PendingJob(
+        request_id=attempt.request_id,
+        row_id=attempt.row_id,
+        take=attempt.take,
+        model=attempt.params.model,
+        job_set_id=job_set_id,
+        polling_url=polling_url,
+        accepted_at=now,
+    )
 
 
 def pending_job_of(attempt: Attempt, *, loop_now: float, now_unix: float) -> PendingJob:

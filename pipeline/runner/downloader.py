@@ -1,12 +1,13 @@
-"""Fetching: every finished video comes down as soon as it is ready, verified, under its final name or not at all.
+"""Downloading: every finished video is fetched as soon as it is ready, verified, under its final name or not at all.
 
-A link that died is renewed by one fresh poll; when that does not help, the request is `expired`. Nothing is paid here.
+A link that expired is renewed by one fresh poll; when that does not help, the request is `expired`. Free of charge.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -45,113 +46,143 @@ class Publisher(Protocol):
 
 
 class Downloader:
-    """A few fetches at a time. `folder` takes the videos, `outputs` is what the ledger's paths are relative to.
+    """A few downloads at a time. `folder` takes the videos, `outputs` is what the ledger's paths are relative to.
 
-    With a `landing`, a video counts as saved once that has it.
+    Videos come by the queue `context.ready`. One that fails goes back into the queue with the time of its next try, so
+    that a storm of bad links holds up no good one. With a `publisher`, a video counts as saved once that has it.
     """
 
     def __init__(
         self,
-        doors: RunContext,
+        context: RunContext,
         fetcher: VideoFetcher,
         *,
         folder: Path,
         outputs: Path,
         concurrency: int,
-        landing: Publisher | None = None,
+        publisher: Publisher | None = None,
     ) -> None:
-        self._doors = doors
+        self._context = context
         self._fetcher = fetcher
         self._folder = folder
         self._outputs = outputs
         self._concurrency = concurrency
-        self._landing = landing
-        self._waiting: asyncio.Queue[ReadyVideo | None] = asyncio.Queue()
-        self.left = 0
-        """videos that could not be fetched in this run"""
-
-    def add(self, video: ReadyVideo) -> None:
-        """One more video is ready."""
-        self._waiting.put_nowait(video)
+        self._publisher = publisher
+        self._due: deque[ReadyVideo] = deque()
+        self._delayed: set[asyncio.TimerHandle] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
+        self._input_closed = False
+        context.stop.subscribe(self._news.set)
 
     def close_input(self) -> None:
-        """No more videos will come."""
-        for _ in range(self._concurrency):
-            self._waiting.put_nowait(None)
+        """No more videos will come: the downloader ends when the last one does."""
+        self._input_closed = True
+        self._news.set()
 
     async def run(self) -> None:
-        """Fetches until told that no more will come, or until the run stops."""
-        workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
-        stop = self._doors.stop
+        """Download until nothing is left and nothing more can come, or until the run stops.
 
-        def cut() -> None:
-            if stop.all:  # a download is not paid for: the next run fetches it again
-                for worker in workers:
-                    worker.cancel()
-
-        stop.subscribe(cut)
-        cut()
+        A download in progress is cut then: it costs nothing, and the next run fetches it again.
+        """
+        intake = asyncio.create_task(self._take_in_later())
         try:
-            for ended in await asyncio.gather(*workers, return_exceptions=True):
-                if isinstance(ended, Exception):
-                    raise ended
+            while not self._context.stop.all and (self._has_work or not self._input_closed):
+                self._news.clear()
+                self._take_in()
+                while self._due and len(self._tasks) < self._concurrency:
+                    self._start(self._due.popleft())
+                await self._news.wait()
         finally:
-            stop.unsubscribe(cut)
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            for alarm in self._delayed:
+                alarm.cancel()
+            for task in (intake, *self._tasks):
+                task.cancel()
+            await asyncio.gather(intake, *self._tasks, return_exceptions=True)
 
-    async def _work(self) -> None:
-        while (video := await self._waiting.get()) is not None:
-            if self._doors.stop.all:
-                return
-            try:
-                await self._save(video)
-            except DopError as error:
-                self._doors.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._due or self._delayed or self._tasks or self._context.ready.qsize())
 
-    async def _save(self, video: ReadyVideo) -> None:
-        pause_s = FIRST_PAUSE_S
-        target = self._folder / file_name(video.row_id, video.request_id, video.take)
-        staged = await self._landing.find_staged(target) if self._landing is not None else None
-        if staged is not None:
-            await self._saved(video, target, staged)
-            return
+    def _take_in(self) -> None:
+        while not self._context.ready.empty():
+            self._due.append(self._context.ready.get_nowait())
+
+    async def _take_in_later(self) -> None:
         while True:
-            video.tries += 1
-            self._doors.fail_point("before-download")
-            outcome = await self._fetcher.fetch(video.video_url, target)
-            self._doors.fail_point("after-download")
-            match outcome:
-                case Saved():
-                    await self._saved(video, target, outcome)
-                    return
-                case LinkExpired() if not await self._refresh(video):
+            self._due.append(await self._context.ready.get())
+            self._news.set()
+
+    def _start(self, video: ReadyVideo) -> None:
+        task = asyncio.create_task(self._work(video))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._news.set()
+
+    async def _work(self, video: ReadyVideo) -> None:
+        try:
+            await self._try(video)
+        except DopError as error:
+            self._context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
+
+    def _try_later(self, video: ReadyVideo, wait_s: float) -> None:
+        def due() -> None:
+            self._delayed.discard(alarm)
+            self._due.append(video)
+            self._news.set()
+
+        alarm = asyncio.get_running_loop().call_later(wait_s, due)
+        self._delayed.add(alarm)
+
+    async def _try(self, video: ReadyVideo) -> None:
+        """One download of one video."""
+        context, target = self._context, self._folder / file_name(video.row_id, video.request_id, video.take)
+        if self._publisher is not None and video.tries == 0:
+            staged = await self._publisher.find_staged(target)
+            if staged is not None:
+                await self._saved(video, target, staged)
+                return
+        video.tries += 1
+        context.fail_point("before-download")
+        outcome = await self._fetcher.fetch(video.video_url, target)
+        context.fail_point("after-download")
+        match outcome:
+            case Saved():
+                await self._saved(video, target, outcome)
+            case LinkExpired():
+                if await self._refresh(video):
+                    self._try_later(video, 0.0)
+                else:
                     await self._expired(video, outcome)
-                    return
-                case DiskFull():
-                    self._disk_full(outcome)
-                    await self._give_up(video, outcome.reason)
-                    return
-                case Unacceptable() | TransientFailure():
-                    if video.tries >= TRIES:
-                        await self._give_up(video, outcome.reason)
-                        return
-                    asked_s = outcome.wait_s if isinstance(outcome, TransientFailure) else None
-                    await asyncio.sleep(min(asked_s or pause_s, MAX_PAUSE_S))
-                    pause_s *= 2
-                    if isinstance(outcome, Unacceptable):
-                        await self._refresh(video)
+            case DiskFull():
+                self._disk_full(outcome)
+                await self._give_up(video, outcome.reason)
+            case Unacceptable() | TransientFailure():
+                await self._failed(video, outcome)
+
+    async def _failed(self, video: ReadyVideo, outcome: Unacceptable | TransientFailure) -> None:
+        """Not this time: the video waits for its next try without holding a place, or is given up in this run."""
+        if video.tries >= TRIES:
+            await self._give_up(video, outcome.reason)
+            return
+        given_s = outcome.wait_s if isinstance(outcome, TransientFailure) else None
+        backoff_s = FIRST_PAUSE_S * 2 ** (video.tries - 1)
+        if isinstance(outcome, Unacceptable):
+            await self._refresh(video)
+        self._try_later(video, min(given_s or backoff_s, MAX_PAUSE_S))
 
     async def _saved(self, video: ReadyVideo, target: Path, saved: Saved) -> None:
-        problem = await self._landing.publish_video(target, saved) if self._landing is not None else ""
+        problem = await self._publisher.publish_video(target, saved) if self._publisher is not None else ""
         if problem:
             text = f"videos can't be put into the store ({problem}); they are kept here: run again when it is back"
-            self._doors.stop.request(text, exit_code=5, reach=StopScope.SUBMITS)
+            self._context.stop.request(text, exit_code=5, reach=StopScope.SUBMITS)
             await self._give_up(video, problem)
             return
-        self._doors.fail_point("after-landing")
-        await self._doors.recorder.record(
+        self._context.fail_point("after-landing")
+        await self._context.recorder.record(
             video.request_id,
             Event.SAVE,
             {
@@ -168,26 +199,25 @@ class Downloader:
         if video.refreshed:
             return False
         video.refreshed = True
-        doors = self._doors
-        answer = await doors.client.poll(video.job_set_id, video.polling_url)
-        report = classify_poll(answer, now_unix=doors.unix_time(), job_set_id=video.job_set_id).report
+        context = self._context
+        answer = await context.client.poll(video.job_set_id, video.polling_url)
+        report = classify_poll(answer, now_unix=context.unix_time(), job_set_id=video.job_set_id).report
         if report is not None and report.video_url is not None:
             video.video_url = report.video_url
         return True
 
     async def _expired(self, video: ReadyVideo, gone: LinkExpired) -> None:
         reason = f"the video's link is dead ({gone.status}) and a fresh poll gave no living one"
-        await self._doors.recorder.record(video.request_id, Event.EXPIRE, {"reason": reason})
-        self._doors.notify(f"{video.row_id}: paid, but {reason}")
+        await self._context.recorder.record(video.request_id, Event.EXPIRE, {"reason": reason})
+        self._context.notify(f"{video.row_id}: paid, but {reason}")
 
     async def _give_up(self, video: ReadyVideo, reason: str) -> None:
-        self.left += 1
         with suppress(DopError):
-            await self._doors.recorder.record(video.request_id, Event.NOTE, {"reason": f"download: {reason}"})
-        self._doors.notify(f"{video.row_id}: the video could not be fetched ({reason}); run again to fetch it")
+            await self._context.recorder.record(video.request_id, Event.NOTE, {"reason": f"download: {reason}"})
+        self._context.notify(f"{video.row_id}: the video could not be fetched ({reason}); run again to fetch it")
 
     def _disk_full(self, outcome: DiskFull) -> None:
-        self._doors.stop.request(
+        self._context.stop.request(
             f"videos can't be written ({outcome.reason}); free some space and run again",
             exit_code=5,
             reach=StopScope.SUBMITS,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
-from pipeline.assets.image_urls import ImageUrlResolver
+from pipeline.assets.image_urls import InputImages
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError, UsageError
 from pipeline.records import Params
@@ -64,7 +64,7 @@ def _sandbox_settings(settings: Settings) -> SandboxSettings:
 class SandboxImageUploader:
     """Hands local images to the embedded sandbox, each once a run, before the request that names it is sent."""
 
-    def __init__(self, base_url: str, images: ImageUrlResolver) -> None:
+    def __init__(self, base_url: str, images: InputImages) -> None:
         self._base_url = base_url
         self._images = images
         self._handed_over: set[str] = set()

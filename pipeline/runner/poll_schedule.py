@@ -181,7 +181,11 @@ class PollSchedule:
         return row.looks > 0 and now - row.accepted_at - silent_s >= self._deadline_s
 
     def nudge(self, job: Hashable, now: float) -> None:
-        """Somebody says that the job may be finished (a callback): look now."""
+        """A callback says that the job may be finished: poll it now."""
+        self.bring_forward(job, now)
+
+    def bring_forward(self, job: Hashable, now: float) -> None:
+        """Poll the job now, whatever the schedule says."""
         if job in self._rows and self._rows[job].due != TAKEN:
             self._force(job, self._rows[job], now)
 

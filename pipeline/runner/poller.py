@@ -1,4 +1,4 @@
-"""Looking: one poller for every job in flight. It asks when the plan says so and books what the gateway answers.
+"""Polling: one poller for every job in flight. It polls when the schedule says so and records what the gateway reports.
 
 An error of a poll never decides a job's fate, and a job past its deadline is stalled, never failed. Free of charge.
 """
@@ -49,18 +49,18 @@ _ENDINGS = {
 
 
 class Poller:
-    """Every job in flight, looked at as the plan says. `settled` tells that no more jobs will be added."""
+    """Every job in flight, polled as the schedule says. Jobs come by the queue `context.accepted`."""
 
     def __init__(
-        self, doors: RunContext, plan: PollSchedule, breaker: CircuitBreaker, *, style: PollStyle = PollStyle.AUTO
+        self, context: RunContext, plan: PollSchedule, breaker: CircuitBreaker, *, style: PollStyle = PollStyle.AUTO
     ) -> None:
-        self._doors = doors
+        self._context = context
         self.plan = plan
         self._breaker = breaker
         self._jobs: dict[str, PendingJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
-        self._settled = False
+        self._input_closed = False
         self._refusals = 0
         self._strange_words: set[str] = set()
         self._looking: set[str] = set()
@@ -68,19 +68,36 @@ class Poller:
         self.style = style
         """what answers here: remembered from run to run, since a wrong one costs each job its grace"""
         self.polls = 0
-        doors.stop.subscribe(self._news.set)
+        context.stop.subscribe(self._news.set)
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        """Jobs in flight, those in the queue included."""
+        return len(self._jobs) + self._context.accepted.qsize()
 
-    def add(self, job: PendingJob) -> None:
+    def _take_in(self) -> None:
+        """Empty the queue of accepted jobs."""
+        while not self._context.accepted.empty():
+            self._add(self._context.accepted.get_nowait())
+
+    async def _take_in_later(self) -> None:
+        while True:
+            self._add(await self._context.accepted.get())
+
+    def _add(self, job: PendingJob) -> None:
         """A job is in flight from now on (or still, after a restart)."""
         self._jobs[job.request_id] = job
         self.plan.add(job.request_id, job.model, job.accepted_at, asyncio.get_running_loop().time())
         self._news.set()
 
+    def resume(self, job: PendingJob, *, soon: bool) -> None:
+        """Poll a job that another process had in flight; `soon`: a callback may have come while no process had it."""
+        self._add(job)
+        if soon:
+            self.plan.bring_forward(job.request_id, asyncio.get_running_loop().time())
+
     def poll_soon(self, request_id: str) -> bool:
-        """Somebody says that the job may be finished: look now. False when it is not waited for."""
+        """A callback says that the job may be finished: poll it now. False when it is not in flight here."""
+        self._take_in()
         job = self._jobs.get(request_id)
         if job is None:
             return False
@@ -95,23 +112,26 @@ class Poller:
 
     def close_input(self) -> None:
         """No more jobs will come: the poller ends when the last one does."""
-        self._settled = True
+        self._input_closed = True
         self._news.set()
 
     async def run(self) -> None:
         """Polls until nothing is in flight and nothing more can come, or until the run stops."""
         loop = asyncio.get_running_loop()
+        intake = asyncio.create_task(self._take_in_later())
         try:
-            while not self._doors.stop.all and (self._jobs or self._tasks or not self._settled):
+            while not self._context.stop.all and (len(self) or self._tasks or not self._input_closed):
                 self._news.clear()
-                self._doors.gate.pace.hurry_polls(self.plan.is_late(loop.time()))
+                self._take_in()
+                self._context.gate.pace.hurry_polls(self.plan.is_late(loop.time()))
                 for request_id in self.plan.take(loop.time(), POLL_CONCURRENCY - len(self._tasks)):
                     self._start(str(request_id))
                 await self._pause(loop.time())
         finally:
-            for task in self._tasks:
+            for task in (intake, *self._tasks):
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(intake, *self._tasks, return_exceptions=True)
+            self._take_in()
             await self._record_poll_counts()
 
     async def _pause(self, now: float) -> None:
@@ -137,7 +157,7 @@ class Poller:
         if not task.cancelled() and (error := task.exception()) is not None:
             text = str(error) if isinstance(error, DopError) else f"polling broke: {error!r}"
             code = error.exit_code if isinstance(error, DopError) else 7
-            self._doors.stop.request(text, exit_code=code, reach=StopScope.ALL)
+            self._context.stop.request(text, exit_code=code, reach=StopScope.ALL)
             self._news.set()
 
     async def _poll(self, job: PendingJob) -> None:
@@ -151,25 +171,25 @@ class Poller:
                 self.poll_soon(job.request_id)
 
     async def _poll_once(self, job: PendingJob) -> None:
-        doors = self._doors
+        context = self._context
         loop = asyncio.get_running_loop()
-        if not await doors.gate.slot(CallKind.POLL):
+        if not await context.gate.slot(CallKind.POLL):
             self.plan.put_back(job.request_id, loop.time())
             return
-        ticket = doors.gate.sent(CallKind.POLL)
+        ticket = context.gate.sent(CallKind.POLL)
         job.polls += 1
         self.polls += 1
         answer = await self._ask(job)
-        verdict = classify_poll(answer, now_unix=doors.unix_time(), job_set_id=job.job_set_id)
+        verdict = classify_poll(answer, now_unix=context.unix_time(), job_set_id=job.job_set_id)
         outcome = LimitFeedback.THROTTLED if verdict.kind is PollOutcomeKind.THROTTLED else LimitFeedback.ACCEPTED
         if verdict.kind is PollOutcomeKind.UNCLEAR:
             outcome = LimitFeedback.UNKNOWN
-        doors.gate.answered(ticket, outcome, verdict.wait_s)
+        context.gate.answered(ticket, outcome, verdict.wait_s)
         await self._act(job, verdict)
 
     async def _ask(self, job: PendingJob) -> Response | NoResponse:
         """The poll; after a 404 the other style is tried in turn, since dialect and address vary independently."""
-        return await self._doors.client.poll(job.job_set_id, job.polling_url, self._style_for(job))
+        return await self._context.client.poll(job.job_set_id, job.polling_url, self._style_for(job))
 
     def _style_for(self, job: PendingJob) -> PollStyle:
         """The style that last gave a report, then the others."""
@@ -184,7 +204,7 @@ class Poller:
             self._breaker.poll_answered(now)
             await self._report(job, verdict.report, now)
             return
-        self._doors.log.info(
+        self._context.log.info(
             "poll", extra={"fields": {"row_id": job.row_id, "verdict": verdict.kind.value, "reason": verdict.reason}}
         )
         if verdict.kind is PollOutcomeKind.KEY_REFUSED:
@@ -201,7 +221,7 @@ class Poller:
     async def _report(self, job: PendingJob, report: JobStatusReport, now: float) -> None:
         if not report.known_word and report.word not in self._strange_words:
             self._strange_words.add(report.word)
-            self._doors.notify(
+            self._context.notify(
                 f"the gateway says {report.word!r}, a state this program does not know: taken as pending"
             )
         if report.status is JobStatus.DONE:
@@ -209,7 +229,7 @@ class Poller:
         elif report.status in _ENDINGS:
             reason = report.reason or report.word
             await self._end(job, _ENDINGS[report.status], now, {"reason": reason})
-            self._doors.notify(f"{job.row_id}: {report.status.value} ({reason}); whether it is refunded is not known")
+            self._context.notify(f"{job.row_id}: {report.status.value} ({reason}); whether it is refunded is not known")
         else:
             self.plan.pending(job.request_id, now, report.status.value)
             await self._stall_if_overdue(job, now)
@@ -221,11 +241,11 @@ class Poller:
                 self.plan.unclear(job.request_id, now)  # not `pending`: its generation time is over
                 return
             await self._end(job, Event.FAIL, now, {"reason": "no_result: the gateway says done and names no video"})
-            self._doors.notify(f"{job.row_id}: the gateway says done and names no video")
+            self._context.notify(f"{job.row_id}: the gateway says done and names no video")
             return
         found = {"video_url": report.video_url, "preview_url": report.preview_url, "reason": None}
         await self._end(job, Event.COMPLETE, now, found)
-        self._doors.on_video_ready(
+        self._context.ready.put_nowait(
             ReadyVideo(
                 request_id=job.request_id,
                 row_id=job.row_id,
@@ -237,11 +257,11 @@ class Poller:
         )
 
     async def _end(self, job: PendingJob, event: Event, now: float, values: Mapping[str, object]) -> None:
-        ending = {"polls": job.polls, "finished_at": self._doors.unix_time(), **values}
-        booked = await self._doors.recorder.record(job.request_id, event, ending)
+        ending = {"polls": job.polls, "finished_at": self._context.unix_time(), **values}
+        booked = await self._context.recorder.record(job.request_id, event, ending)
         self.plan.ended(job.request_id, now, now - job.accepted_at if isinstance(booked, Applied) else None)
         self._jobs.pop(job.request_id, None)
-        self._doors.gate.job_ended()
+        self._context.gate.job_ended()
 
     async def _stall_if_overdue(self, job: PendingJob, now: float) -> None:
         if not self.plan.is_overdue(job.request_id, now):
@@ -249,20 +269,20 @@ class Poller:
         self.plan.forget(job.request_id)
         self._jobs.pop(job.request_id, None)
         reason = "deadline passed; still collectable with `dop collect`"
-        await self._doors.recorder.record(job.request_id, Event.STALL, {"polls": job.polls, "reason": reason})
-        self._doors.notify(f"{job.row_id}: no result before the deadline: stalled, paid, and still collectable")
+        await self._context.recorder.record(job.request_id, Event.STALL, {"polls": job.polls, "reason": reason})
+        self._context.notify(f"{job.row_id}: no result before the deadline: stalled, paid, and still collectable")
 
     def _key_refused(self, verdict: PollOutcome) -> None:
         """The key or the credit is gone: nothing more is bought; looking goes on while it makes sense."""
         text = f"the gateway refuses the key or the account: {verdict.reason}"
-        self._doors.stop.request(text, exit_code=7, reach=StopScope.SUBMITS)
+        self._context.stop.request(text, exit_code=7, reach=StopScope.SUBMITS)
         self._refusals += 1
         if self._refusals >= min(KEY_REFUSALS, len(self._jobs)):
-            self._doors.stop.request(text, exit_code=7, reach=StopScope.ALL)
+            self._context.stop.request(text, exit_code=7, reach=StopScope.ALL)
 
     async def _record_poll_counts(self) -> None:
         """How often the jobs still in flight were looked at, for their line of the report."""
         for job in list(self._jobs.values()):  # a submit under way may still add to it
             if job.polls:
                 with suppress(DopError):
-                    await self._doors.recorder.record(job.request_id, Event.NOTE, {"polls": job.polls})
+                    await self._context.recorder.record(job.request_id, Event.NOTE, {"polls": job.polls})

@@ -1,4 +1,4 @@
-"""The steps' pen: books events in the ledger and keeps the run's running totals. Every change goes through here."""
+"""Records events in the ledger and keeps the run's running totals. Every change of every step goes through here."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, LedgerChange
 from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import COST_STATE, CostState, Totals
+from pipeline.runner.events import EventRecorded, EventSink
 
 
 class EventRecorder:
-    """Writes for one run. `wall` gives Unix seconds; `reach` hears a fail point's name before and after a booking."""
+    """Writes for one run and reports each result to `events`.
+
+    `wall` gives Unix seconds; `reach` is called with a fail point's name before and after each change.
+    """
 
     def __init__(
         self,
@@ -24,6 +28,7 @@ class EventRecorder:
         totals: Totals,
         wall: Callable[[], float],
         reach: Callable[[str], None],
+        events: EventSink,
     ) -> None:
         self.ledger = ledger
         self.run_id = run_id
@@ -31,9 +36,8 @@ class EventRecorder:
         self.totals = totals
         self.wall = wall
         self.reach = reach
-        self.counted: Callable[[Totals], None] = lambda totals: None
-        """is told the totals after each change"""
-        self._unheard: set[str | None] = set()  # intents nobody waited for; taken back, both are not counted
+        self.events = events
+        self._unawaited: set[str | None] = set()  # intents whose caller was cancelled; released, both are not counted
 
     async def record(
         self,
@@ -44,7 +48,7 @@ class EventRecorder:
         token: str | None = None,
         detail: str = "",
     ) -> ChangeResult:
-        """Books one event with the columns it sets, durable when it returns, and counts it.
+        """Record one event with the columns it sets, durable when it returns, and count it.
 
         Raises:
             InvariantError: the state forbids it.
@@ -65,11 +69,12 @@ class EventRecorder:
             outcome = await self.ledger.apply(change)
         except asyncio.CancelledError:
             if event is Event.RESERVE:
-                self._unheard.add(token)
+                self._unawaited.add(token)
             raise
         self.reach(f"after-{event}")
-        if isinstance(outcome, Applied) and not (event is Event.RELEASE and token in self._unheard):
+        if isinstance(outcome, Applied) and not (event is Event.RELEASE and token in self._unawaited):
             self._count(outcome)
+        self.events.emit(EventRecorded(request_id=request_id, event=event, result=outcome, totals=self.totals))
         return outcome
 
     def _count(self, applied: Applied) -> None:
@@ -95,4 +100,3 @@ class EventRecorder:
             disputed_microusd=sums[CostState.DISPUTED],
             reserved_microusd=sums[CostState.RESERVED],
         )
-        self.counted(self.totals)

@@ -1,4 +1,4 @@
-"""What a person is told while a run goes on: counts, money, pace and an honest time of arrival. Reads only."""
+"""What the user is shown during a run: counts, money, rate and an honest time of arrival. Reads only."""
 
 from __future__ import annotations
 
@@ -7,35 +7,24 @@ from collections.abc import Sequence
 
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State
 from pipeline.reports.progress import ProgressSnapshot
+from pipeline.runner.context import RunContext
 from pipeline.runner.poll_schedule import PollSchedule
-from pipeline.runner.rate_gate import RateGate
-from pipeline.runner.recorder import EventRecorder
-from pipeline.runner.stop import StopSignal
 
 SLOW = 0.9
 """The quantile of generation time that an arrival time is computed from: most videos come sooner."""
 
 
 class ProgressSampler:
-    """Looks at a run's moving parts. `buys` is False for `collect`."""
+    """Samples a run's moving parts. `buys` is False for `collect`."""
 
-    def __init__(
-        self,
-        scribe: EventRecorder,
-        gate: RateGate,
-        plan: PollSchedule,
-        halt: StopSignal,
-        *,
-        models: Sequence[str],
-        buys: bool,
-    ) -> None:
-        self._scribe, self._gate, self._plan, self._halt = scribe, gate, plan, halt
+    def __init__(self, context: RunContext, schedule: PollSchedule, *, models: Sequence[str], buys: bool) -> None:
+        self._context, self._schedule = context, schedule
         self._models = models
         self._buys = buys
 
     def now(self, phase: str) -> ProgressSnapshot:
         """This moment of the run."""
-        totals, pace = self._scribe.totals, self._gate.pace
+        totals, pace = self._context.recorder.totals, self._context.gate.pace
         loop_now = asyncio.get_running_loop().time()
         return ProgressSnapshot(
             phase=phase,
@@ -56,12 +45,12 @@ class ProgressSampler:
 
     def _eta_s(self, now: float) -> float | None:
         """Until the last video: the time to submit the rest, then a slow generation; None while nothing is known."""
-        planned = self._scribe.totals.count(State.PLANNED)
-        flying_s = self._plan.eta_s(now, SLOW)
-        if not self._buys or not planned or self._halt.submits:
+        planned = self._context.recorder.totals.count(State.PLANNED)
+        flying_s = self._schedule.eta_s(now, SLOW)
+        if not self._buys or not planned or self._context.stop.submits:
             return flying_s
-        rate = self._gate.pace.rate_now(now)
-        known = [self._plan.quantile(model, SLOW) for model in self._models]
+        rate = self._context.gate.pace.rate_now(now)
+        known = [self._schedule.quantile(model, SLOW) for model in self._models]
         slow_s = max((one for one in known if one is not None), default=None)
         if rate <= 0 or slow_s is None:
             return None

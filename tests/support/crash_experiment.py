@@ -30,10 +30,15 @@ from pipeline.ledger.writer import QueuedWrite
 from pipeline.records import Attempt, State
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import RunContext
+from pipeline.runner.events import EventSink
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
-from pipeline.runner.submitter import SubmitEndpoint, Submitter
+from pipeline.runner.submit_body import SubmitBodyBuilder
+from pipeline.runner.submit_decisions import SubmitEndpoint
+from pipeline.runner.submit_permits import SubmitPermits
+from pipeline.runner.submitter import Submitter
+from pipeline.runner.unknowns import UnknownRecovery
 from tests.support.factories import LITE_MICROUSD
 from tests.support.ledgers import AT, RUN, Place, ledger_at, money, requests, start
 
@@ -44,6 +49,14 @@ FATES = {"accepted": 70, "lost": 8, "error, charged": 4, "error": 4, "not sent":
 
 CHARGED = ("accepted", "lost", "error, charged")
 UNCLEAR = ("lost", "error, charged", "error")
+
+
+class SeedAsBody(SubmitBodyBuilder):
+    """Submits that the gateway in memory understands."""
+
+    def build(self, attempt: Attempt) -> bytes:
+        """The seed, in digits."""
+        return str(attempt.params.seed).encode()
 
 
 class KilledError(BaseException):
@@ -175,14 +188,15 @@ class Experiment:
                 self._photograph(ledger)
                 raise KilledError
 
+        events = EventSink()
         scribe = self.protocol.scribe(
-            ledger, run_id=RUN, caps=self.caps, totals=book.totals(RUN), wall=lambda: AT, reach=reach
+            ledger, run_id=RUN, caps=self.caps, totals=book.totals(RUN), wall=lambda: AT, reach=reach, events=events
         )
         pace = AdaptiveRateLimiter(
             told=parse_rate("100/1s"), burst=16, learned=LearnedLimits(), submit_concurrency=self.workers
         )
         tokens = itertools.count()
-        doors = RunContext(
+        context = RunContext(
             recorder=scribe,
             client=cast("GatewayClient", self.gateway),
             gate=RateGate(pace, halt),
@@ -190,19 +204,23 @@ class Experiment:
             prices_microusd={"dop-lite": LITE_MICROUSD},
             unix_time=lambda: AT,
             new_token=lambda: f"{self._runs}-{next(tokens)}",
-            body=lambda attempt: str(attempt.params.seed).encode(),
-            on_accepted=lambda job: None,
-            on_video_ready=lambda video: None,
+            bodies=SeedAsBody(),
+            events=events,
             fail_point=reach,
             notify=self.say,
         )
         submitter = self.protocol.submitter(
-            doors,
+            context,
             _planned(book),
-            paths=SubmitEndpoint("/submit", proven=True),
-            breaker=CircuitBreaker(in_a_row=10**6, in_window=10**6),
+            permits=SubmitPermits(
+                context,
+                CircuitBreaker(in_a_row=10**6, in_window=10**6),
+                can_poll=lambda: False,
+                known_job=lambda: None,
+            ),
+            endpoint=SubmitEndpoint("/submit", proven=True),
+            recovery=UnknownRecovery(context),
             workers=self.workers,
-            can_poll=lambda: False,
         )
         await submitter.run()
         if hasattr(scribe, "flush"):

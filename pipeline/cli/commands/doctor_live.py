@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from pipeline.assets.image_hosting import open_hosting
-from pipeline.assets.image_urls import ImageUrlResolver
+from pipeline.assets.image_urls import InputImages
 from pipeline.assets.object_store import open_store
 from pipeline.assets.publishing import open_publisher
 from pipeline.config.settings import Settings
@@ -140,13 +140,12 @@ async def _callbacks(settings: Settings, base_url: str) -> LiveCheckResult:
 
 
 async def _store(settings: Settings, base_url: str) -> LiveCheckResult:
-    images = ImageUrlResolver(embedded=False, base_url=base_url, sha256_of={})
     if settings.uploads.url is None:
         return LiveCheckResult(
             name="uploads", ok=None, text="uploads.url is not set: local pictures work in the sandbox only"
         )
     try:
-        open_hosting(settings, base_url, images, etag_of=lambda _: "", wall=time.time)
+        open_hosting(settings, base_url, InputImages({}), etag_of=lambda _: "", wall=time.time)
         told = settings.uploads
         problem = await open_store(settings.uploads.url, endpoint=told.endpoint, region=told.region).problem()
     except DopError as error:

@@ -80,7 +80,7 @@ def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
         logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
     with open_shared(settings, wait_s=LOCK_MAX_WAIT_S, now=time.time()) as workspace:
         print_notice(workspace.notices)
-        workspace.ledger.tell = say
+        workspace.ledger.report_to(say)
         say(f"worker: ready for {workspace.gateway}")
 
         async def lives() -> int:

@@ -15,18 +15,13 @@ from contextlib import suppress
 
 import psycopg
 
-from pipeline.assets.image_urls import ImageUrlResolver
 from pipeline.config.settings import Settings
 from pipeline.errors import LedgerUnavailableError, UsageError
 from pipeline.gateway.webhook_tokens import MAX_IDS, SEED_BYTES, CallbackDelivery, WebhookTokens
-from pipeline.gateway.wire import submit_body
 from pipeline.ledger.postgres_session import client
-from pipeline.records import State
 from pipeline.runner.callback_inbox import answers_as_ours, check_reachable, listen_address, netloc
-from pipeline.runner.callbacks import CallbackHandler
 from pipeline.runner.cluster.tables import ONE_AT_A_TIME
-from pipeline.runner.context import RunContext
-from pipeline.runner.poller import Poller
+from pipeline.runner.submit_body import CallbackAddresses
 from pipeline.runner.webhook_server import WebhookServer
 
 CHANNEL = "dop_calls"
@@ -59,25 +54,28 @@ def shared_keys(url: str, gateway: str) -> WebhookTokens:
 
 
 class CallbackRelay:
-    """This host's receiver, and the word that workers give each other. `here` is told each call, and says whether
-    a job of this worker was meant."""
+    """This host's receiver, and the notifications by which workers pass calls on to each other."""
 
     def __init__(self, settings: Settings, url: str, gateway: str) -> None:
         self._settings, self._url, self._gateway = settings, url, gateway
         self._out: asyncio.Queue[CallbackDelivery] = asyncio.Queue(MAX_WAITING)
         self._receiver: WebhookServer | None = None
-        self.here: Callable[[CallbackDelivery], bool] = lambda delivery: False
+        self._deliver: Callable[[CallbackDelivery], bool] = lambda delivery: False
         self.public_url = settings.webhook.public_url or ""
         self.listens = False
         """whether it is this worker that listens, of those on its host"""
 
-    async def open(self) -> None:
-        """Listens, unless another worker of this ledger on this host does.
+    async def open(self, deliver: Callable[[CallbackDelivery], bool]) -> None:
+        """Listen, unless another worker of this ledger on this host does.
+
+        Args:
+            deliver: called with each delivery; says whether a job of this worker was meant.
 
         Raises:
             UsageError: it is not configured, or another program has the port.
             LedgerAwayError: the database can't be asked.
         """
+        self._deliver = deliver
         check_reachable(self._settings, self._settings.gateway.base_url)
         self.keys = await asyncio.to_thread(shared_keys, self._url, self._gateway)
         host, port = listen_address(self._settings)
@@ -108,37 +106,14 @@ class CallbackRelay:
 
     def taken(self, delivery: CallbackDelivery) -> None:
         """One delivery from the receiver."""
-        if not delivery.is_self_test and not self.here(delivery):
+        if not delivery.is_self_test and not self._deliver(delivery):
             with suppress(asyncio.QueueFull):
                 self._out.put_nowait(delivery)
 
-    def serve(
-        self, doors: RunContext, poller: Poller, *, images: ImageUrlResolver, holds: Callable[[str], bool]
-    ) -> CallbackHandler:
-        """From now on every submit of these doors says where the gateway may call, and calls reach the poller.
-
-        Args:
-            holds: whether this worker looks after a request; what the ledger says of others does not matter here.
-        """
-        callbacks = CallbackHandler(
-            self.keys,
-            public_url=self.public_url,
-            state_of=lambda request_id: State.SUBMITTING if holds(request_id) else None,
-            linger_s=0.0,
-        )
-        doors.body = lambda attempt: submit_body(
-            attempt.params,
-            images=images.urls(attempt.params),
-            webhook_url=callbacks.url(attempt),
-            webhook_secret=callbacks.secret(attempt),
-        )
-        doors.callback_url, doors.extra_secrets, doors.on_unknown = (
-            callbacks.url,
-            callbacks.without_secrets,
-            callbacks.on_unknown,
-        )
-        callbacks.serve(doors, poller)
-        return callbacks
+    @property
+    def addresses(self) -> CallbackAddresses:
+        """The callback addresses that submits of this worker name; known once the relay is open."""
+        return CallbackAddresses(self.keys, self.public_url)
 
     async def _connected(self) -> psycopg.AsyncConnection[tuple[object, ...]]:
         return await psycopg.AsyncConnection.connect(self._url, autocommit=True, **client(self._url))
@@ -160,7 +135,7 @@ class CallbackRelay:
                     async for note in connection.notifies():
                         delivery = _read(note.payload, self._gateway)
                         if delivery is not None:
-                            self.here(delivery)
+                            self._deliver(delivery)
             await asyncio.sleep(RETRY_INTERVAL_S)
 
     async def _stand_in(self) -> None:

@@ -10,48 +10,45 @@ import asyncio
 import logging
 import os
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
-from pipeline.assets.image_urls import ImageUrlResolver
+from pipeline.assets.image_urls import ImageUrlResolver, InputImages
 from pipeline.assets.publishing import OutputPublisher
-from pipeline.config.settings import Settings
 from pipeline.errors import InvariantError, LedgerError
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
-from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, Rate, parse_rate
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter
 from pipeline.gateway.webhook_tokens import CallbackDelivery
-from pipeline.gateway.wire import submit_body
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, Conflict
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
-from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.cluster.callback_relay import CallbackRelay
 from pipeline.runner.cluster.job_queue import JobQueue, RunOrder, StopNotice
 from pipeline.runner.cluster.shared_rate import SharedRateLimiter
 from pipeline.runner.cluster.shared_rate_gate import SharedRateGate
-from pipeline.runner.context import PendingJob, ReadyVideo, RunContext, pending_job_of, ready_video_of
+from pipeline.runner.context import pending_job_of, ready_video_of
 from pipeline.runner.downloader import Downloader
-from pipeline.runner.engine import fail_point
+from pipeline.runner.events import EventRecorded, EventSink, LedgerFailed, OutcomeUnknown
+from pipeline.runner.fail_points import fail_point
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import Poller
 from pipeline.runner.recorder import EventRecorder
+from pipeline.runner.run_pipeline import CallbackSetup, PipelineSetup, RunPipeline, build_pipeline
 from pipeline.runner.stop import StopScope, StopSignal
-from pipeline.runner.submitter import SubmitEndpoint, Submitter
+from pipeline.runner.submit_body import SubmitBodyBuilder
+from pipeline.runner.submitter import Submitter
 
-NO_BOUND = Rate(1_000_000, 1.0)
-"""A worker's own pace where the rate is told: the shared row spaces the submits, this one only counts the open ones."""
+RECOVERY_TIMEOUT_S = 10.0
+"""How long, in seconds, an executor that closes waits for the proof of an unclear submit."""
 
-RECOVERY_INTERVAL_S = 10.0
-"""How long a line that closes waits for the proof of an unclear submit."""
-
-WAITS = frozenset({State.PLANNED, State.SUBMITTING, State.ACCEPTED})
-"""Somebody goes on with it; every other state is an end, for now or for good."""
+PENDING_STATES = frozenset({State.PLANNED, State.SUBMITTING, State.ACCEPTED})
+"""Something remains to be done for it; every other state is an end, for now or for good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +71,7 @@ class WorkerResources:
 
 
 class ClusterEventRecorder(EventRecorder):
-    """A scribe among several: whatever another worker booked first is no mistake, and nothing is done twice."""
-
-    on_state_change: Callable[[str, Event, ChangeResult], None]
-    on_ledger_failure: Callable[[LedgerError], None]
+    """A recorder among several: what another worker recorded first is no error, and nothing is done twice."""
 
     async def record(
         self,
@@ -88,19 +82,18 @@ class ClusterEventRecorder(EventRecorder):
         token: str | None = None,
         detail: str = "",
     ) -> ChangeResult:
-        """Books one event; a state that forbids it was made by another worker meanwhile, and is a conflict."""
-        outcome: ChangeResult
+        """Record one event; a state that forbids it was made by another worker meanwhile, and is a conflict."""
         try:
-            outcome = await super().record(request_id, event, values, token=token, detail=detail)
+            return await super().record(request_id, event, values, token=token, detail=detail)
         except InvariantError:
             if event is Event.RESERVE:
                 raise
-            outcome = Conflict(state=None)
         except LedgerError as error:
-            self.on_ledger_failure(error)
+            self.events.emit(LedgerFailed(error=error))
             raise
-        self.on_state_change(request_id, event, outcome)
-        return outcome
+        conflict = Conflict(state=None)
+        self.events.emit(EventRecorded(request_id=request_id, event=event, result=conflict, totals=self.totals))
+        return conflict
 
 
 class RunExecutor:
@@ -108,98 +101,76 @@ class RunExecutor:
 
     def __init__(self, order: RunOrder, around: WorkerResources) -> None:
         self.order, self._around = order, around
-        self.halt = StopSignal()
+        self.stop = StopSignal()
         self._waiting: dict[str, asyncio.Future[bool]] = {}
         self._unsent: set[str] = set()
         self._to_buy: asyncio.Queue[Attempt | None] = asyncio.Queue()
         self._broken = self._closing = self._warned = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._build(around.workspace.settings)
+        self._downloads = order.collect and around.workspace.settings.download.enabled
+        self.pipeline = self._build()
+        self._gate = cast("SharedRateGate", self.pipeline.context.gate)
 
-    def _build(self, settings: Settings) -> None:
-        around, order = self._around, self.order
-        workspace = around.workspace
-        reach = fail_point(os.environ)
-        self._fetches = order.collect and settings.download.enabled
-        scribe = ClusterEventRecorder(
-            workspace.ledger,
-            run_id=order.run_id,
-            caps=order.caps,
-            totals=workspace.book.totals(order.run_id),
-            wall=time.time,
-            reach=reach,
-        )
-        scribe.on_state_change, scribe.on_ledger_failure = self._moved, self._ledger_failed
-        self._scribe = scribe
-        self.gate = SharedRateGate(
-            _own_pace(settings),
-            self.halt,
-            around.shared_rate,
-            turn=around.turn,
-            polls_share=settings.poll.rate == "shared",
-            lease_s=settings.cluster.stalled_after_s / 3,
-            trouble=around.on_failure,
-        )
-        images = ImageUrlResolver(embedded=False, base_url=around.base_url, sha256_of={})
-        doors = RunContext(
-            recorder=scribe,
-            client=around.client,
-            gate=self.gate,
-            stop=self.halt,
-            prices_microusd=dict(settings.prices_microusd),
-            unix_time=time.time,
-            new_token=lambda: uuid.uuid4().hex,
-            body=lambda attempt: submit_body(attempt.params, images=images.urls(attempt.params)),
-            on_accepted=self._accepted,
-            on_video_ready=self._finished,
-            fail_point=reach,
-            notify=around.notify,
-            log=around.log,
-        )
-        poll, breaker = settings.poll, CircuitBreaker()
-        self._plan = (PollSchedule if around.callbacks is None else CallbackPollSchedule)(
-            first_s=poll.first_s,
-            min_s=poll.min_s,
-            max_s=poll.max_s,
-            deadline_s=poll.deadline_s,
-            max_lag_s=poll.max_lag_s,
-        )
-        self.poller = Poller(doors, self._plan, breaker)
-        self._callbacks = (
-            around.callbacks.serve(doors, self.poller, images=images, holds=self._waiting.__contains__)
-            if around.callbacks is not None
-            else None
-        )
-        if self._callbacks is not None:
-            for attempt in workspace.book.attempts_in(order.run_id, (State.UNKNOWN,)):
-                self._callbacks.track_unknown(attempt)
-        folder = RunFolder(workspace.outputs, order.run_id)
+    def _build(self) -> RunPipeline:
+        around, order, events = self._around, self.order, EventSink()
+        events.subscribe(EventRecorded, self._recorded)
+        events.subscribe(LedgerFailed, self._ledger_failed)
+        folder = RunFolder(around.workspace.outputs, order.run_id)
         old_mask = os.umask(0o077)
         try:
             folder.videos.mkdir(parents=True, exist_ok=True)
         finally:
             os.umask(old_mask)
-        self.downloader = Downloader(
-            doors,
-            around.fetcher,
-            folder=folder.videos,
-            outputs=folder.outputs,
-            concurrency=settings.download.concurrency,
-            landing=around.publisher,
+        urls = ImageUrlResolver(InputImages({}), embedded=False, base_url=around.base_url)
+        relay = around.callbacks
+        return build_pipeline(
+            PipelineSetup(
+                workspace=around.workspace,
+                run_id=order.run_id,
+                caps=order.caps,
+                totals=around.workspace.book.totals(order.run_id),
+                folder=folder,
+                client=around.client,
+                fetcher=around.fetcher,
+                publisher=around.publisher,
+                bodies=SubmitBodyBuilder(urls, relay.addresses if relay is not None else None),
+                requests=self._fed(),
+                stop=self.stop,
+                events=events,
+                unix_time=time.time,
+                notify=around.notify,
+                fail_point=fail_point(os.environ),
+                log=around.log,
+                collect=order.collect,
+                recorder=ClusterEventRecorder,
+                shared_gate=self._shared_gate,
+                callbacks=CallbackSetup(state_of=self._state_of, linger_s=0.0) if relay is not None else None,
+            )
         )
-        self._submitter = Submitter(
-            doors,
-            self._fed(),
-            paths=SubmitEndpoint(settings.gateway.submit_path),
-            breaker=breaker,
-            workers=settings.pace.submit_concurrency,
-            can_poll=lambda: order.collect and len(self.poller) > 0,
-            known_job=lambda: workspace.book.latest_job(workspace.gateway),
+
+    def _shared_gate(self, limiter: AdaptiveRateLimiter, stop: StopSignal) -> SharedRateGate:
+        settings = self._around.workspace.settings
+        return SharedRateGate(
+            limiter,
+            stop,
+            self._around.shared_rate,
+            turn=self._around.turn,
+            polls_share=settings.poll.rate == "shared",
+            lease_s=settings.cluster.stalled_after_s / 3,
+            trouble=self._around.on_failure,
         )
+
+    def _state_of(self, request_id: str) -> State | None:
+        """For callbacks: whether this worker has the request; what the ledger says of others does not matter here."""
+        return State.SUBMITTING if request_id in self._waiting else None
+
+    @property
+    def _schedule(self) -> PollSchedule:
+        return self.pipeline.schedule
 
     def warn(self) -> None:
         """Says once that callbacks are wanted and none come."""
-        if not self._warned and isinstance(self._plan, CallbackPollSchedule) and self._plan.gave_up:
+        if not self._warned and isinstance(self._schedule, CallbackPollSchedule) and self._schedule.gave_up:
             self._warned = True
             self._around.notify("jobs end and nobody calls back: polling as usual; check webhook.public_url")
 
@@ -234,18 +205,17 @@ class RunExecutor:
         if attempt.state is State.SUBMITTING:
             await self._lost_by_another(attempt)
         elif attempt.state is State.PLANNED:
-            if not self.order.buy or self.halt.submits:
+            if not self.order.buy or self.stop.submits:
                 return False
             self._unsent.add(attempt.request_id)
             self._to_buy.put_nowait(attempt)
             return True
         elif attempt.state in (State.ACCEPTED, State.STALLED) and self.order.collect:
-            self.poller.add(pending_job_of(attempt, loop_now=_now(), now_unix=time.time()))
-            if self._callbacks is not None:  # a call may have come while nobody waited for it; this one is no call
-                PollSchedule.nudge(self._plan, attempt.request_id, _now())
+            job = pending_job_of(attempt, loop_now=asyncio.get_running_loop().time(), now_unix=time.time())
+            self.pipeline.poller.resume(job, soon=self.pipeline.callbacks is not None)
             return True
-        elif attempt.state is State.DONE and attempt.local_path is None and self._fetches:
-            self.downloader.add(ready_video_of(attempt))
+        elif attempt.state is State.DONE and attempt.local_path is None and self._downloads:
+            self.pipeline.context.ready.put_nowait(ready_video_of(attempt))
             return True
         return False
 
@@ -255,9 +225,10 @@ class RunExecutor:
         The token names that very submit: when its worker wakes after all, its answer is still booked.
         """
         why = {"reason": "the worker was lost during the submit"}
-        booked = await self._scribe.record(attempt.request_id, Event.LOSE, why, token=attempt.token)
-        if self._callbacks is not None and isinstance(booked, Applied):
-            self._callbacks.on_unknown(attempt)
+        context = self.pipeline.context
+        recorded = await context.recorder.record(attempt.request_id, Event.LOSE, why, token=attempt.token)
+        if isinstance(recorded, Applied):
+            context.events.emit(OutcomeUnknown(attempt=attempt))
 
     async def _fed(self) -> AsyncIterator[Attempt]:
         while (attempt := await self._to_buy.get()) is not None:
@@ -265,20 +236,19 @@ class RunExecutor:
 
     # -- what the steps say
 
-    def _moved(self, request_id: str, event: Event, outcome: ChangeResult) -> None:
+    def _recorded(self, recorded: EventRecorded) -> None:
+        request_id, event, result = recorded.request_id, recorded.event, recorded.result
+        if not isinstance(result, Applied):
+            self._end(request_id)  # another worker has it, or a cap is reached: then the run stops as well
+            return
         if event is Event.RESERVE:
-            if not isinstance(outcome, Applied):
-                self._end(request_id)  # another worker has it, or a cap is reached: then the run halts as well
             return
-        if not isinstance(outcome, Applied):
-            self._end(request_id)  # another worker goes on with it, or nobody has to
-            return
-        state = outcome.state
+        state = result.state
         if state is not State.SUBMITTING and state is not State.PLANNED:
             self._sent(request_id)
-        if state is State.DONE and event is Event.COMPLETE and self._fetches:
+        if state is State.DONE and event is Event.COMPLETE and self._downloads:
             return
-        if state not in WAITS or (state is State.ACCEPTED and not self.order.collect):
+        if state not in PENDING_STATES or (state is State.ACCEPTED and not self.order.collect):
             self._end(request_id)
 
     def _sent(self, request_id: str) -> None:
@@ -291,57 +261,37 @@ class RunExecutor:
         if done is not None and not done.done():
             done.set_result(not self._closing)
 
-    def _accepted(self, job: PendingJob) -> None:
-        if self.order.collect:
-            self.poller.add(job)
-        if self._callbacks is not None:
-            self._callbacks.accepted(job.request_id)
-
     def called(self, delivery: CallbackDelivery) -> bool:
         """Somebody called about a request; False when this line has nothing to do with it."""
-        return self._callbacks is not None and self._callbacks.delivered(delivery)
+        callbacks = self.pipeline.callbacks
+        return callbacks is not None and callbacks.delivered(delivery)
 
-    def _finished(self, video: ReadyVideo) -> None:
-        if self._fetches:
-            self.downloader.add(video)
-
-    def _ledger_failed(self, error: LedgerError) -> None:
+    def _ledger_failed(self, failed: LedgerFailed) -> None:
         self._broken = True
-        self._around.on_failure(str(error))
+        self._around.on_failure(str(failed.error))
 
     # -- the line itself
 
     def apply_stop(self, halted: StopNotice) -> None:
         """Another host found a reason to stop buying."""
-        self.halt.request(halted.text, exit_code=halted.exit_code, reach=StopScope.SUBMITS)
+        self.stop.request(halted.text, exit_code=halted.exit_code, reach=StopScope.SUBMITS)
 
     def start(self) -> None:
         """The steps begin to work."""
-        self._tasks = [asyncio.create_task(step) for step in (self._buy(), self._look(), self._fetch(), self._watch())]
+        steps = (self.pipeline.submitter, self.pipeline.poller, self.pipeline.downloader)
+        self._tasks = [asyncio.create_task(self._run_step(step)) for step in steps]
+        self._tasks.append(asyncio.create_task(self._watch()))
 
-    async def _buy(self) -> None:
+    async def _run_step(self, step: Submitter | Poller | Downloader) -> None:
         try:
-            await self._submitter.run()
+            await step.run()
         except BaseException as error:
             self._fell(error)
             raise
         finally:
-            for request_id in list(self._unsent):
-                self._end(request_id)
-
-    async def _look(self) -> None:
-        try:
-            await self.poller.run()
-        except BaseException as error:
-            self._fell(error)
-            raise
-
-    async def _fetch(self) -> None:
-        try:
-            await self.downloader.run()
-        except BaseException as error:
-            self._fell(error)
-            raise
+            if step is self.pipeline.submitter:
+                for request_id in list(self._unsent):
+                    self._end(request_id)
 
     def _fell(self, error: BaseException) -> None:
         if not isinstance(error, asyncio.CancelledError):
@@ -350,7 +300,7 @@ class RunExecutor:
 
     async def _watch(self) -> None:
         """A reason to stop buying reaches the queue of this worker and every other host."""
-        async for reason in self.halt.follow():
+        async for reason in self.stop.follow():
             self._to_buy.put_nowait(None)
             if self._broken or reason.exit_code in (129, 130, 143):
                 continue
@@ -364,8 +314,8 @@ class RunExecutor:
     async def close(self) -> None:
         """Submits under way end and are booked; everything else is left for whoever takes it up."""
         self._broken = self._closing = True  # what is said from here on is about this worker, not about the run
-        self.halt.request("the worker stops", exit_code=143, reach=StopScope.ALL)
-        self.poller.close_input()
+        self.stop.request("the worker stops", exit_code=143, reach=StopScope.ALL)
+        self.pipeline.poller.close_input()
         self._to_buy.put_nowait(None)
         if self._tasks:
             buying, looking, fetching, watching = self._tasks
@@ -374,27 +324,14 @@ class RunExecutor:
             for task in (fetching, watching):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.gate.close()
-        if self._callbacks is not None:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._callbacks.recovered(), RECOVERY_INTERVAL_S)
+        await self._gate.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.pipeline.recovery.wait(), RECOVERY_TIMEOUT_S)
         for request_id in list(self._waiting):
             self._end(request_id)
         with suppress(asyncio.QueueEmpty):
             while True:
                 self._to_buy.get_nowait()
-
-
-def _own_pace(settings: Settings) -> AdaptiveRateLimiter:
-    """Open submits and polls of this worker alone; the rate and the cap on jobs are the shared row's."""
-    return AdaptiveRateLimiter(
-        told=None if settings.pace.rate == "auto" else NO_BOUND,
-        burst=1,
-        submit_concurrency=settings.pace.submit_concurrency,
-        poll_told=None if settings.poll.rate == "shared" else parse_rate(settings.poll.rate),
-        shared=False,
-        now=_now(),
-    )
 
 
 def _now() -> float:

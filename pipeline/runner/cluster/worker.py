@@ -38,7 +38,8 @@ from pipeline.runner.cluster.run_executor import RunExecutor, WorkerResources
 from pipeline.runner.cluster.schedule import ScheduledRuns
 from pipeline.runner.cluster.shared_rate import SharedRateLimiter
 from pipeline.runner.cluster.tables import prepare
-from pipeline.runner.engine import SIGNALS, gateway_client
+from pipeline.runner.engine import gateway_client
+from pipeline.runner.signals import signal_handlers
 
 FETCH_INTERVAL_S = 0.5
 MAINTENANCE_INTERVAL_S = 2.0
@@ -61,18 +62,26 @@ class _RequestReleasedError(Exception):
 class ThrottledJobManager(JobManager):
     """The engine's manager, which fetches nothing to buy while enough waits here, and nothing at all when told."""
 
-    def __init__(self, connector: procrastinate.BaseConnector) -> None:
+    def __init__(self, connector: procrastinate.BaseConnector, has_room: Callable[[], bool]) -> None:
         super().__init__(connector)
-        self.has_room: Callable[[], bool] = lambda: True
-        self.stopped = False
+        self._has_room = has_room
+        self._stopped = False
         self.to_buy = 0
-        """jobs handed out to buy that nobody has looked at yet"""
+        """jobs handed out to buy that are not taken up yet"""
+
+    def stop(self) -> None:
+        """Fetch no more jobs."""
+        self._stopped = True
+
+    def taken_up(self) -> None:
+        """A job that was handed out is taken up by its run's executor."""
+        self.to_buy = max(0, self.to_buy - 1)
 
     async def fetch_job(self, queues: Sequence[str] | None, worker_id: int) -> jobs.Job | None:  # type: ignore[override]
         """The next job that this worker can use."""
-        if self.stopped:
+        if self._stopped:
             return None
-        if queues is not None and not self.has_room():
+        if queues is not None and not self._has_room():
             queues = [name for name in queues if name.endswith(COLLECT_SUFFIX)]
         job = await super().fetch_job(queues=queues, worker_id=worker_id)
         self.to_buy += job is not None and job.task_name == TASK and not job.queue.endswith(COLLECT_SUFFIX)
@@ -106,16 +115,13 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         if self.calls is not None:
-            self.calls.here = self._called
-            await self.calls.open()
-        for number in SIGNALS:
-            with suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.add_signal_handler(number, self.stop)
+            await self.calls.open(self._called)
         loop.set_exception_handler(self._on_loop_error)
         aside = [asyncio.create_task(self._heartbeat())]
         aside += [asyncio.create_task(self.calls.run())] if self.calls is not None else []
         try:
-            await self._run_forever()
+            with signal_handlers(lambda _: self.stop()):
+                await self._run_forever()
         finally:
             for task in aside:
                 task.cancel()
@@ -123,9 +129,6 @@ class Worker:
             if self.calls is not None:
                 await self.calls.close()
             self.heartbeats.remove()
-            for number in SIGNALS:
-                with suppress(NotImplementedError, RuntimeError, ValueError):
-                    loop.remove_signal_handler(number)
         return 0
 
     def stop(self) -> None:
@@ -191,8 +194,7 @@ class WorkerSession:
             conninfo=host.url, min_size=1, max_size=8, kwargs=client(host.url), timeout=10
         )
         self._app = procrastinate.App(connector=connector)
-        self._manager = ThrottledJobManager(connector)
-        self._manager.has_room = self._has_room
+        self._manager = ThrottledJobManager(connector, self._has_room)
         self._app.job_manager = self._manager
         again = procrastinate.RetryStrategy(retry_exceptions={_RequestReleasedError})
         self._app.task(name=TASK, retry=again)(self.process_request)
@@ -246,7 +248,7 @@ class WorkerSession:
     def end(self, why: str) -> None:
         """This life is over, for a reason (none: the worker is told to stop)."""
         self._why = self._why or why
-        self._manager.stopped = True
+        self._manager.stop()
         self._over.set()
 
     def called(self, delivery: CallbackDelivery) -> bool:
@@ -283,7 +285,7 @@ class WorkerSession:
         return self._host.timetable.queues(self._host.workspace.gateway) if self._host.timetable is not None else []
 
     async def _wind_up(self, engine: asyncio.Task[None], aside: Sequence[asyncio.Task[object]]) -> None:
-        self._manager.stopped = True
+        self._manager.stop()
         self._over.set()
         await asyncio.gather(*(line.close() for line in self._lines.values()))
         if self._host.timetable is not None:
@@ -323,7 +325,7 @@ class WorkerSession:
             attempt = await asyncio.to_thread(self._host.workspace.book.listed, run_id, request_id)
             return None if attempt is None else (line, attempt)
         finally:
-            self._manager.to_buy = max(0, self._manager.to_buy - 1)
+            self._manager.taken_up()
 
     async def _executor(self, run_id: str) -> RunExecutor | None:
         """The line of a run as it is ordered now; an order given anew makes a new one."""

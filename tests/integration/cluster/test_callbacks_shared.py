@@ -43,17 +43,18 @@ def told(listen: str) -> Settings:
 
 
 @asynccontextmanager
-async def host(url: str, listen: str) -> AsyncIterator[tuple[CallbackRelay, asyncio.Queue[CallbackDelivery]]]:
-    """One worker's side of the callbacks, and what reached it; no job is its own."""
+async def host(
+    url: str, listen: str, *, own: str = ""
+) -> AsyncIterator[tuple[CallbackRelay, asyncio.Queue[CallbackDelivery]]]:
+    """One worker's side of the callbacks, and what reached it; only the request `own` is its own."""
     reached: asyncio.Queue[CallbackDelivery] = asyncio.Queue()
     calls = CallbackRelay(told(listen), url, GATEWAY)
 
     def here(delivery: CallbackDelivery) -> bool:
         reached.put_nowait(delivery)
-        return False
+        return delivery.request_id == own
 
-    calls.here = here
-    await calls.open()
+    await calls.open(here)
     task = asyncio.create_task(calls.run())
     try:
         yield calls, reached
@@ -88,11 +89,11 @@ async def test_a_call_to_one_host_is_heard_by_the_others(postgres: str) -> None:
 
 
 async def test_a_call_that_this_host_waited_for_is_not_passed_on(postgres: str) -> None:
-    async with host(postgres, "127.0.0.1:0") as (one, _), host(postgres, "127.0.0.1:0") as (_, other_heard):
+    own = "b" * 32
+    async with host(postgres, "127.0.0.1:0", own=own) as (one, _), host(postgres, "127.0.0.1:0") as (_, other_heard):
         keys = shared_keys(postgres, GATEWAY)
         theirs, mine = (callback_url(one.public_url, keys.token(letter * 32, 1)) for letter in "ab")
         await heard(theirs, other_heard)  # from here on the way is open
-        one.here = lambda delivery: delivery.request_id == "b" * 32
         assert await call(mine, {"job_set_id": JOB}) == 204
         assert (await heard(theirs, other_heard)).request_id == "a" * 32
         assert all(other_heard.get_nowait().request_id == "a" * 32 for _ in range(other_heard.qsize()))
@@ -108,7 +109,7 @@ async def test_a_forged_call_reaches_nobody(postgres: str) -> None:
 async def test_one_worker_of_a_host_listens_and_another_stands_in_when_it_is_gone(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls_room, "AGAIN_S", 0.05)
+    monkeypatch.setattr(calls_room, "RETRY_INTERVAL_S", 0.05)
     listen = f"127.0.0.1:{free_port()}"
     async with host(postgres, listen) as (first, _), host(postgres, listen) as (second, second_heard):
         assert (first.listens, second.listens) == (True, False)
@@ -125,7 +126,7 @@ async def test_a_port_of_another_program_is_refused(postgres: str) -> None:
         other.listen()
         calls = CallbackRelay(told(f"127.0.0.1:{other.getsockname()[1]}"), postgres, GATEWAY)
         with pytest.raises(UsageError, match="can't be had"):
-            await calls.open()
+            await calls.open(lambda delivery: False)
 
 
 @dataclass(slots=True, kw_only=True)

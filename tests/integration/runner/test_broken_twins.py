@@ -19,7 +19,8 @@ from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult
 from pipeline.records import State
 from pipeline.runner.recorder import EventRecorder
-from pipeline.runner.submitter import Submitter, _ReservedAttempt
+from pipeline.runner.submit_outcomes import ReservedAttempt
+from pipeline.runner.submitter import Submitter
 from tests.support.crash_experiment import FATES, Experiment, MemoryGateway, Protocol
 from tests.support.factories import LITE_MICROUSD
 from tests.support.ledgers import RUN
@@ -161,11 +162,13 @@ class CapOutside(EventRecorder):
 class RetryUnknown(Submitter):
     """Takes an unclear answer for a failure and tries again."""
 
-    async def _evaluate(self, this: _ReservedAttempt, verdict: SubmitOutcome, answer: Response | NoResponse) -> bool:
-        if verdict.kind is SubmitOutcomeKind.UNKNOWN:
-            await self._doors.recorder.record(this.attempt.request_id, Event.RELEASE, token=this.token)
+    async def _evaluate(
+        self, reserved: ReservedAttempt, outcome: SubmitOutcome, response: Response | NoResponse
+    ) -> bool:
+        if outcome.kind is SubmitOutcomeKind.UNKNOWN:
+            await self._context.recorder.record(reserved.attempt.request_id, Event.RELEASE, token=reserved.token)
             return True
-        return await super()._evaluate(this, verdict, answer)
+        return await super()._evaluate(reserved, outcome, response)
 
 
 def no_intent(tmp_path: Path, monkeypatch: Patch) -> list[str]:

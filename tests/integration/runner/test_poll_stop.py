@@ -30,17 +30,20 @@ def in_flight(request_id: str, *, polls: int = 0) -> PendingJob:
 async def test_a_submit_that_is_accepted_while_the_looks_are_booked_does_not_break_the_stop() -> None:
     booked: dict[str, object] = {}
 
+    queue: asyncio.Queue[PendingJob] = asyncio.Queue()
+
     class Pen:
         async def record(self, request_id: str, event: Event, values: dict[str, object]) -> None:
             booked[request_id] = values["polls"]
-            poller.add(in_flight(f"late-{request_id}"))
+            queue.put_nowait(in_flight(f"late-{request_id}"))
 
     halt = StopSignal()
     halt.request("stopped by SIGTERM", exit_code=143, reach=StopScope.ALL)
     plan = PollSchedule(first_s=15, min_s=3, max_s=60, deadline_s=1200)
-    poller = Poller(cast(RunContext, SimpleNamespace(recorder=Pen(), stop=halt)), plan, CircuitBreaker())
-    poller.add(in_flight("a", polls=2))
-    poller.add(in_flight("b", polls=3))
-    poller.add(in_flight("never looked at"))
+    context = SimpleNamespace(recorder=Pen(), stop=halt, accepted=queue)
+    poller = Poller(cast(RunContext, context), plan, CircuitBreaker())
+    queue.put_nowait(in_flight("a", polls=2))
+    queue.put_nowait(in_flight("b", polls=3))
+    queue.put_nowait(in_flight("never looked at"))
     await poller.run()
     assert booked == {"a": 2, "b": 3}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.records import Attempt, State
 from pipeline.reports.tables import reason_of
-from pipeline.runner.resend_policy import ResendPolicy
+from pipeline.runner.unknowns import ResendPolicy
 from tests.support.factories import LITE_MICROUSD, make_attempt
 
 PRICES = {"dop-lite": LITE_MICROUSD, "dop-turbo": 416_000}

@@ -17,7 +17,8 @@ from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import State
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
-from pipeline.runner.submitter import RELEASE_TIMEOUT_S, _finish
+from pipeline.runner.submit_outcomes import finish
+from pipeline.runner.submitter import RELEASE_TIMEOUT_S
 from tests.support.crash_experiment import FATES, Experiment, MemoryGateway, Protocol
 from tests.support.ledgers import read
 from tests.support.virtual_time import in_virtual_time
@@ -32,7 +33,7 @@ def test_three_cancellations_in_a_row_let_the_booking_end(monkeypatch: pytest.Mo
         return "done"
 
     async def story() -> None:
-        task = asyncio.create_task(_finish(booking()))
+        task = asyncio.create_task(finish(booking()))
         for _ in range(3):
             await asyncio.sleep(1)
             task.cancel()
@@ -50,7 +51,7 @@ def test_a_booking_that_fails_reaches_whoever_waits(monkeypatch: pytest.MonkeyPa
 
     async def story() -> None:
         with pytest.raises(LedgerError):
-            await _finish(booking())
+            await finish(booking())
 
     in_virtual_time(monkeypatch, story)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.assets.addresses import is_local, is_object, object_place
-from pipeline.assets.image_urls import ImageUrlResolver
+from pipeline.assets.image_urls import ImageUrlResolver, InputImages
 from pipeline.manifest.image_refs import image
 from pipeline.planning.binding import RequestBinder
 from pipeline.records import Cell, Request
@@ -55,9 +55,12 @@ def test_an_object_that_nobody_looked_at_is_told() -> None:
 
 
 def test_a_rehearsal_sends_an_address_that_leads_nowhere_and_a_live_run_the_signed_one() -> None:
-    images = ImageUrlResolver(embedded=True, base_url="http://127.0.0.1:1", sha256_of={})
+    inputs = InputImages({})
+    rehearsal = ImageUrlResolver(inputs, embedded=True, base_url="http://127.0.0.1:1")
     params = make_params(input_images=(ADDRESS,))
-    assert images.urls(params) == {ADDRESS: "https://object.invalid/s3/bucket/in/old%20mill.jpg"}
-    images.hosted = lambda key: f"https://signed.example/{len(key)}"
-    assert images.urls(params) == {ADDRESS: f"https://signed.example/{len(ADDRESS)}"}
-    assert (images.local(params), images.objects(params)) == ({}, [ADDRESS])
+    assert rehearsal.urls(params) == {ADDRESS: "https://object.invalid/s3/bucket/in/old%20mill.jpg"}
+    live = ImageUrlResolver(
+        inputs, embedded=False, base_url="", hosted=lambda key: f"https://signed.example/{len(key)}"
+    )
+    assert live.urls(params) == {ADDRESS: f"https://signed.example/{len(ADDRESS)}"}
+    assert (inputs.local(params), inputs.objects(params)) == ({}, [ADDRESS])

@@ -8,7 +8,7 @@ import pytest
 
 import pipeline.assets.image_hosting
 from pipeline.assets.image_hosting import ImageHost
-from pipeline.assets.image_urls import ImageUrlResolver
+from pipeline.assets.image_urls import InputImages
 from pipeline.assets.object_store import ObjectInfo
 from pipeline.config.settings import UploadSettings
 from pipeline.errors import FatalError, UsageError
@@ -34,7 +34,7 @@ class Shelf:
 def hosting(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, etag: str, **told: Any) -> ImageHost:
     monkeypatch.setattr(pipeline.assets.image_hosting, "open_store", lambda *_, **__: shelf)
     base_url = "https://gateway.example"
-    images = ImageUrlResolver(embedded=False, base_url=base_url, sha256_of={})
+    images = InputImages({})
     return ImageHost(
         UploadSettings(**told),
         images,

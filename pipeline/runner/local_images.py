@@ -1,0 +1,78 @@
+"""Planned requests of a local run, each with its images where the gateway can read them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+
+from pipeline.assets.image_checks import cache_path, load_cache
+from pipeline.assets.image_hosting import ImageHost, open_hosting
+from pipeline.assets.image_urls import ImageUrlResolver, InputImages
+from pipeline.assets.object_store import StoreError
+from pipeline.config.settings import Settings
+from pipeline.ledger.queries import LedgerQueries
+from pipeline.records import Attempt, State
+from pipeline.runner.embedded_sandbox import SandboxImageUploader
+from pipeline.runner.stop import StopScope, StopSignal
+
+ImageUploader = ImageHost | SandboxImageUploader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalImages:
+    """How images of this machine reach the gateway: uploaded first, then submitted by their URLs."""
+
+    urls: ImageUrlResolver
+    uploader: ImageUploader
+
+
+def open_local_images(
+    settings: Settings, base_url: str, sha256_of: Mapping[str, str], *, wall: Callable[[], float]
+) -> LocalImages:
+    """The uploader of this run; `wall` gives Unix seconds, for the expiry of signed addresses."""
+    inputs = InputImages(sha256_of)
+    if settings.gateway.is_embedded:
+        urls = ImageUrlResolver(inputs, embedded=True, base_url=base_url)
+        return LocalImages(urls=urls, uploader=SandboxImageUploader(base_url, inputs))
+    seen = load_cache(cache_path(settings))
+    hosting = open_hosting(
+        settings,
+        base_url,
+        inputs,
+        etag_of=lambda address: seen[address].etag if address in seen else "",
+        wall=wall,
+    )
+    urls = ImageUrlResolver(inputs, embedded=False, base_url=base_url, hosted=hosting.url_for_submit)
+    return LocalImages(urls=urls, uploader=hosting)
+
+
+async def planned_requests(
+    book: LedgerQueries,
+    run_id: str,
+    uploader: ImageUploader,
+    stop: StopSignal,
+    *,
+    max_new: int | None,
+    only: frozenset[str] | None,
+) -> AsyncIterator[Attempt]:
+    """The planned attempts of a run in their order, with their images uploaded.
+
+    Args:
+        max_new: how many at most; None for all.
+        only: these request ids and no others.
+    """
+    left = max_new
+    for page in book.iter_attempts(run_id, (State.PLANNED,)):
+        for attempt in page:
+            if only is not None and attempt.request_id not in only:
+                continue
+            if left is not None:
+                if left <= 0:
+                    return
+                left -= 1
+            try:
+                await uploader.ensure_available(attempt.params)
+            except StoreError as error:
+                stop.request(str(error), exit_code=5, reach=StopScope.SUBMITS)
+                return
+            yield attempt

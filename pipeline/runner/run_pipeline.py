@@ -1,0 +1,246 @@
+"""The steps of one run, built and connected in one place, for a local run and for a cluster worker alike.
+
+    requests -> Submitter -> accepted (queue) -> Poller -> ready (queue) -> Downloader
+
+A local run feeds `requests` from pages of the ledger, a worker from the job queue; both put what is in flight already
+straight into the queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from pipeline.assets.publishing import OutputPublisher
+from pipeline.config.settings import Settings
+from pipeline.gateway.client import GatewayClient, PollStyle
+from pipeline.gateway.download import VideoFetcher
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimits, Rate, parse_rate
+from pipeline.ledger.budget import Caps
+from pipeline.ledger.workspace import OpenLedger
+from pipeline.records import Attempt, State, Totals
+from pipeline.reports.run_folder import RunFolder
+from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
+from pipeline.runner.callbacks import CallbackHandler
+from pipeline.runner.circuit_breaker import CircuitBreaker
+from pipeline.runner.context import RunContext
+from pipeline.runner.downloader import Downloader
+from pipeline.runner.events import EventSink
+from pipeline.runner.poll_schedule import PollSchedule
+from pipeline.runner.poller import STYLES, Poller
+from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.recorder import EventRecorder
+from pipeline.runner.stop import StopSignal
+from pipeline.runner.submit_body import SubmitBodyBuilder
+from pipeline.runner.submit_decisions import SubmitEndpoint
+from pipeline.runner.submit_permits import SubmitPermits
+from pipeline.runner.submitter import Submitter
+from pipeline.runner.unknowns import UnknownRecovery
+
+NO_BOUND = Rate(1_000_000, 1.0)
+"""A worker's own rate where one is configured: the shared row spaces submits, this one only counts the open ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RememberedGateway:
+    """What earlier runs learned about this gateway."""
+
+    limits: LearnedLimits = field(default_factory=LearnedLimits)
+    submit_path: str | None = None
+    poll_style: PollStyle = PollStyle.AUTO
+
+    @classmethod
+    def from_state(cls, state: dict[str, object]) -> RememberedGateway:
+        """What `RunPipeline.learned` gave, as the ledger kept it."""
+        style = state.get("poll_style")
+        return cls(
+            limits=LearnedLimits.from_json(state),
+            submit_path=str(state["submit_path"]) if state.get("submit_path") else None,
+            poll_style=PollStyle(str(style)) if style in STYLES else PollStyle.AUTO,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackSetup:
+    """How callbacks reach a run. `state_of`: the ledger's state of a request; `linger_s` as in CallbackHandler."""
+
+    state_of: Callable[[str], State | None]
+    linger_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSetup:
+    """Everything that `build_pipeline` needs.
+
+    Attributes:
+        totals: what the run came to before.
+        requests: planned attempts, in the order in which they are bought.
+        collect: whether accepted jobs are polled and their videos downloaded.
+        shared_gate: makes the gate of a rate that several workers share; without it the rate is this process's own.
+        callbacks: None where the gateway is not asked to call back.
+    """
+
+    workspace: OpenLedger
+    run_id: str
+    caps: Caps
+    totals: Totals
+    folder: RunFolder
+    client: GatewayClient
+    fetcher: VideoFetcher
+    publisher: OutputPublisher | None
+    bodies: SubmitBodyBuilder
+    requests: AsyncIterator[Attempt]
+    stop: StopSignal
+    events: EventSink
+    unix_time: Callable[[], float]
+    notify: Callable[[str], None]
+    fail_point: Callable[[str], None]
+    log: logging.Logger
+    collect: bool
+    remembered: RememberedGateway = field(default_factory=RememberedGateway)
+    recorder: type[EventRecorder] = EventRecorder
+    shared_gate: Callable[[AdaptiveRateLimiter, StopSignal], RateGate] | None = None
+    callbacks: CallbackSetup | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPipeline:
+    """The connected steps of one run. `run` each of submitter, poller and downloader."""
+
+    context: RunContext
+    submitter: Submitter
+    poller: Poller
+    downloader: Downloader
+    recovery: UnknownRecovery
+    callbacks: CallbackHandler | None
+    endpoint: SubmitEndpoint
+    schedule: PollSchedule
+
+    def learned(self) -> dict[str, object]:
+        """What the next run should know about the gateway."""
+        learned: dict[str, object] = dict(self.context.gate.pace.learned().as_json())
+        if self.endpoint.proven:
+            learned["submit_path"] = self.endpoint.current
+        learned["poll_style"] = self.poller.style.value
+        return learned
+
+
+def build_pipeline(setup: PipelineSetup) -> RunPipeline:
+    """Build the steps of one run. Nothing is sent before they are run."""
+    settings, workspace, stop = setup.workspace.settings, setup.workspace, setup.stop
+    limiter = _limiter(setup, asyncio.get_running_loop().time())
+    context = RunContext(
+        recorder=setup.recorder(
+            workspace.ledger,
+            run_id=setup.run_id,
+            caps=setup.caps,
+            totals=setup.totals,
+            wall=setup.unix_time,
+            reach=setup.fail_point,
+            events=setup.events,
+        ),
+        client=setup.client,
+        gate=RateGate(limiter, stop) if setup.shared_gate is None else setup.shared_gate(limiter, stop),
+        stop=stop,
+        prices_microusd=dict(settings.prices_microusd),
+        unix_time=setup.unix_time,
+        new_token=lambda: uuid.uuid4().hex,
+        bodies=setup.bodies,
+        events=setup.events,
+        fail_point=setup.fail_point,
+        notify=setup.notify,
+        log=setup.log,
+    )
+    breaker, schedule = CircuitBreaker(), _schedule(settings, with_callbacks=setup.callbacks is not None)
+    recovery = UnknownRecovery(context)
+    poller = Poller(context, schedule, breaker, style=setup.remembered.poll_style)
+    endpoint = _endpoint(settings, setup.remembered)
+    permits = SubmitPermits(
+        context,
+        breaker,
+        can_poll=lambda: setup.collect and len(poller) > 0,
+        known_job=lambda: workspace.book.latest_job(workspace.gateway),
+    )
+    return RunPipeline(
+        context=context,
+        submitter=Submitter(
+            context,
+            setup.requests,
+            permits=permits,
+            endpoint=endpoint,
+            recovery=recovery,
+            workers=settings.pace.submit_concurrency,
+        ),
+        poller=poller,
+        downloader=Downloader(
+            context,
+            setup.fetcher,
+            folder=setup.folder.videos,
+            outputs=setup.folder.outputs,
+            concurrency=settings.download.concurrency,
+            publisher=setup.publisher,
+        ),
+        recovery=recovery,
+        callbacks=_callbacks(setup, context, poller, recovery),
+        endpoint=endpoint,
+        schedule=schedule,
+    )
+
+
+def _limiter(setup: PipelineSetup, now: float) -> AdaptiveRateLimiter:
+    settings = setup.workspace.settings
+    pace, poll_rate = settings.pace, settings.poll.rate
+    poll_told = None if poll_rate == "shared" else parse_rate(poll_rate)
+    if setup.shared_gate is not None:  # open submits and polls of this worker alone; the rest is the shared row's
+        return AdaptiveRateLimiter(
+            told=None if pace.rate == "auto" else NO_BOUND,
+            burst=1,
+            submit_concurrency=pace.submit_concurrency,
+            poll_told=poll_told,
+            shared=False,
+            now=now,
+        )
+    return AdaptiveRateLimiter(
+        told=parse_rate(pace.rate),
+        burst=pace.burst,
+        learned=setup.remembered.limits,
+        max_in_flight=pace.max_in_flight,
+        submit_concurrency=pace.submit_concurrency,
+        poll_told=poll_told,
+        shared=True if poll_rate == "shared" else None,
+        jobs_in_flight=setup.totals.count(State.ACCEPTED),
+        now=now,
+    )
+
+
+def _schedule(settings: Settings, *, with_callbacks: bool) -> PollSchedule:
+    poll = settings.poll
+    return (CallbackPollSchedule if with_callbacks else PollSchedule)(
+        first_s=poll.first_s,
+        min_s=poll.min_s,
+        max_s=poll.max_s,
+        deadline_s=poll.deadline_s,
+        max_lag_s=poll.max_lag_s,
+    )
+
+
+def _endpoint(settings: Settings, remembered: RememberedGateway) -> SubmitEndpoint:
+    """The configured submit path; the one that answered before, where none was configured."""
+    known, is_default = remembered.submit_path, settings.sources.get("gateway.submit_path") == "default"
+    return SubmitEndpoint(known if known and is_default else settings.gateway.submit_path, proven=bool(known))
+
+
+def _callbacks(
+    setup: PipelineSetup, context: RunContext, poller: Poller, recovery: UnknownRecovery
+) -> CallbackHandler | None:
+    if setup.callbacks is None:
+        return None
+    handler = CallbackHandler(
+        context, poller, recovery, state_of=setup.callbacks.state_of, linger_s=setup.callbacks.linger_s
+    )
+    for attempt in setup.workspace.book.attempts_in(setup.run_id, (State.UNKNOWN,)):
+        handler.track_unknown(attempt)
+    return handler

@@ -1,0 +1,124 @@
+"""What is done about the outcome of a submit: one pure table. The submitter acts on it, and nothing is decided there.
+
+MONEY: only RELEASE lets a request be sent again, and it needs an outcome that proves that nothing was created.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from pipeline.gateway.classification import SubmitOutcome, SubmitOutcomeKind
+from pipeline.gateway.client import SUBMIT_PATH
+from pipeline.gateway.ratelimit.limiter import LimitFeedback
+from pipeline.runner.circuit_breaker import Outcome
+from pipeline.runner.stop import StopReason, StopScope
+
+OTHER_SUBMIT_PATH = "/ai-model-api/v1/image-to-video"
+"""Source: official (the unified queue); a 404 at one path means that nothing was created there."""
+
+LIMIT_FEEDBACK: Final[Mapping[SubmitOutcomeKind, LimitFeedback]] = {
+    SubmitOutcomeKind.ACCEPTED: LimitFeedback.ACCEPTED,
+    SubmitOutcomeKind.THROTTLED: LimitFeedback.THROTTLED,
+    SubmitOutcomeKind.CONCURRENCY: LimitFeedback.CONCURRENCY,
+    SubmitOutcomeKind.UNKNOWN: LimitFeedback.UNKNOWN,
+}
+"""What an outcome says about the rate limit; every other one says nothing (LimitFeedback.OTHER)."""
+
+
+class SubmitAction(StrEnum):
+    """What becomes of the request."""
+
+    ACCEPT = "accept"
+    """paid: record the id and poll it"""
+    MARK_UNKNOWN = "mark_unknown"
+    """perhaps paid: park it; a free poll of an id in the response may prove it"""
+    REJECT = "reject"
+    """refused for good, nothing was created"""
+    RELEASE = "release"
+    """nothing was created: planned again"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitDecision:
+    """What to do about one outcome.
+
+    Attributes:
+        health: what the circuit breaker records.
+        stop: a reason to buy nothing more.
+        endpoint_works: the submit path exists; `endpoint_missing`: try the other one from now on.
+        was_throttled: count it in the row's `throttled`.
+    """
+
+    action: SubmitAction
+    health: Outcome = "answered"
+    stop: StopReason | None = None
+    endpoint_works: bool = False
+    endpoint_missing: bool = False
+    was_throttled: bool = False
+
+
+def decide(outcome: SubmitOutcome, *, has_other_path: bool, any_accepted: bool) -> SubmitDecision:
+    """What to do about the outcome of one submit.
+
+    Args:
+        has_other_path: whether another submit path may serve, if this one is wrong.
+        any_accepted: whether the gateway ever accepted a submit at this path.
+
+    Pays: decides what may be sent again.
+    """
+    kind, stop = outcome.kind, _stop_reason(outcome)
+    if kind is SubmitOutcomeKind.ACCEPTED:
+        return SubmitDecision(action=SubmitAction.ACCEPT, stop=stop, endpoint_works=True)
+    if kind is SubmitOutcomeKind.UNKNOWN:
+        return SubmitDecision(action=SubmitAction.MARK_UNKNOWN, health="unknown", stop=stop)
+    if kind is SubmitOutcomeKind.REJECTED:
+        return SubmitDecision(action=SubmitAction.REJECT, stop=stop, endpoint_works=True)
+    if kind is SubmitOutcomeKind.NOT_SENT:
+        return SubmitDecision(action=SubmitAction.RELEASE, health="unreachable", stop=stop)
+    if kind is SubmitOutcomeKind.WRONG_PATH:
+        return _wrong_path(outcome, has_other_path=has_other_path, any_accepted=any_accepted)
+    throttled = kind in (SubmitOutcomeKind.THROTTLED, SubmitOutcomeKind.CONCURRENCY)
+    return SubmitDecision(action=SubmitAction.RELEASE, stop=stop, was_throttled=throttled)
+
+
+def _stop_reason(outcome: SubmitOutcome) -> StopReason | None:
+    if not outcome.stop_submitting:
+        return None
+    code = 5 if outcome.kind is SubmitOutcomeKind.THROTTLED else 7  # a quota is renewed by itself, a key is not
+    text = f"the gateway refuses further submits: {outcome.reason}"
+    return StopReason(text=text, exit_code=code, reach=StopScope.SUBMITS)
+
+
+def _wrong_path(outcome: SubmitOutcome, *, has_other_path: bool, any_accepted: bool) -> SubmitDecision:
+    if has_other_path:
+        return SubmitDecision(action=SubmitAction.RELEASE, endpoint_missing=True)
+    if any_accepted:  # the path is right: the 404 is about this request
+        return SubmitDecision(action=SubmitAction.REJECT)
+    text = f"no submit path of the gateway answers ({outcome.reason}); check gateway.base_url and gateway.submit_path"
+    stop = StopReason(text=text, exit_code=7, reach=StopScope.SUBMITS)
+    return SubmitDecision(action=SubmitAction.RELEASE, stop=stop)
+
+
+class SubmitEndpoint:
+    """The submit path of the gateway: the configured one, the other one once when that gives 404."""
+
+    def __init__(self, configured: str, *, proven: bool = False) -> None:
+        self.current = configured
+        self.proven = proven
+        self._untried = [path for path in (SUBMIT_PATH, OTHER_SUBMIT_PATH) if path != configured]
+
+    def works(self, path: str) -> None:
+        """A submit was accepted (or rejected for its content) at `path`."""
+        self.current, self.proven = path, True
+
+    def has_alternative(self, path: str) -> bool:
+        """Whether a request that got 404 at `path` may be sent to another path."""
+        return path != self.current or (not self.proven and bool(self._untried))
+
+    def move_on(self, path: str) -> None:
+        """No submit path is at `path`: use the other one, unless another worker moved on already."""
+        if path == self.current and not self.proven and self._untried:
+            self.current = self._untried.pop(0)

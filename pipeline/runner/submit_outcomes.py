@@ -1,0 +1,161 @@
+"""Records what a submit came to. It acts on a decision and decides nothing itself.
+
+MONEY: called within `finish`, so that what a POST came to is durable even when the run is cancelled meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pipeline.errors import DopError, LedgerError
+from pipeline.gateway.classification import SubmitOutcome
+from pipeline.gateway.redaction import redact
+from pipeline.gateway.responses import NoResponse, Response
+from pipeline.ledger.states import Event
+from pipeline.ledger.transitions import Applied, Conflict, JobTaken
+from pipeline.records import Attempt
+from pipeline.runner.context import RunContext, accepted_job
+from pipeline.runner.events import OutcomeUnknown
+from pipeline.runner.submit_decisions import SubmitAction, SubmitDecision
+from pipeline.runner.unknowns import UnknownRecovery
+
+T = TypeVar("T")
+
+DETAIL_CHARS = 20_000
+"""Characters of a raw response that the ledger keeps; the longest known one is under 20 kB."""
+
+BODY_BYTES = 2 * DETAIL_CHARS
+"""Bytes of a raw response that are decoded for that; a character takes two bytes at most in the known ones."""
+
+EVIDENCE = "the id stood in the unreadable answer, and the gateway knows it"
+
+
+Answer = Response | NoResponse
+"""The response to a POST, or what is known without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReservedAttempt:
+    """One reserved attempt: its token, the path it was sent to, and its row when it was reserved."""
+
+    attempt: Attempt
+    token: str
+    path: str
+    row: Mapping[str, object]
+
+
+class OutcomeRecorder:
+    """Records the outcomes of submits and hands accepted jobs on."""
+
+    def __init__(self, context: RunContext, recovery: UnknownRecovery, *, any_accepted: bool) -> None:
+        self._context = context
+        self._recovery = recovery
+        self.any_accepted = any_accepted
+        """whether the gateway ever accepted a submit at this path"""
+
+    async def act(
+        self,
+        reserved: ReservedAttempt,
+        decision: SubmitDecision,
+        outcome: SubmitOutcome,
+        response: Answer,
+    ) -> bool:
+        """Record what was decided; True when the request may be tried again."""
+        if decision.action is SubmitAction.ACCEPT:
+            await self._accept(reserved, outcome, response)
+        elif decision.action is SubmitAction.MARK_UNKNOWN:
+            await self._mark_unknown(reserved, outcome.reason, response)
+            self._recovery.start(reserved.attempt, outcome.salvaged[:1], evidence=EVIDENCE, is_new=True)
+        elif decision.action is SubmitAction.REJECT:
+            await self._reject(reserved, outcome)
+        else:
+            return await self._release(reserved, outcome, was_throttled=decision.was_throttled)
+        return False
+
+    async def _accept(self, reserved: ReservedAttempt, outcome: SubmitOutcome, response: Answer) -> None:
+        context, attempt, job = self._context, reserved.attempt, outcome.ticket
+        assert job is not None
+        now = asyncio.get_running_loop().time()
+        values = {"job_set_id": job.job_set_id, "polling_url": job.polling_url, "accepted_at": context.unix_time()}
+        detail = self._detail(attempt, response)
+        try:
+            recorded = await context.recorder.record(
+                attempt.request_id, Event.ACCEPT, values, token=reserved.token, detail=detail
+            )
+        except LedgerError:
+            # MONEY: if the journal failed as well, these words are all that is left of what was paid.
+            context.notify(f"{attempt.row_id}: paid as job {job.job_set_id}, and the ledger could not be written")
+            raise
+        if isinstance(recorded, JobTaken):
+            # API: a response can be another request's (a desynchronised connection): its id is not ours.
+            reason = f"the answer names job {job.job_set_id}, which belongs to request {recorded.owner_request_id}"
+            await self._mark_unknown(reserved, reason, response)
+            return
+        if isinstance(recorded, Conflict):
+            await self._accept_late(attempt, job.job_set_id, detail)
+            return
+        self.any_accepted = True
+        context.hand_to_poller(accepted_job(attempt, job.job_set_id, job.polling_url, now))
+
+    async def _accept_late(self, attempt: Attempt, job_set_id: str, detail: str) -> None:
+        """MONEY: others gave the submit up and the operator settled it. That remains; what was paid is written down."""
+        text = f"paid as job {job_set_id}, but the request was settled meanwhile"
+        await self._context.recorder.record(attempt.request_id, Event.NOTE, detail=f"{text}: {detail}")
+        self._context.notify(f"{attempt.row_id}: {text}; `dop show` tells")
+
+    async def _mark_unknown(self, reserved: ReservedAttempt, reason: str, response: Answer) -> None:
+        attempt, values = reserved.attempt, {"reason": reason or "no readable answer"}
+        detail = self._detail(attempt, response)
+        recorded = await self._context.recorder.record(
+            attempt.request_id, Event.LOSE, values, token=reserved.token, detail=detail
+        )
+        if not isinstance(recorded, Applied):
+            return  # settled by others meanwhile
+        self._context.events.emit(OutcomeUnknown(attempt=attempt))
+        self._context.notify(f"{attempt.row_id}: outcome unknown, perhaps paid ({reason}); `dop resolve` settles it")
+
+    async def _reject(self, reserved: ReservedAttempt, outcome: SubmitOutcome) -> None:
+        values = {"reason": outcome.reason, "finished_at": self._context.unix_time()}
+        await self._context.recorder.record(reserved.attempt.request_id, Event.REJECT, values, token=reserved.token)
+        self._context.notify(f"{reserved.attempt.row_id}: rejected ({outcome.reason}); nothing was charged")
+
+    async def _release(self, reserved: ReservedAttempt, outcome: SubmitOutcome, *, was_throttled: bool) -> bool:
+        """Nothing was created: the request is planned again."""
+        values: dict[str, object] = {"reason": outcome.reason}
+        if was_throttled:
+            values["throttled"] = int(str(reserved.row["throttled"])) + 1
+        recorded = await self._context.recorder.record(
+            reserved.attempt.request_id, Event.RELEASE, values, token=reserved.token
+        )
+        return isinstance(recorded, Applied)
+
+    def _detail(self, attempt: Attempt, response: Answer) -> str:
+        """The response as it is kept in the history, without secrets."""
+        if isinstance(response, NoResponse):
+            text = response.what
+        else:
+            body = response.body[:BODY_BYTES].decode("utf-8", "replace")
+            text = redact(f"{response.status} {body}")[:DETAIL_CHARS]
+        return self._context.bodies.without_secrets(attempt, text)
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end even when the caller is cancelled meanwhile; then let the cancellation through."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error  # also a third signal: what is in flight is a line in the ledger, not a wait
+        except DopError:
+            break
+    if cancelled is not None:
+        with suppress(DopError):
+            task.result()
+        raise cancelled
+    return task.result()

@@ -1,0 +1,113 @@
+"""When the next submit may go: the circuit breaker and the rate limiter together, and the search for a lost gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from pipeline.gateway.ratelimit.limiter import CallKind, Slot
+from pipeline.gateway.responses import Response
+from pipeline.runner.circuit_breaker import BreakerState, CircuitBreaker
+from pipeline.runner.context import RunContext
+from pipeline.runner.stop import StopScope
+
+BREAKER_POLL_INTERVAL_S = 1.0
+"""Longest sleep, in seconds, before the breaker is asked again: its probe may have ended meanwhile."""
+
+FIRST_MAX_WAIT_S = 60.0
+"""A gateway that never answered in this run is given up after so many seconds: the address or the network is wrong."""
+
+MAX_WAIT_S = 3 * 3600.0
+"""One that did answer is waited for through an outage of so many seconds; nothing is lost or paid meanwhile."""
+
+PROBE_PAUSE_S = 10.0
+"""Seconds between two free polls that ask whether the gateway is back."""
+
+MAX_FAILED_PROBES = 3
+"""Rows lost to an open breaker, one each pause, before nothing more is bought in this run."""
+
+
+class SubmitPermits:
+    """Gives out permits to submit, one a call; each is used or released.
+
+    Args:
+        can_poll: whether any job is being polled, whose poll could show that the gateway is back.
+        known_job: any job of the gateway, for a free poll when none is in flight: (job_set_id, polling_url).
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        breaker: CircuitBreaker,
+        *,
+        can_poll: Callable[[], bool],
+        known_job: Callable[[], tuple[str, str | None] | None],
+    ) -> None:
+        self._context = context
+        self.breaker = breaker
+        self._can_poll = can_poll
+        self._known_job = known_job
+        self._probe_at = 0.0
+        self._ever_answered = False
+        self._answered_at = asyncio.get_running_loop().time()
+
+    async def acquire(self, request_id: str) -> Slot | None:
+        """Wait for the breaker and for a slot, and take both; None when the run stopped meanwhile."""
+        context, loop = self._context, asyncio.get_running_loop()
+        while not context.stop.submits:
+            if (wait_s := self.breaker.wait_s(loop.time())) > 0.0:
+                await self._wait_for_breaker(wait_s)
+                continue
+            slot = await context.gate.slot(CallKind.SUBMIT)
+            if slot is None:
+                return None
+            # MONEY: asked last, so that a worker that waited for a slot does not pass a breaker that opened meanwhile.
+            if self.breaker.may_submit(loop.time(), request_id):
+                return slot
+            context.gate.release(CallKind.SUBMIT)
+            await self._wait_for_breaker(BREAKER_POLL_INTERVAL_S)
+        return None
+
+    def release(self, request_id: str) -> None:
+        """The permit is not used: no POST follows."""
+        self.breaker.withdraw(request_id)
+        self._context.gate.release(CallKind.SUBMIT)
+
+    def mark_reachable(self) -> None:
+        """The gateway was reached: it is waited for again when it is lost."""
+        self._ever_answered = True
+        self._answered_at = asyncio.get_running_loop().time()
+
+    async def _wait_for_breaker(self, wait_s: float) -> None:
+        now = asyncio.get_running_loop().time()
+        if self.breaker.state(now) is BreakerState.POLL_PROBE and not self._can_poll():
+            await self._probe_by_poll()
+        if now - self._answered_at > self._max_wait_s():
+            text = "the gateway can't be reached; run again later"
+            self._context.stop.request(text, exit_code=5, reach=StopScope.SUBMITS)
+            return
+        await self._context.stop.pause(min(wait_s, BREAKER_POLL_INTERVAL_S))
+
+    async def _probe_by_poll(self) -> None:
+        """Nothing is in flight whose poll could show that the gateway is back: one free poll of any job it ever had.
+
+        MONEY: with no job at all the pause alone decides, so the lost probes are counted and end the buying.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._probe_at:
+            return
+        self._probe_at = loop.time() + PROBE_PAUSE_S
+        known = self._known_job()
+        if known is None and self.breaker.probes_lost >= MAX_FAILED_PROBES:
+            text = "submits keep ending without a readable answer; nothing more is bought now"
+            self._context.stop.request(text, exit_code=5, reach=StopScope.SUBMITS)
+            return
+        if known is None:
+            self.breaker.nothing_to_poll(loop.time())
+            return
+        response = await self._context.client.poll(*known)
+        if isinstance(response, Response) and response.status < 500:
+            self.breaker.poll_answered(loop.time())
+
+    def _max_wait_s(self) -> float:
+        return MAX_WAIT_S if self._ever_answered else FIRST_MAX_WAIT_S
