@@ -130,30 +130,7 @@ class RunPipeline:
 
 def build_pipeline(setup: PipelineSetup) -> RunPipeline:
     """Build the steps of one run. Nothing is sent before they are run."""
-    settings, workspace, stop = setup.workspace.settings, setup.workspace, setup.stop
-    limiter = _limiter(setup, asyncio.get_running_loop().time())
-    context = RunContext(
-        recorder=setup.recorder(
-            workspace.ledger,
-            run_id=setup.run_id,
-            caps=setup.caps,
-            totals=setup.totals,
-            wall=setup.unix_time,
-            reach=setup.fail_point,
-            events=setup.events,
-        ),
-        client=setup.client,
-        gate=RateGate(limiter, stop) if setup.shared_gate is None else setup.shared_gate(limiter, stop),
-        stop=stop,
-        prices_microusd=dict(settings.prices_microusd),
-        unix_time=setup.unix_time,
-        new_token=lambda: uuid.uuid4().hex,
-        bodies=setup.bodies,
-        events=setup.events,
-        fail_point=setup.fail_point,
-        notify=setup.notify,
-        log=setup.log,
-    )
+    settings, workspace, context = setup.workspace.settings, setup.workspace, _context(setup)
     breaker, schedule = CircuitBreaker(), _schedule(settings, with_callbacks=setup.callbacks is not None)
     recovery = UnknownRecovery(context)
     poller = Poller(context, schedule, breaker, style=setup.remembered.poll_style)
@@ -187,6 +164,32 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
         callbacks=_callbacks(setup, context, poller, recovery),
         endpoint=endpoint,
         schedule=schedule,
+    )
+
+
+def _context(setup: PipelineSetup) -> RunContext:
+    limiter, stop = _limiter(setup, asyncio.get_running_loop().time()), setup.stop
+    return RunContext(
+        recorder=setup.recorder(
+            setup.workspace.ledger,
+            run_id=setup.run_id,
+            caps=setup.caps,
+            totals=setup.totals,
+            wall=setup.unix_time,
+            reach=setup.fail_point,
+            events=setup.events,
+        ),
+        client=setup.client,
+        gate=RateGate(limiter, stop) if setup.shared_gate is None else setup.shared_gate(limiter, stop),
+        stop=stop,
+        prices_microusd=dict(setup.workspace.settings.prices_microusd),
+        unix_time=setup.unix_time,
+        new_token=lambda: uuid.uuid4().hex,
+        bodies=setup.bodies,
+        events=setup.events,
+        fail_point=setup.fail_point,
+        notify=setup.notify,
+        log=setup.log,
     )
 
 

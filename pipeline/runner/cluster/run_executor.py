@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from pipeline.assets.image_urls import ImageUrlResolver, InputImages
@@ -115,12 +116,6 @@ class RunExecutor:
         around, order, events = self._around, self.order, EventSink()
         events.subscribe(EventRecorded, self._recorded)
         events.subscribe(LedgerFailed, self._ledger_failed)
-        folder = RunFolder(around.workspace.outputs, order.run_id)
-        old_mask = os.umask(0o077)
-        try:
-            folder.videos.mkdir(parents=True, exist_ok=True)
-        finally:
-            os.umask(old_mask)
         urls = ImageUrlResolver(InputImages({}), embedded=False, base_url=around.base_url)
         relay = around.callbacks
         return build_pipeline(
@@ -129,7 +124,7 @@ class RunExecutor:
                 run_id=order.run_id,
                 caps=order.caps,
                 totals=around.workspace.book.totals(order.run_id),
-                folder=folder,
+                folder=_private_folder(around.workspace, order.run_id),
                 client=around.client,
                 fetcher=around.fetcher,
                 publisher=around.publisher,
@@ -143,21 +138,9 @@ class RunExecutor:
                 log=around.log,
                 collect=order.collect,
                 recorder=ClusterEventRecorder,
-                shared_gate=self._shared_gate,
+                shared_gate=partial(_shared_gate, around),
                 callbacks=CallbackSetup(state_of=self._state_of, linger_s=0.0) if relay is not None else None,
             )
-        )
-
-    def _shared_gate(self, limiter: AdaptiveRateLimiter, stop: StopSignal) -> SharedRateGate:
-        settings = self._around.workspace.settings
-        return SharedRateGate(
-            limiter,
-            stop,
-            self._around.shared_rate,
-            turn=self._around.turn,
-            polls_share=settings.poll.rate == "shared",
-            lease_s=settings.cluster.stalled_after_s / 3,
-            trouble=self._around.on_failure,
         )
 
     def _state_of(self, request_id: str) -> State | None:
@@ -334,5 +317,24 @@ class RunExecutor:
                 self._to_buy.get_nowait()
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+def _private_folder(workspace: OpenLedger, run_id: str) -> RunFolder:
+    folder = RunFolder(workspace.outputs, run_id)
+    old_mask = os.umask(0o077)
+    try:
+        folder.videos.mkdir(parents=True, exist_ok=True)
+    finally:
+        os.umask(old_mask)
+    return folder
+
+
+def _shared_gate(around: WorkerResources, limiter: AdaptiveRateLimiter, stop: StopSignal) -> SharedRateGate:
+    settings = around.workspace.settings
+    return SharedRateGate(
+        limiter,
+        stop,
+        around.shared_rate,
+        turn=around.turn,
+        polls_share=settings.poll.rate == "shared",
+        lease_s=settings.cluster.stalled_after_s / 3,
+        trouble=around.on_failure,
+    )
