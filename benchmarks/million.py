@@ -39,6 +39,7 @@ from pipeline.records import Attempt, Params, Request, State, Totals
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import ReadyVideo, RunContext
 from pipeline.runner.events import EventSink, JobAccepted, OutcomeUnknown
+from pipeline.runner.firewall import Firewall
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import Poller
 from pipeline.runner.rate_gate import RateGate
@@ -267,16 +268,11 @@ class BatchRun:
         events.subscribe(JobAccepted, self._accepted)
         events.subscribe(OutcomeUnknown, self._unknown)
         self._tokens = 0
+        recorder = EventRecorder(
+            ledger, run_id=RUN, caps=NO_CAPS, totals=Totals(), wall=wall, reach=lambda name: None, events=events
+        )
         context = RunContext(
-            recorder=EventRecorder(
-                ledger,
-                run_id=RUN,
-                caps=NO_CAPS,
-                totals=Totals(),
-                wall=wall,
-                reach=lambda name: None,
-                events=events,
-            ),
+            recorder=recorder,
             client=cast(GatewayClient, self.gateway),
             gate=RateGate(self.pace, self.halt),
             stop=self.halt,
@@ -285,6 +281,7 @@ class BatchRun:
             new_token=self._token,
             bodies=SubmitBodyBuilder(),
             events=events,
+            firewall=Firewall(recorder, self.halt, self.outcomes.said.append),
             fail_point=lambda name: None,
             notify=self.outcomes.said.append,
             log=_silent(),

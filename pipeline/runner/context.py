@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pipeline.gateway.client import GatewayClient
 from pipeline.records import Attempt
 from pipeline.runner.events import EventSink, JobAccepted
+from pipeline.runner.firewall import Firewall
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
@@ -68,11 +70,17 @@ class RunContext:
     new_token: Callable[[], str]
     bodies: SubmitBodyBuilder
     events: EventSink
+    firewall: Firewall
     fail_point: Callable[[str], None]
     notify: Callable[[str], None]
     accepted: asyncio.Queue[PendingJob] = field(default_factory=asyncio.Queue)
     ready: asyncio.Queue[ReadyVideo] = field(default_factory=asyncio.Queue)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("pipeline.run"))
+
+    def log_event(self, name: str, **fields: object) -> None:
+        """Write one line to the run's log. A log that fails stops nothing."""
+        with suppress(Exception):
+            self.log.info(name, extra={"fields": fields})
 
     def hand_to_poller(self, job: PendingJob) -> None:
         """A job was accepted: the poller's from now on."""

@@ -12,12 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.errors import DopError
+from pipeline.errors import DopError, LedgerError
 from pipeline.gateway.classification import classify_poll
 from pipeline.gateway.download import DiskFull, LinkExpired, Saved, TransientFailure, Unacceptable, VideoFetcher
 from pipeline.ledger.states import Event
 from pipeline.runner.context import ReadyVideo, RunContext
+from pipeline.runner.firewall import error_words
 from pipeline.runner.stop import StopScope
+
+STEP = "downloading"
+"""Names this step in the firewall."""
 
 TRIES = 6
 """Fetches of one video in one run; the next run tries again."""
@@ -125,8 +129,12 @@ class Downloader:
     async def _work(self, video: ReadyVideo) -> None:
         try:
             await self._try(video)
-        except DopError as error:
+        except LedgerError as error:
             self._context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
+        except Exception as error:  # noqa: BLE001 - the video is tried again like after any failed download
+            self._context.firewall.failed(STEP, video.request_id, error)
+            with suppress(DopError):
+                await self._failed(video, TransientFailure(reason=error_words(error)))
 
     def _try_later(self, video: ReadyVideo, wait_s: float) -> None:
         def due() -> None:
@@ -151,6 +159,7 @@ class Downloader:
         context.fail_point("after-download")
         match outcome:
             case Saved():
+                self._context.firewall.passed(STEP)
                 await self._saved(video, target, outcome)
             case LinkExpired():
                 if await self._refresh(video):

@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.events import EventRecorded, EventSink
 from pipeline.runner.fail_points import fail_point
 from pipeline.runner.failure_limit import FailureLimit
+from pipeline.runner.firewall import FATAL_EXIT_CODE, error_words
 from pipeline.runner.local_images import LocalImages, open_local_images, planned_requests
 from pipeline.runner.run_log import run_log
 from pipeline.runner.run_pipeline import CallbackSetup, PipelineSetup, RememberedGateway, RunPipeline, build_pipeline
@@ -176,7 +178,7 @@ class LocalRunner:
 
     def _build(self, client: GatewayClient, fetcher: VideoFetcher, images: LocalImages) -> RunPipeline:
         job, workspace, endpoint = self.job, self.job.workspace, self._endpoint
-        poll, events = workspace.settings.poll, EventSink()
+        poll, events = workspace.settings.poll, EventSink(self._on_listener_error)
         if job.wishes.halt is not None:
             events.subscribe(EventRecorded, self._check_failure_limit)
         return build_pipeline(
@@ -193,11 +195,11 @@ class LocalRunner:
                     images.urls,
                     CallbackAddresses(endpoint.keys, endpoint.public_url) if endpoint is not None else None,
                 ),
-                requests=planned_requests(
-                    workspace.book,
-                    job.run.run_id,
-                    images.uploader,
-                    self.stop,
+                requests=partial(
+                    planned_requests,
+                    book=workspace.book,
+                    run_id=job.run.run_id,
+                    uploader=images.uploader,
                     max_new=job.wishes.max_new,
                     only=job.wishes.only,
                 ),
@@ -224,9 +226,15 @@ class LocalRunner:
             failed = event.totals.count(*FAILED_FOR_GOOD) - self._before.count(*FAILED_FOR_GOOD)
             self.stop.request(f"--halt: {failed} requests failed", exit_code=5, reach=StopScope.SUBMITS)
 
+    def _on_listener_error(self, error: Exception) -> None:
+        self._notify(f"an event could not be handled ({error_words(error)}); the run continues")
+
     def _notify(self, text: str) -> None:
-        self._print_line(text)
-        self._log.warning(text)
+        """MONEY: an output that is closed, or a full disk under the log, must not end a step."""
+        with suppress(Exception):
+            self._print_line(text)
+        with suppress(Exception):
+            self._log.warning(text)
 
     def _notify_from_ledger(self, text: str) -> None:
         """Called in the ledger's own thread."""
@@ -240,17 +248,27 @@ class LocalRunner:
             aside.append(asyncio.create_task(self._endpoint.watch(self._state_of)))
         try:
             async with asyncio.TaskGroup() as group:
-                for step in (self._buy(), self._poll(), self._download()):
-                    group.create_task(step)
+                for name, step in (("buying", self._buy), ("polling", self._poll), ("downloading", self._download)):
+                    group.create_task(self._run_step(name, step))
         except* asyncio.CancelledError:
             pass
         finally:
             for task in aside:
                 task.cancel()
             await asyncio.gather(*aside, return_exceptions=True)
-            progress.update(self._sampler.now("finished"))
-            with suppress(DopError):  # a disk that is full: the run's own reasons and its report say so
+            with suppress(Exception):
+                progress.update(self._sampler.now("finished"))
+            with suppress(Exception):  # a disk that is full: the run's own reasons and its report say so
                 self.job.workspace.ledger.save_state(self._memory, self.pipeline.learned())
+
+    async def _run_step(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
+        """MONEY: a step that breaks stops the buying and nothing else: the others' calls are in flight."""
+        try:
+            await step()
+        except Exception as error:  # noqa: BLE001 - see above
+            code = error.exit_code if isinstance(error, DopError) else FATAL_EXIT_CODE
+            text = str(error) if isinstance(error, DopError) else f"{name} broke ({error_words(error)})"
+            self.stop.request(text, exit_code=code, reach=StopScope.SUBMITS)
 
     def _resume(self) -> None:
         """Hand what earlier runs left in flight, or without its file, to the poller and the downloader."""
@@ -320,7 +338,8 @@ class LocalRunner:
         if limit_s is not None:
             asyncio.get_running_loop().call_later(limit_s, self._time_is_over, limit_s)
         async for _ in self.stop.follow():
-            self._log.warning("stop", extra={"fields": {"reasons": [reason.text for reason in self.stop.reasons]}})
+            with suppress(Exception):
+                self._log.warning("stop", extra={"fields": {"reasons": [reason.text for reason in self.stop.reasons]}})
 
     def _time_is_over(self, limit_s: float) -> None:
         self.stop.request(f"--max-duration of {limit_s:g} s is over", exit_code=5, reach=StopScope.ALL)
@@ -328,8 +347,9 @@ class LocalRunner:
     async def _show_progress(self, progress: ProgressDisplay) -> None:
         schedule, notified = self.pipeline.schedule, False
         while True:
-            progress.update(self._sampler.now(self._phase()))
-            with suppress(OSError):  # a full disk stops the run by its ledger, not by its log
+            with suppress(Exception):  # a terminal that is closed stops nothing
+                progress.update(self._sampler.now(self._phase()))
+            with suppress(Exception):  # a full disk stops the run by its ledger, not by its log
                 for handler in self._log.handlers:
                     handler.flush()
             if not notified and isinstance(schedule, CallbackPollSchedule) and schedule.gave_up:

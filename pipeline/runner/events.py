@@ -53,14 +53,19 @@ E = TypeVar("E", EventRecorded, LedgerFailed, JobAccepted, OutcomeUnknown)
 class EventSink:
     """Passes each event to those who subscribed to its class, at once and in the order of their subscription."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_error: Callable[[Exception], None] = lambda error: None) -> None:
+        """`on_error` is called with what a listener raised; the step that emitted the event never sees it."""
+        self._on_error = on_error
         self._listeners: dict[type, list[Callable[[Any], None]]] = {}
 
     def subscribe(self, kind: type[E], listener: Callable[[E], None]) -> None:
-        """Call `listener` with every event of this class. It must return at once and never raise."""
+        """Call `listener` with every event of this class. It must return at once."""
         self._listeners.setdefault(kind, []).append(listener)
 
     def emit(self, event: RunEvent) -> None:
         """Report one event."""
         for listener in self._listeners.get(type(event), ()):
-            listener(event)
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001 - MONEY: a listener's error must not end a step
+                self._on_error(error)

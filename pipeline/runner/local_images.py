@@ -12,8 +12,13 @@ from pipeline.assets.object_store import StoreError
 from pipeline.config.settings import Settings
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.records import Attempt, State
+from pipeline.runner.context import RunContext
 from pipeline.runner.embedded_sandbox import SandboxImageUploader
-from pipeline.runner.stop import StopScope, StopSignal
+from pipeline.runner.firewall import NOT_SENT
+from pipeline.runner.stop import StopScope
+
+STEP = "making its images available"
+"""Names this step in the firewall."""
 
 ImageUploader = ImageHost | SandboxImageUploader
 
@@ -47,11 +52,11 @@ def open_local_images(
 
 
 async def planned_requests(
+    context: RunContext,
+    *,
     book: LedgerQueries,
     run_id: str,
     uploader: ImageUploader,
-    stop: StopSignal,
-    *,
     max_new: int | None,
     only: frozenset[str] | None,
 ) -> AsyncIterator[Attempt]:
@@ -73,6 +78,12 @@ async def planned_requests(
             try:
                 await uploader.ensure_available(attempt.params)
             except StoreError as error:
-                stop.request(str(error), exit_code=5, reach=StopScope.SUBMITS)
+                context.stop.request(str(error), exit_code=5, reach=StopScope.SUBMITS)
                 return
+            except Exception as error:  # noqa: BLE001 - this row's images can't be used; the others' can
+                await context.firewall.park(STEP, attempt.request_id, attempt.row_id, error, reason=NOT_SENT)
+                if context.stop.submits:
+                    return
+                continue
+            context.firewall.passed(STEP)
             yield attempt

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 
-from pipeline.errors import DopError
+from pipeline.errors import DopError, LedgerError
 from pipeline.gateway.classification import PollOutcome, PollOutcomeKind, classify_poll
 from pipeline.gateway.client import PollStyle
 from pipeline.gateway.job_status import JobStatus, JobStatusReport
@@ -21,6 +21,9 @@ from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import PendingJob, ReadyVideo, RunContext
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.stop import StopScope
+
+STEP = "polling"
+"""Names this step in the firewall."""
 
 POLL_CONCURRENCY = 16
 
@@ -154,16 +157,16 @@ class Poller:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._news.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            text = str(error) if isinstance(error, DopError) else f"polling broke: {error!r}"
-            code = error.exit_code if isinstance(error, DopError) else 7
-            self._context.stop.request(text, exit_code=code, reach=StopScope.ALL)
-            self._news.set()
 
     async def _poll(self, job: PendingJob) -> None:
         """One look. A hint that comes meanwhile counts for the next one: the answer may be older than it."""
         try:
             await self._poll_once(job)
+        except LedgerError as error:
+            self._context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.ALL)
+        except Exception as error:  # noqa: BLE001 - the job stays in flight and is polled again later
+            self.plan.unclear(job.request_id, asyncio.get_running_loop().time())
+            await self._context.firewall.park(STEP, job.request_id, job.row_id, error, reason="poll: ")
         finally:
             self._looking.discard(job.request_id)
             if job.request_id in self._again:
@@ -200,13 +203,12 @@ class Poller:
         now = asyncio.get_running_loop().time()
         if verdict.kind is PollOutcomeKind.REPORT and verdict.report is not None:
             self._refusals = 0
+            self._context.firewall.passed(STEP)
             self.style, job.refused = self._style_for(job), 0
             self._breaker.poll_answered(now)
             await self._report(job, verdict.report, now)
             return
-        self._context.log.info(
-            "poll", extra={"fields": {"row_id": job.row_id, "verdict": verdict.kind.value, "reason": verdict.reason}}
-        )
+        self._context.log_event("poll", row_id=job.row_id, verdict=verdict.kind.value, reason=verdict.reason)
         if verdict.kind is PollOutcomeKind.KEY_REFUSED:
             self._key_refused(verdict)
         if verdict.kind is PollOutcomeKind.NOT_FOUND and now - job.accepted_at > LAG_GRACE_S:

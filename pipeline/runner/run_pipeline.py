@@ -29,6 +29,7 @@ from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import RunContext
 from pipeline.runner.downloader import Downloader
 from pipeline.runner.events import EventSink
+from pipeline.runner.firewall import Firewall
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import STYLES, Poller
 from pipeline.runner.rate_gate import RateGate
@@ -77,7 +78,7 @@ class PipelineSetup:
 
     Attributes:
         totals: what the run came to before.
-        requests: planned attempts, in the order in which they are bought.
+        requests: makes the iterator over planned attempts, in the order in which they are bought.
         collect: whether accepted jobs are polled and their videos downloaded.
         shared_gate: makes the gate of a rate that several workers share; without it the rate is this process's own.
         callbacks: None where the gateway is not asked to call back.
@@ -92,7 +93,7 @@ class PipelineSetup:
     fetcher: VideoFetcher
     publisher: OutputPublisher | None
     bodies: SubmitBodyBuilder
-    requests: AsyncIterator[Attempt]
+    requests: Callable[[RunContext], AsyncIterator[Attempt]]
     stop: StopSignal
     events: EventSink
     unix_time: Callable[[], float]
@@ -145,7 +146,7 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
         context=context,
         submitter=Submitter(
             context,
-            setup.requests,
+            setup.requests(context),
             permits=permits,
             endpoint=endpoint,
             recovery=recovery,
@@ -169,16 +170,17 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
 
 def _context(setup: PipelineSetup) -> RunContext:
     limiter, stop = _limiter(setup, asyncio.get_running_loop().time()), setup.stop
+    recorder = setup.recorder(
+        setup.workspace.ledger,
+        run_id=setup.run_id,
+        caps=setup.caps,
+        totals=setup.totals,
+        wall=setup.unix_time,
+        reach=setup.fail_point,
+        events=setup.events,
+    )
     return RunContext(
-        recorder=setup.recorder(
-            setup.workspace.ledger,
-            run_id=setup.run_id,
-            caps=setup.caps,
-            totals=setup.totals,
-            wall=setup.unix_time,
-            reach=setup.fail_point,
-            events=setup.events,
-        ),
+        recorder=recorder,
         client=setup.client,
         gate=RateGate(limiter, stop) if setup.shared_gate is None else setup.shared_gate(limiter, stop),
         stop=stop,
@@ -187,6 +189,7 @@ def _context(setup: PipelineSetup) -> RunContext:
         new_token=lambda: uuid.uuid4().hex,
         bodies=setup.bodies,
         events=setup.events,
+        firewall=Firewall(recorder, stop, setup.notify),
         fail_point=setup.fail_point,
         notify=setup.notify,
         log=setup.log,

@@ -90,6 +90,9 @@ class OutcomeRecorder:
             # MONEY: if the journal failed as well, these words are all that is left of what was paid.
             context.notify(f"{attempt.row_id}: paid as job {job.job_set_id}, and the ledger could not be written")
             raise
+        except Exception:  # noqa: BLE001 - MONEY: text of the gateway that can't be kept must not cost the id
+            values = {"job_set_id": job.job_set_id, "accepted_at": values["accepted_at"]}
+            recorded = await context.recorder.record(attempt.request_id, Event.ACCEPT, values, token=reserved.token)
         if isinstance(recorded, JobTaken):
             # API: a response can be another request's (a desynchronised connection): its id is not ours.
             reason = f"the answer names job {job.job_set_id}, which belongs to request {recorded.owner_request_id}"

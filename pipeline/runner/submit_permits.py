@@ -73,6 +73,13 @@ class SubmitPermits:
         self.breaker.withdraw(request_id)
         self._context.gate.release(CallKind.SUBMIT)
 
+    def call_failed(self, request_id: str, *, is_sent: bool) -> None:
+        """The call failed within this program; `is_sent`: perhaps after its first byte left."""
+        if is_sent:
+            self.breaker.record("unknown", asyncio.get_running_loop().time(), request_id)
+        else:
+            self.breaker.withdraw(request_id)
+
     def mark_reachable(self) -> None:
         """The gateway was reached: it is waited for again when it is lost."""
         self._ever_answered = True

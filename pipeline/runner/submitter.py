@@ -21,6 +21,8 @@ What holds, and why:
 4. Nothing is in doubt longer than needed: a candidate id in an unreadable response is polled, free of charge
    (unknowns).
 5. A reason to stop (`StopSignal`) ends the taking of new requests. It never cancels a POST in flight.
+6. An unforeseen error of one request stays its own (firewall): it ends neither its worker nor another POST. Before the
+   POST it is RELEASE with the reason, after the first byte LOSE.
 
 What must never happen: a POST before its commit; a second POST of a request whose first one may have been accepted;
 an outcome recorded for another submit than the one it is of (the token); a sum reserved above a cap (the ledger judges
@@ -33,7 +35,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 
-from pipeline.errors import DopError
+from pipeline.errors import DopError, LedgerError, UsageError
 from pipeline.gateway.classification import SubmitOutcome, SubmitOutcomeKind, classify_submit
 from pipeline.gateway.ratelimit.limiter import CallInFlight, CallKind, LimitFeedback, Slot
 from pipeline.gateway.responses import NoResponse, Response, SendProof
@@ -42,11 +44,15 @@ from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, idempotency_key
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
+from pipeline.runner.firewall import FATAL_EXIT_CODE, NOT_SENT, error_words
 from pipeline.runner.stop import StopScope
 from pipeline.runner.submit_decisions import LIMIT_FEEDBACK, SubmitEndpoint, decide
 from pipeline.runner.submit_outcomes import OutcomeRecorder, ReservedAttempt, finish
 from pipeline.runner.submit_permits import SubmitPermits
 from pipeline.runner.unknowns import UnknownRecovery
+
+STEP = "submitting"
+"""Names this step in the firewall."""
 
 RELEASE_TIMEOUT_S = 2.0
 """Seconds that a stopped run waits for intents to be released; a ledger that is unavailable releases them later."""
@@ -85,20 +91,33 @@ class Submitter:
 
     async def _work(self) -> None:
         stop = self._context.stop
-        try:
-            while not stop.submits:
-                attempt = await self._take()
-                if attempt is None:
-                    return
-                while not stop.submits and await self._submit_one(attempt):
-                    pass
-        except DopError as error:
-            # The other workers' POSTs end and are recorded as far as the ledger can.
-            stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
+        while not stop.submits:
+            attempt = await self._take()
+            if attempt is None:
+                return
+            await self._buy(attempt)
 
     async def _take(self) -> Attempt | None:
-        async with self._next:
-            return await anext(self._requests, None)
+        try:
+            async with self._next:
+                return await anext(self._requests, None)
+        except Exception as error:  # noqa: BLE001 - MONEY: it must not reach the other workers, whose POSTs are in flight
+            code = error.exit_code if isinstance(error, DopError) else FATAL_EXIT_CODE
+            text = f"the planned requests can't be read ({error_words(error)})"
+            self._context.stop.request(text, exit_code=code, reach=StopScope.SUBMITS)
+            return None
+
+    async def _buy(self, attempt: Attempt) -> None:
+        """Try to buy one request until it is bought or can't be; whatever goes wrong stays its own."""
+        stop = self._context.stop
+        try:
+            while not stop.submits and await self._submit_one(attempt):
+                pass
+        except LedgerError as error:
+            # The other workers' POSTs end and are recorded as far as the ledger can.
+            stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
+        except Exception as error:  # noqa: BLE001 - MONEY: the same
+            await self._context.firewall.park(STEP, attempt.request_id, attempt.row_id, error, reason=NOT_SENT)
 
     async def _submit_one(self, attempt: Attempt) -> bool:
         """One try to buy one request; True when nothing was created and it may be tried again.
@@ -108,24 +127,54 @@ class Submitter:
         slot = await self._permits.acquire(attempt.request_id)
         if slot is None:
             return False
-        # After the wait, because addresses in it expire; before the intent: what can't be built is not in flight.
-        body = self._body(attempt)
-        token = self._context.new_token()
-        reserved = await self._reserve(attempt, token)
+        try:
+            # After the wait, because addresses in it expire; before the intent: what can't be built is not in flight.
+            body, price_microusd = self._context.bodies.build(attempt), self._price(attempt)
+            token = self._context.new_token()
+            reserved = await self._reserve(attempt, token, price_microusd)
+        except Exception:
+            self._permits.release(attempt.request_id)
+            raise
         if isinstance(reserved, Applied):
+            self._context.firewall.passed(STEP)
             with self._doubt():
-                if await self._slot_expired(slot, attempt, token):
-                    return True
-                return await self._send(attempt, body, token, reserved)
+                return await self._spend(slot, attempt, body, token, reserved)
         self._permits.release(attempt.request_id)
         return isinstance(reserved, CapReached) and await self._may_have_room(reserved)
 
-    def _body(self, attempt: Attempt) -> bytes:
+    def _price(self, attempt: Attempt) -> int:
+        """The model's price in micro-dollars.
+
+        Raises:
+            UsageError: it is not configured here.
+        """
+        price = self._context.prices_microusd.get(attempt.params.model)
+        if price is None:
+            model = attempt.params.model
+            raise UsageError(f"no price of model {model} is configured; set prices.{model}")
+        return price
+
+    async def _spend(self, slot: Slot, attempt: Attempt, body: bytes, token: str, reserved: Applied) -> bool:
+        """A reserved attempt until its outcome is recorded; True when the request may be tried again.
+
+        MONEY: whatever goes wrong here, an outcome is recorded under the token: RELEASE where it is proved that no byte
+        left, else LOSE. Where the true outcome was recorded already, the ledger refuses this one.
+        """
+        proof = SendProof()
         try:
-            return self._context.bodies.build(attempt)
-        except DopError:
-            self._permits.release(attempt.request_id)
+            if await self._slot_expired(slot, attempt, token):
+                return True
+            return await self._send(attempt, body, token, reserved, proof)
+        except LedgerError:
             raise
+        except Exception as error:  # noqa: BLE001 - see above
+            event = Event.LOSE if proof.sent else Event.RELEASE
+            why = {"reason": f"{'' if proof.sent else NOT_SENT}{error_words(error)}"}
+            await finish(self._context.recorder.record(attempt.request_id, event, why, token=token))
+            self._permits.call_failed(attempt.request_id, is_sent=proof.sent)
+            self._context.notify(f"{attempt.row_id}: {why['reason']}")
+            self._context.firewall.failed(STEP, attempt.request_id, error)
+            return False
 
     async def _may_have_room(self, reached: CapReached) -> bool:
         """The budget is used up, submits in flight included; True when one of those ended and may have made room."""
@@ -148,9 +197,9 @@ class Submitter:
 
     # --- the intent
 
-    async def _reserve(self, attempt: Attempt, token: str) -> ChangeResult:
+    async def _reserve(self, attempt: Attempt, token: str, price_microusd: int) -> ChangeResult:
         """MONEY: the intent and its money are durable when this returns, before the first byte leaves."""
-        price = {"price_microusd": self._context.prices_microusd[attempt.params.model]}
+        price = {"price_microusd": price_microusd}
         try:
             # Not as a task of its own: a caller that waits for room must get the refusal before the room is made.
             return await self._context.recorder.record(attempt.request_id, Event.RESERVE, price, token=token)
@@ -178,16 +227,19 @@ class Submitter:
         except asyncio.CancelledError:
             await self._release_reservation(attempt, token)
             raise
+        except Exception:
+            self._permits.release(attempt.request_id)
+            raise
         self._permits.release(attempt.request_id)
         await context.recorder.record(attempt.request_id, Event.RELEASE, token=token)
         return True
 
     # --- the call and its outcome
 
-    async def _send(self, attempt: Attempt, body: bytes, token: str, reserved: Applied) -> bool:
+    async def _send(self, attempt: Attempt, body: bytes, token: str, reserved: Applied, proof: SendProof) -> bool:
         context, path = self._context, self._endpoint.current
-        response, call = await self._post(attempt, body, token, path)
-        outcome = classify_submit(response, now_unix=context.unix_time(), params=attempt.params)
+        response, call = await self._post(attempt, body, token, path, proof)
+        outcome = self._classify(attempt, response)
         feedback = LIMIT_FEEDBACK.get(outcome.kind, LimitFeedback.OTHER)
         context.gate.answered(call, feedback, outcome.told_wait_s)
         context.fail_point("after-post")
@@ -195,9 +247,9 @@ class Submitter:
         return await finish(self._evaluate(ReservedAttempt(attempt, token, path, reserved.row), outcome, response))
 
     async def _post(
-        self, attempt: Attempt, body: bytes, token: str, path: str
+        self, attempt: Attempt, body: bytes, token: str, path: str, proof: SendProof
     ) -> tuple[Response | NoResponse, CallInFlight]:
-        context, proof = self._context, SendProof()
+        context = self._context
         call = context.gate.sent(CallKind.SUBMIT)
         context.fail_point("before-post")
         try:
@@ -214,7 +266,17 @@ class Submitter:
             why = {"reason": "the run was stopped during the submit"}
             await finish(context.recorder.record(attempt.request_id, event, why, token=token))
             raise
+        except Exception:
+            context.gate.answered(call, LimitFeedback.OTHER)
+            raise
         return response, call
+
+    def _classify(self, attempt: Attempt, response: Response | NoResponse) -> SubmitOutcome:
+        try:
+            return classify_submit(response, now_unix=self._context.unix_time(), params=attempt.params)
+        except Exception as error:  # noqa: BLE001 - MONEY: what can't be judged is perhaps paid, and keeps its text
+            reason = f"the response could not be judged ({error_words(error)})"
+            return SubmitOutcome(kind=SubmitOutcomeKind.UNKNOWN, reason=reason)
 
     async def _evaluate(
         self, reserved: ReservedAttempt, outcome: SubmitOutcome, response: Response | NoResponse
@@ -240,13 +302,13 @@ class Submitter:
         return await self._outcomes.act(reserved, decision, outcome, response)
 
     def _log(self, attempt: Attempt, outcome: SubmitOutcome) -> None:
-        fields = {
-            "request_id": attempt.request_id,
-            "row_id": attempt.row_id,
-            "verdict": outcome.kind.value,
-            "status": outcome.status,
-            "reason": outcome.reason,
-            "job_set_id": outcome.ticket.job_set_id if outcome.ticket else None,
-            "wait_s": outcome.told_wait_s,
-        }
-        self._context.log.info("submit", extra={"fields": fields})
+        self._context.log_event(
+            "submit",
+            request_id=attempt.request_id,
+            row_id=attempt.row_id,
+            verdict=outcome.kind.value,
+            status=outcome.status,
+            reason=outcome.reason,
+            job_set_id=outcome.ticket.job_set_id if outcome.ticket else None,
+            wait_s=outcome.told_wait_s,
+        )

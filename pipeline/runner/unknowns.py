@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import DopError, InvariantError
+from pipeline.errors import InvariantError, LedgerError
 from pipeline.gateway.classification import PollOutcome, PollOutcomeKind, classify_poll
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import echo_differs, parse_submit, read_json
@@ -19,6 +19,7 @@ from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
 from pipeline.records import Attempt, State, usd
 from pipeline.runner.context import RunContext, accepted_job
+from pipeline.runner.firewall import error_words
 from pipeline.runner.stop import StopScope
 
 RECOVERY_TRIES = 3
@@ -81,8 +82,10 @@ class UnknownRecovery:
                     return
         except InvariantError:
             return  # settled meanwhile, by another proof or by the operator
-        except DopError as error:
+        except LedgerError as error:
             self._context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
+        except Exception as error:  # noqa: BLE001 - the request stays unknown, which is safe
+            self._context.log_event("recovery", row_id=attempt.row_id, error=error_words(error))
 
     async def _is_proved(self, attempt: Attempt, job_set_id: str, *, is_new: bool) -> bool:
         context = self._context

@@ -31,6 +31,7 @@ from pipeline.records import Attempt, State
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import RunContext
 from pipeline.runner.events import EventSink
+from pipeline.runner.firewall import Firewall
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
@@ -206,6 +207,7 @@ class Experiment:
             new_token=lambda: f"{self._runs}-{next(tokens)}",
             bodies=SeedAsBody(),
             events=events,
+            firewall=Firewall(scribe, halt, self.say),
             fail_point=reach,
             notify=self.say,
         )

@@ -129,7 +129,7 @@ class RunExecutor:
                 fetcher=around.fetcher,
                 publisher=around.publisher,
                 bodies=SubmitBodyBuilder(urls, relay.addresses if relay is not None else None),
-                requests=self._fed(),
+                requests=lambda _: self._fed(),
                 stop=self.stop,
                 events=events,
                 unix_time=time.time,
