@@ -1,8 +1,8 @@
 """Judges what an answer, or the lack of one, means for the operation that asked. Above all: may it have been paid?
 
-Pure: values in, a verdict out. It never sends, waits, logs or changes a state; `steps` act on the verdict. A submit may
-be sent again by itself after `not_sent`, `throttled`, `concurrency`, `wrong_path` and `fatal` only: there a real status
-line or the send proof says that nothing was created.
+Pure: values in, a verdict out. It never sends, waits, logs or changes a state; `runner` acts on the verdict. A submit
+may be sent again after `not_sent`, `throttled`, `concurrency`, `wrong_path`, `forbidden` and `fatal` only: there a real
+status line or the send proof says that nothing was created.
 Source: API document, "Common Status Codes and Responses"; official for 402, 403 with quota text, 423 and 52x.
 """
 
@@ -48,6 +48,8 @@ class SubmitOutcomeKind(StrEnum):
     """this request is refused for good, nothing created"""
     WRONG_PATH = "wrong_path"
     """nothing lives at this path, nothing created: the other submit path may serve"""
+    FORBIDDEN = "forbidden"
+    """refused, nothing created, and its words do not say whether the key or this one request is meant"""
     FATAL = "fatal"
     """key or credit: nothing created, back to planned, and no submit until a person acts"""
     UNKNOWN = "unknown"
@@ -114,7 +116,8 @@ RULES: Final = (
     ClassificationRule(_of(401, 402), None, SubmitOutcomeKind.FATAL, stop=True),
     ClassificationRule(_of(403), HINT, SubmitOutcomeKind.THROTTLED),
     ClassificationRule(_of(403), QUOTA, SubmitOutcomeKind.THROTTLED),
-    ClassificationRule(_of(403), None, SubmitOutcomeKind.FATAL, stop=True),
+    ClassificationRule(_of(403), KEY, SubmitOutcomeKind.FATAL, stop=True),
+    ClassificationRule(_of(403), None, SubmitOutcomeKind.FORBIDDEN),
     ClassificationRule(_of(400, 423, 429), CONCURRENCY, SubmitOutcomeKind.CONCURRENCY),
     ClassificationRule(_of(423, 429), None, SubmitOutcomeKind.THROTTLED),
     ClassificationRule(_of(404, 405), None, SubmitOutcomeKind.WRONG_PATH),

@@ -52,9 +52,9 @@ class Origin:
             return None
         try:
             url = URL(self.base_url).join(URL(address)).with_fragment(None)
-        except ValueError:
+            return url if self.owns(url) and url.user is None and url.password is None else None
+        except ValueError:  # a host that can't be decoded is noticed only when it is read
             return None
-        return url if self.owns(url) and url.user is None and url.password is None else None
 
 
 def _is_loopback(host: str) -> bool:

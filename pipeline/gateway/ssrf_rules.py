@@ -67,7 +67,8 @@ def readable_url(url: str, *, http_allowed: bool, base: str = "") -> URL | Unacc
     try:
         whole = urljoin(base, url)
         parsed = URL(whole, encoded=whole.isascii() and " " not in whole)
-        named = parsed.raw_host and parsed.port  # read here: the parser refuses a wrong port only when asked for it
+        # Read here: the parser refuses a wrong port, or a host that can't be decoded, only when asked for it.
+        named = parsed.raw_host and parsed.host and parsed.port
     except ValueError:
         return Unacceptable(reason="not a URL")
     if parsed.scheme not in (("https", "http") if http_allowed else ("https",)):

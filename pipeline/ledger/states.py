@@ -57,7 +57,8 @@ _ENDINGS = {E.COMPLETE: S.DONE, E.FAIL: S.FAILED, E.REFUSE: S.REFUSED, E.CANCEL:
 
 TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
     {
-        S.PLANNED: {E.RESERVE: S.SUBMITTING, E.NOTE: S.PLANNED},
+        # A submit that was refused and released is rejected later, under its token: other rows showed that it is meant.
+        S.PLANNED: {E.RESERVE: S.SUBMITTING, E.REJECT: S.REJECTED, E.NOTE: S.PLANNED},
         S.SUBMITTING: {
             E.ACCEPT: S.ACCEPTED,
             E.RELEASE: S.PLANNED,

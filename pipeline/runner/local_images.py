@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pipeline.assets.image_checks import cache_path, load_cache
@@ -15,6 +15,7 @@ from pipeline.records import Attempt, State
 from pipeline.runner.context import RunContext
 from pipeline.runner.embedded_sandbox import SandboxImageUploader
 from pipeline.runner.firewall import NOT_SENT
+from pipeline.runner.refused_rows import REFUSED
 from pipeline.runner.stop import StopScope
 
 STEP = "making its images available"
@@ -51,6 +52,18 @@ def open_local_images(
     return LocalImages(urls=urls, uploader=hosting)
 
 
+def _in_order(book: LedgerQueries, run_id: str) -> Iterator[Attempt]:
+    """The planned attempts in their order; those that were refused or could not be sent in an earlier run go last."""
+    last: list[Attempt] = []
+    for page in book.iter_attempts(run_id, (State.PLANNED,)):
+        for attempt in page:
+            if (attempt.reason or "").startswith((REFUSED, NOT_SENT)):
+                last.append(attempt)
+            else:
+                yield attempt
+    yield from last
+
+
 async def planned_requests(
     context: RunContext,
     *,
@@ -67,23 +80,22 @@ async def planned_requests(
         only: these request ids and no others.
     """
     left = max_new
-    for page in book.iter_attempts(run_id, (State.PLANNED,)):
-        for attempt in page:
-            if only is not None and attempt.request_id not in only:
-                continue
-            if left is not None:
-                if left <= 0:
-                    return
-                left -= 1
-            try:
-                await uploader.ensure_available(attempt.params)
-            except StoreError as error:
-                context.stop.request(str(error), exit_code=5, reach=StopScope.SUBMITS)
+    for attempt in _in_order(book, run_id):
+        if only is not None and attempt.request_id not in only:
+            continue
+        if left is not None:
+            if left <= 0:
                 return
-            except Exception as error:  # noqa: BLE001 - this row's images can't be used; the others' can
-                await context.firewall.park(STEP, attempt.request_id, attempt.row_id, error, reason=NOT_SENT)
-                if context.stop.submits:
-                    return
-                continue
-            context.firewall.passed(STEP)
-            yield attempt
+            left -= 1
+        try:
+            await uploader.ensure_available(attempt.params)
+        except StoreError as error:
+            context.stop.request(str(error), exit_code=5, reach=StopScope.SUBMITS)
+            return
+        except Exception as error:  # noqa: BLE001 - this row's images can't be used; the others' can
+            await context.firewall.park(STEP, attempt.request_id, attempt.row_id, error, reason=NOT_SENT)
+            if context.stop.submits:
+                return
+            continue
+        context.firewall.passed(STEP)
+        yield attempt

@@ -6,7 +6,7 @@ MONEY: called within `finish`, so that what a POST came to is durable even when 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,6 +20,8 @@ from pipeline.ledger.transitions import Applied, Conflict, JobTaken
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext, accepted_job
 from pipeline.runner.events import OutcomeUnknown
+from pipeline.runner.refused_rows import REFUSED, RefusedRow, RefusedRows
+from pipeline.runner.stop import StopScope
 from pipeline.runner.submit_decisions import SubmitAction, SubmitDecision
 from pipeline.runner.unknowns import UnknownRecovery
 
@@ -54,6 +56,7 @@ class OutcomeRecorder:
     def __init__(self, context: RunContext, recovery: UnknownRecovery, *, any_accepted: bool) -> None:
         self._context = context
         self._recovery = recovery
+        self._refused = RefusedRows()
         self.any_accepted = any_accepted
         """whether the gateway ever accepted a submit at this path"""
 
@@ -72,9 +75,42 @@ class OutcomeRecorder:
             self._recovery.start(reserved.attempt, outcome.salvaged[:1], evidence=EVIDENCE, is_new=True)
         elif decision.action is SubmitAction.REJECT:
             await self._reject(reserved, outcome)
+        elif decision.is_refused:
+            await self._refuse(reserved, outcome)
         else:
             return await self._release(reserved, outcome, was_throttled=decision.was_throttled)
         return False
+
+    async def end(self) -> None:
+        """No submit follows: refused rows are rejected where another row showed that the key is good."""
+        own, unclear = self._refused.end()
+        await self._reject_refused(own)
+        if unclear:
+            text = f"{unclear[0].row_id} is refused and no other row was accepted: this row or the key is meant"
+            self._stop(f"{text}: {unclear[0].reason}")
+
+    async def _refuse(self, reserved: ReservedAttempt, outcome: SubmitOutcome) -> None:
+        """Nothing was created: planned again, and not tried again in this run."""
+        attempt, values = reserved.attempt, {"reason": f"{REFUSED}{outcome.reason}"}
+        recorded = await self._context.recorder.record(attempt.request_id, Event.RELEASE, values, token=reserved.token)
+        if isinstance(recorded, Applied) and self._refused.refuse(
+            RefusedRow(
+                request_id=attempt.request_id,
+                row_id=attempt.row_id,
+                token=reserved.token,
+                reason=outcome.reason,
+            )
+        ):
+            self._stop(f"the gateway refuses further submits: {outcome.reason}")
+
+    async def _reject_refused(self, rows: Sequence[RefusedRow]) -> None:
+        for row in rows:
+            values = {"reason": row.reason, "finished_at": self._context.unix_time()}
+            await self._context.recorder.record(row.request_id, Event.REJECT, values, token=row.token)
+            self._context.notify(f"{row.row_id}: rejected ({row.reason}); nothing was charged")
+
+    def _stop(self, text: str) -> None:
+        self._context.stop.request(text, exit_code=7, reach=StopScope.SUBMITS)
 
     async def _accept(self, reserved: ReservedAttempt, outcome: SubmitOutcome, response: Answer) -> None:
         context, attempt, job = self._context, reserved.attempt, outcome.ticket
@@ -103,6 +139,7 @@ class OutcomeRecorder:
             return
         self.any_accepted = True
         context.hand_to_poller(accepted_job(attempt, job.job_set_id, job.polling_url, now))
+        await self._reject_refused(self._refused.accept())
 
     async def _accept_late(self, attempt: Attempt, job_set_id: str, detail: str) -> None:
         """MONEY: others gave the submit up and the operator settled it. That remains; what was paid is written down."""

@@ -87,6 +87,7 @@ class Submitter:
         async with asyncio.TaskGroup() as pool:
             for _ in range(self._workers):
                 pool.create_task(self._work())
+        await self._outcomes.end()
         await self._recovery.wait()
 
     async def _work(self) -> None:

@@ -37,6 +37,7 @@ PURE = (
     "pipeline.runner.failure_limit",
     "pipeline.runner.generation_times",
     "pipeline.runner.poll_schedule",
+    "pipeline.runner.refused_rows",
     "pipeline.runner.submit_decisions",
 )
 """Packages and modules that do no I/O, apart from the modules of IMPURE."""

@@ -72,7 +72,8 @@ def test_any_2xx_with_an_id_is_accepted(status: int) -> None:
 
 EXPECTED = {
     **dict.fromkeys((400, 406, 411, 413, 414, 415, 422, 431), SubmitOutcomeKind.REJECTED),
-    **dict.fromkeys((401, 402, 403), SubmitOutcomeKind.FATAL),
+    **dict.fromkeys((401, 402), SubmitOutcomeKind.FATAL),
+    403: SubmitOutcomeKind.FORBIDDEN,
     **dict.fromkeys((404, 405), SubmitOutcomeKind.WRONG_PATH),
     **dict.fromkeys((423, 429), SubmitOutcomeKind.THROTTLED),
 }
@@ -205,7 +206,8 @@ def test_an_answer_to_another_request_is_unknown_and_its_id_is_not_offered() -> 
         (403, b"Out of call volume quota.", {}, (SubmitOutcomeKind.THROTTLED, False, None)),
         (403, b"Quota will be replenished in 03:00:00.", {}, (SubmitOutcomeKind.THROTTLED, True, 900.0)),
         (403, b"Your balance is insufficient", {"retry_after": "5"}, (SubmitOutcomeKind.FATAL, True, None)),
-        (403, HTML, {}, (SubmitOutcomeKind.FATAL, True, None)),
+        (403, HTML, {}, (SubmitOutcomeKind.FORBIDDEN, False, None)),
+        (403, {"error": "Invalid subscription key"}, {}, (SubmitOutcomeKind.FATAL, True, None)),
         (402, b"", {}, (SubmitOutcomeKind.FATAL, True, None)),
         (401, b"", {"retry_after": "5"}, (SubmitOutcomeKind.FATAL, True, None)),
         (400, {"error": "Not enough credits"}, {}, (SubmitOutcomeKind.FATAL, True, None)),

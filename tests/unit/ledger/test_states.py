@@ -10,6 +10,7 @@ from pipeline.records import COST_STATE, CostState, State
 
 ALLOWED = """
 planned      reserve   submitting
+planned      reject    rejected
 submitting   accept    accepted
 submitting   release   planned
 submitting   reject    rejected

@@ -190,8 +190,20 @@ def test_words_that_do_not_name_their_submit_settle_no_unknown_outcome(event: Ev
     assert (row, money.deltas) == (make_row(State.UNKNOWN), {})
 
 
-@pytest.mark.parametrize("event", OUTCOMES)
-@pytest.mark.parametrize("state", SETTLED)
+def test_a_submit_that_was_refused_and_released_is_rejected_later_under_its_token_only() -> None:
+    row, money = make_row(State.PLANNED, token="mine"), SpendAccumulator(lambda *_: 0)
+    with pytest.raises(InvariantError, match="without a token"):
+        judged(row, Event.REJECT, money=money)
+    assert judged(row, Event.REJECT, money=money, token="another submit's") == Conflict(state=State.PLANNED)
+    outcome = judged(row, Event.REJECT, money=money, token="mine", values={"reason": "403"})
+    assert isinstance(outcome, Applied)
+    assert (outcome.state, row["reason"], money.deltas) == (State.REJECTED, "403", {})
+
+
+@pytest.mark.parametrize(
+    ("state", "event"),
+    [(state, event) for state in SETTLED for event in OUTCOMES if (state, event) != (State.PLANNED, Event.REJECT)],
+)
 def test_what_was_settled_meanwhile_stands_against_a_late_outcome(state: State, event: Event) -> None:
     row, money = make_row(state, token="mine"), SpendAccumulator(lambda *_: 0)
     before = dict(row)

@@ -1,0 +1,57 @@
+"""Rows that the gateway refused with 403: is it this row's content, or is it the key? Pure.
+
+A 403 without words about the key, credit or a quota can mean either (content policy, a web firewall's word list). The
+next rows tell: when another row is accepted, the key is good and the refused row is rejected by name. Until then the
+row is planned: nothing was created, and a new key may buy it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+REFUSED = "refused: "
+"""Begins the reason of a planned row that was refused; it is bought after the others next time."""
+
+MAX_REFUSED_UNPROVEN = 2
+"""Different rows refused before any was accepted in this run: the second one means the key."""
+
+MAX_REFUSED_PROVEN = 3
+"""Different rows refused in a row after some were accepted in this run; equal prompts often stand side by side."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRow:
+    """One refused submit. `token` names it in the ledger."""
+
+    request_id: str
+    row_id: str
+    token: str
+    reason: str
+
+
+class RefusedRows:
+    """The rows refused since the last acceptance, of one run."""
+
+    def __init__(self) -> None:
+        self._suspects: dict[str, RefusedRow] = {}
+        self._is_proven = False
+
+    def refuse(self, row: RefusedRow) -> bool:
+        """Remember a refused row; True when so many are refused that the key is meant."""
+        self._suspects[row.request_id] = row
+        return len(self._suspects) >= (MAX_REFUSED_PROVEN if self._is_proven else MAX_REFUSED_UNPROVEN)
+
+    def accept(self) -> list[RefusedRow]:
+        """A row was accepted: the key is good. The rows that were refused for themselves."""
+        self._is_proven = True
+        return self._take()
+
+    def end(self) -> tuple[list[RefusedRow], list[RefusedRow]]:
+        """The run ends: those refused for themselves, and those of which that can't be said."""
+        suspects = self._take()
+        return (suspects, []) if self._is_proven else ([], suspects)
+
+    def _take(self) -> list[RefusedRow]:
+        suspects = list(self._suspects.values())
+        self._suspects.clear()
+        return suspects
