@@ -17,7 +17,7 @@ from pipeline.planning.requests import BoundManifest, bind_manifest, with_price
 from pipeline.planning.saved_plan import draw_seeds
 from pipeline.planning.selection import Selection, parse_shard
 from pipeline.records import microusd
-from pipeline.reports.progress import strip_control_chars
+from pipeline.reports.progress import UnbreakableStream, strip_control_chars
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -104,9 +104,11 @@ def bound_manifest(args: argparse.Namespace, settings: Settings, *, may_draw: bo
 
 
 def print_notice(lines: Iterable[str]) -> None:
-    """Words for a person, to stderr, harmless for the terminal."""
+    """Lines for the user, to stderr, harmless for the terminal. A stderr that is gone stops nothing."""
+    stream = UnbreakableStream(sys.stderr)
     for line in lines:
-        print("\n".join(strip_control_chars(part) for part in line.split("\n")), file=sys.stderr)
+        stream.write("\n".join(strip_control_chars(part) for part in line.split("\n")) + "\n")
+        stream.flush()
 
 
 def print_json(value: Mapping[str, object]) -> None:

@@ -5,12 +5,13 @@ Shows what it is told and decides nothing. The clock is handed in; no data ever 
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TextIO
@@ -177,7 +178,7 @@ class ProgressDisplay:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._clock = clock
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = UnbreakableStream(sys.stderr if stream is None else stream)
         self._quiet = quiet
         self._has_bar = show_bar and not quiet and _has_room(self._stream)
         self._loggers = [logging.getLogger()] if loggers is None else list(loggers)
@@ -256,6 +257,45 @@ class ProgressDisplay:
         logger.handlers[-1].setLevel(min(handler.level for handler in console))
 
 
+class UnbreakableStream(io.TextIOBase):
+    """A text stream over one that may be closed, lose its reader or not exist: what can't be written is lost.
+
+    MONEY: a terminal that is gone must not end a run in the middle of a purchase.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        """Write what can be written."""
+        if self._stream is not None:
+            with suppress(Exception):
+                self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        if self._stream is not None:
+            with suppress(Exception):
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal, as far as that can be asked."""
+        with suppress(Exception):
+            return self._stream is not None and self._stream.isatty()
+        return False
+
+    def fileno(self) -> int:
+        """The file descriptor of the stream below.
+
+        Raises:
+            OSError: it has none.
+        """
+        if self._stream is None:
+            raise OSError("there is no stream")
+        return self._stream.fileno()
+
+
 class _Bar(tqdm):  # type: ignore[type-arg] # generic in its stubs only
     monitor_interval = 0  # no thread beside ours: we draw when told
 
@@ -269,7 +309,7 @@ def _colour_of(snapshot: ProgressSnapshot) -> str:
     return "yellow" if snapshot.unknown or snapshot.failed or snapshot.refused else "green"
 
 
-def _columns(stream: TextIO) -> int | None:
+def _columns(stream: UnbreakableStream) -> int | None:
     """The terminal's width but for the last column, in which some break the line; None where it has none."""
     try:
         return max(os.get_terminal_size(stream.fileno()).columns - 1, 0)
@@ -277,7 +317,7 @@ def _columns(stream: TextIO) -> int | None:
         return None
 
 
-def _has_room(stream: TextIO) -> bool:
+def _has_room(stream: UnbreakableStream) -> bool:
     """Whether a bar can be drawn: a terminal, and not one that says it is no columns wide, as those of CI jobs do."""
     columns = _columns(stream) if stream.isatty() else 0
     return columns is None or columns >= MIN_COLUMNS
