@@ -285,6 +285,13 @@ class UnbreakableStream(io.TextIOBase):
             return self._stream is not None and self._stream.isatty()
         return False
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same stream: tqdm clears a bar before it writes to the bar's stream."""
+        return self._stream is (other._stream if isinstance(other, UnbreakableStream) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._stream)
+
     def fileno(self) -> int:
         """The file descriptor of the stream below.
 
