@@ -301,8 +301,7 @@ class LocalRunner:
         rule = self.job.wishes.halt
         if rule is not None and rule.reached(self._before, totals):
             failed = totals.count(*FAILED_FOR_GOOD) - self._before.count(*FAILED_FOR_GOOD)
-            if self.halt.request(f"--halt: {failed} requests failed", exit_code=5, reach=StopScope.SUBMITS):
-                self.gate.wake()
+            self.halt.request(f"--halt: {failed} requests failed", exit_code=5, reach=StopScope.SUBMITS)
 
     def _accepted(self, found: PendingJob) -> None:
         if self.job.wishes.collect:
@@ -332,7 +331,7 @@ class LocalRunner:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._buy())
                 group.create_task(self._look())
-                self._fetching = group.create_task(self._fetch())
+                group.create_task(self._fetch())
         except* asyncio.CancelledError:
             pass
         finally:
@@ -383,7 +382,6 @@ class LocalRunner:
                     await self._uploader.ensure_available(attempt.params)
                 except StoreError as error:
                     self.halt.request(str(error), exit_code=5, reach=StopScope.SUBMITS)
-                    self.gate.wake()
                     return
                 yield attempt
 
@@ -406,7 +404,6 @@ class LocalRunner:
         problem = await self.landing.check_writable(self.job.folder.path) if self.landing is not None else ""
         if problem:
             self.halt.request(f"nothing is bought: {problem}", exit_code=5, reach=StopScope.SUBMITS)
-            self.gate.wake()
         return not problem
 
     async def _send_unknowns_again(self) -> None:
@@ -430,18 +427,13 @@ class LocalRunner:
             await self.downloader.run()
 
     async def _watch(self) -> None:
-        """A reason to stop reaches whoever waits; the run's time limit is such a reason."""
+        """Log each reason to stop; the run's time limit is such a reason."""
         loop = asyncio.get_running_loop()
         limit_s = self.job.wishes.max_duration_s
         if limit_s is not None:
             loop.call_later(limit_s, self._too_long, limit_s)
-        while True:
-            await self.halt.wait()
+        async for _ in self.halt.follow():
             self.log.warning("stop", extra={"fields": {"reasons": [reason.text for reason in self.halt.reasons]}})
-            self.gate.wake()
-            self.poller.notify()
-            if self.halt.all:
-                self._fetching.cancel()
 
     def _too_long(self, limit_s: float) -> None:
         self.halt.request(f"--max-duration of {limit_s:g} s is over", exit_code=5, reach=StopScope.ALL)
