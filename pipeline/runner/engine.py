@@ -28,6 +28,7 @@ from pipeline.gateway.client import GatewayClient, PollStyle
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimits, parse_rate
 from pipeline.gateway.wire import submit_body
+from pipeline.ledger.agreement import NOTHING, Agreement
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.queries import Run
 from pipeline.ledger.workspace import OpenLedger
@@ -64,12 +65,11 @@ FAIL_POINT_VARIABLE = "DOP_FAIL_POINT"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What this command wants of the run."""
+    """What this command wants of the run. It buys what `agreement` names, and nothing else."""
 
     buy: bool = True
     collect: bool = True
-    max_new: int | None = None
-    only: frozenset[str] | None = None
+    agreement: Agreement = NOTHING
     halt: FailureLimit | None = None
     max_duration_s: float | None = None
     quiet: bool = False
@@ -175,7 +175,13 @@ class LocalRunner:
         totals = book.totals(job.run.run_id)
         self._before = totals
         self.scribe = EventRecorder(
-            job.workspace.ledger, run_id=job.run.run_id, caps=job.caps, totals=totals, wall=job.wall, reach=reach
+            job.workspace.ledger,
+            run_id=job.run.run_id,
+            caps=job.caps,
+            totals=totals,
+            wall=job.wall,
+            reach=reach,
+            agreement=job.wishes.agreement,
         )
         self.scribe.counted = self._counted
         self._loop = asyncio.get_running_loop()
@@ -369,15 +375,11 @@ class LocalRunner:
         return self.job.wishes.collect and self.job.workspace.settings.download.enabled
 
     async def _planned(self) -> AsyncIterator[Attempt]:
-        left, only = self.job.wishes.max_new, self.job.wishes.only
+        agreement = self.job.wishes.agreement
         for page in self.job.workspace.book.iter_attempts(self.job.run.run_id, (State.PLANNED,)):
             for attempt in page:
-                if only is not None and attempt.request_id not in only:
-                    continue
-                if left is not None:
-                    if left <= 0:
-                        return
-                    left -= 1
+                if attempt.request_id not in agreement:
+                    continue  # planned, but not part of what this command was told to buy
                 try:
                     await self._uploader.ensure_available(attempt.params)
                 except StoreError as error:
@@ -407,13 +409,13 @@ class LocalRunner:
         return not problem
 
     async def _send_unknowns_again(self) -> None:
-        told, book, only = self.job.workspace.settings.on_unknown, self.job.workspace.book, self.job.wishes.only
+        told, book, agreed = self.job.workspace.settings.on_unknown, self.job.workspace.book, self.job.wishes.agreement
         if told.policy != "resend" or told.max_cost_microusd is None:
             return
         used, resent = book.resent(self.job.run.run_id)
         rule = ResendPolicy(max_cost_microusd=told.max_cost_microusd, used_microusd=used, resent=resent)
         unknowns = book.attempts_in(self.job.run.run_id, (State.UNKNOWN,))
-        await resend_unknowns(self._doors, rule, [one for one in unknowns if only is None or one.request_id in only])
+        await resend_unknowns(self._doors, rule, [one for one in unknowns if one.request_id in agreed.resends])
 
     async def _look(self) -> None:
         try:
