@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop
-from tests.acceptance.sheets import (
+from tests.support.cli_driver import Dop
+from tests.support.user_sheets import (
     HEAD,
     case,
     lines_refused,

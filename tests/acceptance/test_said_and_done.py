@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, shots
-from tests.acceptance.sheets import HEAD, mistake_of, mistakes_of, planned, refused, sheet, written
+from tests.support.cli_driver import Dop, shots
+from tests.support.user_sheets import HEAD, mistake_of, mistakes_of, planned, refused, sheet, written
 
 Against = Callable[..., Opened]
 ROOT = Path(__file__).parents[2]

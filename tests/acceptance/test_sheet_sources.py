@@ -19,10 +19,10 @@ from xml.sax.saxutils import escape
 import pytest
 from PIL import Image
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, Ended
-from tests.acceptance.sheets import HEAD, mistake_of, mistakes_of, planned, refused, sheet, written
+from tests.support.cli_driver import Dop, Ended
+from tests.support.user_sheets import HEAD, mistake_of, mistakes_of, planned, refused, sheet, written
 
 Against = Callable[..., Opened]
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.driving import Dop, Ended
+from tests.support.cli_driver import Dop, Ended
 
 CASES = Path(__file__).parents[1] / "fixtures" / "field"
 """One folder for each kind of trouble; each file is what a user had."""
