@@ -76,6 +76,8 @@ class Compiler:
             return Defaults()
         own = self.own(shape, path)
         self.one_of(own, shape, path)
+        if "seeds" in self._poison.get(path, ()):
+            own["seed"] = BAD
         seeds = self.axis("seeds", shape.seeds, (*path, "seeds")) if shape.seeds is not None else None
         return Defaults(fields=own, seeds=seeds)
 
@@ -111,7 +113,9 @@ class Compiler:
         return tuple(axes)
 
     def _refused(self, name: str) -> Points:
-        return Points(name=name, values=(Point(label=name, sets={name: BAD} if name in FIELDS else {}),))
+        field_name = "seed" if name == "seeds" else ALIASES.get(name, name)
+        sets = {field_name: BAD} if field_name in FIELDS else {}
+        return Points(name=name, values=(Point(label=name, sets=sets),))
 
     def apart(self, axes: Iterable[Axis], path: Path) -> None:
         """Tells of fields that two axes set."""

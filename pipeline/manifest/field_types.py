@@ -249,6 +249,18 @@ def seed_count(value: object) -> int:
     return whole(value, low=1, high=SEED_MAX)
 
 
+def seeds_expression(value: object) -> str:
+    """A seed expression as text. A bare number is refused: it may mean one seed or so many of them."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(which_seeds(value))
+    return expression(value)
+
+
+def which_seeds(number: object) -> str:
+    """What to write instead of a bare number of seeds."""
+    return f"{number} could be {number} seeds or the seed {number}: write seeds: x{number}, or seed: {number}"
+
+
 def row_cap(value: object) -> int:
     """The most cells that axes may multiply to."""
     return whole(value, low=1, high=10**12)

@@ -79,6 +79,9 @@ Number: TypeAlias = Annotated[Decimal, Judged(field_types.number, {"type": "numb
 Expression: TypeAlias = Annotated[
     str, Judged(field_types.expression, {"anyOf": [{"type": "string", "pattern": "\\S"}, {"type": "number"}]})
 ]
+SeedsExpression: TypeAlias = Annotated[
+    str, Judged(field_types.seeds_expression, {"type": "string", "pattern": "\\S"})
+]
 Uuid: TypeAlias = Annotated[str, Judged(field_types.word, {"type": "string", "pattern": _UUID})]
 
 
@@ -198,6 +201,14 @@ SeedAxis: TypeAlias = Annotated[
     | _ExpressionAxis,
     Discriminator(_kind_of_seed_axis),
 ]
+SeedsOfRow: TypeAlias = Annotated[
+    _Seeds
+    | _RangeAxis
+    | Annotated[DerivedSeeds, Tag(f"{TAG}derived")]
+    | Annotated[RandomSeeds, Tag(f"{TAG}random")]
+    | Annotated[SeedsExpression, Tag(f"{TAG}expression")],
+    Discriminator(_kind_of_seed_axis),
+]
 StrengthAxis: TypeAlias = Annotated[_Strengths | _RangeAxis | _ExpressionAxis, Discriminator(_kind_of_number_axis)]
 TakeAxis: TypeAlias = Annotated[_Takes | _RangeAxis | _ExpressionAxis, Discriminator(_kind_of_number_axis)]
 LinkedAxis: TypeAlias = Annotated[list[Linked], _Some]
@@ -207,7 +218,7 @@ class Defaults(Paid):
     """Fields that every row has unless it says otherwise."""
 
     repeat: Take | None = None
-    seeds: SeedAxis | None = None
+    seeds: SeedsOfRow | None = None
     tags: Tags | None = None
 
 
