@@ -13,10 +13,10 @@ from pydantic import BaseModel
 
 from pipeline.manifest import field_types, labels, ranges, yaml_model
 from pipeline.manifest.axes import SCALES, Axis, Derived, Point, Points, Random, Seeds, numbers, repeated, scalars
-from pipeline.manifest.csv_reader import default_id, seeds_of
 from pipeline.manifest.diagnostics import Mistake, Mistakes
 from pipeline.manifest.labels import did_you_mean
 from pipeline.manifest.resolution import ALIASES, JUDGES, PAID, Surroundings
+from pipeline.manifest.sheet_row import default_id, seeds_of
 from pipeline.manifest.spec import BAD, VAR, ZIP, Change, Defaults, Pattern, Row, Spot
 from pipeline.manifest.strict_yaml import Path
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import ManifestError, Problem
-from pipeline.manifest import source_files as files
+from pipeline.manifest import source_files
 from pipeline.manifest.axes import Draw
 from pipeline.manifest.diagnostics import Mistake, Mistakes
 from pipeline.manifest.expansion import Expansion
@@ -100,10 +100,8 @@ class Manifest:
         expansion = Expansion(self._program, mistakes, self._drawing() if self._draw is not None else None)
         try:
             yield from expansion.cells()
-        except UnicodeDecodeError:
-            mistakes.add(files.undecodable(self.files[-1]))
-        except OSError as error:
-            mistakes.add(Mistake(file=self.files[-1], message=f"cannot be read: {error.strerror}"))
+        except source_files.UNREADABLE as error:
+            mistakes.add(source_files.unreadable(self.files[-1], error))
         self._tell_changes(mistakes)
         self.warnings[:] = self._surroundings.warnings
         if expansion.too_many:
@@ -124,7 +122,7 @@ class Manifest:
     def _tell_changes(self, mistakes: Mistakes) -> None:
         for path, before in zip(self.files, self._stamps, strict=True):
             try:
-                same = files.stamp(path) == before
+                same = source_files.stamp(path) == before
             except OSError:
                 same = False
             if not same:

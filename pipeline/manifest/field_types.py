@@ -137,6 +137,11 @@ def prompt(value: object) -> str:
     return value
 
 
+def is_spreadsheet_error(cell: str) -> bool:
+    """Whether a cell is what a spreadsheet shows where a formula failed."""
+    return cell.strip() in SPREADSHEET_ERRORS
+
+
 def tags(value: object) -> tuple[str, ...]:
     """Tags in order, each once; a text is one tag, or several with commas between."""
     given = value if isinstance(value, list) else str(value).split(",") if isinstance(value, str) else None

@@ -21,6 +21,7 @@ from pipeline.manifest.document import Budget, Manifest, Sheet, TooManyRows
 from pipeline.manifest.expansion import measured
 from pipeline.manifest.labels import did_you_mean, slug
 from pipeline.manifest.resolution import PAID, Surroundings
+from pipeline.manifest.sheet_row import is_column
 from pipeline.manifest.spec import Defaults, Program, Row, Spot
 from pipeline.manifest.validation import Shaper
 
@@ -162,8 +163,8 @@ class Gathering:
         if isinstance(document.rows, yaml_model.RowsFile):
             sheet = self._path.parent / document.rows.file
             why = source_files.why_not_a_file(sheet)
-            if why is None and sheet.suffix.lower() != ".csv":
-                why = "is not a .csv file"
+            if why is None and not source_files.is_sheet(sheet):
+                why = f"is not a sheet: {', '.join(source_files.SHEET_NAMES)} are read"
             if why is not None:
                 compiler.tell(f"{document.rows.file!r} {why}", ("rows", "file"))
                 return lambda: ()
@@ -189,7 +190,7 @@ class Gathering:
             given.add("seed")
         self._surroundings.folder = sheet.absolute().parent
         rows = CsvRows(sheet, self._surroundings, frozenset(given))
-        return lambda: rows.rows(source_files.lines(sheet), self._current[0])
+        return lambda: rows.rows(source_files.table(sheet, is_column), self._current[0])
 
     def _made(self, program: Program, document: yaml_model.Document | None) -> Manifest:
         stamps = tuple(source_files.stamp(path) for path in self._files)

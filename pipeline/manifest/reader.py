@@ -18,8 +18,6 @@ from pipeline.manifest.loader import Gathering
 
 __all__ = ["DEFAULT_MAX_ROWS", "Budget", "Manifest", "Sheet", "TooManyRows", "read"]
 
-YAML_NAMES = (".yaml", ".yml")
-
 
 def read(
     path: Path,
@@ -48,12 +46,12 @@ def read(
     why = source_files.why_not_a_file(path)
     if why is not None:
         raise ManifestError([Problem(file=path, message=why)])
-    if path.suffix.lower() == ".csv":
+    if source_files.is_sheet(path):
         manifest = reading.sheet(defaults, max_rows)
-    elif path.suffix.lower() in YAML_NAMES:
+    elif source_files.is_yaml(path):
         manifest = reading.document(defaults, max_rows)
     else:
-        raise ManifestError([Problem(file=path, message="is neither .csv nor .yaml: rename it")])
+        raise ManifestError([Problem(file=path, message=source_files.why_not_read(path))])
     if manifest._mistakes:
         for _ in manifest.cells():
             raise AssertionError("a manifest with mistakes gave a cell")

@@ -79,9 +79,7 @@ Number: TypeAlias = Annotated[Decimal, Judged(field_types.number, {"type": "numb
 Expression: TypeAlias = Annotated[
     str, Judged(field_types.expression, {"anyOf": [{"type": "string", "pattern": "\\S"}, {"type": "number"}]})
 ]
-SeedsExpression: TypeAlias = Annotated[
-    str, Judged(field_types.seeds_expression, {"type": "string", "pattern": "\\S"})
-]
+SeedsExpression: TypeAlias = Annotated[str, Judged(field_types.seeds_expression, {"type": "string", "pattern": "\\S"})]
 Uuid: TypeAlias = Annotated[str, Judged(field_types.word, {"type": "string", "pattern": _UUID})]
 
 

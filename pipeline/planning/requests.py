@@ -18,6 +18,7 @@ from pipeline.gateway.motion_catalog import catalogue
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.manifest import Manifest, read
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS
+from pipeline.manifest.source_files import is_plain_text
 from pipeline.planning.binding import OBJECT_PREFIXES, Binder, is_object
 from pipeline.planning.selection import ALL, Selection, chosen
 from pipeline.records import Cell, Request
@@ -130,7 +131,10 @@ def binder(manifest: Manifest, settings: Settings) -> Binder:
 
 
 def _mentions_objects(path: Path) -> bool:
-    """Whether a file holds the beginning of an object's address; one that can't be read tells so elsewhere."""
+    """Whether a file may hold the beginning of an object's address; one that can't be read tells so elsewhere."""
+    with suppress(OSError):
+        if not is_plain_text(path):
+            return True
     with suppress(OSError), path.open("rb") as file:
         before = b""
         while block := file.read(_BLOCK):

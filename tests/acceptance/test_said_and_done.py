@@ -233,7 +233,6 @@ def test_seeds_that_say_what_they_mean_are_read(rehearsal: Dop, seeds: str) -> N
 # blank lines ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="blank lines: found to be otherwise")
 @pytest.mark.parametrize("line", ["   ", "\t", " , , , ", ",,,", "\u00a0,,,"])
 def test_a_line_of_blanks_is_passed_over(rehearsal: Dop, line: str) -> None:
     manifest = written(rehearsal, "s.csv", f"{HEAD}a,sandbox:cat,A cat,1\n{line}\nb,sandbox:cat,A dog,0\n")

@@ -120,7 +120,6 @@ SHOTS: list[list[object]] = [
 ]
 
 
-@pytest.mark.xfail(strict=True, reason=".xlsx: not there yet")
 def test_a_workbook_is_read_as_it_shows(against: Against) -> None:
     dop, double = against()
     assert dop.buy(written(dop, "shots.xlsx", workbook(Shots=SHOTS, Notes=[["anything"]]))).code == 0
@@ -128,14 +127,12 @@ def test_a_workbook_is_read_as_it_shows(against: Against) -> None:
     assert sent == {("A cat", 1200, 0.6), ("A dog", 7, 1), ("A dog", 77, 1)}
 
 
-@pytest.mark.xfail(strict=True, reason=".xlsx: not there yet")
 def test_a_workbook_as_the_rows_of_a_yaml_file(rehearsal: Dop) -> None:
     written(rehearsal, "shots.xlsx", workbook(Shots=SHOTS))
     manifest = written(rehearsal, "m.yaml", "rows: {file: shots.xlsx}\ndefaults: {motion: Dolly In}\n")
     assert planned(rehearsal, manifest)["requests"] == 3
 
 
-@pytest.mark.xfail(strict=True, reason=".xlsx: not there yet")
 def test_a_workbooks_mistakes_have_their_line_and_column(rehearsal: Dop) -> None:
     rows: list[list[object]] = [
         ["id", "image", "prompt", "seed"],
@@ -150,7 +147,6 @@ def test_a_workbooks_mistakes_have_their_line_and_column(rehearsal: Dop) -> None
     assert mistake_of(said, "shots.xlsx", 5).startswith("column 'seed': ")
 
 
-@pytest.mark.xfail(strict=True, reason=".xlsx: not there yet")
 def test_a_workbook_and_its_export_are_the_same_purchase(against: Against) -> None:
     dop, _ = against()
     rows: list[list[object]] = [["id", "image", "prompt", "seed"], ["a", "sandbox:cat", "A cat", 1200.0]]
@@ -158,7 +154,6 @@ def test_a_workbook_and_its_export_are_the_same_purchase(against: Against) -> No
     assert planned(dop, sheet(dop, "a,sandbox:cat,A cat,1200"))["new"] == 0
 
 
-@pytest.mark.xfail(strict=True, reason=".xlsx: not there yet")
 def test_what_is_not_a_workbook_is_refused_with_a_remedy(rehearsal: Dop) -> None:
     said = refused(rehearsal, written(rehearsal, "shots.xlsx", b"id,image\n"))
     assert "not an .xlsx file" in said
@@ -167,7 +162,6 @@ def test_what_is_not_a_workbook_is_refused_with_a_remedy(rehearsal: Dop) -> None
     assert "rename" not in said
 
 
-@pytest.mark.xfail(strict=True, reason=".xlsx: not there yet")
 def test_without_the_extra_the_remedy_is_named(rehearsal: Dop) -> None:
     with mock.patch.dict(sys.modules, {"python_calamine": None, "openpyxl": None}):
         said = refused(rehearsal, written(rehearsal, "shots.xlsx", workbook(Shots=SHOTS)))
@@ -236,7 +230,6 @@ def test_an_empty_stdin_is_a_mistake(rehearsal: Dop, text: str) -> None:
     assert "is empty" in end.err
 
 
-@pytest.mark.xfail(strict=True, reason="stdin, .csv.gz: not there yet")
 def test_a_compressed_sheet_is_read(rehearsal: Dop) -> None:
     text = HEAD + "a,sandbox:cat,A cat,1\nb,sandbox:cat,A dog,0\n"
     whole = gzip.compress(text.encode())
@@ -248,7 +241,6 @@ def test_a_compressed_sheet_is_read(rehearsal: Dop) -> None:
     assert planned(rehearsal, listed)["requests"] == 2
 
 
-@pytest.mark.xfail(strict=True, reason="stdin, .csv.gz: not there yet")
 @pytest.mark.parametrize("kept", [20, -6])
 def test_a_compressed_sheet_that_is_cut_off_is_refused(rehearsal: Dop, kept: int) -> None:
     whole = gzip.compress(sheet(rehearsal, *(f"r{n},sandbox:cat,A cat {n},{n}" for n in range(1, 50))).read_bytes())
@@ -267,7 +259,6 @@ def _separated(mark: str, text: str = LINES) -> str:
     return file.getvalue()
 
 
-@pytest.mark.xfail(strict=True, reason="semicolons, tabs, UTF-16: not there yet")
 @pytest.mark.parametrize("mark", [";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "utf-16-be-bom"])
 def test_unmistakable_separators_and_encodings_are_read(rehearsal: Dop, mark: str, encoding: str) -> None:
@@ -277,7 +268,6 @@ def test_unmistakable_separators_and_encodings_are_read(rehearsal: Dop, mark: st
     assert planned(rehearsal, written(rehearsal, "shots.csv", given))["requests"] == 2
 
 
-@pytest.mark.xfail(strict=True, reason="semicolons, tabs, UTF-16: not there yet")
 def test_utf_16_with_commas_is_read_and_is_the_same_purchase(against: Against) -> None:
     dop, double = against()
     assert dop.buy(written(dop, "shots.csv", LINES.encode("utf-16"))).code == 0

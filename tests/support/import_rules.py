@@ -53,6 +53,7 @@ IMPURE = (
     "pipeline.manifest.loader",
     "pipeline.manifest.reader",
     "pipeline.manifest.source_files",
+    "pipeline.manifest.workbook",
 )
 """Modules of pure packages that read files or talk to the network."""
 
