@@ -45,7 +45,11 @@ class Compiler:
 
     def tell(self, message: str, path: Path) -> None:
         """Keeps a mistake at a place of the document."""
-        self._mistakes.add(Mistake(file=self._file, message=message, path=path))
+        self.add(Mistake(file=self._file, message=message, path=path))
+
+    def add(self, mistake: Mistake) -> None:
+        """Keeps a mistake of another file."""
+        self._mistakes.add(mistake)
 
     # fields ---------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.errors import ManifestError, Problem
 from pipeline.manifest import source_files
 from pipeline.manifest.axes import Draw
+from pipeline.manifest.csv_reader import CsvRows
 from pipeline.manifest.diagnostics import Mistake, Mistakes
 from pipeline.manifest.expansion import Expansion
 from pipeline.manifest.resolution import Surroundings
@@ -59,16 +60,31 @@ class TooManyRows(ManifestError):  # noqa: N818 - says what is wrong, as a perso
         super().__init__([*problems, Problem(file=file, message=f"{told}. Raise max_rows if you mean it")])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartColumn:
+    """A column of a sheet of which `empty` of `rows` cells take the default."""
+
+    column: str
+    empty: int
+    rows: int
+    default: str
+
+    def __str__(self) -> str:
+        return f"{self.column}: {self.empty} of {self.rows} rows are empty there and take the default {self.default}"
+
+
 @dataclass(slots=True, kw_only=True)
 class Manifest:
     """A manifest that was read. `cells()` streams what it asks for and tells its mistakes.
 
-    `sha256` covers the manifest's bytes and those of the sheet it names. `axes` are name and size of the shared axes,
-    `size` what the axes multiply to in all, None where a sheet's lines decide it. `warnings` is filled by `cells()`.
-    `drawn` holds the random seeds by place, as `cells()` drew them; `uses_random_seeds` says whether there are any.
+    `origin` is where the user has it: `path`, unless it came from stdin. `sha256` covers the manifest's bytes and
+    those of the sheet it names. `axes` are name and size of the shared axes, `size` what the axes multiply to in all,
+    None where a sheet's lines decide it. `warnings` is filled by `cells()`. `drawn` holds the random seeds by place,
+    as `cells()` drew them; `uses_random_seeds` says whether there are any.
     """
 
     path: Path
+    origin: Path
     name: str
     sha256: str
     files: tuple[Path, ...]
@@ -87,6 +103,20 @@ class Manifest:
     _texts: Mapping[Path, str]
     _draw: Draw | None
     _stamps: tuple[tuple[int, int, int], ...]
+    _sheet_rows: CsvRows | None = None
+    _sheet_defaults: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def partly_filled(self) -> list[PartColumn]:
+        """The columns of the sheet that some rows fill and others leave to a default; known after `cells()`."""
+        if self._sheet_rows is None:
+            return []
+        counted = self._sheet_rows.partly_filled
+        return [
+            PartColumn(column=name, empty=empty, rows=counted.rows, default=self._sheet_defaults[name])
+            for name, empty in counted.empty.items()
+            if 0 < empty < counted.rows and name in self._sheet_defaults
+        ]
 
     def cells(self) -> Iterator[Cell]:
         """The cells in the manifest's order, streamed; each call begins anew. Act on them only after the last one.

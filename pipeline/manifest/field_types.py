@@ -129,6 +129,14 @@ def word(value: object) -> str:
     return value
 
 
+def words(value: object) -> tuple[str, ...]:
+    """One word or a list of them, such as paths."""
+    given = value if isinstance(value, list) else [value]
+    if not given:
+        raise ValueError("is empty")
+    return tuple(word(item) for item in given)
+
+
 def prompt(value: object) -> str:
     """Source: API document, prompt: a text; sent exactly as written."""
     value = text(value)

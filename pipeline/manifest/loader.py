@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import ManifestError, Problem
 from pipeline.gateway.motions import Catalogue, folded
-from pipeline.manifest import source_files, strict_yaml, yaml_model
+from pipeline.manifest import labels, row_sources, source_files, strict_yaml, yaml_model
 from pipeline.manifest.axes import Axis, Draw, Points, Random
 from pipeline.manifest.compiler import Compiler
 from pipeline.manifest.csv_reader import CsvRows
@@ -21,7 +21,6 @@ from pipeline.manifest.document import Budget, Manifest, Sheet, TooManyRows
 from pipeline.manifest.expansion import measured
 from pipeline.manifest.labels import did_you_mean, slug
 from pipeline.manifest.resolution import PAID, Surroundings
-from pipeline.manifest.sheet_row import is_column
 from pipeline.manifest.spec import Defaults, Program, Row, Spot
 from pipeline.manifest.validation import Shaper
 
@@ -29,9 +28,21 @@ from pipeline.manifest.validation import Shaper
 class Gathering:
     """One reading of one manifest: gathers the parts of a program and what is wrong with them."""
 
-    def __init__(self, path: Path, *, models: Collection[str], catalogue: Catalogue, draw: Draw | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        models: Collection[str],
+        catalogue: Catalogue,
+        draw: Draw | None,
+        origin: Path | None = None,
+    ) -> None:
         self._path = path
-        self._surroundings = Surroundings(models=models, catalogue=catalogue, folder=path.absolute().parent)
+        self._origin = origin if origin is not None else path
+        self._folder = self._origin.absolute().parent if origin is not None else path.parent
+        self._surroundings = Surroundings(models=models, catalogue=catalogue, folder=self._origin.absolute().parent)
+        self._sheet_rows: CsvRows | None = None
+        self._sheet_defaults: dict[str, str] = {}
         self._mistakes = Mistakes()
         self._current = [self._mistakes]
         self._texts: dict[Path, str] = {}
@@ -161,15 +172,21 @@ class Gathering:
     ) -> Callable[[], Iterable[Row]]:
         """The rows of a list, of a sheet, or the one row that a manifest of axes alone has."""
         if isinstance(document.rows, yaml_model.RowsFile):
-            sheet = self._path.parent / document.rows.file
-            why = source_files.why_not_a_file(sheet)
-            if why is None and not source_files.is_sheet(sheet):
-                why = f"is not a sheet: {', '.join(source_files.SHEET_NAMES)} are read"
+            sheet = self._folder / document.rows.file
+            fill_down = row_sources.columns_to_fill(document.rows, compiler)
+            why = row_sources.why_not_a_sheet(sheet)
             if why is not None:
                 compiler.tell(f"{document.rows.file!r} {why}", ("rows", "file"))
                 return lambda: ()
             self._files.append(sheet)
-            return self._rows_of_sheet(sheet, defaults, axes)
+            return self._rows_of_sheet(sheet, defaults, axes, fill_down)
+        if isinstance(document.rows, yaml_model.RowsImages):
+            spot = Spot(file=self._path, path=("rows", "images"))
+            pictures = row_sources.PictureRows(self._folder, self._surroundings, compiler, spot)
+            given = {*defaults.fields, *(name for axis in axes for name in axis.sets)}
+            picture_rows = pictures.rows(document.rows, given)
+            self._files += pictures.files
+            return lambda: picture_rows
         if document.rows is not None:
             rows = [
                 compiler.row(row, written["rows"][place], ("rows", place), row_lines[place], shared=True)
@@ -178,19 +195,22 @@ class Gathering:
             return lambda: rows
         if axes:
             spot = Spot(file=self._path, path=())
-            only = Row(spot=spot, own={}, default_id=lambda: slug(document.name or self._path.stem) or "row")
+            only = Row(spot=spot, own={}, default_id=lambda: slug(document.name or self._origin.stem) or "row")
             return lambda: (only,)
         if not self._mistakes and not (document.matrix is not None and document.matrix.include):
             compiler.tell("has nothing to buy: give it rows, zip or matrix", ())
         return lambda: ()
 
-    def _rows_of_sheet(self, sheet: Path, defaults: Defaults, axes: Sequence[Axis]) -> Callable[[], Iterable[Row]]:
-        given = {*defaults.fields, *(name for axis in axes for name in axis.sets)}
-        if defaults.seeds is not None:
-            given.add("seed")
-        self._surroundings.folder = sheet.absolute().parent
-        rows = CsvRows(sheet, self._surroundings, frozenset(given))
-        return lambda: rows.rows(source_files.table(sheet, is_column), self._current[0])
+    def _rows_of_sheet(
+        self, path: Path, defaults: Defaults, axes: Sequence[Axis], fill_down: Sequence[str] = ()
+    ) -> row_sources.Rows:
+        self._sheet_rows = row_sources.sheet(path, self._surroundings, defaults, axes, fill_down=fill_down)
+        self._sheet_defaults = {
+            name: labels.label(name, value)
+            for name, value in defaults.fields.items()
+            if not any(name in axis.sets for axis in axes)
+        }
+        return row_sources.rows_of(self._sheet_rows, lambda: self._current[0])
 
     def _made(self, program: Program, document: yaml_model.Document | None) -> Manifest:
         stamps = tuple(source_files.stamp(path) for path in self._files)
@@ -207,7 +227,8 @@ class Gathering:
         every += [axis for row in program.includes for axis in (*row.axes, row.seeds)]
         return Manifest(
             path=self._path,
-            name=(document.name if document is not None else None) or self._path.stem,
+            origin=self._origin,
+            name=(document.name if document is not None else None) or self._origin.name.partition(".")[0] or "row",
             sha256=source_files.sha256(tuple(self._files)),
             files=tuple(self._files),
             budget=_budget(budget),
@@ -223,6 +244,8 @@ class Gathering:
             _texts=self._texts,
             _draw=self._draw,
             _stamps=stamps,
+            _sheet_rows=self._sheet_rows,
+            _sheet_defaults=self._sheet_defaults,
         )
 
     def _sheet(self, document: yaml_model.Document | None, axes: Sequence[Axis]) -> Sheet | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import gzip
 import hashlib
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.manifest import delimited, workbook
+from pipeline.manifest import delimited, sheet_row, workbook
 from pipeline.manifest.delimited import Table
 from pipeline.manifest.diagnostics import Mistake
 
@@ -107,6 +110,19 @@ def lines(path: Path) -> Iterator[str]:
         return
     with path.open(encoding=encoding, newline="") as text:
         yield from text
+
+
+def kept_stdin(stream: BinaryIO) -> Path:
+    """A file of this process with what comes through stdin, because a manifest is read several times."""
+    content = stream.read()
+    folder = Path(tempfile.mkdtemp(prefix="dop-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    encoding = "utf-16" if content.startswith(UTF_16) else "utf-8-sig"
+    first = next((line for line in content.decode(encoding, "replace").splitlines() if line.strip()), "")
+    is_sheet = not first or delimited.names_columns(first, sheet_row.is_column)
+    path = folder / f"stdin{'.csv' if is_sheet else '.yaml'}"
+    path.write_bytes(content)
+    return path
 
 
 def table(path: Path, is_column: Callable[[str], bool]) -> Table:

@@ -170,7 +170,9 @@ def _kind_of_number_axis(value: object) -> str:
 
 
 def _kind_of_rows(value: object) -> str:
-    return f"{TAG}file" if isinstance(value, dict) else f"{TAG}list"
+    if not isinstance(value, dict):
+        return f"{TAG}list"
+    return f"{TAG}images" if "images" in value else f"{TAG}file"
 
 
 _Or = Discriminator(_value_or_linked)
@@ -303,9 +305,18 @@ class Matrix(Axes):
 
 
 class RowsFile(Shape):
-    """Rows that stand in a CSV file beside the manifest."""
+    """Rows that stand in a sheet beside the manifest."""
 
-    file: Word = Field(description="Path of a CSV file, relative to the manifest.")
+    file: Word = Field(description="Path of a sheet (.csv, .csv.gz or .xlsx), relative to the manifest.")
+    fill_down: Annotated[list[Word], _Some] | None = Field(
+        None, description="Columns whose empty cells take the cell above, as merged cells mean it."
+    )
+
+
+class RowsImages(Shape):
+    """A row for each picture; `photo.txt` beside `photo.jpg` is its prompt."""
+
+    images: Annotated[tuple[str, ...], Judged(field_types.words, {"anyOf": [_WORD, {"type": "array", "items": _WORD}]})]
 
 
 class Caps(Shape):
@@ -338,7 +349,9 @@ class Document(Shape):
     motions: dict[str, Uuid] | None = Field(None, description="Own names of motion presets.")
     rows: (
         Annotated[
-            Annotated[list[Row], _Some, Tag(f"{TAG}list")] | Annotated[RowsFile, Tag(f"{TAG}file")],
+            Annotated[list[Row], _Some, Tag(f"{TAG}list")]
+            | Annotated[RowsFile, Tag(f"{TAG}file")]
+            | Annotated[RowsImages, Tag(f"{TAG}images")],
             Discriminator(_kind_of_rows),
         ]
         | None

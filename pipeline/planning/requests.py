@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,14 +17,15 @@ from pipeline.config.settings import is_loopback
 from pipeline.errors import UsageError
 from pipeline.gateway.motion_catalog import catalogue
 from pipeline.ledger.budget import Caps, lowest
-from pipeline.manifest import Manifest, read
+from pipeline.manifest import Manifest, read, source_files
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS
-from pipeline.manifest.source_files import is_plain_text
 from pipeline.planning.binding import OBJECT_PREFIXES, Binder, is_object
 from pipeline.planning.selection import ALL, Selection, chosen
 from pipeline.records import Cell, Request
 
 _BLOCK = 1 << 20
+STDIN = Path("-")
+"""The manifest's name for what comes through stdin."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,7 +135,7 @@ def binder(manifest: Manifest, settings: Settings) -> Binder:
 def _mentions_objects(path: Path) -> bool:
     """Whether a file may hold the beginning of an object's address; one that can't be read tells so elsewhere."""
     with suppress(OSError):
-        if not is_plain_text(path):
+        if not source_files.is_plain_text(path):
             return True
     with suppress(OSError), path.open("rb") as file:
         before = b""
@@ -167,8 +169,13 @@ def listing(
         ManifestError: the structure is wrong.
     """
     presets = catalogue(settings)
+    origin = None
+    if path == STDIN:
+        path = source_files.kept_stdin(sys.stdin.buffer)
+        origin = Path.cwd() / path.name
     manifest = read(
         path,
+        origin=origin,
         defaults=settings.defaults,
         models=settings.models,
         catalogue=presets,

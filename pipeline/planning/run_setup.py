@@ -48,7 +48,7 @@ def open_run(workspace: Workspace, order: Order, also: Callable[[Connection, str
     """
     bound, digest = order.bound, order.digest
     manifest = bound.manifest
-    path = str(manifest.path.resolve())
+    path = str(manifest.origin.resolve())
     found = workspace.book.unfinished_run(path, workspace.gateway)
     new: Run | None = None
     if order.plan is not None and (found is None or found.rows_digest not in (digest, LOCAL_MARK + digest)):

@@ -494,7 +494,6 @@ def test_a_template_in_another_column_of_a_sheet_is_a_mistake(rehearsal: Dop) ->
 # 10: merged cells ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="defaults are taken without a word; there is no fill_down")
 def test_a_plan_says_which_columns_are_partly_filled(rehearsal: Dop) -> None:
     end = rehearsal.call("plan", case(rehearsal, "10-merged-cells/s.csv"))
     assert end.code == 0
@@ -517,7 +516,6 @@ def test_full_and_empty_columns_are_not_mentioned(rehearsal: Dop) -> None:
     assert "default" not in end.out + end.err
 
 
-@pytest.mark.xfail(strict=True, reason="defaults are taken without a word; there is no fill_down")
 def test_fill_down_takes_what_is_above(rehearsal: Dop) -> None:
     case(rehearsal, "10-merged-cells/s.csv")
     manifest = written(rehearsal, "m.yaml", "rows: {file: s.csv, fill_down: [motion, model, strength]}\n")
@@ -529,7 +527,6 @@ def test_fill_down_takes_what_is_above(rehearsal: Dop) -> None:
     assert "3 of 5" not in rehearsal.call("plan", manifest).out
 
 
-@pytest.mark.xfail(strict=True, reason="defaults are taken without a word; there is no fill_down")
 def test_fill_down_is_bought_as_it_says(against: Against) -> None:
     dop, double = against()
     sheet(
@@ -552,7 +549,7 @@ def test_fill_down_is_bought_as_it_says(against: Against) -> None:
     ]
 
 
-@pytest.mark.parametrize("column", ["motoin", "id", "seed", "prompt"])
+@pytest.mark.parametrize("column", ["motoin", "id", "skip", "end_image"])
 def test_fill_down_of_what_cannot_be_filled_is_refused(rehearsal: Dop, column: str) -> None:
     case(rehearsal, "10-merged-cells/s.csv")
     manifest = written(rehearsal, "m.yaml", f"rows:\n  file: s.csv\n  fill_down: [{column}]\n")
@@ -714,7 +711,6 @@ def test_a_tag_of_a_sheet_without_tags(rehearsal: Dop) -> None:
 # 16: noise -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="noise is refused line by line")
 @pytest.mark.parametrize(
     ("name", "requests", "count"),
     [("trailing-columns-s.csv", 2, "3"), ("empty-comma-rows-s.csv", 2, "30"), ("checkbox-false-s.csv", 1, "30")],

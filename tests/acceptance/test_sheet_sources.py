@@ -198,7 +198,6 @@ def test_a_sheet_comes_from_stdin(rehearsal: Dop) -> None:
     assert json.loads(end.out)["requests"] == 2
 
 
-@pytest.mark.xfail(strict=True, reason="stdin, .csv.gz: not there yet")
 def test_a_sheet_from_stdin_is_bought(against: Against) -> None:
     dop, double = against()
     end = piped(dop, HEAD + "a,sandbox:cat,A cat,1\n", "run", "-", "--yes")
@@ -208,7 +207,6 @@ def test_a_sheet_from_stdin_is_bought(against: Against) -> None:
     assert double.charged == 1
 
 
-@pytest.mark.xfail(strict=True, reason="stdin, .csv.gz: not there yet")
 def test_yaml_comes_from_stdin_too(rehearsal: Dop) -> None:
     end = piped(rehearsal, "rows: [{id: a, image: sandbox:cat, prompt: A cat, seed: 1}]\n", "plan", "-", "--json")
     assert end.code == 0, end.err
@@ -222,7 +220,6 @@ def test_mistakes_of_stdin_have_their_line(rehearsal: Dop) -> None:
     assert mistakes_of(end.err, "stdin", 2) or mistakes_of(end.err, "-", 2), end.err
 
 
-@pytest.mark.xfail(strict=True, reason="stdin, .csv.gz: not there yet")
 @pytest.mark.parametrize("text", ["", "\n\n"])
 def test_an_empty_stdin_is_a_mistake(rehearsal: Dop, text: str) -> None:
     end = piped(rehearsal, text, "plan", "-")
@@ -311,7 +308,6 @@ def photos(dop: Dop, *captioned: str, bare: tuple[str, ...] = ()) -> None:
         written(dop, f"photos/{name}.txt", f"A scene of {name}\n")
 
 
-@pytest.mark.xfail(strict=True, reason="pictures as rows: not there yet")
 def test_a_glob_of_pictures_is_rows(rehearsal: Dop) -> None:
     photos(rehearsal, "boat", "lake 2")
     written(rehearsal, "photos/notes.md", "not a picture")
@@ -319,7 +315,6 @@ def test_a_glob_of_pictures_is_rows(rehearsal: Dop) -> None:
     assert planned(rehearsal, manifest)["requests"] == 2
 
 
-@pytest.mark.xfail(strict=True, reason="pictures as rows: not there yet")
 def test_captions_are_the_prompts(rehearsal: Dop) -> None:
     photos(rehearsal, "boat", "lake")
     manifest = written(rehearsal, "m.yaml", 'rows: {images: "photos/*.jpg"}\ndefaults: {seed: 5}\n')
@@ -330,7 +325,6 @@ def test_captions_are_the_prompts(rehearsal: Dop) -> None:
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="pictures as rows: not there yet")
 @pytest.mark.parametrize(
     "images", ["photos", "photos/", "photos/*", "photos/*.JPG", "**/*.jpg", "[photos/boat.jpg, photos/lake.jpg]"]
 )
@@ -341,14 +335,12 @@ def test_a_folder_or_a_list_of_globs_is_rows(rehearsal: Dop, images: str) -> Non
     assert planned(rehearsal, written(rehearsal, "m.yaml", text))["requests"] == 2
 
 
-@pytest.mark.xfail(strict=True, reason="pictures as rows: not there yet")
 def test_pictures_are_multiplied_by_axes(rehearsal: Dop) -> None:
     photos(rehearsal, "boat", "lake")
     text = 'rows: {images: "photos/*.jpg"}\nmatrix: {seed: [1, 2, 3]}\n'
     assert planned(rehearsal, written(rehearsal, "m.yaml", text))["requests"] == 6
 
 
-@pytest.mark.xfail(strict=True, reason="pictures as rows: not there yet")
 def test_a_picture_without_a_caption_or_a_default_prompt_is_named(rehearsal: Dop) -> None:
     photos(rehearsal, "boat", bare=("lake",))
     text = 'rows: {images: "photos/*.jpg"}\ndefaults: {seed: 5}\n'
@@ -358,7 +350,6 @@ def test_a_picture_without_a_caption_or_a_default_prompt_is_named(rehearsal: Dop
     assert "boat" not in said
 
 
-@pytest.mark.xfail(strict=True, reason="pictures as rows: not there yet")
 @pytest.mark.parametrize("images", ["none/*.jpg", "photos/*.png", "nowhere"])
 def test_a_glob_that_finds_nothing_is_a_mistake(rehearsal: Dop, images: str) -> None:
     photos(rehearsal, "boat")

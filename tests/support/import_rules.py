@@ -52,6 +52,8 @@ IMPURE = (
     "pipeline.manifest.json_schema",
     "pipeline.manifest.loader",
     "pipeline.manifest.reader",
+    "pipeline.manifest.picture_rows",
+    "pipeline.manifest.row_sources",
     "pipeline.manifest.source_files",
     "pipeline.manifest.workbook",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.assets.image_checks import memory_text
@@ -12,6 +13,7 @@ from pipeline.assets.object_checks import look_at_objects
 from pipeline.cli.arguments import give_json, listed, money, settings_of, tell, with_price
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
+from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.workspace import ledger_exists, reading
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRows
@@ -48,11 +50,15 @@ def plan(args: argparse.Namespace) -> int:
     found = planned(bound, settings)
     tell(f"warning: {warning}" for warning in bound.warnings)
     if args.out is not None:
+        if bound.manifest.origin != bound.manifest.path:
+            raise UsageError("a saved plan names its manifest: write what comes through stdin to a file first")
         save(saved_plan(bound, found, settings, max_rows=args.max_rows or DEFAULT_MAX_ROWS), args.out)
     if args.json:
-        give_json(found.as_json())
+        give_json({**found.as_json(), "partly_filled": [asdict(column) for column in bound.manifest.partly_filled]})
     else:
         print(plan_text(args.manifest, found, bound.caps(money(args.max_cost, "--max-cost")), settings))
+        for column in bound.manifest.partly_filled:
+            print(printable(str(column)))
         for line in memory_text(bound.binder.images, settings):
             print(printable(line))
         if args.out is not None:
