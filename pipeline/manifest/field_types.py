@@ -119,13 +119,20 @@ def word(value: object) -> str:
     """A text of one line without spaces around it: ids, labels, names, keys."""
     if isinstance(value, str) and _PLAIN_WORD.fullmatch(value):
         return value
-    value = text(value)
+    value = no_template(text(value))
     if value != value.strip():
         raise ValueError(f"{plain(value)} has spaces around it")
     if len(value.splitlines()) > 1 or "\t" in value:
         raise ValueError(f"{plain(value)} has a line break or a tab in it")
     if len(value) > 200:
         raise ValueError(f"{plain(value)} is longer than 200 characters")
+    return value
+
+
+def no_template(value: str) -> str:
+    """A text of a field in which nothing is replaced."""
+    if "{{" in value:
+        raise ValueError(f"{plain(value)}: {{{{ }}}} is replaced only in `prompt`: write the value itself")
     return value
 
 

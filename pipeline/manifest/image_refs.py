@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.manifest.field_types import plain, text
+from pipeline.manifest.field_types import no_template, plain, text
 
 _SAMPLE = re.compile(r"sandbox:[A-Za-z0-9][A-Za-z0-9._-]*")
 _OBJECT = re.compile(r"(?:s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*/(?!/)[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/]")
@@ -34,7 +34,7 @@ def image(value: object, folder: Path) -> str:
     """
     if isinstance(value, str) and _ORDINARY.fullmatch(value):
         return value
-    written = text(value)
+    written = no_template(text(value))
     if written != written.strip():
         raise ValueError(f"{plain(written)} has spaces around it")
     if written.startswith("sandbox:"):

@@ -19,6 +19,7 @@ from pipeline.manifest.csv_reader import CsvRows
 from pipeline.manifest.diagnostics import Mistake, Mistakes
 from pipeline.manifest.document import Budget, Manifest, Sheet, TooManyRows
 from pipeline.manifest.expansion import measured
+from pipeline.manifest.field_types import plain
 from pipeline.manifest.labels import did_you_mean, slug
 from pipeline.manifest.resolution import PAID, Surroundings
 from pipeline.manifest.spec import Defaults, Program, Row, Spot
@@ -86,6 +87,14 @@ class Gathering:
             self._mistakes.add(
                 Mistake(file=self._path, path=path, line=line, column=column, message="this key stands twice")
             )
+        for cut in read.cut:
+            if not _takes_comment(cut):
+                told = (
+                    f"what follows '#' is a comment, and the text ends at {plain(cut.text[-20:])}: put it all in quotes"
+                )
+                self._mistakes.add(
+                    Mistake(file=self._path, path=cut.path, line=cut.line, column=cut.column, message=told)
+                )
         return read
 
     def _refuse(self, message: str, line: int | None = None, column: int | None = None) -> Any:
@@ -94,7 +103,11 @@ class Gathering:
     def _resolved_nulls(self, read: strict_yaml.Document, shaper: Shaper) -> None:
         for path in read.nulls:
             self._mistakes.add(
-                Mistake(file=self._path, path=path, message="has no value: give one or take the key out")
+                Mistake(
+                    file=self._path,
+                    path=path,
+                    message="has no value: give one or take the key out (a text with a comma in it needs quotes)",
+                )
             )
             if isinstance(path[-1], str):
                 shaper.poison.setdefault(path[:-1], set()).add(path[-1])
@@ -204,7 +217,10 @@ class Gathering:
     def _rows_of_sheet(
         self, path: Path, defaults: Defaults, axes: Sequence[Axis], fill_down: Sequence[str] = ()
     ) -> row_sources.Rows:
-        self._sheet_rows = row_sources.sheet(path, self._surroundings, defaults, axes, fill_down=fill_down)
+        folder = (self._origin if path == self._path else path).absolute().parent
+        self._sheet_rows = row_sources.sheet(
+            path, self._surroundings, defaults, axes, folder=folder, fill_down=fill_down
+        )
         self._sheet_defaults = {
             name: labels.label(name, value)
             for name, value in defaults.fields.items()
@@ -259,6 +275,19 @@ class Gathering:
                 told = f"{name!r} is not an axis or a field.{did_you_mean(name, known)}"
                 self._mistakes.add(Mistake(file=self._path, path=("sheet", key), message=told))
         return Sheet(x=shape.x, y=shape.y, tabs=shape.tabs)
+
+
+COMMENTED_FIELDS = frozenset(
+    {"model", "motion", "motions_id", "seed", "seeds", "strength", "motions_strength", "take", "x", "y", "tabs"}
+)
+"""Fields whose values never hold a '#', so that a comment behind them cuts nothing."""
+
+
+def _takes_comment(cut: strict_yaml.CutText) -> bool:
+    """Whether what stands behind a plain text can only be a comment."""
+    names = {part for part in cut.path if isinstance(part, str)}
+    is_address = "://" in cut.text or cut.text.startswith("sandbox:")
+    return ("vars" not in names and bool(names & COMMENTED_FIELDS)) or (is_address and " " not in cut.text)
 
 
 def _budget(shape: yaml_model.Caps | None) -> Budget:

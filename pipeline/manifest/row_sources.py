@@ -27,13 +27,14 @@ def sheet(
     defaults: Defaults,
     axes: Sequence[Axis],
     *,
+    folder: Path,
     fill_down: Sequence[str] = (),
 ) -> CsvRows:
-    """The sheet at a path, which is read when its rows are asked for."""
+    """The sheet at a path, which is read when its rows are asked for; paths in it are relative to `folder`."""
     given = {*defaults.fields, *(name for axis in axes for name in axis.sets)}
     if defaults.seeds is not None:
         given.add("seed")
-    surroundings.folder = path.absolute().parent
+    surroundings.folder = folder
     return CsvRows(path, surroundings, frozenset(given), fill_down)
 
 

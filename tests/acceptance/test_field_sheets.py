@@ -170,7 +170,6 @@ def test_reports_mask_signatures(against: Against) -> None:
 # 03: a hash in plain YAML text ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="the prompt is cut at the hash and bought")
 def test_a_prompt_that_a_hash_cuts_is_refused(rehearsal: Dop) -> None:
     said = refused(rehearsal, case(rehearsal, "03-yaml-hash/m.yaml"))
     for line in (5, 9):
@@ -180,7 +179,6 @@ def test_a_prompt_that_a_hash_cuts_is_refused(rehearsal: Dop) -> None:
     assert lines_refused(said, "m.yaml") == {5, 9}
 
 
-@pytest.mark.xfail(strict=True, reason="the prompt is cut at the hash and bought")
 @pytest.mark.parametrize(
     "text",
     [
@@ -454,7 +452,6 @@ def test_a_variable_of_a_yaml_file_that_no_prompt_uses_is_warned_about(rehearsal
 AS_WRITTEN = "12e5|10E2|True|1.50|+7|.5|1.|007|0x1F|2024-01-05|12:30|NO|1e-7|FALSE|5E10|-0"
 
 
-@pytest.mark.xfail(strict=True, reason="variables are rewritten; templates elsewhere are text")
 def test_variables_are_the_text_as_written(against: Against) -> None:
     dop, double = against()
     assert dop.buy(case(dop, "09-yaml-vars/m.yaml")).code == 0
@@ -462,7 +459,6 @@ def test_variables_are_the_text_as_written(against: Against) -> None:
     assert [by_seed[seed] for seed in range(1, 17)] == [f"Model {text} on a table" for text in AS_WRITTEN.split("|")]
 
 
-@pytest.mark.xfail(strict=True, reason="variables are rewritten; templates elsewhere are text")
 def test_variables_of_the_file_of_axes_and_of_overrides_are_the_text_as_written(against: Against) -> None:
     dop, double = against()
     text = (
@@ -474,7 +470,6 @@ def test_variables_of_the_file_of_axes_and_of_overrides_are_the_text_as_written(
     assert sorted(line["body"]["prompt"] for line in double.submits) == ["1.0 +1e3", "1.0 2.50", "1.0 2.50", "1.0 TRUE"]
 
 
-@pytest.mark.xfail(strict=True, reason="variables are rewritten; templates elsewhere are text")
 @pytest.mark.parametrize("field", ["image", "id", "motion", "tags", "model"])
 def test_a_template_in_a_field_that_takes_none_is_a_mistake(rehearsal: Dop, field: str) -> None:
     row = {"id": "a", "image": "sandbox:cat", "prompt": "A {{ sku }}", "seed": 1, "vars": {"sku": "cat"}}
@@ -483,7 +478,6 @@ def test_a_template_in_a_field_that_takes_none_is_a_mistake(rehearsal: Dop, fiel
     assert "only in `prompt`" in mistake_of(said, "m.yaml", 2)
 
 
-@pytest.mark.xfail(strict=True, reason="variables are rewritten; templates elsewhere are text")
 def test_a_template_in_another_column_of_a_sheet_is_a_mistake(rehearsal: Dop) -> None:
     manifest = sheet(rehearsal, "a,photos/{{ sku }}.jpg,A {{ sku }},1,cat", head="id,image,prompt,seed,var:sku\n")
     mistake = mistake_of(refused(rehearsal, manifest), "shots.csv", 2)
@@ -745,7 +739,6 @@ def test_lines_with_blanks_or_a_lone_checkbox_are_passed_over(rehearsal: Dop, no
 # 17: YAML's own traps ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="the message is in the words of the parser")
 @pytest.mark.parametrize(
     ("name", "line", "words"),
     [
@@ -760,7 +753,6 @@ def test_yamls_traps_say_what_to_write(rehearsal: Dop, name: str, line: int, wor
     assert words in mistake
 
 
-@pytest.mark.xfail(strict=True, reason="the message is in the words of the parser")
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -782,7 +774,6 @@ def test_other_traps_say_what_to_write(rehearsal: Dop, text: str, words: str) ->
     assert words in mistake_of(said, "m.yaml", line)
 
 
-@pytest.mark.xfail(strict=True, reason="the message is in the words of the parser")
 @pytest.mark.parametrize("prompt", ["cinematic, slow", "A cup, [steam] rising"])
 def test_commas_in_flow_rows_say_what_to_write(rehearsal: Dop, prompt: str) -> None:
     text = f"rows:\n  - {{id: a, image: sandbox:cat, prompt: {prompt}, seed: 3}}\n"
