@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
 
+from pipeline.manifest import prompt_checks
 from pipeline.manifest.labels import strength_text
 from pipeline.records import SEED_MAX, SEED_MIN, STRENGTH_STEPS, microusd
 
@@ -20,10 +21,6 @@ REWRITTEN = re.compile(
     r"\d[eE][+-]?\d|^\d+\.0+$|^(?:true|false)$|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", re.IGNORECASE
 )
 """Texts that spreadsheets make out of numbers and ranges: 1E+05, 100000.0, TRUE, 7-Oct."""
-
-SPREADSHEET_ERRORS = frozenset(
-    {"#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!", "#SPILL!", "#CALC!"}
-)
 
 _WHOLE = re.compile(r"0|[1-9][0-9]*")
 _DECIMAL = re.compile(r"(?:0|[1-9][0-9]*)?\.[0-9]+|0|[1-9][0-9]*")
@@ -145,16 +142,23 @@ def words(value: object) -> tuple[str, ...]:
 
 
 def prompt(value: object) -> str:
-    """Source: API document, prompt: a text; sent exactly as written."""
-    value = text(value)
-    if value[:1] == "#" and value.strip() in SPREADSHEET_ERRORS:
-        raise ValueError(f"{plain(value)} is a spreadsheet's error, not a prompt")
+    """A prompt with its line ends as LF. Source: API document, prompt: a text; sent as written otherwise."""
+    if isinstance(value, (list, Mapping)):
+        raise ValueError(f"{plain(value)} is not a text: put a text with brackets or braces in quotes")
+    return _written_by_a_user(text(value))
+
+
+def variable(value: object) -> str:
+    """What a template variable puts into a prompt."""
+    return _written_by_a_user(text(value))
+
+
+def _written_by_a_user(value: str) -> str:
+    value = value.replace("\r\n", "\n").replace("\r", "\n") if "\r" in value else value
+    why = prompt_checks.debris(value)
+    if why is not None:
+        raise ValueError(f"{plain(value)} {why}")
     return value
-
-
-def is_spreadsheet_error(cell: str) -> bool:
-    """Whether a cell is what a spreadsheet shows where a formula failed."""
-    return cell.strip() in SPREADSHEET_ERRORS
 
 
 def tags(value: object) -> tuple[str, ...]:
@@ -173,7 +177,7 @@ def scalar_text(value: object) -> str:
     """What a template variable puts into a prompt."""
     if isinstance(value, (list, Mapping)) or value is None:
         raise ValueError(f"{plain(value)} is not a text or a number")
-    return value if isinstance(value, str) else plain(value)
+    return variable(value if isinstance(value, str) else plain(value))
 
 
 def number_from_text(cell: str) -> int | Decimal:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.manifest import field_types, ranges
+from pipeline.manifest import field_types, prompt_checks, ranges
 from pipeline.manifest.axes import Axis, Derived, Seeds
 from pipeline.manifest.delimited import is_blank
 from pipeline.manifest.diagnostics import Mistake, Mistakes
@@ -63,7 +63,7 @@ class _TextReading:
     """A template variable: any text."""
 
     def value(self, cell: str) -> object:
-        return field_types.text(cell)
+        return field_types.variable(cell)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -136,7 +136,7 @@ class RowBuilder:
 
     def row(self, record: list[str], line: int) -> Row | None:
         """The row of a record; None for one whose cells do not stand under their columns."""
-        if record[0].lstrip().startswith("#") and not field_types.is_spreadsheet_error(record[0]):
+        if record[0].lstrip().startswith("#") and prompt_checks.debris(record[0]) is None:
             self._tell(line, COMMENTED)
             return None
         why = self._why_ragged(record)

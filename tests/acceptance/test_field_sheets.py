@@ -213,7 +213,6 @@ def test_comments_that_cut_nothing_stay_comments(rehearsal: Dop) -> None:
 # 04: line ends and blanks at the end ---------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="line ends and blanks make another purchase without a word")
 def test_line_ends_inside_a_cell_do_not_make_another_video(against: Against) -> None:
     dop, double = against()
     assert dop.buy(case(dop, "04-line-ends/lf.csv")).code == 0
@@ -226,7 +225,6 @@ def test_line_ends_inside_a_cell_do_not_make_another_video(against: Against) -> 
     assert double.submits[0]["body"]["prompt"] == "A cat\nlooks up"
 
 
-@pytest.mark.xfail(strict=True, reason="line ends and blanks make another purchase without a word")
 def test_line_ends_of_a_yaml_file_do_not_make_another_video(against: Against) -> None:
     dop, _ = against()
     text = 'rows:\n  - id: a\n    image: sandbox:cat\n    seed: 1\n    prompt: "A cat\\r\\nlooks up"\n'
@@ -331,7 +329,6 @@ def test_a_refused_row_goes_last_the_next_time(against: Against) -> None:
 # 07: a spreadsheet's debris ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="debris is bought")
 def test_debris_is_refused_with_the_cells_place(rehearsal: Dop) -> None:
     said = refused(rehearsal, case(rehearsal, "07-sheet-debris/accepted.csv"))
     assert lines_refused(said, "accepted.csv") == set(range(2, 17))
@@ -339,7 +336,6 @@ def test_debris_is_refused_with_the_cells_place(rehearsal: Dop) -> None:
         assert mistake_of(said, "accepted.csv", line).startswith("column 'prompt': ")
 
 
-@pytest.mark.xfail(strict=True, reason="debris is bought")
 @pytest.mark.parametrize(
     "prompts",
     [
@@ -358,7 +354,6 @@ def test_other_debris_is_refused_too(rehearsal: Dop, prompts: list[str]) -> None
     assert said.count("column 'prompt': ") == len(prompts)
 
 
-@pytest.mark.xfail(strict=True, reason="debris is bought")
 def test_debris_in_a_variable_and_in_yaml_is_refused_too(rehearsal: Dop) -> None:
     said = refused(
         rehearsal,

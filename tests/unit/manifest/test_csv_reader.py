@@ -118,7 +118,7 @@ def test_utf8_with_any_line_end_and_with_or_without_mark_is_read(tmp_path: Path,
     found = cells(tmp_path, mark + text.encode(), "a.csv")
     assert [cell.row_id for cell in found] == ["ä", "b"]
     assert found[0].params
-    assert found[0].params.prompt == f"first{end}second"
+    assert found[0].params.prompt == "first\nsecond"
     assert found[1].params
     assert found[1].params.prompt == "None"
     assert found[1].line == 5
