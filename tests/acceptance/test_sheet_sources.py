@@ -22,7 +22,7 @@ from PIL import Image
 from pipeline.cli.main import main
 from tests.acceptance.conftest import Opened
 from tests.support.cli_driver import Dop, Ended
-from tests.support.user_sheets import HEAD, mistake_of, mistakes_of, planned, refused, sheet, written
+from tests.support.user_sheets import HEAD, mistake_of, planned, refused, sheet, written
 
 Against = Callable[..., Opened]
 

@@ -150,7 +150,7 @@ def test_an_empty_cell_takes_the_default_and_a_variable_column_fills_the_prompt(
 
 def test_a_sheet_of_a_manifest_finds_its_pictures_beside_itself(tmp_path: Path) -> None:
     (tmp_path / "sheets").mkdir()
-    (tmp_path / "sheets" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n....")
+    (tmp_path / "sheets" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\0IEND....")
     (tmp_path / "sheets" / "rows.csv").write_text("id,image,prompt,seed\na,a.png,p,1\n")
     found = cells(tmp_path, "rows: {file: sheets/rows.csv}\n")
     assert found[0].params
