@@ -14,7 +14,9 @@ _NAMED = re.compile(rf"[^()]*\(({_URL})\)")
 _WRAPPED = re.compile(
     rf"[\s<(\[\"'`\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb]+({_URL}?)[\s>)\]\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb]*"
 )
-_BROKEN_SCHEME = re.compile(r"(?!https?://[^/])(?:h+t+p+s?|ht+s?|htps?|ttps?|//)(?::?/{0,3}|;//)(?=[\w-]+(?:\.[\w-]+)+/)", re.IGNORECASE)
+_BROKEN_SCHEME = re.compile(
+    r"(?!https?://[^/])(?:h+t+p+s?|ht+s?|htps?|ttps?|//)(?::?/{0,3}|;//)(?=[\w-]+(?:\.[\w-]+)+/)", re.IGNORECASE
+)
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 

@@ -189,10 +189,11 @@ class Compiler:
         if shape is None:
             return None
         names = written if isinstance(written, dict) else shape.model_fields_set
-        given = {name: list(getattr(shape, name)) for name in names}
+        given = {name: list(getattr(shape, name)) for name in names if name != "vars"}
+        given.update(self._zipped_variables(shape.vars, (*path, "vars")))
         sizes = {name: len(values) for name, values in given.items()}
         if len(set(sizes.values())) != 1 or set(given) == {"label"}:
-            told = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "nothing"
+            told = ", ".join(f"{name.removeprefix(VAR)} {size}" for name, size in sizes.items()) or "nothing"
             self.tell(f"needs lists of equal length, and has {told}", path)
             return Points(name=ZIP, values=(Point(label="?", sets=dict.fromkeys(given, BAD)),))
         named = given.pop("label", None) or self._zip_labels(given)
@@ -204,6 +205,17 @@ class Compiler:
         if twice is not None:
             self.tell(f"two items are called {twice!r}: give labels that differ", path)
         return Points(name=ZIP, values=points)
+
+    def _zipped_variables(
+        self, shape: list[dict[str, str]] | dict[str, list[str]] | None, path: Path
+    ) -> dict[str, list[Any]]:
+        """Variables of a `zip` as lists, one for each name, whichever way they are written."""
+        if isinstance(shape, list):
+            if any(item.keys() != shape[0].keys() for item in shape):
+                self.tell("the items need the same names, each of them all", path)
+            shape = {name: [item.get(name, "") for item in shape] for name in shape[0]}
+        self.variables(dict.fromkeys(shape or (), ""), path)
+        return {VAR + name: list(values) for name, values in (shape or {}).items()}
 
     def _zip_labels(self, given: Mapping[str, list[Any]]) -> list[str]:
         name, values = next(iter(given.items()))

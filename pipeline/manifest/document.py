@@ -134,10 +134,27 @@ class Manifest:
             mistakes.add(source_files.unreadable(self.files[-1], error))
         self._tell_changes(mistakes)
         self.warnings[:] = self._surroundings.warnings
+        self.warnings += self._about_variables(expansion)
         if expansion.too_many:
             raise TooManyRows(mistakes.problems(self._texts), expansion.measure, self.max_rows, self.path)
         if mistakes:
             raise mistakes.error(self._texts)
+
+    def _about_variables(self, expansion: Expansion) -> list[str]:
+        """One warning of the variables that are given and used in no prompt."""
+        program = self._program
+        defined = {*program.defaults.fields, *(name for axis in program.axes for name in axis.sets)}
+        defined.update(name for change in program.changes for name in change.sets)
+        for row in (*(program.rows() if program.measured else ()), *program.includes):
+            defined.update(row.own, *(axis.sets for axis in row.axes), row.zipped.sets if row.zipped else ())
+        if self._sheet_rows is not None:
+            counted = self._sheet_rows.partly_filled
+            defined.update(name for name, empty in counted.empty.items() if empty < counted.rows)
+        unused = expansion.unused_variables(defined)
+        if not unused:
+            return []
+        named = ", ".join(repr(name) for name in unused)
+        return [f"no prompt uses the variable{'s' if len(unused) > 1 else ''} {named}"]
 
     def _drawing(self) -> Draw:
         def draw(place: str, count: int) -> tuple[int, ...]:

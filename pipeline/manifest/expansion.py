@@ -49,6 +49,7 @@ class Expansion:
         self._unmatched.update({id(change.where): change.where for change in program.changes})
         self._row_lines: dict[int, int | None] = {}
         self._cell_ids: set[int] = set()
+        self._used: set[str] = set()
 
     def cells(self) -> Iterator[Cell]:
         """The cells in order: rows as written, the first axis slowest; then the included rows."""
@@ -183,6 +184,8 @@ class Expansion:
         """The finished cell; None if something is wrong with it, which is then told."""
         row = block.row
         skip = fields.get("skip") is True
+        if skip and isinstance(prompt := fields.get("prompt"), str):
+            self._used.update(template.names(prompt))
         params = None if skip else self._params(row, fields, cell_id)
         if params is None and not skip:
             return None
@@ -202,6 +205,8 @@ class Expansion:
             self._tell_missing(row, fields)
             return None
         prompt, motion, end_image = fields["prompt"], fields["motion"], fields.get("end_image", ())
+        if prompt is not BAD:
+            self._refuse_other_brackets(row, prompt, fields)
         if prompt is not BAD and template.has_placeholders(prompt):
             prompt = self._filled(row, prompt, fields, row.row_id or cell_id.split("@", maxsplit=1)[0])
         if end_image and isinstance(motion, Preset) and motion.start_end_frame is False:
@@ -221,9 +226,23 @@ class Expansion:
             check_nsfw=fields.get("check_nsfw"),
         )
 
+    def _refuse_other_brackets(self, row: Row, prompt: str, fields: Mapping[str, object]) -> None:
+        """A variable's name in other brackets was meant as the variable: as text it would be paid for."""
+        if not any(mark in prompt for mark in "{[<%"):
+            return
+        meant = template.other_brackets(prompt, [name[len(VAR) :] for name in fields if name.startswith(VAR)])
+        if meant is not None:
+            told = f"{meant[0]} is text, and there is a variable {meant[1]!r}: write {{{{ {meant[1]} }}}}"
+            self._mistakes.add(row.spot.mistake(told, "prompt"))
+
+    def unused_variables(self, defined: Iterable[str]) -> list[str]:
+        """Those of the variables that no prompt of this pass asked for."""
+        return sorted({name[len(VAR) :] for name in defined if name.startswith(VAR)} - self._used)
+
     def _filled(self, row: Row, prompt: str, fields: Mapping[str, object], row_id: str) -> object:
         values = {name[len(VAR) :]: str(value) for name, value in fields.items() if name.startswith(VAR)}
         values[ROW_ID] = row_id
+        self._used.update(template.names(prompt))
         try:
             text = template.filled(prompt, values)
         except template.UnknownNamesError as error:

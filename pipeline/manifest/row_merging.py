@@ -102,7 +102,7 @@ def conflicts(block: Block, program: Program) -> Iterator[Mistake]:
     for axis in block.axes:
         for name in sorted(axis.sets):
             word = name.removeprefix(VAR)
-            if name in row.own and axis is not row.seeds:
+            if name in row.own and axis is not row.seeds and not name.startswith(VAR):
                 hint = f"give the row its own matrix, {{{axis.name}: [...]}}, or take it out of the row"
                 hint = hint if row.spot.path is not None else "empty the cell, or take the axis out of matrix"
                 yield row.spot.mistake(f"{word} is set in the row and by the axis {axis.name!r}: {hint}", name)

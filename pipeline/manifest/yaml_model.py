@@ -169,6 +169,10 @@ def _kind_of_number_axis(value: object) -> str:
     return f"{TAG}range" if isinstance(value, dict) else _kind_of_axis(value)
 
 
+def _items_or_lists(value: object) -> str:
+    return f"{TAG}lists" if isinstance(value, dict) else f"{TAG}items"
+
+
 def _kind_of_rows(value: object) -> str:
     if not isinstance(value, dict):
         return f"{TAG}list"
@@ -273,6 +277,14 @@ class Zip(Shape):
     enhance_prompt: Annotated[list[Flag], _Some] | None = None
     check_nsfw: Annotated[list[Flag], _Some] | None = None
     take: Annotated[list[Take], _Some] | None = None
+    vars: (
+        Annotated[
+            Annotated[list[dict[str, Text]], _Some, Tag(f"{TAG}items")]
+            | Annotated[dict[str, Annotated[list[Text], _Some]], Tag(f"{TAG}lists")],
+            Discriminator(_items_or_lists),
+        ]
+        | None
+    ) = Field(None, description="Template variables: a mapping for each item, or a list for each name.")
 
 
 class Row(Defaults):

@@ -388,7 +388,6 @@ def test_ordinary_text_that_resembles_debris_is_read(rehearsal: Dop) -> None:
 # 08: single braces ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="other brackets are bought as text; unused variables are not mentioned")
 def test_other_brackets_round_a_variables_name_are_a_mistake(rehearsal: Dop) -> None:
     said = refused(rehearsal, case(rehearsal, "08-single-braces/s.csv"))
     assert lines_refused(said, "s.csv") == {2, 3, 5, 6}
@@ -396,7 +395,6 @@ def test_other_brackets_round_a_variables_name_are_a_mistake(rehearsal: Dop) -> 
         assert "{{ style }}" in mistake_of(said, "s.csv", line)
 
 
-@pytest.mark.xfail(strict=True, reason="other brackets are bought as text; unused variables are not mentioned")
 def test_other_brackets_in_yaml_prompts_and_defaults(rehearsal: Dop) -> None:
     text = (
         "vars: {light: dawn}\ndefaults: {image: sandbox:cat, seed: 1}\nrows:\n"
@@ -417,7 +415,6 @@ def test_brackets_round_other_words_are_text(rehearsal: Dop) -> None:
     assert warned(rehearsal, manifest) == []
 
 
-@pytest.mark.xfail(strict=True, reason="other brackets are bought as text; unused variables are not mentioned")
 def test_a_variable_that_no_prompt_uses_is_warned_about(rehearsal: Dop) -> None:
     manifest = sheet(
         rehearsal,
@@ -431,7 +428,6 @@ def test_a_variable_that_no_prompt_uses_is_warned_about(rehearsal: Dop) -> None:
     assert "style" not in told[0]
 
 
-@pytest.mark.xfail(strict=True, reason="other brackets are bought as text; unused variables are not mentioned")
 def test_a_variable_of_a_yaml_file_that_no_prompt_uses_is_warned_about(rehearsal: Dop) -> None:
     text = (
         "vars: {light: dawn, mood: calm}\nrows:\n"
