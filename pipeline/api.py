@@ -24,7 +24,7 @@ from pipeline.config.loader import environment, load
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.workspace import RunFolder, ledger_exists, ledger_name, reading, spending
-from pipeline.manifest.reader import TooManyRows
+from pipeline.manifest.reader import TooManyRowsError
 from pipeline.planning.binding import Plan
 from pipeline.planning.requests import Listing, listing
 from pipeline.planning.run_setup import Order, open_run
@@ -231,7 +231,7 @@ def _microusd(amount: Money) -> int:
 def _listing(path: Path, settings: Settings) -> Listing:
     try:
         return listing(path, settings)
-    except TooManyRows as error:
+    except TooManyRowsError as error:
         raise with_price(error, settings) from None
 
 

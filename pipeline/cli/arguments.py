@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.config.loader import Settings, environment, load
 from pipeline.config.settings import duration_s
 from pipeline.errors import ManifestError, UsageError
-from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRows
+from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
 from pipeline.planning.requests import Listing, listing
 from pipeline.planning.saved_plan import draw_seeds
 from pipeline.planning.selection import Selection, parse_shard
@@ -100,11 +100,11 @@ def listed(args: argparse.Namespace, settings: Settings, *, may_draw: bool = Fal
             max_rows=args.max_rows or DEFAULT_MAX_ROWS,
             draw=draw_seeds if may_draw else None,
         )
-    except TooManyRows as error:
+    except TooManyRowsError as error:
         raise with_price(error, settings) from None
 
 
-def with_price(error: TooManyRows, settings: Settings) -> ManifestError:
+def with_price(error: TooManyRowsError, settings: Settings) -> ManifestError:
     """The refusal of a large sweep with what it would have cost at most."""
     prices = settings.prices_microusd
     total = sum(prices.get(model, 0) * count for model, count in error.by_model.items())

@@ -11,7 +11,7 @@ from pipeline.manifest.seeds import derived
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class AxisValue:
     """One value of an axis: what it sets, the label that names it. `skip` leaves its cells empty."""
 
     label: str
@@ -25,11 +25,11 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Points:
+class ValueAxis:
     """An axis of points, in the manifest's order."""
 
     name: str
-    values: Sequence[Point]
+    values: Sequence[AxisValue]
     sets: frozenset[str] = field(init=False)
     """every field that any of its points sets"""
 
@@ -42,7 +42,7 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seeds:
+class SeedAxis:
     """An axis of seeds, kept as numbers because there may be a million."""
 
     values: Sequence[int]
@@ -58,7 +58,7 @@ class Seeds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Derived:
+class DerivedSeedAxis:
     """An axis of `count` seeds made of `key`, or of the row's id where there is none."""
 
     count: int
@@ -75,7 +75,7 @@ class Derived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Random:
+class RandomSeedAxis:
     """An axis of `count` seeds that a saved plan has drawn for each row."""
 
     count: int
@@ -90,11 +90,11 @@ class Random:
         return frozenset({"seed"})
 
 
-Axis: TypeAlias = Points | Seeds | Derived | Random
+Axis: TypeAlias = ValueAxis | SeedAxis | DerivedSeedAxis | RandomSeedAxis
 Draw: TypeAlias = Callable[[str, int], tuple[int, ...]]
 
 
-def bound(axis: Axis, *, explicit_id: str | None, row_id: str, draw: Draw | None) -> Points | Seeds:
+def bound(axis: Axis, *, explicit_id: str | None, row_id: str, draw: Draw | None) -> ValueAxis | SeedAxis:
     """The axis with its seeds known.
 
     Args:
@@ -103,39 +103,39 @@ def bound(axis: Axis, *, explicit_id: str | None, row_id: str, draw: Draw | None
     Raises:
         ValueError: derived seeds without an id or a key, random ones without a plan.
     """
-    if isinstance(axis, Derived):
+    if isinstance(axis, DerivedSeedAxis):
         key = axis.key if axis.key is not None else explicit_id
         if key is None:
             raise ValueError("derived seeds need a key or the row's id: a re-worded prompt would change them")
-        return Seeds(values=derived(key, axis.count))
-    if isinstance(axis, Random):
+        return SeedAxis(values=derived(key, axis.count))
+    if isinstance(axis, RandomSeedAxis):
         if draw is None:
             raise ValueError(
                 "random seeds are bought through a saved plan: `dop plan MANIFEST --out PLAN` freezes them"
             )
-        return Seeds(values=draw(row_id, axis.count))
+        return SeedAxis(values=draw(row_id, axis.count))
     return axis
 
 
-def scalars(name: str, values: Sequence[object]) -> Points:
+def scalars(name: str, values: Sequence[object]) -> ValueAxis:
     """An axis whose values are settled values of the field of its name."""
     named = labels.distinct([labels.label(name, value) for value in values], values)
-    return Points(
+    return ValueAxis(
         name=name,
-        values=tuple(Point(label=text, sets={name: value}) for text, value in zip(named, values, strict=True)),
+        values=tuple(AxisValue(label=text, sets={name: value}) for text, value in zip(named, values, strict=True)),
     )
 
 
 def numbers(name: str, values: Sequence[int]) -> Axis:
     """An axis of seeds, strengths (hundredths) or takes."""
-    return Seeds(values=values) if name == "seed" else scalars(name, values)
+    return SeedAxis(values=values) if name == "seed" else scalars(name, values)
 
 
 SCALES = {"seed": ranges.SEED, "strength": ranges.STRENGTH, "take": ranges.TAKE}
 """The fields whose axes may be number expressions."""
 
 
-def repeated(values: Sequence[Point]) -> str | None:
+def repeated(values: Sequence[AxisValue]) -> str | None:
     """The first id part that two points share; None if all differ."""
     seen: set[str] = set()
     for point in values:

@@ -12,22 +12,33 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.manifest import field_types, labels, ranges, yaml_model
-from pipeline.manifest.axes import SCALES, Axis, Derived, Point, Points, Random, Seeds, numbers, repeated, scalars
-from pipeline.manifest.diagnostics import Mistake, Mistakes
+from pipeline.manifest.axes import (
+    SCALES,
+    Axis,
+    AxisValue,
+    DerivedSeedAxis,
+    RandomSeedAxis,
+    SeedAxis,
+    ValueAxis,
+    numbers,
+    repeated,
+    scalars,
+)
+from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import did_you_mean
-from pipeline.manifest.resolution import ALIASES, JUDGES, PAID, Surroundings
+from pipeline.manifest.resolution import ALIASES, REQUEST_FIELDS, VALIDATORS, ValidationContext
 from pipeline.manifest.sheet_row import default_id, seeds_of
-from pipeline.manifest.spec import BAD, VAR, ZIP, Change, Defaults, Pattern, Row, Spot
+from pipeline.manifest.spec import INVALID, VAR, ZIP, CellFilter, Defaults, OverrideRule, SourceLocation, SpecRow
 from pipeline.manifest.strict_yaml import Path
 
 ROW_ID = "row.id"
-FIELDS = (*PAID, "take")
+FIELDS = (*REQUEST_FIELDS, "take")
 EVERYTHING = "*"
 """Poison of a whole mapping."""
 EXTRA_TAGS = "+tags:"
 """Tags that an axis or an override adds to the row's: `+tags:NAME`."""
 
-Poison = Mapping[Path, Collection[str]]
+InvalidKeys = Mapping[Path, Collection[str]]
 
 
 class Compiler:
@@ -37,17 +48,19 @@ class Compiler:
         poison: places of mappings -> their keys whose values were refused; '*' stands for all of a mapping.
     """
 
-    def __init__(self, spot: Spot, surroundings: Surroundings, mistakes: Mistakes, poison: Poison) -> None:
+    def __init__(
+        self, spot: SourceLocation, surroundings: ValidationContext, mistakes: Diagnostics, poison: InvalidKeys
+    ) -> None:
         self._file = spot.file
         self._surroundings = surroundings
         self._mistakes = mistakes
         self._poison = poison
 
-    def tell(self, message: str, path: Path) -> None:
+    def report(self, message: str, path: Path) -> None:
         """Keeps a mistake at a place of the document."""
-        self.add(Mistake(file=self._file, message=message, path=path))
+        self.add(Diagnostic(file=self._file, message=message, path=path))
 
-    def add(self, mistake: Mistake) -> None:
+    def add(self, mistake: Diagnostic) -> None:
         """Keeps a mistake of another file."""
         self._mistakes.add(mistake)
 
@@ -61,9 +74,9 @@ class Compiler:
         for name in given:
             field_name = ALIASES.get(name, name)
             if field_name in own and name != field_name:
-                self.tell(f"is the same field as {field_name!r}: give one of them", (*path, name))
+                self.report(f"is the same field as {field_name!r}: give one of them", (*path, name))
             elif field_name in (*FIELDS, "repeat", "tags", "skip"):
-                own[field_name] = BAD if name in poisoned else getattr(shape, name)
+                own[field_name] = INVALID if name in poisoned else getattr(shape, name)
         own.update(self.variables(getattr(shape, "vars", None), (*path, "vars")))
         return own
 
@@ -71,30 +84,30 @@ class Compiler:
         """Template variables as fields."""
         for name in given or ():
             if name != name.strip() or not name or set(name) & set("{}\n") or name == ROW_ID:
-                self.tell(f"{name!r} cannot be a variable's name", (*path, name))
+                self.report(f"{name!r} cannot be a variable's name", (*path, name))
         return {VAR + name: value for name, value in (given or {}).items()}
 
-    def defaults(self, shape: yaml_model.Defaults | None, path: Path) -> Defaults:
+    def defaults(self, shape: yaml_model.DefaultsModel | None, path: Path) -> Defaults:
         """The defaults of a document or a configuration."""
         if shape is None:
             return Defaults()
         own = self.own(shape, path)
         self.one_of(own, shape, path)
         if "seeds" in self._poison.get(path, ()):
-            own["seed"] = BAD
+            own["seed"] = INVALID
         seeds = self.axis("seeds", shape.seeds, (*path, "seeds")) if shape.seeds is not None else None
         return Defaults(fields=own, seeds=seeds)
 
-    def one_of(self, own: Mapping[str, object], shape: yaml_model.Defaults, path: Path) -> None:
+    def one_of(self, own: Mapping[str, object], shape: yaml_model.DefaultsModel, path: Path) -> None:
         """Tells of fields that say the same thing twice."""
         if "take" in own and "repeat" in own:
-            self.tell("repeat buys takes 1..n, take buys exactly one: give one of them", (*path, "repeat"))
+            self.report("repeat buys takes 1..n, take buys exactly one: give one of them", (*path, "repeat"))
         if "seed" in own and shape.seeds is not None:
-            self.tell("seed is one value, seeds an axis: give one of them", (*path, "seeds"))
+            self.report("seed is one value, seeds an axis: give one of them", (*path, "seeds"))
 
     # axes -----------------------------------------------------------------------------------------------------------
 
-    def axes(self, shape: yaml_model.Axes | None, written: Mapping[str, object], path: Path) -> tuple[Axis, ...]:
+    def axes(self, shape: yaml_model.AxesModel | None, written: Mapping[str, object], path: Path) -> tuple[Axis, ...]:
         """The axes of a `matrix`, in the order in which they are written."""
         if shape is None:
             return ()
@@ -102,24 +115,24 @@ class Compiler:
         poisoned = self._poison.get(path, ())
         axes: list[Axis] = []
         for name in (*written, *(name for name in sorted(poisoned) if name not in written)):
-            if name == EVERYTHING or (name in yaml_model.PATTERNS and isinstance(shape, yaml_model.Matrix)):
+            if name == EVERYTHING or (name in yaml_model.PATTERNS and isinstance(shape, yaml_model.MatrixModel)):
                 continue
             if name in poisoned:
                 axes.append(self._refused(name))
             elif name in yaml_model.PATTERNS:
-                self.tell("stands in the matrix at the top, not in a row's", (*path, name))
+                self.report("stands in the matrix at the top, not in a row's", (*path, name))
             elif name in yaml_model.NO_AXES:
-                self.tell(f"an axis cannot be called {name!r}.{_write_instead(name)}", (*path, name))
+                self.report(f"an axis cannot be called {name!r}.{_write_instead(name)}", (*path, name))
             elif name in extra or name in shape.model_fields_set:
                 value = extra[name] if name in extra else getattr(shape, name)
                 axes.append(self.axis(name, value, (*path, name)))
         self.apart(axes, path)
         return tuple(axes)
 
-    def _refused(self, name: str) -> Points:
+    def _refused(self, name: str) -> ValueAxis:
         field_name = "seed" if name == "seeds" else ALIASES.get(name, name)
-        sets = {field_name: BAD} if field_name in FIELDS else {}
-        return Points(name=name, values=(Point(label=name, sets=sets),))
+        sets = {field_name: INVALID} if field_name in FIELDS else {}
+        return ValueAxis(name=name, values=(AxisValue(label=name, sets=sets),))
 
     def apart(self, axes: Iterable[Axis], path: Path) -> None:
         """Tells of fields that two axes set."""
@@ -127,7 +140,7 @@ class Compiler:
         for axis in axes:
             for name in sorted(axis.sets):
                 if name in setters:
-                    self.tell(f"the axis {setters[name]!r} sets {name} too", (*path, axis.name))
+                    self.report(f"the axis {setters[name]!r} sets {name} too", (*path, axis.name))
                 setters[name] = axis.name
 
     def axis(self, name: str, value: Any, path: Path) -> Axis:
@@ -136,20 +149,20 @@ class Compiler:
         try:
             return self._axis(field_name, value, path)
         except ValueError as error:
-            self.tell(str(error), path)
+            self.report(str(error), path)
             return self._refused(field_name)
 
     def _axis(self, name: str, value: Any, path: Path) -> Axis:
         match value:
             case list():
                 return self._listed(name, value, path)
-            case yaml_model.Range():
+            case yaml_model.RangeModel():
                 count = value.count
                 return numbers(name, ranges.spread(SCALES[name], value.first, value.last, step=value.step, count=count))
-            case yaml_model.DerivedSeeds():
-                return Derived(count=value.count, key=value.key)
-            case yaml_model.RandomSeeds():
-                return Random(count=value.random)
+            case yaml_model.DerivedSeedsModel():
+                return DerivedSeedAxis(count=value.count, key=value.key)
+            case yaml_model.RandomSeedsModel():
+                return RandomSeedAxis(count=value.random)
         return seeds_of(value) if name == "seed" else numbers(name, ranges.values_of(SCALES[name], value))
 
     def _listed(self, name: str, values: list[Any], path: Path) -> Axis:
@@ -157,34 +170,34 @@ class Compiler:
             twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
             if twice is not None:
                 raise ValueError(f"{twice} stands twice")
-            return Seeds(values=tuple(values))
-        plain_values = [value for value in values if not isinstance(value, yaml_model.Linked)]
+            return SeedAxis(values=tuple(values))
+        plain_values = [value for value in values if not isinstance(value, yaml_model.LabeledValues)]
         for place, value in enumerate(plain_values):
             if value in plain_values[:place]:
                 raise ValueError(f"{labels.label(name, value)} stands twice")
         named = iter(scalars(name, plain_values).values)
         points = tuple(
-            self._linked(name, value, (*path, place)) if isinstance(value, yaml_model.Linked) else next(named)
+            self._linked(name, value, (*path, place)) if isinstance(value, yaml_model.LabeledValues) else next(named)
             for place, value in enumerate(values)
         )
         twice_named = repeated(points)
         if twice_named is not None:
             raise ValueError(f"two values are called {twice_named!r}: say each once, or give labels that differ")
-        return Points(name=name, values=points)
+        return ValueAxis(name=name, values=points)
 
-    def _linked(self, axis: str, shape: yaml_model.Linked, path: Path) -> Point:
+    def _linked(self, axis: str, shape: yaml_model.LabeledValues, path: Path) -> AxisValue:
         own = self.own(shape, path)
         skip = own.pop("skip", False) is True
         tags = own.pop("tags", None)
-        settled = [(name, value) for name, value in own.items() if value is not BAD]
+        settled = [(name, value) for name, value in own.items() if value is not INVALID]
         if shape.label is None and len(settled) != 1:
-            self.tell("needs a label, which names the value in ids and on the sheet", path)
+            self.report("needs a label, which names the value in ids and on the sheet", path)
         if tags is not None:
             own[EXTRA_TAGS + axis] = tags
         label = shape.label or (labels.label(*settled[0]) if settled else "?")
-        return Point(label=label, sets=own, skip=skip)
+        return AxisValue(label=label, sets=own, skip=skip)
 
-    def zipped(self, shape: yaml_model.Zip | None, written: object, path: Path) -> Points | None:
+    def zipped(self, shape: yaml_model.ZipModel | None, written: object, path: Path) -> ValueAxis | None:
         """The axis of lists that are walked together; None if there is none."""
         if shape is None:
             return None
@@ -194,17 +207,17 @@ class Compiler:
         sizes = {name: len(values) for name, values in given.items()}
         if len(set(sizes.values())) != 1 or set(given) == {"label"}:
             told = ", ".join(f"{name.removeprefix(VAR)} {size}" for name, size in sizes.items()) or "nothing"
-            self.tell(f"needs lists of equal length, and has {told}", path)
-            return Points(name=ZIP, values=(Point(label="?", sets=dict.fromkeys(given, BAD)),))
+            self.report(f"needs lists of equal length, and has {told}", path)
+            return ValueAxis(name=ZIP, values=(AxisValue(label="?", sets=dict.fromkeys(given, INVALID)),))
         named = given.pop("label", None) or self._zip_labels(given)
         points = tuple(
-            Point(label=label, sets=dict(zip(given, values, strict=True)))
+            AxisValue(label=label, sets=dict(zip(given, values, strict=True)))
             for label, values in zip(named, zip(*given.values(), strict=True), strict=True)
         )
         twice = repeated(points)
         if twice is not None:
-            self.tell(f"two items are called {twice!r}: give labels that differ", path)
-        return Points(name=ZIP, values=points)
+            self.report(f"two items are called {twice!r}: give labels that differ", path)
+        return ValueAxis(name=ZIP, values=points)
 
     def _zipped_variables(
         self, shape: list[dict[str, str]] | dict[str, list[str]] | None, path: Path
@@ -212,7 +225,7 @@ class Compiler:
         """Variables of a `zip` as lists, one for each name, whichever way they are written."""
         if isinstance(shape, list):
             if any(item.keys() != shape[0].keys() for item in shape):
-                self.tell("the items need the same names, each of them all", path)
+                self.report("the items need the same names, each of them all", path)
             shape = {name: [item.get(name, "") for item in shape] for name in shape[0]}
         self.variables(dict.fromkeys(shape or (), ""), path)
         return {VAR + name: list(values) for name, values in (shape or {}).items()}
@@ -225,8 +238,8 @@ class Compiler:
     # rows -----------------------------------------------------------------------------------------------------------
 
     def row(
-        self, shape: yaml_model.Row, written: Mapping[str, Any], path: Path, line: int | None, *, shared: bool
-    ) -> Row:
+        self, shape: yaml_model.RowModel, written: Mapping[str, Any], path: Path, line: int | None, *, shared: bool
+    ) -> SpecRow:
         """A row of the document."""
         own = self.own(shape, path)
         self.one_of(own, shape, path)
@@ -236,8 +249,8 @@ class Compiler:
         def made_id() -> str:
             return default_id(str(written.get("prompt", "")), json.dumps(written, sort_keys=True, default=str))
 
-        return Row(
-            spot=Spot(file=self._file, path=path, line=line),
+        return SpecRow(
+            location=SourceLocation(file=self._file, path=path, line=line),
             own=own,
             row_id=shape.id,
             default_id=lambda: default_id(
@@ -247,12 +260,12 @@ class Compiler:
             zipped=self.zipped(shape.zip, written.get(ZIP), (*path, ZIP)),
             seeds=self.axis("seeds", shape.seeds, (*path, "seeds")) if shape.seeds is not None else None,
             shared=shared,
-            doubtful=bool({"matrix", ZIP, "seeds", EVERYTHING} & set(poisoned)),
+            has_errors=bool({"matrix", ZIP, "seeds", EVERYTHING} & set(poisoned)),
         )
 
     # patterns -------------------------------------------------------------------------------------------------------
 
-    def pattern(self, written: Mapping[str, object], linked: Collection[str], path: Path) -> Pattern | None:
+    def pattern(self, written: Mapping[str, object], linked: Collection[str], path: Path) -> CellFilter | None:
         """A partial match, None if it is wrong. `linked` are the axes whose values have labels."""
         values: dict[str, object] = {}
         named: dict[str, str] = {}
@@ -266,25 +279,25 @@ class Compiler:
                 elif name == "id":
                     row_id = field_types.word(value)
                 elif name in FIELDS:
-                    values[name] = JUDGES[name](self._surroundings, value)
+                    values[name] = VALIDATORS[name](self._surroundings, value)
                 else:
                     known = (*FIELDS, *linked, "id")
                     raise ValueError(f"is not a field or an axis.{did_you_mean(key, known)}")
             except ValueError as error:
-                self.tell(str(error), (*path, key))
+                self.report(str(error), (*path, key))
                 wrong = True
-        return None if wrong else Pattern(values=values, labels=named, row_id=row_id, path=path)
+        return None if wrong else CellFilter(values=values, labels=named, row_id=row_id, path=path)
 
-    def change(self, shape: yaml_model.Override, linked: Collection[str], path: Path) -> Change | None:
+    def change(self, shape: yaml_model.OverrideModel, linked: Collection[str], path: Path) -> OverrideRule | None:
         """An override, None if its `where` is wrong."""
         sets = self.own(shape.set, (*path, "set"))
         if not sets:
-            self.tell("sets nothing", (*path, "set"))
+            self.report("sets nothing", (*path, "set"))
         tags = sets.pop("tags", None)
         if tags is not None:
             sets[f"{EXTRA_TAGS}{path[-1]}"] = tags
         where = self.pattern(shape.where, linked, (*path, "where"))
-        return None if where is None else Change(where=where, sets=sets)
+        return None if where is None else OverrideRule(where=where, sets=sets)
 
 
 def _write_instead(name: str) -> str:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.manifest.delimited import Table, is_blank
-from pipeline.manifest.diagnostics import Mistake, Mistakes
+from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import did_you_mean
-from pipeline.manifest.resolution import ALIASES, REFUSED, REQUIRED, Surroundings
+from pipeline.manifest.resolution import ALIASES, FORBIDDEN_FIELDS, REQUIRED, ValidationContext
 from pipeline.manifest.sheet_row import COLUMNS, Layout, PartlyFilled, RowBuilder, is_column
-from pipeline.manifest.spec import Row
+from pipeline.manifest.spec import SpecRow
 
 CHECKBOX = frozenset({"", "true", "false"})
 """What the cells of an empty line may hold in a sheet with a column of checkboxes."""
@@ -48,8 +48,8 @@ def _why_not_a_column(name: str) -> str | None:
         return None
     if name.strip() in COLUMNS:
         return f"has spaces around it: write {name.strip()!r}"
-    if name in REFUSED:
-        return REFUSED[name]
+    if name in FORBIDDEN_FIELDS:
+        return FORBIDDEN_FIELDS[name]
     return f"unknown column.{did_you_mean(name, COLUMNS)}"
 
 
@@ -90,7 +90,7 @@ class CsvRows:
     def __init__(
         self,
         path: Path,
-        surroundings: Surroundings,
+        surroundings: ValidationContext,
         given: frozenset[str],
         fill_down: Sequence[str] = (),
     ) -> None:
@@ -100,7 +100,7 @@ class CsvRows:
         self._given = given
         self._fill_down = fill_down
 
-    def rows(self, table: Table, mistakes: Mistakes) -> Iterator[Row]:
+    def rows(self, table: Table, mistakes: Diagnostics) -> Iterator[SpecRow]:
         """The rows in the file's order, without those whose cells do not stand under their columns: mistakes."""
         self.partly_filled = PartlyFilled()
         passed_over = _PassedOver()
@@ -112,7 +112,7 @@ class CsvRows:
         rows = 0
         for line, record in table.records:
             if isinstance(record, str):
-                mistakes.add(Mistake(file=self.path, line=line, message=record))
+                mistakes.add(Diagnostic(file=self.path, line=line, message=record))
                 rows += 1
             elif is_noise(record):
                 passed_over.lines += len(record) > 1
@@ -122,12 +122,12 @@ class CsvRows:
                 if row is not None:
                     yield row
         if not rows:
-            mistakes.add(Mistake(file=self.path, message="has no rows"))
+            mistakes.add(Diagnostic(file=self.path, message="has no rows"))
         notice = passed_over.notice(self.path)
         if notice is not None:
             self._surroundings.warnings[notice] = None
 
-    def _layout(self, table: Table, mistakes: Mistakes) -> Layout | None:
+    def _layout(self, table: Table, mistakes: Diagnostics) -> Layout | None:
         """What the first line that is not blank says; None if it cannot be a header."""
         line, header = _first(table)
         if isinstance(header, str):
@@ -135,15 +135,15 @@ class CsvRows:
         else:
             why = _other_separator(header) if header else "is empty: the first line names the columns"
         if why is not None or isinstance(header, str):
-            mistakes.add(Mistake(file=self.path, line=line, message=why or ""))
+            mistakes.add(Diagnostic(file=self.path, line=line, message=why or ""))
             return None
         for name, message in header_mistakes(header):
-            mistakes.add(Mistake(file=self.path, line=line, where=f"column {name!r}", message=message))
+            mistakes.add(Diagnostic(file=self.path, line=line, where=f"column {name!r}", message=message))
         known = {ALIASES.get(name, name) for name in header}
         for name in self._fill_down:
             if ALIASES.get(name, name) not in known:
                 told = f"fill_down: the sheet has no column {name!r}.{did_you_mean(name, header)}"
-                mistakes.add(Mistake(file=self.path, line=line, message=told))
+                mistakes.add(Diagnostic(file=self.path, line=line, message=told))
         return Layout(
             path=self.path,
             header=header,
@@ -152,7 +152,7 @@ class CsvRows:
             fill_down=self._fill_down,
         )
 
-    def _missing(self, header: Sequence[str], line: int, mistakes: Mistakes) -> tuple[str, ...]:
+    def _missing(self, header: Sequence[str], line: int, mistakes: Diagnostics) -> tuple[str, ...]:
         """The required fields that neither a column nor anything else gives: one mistake, not one on every line."""
         columns = {ALIASES.get(name.strip(), name.strip()) for name in header}
         if "seeds" in columns:
@@ -160,7 +160,9 @@ class CsvRows:
         missing = tuple(name for name in REQUIRED if name not in columns and name not in self._given)
         for name in missing:
             where = "column 'seed' or 'seeds'" if name == "seed" else f"column {name!r}"
-            mistakes.add(Mistake(file=self.path, line=line, where=where, message="is missing, and no default gives it"))
+            mistakes.add(
+                Diagnostic(file=self.path, line=line, where=where, message="is missing, and no default gives it")
+            )
         return missing
 
 

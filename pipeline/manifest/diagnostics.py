@@ -10,13 +10,13 @@ from pathlib import Path
 from pipeline.errors import ManifestError, Problem
 from pipeline.manifest import strict_yaml
 
-MOST_TOLD = 10_000
+MAX_SHOWN = 10_000
 """Mistakes told one by one; beyond it only their number is told, so that a million bad lines fit in memory."""
 
 _WORD = re.compile(r"[^\s.\[\]:'\"]+")
 
 
-def spelled(path: strict_yaml.Path) -> str:
+def format_path(path: strict_yaml.Path) -> str:
     """A path as a person says it: rows[0].strength."""
     text = ""
     for part in path:
@@ -29,7 +29,7 @@ def spelled(path: strict_yaml.Path) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mistake:
+class Diagnostic:
     """One mistake. `path` is its place in a YAML text; `line` and `column` are known at once for CSV."""
 
     message: str
@@ -41,15 +41,15 @@ class Mistake:
 
 
 @dataclass(slots=True)
-class Mistakes:
+class Diagnostics:
     """All mistakes of one reading. The same one is told once."""
 
-    found: dict[Mistake, None] = field(default_factory=dict)
+    found: dict[Diagnostic, None] = field(default_factory=dict)
     untold: int = 0
 
-    def add(self, mistake: Mistake) -> None:
+    def add(self, mistake: Diagnostic) -> None:
         """Keeps a mistake, or only counts it when there are too many to tell."""
-        if len(self.found) < MOST_TOLD or mistake in self.found:
+        if len(self.found) < MAX_SHOWN or mistake in self.found:
             self.found[mistake] = None
         else:
             self.untold += 1
@@ -57,9 +57,9 @@ class Mistakes:
     def __bool__(self) -> bool:
         return bool(self.found)
 
-    def copy(self) -> Mistakes:
+    def copy(self) -> Diagnostics:
         """A second list that begins with the same mistakes."""
-        return Mistakes(dict(self.found), self.untold)
+        return Diagnostics(dict(self.found), self.untold)
 
     def problems(self, texts: Mapping[Path, str]) -> tuple[Problem, ...]:
         """The mistakes with line and column, in the order of the files' lines. `texts` are the YAML texts by file."""
@@ -73,14 +73,14 @@ class Mistakes:
         return ManifestError(self.problems(texts))
 
 
-def _by_file(found: Iterable[Mistake]) -> list[list[Mistake]]:
-    groups: dict[Path | None, list[Mistake]] = {}
+def _by_file(found: Iterable[Diagnostic]) -> list[list[Diagnostic]]:
+    groups: dict[Path | None, list[Diagnostic]] = {}
     for mistake in found:
         groups.setdefault(mistake.file, []).append(mistake)
     return list(groups.values())
 
 
-def _told(mistakes: list[Mistake], texts: Mapping[Path, str]) -> list[Problem]:
+def _told(mistakes: list[Diagnostic], texts: Mapping[Path, str]) -> list[Problem]:
     """The problems of one file, in the order of its lines; those without a line at the end."""
     file = mistakes[0].file
     text = texts.get(file) if file is not None else None
@@ -90,11 +90,11 @@ def _told(mistakes: list[Mistake], texts: Mapping[Path, str]) -> list[Problem]:
     return sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0, problem.column or 0))
 
 
-def _problem(mistake: Mistake, places: Mapping[strict_yaml.Path, strict_yaml.Place]) -> Problem:
+def _problem(mistake: Diagnostic, places: Mapping[strict_yaml.Path, strict_yaml.Place]) -> Problem:
     line, column = mistake.line, mistake.column
     path = mistake.path or ()
     if line is None:
         nearest = next((path[:size] for size in range(len(path), 0, -1) if path[:size] in places), None)
         line, column = places[nearest] if nearest is not None else (None, None)
-    where = mistake.where or spelled(path)
+    where = mistake.where or format_path(path)
     return Problem(file=mistake.file, message=mistake.message, where=where, line=line, column=column)

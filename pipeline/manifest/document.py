@@ -14,18 +14,18 @@ from pipeline.errors import ManifestError, Problem
 from pipeline.manifest import source_files
 from pipeline.manifest.axes import Draw
 from pipeline.manifest.csv_reader import CsvRows
-from pipeline.manifest.diagnostics import Mistake, Mistakes
-from pipeline.manifest.expansion import Expansion
-from pipeline.manifest.resolution import Surroundings
-from pipeline.manifest.row_merging import Measure
-from pipeline.manifest.spec import Program
+from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
+from pipeline.manifest.expansion import Expander
+from pipeline.manifest.resolution import ValidationContext
+from pipeline.manifest.row_merging import ExpansionSize
+from pipeline.manifest.spec import ManifestSpec
 from pipeline.records import Cell
 
 DEFAULT_MAX_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class ManifestBudget:
     """The caps of a manifest in micro-dollars; None where it sets none."""
 
     max_cost_microusd: int | None = None
@@ -34,7 +34,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sheet:
+class SheetAxes:
     """Which axes the contact sheet shows as columns, rows and tabs."""
 
     x: str | None = None
@@ -42,14 +42,14 @@ class Sheet:
     tabs: str | None = None
 
 
-class TooManyRows(ManifestError):  # noqa: N818 - says what is wrong, as a person would
+class TooManyRowsError(ManifestError):
     """The axes multiply to more cells than `max_rows`. Nothing was expanded.
 
     `axes` are name and size of each axis, `total` what they multiply to, `by_model` the cells of each model (before
     exclusions), from which the caller can tell the price.
     """
 
-    def __init__(self, problems: Iterable[Problem], measure: Measure, max_rows: int, file: Path) -> None:
+    def __init__(self, problems: Iterable[Problem], measure: ExpansionSize, max_rows: int, file: Path) -> None:
         self.axes = measure.axes
         self.total = measure.total
         self.by_model = dict(measure.by_model)
@@ -88,18 +88,18 @@ class Manifest:
     name: str
     sha256: str
     files: tuple[Path, ...]
-    budget: Budget = field(default_factory=Budget)
-    sheet: Sheet | None = None
+    budget: ManifestBudget = field(default_factory=ManifestBudget)
+    sheet: SheetAxes | None = None
     axes: tuple[tuple[str, int], ...] = ()
     size: int | None = None
     max_rows: int = DEFAULT_MAX_ROWS
     uses_random_seeds: bool = False
     warnings: list[str] = field(default_factory=list)
     drawn: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    _program: Program
-    _surroundings: Surroundings
-    _mistakes: Mistakes
-    _current: list[Mistakes]
+    _program: ManifestSpec
+    _surroundings: ValidationContext
+    _mistakes: Diagnostics
+    _current: list[Diagnostics]
     _texts: Mapping[Path, str]
     _draw: Draw | None
     _stamps: tuple[tuple[int, int, int], ...]
@@ -127,7 +127,7 @@ class Manifest:
         """
         mistakes = self._mistakes.copy()
         self._current[:] = [mistakes]
-        expansion = Expansion(self._program, mistakes, self._drawing() if self._draw is not None else None)
+        expansion = Expander(self._program, mistakes, self._drawing() if self._draw is not None else None)
         try:
             yield from expansion.cells()
         except source_files.UNREADABLE as error:
@@ -136,11 +136,11 @@ class Manifest:
         self.warnings[:] = self._surroundings.warnings
         self.warnings += self._about_variables(expansion)
         if expansion.too_many:
-            raise TooManyRows(mistakes.problems(self._texts), expansion.measure, self.max_rows, self.path)
+            raise TooManyRowsError(mistakes.problems(self._texts), expansion.measure, self.max_rows, self.path)
         if mistakes:
             raise mistakes.error(self._texts)
 
-    def _about_variables(self, expansion: Expansion) -> list[str]:
+    def _about_variables(self, expansion: Expander) -> list[str]:
         """One warning of the variables that are given and used in no prompt."""
         program = self._program
         defined = {*program.defaults.fields, *(name for axis in program.axes for name in axis.sets)}
@@ -166,11 +166,11 @@ class Manifest:
 
         return draw
 
-    def _tell_changes(self, mistakes: Mistakes) -> None:
+    def _tell_changes(self, mistakes: Diagnostics) -> None:
         for path, before in zip(self.files, self._stamps, strict=True):
             try:
                 same = source_files.stamp(path) == before
             except OSError:
                 same = False
             if not same:
-                mistakes.add(Mistake(file=path, message="changed while it was read: start again"))
+                mistakes.add(Diagnostic(file=path, message="changed while it was read: start again"))

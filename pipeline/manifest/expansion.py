@@ -11,41 +11,41 @@ from typing import Any
 
 from pipeline.gateway.motions import Preset
 from pipeline.manifest import template
-from pipeline.manifest.axes import Draw, Point, bound
+from pipeline.manifest.axes import AxisValue, Draw, bound
 from pipeline.manifest.compiler import EXTRA_TAGS, ROW_ID
-from pipeline.manifest.diagnostics import Mistake, Mistakes
+from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import did_you_mean
 from pipeline.manifest.resolution import REQUIRED
-from pipeline.manifest.row_merging import TAKE, Block, Measure, block_of, conflicts
-from pipeline.manifest.spec import BAD, VAR, Pattern, Program, Row
+from pipeline.manifest.row_merging import TAKE, ExpansionSize, MergedRow, conflicts, merge_row
+from pipeline.manifest.spec import INVALID, VAR, CellFilter, ManifestSpec, SpecRow
 from pipeline.records import Cell, Params
 
 NEEDED = frozenset(REQUIRED)
-Placed = tuple[tuple[str, str], ...]
+AxisLabels = tuple[tuple[str, str], ...]
 
 
-def measured(program: Program) -> Measure:
+def measure(program: ManifestSpec) -> ExpansionSize:
     """What the axes of rows at hand multiply to, in the time of their number, whatever that is."""
-    measure = Measure()
+    measure = ExpansionSize()
     for row in (*program.rows(), *program.includes):
-        measure.add(block_of(row, program))
+        measure.add(merge_row(row, program))
     return measure
 
 
-class Expansion:
+class Expander:
     """One pass over a program.
 
     Args:
         draw: place -> random seeds, see `axes.bound`; None where there is no saved plan.
     """
 
-    def __init__(self, program: Program, mistakes: Mistakes, draw: Draw | None) -> None:
-        self.measure = Measure()
+    def __init__(self, program: ManifestSpec, mistakes: Diagnostics, draw: Draw | None) -> None:
+        self.measure = ExpansionSize()
         self._program = program
         self._mistakes = mistakes
         self._draw = draw
         self._patterns = bool(program.excludes or program.changes)
-        self._unmatched: dict[int, Pattern] = {id(pattern): pattern for pattern in program.excludes}
+        self._unmatched: dict[int, CellFilter] = {id(pattern): pattern for pattern in program.excludes}
         self._unmatched.update({id(change.where): change.where for change in program.changes})
         self._row_lines: dict[int, int | None] = {}
         self._cell_ids: set[int] = set()
@@ -66,9 +66,9 @@ class Expansion:
         """Whether the axes multiply to more than may be."""
         return self.measure.total > self._program.max_rows
 
-    def _of(self, row: Row) -> Iterable[Cell]:
+    def _of(self, row: SpecRow) -> Iterable[Cell]:
         row_id = self._row_id(row)
-        block = block_of(row, self._program)
+        block = merge_row(row, self._program)
         if not block.axes and block.repeat == 1:
             if self._patterns and row.shared:
                 return self._swept(block, row_id, dict(block.fields), (), ())
@@ -81,48 +81,53 @@ class Expansion:
 
     # ids ------------------------------------------------------------------------------------------------------------
 
-    def _row_id(self, row: Row) -> str:
+    def _row_id(self, row: SpecRow) -> str:
         """The row's id; two rows with one id are a mistake, two equal rows without ids get different ones."""
         first = row.row_id or row.default_id()
         if row.row_id is not None and self._is_taken(first):
             line = self._row_lines.get(hash(first))
             where = f", see line {line}" if line is not None else ""
-            self._mistakes.add(row.spot.mistake(f"the id {first!r} is taken{where}", "id"))
+            self._mistakes.add(row.location.diagnostic(f"the id {first!r} is taken{where}", "id"))
         row_id = first
         number = 1
         while self._is_taken(row_id):
             number += 1
             row_id = f"{first}-{number}"
-        self._row_lines[hash(row_id)] = row.spot.line
+        self._row_lines[hash(row_id)] = row.location.line
         return row_id
 
     def _is_taken(self, any_id: str) -> bool:
         """Ids are kept as hashes of 64 bits: two of a million collide once in tens of millions of manifests."""
         return hash(any_id) in self._row_lines or hash(any_id) in self._cell_ids
 
-    def _claim(self, row: Row, cell_id: str) -> None:
+    def _claim(self, row: SpecRow, cell_id: str) -> None:
         if self._is_taken(cell_id):
             told = f"two cells would be called {cell_id!r}: give ids or labels that differ"
-            self._mistakes.add(row.spot.mistake(told))
+            self._mistakes.add(row.location.diagnostic(told))
         self._cell_ids.add(hash(cell_id))
 
     # axes -----------------------------------------------------------------------------------------------------------
 
-    def _multiplied(self, block: Block, row_id: str) -> Iterator[Cell]:
+    def _multiplied(self, block: MergedRow, row_id: str) -> Iterator[Cell]:
         row = block.row
         try:
             axes = [bound(axis, explicit_id=row.row_id, row_id=row_id, draw=self._draw) for axis in block.axes]
         except ValueError as error:
-            if not row.doubtful:
-                self._mistakes.add(row.spot.mistake(str(error)))
+            if not row.has_errors:
+                self._mistakes.add(row.location.diagnostic(str(error)))
             return
         names = [axis.name for axis in axes]
-        pools: list[Sequence[int | Point]] = [axis.values for axis in axes]
+        pools: list[Sequence[int | AxisValue]] = [axis.values for axis in axes]
         for values in product(*pools):
             yield from self._swept(block, row_id, dict(block.fields), names, values)
 
     def _swept(
-        self, block: Block, row_id: str, fields: dict[str, object], names: Sequence[str], values: Sequence[int | Point]
+        self,
+        block: MergedRow,
+        row_id: str,
+        fields: dict[str, object],
+        names: Sequence[str],
+        values: Sequence[int | AxisValue],
     ) -> Iterator[Cell]:
         """The cells of one point of the sweep: none if it is excluded, one for each take."""
         labels: list[str] = []
@@ -146,7 +151,7 @@ class Expansion:
             yield from self._taken(block, fields, cell_id, placed, take)
 
     def _taken(
-        self, block: Block, fields: dict[str, object], cell_id: str, placed: Placed, take: int
+        self, block: MergedRow, fields: dict[str, object], cell_id: str, placed: AxisLabels, take: int
     ) -> Iterator[Cell]:
         """The cell of one take; with `repeat` the takes are an axis of their own."""
         if block.repeat > 1:
@@ -176,11 +181,11 @@ class Expansion:
     def _tell_unmatched(self) -> None:
         for pattern in self._unmatched.values():
             told = "matches no cell: nothing would change"
-            self._mistakes.add(Mistake(file=self._program.file, path=pattern.path, message=told))
+            self._mistakes.add(Diagnostic(file=self._program.file, path=pattern.path, message=told))
 
     # cells ----------------------------------------------------------------------------------------------------------
 
-    def _cell(self, block: Block, fields: Mapping[str, Any], cell_id: str, placed: Placed = ()) -> Cell | None:
+    def _cell(self, block: MergedRow, fields: Mapping[str, Any], cell_id: str, placed: AxisLabels = ()) -> Cell | None:
         """The finished cell; None if something is wrong with it, which is then told."""
         row = block.row
         skip = fields.get("skip") is True
@@ -197,21 +202,21 @@ class Expansion:
             take=fields.get(TAKE, 1) if not skip else 1,
             tags=_tags(fields, swept=bool(placed) or self._patterns),
             axes=placed,
-            line=row.spot.line,
+            line=row.location.line,
         )
 
-    def _params(self, row: Row, fields: Mapping[str, Any], cell_id: str) -> Params | None:
+    def _params(self, row: SpecRow, fields: Mapping[str, Any], cell_id: str) -> Params | None:
         if not fields.keys() >= NEEDED:
             self._tell_missing(row, fields)
             return None
         prompt, motion, end_image = fields["prompt"], fields["motion"], fields.get("end_image", ())
-        if prompt is not BAD:
+        if prompt is not INVALID:
             self._refuse_other_brackets(row, prompt, fields)
-        if prompt is not BAD and template.has_placeholders(prompt):
+        if prompt is not INVALID and template.has_placeholders(prompt):
             prompt = self._filled(row, prompt, fields, row.row_id or cell_id.split("@", maxsplit=1)[0])
         if end_image and isinstance(motion, Preset) and motion.start_end_frame is False:
             name = "end_image" if "end_image" in row.own else None
-            self._mistakes.add(row.spot.mistake(f"the motion {motion.name!r} takes no end frame", name))
+            self._mistakes.add(row.location.diagnostic(f"the motion {motion.name!r} takes no end frame", name))
         if self._mistakes.found:
             return None
         return Params(
@@ -226,20 +231,20 @@ class Expansion:
             check_nsfw=fields.get("check_nsfw"),
         )
 
-    def _refuse_other_brackets(self, row: Row, prompt: str, fields: Mapping[str, object]) -> None:
+    def _refuse_other_brackets(self, row: SpecRow, prompt: str, fields: Mapping[str, object]) -> None:
         """A variable's name in other brackets was meant as the variable: as text it would be paid for."""
         if not any(mark in prompt for mark in "{[<%"):
             return
         meant = template.other_brackets(prompt, [name[len(VAR) :] for name in fields if name.startswith(VAR)])
         if meant is not None:
             told = f"{meant[0]} is text, and there is a variable {meant[1]!r}: write {{{{ {meant[1]} }}}}"
-            self._mistakes.add(row.spot.mistake(told, "prompt"))
+            self._mistakes.add(row.location.diagnostic(told, "prompt"))
 
     def unused_variables(self, defined: Iterable[str]) -> list[str]:
         """Those of the variables that no prompt of this pass asked for."""
         return sorted({name[len(VAR) :] for name in defined if name.startswith(VAR)} - self._used)
 
-    def _filled(self, row: Row, prompt: str, fields: Mapping[str, object], row_id: str) -> object:
+    def _filled(self, row: SpecRow, prompt: str, fields: Mapping[str, object], row_id: str) -> object:
         values = {name[len(VAR) :]: str(value) for name, value in fields.items() if name.startswith(VAR)}
         values[ROW_ID] = row_id
         self._used.update(template.names(prompt))
@@ -248,19 +253,19 @@ class Expansion:
         except template.UnknownNamesError as error:
             hint = did_you_mean(error.names[0], values) or f" Known: {', '.join(sorted(values))}."
             named = ", ".join(f"{{{{ {name} }}}}" for name in error.names)
-            self._mistakes.add(row.spot.mistake(f"{named} is not in vars.{hint}", "prompt"))
-            return BAD
+            self._mistakes.add(row.location.diagnostic(f"{named} is not in vars.{hint}", "prompt"))
+            return INVALID
         if not text.strip():
-            self._mistakes.add(row.spot.mistake("the prompt is empty when its variables are put in", "prompt"))
+            self._mistakes.add(row.location.diagnostic("the prompt is empty when its variables are put in", "prompt"))
         return text
 
-    def _tell_missing(self, row: Row, fields: Mapping[str, object]) -> None:
-        if row.doubtful:
+    def _tell_missing(self, row: SpecRow, fields: Mapping[str, object]) -> None:
+        if row.has_errors:
             return
         missing = [name for name in REQUIRED if name not in fields]
         hint = " (seed, seeds, or an axis seed)" if "seed" in missing else ""
         told = f"needs {_listed(missing)}{hint}: neither the row, nor an axis, nor the defaults give it"
-        self._mistakes.add(row.spot.mistake(told))
+        self._mistakes.add(row.location.diagnostic(told))
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from pipeline.manifest import prompt_checks
 from pipeline.manifest.labels import strength_text
 from pipeline.records import SEED_MAX, SEED_MIN, STRENGTH_STEPS, microusd
 
-MOST_TAKES = 1_000
+MAX_TAKES = 1_000
 """Takes of one cell: a typing error must not buy more."""
 
 REWRITTEN = re.compile(
@@ -26,7 +26,7 @@ _WHOLE = re.compile(r"0|[1-9][0-9]*")
 _DECIMAL = re.compile(r"(?:0|[1-9][0-9]*)?\.[0-9]+|0|[1-9][0-9]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\ud800-\udfff]")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,199}")
-MOST_DIGITS = 30
+MAX_DIGITS = 30
 
 
 def plain(number: object) -> str:
@@ -62,7 +62,7 @@ def whole(value: object, *, low: int, high: int) -> int:
 
 
 def _whole_hint(value: object) -> str:
-    if isinstance(value, Decimal) and value == value.to_integral_value() and abs(value.adjusted()) < MOST_DIGITS:
+    if isinstance(value, Decimal) and value == value.to_integral_value() and abs(value.adjusted()) < MAX_DIGITS:
         return f": write {int(value)}"
     if isinstance(value, str) and _WHOLE.fullmatch(value):
         return ": write it without quotes"
@@ -182,9 +182,9 @@ def scalar_text(value: object) -> str:
 
 def number_from_text(cell: str) -> int | Decimal:
     """The number in a CSV cell: plain digits, a point, nothing a spreadsheet made of them."""
-    if _WHOLE.fullmatch(cell) and len(cell) <= MOST_DIGITS:
+    if _WHOLE.fullmatch(cell) and len(cell) <= MAX_DIGITS:
         return int(cell)
-    if _DECIMAL.fullmatch(cell) and len(cell) <= MOST_DIGITS:
+    if _DECIMAL.fullmatch(cell) and len(cell) <= MAX_DIGITS:
         return Decimal(cell)
     raise ValueError(f"{plain(cell)} is not a plain number{_number_hint(cell)}")
 
@@ -209,12 +209,12 @@ def _number_hint(cell: str) -> str:
 
 def whole_from_text(cell: str) -> int:
     """A whole number in a CSV cell."""
-    if _WHOLE.fullmatch(cell) and len(cell) <= MOST_DIGITS:
+    if _WHOLE.fullmatch(cell) and len(cell) <= MAX_DIGITS:
         return int(cell)
     if cell.lower() in {"true", "false"} or REWRITTEN.search(cell):
         raise ValueError(f"{plain(cell)} is not a whole number: rewritten by a spreadsheet?")
     number = number_from_text(cell)
-    return whole(number, low=-SEED_MAX * SEED_MAX, high=10**MOST_DIGITS)
+    return whole(number, low=-SEED_MAX * SEED_MAX, high=10**MAX_DIGITS)
 
 
 def boolean_from_text(cell: str) -> bool:

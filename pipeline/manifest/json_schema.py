@@ -13,12 +13,12 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from pipeline.manifest.yaml_model import Document
+from pipeline.manifest.yaml_model import DocumentModel
 
 TITLE = "dop-batch manifest"
 
 
-class _Manifest(GenerateJsonSchema):
+class _SchemaGenerator(GenerateJsonSchema):
     """A field may be left out, but never be null; and nothing has a default in the schema."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
@@ -30,7 +30,7 @@ class _Manifest(GenerateJsonSchema):
 
 def generated() -> dict[str, Any]:
     """The schema as plain values."""
-    schema = Document.model_json_schema(by_alias=True, schema_generator=_Manifest)
+    schema = DocumentModel.model_json_schema(by_alias=True, schema_generator=_SchemaGenerator)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_tidied(schema), "title": TITLE}
 
 

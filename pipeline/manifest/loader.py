@@ -13,20 +13,20 @@ from typing import Any
 from pipeline.errors import ManifestError, Problem
 from pipeline.gateway.motions import Catalogue, folded
 from pipeline.manifest import labels, row_sources, source_files, strict_yaml, yaml_model
-from pipeline.manifest.axes import Axis, Draw, Points, Random
+from pipeline.manifest.axes import Axis, Draw, RandomSeedAxis, ValueAxis
 from pipeline.manifest.compiler import Compiler
 from pipeline.manifest.csv_reader import CsvRows
-from pipeline.manifest.diagnostics import Mistake, Mistakes
-from pipeline.manifest.document import Budget, Manifest, Sheet, TooManyRows
-from pipeline.manifest.expansion import measured
+from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
+from pipeline.manifest.document import Manifest, ManifestBudget, SheetAxes, TooManyRowsError
+from pipeline.manifest.expansion import measure
 from pipeline.manifest.field_types import plain
 from pipeline.manifest.labels import did_you_mean, slug
-from pipeline.manifest.resolution import PAID, Surroundings
-from pipeline.manifest.spec import Defaults, Program, Row, Spot
-from pipeline.manifest.validation import Shaper
+from pipeline.manifest.resolution import REQUEST_FIELDS, ValidationContext
+from pipeline.manifest.spec import Defaults, ManifestSpec, SourceLocation, SpecRow
+from pipeline.manifest.validation import SchemaValidator
 
 
-class Gathering:
+class ManifestLoader:
     """One reading of one manifest: gathers the parts of a program and what is wrong with them."""
 
     def __init__(
@@ -41,10 +41,12 @@ class Gathering:
         self._path = path
         self._origin = origin if origin is not None else path
         self._folder = self._origin.absolute().parent if origin is not None else path.parent
-        self._surroundings = Surroundings(models=models, catalogue=catalogue, folder=self._origin.absolute().parent)
+        self._surroundings = ValidationContext(
+            models=models, catalogue=catalogue, folder=self._origin.absolute().parent
+        )
         self._sheet_rows: CsvRows | None = None
         self._sheet_defaults: dict[str, str] = {}
-        self._mistakes = Mistakes()
+        self._mistakes = Diagnostics()
         self._current = [self._mistakes]
         self._texts: dict[Path, str] = {}
         self._files = [path]
@@ -54,24 +56,24 @@ class Gathering:
         """The manifest of a CSV file given alone."""
         base = self._configured(defaults)
         rows = self._rows_of_sheet(self._path, base, ())
-        return self._made(Program(file=self._path, rows=rows, defaults=base, max_rows=max_rows), None)
+        return self._made(ManifestSpec(file=self._path, rows=rows, defaults=base, max_rows=max_rows), None)
 
     def document(self, defaults: Mapping[str, object], max_rows: int) -> Manifest:
         """The manifest of a YAML file."""
         read = self._yaml()
         written = read.value
-        shaper = Shaper(self._path, self._surroundings, self._mistakes)
+        shaper = SchemaValidator(self._path, self._surroundings, self._mistakes)
         self._own_motions(written)
-        document = shaper.shaped(yaml_model.Document, written)
+        document = shaper.shaped(yaml_model.DocumentModel, written)
         self._resolved_nulls(read, shaper)
-        compiler = Compiler(Spot(file=self._path, path=()), self._surroundings, self._mistakes, shaper.poison)
+        compiler = Compiler(SourceLocation(file=self._path, path=()), self._surroundings, self._mistakes, shaper.poison)
         program = self._program(document, written, compiler, read.row_lines, self._configured(defaults))
         program.max_rows = document.max_rows or max_rows
         return self._made(program, document)
 
-    def _yaml(self) -> strict_yaml.Document:
-        if source_files.size_bytes(self._path) > strict_yaml.MOST_BYTES:
-            most = strict_yaml.MOST_BYTES // 1_000_000
+    def _yaml(self) -> strict_yaml.ParsedYaml:
+        if source_files.size_bytes(self._path) > strict_yaml.MAX_BYTES:
+            most = strict_yaml.MAX_BYTES // 1_000_000
             self._refuse(f"is larger than {most} MB: put the rows into a CSV file")
         try:
             text = source_files.text(self._path)
@@ -85,7 +87,7 @@ class Gathering:
             self._refuse("is empty" if read.value is None else "must be a mapping of keys: rows, defaults, matrix, ...")
         for path, line, column in read.repeated:
             self._mistakes.add(
-                Mistake(file=self._path, path=path, line=line, column=column, message="this key stands twice")
+                Diagnostic(file=self._path, path=path, line=line, column=column, message="this key stands twice")
             )
         for cut in read.cut:
             if not _takes_comment(cut):
@@ -93,17 +95,17 @@ class Gathering:
                     f"what follows '#' is a comment, and the text ends at {plain(cut.text[-20:])}: put it all in quotes"
                 )
                 self._mistakes.add(
-                    Mistake(file=self._path, path=cut.path, line=cut.line, column=cut.column, message=told)
+                    Diagnostic(file=self._path, path=cut.path, line=cut.line, column=cut.column, message=told)
                 )
         return read
 
     def _refuse(self, message: str, line: int | None = None, column: int | None = None) -> Any:
         raise ManifestError([Problem(file=self._path, message=message, line=line, column=column)])
 
-    def _resolved_nulls(self, read: strict_yaml.Document, shaper: Shaper) -> None:
+    def _resolved_nulls(self, read: strict_yaml.ParsedYaml, shaper: SchemaValidator) -> None:
         for path in read.nulls:
             self._mistakes.add(
-                Mistake(
+                Diagnostic(
                     file=self._path,
                     path=path,
                     message="has no value: give one or take the key out (a text with a comma in it needs quotes)",
@@ -118,24 +120,24 @@ class Gathering:
             try:
                 self._surroundings.own_motions[folded(name)] = self._surroundings.own_motion(name, value)
             except ValueError as error:
-                self._mistakes.add(Mistake(file=self._path, path=("motions", name), message=str(error)))
+                self._mistakes.add(Diagnostic(file=self._path, path=("motions", name), message=str(error)))
 
     def _configured(self, defaults: Mapping[str, object]) -> Defaults:
         """The configuration's defaults; what is wrong with them is told as the configuration's mistake."""
         written = {name: Decimal(str(value)) if isinstance(value, float) else value for name, value in defaults.items()}
-        shaper = Shaper(None, self._surroundings, self._mistakes, prefix=("configuration", "defaults"))
-        shape = shaper.shaped(yaml_model.Defaults, written)
-        compiler = Compiler(Spot(file=None), self._surroundings, self._mistakes, shaper.poison)
+        shaper = SchemaValidator(None, self._surroundings, self._mistakes, prefix=("configuration", "defaults"))
+        shape = shaper.shaped(yaml_model.DefaultsModel, written)
+        compiler = Compiler(SourceLocation(file=None), self._surroundings, self._mistakes, shaper.poison)
         return compiler.defaults(shape, ("configuration", "defaults"))
 
     def _program(
         self,
-        document: yaml_model.Document,
+        document: yaml_model.DocumentModel,
         written: Mapping[str, Any],
         compiler: Compiler,
         row_lines: Sequence[int],
         base: Defaults,
-    ) -> Program:
+    ) -> ManifestSpec:
         defaults = compiler.defaults(document.defaults, ("defaults",)).over(base)
         defaults.fields.update(compiler.variables(document.vars, ("vars",)))
         matrix = document.matrix
@@ -145,18 +147,20 @@ class Gathering:
             axes = (zipped, *axes)
             compiler.apart(axes, ("matrix",))
         rows = self._rows(document, written, compiler, row_lines, defaults=defaults, axes=axes)
-        program = Program(file=self._path, rows=rows, defaults=defaults, axes=axes)
-        program.measured = not isinstance(document.rows, yaml_model.RowsFile)
+        program = ManifestSpec(file=self._path, rows=rows, defaults=defaults, axes=axes)
+        program.measured = not isinstance(document.rows, yaml_model.RowsFileModel)
         if matrix is not None:
             self._patterns(program, matrix, written["matrix"], compiler)
         return program
 
     def _patterns(
-        self, program: Program, matrix: yaml_model.Matrix, written: Mapping[str, Any], compiler: Compiler
+        self, program: ManifestSpec, matrix: yaml_model.MatrixModel, written: Mapping[str, Any], compiler: Compiler
     ) -> None:
         given = program.rows() if program.measured else ()
         axes = [*program.axes, *(axis for row in given for axis in row.axes)]
-        linked = {axis.name for axis in axes if isinstance(axis, Points) and axis.name not in (*PAID, "take")}
+        linked = {
+            axis.name for axis in axes if isinstance(axis, ValueAxis) and axis.name not in (*REQUEST_FIELDS, "take")
+        }
         patterns = (
             compiler.pattern(pattern, linked, ("matrix", "exclude", place))
             for place, pattern in enumerate(matrix.exclude or ())
@@ -175,26 +179,26 @@ class Gathering:
 
     def _rows(
         self,
-        document: yaml_model.Document,
+        document: yaml_model.DocumentModel,
         written: Mapping[str, Any],
         compiler: Compiler,
         row_lines: Sequence[int],
         *,
         defaults: Defaults,
         axes: tuple[Axis, ...],
-    ) -> Callable[[], Iterable[Row]]:
+    ) -> Callable[[], Iterable[SpecRow]]:
         """The rows of a list, of a sheet, or the one row that a manifest of axes alone has."""
-        if isinstance(document.rows, yaml_model.RowsFile):
+        if isinstance(document.rows, yaml_model.RowsFileModel):
             sheet = self._folder / document.rows.file
             fill_down = row_sources.columns_to_fill(document.rows, compiler)
             why = row_sources.why_not_a_sheet(sheet)
             if why is not None:
-                compiler.tell(f"{document.rows.file!r} {why}", ("rows", "file"))
+                compiler.report(f"{document.rows.file!r} {why}", ("rows", "file"))
                 return lambda: ()
             self._files.append(sheet)
             return self._rows_of_sheet(sheet, defaults, axes, fill_down)
         if isinstance(document.rows, yaml_model.RowsImages):
-            spot = Spot(file=self._path, path=("rows", "images"))
+            spot = SourceLocation(file=self._path, path=("rows", "images"))
             pictures = row_sources.PictureRows(self._folder, self._surroundings, compiler, spot)
             given = {*defaults.fields, *(name for axis in axes for name in axis.sets)}
             picture_rows = pictures.rows(document.rows, given)
@@ -207,11 +211,11 @@ class Gathering:
             ]
             return lambda: rows
         if axes:
-            spot = Spot(file=self._path, path=())
-            only = Row(spot=spot, own={}, default_id=lambda: slug(document.name or self._origin.stem) or "row")
+            spot = SourceLocation(file=self._path, path=())
+            only = SpecRow(location=spot, own={}, default_id=lambda: slug(document.name or self._origin.stem) or "row")
             return lambda: (only,)
         if not self._mistakes and not (document.matrix is not None and document.matrix.include):
-            compiler.tell("has nothing to buy: give it rows, zip or matrix", ())
+            compiler.report("has nothing to buy: give it rows, zip or matrix", ())
         return lambda: ()
 
     def _rows_of_sheet(
@@ -228,15 +232,15 @@ class Gathering:
         }
         return row_sources.rows_of(self._sheet_rows, lambda: self._current[0])
 
-    def _made(self, program: Program, document: yaml_model.Document | None) -> Manifest:
+    def _made(self, program: ManifestSpec, document: yaml_model.DocumentModel | None) -> Manifest:
         stamps = tuple(source_files.stamp(path) for path in self._files)
         size = None
         if program.measured:
-            measure = measured(program)
+            measure = measure(program)
             size = measure.total
             if size > program.max_rows:
                 problems = self._mistakes.problems(self._texts)
-                raise TooManyRows(problems, measure, program.max_rows, self._path)
+                raise TooManyRowsError(problems, measure, program.max_rows, self._path)
         budget = document.budget if document is not None else None
         given = program.rows() if program.measured else ()
         every = [*program.axes, program.defaults.seeds, *(axis for row in given for axis in (*row.axes, row.seeds))]
@@ -252,7 +256,7 @@ class Gathering:
             axes=tuple((axis.name, axis.size) for axis in program.axes),
             size=size,
             max_rows=program.max_rows,
-            uses_random_seeds=any(isinstance(axis, Random) for axis in every),
+            uses_random_seeds=any(isinstance(axis, RandomSeedAxis) for axis in every),
             _program=program,
             _surroundings=self._surroundings,
             _mistakes=self._mistakes,
@@ -264,17 +268,17 @@ class Gathering:
             _sheet_defaults=self._sheet_defaults,
         )
 
-    def _sheet(self, document: yaml_model.Document | None, axes: Sequence[Axis]) -> Sheet | None:
+    def _sheet(self, document: yaml_model.DocumentModel | None, axes: Sequence[Axis]) -> SheetAxes | None:
         if document is None or document.sheet is None:
             return None
         shape = document.sheet
-        known = {*(axis.name for axis in axes), *PAID, "take", "row"}
+        known = {*(axis.name for axis in axes), *REQUEST_FIELDS, "take", "row"}
         for key in ("x", "y", "tabs"):
             name = getattr(shape, key)
             if name is not None and name not in known:
                 told = f"{name!r} is not an axis or a field.{did_you_mean(name, known)}"
-                self._mistakes.add(Mistake(file=self._path, path=("sheet", key), message=told))
-        return Sheet(x=shape.x, y=shape.y, tabs=shape.tabs)
+                self._mistakes.add(Diagnostic(file=self._path, path=("sheet", key), message=told))
+        return SheetAxes(x=shape.x, y=shape.y, tabs=shape.tabs)
 
 
 COMMENTED_FIELDS = frozenset(
@@ -290,11 +294,13 @@ def _takes_comment(cut: strict_yaml.CutText) -> bool:
     return ("vars" not in names and bool(names & COMMENTED_FIELDS)) or (is_address and " " not in cut.text)
 
 
-def _budget(shape: yaml_model.Caps | None) -> Budget:
+def _budget(shape: yaml_model.BudgetModel | None) -> ManifestBudget:
     if shape is None:
-        return Budget()
-    return Budget(max_cost_microusd=shape.max_cost, per_day_microusd=shape.per_day, per_month_microusd=shape.per_month)
+        return ManifestBudget()
+    return ManifestBudget(
+        max_cost_microusd=shape.max_cost, per_day_microusd=shape.per_day, per_month_microusd=shape.per_month
+    )
 
 
-def _problems(mistakes: Iterable[Mistake]) -> list[Problem]:
+def _problems(mistakes: Iterable[Diagnostic]) -> list[Problem]:
     return [Problem(file=mistake.file, message=mistake.message, line=mistake.line) for mistake in mistakes]

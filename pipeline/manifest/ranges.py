@@ -17,7 +17,7 @@ _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 _RANGE = re.compile(rf"{_NUMBER}\s*-\s*{_NUMBER}(?:\s*\(\+{_NUMBER}\)|\s*\[(\d+)\])?", re.ASCII)
 _ONE = re.compile(_NUMBER, re.ASCII)
 _ELLIPSIS = ("...", "…")
-MOST_NAMED = 8
+MAX_NAMED = 8
 _BETWEEN_VALUES = re.compile(r"\s*,\s+|\s+,\s*")
 """A comma with a blank beside it, which only a list has."""
 _THOUSANDS = r"\d{1,3}(?:,\d{3})+"
@@ -29,7 +29,7 @@ _DOUBTFUL = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
+class NumberScale:
     """What an axis counts in: `units` to one, `low` to `high` units. `default_step` is None where one must be said."""
 
     name: str
@@ -68,9 +68,9 @@ class Scale:
         return "a whole number" if self.units == 1 else f"a number with at most {len(str(self.units)) - 1} decimals"
 
 
-SEED = Scale(name="seed", units=1, low=1, high=1_000_000, default_step=1)
-STRENGTH = Scale(name="strength", units=100, low=0, high=100, default_step=None)
-TAKE = Scale(name="take", units=1, low=1, high=1_000_000, default_step=1)
+SEED = NumberScale(name="seed", units=1, low=1, high=1_000_000, default_step=1)
+STRENGTH = NumberScale(name="strength", units=100, low=0, high=100, default_step=None)
+TAKE = NumberScale(name="take", units=1, low=1, high=1_000_000, default_step=1)
 
 
 def number_text(value: Fraction) -> str:
@@ -80,7 +80,7 @@ def number_text(value: Fraction) -> str:
     return text if shifted.denominator == 1 else f"{text}..."
 
 
-def spread(scale: Scale, first: Decimal, last: Decimal, *, step: Decimal | None, count: int | None) -> range:
+def spread(scale: NumberScale, first: Decimal, last: Decimal, *, step: Decimal | None, count: int | None) -> range:
     """The values from `first` to `last` in units, both ends included; a step that misses the end stops below it.
 
     Raises:
@@ -99,20 +99,20 @@ def spread(scale: Scale, first: Decimal, last: Decimal, *, step: Decimal | None,
     return range(low, high + 1, every)
 
 
-def _counted(scale: Scale, low: int, high: int, count: int) -> range:
+def _counted(scale: NumberScale, low: int, high: int, count: int) -> range:
     if count == 1 and low == high:
         return range(low, low + 1)
     if count < 2 or low == high:
         raise ValueError(f"{count} values cannot run from {scale.text(low)} to {scale.text(high)}, both included")
     gap = Fraction(high - low, count - 1)
     if gap.denominator != 1:
-        named = ", ".join(scale.text(low + gap * place) for place in range(min(count, MOST_NAMED)))
-        more = ", ..." if count > MOST_NAMED else ""
+        named = ", ".join(scale.text(low + gap * place) for place in range(min(count, MAX_NAMED)))
+        more = ", ..." if count > MAX_NAMED else ""
         raise ValueError(f"{count} values do not divide it evenly: {named}{more} are not each {scale.grain}")
     return range(low, high + 1, int(gap))
 
 
-def values_of(scale: Scale, text: str) -> Sequence[int]:
+def values_of(scale: NumberScale, text: str) -> Sequence[int]:
     """The values of an expression in units, in its order.
 
     Raises:
@@ -134,7 +134,7 @@ def values_of(scale: Scale, text: str) -> Sequence[int]:
     return joined(scale, pieces)
 
 
-def joined(scale: Scale, pieces: Sequence[range]) -> Sequence[int]:
+def joined(scale: NumberScale, pieces: Sequence[range]) -> Sequence[int]:
     """Ranges one after the other; a single one stays a range.
 
     Raises:
@@ -154,13 +154,13 @@ def joined(scale: Scale, pieces: Sequence[range]) -> Sequence[int]:
     return tuple(seen)
 
 
-def _either(scale: Scale, written: str) -> str:
+def _either(scale: NumberScale, written: str) -> str:
     one = written.replace(",", "" if scale.units == 1 else ".")
     several = written.replace(",", ", ")
     return f"{written!r} could be {one} or the list {several}: write {one!r} or {several!r}"
 
 
-def _piece(scale: Scale, token: str, text: str) -> range:
+def _piece(scale: NumberScale, token: str, text: str) -> range:
     if scale.units == 1 and re.search(r"\d\.0*(?![\d.])", token):
         raise ValueError(f"{token!r} has a decimal point, and {scale.name}s are whole: rewritten by a spreadsheet?")
     if _ONE.fullmatch(token):
@@ -179,7 +179,7 @@ def _piece(scale: Scale, token: str, text: str) -> range:
     )
 
 
-def _continued(scale: Scale, before: Sequence[range], after: Sequence[str]) -> range:
+def _continued(scale: NumberScale, before: Sequence[range], after: Sequence[str]) -> range:
     """`1, 2, ..., 10`: the two values before the dots give the step, the one behind them the end.
 
     A step that misses the end stops below it, as `{from, to, step}` does.

@@ -13,10 +13,10 @@ from pipeline.errors import ManifestError, Problem
 from pipeline.gateway.motions import Catalogue
 from pipeline.manifest import source_files
 from pipeline.manifest.axes import Draw
-from pipeline.manifest.document import DEFAULT_MAX_ROWS, Budget, Manifest, Sheet, TooManyRows
-from pipeline.manifest.loader import Gathering
+from pipeline.manifest.document import DEFAULT_MAX_ROWS, Manifest, ManifestBudget, SheetAxes, TooManyRowsError
+from pipeline.manifest.loader import ManifestLoader
 
-__all__ = ["DEFAULT_MAX_ROWS", "Budget", "Manifest", "Sheet", "TooManyRows", "read"]
+__all__ = ["DEFAULT_MAX_ROWS", "Manifest", "ManifestBudget", "SheetAxes", "TooManyRowsError", "read"]
 
 
 def read(
@@ -44,7 +44,9 @@ def read(
         ManifestError: the file is no manifest, or its shape is wrong: with all mistakes, not only those of shape.
         TooManyRows: the axes multiply to more than allowed, where that can be told without reading a sheet.
     """
-    reading = Gathering(path, models=models, catalogue=catalogue, draw=_frozen(frozen_seeds) or draw, origin=origin)
+    reading = ManifestLoader(
+        path, models=models, catalogue=catalogue, draw=_frozen(frozen_seeds) or draw, origin=origin
+    )
     why = source_files.why_not_a_file(path)
     if why is not None:
         raise ManifestError([Problem(file=path, message=why)])

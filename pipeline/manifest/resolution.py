@@ -18,12 +18,12 @@ from pipeline.records import UUID_PATTERN
 PLACEHOLDER_MOTION = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 """The API document's example id, which is nobody's preset. API: it stands in every example of the vendor."""
 
-MOST_REMEMBERED = 10_000
+MAX_CACHED = 10_000
 """Values remembered for one column, then it starts anew: a million different prompts must not fill the memory."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Surroundings:
+class ValidationContext:
     """What values are judged against. `folder` is that of the file being read; `warnings` collects what is allowed."""
 
     models: Collection[str]
@@ -94,25 +94,25 @@ class Surroundings:
         return frame
 
 
-JUDGES: Mapping[str, Callable[[Surroundings, object], Any]] = {
-    "model": Surroundings.model,
+VALIDATORS: Mapping[str, Callable[[ValidationContext, object], Any]] = {
+    "model": ValidationContext.model,
     "prompt": lambda _, value: field_types.prompt(value),
     "seed": lambda _, value: field_types.seed(value),
-    "motion": Surroundings.motion,
+    "motion": ValidationContext.motion,
     "strength": lambda _, value: field_types.strength(value),
-    "image": Surroundings.image,
-    "end_image": Surroundings.end_image,
+    "image": ValidationContext.image,
+    "end_image": ValidationContext.end_image,
     "enhance_prompt": lambda _, value: field_types.boolean(value),
     "check_nsfw": lambda _, value: field_types.boolean(value),
-    "take": lambda _, value: field_types.whole(value, low=1, high=field_types.MOST_TAKES),
-    "repeat": lambda _, value: field_types.whole(value, low=1, high=field_types.MOST_TAKES),
+    "take": lambda _, value: field_types.whole(value, low=1, high=field_types.MAX_TAKES),
+    "repeat": lambda _, value: field_types.whole(value, low=1, high=field_types.MAX_TAKES),
     "tags": lambda _, value: field_types.tags(value),
     "skip": lambda _, value: field_types.boolean(value),
     "id": lambda _, value: field_types.word(value),
 }
 """How each field of one value is judged, whichever file it stands in."""
 
-PAID = ("model", "prompt", "seed", "motion", "strength", "image", "end_image", "enhance_prompt", "check_nsfw")
+REQUEST_FIELDS = ("model", "prompt", "seed", "motion", "strength", "image", "end_image", "enhance_prompt", "check_nsfw")
 """The fields that are sent, under the manifest's names."""
 
 REQUIRED = ("model", "image", "prompt", "motion", "strength", "seed", "enhance_prompt")
@@ -126,14 +126,14 @@ ALIASES = {
 }
 """The API's own spellings, read as the manifest's."""
 
-REFUSED = {
+FORBIDDEN_FIELDS = {
     "webhook_url": "callbacks are the run's business: see `webhook` in the configuration",
     "webhook_secret": "callbacks are the run's business, and a secret has no place in a manifest",
 }
 """Fields of the API that a manifest must not set."""
 
 
-UNREPEATED: Mapping[str, Callable[[str], object]] = {
+UNCACHED_COLUMNS: Mapping[str, Callable[[str], object]] = {
     "id": field_types.word,
     "prompt": field_types.prompt,
     "seed": lambda cell: field_types.seed(field_types.whole_from_text(cell)),
@@ -141,16 +141,16 @@ UNREPEATED: Mapping[str, Callable[[str], object]] = {
 """Columns whose cells seldom repeat: judging is cheaper than remembering."""
 
 
-def reader_of(field_name: str, surroundings: Surroundings) -> Callable[[str], object]:
+def reader_of(field_name: str, surroundings: ValidationContext) -> Callable[[str], object]:
     """What settles the text of a CSV cell of that field, or raises ValueError."""
-    return UNREPEATED.get(field_name) or _Remembering(field_name, surroundings).value
+    return UNCACHED_COLUMNS.get(field_name) or _CachedReader(field_name, surroundings).value
 
 
-class _Remembering:
+class _CachedReader:
     """Judges the text of CSV cells and remembers the verdicts, because a column repeats itself."""
 
-    def __init__(self, field_name: str, surroundings: Surroundings) -> None:
-        self._judge = JUDGES[field_name]
+    def __init__(self, field_name: str, surroundings: ValidationContext) -> None:
+        self._judge = VALIDATORS[field_name]
         self._from_text = field_types.FROM_TEXT.get(field_name)
         self._surroundings = surroundings
         self._known: dict[str, object] = {}
@@ -165,7 +165,7 @@ class _Remembering:
         if known is None:
             value = self._from_text(cell) if self._from_text else cell
             known = self._judge(self._surroundings, value)
-            if len(self._known) >= MOST_REMEMBERED:
+            if len(self._known) >= MAX_CACHED:
                 self._known.clear()
             self._known[cell] = known
         return known

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from pipeline.manifest.axes import Axis, Points
-from pipeline.manifest.diagnostics import Mistake
-from pipeline.manifest.spec import VAR, ZIP, Program, Row
+from pipeline.manifest.axes import Axis, ValueAxis
+from pipeline.manifest.diagnostics import Diagnostic
+from pipeline.manifest.spec import VAR, ZIP, ManifestSpec, SpecRow
 
 TAKE = "take"
 
 
 @dataclass(slots=True)
-class Measure:
+class ExpansionSize:
     """How much the axes multiply to, counted without expanding. Rows that no axis multiplies are not counted."""
 
     rows: int = 0
@@ -26,7 +26,7 @@ class Measure:
     even: bool = True
     by_model: Counter[str] = field(default_factory=Counter)
 
-    def add(self, block: Block) -> None:
+    def add(self, block: MergedRow) -> None:
         """Counts one row, if its axes multiply to more than one cell."""
         sizes = block.sizes
         size = prod(count for _, count in sizes)
@@ -46,10 +46,10 @@ class Measure:
 
 
 @dataclass(slots=True)
-class Block:
+class MergedRow:
     """A row ready to be multiplied: fields with defaults, axes in order, number of takes."""
 
-    row: Row
+    row: SpecRow
     fields: dict[str, Any]
     axes: tuple[Axis, ...]
     repeat: int
@@ -61,7 +61,7 @@ class Block:
         return (*sizes, (TAKE, self.repeat)) if self.repeat > 1 else sizes
 
 
-def block_of(row: Row, program: Program) -> Block:
+def merge_row(row: SpecRow, program: ManifestSpec) -> MergedRow:
     """The row laid over the defaults, with its axes; `take` and `repeat`, `seed` and `seeds` push each other out."""
     axes = _axes(row, program)
     defaults = program.defaults
@@ -73,10 +73,10 @@ def block_of(row: Row, program: Program) -> Block:
             fields.pop(TAKE, None)
     if defaults.seeds is not None and "seed" not in row.own and not any("seed" in axis.sets for axis in axes):
         axes = (*axes, defaults.seeds)
-    return Block(row, fields, axes, repeat if isinstance(repeat, int) else 1)
+    return MergedRow(row, fields, axes, repeat if isinstance(repeat, int) else 1)
 
 
-def _axes(row: Row, program: Program) -> tuple[Axis, ...]:
+def _axes(row: SpecRow, program: ManifestSpec) -> tuple[Axis, ...]:
     """The shared axes, those of the row's own matrix in their places, new ones behind, seeds last."""
     shared = program.axes if row.shared else ()
     if not row.axes and row.zipped is None and row.seeds is None:
@@ -93,10 +93,10 @@ def _axes(row: Row, program: Program) -> tuple[Axis, ...]:
     return tuple(axes)
 
 
-def conflicts(block: Block, program: Program) -> Iterator[Mistake]:
+def conflicts(block: MergedRow, program: ManifestSpec) -> Iterator[Diagnostic]:
     """What is set twice: by the row and an axis, or by two axes of which one is the row's own."""
     row = block.row
-    if row.doubtful:
+    if row.has_errors:
         return
     setters: dict[str, Axis] = {}
     for axis in block.axes:
@@ -104,21 +104,23 @@ def conflicts(block: Block, program: Program) -> Iterator[Mistake]:
             word = name.removeprefix(VAR)
             if name in row.own and axis is not row.seeds and not name.startswith(VAR):
                 hint = f"give the row its own matrix, {{{axis.name}: [...]}}, or take it out of the row"
-                hint = hint if row.spot.path is not None else "empty the cell, or take the axis out of matrix"
-                yield row.spot.mistake(f"{word} is set in the row and by the axis {axis.name!r}: {hint}", name)
+                hint = hint if row.location.path is not None else "empty the cell, or take the axis out of matrix"
+                yield row.location.diagnostic(f"{word} is set in the row and by the axis {axis.name!r}: {hint}", name)
             other = setters.get(name)
             if other is not None and not (axis in program.axes and other in program.axes):
                 mine = "seeds" if axis is row.seeds else f"the axis {axis.name!r}"
-                yield row.spot.mistake(f"{word} is set by {mine} and by the axis {other.name!r}")
+                yield row.location.diagnostic(f"{word} is set by {mine} and by the axis {other.name!r}")
             setters[name] = axis
     if block.repeat > 1 and TAKE in setters:
-        yield row.spot.mistake(f"repeat makes takes, and so does the axis {setters[TAKE].name!r}: keep one of them")
+        yield row.location.diagnostic(
+            f"repeat makes takes, and so does the axis {setters[TAKE].name!r}: keep one of them"
+        )
 
 
-def _by_model(block: Block, size: int) -> Mapping[str, int]:
+def _by_model(block: MergedRow, size: int) -> Mapping[str, int]:
     """How many of a row's cells each model would have, before exclusions."""
     for axis in block.axes:
-        if isinstance(axis, Points) and "model" in axis.sets:
+        if isinstance(axis, ValueAxis) and "model" in axis.sets:
             models: Counter[str] = Counter()
             for point in axis.values:
                 models[str(point.sets.get("model", block.fields.get("model", "?")))] += size // axis.size

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.manifest import field_types, prompt_checks, ranges
-from pipeline.manifest.axes import Axis, Derived, Seeds
+from pipeline.manifest.axes import Axis, DerivedSeedAxis, SeedAxis
 from pipeline.manifest.delimited import is_blank
-from pipeline.manifest.diagnostics import Mistake, Mistakes
+from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import short_hash, slug
-from pipeline.manifest.resolution import ALIASES, PAID, Surroundings, reader_of
-from pipeline.manifest.spec import BAD, VAR, Row, Spot
+from pipeline.manifest.resolution import ALIASES, REQUEST_FIELDS, ValidationContext, reader_of
+from pipeline.manifest.spec import INVALID, VAR, SourceLocation, SpecRow
 
-COLUMNS = (*PAID, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip")
+COLUMNS = (*REQUEST_FIELDS, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip")
 """The columns a sheet may have, besides `var:NAME`."""
 
 ID_PROMPT_CHARS = 32
@@ -40,8 +40,8 @@ def seeds_of(text: str) -> Axis:
     field_types.text(text)
     count = text[1:].strip() if text[:1] in {"x", "X"} else ""
     if count.isascii() and count.isdigit():
-        return Derived(count=field_types.seed_count(field_types.number_from_text(count)))
-    return Seeds(values=ranges.values_of(ranges.SEED, text))
+        return DerivedSeedAxis(count=field_types.seed_count(field_types.number_from_text(count)))
+    return SeedAxis(values=ranges.values_of(ranges.SEED, text))
 
 
 class _SeedReading:
@@ -102,7 +102,9 @@ class Layout:
 class RowBuilder:
     """Makes rows of records, column by column, and remembers what repeated cells mean."""
 
-    def __init__(self, layout: Layout, surroundings: Surroundings, mistakes: Mistakes, counted: PartlyFilled) -> None:
+    def __init__(
+        self, layout: Layout, surroundings: ValidationContext, mistakes: Diagnostics, counted: PartlyFilled
+    ) -> None:
         header = layout.header
         self._path = layout.path
         self._header = header
@@ -120,7 +122,7 @@ class RowBuilder:
         counted.empty.update({field_name: 0 for _, _, field_name, _ in self._readings})
 
     def _column(
-        self, place: int, name: str, surroundings: Surroundings
+        self, place: int, name: str, surroundings: ValidationContext
     ) -> tuple[int, str, str, Callable[[str], object]] | None:
         if name.startswith(VAR):
             return place, name, VAR + name[len(VAR) :].strip(), _TextReading().value
@@ -134,7 +136,7 @@ class RowBuilder:
             return place, name, field_name, lambda cell: read(_with_point(cell))
         return place, name, field_name, read
 
-    def row(self, record: list[str], line: int) -> Row | None:
+    def row(self, record: list[str], line: int) -> SpecRow | None:
         """The row of a record; None for one whose cells do not stand under their columns."""
         if record[0].lstrip().startswith("#") and prompt_checks.debris(record[0]) is None:
             self._tell(line, COMMENTED)
@@ -145,7 +147,7 @@ class RowBuilder:
             return None
         for place in self._above:
             self._above[place] = record[place] = record[place] or self._above[place]
-        own: dict[str, object] = dict.fromkeys(self._missing, BAD)
+        own: dict[str, object] = dict.fromkeys(self._missing, INVALID)
         self._counted.rows += 1
         empty = self._counted.empty
         for place, name, field_name, read in self._readings:
@@ -153,7 +155,7 @@ class RowBuilder:
                 try:
                     own[field_name] = read(cell)
                 except ValueError as error:
-                    own[field_name] = BAD
+                    own[field_name] = INVALID
                     self._tell(line, str(error), f"column {name!r}")
             else:
                 empty[field_name] += 1
@@ -174,18 +176,18 @@ class RowBuilder:
                 return f"{told}: name the column, or empty the cell"
         return None
 
-    def _made(self, own: dict[str, object], record: list[str], line: int) -> Row:
+    def _made(self, own: dict[str, object], record: list[str], line: int) -> SpecRow:
         row_id = own.pop("id", None)
         seeds = own.pop("seeds", None)
-        if seeds is BAD:
-            own["seed"] = BAD
-        return Row(
-            spot=Spot(file=self._path, line=line),
+        if seeds is INVALID:
+            own["seed"] = INVALID
+        return SpecRow(
+            location=SourceLocation(file=self._path, line=line),
             own=own,
             row_id=row_id if isinstance(row_id, str) else None,
-            doubtful=row_id is BAD,
+            has_errors=row_id is INVALID,
             default_id=lambda: self._default_id(record),
-            seeds=seeds if isinstance(seeds, (Seeds, Derived)) else None,
+            seeds=seeds if isinstance(seeds, (SeedAxis, DerivedSeedAxis)) else None,
         )
 
     def _default_id(self, record: list[str]) -> str:
@@ -194,7 +196,7 @@ class RowBuilder:
         return default_id(prompt, json.dumps(written))
 
     def _tell(self, line: int, message: str, where: str = "") -> None:
-        self._mistakes.add(Mistake(file=self._path, line=line, where=where, message=message))
+        self._mistakes.add(Diagnostic(file=self._path, line=line, where=where, message=message))
 
 
 def default_id(prompt: str, whole_row: str) -> str:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from pipeline.manifest import delimited, sheet_row, workbook
 from pipeline.manifest.delimited import Table
-from pipeline.manifest.diagnostics import Mistake
+from pipeline.manifest.diagnostics import Diagnostic
 
 YAML_NAMES = (".yaml", ".yml")
 SHEET_NAMES = (".csv", ".csv.gz", ".xlsx")
@@ -140,17 +140,17 @@ UNREADABLE = (workbook.WorkbookError, UnicodeDecodeError, EOFError, OSError)
 """What reading a sheet may raise."""
 
 
-def unreadable(path: Path, error: Exception) -> Mistake:
+def unreadable(path: Path, error: Exception) -> Diagnostic:
     """What is wrong with a sheet whose reading raised one of `UNREADABLE`."""
     if isinstance(error, UnicodeDecodeError):
         return undecodable(path)
     if isinstance(error, EOFError):
-        return Mistake(file=path, message="is cut off: the compressed file has no end; copy it again")
+        return Diagnostic(file=path, message="is cut off: the compressed file has no end; copy it again")
     if isinstance(error, gzip.BadGzipFile):
-        return Mistake(file=path, message="is not a gzip file, although its name ends in .gz")
+        return Diagnostic(file=path, message="is not a gzip file, although its name ends in .gz")
     if isinstance(error, OSError):
-        return Mistake(file=path, message=f"cannot be read: {error.strerror}")
-    return Mistake(file=path, message=str(error))
+        return Diagnostic(file=path, message=f"cannot be read: {error.strerror}")
+    return Diagnostic(file=path, message=str(error))
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -159,18 +159,18 @@ def _opened(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def undecodable(path: Path) -> Mistake:
+def undecodable(path: Path) -> Diagnostic:
     """Names the encoding that a file probably has, and the first line that is not UTF-8."""
     with _opened(path) as lines:
         if lines.read(2).startswith(UTF_16):
-            return Mistake(file=path, message="is UTF-16 and damaged: save it as 'CSV UTF-8'")
+            return Diagnostic(file=path, message="is UTF-16 and damaged: save it as 'CSV UTF-8'")
         lines.seek(0)
         for number, line in enumerate(lines, start=1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 bad = f"byte 0x{line[error.start]:02X}"
-                return Mistake(
+                return Diagnostic(
                     file=path, line=number, message=f"is not UTF-8 ({bad}; Windows-1252?): save it as 'CSV UTF-8'"
                 )
-    return Mistake(file=path, message="is not UTF-8: save it as 'CSV UTF-8'")
+    return Diagnostic(file=path, message="is not UTF-8: save it as 'CSV UTF-8'")

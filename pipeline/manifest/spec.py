@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.manifest import strict_yaml
-from pipeline.manifest.axes import Axis, Points
-from pipeline.manifest.diagnostics import Mistake
+from pipeline.manifest.axes import Axis, ValueAxis
+from pipeline.manifest.diagnostics import Diagnostic
 
 
-class _Bad:
+class _Invalid:
     def __repr__(self) -> str:
         return "BAD"
 
 
-BAD: Final = _Bad()
+INVALID: Final = _Invalid()
 """Stands where a value was refused: the field counts as given, and nothing more is said about it."""
 
 VAR = "var:"
@@ -29,43 +29,43 @@ ZIP = "zip"
 
 
 @dataclass(slots=True, kw_only=True)
-class Spot:
+class SourceLocation:
     """Where a row stands: a file with a line (CSV) or a path (YAML)."""
 
     file: Path | None
     path: strict_yaml.Path | None = None
     line: int | None = None
 
-    def mistake(self, message: str, name: str | None = None) -> Mistake:
+    def diagnostic(self, message: str, name: str | None = None) -> Diagnostic:
         """A mistake of this row, or of one of its fields."""
         if self.path is not None:
             path = self.path if name is None else (*self.path, name)
-            return Mistake(file=self.file, message=message, path=path)
+            return Diagnostic(file=self.file, message=message, path=path)
         where = "" if name is None else f"column {name!r}"
-        return Mistake(file=self.file, message=message, line=self.line, where=where)
+        return Diagnostic(file=self.file, message=message, line=self.line, where=where)
 
 
 @dataclass(slots=True, kw_only=True)
-class Row:
+class SpecRow:
     """One row as written, settled, without defaults. `axes` replace the shared ones of their names.
 
     `row_id` is None where the row has none; then `default_id` makes it. `doubtful` rows had mistakes that hide what
     they really say, so nothing is concluded from what they lack.
     """
 
-    spot: Spot
+    location: SourceLocation
     own: dict[str, object]
     row_id: str | None = None
     default_id: Callable[[], str]
     axes: tuple[Axis, ...] = ()
-    zipped: Points | None = None
+    zipped: ValueAxis | None = None
     seeds: Axis | None = None
     shared: bool = True
-    doubtful: bool = False
+    has_errors: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pattern:
+class CellFilter:
     """A partial match of a cell: settled values of fields, labels of axes, the row's id."""
 
     values: Mapping[str, object]
@@ -77,16 +77,16 @@ class Pattern:
         """Whether a cell has all of it."""
         if self.row_id is not None and self.row_id != row_id:
             return False
-        if any(fields.get(name, BAD) != value for name, value in self.values.items()):
+        if any(fields.get(name, INVALID) != value for name, value in self.values.items()):
             return False
         return all(labels.get(name) == label for name, label in self.labels.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class OverrideRule:
     """An override: what it sets on the cells it matches."""
 
-    where: Pattern
+    where: CellFilter
     sets: Mapping[str, object]
 
 
@@ -111,16 +111,16 @@ class Defaults:
 
 
 @dataclass(slots=True, kw_only=True)
-class Program:
+class ManifestSpec:
     """All that the expansion needs. `rows()` gives the rows anew each time it is called."""
 
     file: Path
-    rows: Callable[[], Iterable[Row]]
+    rows: Callable[[], Iterable[SpecRow]]
     defaults: Defaults = field(default_factory=Defaults)
     axes: tuple[Axis, ...] = ()
-    excludes: tuple[Pattern, ...] = ()
-    changes: tuple[Change, ...] = ()
-    includes: tuple[Row, ...] = ()
+    excludes: tuple[CellFilter, ...] = ()
+    changes: tuple[OverrideRule, ...] = ()
+    includes: tuple[SpecRow, ...] = ()
     max_rows: int = 256
     measured: bool = False
     """whether the rows are at hand, so that they can be counted before anything is expanded"""

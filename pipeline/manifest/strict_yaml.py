@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 
 import yaml
 
-MOST_LEVELS = 32
-MOST_BYTES = 20_000_000
-MOST_DIGITS = 40
+MAX_LEVELS = 32
+MAX_BYTES = 20_000_000
+MAX_DIGITS = 40
 """Longer numbers stay texts: they are no amount, seed or strength."""
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -45,7 +45,7 @@ def scalar(text: str) -> object:
         return _WORDS[text]
     if text in _NULLS:
         return None
-    if len(text) <= MOST_DIGITS:
+    if len(text) <= MAX_DIGITS:
         if _INT.fullmatch(text):
             return int(text)
         if _FLOAT.fullmatch(text):
@@ -54,7 +54,7 @@ def scalar(text: str) -> object:
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenCollection:
     """A collection whose end has not come yet; `key` is the key that waits for its value."""
 
     items: Any
@@ -123,7 +123,7 @@ class CutText:
 
 
 @dataclass(slots=True)
-class Document:
+class ParsedYaml:
     """A read text: `value`, the line of each of its `rows` (from 1), where a null stands (`nulls`), and `cut` texts."""
 
     value: Any = None
@@ -133,7 +133,7 @@ class Document:
     cut: list[CutText] = field(default_factory=list)
 
 
-def read(text: str) -> Document:
+def read(text: str) -> ParsedYaml:
     """The values of a YAML text: dict, list, str, int, Decimal, bool. Keys without a value are left out, see `nulls`.
 
     What stands below a key `vars` is text as written, because it goes into a prompt: 1.50, True, +7.
@@ -168,8 +168,8 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self.document = Document()
-        self._stack: list[_Open] = []
+        self.document = ParsedYaml()
+        self._stack: list[_OpenCollection] = []
         self._begun = False
 
     def path(self, event: yaml.Event) -> Path | None:
@@ -248,8 +248,8 @@ class _Reader:
     def _open(self, event: yaml.NodeEvent) -> None:
         if self._awaits_key:
             raise YamlTextError("a key must be a word: put a text with brackets or braces in quotes", *_place(event))
-        if len(self._stack) >= MOST_LEVELS:
-            raise YamlTextError(f"more than {MOST_LEVELS} levels deep", *_place(event))
+        if len(self._stack) >= MAX_LEVELS:
+            raise YamlTextError(f"more than {MAX_LEVELS} levels deep", *_place(event))
         self._line_of_row(event)
         items: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
         top = self._stack[-1] if self._stack else None
@@ -257,7 +257,7 @@ class _Reader:
         self._put(items)
         if top is not None:
             top.key = key
-        self._stack.append(_Open(items))
+        self._stack.append(_OpenCollection(items))
 
     def _put(self, value: object) -> None:
         """Puts a value under the key that waits for it; the first of a doubled key stays."""

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.manifest import yaml_model
-from pipeline.manifest.diagnostics import Mistake, Mistakes
+from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.field_types import plain, which_seeds
 from pipeline.manifest.labels import did_you_mean
-from pipeline.manifest.resolution import REFUSED, Surroundings
+from pipeline.manifest.resolution import FORBIDDEN_FIELDS, ValidationContext
 from pipeline.manifest.strict_yaml import Path as Place
 
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -26,12 +26,12 @@ EVERYTHING = "*"
 
 
 @dataclass(slots=True)
-class Shaper:
+class SchemaValidator:
     """Reads shapes of one text. `poison`: places of mappings -> keys whose values were refused."""
 
     file: Path | None
-    surroundings: Surroundings
-    mistakes: Mistakes
+    surroundings: ValidationContext
+    mistakes: Diagnostics
     prefix: Place = ()
     poison: dict[Place, set[str]] = field(default_factory=dict)
 
@@ -50,7 +50,7 @@ class Shaper:
     def _tell(self, kind: type[BaseModel], detail: ErrorDetails) -> None:
         place = _place(detail)
         message = _message(kind, detail, place)
-        self.mistakes.add(Mistake(file=self.file, path=(*self.prefix, *place), message=message))
+        self.mistakes.add(Diagnostic(file=self.file, path=(*self.prefix, *place), message=message))
 
     def _cut_out(self, written: Any, place: Place) -> None:
         """Takes the value at a place away; of a list's item only its insides, so that the others keep their numbers."""
@@ -100,7 +100,7 @@ def _message(kind: type[BaseModel], detail: ErrorDetails, place: Place) -> str:
         found == "list_type"
         and len(place) > 1
         and place[-2] == "matrix"
-        and place[-1] not in yaml_model.Axes.model_fields
+        and place[-1] not in yaml_model.AxesModel.model_fields
     ):
         return which_seeds(value) if place[-1] == "seeds" and _is_number(value) else _not_an_axis(str(place[-1]))
     if found == "list_type":
@@ -111,11 +111,11 @@ def _message(kind: type[BaseModel], detail: ErrorDetails, place: Place) -> str:
 
 
 def _unknown(kind: type[BaseModel], key: str, place: Place) -> str:
-    if key in REFUSED:
-        return REFUSED[key]
+    if key in FORBIDDEN_FIELDS:
+        return FORBIDDEN_FIELDS[key]
     shape = _kind_at(kind, place[:-1])
     known = [info.alias or name for name, info in shape.model_fields.items()]
-    if shape is yaml_model.Linked:
+    if shape is yaml_model.LabeledValues:
         return f"unknown key in a linked value.{did_you_mean(key, known)}"
     elsewhere = next(
         (where for where, there in _HOMES.items() if key in there.model_fields and there is not shape), None
@@ -142,41 +142,41 @@ def _is_number(value: object) -> bool:
 
 
 def _not_an_axis(name: str) -> str:
-    near = did_you_mean(name, yaml_model.Axes.model_fields)
+    near = did_you_mean(name, yaml_model.AxesModel.model_fields)
     return f"{name!r} is not a field, so this axis needs a list of mappings with labels.{near}"
 
 
 _HOMES: Mapping[str, type[BaseModel]] = {
-    "a row": yaml_model.Row,
-    "the top of the manifest": yaml_model.Document,
-    "matrix": yaml_model.Matrix,
-    "budget": yaml_model.Caps,
+    "a row": yaml_model.RowModel,
+    "the top of the manifest": yaml_model.DocumentModel,
+    "matrix": yaml_model.MatrixModel,
+    "budget": yaml_model.BudgetModel,
 }
 
 
 def _kind_at(kind: type[BaseModel], place: Place) -> type[BaseModel]:
     """The class of the mapping at a place."""
-    if kind is not yaml_model.Document:
+    if kind is not yaml_model.DocumentModel:
         return kind
     match place:
         case ():
-            return yaml_model.Document
+            return yaml_model.DocumentModel
         case ("rows", int()) | ("matrix", "include", int()):
-            return yaml_model.Row
+            return yaml_model.RowModel
         case ("rows",):
-            return yaml_model.RowsFile
+            return yaml_model.RowsFileModel
         case (*_, "zip"):
-            return yaml_model.Zip
+            return yaml_model.ZipModel
         case ("defaults",):
-            return yaml_model.Defaults
+            return yaml_model.DefaultsModel
         case ("budget",):
-            return yaml_model.Caps
+            return yaml_model.BudgetModel
         case ("sheet",):
-            return yaml_model.SheetShape
+            return yaml_model.SheetAxesModel
         case ("matrix", "override", int()):
-            return yaml_model.Override
+            return yaml_model.OverrideModel
         case (*_, "set"):
-            return yaml_model.Patch
+            return yaml_model.OverrideFields
         case (*_, str()):
-            return yaml_model.Range if place[-1] in yaml_model.Axes.model_fields else yaml_model.Matrix
-    return yaml_model.Linked
+            return yaml_model.RangeModel if place[-1] in yaml_model.AxesModel.model_fields else yaml_model.MatrixModel
+    return yaml_model.LabeledValues

@@ -34,7 +34,7 @@ _TAGS: JsonSchemaValue = {"anyOf": [_WORD, {"type": "array", "items": _TAG}]}
 _SCALAR: JsonSchemaValue = {"type": ["string", "number", "boolean"]}
 
 
-class Judged:
+class ValidatedBy:
     """Marks a field whose value a function of ours judges, with the piece of JSON Schema that says the same."""
 
     def __init__(self, judge: str | Callable[[object], Any], schema: JsonSchemaValue) -> None:
@@ -45,7 +45,7 @@ class Judged:
         judge = self._judge
 
         def judged(value: object, info: core_schema.ValidationInfo[Any]) -> object:
-            return resolution.JUDGES[judge](info.context, value) if isinstance(judge, str) else judge(value)
+            return resolution.VALIDATORS[judge](info.context, value) if isinstance(judge, str) else judge(value)
 
         return core_schema.with_info_plain_validator_function(judged)
 
@@ -53,43 +53,53 @@ class Judged:
         return dict(self._schema)
 
 
-Word: TypeAlias = Annotated[str, Judged(field_types.word, _WORD)]
-Model: TypeAlias = Annotated[str, Judged("model", {**_WORD, "examples": ["dop-lite", "dop-turbo", "dop-preview"]})]
-Prompt: TypeAlias = Annotated[str, Judged("prompt", _TEXT)]
-Seed: TypeAlias = Annotated[int, Judged("seed", {"type": "integer", "minimum": SEED_MIN, "maximum": SEED_MAX})]
-Motion: TypeAlias = Annotated[Preset, Judged("motion", {**_WORD, "examples": ["General", "Dolly In", "360 Orbit"]})]
-Strength: TypeAlias = Annotated[int, Judged("strength", {"type": "number", "minimum": 0, "maximum": 1})]
+Word: TypeAlias = Annotated[str, ValidatedBy(field_types.word, _WORD)]
+Model: TypeAlias = Annotated[str, ValidatedBy("model", {**_WORD, "examples": ["dop-lite", "dop-turbo", "dop-preview"]})]
+Prompt: TypeAlias = Annotated[str, ValidatedBy("prompt", _TEXT)]
+Seed: TypeAlias = Annotated[int, ValidatedBy("seed", {"type": "integer", "minimum": SEED_MIN, "maximum": SEED_MAX})]
+Motion: TypeAlias = Annotated[
+    Preset, ValidatedBy("motion", {**_WORD, "examples": ["General", "Dolly In", "360 Orbit"]})
+]
+Strength: TypeAlias = Annotated[int, ValidatedBy("strength", {"type": "number", "minimum": 0, "maximum": 1})]
 Image: TypeAlias = Annotated[
     tuple[str, ...],
-    Judged("image", {"anyOf": [_FRAME, {"type": "array", "items": _FRAME, "minItems": 1, "maxItems": 1}]}),
+    ValidatedBy("image", {"anyOf": [_FRAME, {"type": "array", "items": _FRAME, "minItems": 1, "maxItems": 1}]}),
 ]
-EndImage: TypeAlias = Annotated[tuple[str, ...], Judged("end_image", _FRAMES)]
-Flag: TypeAlias = Annotated[bool, Judged(field_types.boolean, {"type": "boolean"})]
-Take: TypeAlias = Annotated[int, Judged("take", {"type": "integer", "minimum": 1, "maximum": field_types.MOST_TAKES})]
+EndImage: TypeAlias = Annotated[tuple[str, ...], ValidatedBy("end_image", _FRAMES)]
+Flag: TypeAlias = Annotated[bool, ValidatedBy(field_types.boolean, {"type": "boolean"})]
+Take: TypeAlias = Annotated[
+    int, ValidatedBy("take", {"type": "integer", "minimum": 1, "maximum": field_types.MAX_TAKES})
+]
 Tags: TypeAlias = Annotated[
     tuple[str, ...],
-    Judged("tags", {"anyOf": [_WORD, {"type": "array", "items": {**_WORD, "pattern": "^[^,;\\s]([^,;]*[^,;\\s])?$"}}]}),
+    ValidatedBy(
+        "tags", {"anyOf": [_WORD, {"type": "array", "items": {**_WORD, "pattern": "^[^,;\\s]([^,;]*[^,;\\s])?$"}}]}
+    ),
 ]
-Text: TypeAlias = Annotated[str, Judged(field_types.scalar_text, _SCALAR)]
-Scalar: TypeAlias = Annotated[object, Judged(field_types.scalar, _SCALAR)]
-Money: TypeAlias = Annotated[int, Judged(field_types.money, {"type": "number", "minimum": 0})]
-Version: TypeAlias = Annotated[int, Judged(field_types.version, {"const": 1})]
-Count: TypeAlias = Annotated[int, Judged(field_types.seed_count, {"type": "integer", "minimum": 1, "maximum": SEEDS})]
-Number: TypeAlias = Annotated[Decimal, Judged(field_types.number, {"type": "number"})]
+Text: TypeAlias = Annotated[str, ValidatedBy(field_types.scalar_text, _SCALAR)]
+Scalar: TypeAlias = Annotated[object, ValidatedBy(field_types.scalar, _SCALAR)]
+Money: TypeAlias = Annotated[int, ValidatedBy(field_types.money, {"type": "number", "minimum": 0})]
+Version: TypeAlias = Annotated[int, ValidatedBy(field_types.version, {"const": 1})]
+Count: TypeAlias = Annotated[
+    int, ValidatedBy(field_types.seed_count, {"type": "integer", "minimum": 1, "maximum": SEEDS})
+]
+Number: TypeAlias = Annotated[Decimal, ValidatedBy(field_types.number, {"type": "number"})]
 Expression: TypeAlias = Annotated[
-    str, Judged(field_types.expression, {"anyOf": [{"type": "string", "pattern": "\\S"}, {"type": "number"}]})
+    str, ValidatedBy(field_types.expression, {"anyOf": [{"type": "string", "pattern": "\\S"}, {"type": "number"}]})
 ]
-SeedsExpression: TypeAlias = Annotated[str, Judged(field_types.seeds_expression, {"type": "string", "pattern": "\\S"})]
-Uuid: TypeAlias = Annotated[str, Judged(field_types.word, {"type": "string", "pattern": _UUID})]
+SeedsExpression: TypeAlias = Annotated[
+    str, ValidatedBy(field_types.seeds_expression, {"type": "string", "pattern": "\\S"})
+]
+Uuid: TypeAlias = Annotated[str, ValidatedBy(field_types.word, {"type": "string", "pattern": _UUID})]
 
 
-class Shape(BaseModel):
+class StrictModel(BaseModel):
     """A mapping with a closed set of keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
 
-class Paid(Shape):
+class RequestFields(StrictModel):
     """The fields that are sent, under the manifest's names and the API's."""
 
     model: Model | None = Field(None, description="Which model renders the video; it decides the price.")
@@ -110,7 +120,7 @@ class Paid(Shape):
     input_images_end: EndImage | None = Field(None, description="The API's spelling of `end_image`.")
 
 
-class Linked(Paid):
+class LabeledValues(RequestFields):
     """One value of an axis that sets several fields together; `label` names it."""
 
     label: Word | None = Field(None, description="Names the value in cell ids and on the sheet.")
@@ -119,7 +129,7 @@ class Linked(Paid):
     skip: Flag | None = Field(None, description="Leaves the cells of this value empty: nothing is bought.")
 
 
-class Patch(Paid):
+class OverrideFields(RequestFields):
     """What an override sets."""
 
     tags: Tags | None = None
@@ -127,7 +137,7 @@ class Patch(Paid):
     skip: Flag | None = None
 
 
-class Range(Shape):
+class RangeModel(StrictModel):
     """Numbers from one to another, both included."""
 
     first: Number = Field(alias="from")
@@ -136,14 +146,14 @@ class Range(Shape):
     count: Count | None = Field(None, description="How many, evenly spread.")
 
 
-class DerivedSeeds(Shape):
+class DerivedSeedsModel(StrictModel):
     """Seeds made of a key: always the same, asking for more keeps the first ones."""
 
     count: Count
     key: Word | None = Field(None, description="Rows with one key share their seeds. Default: the row's id.")
 
 
-class RandomSeeds(Shape):
+class RandomSeedsModel(StrictModel):
     """Seeds that `dop plan --out` draws and freezes."""
 
     random: Count
@@ -180,9 +190,9 @@ def _kind_of_rows(value: object) -> str:
 
 
 _Or = Discriminator(_value_or_linked)
-_LinkedItem: TypeAlias = Annotated[Linked, Tag(f"{TAG}linked")]
+_LinkedItem: TypeAlias = Annotated[LabeledValues, Tag(f"{TAG}linked")]
 _VALUE = Tag(f"{TAG}value")
-_RangeAxis: TypeAlias = Annotated[Range, Tag(f"{TAG}range")]
+_RangeAxis: TypeAlias = Annotated[RangeModel, Tag(f"{TAG}range")]
 _ExpressionAxis: TypeAlias = Annotated[Expression, Tag(f"{TAG}expression")]
 _Some = Field(min_length=1)
 
@@ -200,25 +210,25 @@ _Takes: TypeAlias = Annotated[list[Annotated[Annotated[Take, _VALUE] | _LinkedIt
 SeedAxis: TypeAlias = Annotated[
     _Seeds
     | _RangeAxis
-    | Annotated[DerivedSeeds, Tag(f"{TAG}derived")]
-    | Annotated[RandomSeeds, Tag(f"{TAG}random")]
+    | Annotated[DerivedSeedsModel, Tag(f"{TAG}derived")]
+    | Annotated[RandomSeedsModel, Tag(f"{TAG}random")]
     | _ExpressionAxis,
     Discriminator(_kind_of_seed_axis),
 ]
 SeedsOfRow: TypeAlias = Annotated[
     _Seeds
     | _RangeAxis
-    | Annotated[DerivedSeeds, Tag(f"{TAG}derived")]
-    | Annotated[RandomSeeds, Tag(f"{TAG}random")]
+    | Annotated[DerivedSeedsModel, Tag(f"{TAG}derived")]
+    | Annotated[RandomSeedsModel, Tag(f"{TAG}random")]
     | Annotated[SeedsExpression, Tag(f"{TAG}expression")],
     Discriminator(_kind_of_seed_axis),
 ]
 StrengthAxis: TypeAlias = Annotated[_Strengths | _RangeAxis | _ExpressionAxis, Discriminator(_kind_of_number_axis)]
 TakeAxis: TypeAlias = Annotated[_Takes | _RangeAxis | _ExpressionAxis, Discriminator(_kind_of_number_axis)]
-LinkedAxis: TypeAlias = Annotated[list[Linked], _Some]
+LinkedAxis: TypeAlias = Annotated[list[LabeledValues], _Some]
 
 
-class Defaults(Paid):
+class DefaultsModel(RequestFields):
     """Fields that every row has unless it says otherwise."""
 
     repeat: Take | None = None
@@ -229,7 +239,7 @@ class Defaults(Paid):
 NO_AXES = (
     *("id", "seeds", "repeat", "tags", "vars", "skip", "matrix", "zip", "label", "row"),
     *resolution.ALIASES,
-    *resolution.REFUSED,
+    *resolution.FORBIDDEN_FIELDS,
 )
 """Names that an axis must not have: they mean something else."""
 PATTERNS = ("exclude", "override", "include")
@@ -245,7 +255,7 @@ def _refusing(*names: str) -> Callable[[JsonDict], None]:
     return add
 
 
-class Axes(Shape):
+class AxesModel(StrictModel):
     """Axes by name. The first varies slowest. An axis of an own name has items that are mappings."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_refusing(*NO_AXES, *PATTERNS))
@@ -263,7 +273,7 @@ class Axes(Shape):
     take: TakeAxis | None = None
 
 
-class Zip(Shape):
+class ZipModel(StrictModel):
     """Lists of equal length, walked together."""
 
     label: Annotated[list[Word], _Some] | None = None
@@ -287,24 +297,24 @@ class Zip(Shape):
     ) = Field(None, description="Template variables: a mapping for each item, or a list for each name.")
 
 
-class Row(Defaults):
+class RowModel(DefaultsModel):
     """One row: a video, or as many as its axes make of it."""
 
     id: Word | None = Field(None, description="Unique. Default: made of the prompt and a hash of the row.")
     skip: Flag | None = Field(None, description="Keeps an empty cell on the sheet: nothing is bought.")
     vars: dict[str, Text] | None = Field(None, description="Template variables of this row; they beat the file's.")
-    matrix: Axes | None = Field(None, description="Axes of this row: each replaces the shared axis of its name.")
-    zip: Zip | None = None
+    matrix: AxesModel | None = Field(None, description="Axes of this row: each replaces the shared axis of its name.")
+    zip: ZipModel | None = None
 
 
-class Override(Shape):
+class OverrideModel(StrictModel):
     """Changes the cells that match."""
 
     where: Annotated[dict[str, Scalar], Field(min_length=1)]
-    set: Patch
+    set: OverrideFields
 
 
-class Matrix(Axes):
+class MatrixModel(AxesModel):
     """The shared axes, then what is taken out, changed and added, in that order."""
 
     model_config = ConfigDict(json_schema_extra=_refusing(*NO_AXES))
@@ -312,11 +322,13 @@ class Matrix(Axes):
     exclude: Annotated[list[Annotated[dict[str, Scalar], Field(min_length=1)]], _Some] | None = Field(
         None, description="Partial matches of cells that are not bought. One that matches nothing is an error."
     )
-    override: Annotated[list[Override], _Some] | None = None
-    include: Annotated[list[Row], _Some] | None = Field(None, description="Whole extra rows; they take the defaults.")
+    override: Annotated[list[OverrideModel], _Some] | None = None
+    include: Annotated[list[RowModel], _Some] | None = Field(
+        None, description="Whole extra rows; they take the defaults."
+    )
 
 
-class RowsFile(Shape):
+class RowsFileModel(StrictModel):
     """Rows that stand in a sheet beside the manifest."""
 
     file: Word = Field(description="Path of a sheet (.csv, .csv.gz or .xlsx), relative to the manifest.")
@@ -325,13 +337,15 @@ class RowsFile(Shape):
     )
 
 
-class RowsImages(Shape):
+class RowsImages(StrictModel):
     """A row for each picture; `photo.txt` beside `photo.jpg` is its prompt."""
 
-    images: Annotated[tuple[str, ...], Judged(field_types.words, {"anyOf": [_WORD, {"type": "array", "items": _WORD}]})]
+    images: Annotated[
+        tuple[str, ...], ValidatedBy(field_types.words, {"anyOf": [_WORD, {"type": "array", "items": _WORD}]})
+    ]
 
 
-class Caps(Shape):
+class BudgetModel(StrictModel):
     """The most this manifest may cost, in USD. The lowest of manifest, configuration and flag holds."""
 
     max_cost: Money | None = Field(None, description="Per run.")
@@ -339,7 +353,7 @@ class Caps(Shape):
     per_month: Money | None = Field(None, description="Per UTC month and gateway.")
 
 
-class SheetShape(Shape):
+class SheetAxesModel(StrictModel):
     """Which axes the contact sheet shows as columns, rows and tabs."""
 
     x: Word | None = None
@@ -347,27 +361,27 @@ class SheetShape(Shape):
     tabs: Word | None = None
 
 
-class Document(Shape):
+class DocumentModel(StrictModel):
     """What to buy. See docs/manifest.md."""
 
     version: Version | None = None
     name: Word | None = Field(None, description="Names the run's folder. Default: the file's name.")
-    budget: Caps | None = None
-    max_rows: Annotated[int, Judged(field_types.row_cap, {"type": "integer", "minimum": 1})] | None = Field(
+    budget: BudgetModel | None = None
+    max_rows: Annotated[int, ValidatedBy(field_types.row_cap, {"type": "integer", "minimum": 1})] | None = Field(
         None, description="The most videos that axes may multiply to (default 256)."
     )
-    defaults: Defaults | None = None
+    defaults: DefaultsModel | None = None
     vars: dict[str, Text] | None = Field(None, description="Template variables for {{ name }} in prompts.")
     motions: dict[str, Uuid] | None = Field(None, description="Own names of motion presets.")
     rows: (
         Annotated[
-            Annotated[list[Row], _Some, Tag(f"{TAG}list")]
-            | Annotated[RowsFile, Tag(f"{TAG}file")]
+            Annotated[list[RowModel], _Some, Tag(f"{TAG}list")]
+            | Annotated[RowsFileModel, Tag(f"{TAG}file")]
             | Annotated[RowsImages, Tag(f"{TAG}images")],
             Discriminator(_kind_of_rows),
         ]
         | None
     ) = None
-    zip: Zip | None = None
-    matrix: Matrix | None = None
-    sheet: SheetShape | None = None
+    zip: ZipModel | None = None
+    matrix: MatrixModel | None = None
+    sheet: SheetAxesModel | None = None

@@ -16,7 +16,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.workspace import ledger_exists, reading
-from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRows
+from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
 from pipeline.planning.binding import Plan, split
 from pipeline.planning.requests import Listing
 from pipeline.planning.saved_plan import SavedPlan, save
@@ -110,7 +110,7 @@ def _split(bound: Listing, settings: Settings, *, against_ledger: bool) -> Plan:
                 found = split(bound.rows(), workspace.book.states)
         else:
             found = split(bound.rows(), lambda _: {})
-    except TooManyRows as error:
+    except TooManyRowsError as error:
         raise with_price(error, settings) from None
     found.duplicates = bound.binder.duplicates
     return found

@@ -210,10 +210,10 @@ def test_the_manifest_and_the_mistakes_on_the_languages_page_are_real(tmp_path: 
 def test_every_key_of_the_language_stands_on_its_page() -> None:
     page = (REPO / "docs" / "manifest.md").read_text(encoding="utf-8")
     keys = {
-        *yaml_model.Document.model_fields,
-        *yaml_model.Row.model_fields,
-        *yaml_model.Matrix.model_fields,
-        *yaml_model.Caps.model_fields,
+        *yaml_model.DocumentModel.model_fields,
+        *yaml_model.RowModel.model_fields,
+        *yaml_model.MatrixModel.model_fields,
+        *yaml_model.BudgetModel.model_fields,
     }
     assert [
         key for key in sorted(keys) if f"`{key}`" not in page and f"`{key}," not in page and f"{key}:" not in page

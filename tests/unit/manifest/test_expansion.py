@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ManifestError
-from pipeline.manifest import TooManyRows, ranges, seeds
+from pipeline.manifest import TooManyRowsError, ranges, seeds
 from pipeline.records import Cell
 from tests.support.manifests import ONE, cells, opened, told, written
 
@@ -363,7 +363,7 @@ def test_a_sweep_of_billions_is_refused_before_it_is_expanded(tmp_path: Path) ->
   take: "1-10"
 """
     before = time.process_time()
-    with pytest.raises(TooManyRows) as caught:
+    with pytest.raises(TooManyRowsError) as caught:
         opened(written(tmp_path, text))
     assert time.process_time() - before < 1
     error = caught.value

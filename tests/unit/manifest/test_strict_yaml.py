@@ -129,7 +129,7 @@ def test_what_is_written_is_what_is_read(value: object) -> None:
 @given(st.binary(max_size=60))
 def test_no_bytes_at_all_make_it_stumble(raw: bytes) -> None:
     with contextlib.suppress(strict_yaml.YamlTextError):
-        assert isinstance(strict_yaml.read(raw.decode("utf-8", "replace")), strict_yaml.Document)
+        assert isinstance(strict_yaml.read(raw.decode("utf-8", "replace")), strict_yaml.ParsedYaml)
 
 
 def test_places_are_those_of_the_keys_and_items() -> None:
