@@ -26,11 +26,11 @@ from benchmarks.figures import Figures, Unrest
 from benchmarks.measuring import main
 from pipeline.cli.main import main as dop
 from pipeline.config.loader import gateway_id, load
-from pipeline.gateway.responses import Answer
-from pipeline.ledger.queries import Book
-from pipeline.ledger.sqlite_ledger import Ledger
-from pipeline.ledger.workspace import RunFolder
+from pipeline.gateway.responses import Response
+from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.records import Request
+from pipeline.reports.run_folder import RunFolder
 from tests.support.factories import make_request
 from tests.support.ledgers import accept, make_run, reserve, start
 
@@ -48,7 +48,7 @@ class InstantGateway:
         self._count, self._report = count, report
         self.submits = self.polls = 0
 
-    async def submit(self, _body: bytes, *, proof: Any = None, **_more: object) -> Answer:
+    async def submit(self, _body: bytes, *, proof: Any = None, **_more: object) -> Response:
         self.submits += 1
         if proof is not None:
             proof.sent = True
@@ -56,7 +56,7 @@ class InstantGateway:
             self._tell_soon()
         return _answer({"job_set_id": f"3c90c3cc-0d44-4b50-8888-{self.submits:012d}", "jobs": []})
 
-    async def poll(self, job_set_id: str, *_more: object) -> Answer:
+    async def poll(self, job_set_id: str, *_more: object) -> Response:
         self.polls += 1
         if self.polls == 1 and not self.submits:
             self._tell_soon()
@@ -81,9 +81,9 @@ class InstantGateway:
         os._exit(0)
 
 
-def _answer(value: object) -> Answer:
+def _answer(value: object) -> Response:
     body = json.dumps(value).encode("ascii")
-    return Answer(status=200, headers={}, body=body, complete=True, what="", elapsed_s=0.0)
+    return Response(status=200, headers={}, body=body, complete=True, what="", elapsed_s=0.0)
 
 
 def inside(count: int, report: Path, words: list[str]) -> None:
@@ -101,10 +101,10 @@ def bought(count: int, folder: Path) -> list[str]:
     """A ledger with a run of so many jobs in flight; the command that takes them up."""
     overrides = {"gateway.base_url": NOWHERE, "outputs.dir": str(folder / "outputs")}
     settings = load(REPO / "configs" / "live.yaml", overrides=overrides, environ={})
-    ledger = Ledger(settings.ledger_path)
+    ledger = SqliteLedger(settings.ledger_path)
     try:
         ledger.ready_to_spend()
-        book, gateway = Book(ledger), gateway_id(settings)
+        book, gateway = LedgerQueries(ledger), gateway_id(settings)
         run = make_run(gateway=gateway, name="crowd")
         rows = [make_request(seed=seed, gateway=gateway) for seed in range(1, count + 1)]
         start(book, rows, run)
@@ -116,7 +116,7 @@ def bought(count: int, folder: Path) -> list[str]:
     return ["collect", run.run_id, "--config", "configs/live.yaml", "-q", *told, "--set", "poll.deadline_s=10000h"]
 
 
-async def _accepted(ledger: Ledger, rows: Sequence[Request]) -> None:
+async def _accepted(ledger: SqliteLedger, rows: Sequence[Request]) -> None:
     for first in range(0, len(rows), BATCH_LIMIT):
         batch = rows[first : first + BATCH_LIMIT]
         await asyncio.gather(*(ledger.apply(reserve(row)) for row in batch))

@@ -27,24 +27,24 @@ from typing import Any, cast
 
 from benchmarks.simulation import Bucket, Limiter, Open
 from pipeline.gateway.client import SUBMIT_PATH, GatewayClient
-from pipeline.gateway.ratelimit.limiter import Pace, parse_rate
-from pipeline.gateway.responses import Answer, SendProof
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, parse_rate
+from pipeline.gateway.responses import Response, SendProof
 from pipeline.gateway.wire import submit_body
 from pipeline.ledger.budget import NO_CAPS
-from pipeline.ledger.queries import Book, Run
-from pipeline.ledger.schema import HOT
-from pipeline.ledger.sqlite_ledger import Ledger
-from pipeline.ledger.transitions import Change, Money, Outcome, Row, judge
+from pipeline.ledger.queries import LedgerQueries, Run
+from pipeline.ledger.schema import MUTABLE
+from pipeline.ledger.sqlite_ledger import SqliteLedger
+from pipeline.ledger.transitions import ChangeResult, LedgerChange, Row, SpendAccumulator, apply_change
 from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import Attempt, Params, Request, State, Totals
-from pipeline.runner.circuit_breaker import Breaker
-from pipeline.runner.context import Doors, Finished, InFlight
-from pipeline.runner.poll_schedule import PollPlan
+from pipeline.runner.circuit_breaker import CircuitBreaker
+from pipeline.runner.context import PendingJob, ReadyVideo, RunContext
+from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import Poller
-from pipeline.runner.rate_gate import Gate
-from pipeline.runner.recorder import Scribe
-from pipeline.runner.stop import Halt
-from pipeline.runner.submitter import Paths, Submitter
+from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.recorder import EventRecorder
+from pipeline.runner.stop import StopSignal
+from pipeline.runner.submitter import SubmitEndpoint, Submitter
 
 GATEWAY, RUN = "https://gateway.example", "million"
 BEGIN = 1_790_000_000.0
@@ -134,36 +134,36 @@ class Gateway:
         self.submits = self.refused = self.polls = self.polls_refused = self.while_away = 0
         self.lag_s = 0.0
 
-    async def submit(self, body: bytes, *, proof: SendProof | None = None, **_: object) -> Answer:
+    async def submit(self, body: bytes, *, proof: SendProof | None = None, **_: object) -> Response:
         """Accepts a job where the limiter lets it in; nothing is charged while the gateway is away."""
         if proof is not None:
             proof.sent = True
         now = await self._arrived()
         self.submits += 1
         if self._is_away(now):
-            return Answer(status=502, body=HTML)
+            return Response(status=502, body=HTML)
         if self._limiter.admit(now) > 0:
             self.refused += 1
-            return Answer(status=429, body=b'{"detail": "Too Many Requests"}')
+            return Response(status=429, body=b'{"detail": "Too Many Requests"}')
         job = f"job-{self.submits:09d}"
         self._ends_at[job] = now + next(self._durations)
-        return Answer(status=200, body=b'{"job_set_id": "%s", "type": "image2video"}' % job.encode())
+        return Response(status=200, body=b'{"job_set_id": "%s", "type": "image2video"}' % job.encode())
 
-    async def poll(self, job_set_id: str, *_: object) -> Answer:
+    async def poll(self, job_set_id: str, *_: object) -> Response:
         """The job's state; a finished one is forgotten."""
         now = await self._arrived()
         self.polls += 1
         if self._is_away(now):
-            return Answer(status=502, body=HTML)
+            return Response(status=502, body=HTML)
         if self._polls_limiter.admit(now) > 0:
             self.polls_refused += 1
-            return Answer(status=429, body=b'{"detail": "Too Many Requests"}')
+            return Response(status=429, body=b'{"detail": "Too Many Requests"}')
         job = job_set_id.encode()
         if now < self._ends_at[job_set_id]:
-            return Answer(status=200, body=b'{"job_set_id": "%s", "jobs": [{"status": "in_progress"}]}' % job)
+            return Response(status=200, body=b'{"job_set_id": "%s", "jobs": [{"status": "in_progress"}]}' % job)
         self.lag_s += now - self._ends_at.pop(job_set_id)
         video = b'{"raw": {"url": "https://cdn.example/%s.mp4"}}' % job
-        return Answer(status=200, body=b'{"jobs": [{"status": "completed", "results": %s}]}' % video)
+        return Response(status=200, body=b'{"jobs": [{"status": "completed", "results": %s}]}' % video)
 
     async def _arrived(self) -> float:
         await asyncio.sleep(self._latency_s * self._rng.lognormvariate(0, 0.2))
@@ -214,10 +214,12 @@ class MemoryLedger:
         self._owners: dict[str, str] = {}
         self.booked = 0
 
-    async def apply(self, change: Change) -> Outcome:
+    async def apply(self, change: LedgerChange) -> ChangeResult:
         """Books one change, as the ledger does."""
         row = self._rows.get(change.request_id) or _planned_row(change.request_id)
-        outcome = judge(row, change, money=Money(lambda *_: 0), job_owner=lambda _, job: self._owners.get(job))
+        outcome = apply_change(
+            row, change, money=SpendAccumulator(lambda *_: 0), job_owner=lambda _, job: self._owners.get(job)
+        )
         self.booked += 1
         self._rows[change.request_id] = row
         job = cast("str | None", row["job_set_id"])
@@ -232,7 +234,7 @@ class MemoryLedger:
 def _planned_row(request_id: str) -> Row:
     known = {"request_id": request_id, "attempt": 1, "gateway": GATEWAY, "run_id": RUN, "model": MODEL}
     numbers = {"price_microusd": PRICE_MICROUSD, "submit_attempts": 0, "throttled": 0, "polls": 0, "resends": 0}
-    return dict.fromkeys(HOT) | known | numbers | {"state": State.PLANNED, "superseded": 0}
+    return dict.fromkeys(MUTABLE) | known | numbers | {"state": State.PLANNED, "superseded": 0}
 
 
 @dataclass(kw_only=True)
@@ -254,33 +256,33 @@ class BatchRun:
         self.scenario, self.outcomes = scenario, Outcomes()
         self.gateway = Gateway(scenario)
         told = parse_rate(scenario.rate) if scenario.told else None
-        self.pace = Pace(told=told, shared=True if scenario.shared and scenario.told else None)
-        self.plan = PollPlan(first_s=15, min_s=3, max_s=60, deadline_s=DEADLINE_S, max_lag_s=scenario.lag_s)
-        self.halt = Halt()
-        scribe = Scribe(ledger, run_id=RUN, caps=NO_CAPS, totals=Totals(), wall=wall, reach=lambda name: None)
+        self.pace = AdaptiveRateLimiter(told=told, shared=True if scenario.shared and scenario.told else None)
+        self.plan = PollSchedule(first_s=15, min_s=3, max_s=60, deadline_s=DEADLINE_S, max_lag_s=scenario.lag_s)
+        self.halt = StopSignal()
+        scribe = EventRecorder(ledger, run_id=RUN, caps=NO_CAPS, totals=Totals(), wall=wall, reach=lambda name: None)
         self._tokens = 0
-        doors = Doors(
-            scribe=scribe,
+        doors = RunContext(
+            recorder=scribe,
             client=cast(GatewayClient, self.gateway),
-            gate=Gate(self.pace, self.halt),
-            halt=self.halt,
+            gate=RateGate(self.pace, self.halt),
+            stop=self.halt,
             prices_microusd={MODEL: PRICE_MICROUSD},
-            wall=wall,
+            unix_time=wall,
             new_token=self._token,
             body=lambda attempt: submit_body(attempt.params),
-            accepted=self._accepted,
-            finished=self._finished,
-            reach=lambda name: None,
-            say=self.outcomes.said.append,
-            lost=self._lost,
+            on_accepted=self._accepted,
+            on_video_ready=self._finished,
+            fail_point=lambda name: None,
+            notify=self.outcomes.said.append,
+            on_unknown=self._lost,
             log=_silent(),
         )
-        breaker = Breaker()
+        breaker = CircuitBreaker()
         self.poller = Poller(doors, self.plan, breaker)
         self.submitter = Submitter(
             doors,
             planned(scenario.jobs),
-            paths=Paths(SUBMIT_PATH),
+            paths=SubmitEndpoint(SUBMIT_PATH),
             breaker=breaker,
             workers=16,
             can_poll=lambda: len(self.poller) > 0,
@@ -295,17 +297,17 @@ class BatchRun:
 
     async def _buy(self) -> None:
         await self.submitter.run()
-        self.poller.settled()
+        self.poller.close_input()
 
     def _token(self) -> str:
         self._tokens += 1
         return f"{self._tokens:032x}"
 
-    def _accepted(self, job: InFlight) -> None:
+    def _accepted(self, job: PendingJob) -> None:
         self.poller.add(job)
         self.outcomes.most_in_flight = max(self.outcomes.most_in_flight, len(self.poller))
 
-    def _finished(self, video: Finished) -> None:
+    def _finished(self, video: ReadyVideo) -> None:
         now = asyncio.get_running_loop().time()
         self.outcomes.first_s, self.outcomes.ended_s = min(self.outcomes.first_s, now), now
         self.outcomes.done += 1
@@ -358,9 +360,9 @@ def open_ledger(scenario: Scenario, folder: Path) -> LedgerWriter:
     """The real ledger with all rows listed, or the one in memory."""
     if scenario.ledger == "memory":
         return cast(LedgerWriter, MemoryLedger())
-    ledger = Ledger(folder / "ledger.sqlite", inline=True)
+    ledger = SqliteLedger(folder / "ledger.sqlite", inline=True)
     ledger.ready_to_spend()
-    book = Book(ledger)
+    book = LedgerQueries(ledger)
     book.start_run(
         Run(
             run_id=RUN,
@@ -374,7 +376,7 @@ def open_ledger(scenario: Scenario, folder: Path) -> LedgerWriter:
         )
     )
     rows = (_request(number) for number in range(scenario.jobs))
-    book.list_rows(RUN, rows, rows_digest=lambda: "digest")
+    book.sync_rows(RUN, rows, rows_digest=lambda: "digest")
     return ledger
 
 

@@ -27,7 +27,7 @@ from benchmarks.simulation import (
     run_submits,
     whole_seconds,
 )
-from pipeline.gateway.ratelimit.limiter import Pace
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter
 
 Make = Callable[[], Limiter]
 ODD = 0.6180339887
@@ -79,7 +79,7 @@ def measure(row: Row) -> Result:
     ideal, ratios, refused, broken = ideal_s(row.make, row.count), [], [], 0
     for seed in row.seeds:
         tally = run_submits(
-            Pace(told=None),
+            AdaptiveRateLimiter(told=None),
             row.make(),
             row.count,
             hint=HINTS[row.hint],

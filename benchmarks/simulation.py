@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from pipeline.gateway.ratelimit.limiter import Kind, Outcome, Pace, Slot, Ticket
-from pipeline.runner.poll_schedule import PollPlan
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, CallInFlight, CallKind, LimitFeedback, Slot
+from pipeline.runner.poll_schedule import PollSchedule
 
 
 class Limiter(Protocol):
@@ -237,7 +237,7 @@ class Calls:
 
     def __init__(
         self,
-        pace: Pace,
+        pace: AdaptiveRateLimiter,
         timeline: Timeline,
         *,
         hint: Hint,
@@ -250,10 +250,10 @@ class Calls:
         self._hint, self._latency, self._rng = hint, latency, rng
         self.silent_until = -math.inf
 
-    def send(self, kind: Kind, limiter: Limiter, answered: Callable[[float, float | None, bool], None]) -> None:
+    def send(self, kind: CallKind, limiter: Limiter, answered: Callable[[float, float | None, bool], None]) -> None:
         """Sends a call; `answered(arrived_s, hint_s, let_in)` is called when its answer is back."""
         there_s, back_s = self._latency.draw(self._rng)
-        ticket = self.pace.sent(self.timeline.now, kind)
+        ticket = self.pace.mark_sent(self.timeline.now, kind)
 
         def arrive() -> None:
             arrived_s = self.timeline.now
@@ -264,18 +264,22 @@ class Calls:
         self.timeline.at(self.timeline.now + there_s, arrive)
 
     def _answer(
-        self, ticket: Ticket, arrived_s: float, wait_s: float, answered: Callable[[float, float | None, bool], None]
+        self,
+        ticket: CallInFlight,
+        arrived_s: float,
+        wait_s: float,
+        answered: Callable[[float, float | None, bool], None],
     ) -> None:
         now = self.timeline.now
         hint_s = self._hint(wait_s) if wait_s else None
         if hint_s is not None and hint_s <= 60:
             self.silent_until = max(self.silent_until, now + hint_s)
-        self.pace.answered(ticket, now, Outcome.THROTTLED if wait_s else Outcome.ACCEPTED, hint_s)
+        self.pace.answered(ticket, now, LimitFeedback.THROTTLED if wait_s else LimitFeedback.ACCEPTED, hint_s)
         answered(arrived_s, hint_s, not wait_s)
 
 
 def run_submits(
-    pace: Pace,
+    pace: AdaptiveRateLimiter,
     limiter: Limiter,
     count: int,
     *,
@@ -302,7 +306,7 @@ def run_submits(
     def ask() -> None:
         nonlocal left
         while left:
-            slot = pace.ask(timeline.now)
+            slot = pace.next_slot(timeline.now)
             if not isinstance(slot, Slot):
                 waker.by(timeline.now + slot + rng.random() * timer_s)
                 return
@@ -318,15 +322,15 @@ def run_submits(
 
     def leave() -> None:
         nonlocal left
-        if pace.must_hold(timeline.now, Kind.SUBMIT):
-            pace.give_back(timeline.now, Kind.SUBMIT)
+        if pace.slot_is_void(timeline.now, CallKind.SUBMIT):
+            pace.release(timeline.now, CallKind.SUBMIT)
             left += 1
             ask()
             return
         tally.hint_broken += timeline.now < calls.silent_until
         tally.sent += 1
         tally.sent_s.append(timeline.now)
-        calls.send(Kind.SUBMIT, limiter, answered)
+        calls.send(CallKind.SUBMIT, limiter, answered)
 
     waker = Waker(timeline, ask)
     waker.by(0.0)
@@ -360,8 +364,8 @@ class BatchRun:
 
     def __init__(
         self,
-        pace: Pace,
-        plan: PollPlan,
+        pace: AdaptiveRateLimiter,
+        plan: PollSchedule,
         *,
         submit_limiter: Limiter,
         poll_limiter: Limiter,
@@ -394,12 +398,12 @@ class BatchRun:
 
     def _submit(self) -> None:
         while self._left:
-            slot = self._pace.ask(self._timeline.now, Kind.SUBMIT)
+            slot = self._pace.next_slot(self._timeline.now, CallKind.SUBMIT)
             if not isinstance(slot, Slot):
                 self._submits_waker.by(self._timeline.now + slot + self._rng.random() * self._timer_s)
                 return
             job = self._left.pop()
-            self._calls.send(Kind.SUBMIT, self._submit_limiter, lambda *told, job=job: self._submitted(job, *told))
+            self._calls.send(CallKind.SUBMIT, self._submit_limiter, lambda *told, job=job: self._submitted(job, *told))
 
     def _submitted(self, job: int, arrived_s: float, hint_s: float | None, let_in: bool) -> None:
         now = self._timeline.now
@@ -420,13 +424,13 @@ class BatchRun:
         for job in self._plan.take(now, self.POLL_CONCURRENCY - self._open_polls - len(self._looking)):
             self._looking.append(int(str(job)))
         while self._looking:
-            slot = self._pace.ask(now, Kind.POLL)
+            slot = self._pace.next_slot(now, CallKind.POLL)
             if not isinstance(slot, Slot):
                 self._polls_waker.by(now + slot + self._rng.random() * self._timer_s)
                 return
             job = self._looking.popleft()
             self._open_polls += 1
-            self._calls.send(Kind.POLL, self._poll_limiter, lambda *told, job=job: self._polled(job, *told))
+            self._calls.send(CallKind.POLL, self._poll_limiter, lambda *told, job=job: self._polled(job, *told))
         due = self._plan.next_due(now)
         if due is not None and self._open_polls < self.POLL_CONCURRENCY:
             self._polls_waker.by(due)

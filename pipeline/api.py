@@ -15,30 +15,31 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.assets.object_checks import looked_at
-from pipeline.cli.arguments import tell, with_price
-from pipeline.cli.commands.plan import planned
-from pipeline.cli.commands.run import key_for
-from pipeline.cli.commands.status import find_run
+from pipeline.assets.object_checks import check_objects_async
+from pipeline.cli.arguments import print_notice
+from pipeline.cli.commands.run import resolve_api_key
 from pipeline.config.loader import environment, load
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
-from pipeline.ledger.workspace import RunFolder, ledger_exists, ledger_name, reading, spending
+from pipeline.ledger.workspace import ledger_exists, ledger_name, open_for_reading, open_for_spending
 from pipeline.manifest.reader import TooManyRowsError
-from pipeline.planning.binding import Plan
-from pipeline.planning.requests import Listing, listing
-from pipeline.planning.run_setup import Order, open_run
+from pipeline.planning.against_ledger import plan_against_ledger
+from pipeline.planning.plan import Plan
+from pipeline.planning.requests import BoundManifest, bind_manifest, with_price
+from pipeline.planning.run_setup import PurchaseOrder, open_run
 from pipeline.records import MICROUSD, Attempt, State, Totals, microusd
 from pipeline.reports.dataframe import to_frame
+from pipeline.reports.run_folder import RunFolder
+from pipeline.reports.run_lookup import find_run
 from pipeline.reports.summary import summary_line
 from pipeline.reports.writer import report_rows
-from pipeline.runner.engine import Wishes
-from pipeline.runner.session import Outcome, Session, carried
+from pipeline.runner.engine import RunOptions
+from pipeline.runner.session import RunOutcome, SpendingSession, run_session_async
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Money = str | int | Decimal
+Dollars = str | int | Decimal
 """US dollars. A float is no amount: 0.1 is not a tenth."""
 
 
@@ -129,7 +130,7 @@ async def run(
     path: Path | str,
     config: Path | str | None = None,
     *,
-    max_cost: Money | None = None,
+    max_cost: Dollars | None = None,
     yes: bool = False,
     max_new: int | None = None,
     progress: bool = True,
@@ -157,18 +158,18 @@ async def run(
             f"{found.gateway.base_url} charges for this: say max_cost='5.00', or yes=True; nothing was sent"
         )
     bound = _listing(Path(path), found)
-    looks = await looked_at(found, bound.objects(), manifest=bound.manifest.path, now=time.time())
-    tell(f"warning: {warning}" for warning in looks)
+    looks = await check_objects_async(found, bound.objects(), manifest=bound.manifest.path, now=time.time())
+    print_notice(f"warning: {warning}" for warning in looks)
     bound.must_be_seen = True
-    order = Order(bound=bound, caps=bound.caps(cap))
-    wishes = Wishes(max_new=max_new, show_bar=progress, quiet=not progress)
-    key = key_for(found)
-    with spending(found, lock_wait_s=0.0, now=time.time()) as workspace:
-        tell(workspace.notices)
+    order = PurchaseOrder(bound=bound, caps=bound.caps(cap))
+    wishes = RunOptions(max_new=max_new, show_bar=progress, quiet=not progress)
+    key = resolve_api_key(found)
+    with open_for_spending(found, lock_wait_s=0.0, now=time.time()) as workspace:
+        print_notice(workspace.notices)
         opened = open_run(workspace, order)
-        tell(f"warning: {warning}" for warning in bound.warnings)
-        session = Session(workspace=workspace, key=key, tell=lambda line: tell([line]))
-        outcome = await carried(
+        print_notice(f"warning: {warning}" for warning in bound.warnings)
+        session = SpendingSession(workspace=workspace, key=key, tell=lambda line: print_notice([line]))
+        outcome = await run_session_async(
             session,
             opened,
             caps=order.caps,
@@ -192,7 +193,7 @@ def report(run: RunResult | str | None = None, config: Path | str | None = None,
     name = run.run_id if isinstance(run, RunResult) else run
     if not ledger_exists(found):
         raise UsageError(f"no run yet in {ledger_name(found)}")
-    with reading(found) as workspace:
+    with open_for_reading(found) as workspace:
         chosen = find_run(workspace, name)
         folder = RunFolder(workspace.outputs, chosen.run_id)
         attempts = (line for line in workspace.book.report(chosen.run_id) if isinstance(line, Attempt))
@@ -219,7 +220,7 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _microusd(amount: Money) -> int:
+def _microusd(amount: Dollars) -> int:
     if isinstance(amount, float):
         raise UsageError(f"max_cost={amount!r}: give dollars as text, e.g. '5.00'; nothing was sent")
     try:
@@ -228,20 +229,20 @@ def _microusd(amount: Money) -> int:
         raise UsageError(f"max_cost: {error}; nothing was sent") from None
 
 
-def _listing(path: Path, settings: Settings) -> Listing:
+def _listing(path: Path, settings: Settings) -> BoundManifest:
     try:
-        return listing(path, settings)
+        return bind_manifest(path, settings)
     except TooManyRowsError as error:
         raise with_price(error, settings) from None
 
 
-def _planned(bound: Listing, settings: Settings) -> Plan:
-    found = planned(bound, settings)
-    tell(f"warning: {warning}" for warning in bound.warnings)
+def _planned(bound: BoundManifest, settings: Settings) -> Plan:
+    found = plan_against_ledger(bound, settings)
+    print_notice(f"warning: {warning}" for warning in bound.warnings)
     return found
 
 
-def _result(outcome: Outcome, settings: Settings) -> RunResult:
+def _result(outcome: RunOutcome, settings: Settings) -> RunResult:
     return RunResult(
         run_id=outcome.run_id,
         folder=outcome.folder.absolute(),

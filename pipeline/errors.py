@@ -78,7 +78,7 @@ class LedgerError(FatalError):
     """The ledger refuses to spend: damaged, copied, newer, or not writable."""
 
 
-class LedgerAwayError(LedgerError):
+class LedgerUnavailableError(LedgerError):
     """The ledger's database can't be reached now. Nothing is bought meanwhile; the same command goes on later."""
 
     exit_code = 5

@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.assets.image_probe import ImageLooker, Kind, Look
+from pipeline.assets.image_probe import ImageProbe, ProbeResult, ProbeStatus
 from pipeline.config.settings import Settings, is_loopback
 from pipeline.errors import ManifestError, Problem
 from pipeline.files import whole_text
-from pipeline.ledger.queries import Book
+from pipeline.ledger.queries import LedgerQueries
 from pipeline.records import Attempt, State
 
-AT_ONCE = 8
+CONCURRENCY = 8
 FRESH_S = 600.0
 """A good look younger than this counts without asking again: a pilot and its run, a run and its restart."""
 
@@ -29,7 +29,7 @@ LARGE_BYTES = 20_000_000
 """From here on a warning: the API document names no limit. Inferred."""
 
 NAMED_ROWS = 3
-TOLD_WARNINGS = TOLD_IMAGES = 10
+MAX_WARNINGS = MAX_NAMED_IMAGES = 10
 CACHE_NAME = "images.json"
 SKIPPED_BY = "--no-preflight skips this check"
 
@@ -48,13 +48,13 @@ def _at_home(settings: Settings) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class CachedProbe:
     """A good look that is remembered. Times are Unix seconds; `head_sha256` is of the first 64 kB.
 
     `sha256` is of the whole content; only objects of a store are read whole.
     """
 
-    looked_at: float
+    probed_at: float
     picture: str
     width: int | None
     height: int | None
@@ -65,13 +65,13 @@ class Seen:
     sha256: str = ""
 
     def __str__(self) -> str:
-        day = datetime.fromtimestamp(self.looked_at, UTC).strftime("%Y-%m-%d")
+        day = datetime.fromtimestamp(self.probed_at, UTC).strftime("%Y-%m-%d")
         size = f" {self.width}x{self.height}" if self.width else ""
         return f"{self.picture}{size}, {self.head_sha256[:12]}, seen {day}"
 
 
 @dataclass(slots=True, kw_only=True)
-class Findings:
+class CheckFindings:
     """What the looks of one run came to; images by URL."""
 
     bad: dict[str, str] = field(default_factory=dict)
@@ -83,16 +83,16 @@ def cache_path(settings: Settings) -> Path:
     return settings.ledger_path.parent / CACHE_NAME
 
 
-def remembered(path: Path) -> dict[str, Seen]:
+def load_cache(path: Path) -> dict[str, CachedProbe]:
     """Looks of earlier runs by URL; a damaged file remembers nothing, which costs a look each."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {url: Seen(**seen) for url, seen in found.items()}
+        return {url: CachedProbe(**seen) for url, seen in found.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def remembered_anew(path: Path, looks: Mapping[str, Seen]) -> list[str]:
+def updated_cache(path: Path, looks: Mapping[str, CachedProbe]) -> list[str]:
     """Writes what was seen; returns a warning when the disk does not take it.
 
     Writes: `path`.
@@ -115,25 +115,25 @@ def images_of(attempts: Iterable[Attempt]) -> dict[str, list[str]]:
     return found
 
 
-def memory_text(images: Iterable[str], settings: Settings) -> list[str]:
+def cache_text(images: Iterable[str], settings: Settings) -> list[str]:
     """What is remembered of some images, for eyes. Never asks the network."""
-    known = remembered(cache_path(settings))
+    known = load_cache(cache_path(settings))
     seen = {url: known[url] for url in images if url in known}
     if not seen:
         return []
-    told = [f"  {url}: {one}{_changed(one)}" for url, one in list(seen.items())[:TOLD_IMAGES]]
-    more = [f"  and {len(seen) - TOLD_IMAGES} more"] if len(seen) > TOLD_IMAGES else []
+    told = [f"  {url}: {one}{_changed(one)}" for url, one in list(seen.items())[:MAX_NAMED_IMAGES]]
+    more = [f"  and {len(seen) - MAX_NAMED_IMAGES} more"] if len(seen) > MAX_NAMED_IMAGES else []
     return ["images as they were last seen (sha256, of a URL's the first 64 kB):", *told, *more]
 
 
-def _changed(seen: Seen) -> str:
+def _changed(seen: CachedProbe) -> str:
     if seen.changed_at is None:
         return ""
     return f", CHANGED, noticed {datetime.fromtimestamp(seen.changed_at, UTC).strftime('%Y-%m-%d')}"
 
 
 async def check_images(
-    settings: Settings, book: Book, run_id: str, *, manifest: Path, only: frozenset[str] | None, now: float
+    settings: Settings, book: LedgerQueries, run_id: str, *, manifest: Path, only: frozenset[str] | None, now: float
 ) -> list[str]:
     """Looks at the images of everything the run has planned; returns warnings.
 
@@ -141,15 +141,15 @@ async def check_images(
         ManifestError: images that no video can be made of, each with its rows; nothing was sent.
     Writes: `cache_path(settings)`.
     """
-    planned = (attempt for page in book.pages(run_id, (State.PLANNED,)) for attempt in page)
+    planned = (attempt for page in book.iter_attempts(run_id, (State.PLANNED,)) for attempt in page)
     images = images_of(one for one in planned if only is None or one.request_id in only)
     path = cache_path(settings)
-    cache = remembered(path)
-    due = [url for url in images if not (url in cache and 0 <= now - cache[url].looked_at < FRESH_S)]
-    async with ImageLooker(gateway_is_loopback=_at_home(settings)) as looker:
-        looks = await _all_looks(looker, due, cache)
-    found = judged(looks, cache, now)
-    found.warnings += remembered_anew(path, cache)
+    cache = load_cache(path)
+    due = [url for url in images if not (url in cache and 0 <= now - cache[url].probed_at < FRESH_S)]
+    async with ImageProbe(gateway_is_loopback=_at_home(settings)) as looker:
+        looks = await _probe_all(looker, due, cache)
+    found = evaluate(looks, cache, now)
+    found.warnings += updated_cache(path, cache)
     if found.bad:
         raise ManifestError(
             Problem(
@@ -160,41 +160,41 @@ async def check_images(
     return _few(found.warnings)
 
 
-async def _all_looks(looker: ImageLooker, urls: list[str], cache: Mapping[str, Seen]) -> dict[str, Look]:
-    looks: dict[str, Look] = {}
+async def _probe_all(looker: ImageProbe, urls: list[str], cache: Mapping[str, CachedProbe]) -> dict[str, ProbeResult]:
+    looks: dict[str, ProbeResult] = {}
     left = iter(urls)
 
     async def work() -> None:
         for url in left:  # shared: each worker takes the next one
-            looks[url] = await looker.look(url, etag=cache[url].etag if url in cache else "")
+            looks[url] = await looker.probe(url, etag=cache[url].etag if url in cache else "")
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(AT_ONCE, len(urls))):
+        for _ in range(min(CONCURRENCY, len(urls))):
             group.create_task(work())
     return {url: looks[url] for url in urls}
 
 
-def judged(looks: Mapping[str, Look], cache: dict[str, Seen], now: float) -> Findings:
+def evaluate(looks: Mapping[str, ProbeResult], cache: dict[str, CachedProbe], now: float) -> CheckFindings:
     """What is wrong and what is odd; good looks go into `cache`."""
-    found = Findings()
+    found = CheckFindings()
     for url, look in looks.items():
         before = cache.get(url)
-        if look.kind is Kind.BAD:
+        if look.kind is ProbeStatus.BAD:
             found.bad[url] = look.reason
-        elif look.kind is Kind.UNSURE:
+        elif look.kind is ProbeStatus.UNSURE:
             found.warnings.append(f"{url} {look.reason}: the gateway may fare better, or not")
         elif look.unchanged and before is not None:
-            cache[url] = Seen(**{**asdict(before), "looked_at": now})
+            cache[url] = CachedProbe(**{**asdict(before), "looked_at": now})
         else:
             cache[url] = _seen(look, before, now)
             found.warnings += _oddities(url, look, before)
     return found
 
 
-def _seen(look: Look, before: Seen | None, now: float) -> Seen:
+def _seen(look: ProbeResult, before: CachedProbe | None, now: float) -> CachedProbe:
     changed = before is not None and before.head_sha256 != look.head_sha256
-    return Seen(
-        looked_at=now,
+    return CachedProbe(
+        probed_at=now,
         picture=look.picture,
         width=look.width,
         height=look.height,
@@ -205,17 +205,17 @@ def _seen(look: Look, before: Seen | None, now: float) -> Seen:
     )
 
 
-def changed_text(address: str, before: Seen | None, now: Seen) -> str:
+def changed_text(address: str, before: CachedProbe | None, now: CachedProbe) -> str:
     """What a person should know of an object that changed, "" when it did not. Its content is its identity."""
     if before is None or before.sha256 == now.sha256:
         return ""
-    day = datetime.fromtimestamp(before.looked_at, UTC).strftime("%Y-%m-%d")
+    day = datetime.fromtimestamp(before.probed_at, UTC).strftime("%Y-%m-%d")
     return f"{address} is another picture than on {day}: its rows are new requests"
 
 
-def _oddities(url: str, look: Look, before: Seen | None) -> Iterable[str]:
+def _oddities(url: str, look: ProbeResult, before: CachedProbe | None) -> Iterable[str]:
     if before is not None and before.head_sha256 != look.head_sha256:
-        day = datetime.fromtimestamp(before.looked_at, UTC).strftime("%Y-%m-%d")
+        day = datetime.fromtimestamp(before.probed_at, UTC).strftime("%Y-%m-%d")
         yield f"{url} is another picture than on {day}; what was bought with it stays bought (`take: 2` buys anew)"
     if (look.size_bytes or 0) > LARGE_BYTES:
         yield f"{url} has {look.size_bytes} bytes: the gateway's limit is not known"
@@ -229,5 +229,5 @@ def rows_text(row_ids: list[str]) -> str:
 
 
 def _few(warnings: list[str]) -> list[str]:
-    more = len(warnings) - TOLD_WARNINGS
-    return warnings if more <= 0 else [*warnings[:TOLD_WARNINGS], f"and {more} more images with warnings"]
+    more = len(warnings) - MAX_WARNINGS
+    return warnings if more <= 0 else [*warnings[:MAX_WARNINGS], f"and {more} more images with warnings"]

@@ -15,7 +15,7 @@ _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class ImageHeader:
     """`kind` is JPEG, PNG or WebP; the sizes are pixels as stored, None while the bytes do not reach that far."""
 
     kind: str
@@ -23,7 +23,7 @@ class Picture:
     height: int | None = None
 
 
-def read_picture(start: bytes) -> Picture | None:
+def read_image_header(start: bytes) -> ImageHeader | None:
     """What a file that begins with `start` is; None: none of the three. Source: API document, input_images."""
     if start.startswith(PNG_MAGIC):
         return _sized("PNG", _png(start))
@@ -34,10 +34,10 @@ def read_picture(start: bytes) -> Picture | None:
     return None
 
 
-def _sized(kind: str, size: tuple[int, int] | None) -> Picture:
+def _sized(kind: str, size: tuple[int, int] | None) -> ImageHeader:
     if size is None or 0 in size:
-        return Picture(kind=kind)
-    return Picture(kind=kind, width=size[0], height=size[1])
+        return ImageHeader(kind=kind)
+    return ImageHeader(kind=kind, width=size[0], height=size[1])
 
 
 def _png(data: bytes) -> tuple[int, int] | None:

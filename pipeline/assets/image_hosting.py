@@ -14,34 +14,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.assets.image_header import read_picture
-from pipeline.assets.image_urls import WireImages
-from pipeline.assets.object_store import Store, StoreError, open_store
-from pipeline.config.settings import Settings, Uploads, is_loopback
+from pipeline.assets.addresses import object_place
+from pipeline.assets.image_header import read_image_header
+from pipeline.assets.image_urls import ImageUrlResolver
+from pipeline.assets.object_store import ObjectStore, StoreError, open_store
+from pipeline.config.settings import Settings, UploadSettings, is_loopback
 from pipeline.errors import FatalError, UsageError
-from pipeline.planning.binding import object_place
 from pipeline.records import Params
 
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "WebP": "webp"}
 KINDS = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 ORIENTATION = 0x0112
 """The EXIF tag that says how a picture must be turned. Source: EXIF 2.32."""
-UPRIGHT = (None, 1)
+NORMAL_ORIENTATION = (None, 1)
 JPEG_QUALITY = 95
 
 
 @dataclass(slots=True, kw_only=True)
-class _Hosted:
+class HostedImage:
     """A picture in a store: where, the address it was given, and until when that is good."""
 
-    store: Store
+    store: ObjectStore
     name: str
     public: str | None = None
     url: str = ""
     good_until: float = float("-inf")
 
 
-class Hosting:
+class ImageHost:
     """Uploads pictures and says where they are.
 
     Args:
@@ -53,20 +53,20 @@ class Hosting:
 
     def __init__(
         self,
-        told: Uploads,
-        images: WireImages,
+        told: UploadSettings,
+        images: ImageUrlResolver,
         *,
-        store: Store | None,
+        store: ObjectStore | None,
         base_url: str,
         etag_of: Callable[[str], str],
         wall: Callable[[], float],
     ) -> None:
         self._told, self._images, self._store, self._base_url = told, images, store, base_url
         self._etag_of, self._wall = etag_of, wall
-        self._hosted: dict[str, _Hosted] = {}
-        self._stores: dict[str, Store] = {}
+        self._hosted: dict[str, HostedImage] = {}
+        self._stores: dict[str, ObjectStore] = {}
 
-    async def hand_over(self, params: Params) -> None:
+    async def ensure_available(self, params: Params) -> None:
         """Gets the images of one request ready: local ones uploaded unless the store has them, objects looked for.
 
         Raises:
@@ -94,7 +94,7 @@ class Hosting:
             hosted.good_until = now + expiry_s
         return hosted.url
 
-    def address(self, key: str) -> str:
+    def url_for_submit(self, key: str) -> str:
         """The same for a submit that is about to leave: an address that is still good does when none can be signed.
 
         Raises:
@@ -108,7 +108,7 @@ class Hosting:
                 return hosted.url
             raise FatalError(str(error)) from None
 
-    async def _uploaded(self, path: Path, sha256: str) -> _Hosted:
+    async def _uploaded(self, path: Path, sha256: str) -> HostedImage:
         if self._store is None:
             raise UsageError(f"{path} is a file of this machine, and `uploads.url` is not set any more")
         try:
@@ -117,32 +117,32 @@ class Hosting:
             raise UsageError(f"{path} can't be read any more ({error.strerror})") from None
         if hashlib.sha256(content).hexdigest() != sha256:
             raise FatalError(f"{path} changed since the run was planned: run again")
-        content, ending = await asyncio.to_thread(upright, path, content, self._told.max_px)
+        content, ending = await asyncio.to_thread(normalize_orientation, path, content, self._told.max_px)
         sent_sha256 = hashlib.sha256(content).hexdigest()
         name = f"{sent_sha256}.{ending}"
         try:
-            there = await self._store.look(name)
+            there = await self._store.head(name)
             if there is None or there.size_bytes != len(content):
                 await self._store.put(name, content, kind=KINDS[ending], sha256=sent_sha256)
         except StoreError as error:
             raise StoreError(f"{path} can't be uploaded: {error}; run again when the store is back") from None
         base = self._told.public_base
-        return _Hosted(store=self._store, name=name, public=None if base is None else f"{base}/{name}")
+        return HostedImage(store=self._store, name=name, public=None if base is None else f"{base}/{name}")
 
-    async def _found(self, address: str) -> _Hosted:
+    async def _found(self, address: str) -> HostedImage:
         """MONEY: the object as the run was planned with, or nothing is bought: its address shows what is there now."""
         bucket, name = object_place(address)
         if bucket not in self._stores:
             self._stores[bucket] = open_object_store(self._told, bucket, self._base_url)
-        there = await self._stores[bucket].look(name)
+        there = await self._stores[bucket].head(name)
         if there is None:
             raise FatalError(f"{address} is not there any more")
         if self._etag_of(address) not in ("", there.etag):
             raise FatalError(f"{address} changed since the run was planned: run again")
-        return _Hosted(store=self._stores[bucket], name=name)
+        return HostedImage(store=self._stores[bucket], name=name)
 
 
-def open_object_store(told: Uploads, bucket: str, base_url: str) -> Store:
+def open_object_store(told: UploadSettings, bucket: str, base_url: str) -> ObjectStore:
     """The bucket that images of a manifest lie in, such as `s3://bucket`. Asks nobody.
 
     Raises:
@@ -152,7 +152,7 @@ def open_object_store(told: Uploads, bucket: str, base_url: str) -> Store:
     return open_store(bucket, endpoint=told.endpoint, region=told.region)
 
 
-def upright(path: Path, content: bytes, max_px: int | None) -> tuple[bytes, str]:
+def normalize_orientation(path: Path, content: bytes, max_px: int | None) -> tuple[bytes, str]:
     """The picture as it is to be seen, and its ending: untouched unless EXIF turns it or it is too large.
 
     A copy that is made keeps its colour profile and loses the rest of its EXIF data (place, camera).
@@ -162,13 +162,13 @@ def upright(path: Path, content: bytes, max_px: int | None) -> tuple[bytes, str]
     """
     from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - slow to import, and rarely needed
 
-    kind = read_picture(content)
+    kind = read_image_header(content)
     if kind is None:
         raise UsageError(f"{path} is not a JPEG, PNG or WebP by its content")
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "WEBP")) as picture:
             small = max_px is None or max(picture.size) <= max_px
-            if small and picture.getexif().get(ORIENTATION) in UPRIGHT:
+            if small and picture.getexif().get(ORIENTATION) in NORMAL_ORIENTATION:
                 return content, ENDINGS[kind.kind]
             turned = ImageOps.exif_transpose(picture)
             if not small and max_px is not None:
@@ -184,11 +184,11 @@ def upright(path: Path, content: bytes, max_px: int | None) -> tuple[bytes, str]
 def open_hosting(
     settings: Settings,
     base_url: str,
-    images: WireImages,
+    images: ImageUrlResolver,
     *,
     etag_of: Callable[[str], str],
     wall: Callable[[], float],
-) -> Hosting:
+) -> ImageHost:
     """Hosting as the configuration says. Nothing is asked of any store yet.
 
     Raises:
@@ -199,7 +199,7 @@ def open_hosting(
     if told.url is not None:
         _check_visible(told.public_base or told.endpoint, base_url)
         store = open_store(told.url, endpoint=told.endpoint, region=told.region)
-    return Hosting(told, images, store=store, base_url=base_url, etag_of=etag_of, wall=wall)
+    return ImageHost(told, images, store=store, base_url=base_url, etag_of=etag_of, wall=wall)
 
 
 def _check_visible(seen_at: str | None, base_url: str) -> None:

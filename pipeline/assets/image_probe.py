@@ -18,16 +18,16 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-from pipeline.assets.image_header import Picture, read_picture
-from pipeline.gateway.download_outcomes import Unfit
-from pipeline.gateway.ssrf_connector import Connects, guarded_connector, watched
+from pipeline.assets.image_header import ImageHeader, read_image_header
+from pipeline.gateway.download_outcomes import Unacceptable
+from pipeline.gateway.ssrf_connector import ConnectAudit, guarded_connector, track_connects
 from pipeline.gateway.ssrf_rules import readable_url
 
 HEAD_BYTES = 64 * 1024
 """hashed, so that another picture under the same address is noticed"""
-MOST_BYTES = 1024 * 1024
+MAX_BYTES = 1024 * 1024
 """read at most, where a picture's size stands behind a large EXIF block or colour profile"""
-LOOK_TIMEOUT_S = 10.0
+PROBE_TIMEOUT_S = 10.0
 PER_HOST = 4
 MAX_REDIRECTS = 3
 
@@ -36,13 +36,13 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 HEADERS = {
     "Accept": "image/*, */*;q=0.5",
     "Accept-Encoding": "identity",
-    "Range": f"bytes=0-{MOST_BYTES - 1}",
+    "Range": f"bytes=0-{MAX_BYTES - 1}",
     "User-Agent": "dop-batch",
 }
 _TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
 
 
-class Kind(StrEnum):
+class ProbeStatus(StrEnum):
     """What a look came to."""
 
     GOOD = "good"
@@ -53,10 +53,10 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class ProbeResult:
     """What one look saw. `head_sha256` is of the first HEAD_BYTES; sizes are None where nothing said them."""
 
-    kind: Kind
+    kind: ProbeStatus
     reason: str = ""
     picture: str = ""
     width: int | None = None
@@ -67,24 +67,24 @@ class Look:
     unchanged: bool = False
 
 
-def bad(reason: str) -> Look:
+def bad(reason: str) -> ProbeResult:
     """A look at something that is no picture."""
-    return Look(kind=Kind.BAD, reason=reason)
+    return ProbeResult(kind=ProbeStatus.BAD, reason=reason)
 
 
-def unsure(reason: str) -> Look:
+def unsure(reason: str) -> ProbeResult:
     """A look that saw nothing."""
-    return Look(kind=Kind.UNSURE, reason=reason)
+    return ProbeResult(kind=ProbeStatus.UNSURE, reason=reason)
 
 
-class ImageLooker:
+class ImageProbe:
     """Looks at images; use it as an async context manager. Calls may run side by side.
 
     Args:
         gateway_is_loopback: lets loopback addresses through: a gateway of this machine can fetch from them.
     """
 
-    def __init__(self, *, gateway_is_loopback: bool, timeout_s: float = LOOK_TIMEOUT_S) -> None:
+    def __init__(self, *, gateway_is_loopback: bool, timeout_s: float = PROBE_TIMEOUT_S) -> None:
         self._loopback = gateway_is_loopback
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
@@ -105,7 +105,7 @@ class ImageLooker:
         if self._session is not None:
             await self._session.close()
 
-    async def look(self, url: str, *, etag: str = "") -> Look:
+    async def probe(self, url: str, *, etag: str = "") -> ProbeResult:
         """What stands at `url`. With the `etag` of an earlier look the answer may be `unchanged`, and nothing else."""
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -113,22 +113,22 @@ class ImageLooker:
         except TimeoutError:
             return unsure(f"did not answer within {self._timeout_s:g} s")
 
-    async def _follow(self, url: str, etag: str) -> Look:
+    async def _follow(self, url: str, etag: str) -> ProbeResult:
         base = ""
         for _ in range(MAX_REDIRECTS + 1):
             hop = readable_url(url, http_allowed=True, base=base)
-            if isinstance(hop, Unfit):
+            if isinstance(hop, Unacceptable):
                 return bad(hop.reason) if not base else unsure(f"redirects to what is {hop.reason}")
             found = await self._one_get(hop, etag)
-            if isinstance(found, Look):
+            if isinstance(found, ProbeResult):
                 return found
             url, base = found, str(hop)
         return unsure(f"redirects more than {MAX_REDIRECTS} times")
 
-    async def _one_get(self, url: URL, etag: str) -> Look | str:
+    async def _one_get(self, url: URL, etag: str) -> ProbeResult | str:
         """One GET: what it saw, or where it was sent on to."""
         assert self._session is not None, "use it as `async with ImageLooker(...)`"
-        connects = watched()
+        connects = track_connects()
         headers = {"If-None-Match": etag} if etag else {}
         try:
             async with self._session.get(url, headers=headers, allow_redirects=False) as answer:
@@ -141,7 +141,7 @@ class ImageLooker:
             return _unreached(url, connects, error)
 
 
-def _unreached(url: URL, connects: Connects, error: Exception) -> Look:
+def _unreached(url: URL, connects: ConnectAudit, error: Exception) -> ProbeResult:
     if connects.refused and not connects.allowed:
         # A name may mean another address to the gateway; a number means the same to everybody.
         found = f"leads to {connects.refused[0]}"
@@ -161,11 +161,11 @@ def _is_number(host: str) -> bool:
     return True
 
 
-async def _seen(answer: aiohttp.ClientResponse, etag: str) -> Look:
+async def _seen(answer: aiohttp.ClientResponse, etag: str) -> ProbeResult:
     if answer.status in GONE:
         return bad(f"answers {answer.status}: it is not there")
     if answer.status == 304 and etag:
-        return Look(kind=Kind.GOOD, etag=etag, unchanged=True)
+        return ProbeResult(kind=ProbeStatus.GOOD, etag=etag, unchanged=True)
     if answer.status not in (200, 206):
         return unsure(f"answers {answer.status}")
     data, picture = await _beginning(answer)
@@ -173,8 +173,8 @@ async def _seen(answer: aiohttp.ClientResponse, etag: str) -> Look:
         return unsure("comes compressed, although that was not asked for")
     if picture is None:
         return bad(_what_instead(answer, data))
-    return Look(
-        kind=Kind.GOOD,
+    return ProbeResult(
+        kind=ProbeStatus.GOOD,
         picture=picture.kind,
         width=picture.width,
         height=picture.height,
@@ -184,19 +184,19 @@ async def _seen(answer: aiohttp.ClientResponse, etag: str) -> Look:
     )
 
 
-async def _beginning(answer: aiohttp.ClientResponse) -> tuple[bytes, Picture | None]:
+async def _beginning(answer: aiohttp.ClientResponse) -> tuple[bytes, ImageHeader | None]:
     """The first bytes, as many as it takes: HEAD_BYTES for the hash, more only while the size is not known."""
     data = bytearray()
-    picture: Picture | None = None
+    picture: ImageHeader | None = None
     async for block in answer.content.iter_any():
         data += block
-        if len(data) >= MOST_BYTES:
+        if len(data) >= MAX_BYTES:
             break
         if len(data) >= HEAD_BYTES:
-            picture = read_picture(bytes(data))
+            picture = read_image_header(bytes(data))
             if picture is None or picture.width is not None:
                 break
-    return bytes(data), read_picture(bytes(data))
+    return bytes(data), read_image_header(bytes(data))
 
 
 def _what_instead(answer: aiohttp.ClientResponse, data: bytes) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.planning.binding import SAMPLE_PREFIX, file_sha256, is_local, is_object, object_place
+from pipeline.assets.addresses import SAMPLE_PREFIX, file_sha256, is_local, is_object, object_place
 from pipeline.records import Params
 
 SANDBOX_IMAGE_PREFIX = "sandbox:sha256-"
@@ -15,7 +15,7 @@ REHEARSED_OBJECT = "https://object.invalid/"
 """Stands for a store's object in a rehearsal, which asks no store: the sandbox draws a picture for it."""
 
 
-class WireImages:
+class ImageUrlResolver:
     """Images as they are sent. The embedded sandbox takes its own names; elsewhere pictures need URLs."""
 
     def __init__(self, *, embedded: bool, base_url: str, sha256_of: Mapping[str, str]) -> None:

@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from pipeline.assets.image_checks import Seen, cache_path, changed_text, remembered, remembered_anew, rows_text
-from pipeline.assets.image_header import read_picture
+from pipeline.assets.addresses import object_place
+from pipeline.assets.image_checks import CachedProbe, cache_path, changed_text, load_cache, rows_text, updated_cache
+from pipeline.assets.image_header import read_image_header
 from pipeline.assets.image_hosting import open_object_store
-from pipeline.assets.object_store import Store, Stored, StoreError
+from pipeline.assets.object_store import ObjectInfo, ObjectStore, StoreError
 from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, Problem, UsageError
-from pipeline.planning.binding import object_place
 
-AT_ONCE = 8
-MOST_BYTES = 64_000_000
+CONCURRENCY = 8
+MAX_BYTES = 64_000_000
 """A larger object is no picture that a video can be made of. Ours: the API document names no limit."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Wrong:
+class Invalid:
     """Why no video can be made of an object."""
 
     why: str
@@ -40,7 +40,7 @@ def known_objects(settings: Settings) -> Callable[[str], str | None] | None:
     """
     if settings.gateway.is_embedded:
         return None
-    looks = cache(lambda: remembered(cache_path(settings)))
+    looks = cache(lambda: load_cache(cache_path(settings)))
 
     def sha256_of(address: str) -> str | None:
         seen = looks().get(address)
@@ -49,7 +49,7 @@ def known_objects(settings: Settings) -> Callable[[str], str | None] | None:
     return sha256_of
 
 
-def look_at_objects(settings: Settings, rows_of: Mapping[str, list[str]], *, manifest: Path, now: float) -> list[str]:
+def check_objects(settings: Settings, rows_of: Mapping[str, list[str]], *, manifest: Path, now: float) -> list[str]:
     """Looks at every object of `rows_of` (object -> the rows that name it); returns warnings.
 
     Raises:
@@ -59,16 +59,18 @@ def look_at_objects(settings: Settings, rows_of: Mapping[str, list[str]], *, man
     """
     if not rows_of or settings.gateway.is_embedded:
         return []
-    return asyncio.run(looked_at(settings, rows_of, manifest=manifest, now=now))
+    return asyncio.run(check_objects_async(settings, rows_of, manifest=manifest, now=now))
 
 
-async def looked_at(settings: Settings, rows_of: Mapping[str, list[str]], *, manifest: Path, now: float) -> list[str]:
+async def check_objects_async(
+    settings: Settings, rows_of: Mapping[str, list[str]], *, manifest: Path, now: float
+) -> list[str]:
     """The same in an event loop."""
     if not rows_of or settings.gateway.is_embedded:
         return []
-    known = remembered(cache_path(settings))
-    found = await _all(_Stores(settings), rows_of, known, now)
-    wrong = {address: one.why for address, one in found.items() if isinstance(one, _Wrong)}
+    known = load_cache(cache_path(settings))
+    found = await _all(StoreCache(settings), rows_of, known, now)
+    wrong = {address: one.why for address, one in found.items() if isinstance(one, Invalid)}
     if wrong:
         raise ManifestError(
             Problem(file=manifest, where=rows_text(rows_of[address]), message=f"{address} {why}")
@@ -78,20 +80,20 @@ async def looked_at(settings: Settings, rows_of: Mapping[str, list[str]], *, man
     never = [why for address, why in down.items() if address not in known]
     if never:
         raise UsageError(f"{never[0]}; nothing was sent")
-    seen = {address: one for address, one in found.items() if isinstance(one, Seen)}
+    seen = {address: one for address, one in found.items() if isinstance(one, CachedProbe)}
     warnings = [f"{why}; {address} is taken for what it was" for address, why in down.items()]
     warnings += [text for address, one in seen.items() if (text := changed_text(address, known.get(address), one))]
-    return warnings + remembered_anew(cache_path(settings), known | seen)
+    return warnings + updated_cache(cache_path(settings), known | seen)
 
 
-class _Stores:
+class StoreCache:
     """The buckets that objects lie in, each opened once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._open: dict[str, Store] = {}
+        self._open: dict[str, ObjectStore] = {}
 
-    def of(self, address: str) -> tuple[Store, str]:
+    def of(self, address: str) -> tuple[ObjectStore, str]:
         bucket, name = object_place(address)
         if bucket not in self._open:
             self._open[bucket] = open_object_store(self._settings.uploads, bucket, self._settings.gateway.base_url)
@@ -99,9 +101,9 @@ class _Stores:
 
 
 async def _all(
-    stores: _Stores, addresses: Iterable[str], known: Mapping[str, Seen], now: float
-) -> dict[str, Seen | _Wrong | StoreError]:
-    found: dict[str, Seen | _Wrong | StoreError] = {}
+    stores: StoreCache, addresses: Iterable[str], known: Mapping[str, CachedProbe], now: float
+) -> dict[str, CachedProbe | Invalid | StoreError]:
+    found: dict[str, CachedProbe | Invalid | StoreError] = {}
     left = iter(addresses)
 
     async def work() -> None:
@@ -112,33 +114,33 @@ async def _all(
                 found[address] = error
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
+        for _ in range(CONCURRENCY):
             group.create_task(work())
     return found
 
 
-async def _one(store: Store, name: str, before: Seen | None, now: float) -> Seen | _Wrong:
-    there = await store.look(name)
+async def _one(store: ObjectStore, name: str, before: CachedProbe | None, now: float) -> CachedProbe | Invalid:
+    there = await store.head(name)
     if there is None:
-        return _Wrong("is not there")
+        return Invalid("is not there")
     if before is not None and before.etag and (before.etag, before.size_bytes) == (there.etag, there.size_bytes):
-        return replace(before, looked_at=now)
-    got = await store.read(name, MOST_BYTES)
+        return replace(before, probed_at=now)
+    got = await store.read(name, MAX_BYTES)
     if got is None:
-        return _Wrong("is not there")
+        return Invalid("is not there")
     return await asyncio.to_thread(_seen, *got, before, now)
 
 
-def _seen(stored: Stored, content: bytes, before: Seen | None, now: float) -> Seen | _Wrong:
-    if stored.size_bytes > MOST_BYTES:
-        return _Wrong(f"has {stored.size_bytes} bytes: that is no picture")
-    picture = read_picture(content)
+def _seen(stored: ObjectInfo, content: bytes, before: CachedProbe | None, now: float) -> CachedProbe | Invalid:
+    if stored.size_bytes > MAX_BYTES:
+        return Invalid(f"has {stored.size_bytes} bytes: that is no picture")
+    picture = read_image_header(content)
     if picture is None:
-        return _Wrong("is not a JPEG, PNG or WebP by its content" if content else "is empty")
+        return Invalid("is not a JPEG, PNG or WebP by its content" if content else "is empty")
     sha256 = hashlib.sha256(content).hexdigest()
     changed = before is not None and before.sha256 != sha256
-    return Seen(
-        looked_at=now,
+    return CachedProbe(
+        probed_at=now,
         picture=picture.kind,
         width=picture.width,
         height=picture.height,

@@ -18,11 +18,11 @@ from pipeline.errors import UsageError
 T = TypeVar("T")
 
 TRIES = 3
-TRY_AGAIN_S = 1.0
+RETRY_PAUSE_S = 1.0
 CALL_TIMEOUT_S = 120.0
-SLOWEST_BYTES_PER_S = 250_000
+MIN_BYTES_PER_S = 250_000
 PART_BYTES = 8 * 2**20
-PARTS_AT_ONCE = 4
+PARTS_CONCURRENCY = 4
 RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
 """of the library, inside one of our tries: it waits minutes for a store that is gone, unless it is told"""
 
@@ -35,7 +35,7 @@ class StoreError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class ObjectInfo:
     """An object that is there. `sha256` is what it was put with, "" where nobody said it or it was not asked for."""
 
     size_bytes: int
@@ -43,7 +43,7 @@ class Stored:
     sha256: str = ""
 
 
-class Store:
+class ObjectStore:
     """A folder of a bucket. `inner` is obstore's; `url` is how a person calls it. Safe to use side by side."""
 
     def __init__(self, inner: Any, url: str) -> None:
@@ -69,12 +69,12 @@ class Store:
                 attributes=attributes,
                 use_multipart=size_bytes > PART_BYTES,
                 chunk_size=PART_BYTES,
-                max_concurrency=PARTS_AT_ONCE,
+                max_concurrency=PARTS_CONCURRENCY,
             )
 
-        await self._tried(f"does not take {name}", send, CALL_TIMEOUT_S + size_bytes / SLOWEST_BYTES_PER_S)
+        await self._tried(f"does not take {name}", send, CALL_TIMEOUT_S + size_bytes / MIN_BYTES_PER_S)
 
-    async def look(self, name: str) -> Stored | None:
+    async def head(self, name: str) -> ObjectInfo | None:
         """What stands under a name; None where nothing does.
 
         Raises:
@@ -82,7 +82,7 @@ class Store:
         """
         import obstore  # noqa: PLC0415
 
-        async def ask() -> Stored | None:
+        async def ask() -> ObjectInfo | None:
             try:
                 found = await obstore.get_async(self._inner, name, options={"head": True})
             except FileNotFoundError:
@@ -92,7 +92,7 @@ class Store:
 
         return await self._tried(f"does not say whether it has {name}", ask)
 
-    async def read(self, name: str, most_bytes: int) -> tuple[Stored, bytes] | None:
+    async def read(self, name: str, most_bytes: int) -> tuple[ObjectInfo, bytes] | None:
         """An object with its content; None where it is not there, no content where it is larger than `most_bytes`.
 
         Raises:
@@ -100,7 +100,7 @@ class Store:
         """
         import obstore  # noqa: PLC0415
 
-        async def get() -> tuple[Stored, bytes] | None:
+        async def get() -> tuple[ObjectInfo, bytes] | None:
             try:
                 found = await obstore.get_async(self._inner, name)
             except FileNotFoundError:
@@ -137,12 +137,12 @@ class Store:
         try:
             return str(obstore.sign(self._inner, "GET", name, timedelta(seconds=expiry_s)))
         except Exception as error:  # noqa: BLE001 - the library has an error of its own for each store
-            raise StoreError(f"{self.url} signs no address ({said(error)})") from None
+            raise StoreError(f"{self.url} signs no address ({error_summary(error)})") from None
 
     async def problem(self) -> str:
         """What is wrong with the store, asked by looking for an object that nobody has; "" when nothing is."""
         try:
-            await self.look("dop-looks-for-nothing")
+            await self.head("dop-looks-for-nothing")
         except StoreError as error:
             return str(error)
         return ""
@@ -152,22 +152,22 @@ class Store:
         problem = ""
         for number in range(TRIES):
             if number:
-                await asyncio.sleep(TRY_AGAIN_S * number)
+                await asyncio.sleep(RETRY_PAUSE_S * number)
             try:
                 async with asyncio.timeout(timeout_s):
                     return await call()
             except TimeoutError:
                 problem = f"no answer in {timeout_s:g} s"
             except Exception as error:  # noqa: BLE001 - as above
-                problem = said(error)
+                problem = error_summary(error)
         raise StoreError(f"{self.url} {failing} ({problem})")
 
 
-def _stored(meta: Any, sha256: str = "") -> Stored:
-    return Stored(size_bytes=int(meta["size"]), etag=str(meta.get("e_tag") or ""), sha256=sha256)
+def _stored(meta: Any, sha256: str = "") -> ObjectInfo:
+    return ObjectInfo(size_bytes=int(meta["size"]), etag=str(meta.get("e_tag") or ""), sha256=sha256)
 
 
-def open_store(url: str, *, endpoint: str | None = None, region: str | None = None) -> Store:
+def open_store(url: str, *, endpoint: str | None = None, region: str | None = None) -> ObjectStore:
     """The store that a URL names: `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`. Asks nobody.
 
     Args:
@@ -186,12 +186,12 @@ def open_store(url: str, *, endpoint: str | None = None, region: str | None = No
     options: dict[str, Any] = {"allow_http": (endpoint or "").startswith("http://"), "timeout": "60s"}
     opened: Callable[..., Any] = from_url
     try:
-        return Store(opened(url, client_options=options, retry_config=RETRIES, **more), url)
+        return ObjectStore(opened(url, client_options=options, retry_config=RETRIES, **more), url)
     except Exception as error:  # noqa: BLE001 - as above
-        raise UsageError(f"{url} can't be used ({said(error)})") from None
+        raise UsageError(f"{url} can't be used ({error_summary(error)})") from None
 
 
-def said(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """The library's first line; the rest may quote whole requests, and a query may hold a signature."""
     text = str(error).strip().partition("\n")[0]
     return text.partition("?")[0][:200] or type(error).__name__

@@ -14,21 +14,20 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.assets.object_store import Store, StoreError, open_store
+from pipeline.assets.object_store import ObjectStore, StoreError, open_store
 from pipeline.config.settings import Settings
 from pipeline.files import whole_path
 from pipeline.gateway.download_outcomes import Saved
-from pipeline.ledger.queries import Book
+from pipeline.ledger.queries import LedgerQueries
 from pipeline.records import Attempt
-from pipeline.reports.writer import PAGE_LINES
 
 T = TypeVar("T")
 
-AT_ONCE = 8
+CONCURRENCY = 8
 DOWN_S = 30.0
 """After a store failed, videos are only staged for so long: each would wait for its own three tries."""
 
-LARGEST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 """of a video that is fetched back for the page; it is in memory meanwhile"""
 
 LATEST = "latest"
@@ -40,10 +39,10 @@ LAST = ("report.html", "report.csv", "run.json")
 KINDS = {".csv": "text/csv; charset=utf-8", ".log": "application/x-ndjson", ".yaml": "application/yaml"}
 
 
-class Landing:
+class OutputPublisher:
     """The way from the staging folder `outputs` into a store. Safe to use side by side, also from several machines."""
 
-    def __init__(self, store: Store, outputs: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: ObjectStore, outputs: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._store, self._outputs, self._clock = store, outputs, clock
         self._problem, self._down_until = "", float("-inf")
 
@@ -56,7 +55,7 @@ class Landing:
         """What is wrong with the store, asked for free; "" when nothing is."""
         return await self._store.problem()
 
-    async def staged(self, target: Path) -> Saved | None:
+    async def find_staged(self, target: Path) -> Saved | None:
         """A video that an earlier run fetched and could not land: it has its final name only when it is whole."""
         try:
             size_bytes, sha256 = await asyncio.to_thread(_measured, target)
@@ -64,7 +63,7 @@ class Landing:
             return None
         return Saved(size_bytes=size_bytes, sha256=sha256, content_type=None)
 
-    async def land(self, target: Path, saved: Saved) -> str:
+    async def publish_video(self, target: Path, saved: Saved) -> str:
         """Puts a whole video into the store, unless it stands there already; returns what was wrong, else "".
 
         The file stays: page, posters and viewer read it here.
@@ -73,7 +72,7 @@ class Landing:
             return self._problem
         name = self._name(target)
         try:
-            there = await self._store.look(name)
+            there = await self._store.head(name)
             if there is None or (there.size_bytes, there.sha256) != (saved.size_bytes, saved.sha256):
                 await self._store.put(name, target, kind="video/mp4", sha256=saved.sha256)
         except StoreError as error:
@@ -83,7 +82,7 @@ class Landing:
             return f"{target} can't be read ({error.strerror})"
         return ""
 
-    async def ready(self, folder: Path) -> str:
+    async def check_writable(self, folder: Path) -> str:
         """MONEY: before anything is bought: whether the store takes the run's manifest; returns what is wrong.
 
         Points `latest` at the run, as the link of the outputs folder does.
@@ -96,7 +95,7 @@ class Landing:
             return str(error)
         return ""
 
-    async def land_reports(self, folder: Path) -> str:
+    async def publish_reports(self, folder: Path) -> str:
         """Puts everything else of a run's folder into the store, tables last; returns what was wrong, else "".
 
         Stills that are there with their size are left alone; each other object takes the place of the older one.
@@ -115,7 +114,7 @@ class Landing:
             return f"{folder} can't be read ({error.strerror})"
         return ""
 
-    async def gather(self, videos: Mapping[str, str]) -> str:
+    async def download_missing(self, videos: Mapping[str, str]) -> str:
         """Fetches the videos that this machine lacks, by name and sha256, from the store; returns what was wrong.
 
         Other hosts put them there; the page, its stills and the viewer look at files here.
@@ -130,7 +129,7 @@ class Landing:
         return ""
 
     async def _fetch(self, name: str, sha256: str) -> None:
-        found = await self._store.read(name, LARGEST_BYTES)
+        found = await self._store.read(name, MAX_BYTES)
         if found is None or hashlib.sha256(found[1]).hexdigest() != sha256:
             return  # gone, too large, or not what was saved: the page shows the cell without it
         with whole_path(self._outputs / name) as path:
@@ -151,7 +150,7 @@ async def _for_all(things: Iterable[T], work: Callable[[T], Awaitable[None]]) ->
         for thing in left:  # shared: each takes the next one
             await work(thing)
 
-    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(some() for _ in range(CONCURRENCY)))
 
 
 def _manifests(folder: Path) -> list[Path]:
@@ -179,7 +178,7 @@ def _measured(path: Path) -> tuple[int, str]:
         return file.tell(), sha256
 
 
-def open_landing(settings: Settings) -> Landing | None:
+def open_publisher(settings: Settings) -> OutputPublisher | None:
     """The way into the store that `outputs.dir` names; None where the outputs are a folder of this machine.
 
     Raises:
@@ -188,13 +187,18 @@ def open_landing(settings: Settings) -> Landing | None:
     told = settings.outputs
     if told.url is None:
         return None
-    return Landing(open_store(told.url, endpoint=told.endpoint, region=told.region), told.dir)
+    return OutputPublisher(open_store(told.url, endpoint=told.endpoint, region=told.region), told.dir)
 
 
-async def gathered(settings: Settings, book: Book, run_id: str) -> str:
-    """Has the run's videos here before its page is made, where several hosts may have saved them; what was wrong."""
-    landing = open_landing(settings)
-    if landing is None or settings.ledger.url is None or sum(book.totals(run_id).counts.values()) > PAGE_LINES:
+async def download_missing(settings: Settings, book: LedgerQueries, run_id: str, *, max_lines: int) -> str:
+    """Fetch the videos that other hosts saved, before the run's page is made; returns what was wrong.
+
+    A run of more than `max_lines` lines gets no page, so its videos are left in the store.
+    """
+    landing = open_publisher(settings)
+    if landing is None or settings.ledger.url is None or sum(book.totals(run_id).counts.values()) > max_lines:
         return ""
     lines = [one for one in book.report(run_id) if isinstance(one, Attempt)]
-    return await landing.gather({one.local_path: one.sha256 for one in lines if one.local_path and one.sha256})
+    return await landing.download_missing(
+        {one.local_path: one.sha256 for one in lines if one.local_path and one.sha256}
+    )

@@ -7,18 +7,17 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config.loader import Settings, environment, load
-from pipeline.config.settings import duration_s
-from pipeline.errors import ManifestError, UsageError
+from pipeline.config.units import duration_s
+from pipeline.errors import UsageError
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
-from pipeline.planning.requests import Listing, listing
+from pipeline.planning.requests import BoundManifest, bind_manifest, with_price
 from pipeline.planning.saved_plan import draw_seeds
 from pipeline.planning.selection import Selection, parse_shard
-from pipeline.records import microusd, usd
-from pipeline.reports.progress import printable
+from pipeline.records import microusd
+from pipeline.reports.progress import strip_control_chars
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -86,14 +85,14 @@ def selection_of(args: argparse.Namespace) -> Selection:
     )
 
 
-def listed(args: argparse.Namespace, settings: Settings, *, may_draw: bool = False) -> Listing:
+def bound_manifest(args: argparse.Namespace, settings: Settings, *, may_draw: bool = False) -> BoundManifest:
     """The manifest that the command names, chosen from as its flags say.
 
     Raises:
         ManifestError: mistakes; too large a sweep tells its price too.
     """
     try:
-        return listing(
+        return bind_manifest(
             args.manifest,
             settings,
             selection=selection_of(args),
@@ -104,21 +103,12 @@ def listed(args: argparse.Namespace, settings: Settings, *, may_draw: bool = Fal
         raise with_price(error, settings) from None
 
 
-def with_price(error: TooManyRowsError, settings: Settings) -> ManifestError:
-    """The refusal of a large sweep with what it would have cost at most."""
-    prices = settings.prices_microusd
-    total = sum(prices.get(model, 0) * count for model, count in error.by_model.items())
-    *others, last = error.problems
-    told = f"{last.message} (it would cost up to ${usd(total)})"
-    return ManifestError([*others, replace(last, message=told)])
-
-
-def tell(lines: Iterable[str]) -> None:
+def print_notice(lines: Iterable[str]) -> None:
     """Words for a person, to stderr, harmless for the terminal."""
     for line in lines:
-        print("\n".join(printable(part) for part in line.split("\n")), file=sys.stderr)
+        print("\n".join(strip_control_chars(part) for part in line.split("\n")), file=sys.stderr)
 
 
-def give_json(value: Mapping[str, object]) -> None:
+def print_json(value: Mapping[str, object]) -> None:
     """One object on stdout, for `--json`."""
     print(json.dumps(value, ensure_ascii=False))

@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 
 
-class Unbreakable(io.TextIOWrapper):
+class BrokenPipeSafeStream(io.TextIOWrapper):
     """A text stream whose reader may go away: what cannot be written is lost, and nothing is raised."""
 
     def write(self, text: str, /) -> int:
@@ -27,7 +27,7 @@ class Unbreakable(io.TextIOWrapper):
             super().flush()
 
 
-def settle() -> None:
+def harden_stdio() -> None:
     """Opens closed streams to nowhere, so that no file takes their numbers, and makes stderr unbreakable."""
     for descriptor in (0, 1, 2):
         try:
@@ -37,7 +37,7 @@ def settle() -> None:
             os.open(os.devnull, os.O_RDWR)
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115 - for good
-    sys.stderr = Unbreakable(
+    sys.stderr = BrokenPipeSafeStream(
         open(2, "wb", buffering=0, closefd=False),  # noqa: SIM115 - for good
         encoding="utf-8" if sys.stderr is None else sys.stderr.encoding,
         errors="backslashreplace",

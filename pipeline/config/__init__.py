@@ -1,0 +1,1 @@
+"""Settings: from defaults, a file, the environment and flags, each value checked and in its unit."""

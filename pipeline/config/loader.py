@@ -17,8 +17,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from pipeline.config.api_key import KEY_FILE, KEY_VARIABLE, environment, read_key
-from pipeline.config.settings import DOCUMENT_PRICES_MICROUSD, Settings, duration_s, gateway_id, size_bytes
-from pipeline.config.yaml_file import Given, Leaves, is_null, read_leaves, typed_scalar
+from pipeline.config.settings import DOCUMENT_PRICES_MICROUSD, Settings, gateway_id
+from pipeline.config.units import duration_s, size_bytes
+from pipeline.config.yaml_file import RawValue, RawValues, is_null, read_leaves, typed_scalar
 from pipeline.errors import ManifestError, Problem, UsageError
 from pipeline.records import MICROUSD
 
@@ -95,7 +96,7 @@ def _usual_file() -> Path:
 # --- the three sources ---------------------------------------------------------------------------------------------
 
 
-def _from_environment(environ: Mapping[str, str]) -> Leaves:
+def _from_environment(environ: Mapping[str, str]) -> RawValues:
     paths = {variable: _variable_path(variable) for variable in sorted(environ)}
     return {
         path: _worded(path, environ[variable], source=f"environment {variable}", where=variable)
@@ -115,14 +116,14 @@ def _variable_path(variable: str) -> tuple[str, ...] | None:
     return next(((name,) for name in meant), None)
 
 
-def _from_flags(overrides: Mapping[str, str]) -> Leaves:
+def _from_flags(overrides: Mapping[str, str]) -> RawValues:
     paths = {name: tuple(name.split(".", 1)) for name in overrides}
     return {path: _worded(path, overrides[name], source="flag", where=name) for name, path in paths.items()}
 
 
-def _worded(path: tuple[str, ...], text: str, *, source: str, where: str) -> Given:
+def _worded(path: tuple[str, ...], text: str, *, source: str, where: str) -> RawValue:
     value = None if is_null(text) else typed_scalar(text) if path[0] in TYPED else text
-    return Given(value=value, source=source, where=where)
+    return RawValue(value=value, source=source, where=where)
 
 
 # --- from values to settings ---------------------------------------------------------------------------------------
@@ -161,7 +162,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}"
 
 
-def _build(leaves: Leaves, problems: list[Problem]) -> Settings | None:
+def _build(leaves: RawValues, problems: list[Problem]) -> Settings | None:
     values: dict[str, Any] = {"prices": _document_prices()}
     for path, given in leaves.items():
         if len(path) == 1:
@@ -181,7 +182,7 @@ def _document_prices() -> dict[str, str]:
     return {model: str(Decimal(price) / MICROUSD) for model, price in DOCUMENT_PRICES_MICROUSD.items()}
 
 
-def _problem(leaves: Leaves, loc: tuple[int | str, ...], message: str) -> Problem:
+def _problem(leaves: RawValues, loc: tuple[int | str, ...], message: str) -> Problem:
     said = message.removeprefix("Value error, ").removeprefix("Input ")
     path = tuple(str(part) for part in loc)
     given = leaves.get(path[:2]) or leaves.get(path[:1])

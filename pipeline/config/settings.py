@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
+from pipeline.config.units import duration_s, size_bytes
 from pipeline.records import microusd
 
 SANDBOX = "sandbox"
@@ -26,41 +26,11 @@ SANDBOX = "sandbox"
 DOCUMENT_PRICES_MICROUSD = MappingProxyType({"dop-lite": 135_000, "dop-preview": 573_000, "dop-turbo": 416_000})
 """Price of one 5 s 1080p video. Source: API document, "Higgsfield DoP API Pricing"."""
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
-_UNIT_S = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMG]i?)?B?")
-_SIZE_UNIT = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _RATE = re.compile(r"[1-9][0-9]*/([1-9][0-9]*)?[smh]")
 _VISIBLE = re.compile(r"[!-~]+")
 MAX_PORT = 65535
 _PATH = re.compile(r"/[^\s?#]*")
 _STORE_FOLDER = re.compile(r"(?:s3|gs|az)://[^\s/?#@]+(?:/[^\s/?#@]+)*/?")
-
-
-def duration_s(text: str) -> float:
-    """Seconds of "30s", "2h", "1h30m", "250ms" or a plain number of seconds.
-
-    Raises:
-        ValueError: anything else.
-    """
-    parts = _DURATION.findall(text)
-    if parts and not _DURATION.sub("", text).strip():
-        return float(sum(Decimal(number) * _UNIT_S[unit] for number, unit in parts))
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-        return float(text)
-    raise ValueError(f"{text!r} is not a duration: write seconds or e.g. 30s, 5m, 2h")
-
-
-def size_bytes(text: str) -> int:
-    """Bytes of "512MB" (decimal), "512MiB" (binary) or a plain number of bytes.
-
-    Raises:
-        ValueError: anything else.
-    """
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a size: write bytes or e.g. 512MB")
-    return int(Decimal(match[1]) * _SIZE_UNIT.get(match[2] or "", 1))
 
 
 def is_loopback(host: str) -> bool:
@@ -197,13 +167,13 @@ RateText = Annotated[str, AfterValidator(_rate)]
 UrlPath = Annotated[str, AfterValidator(_path)]
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     """What all sections share: frozen, closed, and silent about values in its errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class Gateway(Section):
+class GatewaySettings(SettingsSection):
     """Where requests go. Paths of the API document; `motions_path` is inferred."""
 
     base_url: Annotated[str, AfterValidator(_base_url)] = SANDBOX
@@ -219,7 +189,7 @@ class Gateway(Section):
         return self.base_url == SANDBOX
 
 
-class PaceSection(Section):
+class PaceSettings(SettingsSection):
     """How fast submits go. `max_in_flight` None: no cap but the gateway's own, which is learned."""
 
     rate: RateText = "auto"
@@ -228,7 +198,7 @@ class PaceSection(Section):
     submit_concurrency: Positive = 16
 
 
-class Poll(Section):
+class PollSettings(SettingsSection):
     """When to look for a video. `max_lag_s` None: as late as a shared limit makes cheap."""
 
     first_s: Seconds = 15.0
@@ -239,13 +209,13 @@ class Poll(Section):
     rate: Annotated[str, AfterValidator(_poll_rate)] = "auto"
 
     @model_validator(mode="after")
-    def _ordered(self) -> Poll:
+    def _ordered(self) -> PollSettings:
         if self.min_s > self.max_s:
             raise ValueError("min_s is above max_s")
         return self
 
 
-class Download(Section):
+class DownloadSettings(SettingsSection):
     """How videos come down."""
 
     enabled: bool = True
@@ -253,7 +223,7 @@ class Download(Section):
     max_bytes: Bytes = 512_000_000
 
 
-class Budget(Section):
+class BudgetSettings(SettingsSection):
     """What may be spent; None is no cap. The lowest of manifest, configuration and flag holds."""
 
     max_cost_microusd: MicroUsd | None = Field(default=None, alias="max_cost")
@@ -261,13 +231,13 @@ class Budget(Section):
     per_month_microusd: MicroUsd | None = Field(default=None, alias="per_month")
 
 
-class Outputs(Section):
+class OutputSettings(SettingsSection):
     """Where a run leaves its folder: `told` is a folder of this machine, or one of an object store.
 
     With a store, everything is made in `staging` first, and the ledger stays there.
     """
 
-    told: Annotated[str, BeforeValidator(str), AfterValidator(_folder)] = Field(default="outputs", alias="dir")
+    configured: Annotated[str, BeforeValidator(str), AfterValidator(_folder)] = Field(default="outputs", alias="dir")
     staging: Annotated[Path, AfterValidator(_local_folder)] = Path("outputs")
     endpoint: Annotated[str, AfterValidator(_public_url)] | None = None
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = None
@@ -275,54 +245,54 @@ class Outputs(Section):
     @property
     def url(self) -> str | None:
         """The object store's folder; None where the outputs are local."""
-        return self.told if _STORE_FOLDER.fullmatch(self.told) else None
+        return self.configured if _STORE_FOLDER.fullmatch(self.configured) else None
 
     @property
     def dir(self) -> Path:
         """The folder of this machine that runs are made in."""
-        return self.staging if self.url is not None else Path(self.told)
+        return self.staging if self.url is not None else Path(self.configured)
 
 
-class Ledger(Section):
+class LedgerSettings(SettingsSection):
     """Where the ledger is: a file (default: `ledger.db` in the outputs folder) or a database's URL."""
 
     path: Path | None = None
     url: Annotated[str, AfterValidator(ledger_url)] | None = None
 
     @model_validator(mode="after")
-    def _one_place(self) -> Ledger:
+    def _one_place(self) -> LedgerSettings:
         if self.path is not None and self.url is not None:
             raise ValueError("path and url are two ledgers: give one")
         return self
 
 
-class OnUnknown(Section):
+class UnknownSettings(SettingsSection):
     """What becomes of a submit whose outcome is unknown. `resend` may pay twice, up to `max_cost` in a run."""
 
     policy: Literal["hold", "resend"] = "hold"
     max_cost_microusd: MicroUsd | None = Field(default=None, alias="max_cost")
 
     @model_validator(mode="after")
-    def _capped(self) -> OnUnknown:
+    def _capped(self) -> UnknownSettings:
         if self.policy == "resend" and self.max_cost_microusd is None:
             raise ValueError("policy resend needs max_cost: what may be paid twice at most")
         return self
 
 
-class Webhook(Section):
+class WebhookSettings(SettingsSection):
     """The callback receiver: `listen` is HOST:PORT, `public_url` what the gateway calls (perhaps with a path)."""
 
     listen: Annotated[str, AfterValidator(_listen)] | None = None
     public_url: Annotated[str, AfterValidator(_public_url)] | None = None
 
 
-class Images(Section):
+class ImageSettings(SettingsSection):
     """Whether images are looked at before they are paid for. `auto`: unless the gateway is on this machine."""
 
     preflight: Literal["auto", "always", "never"] = "auto"
 
 
-class Uploads(Section):
+class UploadSettings(SettingsSection):
     """Where local images are put for a live gateway: a folder of an object store, and how the gateway may read there.
 
     Without `public_base` addresses are signed. `max_px` None: pictures keep their size. Credentials never stand here.
@@ -336,7 +306,7 @@ class Uploads(Section):
     max_px: Annotated[int, Field(ge=64)] | None = None
 
 
-class Cluster(Section):
+class ClusterSettings(SettingsSection):
     """Workers on several machines. `holds` requests at most in one worker, `window` queued at most for a gateway.
 
     `shared_outputs` says that `outputs.dir` is one folder for all hosts. A worker silent for `stalled_after` is dead.
@@ -348,20 +318,20 @@ class Cluster(Section):
     stalled_after_s: Annotated[float, BeforeValidator(_duration), Field(ge=3, allow_inf_nan=False)] = 30.0
 
 
-class Schedule(Section):
+class ScheduleSettings(SettingsSection):
     """A run that the workers of a cluster start by themselves: `cron` has 5 fields, or 6 with seconds last; UTC."""
 
     cron: Annotated[str, Field(pattern=r"^\s*\S+(\s+\S+){4,5}\s*$")] | None = None
     manifest: Path | None = None
 
     @model_validator(mode="after")
-    def _both(self) -> Schedule:
+    def _both(self) -> ScheduleSettings:
         if (self.cron is None) != (self.manifest is None):
             raise ValueError("cron and manifest belong together: give both or neither")
         return self
 
 
-class SandboxSection(Section):
+class EmbeddedSandboxSettings(SettingsSection):
     """The embedded sandbox, as `dop sandbox serve` has it. The key is no secret; `data` None: beside the ledger."""
 
     key: str = "sandbox-key"
@@ -378,23 +348,23 @@ class SandboxSection(Section):
     chaos_intensity: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """Everything a run is told besides its manifest. `sources` names where each value came from."""
 
-    gateway: Gateway = Gateway()
-    pace: PaceSection = PaceSection()
-    poll: Poll = Poll()
-    download: Download = Download()
-    budget: Budget = Budget()
-    outputs: Outputs = Outputs()
-    ledger: Ledger = Ledger()
-    on_unknown: OnUnknown = OnUnknown()
-    webhook: Webhook = Webhook()
-    images: Images = Images()
-    uploads: Uploads = Uploads()
-    sandbox: SandboxSection = SandboxSection()
-    schedule: Schedule = Schedule()
-    cluster: Cluster = Cluster()
+    gateway: GatewaySettings = GatewaySettings()
+    pace: PaceSettings = PaceSettings()
+    poll: PollSettings = PollSettings()
+    download: DownloadSettings = DownloadSettings()
+    budget: BudgetSettings = BudgetSettings()
+    outputs: OutputSettings = OutputSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    on_unknown: UnknownSettings = UnknownSettings()
+    webhook: WebhookSettings = WebhookSettings()
+    images: ImageSettings = ImageSettings()
+    uploads: UploadSettings = UploadSettings()
+    sandbox: EmbeddedSandboxSettings = EmbeddedSandboxSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    cluster: ClusterSettings = ClusterSettings()
     defaults: Mapping[str, object] = Field(default_factory=dict)
     prices_microusd: Annotated[Mapping[str, int], BeforeValidator(_prices)] = Field(
         default_factory=lambda: dict(DOCUMENT_PRICES_MICROUSD), alias="prices"

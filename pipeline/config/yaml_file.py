@@ -27,7 +27,7 @@ _NULL = {"", "~", "null", "Null", "NULL"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class RawValue:
     """One value as somebody wrote it: text or None, a list or mapping of such, and the place."""
 
     value: object
@@ -41,7 +41,7 @@ class Given:
         return Problem(file=self.file, line=self.line, column=self.column, where=self.where, message=message)
 
 
-Leaves = dict[tuple[str, ...], Given]
+RawValues = dict[tuple[str, ...], RawValue]
 
 
 def file_text(file: Path) -> str:
@@ -62,7 +62,7 @@ def file_text(file: Path) -> str:
         raise UsageError(f"{file}: is not UTF-8 (byte {error.start})") from error
 
 
-def read_leaves(file: Path, *, typed: Container[str], problems: list[Problem]) -> Leaves:
+def read_leaves(file: Path, *, typed: Container[str], problems: list[Problem]) -> RawValues:
     """`(section, key)` -> value as written, `(name,)` for a value that stands at the top; mistakes go to `problems`.
 
     Args:
@@ -120,7 +120,7 @@ class _Reader:
                 return True
         return False
 
-    def leaves(self, root: yaml.Node | None) -> Iterator[tuple[tuple[str, ...], Given]]:
+    def leaves(self, root: yaml.Node | None) -> Iterator[tuple[tuple[str, ...], RawValue]]:
         for name, key_node, node in self._entries(root, ()):
             if isinstance(node, yaml.MappingNode):
                 for key, child_key, child in self._entries(node, (name,)):
@@ -142,9 +142,9 @@ class _Reader:
             seen.add(key.value)
             yield key.value, key, value
 
-    def _given(self, path: tuple[str, ...], key: yaml.ScalarNode, node: yaml.Node) -> Given:
+    def _given(self, path: tuple[str, ...], key: yaml.ScalarNode, node: yaml.Node) -> RawValue:
         line, column = key.start_mark.line + 1, key.start_mark.column + 1
-        return Given(
+        return RawValue(
             value=self._value(node, typed=path[0] in self.typed),
             source=f"{self.file}:{line}",
             where=".".join(path),

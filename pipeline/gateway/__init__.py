@@ -1,5 +1,5 @@
-"""The gateway's room: what it is told, what it answers, and what that answer means for our money.
+"""The remote API: requests, responses, and what a response means for the money.
 
-`wire` knows the API's JSON, `client` makes one HTTP call, `verdict` judges what came back. No file of this room decides
-by itself to send something a second time.
+`wire` holds the API's JSON, `client` makes one HTTP call, `classification` decides what a response means. No module of
+this package sends a paid call a second time.
 """

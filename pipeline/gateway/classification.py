@@ -14,26 +14,26 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from pipeline.gateway.error_hints import CONCURRENCY, CREDIT, HINT, KEY, QUOTA, Heard, hear
+from pipeline.gateway.error_hints import CONCURRENCY, CREDIT, HINT, KEY, QUOTA, ErrorHints, error_hints
 from pipeline.gateway.error_text import MAX_WAIT_S, wait_hint_s
 from pipeline.gateway.json_fields import as_object
-from pipeline.gateway.responses import Answer, NoAnswer
+from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import (
-    JobReport,
-    JobTicket,
+    JobStatusReport,
+    SubmittedJob,
     echo_differs,
     names_job_set,
     parse_poll,
     parse_submit,
     read_json,
-    salvage_ids,
+    recoverable_ids,
 )
 from pipeline.records import Params
 
 # --- what a submit's end means ---------------------------------------------------------------------------------------
 
 
-class SubmitKind(StrEnum):
+class SubmitOutcomeKind(StrEnum):
     """What is known about the money after one submit."""
 
     ACCEPTED = "accepted"
@@ -54,11 +54,11 @@ class SubmitKind(StrEnum):
     """perhaps paid: park it, never send it again by itself"""
 
 
-NOTHING_CREATED: Final = frozenset(SubmitKind) - {SubmitKind.ACCEPTED, SubmitKind.UNKNOWN}
+NOTHING_CREATED: Final = frozenset(SubmitOutcomeKind) - {SubmitOutcomeKind.ACCEPTED, SubmitOutcomeKind.UNKNOWN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitVerdict:
+class SubmitOutcome:
     """What one submit's end means.
 
     Attributes:
@@ -73,10 +73,10 @@ class SubmitVerdict:
         job_cap: how many jobs at once the gateway says it allows.
     """
 
-    kind: SubmitKind
+    kind: SubmitOutcomeKind
     reason: str = ""
     status: int | None = None
-    ticket: JobTicket | None = None
+    ticket: SubmittedJob | None = None
     wait_s: float | None = None
     told_wait_s: float | None = None
     stop_submitting: bool = False
@@ -91,12 +91,12 @@ class SubmitVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ClassificationRule:
     """One row: these statuses, if the text (or a hint) says so, mean this."""
 
     statuses: frozenset[int]
     says: re.Pattern[str] | str | None
-    kind: SubmitKind
+    kind: SubmitOutcomeKind
     stop: bool = False
 
 
@@ -110,20 +110,20 @@ come after the request was taken. Nor is a status that nobody has seen here."""
 
 RULES: Final = (
     #    status                                 text or hint   what it means           buy on?
-    Rule(REFUSALS, CREDIT, SubmitKind.FATAL, stop=True),
-    Rule(_of(401, 402), None, SubmitKind.FATAL, stop=True),
-    Rule(_of(403), HINT, SubmitKind.THROTTLED),
-    Rule(_of(403), QUOTA, SubmitKind.THROTTLED),
-    Rule(_of(403), None, SubmitKind.FATAL, stop=True),
-    Rule(_of(400, 423, 429), CONCURRENCY, SubmitKind.CONCURRENCY),
-    Rule(_of(423, 429), None, SubmitKind.THROTTLED),
-    Rule(_of(404, 405), None, SubmitKind.WRONG_PATH),
-    Rule(_of(400, 406, 411, 413, 414, 415, 422, 431), None, SubmitKind.REJECTED),
+    ClassificationRule(REFUSALS, CREDIT, SubmitOutcomeKind.FATAL, stop=True),
+    ClassificationRule(_of(401, 402), None, SubmitOutcomeKind.FATAL, stop=True),
+    ClassificationRule(_of(403), HINT, SubmitOutcomeKind.THROTTLED),
+    ClassificationRule(_of(403), QUOTA, SubmitOutcomeKind.THROTTLED),
+    ClassificationRule(_of(403), None, SubmitOutcomeKind.FATAL, stop=True),
+    ClassificationRule(_of(400, 423, 429), CONCURRENCY, SubmitOutcomeKind.CONCURRENCY),
+    ClassificationRule(_of(423, 429), None, SubmitOutcomeKind.THROTTLED),
+    ClassificationRule(_of(404, 405), None, SubmitOutcomeKind.WRONG_PATH),
+    ClassificationRule(_of(400, 406, 411, 413, 414, 415, 422, 431), None, SubmitOutcomeKind.REJECTED),
 )
 """What a refused submit means; the first row that applies. Every status that is in no row is UNKNOWN."""
 
 
-def judge_submit(outcome: Answer | NoAnswer, *, now_wall: float, params: Params | None = None) -> SubmitVerdict:
+def classify_submit(outcome: Response | NoResponse, *, now_unix: float, params: Params | None = None) -> SubmitOutcome:
     """What the end of one submit means for its request.
 
     Args:
@@ -132,32 +132,32 @@ def judge_submit(outcome: Answer | NoAnswer, *, now_wall: float, params: Params 
 
     Pays: decides what may be sent again; see the module's first lines.
     """
-    if isinstance(outcome, NoAnswer):
-        kind = SubmitKind.UNKNOWN if outcome.sent else SubmitKind.NOT_SENT
-        return SubmitVerdict(kind=kind, reason=outcome.what)
+    if isinstance(outcome, NoResponse):
+        kind = SubmitOutcomeKind.UNKNOWN if outcome.sent else SubmitOutcomeKind.NOT_SENT
+        return SubmitOutcome(kind=kind, reason=outcome.what)
     if 200 <= outcome.status <= 299:
-        return _judge_success(outcome, params, now_wall)
-    heard = hear(outcome, now_wall)
+        return _judge_success(outcome, params, now_unix)
+    heard = error_hints(outcome, now_unix)
     # MONEY: a refusal that names a job set contradicts itself; only a look at that job can tell.
     if outcome.status not in REFUSALS or names_job_set(outcome.body):
-        return _unknown(heard, salvage_ids(outcome.body))
+        return _unknown(heard, recoverable_ids(outcome.body))
     rule = next(rule for rule in RULES if outcome.status in rule.statuses and heard.says(rule.says))
     return _refused(heard, rule)
 
 
-def _judge_success(answer: Answer, params: Params | None, now_wall: float) -> SubmitVerdict:
+def _judge_success(answer: Response, params: Params | None, now_wall: float) -> SubmitOutcome:
     """2xx: accepted with an id to poll; else unknown, whatever its text says."""
-    heard = hear(answer, now_wall)
+    heard = error_hints(answer, now_wall)
     payload = read_json(answer.body) if answer.complete else None
     ticket = parse_submit(payload)
     if ticket is None or (ticket.id_key != "job_set_id" and _says_error(payload)):
-        return _unknown(heard, salvage_ids(answer.body))
+        return _unknown(heard, recoverable_ids(answer.body))
     differs = echo_differs(ticket, params) if params is not None else None
     if differs:
         # MONEY: nothing is salvaged here: that job is real, but it may be another request's.
         reason = f"the answer is not to this request: {differs} (it names job {ticket.job_set_id})"
-        return SubmitVerdict(kind=SubmitKind.UNKNOWN, reason=reason, status=answer.status)
-    return SubmitVerdict(kind=SubmitKind.ACCEPTED, status=answer.status, ticket=ticket)
+        return SubmitOutcome(kind=SubmitOutcomeKind.UNKNOWN, reason=reason, status=answer.status)
+    return SubmitOutcome(kind=SubmitOutcomeKind.ACCEPTED, status=answer.status, ticket=ticket)
 
 
 def _says_error(payload: object) -> bool:
@@ -167,12 +167,12 @@ def _says_error(payload: object) -> bool:
     return bool(top.get("error")) or top.get("success") is False or (isinstance(code, int) and code >= 400)
 
 
-def _refused(heard: Heard, rule: Rule) -> SubmitVerdict:
+def _refused(heard: ErrorHints, rule: ClassificationRule) -> SubmitOutcome:
     """Nothing was created; the rule says what it means for the request and the hint for everybody."""
-    slow = rule.kind in (SubmitKind.THROTTLED, SubmitKind.CONCURRENCY)
+    slow = rule.kind in (SubmitOutcomeKind.THROTTLED, SubmitOutcomeKind.CONCURRENCY)
     # A 429's hint may mislead and is the pace's to weigh; a quota that is gone for longer ends the buying.
     too_long = heard.status == 403 and (heard.told_wait_s or 0.0) > MAX_WAIT_S
-    return SubmitVerdict(
+    return SubmitOutcome(
         kind=rule.kind,
         reason=heard.reason,
         status=heard.status,
@@ -180,14 +180,14 @@ def _refused(heard: Heard, rule: Rule) -> SubmitVerdict:
         told_wait_s=heard.told_wait_s if slow else None,
         stop_submitting=rule.stop or (slow and too_long),
         slow_down=slow,
-        job_cap=heard.job_cap() if rule.kind is SubmitKind.CONCURRENCY else None,
+        job_cap=heard.job_cap() if rule.kind is SubmitOutcomeKind.CONCURRENCY else None,
     )
 
 
-def _unknown(heard: Heard, salvaged: tuple[str, ...]) -> SubmitVerdict:
+def _unknown(heard: ErrorHints, salvaged: tuple[str, ...]) -> SubmitOutcome:
     """Perhaps paid. The text decides nothing about that; it may slow or stop further submits."""
-    return SubmitVerdict(
-        kind=SubmitKind.UNKNOWN,
+    return SubmitOutcome(
+        kind=SubmitOutcomeKind.UNKNOWN,
         reason=heard.reason,
         status=heard.status,
         wait_s=heard.wait_s,
@@ -201,7 +201,7 @@ def _unknown(heard: Heard, salvaged: tuple[str, ...]) -> SubmitVerdict:
 # --- what a poll's end means -----------------------------------------------------------------------------------------
 
 
-class PollKind(StrEnum):
+class PollOutcomeKind(StrEnum):
     """What one look at a job gave. None but `report` says anything about the job."""
 
     REPORT = "report"
@@ -216,61 +216,61 @@ class PollKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PollVerdict:
+class PollOutcome:
     """What one poll's end means. `wait_s` is a hint for all polls; `report` comes with kind `report` only."""
 
-    kind: PollKind
-    report: JobReport | None = None
+    kind: PollOutcomeKind
+    report: JobStatusReport | None = None
     wait_s: float | None = None
     reason: str = ""
     status: int | None = None
     stop_submitting: bool = False
 
 
-POLL_KINDS: Final[Mapping[int, PollKind]] = {
-    401: PollKind.KEY_REFUSED,
-    402: PollKind.KEY_REFUSED,
-    403: PollKind.KEY_REFUSED,
-    404: PollKind.NOT_FOUND,
-    423: PollKind.THROTTLED,
-    429: PollKind.THROTTLED,
+POLL_KINDS: Final[Mapping[int, PollOutcomeKind]] = {
+    401: PollOutcomeKind.KEY_REFUSED,
+    402: PollOutcomeKind.KEY_REFUSED,
+    403: PollOutcomeKind.KEY_REFUSED,
+    404: PollOutcomeKind.NOT_FOUND,
+    423: PollOutcomeKind.THROTTLED,
+    429: PollOutcomeKind.THROTTLED,
 }
 """Status of a poll -> kind; 2xx is read, every other status is unclear: an error never decides a job's fate."""
 
 
-def judge_poll(outcome: Answer | NoAnswer, *, now_wall: float, job_set_id: str | None = None) -> PollVerdict:
+def classify_poll(outcome: Response | NoResponse, *, now_unix: float, job_set_id: str | None = None) -> PollOutcome:
     """What the end of one poll means.
 
     Args:
         job_set_id: the id asked for. On a kept-alive connection an answer can be another job's; one that names
             another id is unclear.
     """
-    if isinstance(outcome, NoAnswer):
-        return PollVerdict(kind=PollKind.UNCLEAR, reason=outcome.what)
-    heard = hear(outcome, now_wall)
+    if isinstance(outcome, NoResponse):
+        return PollOutcome(kind=PollOutcomeKind.UNCLEAR, reason=outcome.what)
+    heard = error_hints(outcome, now_unix)
     if 200 <= outcome.status <= 299:
         return _judge_report(outcome, heard, job_set_id)
-    kind = POLL_KINDS.get(outcome.status, PollKind.UNCLEAR)
+    kind = POLL_KINDS.get(outcome.status, PollOutcomeKind.UNCLEAR)
     if outcome.status == 403 and not heard.says(CREDIT) and (heard.says(HINT) or heard.says(QUOTA)):
-        kind = PollKind.THROTTLED
-    return PollVerdict(
+        kind = PollOutcomeKind.THROTTLED
+    return PollOutcome(
         kind=kind,
         wait_s=heard.wait_s,
         reason=heard.reason,
         status=outcome.status,
-        stop_submitting=kind is PollKind.KEY_REFUSED,
+        stop_submitting=kind is PollOutcomeKind.KEY_REFUSED,
     )
 
 
-def _judge_report(answer: Answer, heard: Heard, job_set_id: str | None) -> PollVerdict:
+def _judge_report(answer: Response, heard: ErrorHints, job_set_id: str | None) -> PollOutcome:
     report = parse_poll(read_json(answer.body)) if answer.complete else None
     if report is None:
-        return PollVerdict(kind=PollKind.UNCLEAR, wait_s=heard.wait_s, reason=heard.reason, status=answer.status)
+        return PollOutcome(kind=PollOutcomeKind.UNCLEAR, wait_s=heard.wait_s, reason=heard.reason, status=answer.status)
     other = job_set_id is not None and report.job_set_id is not None and report.job_set_id != job_set_id
     if other:
         reason = f"the answer is about another job: {report.job_set_id}"
-        return PollVerdict(kind=PollKind.UNCLEAR, reason=reason, status=answer.status)
-    return PollVerdict(kind=PollKind.REPORT, report=report, status=answer.status)
+        return PollOutcome(kind=PollOutcomeKind.UNCLEAR, reason=reason, status=answer.status)
+    return PollOutcome(kind=PollOutcomeKind.REPORT, report=report, status=answer.status)
 
 
 # --- what a download's status means ----------------------------------------------------------------------------------

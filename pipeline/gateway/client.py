@@ -19,11 +19,11 @@ import aiohttp
 from yarl import URL
 
 from pipeline.gateway.origin import Origin, checked_header, checked_key, checked_path
-from pipeline.gateway.responses import Answer, CallPhase, NoAnswer, SendProof
-from pipeline.gateway.tcp_keepalive import minded_socket
+from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
+from pipeline.gateway.tcp_keepalive import keepalive_socket
 from pipeline.gateway.wire import poll_body
 
-__all__ = ["Answer", "CallPhase", "GatewayClient", "NoAnswer", "PollStyle", "SendProof"]
+__all__ = ["CallPhase", "GatewayClient", "NoResponse", "PollStyle", "Response", "SendProof"]
 
 SUBMIT_PATH: Final = "/ai-model-api/v1/generateImageToVideoRequest"
 POLL_PATH: Final = "/ai-model-api-polling/getGenerationResults"
@@ -107,12 +107,12 @@ class GatewayClient:
         self._secrets = (secret, secret.replace(b"/", b"\\/")) if len(key) >= MIN_SECRET_CHARS else ()
         paths = (submit_path, poll_path, queue_status_path, motions_path)
         self._submit_path, self._poll_path, self._queue_status_path, self._motions_path = map(checked_path, paths)
-        self._submit_patience = _Patience(
+        self._submit_patience = _Timeouts(
             # `connect` bounds the look-up of the name too, which `sock_connect` does not.
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, sock_read=read_timeout_s),
             answer_s=3 * read_timeout_s if answer_timeout_s is None else answer_timeout_s,
         )
-        self._poll_patience = _Patience(
+        self._poll_patience = _Timeouts(
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=poll_read_timeout_s),
             answer_s=3 * poll_read_timeout_s,
         )
@@ -144,7 +144,9 @@ class GatewayClient:
                 await session.close()
 
     def _connector(self, *, force_close: bool, limit: int) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(force_close=force_close, limit=limit, ssl=self._ssl, socket_factory=minded_socket)
+        return aiohttp.TCPConnector(
+            force_close=force_close, limit=limit, ssl=self._ssl, socket_factory=keepalive_socket
+        )
 
     def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         sent_hook = aiohttp.TraceConfig()
@@ -167,7 +169,7 @@ class GatewayClient:
         path: str | None = None,
         webhook_url: str | None = None,
         proof: SendProof | None = None,
-    ) -> Answer | NoAnswer:
+    ) -> Response | NoResponse:
         """POST one request. After a cancellation `proof.sent` still tells whether it may have left.
 
         Args:
@@ -189,7 +191,7 @@ class GatewayClient:
 
     async def poll(
         self, job_set_id: str, polling_url: str | None = None, style: PollStyle | str = PollStyle.AUTO
-    ) -> Answer | NoAnswer:
+    ) -> Response | NoResponse:
         """Ask once for the state of one job set. Free.
 
         `polling_url` is used only when its scheme, host and port are the gateway's, else the key would go elsewhere.
@@ -200,11 +202,11 @@ class GatewayClient:
             return await self._free("POST", self._origin.url(self._poll_path), poll_body(job_set_id))
         return await self._free("GET", url)
 
-    async def get_motions(self, *, method: str = "GET") -> Answer | NoAnswer:
+    async def get_motions(self, *, method: str = "GET") -> Response | NoResponse:
         """Ask once for the catalogue of motion presets. Free. Source: inferred; some gateways want POST."""
         return await self._free(method, self._origin.url(self._motions_path), b"{}" if method == "POST" else None)
 
-    async def _free(self, method: str, url: URL, body: bytes | None = None) -> Answer | NoAnswer:
+    async def _free(self, method: str, url: URL, body: bytes | None = None) -> Response | NoResponse:
         session, patience = _opened(self._polls), self._poll_patience
         return await self._call(session, patience, method, url, body, headers={}, proof=SendProof())
 
@@ -215,18 +217,18 @@ class GatewayClient:
     async def _call(
         self,
         session: aiohttp.ClientSession,
-        patience: _Patience,
+        patience: _Timeouts,
         method: str,
         url: URL,
         body: bytes | None,
         *,
         headers: Mapping[str, str],
         proof: SendProof,
-    ) -> Answer | NoAnswer:
+    ) -> Response | NoResponse:
         """One request, at most one answer. Whatever the HTTP library raises ends here as a record."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        taken = _Taken()
+        taken = _PartialResponse()
         try:
             async with asyncio.timeout(patience.answer_s):
                 response = await session.request(
@@ -240,14 +242,14 @@ class GatewayClient:
                 )
                 await self._take(response, taken)
         except Exception as error:  # noqa: BLE001 - MONEY: a paid call must end in a record, and the key stays inside
-            taken.what = _what(error, patience)
+            taken.what = describe_error(error, patience)
         elapsed_s = loop.time() - started
         if taken.status is not None:
             return self._answer(taken, elapsed_s)
         phase = CallPhase.WAIT if proof.sent else CallPhase.CONNECT
-        return NoAnswer(sent=proof.sent, what=self._blank_text(taken.what), phase=phase, elapsed_s=elapsed_s)
+        return NoResponse(sent=proof.sent, what=self._blank_text(taken.what), phase=phase, elapsed_s=elapsed_s)
 
-    async def _take(self, response: aiohttp.ClientResponse, taken: _Taken) -> None:
+    async def _take(self, response: aiohttp.ClientResponse, taken: _PartialResponse) -> None:
         """Read one answer up to the cap. What was read stays in `taken` whatever happens then."""
         taken.status = response.status
         named = ((name.lower(), value) for name, value in response.headers.items())
@@ -266,8 +268,8 @@ class GatewayClient:
             else:
                 response.close()
 
-    def _answer(self, taken: _Taken, elapsed_s: float) -> Answer:
-        return Answer(
+    def _answer(self, taken: _PartialResponse, elapsed_s: float) -> Response:
+        return Response(
             status=taken.status or 0,
             headers={name: self._blank_text(value) for name, value in taken.headers.items()},
             body=self._blank(bytes(taken.body[: self._body_cap_bytes])),
@@ -298,14 +300,14 @@ class GatewayClient:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Patience:
+class _Timeouts:
     """How long one kind of call may take: each step of it, and `answer_s` from first to last."""
 
     timeout: aiohttp.ClientTimeout
     answer_s: float
 
 
-class _Taken:
+class _PartialResponse:
     """What has been read of one answer so far."""
 
     __slots__ = ("body", "complete", "headers", "status", "what")
@@ -335,7 +337,7 @@ def _kept(name: str) -> bool:
     return name in KEPT_HEADERS or name.startswith(KEPT_HEADER_PREFIXES)
 
 
-def _what(error: Exception, patience: _Patience) -> str:
+def describe_error(error: Exception, patience: _Timeouts) -> str:
     """A failure in our words. MONEY: only for eyes: no class of exception says whether a request was sent.
 
     Never `str(error)`: it may quote headers, and with them the key.

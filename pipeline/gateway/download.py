@@ -23,14 +23,21 @@ from typing import Any, ParamSpec, Self, TypeVar
 import aiohttp
 from yarl import URL
 
-from pipeline.gateway.download_outcomes import Gone, NoRoom, Outcome, Saved, Trouble, Unfit
+from pipeline.gateway.download_outcomes import (
+    DiskFull,
+    DownloadOutcome,
+    LinkExpired,
+    Saved,
+    TransientFailure,
+    Unacceptable,
+)
 from pipeline.gateway.error_text import wait_hint_s
 from pipeline.gateway.gzip_stream import GZIP_MAGIC, Gunzip
-from pipeline.gateway.mp4_check import BoxWalk, ClipFault, Fault
+from pipeline.gateway.mp4_check import Mp4BoxScanner, Mp4Fault, Mp4FaultKind
 from pipeline.gateway.part_file import PartFile
 from pipeline.gateway.ssrf_rules import readable_url, refusal
 
-__all__ = ["Gone", "NoRoom", "Outcome", "Saved", "Trouble", "Unfit", "VideoFetcher"]
+__all__ = ["DiskFull", "DownloadOutcome", "LinkExpired", "Saved", "TransientFailure", "Unacceptable", "VideoFetcher"]
 
 MAX_BYTES = 512 * 1024 * 1024
 """Cap of one video. Inferred: a clip of 5 s at 1080p has 5-20 MB."""
@@ -65,7 +72,7 @@ class _Arrived:
     content_type: str | None
 
 
-_Step = Outcome | _Redirect | _Arrived
+_Step = DownloadOutcome | _Redirect | _Arrived
 
 
 @dataclass(slots=True)
@@ -87,9 +94,11 @@ class _DiskError(Exception):
 
     def __init__(self, error: OSError) -> None:
         super().__init__(error.strerror)
-        self.outcome: NoRoom | Trouble = NoRoom(reason=error.strerror or errno.errorcode.get(error.errno or 0, "disk"))
+        self.outcome: DiskFull | TransientFailure = DiskFull(
+            reason=error.strerror or errno.errorcode.get(error.errno or 0, "disk")
+        )
         if isinstance(error, BlockingIOError):
-            self.outcome = Trouble(reason="another run is downloading the same video")
+            self.outcome = TransientFailure(reason="another run is downloading the same video")
 
 
 class VideoFetcher:
@@ -149,7 +158,7 @@ class VideoFetcher:
             await self._session.close()
         self._disk.shutdown(wait=False)
 
-    async def fetch(self, url: str, target: Path) -> Outcome:
+    async def fetch(self, url: str, target: Path) -> DownloadOutcome:
         """Download `url` to `target`, whose folder must exist; replaces what stands there, only by a whole video.
 
         Returns:
@@ -170,25 +179,25 @@ class VideoFetcher:
             with suppress(_DiskError):
                 await self._on_disk(part.discard)
 
-    async def _in_time(self, url: str, part: PartFile) -> Outcome | _Arrived:
+    async def _in_time(self, url: str, part: PartFile) -> DownloadOutcome | _Arrived:
         try:
             async with asyncio.timeout(self._total_timeout_s):
                 return await self._follow(url, part)
         except TimeoutError:
-            return Trouble(reason=f"not through after {self._total_timeout_s:g} s")
+            return TransientFailure(reason=f"not through after {self._total_timeout_s:g} s")
 
-    async def _follow(self, url: str, part: PartFile) -> Outcome | _Arrived:
+    async def _follow(self, url: str, part: PartFile) -> DownloadOutcome | _Arrived:
         """Redirects by hand, so that every hop is judged like the first."""
         base, secure = "", False
         for _ in range(self._max_redirects + 1):
             hop = readable_url(url, http_allowed=self._loopback and not secure, base=base)
-            if isinstance(hop, Unfit):
+            if isinstance(hop, Unacceptable):
                 return hop
             step = await self._one_get(hop, part)
             if not isinstance(step, _Redirect):
                 return step
             url, base, secure = step.location, str(hop), secure or hop.scheme == "https"
-        return Trouble(reason=f"more than {self._max_redirects} redirects")
+        return TransientFailure(reason=f"more than {self._max_redirects} redirects")
 
     async def _one_get(self, url: URL, part: PartFile) -> _Step:
         assert self._session is not None, "use it as `async with VideoFetcher(...)`"
@@ -198,41 +207,47 @@ class VideoFetcher:
             async with self._session.get(url, allow_redirects=False) as response:
                 return self._refused_answer(response) or await self._receive(response, part)
         except (aiohttp.InvalidURL, UnicodeError):
-            return Unfit(reason=f"{url.host}: not an address that can be called")
+            return Unacceptable(reason=f"{url.host}: not an address that can be called")
         except (aiohttp.ClientError, OSError) as error:
             if connects.refused and not connects.allowed:
-                return Unfit(reason=f"{url.host}: {connects.refused[0]}")
-            return Trouble(reason=f"{url.host}: {_words(error)}")
+                return Unacceptable(reason=f"{url.host}: {connects.refused[0]}")
+            return TransientFailure(reason=f"{url.host}: {_words(error)}")
 
-    def _refused_answer(self, response: aiohttp.ClientResponse) -> Gone | Trouble | Unfit | _Redirect | None:
+    def _refused_answer(
+        self, response: aiohttp.ClientResponse
+    ) -> LinkExpired | TransientFailure | Unacceptable | _Redirect | None:
         """What the head of the answer decides; None when the video may follow."""
         status = response.status
         if status in REDIRECTS and "Location" in response.headers:
             return _Redirect(location=response.headers["Location"])
         if status in GONE:
-            return Gone(status=status)
+            return LinkExpired(status=status)
         if status != 200:
-            return Trouble(reason=f"answered {status}", wait_s=self._wait_hint_s(response.headers))
+            return TransientFailure(reason=f"answered {status}", wait_s=self._wait_hint_s(response.headers))
         if (response.content_length or 0) > self._max_bytes:
-            return Unfit(reason=f"too large: {response.content_length} bytes announced, {self._max_bytes} allowed")
+            return Unacceptable(
+                reason=f"too large: {response.content_length} bytes announced, {self._max_bytes} allowed"
+            )
         return None
 
-    async def _receive(self, response: aiohttp.ClientResponse, part: PartFile) -> Unfit | Trouble | _Arrived:
+    async def _receive(
+        self, response: aiohttp.ClientResponse, part: PartFile
+    ) -> Unacceptable | TransientFailure | _Arrived:
         await self._on_disk(part.claim)
-        walk = BoxWalk()
+        walk = Mp4BoxScanner()
         block = await _read_block(response.content)
         gunzip = Gunzip() if block.startswith(GZIP_MAGIC) else None
         while block:
             for piece in gunzip.feed(block) if gunzip else (block,):
                 walk.feed(piece)
                 if walk.size_bytes > self._max_bytes:
-                    return Unfit(reason=f"too large: more than {self._max_bytes} bytes")
+                    return Unacceptable(reason=f"too large: more than {self._max_bytes} bytes")
                 if walk.fault:
                     return _as_outcome(walk.fault)
                 await self._on_disk(part.write, piece)
             block = await _read_block(response.content)
         if gunzip and not gunzip.whole:
-            return Trouble(reason="it came compressed, and not whole")
+            return TransientFailure(reason="it came compressed, and not whole")
         fault = walk.verdict(length_proven=gunzip is not None or self._length_proven(response))
         if fault:
             return _as_outcome(fault)
@@ -286,8 +301,10 @@ async def _read_block(stream: aiohttp.StreamReader) -> bytes:
     return bytes(block)
 
 
-def _as_outcome(fault: ClipFault) -> Unfit | Trouble:
-    return Trouble(reason=fault.reason) if fault.kind is Fault.CUT else Unfit(reason=fault.reason)
+def _as_outcome(fault: Mp4Fault) -> Unacceptable | TransientFailure:
+    return (
+        TransientFailure(reason=fault.reason) if fault.kind is Mp4FaultKind.CUT else Unacceptable(reason=fault.reason)
+    )
 
 
 def _words(error: Exception) -> str:

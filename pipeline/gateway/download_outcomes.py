@@ -15,21 +15,21 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gone:
+class LinkExpired:
     """The URL does not serve the video: poll for a fresh one."""
 
     status: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unfit:
+class Unacceptable:
     """Trying again gives the same: no MP4, too large, or an address that is not allowed."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class TransientFailure:
     """Cut, timed out, refused for now: worth another try. `wait_s` is what the server asked for, 1 s to 15 min."""
 
     reason: str
@@ -37,10 +37,10 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoRoom:
+class DiskFull:
     """The disk does not take it (full, quota, read only, folder missing): no other download will fare better now."""
 
     reason: str
 
 
-Outcome = Saved | Gone | Unfit | Trouble | NoRoom
+DownloadOutcome = Saved | LinkExpired | Unacceptable | TransientFailure | DiskFull

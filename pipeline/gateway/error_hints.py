@@ -9,9 +9,9 @@ import re
 from functools import cached_property
 from typing import Final
 
-from pipeline.gateway.error_text import bounded, error_text, told_wait_s
+from pipeline.gateway.error_text import bounded, error_text, retry_after_s
 from pipeline.gateway.json_fields import one_line
-from pipeline.gateway.responses import Answer
+from pipeline.gateway.responses import Response
 
 MAX_TEXT_BYTES: Final = 20_000
 """how much of a body is searched for telling words"""
@@ -42,10 +42,10 @@ HINT: Final = "a wait hint"
 _JOB_CAP: Final = re.compile(r'concurren[^()]{0,60}\(([0-9]{1,5})\)|"limit"\s*:\s*([0-9]{1,5})\b', re.IGNORECASE)
 
 
-class Heard:
+class ErrorHints:
     """An answer's words and hints, each read when it is first asked for: a plain 2xx is never asked."""
 
-    def __init__(self, answer: Answer, now_wall: float) -> None:
+    def __init__(self, answer: Response, now_wall: float) -> None:
         self.status = answer.status
         self._answer = answer
         self._now_wall = now_wall
@@ -65,7 +65,7 @@ class Heard:
     @cached_property
     def told_wait_s(self) -> float | None:
         """The wait hint as it was said, None without one."""
-        return told_wait_s(self._answer.headers, self.text, now_wall=self._now_wall)
+        return retry_after_s(self._answer.headers, self.text, now_wall=self._now_wall)
 
     @property
     def wait_s(self) -> float | None:
@@ -86,6 +86,6 @@ class Heard:
         return (int(told[1] or told[2]) or None) if told else None
 
 
-def hear(answer: Answer, now_wall: float) -> Heard:
+def error_hints(answer: Response, now_wall: float) -> ErrorHints:
     """The words of `answer`; `now_wall` (Unix seconds) is for a Retry-After date."""
-    return Heard(answer, now_wall)
+    return ErrorHints(answer, now_wall)

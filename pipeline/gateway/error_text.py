@@ -95,7 +95,7 @@ def wait_hint_s(headers: Mapping[str, str], text: str, *, now_wall: float) -> fl
         now_wall: Unix seconds; only for a date in Retry-After that comes without a Date header beside it.
     Source: official (Azure API Management's header and texts); RFC 9110, 10.2.3.
     """
-    return bounded(told_wait_s(headers, text, now_wall=now_wall))
+    return bounded(retry_after_s(headers, text, now_wall=now_wall))
 
 
 def bounded(told_s: float | None) -> float | None:
@@ -103,7 +103,7 @@ def bounded(told_s: float | None) -> float | None:
     return None if told_s is None else min(max(told_s, MIN_WAIT_S), MAX_WAIT_S)
 
 
-def told_wait_s(headers: Mapping[str, str], text: str, *, now_wall: float) -> float | None:
+def retry_after_s(headers: Mapping[str, str], text: str, *, now_wall: float) -> float | None:
     """The wait hint as it was said, in seconds, at least 0 and without the 15-minute bound."""
     said = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", said):

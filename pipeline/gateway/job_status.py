@@ -19,7 +19,7 @@ from pipeline.gateway.json_fields import Json, as_object, find_id, objects, one_
 MAX_URL_CHARS: Final = 8192
 
 
-class JobPhase(StrEnum):
+class JobStatus(StrEnum):
     """What a job's state word means for us."""
 
     PENDING = "pending"
@@ -30,18 +30,18 @@ class JobPhase(StrEnum):
     CANCELED = "canceled"
 
 
-TERMINAL: Final = frozenset({JobPhase.DONE, JobPhase.FAILED, JobPhase.REFUSED, JobPhase.CANCELED})
+TERMINAL: Final = frozenset({JobStatus.DONE, JobStatus.FAILED, JobStatus.REFUSED, JobStatus.CANCELED})
 
-STATE_WORDS: Mapping[str, JobPhase] = MappingProxyType(
+STATE_WORDS: Mapping[str, JobStatus] = MappingProxyType(
     {
         word.replace("_", ""): phase
         for phase, words in {
-            JobPhase.PENDING: "queued pending waiting submitted",
-            JobPhase.RUNNING: "in_progress processing running generating",
-            JobPhase.DONE: "completed succeeded success done ready finished",
-            JobPhase.FAILED: "failed error",
-            JobPhase.REFUSED: "nsfw moderated ip_detected",
-            JobPhase.CANCELED: "canceled cancelled",
+            JobStatus.PENDING: "queued pending waiting submitted",
+            JobStatus.RUNNING: "in_progress processing running generating",
+            JobStatus.DONE: "completed succeeded success done ready finished",
+            JobStatus.FAILED: "failed error",
+            JobStatus.REFUSED: "nsfw moderated ip_detected",
+            JobStatus.CANCELED: "canceled cancelled",
         }.items()
         for word in words.split()
     }
@@ -52,7 +52,7 @@ STATE_KEYS: Final = ("status", "state", "task_status", "taskStatus")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobReport:
+class JobStatusReport:
     """What one result answer says about one job set.
 
     Attributes:
@@ -64,7 +64,7 @@ class JobReport:
         job_set_id: the id the answer itself names, to be compared with the one asked for.
     """
 
-    phase: JobPhase
+    status: JobStatus
     video_url: str | None = None
     preview_url: str | None = None
     reason: str | None = None
@@ -74,12 +74,12 @@ class JobReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Word:
-    said: str
-    phase: JobPhase | None
+class _StatusWord:
+    text: str
+    status: JobStatus | None
 
 
-def parse_poll(payload: object) -> JobReport | None:
+def parse_poll(payload: object) -> JobStatusReport | None:
     """The report in a result answer, or None when it holds neither a state nor a video.
 
     The words of the jobs and of what wraps the result are nearer to the job than the one on top, which some gateways
@@ -90,15 +90,15 @@ def parse_poll(payload: object) -> JobReport | None:
         word = _state(top, has_video=bool(urls))
         if word is None:
             return None
-        phase = word.phase or JobPhase.PENDING
-        done = phase is JobPhase.DONE
-        return JobReport(
-            phase=phase,
+        phase = word.status or JobStatus.PENDING
+        done = phase is JobStatus.DONE
+        return JobStatusReport(
+            status=phase,
             video_url=urls[0] if done and urls else None,
             preview_url=_preview_url(top, urls) if done else None,
             reason=(error_text(payload) or None) if phase in TERMINAL and not done else None,
-            word=one_line(word.said, 60),
-            known_word=word.phase is not None,
+            word=one_line(word.text, 60),
+            known_word=word.status is not None,
             job_set_id=_own_id(top),
         )
     return None
@@ -110,26 +110,26 @@ def _own_id(top: Json) -> str | None:
     return found[1] if found is not None and found[0] in ("job_set_id", "request_id") else None
 
 
-def _word_of(place: Json) -> _Word | None:
+def _word_of(place: Json) -> _StatusWord | None:
     said = next((v for key in STATE_KEYS if isinstance(v := place.get(key), str) and v.strip()), None)
     if said is None:
         return None
-    return _Word(said=said, phase=STATE_WORDS.get(re.sub(r"[\W_]+", "", said).lower()))
+    return _StatusWord(text=said, status=STATE_WORDS.get(re.sub(r"[\W_]+", "", said).lower()))
 
 
-def _state(top: Json, *, has_video: bool) -> _Word | None:
+def _state(top: Json, *, has_video: bool) -> _StatusWord | None:
     """The one word for the whole set: from its jobs, from what wraps it, from the top."""
     outer = None if _is_call_error(top) else _word_of(top)
-    inner = _jobs_word(top) or next((w for place in places(top)[1:] if (w := _word_of(place)) and w.phase), None)
+    inner = _jobs_word(top) or next((w for place in places(top)[1:] if (w := _word_of(place)) and w.status), None)
     if inner is None and outer is None:
         # Inferred: a document without a state but with a clip is finished; a bare `url` alone is no clip.
-        return _Word(said="", phase=JobPhase.DONE) if has_video and not _only_bare_url(top) else None
+        return _StatusWord(text="", status=JobStatus.DONE) if has_video and not _only_bare_url(top) else None
     if inner is None or outer is None:
         return inner or outer
-    over = outer.phase in TERMINAL and outer.phase is not JobPhase.DONE
-    if over and not (inner.phase is JobPhase.DONE and has_video):
+    over = outer.status in TERMINAL and outer.status is not JobStatus.DONE
+    if over and not (inner.status is JobStatus.DONE and has_video):
         return outer
-    return outer if inner.phase is None and outer.phase is not None else inner
+    return outer if inner.status is None and outer.status is not None else inner
 
 
 def _is_call_error(top: Json) -> bool:
@@ -142,26 +142,28 @@ def _is_call_error(top: Json) -> bool:
         return True
     word = _word_of(top)
     about_job = find_id(top) is not None or any(key in top for key in ("jobs", "output", "results"))
-    return word is not None and word.said.strip().lower() == "error" and not about_job
+    return word is not None and word.text.strip().lower() == "error" and not about_job
 
 
-def _jobs_word(top: Json) -> _Word | None:
+def _jobs_word(top: Json) -> _StatusWord | None:
     """Several jobs in one set: done when one is done with a clip, over only when all are over."""
     jobs = [job for place in places(top) for job in objects(place.get("jobs"))]
-    words = [_word_of(job) or _Word(said="", phase=JobPhase.PENDING) for job in jobs]
-    if not any(word.said for word in words):
+    words = [_word_of(job) or _StatusWord(text="", status=JobStatus.PENDING) for job in jobs]
+    if not any(word.text for word in words):
         return None
     for job, word in zip(jobs, words, strict=True):
-        if word.phase is JobPhase.DONE and next(_job_urls(job), None):
+        if word.status is JobStatus.DONE and next(_job_urls(job), None):
             return word
     for word in words:
-        if word.phase not in TERMINAL:
-            running = next((w for w in words if w.phase is JobPhase.RUNNING), None)
-            return running or next((w for w in words if w.phase is JobPhase.PENDING), None) or word
-    done = next((word for word in words if word.phase is JobPhase.DONE), None)
-    if done is not None or len({word.phase for word in words}) <= 1:
+        if word.status not in TERMINAL:
+            running = next((w for w in words if w.status is JobStatus.RUNNING), None)
+            return running or next((w for w in words if w.status is JobStatus.PENDING), None) or word
+    done = next((word for word in words if word.status is JobStatus.DONE), None)
+    if done is not None or len({word.status for word in words}) <= 1:
         return done or next(iter(words), None)
-    return next((w for w in words if w.phase is JobPhase.FAILED), _Word(said=words[0].said, phase=JobPhase.FAILED))
+    return next(
+        (w for w in words if w.status is JobStatus.FAILED), _StatusWord(text=words[0].text, status=JobStatus.FAILED)
+    )
 
 
 # --- addresses of clips ----------------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def _video_urls(top: Json) -> Iterator[str]:
     around = places(top)
     jobs = [job for place in around for job in objects(place.get("jobs"))]
     # A finished job's clip comes before one of a sibling that is not.
-    for job in sorted(jobs, key=lambda job: (w := _word_of(job)) is None or w.phase is not JobPhase.DONE):
+    for job in sorted(jobs, key=lambda job: (w := _word_of(job)) is None or w.status is not JobStatus.DONE):
         yield from _job_urls(job)
     for place in around:
         yield from _result_urls(place.get("results"))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from pipeline.gateway.redaction import unsigned
+from pipeline.gateway.redaction import redact
 
 MAX_REASON_CHARS: Final = 300
 
@@ -30,7 +30,7 @@ def one_line(text: str, limit: int = MAX_REASON_CHARS) -> str:
 
     Signatures and secrets that it repeats are hidden: every word of a gateway that is kept comes through here.
     """
-    clean = "".join(c if c.isprintable() else " " for c in unsigned(text[: 4 * limit]))
+    clean = "".join(c if c.isprintable() else " " for c in redact(text[: 4 * limit]))
     return " ".join(clean.split())[:limit]
 
 

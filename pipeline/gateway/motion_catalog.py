@@ -15,9 +15,9 @@ from pipeline.config.settings import Settings
 from pipeline.errors import FatalError, UsageError
 from pipeline.files import whole_text
 from pipeline.gateway.client import GatewayClient
-from pipeline.gateway.motion_response import MotionList, parse_motions
-from pipeline.gateway.motions import Catalogue, as_csv, load
-from pipeline.gateway.responses import Answer, NoAnswer
+from pipeline.gateway.motion_response import ParsedMotions, parse_motions
+from pipeline.gateway.motions import MotionCatalog, as_csv, load
+from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import error_text, read_json
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
@@ -31,7 +31,7 @@ def kept_path(settings: Settings) -> Path:
     return settings.ledger_path.parent / f"motions-{slug}.csv"
 
 
-def catalogue(settings: Settings) -> Catalogue:
+def load_catalog(settings: Settings) -> MotionCatalog:
     """The kept list of the gateway when there is one, else the shipped list. Never asks the network.
 
     Raises:
@@ -42,10 +42,10 @@ def catalogue(settings: Settings) -> Catalogue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refreshed:
+class RefreshResult:
     """A list that was fetched and kept, against the one that was in force before."""
 
-    catalogue: Catalogue
+    catalogue: MotionCatalog
     path: Path
     new: int
     gone: int
@@ -57,7 +57,7 @@ class Refreshed:
         return told + (f"; {self.left_out} entries without a UUID of their own left out" if self.left_out else "")
 
 
-async def refresh(settings: Settings, client: GatewayClient, *, now: float) -> Refreshed:
+async def refresh(settings: Settings, client: GatewayClient, *, now: float) -> RefreshResult:
     """Asks the gateway for its list and keeps it for later runs.
 
     Raises:
@@ -65,10 +65,10 @@ async def refresh(settings: Settings, client: GatewayClient, *, now: float) -> R
         UsageError: the file can't be written.
     Writes: `kept_path(settings)`.
     """
-    before = catalogue(settings)
+    before = load_catalog(settings)
     found = await _asked(client, before, settings)
     at = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    fresh = Catalogue(found.presets, source=f"{gateway_id(settings)}, {at}")
+    fresh = MotionCatalog(found.presets, source=f"{gateway_id(settings)}, {at}")
     path = kept_path(settings)
     try:
         with whole_text(path) as file:
@@ -78,10 +78,10 @@ async def refresh(settings: Settings, client: GatewayClient, *, now: float) -> R
     return _compared(before, fresh, path, found.left_out)
 
 
-def _compared(before: Catalogue, fresh: Catalogue, path: Path, left_out: int) -> Refreshed:
+def _compared(before: MotionCatalog, fresh: MotionCatalog, path: Path, left_out: int) -> RefreshResult:
     old = {preset.motions_id: preset.name for preset in before.presets}
     new = {preset.motions_id: preset.name for preset in fresh.presets}
-    return Refreshed(
+    return RefreshResult(
         catalogue=fresh,
         path=path,
         new=len(new.keys() - old.keys()),
@@ -91,23 +91,24 @@ def _compared(before: Catalogue, fresh: Catalogue, path: Path, left_out: int) ->
     )
 
 
-async def _asked(client: GatewayClient, known: Catalogue, settings: Settings) -> MotionList:
+async def _asked(client: GatewayClient, known: MotionCatalog, settings: Settings) -> ParsedMotions:
     answer = await client.get_motions()
-    if isinstance(answer, Answer) and answer.status in OTHER_METHOD:
+    if isinstance(answer, Response) and answer.status in OTHER_METHOD:
         answer = await client.get_motions(method="POST")
-    if isinstance(answer, Answer) and 200 <= answer.status < 300:
+    if isinstance(answer, Response) and 200 <= answer.status < 300:
         found = parse_motions(read_json(answer.body), known)
         if found is not None:
             return found
     raise FatalError(
-        f"{gateway_id(settings)} gives no list of motions at {settings.gateway.motions_path} ({what_came(answer)}); "
-        "the address is inferred: set gateway.motions_path. The list in force stays as it is"
+        f"{gateway_id(settings)} gives no list of motions at {settings.gateway.motions_path} "
+        f"({describe_response(answer)}); the address is inferred: set gateway.motions_path. "
+        "The list in force stays as it is"
     )
 
 
-def what_came(answer: Answer | NoAnswer) -> str:
+def describe_response(answer: Response | NoResponse) -> str:
     """An answer that was of no use, in a few words."""
-    if isinstance(answer, NoAnswer):
+    if isinstance(answer, NoResponse):
         return answer.what
     said = error_text(answer.body)
     return f"{answer.status}{': ' + said if said else ''}"

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.gateway.json_fields import Json, first, objects, one_line
-from pipeline.gateway.motions import Catalogue, Preset, folded
+from pipeline.gateway.motions import MotionCatalog, MotionPreset, normalize_name
 from pipeline.records import UUID_PATTERN
 
 WRAPPINGS = ("motions", "data", "results", "items", "result", "output")
-MOST_WRAPPED = 3
-MOST_PRESETS = 10_000
+MAX_WRAPPED = 3
+MAX_PRESETS = 10_000
 NAME_CHARS = 80
 URL_CHARS = 2_000
 SPREADSHEET_MARKS = "=+-@\t\r"
@@ -28,14 +28,14 @@ _PREVIEWS = ("preview_url", "previewUrl", "preview", "thumbnail_url")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MotionList:
+class ParsedMotions:
     """What an answer lists; `left_out` counts entries without a UUID, or with one that stood before."""
 
-    presets: tuple[Preset, ...]
+    presets: tuple[MotionPreset, ...]
     left_out: int = 0
 
 
-def parse_motions(payload: object, known: Catalogue) -> MotionList | None:
+def parse_motions(payload: object, known: MotionCatalog) -> ParsedMotions | None:
     """The presets of an answer; None when it holds no list of any.
 
     Args:
@@ -44,21 +44,21 @@ def parse_motions(payload: object, known: Catalogue) -> MotionList | None:
     entries = _entries(payload)
     if entries is None:
         return None
-    presets: dict[str, Preset] = {}
+    presets: dict[str, MotionPreset] = {}
     names: set[str] = set()
-    for entry in entries[:MOST_PRESETS]:
+    for entry in entries[:MAX_PRESETS]:
         preset = _preset(entry, known, names)
         if preset is not None and preset.motions_id not in presets:
             presets[preset.motions_id] = preset
-            names.add(folded(preset.name))
+            names.add(normalize_name(preset.name))
     if not presets:
         return None
-    return MotionList(presets=tuple(presets.values()), left_out=len(entries) - len(presets))
+    return ParsedMotions(presets=tuple(presets.values()), left_out=len(entries) - len(presets))
 
 
 def _entries(payload: object) -> list[Json] | None:
     """The list itself, bare or wrapped; a mapping of UUID -> entry counts as one, too."""
-    for _ in range(MOST_WRAPPED + 1):
+    for _ in range(MAX_WRAPPED + 1):
         if isinstance(payload, list):
             return objects(payload)
         if not isinstance(payload, dict):
@@ -70,13 +70,13 @@ def _entries(payload: object) -> list[Json] | None:
     return None
 
 
-def _preset(entry: Json, known: Catalogue, taken: Iterable[str]) -> Preset | None:
+def _preset(entry: Json, known: MotionCatalog, taken: Iterable[str]) -> MotionPreset | None:
     motions_id = first([entry], _IDS)
     if not isinstance(motions_id, str) or not UUID_PATTERN.fullmatch(motions_id):
         return None
     before = known.find(motions_id)
     frames = first([entry], _FRAMES)
-    return Preset(
+    return MotionPreset(
         name=_name(entry, motions_id.lower(), before, taken),
         motions_id=motions_id.lower(),
         start_end_frame=frames if isinstance(frames, bool) else before.start_end_frame if before else None,
@@ -84,14 +84,14 @@ def _preset(entry: Json, known: Catalogue, taken: Iterable[str]) -> Preset | Non
     )
 
 
-def _name(entry: Json, motions_id: str, before: Preset | None, taken: Iterable[str]) -> str:
+def _name(entry: Json, motions_id: str, before: MotionPreset | None, taken: Iterable[str]) -> str:
     """A name that nobody else has: two presets may share theirs, and a manifest must mean one of them."""
     said = first([entry], _NAMES)
     name = one_line(said, NAME_CHARS).lstrip(SPREADSHEET_MARKS).strip() if isinstance(said, str) else ""
     name = name or (before.name if before else "") or motions_id
     if UUID_PATTERN.fullmatch(name) and name != motions_id:
         name = motions_id
-    return f"{name} ({motions_id[:8]})" if folded(name) in taken else name
+    return f"{name} ({motions_id[:8]})" if normalize_name(name) in taken else name
 
 
 def _preview(said: object) -> str | None:

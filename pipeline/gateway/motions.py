@@ -28,7 +28,7 @@ _FRAMES = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preset:
+class MotionPreset:
     """One motion preset. `start_end_frame` is None where nobody knows whether it takes an end frame."""
 
     name: str
@@ -37,18 +37,18 @@ class Preset:
     preview_url: str | None = None
 
 
-def folded(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A preset's name without case, spaces, underscores and hyphens: what two spellings of one name share."""
     return name.casefold().translate({ord(mark): None for mark in " _-"})
 
 
-class Catalogue:
+class MotionCatalog:
     """Presets by name (any case; spaces, underscores and hyphens forgiven) and by UUID. `source` is for eyes."""
 
-    def __init__(self, presets: Iterable[Preset], *, source: str = SHIPPED_SOURCE) -> None:
+    def __init__(self, presets: Iterable[MotionPreset], *, source: str = SHIPPED_SOURCE) -> None:
         self.presets = tuple(presets)
         self.source = source
-        self._by_name = {folded(preset.name): preset for preset in self.presets}
+        self._by_name = {normalize_name(preset.name): preset for preset in self.presets}
         self._by_id = {preset.motions_id.lower(): preset for preset in self.presets}
 
     @property
@@ -57,29 +57,30 @@ class Catalogue:
         told = "".join(f"{one.name}\n{one.motions_id} {one.start_end_frame}\n" for one in self.presets)
         return hashlib.sha256(told.encode()).hexdigest()
 
-    def find(self, name_or_id: str) -> Preset | None:
+    def find(self, name_or_id: str) -> MotionPreset | None:
         """The preset of that name or UUID; None if the catalogue has none."""
         if UUID_PATTERN.fullmatch(name_or_id):
             return self._by_id.get(name_or_id.lower())
-        return self._by_name.get(folded(name_or_id))
+        return self._by_name.get(normalize_name(name_or_id))
 
-    def search(self, words: str) -> list[Preset]:
+    def search(self, words: str) -> list[MotionPreset]:
         """Presets whose name holds every one of `words`, or whose UUID begins with them; in the catalogue's order."""
-        wanted = [folded(word) for word in words.split()]
+        wanted = [normalize_name(word) for word in words.split()]
         start = words.strip().lower()
         return [
             preset
             for preset in self.presets
-            if all(word in folded(preset.name) for word in wanted) or (start and preset.motions_id.startswith(start))
+            if all(word in normalize_name(preset.name) for word in wanted)
+            or (start and preset.motions_id.startswith(start))
         ]
 
     def suggest(self, name: str) -> str | None:
         """The catalogue's name that is nearest to a misspelt one; None if none is near."""
-        near = difflib.get_close_matches(folded(name), self._by_name, n=1, cutoff=0.6)
+        near = difflib.get_close_matches(normalize_name(name), self._by_name, n=1, cutoff=0.6)
         return self._by_name[near[0]].name if near else None
 
 
-def parse(text: str) -> Catalogue:
+def parse(text: str) -> MotionCatalog:
     """The catalogue of a CSV with the columns name, id, start_end_frame (true, false or empty), perhaps preview_url.
 
     A first line that begins with `# ` names its source.
@@ -98,22 +99,22 @@ def parse(text: str) -> Catalogue:
     presets = []
     seen: set[str] = set()
     for line in filter(None, lines):
-        if len(line) != len(columns) or not UUID_PATTERN.fullmatch(line[1]) or folded(line[0]) in seen:
+        if len(line) != len(columns) or not UUID_PATTERN.fullmatch(line[1]) or normalize_name(line[0]) in seen:
             raise FatalError(f"the motion catalogue's line {lines.line_num} is ragged, repeated or has no UUID")
-        seen.add(folded(line[0]))
+        seen.add(normalize_name(line[0]))
         preview = line[3] if len(line) > len(COLUMNS) else ""
         presets.append(
-            Preset(
+            MotionPreset(
                 name=line[0],
                 motions_id=line[1].lower(),
                 start_end_frame=_FRAMES.get(line[2]),
                 preview_url=preview or None,
             )
         )
-    return Catalogue(presets, source=source)
+    return MotionCatalog(presets, source=source)
 
 
-def as_csv(catalogue: Catalogue) -> str:
+def as_csv(catalogue: MotionCatalog) -> str:
     """The text that `parse` reads back as the same catalogue."""
     text = io.StringIO(newline="")
     text.write(f"{SOURCE_MARK}{catalogue.source}\n")
@@ -125,7 +126,7 @@ def as_csv(catalogue: Catalogue) -> str:
     return text.getvalue()
 
 
-def load(path: Path) -> Catalogue:
+def load(path: Path) -> MotionCatalog:
     """The catalogue in a file, `configs/motions.csv` as shipped. Source: seen (two public lists, 2026-07)."""
     try:
         return parse(path.read_text(encoding="utf-8-sig"))

@@ -17,7 +17,7 @@ MAX_BOXES = 10_000
 """Top-level boxes; a clip has 4 or 5, one that is cut into fragments a few hundred. More is a flood of empty boxes."""
 
 
-class Fault(StrEnum):
+class Mp4FaultKind(StrEnum):
     """What is wrong with a clip."""
 
     CUT = "cut"
@@ -27,21 +27,21 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipFault:
+class Mp4Fault:
     """One fault with the words for a report."""
 
-    kind: Fault
+    kind: Mp4FaultKind
     reason: str
 
 
-class BoxWalk:
+class Mp4BoxScanner:
     """Walks the top-level boxes of one file. Feed it all bytes in order, then ask for the verdict.
 
     `fault` is set as soon as nothing that follows can make the bytes an MP4; what is fed after that is ignored.
     """
 
     def __init__(self) -> None:
-        self.fault: ClipFault | None = None
+        self.fault: Mp4Fault | None = None
         self._fed = 0  # bytes seen
         self._next = 0  # where the next box begins, counted from the file's first byte
         self._header = b""  # the part of that box's header seen so far
@@ -64,7 +64,7 @@ class BoxWalk:
                 return
             self._take_header(bytes(view[at : at + self._header_wanted() - len(self._header)]))
 
-    def verdict(self, *, length_proven: bool) -> ClipFault | None:
+    def verdict(self, *, length_proven: bool) -> Mp4Fault | None:
         """What is wrong with the bytes as a whole file, or None.
 
         Args:
@@ -74,13 +74,15 @@ class BoxWalk:
         if self.fault is not None:
             return self.fault
         if self._header or self._fed < self._next or not self._boxes:
-            return ClipFault(kind=Fault.CUT, reason=f"cut: its boxes go beyond the {self._fed} bytes that came")
+            return Mp4Fault(kind=Mp4FaultKind.CUT, reason=f"cut: its boxes go beyond the {self._fed} bytes that came")
         missing = [kind.decode() for kind in (b"moov", b"mdat") if kind not in self._kinds]
         if missing:
-            kind = Fault.FOREIGN if length_proven else Fault.CUT
-            return ClipFault(kind=kind, reason=f"not a playable MP4: no {' and no '.join(missing)} box")
+            kind = Mp4FaultKind.FOREIGN if length_proven else Mp4FaultKind.CUT
+            return Mp4Fault(kind=kind, reason=f"not a playable MP4: no {' and no '.join(missing)} box")
         if not length_proven and (self._open_ended or b"moof" in self._kinds):
-            return ClipFault(kind=Fault.CUT, reason="nothing proves that it came whole (no length, open-ended boxes)")
+            return Mp4Fault(
+                kind=Mp4FaultKind.CUT, reason="nothing proves that it came whole (no length, open-ended boxes)"
+            )
         return None
 
     def _header_wanted(self) -> int:
@@ -100,7 +102,7 @@ class BoxWalk:
         self._next += size
         self._header = b""
 
-    def _header_fault(self, size: int, kind: bytes) -> ClipFault | None:
+    def _header_fault(self, size: int, kind: bytes) -> Mp4Fault | None:
         if not self._boxes and kind != b"ftyp":
             return _foreign("not an MP4: it does not begin with an ftyp box")
         if size and size < len(self._header):
@@ -110,5 +112,5 @@ class BoxWalk:
         return None
 
 
-def _foreign(reason: str) -> ClipFault:
-    return ClipFault(kind=Fault.FOREIGN, reason=reason)
+def _foreign(reason: str) -> Mp4Fault:
+    return Mp4Fault(kind=Mp4FaultKind.FOREIGN, reason=reason)

@@ -26,7 +26,7 @@ HIDDEN: Final = "***"
 _LOWER_NAMES: Final = tuple(_NAMES.lower().split("|"))
 
 
-def unsigned(text: str) -> str:
+def redact(text: str) -> str:
     """`text` with *** for every signature, credential and callback secret that it names."""
     for pattern, names in ((_SIGNED, _LOWER_NAMES), (_AZURE, ("sig",))):
         if _may_name(text, names):

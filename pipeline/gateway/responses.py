@@ -20,7 +20,7 @@ class CallPhase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Response:
     """A real status line came back.
 
     Attributes:
@@ -39,7 +39,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoAnswer:
+class NoResponse:
     """No status line came back.
 
     Attributes:

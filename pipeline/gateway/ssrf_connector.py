@@ -17,19 +17,19 @@ from pipeline.gateway.ssrf_rules import refusal
 
 
 @dataclass(slots=True)
-class Connects:
+class ConnectAudit:
     """What the guard said about the addresses of one request."""
 
     refused: list[str] = field(default_factory=list)
     allowed: int = 0
 
 
-_connects: ContextVar[Connects] = ContextVar("guarded_connects")
+_connects: ContextVar[ConnectAudit] = ContextVar("guarded_connects")
 
 
-def watched() -> Connects:
+def track_connects() -> ConnectAudit:
     """Notes of the guard for the request that this task makes next."""
-    connects = Connects()
+    connects = ConnectAudit()
     _connects.set(connects)
     return connects
 

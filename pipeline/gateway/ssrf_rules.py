@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 from yarl import URL
 
-from pipeline.gateway.download_outcomes import Unfit
+from pipeline.gateway.download_outcomes import Unacceptable
 
 NAT64 = IPv6Network("64:ff9b::/96")
 """An IPv4 address in the last 32 bits. Source: RFC 6052, section 2.1."""
@@ -55,7 +55,7 @@ SHUT_V6 = tuple(
 )
 
 
-def readable_url(url: str, *, http_allowed: bool, base: str = "") -> URL | Unfit:
+def readable_url(url: str, *, http_allowed: bool, base: str = "") -> URL | Unacceptable:
     """`url` as it will be requested, byte for byte where it is ASCII: re-quoting would break a signature in it.
 
     Args:
@@ -63,19 +63,19 @@ def readable_url(url: str, *, http_allowed: bool, base: str = "") -> URL | Unfit
         base: where a relative `url` (of a redirect) stands.
     """
     if re.search(r"[\x00-\x1f\x7f]", url):
-        return Unfit(reason="not a URL: control characters in it")
+        return Unacceptable(reason="not a URL: control characters in it")
     try:
         whole = urljoin(base, url)
         parsed = URL(whole, encoded=whole.isascii() and " " not in whole)
         named = parsed.raw_host and parsed.port  # read here: the parser refuses a wrong port only when asked for it
     except ValueError:
-        return Unfit(reason="not a URL")
+        return Unacceptable(reason="not a URL")
     if parsed.scheme not in (("https", "http") if http_allowed else ("https",)):
-        return Unfit(reason=f"only https is allowed, not {parsed.scheme[:20] or 'a URL without a scheme'}")
+        return Unacceptable(reason=f"only https is allowed, not {parsed.scheme[:20] or 'a URL without a scheme'}")
     if not named:
-        return Unfit(reason="not a URL: no host or no port in it")
+        return Unacceptable(reason="not a URL: no host or no port in it")
     if parsed.user is not None or parsed.password is not None:
-        return Unfit(reason="a user name or a password in the URL is not allowed")
+        return Unacceptable(reason="a user name or a password in the URL is not allowed")
     return parsed
 
 

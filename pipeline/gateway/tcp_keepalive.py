@@ -11,18 +11,18 @@ from typing import Any
 
 IDLE_S, GAP_S, TRIES = 15, 5, 3
 """asked after so long a silence, then every so often; without an answer to so many the connection is broken"""
-UNHEARD_S = 30
+DEAD_PEER_TIMEOUT_S = 30
 """what was sent and not acknowledged by then breaks it too"""
 _OPTIONS = (
     ("TCP_KEEPIDLE", IDLE_S),
     ("TCP_KEEPALIVE", IDLE_S),  # macOS calls it so
     ("TCP_KEEPINTVL", GAP_S),
     ("TCP_KEEPCNT", TRIES),
-    ("TCP_USER_TIMEOUT", 1000 * UNHEARD_S),
+    ("TCP_USER_TIMEOUT", 1000 * DEAD_PEER_TIMEOUT_S),
 )
 
 
-def minded_socket(address_info: tuple[Any, ...]) -> socket.socket:
+def keepalive_socket(address_info: tuple[Any, ...]) -> socket.socket:
     """A socket for aiohttp's `socket_factory`; a peer that is gone breaks it within half a minute."""
     family, kind, protocol, *_ = address_info
     made = socket.socket(family=family, type=kind, proto=protocol)

@@ -20,14 +20,14 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - the scheme's public prefix
 SELF_TEST = "0" * 32
 """Stands for a request where somebody asks whether a receiver is of this ledger."""
 
-MOST_IDS = 4
+MAX_IDS = 4
 SEED_BYTES = 32
 
 _TOKEN = re.compile(r"([0-9a-f]{32})-([0-9]{1,6})-([0-9a-f]{40})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class CallbackDelivery:
     """A callback that proved itself: whose it is, and the ids that its body names, best evidence first."""
 
     request_id: str
@@ -40,7 +40,7 @@ class Delivery:
         return self.request_id == SELF_TEST
 
 
-class CallbackKeys:
+class WebhookTokens:
     """Tokens and secrets of one ledger at one gateway.
 
     Args:
@@ -60,7 +60,7 @@ class CallbackKeys:
         """`webhook_secret` of the attempt, in the form that Standard Webhooks wants."""
         return SECRET_PREFIX + base64.b64encode(self._mac("secret", request_id, attempt)).decode()
 
-    def read(self, token: str) -> Delivery | None:
+    def read(self, token: str) -> CallbackDelivery | None:
         """Whose token it is; None when it is none of ours. Compares in constant time."""
         match = _TOKEN.fullmatch(token)
         if match is None:
@@ -68,7 +68,7 @@ class CallbackKeys:
         request_id, attempt = match[1], int(match[2])
         if not hmac.compare_digest(self.token(request_id, attempt).encode(), token.encode()):
             return None
-        return Delivery(request_id=request_id, attempt=attempt)
+        return CallbackDelivery(request_id=request_id, attempt=attempt)
 
     def _mac(self, purpose: str, request_id: str, attempt: int) -> bytes:
         told = f"dop callback\n{purpose}\n{self._gateway}\n{request_id}\n{attempt}"
@@ -95,4 +95,4 @@ def ids_in(body: bytes) -> tuple[str, ...]:
         for spelling in spellings
         if (value := as_id(place.get(spelling))) is not None
     ]
-    return tuple(dict.fromkeys(found))[:MOST_IDS]
+    return tuple(dict.fromkeys(found))[:MAX_IDS]

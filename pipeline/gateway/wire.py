@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from pipeline.gateway.error_text import error_text, told_wait_s, wait_hint_s
-from pipeline.gateway.job_status import JobPhase, JobReport, parse_poll
+from pipeline.gateway.error_text import error_text, retry_after_s, wait_hint_s
+from pipeline.gateway.job_status import JobStatus, JobStatusReport, parse_poll
 from pipeline.gateway.json_fields import (
     ID_KEYS,
     ID_PATTERN,
@@ -33,9 +33,9 @@ from pipeline.records import STRENGTH_STEPS, Params
 
 __all__ = [
     "Dialect",
-    "JobPhase",
-    "JobReport",
-    "JobTicket",
+    "JobStatus",
+    "JobStatusReport",
+    "SubmittedJob",
     "as_id",
     "echo_differs",
     "error_text",
@@ -44,9 +44,9 @@ __all__ = [
     "parse_submit",
     "poll_body",
     "read_json",
-    "salvage_ids",
+    "recoverable_ids",
+    "retry_after_s",
     "submit_body",
-    "told_wait_s",
     "wait_hint_s",
 ]
 
@@ -112,7 +112,7 @@ class Dialect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobTicket:
+class SubmittedJob:
     """What a submit answer gives: the id that was paid for and how to ask for it.
 
     Attributes:
@@ -130,7 +130,7 @@ class JobTicket:
     echoed_prompt: str | None = None
 
 
-def parse_submit(payload: object) -> JobTicket | None:
+def parse_submit(payload: object) -> SubmittedJob | None:
     """The ticket in a submit answer, or None when it names no id that can be polled.
 
     API: `jobs[0].id` is not the id to poll and is never read. An answer that names two job sets is not understood.
@@ -143,7 +143,7 @@ def parse_submit(payload: object) -> JobTicket | None:
         polling_url = _text(first(places(top), ("polling_url", "pollingUrl", "status_url", "statusUrl")))
         echo = _echo(top)
         seed = echo.get("seed")
-        return JobTicket(
+        return SubmittedJob(
             job_set_id=job_set_id,
             polling_url=polling_url,
             dialect=Dialect.QUEUE if polling_url or id_key == "request_id" else Dialect.JOB_SET,
@@ -163,7 +163,7 @@ def _echo(top: Json) -> Json:
     return as_object(first(places(top), ("input_params", "inputParams")))
 
 
-def echo_differs(ticket: JobTicket, params: Params) -> str | None:
+def echo_differs(ticket: SubmittedJob, params: Params) -> str | None:
     """Why `ticket` cannot be the answer to `params`, or None when nothing speaks against it.
 
     API: with enhance_prompt, ours or the echo's, the echoed prompt may be the enhanced one, so it is compared only
@@ -186,7 +186,7 @@ _ID_FIELD: Final = r'"(?:%s)"\s*:\s*(?:"([^"\\]+)"|([0-9]+)\s*[,}])'
 _IN_POLLING_URL: Final = re.compile(r'/requests/status/([^"/?\\\s]+)"')
 
 
-def salvage_ids(partial: bytes) -> tuple[str, ...]:
+def recoverable_ids(partial: bytes) -> tuple[str, ...]:
     """Ids in a body that is cut, garbled or not understood, best evidence first; each is worth one free poll.
 
     An id counts only with its closing quote. A bare `id` counts only before the first key that may hold ids of other

@@ -1,1 +1,1 @@
-"""What was bought: states and events (lifecycle), caps (budget), judged batches (judge), the durable book (store)."""
+"""The durable record of every request and every cent: states, budget caps, the writer, SQLite and PostgreSQL."""

@@ -88,7 +88,7 @@ def write_meta(connection: Connection, values: dict[str, str]) -> None:
     connection.execute(statement, [{"name": name, "value": value} for name, value in values.items()])
 
 
-class OldLedgerError(LedgerError):
+class LedgerOutdatedError(LedgerError):
     """Written by an earlier version: it has to be brought up to date, under the lock."""
 
 
@@ -117,7 +117,9 @@ def create_or_check(engine: Engine, place: str) -> dict[str, str]:
             "update dop before you spend with it"
         )
     if version < SCHEMA_VERSION:
-        raise OldLedgerError(f"{place} is of an earlier version ({version}); the next `dop run` brings it up to date")
+        raise LedgerOutdatedError(
+            f"{place} is of an earlier version ({version}); the next `dop run` brings it up to date"
+        )
     return found
 
 

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from pipeline.errors import InvariantError, LedgerError
 from pipeline.ledger.database import upsert, write_meta
-from pipeline.ledger.schema import HOT, attempts, checksum, digest, history, spend
+from pipeline.ledger.schema import MUTABLE, attempts, checksum, digest, history, spend
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied, Change, JobTaken, Money, Row, SpendKey, judge
+from pipeline.ledger.transitions import Applied, JobTaken, LedgerChange, Row, SpendAccumulator, SpendKey, apply_change
 from pipeline.records import COST_STATE, CostState, State
 
 _PAGE = 5_000
@@ -132,7 +132,7 @@ def _mapping(value: object) -> dict[str, object]:
 def _put(connection: Connection, entry: Mapping[str, object]) -> None:
     row = _mapping(entry["row"])
     key = (attempts.c.request_id == row["request_id"]) & (attempts.c.attempt == row["attempt"])
-    values = {name: row.get(name) for name in HOT}
+    values = {name: row.get(name) for name in MUTABLE}
     if connection.execute(update(attempts).where(key).values(values)).rowcount == 0:
         if not row.get("submit_attempts"):
             return  # it was never sent: the manifest plans it again
@@ -166,8 +166,8 @@ def _judge_again(connection: Connection, entry: Mapping[str, object]) -> None:
     found = connection.execute(
         select(attempts).where(attempts.c.request_id == entry["request_id"], attempts.c.superseded == 0)
     ).first()
-    row: Row | None = {name: found._mapping[name] for name in HOT} if found is not None else None
-    change = Change(
+    row: Row | None = {name: found._mapping[name] for name in MUTABLE} if found is not None else None
+    change = LedgerChange(
         request_id=str(entry["request_id"]),
         event=Event(str(entry["event"])),
         at=float(str(entry["at"])),
@@ -175,7 +175,9 @@ def _judge_again(connection: Connection, entry: Mapping[str, object]) -> None:
         values=_mapping(wanted["values"]),
     )
     try:
-        outcome = judge(row, change, money=Money(lambda *_: 0), job_owner=lambda *job: _owner(connection, *job))
+        outcome = apply_change(
+            row, change, money=SpendAccumulator(lambda *_: 0), job_owner=lambda *job: _owner(connection, *job)
+        )
     except InvariantError:
         return  # booked already before the disk failed
     if isinstance(outcome, JobTaken):

@@ -17,9 +17,9 @@ from typing import IO
 from sqlalchemy import Connection, select
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.schema import COLD, HOT, journal
+from pipeline.ledger.schema import IMMUTABLE, MUTABLE, journal
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Change
+from pipeline.ledger.transitions import LedgerChange
 
 _compact = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
@@ -42,7 +42,7 @@ def entry_of(line: str) -> dict[str, object] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def row_entry(row: Mapping[str, object], change: Change, seq: int) -> dict[str, object]:
+def row_entry(row: Mapping[str, object], change: LedgerChange, seq: int) -> dict[str, object]:
     """The line of a change that the database took: the row after it, without the columns that hold nothing."""
     return {
         "seq": seq,
@@ -61,8 +61,8 @@ def snapshot_entry(row: Mapping[str, object], seq: int) -> dict[str, object]:
         "event": "snapshot",
         "at": row["submitted_at"],
         "request_id": row["request_id"],
-        "row": {name: row[name] for name in HOT},
-        "cold": {name: row[name] for name in COLD},
+        "row": {name: row[name] for name in MUTABLE},
+        "cold": {name: row[name] for name in IMMUTABLE},
         "detail": "",
     }
 
@@ -72,7 +72,7 @@ def snapshot_end(seq: int) -> dict[str, object]:
     return {"seq": seq, "event": "snapshot end"}
 
 
-def change_entry(change: Change, seq: int) -> dict[str, object]:
+def change_entry(change: LedgerChange, seq: int) -> dict[str, object]:
     """The line of a change that the database could not take; it is judged when the journal is replayed."""
     return {
         "seq": seq,
@@ -84,13 +84,13 @@ def change_entry(change: Change, seq: int) -> dict[str, object]:
     }
 
 
-def changes_of(lines: Iterable[Mapping[str, object]]) -> Iterator[Change]:
+def changes_of(lines: Iterable[Mapping[str, object]]) -> Iterator[LedgerChange]:
     """The changes that `change_entry` wrote down."""
     for entry in lines:
         wanted = entry["change"]
         if not isinstance(wanted, dict):
             raise LedgerError("the journal holds a line of another program")
-        yield Change(
+        yield LedgerChange(
             request_id=str(entry["request_id"]),
             event=Event(str(entry["event"])),
             at=float(str(entry["at"])),

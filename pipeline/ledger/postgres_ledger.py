@@ -19,32 +19,32 @@ from sqlalchemy.engine import Row as Found
 from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from pipeline.errors import DopError, LedgerAwayError, LedgerError
+from pipeline.errors import DopError, LedgerError, LedgerUnavailableError
 from pipeline.ledger import postgres_session
-from pipeline.ledger.database import OldLedgerError, create_or_check, write_meta
+from pipeline.ledger.database import LedgerOutdatedError, create_or_check, write_meta
 from pipeline.ledger.integrity import sums_digest
 from pipeline.ledger.journal import line_of, table_entries
 from pipeline.ledger.migrations import migrate
-from pipeline.ledger.postgres_session import Claim, Hold, cause_of, is_away
+from pipeline.ledger.postgres_session import LedgerLock, LockMode, cause_of, is_away
 from pipeline.ledger.spool import Spool
-from pipeline.ledger.statements import Hand
+from pipeline.ledger.statements import Executor
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Change
-from pipeline.ledger.writer import Job, LedgerWriter, Result
+from pipeline.ledger.transitions import LedgerChange
+from pipeline.ledger.writer import LedgerWriter, QueuedWrite, WriteResult
 
-PATIENCE_S = 300.0
+MAX_WAIT_S = 300.0
 """A server that restarts or fails over is waited for this long; then a run ends, and its outcomes stay in the spool."""
 
-READERS_PATIENCE_S = 10.0
+READERS_MAX_WAIT_S = 10.0
 """A question is asked in the run's own loop, which must go on hearing the gateway."""
 
-LEAVING_PATIENCE_S = 3.0
+CLOSE_MAX_WAIT_S = 3.0
 
 _AT_LEISURE = "SET LOCAL idle_in_transaction_session_timeout = '15min'; SET LOCAL lock_timeout = 0"
 """For work that keeps nobody from booking, and may wait for whoever fills the queue."""
 
 
-def pauses(patience_s: float) -> Iterator[float]:
+def backoff_delays(patience_s: float) -> Iterator[float]:
     """Growing pauses that add up to about `patience_s`."""
     pause_s, left_s = 0.1, patience_s
     while left_s > 0:
@@ -53,7 +53,7 @@ def pauses(patience_s: float) -> Iterator[float]:
         pause_s = min(2 * pause_s, 5.0)
 
 
-class ServerLedger(LedgerWriter):
+class PostgresLedger(LedgerWriter):
     """An open ledger in a database.
 
     Several may be open at once, on several hosts: reservations and swaps are safe between them. `hold` is what keeps a
@@ -65,11 +65,11 @@ class ServerLedger(LedgerWriter):
         url: str,
         *,
         spool: Path | None = None,
-        hold: Hold | None = None,
+        hold: LockMode | None = None,
         wait_s: float = 0.0,
         inline: bool = False,
         may_migrate: bool = False,
-        patience_s: float = PATIENCE_S,
+        patience_s: float = MAX_WAIT_S,
     ) -> None:
         """Opens or makes the ledger in the database at `url`.
 
@@ -85,14 +85,14 @@ class ServerLedger(LedgerWriter):
         super().__init__(inline=inline)
         self.name = postgres_session.address(url)
         self.engine = postgres_session.server_engine(url, write=True)
-        self.reader = _Readers(postgres_session.server_engine(url, write=False), self.name)
+        self.reader = _ReadPool(postgres_session.server_engine(url, write=False), self.name)
         self.spool = Spool(spool) if spool is not None else None
         self._patience_s = patience_s
-        self._claim = Claim(hold) if hold is not None else None
+        self._claim = LedgerLock(hold) if hold is not None else None
         self._session: int | None = None  # the server's number of the session that holds the claim
         self._taken: str | None = None  # who took the claim while the connection was lost
-        self._first = hold is not Hold.BESIDE
-        self._doubt: _Doubt | None = None
+        self._first = hold is not LockMode.SHARED
+        self._doubt: _InDoubtCommit | None = None
         self._kept: tuple[int, str] | None = None  # number and text of the journal line that was written last
         self._behind = False  # whether the spool holds what is not booked
         self._leaving = False
@@ -111,7 +111,7 @@ class ServerLedger(LedgerWriter):
         self._start()
 
     def _facts(self, may_migrate: bool) -> dict[str, str]:
-        with suppress(OldLedgerError):
+        with suppress(LedgerOutdatedError):
             return create_or_check(self.engine, self.name)
         if may_migrate and self._first:
             done = migrate(self.engine, None, name=self.name)
@@ -125,7 +125,7 @@ class ServerLedger(LedgerWriter):
 
     # -- who works on it
 
-    def _claim_first(self, claim: Claim, wait_s: float) -> None:
+    def _claim_first(self, claim: LedgerLock, wait_s: float) -> None:
         with self.engine.connect() as connection:
             self._first = self._first or claim.take_alone(connection)
             claim.wait(
@@ -138,7 +138,7 @@ class ServerLedger(LedgerWriter):
         self._taken = None
         self._session = postgres_session.session_number(connection)
 
-    def _claim_again(self, claim: Claim, connection: Connection) -> None:
+    def _claim_again(self, claim: LedgerLock, connection: Connection) -> None:
         """The connection was lost, and the claim with it: taken again, unless another run was faster."""
         if self._session is not None:
             postgres_session.end_session(connection, self._session)
@@ -187,7 +187,7 @@ class ServerLedger(LedgerWriter):
         here = {"identity": self._identity, "clean": "no"}
         self.transact(lambda connection: write_meta(connection, here))
         self.facts |= here
-        if self._claim is not None and self._claim.hold is Hold.BESIDE and self._first:
+        if self._claim is not None and self._claim.hold is LockMode.SHARED and self._first:
             self.transact(self._claim.leave_alone)
         return notices
 
@@ -208,18 +208,18 @@ class ServerLedger(LedgerWriter):
 
     def ask(self, statement: Executable) -> Sequence[Found[Any]]:
         """Everything that one question finds; asked again when the server went away meanwhile."""
-        with suppress(LedgerAwayError):
+        with suppress(LedgerUnavailableError):
             return super().ask(statement)
         return super().ask(statement)
 
-    def _keep(self, hand: Hand, entries: Sequence[Mapping[str, object]]) -> None:
+    def _keep(self, hand: Executor, entries: Sequence[Mapping[str, object]]) -> None:
         lines = [(int(str(entry["seq"])), line_of(entry).rstrip("\n")) for entry in entries]
         self._sql.keep(hand, lines)
         self._kept = lines[-1]
 
-    def _alone(self, job: Job) -> None:
+    def _alone(self, job: QueuedWrite) -> None:
         try:
-            result = self._patiently(lambda begun: self._one(job, begun))
+            result = self._retry_while_unavailable(lambda begun: self._one(job, begun))
         except DatabaseError as error:
             self._deliver([job], [(None, postgres_session.refusal(error, self.name, "could not be written"))])
         except Exception as error:  # noqa: BLE001 - the writer must outlive a caller's mistake; the caller gets it
@@ -227,7 +227,7 @@ class ServerLedger(LedgerWriter):
         else:
             self._deliver([job], [(result, None)])
 
-    def _one(self, job: Job, begun: Callable[[], None]) -> object:
+    def _one(self, job: QueuedWrite, begun: Callable[[], None]) -> object:
         assert job.transaction is not None
         with self._begin() as connection:
             if job.alone:
@@ -237,37 +237,37 @@ class ServerLedger(LedgerWriter):
             begun()  # what it reads may be gone: it can't be done again
             return job.transaction(connection)
 
-    def _commit(self, batch: Sequence[Job]) -> None:
+    def _commit(self, batch: Sequence[QueuedWrite]) -> None:
         if not batch:
             return
         for job in batch:
             if job.change is not None:
-                job.change = _sound(job.change)
+                job.change = _sanitized(job.change)
         try:
-            results = self._patiently(lambda _: self._written(batch), batch)
-        except _TakenOverError as error:
+            results = self._retry_while_unavailable(lambda _: self._written(batch), batch)
+        except _LockLostError as error:
             self._refuse_intents(batch, LedgerError(str(error)))
-        except LedgerAwayError as error:
+        except LedgerUnavailableError as error:
             self._give_up(batch, error)
         except Exception as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
             self._each_alone(batch, error)
         else:
             self._deliver(batch, results)
 
-    def _written(self, batch: Sequence[Job]) -> list[Result]:
+    def _written(self, batch: Sequence[QueuedWrite]) -> list[WriteResult]:
         with self._begin() as connection:
-            told = self._doubtful(connection)
+            told = self._resolve_in_doubt(connection)
             if told is not None:
                 return told
             if self._taken is not None and any(_is_intent(job) for job in batch):
-                raise _TakenOverError(f"another run works on {self.name} now ({self._taken}); nothing more is bought")
+                raise _LockLostError(f"another run works on {self.name} now ({self._taken}); nothing more is bought")
             self._kept = None
             results = self._write(connection, batch, [])
-            self._doubt = _Doubt(*self._kept, results) if self._kept is not None else None
+            self._doubt = _InDoubtCommit(*self._kept, results) if self._kept is not None else None
         self._doubt = None
         return results
 
-    def _doubtful(self, connection: Connection) -> list[Result] | None:
+    def _resolve_in_doubt(self, connection: Connection) -> list[WriteResult] | None:
         """MONEY: a commit whose answer was lost is neither done again nor forgotten: the journal knows.
 
         Not by the number of the transaction: a server that crashed gives the number of one that it undid to the next.
@@ -279,12 +279,12 @@ class ServerLedger(LedgerWriter):
         results, self._doubt = self._doubt.results, None
         return results if took_place else None
 
-    def _refuse_intents(self, batch: Sequence[Job], error: LedgerError) -> None:
+    def _refuse_intents(self, batch: Sequence[QueuedWrite], error: LedgerError) -> None:
         intents = [job for job in batch if _is_intent(job)]
         self._deliver(intents, [(None, error)] * len(intents))
         self._commit([job for job in batch if job not in intents])
 
-    def _each_alone(self, batch: Sequence[Job], error: Exception) -> None:
+    def _each_alone(self, batch: Sequence[QueuedWrite], error: Exception) -> None:
         """One change that can't be booked must not take the others with it."""
         self._doubt = None
         if len(batch) > 1:
@@ -301,18 +301,20 @@ class ServerLedger(LedgerWriter):
 
     # -- while the server is away
 
-    def _patiently(self, work: Callable[[Callable[[], None]], Any], batch: Sequence[Job] = ()) -> Any:
+    def _retry_while_unavailable(
+        self, work: Callable[[Callable[[], None]], Any], batch: Sequence[QueuedWrite] = ()
+    ) -> Any:
         """Does `work` when the server is there; `work` may call what it is given to say that it can't be repeated.
 
         Raises:
             LedgerAwayError: it was away for too long.
         """
-        patience_s = min(LEAVING_PATIENCE_S, self._patience_s) if self._gave_up else self._patience_s
+        patience_s = min(CLOSE_MAX_WAIT_S, self._patience_s) if self._gave_up else self._patience_s
         begun = threading.Event()
         waited_s, cause, spooled = 0.0, "", False
-        for pause_s in pauses(patience_s):
+        for pause_s in backoff_delays(patience_s):
             try:
-                self._catch_up()
+                self._flush_spool()
                 result = work(begun.set)
             except Exception as error:
                 if begun.is_set() or not is_away(error):
@@ -327,15 +329,17 @@ class ServerLedger(LedgerWriter):
                 spooled = self._spool(batch)
             if not waited_s:
                 self._say(f"the ledger {self.name} is away ({cause}): waiting for it, nothing is bought meanwhile")
-            if self._leaving and waited_s >= LEAVING_PATIENCE_S:
+            if self._leaving and waited_s >= CLOSE_MAX_WAIT_S:
                 break
             threading.Event().wait(pause_s)
             waited_s += pause_s
-        raise LedgerAwayError(f"the ledger {self.name} is away ({cause}); nothing more is bought, run again later")
+        raise LedgerUnavailableError(
+            f"the ledger {self.name} is away ({cause}); nothing more is bought, run again later"
+        )
 
     def _free_the_turn(self) -> None:
-        with suppress(LedgerAwayError, DatabaseError), self.reader.connect() as connection:
-            for name in postgres_session.end_who_stands_still(connection):
+        with suppress(LedgerUnavailableError, DatabaseError), self.reader.connect() as connection:
+            for name in postgres_session.end_idle_lock_holder(connection):
                 self._say(f"{name} kept everybody from booking and stands still: its session was ended")
 
     def _back(self, *, spooled: bool, waited_s: float) -> None:
@@ -345,7 +349,7 @@ class ServerLedger(LedgerWriter):
         if waited_s:
             self._say(f"the ledger {self.name} is back")
 
-    def _spool(self, batch: Sequence[Job]) -> bool:
+    def _spool(self, batch: Sequence[QueuedWrite]) -> bool:
         """MONEY: what a POST came to survives this process; booked twice, the second time changes nothing.
 
         Only what bears a token: everything else can be asked of the gateway again, for nothing.
@@ -353,7 +357,7 @@ class ServerLedger(LedgerWriter):
         changes = [job.change for job in batch if job.change is not None and job.change.token is not None]
         return self._put([change for change in changes if change.event is not Event.RESERVE])
 
-    def _put(self, changes: Sequence[Change]) -> bool:
+    def _put(self, changes: Sequence[LedgerChange]) -> bool:
         if self.spool is None or not changes:
             return False
         try:
@@ -363,7 +367,7 @@ class ServerLedger(LedgerWriter):
             return False
         return True
 
-    def _give_up(self, batch: Sequence[Job], error: LedgerAwayError) -> None:
+    def _give_up(self, batch: Sequence[QueuedWrite], error: LedgerUnavailableError) -> None:
         # MONEY: whoever asked is told no and sends nothing; if its commit took place after all, this takes it back.
         intents = [job.change for job in batch if job.change is not None and _is_intent(job)]
         self._put([replace(change, event=Event.RELEASE, values={}) for change in intents] if self._doubt else [])
@@ -371,13 +375,13 @@ class ServerLedger(LedgerWriter):
         self._doubt = None
         self._gave_up = True
         kept = f"; what was answered meanwhile is in {self.spool.path}" if self.spool and self._behind else ""
-        self._deliver(batch, [(None, LedgerAwayError(f"{error}{kept}"))] * len(batch))
+        self._deliver(batch, [(None, LedgerUnavailableError(f"{error}{kept}"))] * len(batch))
 
-    def _catch_up(self) -> None:
+    def _flush_spool(self) -> None:
         """Books what the spool holds; what was booked already is refused by its token or state, which is right."""
         if not self._behind or self.spool is None:
             return
-        jobs = [Job.for_nobody(change) for change in self.spool.changes()]
+        jobs = [QueuedWrite.for_nobody(change) for change in self.spool.changes()]
         self._behind = False
         try:
             with self._begin() as connection:
@@ -413,24 +417,24 @@ class ServerLedger(LedgerWriter):
 
     def _close_for_all(self, connection: Connection) -> None:
         """The last one out closes the sums: they stand only when nobody books any more."""
-        alone = self._claim is None or self._claim.hold is Hold.ALONE or self._claim.take_alone(connection)
+        alone = self._claim is None or self._claim.hold is LockMode.EXCLUSIVE or self._claim.take_alone(connection)
         if alone and self._taken is None:
             write_meta(connection, {"clean": "yes", "sums": sums_digest(connection)})
 
 
-class _Doubt(NamedTuple):
+class _InDoubtCommit(NamedTuple):
     """A booking whose commit was not answered: its last line of the journal, and what it would tell."""
 
     seq: int
     line: str
-    results: list[Result]
+    results: list[WriteResult]
 
 
-class _TakenOverError(Exception):
+class _LockLostError(Exception):
     """Another run holds the ledger now."""
 
 
-class _Readers:
+class _ReadPool:
     """Sessions that read; a server that restarts is waited for a little."""
 
     def __init__(self, engine: Engine, name: str) -> None:
@@ -451,10 +455,10 @@ class _Readers:
             if not is_away(error):
                 raise
             text = f"the ledger {self.name} is away ({cause_of(error)}); run again later"
-            raise LedgerAwayError(text) from None
+            raise LedgerUnavailableError(text) from None
 
     def _connected(self) -> Connection:
-        for pause_s in pauses(READERS_PATIENCE_S):
+        for pause_s in backoff_delays(READERS_MAX_WAIT_S):
             try:
                 return self.engine.connect()
             except DBAPIError as error:
@@ -468,22 +472,22 @@ class _Readers:
         self.engine.dispose()
 
 
-def _is_intent(job: Job) -> bool:
+def _is_intent(job: QueuedWrite) -> bool:
     return job.change is not None and job.change.event is Event.RESERVE
 
 
-def _sound(change: Change) -> Change:
+def _sanitized(change: LedgerChange) -> LedgerChange:
     """MONEY: a text that the server refuses (a NUL, half a surrogate) must not keep a paid answer from being booked."""
     texts = [change.detail, *(value for value in change.values.values() if isinstance(value, str))]
-    if all(_is_sound(text) for text in texts):
+    if all(_is_storable(text) for text in texts):
         return change
-    values = {name: _mended(value) if isinstance(value, str) else value for name, value in change.values.items()}
-    return replace(change, detail=_mended(change.detail), values=values)
+    values = {name: _storable(value) if isinstance(value, str) else value for name, value in change.values.items()}
+    return replace(change, detail=_storable(change.detail), values=values)
 
 
-def _is_sound(text: str) -> bool:
+def _is_storable(text: str) -> bool:
     return "\0" not in text and (text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text))
 
 
-def _mended(text: str) -> str:
+def _storable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

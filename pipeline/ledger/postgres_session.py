@@ -21,16 +21,16 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from pipeline.errors import LedgerAwayError, LedgerError, LockedError
+from pipeline.errors import LedgerError, LedgerUnavailableError, LockedError
 
 if TYPE_CHECKING:
     import psycopg
 
 CONNECT_TIMEOUT_S = 5
-OLDEST_SERVER = 130_000
+MIN_SERVER_VERSION = 130_000
 """PostgreSQL 13: the oldest that the workers' queue (procrastinate) runs on."""
 
-STANDS_STILL_S = 5
+IDLE_LOCK_HOLDER_S = 5
 """Between two statements of a booking lie milliseconds; who takes so long is frozen or cut off."""
 
 LOCK_WAIT_S = 15
@@ -56,7 +56,7 @@ CLIENT: Mapping[str, Any] = MappingProxyType(
 _READER = "SET default_transaction_read_only = on; SET idle_in_transaction_session_timeout = '15min'"
 """A reader keeps nobody waiting, and a look at a million rows takes its time between two statements."""
 
-_WRITER = f"SET idle_in_transaction_session_timeout = '{STANDS_STILL_S}s'; SET lock_timeout = '{LOCK_WAIT_S}s'"
+_WRITER = f"SET idle_in_transaction_session_timeout = '{IDLE_LOCK_HOLDER_S}s'; SET lock_timeout = '{LOCK_WAIT_S}s'"
 
 _AWAY = ("08", "53", "57", "25P03", "25006", "40001", "40P01", "55P03")
 """SQLSTATE classes of a server that is down, full, going down, a standby now, or that asks to try again."""
@@ -140,7 +140,7 @@ def assert_durable(connection: psycopg.Connection[Any], name: str) -> None:
         row = connection.execute(f"SHOW {setting}".encode()).fetchone()
         return str(row[0]) if row is not None else ""
 
-    if connection.info.server_version < OLDEST_SERVER:
+    if connection.info.server_version < MIN_SERVER_VERSION:
         raise LedgerError(f"{name} is older than PostgreSQL 13, the oldest that a ledger can stand on")
     if show("synchronous_commit") == "off":
         connection.execute("SET synchronous_commit = on")
@@ -152,7 +152,7 @@ def assert_durable(connection: psycopg.Connection[Any], name: str) -> None:
 
 def is_away(error: BaseException) -> bool:
     """Whether the same thing may work a little later: the server is down, full, restarting, or out of reach."""
-    if isinstance(error, LedgerAwayError):
+    if isinstance(error, LedgerUnavailableError):
         return True
     if not isinstance(error, DBAPIError):
         return False
@@ -171,22 +171,22 @@ def cause_of(error: BaseException) -> str:
 # --- the lock of a ledger
 
 
-class Hold(StrEnum):
+class LockMode(StrEnum):
     """How a ledger is held: a plain run alone, the workers of a cluster beside each other."""
 
-    ALONE = "alone"
-    BESIDE = "beside"
+    EXCLUSIVE = "alone"
+    SHARED = "beside"
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class LedgerLock:
     """A session's advisory lock on the ledger in its schema; the server frees it when the session ends."""
 
-    hold: Hold
+    hold: LockMode
 
     def take(self, connection: Connection) -> bool:
         """Takes the lock for the session, if it is free."""
-        shared = "_shared" if self.hold is Hold.BESIDE else ""
+        shared = "_shared" if self.hold is LockMode.SHARED else ""
         return bool(_lock_call(connection, f"pg_try_advisory_lock{shared}"))
 
     def take_alone(self, connection: Connection) -> bool:
@@ -256,7 +256,7 @@ def has_ledger(url: str) -> bool:
 
 def refusal(error: BaseException, name: str, what: str = "can't be used") -> LedgerError:
     """A database's error in our words: away for now, or wrong."""
-    kind = LedgerAwayError if is_away(error) else LedgerError
+    kind = LedgerUnavailableError if is_away(error) else LedgerError
     return kind(f"the ledger {name} {what}: {cause_of(error)}")
 
 
@@ -271,7 +271,7 @@ def locked(url: str, *, wait_s: float) -> Iterator[None]:
     engine = server_engine(url, write=True)
     try:
         with engine.connect() as connection:
-            claim = Claim(Hold.ALONE)
+            claim = LedgerLock(LockMode.EXCLUSIVE)
             claim.wait(lambda: claim.take(connection), wait_s, refusal=lambda: held_by(connection, address(url)))
             connection.commit()
             yield
@@ -305,13 +305,13 @@ AND s.state_change < clock_timestamp() - make_interval(secs => %s)
 """
 
 
-def end_who_stands_still(connection: Connection) -> list[str]:
+def end_idle_lock_holder(connection: Connection) -> list[str]:
     """Ends the session that has the turn to book and leaves the server waiting for the rest of what it says; its name.
 
     The server does so itself between two statements. Within one it would wait for as long as the connection lives, and
     that of a frozen process lives: its kernel answers. What it had not committed is undone, and it asks again.
     """
-    found = connection.exec_driver_sql(_STANDS_STILL, (STANDS_STILL_S,)).all()
+    found = connection.exec_driver_sql(_STANDS_STILL, (IDLE_LOCK_HOLDER_S,)).all()
     return [name.removeprefix("dop ") for name, ended in found if ended]
 
 

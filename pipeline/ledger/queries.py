@@ -126,7 +126,7 @@ def _check_unsent(rows: Iterable[Any]) -> None:
             )
 
 
-class Book:
+class LedgerQueries:
     """Questions and run keeping on one open ledger."""
 
     def __init__(self, ledger: LedgerWriter) -> None:
@@ -177,7 +177,7 @@ class Book:
         statement = update(runs).where(runs.c.run_id == run_id).values(ended_at=at)
         self.ledger.transact(lambda connection: connection.execute(statement) and None)
 
-    def list_rows(
+    def sync_rows(
         self,
         run_id: str,
         rows: Iterable[Request | Cell],
@@ -227,7 +227,7 @@ class Book:
         )
         return {row.request_id: State(row.state) for row in self.ledger.ask(statement)}
 
-    def pages(
+    def iter_attempts(
         self, run_id: str, states: Iterable[State], *, size: int = 500, lacks_file: bool = False
     ) -> Iterator[list[Attempt]]:
         """The run's latest attempts in any of `states`, in the manifest's order, read page by page as it is asked.
@@ -321,9 +321,9 @@ class Book:
         )
         return bool(self.ledger.ask(statement))
 
-    def in_states(self, run_id: str, states: Iterable[State]) -> list[Attempt]:
+    def attempts_in(self, run_id: str, states: Iterable[State]) -> list[Attempt]:
         """The run's latest attempts in any of `states`, in the manifest's order."""
-        return [attempt for page in self.pages(run_id, states) for attempt in page]
+        return [attempt for page in self.iter_attempts(run_id, states) for attempt in page]
 
     def spend_lines(self, day_prefix: str = "", gateway: str | None = None) -> list[SpendLine]:
         """The spend book by day, run and model; of one gateway, where named."""
@@ -344,7 +344,7 @@ class Book:
         statement = select(func.count()).where(attempts.c.run_id == run_id, attempts.c.accepted_at >= at)
         return int(self.ledger.ask(statement)[0][0])
 
-    def known_job(self, gateway: str) -> tuple[str, str | None] | None:
+    def latest_job(self, gateway: str) -> tuple[str, str | None] | None:
         """Id and polling URL of the latest job this gateway ever gave; None when it gave none."""
         statement = (
             select(attempts.c.job_set_id, attempts.c.polling_url)
@@ -375,7 +375,7 @@ class Book:
         )
         return int(self.ledger.ask(statement)[0][0])
 
-    def left_submitting(self, gateway: str | None = None) -> list[str]:
+    def abandoned_submits(self, gateway: str | None = None) -> list[str]:
         """Requests whose submit was under way when their run died."""
         statement = select(attempts.c.request_id).where(attempts.c.state == State.SUBMITTING)
         if gateway is not None:

@@ -29,7 +29,7 @@ SIDES = ("", "-wal", "-shm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rebuilt:
+class RecoveryResult:
     """What came of it. `kept` is where the old file is now, `kept_tables` the old rows of a server; None without."""
 
     events: int
@@ -39,7 +39,7 @@ class Rebuilt:
     kept_tables: str | None = None
 
 
-def rebuild(path: Path, *, now: float) -> Rebuilt:
+def rebuild(path: Path, *, now: float) -> RecoveryResult:
     """Makes the ledger at `path` anew from its journal; the old file is kept aside.
 
     Args:
@@ -63,10 +63,10 @@ def rebuild(path: Path, *, now: float) -> Rebuilt:
     finally:
         _remove(fresh)
         os.umask(old_mask)
-    return Rebuilt(events=events, requests=requests, runs=salvaged, kept=kept)
+    return RecoveryResult(events=events, requests=requests, runs=salvaged, kept=kept)
 
 
-def rebuild_on_server(url: str, *, now: float) -> Rebuilt:
+def rebuild_on_server(url: str, *, now: float) -> RecoveryResult:
     """Makes the ledger in a database anew from the journal in it, in one transaction; the old rows are kept aside.
 
     Args:
@@ -101,7 +101,7 @@ def rebuild_on_server(url: str, *, now: float) -> Rebuilt:
         writing.dispose()
         reading.dispose()
     kept = f"attempts_{suffix}, history_{suffix}, spend_{suffix}"
-    return Rebuilt(events=events, requests=int(requests), runs=int(listed), kept=None, kept_tables=kept)
+    return RecoveryResult(events=events, requests=int(requests), runs=int(listed), kept=None, kept_tables=kept)
 
 
 def _forget_unknown_rows(connection: Connection) -> None:

@@ -113,9 +113,9 @@ journal = Table(
 
 ON_SERVERS_ONLY = (journal,)
 
-COLD = ("row_id", "params", "motion", "take")
-HOT = tuple(column.name for column in attempts.columns if column.name not in COLD)
-COVERED = tuple(name for name in HOT if name != "checksum")
+IMMUTABLE = ("row_id", "params", "motion", "take")
+MUTABLE = tuple(column.name for column in attempts.columns if column.name not in IMMUTABLE)
+COVERED = tuple(name for name in MUTABLE if name != "checksum")
 
 history = Table(
     "history",
@@ -153,7 +153,7 @@ def checksum(row: Mapping[str, object]) -> str:
 
 def digest(row: Mapping[str, object]) -> str:
     """16 hex digits over the columns that are written once."""
-    text = repr([row[name] for name in COLD])
+    text = repr([row[name] for name in IMMUTABLE])
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.ledger.journal import change_entry, changes_of, entries, line_of
-from pipeline.ledger.transitions import Change
+from pipeline.ledger.transitions import LedgerChange
 
 
 class Spool:
@@ -37,7 +37,7 @@ class Spool:
                 self._files[path] = file
         return len(self._files)
 
-    def put(self, changes: Sequence[Change]) -> None:
+    def put(self, changes: Sequence[LedgerChange]) -> None:
         """Keeps changes; they are on the disk when it returns.
 
         Raises:
@@ -55,7 +55,7 @@ class Spool:
         file.flush()
         os.fsync(file.fileno())
 
-    def changes(self) -> Iterator[Change]:
+    def changes(self) -> Iterator[LedgerChange]:
         """Everything that is kept, file by file, in order."""
         for path in list(self._files):
             yield from changes_of(entries(path))

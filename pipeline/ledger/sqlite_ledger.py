@@ -16,19 +16,19 @@ from sqlalchemy import select
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.database import OldLedgerError, create_or_check, inode_of, sqlite_engine, write_meta
+from pipeline.ledger.database import LedgerOutdatedError, create_or_check, inode_of, sqlite_engine, write_meta
 from pipeline.ledger.integrity import replay
 from pipeline.ledger.journal import Journal, change_entry, entries, last_seq, snapshot_end, snapshot_entry
 from pipeline.ledger.migrations import migrate
 from pipeline.ledger.schema import attempts
 from pipeline.ledger.states import Event
-from pipeline.ledger.writer import Job, LedgerWriter
+from pipeline.ledger.writer import LedgerWriter, QueuedWrite
 
 SPARE_BYTES = 256 * 1024
 """Kept beside the ledger and given up when the disk is full, so that a paid answer can still be booked."""
 
 
-class Ledger(LedgerWriter):
+class SqliteLedger(LedgerWriter):
     """An open ledger in a file."""
 
     def __init__(self, path: Path, *, inline: bool = False, may_migrate: bool = False) -> None:
@@ -63,7 +63,7 @@ class Ledger(LedgerWriter):
     def _facts(self, may_migrate: bool) -> dict[str, str]:
         try:
             return create_or_check(self.engine, str(self.path))
-        except OldLedgerError:
+        except LedgerOutdatedError:
             if not may_migrate:
                 raise
         done = migrate(self.engine, self.path)
@@ -128,7 +128,7 @@ class Ledger(LedgerWriter):
 
     # -- the writer
 
-    def _alone(self, job: Job) -> None:
+    def _alone(self, job: QueuedWrite) -> None:
         assert job.transaction is not None
         try:
             with self.engine.begin() as connection:
@@ -140,7 +140,7 @@ class Ledger(LedgerWriter):
         else:
             self._deliver([job], [(result, None)])
 
-    def _commit(self, batch: Sequence[Job]) -> None:
+    def _commit(self, batch: Sequence[QueuedWrite]) -> None:
         if self._full is not None:
             batch = self._without_intents(batch)
         if self._ahead and batch:
@@ -181,7 +181,7 @@ class Ledger(LedgerWriter):
         finally:
             pooled.close()
 
-    def _without_intents(self, batch: Sequence[Job]) -> list[Job]:
+    def _without_intents(self, batch: Sequence[QueuedWrite]) -> list[QueuedWrite]:
         """MONEY: on a full disk an intent is refused, so that nothing is sent; what was sent is still booked."""
         intents = [job for job in batch if job.change is not None and job.change.event is Event.RESERVE]
         self._deliver(intents, [(None, LedgerError(self._full or "the ledger is full"))] * len(intents))
@@ -194,7 +194,7 @@ class Ledger(LedgerWriter):
             return True
         return False
 
-    def _only_journal(self, batch: Sequence[Job], error: Exception) -> None:
+    def _only_journal(self, batch: Sequence[QueuedWrite], error: Exception) -> None:
         """The database failed: what was already paid still goes to the second book, on disk, before anybody is told."""
         self._full = self._full or f"the ledger {self.path} can't be written ({error})"
         changes = [job.change for job in batch if job.change is not None and job.change.event is not Event.RESERVE]

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import BigInteger, Connection, Float, Integer, Table, Text
 
-from pipeline.ledger.schema import COLD, HOT, attempts, history, journal, spend
+from pipeline.ledger.schema import IMMUTABLE, MUTABLE, attempts, history, journal, spend
 from pipeline.ledger.transitions import Row, SpendKey
 from pipeline.records import CostState
 
 _FIXED = frozenset({"request_id", "attempt", "gateway", "model", "superseded", "digest"})
-CHANGING = tuple(name for name in HOT if name not in _FIXED)
+CHANGING = tuple(name for name in MUTABLE if name not in _FIXED)
 _SPANS = {"run": "run_id = {mark}", "day": "day = {mark}", "month": "day LIKE {mark}"}
 
 
-class Driver(Protocol):
+class DbapiConnection(Protocol):
     """SQLite's own connection: SQLAlchemy's way to it costs more than the statements do."""
 
     def execute(self, text: str, values: Any, /) -> Any:
@@ -28,7 +28,7 @@ class Driver(Protocol):
         """Runs it for each of the values."""
 
 
-Hand = Connection | Driver
+Executor = Connection | DbapiConnection
 """What runs the statements."""
 
 
@@ -36,7 +36,7 @@ _ARRAYS = {Text: "text[]", Integer: "integer[]", BigInteger: "bigint[]", Float: 
 _KINDS: Mapping[type, type] = {Text: str, Integer: int, BigInteger: int, Float: float}
 
 
-class _Lines(NamedTuple):
+class _BatchStatement(NamedTuple):
     """A statement that is run for many lines, and what each of a line's values is (or None)."""
 
     text: str
@@ -70,21 +70,23 @@ class Statements:
             for span, where in _SPANS.items()
         }
 
-    def _added(self, table: Table, columns: Sequence[str], end: str = "") -> _Lines:
+    def _added(self, table: Table, columns: Sequence[str], end: str = "") -> _BatchStatement:
         source = f"SELECT * FROM {self._unnested(table, columns)}" if self._on_server else self._values(columns)
-        return _Lines(f"INSERT INTO {table.name} ({', '.join(columns)}) {source}{end}", _kinds(table, columns))
+        return _BatchStatement(f"INSERT INTO {table.name} ({', '.join(columns)}) {source}{end}", _kinds(table, columns))
 
-    def _changed(self, table: Table, columns: Sequence[str], key: Sequence[str]) -> _Lines:
+    def _changed(self, table: Table, columns: Sequence[str], key: Sequence[str]) -> _BatchStatement:
         kinds = _kinds(table, (*columns, *key))
         if not self._on_server:
             sets, where = (f"{name} = ?" for name in columns), (f"{name} = ?" for name in key)
-            return _Lines(f"UPDATE {table.name} SET {', '.join(sets)} WHERE {' AND '.join(where)}", kinds)
+            return _BatchStatement(f"UPDATE {table.name} SET {', '.join(sets)} WHERE {' AND '.join(where)}", kinds)
         sets, where = (
             (f"{name} = new.{name}" for name in columns),
             (f"{table.name}.{name} = new.{name}" for name in key),
         )
         rows = f"{self._unnested(table, (*columns, *key))} AS new({', '.join((*columns, *key))})"
-        return _Lines(f"UPDATE {table.name} SET {', '.join(sets)} FROM {rows} WHERE {' AND '.join(where)}", kinds)
+        return _BatchStatement(
+            f"UPDATE {table.name} SET {', '.join(sets)} FROM {rows} WHERE {' AND '.join(where)}", kinds
+        )
 
     def _values(self, columns: Sequence[str]) -> str:
         return f"VALUES ({', '.join('?' for _ in columns)})"
@@ -93,27 +95,27 @@ class Statements:
         arrays = (f"%s::{_ARRAYS[type(table.c[name].type)]}" for name in columns)
         return f"unnest({', '.join(arrays)})"
 
-    def rows(self, hand: Hand, request_ids: Iterable[str]) -> dict[str, Row]:
+    def rows(self, hand: Executor, request_ids: Iterable[str]) -> dict[str, Row]:
         """The hot columns of the latest attempts, by request id."""
         ids = tuple(request_ids)
         text = (
-            f"SELECT {', '.join(HOT)} FROM attempts WHERE superseded = 0 "
+            f"SELECT {', '.join(MUTABLE)} FROM attempts WHERE superseded = 0 "
             f"AND request_id IN ({self._marks(len(ids))}){self._lock}"
         )
         found = _run(hand, text, self._padded(ids)).fetchall()
-        return {record[0]: dict(zip(HOT, record, strict=True)) for record in found}
+        return {record[0]: dict(zip(MUTABLE, record, strict=True)) for record in found}
 
-    def cold(self, hand: Hand, request_ids: Iterable[str]) -> dict[str, Row]:
+    def cold(self, hand: Executor, request_ids: Iterable[str]) -> dict[str, Row]:
         """What the latest attempts say, by request id."""
         ids = tuple(request_ids)
         text = (
-            f"SELECT request_id, {', '.join(COLD)} FROM attempts WHERE superseded = 0 "
+            f"SELECT request_id, {', '.join(IMMUTABLE)} FROM attempts WHERE superseded = 0 "
             f"AND request_id IN ({self._marks(len(ids))})"
         )
         found = _run(hand, text, self._padded(ids)).fetchall()
-        return {record[0]: dict(zip(COLD, record[1:], strict=True)) for record in found}
+        return {record[0]: dict(zip(IMMUTABLE, record[1:], strict=True)) for record in found}
 
-    def owners(self, hand: Hand, gateways: Iterable[str], jobs: Iterable[str]) -> dict[tuple[str, str], str]:
+    def owners(self, hand: Executor, gateways: Iterable[str], jobs: Iterable[str]) -> dict[tuple[str, str], str]:
         """(gateway, job id) -> the request that owns it, for those that are owned.
 
         The gateways are named because the index begins with them: without, each call would read every attempt.
@@ -128,36 +130,36 @@ class Statements:
         found = _run(hand, text, self._padded(places) + self._padded(ids)).fetchall()
         return {(gateway, job): request_id for gateway, job, request_id in found}
 
-    def spent(self, hand: Hand, span: str, gateway: str, key: str) -> int:
+    def spent(self, hand: Executor, span: str, gateway: str, key: str) -> int:
         """Worst-case micro-dollars of a gateway's run, day or month."""
         value = f"{key}-%" if span == "month" else key
         return int(_run(hand, self._spent[span], (gateway, value)).fetchone()[0])
 
-    def save(self, hand: Hand, rows: Iterable[Row], lines: Sequence[tuple[object, ...]]) -> None:
+    def save(self, hand: Executor, rows: Iterable[Row], lines: Sequence[tuple[object, ...]]) -> None:
         """Writes changed rows and their lines of history (request_id, attempt, at, event, state, detail)."""
         values = [(*(row[name] for name in CHANGING), row["request_id"], row["attempt"]) for row in rows]
         self._many(hand, self._update, values)
         self._many(hand, self._note, lines)
 
-    def book(self, hand: Hand, deltas: Mapping[SpendKey, Mapping[CostState, int]]) -> None:
+    def book(self, hand: Executor, deltas: Mapping[SpendKey, Mapping[CostState, int]]) -> None:
         """Adds a transaction's money to the spend book."""
         kinds = (CostState.CONFIRMED, CostState.DISPUTED, CostState.RESERVED)
         lines = [(*key, *(amounts.get(kind, 0) for kind in kinds)) for key, amounts in deltas.items()]
         self._many(hand, self._spend, lines)
 
-    def seq(self, hand: Hand) -> int:
+    def seq(self, hand: Executor) -> int:
         """The number of the last event, also when another process booked it."""
         return int(_run(hand, self._read_seq).fetchone()[0])
 
-    def keep(self, hand: Hand, lines: Sequence[tuple[object, ...]]) -> None:
+    def keep(self, hand: Executor, lines: Sequence[tuple[object, ...]]) -> None:
         """Adds lines (seq, text) to the journal that stands in the database."""
         self._many(hand, self._keep, lines)
 
-    def set_seq(self, hand: Hand, seq: int) -> None:
+    def set_seq(self, hand: Executor, seq: int) -> None:
         """The number of the last event."""
         _run(hand, self._seq, (str(seq),))
 
-    def _many(self, hand: Hand, statement: _Lines, lines: Sequence[tuple[object, ...]]) -> None:
+    def _many(self, hand: Executor, statement: _BatchStatement, lines: Sequence[tuple[object, ...]]) -> None:
         """Runs a statement for all lines.
 
         On a server as one statement over arrays. A driver's way to many of them is a pipeline, and a process that
@@ -177,7 +179,7 @@ class Statements:
         return ids + (ids[-1],) * (_rounded(len(ids)) - len(ids)) if ids else ("",)
 
 
-def _run(hand: Hand, text: str, values: tuple[Any, ...] = ()) -> Any:
+def _run(hand: Executor, text: str, values: tuple[Any, ...] = ()) -> Any:
     """Runs a statement; returns a cursor."""
     return hand.exec_driver_sql(text, values) if isinstance(hand, Connection) else hand.execute(text, values)
 

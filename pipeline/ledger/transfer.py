@@ -11,13 +11,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, delete, func, select
 
-from pipeline.errors import LedgerAwayError, LedgerError
+from pipeline.errors import LedgerError, LedgerUnavailableError
 from pipeline.ledger.database import read_meta, write_meta
 from pipeline.ledger.integrity import audit, sums_digest
 from pipeline.ledger.journal import line_of
-from pipeline.ledger.postgres_ledger import ServerLedger
+from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.schema import attempts, history, journal, meta, run_rows, runs, spend
-from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.writer import LedgerWriter
 
 TABLES = (runs, run_rows, attempts, history, spend)
@@ -29,7 +29,7 @@ CHUNK = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
+class LedgerFingerprint:
     """What two ledgers have in common when one is the other's copy. Money in micro-dollars."""
 
     rows: Mapping[str, int]
@@ -39,20 +39,20 @@ class Contents:
     """confirmed, disputed, reserved"""
 
 
-def contents(connection: Connection) -> Contents:
+def contents(connection: Connection) -> LedgerFingerprint:
     """Counts and sums of a ledger."""
     counted = {table.name: select(func.count()).select_from(table) for table in TABLES}
     by_state = select(attempts.c.state, func.count(), func.sum(attempts.c.price_microusd)).group_by(attempts.c.state)
     sums = [func.coalesce(func.sum(spend.c[kind]), 0) for kind in ("confirmed", "disputed", "reserved")]
     confirmed, disputed, reserved = connection.execute(select(*sums)).one()
-    return Contents(
+    return LedgerFingerprint(
         rows={name: int(connection.execute(count).scalar_one()) for name, count in counted.items()},
         states={state: (int(count), int(price)) for state, count, price in connection.execute(by_state)},
         money=(int(confirmed), int(disputed), int(reserved)),
     )
 
 
-def move(source: Ledger, target: ServerLedger) -> Contents:
+def move(source: SqliteLedger, target: PostgresLedger) -> LedgerFingerprint:
     """Copies everything, compares it, and marks the source as moved; returns what was moved.
 
     Both must be open and held, the source ready to spend, which checked it.
@@ -79,9 +79,9 @@ def move(source: Ledger, target: ServerLedger) -> Contents:
 
         try:
             target.transact(work)
-        except LedgerAwayError as error:
+        except LedgerUnavailableError as error:
             text = f"{error}. Look with `dop ledger check` at {target.name}: if it is empty, `dop ledger adopt` lets"
-            raise LedgerAwayError(f"{text} {source.name} spend again; if it is whole, use it") from None
+            raise LedgerUnavailableError(f"{text} {source.name} spend again; if it is whole, use it") from None
         except BaseException:
             unmark(source)
             raise
@@ -124,7 +124,7 @@ def _copy(
             copy.write_row(row)
 
 
-def _must_equal(connection: Connection, found: Contents, name: str) -> None:
+def _must_equal(connection: Connection, found: LedgerFingerprint, name: str) -> None:
     arrived = contents(connection)
     if arrived != found:
         raise LedgerError(f"what arrived in {name} differs: {arrived}, not {found}; nothing was changed")

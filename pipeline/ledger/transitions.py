@@ -24,7 +24,7 @@ _IDEMPOTENCY_SPACE = uuid.UUID("5f0c9a50-7f0e-4f58-8a8f-6a0f3f7f1d0b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class LedgerChange:
     """One event to be booked.
 
     `at` is Unix seconds. `token`, where given, must be the one under which the attempt was reserved. `values` are
@@ -71,7 +71,7 @@ class JobTaken:
     owner_request_id: str
 
 
-Outcome = Applied | Conflict | JobTaken | CapReached
+ChangeResult = Applied | Conflict | JobTaken | CapReached
 
 
 def idempotency_key(request_id: str, attempt: int) -> str:
@@ -84,7 +84,7 @@ def utc_day(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
 
 
-class Money:
+class SpendAccumulator:
     """The spend book of one transaction: what stands in the ledger plus what this batch adds."""
 
     def __init__(self, spent_in_ledger: Callable[[str, str, str], int]) -> None:
@@ -119,7 +119,9 @@ class Money:
                 self._taken[place] += microusd
 
 
-def judge(row: Row | None, change: Change, *, money: Money, job_owner: Callable[[str, str], str | None]) -> Outcome:
+def apply_change(
+    row: Row | None, change: LedgerChange, *, money: SpendAccumulator, job_owner: Callable[[str, str], str | None]
+) -> ChangeResult:
     """Applies one change to `row` in place, or says why not and leaves it alone.
 
     Args:
@@ -151,13 +153,13 @@ def judge(row: Row | None, change: Change, *, money: Money, job_owner: Callable[
     return Applied(row=row, before=state)
 
 
-def _is_mine(row: Row, state: State, change: Change) -> bool:
+def _is_mine(row: Row, state: State, change: LedgerChange) -> bool:
     if change.event is Event.RESERVE:
         return state is State.PLANNED
     return change.token is None or row["token"] == change.token
 
 
-def _is_too_late(state: State, change: Change) -> bool:
+def _is_too_late(state: State, change: LedgerChange) -> bool:
     """MONEY: whether a submit's outcome comes after the request was settled: a person's decision or a proof stands.
 
     Raises:
@@ -168,7 +170,7 @@ def _is_too_late(state: State, change: Change) -> bool:
     return change.event not in TRANSITIONS[state]
 
 
-def _reserve(row: Row, change: Change, money: Money) -> CapReached | None:
+def _reserve(row: Row, change: LedgerChange, money: SpendAccumulator) -> CapReached | None:
     # MONEY: the budget is judged and the intent written in the same transaction; a cap checked elsewhere would race.
     if change.run_id is None or change.token is None:
         raise InvariantError("reserve needs a run and a token")
@@ -200,7 +202,7 @@ def _spend_key(row: Row) -> SpendKey:
     return (str(row["gateway"]), str(row["run_id"]), str(row["spend_day"]), str(row["model"]))
 
 
-def _move(row: Row, state: State, after: State, change: Change, money: Money) -> None:
+def _move(row: Row, state: State, after: State, change: LedgerChange, money: SpendAccumulator) -> None:
     price = row["price_microusd"]
     assert isinstance(price, int)
     row.update(change.values)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,22 +15,13 @@ from filelock import FileLock, Timeout
 from pipeline.config.loader import Settings, gateway_id
 from pipeline.errors import LockedError, UsageError
 from pipeline.ledger import postgres_session
-from pipeline.ledger.postgres_ledger import ServerLedger
-from pipeline.ledger.postgres_session import Hold
-from pipeline.ledger.queries import Book
-from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.postgres_ledger import PostgresLedger
+from pipeline.ledger.postgres_session import LockMode
+from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Change
+from pipeline.ledger.transitions import LedgerChange
 from pipeline.ledger.writer import LedgerWriter
-
-_NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
-NAME_CHARS = 40
-
-
-def run_name(manifest_name: str, at: float) -> str:
-    """The name of a new run and its folder: `YYYY-MM-DD_HHMM-name-xxxx`, UTC, with four random digits."""
-    slug = _NOT_IN_NAMES.sub("-", manifest_name.lower()).strip("-")[:NAME_CHARS].strip("-") or "run"
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d_%H%M}-{slug}-{secrets.token_hex(2)}"
 
 
 @contextmanager
@@ -76,61 +64,14 @@ def _holder_text(holder: Path) -> str:
         return "its holder did not leave a name"
 
 
-class RunFolder:
-    """One run's folder under the outputs folder; made private, with room for videos."""
-
-    def __init__(self, outputs: Path, run_id: str) -> None:
-        self.outputs = outputs
-        self.path = outputs / run_id
-
-    @property
-    def videos(self) -> Path:
-        """Where the run's videos go."""
-        return self.path / "videos"
-
-    def make(self, manifest: Path | None) -> None:
-        """Makes the folder, keeps the manifest as read, and points `latest` at it.
-
-        Raises:
-            UsageError: it cannot be written; found before anything is spent.
-        """
-        old_mask = os.umask(0o077)
-        try:
-            self.videos.mkdir(parents=True, exist_ok=True)
-            probe = self.videos / ".probe"
-            probe.write_bytes(b"x")
-            probe.unlink()
-            if manifest is not None:
-                shutil.copyfile(manifest, self.path / f"manifest{manifest.suffix}")
-            self._point_latest()
-        except OSError as error:
-            raise UsageError(f"{self.path} can't be written ({error.strerror}); nothing was sent") from None
-        finally:
-            os.umask(old_mask)
-
-    def _point_latest(self) -> None:
-        link = self.outputs / "latest"
-        fresh = self.outputs / f".latest-{secrets.token_hex(4)}"
-        fresh.symlink_to(self.path.name)
-        try:
-            fresh.replace(link)
-        except OSError:
-            fresh.unlink()
-            raise
-
-    def left_parts(self) -> list[Path]:
-        """Downloads that were cut by a crash."""
-        return sorted(self.videos.glob("*.part*")) if self.videos.is_dir() else []
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workspace:
+class OpenLedger:
     """An opened ledger with what it belongs to. `notices` are told to the person."""
 
     settings: Settings
     gateway: str
     ledger: LedgerWriter
-    book: Book
+    book: LedgerQueries
     notices: tuple[str, ...] = ()
 
     @property
@@ -165,12 +106,12 @@ def opened(settings: Settings, *, may_migrate: bool = False) -> LedgerWriter:
         LedgerError: it can't be read.
     """
     if settings.ledger.url is not None:
-        return ServerLedger(settings.ledger.url, may_migrate=may_migrate)
-    return Ledger(settings.ledger_path, may_migrate=may_migrate)
+        return PostgresLedger(settings.ledger.url, may_migrate=may_migrate)
+    return SqliteLedger(settings.ledger_path, may_migrate=may_migrate)
 
 
 @contextmanager
-def reading(settings: Settings) -> Iterator[Workspace]:
+def open_for_reading(settings: Settings) -> Iterator[OpenLedger]:
     """The ledger for questions: no lock, and it does not have to be fit for spending.
 
     Raises:
@@ -180,13 +121,13 @@ def reading(settings: Settings) -> Iterator[Workspace]:
         raise UsageError(f"no run yet in {ledger_name(settings)}")
     ledger = opened(settings)
     try:
-        yield Workspace(settings=settings, gateway=gateway_id(settings), ledger=ledger, book=Book(ledger))
+        yield OpenLedger(settings=settings, gateway=gateway_id(settings), ledger=ledger, book=LedgerQueries(ledger))
     finally:
         ledger.close(clean=False)
 
 
 @contextmanager
-def held(settings: Settings, *, wait_s: float, now: float) -> Iterator[None]:
+def hold_lock(settings: Settings, *, wait_s: float, now: float) -> Iterator[None]:
     """Keeps every run away while the ledger is cared for.
 
     Raises:
@@ -201,18 +142,18 @@ def held(settings: Settings, *, wait_s: float, now: float) -> Iterator[None]:
 
 
 @contextmanager
-def _held_ledger(settings: Settings, hold: Hold, *, wait_s: float, now: float) -> Iterator[LedgerWriter]:
+def _held_ledger(settings: Settings, hold: LockMode, *, wait_s: float, now: float) -> Iterator[LedgerWriter]:
     """The ledger under its lock: a file's is beside it, a server's dies with the very session that writes."""
     if settings.ledger.url is not None:
         spool = settings.ledger_path.parent
-        ledger = ServerLedger(settings.ledger.url, spool=spool, hold=hold, wait_s=wait_s, may_migrate=True)
+        ledger = PostgresLedger(settings.ledger.url, spool=spool, hold=hold, wait_s=wait_s, may_migrate=True)
         try:
             yield ledger
         finally:
             ledger.close()
         return
     with locked(settings.ledger_path, wait_s=wait_s, now=now):
-        local = Ledger(settings.ledger_path, may_migrate=True)
+        local = SqliteLedger(settings.ledger_path, may_migrate=True)
         try:
             yield local
         finally:
@@ -220,26 +161,26 @@ def _held_ledger(settings: Settings, hold: Hold, *, wait_s: float, now: float) -
 
 
 @contextmanager
-def spending(settings: Settings, *, lock_wait_s: float, now: float) -> Iterator[Workspace]:
+def open_for_spending(settings: Settings, *, lock_wait_s: float, now: float) -> Iterator[OpenLedger]:
     """The ledger under its lock, checked, with every submit that a dead run left behind booked as unknown.
 
     Raises:
         LockedError: another run works on this ledger.
         LedgerError: it is not fit for spending.
     """
-    with _held_ledger(settings, Hold.ALONE, wait_s=lock_wait_s, now=now) as ledger:
+    with _held_ledger(settings, LockMode.EXCLUSIVE, wait_s=lock_wait_s, now=now) as ledger:
         notices = ledger.ready_to_spend()
-        book = Book(ledger)
+        book = LedgerQueries(ledger)
         lost = recover(ledger, book, now)
         if lost:
             notices.append(f"{lost} submits were under way when the last run died: their outcome is unknown")
-        yield Workspace(
+        yield OpenLedger(
             settings=settings, gateway=gateway_id(settings), ledger=ledger, book=book, notices=tuple(notices)
         )
 
 
 @contextmanager
-def sharing(settings: Settings, *, wait_s: float, now: float) -> Iterator[Workspace]:
+def open_shared(settings: Settings, *, wait_s: float, now: float) -> Iterator[OpenLedger]:
     """A ledger on a server for one of several workers: beside others like it, never beside a plain run.
 
     The first one in checks it; submits that dead workers left behind are the caller's to settle, by their leases.
@@ -251,17 +192,17 @@ def sharing(settings: Settings, *, wait_s: float, now: float) -> Iterator[Worksp
     """
     if settings.ledger.url is None:
         raise UsageError("several machines need a ledger that all of them reach: set ledger.url to a PostgreSQL server")
-    with _held_ledger(settings, Hold.BESIDE, wait_s=wait_s, now=now) as ledger:
+    with _held_ledger(settings, LockMode.SHARED, wait_s=wait_s, now=now) as ledger:
         notices = tuple(ledger.ready_to_spend())
-        yield Workspace(
-            settings=settings, gateway=gateway_id(settings), ledger=ledger, book=Book(ledger), notices=notices
+        yield OpenLedger(
+            settings=settings, gateway=gateway_id(settings), ledger=ledger, book=LedgerQueries(ledger), notices=notices
         )
 
 
-def recover(ledger: LedgerWriter, book: Book, now: float) -> int:
+def recover(ledger: LedgerWriter, book: LedgerQueries, now: float) -> int:
     """MONEY: a submit that nobody waits for any more may have been paid: it is unknown, never planned again."""
-    left = book.left_submitting()
+    left = book.abandoned_submits()
     for request_id in left:
         reason = {"reason": "the run ended while this submit was under way"}
-        ledger.apply_now(Change(request_id=request_id, event=Event.LOSE, at=now, values=reason))
+        ledger.apply_now(LedgerChange(request_id=request_id, event=Event.LOSE, at=now, values=reason))
     return len(left)

@@ -25,9 +25,9 @@ from pipeline.ledger.database import integrity_problems, read_meta, write_meta
 from pipeline.ledger.integrity import audit, sums_digest
 from pipeline.ledger.journal import row_entry
 from pipeline.ledger.schema import checksum
-from pipeline.ledger.statements import Hand, Statements
+from pipeline.ledger.statements import Executor, Statements
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied, Change, Money, Outcome, Row, judge
+from pipeline.ledger.transitions import Applied, ChangeResult, LedgerChange, Row, SpendAccumulator, apply_change
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ GATHER_S = 0.004
 """A run's first change waits this long for others: half as many commits, each of which costs more than its changes."""
 
 
-class Job:
+class QueuedWrite:
     """One thing for the writer to do, and who waits for it: a future of an event loop, or of another thread."""
 
     __slots__ = ("alone", "change", "loop", "transaction", "waiter")
@@ -48,7 +48,7 @@ class Job:
         waiter: asyncio.Future[Any] | Future[Any],
         *,
         loop: asyncio.AbstractEventLoop | None = None,
-        change: Change | None = None,
+        change: LedgerChange | None = None,
         transaction: Callable[[Connection], object] | None = None,
         alone: bool = True,
     ) -> None:
@@ -59,15 +59,15 @@ class Job:
         self.alone = alone
 
     @classmethod
-    def for_nobody(cls, change: Change) -> Job:
+    def for_nobody(cls, change: LedgerChange) -> QueuedWrite:
         """A change whose outcome nobody waits for."""
         return cls(Future(), change=change)
 
 
-Result = tuple[object, BaseException | None]
+WriteResult = tuple[object, BaseException | None]
 
 
-class Reads(Protocol):
+class ReadConnections(Protocol):
     """Where questions are asked."""
 
     def connect(self) -> AbstractContextManager[Connection]:
@@ -85,7 +85,7 @@ class LedgerWriter(ABC):
 
     name: str
     engine: Engine
-    reader: Reads
+    reader: ReadConnections
     facts: dict[str, str]
 
     def __init__(self, *, inline: bool) -> None:
@@ -93,8 +93,8 @@ class LedgerWriter(ABC):
         """hears what a person should know while the ledger is open; called in the writer's thread"""
         self._told: list[str] = []
         self._inline = inline
-        self._waiting: list[Job] = []
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting: list[QueuedWrite] = []
+        self._queue: queue.SimpleQueue[QueuedWrite | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
 
@@ -173,7 +173,7 @@ class LedgerWriter(ABC):
 
     # -- the one way to change a row
 
-    async def apply(self, change: Change) -> Outcome:
+    async def apply(self, change: LedgerChange) -> ChangeResult:
         """Books one change; when it returns, the result is durable.
 
         Raises:
@@ -181,8 +181,8 @@ class LedgerWriter(ABC):
             LedgerError: the ledger could not be written.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Outcome] = loop.create_future()
-        job = Job(future, loop=loop, change=change)
+        future: asyncio.Future[ChangeResult] = loop.create_future()
+        job = QueuedWrite(future, loop=loop, change=change)
         if self._inline:
             if not self._waiting:
                 loop.call_soon(self._flush)
@@ -191,10 +191,10 @@ class LedgerWriter(ABC):
             self._queue.put(job)
         return await future
 
-    def apply_now(self, change: Change) -> Outcome:
+    def apply_now(self, change: LedgerChange) -> ChangeResult:
         """`apply` for callers without an event loop."""
-        done: Future[Outcome] = Future()
-        self._run(Job(done, change=change))
+        done: Future[ChangeResult] = Future()
+        self._run(QueuedWrite(done, change=change))
         return done.result()
 
     def transact(self, work: Callable[[Connection], T], *, alone: bool = True) -> T:
@@ -203,7 +203,7 @@ class LedgerWriter(ABC):
         Without `alone` other hosts may book meanwhile: for long ones that touch no money.
         """
         done: Future[T] = Future()
-        self._run(Job(done, transaction=work, alone=alone))
+        self._run(QueuedWrite(done, transaction=work, alone=alone))
         return done.result()
 
     def ask(self, statement: Executable) -> Sequence[Found[Any]]:
@@ -211,19 +211,19 @@ class LedgerWriter(ABC):
         with self.reader.connect() as connection:
             return connection.execute(statement).all()
 
-    def recall(self, name: str) -> dict[str, object]:
+    def load_state(self, name: str) -> dict[str, object]:
         """What `remember` kept under `name`; empty when nothing was."""
         with self.reader.connect() as connection:
             text = read_meta(connection).get(name)
         found = json.loads(text) if text else {}
         return found if isinstance(found, dict) else {}
 
-    def remember(self, name: str, values: Mapping[str, object]) -> None:
+    def save_state(self, name: str, values: Mapping[str, object]) -> None:
         """Keeps a small JSON object for later runs: what was learned of a gateway, never a secret."""
         text = json.dumps(dict(values), sort_keys=True)
         self.transact(lambda connection: write_meta(connection, {name: text}))
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: QueuedWrite) -> None:
         if self._inline:
             self._flush()
             self._do([job])
@@ -240,7 +240,7 @@ class LedgerWriter(ABC):
     def _work(self) -> None:
         ended = False
         while not ended:
-            jobs: list[Job] = []
+            jobs: list[QueuedWrite] = []
             item = self._queue.get()
             if item is not None and item.loop is not None:
                 self._ending.wait(GATHER_S)
@@ -260,8 +260,8 @@ class LedgerWriter(ABC):
         """The last thing the writer does: it lets go of its connection."""
         self.engine.dispose()
 
-    def _do(self, jobs: Sequence[Job]) -> None:
-        batch: list[Job] = []
+    def _do(self, jobs: Sequence[QueuedWrite]) -> None:
+        batch: list[QueuedWrite] = []
         for job in jobs:
             if job.transaction is None:
                 batch.append(job)
@@ -272,11 +272,11 @@ class LedgerWriter(ABC):
         self._commit(batch)
 
     @abstractmethod
-    def _alone(self, job: Job) -> None:
+    def _alone(self, job: QueuedWrite) -> None:
         """Runs one transaction of its own and delivers what it gave."""
 
     @abstractmethod
-    def _commit(self, batch: Sequence[Job]) -> None:
+    def _commit(self, batch: Sequence[QueuedWrite]) -> None:
         """Writes a batch in one transaction and delivers what became of each change."""
 
     @abstractmethod
@@ -294,9 +294,9 @@ class LedgerWriter(ABC):
         with suppress(DopError):
             self.transact(lambda connection: write_meta(connection, {"clean": "yes", "sums": sums_digest(connection)}))
 
-    def _deliver(self, jobs: Sequence[Job], results: Sequence[Result]) -> None:
+    def _deliver(self, jobs: Sequence[QueuedWrite], results: Sequence[WriteResult]) -> None:
         """Everybody gets their result; one wake-up an event loop."""
-        waiting: dict[asyncio.AbstractEventLoop, list[tuple[Job, Result]]] = {}
+        waiting: dict[asyncio.AbstractEventLoop, list[tuple[QueuedWrite, WriteResult]]] = {}
         for job, result in zip(jobs, results, strict=True):
             if job.loop is not None:
                 waiting.setdefault(job.loop, []).append((job, result))
@@ -309,19 +309,23 @@ class LedgerWriter(ABC):
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more, and the change is booked
                 loop.call_soon_threadsafe(_settle, settled)
 
-    def _write(self, hand: Hand, batch: Sequence[Job], entries: list[dict[str, object]]) -> list[Result]:
+    def _write(
+        self, hand: Executor, batch: Sequence[QueuedWrite], entries: list[dict[str, object]]
+    ) -> list[WriteResult]:
         changes = [job.change for job in batch if job.change is not None]
         self._seq = self._last_seq(hand)
         rows = self._rows(hand, changes)
         owners = self._sql.owners(hand, {str(row["gateway"]) for row in rows.values()}, _jobs_named(changes))
-        money = Money(lambda span, gateway, key: self._sql.spent(hand, span, gateway, key))
-        results: list[Result] = []
+        money = SpendAccumulator(lambda span, gateway, key: self._sql.spent(hand, span, gateway, key))
+        results: list[WriteResult] = []
         touched: dict[str, Row] = {}
         lines: list[tuple[object, ...]] = []
         for change in changes:
             row = rows.get(change.request_id)
             try:
-                outcome = judge(row, change, money=money, job_owner=lambda gateway, job: owners.get((gateway, job)))
+                outcome = apply_change(
+                    row, change, money=money, job_owner=lambda gateway, job: owners.get((gateway, job))
+                )
             except DopError as error:
                 results.append((None, error))
                 continue
@@ -343,20 +347,20 @@ class LedgerWriter(ABC):
             self._keep(hand, entries)
         return results
 
-    def _last_seq(self, hand: Hand) -> int:
+    def _last_seq(self, hand: Executor) -> int:
         return self._sql.seq(hand)
 
-    def _keep(self, hand: Hand, entries: Sequence[Mapping[str, object]]) -> None:  # noqa: B027 - may be
+    def _keep(self, hand: Executor, entries: Sequence[Mapping[str, object]]) -> None:  # noqa: B027 - may be
         """A journal that is written in the same transaction; one beside the database is written after it."""
 
-    def _rows(self, hand: Hand, changes: Sequence[Change]) -> dict[str, Row]:
+    def _rows(self, hand: Executor, changes: Sequence[LedgerChange]) -> dict[str, Row]:
         rows = self._sql.rows(hand, {change.request_id for change in changes})
         for row in rows.values():
             if row["checksum"] != checksum(row):
                 raise _damaged(self.name, row)
         return rows
 
-    def _add_cold(self, hand: Hand, entries: Sequence[dict[str, object]]) -> None:
+    def _add_cold(self, hand: Executor, entries: Sequence[dict[str, object]]) -> None:
         """An intent's journal line holds the whole request, so that the journal alone can make the ledger anew."""
         reserved = {str(entry["request_id"]): entry for entry in entries if entry["event"] == Event.RESERVE}
         if reserved:
@@ -364,7 +368,7 @@ class LedgerWriter(ABC):
                 reserved[request_id]["cold"] = cold
 
 
-def _settle(settled: Sequence[tuple[Job, Result]]) -> None:
+def _settle(settled: Sequence[tuple[QueuedWrite, WriteResult]]) -> None:
     for job, (result, error) in settled:
         if job.waiter.done():
             continue  # MONEY: the caller was cancelled; the change is booked all the same
@@ -374,7 +378,7 @@ def _settle(settled: Sequence[tuple[Job, Result]]) -> None:
             job.waiter.set_result(result)
 
 
-def _jobs_named(changes: Iterable[Change]) -> list[str]:
+def _jobs_named(changes: Iterable[LedgerChange]) -> list[str]:
     return [str(change.values["job_set_id"]) for change in changes if change.values.get("job_set_id") is not None]
 
 

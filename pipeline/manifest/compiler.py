@@ -1,4 +1,4 @@
-"""The read shape of a YAML manifest -> a program: aliases folded, axes built, patterns settled. Pure.
+"""The read shape of a YAML manifest -> a program: aliases normalize_name, axes built, patterns settled. Pure.
 
 After a mistake it goes on: whatever was refused is BAD and the rest is still looked at, so one reading tells all.
 """

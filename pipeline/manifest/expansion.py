@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from pipeline.gateway.motions import Preset
+from pipeline.gateway.motions import MotionPreset
 from pipeline.manifest import template
 from pipeline.manifest.axes import AxisValue, Draw, bound
 from pipeline.manifest.compiler import EXTRA_TAGS, ROW_ID
@@ -198,7 +198,7 @@ class Expander:
         return Cell(
             row_id=cell_id,
             params=params,
-            motion=motion.name if isinstance(motion, Preset) else "",
+            motion=motion.name if isinstance(motion, MotionPreset) else "",
             take=fields.get(TAKE, 1) if not skip else 1,
             tags=_tags(fields, swept=bool(placed) or self._patterns),
             axes=placed,
@@ -214,7 +214,7 @@ class Expander:
             self._refuse_other_brackets(row, prompt, fields)
         if prompt is not INVALID and template.has_placeholders(prompt):
             prompt = self._filled(row, prompt, fields, row.row_id or cell_id.split("@", maxsplit=1)[0])
-        if end_image and isinstance(motion, Preset) and motion.start_end_frame is False:
+        if end_image and isinstance(motion, MotionPreset) and motion.start_end_frame is False:
             name = "end_image" if "end_image" in row.own else None
             self._mistakes.add(row.location.diagnostic(f"the motion {motion.name!r} takes no end frame", name))
         if self._mistakes.found:

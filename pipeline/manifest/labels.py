@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import unquote, urlsplit
 
-from pipeline.gateway.motions import Preset
+from pipeline.gateway.motions import MotionPreset
 from pipeline.records import STRENGTH_STEPS
 
 SLUG_CHARS = 32
@@ -57,7 +57,7 @@ def image_text(image: str) -> str:
 
 def label(field: str, value: object) -> str:
     """The label of one settled value of a field, e.g. '0.3', 'Dolly In', 'lamp-front'."""
-    if isinstance(value, Preset):
+    if isinstance(value, MotionPreset):
         return value.name or value.motions_id[:8]
     if isinstance(value, bool):
         return "true" if value else "false"

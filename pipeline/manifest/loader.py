@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ManifestError, Problem
-from pipeline.gateway.motions import Catalogue, folded
+from pipeline.gateway.motions import MotionCatalog, normalize_name
 from pipeline.manifest import labels, row_sources, source_files, strict_yaml, yaml_model
 from pipeline.manifest.axes import Axis, Draw, RandomSeedAxis, ValueAxis
 from pipeline.manifest.compiler import Compiler
@@ -34,7 +34,7 @@ class ManifestLoader:
         path: Path,
         *,
         models: Collection[str],
-        catalogue: Catalogue,
+        catalogue: MotionCatalog,
         draw: Draw | None,
         origin: Path | None = None,
     ) -> None:
@@ -118,7 +118,7 @@ class ManifestLoader:
         given = written.get("motions")
         for name, value in given.items() if isinstance(given, dict) else ():
             try:
-                self._surroundings.own_motions[folded(name)] = self._surroundings.own_motion(name, value)
+                self._surroundings.own_motions[normalize_name(name)] = self._surroundings.own_motion(name, value)
             except ValueError as error:
                 self._mistakes.add(Diagnostic(file=self._path, path=("motions", name), message=str(error)))
 
@@ -236,11 +236,11 @@ class ManifestLoader:
         stamps = tuple(source_files.stamp(path) for path in self._files)
         size = None
         if program.measured:
-            measure = measure(program)
-            size = measure.total
+            measured = measure(program)
+            size = measured.total
             if size > program.max_rows:
                 problems = self._mistakes.problems(self._texts)
-                raise TooManyRowsError(problems, measure, program.max_rows, self._path)
+                raise TooManyRowsError(problems, measured, program.max_rows, self._path)
         budget = document.budget if document is not None else None
         given = program.rows() if program.measured else ()
         every = [*program.axes, program.defaults.seeds, *(axis for row in given for axis in (*row.axes, row.seeds))]

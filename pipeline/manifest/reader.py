@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pipeline.errors import ManifestError, Problem
-from pipeline.gateway.motions import Catalogue
+from pipeline.gateway.motions import MotionCatalog
 from pipeline.manifest import source_files
 from pipeline.manifest.axes import Draw
 from pipeline.manifest.document import DEFAULT_MAX_ROWS, Manifest, ManifestBudget, SheetAxes, TooManyRowsError
@@ -24,7 +24,7 @@ def read(
     *,
     defaults: Mapping[str, object],
     models: Collection[str],
-    catalogue: Catalogue,
+    catalogue: MotionCatalog,
     max_rows: int = DEFAULT_MAX_ROWS,
     frozen_seeds: Mapping[str, tuple[int, ...]] | None = None,
     draw: Draw | None = None,

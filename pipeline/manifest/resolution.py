@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.gateway.motions import Catalogue, Preset, folded
+from pipeline.gateway.motions import MotionCatalog, MotionPreset, normalize_name
 from pipeline.manifest import field_types, image_refs
 from pipeline.manifest.labels import did_you_mean
 from pipeline.records import UUID_PATTERN
@@ -27,9 +27,9 @@ class ValidationContext:
     """What values are judged against. `folder` is that of the file being read; `warnings` collects what is allowed."""
 
     models: Collection[str]
-    catalogue: Catalogue
+    catalogue: MotionCatalog
     folder: Path
-    own_motions: dict[str, Preset] = field(default_factory=dict)
+    own_motions: dict[str, MotionPreset] = field(default_factory=dict)
     warnings: dict[str, None] = field(default_factory=dict)
 
     def model(self, value: object) -> str:
@@ -40,10 +40,10 @@ class ValidationContext:
             raise ValueError(f"{name!r} is not a model.{did_you_mean(name, self.models) or f' Known: {known}.'}")
         return name
 
-    def motion(self, value: object) -> Preset:
+    def motion(self, value: object) -> MotionPreset:
         """The preset of an own name, a catalogue name or a UUID."""
         name = field_types.word(value)
-        preset = self.own_motions.get(folded(name)) or self.catalogue.find(name)
+        preset = self.own_motions.get(normalize_name(name)) or self.catalogue.find(name)
         if preset is not None:
             return preset
         if not UUID_PATTERN.fullmatch(name):
@@ -55,22 +55,22 @@ class ValidationContext:
         near = self.catalogue.suggest(name)
         return own or (f" Did you mean '{near}'?" if near else " `dop motions` lists them.")
 
-    def _unknown(self, motions_id: str) -> Preset:
+    def _unknown(self, motions_id: str) -> MotionPreset:
         why = (
             "is the API document's placeholder"
             if motions_id.lower() == PLACEHOLDER_MOTION
             else "is not in the catalogue"
         )
         self.warnings[f"motion {motions_id} {why}: sent as it is"] = None
-        return Preset(name="", motions_id=motions_id.lower())
+        return MotionPreset(name="", motions_id=motions_id.lower())
 
-    def own_motion(self, name: str, value: object) -> Preset:
+    def own_motion(self, name: str, value: object) -> MotionPreset:
         """An own name for a UUID; whether it takes an end frame is the catalogue's knowledge."""
         motions_id = field_types.word(value)
         if not UUID_PATTERN.fullmatch(motions_id):
             raise ValueError(f"{motions_id!r} is not a UUID")
         known = self.catalogue.find(motions_id) or self._unknown(motions_id)
-        return Preset(name=name, motions_id=known.motions_id, start_end_frame=known.start_end_frame)
+        return MotionPreset(name=name, motions_id=known.motions_id, start_end_frame=known.start_end_frame)
 
     def image(self, value: object) -> tuple[str, ...]:
         """The one start frame. Source: API document, input_images: exactly 1 element."""

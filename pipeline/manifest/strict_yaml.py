@@ -224,7 +224,9 @@ class _Reader:
 
     def _note_comment(self, event: yaml.ScalarEvent, path: Path) -> None:
         end = event.end_mark
-        behind = _COMMENT.match(self._text, end.index) if end is not None else None
+        if end is None:
+            return
+        behind = _COMMENT.match(self._text, end.index)
         if behind is not None:
             column = end.column + behind.end() - end.index
             self.document.cut.append(CutText(path=path, text=event.value, line=end.line + 1, column=column))

@@ -15,7 +15,7 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from pipeline.gateway.motions import Preset
+from pipeline.gateway.motions import MotionPreset
 from pipeline.manifest import field_types, resolution
 from pipeline.manifest.seeds import SEEDS
 from pipeline.records import SEED_MAX, SEED_MIN
@@ -58,7 +58,7 @@ Model: TypeAlias = Annotated[str, ValidatedBy("model", {**_WORD, "examples": ["d
 Prompt: TypeAlias = Annotated[str, ValidatedBy("prompt", _TEXT)]
 Seed: TypeAlias = Annotated[int, ValidatedBy("seed", {"type": "integer", "minimum": SEED_MIN, "maximum": SEED_MAX})]
 Motion: TypeAlias = Annotated[
-    Preset, ValidatedBy("motion", {**_WORD, "examples": ["General", "Dolly In", "360 Orbit"]})
+    MotionPreset, ValidatedBy("motion", {**_WORD, "examples": ["General", "Dolly In", "360 Orbit"]})
 ]
 Strength: TypeAlias = Annotated[int, ValidatedBy("strength", {"type": "number", "minimum": 0, "maximum": 1})]
 Image: TypeAlias = Annotated[

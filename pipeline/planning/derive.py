@@ -14,12 +14,12 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.assets.addresses import is_local
 from pipeline.errors import UsageError
-from pipeline.gateway.motions import Catalogue
+from pipeline.gateway.motions import MotionCatalog
 from pipeline.manifest.labels import did_you_mean, short_hash, shortened, slug, strength_text
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS
 from pipeline.manifest.template import has_placeholders
-from pipeline.planning.binding import is_local
 from pipeline.records import Attempt, Cell
 
 FIELDS = (
@@ -43,8 +43,8 @@ ALIASES = {
     "input_images_end": "end_image",
 }
 
-LONGEST_ID = 200
-LONGEST_SUFFIX = 40
+MAX_ID_CHARS = 200
+MAX_SUFFIX_CHARS = 40
 _PARAM_OF = {
     "model": "model",
     "prompt": "prompt",
@@ -59,7 +59,7 @@ _PARAM_OF = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Derived:
+class DerivedManifest:
     """A manifest as text, its name, and the id under which each chosen attempt stands in it, in order."""
 
     name: str
@@ -84,18 +84,18 @@ def field_of(key: str) -> str:
 def suffix_of(changes: Mapping[str, str]) -> str:
     """What tells the new rows from the old ones: the changed values as one word; empty without changes."""
     words = "-".join(slug(shortened(value)) or field for field, value in changes.items())
-    return words if len(words) <= LONGEST_SUFFIX else f"{words[: LONGEST_SUFFIX - 5]}-{short_hash(words, 4)}"
+    return words if len(words) <= MAX_SUFFIX_CHARS else f"{words[: MAX_SUFFIX_CHARS - 5]}-{short_hash(words, 4)}"
 
 
-def derived(
+def derive_manifest(
     chosen: Sequence[Attempt],
     changes: Mapping[str, str],
     *,
     run: str,
     name: str,
     folder: Path,
-    catalogue: Catalogue,
-) -> Derived:
+    catalogue: MotionCatalog,
+) -> DerivedManifest:
     """The new manifest.
 
     Args:
@@ -115,11 +115,11 @@ def derived(
     document["rows"] = [{field: value for field, value in row.items() if field not in shared} for row in rows]
     changed = ", ".join(f"{field}={json.dumps(value)}" for field, value in changes.items()) or "nothing changed"
     head = f"# {len(rows)} clips of run {run}: {changed}.\n"
-    return Derived(name=str(document["name"]), text=head + _yaml(document), row_ids=row_ids)
+    return DerivedManifest(name=str(document["name"]), text=head + _yaml(document), row_ids=row_ids)
 
 
 def _row(
-    attempt: Attempt, changes: Mapping[str, str], *, suffix: str, folder: Path, catalogue: Catalogue
+    attempt: Attempt, changes: Mapping[str, str], *, suffix: str, folder: Path, catalogue: MotionCatalog
 ) -> dict[str, object]:
     params = attempt.params
     row: dict[str, object] = {
@@ -144,7 +144,7 @@ def _row(
 
 def _row_id(row_id: str, suffix: str) -> str:
     name = f"{row_id}+{suffix}" if suffix else row_id
-    return name if len(name) <= LONGEST_ID else f"{name[: LONGEST_ID - 9]}~{short_hash(name, 8)}"
+    return name if len(name) <= MAX_ID_CHARS else f"{name[: MAX_ID_CHARS - 9]}~{short_hash(name, 8)}"
 
 
 def _image(image: str, folder: Path) -> str:
@@ -155,7 +155,7 @@ def _image(image: str, folder: Path) -> str:
     return image if below.startswith(os.pardir) or os.path.isabs(below) else below.replace(os.sep, "/")
 
 
-def _motion(attempt: Attempt, catalogue: Catalogue) -> str:
+def _motion(attempt: Attempt, catalogue: MotionCatalog) -> str:
     """The preset's name where every manifest knows it, else its id: own names stay in the manifest that gave them."""
     preset = catalogue.find(attempt.motion) if attempt.motion else None
     known = preset is not None and preset.motions_id == attempt.params.motions_id.lower()
@@ -218,7 +218,7 @@ def _keyed(value: object) -> object:
 
 
 def differences(
-    made: Derived, chosen: Sequence[Attempt], cells: Sequence[Cell], changes: Mapping[str, str]
+    made: DerivedManifest, chosen: Sequence[Attempt], cells: Sequence[Cell], changes: Mapping[str, str]
 ) -> list[str]:
     """Where the cells that were read back are not the chosen clips with the changes; empty when all is as meant."""
     if tuple(cell.row_id for cell in cells) != made.row_ids:

@@ -7,21 +7,22 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipeline.assets.addresses import OBJECT_PREFIXES, is_object
 from pipeline.assets.object_checks import known_objects
 from pipeline.config.loader import Settings, gateway_id
 from pipeline.config.settings import is_loopback
-from pipeline.errors import UsageError
-from pipeline.gateway.motion_catalog import catalogue
+from pipeline.errors import ManifestError, UsageError
+from pipeline.gateway.motion_catalog import load_catalog
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.manifest import Manifest, read, source_files
-from pipeline.manifest.reader import DEFAULT_MAX_ROWS
-from pipeline.planning.binding import OBJECT_PREFIXES, Binder, is_object
+from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
+from pipeline.planning.binding import RequestBinder
 from pipeline.planning.selection import ALL, Selection, chosen
-from pipeline.records import Cell, Request
+from pipeline.records import Cell, Request, usd
 
 _BLOCK = 1 << 20
 STDIN = Path("-")
@@ -29,12 +30,12 @@ STDIN = Path("-")
 
 
 @dataclass(slots=True, kw_only=True)
-class Listing:
+class BoundManifest:
     """A manifest bound to a gateway. `rows()` may be read again and again; act only once it is exhausted."""
 
     manifest: Manifest
     settings: Settings
-    binder: Binder
+    binder: RequestBinder
     frozen_seeds: Mapping[str, tuple[int, ...]] | None = None
     selection: Selection = ALL
     motions: str = ""
@@ -106,10 +107,10 @@ class Listing:
 
     def caps(self, flag_microusd: int | None = None) -> Caps:
         """The lowest of manifest, configuration and flag, each span by itself."""
-        return lowest((self.manifest_caps(), told_caps(self.settings), Caps(run_microusd=flag_microusd)))
+        return lowest((self.manifest_caps(), configured_caps(self.settings), Caps(run_microusd=flag_microusd)))
 
 
-def told_caps(settings: Settings) -> Caps:
+def configured_caps(settings: Settings) -> Caps:
     """What the configuration allows."""
     told = settings.budget
     return Caps(
@@ -117,12 +118,12 @@ def told_caps(settings: Settings) -> Caps:
     )
 
 
-def binder(manifest: Manifest, settings: Settings) -> Binder:
+def binder(manifest: Manifest, settings: Settings) -> RequestBinder:
     """A fresh binder for one pass over the manifest's cells."""
     gateway = settings.gateway
     embedded = gateway.is_embedded
     host = "" if embedded else _host(gateway.base_url)
-    return Binder(
+    return RequestBinder(
         gateway=gateway_id(settings),
         prices_microusd=settings.prices_microusd,
         manifest=manifest.path,
@@ -133,7 +134,7 @@ def binder(manifest: Manifest, settings: Settings) -> Binder:
 
 
 def _mentions_objects(path: Path) -> bool:
-    """Whether a file may hold the beginning of an object's address; one that can't be read tells so elsewhere."""
+    """Whether a file may hold the beginning of an object's address; one that can't be read is reported elsewhere."""
     with suppress(OSError):
         if not source_files.is_plain_text(path):
             return True
@@ -150,7 +151,7 @@ def _host(base_url: str) -> str:
     return urlsplit(base_url).hostname or ""
 
 
-def listing(
+def bind_manifest(
     path: Path,
     settings: Settings,
     *,
@@ -158,7 +159,7 @@ def listing(
     draw: Callable[[str, int], tuple[int, ...]] | None = None,
     selection: Selection = ALL,
     max_rows: int = DEFAULT_MAX_ROWS,
-) -> Listing:
+) -> BoundManifest:
     """Reads a manifest's structure and gets it ready to be bound.
 
     Args:
@@ -168,7 +169,7 @@ def listing(
     Raises:
         ManifestError: the structure is wrong.
     """
-    presets = catalogue(settings)
+    presets = load_catalog(settings)
     origin = None
     if path == STDIN:
         path = source_files.kept_stdin(sys.stdin.buffer)
@@ -183,7 +184,7 @@ def listing(
         frozen_seeds=frozen_seeds,
         draw=draw,
     )
-    return Listing(
+    return BoundManifest(
         manifest=manifest,
         settings=settings,
         binder=binder(manifest, settings),
@@ -191,3 +192,12 @@ def listing(
         selection=selection,
         motions=presets.digest,
     )
+
+
+def with_price(error: TooManyRowsError, settings: Settings) -> ManifestError:
+    """The refusal of a large sweep with what it would have cost at most."""
+    prices = settings.prices_microusd
+    total = sum(prices.get(model, 0) * count for model, count in error.by_model.items())
+    *others, last = error.problems
+    told = f"{last.message} (it would cost up to ${usd(total)})"
+    return ManifestError([*others, replace(last, message=told)])

@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.commands.plan import planned
 from pipeline.config.loader import gateway_id
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import Workspace, run_name
-from pipeline.planning.requests import Listing
+from pipeline.ledger.workspace import OpenLedger
+from pipeline.planning.against_ledger import plan_against_ledger
+from pipeline.planning.requests import BoundManifest
 from pipeline.planning.saved_plan import SavedPlan
+from pipeline.reports.run_folder import run_name
+from pipeline.reports.run_lookup import find_run
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -25,10 +26,10 @@ LOCAL_MARK = "local:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class PurchaseOrder:
     """What a command is to buy: the rows, their caps, and the plan it was agreed in, if any."""
 
-    bound: Listing
+    bound: BoundManifest
     caps: Caps
     plan: SavedPlan | None = None
 
@@ -38,7 +39,7 @@ class Order:
         return self.bound.digest() if self.plan is None else f"plan:{self.plan.state_digest}:{self.bound.digest()}"
 
 
-def open_run(workspace: Workspace, order: Order, also: Callable[[Connection, str], None] | None = None) -> Run:
+def open_run(workspace: OpenLedger, order: PurchaseOrder, also: Callable[[Connection, str], None] | None = None) -> Run:
     """The unfinished run of this manifest, or a new one, listing what the manifest says now.
 
     `also` is done with the run's name in the transaction that lists its rows.
@@ -68,27 +69,27 @@ def open_run(workspace: Workspace, order: Order, also: Callable[[Connection, str
     run_id = found.run_id
     then = None if also is None else lambda connection: also(connection, run_id)
     if found.rows_digest != digest:
-        workspace.book.list_rows(run_id, bound.rows(), rows_digest=lambda: _mark(bound) + digest, new=new, also=then)
+        workspace.book.sync_rows(run_id, bound.rows(), rows_digest=lambda: _mark(bound) + digest, new=new, also=then)
     elif then is not None:
         workspace.ledger.transact(then)
     workspace.book.set_caps(found.run_id, bound.manifest_caps())
     return found
 
 
-def _check_plan(workspace: Workspace, order: Order, plan: SavedPlan) -> None:
+def _check_plan(workspace: OpenLedger, order: PurchaseOrder, plan: SavedPlan) -> None:
     if plan.gateway != gateway_id(workspace.settings):
         raise UsageError(f"the plan is for {plan.gateway}, and the configuration is for {workspace.gateway}")
     if plan.rows_digest != order.bound.digest():
         raise UsageError("the manifest, the defaults or the prices changed since the plan was made: make a new plan")
-    if planned(order.bound, workspace.settings).state_digest != plan.state_digest:
+    if plan_against_ledger(order.bound, workspace.settings).state_digest != plan.state_digest:
         raise UsageError("something of the plan was bought or settled since it was made: make a new plan")
 
 
-def _mark(bound: Listing) -> str:
+def _mark(bound: BoundManifest) -> str:
     return LOCAL_MARK if bound.binder.sha256_of else ""
 
 
-def _sheet(bound: Listing) -> dict[str, str] | None:
+def _sheet(bound: BoundManifest) -> dict[str, str] | None:
     sheet = bound.manifest.sheet
     if sheet is None:
         return None
@@ -96,7 +97,7 @@ def _sheet(bound: Listing) -> dict[str, str] | None:
     return {place: axis for place, axis in named.items() if axis is not None}
 
 
-def runs_to_collect(workspace: Workspace, wanted: str | None) -> list[Run]:
+def runs_to_collect(workspace: OpenLedger, wanted: str | None) -> list[Run]:
     """The run that is named, or every one with something open.
 
     Raises:
@@ -105,18 +106,13 @@ def runs_to_collect(workspace: Workspace, wanted: str | None) -> list[Run]:
     book = workspace.book
     if wanted is None:
         return [run for run in book.runs() if run.gateway == workspace.gateway and book.has_open(run.run_id)]
-    name = Path(wanted).name
-    if name == "latest":
-        name = (workspace.outputs / "latest").resolve().name
-    run = book.run(name)
-    if run is None:
-        raise UsageError(f"no run is called {wanted!r}; `dop list` shows them")
+    run = find_run(workspace, wanted)
     if run.gateway != workspace.gateway:
-        raise UsageError(f"run {name} belongs to {run.gateway}, and the configuration is for {workspace.gateway}")
+        raise UsageError(f"run {run.run_id} belongs to {run.gateway}, and the configuration is for {workspace.gateway}")
     return [run]
 
 
-def gravest(codes: list[int], *, nothing: bool) -> int:
+def worst_exit_code(codes: list[int], *, nothing: bool) -> int:
     """The one exit code of several runs; `nothing` says that none at all is to be told."""
     order = (7, 3, 8, 129, 130, 143, 5, 1)
     return next((code for code in order if code in codes), 9 if nothing and not codes else 0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from pipeline.files import whole_path
-from pipeline.reports.tables import KINDS, REPORT_COLUMNS, Row
+from pipeline.reports.tables import KINDS, REPORT_COLUMNS, ReportRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ _FRAME_TYPES = {
 }
 
 
-def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
+def to_frame(rows: Iterable[ReportRow]) -> pd.DataFrame:
     """The report as a data frame with typed columns, for a notebook.
 
     Text is `string`, counts `Int64`, booleans `boolean`, times `datetime64[us, UTC]`, lists stay lists, money is float
@@ -39,7 +39,7 @@ def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(money, "float64"))
 
 
-def _exact_frame(rows: Iterable[Row]) -> pd.DataFrame:
+def _exact_frame(rows: Iterable[ReportRow]) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415
 
     frame = pd.DataFrame([list(row.values()) for row in rows], columns=list(REPORT_COLUMNS), dtype=object)
@@ -51,7 +51,7 @@ PARQUET_LINES = 20_000
 """Rows of one group in the Parquet file: what is in memory at a time."""
 
 
-def write_parquet(rows: Iterable[Row], path: Path) -> int:
+def write_parquet(rows: Iterable[ReportRow], path: Path) -> int:
     """Writes the report as Parquet: money decimal(18, 6), times in microseconds UTC, lists as lists of strings.
 
     Raises:
@@ -88,8 +88,8 @@ def _type_of(kind: str) -> object:
     }[kind]
 
 
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    batch: list[Row] = []
+def _batches(rows: Iterable[ReportRow]) -> Iterator[list[ReportRow]]:
+    batch: list[ReportRow] = []
     for row in rows:
         batch.append(row)
         if len(batch) == PARQUET_LINES:

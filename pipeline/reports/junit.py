@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from pipeline.files import whole_text
 from pipeline.records import State
-from pipeline.reports.tables import Row
+from pipeline.reports.tables import ReportRow
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot carry, not even escaped. Source: XML 1.0, production 2 (Char)."""
@@ -32,7 +32,7 @@ _OUTCOME = {
 }
 
 
-def write_junit(rows: Iterable[Row], path: Path, *, run: str) -> int:
+def write_junit(rows: Iterable[ReportRow], path: Path, *, run: str) -> int:
     """Writes one test suite for the run with one test case per attempt; returns the number of cases.
 
     done passes; failed, refused, canceled, rejected and expired are failures; unknown, stalled and written_off are
@@ -55,7 +55,7 @@ def xml_attribute(value: object) -> str:
     return quoteattr(text, {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})
 
 
-def _outcome(row: Row, latest: object) -> tuple[str, str]:
+def _outcome(row: ReportRow, latest: object) -> tuple[str, str]:
     """What the CI server counts the attempt as, and why."""
     status, reason = str(row["status"]), str(row["reason"] or "")
     why = f"{status}: {reason}" if reason else status
@@ -64,7 +64,7 @@ def _outcome(row: Row, latest: object) -> tuple[str, str]:
     return _OUTCOME[State(status)], why
 
 
-def _suite_head(run: str, rows: Sequence[Row], outcomes: Sequence[tuple[str, str]]) -> str:
+def _suite_head(run: str, rows: Sequence[ReportRow], outcomes: Sequence[tuple[str, str]]) -> str:
     count = Counter(kind for kind, _ in outcomes)
     seconds = sum(_seconds(row) for row in rows)
     return (
@@ -73,11 +73,11 @@ def _suite_head(run: str, rows: Sequence[Row], outcomes: Sequence[tuple[str, str
     )
 
 
-def _seconds(row: Row) -> float:
+def _seconds(row: ReportRow) -> float:
     return float(str(row["duration_s"] or 0))
 
 
-def _case(row: Row, outcome: tuple[str, str]) -> str:
+def _case(row: ReportRow, outcome: tuple[str, str]) -> str:
     kind, why = outcome
     head = (
         f"<testcase classname={xml_attribute(row['model'])} name={xml_attribute(_case_name(row))} "
@@ -89,13 +89,13 @@ def _case(row: Row, outcome: tuple[str, str]) -> str:
     return f"{head}><{kind}{tried} message={xml_attribute(why)}>{_details(row, kind)}</{kind}></testcase>\n"
 
 
-def _case_name(row: Row) -> str:
+def _case_name(row: ReportRow) -> str:
     name = str(row["row_id"])
     name += f" take {row['take']}" if row["take"] != 1 else ""
     return name + (f" attempt {row['attempt']}" if row["attempt"] != 1 else "")
 
 
-def _details(row: Row, kind: str) -> str:
+def _details(row: ReportRow, kind: str) -> str:
     if kind == "skipped":
         return ""
     lines = [f"{column}: {row[column]}" for column in ("request_id", "job_set_id", "seed", "prompt", "cost_usd")]

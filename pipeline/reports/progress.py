@@ -26,7 +26,7 @@ REFRESH_S = 0.2
 PLAIN_LINE_S = 60.0
 """Time between two plain lines where there is no terminal."""
 
-LEAST_COLUMNS = 24
+MIN_COLUMNS = 24
 """Of a terminal in which a bar says anything."""
 
 BUYING, FINISHED = "buying", "finished"
@@ -40,7 +40,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class ProgressSnapshot:
     """What one moment of a run looks like.
 
     `total` counts the requests of this run, `finished` those that need nothing more (done, failed, refused...).
@@ -63,7 +63,7 @@ class Snapshot:
     eta_s: float | None = None
 
 
-def printable(text: str) -> str:
+def strip_control_chars(text: str) -> str:
     """Text from a manifest or a gateway that can neither move the cursor nor recolour or reverse the terminal."""
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape", "backslashreplace").decode("ascii"), text)
 
@@ -80,18 +80,18 @@ def span(seconds: float) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
 
 
-def counts_text(snapshot: Snapshot) -> str:
+def counts_text(snapshot: ProgressSnapshot) -> str:
     """What is where; counts of zero that would mean trouble are not shown."""
     parts = (f"{snapshot.done} done", f"{snapshot.in_flight} in flight", _troubles_text(snapshot))
     return ", ".join(part for part in parts if part)
 
 
-def _troubles_text(snapshot: Snapshot) -> str:
+def _troubles_text(snapshot: ProgressSnapshot) -> str:
     troubles = {"failed": snapshot.failed, "refused": snapshot.refused, "unknown": snapshot.unknown}
     return ", ".join(f"{count} {word}" for word, count in troubles.items() if count)
 
 
-def money_text(snapshot: Snapshot) -> str:
+def money_text(snapshot: ProgressSnapshot) -> str:
     """Money spent for sure, and the worst case where that is more."""
     spent = f"${usd(snapshot.confirmed_microusd)}"
     return (
@@ -101,7 +101,7 @@ def money_text(snapshot: Snapshot) -> str:
     )
 
 
-def pace_text(snapshot: Snapshot) -> str:
+def pace_text(snapshot: ProgressSnapshot) -> str:
     """Submits a second or a minute, and the 429 answers where there were any."""
     per_minute = snapshot.rate_per_s * 60
     pace = f"{snapshot.rate_per_s:.1f}/s" if snapshot.rate_per_s >= 1 else f"{per_minute:.0f}/min"
@@ -109,29 +109,29 @@ def pace_text(snapshot: Snapshot) -> str:
     return pace + throttled
 
 
-def eta_text(snapshot: Snapshot) -> str:
+def eta_text(snapshot: ProgressSnapshot) -> str:
     """The time left, or that nothing honest can be said."""
     return "ETA ?" if snapshot.eta_s is None else f"ETA {span(snapshot.eta_s)}"
 
 
-def reached(snapshot: Snapshot) -> int:
+def reached(snapshot: ProgressSnapshot) -> int:
     """How far the phase is: requests that are bought while buying, else those that need nothing more."""
     return snapshot.total - snapshot.planned if snapshot.phase == BUYING else snapshot.finished
 
 
-def plain_line(snapshot: Snapshot) -> str:
+def plain_line(snapshot: ProgressSnapshot) -> str:
     """One line for a log without a terminal."""
     told = (counts_text(snapshot), money_text(snapshot), pace_text(snapshot), eta_text(snapshot))
-    return f"{printable(snapshot.phase)}: {reached(snapshot)}/{snapshot.total}; {'; '.join(told)}"
+    return f"{strip_control_chars(snapshot.phase)}: {reached(snapshot)}/{snapshot.total}; {'; '.join(told)}"
 
 
-def bar_line(snapshot: Snapshot, columns: int | None = None) -> str:
+def bar_line(snapshot: ProgressSnapshot, columns: int | None = None) -> str:
     """The bar's line in tqdm's format language.
 
     Args:
         columns: what the terminal has; what does not fit is left out whole, the least important first. None: not known.
     """
-    head = f"{printable(snapshot.phase)} {reached(snapshot)}/{snapshot.total}"
+    head = f"{strip_control_chars(snapshot.phase)} {reached(snapshot)}/{snapshot.total}"
     told = _bar_parts(snapshot)
     narrowest, widest = BAR_COLUMNS
     room = _room(columns, head, told)
@@ -147,7 +147,7 @@ def _room(columns: int | None, head: str, told: Sequence[str]) -> int:
     return BAR_COLUMNS[1] if columns is None else columns - len(f"{head} || {'  '.join(told)}")
 
 
-def _bar_parts(snapshot: Snapshot) -> list[str]:
+def _bar_parts(snapshot: ProgressSnapshot) -> list[str]:
     """What stands behind the bar, the most important first. What came well is told by the bar itself."""
     if snapshot.phase == FINISHED:
         return [text for text in (money_text(snapshot), _troubles_text(snapshot)) if text]
@@ -156,7 +156,7 @@ def _bar_parts(snapshot: Snapshot) -> list[str]:
     return [money_text(snapshot), eta_text(snapshot), flying, *pace]
 
 
-class Progress:
+class ProgressDisplay:
     """The bar or the plain lines of one run; a context manager, so that the terminal is left clean.
 
     Args:
@@ -184,7 +184,7 @@ class Progress:
         self._colour = may_colour(os.environ if environ is None else environ)
         self._bar: _Bar | None = None
         self._shown_at = float("-inf")
-        self._latest: Snapshot | None = None
+        self._latest: ProgressSnapshot | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -201,7 +201,7 @@ class Progress:
         self._close_bar()
         self._stack.close()
 
-    def update(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: ProgressSnapshot) -> None:
         """Shows the moment, unless the last one was shown too recently; a new phase is always shown."""
         before, self._latest = self._latest, snapshot
         new_phase = before is None or before.phase != snapshot.phase
@@ -217,15 +217,15 @@ class Progress:
             self._stream.write(plain_line(snapshot) + "\n")
             self._stream.flush()
 
-    def say(self, message: str) -> None:
+    def print_line(self, message: str) -> None:
         """Writes one line above the bar, with control characters escaped."""
-        _Bar.write(printable(message), file=self._stream)
+        _Bar.write(strip_control_chars(message), file=self._stream)
 
     @property
     def _interval_s(self) -> float:
         return REFRESH_S if self._has_bar else PLAIN_LINE_S
 
-    def _draw(self, snapshot: Snapshot) -> None:
+    def _draw(self, snapshot: ProgressSnapshot) -> None:
         if self._bar is None:
             self._bar = _Bar(file=self._stream, dynamic_ncols=True, bar_format=bar_line(snapshot), total=1)
         bar = self._bar
@@ -234,7 +234,7 @@ class Progress:
         bar.colour = _colour_of(snapshot) if self._colour else None
         bar.refresh()
 
-    def _end_phase(self, phase: str, now: Snapshot) -> None:
+    def _end_phase(self, phase: str, now: ProgressSnapshot) -> None:
         """Leaves the phase's bar as it ended; what came last only sums up, and takes the place of the bar before it."""
         if now.phase != FINISHED:
             self._draw(replace(now, phase=phase))
@@ -265,7 +265,7 @@ def may_colour(environ: Mapping[str, str]) -> bool:
     return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
-def _colour_of(snapshot: Snapshot) -> str:
+def _colour_of(snapshot: ProgressSnapshot) -> str:
     return "yellow" if snapshot.unknown or snapshot.failed or snapshot.refused else "green"
 
 
@@ -280,7 +280,7 @@ def _columns(stream: TextIO) -> int | None:
 def _has_room(stream: TextIO) -> bool:
     """Whether a bar can be drawn: a terminal, and not one that says it is no columns wide, as those of CI jobs do."""
     columns = _columns(stream) if stream.isatty() else 0
-    return columns is None or columns >= LEAST_COLUMNS
+    return columns is None or columns >= MIN_COLUMNS
 
 
 def _writes_to_console(handler: logging.Handler) -> bool:

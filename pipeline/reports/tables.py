@@ -21,7 +21,7 @@ from typing import TextIO
 from pipeline.files import whole_path, whole_text
 from pipeline.records import FAILED_FOR_GOOD, MICROUSD, Attempt, State
 
-Row = Mapping[str, object]
+ReportRow = Mapping[str, object]
 """One line of the report: column name to raw value, in the order of REPORT_COLUMNS."""
 
 KINDS = {
@@ -63,7 +63,7 @@ KINDS = {
 
 REPORT_COLUMNS = tuple(KINDS)
 
-NEEDS_A_PERSON = FAILED_FOR_GOOD | {State.UNKNOWN, State.STALLED}
+NEEDS_THE_USER = FAILED_FOR_GOOD | {State.UNKNOWN, State.STALLED}
 """States that failures.csv lists."""
 
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
@@ -161,7 +161,7 @@ def _relative_folder(outputs: str, run_folder: str, folder: str) -> str:
     return "" if seen_from_run == "." else f"{seen_from_run}/"
 
 
-def write_csv(rows: Iterable[Row], path: Path) -> int:
+def write_csv(rows: Iterable[ReportRow], path: Path) -> int:
     """Writes the report as CSV and returns the number of lines below the head.
 
     RFC 4180: comma, CRLF, quotes where needed. Formats: booleans true/false, lists joined with `;`, times ISO 8601 UTC
@@ -180,7 +180,7 @@ def write_csv(rows: Iterable[Row], path: Path) -> int:
     return count
 
 
-def _write_lines(rows: Iterable[Row], stream: TextIO) -> tuple[int, bool]:
+def _write_lines(rows: Iterable[ReportRow], stream: TextIO) -> tuple[int, bool]:
     writer = csv.writer(stream, lineterminator="\r\n")
     writer.writerow(REPORT_COLUMNS)
     count, is_ascii = 0, True
@@ -197,12 +197,12 @@ def _put_mark_in_front(path: Path) -> None:
         shutil.copyfileobj(plain, stream, 1 << 20)
 
 
-def csv_cells(row: Row) -> list[str]:
+def csv_cells(row: ReportRow) -> list[str]:
     """The row's cells as the CSV prints them, in the order of REPORT_COLUMNS."""
     return [_CELL_OF_KIND[kind](row[column]) for column, kind in KINDS.items()]
 
 
-def harmless(text: str) -> str:
+def escape_formula(text: str) -> str:
     """Text that no spreadsheet takes for a formula, also behind leading blanks, and without control characters."""
     if text[:1].isalnum() and text.isprintable():
         return text
@@ -212,11 +212,11 @@ def harmless(text: str) -> str:
 
 
 def _text_cell(value: object) -> str:
-    return "" if value is None else harmless(str(value))
+    return "" if value is None else escape_formula(str(value))
 
 
 def _list_cell(value: object) -> str:
-    return harmless(";".join(map(str, value))) if isinstance(value, (list, tuple)) else ""
+    return escape_formula(";".join(map(str, value))) if isinstance(value, (list, tuple)) else ""
 
 
 def _number_cell(value: object) -> str:
@@ -246,7 +246,7 @@ _CELL_OF_KIND = {
 }
 
 
-def write_failures_csv(rows: Iterable[Row], path: Path) -> int:
+def write_failures_csv(rows: Iterable[ReportRow], path: Path) -> int:
     """Writes what needs a person, in the report's own columns: unknown outcomes first, then manifest order.
 
     A failed attempt that a later attempt of the same request replaced is left out. Returns the number of lines.
@@ -254,22 +254,22 @@ def write_failures_csv(rows: Iterable[Row], path: Path) -> int:
     return write_csv(failures(rows), path)
 
 
-def failures(rows: Iterable[Row]) -> list[Row]:
+def failures(rows: Iterable[ReportRow]) -> list[ReportRow]:
     """The rows that nobody should overlook: failed for good, unknown or stalled, and not tried again since."""
-    latest: dict[object, Row] = {}
+    latest: dict[object, ReportRow] = {}
     for row in rows:
         known = latest.get(row["request_id"])
         if known is None or _attempt_number(known) <= _attempt_number(row):
             latest[row["request_id"]] = row
-    open_questions = [row for row in latest.values() if row["status"] in NEEDS_A_PERSON]
+    open_questions = [row for row in latest.values() if row["status"] in NEEDS_THE_USER]
     return sorted(open_questions, key=lambda row: row["status"] != State.UNKNOWN)
 
 
-def _attempt_number(row: Row) -> int:
+def _attempt_number(row: ReportRow) -> int:
     return int(str(row["attempt"]))
 
 
-def write_jsonl(rows: Iterable[Row], path: Path) -> int:
+def write_jsonl(rows: Iterable[ReportRow], path: Path) -> int:
     """Writes one JSON object a line with the raw values: nothing made harmless, lists as lists, null where missing.
 
     Money is a string with its exact decimals, times are ISO 8601 UTC with what fraction there is. Returns the lines.
@@ -281,7 +281,7 @@ def write_jsonl(rows: Iterable[Row], path: Path) -> int:
     return count
 
 
-def json_line(row: Row) -> str:
+def json_line(row: ReportRow) -> str:
     """The row as one line of JSON; half a surrogate pair stays readable as an escape."""
     line = json.dumps(row, ensure_ascii=False, default=_json_value)
     return line if line.isascii() or _has_utf8(line) else json.dumps(row, default=_json_value)

@@ -14,11 +14,12 @@ from pathlib import Path
 from pipeline.config.loader import effective
 from pipeline.files import whole_text
 from pipeline.ledger.queries import Run, SkippedRow
-from pipeline.ledger.workspace import RunFolder, Workspace
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State
+from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.sheet import run_view as runview
 from pipeline.reports.summary import run_json
-from pipeline.reports.tables import NEEDS_A_PERSON, REPORT_COLUMNS, report_row, write_csv, write_failures_csv
+from pipeline.reports.tables import NEEDS_THE_USER, REPORT_COLUMNS, report_row, write_csv, write_failures_csv
 
 PAGE = "report.html"
 
@@ -30,7 +31,7 @@ STILLS_S = 20.0
 
 
 def report_rows(
-    workspace: Workspace, run: Run, folder: RunFolder, *, states: Iterable[State] | None = None
+    workspace: OpenLedger, run: Run, folder: RunFolder, *, states: Iterable[State] | None = None
 ) -> Iterator[dict[str, object]]:
     """The report's lines as raw values, in the manifest's order; with `states` only those."""
     for line in workspace.book.report(run.run_id, states):
@@ -45,10 +46,10 @@ def _placeholder(line: SkippedRow, run: Run) -> dict[str, object]:
     return {**empty, "row_id": line.row_id, "status": State.SKIPPED.value, "cost_state": "none", "gateway": run.gateway}
 
 
-def write_reports(workspace: Workspace, run: Run, folder: RunFolder) -> None:
+def write_reports(workspace: OpenLedger, run: Run, folder: RunFolder) -> None:
     """Writes report.csv, failures.csv and run.json."""
     write_csv(report_rows(workspace, run, folder), folder.path / "report.csv")
-    failed = report_rows(workspace, run, folder, states=NEEDS_A_PERSON)
+    failed = report_rows(workspace, run, folder, states=NEEDS_THE_USER)
     write_failures_csv(failed, folder.path / "failures.csv")
     now = workspace.book.run(run.run_id) or run
     summary = run_json(
@@ -65,7 +66,7 @@ def write_reports(workspace: Workspace, run: Run, folder: RunFolder) -> None:
         file.write("\n")
 
 
-def run_view(workspace: Workspace, run: Run) -> runview.RunView:
+def run_view(workspace: OpenLedger, run: Run) -> runview.RunView:
     """The run as the contact sheet, the grid video and the print show it; everything is read now."""
     now = workspace.book.run(run.run_id) or run
     sheet = run.sheet or {}
@@ -86,18 +87,18 @@ def run_view(workspace: Workspace, run: Run) -> runview.RunView:
 
 def _sheet_lines(lines: Iterable[Attempt | SkippedRow]) -> Iterator[runview.Line]:
     for line in lines:
-        yield line if isinstance(line, Attempt) else runview.SkippedRow(row_id=line.row_id, axes=line.axes)
+        yield line if isinstance(line, Attempt) else runview.SkippedLine(row_id=line.row_id, axes=line.axes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PageNote:
+class ReportNotice:
     """What a person should know of the run's page. `is_wrong`: also one who wants to hear only of trouble."""
 
     text: str
     is_wrong: bool = False
 
 
-def write_page(workspace: Workspace, run: Run, folder: RunFolder) -> list[PageNote]:
+def write_page(workspace: OpenLedger, run: Run, folder: RunFolder) -> list[ReportNotice]:
     """Writes report.html, with posters for as many new videos as a bounded time allows; never raises."""
     later = f"`dop report {run.run_id} -o page.html`"
     try:
@@ -105,21 +106,21 @@ def write_page(workspace: Workspace, run: Run, folder: RunFolder) -> list[PageNo
 
         lines = sum(workspace.book.totals(run.run_id).counts.values())
         if lines > PAGE_LINES:
-            return [PageNote(text=f"no {PAGE} by itself for {lines} requests; {later} makes it")]
+            return [ReportNotice(text=f"no {PAGE} by itself for {lines} requests; {later} makes it")]
         view = run_view(workspace, run)
         left = _make_some_stills(view)
         write_sheet(view, folder.path / PAGE, stills=False)
     except Exception as error:  # noqa: BLE001 - a picture must never cost the run its exit code or its tables
         told = f"warning: {folder.path / PAGE} could not be made ({error}); the tables are there"
-        return [PageNote(text=told, is_wrong=True)]
-    return [PageNote(text=f"{left} pictures of clips are missing on the page; {later} makes them")] if left else []
+        return [ReportNotice(text=told, is_wrong=True)]
+    return [ReportNotice(text=f"{left} pictures of clips are missing on the page; {later} makes them")] if left else []
 
 
 PICTURES = (".html", ".htm", ".mp4", ".png")
 """Endings of what `draw` draws: the contact sheet, all clips of a run as one video, the posters as one picture."""
 
 
-def draw(workspace: Workspace, run: Run, path: Path) -> None:
+def draw(workspace: OpenLedger, run: Run, path: Path) -> None:
     """Writes the picture of the run that the ending asks for, with every poster it lacks, however long that takes.
 
     Raises:

@@ -22,18 +22,25 @@ import aiohttp
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings, is_loopback
 from pipeline.errors import UsageError
-from pipeline.gateway.webhook_tokens import MOST_IDS, SEED_BYTES, SELF_TEST, CallbackKeys, Delivery, callback_url
+from pipeline.gateway.webhook_tokens import (
+    MAX_IDS,
+    SEED_BYTES,
+    SELF_TEST,
+    CallbackDelivery,
+    WebhookTokens,
+    callback_url,
+)
 from pipeline.records import State
-from pipeline.runner.callbacks import Callbacks
-from pipeline.runner.webhook_server import Receiver
+from pipeline.runner.callbacks import CallbackHandler
+from pipeline.runner.webhook_server import WebhookServer
 
-SPOOL_LOOK_S = 1.0
+INBOX_POLL_INTERVAL_S = 1.0
 ANY_PORT = "127.0.0.1:0"
 SELF_TEST_TIMEOUT_S = 3.0
 _SPOOLED = re.compile(r"([0-9a-f]{32})-([0-9]{1,6})\.json")
 
 
-def keys_for(settings: Settings) -> CallbackKeys:
+def keys_for(settings: Settings) -> WebhookTokens:
     """The tokens of this ledger at this gateway; the seed is made at the first call.
 
     Raises:
@@ -49,7 +56,7 @@ def keys_for(settings: Settings) -> CallbackKeys:
         raise UsageError(f"{path} can't be used ({error}); remove it, and a new one is made") from None
     if len(seed) != SEED_BYTES:
         raise UsageError(f"{path} is damaged; remove it, and a new one is made")
-    return CallbackKeys(seed, gateway_id(settings))
+    return WebhookTokens(seed, gateway_id(settings))
 
 
 def _write_new(path: Path, text: str) -> None:
@@ -64,13 +71,13 @@ def _write_new(path: Path, text: str) -> None:
         draft.unlink()
 
 
-class Spool:
+class CallbackInbox:
     """Deliveries on disk, one file an attempt, the newest wins. Only those that proved themselves come here."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def keep(self, delivery: Delivery) -> None:
+    def keep(self, delivery: CallbackDelivery) -> None:
         """Writes one; a disk that does not take it loses a hint, no more."""
         name = f"{delivery.request_id}-{delivery.attempt}.json"
         with suppress(OSError):
@@ -79,14 +86,14 @@ class Spool:
             draft.write_text(json.dumps(delivery.job_set_ids), encoding="ascii")
             draft.replace(self.folder / name)
 
-    def waiting(self) -> Iterator[tuple[Path, Delivery]]:
+    def waiting(self) -> Iterator[tuple[Path, CallbackDelivery]]:
         """Those that are there now."""
         with suppress(OSError):
             for path in sorted(self.folder.iterdir()):
                 match = _SPOOLED.fullmatch(path.name)
                 if match is not None:
                     ids = _ids(path)
-                    yield path, Delivery(request_id=match[1], attempt=int(match[2]), job_set_ids=ids)
+                    yield path, CallbackDelivery(request_id=match[1], attempt=int(match[2]), job_set_ids=ids)
 
 
 def _ids(path: Path) -> tuple[str, ...]:
@@ -94,33 +101,33 @@ def _ids(path: Path) -> tuple[str, ...]:
         found = json.loads(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return ()
-    return tuple(one for one in found if isinstance(one, str))[:MOST_IDS] if isinstance(found, list) else ()
+    return tuple(one for one in found if isinstance(one, str))[:MAX_IDS] if isinstance(found, list) else ()
 
 
-def spool_of(settings: Settings) -> Spool:
+def inbox_of(settings: Settings) -> CallbackInbox:
     """The spool of this ledger and gateway."""
     slug = re.sub(r"[^a-z0-9]+", "-", gateway_id(settings).lower()).strip("-")
-    return Spool(settings.ledger_path.parent / "callbacks" / slug)
+    return CallbackInbox(settings.ledger_path.parent / "callbacks" / slug)
 
 
 @dataclass(slots=True, kw_only=True)
-class Desk:
+class CallbackEndpoint:
     """An open way in for callbacks. `callbacks` is set by the run; what it does not take, the spool keeps."""
 
-    keys: CallbackKeys
+    keys: WebhookTokens
     public_url: str
-    spool: Spool
-    watches_spool: bool = False
-    callbacks: Callbacks | None = None
+    inbox: CallbackInbox
+    watches_inbox: bool = False
+    callbacks: CallbackHandler | None = None
 
-    def taken(self, delivery: Delivery) -> None:
+    def taken(self, delivery: CallbackDelivery) -> None:
         """One delivery from the receiver."""
         if not delivery.is_self_test and (self.callbacks is None or not self.callbacks.delivered(delivery)):
-            self.spool.keep(delivery)
+            self.inbox.keep(delivery)
 
     def drain(self, state_of: Callable[[str], State | None]) -> None:
         """Hands over what the spool holds; what may still matter to another run stays."""
-        for path, delivery in self.spool.waiting():
+        for path, delivery in self.inbox.waiting():
             mine = self.callbacks is not None and self.callbacks.delivered(delivery)
             if mine or state_of(delivery.request_id) not in (State.SUBMITTING, State.UNKNOWN):
                 with suppress(OSError):
@@ -130,9 +137,9 @@ class Desk:
         """Drains the spool until cancelled: once, or again and again when another process fills it."""
         while True:
             self.drain(state_of)
-            if not self.watches_spool:
+            if not self.watches_inbox:
                 return
-            await asyncio.sleep(SPOOL_LOOK_S)
+            await asyncio.sleep(INBOX_POLL_INTERVAL_S)
 
 
 def listen_address(settings: Settings) -> tuple[str, int]:
@@ -155,7 +162,7 @@ def check_reachable(settings: Settings, base_url: str) -> None:
 
 
 @asynccontextmanager
-async def open_desk(settings: Settings, base_url: str) -> AsyncIterator[Desk]:
+async def open_callback_endpoint(settings: Settings, base_url: str) -> AsyncIterator[CallbackEndpoint]:
     """A receiver on `webhook.listen`, or the spool where `dop webhook serve` of the same ledger listens there already.
 
     Raises:
@@ -164,15 +171,15 @@ async def open_desk(settings: Settings, base_url: str) -> AsyncIterator[Desk]:
     check_reachable(settings, base_url)
     keys = keys_for(settings)
     host, port = listen_address(settings)
-    desk = Desk(keys=keys, public_url=settings.webhook.public_url or "", spool=spool_of(settings))
-    receiver = Receiver(keys, desk.taken)
+    desk = CallbackEndpoint(keys=keys, public_url=settings.webhook.public_url or "", inbox=inbox_of(settings))
+    receiver = WebhookServer(keys, desk.taken)
     try:
         bound = await receiver.start(host, port)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE and await answers_as_ours(f"http://{netloc(host, port)}", keys)
         if not taken:
             raise UsageError(f"webhook.listen {host}:{port} can't be had ({error.strerror})") from None
-        desk.watches_spool, bound = True, port
+        desk.watches_inbox, bound = True, port
     desk.public_url = desk.public_url or f"http://{netloc(host, bound)}"
     try:
         yield desk
@@ -184,7 +191,7 @@ def netloc(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def answers_as_ours(url: str, keys: CallbackKeys) -> bool:
+async def answers_as_ours(url: str, keys: WebhookTokens) -> bool:
     """Whether a receiver of this very ledger answers at `url`: only that knows the self-test's token. Free."""
     timeout = aiohttp.ClientTimeout(total=SELF_TEST_TIMEOUT_S)
     address = callback_url(url, keys.token(SELF_TEST, 0))

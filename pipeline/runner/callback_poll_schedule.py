@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from pipeline.runner.poll_schedule import PollPlan, _Row
+from pipeline.runner.poll_schedule import PollSchedule, _Row
 
 UNPROVEN, PROVEN = 2.0, 5.0
 """times `max_s`: how long a job is left alone before the first call of the run, and after it"""
-MOST_MISSED = 3
+MAX_MISSED = 3
 """jobs that ended without a call, above those that were called about, before callbacks count as broken"""
 
 
-class PatientPlan(PollPlan):
+class CallbackPollSchedule(PollSchedule):
     """A poll plan that waits to be called. `gave_up` says that it does so no longer."""
 
     def __init__(
@@ -30,11 +30,11 @@ class PatientPlan(PollPlan):
     @property
     def gave_up(self) -> bool:
         """Whether too many jobs ended without a call."""
-        return self._missed >= MOST_MISSED + self._called
+        return self._missed >= MAX_MISSED + self._called
 
     def hint(self, job: Hashable, now: float) -> None:
         """Somebody called about the job: look now."""
-        super().hint(job, now)
+        super().nudge(job, now)
         if job not in self._hinted:
             self._hinted.add(job)
             self._called += 1

@@ -20,17 +20,17 @@ WINDOW = 20
 """Unknown outcomes that open the breaker: in a row, or among the last WINDOW."""
 
 FIRST_PAUSE_S = 30.0
-LONGEST_PAUSE_S = 300.0
+MAX_PAUSE_S = 300.0
 """Pause after unknown outcomes: doubled each time, back to the first after WINDOW outcomes without a new one."""
 
 FIRST_DOWN_S = 1.0
-LONGEST_DOWN_S = 60.0
+MAX_DOWN_S = 60.0
 """Pause after submits that provably never left: they cost nothing, so it is shorter."""
 
 PROBE_LEASE_S = 1260.0
 """After this a probe that reported nothing is taken for lost: longest wait hint, connect and read time-out, rounded."""
 
-LOOK_AGAIN_S = 1.0
+POLL_INTERVAL_S = 1.0
 """What `wait_s` says while only an event, not time, can change the state."""
 
 Outcome = Literal["answered", "unknown", "unreachable"]
@@ -50,7 +50,7 @@ class BreakerState(StrEnum):
     """one row may be submitted, whoever asks first"""
 
 
-class Breaker:
+class CircuitBreaker:
     """The breaker of one run's submits.
 
     Call `may_submit` as late as possible, after all other waits; every True is followed by one `record`, or by
@@ -64,9 +64,9 @@ class Breaker:
         in_window: int = IN_WINDOW,
         window: int = WINDOW,
         first_pause_s: float = FIRST_PAUSE_S,
-        longest_pause_s: float = LONGEST_PAUSE_S,
+        longest_pause_s: float = MAX_PAUSE_S,
         first_down_s: float = FIRST_DOWN_S,
-        longest_down_s: float = LONGEST_DOWN_S,
+        longest_down_s: float = MAX_DOWN_S,
         probe_lease_s: float = PROBE_LEASE_S,
     ) -> None:
         self._in_a_row_limit = in_a_row
@@ -150,7 +150,7 @@ class Breaker:
         """Seconds until it is worth asking again: 0 when a row may be submitted."""
         if self.state(now) is BreakerState.OPEN:
             return max(self._pause.left_s(now), self._down.left_s(now))
-        return LOOK_AGAIN_S if self._is_probing(now) or self.state(now) is BreakerState.POLL_PROBE else 0.0
+        return POLL_INTERVAL_S if self._is_probing(now) or self.state(now) is BreakerState.POLL_PROBE else 0.0
 
     def _is_probing(self, now: float) -> bool:
         return self._prober is not None and now < self._probe_until

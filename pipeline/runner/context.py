@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from pipeline.gateway.client import GatewayClient
 from pipeline.records import Attempt
-from pipeline.runner.rate_gate import Gate
-from pipeline.runner.recorder import Scribe
-from pipeline.runner.stop import Halt
+from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.recorder import EventRecorder
+from pipeline.runner.stop import StopSignal
 
 
 @dataclass(slots=True, kw_only=True)
-class InFlight:
+class PendingJob:
     """The little that a waiting job needs, so that 100,000 of them fit in memory. Times are the loop's seconds."""
 
     request_id: str
@@ -25,13 +25,13 @@ class InFlight:
     polling_url: str | None
     accepted_at: float
     polls: int = 0
-    without_url: int = 0
+    polls_without_url: int = 0
     refused: int = 0
-    hinted_at: float = float("-inf")
+    nudged_at: float = float("-inf")
 
 
 @dataclass(slots=True, kw_only=True)
-class Finished:
+class ReadyVideo:
     """A video that is ready to be fetched."""
 
     request_id: str
@@ -45,7 +45,7 @@ class Finished:
 
 
 @dataclass(slots=True, kw_only=True)
-class Doors:
+class RunContext:
     """The surroundings of one run's requests.
 
     `wall` gives Unix seconds, `new_token` a fresh compare-and-swap token, `body` the submit's bytes of an attempt,
@@ -54,28 +54,28 @@ class Doors:
     with the name of each fail point.
     """
 
-    scribe: Scribe
+    recorder: EventRecorder
     client: GatewayClient
-    gate: Gate
-    halt: Halt
+    gate: RateGate
+    stop: StopSignal
     prices_microusd: dict[str, int]
-    wall: Callable[[], float]
+    unix_time: Callable[[], float]
     new_token: Callable[[], str]
     body: Callable[[Attempt], bytes]
-    accepted: Callable[[InFlight], None]
-    finished: Callable[[Finished], None]
-    reach: Callable[[str], None]
-    say: Callable[[str], None]
+    on_accepted: Callable[[PendingJob], None]
+    on_video_ready: Callable[[ReadyVideo], None]
+    fail_point: Callable[[str], None]
+    notify: Callable[[str], None]
     callback_url: Callable[[Attempt], str | None] = lambda attempt: None
-    hidden: Callable[[Attempt, str], str] = lambda attempt, text: text
-    lost: Callable[[Attempt], None] = lambda attempt: None
+    extra_secrets: Callable[[Attempt, str], str] = lambda attempt, text: text
+    on_unknown: Callable[[Attempt], None] = lambda attempt: None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("pipeline.run"))
 
 
-def in_flight_of(attempt: Attempt, *, loop_now: float, wall_now: float) -> InFlight:
+def pending_job_of(attempt: Attempt, *, loop_now: float, now_unix: float) -> PendingJob:
     """A job that an earlier run left in flight, its acceptance translated to the loop's clock."""
-    age_s = max(0.0, wall_now - (attempt.accepted_at or wall_now))
-    return InFlight(
+    age_s = max(0.0, now_unix - (attempt.accepted_at or now_unix))
+    return PendingJob(
         request_id=attempt.request_id,
         row_id=attempt.row_id,
         take=attempt.take,
@@ -87,9 +87,9 @@ def in_flight_of(attempt: Attempt, *, loop_now: float, wall_now: float) -> InFli
     )
 
 
-def finished_of(attempt: Attempt) -> Finished:
+def ready_video_of(attempt: Attempt) -> ReadyVideo:
     """A finished job whose video an earlier run did not save."""
-    return Finished(
+    return ReadyVideo(
         request_id=attempt.request_id,
         row_id=attempt.row_id,
         take=attempt.take,

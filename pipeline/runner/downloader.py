@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import DopError
-from pipeline.gateway.classification import judge_poll
-from pipeline.gateway.download import Gone, NoRoom, Saved, Trouble, Unfit, VideoFetcher
+from pipeline.gateway.classification import classify_poll
+from pipeline.gateway.download import DiskFull, LinkExpired, Saved, TransientFailure, Unacceptable, VideoFetcher
 from pipeline.ledger.states import Event
-from pipeline.runner.context import Doors, Finished
-from pipeline.runner.stop import Reach
+from pipeline.runner.context import ReadyVideo, RunContext
+from pipeline.runner.stop import StopScope
 
 TRIES = 6
 """Fetches of one video in one run; the next run tries again."""
 
 FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 60.0
+MAX_PAUSE_S = 60.0
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9@._-]+")
 NAME_CHARS = 80
@@ -34,13 +34,13 @@ def file_name(row_id: str, request_id: str, take: int) -> str:
     return f"{slug}-{request_id[:8]}-{take}.mp4"
 
 
-class Landing(Protocol):
+class Publisher(Protocol):
     """Where videos go on to from the folder that they are fetched into."""
 
-    async def staged(self, target: Path) -> Saved | None:
+    async def find_staged(self, target: Path) -> Saved | None:
         """A whole video that stands there already."""
 
-    async def land(self, target: Path, saved: Saved) -> str:
+    async def publish_video(self, target: Path, saved: Saved) -> str:
         """Takes it on; returns what was wrong, "" when it stands where it belongs."""
 
 
@@ -52,13 +52,13 @@ class Downloader:
 
     def __init__(
         self,
-        doors: Doors,
+        doors: RunContext,
         fetcher: VideoFetcher,
         *,
         folder: Path,
         outputs: Path,
         concurrency: int,
-        landing: Landing | None = None,
+        landing: Publisher | None = None,
     ) -> None:
         self._doors = doors
         self._fetcher = fetcher
@@ -66,15 +66,15 @@ class Downloader:
         self._outputs = outputs
         self._concurrency = concurrency
         self._landing = landing
-        self._waiting: asyncio.Queue[Finished | None] = asyncio.Queue()
+        self._waiting: asyncio.Queue[ReadyVideo | None] = asyncio.Queue()
         self.left = 0
         """videos that could not be fetched in this run"""
 
-    def add(self, video: Finished) -> None:
+    def add(self, video: ReadyVideo) -> None:
         """One more video is ready."""
         self._waiting.put_nowait(video)
 
-    def settled(self) -> None:
+    def close_input(self) -> None:
         """No more videos will come."""
         for _ in range(self._concurrency):
             self._waiting.put_nowait(None)
@@ -91,56 +91,56 @@ class Downloader:
 
     async def _work(self) -> None:
         while (video := await self._waiting.get()) is not None:
-            if self._doors.halt.all:
+            if self._doors.stop.all:
                 return
             try:
                 await self._save(video)
             except DopError as error:
-                self._doors.halt.give(str(error), exit_code=error.exit_code, reach=Reach.SUBMITS)
+                self._doors.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
 
-    async def _save(self, video: Finished) -> None:
+    async def _save(self, video: ReadyVideo) -> None:
         pause_s = FIRST_PAUSE_S
         target = self._folder / file_name(video.row_id, video.request_id, video.take)
-        staged = await self._landing.staged(target) if self._landing is not None else None
+        staged = await self._landing.find_staged(target) if self._landing is not None else None
         if staged is not None:
             await self._saved(video, target, staged)
             return
         while True:
             video.tries += 1
-            self._doors.reach("before-download")
+            self._doors.fail_point("before-download")
             outcome = await self._fetcher.fetch(video.video_url, target)
-            self._doors.reach("after-download")
+            self._doors.fail_point("after-download")
             match outcome:
                 case Saved():
                     await self._saved(video, target, outcome)
                     return
-                case Gone() if not await self._refresh(video):
+                case LinkExpired() if not await self._refresh(video):
                     await self._expired(video, outcome)
                     return
-                case NoRoom():
-                    self._no_room(outcome)
+                case DiskFull():
+                    self._disk_full(outcome)
                     await self._give_up(video, outcome.reason)
                     return
-                case Unfit() | Trouble():
+                case Unacceptable() | TransientFailure():
                     if video.tries >= TRIES:
                         await self._give_up(video, outcome.reason)
                         return
-                    asked_s = outcome.wait_s if isinstance(outcome, Trouble) else None
-                    await asyncio.sleep(min(asked_s or pause_s, LONGEST_PAUSE_S))
+                    asked_s = outcome.wait_s if isinstance(outcome, TransientFailure) else None
+                    await asyncio.sleep(min(asked_s or pause_s, MAX_PAUSE_S))
                     pause_s *= 2
-                    if isinstance(outcome, Unfit):
+                    if isinstance(outcome, Unacceptable):
                         await self._refresh(video)
 
-    async def _saved(self, video: Finished, target: Path, saved: Saved) -> None:
-        problem = await self._landing.land(target, saved) if self._landing is not None else ""
+    async def _saved(self, video: ReadyVideo, target: Path, saved: Saved) -> None:
+        problem = await self._landing.publish_video(target, saved) if self._landing is not None else ""
         if problem:
             text = f"videos can't be put into the store ({problem}); they are kept here: run again when it is back"
-            self._doors.halt.give(text, exit_code=5, reach=Reach.SUBMITS)
+            self._doors.stop.request(text, exit_code=5, reach=StopScope.SUBMITS)
             self._doors.gate.wake()
             await self._give_up(video, problem)
             return
-        self._doors.reach("after-landing")
-        await self._doors.scribe.book(
+        self._doors.fail_point("after-landing")
+        await self._doors.recorder.record(
             video.request_id,
             Event.SAVE,
             {
@@ -152,33 +152,33 @@ class Downloader:
             },
         )
 
-    async def _refresh(self, video: Finished) -> bool:
+    async def _refresh(self, video: ReadyVideo) -> bool:
         """One fresh poll for a fresh link; whether it is worth another fetch."""
         if video.refreshed:
             return False
         video.refreshed = True
         doors = self._doors
         answer = await doors.client.poll(video.job_set_id, video.polling_url)
-        report = judge_poll(answer, now_wall=doors.wall(), job_set_id=video.job_set_id).report
+        report = classify_poll(answer, now_unix=doors.unix_time(), job_set_id=video.job_set_id).report
         if report is not None and report.video_url is not None:
             video.video_url = report.video_url
         return True
 
-    async def _expired(self, video: Finished, gone: Gone) -> None:
+    async def _expired(self, video: ReadyVideo, gone: LinkExpired) -> None:
         reason = f"the video's link is dead ({gone.status}) and a fresh poll gave no living one"
-        await self._doors.scribe.book(video.request_id, Event.EXPIRE, {"reason": reason})
-        self._doors.say(f"{video.row_id}: paid, but {reason}")
+        await self._doors.recorder.record(video.request_id, Event.EXPIRE, {"reason": reason})
+        self._doors.notify(f"{video.row_id}: paid, but {reason}")
 
-    async def _give_up(self, video: Finished, reason: str) -> None:
+    async def _give_up(self, video: ReadyVideo, reason: str) -> None:
         self.left += 1
         with suppress(DopError):
-            await self._doors.scribe.book(video.request_id, Event.NOTE, {"reason": f"download: {reason}"})
-        self._doors.say(f"{video.row_id}: the video could not be fetched ({reason}); run again to fetch it")
+            await self._doors.recorder.record(video.request_id, Event.NOTE, {"reason": f"download: {reason}"})
+        self._doors.notify(f"{video.row_id}: the video could not be fetched ({reason}); run again to fetch it")
 
-    def _no_room(self, outcome: NoRoom) -> None:
-        self._doors.halt.give(
+    def _disk_full(self, outcome: DiskFull) -> None:
+        self._doors.stop.request(
             f"videos can't be written ({outcome.reason}); free some space and run again",
             exit_code=5,
-            reach=Reach.SUBMITS,
+            reach=StopScope.SUBMITS,
         )
         self._doors.gate.wake()

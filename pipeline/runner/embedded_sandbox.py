@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
-from pipeline.assets.image_urls import WireImages
+from pipeline.assets.image_urls import ImageUrlResolver
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError, UsageError
 from pipeline.records import Params
@@ -61,15 +61,15 @@ def _sandbox_settings(settings: Settings) -> SandboxSettings:
     )
 
 
-class Uploader:
+class SandboxImageUploader:
     """Hands local images to the embedded sandbox, each once a run, before the request that names it is sent."""
 
-    def __init__(self, base_url: str, images: WireImages) -> None:
+    def __init__(self, base_url: str, images: ImageUrlResolver) -> None:
         self._base_url = base_url
         self._images = images
         self._handed_over: set[str] = set()
 
-    async def hand_over(self, params: Params) -> None:
+    async def ensure_available(self, params: Params) -> None:
         """Uploads the local images of one request.
 
         Raises:

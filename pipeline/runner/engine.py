@@ -17,44 +17,45 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.assets.image_checks import cache_path, remembered
-from pipeline.assets.image_hosting import Hosting, open_hosting
-from pipeline.assets.image_urls import WireImages
+from pipeline.assets.image_checks import cache_path, load_cache
+from pipeline.assets.image_hosting import ImageHost, open_hosting
+from pipeline.assets.image_urls import ImageUrlResolver
 from pipeline.assets.object_store import StoreError
-from pipeline.assets.publishing import open_landing
+from pipeline.assets.publishing import open_publisher
 from pipeline.config.settings import Settings, is_loopback
 from pipeline.errors import DopError
 from pipeline.gateway.client import GatewayClient, PollStyle
 from pipeline.gateway.download import VideoFetcher
-from pipeline.gateway.ratelimit.limiter import Learned, Pace, parse_rate
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimits, parse_rate
 from pipeline.gateway.wire import submit_body
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import RunFolder, Workspace
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals
-from pipeline.reports.progress import Progress
-from pipeline.runner.callback_inbox import Desk, open_desk
-from pipeline.runner.callback_poll_schedule import PROVEN, PatientPlan
-from pipeline.runner.callbacks import Callbacks
-from pipeline.runner.circuit_breaker import Breaker
-from pipeline.runner.context import Doors, Finished, InFlight, finished_of, in_flight_of
+from pipeline.reports.progress import ProgressDisplay
+from pipeline.reports.run_folder import RunFolder
+from pipeline.runner.callback_inbox import CallbackEndpoint, open_callback_endpoint
+from pipeline.runner.callback_poll_schedule import PROVEN, CallbackPollSchedule
+from pipeline.runner.callbacks import CallbackHandler
+from pipeline.runner.circuit_breaker import CircuitBreaker
+from pipeline.runner.context import PendingJob, ReadyVideo, RunContext, pending_job_of, ready_video_of
 from pipeline.runner.downloader import Downloader
-from pipeline.runner.embedded_sandbox import Uploader, gateway_for
-from pipeline.runner.failure_limit import HaltRule
-from pipeline.runner.poll_schedule import PollPlan
+from pipeline.runner.embedded_sandbox import SandboxImageUploader, gateway_for
+from pipeline.runner.failure_limit import FailureLimit
+from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import STYLES, Poller
-from pipeline.runner.rate_gate import Gate
-from pipeline.runner.recorder import Scribe
-from pipeline.runner.resend_policy import Resend, resend_unknowns
+from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.recorder import EventRecorder
+from pipeline.runner.resend_policy import ResendPolicy, resend_unknowns
 from pipeline.runner.run_log import run_log
-from pipeline.runner.status import Outlook
-from pipeline.runner.stop import Halt, Reach, Reason
-from pipeline.runner.submitter import Paths, Submitter
+from pipeline.runner.status import ProgressSampler
+from pipeline.runner.stop import StopReason, StopScope, StopSignal
+from pipeline.runner.submitter import SubmitEndpoint, Submitter
 
 if TYPE_CHECKING:
     import logging
 
-TICK_S = 0.25
+REFRESH_INTERVAL_S = 0.25
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 FAIL_POINT_VARIABLE = "DOP_FAIL_POINT"
@@ -62,14 +63,14 @@ FAIL_POINT_VARIABLE = "DOP_FAIL_POINT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class RunOptions:
     """What this command wants of the run."""
 
     buy: bool = True
     collect: bool = True
     max_new: int | None = None
     only: frozenset[str] | None = None
-    halt: HaltRule | None = None
+    halt: FailureLimit | None = None
     max_duration_s: float | None = None
     quiet: bool = False
     show_bar: bool = True
@@ -80,26 +81,26 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class StepsResult:
     """What the steps came to."""
 
     totals: Totals
-    reasons: tuple[Reason, ...]
+    reasons: tuple[StopReason, ...]
     submits: int
     polls: int
 
 
 @dataclass(slots=True, kw_only=True)
-class Job:
+class RunJob:
     """Everything that one run is carried out with."""
 
-    workspace: Workspace
+    workspace: OpenLedger
     run: Run
     folder: RunFolder
     caps: Caps
     key: str
     sha256_of: dict[str, str] = field(default_factory=dict)
-    wishes: Wishes = field(default_factory=Wishes)
+    wishes: RunOptions = field(default_factory=RunOptions)
     wall: Callable[[], float] = time.time
 
 
@@ -119,15 +120,17 @@ def fail_point(environ: os._Environ[str] | dict[str, str]) -> Callable[[str], No
     return reach
 
 
-async def carry_out(job: Job) -> Result:
+async def execute(job: RunJob) -> StepsResult:
     """Runs the steps until nothing is left to do, or something stops them. Pays, when the wishes say buy."""
-    halt = Halt()
+    halt = StopSignal()
     async with AsyncExitStack() as stack:
         log = stack.enter_context(
             run_log(job.folder.path / "run.log", also=sys.stderr if job.wishes.log_json else None)
         )
         progress = stack.enter_context(
-            Progress(clock=time.monotonic, show_bar=job.wishes.show_bar, quiet=job.wishes.quiet or job.wishes.log_json)
+            ProgressDisplay(
+                clock=time.monotonic, show_bar=job.wishes.show_bar, quiet=job.wishes.quiet or job.wishes.log_json
+            )
         )
         base_url = await stack.enter_async_context(gateway_for(job.workspace.settings))
         client = await stack.enter_async_context(gateway_client(job.workspace.settings, base_url, job.key))
@@ -138,10 +141,10 @@ async def carry_out(job: Job) -> Result:
             )
         )
         desk = await stack.enter_async_context(_desk(job, base_url))
-        steps = _Steps(job, halt, client, fetcher, base_url, desk=desk, log=log, say=progress.say)
+        steps = LocalRunner(job, halt, client, fetcher, base_url, desk=desk, log=log, say=progress.print_line)
         stack.enter_context(_signals(halt))
         await steps.run(progress)
-        return Result(
+        return StepsResult(
             totals=steps.scribe.totals,
             reasons=tuple(halt.reasons),
             submits=steps.gate.pace.sent_total,
@@ -149,18 +152,18 @@ async def carry_out(job: Job) -> Result:
         )
 
 
-class _Steps:
+class LocalRunner:
     """The steps of one run, wired to each other."""
 
     def __init__(
         self,
-        job: Job,
-        halt: Halt,
+        job: RunJob,
+        halt: StopSignal,
         client: GatewayClient,
         fetcher: VideoFetcher,
         base_url: str,
         *,
-        desk: Desk | None,
+        desk: CallbackEndpoint | None,
         log: logging.Logger,
         say: Callable[[str], None],
     ) -> None:
@@ -171,18 +174,18 @@ class _Steps:
         book = job.workspace.book
         totals = book.totals(job.run.run_id)
         self._before = totals
-        self.scribe = Scribe(
+        self.scribe = EventRecorder(
             job.workspace.ledger, run_id=job.run.run_id, caps=job.caps, totals=totals, wall=job.wall, reach=reach
         )
         self.scribe.counted = self._counted
         self._loop = asyncio.get_running_loop()
         job.workspace.ledger.tell = self._heard
         self._memory = f"learned {job.workspace.gateway}"
-        remembered = job.workspace.ledger.recall(self._memory)
-        pace = Pace(
+        remembered = job.workspace.ledger.load_state(self._memory)
+        pace = AdaptiveRateLimiter(
             told=parse_rate(settings.pace.rate),
             burst=settings.pace.burst,
-            learned=Learned.from_json(remembered),
+            learned=LearnedLimits.from_json(remembered),
             max_in_flight=settings.pace.max_in_flight,
             submit_concurrency=settings.pace.submit_concurrency,
             poll_told=None if settings.poll.rate == "shared" else parse_rate(settings.poll.rate),
@@ -190,29 +193,29 @@ class _Steps:
             jobs_in_flight=totals.count(State.ACCEPTED),
             now=asyncio.get_running_loop().time(),
         )
-        self.gate = Gate(pace, halt)
-        self.plan = (PollPlan if desk is None else PatientPlan)(
+        self.gate = RateGate(pace, halt)
+        self.plan = (PollSchedule if desk is None else CallbackPollSchedule)(
             first_s=settings.poll.first_s,
             min_s=settings.poll.min_s,
             max_s=settings.poll.max_s,
             deadline_s=settings.poll.deadline_s,
             max_lag_s=settings.poll.max_lag_s,
         )
-        breaker = Breaker()
-        images = WireImages(embedded=settings.gateway.is_embedded, base_url=base_url, sha256_of=job.sha256_of)
-        doors = Doors(
-            scribe=self.scribe,
+        breaker = CircuitBreaker()
+        images = ImageUrlResolver(embedded=settings.gateway.is_embedded, base_url=base_url, sha256_of=job.sha256_of)
+        doors = RunContext(
+            recorder=self.scribe,
             client=client,
             gate=self.gate,
-            halt=halt,
+            stop=halt,
             prices_microusd=dict(settings.prices_microusd),
-            wall=job.wall,
+            unix_time=job.wall,
             new_token=lambda: uuid.uuid4().hex,
             body=lambda attempt: submit_body(attempt.params, images=images.urls(attempt.params)),
-            accepted=self._accepted,
-            finished=self._finished,
-            reach=reach,
-            say=self._say,
+            on_accepted=self._accepted,
+            on_video_ready=self._finished,
+            fail_point=reach,
+            notify=self._say,
             log=log,
         )
         self._doors, self._desk = doors, desk
@@ -221,7 +224,7 @@ class _Steps:
             doors, self.plan, breaker, style=PollStyle(str(style)) if style in STYLES else PollStyle.AUTO
         )
         self.callbacks = self._answer_calls(desk, images) if desk is not None else None
-        self.landing = open_landing(settings)
+        self.landing = open_publisher(settings)
         self.downloader = Downloader(
             doors,
             fetcher,
@@ -231,7 +234,7 @@ class _Steps:
             landing=self.landing,
         )
         path = remembered.get("submit_path")
-        self.paths = Paths(
+        self.paths = SubmitEndpoint(
             str(path)
             if path and settings.sources.get("gateway.submit_path") == "default"
             else settings.gateway.submit_path,
@@ -244,16 +247,18 @@ class _Steps:
             breaker=breaker,
             workers=settings.pace.submit_concurrency,
             can_poll=lambda: job.wishes.collect and len(self.poller) > 0,
-            known_job=lambda: book.known_job(job.workspace.gateway),
+            known_job=lambda: book.latest_job(job.workspace.gateway),
         )
         hosting = None if settings.gateway.is_embedded else self._hosting(base_url, images)
-        images.hosted = hosting.address if hosting is not None else None
-        self._uploader = hosting or Uploader(base_url, images)
-        self._outlook = Outlook(self.scribe, self.gate, self.plan, halt, models=settings.models, buys=job.wishes.buy)
+        images.hosted = hosting.url_for_submit if hosting is not None else None
+        self._uploader = hosting or SandboxImageUploader(base_url, images)
+        self._outlook = ProgressSampler(
+            self.scribe, self.gate, self.plan, halt, models=settings.models, buys=job.wishes.buy
+        )
 
-    def _hosting(self, base_url: str, images: WireImages) -> Hosting:
+    def _hosting(self, base_url: str, images: ImageUrlResolver) -> ImageHost:
         settings = self.job.workspace.settings
-        seen = remembered(cache_path(settings))
+        seen = load_cache(cache_path(settings))
         return open_hosting(
             settings,
             base_url,
@@ -262,9 +267,9 @@ class _Steps:
             wall=self.job.wall,
         )
 
-    def _answer_calls(self, desk: Desk, images: WireImages) -> Callbacks:
+    def _answer_calls(self, desk: CallbackEndpoint, images: ImageUrlResolver) -> CallbackHandler:
         """Every submit from now on says where the gateway may call, and calls reach the poller."""
-        callbacks = Callbacks(
+        callbacks = CallbackHandler(
             desk.keys,
             public_url=desk.public_url,
             state_of=self._state_of,
@@ -278,10 +283,14 @@ class _Steps:
             webhook_secret=callbacks.secret(attempt),
         )
         # API: which dialect answers is known from the answer only, so the queue's header goes along with the fields.
-        doors.callback_url, doors.hidden, doors.lost = callbacks.url, callbacks.hidden, callbacks.lost
+        doors.callback_url, doors.extra_secrets, doors.on_unknown = (
+            callbacks.url,
+            callbacks.without_secrets,
+            callbacks.on_unknown,
+        )
         callbacks.serve(doors, self.poller)
-        for attempt in self.job.workspace.book.in_states(self.job.run.run_id, (State.UNKNOWN,)):
-            callbacks.remember(attempt)
+        for attempt in self.job.workspace.book.attempts_in(self.job.run.run_id, (State.UNKNOWN,)):
+            callbacks.track_unknown(attempt)
         desk.callbacks = callbacks
         return callbacks
 
@@ -292,16 +301,16 @@ class _Steps:
         rule = self.job.wishes.halt
         if rule is not None and rule.reached(self._before, totals):
             failed = totals.count(*FAILED_FOR_GOOD) - self._before.count(*FAILED_FOR_GOOD)
-            if self.halt.give(f"--halt: {failed} requests failed", exit_code=5, reach=Reach.SUBMITS):
+            if self.halt.request(f"--halt: {failed} requests failed", exit_code=5, reach=StopScope.SUBMITS):
                 self.gate.wake()
 
-    def _accepted(self, found: InFlight) -> None:
+    def _accepted(self, found: PendingJob) -> None:
         if self.job.wishes.collect:
             self.poller.add(found)
         if self.callbacks is not None:
             self.callbacks.accepted(found.request_id)
 
-    def _finished(self, video: Finished) -> None:
+    def _finished(self, video: ReadyVideo) -> None:
         if self._fetches:
             self.downloader.add(video)
 
@@ -313,7 +322,7 @@ class _Steps:
         self._tell(text)
         self.log.warning(text)
 
-    async def run(self, progress: Progress) -> None:
+    async def run(self, progress: ProgressDisplay) -> None:
         job = self.job
         self._resume()
         watcher = asyncio.create_task(self._watch())
@@ -333,7 +342,7 @@ class _Steps:
             await asyncio.gather(*aside, return_exceptions=True)
             progress.update(self._outlook.now("finished"))
             with suppress(DopError):  # a disk that is full: the run's own reasons and its report say so
-                job.workspace.ledger.remember(self._memory, self._learned())
+                job.workspace.ledger.save_state(self._memory, self._learned())
 
     def _learned(self) -> dict[str, object]:
         learned: dict[str, object] = dict(self.gate.pace.learned().as_json())
@@ -348,13 +357,13 @@ class _Steps:
         loop_now, wall_now = asyncio.get_running_loop().time(), self.job.wall()
         if not self.job.wishes.collect:
             return
-        for page in book.pages(run_id, (State.ACCEPTED, State.STALLED)):
+        for page in book.iter_attempts(run_id, (State.ACCEPTED, State.STALLED)):
             for attempt in page:
-                self.poller.add(in_flight_of(attempt, loop_now=loop_now, wall_now=wall_now))
+                self.poller.add(pending_job_of(attempt, loop_now=loop_now, now_unix=wall_now))
         if self._fetches:
-            for page in book.pages(run_id, (State.DONE,), lacks_file=True):
+            for page in book.iter_attempts(run_id, (State.DONE,), lacks_file=True):
                 for attempt in page:
-                    self.downloader.add(finished_of(attempt))
+                    self.downloader.add(ready_video_of(attempt))
 
     @property
     def _fetches(self) -> bool:
@@ -362,7 +371,7 @@ class _Steps:
 
     async def _planned(self) -> AsyncIterator[Attempt]:
         left, only = self.job.wishes.max_new, self.job.wishes.only
-        for page in self.job.workspace.book.pages(self.job.run.run_id, (State.PLANNED,)):
+        for page in self.job.workspace.book.iter_attempts(self.job.run.run_id, (State.PLANNED,)):
             for attempt in page:
                 if only is not None and attempt.request_id not in only:
                     continue
@@ -371,9 +380,9 @@ class _Steps:
                         return
                     left -= 1
                 try:
-                    await self._uploader.hand_over(attempt.params)
+                    await self._uploader.ensure_available(attempt.params)
                 except StoreError as error:
-                    self.halt.give(str(error), exit_code=5, reach=Reach.SUBMITS)
+                    self.halt.request(str(error), exit_code=5, reach=StopScope.SUBMITS)
                     self.gate.wake()
                     return
                 yield attempt
@@ -383,20 +392,20 @@ class _Steps:
             if self._desk is not None and self.callbacks is not None:
                 # MONEY: a call that came while nobody ran may prove an unknown submit; before any is sent again.
                 self._desk.drain(self._state_of)
-                await self.callbacks.salvaged()
+                await self.callbacks.recovered()
             if self.job.wishes.buy and await self._outputs_ready():
                 await self._send_unknowns_again()
                 await self.submitter.run()
             if self.callbacks is not None and self.job.wishes.collect:
-                await self.callbacks.linger()
+                await self.callbacks.wait_for_late_callbacks()
         finally:
-            self.poller.settled()
+            self.poller.close_input()
 
     async def _outputs_ready(self) -> bool:
         """Whether the store takes what will be bought; else nothing is bought, and what is paid is collected."""
-        problem = await self.landing.ready(self.job.folder.path) if self.landing is not None else ""
+        problem = await self.landing.check_writable(self.job.folder.path) if self.landing is not None else ""
         if problem:
-            self.halt.give(f"nothing is bought: {problem}", exit_code=5, reach=Reach.SUBMITS)
+            self.halt.request(f"nothing is bought: {problem}", exit_code=5, reach=StopScope.SUBMITS)
             self.gate.wake()
         return not problem
 
@@ -405,8 +414,8 @@ class _Steps:
         if told.policy != "resend" or told.max_cost_microusd is None:
             return
         used, resent = book.resent(self.job.run.run_id)
-        rule = Resend(max_cost_microusd=told.max_cost_microusd, used_microusd=used, resent=resent)
-        unknowns = book.in_states(self.job.run.run_id, (State.UNKNOWN,))
+        rule = ResendPolicy(max_cost_microusd=told.max_cost_microusd, used_microusd=used, resent=resent)
+        unknowns = book.attempts_in(self.job.run.run_id, (State.UNKNOWN,))
         await resend_unknowns(self._doors, rule, [one for one in unknowns if only is None or one.request_id in only])
 
     async def _look(self) -> None:
@@ -414,7 +423,7 @@ class _Steps:
             if self.job.wishes.collect:
                 await self.poller.run()
         finally:
-            self.downloader.settled()
+            self.downloader.close_input()
 
     async def _fetch(self) -> None:
         if self._fetches:
@@ -430,22 +439,22 @@ class _Steps:
             await self.halt.wait()
             self.log.warning("stop", extra={"fields": {"reasons": [reason.text for reason in self.halt.reasons]}})
             self.gate.wake()
-            self.poller.wake()
+            self.poller.notify()
             if self.halt.all:
                 self._fetching.cancel()
 
     def _too_long(self, limit_s: float) -> None:
-        self.halt.give(f"--max-duration of {limit_s:g} s is over", exit_code=5, reach=Reach.ALL)
+        self.halt.request(f"--max-duration of {limit_s:g} s is over", exit_code=5, reach=StopScope.ALL)
 
-    async def _tick(self, progress: Progress) -> None:
+    async def _tick(self, progress: ProgressDisplay) -> None:
         told = False
         while True:
             progress.update(self._outlook.now(self._phase()))
             self._flush_log()
-            if not told and isinstance(self.plan, PatientPlan) and self.plan.gave_up:
+            if not told and isinstance(self.plan, CallbackPollSchedule) and self.plan.gave_up:
                 told = True
                 self._say("jobs end and nobody calls back: polling as usual; check webhook.public_url")
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(REFRESH_INTERVAL_S)
 
     def _flush_log(self) -> None:
         with suppress(OSError):  # a full disk stops the run by its ledger, not by its log
@@ -462,7 +471,7 @@ class _Steps:
 
 
 @contextmanager
-def _signals(halt: Halt) -> Iterator[None]:
+def _signals(halt: StopSignal) -> Iterator[None]:
     """INT, TERM and HUP drain the run; the second one leaves at once (what is under way is still booked)."""
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
@@ -470,7 +479,7 @@ def _signals(halt: Halt) -> Iterator[None]:
 
     def caught(number: signal.Signals) -> None:
         heard.append(number)
-        halt.give(f"stopped by {number.name}", exit_code=SIGNALS[number], reach=Reach.ALL)
+        halt.request(f"stopped by {number.name}", exit_code=SIGNALS[number], reach=StopScope.ALL)
         if len(heard) > 1 and main is not None:
             main.cancel()
 
@@ -486,12 +495,12 @@ def _signals(halt: Halt) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _desk(job: Job, base_url: str) -> AsyncIterator[Desk | None]:
+async def _desk(job: RunJob, base_url: str) -> AsyncIterator[CallbackEndpoint | None]:
     """The way in for callbacks, when the command wants one."""
     if not job.wishes.webhook:
         yield None
         return
-    async with open_desk(job.workspace.settings, base_url) as desk:
+    async with open_callback_endpoint(job.workspace.settings, base_url) as desk:
         yield desk
 
 

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.records import FAILED_FOR_GOOD, State, Totals
-from pipeline.runner.stop import Reason
+from pipeline.runner.stop import StopReason
 
 SIGNAL_EXITS = frozenset({129, 130, 143})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class RunEnding:
     """What is left when a run stops. `missing_videos` counts finished requests without their file.
 
     `nothing_to_do` says that the command had nothing to buy or collect, and that the person wanted that told.
     """
 
     totals: Totals
-    reasons: Sequence[Reason] = ()
+    reasons: Sequence[StopReason] = ()
     missing_videos: int = 0
     nothing_to_do: bool = False
 

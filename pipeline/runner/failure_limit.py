@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pipeline.errors import UsageError
 from pipeline.records import FAILED_FOR_GOOD, State, Totals
 
-FEWEST_ENDED = 10
+MIN_ENDED = 10
 """A share is judged only after this many requests have ended; before that one failure would be 100 %."""
 
 _RULE = re.compile(r"fail=(\d+)(%?)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HaltRule:
+class FailureLimit:
     """At most `count` failures, or `percent` of what has ended."""
 
     count: int | None = None
@@ -27,10 +27,10 @@ class HaltRule:
         if self.count is not None:
             return failed >= self.count
         ended = failed + now.count(State.DONE) - before.count(State.DONE)
-        return ended >= FEWEST_ENDED and self.percent is not None and failed * 100 >= self.percent * ended
+        return ended >= MIN_ENDED and self.percent is not None and failed * 100 >= self.percent * ended
 
 
-def parse_halt(text: str) -> HaltRule:
+def parse_failure_limit(text: str) -> FailureLimit:
     """The rule of `fail=3` or `fail=10%`.
 
     Raises:
@@ -39,4 +39,4 @@ def parse_halt(text: str) -> HaltRule:
     match = _RULE.fullmatch(text)
     if match is None or int(match[1]) < 1 or (match[2] and int(match[1]) > 100):
         raise UsageError(f"--halt {text!r}: write fail=3 or fail=10%")
-    return HaltRule(percent=int(match[1])) if match[2] else HaltRule(count=int(match[1]))
+    return FailureLimit(percent=int(match[1])) if match[2] else FailureLimit(count=int(match[1]))

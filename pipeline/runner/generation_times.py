@@ -52,14 +52,14 @@ class GenerationTimes:
         self._at_work[bin_of(age_s)] += 1
         self._looks += 1
 
-    def gone(self, before_s: float | None) -> None:
+    def remove(self, before_s: float | None) -> None:
         """A job is no longer looked at; nothing is known of its end."""
         if before_s is not None:
             self._forget_at_work(before_s)
 
     def finished(self, age_s: float, before_s: float | None) -> None:
         """A job ended at `age_s` or before, and after `before_s` where an earlier look found it at work."""
-        self.gone(before_s)
+        self.remove(before_s)
         low = -1 if before_s is None else bin_of(before_s)
         high = max(bin_of(age_s), low + 1)
         self._ended[min(low, BINS - 2), min(high, BINS - 1)] += 1

@@ -17,19 +17,19 @@ from pipeline.runner.generation_times import GenerationTimes
 
 SURENESS = ((50, 0.8), (10, 0.5), (0, 0.3))
 """(jobs in flight at least, share of jobs expected to be done when looked at): the last ones hold up a whole run."""
-SCOUTS = 6
+SAMPLED_JOBS = 6
 """first jobs of a model that are looked at often"""
-SCOUT_EVERY = 50
-SCOUT_STEP = 1.25
+SAMPLE_EVERY = 50
+SAMPLE_STEP = 1.25
 """a scout's age grows by this factor from look to look"""
-SCOUT_QUANTILES = (0.2, 0.4, 0.6, 0.8)
+SAMPLE_QUANTILES = (0.2, 0.4, 0.6, 0.8)
 EARLIEST = 0.01
 """share of jobs finished at the age from which `max_lag_s` counts"""
 KNOWN = 5
 """ended jobs of a model before its own times are shown to people"""
 TYPICAL = 1.5
 """times `first_s`: the guess of a generation time before any job ended"""
-MOST_TROUBLE = 16
+MAX_FAILED_POLLS = 16
 ILL_LOOKS, ILL_ANSWERS = 5, 3
 """failed looks in a row at one job, and answers about others meanwhile: the trouble is this job's, not the gateway's"""
 SILENT_POLLS = 16
@@ -59,7 +59,7 @@ class _Row:
         return None if self.looked_s == NEVER_LOOKED else self.looked_s
 
 
-class PollPlan:
+class PollSchedule:
     """The plan of all polls: `add` a job, `take` those due, then say `pending`, `unclear` or `ended` for each."""
 
     def __init__(
@@ -95,7 +95,7 @@ class PollPlan:
         number = self._added.get(model, 0)
         self._added[model] = number + 1
         self._newest_at[model] = max(self._newest_at.get(model, accepted_at), accepted_at)
-        row.scout = number < SCOUTS or number % SCOUT_EVERY == 0
+        row.scout = number < SAMPLED_JOBS or number % SAMPLE_EVERY == 0
         self._rows[job] = row
         row.planned_at = now
         self._review(job, row, now)
@@ -150,7 +150,7 @@ class PollPlan:
         row = self._rows[job]
         if not row.trouble:
             row.answers = self._answers
-        row.trouble = min(row.trouble + 1, MOST_TROUBLE)
+        row.trouble = min(row.trouble + 1, MAX_FAILED_POLLS)
         self._force(job, row, now + (wait_s or min(self._min_s * 2**row.trouble, self._max_s)))
 
     def ended(self, job: Hashable, now: float, duration_s: float | None = None) -> None:
@@ -159,7 +159,7 @@ class PollPlan:
         row = self._rows.pop(job)
         times = self._model(row.model)
         if duration_s is None:
-            times.gone(row.seen_s)
+            times.remove(row.seen_s)
         else:
             times.finished(duration_s, row.seen_s)
 
@@ -167,7 +167,7 @@ class PollPlan:
         """The job is no longer waited for (stalled); nothing is learned."""
         row = self._rows.pop(job, None)
         if row is not None:
-            self._model(row.model).gone(row.seen_s)
+            self._model(row.model).remove(row.seen_s)
 
     def is_overdue(self, job: Hashable, now: float) -> bool:
         """Whether the deadline has passed, counting only time in which polls were being answered.
@@ -180,7 +180,7 @@ class PollPlan:
         silent_s = self._silent_until(now) - row.silent_s
         return row.looks > 0 and now - row.accepted_at - silent_s >= self._deadline_s
 
-    def hint(self, job: Hashable, now: float) -> None:
+    def nudge(self, job: Hashable, now: float) -> None:
         """Somebody says that the job may be finished (a callback): look now."""
         if job in self._rows and self._rows[job].due != TAKEN:
             self._force(job, self._rows[job], now)
@@ -243,10 +243,10 @@ class PollPlan:
         return at_s
 
     def _scout_age(self, times: GenerationTimes, age_s: float) -> float:
-        if times.ended < SCOUTS:
-            return max(self._first_s, SCOUT_STEP * age_s)
-        marks = (times.quantile(q) for q in SCOUT_QUANTILES)
-        return next((mark for mark in marks if mark > 1.02 * age_s), max(SCOUT_STEP * age_s, self._min_s))
+        if times.ended < SAMPLED_JOBS:
+            return max(self._first_s, SAMPLE_STEP * age_s)
+        marks = (times.quantile(q) for q in SAMPLE_QUANTILES)
+        return next((mark for mark in marks if mark > 1.02 * age_s), max(SAMPLE_STEP * age_s, self._min_s))
 
     def _is_current(self, entry: tuple[float, int, Hashable]) -> bool:
         row = self._rows.get(entry[2])
@@ -261,7 +261,7 @@ class PollPlan:
         """While nothing at all is answered: the pause before the next poll, whosever; it doubles up to `max_s`."""
         beyond = self._unanswered - SILENT_POLLS
         if beyond >= 0:
-            self._quiet_until = now + min(self._min_s * 2 ** min(beyond, MOST_TROUBLE), self._max_s)
+            self._quiet_until = now + min(self._min_s * 2 ** min(beyond, MAX_FAILED_POLLS), self._max_s)
 
     def _silent_until(self, now: float) -> float:
         since = self._silent_since

@@ -10,30 +10,30 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from pipeline.errors import DopError
-from pipeline.gateway.classification import PollKind, PollVerdict, judge_poll
+from pipeline.gateway.classification import PollOutcome, PollOutcomeKind, classify_poll
 from pipeline.gateway.client import PollStyle
-from pipeline.gateway.job_status import JobPhase, JobReport
-from pipeline.gateway.ratelimit.limiter import Kind, Outcome
-from pipeline.gateway.responses import Answer, NoAnswer
+from pipeline.gateway.job_status import JobStatus, JobStatusReport
+from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
+from pipeline.gateway.responses import NoResponse, Response
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
-from pipeline.runner.circuit_breaker import Breaker
-from pipeline.runner.context import Doors, Finished, InFlight
-from pipeline.runner.poll_schedule import PollPlan
-from pipeline.runner.stop import Reach
+from pipeline.runner.circuit_breaker import CircuitBreaker
+from pipeline.runner.context import PendingJob, ReadyVideo, RunContext
+from pipeline.runner.poll_schedule import PollSchedule
+from pipeline.runner.stop import StopScope
 
 POLL_CONCURRENCY = 16
 
-LEAST_PAUSE_S = 0.05
+MIN_PAUSE_S = 0.05
 """Thousands of plans are reviewed in small groups, not one at a time."""
 
 LAG_GRACE_S = 60.0
 """A 404 this soon after the submit is replication lag. Source: wire, point 11."""
 
-WITHOUT_URL_TRIES = 5
+NO_URL_TRIES = 5
 """Looks at a finished job that names no video before it counts as failed. Source: wire, point 5."""
 
-HINT_GAP_S = 1.0
+MIN_NUDGE_GAP_S = 1.0
 """Between two looks at one job that hints ask for: whoever repeats a callback buys no flood of polls."""
 
 STYLES = (PollStyle.AUTO, PollStyle.QUEUE, PollStyle.JOB_SET)
@@ -42,20 +42,22 @@ KEY_REFUSALS = 5
 """Refused polls in a row, with none answered between, after which looking on is pointless."""
 
 _ENDINGS = {
-    JobPhase.FAILED: Event.FAIL,
-    JobPhase.REFUSED: Event.REFUSE,
-    JobPhase.CANCELED: Event.CANCEL,
+    JobStatus.FAILED: Event.FAIL,
+    JobStatus.REFUSED: Event.REFUSE,
+    JobStatus.CANCELED: Event.CANCEL,
 }
 
 
 class Poller:
     """Every job in flight, looked at as the plan says. `settled` tells that no more jobs will be added."""
 
-    def __init__(self, doors: Doors, plan: PollPlan, breaker: Breaker, *, style: PollStyle = PollStyle.AUTO) -> None:
+    def __init__(
+        self, doors: RunContext, plan: PollSchedule, breaker: CircuitBreaker, *, style: PollStyle = PollStyle.AUTO
+    ) -> None:
         self._doors = doors
         self.plan = plan
         self._breaker = breaker
-        self._jobs: dict[str, InFlight] = {}
+        self._jobs: dict[str, PendingJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._settled = False
@@ -70,13 +72,13 @@ class Poller:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def add(self, job: InFlight) -> None:
+    def add(self, job: PendingJob) -> None:
         """A job is in flight from now on (or still, after a restart)."""
         self._jobs[job.request_id] = job
         self.plan.add(job.request_id, job.model, job.accepted_at, asyncio.get_running_loop().time())
         self._news.set()
 
-    def hint(self, request_id: str) -> bool:
+    def poll_soon(self, request_id: str) -> bool:
         """Somebody says that the job may be finished: look now. False when it is not waited for."""
         job = self._jobs.get(request_id)
         if job is None:
@@ -84,18 +86,18 @@ class Poller:
         now = asyncio.get_running_loop().time()
         if request_id in self._looking:
             self._again.add(request_id)
-        elif job.hinted_at <= now:
-            job.hinted_at = max(now, job.hinted_at + HINT_GAP_S)
-            self.plan.hint(request_id, job.hinted_at)
+        elif job.nudged_at <= now:
+            job.nudged_at = max(now, job.nudged_at + MIN_NUDGE_GAP_S)
+            self.plan.nudge(request_id, job.nudged_at)
             self._news.set()
         return True
 
-    def settled(self) -> None:
+    def close_input(self) -> None:
         """No more jobs will come: the poller ends when the last one does."""
         self._settled = True
         self._news.set()
 
-    def wake(self) -> None:
+    def notify(self) -> None:
         """Something changed (the run stops): look at once."""
         self._news.set()
 
@@ -103,7 +105,7 @@ class Poller:
         """Polls until nothing is in flight and nothing more can come, or until the run stops."""
         loop = asyncio.get_running_loop()
         try:
-            while not self._doors.halt.all and (self._jobs or self._tasks or not self._settled):
+            while not self._doors.stop.all and (self._jobs or self._tasks or not self._settled):
                 self._news.clear()
                 self._doors.gate.pace.hurry_polls(self.plan.is_late(loop.time()))
                 for request_id in self.plan.take(loop.time(), POLL_CONCURRENCY - len(self._tasks)):
@@ -113,14 +115,14 @@ class Poller:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._book_looks()
+            await self._record_poll_counts()
 
     async def _pause(self, now: float) -> None:
         due = self.plan.next_due(now) if len(self._tasks) < POLL_CONCURRENCY else None
         if due is None:
             await self._news.wait()
             return
-        alarm = asyncio.get_running_loop().call_later(max(LEAST_PAUSE_S, due - now), self._news.set)
+        alarm = asyncio.get_running_loop().call_later(max(MIN_PAUSE_S, due - now), self._news.set)
         try:
             await self._news.wait()
         finally:
@@ -128,7 +130,7 @@ class Poller:
 
     def _start(self, request_id: str) -> None:
         self._looking.add(request_id)
-        task = asyncio.create_task(self._look(self._jobs[request_id]))
+        task = asyncio.create_task(self._poll(self._jobs[request_id]))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -138,48 +140,48 @@ class Poller:
         if not task.cancelled() and (error := task.exception()) is not None:
             text = str(error) if isinstance(error, DopError) else f"polling broke: {error!r}"
             code = error.exit_code if isinstance(error, DopError) else 7
-            self._doors.halt.give(text, exit_code=code, reach=Reach.ALL)
+            self._doors.stop.request(text, exit_code=code, reach=StopScope.ALL)
             self._news.set()
 
-    async def _look(self, job: InFlight) -> None:
+    async def _poll(self, job: PendingJob) -> None:
         """One look. A hint that comes meanwhile counts for the next one: the answer may be older than it."""
         try:
-            await self._look_once(job)
+            await self._poll_once(job)
         finally:
             self._looking.discard(job.request_id)
             if job.request_id in self._again:
                 self._again.discard(job.request_id)
-                self.hint(job.request_id)
+                self.poll_soon(job.request_id)
 
-    async def _look_once(self, job: InFlight) -> None:
+    async def _poll_once(self, job: PendingJob) -> None:
         doors = self._doors
         loop = asyncio.get_running_loop()
-        if not await doors.gate.slot(Kind.POLL):
+        if not await doors.gate.slot(CallKind.POLL):
             self.plan.put_back(job.request_id, loop.time())
             return
-        ticket = doors.gate.sent(Kind.POLL)
+        ticket = doors.gate.sent(CallKind.POLL)
         job.polls += 1
         self.polls += 1
         answer = await self._ask(job)
-        verdict = judge_poll(answer, now_wall=doors.wall(), job_set_id=job.job_set_id)
-        outcome = Outcome.THROTTLED if verdict.kind is PollKind.THROTTLED else Outcome.ACCEPTED
-        if verdict.kind is PollKind.UNCLEAR:
-            outcome = Outcome.UNKNOWN
+        verdict = classify_poll(answer, now_unix=doors.unix_time(), job_set_id=job.job_set_id)
+        outcome = LimitFeedback.THROTTLED if verdict.kind is PollOutcomeKind.THROTTLED else LimitFeedback.ACCEPTED
+        if verdict.kind is PollOutcomeKind.UNCLEAR:
+            outcome = LimitFeedback.UNKNOWN
         doors.gate.answered(ticket, outcome, verdict.wait_s)
         await self._act(job, verdict)
 
-    async def _ask(self, job: InFlight) -> Answer | NoAnswer:
+    async def _ask(self, job: PendingJob) -> Response | NoResponse:
         """The poll; after a 404 the other style is tried in turn, since dialect and address vary independently."""
         return await self._doors.client.poll(job.job_set_id, job.polling_url, self._style_for(job))
 
-    def _style_for(self, job: InFlight) -> PollStyle:
+    def _style_for(self, job: PendingJob) -> PollStyle:
         """The style that last gave a report, then the others."""
         styles = (self.style, *(style for style in STYLES if style is not self.style))
         return styles[job.refused % len(styles)]
 
-    async def _act(self, job: InFlight, verdict: PollVerdict) -> None:
+    async def _act(self, job: PendingJob, verdict: PollOutcome) -> None:
         now = asyncio.get_running_loop().time()
-        if verdict.kind is PollKind.REPORT and verdict.report is not None:
+        if verdict.kind is PollOutcomeKind.REPORT and verdict.report is not None:
             self._refusals = 0
             self.style, job.refused = self._style_for(job), 0
             self._breaker.poll_answered(now)
@@ -188,44 +190,46 @@ class Poller:
         self._doors.log.info(
             "poll", extra={"fields": {"row_id": job.row_id, "verdict": verdict.kind.value, "reason": verdict.reason}}
         )
-        if verdict.kind is PollKind.KEY_REFUSED:
+        if verdict.kind is PollOutcomeKind.KEY_REFUSED:
             self._key_refused(verdict)
-        if verdict.kind is PollKind.NOT_FOUND and now - job.accepted_at > LAG_GRACE_S:
+        if verdict.kind is PollOutcomeKind.NOT_FOUND and now - job.accepted_at > LAG_GRACE_S:
             # API: an unknown id past the grace is still no verdict on the job; the deadline decides, as `stalled`.
             self.plan.pending(job.request_id, now)
         else:
             self.plan.unclear(job.request_id, now, verdict.wait_s)
-        if verdict.kind is PollKind.NOT_FOUND:
+        if verdict.kind is PollOutcomeKind.NOT_FOUND:
             job.refused += 1
         await self._stall_if_overdue(job, now)
 
-    async def _report(self, job: InFlight, report: JobReport, now: float) -> None:
+    async def _report(self, job: PendingJob, report: JobStatusReport, now: float) -> None:
         if not report.known_word and report.word not in self._strange_words:
             self._strange_words.add(report.word)
-            self._doors.say(f"the gateway says {report.word!r}, a state this program does not know: taken as pending")
-        if report.phase is JobPhase.DONE:
+            self._doors.notify(
+                f"the gateway says {report.word!r}, a state this program does not know: taken as pending"
+            )
+        if report.status is JobStatus.DONE:
             await self._done(job, report, now)
-        elif report.phase in _ENDINGS:
+        elif report.status in _ENDINGS:
             reason = report.reason or report.word
-            await self._end(job, _ENDINGS[report.phase], now, {"reason": reason})
-            self._doors.say(f"{job.row_id}: {report.phase.value} ({reason}); whether it is refunded is not known")
+            await self._end(job, _ENDINGS[report.status], now, {"reason": reason})
+            self._doors.notify(f"{job.row_id}: {report.status.value} ({reason}); whether it is refunded is not known")
         else:
-            self.plan.pending(job.request_id, now, report.phase.value)
+            self.plan.pending(job.request_id, now, report.status.value)
             await self._stall_if_overdue(job, now)
 
-    async def _done(self, job: InFlight, report: JobReport, now: float) -> None:
+    async def _done(self, job: PendingJob, report: JobStatusReport, now: float) -> None:
         if report.video_url is None:
-            job.without_url += 1
-            if job.without_url < WITHOUT_URL_TRIES:
+            job.polls_without_url += 1
+            if job.polls_without_url < NO_URL_TRIES:
                 self.plan.unclear(job.request_id, now)  # not `pending`: its generation time is over
                 return
             await self._end(job, Event.FAIL, now, {"reason": "no_result: the gateway says done and names no video"})
-            self._doors.say(f"{job.row_id}: the gateway says done and names no video")
+            self._doors.notify(f"{job.row_id}: the gateway says done and names no video")
             return
         found = {"video_url": report.video_url, "preview_url": report.preview_url, "reason": None}
         await self._end(job, Event.COMPLETE, now, found)
-        self._doors.finished(
-            Finished(
+        self._doors.on_video_ready(
+            ReadyVideo(
                 request_id=job.request_id,
                 row_id=job.row_id,
                 take=job.take,
@@ -235,34 +239,34 @@ class Poller:
             )
         )
 
-    async def _end(self, job: InFlight, event: Event, now: float, values: Mapping[str, object]) -> None:
-        ending = {"polls": job.polls, "finished_at": self._doors.wall(), **values}
-        booked = await self._doors.scribe.book(job.request_id, event, ending)
+    async def _end(self, job: PendingJob, event: Event, now: float, values: Mapping[str, object]) -> None:
+        ending = {"polls": job.polls, "finished_at": self._doors.unix_time(), **values}
+        booked = await self._doors.recorder.record(job.request_id, event, ending)
         self.plan.ended(job.request_id, now, now - job.accepted_at if isinstance(booked, Applied) else None)
         self._jobs.pop(job.request_id, None)
         self._doors.gate.job_ended()
 
-    async def _stall_if_overdue(self, job: InFlight, now: float) -> None:
+    async def _stall_if_overdue(self, job: PendingJob, now: float) -> None:
         if not self.plan.is_overdue(job.request_id, now):
             return
         self.plan.forget(job.request_id)
         self._jobs.pop(job.request_id, None)
         reason = "deadline passed; still collectable with `dop collect`"
-        await self._doors.scribe.book(job.request_id, Event.STALL, {"polls": job.polls, "reason": reason})
-        self._doors.say(f"{job.row_id}: no result before the deadline: stalled, paid, and still collectable")
+        await self._doors.recorder.record(job.request_id, Event.STALL, {"polls": job.polls, "reason": reason})
+        self._doors.notify(f"{job.row_id}: no result before the deadline: stalled, paid, and still collectable")
 
-    def _key_refused(self, verdict: PollVerdict) -> None:
+    def _key_refused(self, verdict: PollOutcome) -> None:
         """The key or the credit is gone: nothing more is bought; looking goes on while it makes sense."""
         text = f"the gateway refuses the key or the account: {verdict.reason}"
-        self._doors.halt.give(text, exit_code=7, reach=Reach.SUBMITS)
+        self._doors.stop.request(text, exit_code=7, reach=StopScope.SUBMITS)
         self._refusals += 1
         if self._refusals >= min(KEY_REFUSALS, len(self._jobs)):
-            self._doors.halt.give(text, exit_code=7, reach=Reach.ALL)
+            self._doors.stop.request(text, exit_code=7, reach=StopScope.ALL)
         self._doors.gate.wake()
 
-    async def _book_looks(self) -> None:
+    async def _record_poll_counts(self) -> None:
         """How often the jobs still in flight were looked at, for their line of the report."""
         for job in list(self._jobs.values()):  # a submit under way may still add to it
             if job.polls:
                 with suppress(DopError):
-                    await self._doors.scribe.book(job.request_id, Event.NOTE, {"polls": job.polls})
+                    await self._doors.recorder.record(job.request_id, Event.NOTE, {"polls": job.polls})

@@ -4,60 +4,60 @@ from __future__ import annotations
 
 import asyncio
 
-from pipeline.gateway.ratelimit.limiter import Kind, Outcome, Pace, Slot, Ticket
-from pipeline.runner.stop import Halt
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, CallInFlight, CallKind, LimitFeedback, Slot
+from pipeline.runner.stop import StopSignal
 
 ROUNDING_S = 1e-6
 """A timer may ring this much too soon."""
 
 
-class Gate:
+class RateGate:
     """Turns the pace's "ask again in n seconds" into waiting. One waiter a kind asks, the others queue behind it."""
 
-    def __init__(self, pace: Pace, halt: Halt) -> None:
+    def __init__(self, pace: AdaptiveRateLimiter, halt: StopSignal) -> None:
         self.pace = pace
         self._halt = halt
-        self._turns = {kind: asyncio.Lock() for kind in Kind}
-        self._news = {kind: asyncio.Event() for kind in Kind}
+        self._turns = {kind: asyncio.Lock() for kind in CallKind}
+        self._news = {kind: asyncio.Event() for kind in CallKind}
 
-    async def slot(self, kind: Kind) -> Slot | None:
+    async def slot(self, kind: CallKind) -> Slot | None:
         """Waits for a slot and takes it, somewhat before the call may go; None when the run stopped meanwhile."""
         async with self._turns[kind]:
             while not self._stopped(kind):
                 self._news[kind].clear()
-                answer = self.pace.ask(_now(), kind)
+                answer = self.pace.next_slot(_now(), kind)
                 if isinstance(answer, Slot):
                     return answer
                 await self._pause(kind, answer)
             return None
 
-    async def _pause(self, kind: Kind, wait_s: float) -> None:
+    async def _pause(self, kind: CallKind, wait_s: float) -> None:
         alarm = asyncio.get_running_loop().call_later(wait_s, self._news[kind].set)
         try:
             await self._news[kind].wait()
         finally:
             alarm.cancel()
 
-    def _stopped(self, kind: Kind) -> bool:
-        return self._halt.submits if kind is Kind.SUBMIT else self._halt.all
+    def _stopped(self, kind: CallKind) -> bool:
+        return self._halt.submits if kind is CallKind.SUBMIT else self._halt.all
 
-    async def must_hold(self, slot: Slot) -> bool:
+    async def slot_is_void(self, slot: Slot) -> bool:
         """Waits until the slot's call may go; whether it must not, since the limit was met or a hint came meanwhile."""
         self.pace.ready(slot, _now())
         if (early_s := slot.due_at - _now()) > 0.0:
             await asyncio.sleep(early_s + ROUNDING_S)
-        return self.pace.must_hold(_now(), slot.kind)
+        return self.pace.slot_is_void(_now(), slot.kind)
 
-    def sent(self, kind: Kind) -> Ticket:
+    def sent(self, kind: CallKind) -> CallInFlight:
         """The slot is used now."""
-        return self.pace.sent(_now(), kind)
+        return self.pace.mark_sent(_now(), kind)
 
-    def give_back(self, kind: Kind) -> None:
+    def release(self, kind: CallKind) -> None:
         """The slot was not used."""
-        self.pace.give_back(_now(), kind)
+        self.pace.release(_now(), kind)
         self.wake()
 
-    def answered(self, ticket: Ticket, outcome: Outcome, wait_s: float | None = None) -> None:
+    def answered(self, ticket: CallInFlight, outcome: LimitFeedback, wait_s: float | None = None) -> None:
         """What the answer said about the allowance."""
         self.pace.answered(ticket, _now(), outcome, wait_s)
         self.wake()

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied, Change, Outcome
+from pipeline.ledger.transitions import Applied, ChangeResult, LedgerChange
 from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import COST_STATE, CostState, Totals
 
 
-class Scribe:
+class EventRecorder:
     """Writes for one run. `wall` gives Unix seconds; `reach` hears a fail point's name before and after a booking."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Scribe:
         """is told the totals after each change"""
         self._unheard: set[str | None] = set()  # intents nobody waited for; taken back, both are not counted
 
-    async def book(
+    async def record(
         self,
         request_id: str,
         event: Event,
@@ -43,14 +43,14 @@ class Scribe:
         *,
         token: str | None = None,
         detail: str = "",
-    ) -> Outcome:
+    ) -> ChangeResult:
         """Books one event with the columns it sets, durable when it returns, and counts it.
 
         Raises:
             InvariantError: the state forbids it.
             LedgerError: it could not be written.
         """
-        change = Change(
+        change = LedgerChange(
             request_id=request_id,
             event=event,
             at=self.wall(),

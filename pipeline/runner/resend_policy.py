@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
 from pipeline.records import Attempt, State, usd
-from pipeline.runner.context import Doors
+from pipeline.runner.context import RunContext
 
 REASON = "sent again after an unknown outcome (on_unknown.policy is resend)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resend:
+class ResendPolicy:
     """What may be sent again in this run. `resent` are requests that were before, by whomever; money in micro-dollars.
 
     `used_microusd` is the price of what this run has sent again so far, over all its restarts.
@@ -45,7 +45,7 @@ class Resend:
         return chosen, stay
 
 
-async def resend_unknowns(doors: Doors, rule: Resend, unknowns: Iterable[Attempt]) -> int:
+async def resend_unknowns(doors: RunContext, rule: ResendPolicy, unknowns: Iterable[Attempt]) -> int:
     """Plans the chosen ones again and says so; returns how many. The submitter buys them with the others.
 
     Pays: what it plans is bought, and may have been paid already.
@@ -54,12 +54,16 @@ async def resend_unknowns(doors: Doors, rule: Resend, unknowns: Iterable[Attempt
     planned: list[Attempt] = []
     for attempt in chosen:
         values = {"resends": attempt.resends + 1, "reason": REASON}
-        booked = await doors.scribe.book(attempt.request_id, Event.RESEND, values, detail="on_unknown.policy is resend")
+        booked = await doors.recorder.record(
+            attempt.request_id, Event.RESEND, values, detail="on_unknown.policy is resend"
+        )
         if isinstance(booked, Applied):
             planned.append(attempt)
     if planned:
         price = sum(doors.prices_microusd[attempt.params.model] for attempt in planned)
-        doors.say(f"{len(planned)} unknown outcomes are sent again for ${usd(price)}; each may have been paid already")
+        doors.notify(
+            f"{len(planned)} unknown outcomes are sent again for ${usd(price)}; each may have been paid already"
+        )
     if stay:
-        doors.say(f"{stay} stay unknown: sending them again would pass on_unknown.max_cost")
+        doors.notify(f"{stay} stay unknown: sending them again would pass on_unknown.max_cost")
     return len(planned)

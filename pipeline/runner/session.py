@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.assets import image_checks
-from pipeline.assets.publishing import gathered, open_landing
+from pipeline.assets.publishing import download_missing, open_publisher
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import RunFolder, Workspace
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Totals
+from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.summary import summary_line
-from pipeline.reports.writer import write_page, write_reports
-from pipeline.runner.engine import Job, Result, Wishes, carry_out
-from pipeline.runner.exit_code import Ending
+from pipeline.reports.writer import PAGE_LINES, write_page, write_reports
+from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
+from pipeline.runner.exit_code import RunEnding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RunOutcome:
     """What a command made of a run: its exit code, why it stopped early if it did, and what the ledger says then."""
 
     run_id: str
@@ -32,23 +33,23 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
+class SpendingSession:
     """An opened ledger, the key of its gateway, and where words for the person go."""
 
-    workspace: Workspace
+    workspace: OpenLedger
     key: str
     tell: Callable[[str], None]
 
 
-def prepared(
-    session: Session,
+def prepare(
+    session: SpendingSession,
     run: Run,
     *,
     caps: Caps,
-    wishes: Wishes,
+    wishes: RunOptions,
     manifest: Path | None = None,
     sha256_of: Mapping[str, str] | None = None,
-) -> Job:
+) -> RunJob:
     """The run's folder made and everything in place to carry it out.
 
     Raises:
@@ -56,7 +57,7 @@ def prepared(
     """
     folder = RunFolder(session.workspace.outputs, run.run_id)
     folder.make(manifest)
-    return Job(
+    return RunJob(
         workspace=session.workspace,
         run=run,
         folder=folder,
@@ -67,15 +68,15 @@ def prepared(
     )
 
 
-async def carried(
-    session: Session,
+async def run_session_async(
+    session: SpendingSession,
     run: Run,
     *,
     caps: Caps,
-    wishes: Wishes,
+    wishes: RunOptions,
     manifest: Path | None = None,
     sha256_of: Mapping[str, str] | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Carries a run out and reports it in an event loop that may be somebody else's. Pays, when the wishes say buy.
 
     Raises:
@@ -84,13 +85,13 @@ async def carried(
     """
     had_work = session.workspace.book.has_open(run.run_id)
     if wishes.buy and wishes.preflight:
-        await looked_at_images(session, run, wishes)
-    job = prepared(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
-    result = await carry_out(job)
-    return await finished(session, job, result, had_work=had_work)
+        await check_images(session, run, wishes)
+    job = prepare(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
+    result = await execute(job)
+    return await finish(session, job, result, had_work=had_work)
 
 
-async def looked_at_images(session: Session, run: Run, wishes: Wishes) -> None:
+async def check_images(session: SpendingSession, run: Run, wishes: RunOptions) -> None:
     """MONEY: before the first submit; a picture that is not there would be paid for and refused."""
     workspace = session.workspace
     if not image_checks.wanted(workspace.settings):
@@ -107,22 +108,22 @@ async def looked_at_images(session: Session, run: Run, wishes: Wishes) -> None:
         session.tell(f"warning: {warning}")
 
 
-def carried_out(
-    session: Session,
+def run_session(
+    session: SpendingSession,
     run: Run,
     *,
     caps: Caps,
-    wishes: Wishes,
+    wishes: RunOptions,
     manifest: Path | None = None,
     sha256_of: Mapping[str, str] | None = None,
 ) -> int:
     """The same for a command, which has no event loop of its own; returns the exit code. Pays likewise."""
     return asyncio.run(
-        carried(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
+        run_session_async(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
     ).exit_code
 
 
-async def finished(session: Session, job: Job, result: Result, *, had_work: bool) -> Outcome:
+async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, had_work: bool) -> RunOutcome:
     """Ends the run where nothing is left, writes its reports, tells the summary.
 
     A contact sheet that can't be made is told as a warning: it changes neither the exit code nor the tables.
@@ -130,7 +131,7 @@ async def finished(session: Session, job: Job, result: Result, *, had_work: bool
     workspace, run = job.workspace, job.run
     book = workspace.book
     totals = book.totals(run.run_id)
-    ending = Ending(
+    ending = RunEnding(
         totals=totals,
         reasons=result.reasons,
         missing_videos=book.without_video(run.run_id) if workspace.settings.download.enabled else 0,
@@ -139,7 +140,7 @@ async def finished(session: Session, job: Job, result: Result, *, had_work: bool
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
     reported = _reported(session, job)
-    if missing := await gathered(workspace.settings, book, run.run_id):
+    if missing := await download_missing(workspace.settings, book, run.run_id, max_lines=PAGE_LINES):
         session.tell(f"the page lacks videos of other hosts: {missing}")
     for note in write_page(workspace, run, job.folder):
         if note.is_wrong or not job.wishes.quiet:
@@ -150,7 +151,7 @@ async def finished(session: Session, job: Job, result: Result, *, had_work: bool
     code = ending.exit_code or (0 if reported else 5)
     if not (job.wishes.quiet and code in (0, 9)):
         session.tell(summary_line(totals, run.run_id))
-    return Outcome(
+    return RunOutcome(
         run_id=run.run_id,
         folder=job.folder.path,
         totals=totals,
@@ -159,17 +160,17 @@ async def finished(session: Session, job: Job, result: Result, *, had_work: bool
     )
 
 
-async def _landed(session: Session, job: Job) -> bool:
+async def _landed(session: SpendingSession, job: RunJob) -> bool:
     """Puts the reports into the object store, where one is told; False, and words for the person, when it is gone."""
-    landing = open_landing(session.workspace.settings)
-    problem = await landing.land_reports(job.folder.path) if landing is not None else ""
+    landing = open_publisher(session.workspace.settings)
+    problem = await landing.publish_reports(job.folder.path) if landing is not None else ""
     if problem:
         again = f"nothing is lost: `dop report {job.run.run_id}` puts it there"
         session.tell(f"{problem}; the report is in {job.folder.path} only; {again}")
     return not problem
 
 
-def _reported(session: Session, job: Job) -> bool:
+def _reported(session: SpendingSession, job: RunJob) -> bool:
     """Writes the tables; False, and words for the person, when the disk does not take them. The ledger has it all."""
     try:
         write_reports(session.workspace, job.run, job.folder)

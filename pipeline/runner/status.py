@@ -6,31 +6,38 @@ import asyncio
 from collections.abc import Sequence
 
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State
-from pipeline.reports.progress import Snapshot
-from pipeline.runner.poll_schedule import PollPlan
-from pipeline.runner.rate_gate import Gate
-from pipeline.runner.recorder import Scribe
-from pipeline.runner.stop import Halt
+from pipeline.reports.progress import ProgressSnapshot
+from pipeline.runner.poll_schedule import PollSchedule
+from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.recorder import EventRecorder
+from pipeline.runner.stop import StopSignal
 
 SLOW = 0.9
 """The quantile of generation time that an arrival time is computed from: most videos come sooner."""
 
 
-class Outlook:
+class ProgressSampler:
     """Looks at a run's moving parts. `buys` is False for `collect`."""
 
     def __init__(
-        self, scribe: Scribe, gate: Gate, plan: PollPlan, halt: Halt, *, models: Sequence[str], buys: bool
+        self,
+        scribe: EventRecorder,
+        gate: RateGate,
+        plan: PollSchedule,
+        halt: StopSignal,
+        *,
+        models: Sequence[str],
+        buys: bool,
     ) -> None:
         self._scribe, self._gate, self._plan, self._halt = scribe, gate, plan, halt
         self._models = models
         self._buys = buys
 
-    def now(self, phase: str) -> Snapshot:
+    def now(self, phase: str) -> ProgressSnapshot:
         """This moment of the run."""
         totals, pace = self._scribe.totals, self._gate.pace
         loop_now = asyncio.get_running_loop().time()
-        return Snapshot(
+        return ProgressSnapshot(
             phase=phase,
             total=sum(totals.counts.values()),
             finished=totals.count(State.DONE, *FAILED_FOR_GOOD),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 
-class Reach(IntEnum):
+class StopScope(IntEnum):
     """How much of the run a reason stops."""
 
     SUBMITS = 1
@@ -17,24 +17,24 @@ class Reach(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
+class StopReason:
     """One reason to stop, with the exit code it asks for."""
 
     text: str
     exit_code: int
-    reach: Reach
+    reach: StopScope
 
 
-class Halt:
+class StopSignal:
     """The reasons given so far; waits can be cut short by it."""
 
     def __init__(self) -> None:
-        self.reasons: list[Reason] = []
+        self.reasons: list[StopReason] = []
         self._changed = asyncio.Event()
 
-    def give(self, text: str, *, exit_code: int, reach: Reach) -> bool:
+    def request(self, text: str, *, exit_code: int, reach: StopScope) -> bool:
         """Adds a reason; False when the same one was given already."""
-        reason = Reason(text=text, exit_code=exit_code, reach=reach)
+        reason = StopReason(text=text, exit_code=exit_code, reach=reach)
         if any(known.exit_code == exit_code and known.reach >= reach for known in self.reasons):
             return False
         self.reasons.append(reason)
@@ -49,7 +49,7 @@ class Halt:
     @property
     def all(self) -> bool:
         """Whether everything ends."""
-        return any(reason.reach is Reach.ALL for reason in self.reasons)
+        return any(reason.reach is StopScope.ALL for reason in self.reasons)
 
     async def wait(self) -> None:
         """Returns when the next reason is given."""

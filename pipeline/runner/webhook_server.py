@@ -14,23 +14,23 @@ from dataclasses import replace
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from pipeline.gateway.webhook_tokens import PATH, CallbackKeys, Delivery, ids_in, same_secret
+from pipeline.gateway.webhook_tokens import PATH, CallbackDelivery, WebhookTokens, ids_in, same_secret
 
 BODY_CAP_BYTES = 64 * 1024
 DEADLINE_S = 10.0
 """of one connection, from its first byte to its last: the server library has no deadline for headers or bodies"""
-MOST_CONNECTIONS = 256
+MAX_CONNECTIONS = 256
 
 SECRET_HEADER = "X-Webhook-Secret-Key"  # noqa: S105 - a header's name. Source: official SDK
 SIGNATURE_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 """Source: Standard Webhooks (official, newest scheme)."""
 
 
-class Receiver:
+class WebhookServer:
     """`start` it, `close` it. `taken` is told each delivery that proved itself, and must return at once."""
 
     def __init__(
-        self, keys: CallbackKeys, taken: Callable[[Delivery], None], *, deadline_s: float = DEADLINE_S
+        self, keys: WebhookTokens, taken: Callable[[CallbackDelivery], None], *, deadline_s: float = DEADLINE_S
     ) -> None:
         self._keys = keys
         self._taken = taken
@@ -65,7 +65,7 @@ class Receiver:
         server = self._runner.server
         assert server is not None
         connection = server()
-        wait_s = self._deadline_s if len(server.connections) < MOST_CONNECTIONS else 0.0
+        wait_s = self._deadline_s if len(server.connections) < MAX_CONNECTIONS else 0.0
         asyncio.get_running_loop().call_later(wait_s, _cut, connection)
         return connection
 
@@ -81,7 +81,7 @@ class Receiver:
         self._taken(replace(delivery, job_set_ids=ids_in(body)))
         return _answer(204)
 
-    def _proved(self, request: web.Request, body: bytes, delivery: Delivery) -> bool:
+    def _proved(self, request: web.Request, body: bytes, delivery: CallbackDelivery) -> bool:
         """Whether the proof that is offered is right. Without any (queue dialect) the token in the path is the proof.
 
         API: which of the two forms this gateway sends is not documented; the secret in clear decides where it is there.

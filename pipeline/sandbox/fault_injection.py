@@ -12,8 +12,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from pipeline.sandbox import responses
-from pipeline.sandbox.faults import PollFault, ResultFault, Storm, SubmitFault
-from pipeline.sandbox.responses import Answer
+from pipeline.sandbox.faults import FaultPlan, PollFault, ResultFault, SubmitFault
+from pipeline.sandbox.responses import SandboxResponse
 
 STALL_FACTOR = (2.0, 8.0)
 """Shortest and longest stall, in generation times."""
@@ -26,11 +26,11 @@ HTML = (
 )
 _REASONS = {200: b"OK", 502: b"502 Bad Gateway", 520: b"520 Web Server Returned an Unknown Error"}
 
-Visit = tuple[str, str, int]
+FaultKey = tuple[str, str, int]
 """Hook, name and number of a visit: what a wait's length is drawn from."""
 
 
-def as_json(answer: Answer) -> web.Response:
+def as_json(answer: SandboxResponse) -> web.Response:
     """The answer as it should be."""
     return web.Response(
         status=answer.status,
@@ -80,15 +80,17 @@ class CutConnection(web.Response):
         """Nothing to write."""
 
 
-class Weather:
+class FaultInjector:
     """Puts answers on the wire, through a storm if there is one."""
 
-    def __init__(self, storm: Storm | None, generation_s: float, *, inline: bool = False) -> None:
+    def __init__(self, storm: FaultPlan | None, generation_s: float, *, inline: bool = False) -> None:
         self.storm = storm
         self._inline = inline
         self._generation_s = generation_s
 
-    async def instead_of_accepting(self, fault: SubmitFault, request: web.Request, visit: Visit) -> web.StreamResponse:
+    async def instead_of_accepting(
+        self, fault: SubmitFault, request: web.Request, visit: FaultKey
+    ) -> web.StreamResponse:
         """The answer to a submit that the storm keeps from being accepted. Nothing is charged."""
         if fault is SubmitFault.THROTTLE:
             return as_json(responses.too_many(self._generation_s, number=visit[2], mode="yes"))
@@ -102,7 +104,7 @@ class Weather:
         return _page(520) if fault is SubmitFault.PROXY_BEFORE else self._cut(visit)
 
     async def after_accepting(
-        self, fault: SubmitFault, request: web.Request, visit: Visit, answer: Answer, other: Answer
+        self, fault: SubmitFault, request: web.Request, visit: FaultKey, answer: SandboxResponse, other: SandboxResponse
     ) -> web.StreamResponse:
         """The answer to a submit that was charged, as the storm lets it through.
 
@@ -114,7 +116,7 @@ class Weather:
         if fault in (SubmitFault.BAD_GATEWAY_AFTER, SubmitFault.HTML_AFTER):
             return _page(502 if fault is SubmitFault.BAD_GATEWAY_AFTER else 200)
         if fault is SubmitFault.NO_ID:
-            return as_json(Answer(status=200, value={"success": True, "type": responses.JOB_SET_TYPE}))
+            return as_json(SandboxResponse(status=200, value={"success": True, "type": responses.JOB_SET_TYPE}))
         if fault is SubmitFault.ERROR_TEXT:
             return as_json(responses.refused(200, responses.SERVER_ERROR))
         if fault is SubmitFault.GARBAGE:
@@ -124,7 +126,7 @@ class Weather:
         return await self._spoil(fault.name, request, visit, answer, other)
 
     async def poll(
-        self, fault: PollFault, request: web.Request, visit: Visit, answer: Answer, other: Answer
+        self, fault: PollFault, request: web.Request, visit: FaultKey, answer: SandboxResponse, other: SandboxResponse
     ) -> web.StreamResponse:
         """The answer to a poll, as the storm lets it through."""
         if fault is PollFault.LAG:
@@ -140,7 +142,7 @@ class Weather:
         return await self._spoil(fault.name, request, visit, answer, other)
 
     async def _spoil(
-        self, fault: str, request: web.Request, visit: Visit, answer: Answer, other: Answer
+        self, fault: str, request: web.Request, visit: FaultKey, answer: SandboxResponse, other: SandboxResponse
     ) -> web.StreamResponse:
         raw = raw_http(answer)
         if fault == "TRUNCATED":
@@ -160,7 +162,7 @@ class Weather:
             await self._wait(request, self._stall_factor(visit))
         return as_json(answer)
 
-    async def result(self, fault: ResultFault, request: web.Request, visit: Visit, file: Path) -> web.StreamResponse:
+    async def result(self, fault: ResultFault, request: web.Request, visit: FaultKey, file: Path) -> web.StreamResponse:
         """The clip's file, as the storm lets it through."""
         if fault is ResultFault.RESET:
             return self._cut(visit)
@@ -178,14 +180,14 @@ class Weather:
             return web.Response(body=_read(file), content_type="video/mp4")
         return web.FileResponse(file, headers={"Content-Type": "video/mp4"})
 
-    def _cut(self, visit: Visit) -> web.StreamResponse:
+    def _cut(self, visit: FaultKey) -> web.StreamResponse:
         return CutConnection(hard=self._draw(visit) < 0.5)
 
-    def _stall_factor(self, visit: Visit) -> float:
+    def _stall_factor(self, visit: FaultKey) -> float:
         low, high = STALL_FACTOR
         return low + (high - low) * self._draw(visit)
 
-    def _draw(self, visit: Visit) -> float:
+    def _draw(self, visit: FaultKey) -> float:
         return self.storm.wait_share(*visit) if self.storm is not None else 0.0
 
     async def _wait(self, request: web.Request, factor: float) -> None:
@@ -200,12 +202,12 @@ def _read(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def raw_body(answer: Answer) -> bytes:
+def raw_body(answer: SandboxResponse) -> bytes:
     """The answer's JSON as bytes."""
     return json.dumps(answer.value).encode("ascii")
 
 
-def raw_http(answer: Answer) -> bytes:
+def raw_http(answer: SandboxResponse) -> bytes:
     """The whole answer as HTTP/1.1."""
     body = raw_body(answer)
     head = f"HTTP/1.1 {answer.status} OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

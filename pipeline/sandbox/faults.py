@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from pipeline.sandbox.jobs import Fate, share
+from pipeline.sandbox.jobs import JobOutcome, share
 
 
 class SubmitFault(StrEnum):
@@ -84,7 +84,7 @@ class ResultFault(StrEnum):
     STALL = "the file comes after a long wait"
 
 
-class Ailment(StrEnum):
+class ResultDefect(StrEnum):
     """What is wrong with a completed job's result for good or for a while."""
 
     NONE = "none"
@@ -153,17 +153,17 @@ RESULT_ODDS: Mapping[ResultFault, float] = {
     ResultFault.REDIRECT: 0.08,
     ResultFault.STALL: 0.03,
 }
-AILMENT_ODDS: Mapping[Ailment, float] = {
-    Ailment.NO_URL_YET: 0.05,
-    Ailment.NO_URL: 0.02,
-    Ailment.EXPIRED_ONCE: 0.06,
-    Ailment.EXPIRED: 0.02,
+AILMENT_ODDS: Mapping[ResultDefect, float] = {
+    ResultDefect.NO_URL_YET: 0.05,
+    ResultDefect.NO_URL: 0.02,
+    ResultDefect.EXPIRED_ONCE: 0.06,
+    ResultDefect.EXPIRED: 0.02,
 }
-FATE_ODDS: Mapping[Fate, float] = {
-    Fate.FAILED: 0.05,
-    Fate.NSFW: 0.04,
-    Fate.CANCELED: 0.02,
-    Fate.ENDLESS: 0.02,
+FATE_ODDS: Mapping[JobOutcome, float] = {
+    JobOutcome.FAILED: 0.05,
+    JobOutcome.NSFW: 0.04,
+    JobOutcome.CANCELED: 0.02,
+    JobOutcome.ENDLESS: 0.02,
 }
 CALLBACK_ODDS: Mapping[CallbackFault, float] = {
     CallbackFault.TWICE: 0.10,
@@ -188,7 +188,7 @@ _Fault = TypeVar("_Fault", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Storm:
+class FaultPlan:
     """One storm: its seed, and its intensity as a factor on all odds, 0..1."""
 
     seed: str
@@ -214,13 +214,13 @@ class Storm:
         """The fault of this job's callback."""
         return self._pick("callback", job_set_id, 1, CALLBACK_ODDS, CallbackFault.NONE)
 
-    def ailment(self, fingerprint: str, visit: int) -> Ailment:
+    def ailment(self, fingerprint: str, visit: int) -> ResultDefect:
         """What is wrong with the result of the visit-th job of this request."""
-        return self._pick("ailment", fingerprint, visit, AILMENT_ODDS, Ailment.NONE)
+        return self._pick("ailment", fingerprint, visit, AILMENT_ODDS, ResultDefect.NONE)
 
-    def fate(self, fingerprint: str, visit: int) -> Fate:
+    def fate(self, fingerprint: str, visit: int) -> JobOutcome:
         """How the visit-th job of this request ends."""
-        return self._pick("fate", fingerprint, visit, FATE_ODDS, Fate.COMPLETED)
+        return self._pick("fate", fingerprint, visit, FATE_ODDS, JobOutcome.COMPLETED)
 
     def slowness(self, fingerprint: str, visit: int) -> float:
         """Factor on the generation time of the visit-th job of this request."""

@@ -16,19 +16,19 @@ from dataclasses import replace
 from aiohttp import web
 
 from pipeline.sandbox import responses
-from pipeline.sandbox.fault_injection import Weather, as_json
-from pipeline.sandbox.faults import BEFORE, Ailment, CallbackFault, PollFault, ResultFault, Storm, SubmitFault
-from pipeline.sandbox.image_store import Gallery, is_loopback
-from pipeline.sandbox.job_store import Books
-from pipeline.sandbox.jobs import TERMINAL, Fate, Job, JobState, new_job, state_of
+from pipeline.sandbox.fault_injection import FaultInjector, as_json
+from pipeline.sandbox.faults import BEFORE, CallbackFault, FaultPlan, PollFault, ResultDefect, ResultFault, SubmitFault
+from pipeline.sandbox.image_store import ImageStore, is_loopback
+from pipeline.sandbox.job_store import JobStore
+from pipeline.sandbox.jobs import TERMINAL, Job, JobOutcome, SandboxJobState, new_job, state_of
 from pipeline.sandbox.rate_limiters import Limiter, make_limiter
 from pipeline.sandbox.rendering.motion import presets
-from pipeline.sandbox.rendering.renderer import Studio
+from pipeline.sandbox.rendering.renderer import ClipRenderer
 from pipeline.sandbox.request_validation import RefusalError, check_submit, fingerprint, read_body
 from pipeline.sandbox.response_variants import SHAPES, accepted_as
-from pipeline.sandbox.responses import Answer, Outcome
+from pipeline.sandbox.responses import JobView, SandboxResponse
 from pipeline.sandbox.settings import SandboxSettings, parse_rate
-from pipeline.sandbox.webhooks import Courier, Delivery
+from pipeline.sandbox.webhooks import Delivery, WebhookSender
 
 KEY_HEADER = "Ocp-Apim-Subscription-Key"
 CALLBACK_HEADER = "X-Webhook-URL"
@@ -39,16 +39,16 @@ LOOK_S = (0.02, 0.25)
 """Shortest and longest time between two looks at a job whose callback waits."""
 
 
-class Trade:
+class SandboxHandlers:
     """The paid side of the gateway, on the event loop's thread."""
 
     def __init__(
         self,
         settings: SandboxSettings,
         *,
-        books: Books,
-        gallery: Gallery,
-        studio: Studio,
+        books: JobStore,
+        gallery: ImageStore,
+        studio: ClipRenderer,
         now: Callable[[], float],
         address: Callable[[], str],
         clip_made: Callable[[], None],
@@ -61,8 +61,8 @@ class Trade:
         self._address = address
         self._clip_made = clip_made
         self._storm = storm_of(settings)
-        self._weather = Weather(self._storm, settings.generation_s, inline=settings.inline)
-        self._courier = Courier(now=now, window_s=settings.webhook_window_s)
+        self._weather = FaultInjector(self._storm, settings.generation_s, inline=settings.inline)
+        self._courier = WebhookSender(now=now, window_s=settings.webhook_window_s)
         self._limiter: Limiter | None = None
         self.set_rate(settings.rate)
         self._throttled = 0
@@ -138,10 +138,10 @@ class Trade:
         self._open.add(job.job_set_id)
         if self._storm is None:
             return job
-        fate = job.fate if job.fate is not Fate.COMPLETED else self._storm.fate(mark, job.visit)
+        fate = job.fate if job.fate is not JobOutcome.COMPLETED else self._storm.fate(mark, job.visit)
         return replace(job, fate=fate, generation_s=job.generation_s * self._storm.slowness(mark, job.visit))
 
-    def _accepted(self, job: Job) -> Answer:
+    def _accepted(self, job: Job) -> SandboxResponse:
         shape = None if self._storm is None else self._storm.shape(job.fingerprint, job.visit, len(SHAPES))
         if shape is None:
             return responses.accepted(job, self._settings.dialect, self._address())
@@ -179,7 +179,7 @@ class Trade:
         return await self._tell(request, request.match_info["job_set_id"], responses.queue_status)
 
     async def _tell(
-        self, request: web.Request, job_set_id: str, form: Callable[[Outcome], dict[str, object]]
+        self, request: web.Request, job_set_id: str, form: Callable[[JobView], dict[str, object]]
     ) -> web.StreamResponse:
         job = self._books.jobs.get(job_set_id)
         if job is None:
@@ -192,35 +192,35 @@ class Trade:
         other = self._shaped(self._outcome(self._other(job)), form)
         return await self._weather.poll(fault, request, ("poll", job_set_id, visit), told, other)
 
-    def _shaped(self, outcome: Outcome, form: Callable[[Outcome], dict[str, object]]) -> Answer:
+    def _shaped(self, outcome: JobView, form: Callable[[JobView], dict[str, object]]) -> SandboxResponse:
         shape = self._settings.shape
         if shape is None and self._storm is not None:
             shape = self._storm.shape(outcome.job.fingerprint, outcome.job.visit, len(SHAPES))
         chosen = form if shape is None else SHAPES[shape % len(SHAPES)]
-        return Answer(status=200, value=chosen(outcome))
+        return SandboxResponse(status=200, value=chosen(outcome))
 
-    def _ailing(self, outcome: Outcome) -> Outcome:
+    def _ailing(self, outcome: JobView) -> JobView:
         """The outcome as its ailment lets it be seen; counts how often a finished job was asked for."""
         ailment = self._ailment(outcome.job)
-        if outcome.url is None or ailment is Ailment.NONE:
+        if outcome.url is None or ailment is ResultDefect.NONE:
             return outcome
         asked = self._books.count("url", outcome.job.job_set_id)
-        if ailment is Ailment.NO_URL or (ailment is Ailment.NO_URL_YET and asked <= NO_URL_VISITS):
+        if ailment is ResultDefect.NO_URL or (ailment is ResultDefect.NO_URL_YET and asked <= NO_URL_VISITS):
             return replace(outcome, url=None, preview_url=None)
         return replace(outcome, url=f"{outcome.url}?u={asked}", preview_url=f"{outcome.preview_url}?u={asked}")
 
-    def _ailment(self, job: Job) -> Ailment:
-        return Ailment.NONE if self._storm is None else self._storm.ailment(job.fingerprint, job.visit)
+    def _ailment(self, job: Job) -> ResultDefect:
+        return ResultDefect.NONE if self._storm is None else self._storm.ailment(job.fingerprint, job.visit)
 
     async def motions(self, request: web.Request) -> web.StreamResponse:
         """The motion list, to GET and POST."""
         refusal = self._door(request)
-        return as_json(refusal or Answer(status=200, value=responses.motions(presets().values())))
+        return as_json(refusal or SandboxResponse(status=200, value=responses.motions(presets().values())))
 
     async def result(self, request: web.Request) -> web.StreamResponse:
         """GET of a clip; needs no key, as a file store would not."""
         job = self._books.jobs.get(request.match_info["name"].removesuffix(".mp4").removesuffix(".min"))
-        if job is None or self._state(job) is not JobState.COMPLETED:
+        if job is None or self._state(job) is not SandboxJobState.COMPLETED:
             return as_json(responses.refused(404, "File not found"))
         if self._expired(job, request.query.get("u", "")):
             return web.Response(status=403 if job.visit % 2 else 404, text="<Error><Code>AccessDenied</Code></Error>")
@@ -232,12 +232,12 @@ class Trade:
 
     def _expired(self, job: Job, number: str) -> bool:
         ailment = self._ailment(job)
-        return ailment is Ailment.EXPIRED or (ailment is Ailment.EXPIRED_ONCE and number in ("", "1"))
+        return ailment is ResultDefect.EXPIRED or (ailment is ResultDefect.EXPIRED_ONCE and number in ("", "1"))
 
     async def show_books(self, _request: web.Request) -> web.StreamResponse:
         """What was charged; needs no key."""
-        outcomes = [Outcome(job=job, state=self._state(job)) for job in self._books.jobs.values()]
-        return as_json(Answer(status=200, value=responses.books(outcomes, self._books.charged_microusd)))
+        outcomes = [JobView(job=job, state=self._state(job)) for job in self._books.jobs.values()]
+        return as_json(SandboxResponse(status=200, value=responses.books(outcomes, self._books.charged_microusd)))
 
     async def _call_hastily(self, job: Job) -> None:
         """The storm's callback that comes before the answer to the submit."""
@@ -265,25 +265,25 @@ class Trade:
         message_id = f"msg_{occasion}_{job.job_set_id}"
         return Delivery(url=url, secret=job.callback_secret, message_id=message_id, value=answer.value)
 
-    def _door(self, request: web.Request) -> Answer | None:
+    def _door(self, request: web.Request) -> SandboxResponse | None:
         given = request.headers.get(KEY_HEADER)
         known = self._settings.key
         if given and (known is None or hmac.compare_digest(given.encode(), known.encode())):
             return None
         return responses.no_key(given)
 
-    def _poll_door(self, request: web.Request) -> Answer | None:
+    def _poll_door(self, request: web.Request) -> SandboxResponse | None:
         return self._door(request) or (self._throttle() if self._settings.shared_limit else None)
 
-    def _throttle(self) -> Answer | None:
+    def _throttle(self) -> SandboxResponse | None:
         wait_s = self._limiter.admit(self._now()) if self._limiter is not None else 0.0
         return self._too_many(wait_s) if wait_s > 0 else None
 
-    def _too_many(self, wait_s: float) -> Answer:
+    def _too_many(self, wait_s: float) -> SandboxResponse:
         self._throttled += 1
         return responses.too_many(wait_s, number=self._throttled - 1, mode=self._settings.retry_after)
 
-    def _crowded(self) -> Answer | None:
+    def _crowded(self) -> SandboxResponse | None:
         cap = self._settings.max_concurrent
         if cap is None:
             return None
@@ -294,19 +294,19 @@ class Trade:
             return self._too_many(1.0)
         return responses.refused(400, f"Maximum number of concurrent requests ({cap}) has been reached")
 
-    def _state(self, job: Job) -> JobState:
+    def _state(self, job: Job) -> SandboxJobState:
         studio = self._studio
         return state_of(job, self._now(), clip_ready=studio.ready(job), spoiled=studio.spoiled(job))
 
-    def _outcome(self, job: Job) -> Outcome:
+    def _outcome(self, job: Job) -> JobView:
         state = self._state(job)
-        if state is not JobState.COMPLETED:
+        if state is not SandboxJobState.COMPLETED:
             reason = "the input image cannot be read" if self._studio.spoiled(job) else None
-            return Outcome(job=job, state=state, reason=reason)
+            return JobView(job=job, state=state, reason=reason)
         url = f"{self._address()}/results/{job.job_set_id}"
-        return Outcome(job=job, state=state, url=f"{url}.mp4", preview_url=f"{url}.min.mp4")
+        return JobView(job=job, state=state, url=f"{url}.mp4", preview_url=f"{url}.min.mp4")
 
 
-def storm_of(settings: SandboxSettings) -> Storm | None:
+def storm_of(settings: SandboxSettings) -> FaultPlan | None:
     """The storm that the settings ask for."""
-    return None if settings.chaos is None else Storm(seed=settings.chaos, intensity=settings.chaos_intensity)
+    return None if settings.chaos is None else FaultPlan(seed=settings.chaos, intensity=settings.chaos_intensity)

@@ -28,7 +28,7 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-class Gallery:
+class ImageStore:
     """Photographs and uploads of one data folder."""
 
     def __init__(self, folder: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pipeline.sandbox.jobs import Fate, Job
+from pipeline.sandbox.jobs import Job, JobOutcome
 from pipeline.sandbox.settings import SandboxError
 
 GROUP_LIMIT = 1000
@@ -39,7 +39,7 @@ class _Entry:
     settle: Callable[[BaseException | None], None] = field(default=lambda _error: None)
 
 
-class Books:
+class JobStore:
     """The jobs of one data folder, in the order of acceptance. Open it once; close it before the loop ends.
 
     `token` seeds the ids of the jobs of a new folder; without it they are random.
@@ -174,4 +174,4 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _read_job(record: str) -> Job:
     fields = json.loads(record)
-    return Job(**{**fields, "fate": Fate(fields["fate"])})
+    return Job(**{**fields, "fate": JobOutcome(fields["fate"])})

@@ -21,7 +21,7 @@ MODEL_FACTOR: Mapping[str, float] = {"dop-lite": 1.25, "dop-preview": 1.0, "dop-
 """Generation time relative to the setting. Source: seen (lite takes minutes, turbo about 40 s)."""
 
 
-class Fate(StrEnum):
+class JobOutcome(StrEnum):
     """How a job will end. Fixed when it is accepted."""
 
     COMPLETED = "completed"
@@ -32,7 +32,7 @@ class Fate(StrEnum):
     """never leaves in_progress"""
 
 
-class JobState(StrEnum):
+class SandboxJobState(StrEnum):
     """The states of the upstream vendor's own list."""
 
     QUEUED = "queued"
@@ -43,13 +43,15 @@ class JobState(StrEnum):
     CANCELED = "canceled"
 
 
-TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.NSFW, JobState.CANCELED})
+TERMINAL = frozenset(
+    {SandboxJobState.COMPLETED, SandboxJobState.FAILED, SandboxJobState.NSFW, SandboxJobState.CANCELED}
+)
 
-MARKS: Mapping[str, Fate] = {
-    "[sandbox:fail]": Fate.FAILED,
-    "[sandbox:nsfw]": Fate.NSFW,
-    "[sandbox:cancel]": Fate.CANCELED,
-    "[sandbox:stuck]": Fate.ENDLESS,
+MARKS: Mapping[str, JobOutcome] = {
+    "[sandbox:fail]": JobOutcome.FAILED,
+    "[sandbox:nsfw]": JobOutcome.NSFW,
+    "[sandbox:cancel]": JobOutcome.CANCELED,
+    "[sandbox:stuck]": JobOutcome.ENDLESS,
 }
 """Words in a prompt that decide the job's fate, so that a rehearsal can show every ending."""
 
@@ -69,13 +71,13 @@ class Job:
     price_microusd: int
     accepted_at: float
     generation_s: float
-    fate: Fate
+    fate: JobOutcome
     clip_key: str
     callback_url: str | None = None
     callback_secret: str | None = None
 
 
-def state_of(job: Job, now: float, *, clip_ready: bool, spoiled: bool = False) -> JobState:
+def state_of(job: Job, now: float, *, clip_ready: bool, spoiled: bool = False) -> SandboxJobState:
     """What a poll at `now` says.
 
     Args:
@@ -84,14 +86,14 @@ def state_of(job: Job, now: float, *, clip_ready: bool, spoiled: bool = False) -
     """
     age_s = now - job.accepted_at
     if age_s < job.generation_s * QUEUED_SHARE:
-        return JobState.QUEUED
-    if age_s < job.generation_s or job.fate is Fate.ENDLESS:
-        return JobState.IN_PROGRESS
-    if job.fate is not Fate.COMPLETED:
-        return JobState(job.fate.value)
+        return SandboxJobState.QUEUED
+    if age_s < job.generation_s or job.fate is JobOutcome.ENDLESS:
+        return SandboxJobState.IN_PROGRESS
+    if job.fate is not JobOutcome.COMPLETED:
+        return SandboxJobState(job.fate.value)
     if spoiled:
-        return JobState.FAILED
-    return JobState.COMPLETED if clip_ready else JobState.IN_PROGRESS
+        return SandboxJobState.FAILED
+    return SandboxJobState.COMPLETED if clip_ready else SandboxJobState.IN_PROGRESS
 
 
 def share(*parts: object) -> float:
@@ -107,9 +109,9 @@ def generation_time(model: str, fingerprint: str, visit: int, settings: SandboxS
     return settings.generation_s * MODEL_FACTOR[model] * spread
 
 
-def marked_fate(prompt: str) -> Fate:
+def marked_fate(prompt: str) -> JobOutcome:
     """The fate a prompt asks for with one of MARKS; completed without."""
-    return next((fate for mark, fate in MARKS.items() if mark in prompt), Fate.COMPLETED)
+    return next((fate for mark, fate in MARKS.items() if mark in prompt), JobOutcome.COMPLETED)
 
 
 def new_job(

@@ -10,17 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from pipeline.sandbox.jobs import Job, JobState
-from pipeline.sandbox.responses import REASONS, Answer, Outcome, echo, job_set, queue_status, results, timestamp
+from pipeline.sandbox.jobs import Job, SandboxJobState
+from pipeline.sandbox.responses import (
+    REASONS,
+    JobView,
+    SandboxResponse,
+    echo,
+    job_set,
+    queue_status,
+    results,
+    timestamp,
+)
 
-WORDS: Mapping[JobState, tuple[str, ...]] = MappingProxyType(
+WORDS: Mapping[SandboxJobState, tuple[str, ...]] = MappingProxyType(
     {
-        JobState.QUEUED: ("queued", "pending", "waiting", "submitted"),
-        JobState.IN_PROGRESS: ("in_progress", "processing", "running", "generating", "warming_up"),
-        JobState.COMPLETED: ("completed", "succeeded", "success", "done", "ready", "finished"),
-        JobState.FAILED: ("failed", "error"),
-        JobState.NSFW: ("nsfw", "moderated", "ip_detected"),
-        JobState.CANCELED: ("canceled", "cancelled"),
+        SandboxJobState.QUEUED: ("queued", "pending", "waiting", "submitted"),
+        SandboxJobState.IN_PROGRESS: ("in_progress", "processing", "running", "generating", "warming_up"),
+        SandboxJobState.COMPLETED: ("completed", "succeeded", "success", "done", "ready", "finished"),
+        SandboxJobState.FAILED: ("failed", "error"),
+        SandboxJobState.NSFW: ("nsfw", "moderated", "ip_detected"),
+        SandboxJobState.CANCELED: ("canceled", "cancelled"),
     }
 )
 """Spellings of each state; `warming_up` is a word that no client knows."""
@@ -30,17 +39,17 @@ _CASES: tuple[Callable[[str], str], ...] = (str.lower, str.upper, str.capitalize
 Value = dict[str, object]
 
 
-def word(state: JobState, number: int) -> str:
+def word(state: SandboxJobState, number: int) -> str:
     """One spelling of a state; the numbers 0..17 go through all words and cases."""
     words = WORDS[state]
     return _CASES[number // len(words) % 3](words[number % len(words)])
 
 
-def _reason(outcome: Outcome) -> str | None:
+def _reason(outcome: JobView) -> str | None:
     return outcome.reason or REASONS.get(outcome.state)
 
 
-def _plain(outcome: Outcome, number: int, name: str = "status") -> Value:
+def _plain(outcome: JobView, number: int, name: str = "status") -> Value:
     return {
         "id": outcome.job.job_set_id,
         name: word(outcome.state, number),
@@ -50,23 +59,23 @@ def _plain(outcome: Outcome, number: int, name: str = "status") -> Value:
     }
 
 
-def _with(value: Value, name: str, content: object, outcome: Outcome) -> Value:
+def _with(value: Value, name: str, content: object, outcome: JobView) -> Value:
     """`content` under `name` once there is a URL, and the reason in one of its forms once there is one."""
     if outcome.url is not None:
         value[name] = content
     return value
 
 
-def _several_jobs(outcome: Outcome) -> Value:
+def _several_jobs(outcome: JobView) -> Value:
     value = job_set(outcome)
     other = {"id": "0", "job_set_type": "image2video", "status": "failed", "results": None}
-    if outcome.state in (JobState.QUEUED, JobState.IN_PROGRESS):
+    if outcome.state in (SandboxJobState.QUEUED, SandboxJobState.IN_PROGRESS):
         other["status"] = "in_progress"
     jobs = value["jobs"]
     return {**value, "jobs": [other, *(jobs if isinstance(jobs, list) else [])]}
 
 
-def _preview_only(outcome: Outcome) -> Value:
+def _preview_only(outcome: JobView) -> Value:
     found = results(outcome)
     job = {"id": outcome.job.job_id, "status": outcome.state.value, "results": found and {"min": found["min"]}}
     if _reason(outcome):
@@ -74,13 +83,13 @@ def _preview_only(outcome: Outcome) -> Value:
     return {"job_set_id": outcome.job.job_set_id, "jobs": [job], "input_params": echo(outcome.job.body)}
 
 
-def _results_above(outcome: Outcome) -> Value:
+def _results_above(outcome: JobView) -> Value:
     value = {"job_set_id": outcome.job.job_set_id, "status": word(outcome.state, 1), "results": results(outcome)}
     return {**value, "error_message": _reason(outcome)}
 
 
-def _results_list(key: str, number: int) -> Callable[[Outcome], Value]:
-    def shape(outcome: Outcome) -> Value:
+def _results_list(key: str, number: int) -> Callable[[JobView], Value]:
+    def shape(outcome: JobView) -> Value:
         value = _plain(outcome, number, "state")
         value["detail"] = [{"loc": ["job"], "msg": _reason(outcome)}] if _reason(outcome) else []
         return _with(value, "results", [{key: outcome.url, "job_id": outcome.job.job_id}], outcome)
@@ -88,17 +97,17 @@ def _results_list(key: str, number: int) -> Callable[[Outcome], Value]:
     return shape
 
 
-def _media_text(outcome: Outcome) -> Value:
+def _media_text(outcome: JobView) -> Value:
     value = queue_status(outcome)
     return {**value, "output": outcome.url and {"media_url": outcome.url, "media_type": "video/mp4"}}
 
 
-def _output_text(outcome: Outcome) -> Value:
+def _output_text(outcome: JobView) -> Value:
     value = {**_plain(outcome, 5), "message": _reason(outcome) or "ok"}
     return _with(value, "output", outcome.url, outcome)
 
 
-def _output_video(outcome: Outcome) -> Value:
+def _output_video(outcome: JobView) -> Value:
     value: Value = {
         "task_id": outcome.job.job_set_id,
         "task_status": word(outcome.state, 4),
@@ -107,7 +116,7 @@ def _output_video(outcome: Outcome) -> Value:
     return _with(value, "output", {"video_url": outcome.url}, outcome)
 
 
-def _data_output(outcome: Outcome) -> Value:
+def _data_output(outcome: JobView) -> Value:
     inner: Value = {
         "state": word(outcome.state, 8),
         "error": {"message": _reason(outcome)} if _reason(outcome) else None,
@@ -115,24 +124,24 @@ def _data_output(outcome: Outcome) -> Value:
     return {"success": True, "data": _with(inner, "output", {"url": outcome.url}, outcome)}
 
 
-def _video_object(outcome: Outcome) -> Value:
+def _video_object(outcome: JobView) -> Value:
     return _with({**_plain(outcome, 13), "details": _reason(outcome)}, "video", {"url": outcome.url}, outcome)
 
 
-def _top(key: str, number: int) -> Callable[[Outcome], Value]:
-    def shape(outcome: Outcome) -> Value:
+def _top(key: str, number: int) -> Callable[[JobView], Value]:
+    def shape(outcome: JobView) -> Value:
         value = {**_plain(outcome, number), "error": [_reason(outcome)] if _reason(outcome) else []}
         return _with(value, key, outcome.url, outcome)
 
     return shape
 
 
-def _no_jobs(outcome: Outcome) -> Value:
+def _no_jobs(outcome: JobView) -> Value:
     value: Value = {"job_set_id": outcome.job.job_set_id, "status": word(outcome.state, 3), "jobs": []}
     return _with({**value, "error": _reason(outcome)}, "video_url", outcome.url, outcome)
 
 
-SHAPES: tuple[Callable[[Outcome], Value], ...] = (
+SHAPES: tuple[Callable[[JobView], Value], ...] = (
     job_set,
     queue_status,
     _several_jobs,
@@ -154,7 +163,7 @@ SHAPES: tuple[Callable[[Outcome], Value], ...] = (
 )
 
 
-def accepted_as(job: Job, number: int, base_url: str) -> Answer:
+def accepted_as(job: Job, number: int, base_url: str) -> SandboxResponse:
     """The answer to a charged submit in one of the tolerable forms: other statuses, the id under other names."""
     job_set_id = job.job_set_id
     forms: tuple[tuple[int, Value], ...] = (
@@ -173,4 +182,4 @@ def accepted_as(job: Job, number: int, base_url: str) -> Answer:
         (200, {"result": {"requestId": job_set_id}}),
     )
     status, value = forms[number % len(forms)]
-    return Answer(status=status, value=value)
+    return SandboxResponse(status=status, value=value)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from pipeline.sandbox.jobs import Job, JobState
+from pipeline.sandbox.jobs import Job, SandboxJobState
 from pipeline.sandbox.rendering.motion import Preset
 from pipeline.sandbox.settings import Dialect, RetryAfter
 
@@ -33,24 +33,28 @@ FAILED_REASON = "Generation failed"
 
 MISLEADING_WAIT_S = 3600
 
-QUEUE_WORDS: Mapping[JobState, str] = MappingProxyType(
+QUEUE_WORDS: Mapping[SandboxJobState, str] = MappingProxyType(
     {
-        JobState.QUEUED: "QUEUED",
-        JobState.IN_PROGRESS: "PROCESSING",
-        JobState.COMPLETED: "COMPLETED",
-        JobState.FAILED: "FAILED",
-        JobState.NSFW: "FAILED",
-        JobState.CANCELED: "ERROR",
+        SandboxJobState.QUEUED: "QUEUED",
+        SandboxJobState.IN_PROGRESS: "PROCESSING",
+        SandboxJobState.COMPLETED: "COMPLETED",
+        SandboxJobState.FAILED: "FAILED",
+        SandboxJobState.NSFW: "FAILED",
+        SandboxJobState.CANCELED: "ERROR",
     }
 )
 
-REASONS: Mapping[JobState, str] = MappingProxyType(
-    {JobState.FAILED: FAILED_REASON, JobState.NSFW: NSFW_REASON, JobState.CANCELED: "Job was canceled"}
+REASONS: Mapping[SandboxJobState, str] = MappingProxyType(
+    {
+        SandboxJobState.FAILED: FAILED_REASON,
+        SandboxJobState.NSFW: NSFW_REASON,
+        SandboxJobState.CANCELED: "Job was canceled",
+    }
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class SandboxResponse:
     """One answer before it is put on the wire: status, JSON value, extra headers."""
 
     status: int
@@ -59,28 +63,28 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class JobView:
     """What a poll has to tell: the job, its state, and the URLs of its clip once completed."""
 
     job: Job
-    state: JobState
+    state: SandboxJobState
     url: str | None = None
     preview_url: str | None = None
     reason: str | None = None
 
 
-def refused(status: int, text: str) -> Answer:
+def refused(status: int, text: str) -> SandboxResponse:
     """The document's error body. Source: API document, "Common Status Codes and Responses"."""
-    return Answer(status=status, value={"error": text})
+    return SandboxResponse(status=status, value={"error": text})
 
 
-def no_key(given: str | None) -> Answer:
+def no_key(given: str | None) -> SandboxResponse:
     """401 in the manner of API management: the key is missing or not the one that was sold."""
     text = INVALID_KEY if given else MISSING_KEY
-    return Answer(status=401, value={"statusCode": 401, "message": text})
+    return SandboxResponse(status=401, value={"statusCode": 401, "message": text})
 
 
-def too_many(wait_s: float, *, number: int, mode: RetryAfter) -> Answer:
+def too_many(wait_s: float, *, number: int, mode: RetryAfter) -> SandboxResponse:
     """429 with the two bodies that are seen, in turn: even numbers the document's, odd ones API management's.
 
     Args:
@@ -92,18 +96,20 @@ def too_many(wait_s: float, *, number: int, mode: RetryAfter) -> Answer:
     again = "" if mode == "no" else f" Try again in {hint_s} seconds."
     managed = {"statusCode": 429, "message": f"Rate limit is exceeded.{again}"}
     value = managed if number % 2 else {"error": LIMIT_TEXT}
-    return Answer(status=429, value=value, headers={} if mode == "no" else {"Retry-After": str(hint_s)})
+    return SandboxResponse(status=429, value=value, headers={} if mode == "no" else {"Retry-After": str(hint_s)})
 
 
-def accepted(job: Job, dialect: Dialect, base_url: str) -> Answer:
+def accepted(job: Job, dialect: Dialect, base_url: str) -> SandboxResponse:
     """The answer to a submit that was charged: 200 and the full job set, or 202 and the queue's address."""
     if dialect == "queue":
         polling_url = f"{base_url}/v2/requests/status/{job.job_set_id}"
-        return Answer(status=202, value={"request_id": job.job_set_id, "status": "QUEUED", "polling_url": polling_url})
-    return Answer(status=200, value=job_set(Outcome(job=job, state=JobState.QUEUED)))
+        return SandboxResponse(
+            status=202, value={"request_id": job.job_set_id, "status": "QUEUED", "polling_url": polling_url}
+        )
+    return SandboxResponse(status=200, value=job_set(JobView(job=job, state=SandboxJobState.QUEUED)))
 
 
-def job_set(outcome: Outcome) -> dict[str, object]:
+def job_set(outcome: JobView) -> dict[str, object]:
     """The document's full form: job set with one job and the echoed input."""
     job = outcome.job
     return {
@@ -122,7 +128,7 @@ def job_set(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def results(outcome: Outcome) -> dict[str, object] | None:
+def results(outcome: JobView) -> dict[str, object] | None:
     """`raw` and `min` of a completed job. Source: official upstream; the document shows null only."""
     if outcome.url is None:
         return None
@@ -132,7 +138,7 @@ def results(outcome: Outcome) -> dict[str, object] | None:
     }
 
 
-def queue_status(outcome: Outcome) -> dict[str, object]:
+def queue_status(outcome: JobView) -> dict[str, object]:
     """The unified queue's answer to a poll. Source: official."""
     output = None if outcome.url is None else {"media_url": [outcome.url], "media_type": "video/mp4"}
     return {
@@ -171,7 +177,7 @@ def dollars(microusd: int) -> str:
     return f"{microusd // 1_000_000}.{microusd % 1_000_000 // 1000:03d}"
 
 
-def books(outcomes: Sequence[Outcome], charged_microusd: int) -> dict[str, object]:
+def books(outcomes: Sequence[JobView], charged_microusd: int) -> dict[str, object]:
     """What was charged, in the order of acceptance."""
     return {
         "charged": len(outcomes),

@@ -17,11 +17,11 @@ from aiohttp import web
 
 from pipeline.sandbox import responses
 from pipeline.sandbox.fault_injection import as_json
-from pipeline.sandbox.gateway import Trade
-from pipeline.sandbox.image_store import PHOTO_ROUTE, UPLOAD_LIMIT_BYTES, UPLOAD_ROUTE, Gallery
-from pipeline.sandbox.job_store import Books
-from pipeline.sandbox.rendering.renderer import Studio
-from pipeline.sandbox.responses import Answer
+from pipeline.sandbox.gateway import SandboxHandlers
+from pipeline.sandbox.image_store import PHOTO_ROUTE, UPLOAD_LIMIT_BYTES, UPLOAD_ROUTE, ImageStore
+from pipeline.sandbox.job_store import JobStore
+from pipeline.sandbox.rendering.renderer import ClipRenderer
+from pipeline.sandbox.responses import SandboxResponse
 from pipeline.sandbox.settings import SandboxError, SandboxSettings
 
 HOST = "127.0.0.1"
@@ -83,11 +83,11 @@ class Sandbox:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         storm = self.settings.chaos
         token = None if storm is None else f"storm {storm}"
-        self._books = Books(folder / "books.db", inline=self.settings.inline, token=token)
-        self._gallery = Gallery(folder / "images")
-        self._studio = Studio(folder / "clips", self._gallery, self.settings)
+        self._books = JobStore(folder / "books.db", inline=self.settings.inline, token=token)
+        self._gallery = ImageStore(folder / "images")
+        self._studio = ClipRenderer(folder / "clips", self._gallery, self.settings)
         loop = asyncio.get_running_loop()
-        self._trade = Trade(
+        self._trade = SandboxHandlers(
             self.settings,
             books=self._books,
             gallery=self._gallery,
@@ -158,7 +158,9 @@ class Sandbox:
                 return as_json(responses.refused(413, f"an image may have at most {UPLOAD_LIMIT_BYTES} bytes"))
         if not self._gallery.store(digest, bytes(content)):
             return as_json(responses.refused(400, "the content's sha256 is not the one in the address"))
-        return as_json(Answer(status=201, value={"image": f"sandbox:sha256-{digest}", "size_bytes": len(content)}))
+        return as_json(
+            SandboxResponse(status=201, value={"image": f"sandbox:sha256-{digest}", "size_bytes": len(content)})
+        )
 
     async def _uploaded(self, request: web.Request) -> web.StreamResponse:
         file = self._gallery.upload(request.match_info["digest"])

@@ -20,7 +20,7 @@ import aiohttp
 from pipeline.sandbox.faults import CallbackFault
 
 FIRST_WAIT_S = 0.1
-MOST_WAIT_S = 5.0
+MAX_WAIT_S = 5.0
 TIMEOUT_S = 5.0
 SECRET_PREFIX = "whsec_"  # noqa: S105  # the scheme's public prefix
 REPLAYED_AFTER_S = 3600
@@ -64,7 +64,7 @@ def headers_of(delivery: Delivery, body: bytes, sent_at: int) -> dict[str, str]:
     return {**proved, "X-Webhook-Secret-Key": delivery.secret} if delivery.in_clear else proved
 
 
-class Courier:
+class WebhookSender:
     """Delivers callbacks in tasks of its own; `close` drops what is under way."""
 
     def __init__(self, *, now: Callable[[], float], window_s: float) -> None:
@@ -87,7 +87,7 @@ class Courier:
             if left_s <= 0:
                 return False
             await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, MOST_WAIT_S)
+            wait_s = min(wait_s * 2, MAX_WAIT_S)
         return True
 
     async def send(self, delivery: Delivery) -> bool:

@@ -157,4 +157,4 @@ def test_a_function_stays_one_whatever_was_imported_before(first: str) -> None:
 
 def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'buy'"):
-        pipeline.buy  # type: ignore[attr-defined] # noqa: B018
+        pipeline.buy  # noqa: B018

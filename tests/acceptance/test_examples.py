@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import pipeline
-from pipeline.cli.main import build_parser
+from pipeline.cli.parser import build_parser
 from pipeline.records import usd
 from tests.support.cli_driver import Dop
 

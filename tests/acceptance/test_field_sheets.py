@@ -710,7 +710,6 @@ def test_a_column_without_a_name_that_is_not_empty_is_refused(rehearsal: Dop) ->
     assert "no name" in mistake_of(said, "shots.csv", 3)
 
 
-@pytest.mark.xfail(strict=True, reason="noise is refused line by line")
 def test_lines_with_more_empty_cells_than_the_header_are_read(rehearsal: Dop) -> None:
     assert planned(rehearsal, sheet(rehearsal, "a,sandbox:cat,A,1,,,", "b,sandbox:cat,B,1"))["requests"] == 2
 

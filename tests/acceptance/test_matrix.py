@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.sandbox import responses
-from pipeline.sandbox.gateway import Trade
+from pipeline.sandbox.gateway import SandboxHandlers
 from pipeline.sandbox.rendering import renderer
 from pipeline.sandbox.rendering.clip import ClipPlan, render
 from pipeline.sandbox.response_variants import SHAPES, accepted_as
-from pipeline.sandbox.responses import Answer, Outcome
+from pipeline.sandbox.responses import JobView, SandboxResponse
 from tests.support.cli_driver import Dop, table
 
 FORMS = 6
@@ -36,13 +36,15 @@ def worded_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(renderer, "render", same)
 
-    def shaped(trade: Trade, outcome: Outcome, form: Callable[[Outcome], dict[str, object]]) -> Answer:
-        return Answer(status=200, value=SHAPES[_seed(outcome) % len(SHAPES)](outcome))
+    def shaped(
+        trade: SandboxHandlers, outcome: JobView, form: Callable[[JobView], dict[str, object]]
+    ) -> SandboxResponse:
+        return SandboxResponse(status=200, value=SHAPES[_seed(outcome) % len(SHAPES)](outcome))
 
-    monkeypatch.setattr(Trade, "_shaped", shaped)
+    monkeypatch.setattr(SandboxHandlers, "_shaped", shaped)
 
 
-def _seed(outcome: Outcome) -> int:
+def _seed(outcome: JobView) -> int:
     return int(str(outcome.job.body["seed"]))
 
 
@@ -84,7 +86,7 @@ def test_every_shape_of_an_accepted_submit_goes_with_every_shape_of_a_result(
     rehearsal: Dop, monkeypatch: pytest.MonkeyPatch, form: int
 ) -> None:
     worded_by_seed(monkeypatch)
-    monkeypatch.setattr(Trade, "_accepted", lambda trade, job: accepted_as(job, form, trade._address()))
+    monkeypatch.setattr(SandboxHandlers, "_accepted", lambda trade, job: accepted_as(job, form, trade._address()))
     told = ("--no-download", "--set", "sandbox.size=180p", "--set", "sandbox.generation_s=0.1s")
     # Ends that need no clip: what is tested here is whether the job is found again.
     end = rehearsal.buy(rehearsal.csv(matrix(len(SHAPES), "[sandbox:fail] a mill")), *told)

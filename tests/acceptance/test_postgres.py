@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.ledger import postgres_ledger
-from pipeline.ledger.postgres_ledger import ServerLedger
+from pipeline.ledger.postgres_ledger import PostgresLedger
 from tests.acceptance.conftest import Opened
 from tests.acceptance.test_killed import AT_MOST, GOOD, WORKERS, check_after_a_kill, check_books
 from tests.support.cli_driver import Dop, Ended, ended, killed, shots, wait_for
@@ -100,7 +100,7 @@ def test_a_server_that_crashes_in_the_middle_of_a_run_is_waited_for(
 def test_a_server_that_stays_away_ends_the_run_and_the_next_one_books_what_was_answered(
     on_server: Against, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    defaults = ServerLedger.__init__.__kwdefaults__
+    defaults = PostgresLedger.__init__.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "patience_s", 1.0)
     monkeypatch.setattr(postgres_ledger, "READERS_PATIENCE_S", 0.5)

@@ -270,7 +270,6 @@ def test_utf_16_with_commas_is_read_and_is_the_same_purchase(against: Against) -
     assert planned(dop, written(dop, "shots.csv", LINES))["new"] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="semicolons, tabs, UTF-16: not there yet")
 def test_places_are_right_in_a_sheet_with_semicolons(rehearsal: Dop) -> None:
     text = _separated(";").replace("A dog;2", "A dog;0")
     assert mistake_of(refused(rehearsal, written(rehearsal, "s.csv", text)), "s.csv", 3).startswith("column 'seed': ")

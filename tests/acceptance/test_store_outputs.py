@@ -167,7 +167,7 @@ def test_a_large_video_goes_up_in_parts_and_is_whole(tmp_path: Path, store: S3Se
     import asyncio
 
     from pipeline.assets.object_store import PART_BYTES, open_store
-    from pipeline.assets.publishing import Landing
+    from pipeline.assets.publishing import OutputPublisher
     from pipeline.gateway.download_outcomes import Saved
 
     if store._process is None:
@@ -181,6 +181,6 @@ def test_a_large_video_goes_up_in_parts_and_is_whole(tmp_path: Path, store: S3Se
     with pytest.MonkeyPatch.context() as patch:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
-        landing = Landing(open_store(FOLDER, endpoint=store.url), tmp_path)
-        assert asyncio.run(landing.land(video, saved)) == ""
+        landing = OutputPublisher(open_store(FOLDER, endpoint=store.url), tmp_path)
+        assert asyncio.run(landing.publish_video(video, saved)) == ""
     assert store.get("films/run/videos/a.mp4") == content

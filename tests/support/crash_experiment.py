@@ -18,22 +18,22 @@ from pathlib import Path
 from typing import cast
 
 from pipeline.gateway.client import GatewayClient
-from pipeline.gateway.ratelimit.limiter import Learned, Pace, parse_rate
-from pipeline.gateway.responses import Answer, CallPhase, NoAnswer, SendProof
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimits, parse_rate
+from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
 from pipeline.ledger.budget import NO_CAPS, Caps
-from pipeline.ledger.postgres_ledger import ServerLedger
-from pipeline.ledger.postgres_session import Hold
-from pipeline.ledger.queries import Book
-from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.postgres_ledger import PostgresLedger
+from pipeline.ledger.postgres_session import LockMode
+from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.workspace import recover
-from pipeline.ledger.writer import Job
+from pipeline.ledger.writer import QueuedWrite
 from pipeline.records import Attempt, State
-from pipeline.runner.circuit_breaker import Breaker
-from pipeline.runner.context import Doors
-from pipeline.runner.rate_gate import Gate
-from pipeline.runner.recorder import Scribe
-from pipeline.runner.stop import Halt
-from pipeline.runner.submitter import Paths, Submitter
+from pipeline.runner.circuit_breaker import CircuitBreaker
+from pipeline.runner.context import RunContext
+from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.recorder import EventRecorder
+from pipeline.runner.stop import StopSignal
+from pipeline.runner.submitter import SubmitEndpoint, Submitter
 from tests.support.factories import LITE_MICROUSD
 from tests.support.ledgers import AT, RUN, Place, ledger_at, money, requests, start
 
@@ -67,12 +67,12 @@ class MemoryGateway:
         bounds = itertools.accumulate(self.fates.values())
         return next(name for name, bound in zip(self.fates, bounds, strict=True) if wanted < bound)
 
-    async def submit(self, body: bytes, *, proof: SendProof, **_: object) -> Answer | NoAnswer:
+    async def submit(self, body: bytes, *, proof: SendProof, **_: object) -> Response | NoResponse:
         number = int(body)
         self.visits[number] += 1
         fate = self.fate(number)
         if fate == "not sent":
-            return NoAnswer(sent=False, what="no connection", phase=CallPhase.CONNECT)
+            return NoResponse(sent=False, what="no connection", phase=CallPhase.CONNECT)
         proof.sent = True
         self.under_way.append((number, fate))
         await asyncio.sleep(ANSWER_S)
@@ -81,14 +81,14 @@ class MemoryGateway:
         match fate:
             case "accepted":
                 job = f"job-{number}-{self.visits[number]}"
-                return Answer(status=200, body=b'{"job_set_id": "%b"}' % job.encode())
+                return Response(status=200, body=b'{"job_set_id": "%b"}' % job.encode())
             case "lost":
-                return NoAnswer(sent=True, what="the connection broke", phase=CallPhase.WAIT)
+                return NoResponse(sent=True, what="the connection broke", phase=CallPhase.WAIT)
             case "throttled":
-                return Answer(status=429, body=b'{"error": "Rate limit exceeded"}')
+                return Response(status=429, body=b'{"error": "Rate limit exceeded"}')
             case "rejected":
-                return Answer(status=422, body=b'{"detail": "bad image"}')
-        return Answer(status=500, body=b'{"error": "An unexpected error occurred"}')
+                return Response(status=422, body=b'{"detail": "bad image"}')
+        return Response(status=500, body=b'{"error": "An unexpected error occurred"}')
 
     def _charge(self, number: int, fate: str) -> None:
         if fate in CHARGED:
@@ -108,7 +108,7 @@ class MemoryGateway:
 class Protocol:
     """How a run buys. Its parts can be exchanged for broken ones."""
 
-    scribe: type[Scribe] = Scribe
+    scribe: type[EventRecorder] = EventRecorder
     submitter: type[Submitter] = Submitter
 
 
@@ -150,7 +150,7 @@ class Experiment:
         """One run; whether nothing is left to buy."""
         ledger = _in_its_place(path)
         ledger.ready_to_spend()
-        book = Book(ledger)
+        book = LedgerQueries(ledger)
         recover(ledger, book, AT)
         if book.run(RUN) is None:
             start(book, requests(self.rows))
@@ -165,8 +165,8 @@ class Experiment:
             ledger.close()
         return left == 0
 
-    async def _buy(self, ledger: Ledger | ServerLedger, book: Book) -> None:
-        halt, visits = Halt(), Counter[str]()
+    async def _buy(self, ledger: SqliteLedger | PostgresLedger, book: LedgerQueries) -> None:
+        halt, visits = StopSignal(), Counter[str]()
         self._runs += 1
 
         def reach(name: str) -> None:
@@ -178,27 +178,29 @@ class Experiment:
         scribe = self.protocol.scribe(
             ledger, run_id=RUN, caps=self.caps, totals=book.totals(RUN), wall=lambda: AT, reach=reach
         )
-        pace = Pace(told=parse_rate("100/1s"), burst=16, learned=Learned(), submit_concurrency=self.workers)
+        pace = AdaptiveRateLimiter(
+            told=parse_rate("100/1s"), burst=16, learned=LearnedLimits(), submit_concurrency=self.workers
+        )
         tokens = itertools.count()
-        doors = Doors(
-            scribe=scribe,
+        doors = RunContext(
+            recorder=scribe,
             client=cast("GatewayClient", self.gateway),
-            gate=Gate(pace, halt),
-            halt=halt,
+            gate=RateGate(pace, halt),
+            stop=halt,
             prices_microusd={"dop-lite": LITE_MICROUSD},
-            wall=lambda: AT,
+            unix_time=lambda: AT,
             new_token=lambda: f"{self._runs}-{next(tokens)}",
             body=lambda attempt: str(attempt.params.seed).encode(),
-            accepted=lambda job: None,
-            finished=lambda video: None,
-            reach=reach,
-            say=self.say,
+            on_accepted=lambda job: None,
+            on_video_ready=lambda video: None,
+            fail_point=reach,
+            notify=self.say,
         )
         submitter = self.protocol.submitter(
             doors,
             _planned(book),
-            paths=Paths("/submit", proven=True),
-            breaker=Breaker(in_a_row=10**6, in_window=10**6),
+            paths=SubmitEndpoint("/submit", proven=True),
+            breaker=CircuitBreaker(in_a_row=10**6, in_window=10**6),
             workers=self.workers,
             can_poll=lambda: False,
         )
@@ -206,9 +208,9 @@ class Experiment:
         if hasattr(scribe, "flush"):
             await scribe.flush()
 
-    def _photograph(self, ledger: Ledger | ServerLedger) -> None:
+    def _photograph(self, ledger: SqliteLedger | PostgresLedger) -> None:
         self.gateway = self.gateway.photograph()
-        if isinstance(ledger, ServerLedger):
+        if isinstance(ledger, PostgresLedger):
             _cut(ledger)
             return
         path = ledger.path
@@ -221,15 +223,15 @@ class Experiment:
     def _open(self, path: Place) -> bool:
         ledger = ledger_at(path)
         try:
-            return Book(ledger).totals(RUN).count(State.PLANNED) > 0
+            return LedgerQueries(ledger).totals(RUN).count(State.PLANNED) > 0
         finally:
             ledger.close(clean=False)
 
     def _judged(self, path: Place) -> list[str]:
         ledger = ledger_at(path)
         try:
-            book = Book(ledger)
-            states = {one.params.seed: one.state for one in book.in_states(RUN, tuple(State))}
+            book = LedgerQueries(ledger)
+            states = {one.params.seed: one.state for one in book.attempts_in(RUN, tuple(State))}
             spent = sum(money(book).values())
             found = [f"paid twice: {number}" for number, times in self.gateway.charged.items() if times > 1]
             innocent = (State.PLANNED, State.REJECTED)
@@ -249,11 +251,11 @@ class Experiment:
             ledger.close(clean=False)
 
 
-def _cut(ledger: ServerLedger) -> None:
+def _cut(ledger: PostgresLedger) -> None:
     """The process is gone, and its session with it: nothing that it still tries reaches the server."""
     ledger.engine.dispose()
 
-    def gone(batch: Sequence[Job]) -> None:
+    def gone(batch: Sequence[QueuedWrite]) -> None:
         ledger._deliver(batch, [(None, KilledError())] * len(batch))
 
     ledger._commit = gone  # type: ignore[method-assign]
@@ -261,16 +263,16 @@ def _cut(ledger: ServerLedger) -> None:
     ledger.facts["clean"] = "yes"
 
 
-def _in_its_place(path: Place) -> Ledger | ServerLedger:
+def _in_its_place(path: Place) -> SqliteLedger | PostgresLedger:
     """The photographed ledger, taken for the original."""
     if not isinstance(path, Path):
-        return ledger_at(path, hold=Hold.ALONE)
-    ledger = Ledger(path, inline=True)
+        return ledger_at(path, hold=LockMode.EXCLUSIVE)
+    ledger = SqliteLedger(path, inline=True)
     ledger.facts["inode"] = str(path.stat().st_ino)
     return ledger
 
 
-async def _planned(book: Book) -> AsyncIterator[Attempt]:
-    for page in book.pages(RUN, (State.PLANNED,)):
+async def _planned(book: LedgerQueries) -> AsyncIterator[Attempt]:
+    for page in book.iter_attempts(RUN, (State.PLANNED,)):
         for attempt in page:
             yield attempt

@@ -75,19 +75,6 @@ SANDBOX_STARTERS = ("pipeline.runner.embedded_sandbox", "pipeline.cli")
 
 SANDBOX = "pipeline.sandbox"
 
-PENDING = frozenset(
-    {
-        ("pipeline.assets.image_hosting", "pipeline.planning.binding"),
-        ("pipeline.assets.image_urls", "pipeline.planning.binding"),
-        ("pipeline.assets.object_checks", "pipeline.planning.binding"),
-        ("pipeline.assets.publishing", "pipeline.reports.writer"),
-        ("pipeline.planning.run_setup", "pipeline.cli.commands.plan"),
-        ("pipeline.reports.viewer.live_updates", "pipeline.cli.commands.status"),
-        ("pipeline.reports.viewer.pages", "pipeline.cli.commands.spend"),
-    }
-)
-"""Imports that still go the wrong way; to be emptied."""
-
 _IO_LIBRARIES = """
 asyncio aiohttp aiolimiter concurrent fcntl filelock glob http io logging multiprocessing os procrastinate psycopg queue
 random requests secrets select shutil signal socket sqlite3 ssl subprocess sys tempfile threading time tqdm
@@ -144,7 +131,7 @@ def _wrong_layers(module: Module) -> Iterator[str]:
         if _inside(name, SANDBOX):
             if not any(_inside(module.name, starter) for starter in SANDBOX_STARTERS):
                 yield f"{module.name} imports {name}: only the embedded sandbox and the command line may"
-        elif not _may_import(module.name, name) and (module.name, name) not in PENDING:
+        elif not _may_import(module.name, name):
             yield f"{module.name} imports {name}: that layer is not below its own"
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.ledger.budget import NO_CAPS, Caps
-from pipeline.ledger.postgres_ledger import ServerLedger
-from pipeline.ledger.queries import Book, Run
-from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.postgres_ledger import PostgresLedger
+from pipeline.ledger.queries import LedgerQueries, Run
+from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Change
+from pipeline.ledger.transitions import LedgerChange
 from pipeline.records import CostState, Request
 from tests.support.factories import make_request
 
@@ -47,46 +47,50 @@ Place = Path | str
 """A file, or the URL of a database."""
 
 
-def ledger_at(place: Place, *, inline: bool = True, **told: Any) -> Ledger | ServerLedger:
+def ledger_at(place: Place, *, inline: bool = True, **told: Any) -> SqliteLedger | PostgresLedger:
     """The ledger at a file, or on a server."""
-    return Ledger(place, inline=inline) if isinstance(place, Path) else ServerLedger(place, inline=inline, **told)
+    return (
+        SqliteLedger(place, inline=inline) if isinstance(place, Path) else PostgresLedger(place, inline=inline, **told)
+    )
 
 
 @contextmanager
-def opened(place: Place, *, inline: bool = True) -> Iterator[tuple[Ledger | ServerLedger, Book]]:
+def opened(place: Place, *, inline: bool = True) -> Iterator[tuple[SqliteLedger | PostgresLedger, LedgerQueries]]:
     """The ledger at `place`, ready to spend, closed cleanly at the end."""
     ledger = ledger_at(place, inline=inline)
     try:
         ledger.ready_to_spend()
-        yield ledger, Book(ledger)
+        yield ledger, LedgerQueries(ledger)
     finally:
         ledger.close()
 
 
-def start(book: Book, rows: Sequence[Request], run: Run | None = None) -> Run:
+def start(book: LedgerQueries, rows: Sequence[Request], run: Run | None = None) -> Run:
     """A new run that lists `rows`."""
     run = run or make_run()
     book.start_run(run)
-    book.list_rows(run.run_id, rows, rows_digest=lambda: "digest")
+    book.sync_rows(run.run_id, rows, rows_digest=lambda: "digest")
     return run
 
 
-def change(request: Request, event: Event, **only_what_matters: Any) -> Change:
+def change(request: Request, event: Event, **only_what_matters: Any) -> LedgerChange:
     """One event of a request, at AT unless told."""
-    return Change(request_id=request.request_id, event=event, **{"at": AT, **only_what_matters})
+    return LedgerChange(request_id=request.request_id, event=event, **{"at": AT, **only_what_matters})
 
 
-def reserve(request: Request, token: str = "token", *, run_id: str = RUN, caps: Caps = NO_CAPS, **more: Any) -> Change:
+def reserve(
+    request: Request, token: str = "token", *, run_id: str = RUN, caps: Caps = NO_CAPS, **more: Any
+) -> LedgerChange:
     """The intent to buy a request."""
     return change(request, Event.RESERVE, token=token, run_id=run_id, caps=caps, **more)
 
 
-def accept(request: Request, job: str, token: str = "token") -> Change:
+def accept(request: Request, job: str, token: str = "token") -> LedgerChange:
     """The gateway's id for a request."""
     return change(request, Event.ACCEPT, token=token, values={"job_set_id": job, "accepted_at": AT})
 
 
-def money(book: Book) -> dict[CostState, int]:
+def money(book: LedgerQueries) -> dict[CostState, int]:
     """The spend book's three sums over all runs, micro-dollars."""
     lines = book.spend_lines()
     return {

@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from pipeline.records import Attempt, CostState, State, Totals
-from pipeline.reports.sheet.run_view import Line, RunView, SkippedRow
+from pipeline.reports.sheet.run_view import Line, RunView, SkippedLine
 from tests.support.factories import make_attempt
 
 RUN = "2026-11-02_0910-strength-study-ab12"
@@ -54,7 +54,7 @@ def _cell(outputs: Path, model: str, strength: int, seed: int) -> Line:
     row_id = f"mill@{model}-{strength / 100}-{seed}"
     if model == "dop-turbo":
         if (strength, seed) == (30, 11):
-            return SkippedRow(row_id=row_id, axes=axes)
+            return SkippedLine(row_id=row_id, axes=axes)
         state, reason = State.DONE, None
     else:
         state, reason = TROUBLES.get((strength, seed), (State.DONE, None))

@@ -15,11 +15,12 @@ import pytest
 
 from pipeline.config.loader import gateway_id, load
 from pipeline.ledger.budget import NO_CAPS, Caps
-from pipeline.ledger.queries import Book
-from pipeline.ledger.sqlite_ledger import Ledger
-from pipeline.ledger.workspace import RunFolder, Workspace, recover
+from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.sqlite_ledger import SqliteLedger
+from pipeline.ledger.workspace import OpenLedger, recover
 from pipeline.records import Request
-from pipeline.runner.engine import Job, Result, Wishes, carry_out
+from pipeline.reports.run_folder import RunFolder
+from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
 from tests.support.factories import make_request
 from tests.support.ledgers import AT, RUN, make_run
 
@@ -71,8 +72,8 @@ def wall() -> float:
 class Story:
     """One run in virtual time, how it ended, and what the ledger holds."""
 
-    result: Result
-    book: Book
+    result: StepsResult
+    book: LedgerQueries
     elapsed_s: float
 
     @property
@@ -84,26 +85,26 @@ class Story:
 
 
 @contextmanager
-def ledger_for(folder: Path, base_url: str, **told: str) -> Iterator[Workspace]:
+def ledger_for(folder: Path, base_url: str, **told: str) -> Iterator[OpenLedger]:
     """A ledger that works in the loop itself, with the settings of a live gateway at `base_url`."""
     overrides = {"gateway.base_url": base_url, "outputs.dir": str(folder / "outputs"), **told}
     settings = load(Path("configs/live.yaml"), overrides=overrides, environ={})
-    ledger = Ledger(settings.ledger_path, inline=True)
+    ledger = SqliteLedger(settings.ledger_path, inline=True)
     try:
         ledger.ready_to_spend()
-        recover(ledger, Book(ledger), AT)
-        yield Workspace(settings=settings, gateway=gateway_id(settings), ledger=ledger, book=Book(ledger))
+        recover(ledger, LedgerQueries(ledger), AT)
+        yield OpenLedger(settings=settings, gateway=gateway_id(settings), ledger=ledger, book=LedgerQueries(ledger))
     finally:
         ledger.close()
 
 
-def wanted(workspace: Workspace, count: int, **same: Any) -> list[Request]:
+def wanted(workspace: OpenLedger, count: int, **same: Any) -> list[Request]:
     """So many different requests for that gateway."""
     return [make_request(seed=seed, gateway=workspace.gateway, **same) for seed in range(1, count + 1)]
 
 
 async def carried(
-    workspace: Workspace,
+    workspace: OpenLedger,
     rows: Sequence[Request],
     *,
     caps: Caps = NO_CAPS,
@@ -116,11 +117,11 @@ async def carried(
     if run is None:
         run = make_run(gateway=workspace.gateway)
         book.start_run(run)
-        book.list_rows(run.run_id, rows, rows_digest=lambda: "digest")
+        book.sync_rows(run.run_id, rows, rows_digest=lambda: "digest")
     folder = RunFolder(workspace.outputs, run.run_id)
     folder.make(None)
-    told = Wishes(**{"quiet": True, "show_bar": False, **wishes})
+    told = RunOptions(**{"quiet": True, "show_bar": False, **wishes})
     began = asyncio.get_running_loop().time()
-    job = Job(workspace=workspace, run=run, folder=folder, caps=caps, key=KEY, wishes=told, wall=clock)
-    result = await carry_out(job)
+    job = RunJob(workspace=workspace, run=run, folder=folder, caps=caps, key=KEY, wishes=told, wall=clock)
+    result = await execute(job)
     return Story(result=result, book=book, elapsed_s=asyncio.get_running_loop().time() - began)

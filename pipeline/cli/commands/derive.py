@@ -8,19 +8,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cli.arguments import settings_of, tell
-from pipeline.cli.commands.plan import plan_text, planned
-from pipeline.cli.commands.status import find_run
+from pipeline.cli.arguments import print_notice, settings_of
+from pipeline.cli.commands.plan import plan_text
 from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, UsageError
 from pipeline.files import whole_text
-from pipeline.gateway.motion_catalog import catalogue
+from pipeline.gateway.motion_catalog import load_catalog
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import Workspace, reading
-from pipeline.planning.derive import Derived, derived, differences, field_of, suffix_of
-from pipeline.planning.requests import listing
+from pipeline.ledger.workspace import OpenLedger, open_for_reading
+from pipeline.planning.against_ledger import plan_against_ledger
+from pipeline.planning.derive import DerivedManifest, derive_manifest, differences, field_of, suffix_of
+from pipeline.planning.requests import bind_manifest
 from pipeline.records import Attempt, Cell
 from pipeline.reports.picks import MAX_PICKS_BYTES, Picks, parse_picks, picked
+from pipeline.reports.run_lookup import find_run
 
 PICKS = "picks.json"
 """In the run's folder: what was picked on the pages of `dop view`."""
@@ -30,7 +31,7 @@ def derive(args: argparse.Namespace) -> int:
     """Writes a manifest of the chosen clips with what `--set` changes, and shows what it would cost."""
     changes = _changes(args)
     settings = settings_of(args)
-    with reading(settings) as workspace:
+    with open_for_reading(settings) as workspace:
         picks = _given(args)
         run = find_run(workspace, args.run or (picks.run if picks is not None else None))
         picks = picks or _kept(workspace, run)
@@ -41,12 +42,12 @@ def derive(args: argparse.Namespace) -> int:
         raise UsageError("no clip is picked: mark some on the run's page, or name rows with --row ID")
     target = args.output or _usual_target(run, changes)
     _write(target, run, chosen, changes, settings)
-    tell([f"{target}: {len(chosen)} clips of {run.run_id}"])
-    bound = listing(target, settings)
-    found = planned(bound, settings)
+    print_notice([f"{target}: {len(chosen)} clips of {run.run_id}"])
+    bound = bind_manifest(target, settings)
+    found = plan_against_ledger(bound, settings)
     print(plan_text(target, found, bound.caps(), settings))
     if not found.new:
-        tell(["nothing in it is new: change something with --set, or buy another take with --set take=2"])
+        print_notice(["nothing in it is new: change something with --set, or buy another take with --set take=2"])
     return 0
 
 
@@ -73,7 +74,7 @@ def _given(args: argparse.Namespace) -> Picks | None:
     return Picks(run=named.run, names=named.names + rows) if named is not None else Picks(run=None, names=rows)
 
 
-def _kept(workspace: Workspace, run: Run) -> Picks:
+def _kept(workspace: OpenLedger, run: Run) -> Picks:
     path = workspace.outputs / run.run_id / PICKS
     if not path.is_file():
         raise UsageError(f"nothing is picked in {run.run_id}: give --picks FILE or --row ID, or pick in `dop view`")
@@ -93,7 +94,7 @@ def _read(path: Path) -> Picks:
         raise UsageError(f"{path} is not UTF-8") from None
 
 
-def _attempts(workspace: Workspace, run: Run) -> Iterator[Attempt]:
+def _attempts(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:
     return (line for line in workspace.book.report(run.run_id) if isinstance(line, Attempt))
 
 
@@ -115,7 +116,9 @@ def _write(target: Path, run: Run, chosen: list[Attempt], changes: dict[str, str
     if target.suffix not in (".yaml", ".yml"):
         raise UsageError(f"{target}: a derived manifest is YAML; give it the ending .yaml")
     folder = target.absolute().parent
-    made = derived(chosen, changes, run=run.run_id, name=run.name, folder=folder, catalogue=catalogue(settings))
+    made = derive_manifest(
+        chosen, changes, run=run.run_id, name=run.name, folder=folder, catalogue=load_catalog(settings)
+    )
     try:
         with _draft(target, made) as draft:
             wrong = differences(made, chosen, _read_back(draft, target, settings), changes)
@@ -130,7 +133,7 @@ def _write(target: Path, run: Run, chosen: list[Attempt], changes: dict[str, str
 
 
 @contextmanager
-def _draft(target: Path, made: Derived) -> Iterator[Path]:
+def _draft(target: Path, made: DerivedManifest) -> Iterator[Path]:
     """The text as a file beside its target, so that relative pictures are found; it does not stay."""
     draft = target.with_name(f".{target.stem}-draft{target.suffix}")
     try:
@@ -144,7 +147,7 @@ def _draft(target: Path, made: Derived) -> Iterator[Path]:
 def _read_back(draft: Path, target: Path, settings: Settings) -> list[Cell]:
     """What the draft asks for; its mistakes are told under the name that the person knows."""
     try:
-        return list(listing(draft, settings).manifest.cells())
+        return list(bind_manifest(draft, settings).manifest.cells())
     except ManifestError as error:
         problems = (replace(one, file=target if one.file == draft else one.file) for one in error.problems)
         raise ManifestError(problems) from None

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cli.arguments import give_json, settings_of
-from pipeline.cli.commands.run import key_for
+from pipeline.cli.arguments import print_json, settings_of
+from pipeline.cli.commands.run import resolve_api_key
 from pipeline.config.loader import Settings, effective, gateway_id, read_key
 from pipeline.errors import DopError
 from pipeline.ledger.workspace import ledger_exists, ledger_name, opened
@@ -22,7 +22,7 @@ CLOCK_FLOOR_S = 1_750_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at. `ok` None: it could not be checked."""
 
     name: str
@@ -37,7 +37,7 @@ def doctor(args: argparse.Namespace) -> int:
     values = list(effective(settings))
     bad = [finding for finding in findings if finding.ok is False]
     if args.json:
-        give_json(
+        print_json(
             {
                 "ok": not bad,
                 "checks": [{"name": one.name, "ok": one.ok, "text": one.text} for one in findings],
@@ -53,56 +53,56 @@ def doctor(args: argparse.Namespace) -> int:
     return 7 if bad else 0
 
 
-def _findings(settings: Settings, *, live: bool) -> Iterator[Finding]:
-    yield Finding(name="gateway", ok=True, text=gateway_id(settings))
+def _findings(settings: Settings, *, live: bool) -> Iterator[CheckResult]:
+    yield CheckResult(name="gateway", ok=True, text=gateway_id(settings))
     yield _key(settings)
     yield from _ledger(settings)
     yield _disk(settings)
     clock_ok = time.time() > CLOCK_FLOOR_S
-    yield Finding(name="clock", ok=clock_ok, text="plausible" if clock_ok else "it is in the past: set it first")
+    yield CheckResult(name="clock", ok=clock_ok, text="plausible" if clock_ok else "it is in the past: set it first")
     if live:
         yield from _asked(settings)
     else:
-        yield Finding(name="live paths", ok=None, text="the gateway is not asked; --live asks it, for free")
+        yield CheckResult(name="live paths", ok=None, text="the gateway is not asked; --live asks it, for free")
 
 
-def _asked(settings: Settings) -> Iterator[Finding]:
+def _asked(settings: Settings) -> Iterator[CheckResult]:
     """What the gateway itself says to calls that cost nothing."""
-    from pipeline.cli.commands.doctor_live import live_checks  # noqa: PLC0415 - only --live needs the network's libraries
+    from pipeline.cli.commands.doctor_live import live_checks
 
     try:
-        key = key_for(settings)
+        key = resolve_api_key(settings)
     except DopError as error:
-        yield Finding(name="live key", ok=False, text=str(error))
+        yield CheckResult(name="live key", ok=False, text=str(error))
         return
-    yield from (Finding(name=one.name, ok=one.ok, text=one.text) for one in live_checks(settings, key))
+    yield from (CheckResult(name=one.name, ok=one.ok, text=one.text) for one in live_checks(settings, key))
 
 
-def _key(settings: Settings) -> Finding:
+def _key(settings: Settings) -> CheckResult:
     if settings.gateway.is_embedded:
-        return Finding(name="key", ok=True, text="the sandbox needs none")
+        return CheckResult(name="key", ok=True, text="the sandbox needs none")
     try:
         key = read_key(os.environ, Path.home())
     except DopError as error:
-        return Finding(name="key", ok=False, text=str(error))
+        return CheckResult(name="key", ok=False, text=str(error))
     if key is None:
-        return Finding(name="key", ok=False, text="none in PIXAZO_API_KEY or ~/.pixazo/api-key")
-    return Finding(name="key", ok=True, text="found; whether the gateway takes it is not checked")
+        return CheckResult(name="key", ok=False, text="none in PIXAZO_API_KEY or ~/.pixazo/api-key")
+    return CheckResult(name="key", ok=True, text="found; whether the gateway takes it is not checked")
 
 
-def _ledger(settings: Settings) -> Iterator[Finding]:
+def _ledger(settings: Settings) -> Iterator[CheckResult]:
     name = ledger_name(settings)
     try:
         if not ledger_exists(settings):
-            yield Finding(name="ledger", ok=True, text=f"{name} does not exist yet")
+            yield CheckResult(name="ledger", ok=True, text=f"{name} does not exist yet")
             return
         ledger = opened(settings)
     except DopError as error:
-        yield Finding(name="ledger", ok=False, text=str(error))
+        yield CheckResult(name="ledger", ok=False, text=str(error))
         return
     try:
         problems = ledger.problems()
-        yield Finding(
+        yield CheckResult(
             name="ledger",
             ok=not problems,
             text=f"{name} is whole" if not problems else f"{name}: {problems[0]} ({len(problems)} in all)",
@@ -111,12 +111,12 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
         ledger.close(clean=False)
 
 
-def _disk(settings: Settings) -> Finding:
+def _disk(settings: Settings) -> CheckResult:
     folder = settings.outputs.dir
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not os.access(folder, os.W_OK):
-        return Finding(name="disk", ok=False, text=f"{folder.resolve()} can't be written")
+        return CheckResult(name="disk", ok=False, text=f"{folder.resolve()} can't be written")
     free = shutil.disk_usage(folder).free
     text = f"{free / 1e9:.1f} GB free below {folder.resolve()}"
-    return Finding(name="disk", ok=free >= LOW_DISK_BYTES, text=text)
+    return CheckResult(name="disk", ok=free >= LOW_DISK_BYTES, text=text)

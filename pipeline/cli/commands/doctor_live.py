@@ -12,17 +12,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from pipeline.assets.image_hosting import open_hosting
-from pipeline.assets.image_urls import WireImages
+from pipeline.assets.image_urls import ImageUrlResolver
 from pipeline.assets.object_store import open_store
-from pipeline.assets.publishing import open_landing
+from pipeline.assets.publishing import open_publisher
 from pipeline.config.settings import Settings
 from pipeline.errors import DopError
 from pipeline.gateway.client import GatewayClient, PollStyle
-from pipeline.gateway.motion_catalog import OTHER_METHOD, catalogue, what_came
+from pipeline.gateway.motion_catalog import OTHER_METHOD, describe_response, load_catalog
 from pipeline.gateway.motion_response import parse_motions
-from pipeline.gateway.responses import Answer, NoAnswer
+from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import read_json
-from pipeline.runner.callback_inbox import answers_as_ours, open_desk
+from pipeline.runner.callback_inbox import answers_as_ours, open_callback_endpoint
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.engine import gateway_client
 
@@ -36,7 +36,7 @@ REFUSALS = frozenset({401, 402, 403})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class LiveCheckResult:
     """One thing that was tried. `ok` None: it could not be told."""
 
     name: str
@@ -44,24 +44,24 @@ class Check:
     text: str
 
 
-def live_checks(settings: Settings, key: str) -> list[Check]:
+def live_checks(settings: Settings, key: str) -> list[LiveCheckResult]:
     """Everything that can be tried for free. Pays: no."""
     return asyncio.run(_all(settings, key))
 
 
-async def _all(settings: Settings, key: str) -> list[Check]:
+async def _all(settings: Settings, key: str) -> list[LiveCheckResult]:
     async with gateway_for(settings) as base_url:
         found = [check async for check in _gateway(settings, base_url, key)]
         found.append(await _callbacks(settings, base_url))
         found.append(await _store(settings, base_url))
         found.append(await _outputs(settings))
     untried = f"{settings.gateway.submit_path}: only a purchase would tell; not tried"
-    found.append(Check(name="submit path", ok=None, text=untried))
-    found.append(Check(name="credit", ok=None, text="the API has no call for it"))
+    found.append(LiveCheckResult(name="submit path", ok=None, text=untried))
+    found.append(LiveCheckResult(name="credit", ok=None, text="the API has no call for it"))
     return found
 
 
-async def _gateway(settings: Settings, base_url: str, key: str) -> AsyncIterator[Check]:
+async def _gateway(settings: Settings, base_url: str, key: str) -> AsyncIterator[LiveCheckResult]:
     async with gateway_client(settings, base_url, key) as client:
         nowhere = await _nowhere(base_url, key)
         answer = await client.poll(NOBODYS_JOB, style=PollStyle.JOB_SET)
@@ -72,90 +72,98 @@ async def _gateway(settings: Settings, base_url: str, key: str) -> AsyncIterator
         yield await _motions(settings, client)
 
 
-async def _nowhere(base_url: str, key: str) -> Answer | NoAnswer:
+async def _nowhere(base_url: str, key: str) -> Response | NoResponse:
     async with GatewayClient(base_url=base_url, key=key, poll_path=NOWHERE) as client:
         return await client.poll(NOBODYS_JOB, style=PollStyle.JOB_SET)
 
 
-def _key(answer: Answer | NoAnswer, nowhere: Answer | NoAnswer) -> Check:
+def _key(answer: Response | NoResponse, nowhere: Response | NoResponse) -> LiveCheckResult:
     """Whether the key is taken, going by a poll of a job that nobody has."""
-    if isinstance(answer, NoAnswer):
-        return Check(name="live key", ok=None, text=f"the gateway does not answer: {answer.what}")
+    if isinstance(answer, NoResponse):
+        return LiveCheckResult(name="live key", ok=None, text=f"the gateway does not answer: {answer.what}")
     if answer.status in REFUSALS:
-        return Check(name="live key", ok=False, text=f"the gateway refuses it ({what_came(answer)})")
+        return LiveCheckResult(name="live key", ok=False, text=f"the gateway refuses it ({describe_response(answer)})")
     if answer.status == 404 and _same(answer, nowhere):
         # API: a gateway may look for the path first, and for the key only where there is one.
-        return Check(name="live key", ok=None, text=f"can't be told: the path may be wrong ({what_came(answer)})")
+        return LiveCheckResult(
+            name="live key", ok=None, text=f"can't be told: the path may be wrong ({describe_response(answer)})"
+        )
     if answer.status < 500:
-        return Check(name="live key", ok=True, text=f"a poll of a made-up job was answered ({what_came(answer)})")
-    return Check(name="live key", ok=None, text=f"the gateway is in trouble ({what_came(answer)})")
+        return LiveCheckResult(
+            name="live key", ok=True, text=f"a poll of a made-up job was answered ({describe_response(answer)})"
+        )
+    return LiveCheckResult(name="live key", ok=None, text=f"the gateway is in trouble ({describe_response(answer)})")
 
 
-def _path(name: str, path: str, answer: Answer | NoAnswer, nowhere: Answer | NoAnswer) -> Check:
+def _path(name: str, path: str, answer: Response | NoResponse, nowhere: Response | NoResponse) -> LiveCheckResult:
     """Whether anything lives at a path. A 404 may mean the path or the job: another body than nowhere's tells."""
-    said = f"{path} ({what_came(answer)})"
-    if isinstance(answer, NoAnswer) or answer.status >= 500 or answer.status in REFUSALS:
-        return Check(name=name, ok=None, text=f"can't be told: {said}")
+    said = f"{path} ({describe_response(answer)})"
+    if isinstance(answer, NoResponse) or answer.status >= 500 or answer.status in REFUSALS:
+        return LiveCheckResult(name=name, ok=None, text=f"can't be told: {said}")
     if answer.status not in (404, 405):
-        return Check(name=name, ok=True, text=said)
+        return LiveCheckResult(name=name, ok=True, text=said)
     if _same(answer, nowhere):
-        return Check(name=name, ok=None, text=f"answers like a path that does not exist: {said}")
-    return Check(name=name, ok=answer.status == 404, text=said)
+        return LiveCheckResult(name=name, ok=None, text=f"answers like a path that does not exist: {said}")
+    return LiveCheckResult(name=name, ok=answer.status == 404, text=said)
 
 
-def _same(answer: Answer, nowhere: Answer | NoAnswer) -> bool:
-    return isinstance(nowhere, Answer) and (nowhere.status, nowhere.body) == (answer.status, answer.body)
+def _same(answer: Response, nowhere: Response | NoResponse) -> bool:
+    return isinstance(nowhere, Response) and (nowhere.status, nowhere.body) == (answer.status, answer.body)
 
 
-async def _motions(settings: Settings, client: GatewayClient) -> Check:
+async def _motions(settings: Settings, client: GatewayClient) -> LiveCheckResult:
     answer = await client.get_motions()
-    if isinstance(answer, Answer) and answer.status in OTHER_METHOD:
+    if isinstance(answer, Response) and answer.status in OTHER_METHOD:
         answer = await client.get_motions(method="POST")
     path = settings.gateway.motions_path
-    if isinstance(answer, Answer) and 200 <= answer.status < 300:
-        found = parse_motions(read_json(answer.body), catalogue(settings))
+    if isinstance(answer, Response) and 200 <= answer.status < 300:
+        found = parse_motions(read_json(answer.body), load_catalog(settings))
         if found is not None:
-            return Check(name="motions path", ok=True, text=f"{path} lists {len(found.presets)} presets")
-    text = f"{path} gives no list ({what_came(answer)}); the address is inferred, and nothing needs it"
-    return Check(name="motions path", ok=None, text=text)
+            return LiveCheckResult(name="motions path", ok=True, text=f"{path} lists {len(found.presets)} presets")
+    text = f"{path} gives no list ({describe_response(answer)}); the address is inferred, and nothing needs it"
+    return LiveCheckResult(name="motions path", ok=None, text=text)
 
 
-async def _callbacks(settings: Settings, base_url: str) -> Check:
+async def _callbacks(settings: Settings, base_url: str) -> LiveCheckResult:
     """Whether the public address leads back here; a network may forbid that round trip and still let callers in."""
     if settings.webhook.public_url is None:
-        return Check(name="callbacks", ok=None, text="webhook.public_url is not set: polling only")
+        return LiveCheckResult(name="callbacks", ok=None, text="webhook.public_url is not set: polling only")
     try:
-        async with open_desk(settings, base_url) as desk:
+        async with open_callback_endpoint(settings, base_url) as desk:
             if await answers_as_ours(desk.public_url, desk.keys):
-                return Check(name="callbacks", ok=True, text=f"{desk.public_url} leads to webhook.listen")
-            return Check(name="callbacks", ok=None, text=f"{desk.public_url} does not lead back here from this machine")
+                return LiveCheckResult(name="callbacks", ok=True, text=f"{desk.public_url} leads to webhook.listen")
+            return LiveCheckResult(
+                name="callbacks", ok=None, text=f"{desk.public_url} does not lead back here from this machine"
+            )
     except DopError as error:
-        return Check(name="callbacks", ok=False, text=str(error))
+        return LiveCheckResult(name="callbacks", ok=False, text=str(error))
 
 
-async def _store(settings: Settings, base_url: str) -> Check:
-    images = WireImages(embedded=False, base_url=base_url, sha256_of={})
+async def _store(settings: Settings, base_url: str) -> LiveCheckResult:
+    images = ImageUrlResolver(embedded=False, base_url=base_url, sha256_of={})
     if settings.uploads.url is None:
-        return Check(name="uploads", ok=None, text="uploads.url is not set: local pictures work in the sandbox only")
+        return LiveCheckResult(
+            name="uploads", ok=None, text="uploads.url is not set: local pictures work in the sandbox only"
+        )
     try:
         open_hosting(settings, base_url, images, etag_of=lambda _: "", wall=time.time)
         told = settings.uploads
         problem = await open_store(settings.uploads.url, endpoint=told.endpoint, region=told.region).problem()
     except DopError as error:
-        return Check(name="uploads", ok=False, text=str(error))
+        return LiveCheckResult(name="uploads", ok=False, text=str(error))
     if problem:
-        return Check(name="uploads", ok=False, text=problem)
-    return Check(name="uploads", ok=True, text=f"{settings.uploads.url} answers; writing was not tried")
+        return LiveCheckResult(name="uploads", ok=False, text=problem)
+    return LiveCheckResult(name="uploads", ok=True, text=f"{settings.uploads.url} answers; writing was not tried")
 
 
-async def _outputs(settings: Settings) -> Check:
+async def _outputs(settings: Settings) -> LiveCheckResult:
     try:
-        landing = open_landing(settings)
+        landing = open_publisher(settings)
     except DopError as error:
-        return Check(name="outputs", ok=False, text=str(error))
+        return LiveCheckResult(name="outputs", ok=False, text=str(error))
     if landing is None:
-        return Check(name="outputs", ok=None, text="outputs.dir is a folder of this machine: nothing to ask")
+        return LiveCheckResult(name="outputs", ok=None, text="outputs.dir is a folder of this machine: nothing to ask")
     problem = await landing.problem()
     if problem:
-        return Check(name="outputs", ok=False, text=problem)
-    return Check(name="outputs", ok=True, text=f"{settings.outputs.url} answers; writing was not tried")
+        return LiveCheckResult(name="outputs", ok=False, text=problem)
+    return LiveCheckResult(name="outputs", ok=True, text=f"{settings.outputs.url} answers; writing was not tried")

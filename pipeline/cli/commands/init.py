@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.cli.arguments import tell
+from pipeline.cli.arguments import print_notice
 from pipeline.config.loader import packaged
 from pipeline.errors import UsageError
 
@@ -25,7 +25,7 @@ def init(args: argparse.Namespace) -> int:
     folder: Path = args.folder
     try:
         for target, content in _samples(folder):
-            tell([f"{target}: {_put(target, content)}"])
+            print_notice([f"{target}: {_put(target, content)}"])
     except OSError as error:
         raise UsageError(f"{error.filename or folder} can't be written ({error.strerror})") from None
     before = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
@@ -52,7 +52,7 @@ def _put(target: Path, content: bytes) -> str:
 
 def completion(args: argparse.Namespace) -> int:
     """Prints a script that completes verbs, flags and file names in a shell."""
-    import shtab  # noqa: PLC0415 - only this verb needs it
+    import shtab
 
     parser: argparse.ArgumentParser = args.whole_parser()
     for one in _parsers(parser):
@@ -65,7 +65,7 @@ def completion(args: argparse.Namespace) -> int:
 
 
 def _kind(action: argparse.Action) -> object:
-    import shtab  # noqa: PLC0415
+    import shtab
 
     if action.metavar in FILE_WORDS:
         return shtab.FILE

@@ -14,25 +14,34 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cli.arguments import seconds, settings_of, tell
-from pipeline.config.settings import Settings, duration_s, ledger_url
-from pipeline.errors import LedgerAwayError, LedgerError, UsageError
+from pipeline.cli.arguments import print_notice, seconds, settings_of
+from pipeline.config.settings import Settings, ledger_url
+from pipeline.config.units import duration_s
+from pipeline.errors import LedgerError, LedgerUnavailableError, UsageError
 from pipeline.ledger.journal import last_seq
 from pipeline.ledger.migrations import copy_file
-from pipeline.ledger.postgres_ledger import ServerLedger
-from pipeline.ledger.postgres_session import Hold
-from pipeline.ledger.queries import Book, Run
+from pipeline.ledger.postgres_ledger import PostgresLedger
+from pipeline.ledger.postgres_session import LockMode
+from pipeline.ledger.queries import LedgerQueries, Run
 from pipeline.ledger.recovery import rebuild as made_anew
 from pipeline.ledger.recovery import rebuild_on_server as made_anew_there
-from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.transfer import MOVED, move, unmark
-from pipeline.ledger.workspace import Workspace, held, ledger_exists, ledger_name, locked, opened, reading
+from pipeline.ledger.workspace import (
+    OpenLedger,
+    hold_lock,
+    ledger_exists,
+    ledger_name,
+    locked,
+    open_for_reading,
+    opened,
+)
 from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import usd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class LedgerProblem:
     """One thing that is wrong with the ledger, and what to do about it."""
 
     text: str
@@ -55,7 +64,7 @@ def check(args: argparse.Namespace) -> int:
     if not is_there and not is_lost:
         print(f"{name} does not exist yet: the first run makes it")
         return 0
-    gone = Trouble(text=f"{name} is gone, and {journal} is there", remedy=REBUILD)
+    gone = LedgerProblem(text=f"{name} is gone, and {journal} is there", remedy=REBUILD)
     found = list(_troubles(settings)) if is_there else [gone]
     for trouble in found:
         print(f"WRONG  {trouble.text}\n       {trouble.remedy}")
@@ -64,20 +73,22 @@ def check(args: argparse.Namespace) -> int:
     return 7 if found else 0
 
 
-def _troubles(settings: Settings) -> Iterator[Trouble]:
+def _troubles(settings: Settings) -> Iterator[LedgerProblem]:
     try:
         ledger = opened(settings)
-    except LedgerAwayError:
+    except LedgerUnavailableError:
         raise
     except LedgerError as error:
-        yield Trouble(text=str(error), remedy=REBUILD if "newer" not in str(error) else "update dop")
+        yield LedgerProblem(text=str(error), remedy=REBUILD if "newer" not in str(error) else "update dop")
         return
     try:
-        yield from (Trouble(text=problem, remedy=REBUILD) for problem in ledger.problems())
+        yield from (LedgerProblem(text=problem, remedy=REBUILD) for problem in ledger.problems())
         if ledger.is_copy:
-            yield Trouble(text=f"{ledger.name} is a copy or was restored from one", remedy=ADOPT)
+            yield LedgerProblem(text=f"{ledger.name} is a copy or was restored from one", remedy=ADOPT)
         if MOVED in ledger.facts:
-            yield Trouble(text=f"{ledger.name} was moved to {ledger.facts[MOVED]} and spends no more", remedy=THERE)
+            yield LedgerProblem(
+                text=f"{ledger.name} was moved to {ledger.facts[MOVED]} and spends no more", remedy=THERE
+            )
         if ledger.facts.get("clean", "yes") != "yes":
             print("note   a run is under way, or the last one did not end cleanly: the next one settles that by itself")
         yield from _journal_troubles(ledger)
@@ -85,19 +96,19 @@ def _troubles(settings: Settings) -> Iterator[Trouble]:
         ledger.close(clean=False)
 
 
-def _journal_troubles(ledger: LedgerWriter) -> Iterator[Trouble]:
+def _journal_troubles(ledger: LedgerWriter) -> Iterator[LedgerProblem]:
     try:
         for _ in ledger.journal_entries():
             pass
     except LedgerError as error:
-        yield Trouble(text=str(error), remedy=JOURNAL)
+        yield LedgerProblem(text=str(error), remedy=JOURNAL)
 
 
 def rebuild(args: argparse.Namespace) -> int:
     """Makes the ledger anew from its journal; the old file is kept aside."""
     settings, now = settings_of(args), time.time()
     path, url = settings.ledger_path, settings.ledger.url
-    with held(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
+    with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
         found = made_anew(path, now=now) if url is None else made_anew_there(url, now=now)
     name = ledger_name(settings)
     print(f"{name} was made anew from {found.events} events: {found.requests} requests, {found.runs} runs")
@@ -135,10 +146,10 @@ def _move(target_url: str, args: argparse.Namespace, settings: Settings) -> int:
         raise UsageError(f"{path} does not exist: there is nothing to move")
     with (
         locked(path, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now),
-        closing(Ledger(path, may_migrate=True)) as source,
-        closing(ServerLedger(url, hold=Hold.ALONE)) as target,
+        closing(SqliteLedger(path, may_migrate=True)) as source,
+        closing(PostgresLedger(url, hold=LockMode.EXCLUSIVE)) as target,
     ):
-        tell(source.ready_to_spend())
+        print_notice(source.ready_to_spend())
         found = move(source, target)
     counted = f"{found.rows['attempts']} requests, {found.rows['runs']} runs, {found.rows['history']} events"
     print(f"{target.name} holds what {path} held: {counted}, ${usd(sum(found.money))}; every row was compared")
@@ -154,7 +165,7 @@ def adopt(args: argparse.Namespace) -> int:
     name = ledger_name(settings)
     if not ledger_exists(settings):
         raise UsageError(f"{name} does not exist: there is nothing to adopt")
-    with held(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
+    with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
         ledger = opened(settings, may_migrate=True)
         try:
             if not ledger.is_copy and MOVED not in ledger.facts:
@@ -175,7 +186,7 @@ def adopt(args: argparse.Namespace) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Old:
+class OldRun:
     """The folder of an old run, and what it weighs."""
 
     run: Run
@@ -192,11 +203,11 @@ def prune(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"--keep: {error}") from None
     if args.dry_run:
-        with reading(settings) as workspace:
+        with open_for_reading(settings) as workspace:
             _show(_old_ones(workspace, now - keep_s), args.keep)
         return 0
-    with held(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
-        with reading(settings) as workspace:
+    with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
+        with open_for_reading(settings) as workspace:
             old = _old_ones(workspace, now - keep_s)
         _show(old, args.keep)
         if not old or not _agreed(args):
@@ -206,11 +217,11 @@ def prune(args: argparse.Namespace) -> int:
         newest = settings.outputs.dir / "latest"
         if newest.is_symlink() and not newest.exists():
             newest.unlink()
-    tell([f"{len(old)} folders were removed; `dop show` and `dop spend` still know what was in them"])
+    print_notice([f"{len(old)} folders were removed; `dop show` and `dop spend` still know what was in them"])
     return 0
 
 
-def _old_ones(workspace: Workspace, before: float) -> list[Old]:
+def _old_ones(workspace: OpenLedger, before: float) -> list[OldRun]:
     """Ended runs from before, whose videos no younger run's report points to."""
     runs = workspace.book.runs()
     aged = {run.run_id: run for run in runs if run.ended_at is not None and run.ended_at < before}
@@ -221,11 +232,11 @@ def _old_ones(workspace: Workspace, before: float) -> list[Old]:
         is_ours = folder.resolve().parent == workspace.outputs.resolve() and not folder.is_symlink()
         if is_ours and folder.is_dir() and run_id not in needed:
             sizes = [file.lstat().st_size for file in folder.rglob("*") if file.is_file() or file.is_symlink()]
-            found.append(Old(run=run, folder=folder, files=len(sizes), size_bytes=sum(sizes)))
+            found.append(OldRun(run=run, folder=folder, files=len(sizes), size_bytes=sum(sizes)))
     return found
 
 
-def _folders_named(book: Book, run: Run) -> Iterator[str]:
+def _folders_named(book: LedgerQueries, run: Run) -> Iterator[str]:
     """The first part of every video's path in a run's report: the folder that holds it."""
     for line in book.report(run.run_id):
         path = getattr(line, "local_path", None)
@@ -233,7 +244,7 @@ def _folders_named(book: Book, run: Run) -> Iterator[str]:
             yield str(path).partition("/")[0]
 
 
-def _show(old: list[Old], keep: str) -> None:
+def _show(old: list[OldRun], keep: str) -> None:
     for one in old:
         print(f"{one.folder}  {one.files} files, {one.size_bytes / 1e6:.1f} MB")
     if not old:

@@ -7,13 +7,13 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from pipeline.cli.arguments import give_json, settings_of, tell
-from pipeline.cli.commands.run import key_for
+from pipeline.cli.arguments import print_json, print_notice, settings_of
+from pipeline.cli.commands.run import resolve_api_key
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
-from pipeline.gateway.motion_catalog import Refreshed, catalogue, refresh
-from pipeline.gateway.motions import Catalogue, Preset
-from pipeline.reports.progress import printable
+from pipeline.gateway.motion_catalog import RefreshResult, load_catalog, refresh
+from pipeline.gateway.motions import MotionCatalog, MotionPreset
+from pipeline.reports.progress import strip_control_chars
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.engine import gateway_client
 
@@ -25,27 +25,27 @@ def motions(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     if args.refresh:
         done = asyncio.run(_refreshed(settings))
-        tell([f"{done.path}: {done}"])
-    known = catalogue(settings)
+        print_notice([f"{done.path}: {done}"])
+    known = load_catalog(settings)
     found = known.search(args.search) if args.search else list(known.presets)
     if args.json:
-        give_json(_as_json(settings, known, found))
+        print_json(_as_json(settings, known, found))
         return 0
     _print(found)
-    tell([f"{len(found)} of {len(known.presets)} presets; source: {known.source}"])
+    print_notice([f"{len(found)} of {len(known.presets)} presets; source: {known.source}"])
     near = known.suggest(args.search) if args.search and not found else None
     if near:
-        tell([f"did you mean {near}?"])
+        print_notice([f"did you mean {near}?"])
     return 0
 
 
-async def _refreshed(settings: Settings) -> Refreshed:
-    key = key_for(settings)
+async def _refreshed(settings: Settings) -> RefreshResult:
+    key = resolve_api_key(settings)
     async with gateway_for(settings) as base_url, gateway_client(settings, base_url, key) as client:
         return await refresh(settings, client, now=time.time())
 
 
-def _as_json(settings: Settings, known: Catalogue, found: Sequence[Preset]) -> dict[str, object]:
+def _as_json(settings: Settings, known: MotionCatalog, found: Sequence[MotionPreset]) -> dict[str, object]:
     return {
         "gateway": gateway_id(settings),
         "source": known.source,
@@ -61,11 +61,11 @@ def _as_json(settings: Settings, known: Catalogue, found: Sequence[Preset]) -> d
     }
 
 
-def _print(found: Sequence[Preset]) -> None:
+def _print(found: Sequence[MotionPreset]) -> None:
     if not found:
         return
     width = max(len(preset.name) for preset in found)
     print(f"{'name':<{width}}  {'id':<36}  end frame")
     for preset in found:
         line = f"{preset.name:<{width}}  {preset.motions_id}  {FRAMES[preset.start_end_frame]:<9}"
-        print(printable(f"{line}  {preset.preview_url or ''}".rstrip()))
+        print(strip_control_chars(f"{line}  {preset.preview_url or ''}".rstrip()))

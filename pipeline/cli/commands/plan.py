@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import time
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.assets.image_checks import memory_text
-from pipeline.assets.object_checks import look_at_objects
-from pipeline.cli.arguments import give_json, listed, money, settings_of, tell, with_price
-from pipeline.config.loader import gateway_id
+from pipeline.assets.image_checks import cache_text
+from pipeline.cli.arguments import bound_manifest, money, print_json, print_notice, settings_of
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps
-from pipeline.ledger.workspace import ledger_exists, reading
-from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
-from pipeline.planning.binding import Plan, split
-from pipeline.planning.requests import Listing
-from pipeline.planning.saved_plan import SavedPlan, save
+from pipeline.ledger.workspace import ledger_exists, open_for_reading
+from pipeline.manifest.reader import DEFAULT_MAX_ROWS
+from pipeline.planning.against_ledger import looked_at_objects, plan_against_ledger, saved_plan, split_with_ledger
+from pipeline.planning.plan import Plan
+from pipeline.planning.saved_plan import save
 from pipeline.records import usd
-from pipeline.reports.progress import printable
+from pipeline.reports.progress import strip_control_chars
 
 USUAL_VIDEO_BYTES = 12_000_000
 """of a 5 s 1080p clip, where none was bought yet. Source: wire, section 6: plan for 5 to 20 MB."""
@@ -30,11 +27,11 @@ USUAL_VIDEO_BYTES = 12_000_000
 def validate(args: argparse.Namespace) -> int:
     """All mistakes at once, offline."""
     settings = settings_of(args)
-    bound = listed(args, settings, may_draw=True)
-    found = _split(bound, settings, against_ledger=False)
-    tell(f"warning: {warning}" for warning in bound.warnings)
+    bound = bound_manifest(args, settings, may_draw=True)
+    found = split_with_ledger(bound, settings, against_ledger=False)
+    print_notice(f"warning: {warning}" for warning in bound.warnings)
     if args.json:
-        give_json({"valid": True, **found.as_json()})
+        print_json({"valid": True, **found.as_json()})
     else:
         print(f"{args.manifest}: valid; {found.requests} requests, ${usd(found.price_microusd)}")
     return 0
@@ -43,77 +40,29 @@ def validate(args: argparse.Namespace) -> int:
 def plan(args: argparse.Namespace) -> int:
     """Rows and price by model, split into new, done, in flight, unknown and failed."""
     settings = settings_of(args)
-    bound = listed(args, settings, may_draw=True)
+    bound = bound_manifest(args, settings, may_draw=True)
     if args.look:
-        tell(f"warning: {warning}" for warning in looked_at_objects(bound, settings))
+        print_notice(f"warning: {warning}" for warning in looked_at_objects(bound, settings))
     bound.must_be_seen = args.out is not None
-    found = planned(bound, settings)
-    tell(f"warning: {warning}" for warning in bound.warnings)
+    found = plan_against_ledger(bound, settings)
+    print_notice(f"warning: {warning}" for warning in bound.warnings)
     if args.out is not None:
         if bound.manifest.origin != bound.manifest.path:
             raise UsageError("a saved plan names its manifest: write what comes through stdin to a file first")
         save(saved_plan(bound, found, settings, max_rows=args.max_rows or DEFAULT_MAX_ROWS), args.out)
     if args.json:
-        give_json({**found.as_json(), "partly_filled": [asdict(column) for column in bound.manifest.partly_filled]})
+        print_json({**found.as_json(), "partly_filled": [asdict(column) for column in bound.manifest.partly_filled]})
     else:
         print(plan_text(args.manifest, found, bound.caps(money(args.max_cost, "--max-cost")), settings))
         for column in bound.manifest.partly_filled:
-            print(printable(str(column)))
-        for line in memory_text(bound.binder.images, settings):
-            print(printable(line))
+            print(strip_control_chars(str(column)))
+        for line in cache_text(bound.binder.images, settings):
+            print(strip_control_chars(line))
         if args.out is not None:
             print(f"saved: dop run --plan {args.out} buys exactly this, or refuses")
         elif bound.manifest.uses_random_seeds:
             print("its random seeds are drawn when the plan is saved: dop plan --out PLAN, then dop run --plan PLAN")
     return 0
-
-
-def looked_at_objects(bound: Listing, settings: Settings) -> list[str]:
-    """Looks at the images that lie in an object store; returns warnings. Asks the store, for free.
-
-    Raises:
-        ManifestError: some are not there, or no pictures.
-        UsageError: the store does not answer.
-    """
-    return look_at_objects(settings, bound.objects(), manifest=bound.manifest.path, now=time.time())
-
-
-def saved_plan(bound: Listing, found: Plan, settings: Settings, *, max_rows: int) -> SavedPlan:
-    """What `--out` keeps: the seeds that were drawn, and what everything depended on."""
-    seeds = dict(bound.manifest.drawn)
-    bound.frozen_seeds = seeds
-    return SavedPlan(
-        manifest=bound.manifest.path,
-        gateway=gateway_id(settings),
-        rows_digest=bound.digest(),
-        state_digest=found.state_digest,
-        seeds=seeds,
-        selection=bound.selection,
-        max_rows=max_rows,
-        counts=found.as_json(),
-    )
-
-
-def planned(bound: Listing, settings: Settings) -> Plan:
-    """The manifest split against the ledger; a ledger that does not exist yet knows nothing.
-
-    Raises:
-        ManifestError: mistakes, all of them.
-    """
-    return _split(bound, settings, against_ledger=ledger_exists(settings))
-
-
-def _split(bound: Listing, settings: Settings, *, against_ledger: bool) -> Plan:
-    try:
-        if against_ledger:
-            with reading(settings) as workspace:
-                found = split(bound.rows(), workspace.book.states)
-        else:
-            found = split(bound.rows(), lambda _: {})
-    except TooManyRowsError as error:
-        raise with_price(error, settings) from None
-    found.duplicates = bound.binder.duplicates
-    return found
 
 
 def plan_text(path: Path, found: Plan, caps: Caps, settings: Settings) -> str:
@@ -142,7 +91,7 @@ def disk_text(videos: int, settings: Settings) -> str:
     """How much room the videos will need, and whether it is there."""
     each = USUAL_VIDEO_BYTES
     if ledger_exists(settings):
-        with reading(settings) as workspace:
+        with open_for_reading(settings) as workspace:
             each = workspace.book.mean_video_bytes(workspace.gateway) or each
     elif settings.gateway.is_embedded:
         each = 200_000

@@ -7,25 +7,25 @@ import sys
 import time
 from contextlib import AbstractContextManager
 
-from pipeline.cli.arguments import money, seconds, settings_of, tell
-from pipeline.cli.commands.run import asked, session, wishes_of
-from pipeline.cli.commands.status import find_request, find_run
+from pipeline.cli.arguments import money, print_notice, seconds, settings_of
+from pipeline.cli.commands.run import confirm, run_options, session
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.ledger.queries import Run
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied, Change, JobTaken
-from pipeline.ledger.workspace import Workspace, sharing, spending
-from pipeline.planning.requests import told_caps
+from pipeline.ledger.transitions import Applied, JobTaken, LedgerChange
+from pipeline.ledger.workspace import OpenLedger, open_for_spending, open_shared
+from pipeline.planning.requests import configured_caps
 from pipeline.records import RETRYABLE, Attempt, State, usd
-from pipeline.runner.session import carried_out
+from pipeline.reports.run_lookup import find_request, find_run
+from pipeline.runner.session import run_session
 
 
 def resolve(args: argparse.Namespace) -> int:
     """Settles one unknown outcome: adopted, charged, or to be sent again by the next run."""
     with _ledger(settings_of(args), args) as workspace:
-        tell(workspace.notices)
+        print_notice(workspace.notices)
         attempt = find_request(workspace, args.id, states=(State.UNKNOWN,))
         if attempt.state is not State.UNKNOWN:
             raise UsageError(f"{attempt.row_id} is {attempt.state}, not unknown: there is nothing to settle")
@@ -33,34 +33,34 @@ def resolve(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ledger(settings: Settings, args: argparse.Namespace) -> AbstractContextManager[Workspace]:
+def _ledger(settings: Settings, args: argparse.Namespace) -> AbstractContextManager[OpenLedger]:
     """The ledger to settle in: on a server also while workers run.
 
     MONEY: not to send again. A worker that is frozen just before its POST would pay a second time when it wakes.
     """
     lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
     if settings.ledger.url is not None and not args.resend:
-        return sharing(settings, wait_s=lock_wait_s, now=time.time())
-    return spending(settings, lock_wait_s=lock_wait_s, now=time.time())
+        return open_shared(settings, wait_s=lock_wait_s, now=time.time())
+    return open_for_spending(settings, lock_wait_s=lock_wait_s, now=time.time())
 
 
-def _settle(workspace: Workspace, attempt: Attempt, args: argparse.Namespace) -> str:
+def _settle(workspace: OpenLedger, attempt: Attempt, args: argparse.Namespace) -> str:
     now = time.time()
     price = usd(attempt.price_microusd)
     if args.adopt is not None:
         values = {"job_set_id": args.adopt, "accepted_at": attempt.submitted_at or now, "reason": None}
-        _book(workspace, Change(request_id=attempt.request_id, event=Event.ADOPT, at=now, values=values))
+        _book(workspace, LedgerChange(request_id=attempt.request_id, event=Event.ADOPT, at=now, values=values))
         return f"{attempt.row_id}: in flight as job {args.adopt}; `dop collect` fetches it"
     if args.charged:
         values = {"reason": "a person says it was charged and the video is lost", "finished_at": now}
-        _book(workspace, Change(request_id=attempt.request_id, event=Event.CHARGE, at=now, values=values))
+        _book(workspace, LedgerChange(request_id=attempt.request_id, event=Event.CHARGE, at=now, values=values))
         return f"{attempt.row_id}: written off, ${price} is disputed"
     values = {"reason": "a person says it was not charged", "resends": attempt.resends + 1}
-    _book(workspace, Change(request_id=attempt.request_id, event=Event.RESEND, at=now, values=values))
+    _book(workspace, LedgerChange(request_id=attempt.request_id, event=Event.RESEND, at=now, values=values))
     return f"{attempt.row_id}: planned again; the next `dop run` buys it for ${price}"
 
 
-def _book(workspace: Workspace, change: Change) -> None:
+def _book(workspace: OpenLedger, change: LedgerChange) -> None:
     outcome = workspace.ledger.apply_now(change)
     if isinstance(outcome, JobTaken):
         raise UsageError(f"that job already belongs to request {outcome.owner_request_id}")
@@ -79,21 +79,21 @@ def retry(args: argparse.Namespace) -> int:
         run = find_run(workspace, args.run)
         if run.gateway != workspace.gateway:
             raise UsageError(f"run {run.run_id} belongs to {run.gateway}, the configuration to {workspace.gateway}")
-        chosen = workspace.book.in_states(run.run_id, kinds & RETRYABLE)
+        chosen = workspace.book.attempts_in(run.run_id, kinds & RETRYABLE)
         if not chosen:
-            tell([f"{run.run_id} has nothing of that kind"])
+            print_notice([f"{run.run_id} has nothing of that kind"])
             return 9 if args.error_on_nothing else 0
         caps = _caps(run, settings, money(args.max_cost, "--max-cost"))
         if not _agreed(chosen, caps, settings, args):
             return 2
         workspace.book.reopen_run(run.run_id)
         workspace.book.new_attempts([attempt.request_id for attempt in chosen])
-        wishes = wishes_of(args, buy=True, collect=True)
-        return carried_out(opened, run, caps=caps, wishes=wishes)
+        wishes = run_options(args, buy=True, collect=True)
+        return run_session(opened, run, caps=caps, wishes=wishes)
 
 
 def _caps(run: Run, settings: Settings, flag_microusd: int | None) -> Caps:
-    return lowest((run.caps, told_caps(settings), Caps(run_microusd=flag_microusd)))
+    return lowest((run.caps, configured_caps(settings), Caps(run_microusd=flag_microusd)))
 
 
 def _agreed(chosen: list[Attempt], caps: Caps, settings: Settings, args: argparse.Namespace) -> bool:
@@ -103,13 +103,13 @@ def _agreed(chosen: list[Attempt], caps: Caps, settings: Settings, args: argpars
         raise UsageError(f"no price is known for {', '.join(unpriced)}; add it under `prices`")
     price = sum(prices[attempt.params.model] for attempt in chosen)
     told = f"{len(chosen)} requests again for ${usd(price)}"
-    tell([told])
+    print_notice([told])
     if args.dry_run:
         return False
     if settings.gateway.is_embedded or args.yes:
         return True
     if sys.stdin is not None and sys.stdin.isatty():
-        return asked(f"buy {told}?")
+        return confirm(f"buy {told}?")
     if caps.any:
         return True
     raise UsageError("give --yes or a budget to buy without a terminal; nothing was sent")

@@ -11,24 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.assets import image_checks
-from pipeline.assets.publishing import open_landing
-from pipeline.cli.arguments import seconds, tell
+from pipeline.assets.publishing import open_publisher
+from pipeline.cli.arguments import print_notice, seconds
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import RunFolder, Workspace, sharing
-from pipeline.planning.run_setup import Order, gravest, open_run, runs_to_collect
+from pipeline.ledger.workspace import OpenLedger, open_shared
+from pipeline.planning.run_setup import PurchaseOrder, open_run, runs_to_collect, worst_exit_code
 from pipeline.records import Totals
-from pipeline.reports.progress import Progress
+from pipeline.reports.progress import ProgressDisplay
+from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.cluster.requirements import database
-from pipeline.runner.engine import Result, Wishes
-from pipeline.runner.session import Session, finished, looked_at_images, prepared
+from pipeline.runner.engine import RunOptions, StepsResult
+from pipeline.runner.session import SpendingSession, check_images, finish, prepare
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-OTHERS_WAIT_S = 60.0
+LOCK_MAX_WAIT_S = 60.0
 """The first worker looks at the whole ledger before it lets others in; a plain run may be about to end."""
 
 NOT_HERE = {
@@ -55,7 +56,7 @@ def check(args: argparse.Namespace, settings: Settings) -> str:
     return database(settings)
 
 
-def ordered(args: argparse.Namespace, settings: Settings, order: Order, wishes: Wishes) -> int:
+def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrder, wishes: RunOptions) -> int:
     """Orders a manifest's run, in the transaction that writes its rows down, and follows it. Leads to purchases."""
     with _session(args, settings) as opened:
         workspace = opened.workspace
@@ -70,29 +71,29 @@ def ordered(args: argparse.Namespace, settings: Settings, order: Order, wishes: 
             before.append(_put(connection, workspace.settings, run_id, wishes, order.caps))
 
         if wishes.preflight and image_checks.wanted(settings):  # before anything is queued: a worker may be quick
-            asyncio.run(looked_at_images(opened, open_run(workspace, order), wishes))
+            asyncio.run(check_images(opened, open_run(workspace, order), wishes))
         if wishes.buy and (problem := _store_problem(workspace, order)):
-            tell([f"nothing is bought: {problem}"])
+            print_notice([f"nothing is bought: {problem}"])
             return 5
         found = open_run(workspace, order, put)
         _measure(workspace)
         had_work = workspace.book.has_open(found.run_id)
-        tell(f"warning: {warning}" for warning in order.bound.warnings)
+        print_notice(f"warning: {warning}" for warning in order.bound.warnings)
         manifest = order.bound.manifest.path
         return _followed(opened, found, order.caps, wishes, before=before[-1], had_work=had_work, manifest=manifest)
 
 
-def _store_problem(workspace: Workspace, order: Order) -> str:
+def _store_problem(workspace: OpenLedger, order: PurchaseOrder) -> str:
     """MONEY: before a worker may buy: what is wrong with the store that is to take it; "" where there is none."""
-    landing = open_landing(workspace.settings)
+    landing = open_publisher(workspace.settings)
     if landing is None:
         return ""
     folder = RunFolder(workspace.outputs, open_run(workspace, order).run_id)
     folder.make(order.bound.manifest.path)
-    return asyncio.run(landing.ready(folder.path))
+    return asyncio.run(landing.check_writable(folder.path))
 
 
-def collected(args: argparse.Namespace, settings: Settings, wishes: Wishes) -> int:
+def collect_on_cluster(args: argparse.Namespace, settings: Settings, wishes: RunOptions) -> int:
     """Has the workers poll and fetch what is bought. Never spends."""
     check(args, settings)
     codes = []
@@ -103,14 +104,14 @@ def collected(args: argparse.Namespace, settings: Settings, wishes: Wishes) -> i
             before = _put_alone(workspace, run.run_id, wishes)
             _measure(workspace)
             codes.append(_followed(opened, run, NO_CAPS, wishes, before=before, had_work=had_work, manifest=None))
-    return gravest(codes, nothing=args.error_on_nothing)
+    return worst_exit_code(codes, nothing=args.error_on_nothing)
 
 
-def _put(connection: Connection, settings: Settings, run_id: str, wishes: Wishes, caps: Caps) -> Totals:
+def _put(connection: Connection, settings: Settings, run_id: str, wishes: RunOptions, caps: Caps) -> Totals:
     """Orders a run; what it came to before any worker could know."""
-    from pipeline.config.loader import gateway_id  # noqa: PLC0415
-    from pipeline.runner.cluster.job_queue import put_order  # noqa: PLC0415
-    from pipeline.runner.cluster.monitor import counted  # noqa: PLC0415 - an extra
+    from pipeline.config.loader import gateway_id
+    from pipeline.runner.cluster.job_queue import put_order
+    from pipeline.runner.cluster.monitor import counted
 
     put_order(
         connection,
@@ -125,7 +126,7 @@ def _put(connection: Connection, settings: Settings, run_id: str, wishes: Wishes
     return counted(connection, run_id)
 
 
-def _put_alone(workspace: Workspace, run_id: str, wishes: Wishes) -> Totals:
+def _put_alone(workspace: OpenLedger, run_id: str, wishes: RunOptions) -> Totals:
     before: list[Totals] = []
     workspace.ledger.transact(
         lambda connection: before.append(_put(connection, workspace.settings, run_id, wishes, NO_CAPS))
@@ -133,7 +134,7 @@ def _put_alone(workspace: Workspace, run_id: str, wishes: Wishes) -> Totals:
     return before[-1]
 
 
-def _measure(workspace: Workspace) -> None:
+def _measure(workspace: OpenLedger) -> None:
     """Has the server look at the tables that have just grown.
 
     It does so by itself within minutes. Until then it takes them for empty, and each question for the next job, and for
@@ -145,34 +146,43 @@ def _measure(workspace: Workspace) -> None:
 
 
 @contextmanager
-def _session(args: argparse.Namespace, settings: Settings) -> Iterator[Session]:
+def _session(args: argparse.Namespace, settings: Settings) -> Iterator[SpendingSession]:
     """The ledger beside the workers; no key is needed, since nothing is sent from here."""
-    from pipeline.runner.cluster.tables import prepare  # noqa: PLC0415 - an extra
+    from pipeline.runner.cluster.tables import prepare
 
     url = database(settings)
     lock_wait_s = seconds(args.lock_wait, "--lock-wait")
-    wait_s = OTHERS_WAIT_S if lock_wait_s is None else lock_wait_s
-    with sharing(settings, wait_s=wait_s, now=time.time()) as workspace:
+    wait_s = LOCK_MAX_WAIT_S if lock_wait_s is None else lock_wait_s
+    with open_shared(settings, wait_s=wait_s, now=time.time()) as workspace:
         prepare(url)
-        tell(workspace.notices)
-        yield Session(workspace=workspace, key="", tell=lambda line: tell([line]))
+        print_notice(workspace.notices)
+        yield SpendingSession(workspace=workspace, key="", tell=lambda line: print_notice([line]))
 
 
 def _followed(
-    opened: Session, run: Run, caps: Caps, wishes: Wishes, *, before: Totals, had_work: bool, manifest: Path | None
+    opened: SpendingSession,
+    run: Run,
+    caps: Caps,
+    wishes: RunOptions,
+    *,
+    before: Totals,
+    had_work: bool,
+    manifest: Path | None,
 ) -> int:
     async def all_of_it() -> int:
-        job = prepared(opened, run, caps=caps, wishes=wishes, manifest=manifest)
-        with Progress(clock=time.monotonic, show_bar=wishes.show_bar, quiet=wishes.quiet) as progress:
+        job = prepare(opened, run, caps=caps, wishes=wishes, manifest=manifest)
+        with ProgressDisplay(clock=time.monotonic, show_bar=wishes.show_bar, quiet=wishes.quiet) as progress:
             result = await _result(opened, run, wishes, before, progress)
-        return (await finished(opened, job, result, had_work=had_work)).exit_code
+        return (await finish(opened, job, result, had_work=had_work)).exit_code
 
     return asyncio.run(all_of_it())
 
 
-async def _result(opened: Session, run: Run, wishes: Wishes, before: Totals, progress: Progress) -> Result:
-    from pipeline.runner.cluster.job_queue import JobQueue  # noqa: PLC0415
-    from pipeline.runner.cluster.monitor import Following, follow  # noqa: PLC0415 - an extra
+async def _result(
+    opened: SpendingSession, run: Run, wishes: RunOptions, before: Totals, progress: ProgressDisplay
+) -> StepsResult:
+    from pipeline.runner.cluster.job_queue import JobQueue
+    from pipeline.runner.cluster.monitor import MonitorOptions, follow
 
     workspace = opened.workspace
     settings = workspace.settings
@@ -182,7 +192,7 @@ async def _result(opened: Session, run: Run, wishes: Wishes, before: Totals, pro
         if order is None:
             raise UsageError(f"run {run.run_id} was closed by another command meanwhile")
         return await follow(
-            Following(
+            MonitorOptions(
                 workspace=workspace,
                 queue=queue,
                 run_id=run.run_id,
@@ -192,7 +202,7 @@ async def _result(opened: Session, run: Run, wishes: Wishes, before: Totals, pro
                 before=before,
                 window=settings.cluster.window,
                 silent_s=settings.cluster.stalled_after_s,
-                say=progress.say,
+                notify=progress.print_line,
                 rule=wishes.halt,
                 max_duration_s=wishes.max_duration_s,
             ),

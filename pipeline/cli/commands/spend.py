@@ -4,85 +4,35 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from pipeline.cli.arguments import give_json, settings_of
+from pipeline.cli.arguments import print_json, settings_of
 from pipeline.errors import UsageError
-from pipeline.ledger.queries import SpendLine
-from pipeline.ledger.workspace import Workspace, reading
+from pipeline.ledger.workspace import OpenLedger, open_for_reading
 from pipeline.records import MICROUSD, State, usd
-from pipeline.reports.progress import printable
+from pipeline.reports.progress import strip_control_chars
+from pipeline.reports.spend import group_spend
 
 ID_COLUMNS = ("job_set_id", "request_id", "job_id", "id")
 AMOUNT_COLUMNS = ("amount_usd", "cost_usd", "price_usd", "amount", "cost", "price", "charge", "usd", "total")
 """Headings under which a usage export names a job and its price. Inferred: no such export is documented."""
 
 
-@dataclass(slots=True)
-class Sums:
-    """The three sums of some part of the spend book, micro-dollars."""
-
-    confirmed: int = 0
-    disputed: int = 0
-    reserved: int = 0
-
-    def add(self, line: SpendLine) -> None:
-        """Adds one line of the book."""
-        self.confirmed += line.confirmed
-        self.disputed += line.disputed
-        self.reserved += line.reserved
-
-    def as_json(self) -> dict[str, str]:
-        """Three decimals each, and the worst case."""
-        worst = self.confirmed + self.disputed + self.reserved
-        return {
-            "confirmed_usd": usd(self.confirmed),
-            "disputed_usd": usd(self.disputed),
-            "reserved_usd": usd(self.reserved),
-            "worst_usd": usd(worst),
-        }
-
-
 def spend(args: argparse.Namespace) -> int:
     """Money by day, month and model of each gateway; with `--usage FILE` against the vendor's own list."""
     settings = settings_of(args)
     prefix = args.day or args.month or ""
-    with reading(settings) as workspace:
+    with open_for_reading(settings) as workspace:
         lines = workspace.book.spend_lines(prefix)
         compared = _reconciled(workspace, args.usage) if args.usage is not None else None
-    found = grouped(lines)
+    found = group_spend(lines)
     if args.json:
         told: dict[str, object] = {"gateways": found}
-        give_json(told if compared is None else {**told, "usage": compared})
+        print_json(told if compared is None else {**told, "usage": compared})
     else:
         _print(found, compared)
     return 0
-
-
-def grouped(lines: Iterable[SpendLine]) -> dict[str, dict[str, object]]:
-    """Gateway -> its sums as text, and the same `by_day`, `by_month`, `by_model` and `by_run`."""
-    found: dict[str, dict[str, dict[str, Sums]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(Sums)))
-    for line in lines:
-        gateway = found[line.gateway]
-        gateway["total"][""].add(line)
-        gateway["by_day"][line.day].add(line)
-        gateway["by_month"][line.day[:7]].add(line)
-        gateway["by_model"][line.model].add(line)
-        gateway["by_run"][line.run_id].add(line)
-    return {
-        gateway: {
-            **groups["total"][""].as_json(),
-            **{
-                name: {key: sums.as_json() for key, sums in sorted(groups[name].items())}
-                for name in ("by_day", "by_month", "by_model", "by_run")
-            },
-        }
-        for gateway, groups in sorted(found.items())
-    }
 
 
 def _print(found: dict[str, dict[str, object]], compared: dict[str, object] | None) -> None:
@@ -98,7 +48,9 @@ def _print(found: dict[str, dict[str, object]], compared: dict[str, object] | No
             for key, sums in group.items():
                 _print_line(key, sums)
     for name, value in (compared or {}).items():
-        print(f"{name}: {value if not isinstance(value, list) else ', '.join(map(printable, value)) or 'none'}")
+        print(
+            f"{name}: {value if not isinstance(value, list) else ', '.join(map(strip_control_chars, value)) or 'none'}"
+        )
 
 
 def _print_line(name: str, sums: object) -> None:
@@ -106,7 +58,7 @@ def _print_line(name: str, sums: object) -> None:
     print(f"  {name:<28} {sums['confirmed_usd']:>12} {sums['disputed_usd']:>12} {sums['reserved_usd']:>12}")
 
 
-def _reconciled(workspace: Workspace, path: Path) -> dict[str, object]:
+def _reconciled(workspace: OpenLedger, path: Path) -> dict[str, object]:
     """The vendor's list against ours, job by job."""
     theirs = _usage(path)
     ours = {str(attempt.job_set_id): attempt for attempt in workspace.book.jobs(workspace.gateway)}

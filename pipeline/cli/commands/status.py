@@ -6,22 +6,24 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.assets.publishing import gathered, open_landing
-from pipeline.cli.arguments import give_json, settings_of, tell
+from pipeline.assets.publishing import download_missing, open_publisher
+from pipeline.cli.arguments import print_json, print_notice, settings_of
 from pipeline.errors import UsageError
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import RunFolder, Workspace, ledger_name, reading
-from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, Attempt, State, Totals, usd
+from pipeline.ledger.workspace import OpenLedger, open_for_reading
+from pipeline.records import Attempt, State, usd
 from pipeline.reports.dataframe import write_parquet
 from pipeline.reports.junit import write_junit
-from pipeline.reports.progress import printable
+from pipeline.reports.progress import strip_control_chars
+from pipeline.reports.run_folder import RunFolder
+from pipeline.reports.run_lookup import find_request, find_run, status_json
 from pipeline.reports.summary import summary_line
 from pipeline.reports.tables import json_line, write_csv, write_jsonl
-from pipeline.reports.writer import PAGE, PICTURES, draw, report_rows, write_reports
+from pipeline.reports.writer import PAGE, PAGE_LINES, PICTURES, draw, report_rows, write_reports
 
 RATE_SPAN_S = 60.0
 """Over which `status` tells the rate of accepted submits."""
@@ -30,55 +32,32 @@ RATE_SPAN_S = 60.0
 def status(args: argparse.Namespace) -> int:
     """Counts and money of one run, the newest unless named."""
     settings = settings_of(args)
-    with reading(settings) as workspace:
+    with open_for_reading(settings) as workspace:
         run = find_run(workspace, args.run)
         totals = workspace.book.totals(run.run_id)
         if args.json:
             rate = workspace.book.accepted_since(run.run_id, time.time() - RATE_SPAN_S) / RATE_SPAN_S
-            give_json(status_json(run, totals, rate_per_s=rate))
+            print_json(status_json(run, totals, rate_per_s=rate))
         else:
             print(summary_line(totals, run.run_id))
             _tell_unknowns(workspace, run)
     return 0
 
 
-def status_json(run: Run, totals: Totals, rate_per_s: float = 0.0) -> dict[str, object]:
-    """The object of `dop status --json`.
-
-    `eta_s` counts what is left to submit at the rate of the last minute; None while nothing was accepted in it.
-    """
-    left = totals.count(State.PLANNED, State.SUBMITTING)
-    return {
-        "run": run.run_id,
-        "gateway": run.gateway,
-        "requests": sum(totals.counts.values()),
-        "new": totals.count(State.PLANNED),
-        "done": totals.count(State.DONE),
-        "in_flight": totals.count(*IN_FLIGHT),
-        "unknown": totals.count(State.UNKNOWN),
-        "failed": totals.count(*FAILED_FOR_GOOD),
-        "confirmed_usd": usd(totals.confirmed_microusd),
-        "disputed_usd": usd(totals.disputed_microusd),
-        "reserved_usd": usd(totals.reserved_microusd),
-        "ended": run.ended_at is not None,
-        "rate_per_s": round(rate_per_s, 3),
-        "eta_s": 0.0 if run.ended_at is not None else round(left / rate_per_s, 1) if rate_per_s and left else None,
-    }
-
-
-def _tell_unknowns(workspace: Workspace, run: Run) -> None:
-    for page in workspace.book.pages(run.run_id, (State.UNKNOWN,)):
+def _tell_unknowns(workspace: OpenLedger, run: Run) -> None:
+    for page in workspace.book.iter_attempts(run.run_id, (State.UNKNOWN,)):
         for attempt in page:
-            print(f"unknown: {printable(attempt.row_id)} {attempt.request_id} ({printable(attempt.reason or '')})")
+            row, reason = strip_control_chars(attempt.row_id), strip_control_chars(attempt.reason or "")
+            print(f"unknown: {row} {attempt.request_id} ({reason})")
 
 
 def list_runs(args: argparse.Namespace) -> int:
     """Every run, newest first."""
     settings = settings_of(args)
-    with reading(settings) as workspace:
+    with open_for_reading(settings) as workspace:
         found = [(run, workspace.book.totals(run.run_id)) for run in workspace.book.runs()]
     if args.json:
-        give_json({"runs": [status_json(run, totals) for run, totals in found]})
+        print_json({"runs": [status_json(run, totals) for run, totals in found]})
         return 0
     for run, totals in found:
         state = "ended" if run.ended_at is not None else "open"
@@ -89,18 +68,18 @@ def list_runs(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace) -> int:
     """One request's whole history."""
     settings = settings_of(args)
-    with reading(settings) as workspace:
+    with open_for_reading(settings) as workspace:
         attempt = find_request(workspace, args.id)
         history = workspace.book.history(attempt.request_id)
     if args.json:
-        give_json({**_attempt_json(attempt), "history": history})
+        print_json({**_attempt_json(attempt), "history": history})
         return 0
     for name, value in _attempt_json(attempt).items():
         if value is not None:
-            print(f"{name}: {printable(str(value))}")
+            print(f"{name}: {strip_control_chars(str(value))}")
     for line in history:
         moment = datetime.fromtimestamp(float(str(line["at"])), UTC).strftime("%Y-%m-%d %H:%M:%S")
-        detail = printable(str(line["detail"]))
+        detail = strip_control_chars(str(line["detail"]))
         print(f"  {moment}  {line['event']} -> {line['state']}  {detail if args.verbose else detail[:100]}")
     return 0
 
@@ -128,12 +107,12 @@ def _attempt_json(attempt: Attempt) -> dict[str, object]:
 def report(args: argparse.Namespace) -> int:
     """The run's tables, the format by the file's extension."""
     settings = settings_of(args)
-    with reading(settings) as workspace:
+    with open_for_reading(settings) as workspace:
         run = find_run(workspace, args.run)
         folder = RunFolder(workspace.outputs, run.run_id)
         totals = workspace.book.totals(run.run_id)
         if args.json:
-            give_json(
+            print_json(
                 {
                     **status_json(run, totals),
                     "rows": [json.loads(json_line(row)) for row in report_rows(workspace, run, folder)],
@@ -143,28 +122,28 @@ def report(args: argparse.Namespace) -> int:
         if not args.output:
             folder.path.mkdir(parents=True, exist_ok=True)
             write_reports(workspace, run, folder)
-            if missing := asyncio.run(gathered(settings, workspace.book, run.run_id)):
-                tell([f"the page lacks videos of other hosts: {missing}"])
+            if missing := asyncio.run(download_missing(settings, workspace.book, run.run_id, max_lines=PAGE_LINES)):
+                print_notice([f"the page lacks videos of other hosts: {missing}"])
             draw(workspace, run, folder.path / PAGE)
-            tell([f"{folder.path / name}" for name in ("report.csv", PAGE)])
+            print_notice([f"{folder.path / name}" for name in ("report.csv", PAGE)])
             problem = _landed(workspace, folder)
             if problem:
-                tell([problem, summary_line(totals, run.run_id)])
+                print_notice([problem, summary_line(totals, run.run_id)])
                 return 5
         for target in args.output:
             _write(workspace, run, folder, target)
-            tell([str(target)])
-        tell([summary_line(totals, run.run_id)])
+            print_notice([str(target)])
+        print_notice([summary_line(totals, run.run_id)])
     return 0
 
 
-def _landed(workspace: Workspace, folder: RunFolder) -> str:
+def _landed(workspace: OpenLedger, folder: RunFolder) -> str:
     """Puts the reports into the object store, where one is told; returns what was wrong."""
-    landing = open_landing(workspace.settings)
-    return asyncio.run(landing.land_reports(folder.path)) if landing is not None else ""
+    landing = open_publisher(workspace.settings)
+    return asyncio.run(landing.publish_reports(folder.path)) if landing is not None else ""
 
 
-def _write(workspace: Workspace, run: Run, folder: RunFolder, target: Path) -> None:
+def _write(workspace: OpenLedger, run: Run, folder: RunFolder, target: Path) -> None:
     if target.suffix.lower() in PICTURES:
         draw(workspace, run, target)
         return
@@ -184,38 +163,3 @@ def _writer(name: str, run: Run) -> Callable[[Iterable[dict[str, object]], Path]
     if name.endswith(".parquet"):
         return write_parquet
     return None
-
-
-def find_run(workspace: Workspace, wanted: str | None) -> Run:
-    """The run a person means: a name, a folder, the beginning of a name, or the newest.
-
-    Raises:
-        UsageError: there is none, or more than one.
-    """
-    runs = workspace.book.runs()
-    if not runs:
-        raise UsageError(f"no run yet in {ledger_name(workspace.settings)}")
-    if wanted is None or Path(wanted).name == "latest":
-        latest = workspace.outputs / "latest"
-        name = latest.resolve().name if latest.is_symlink() else runs[0].run_id
-        return next((run for run in runs if run.run_id == name), runs[0])
-    name = Path(wanted).name
-    found = [run for run in runs if run.run_id == name] or [run for run in runs if run.run_id.startswith(name)]
-    if len(found) != 1:
-        raise UsageError(f"{len(found) or 'no'} runs are called {wanted!r}; `dop list` shows them")
-    return found[0]
-
-
-def find_request(workspace: Workspace, wanted: str, *, states: Collection[State] = ()) -> Attempt:
-    """The request a person means: the beginning of its id, its row's id, or its job's id; rather one in `states`.
-
-    Raises:
-        UsageError: there is none, or more than one.
-    """
-    found = workspace.book.find(wanted)
-    found = [one for one in found if one.state in states] or found
-    found = [one for one in found if one.gateway == workspace.gateway] or found
-    if len(found) != 1:
-        names = ", ".join(f"{one.request_id} ({one.row_id}, {one.gateway})" for one in found[:10])
-        raise UsageError(f"{len(found) or 'no'} requests are called {wanted!r}{': ' + names if names else ''}")
-    return found[0]

@@ -9,10 +9,10 @@ import threading
 import webbrowser
 from contextlib import suppress
 
-from pipeline.cli.arguments import settings_of, tell
-from pipeline.cli.commands.status import find_run
+from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.errors import UsageError
-from pipeline.ledger.workspace import Workspace, ledger_exists, ledger_name, reading
+from pipeline.ledger.workspace import OpenLedger, ledger_exists, ledger_name, open_for_reading
+from pipeline.reports.run_lookup import find_run
 from pipeline.reports.viewer.server import Viewer
 
 
@@ -23,13 +23,13 @@ def view(args: argparse.Namespace) -> int:
         raise UsageError(f"no run yet in {ledger_name(settings)}; `dop run MANIFEST` makes one")
     if not 0 <= args.port <= 65535:
         raise UsageError(f"--port {args.port}: give a number from 1 to 65535")
-    with reading(settings) as workspace:
+    with open_for_reading(settings) as workspace:
         run = find_run(workspace, args.run)
         asyncio.run(_serve(workspace, run.run_id, port=args.port, opens=not args.no_open))
     return 0
 
 
-async def _serve(workspace: Workspace, run_id: str, *, port: int, opens: bool) -> None:
+async def _serve(workspace: OpenLedger, run_id: str, *, port: int, opens: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -39,7 +39,7 @@ async def _serve(workspace: Workspace, run_id: str, *, port: int, opens: bool) -
     address = f"{await viewer.start(port)}runs/{run_id}/"
     try:
         print(address, flush=True)
-        tell(["only this machine's own browser can see it; Ctrl-C ends it"])
+        print_notice(["only this machine's own browser can see it; Ctrl-C ends it"])
         if opens:
             # A browser of the terminal would hold the thread until it is closed.
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

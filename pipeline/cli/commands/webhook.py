@@ -6,12 +6,12 @@ import argparse
 import asyncio
 import signal
 
-from pipeline.cli.arguments import settings_of, tell
+from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.config.settings import Settings, is_loopback
 from pipeline.errors import UsageError
-from pipeline.gateway.webhook_tokens import Delivery
-from pipeline.runner.callback_inbox import keys_for, listen_address, spool_of
-from pipeline.runner.webhook_server import Receiver
+from pipeline.gateway.webhook_tokens import CallbackDelivery
+from pipeline.runner.callback_inbox import inbox_of, keys_for, listen_address
+from pipeline.runner.webhook_server import WebhookServer
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -27,20 +27,20 @@ async def _serve(settings: Settings) -> None:
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stopped.set)
-    spool = spool_of(settings)
+    spool = inbox_of(settings)
 
-    def taken(delivery: Delivery) -> None:
+    def taken(delivery: CallbackDelivery) -> None:
         if not delivery.is_self_test:
             spool.keep(delivery)
 
-    receiver = Receiver(keys_for(settings), taken)
+    receiver = WebhookServer(keys_for(settings), taken)
     host, port = listen_address(settings)
     try:
         bound = await receiver.start(host, port)
     except OSError as error:
         raise UsageError(f"webhook.listen {host}:{port} can't be had ({error.strerror})") from None
     if not is_loopback(host):
-        tell([f"warning: {host} is reachable from other machines without TLS; a proxy belongs before it"])
+        print_notice([f"warning: {host} is reachable from other machines without TLS; a proxy belongs before it"])
     print(f"http://{'[' + host + ']' if ':' in host else host}:{bound}", flush=True)
     try:
         await stopped.wait()

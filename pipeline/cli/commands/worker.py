@@ -9,15 +9,15 @@ import logging
 import sys
 import time
 
-from pipeline.cli.arguments import settings_of, tell
-from pipeline.cli.commands.run import key_for
-from pipeline.cli.commands.run_on_cluster import OTHERS_WAIT_S
+from pipeline.cli.arguments import print_notice, settings_of
+from pipeline.cli.commands.run import resolve_api_key
+from pipeline.cli.commands.run_on_cluster import LOCK_MAX_WAIT_S
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
-from pipeline.ledger.workspace import sharing
+from pipeline.ledger.workspace import open_shared
 from pipeline.runner.cluster.requirements import database
 
-NOT_WELL = 5
+UNHEALTHY = 5
 
 
 def worker(args: argparse.Namespace) -> int:
@@ -32,21 +32,21 @@ def worker(args: argparse.Namespace) -> int:
 
 
 def _health(settings: Settings, url: str) -> int:
-    from pipeline.runner.cluster.heartbeat import Signs  # noqa: PLC0415 - an extra, for those who ask for it
+    from pipeline.runner.cluster.heartbeat import HeartbeatFiles
 
-    signs, now = Signs(f"{url} {gateway_id(settings)}"), time.time()
+    signs, now = HeartbeatFiles(f"{url} {gateway_id(settings)}"), time.time()
     workers = [
         {"pid": one.pid, "state": one.state, "holding": one.holding, "silent_s": round(now - one.at, 1)}
         for one in signs.read()
     ]
     well = signs.healthy(now)
     print(json.dumps({"healthy": well, "workers": workers}))
-    return 0 if well else NOT_WELL
+    return 0 if well else UNHEALTHY
 
 
 def _rebuild(settings: Settings, url: str) -> int:
-    from pipeline.runner.cluster.job_queue import JobQueue  # noqa: PLC0415 - an extra
-    from pipeline.runner.cluster.tables import prepare  # noqa: PLC0415
+    from pipeline.runner.cluster.job_queue import JobQueue
+    from pipeline.runner.cluster.tables import prepare
 
     async def anew() -> tuple[int, int]:
         queue = JobQueue(url, gateway_id(settings))
@@ -55,37 +55,39 @@ def _rebuild(settings: Settings, url: str) -> int:
         finally:
             await queue.close()
 
-    with sharing(settings, wait_s=OTHERS_WAIT_S, now=time.time()) as workspace:
-        tell(workspace.notices)
+    with open_shared(settings, wait_s=LOCK_MAX_WAIT_S, now=time.time()) as workspace:
+        print_notice(workspace.notices)
         prepare(url)
         dropped, queued = asyncio.run(anew())
-    tell([f"{dropped} jobs dropped, {queued} queued from the ledger"])
+    print_notice([f"{dropped} jobs dropped, {queued} queued from the ledger"])
     return 0
 
 
 def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
-    from pipeline.runner.cluster.callback_relay import Calls  # noqa: PLC0415 - an extra
-    from pipeline.runner.cluster.schedule import Timetable  # noqa: PLC0415
-    from pipeline.runner.cluster.worker import Host  # noqa: PLC0415
+    from pipeline.runner.cluster.callback_relay import CallbackRelay
+    from pipeline.runner.cluster.schedule import ScheduledRuns
+    from pipeline.runner.cluster.worker import Worker
 
     def say(line: str) -> None:
-        tell([line])
+        print_notice([line])
 
-    key = key_for(settings)
+    key = resolve_api_key(settings)
     timetable = None
     if settings.schedule.cron is not None:
-        timetable = Timetable(settings.schedule.cron, _scheduled(args, settings), say)
+        timetable = ScheduledRuns(settings.schedule.cron, _scheduled(args, settings), say)
     if not args.verbose:
         logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
         logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
-    with sharing(settings, wait_s=OTHERS_WAIT_S, now=time.time()) as workspace:
-        tell(workspace.notices)
+    with open_shared(settings, wait_s=LOCK_MAX_WAIT_S, now=time.time()) as workspace:
+        print_notice(workspace.notices)
         workspace.ledger.tell = say
         say(f"worker: ready for {workspace.gateway}")
 
         async def lives() -> int:
-            calls = Calls(settings, url, workspace.gateway) if args.webhook else None
-            return await Host(workspace=workspace, key=key, url=url, say=say, timetable=timetable, calls=calls).run()
+            calls = CallbackRelay(settings, url, workspace.gateway) if args.webhook else None
+            return await Worker(
+                workspace=workspace, key=key, url=url, notify=say, timetable=timetable, calls=calls
+            ).run()
 
         return asyncio.run(lives())
 

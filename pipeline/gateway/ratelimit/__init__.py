@@ -1,0 +1,1 @@
+"""How fast calls may be sent: the adaptive rate limiter. Pure; time is handed in."""

@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
-from pipeline.gateway.ratelimit.controller import Law
-from pipeline.gateway.ratelimit.retry_after import Hold
+from pipeline.gateway.ratelimit.controller import RateController
+from pipeline.gateway.ratelimit.retry_after import RetryAfterHold
 
 _RATE = re.compile(r"([1-9]\d*)/([1-9]\d*)?([smh])")
 CATCH_UP_GAPS, CATCH_UP_S = 0.5, 0.02
@@ -46,7 +46,7 @@ def parse_rate(text: str) -> Rate | None:
     return Rate(int(match[1]), float(int(match[2] or 1) * _UNIT_S[match[3]]))
 
 
-class Spacing:
+class GcraSpacing:
     """A told rate: evenly spaced, at most `burst` at once after a pause (GCRA, ITU-T I.371).
 
     A call that went late is made up for, so that timers do not cost rate; two calls are never closer than half a gap.
@@ -69,16 +69,16 @@ class Spacing:
         self._due -= self._interval_s
 
 
-class Lane:
+class RateChannel:
     """One allowance: its told rate, its hints, its law, and its counters."""
 
     def __init__(self, *, told: Rate | None, burst: int, most_open: int) -> None:
-        self.spacing = Spacing(told, burst) if told is not None else None
-        self.law = Law(
+        self.spacing = GcraSpacing(told, burst) if told is not None else None
+        self.law = RateController(
             most_open=most_open,
             open_at_first=float(most_open) if told is not None else 1.0,
         )
-        self.hold = Hold()
+        self.hold = RetryAfterHold()
         self._open: deque[float] = deque()
         self._silent: list[float] = []
 

@@ -9,7 +9,7 @@ PAUSE_S = 5.0
 LONGEST_PAUSE_S = 60.0
 
 
-class JobsCap:
+class InFlightLimit:
     """How many jobs may be in flight. Too many is said by 400 "concurren...", 423 or a full queue (`seen`)."""
 
     def __init__(self, *, told: int | None, learned: int | None, in_flight: int) -> None:

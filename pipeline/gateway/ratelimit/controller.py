@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from pipeline.gateway.ratelimit.detection import Kind, Search
-from pipeline.gateway.ratelimit.latency import Travel
-from pipeline.gateway.ratelimit.send_log import Trail
-from pipeline.gateway.ratelimit.steady import Even
-from pipeline.gateway.ratelimit.window import Cycle, Fate
+from pipeline.gateway.ratelimit.detection import Kind, LimitDetector
+from pipeline.gateway.ratelimit.latency import LatencyTracker
+from pipeline.gateway.ratelimit.send_log import SendLog
+from pipeline.gateway.ratelimit.steady import SteadyRateModel
+from pipeline.gateway.ratelimit.window import ModelCheck, WindowModel
 
 NEVER = float("inf")
 LONG_AGO = float("-inf")
@@ -31,7 +31,7 @@ MOST_SHUT = 3
 """times that a flow may fail to come back soon after a refusal, before it is taken for a window; then twice as many"""
 
 
-class Phase(Enum):
+class ControllerPhase(Enum):
     """Where the law is on its way; see the module's docstring."""
 
     EXPLORE = auto()
@@ -40,26 +40,26 @@ class Phase(Enum):
     CYCLE = auto()
 
 
-class Law:
+class RateController:
     """One allowance: calls are let in or refused, and `ready_at` says when the next may go."""
 
     def __init__(self, *, most_open: int, open_at_first: float = 1.0) -> None:
         self.open = self.unsent = 0
         self._most_open = most_open
         self._open_at_first = open_at_first
-        self.travel = Travel()
+        self.travel = LatencyTracker()
         self._most_shut = MOST_SHUT
         self.restart()
 
     def restart(self) -> None:
         """Forgets the limit: whatever was learned was not about it."""
-        self.phase = Phase.EXPLORE
+        self.phase = ControllerPhase.EXPLORE
         self._afresh = False
-        self.even: Even | None = None
-        self.cycle: Cycle | None = None
-        self._known: Cycle | None = None
-        self._trail = Trail()
-        self._search = Search(self._trail, self.travel)
+        self.even: SteadyRateModel | None = None
+        self.cycle: WindowModel | None = None
+        self._known: WindowModel | None = None
+        self._trail = SendLog()
+        self._search = LimitDetector(self._trail, self.travel)
         self._window = self._open_at_first
         self._settling = False
         self._blocked_at = LONG_AGO
@@ -67,14 +67,16 @@ class Law:
 
     def begin_even(self, now: float, *, per_s: float, burst: float) -> None:
         """Starts from a rate that is known from before."""
-        self._is(Even(rate=per_s, burst=burst, now=now, origin=now, measured=True))
+        self._is(SteadyRateModel(rate=per_s, burst=burst, now=now, origin=now, measured=True))
         self._window = float(self._most_open)
 
     def begin_cycle(self, now: float, *, count: int, span_s: float, used: int = 0) -> None:
         """Starts from a window that is known from before."""
         least_s = 0.9 * span_s
         self._is(
-            Cycle(count=count, least_s=least_s, most_s=span_s, start=now, used=used, proven=True, travel=self.travel)
+            WindowModel(
+                count=count, least_s=least_s, most_s=span_s, start=now, used=used, proven=True, travel=self.travel
+            )
         )
         self._window = float(self._most_open)
 
@@ -103,7 +105,7 @@ class Law:
             return self.even.ready_at(now)
         if self.cycle is not None:
             return self.cycle.ready_at(now, self._trail, unsent=self.unsent, under_way=busy)
-        if self.phase is Phase.EXPLORE:
+        if self.phase is ControllerPhase.EXPLORE:
             return now
         return self._search.ready_at(now, unsent=self.unsent, under_way=self.open)
 
@@ -177,9 +179,9 @@ class Law:
             self.even.accepted(now)
         elif self.cycle is not None:
             self._judge_cycle(self.cycle.accepted(), now)
-        elif self.phase is Phase.SEARCH and self._search.is_filling:
+        elif self.phase is ControllerPhase.SEARCH and self._search.is_filling:
             self._is(self._search.let_in(now, under_way=self.open))
-        elif self.phase is Phase.SEARCH:
+        elif self.phase is ControllerPhase.SEARCH:
             self._found(sent_at, now)
 
     def _settle(self, now: float) -> None:
@@ -195,7 +197,7 @@ class Law:
         elif self.cycle is not None:
             fate = self.cycle.refused(fails=self._fails, **story)
             self._judge_cycle(fate, now)
-        elif self.phase is Phase.EXPLORE:
+        elif self.phase is ControllerPhase.EXPLORE:
             self._limit_met(now)
         elif self._search.is_filling:
             self._is(self._search.cut(now))
@@ -204,7 +206,7 @@ class Law:
 
     def _limit_met(self, now: float) -> None:
         self._window = FILL_OPEN if self._search.hold_s else max(1.0, self._window / 2)
-        self.phase = Phase.SEARCH
+        self.phase = ControllerPhase.SEARCH
         self._search.limit_met(now)
 
     def _found(self, sent_at: float, now: float) -> None:
@@ -220,28 +222,28 @@ class Law:
 
     def _is(self, kind: Kind) -> None:
         """What the limit was found to be, if that is known."""
-        if isinstance(kind, Even):
-            self.even, self.phase = kind, Phase.EVEN
+        if isinstance(kind, SteadyRateModel):
+            self.even, self.phase = kind, ControllerPhase.EVEN
         elif kind is not None:
-            self.cycle, self.phase = kind, Phase.CYCLE
+            self.cycle, self.phase = kind, ControllerPhase.CYCLE
 
     def _begin_again(self, now: float) -> None:
         """No flow: again and again nothing came for long. Probe until something is let in, then explore anew."""
         self._most_shut *= 2
         self.even, self._afresh = None, True
-        self.phase = Phase.SEARCH
+        self.phase = ControllerPhase.SEARCH
         self._search.shut(now)
 
-    def _judge_cycle(self, fate: Fate, now: float) -> None:
-        if fate is Fate.DEAD:
+    def _judge_cycle(self, fate: ModelCheck, now: float) -> None:
+        if fate is ModelCheck.DEAD:
             self._leave_cycle(now)
-        elif fate is Fate.GONE:
+        elif fate is ModelCheck.GONE:
             self._wait_for_cycle(now)
 
     def _wait_for_cycle(self, now: float) -> None:
         """An outage: probe until something is let in, then go on with the window that is known."""
         self._known, self.cycle = self.cycle, None
-        self.phase = Phase.SEARCH
+        self.phase = ControllerPhase.SEARCH
         self._search.shut(now)
 
     def _leave_cycle(self, now: float) -> None:

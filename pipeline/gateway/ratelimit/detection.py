@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from math import sqrt
 
-from pipeline.gateway.ratelimit.initial_burst import BUCKET_OFF, FirstFill
-from pipeline.gateway.ratelimit.latency import Travel
-from pipeline.gateway.ratelimit.send_log import Trail
-from pipeline.gateway.ratelimit.steady import Even
-from pipeline.gateway.ratelimit.window import Cycle
+from pipeline.gateway.ratelimit.initial_burst import BUCKET_OFF, InitialBurst
+from pipeline.gateway.ratelimit.latency import LatencyTracker
+from pipeline.gateway.ratelimit.send_log import SendLog
+from pipeline.gateway.ratelimit.steady import SteadyRateModel
+from pipeline.gateway.ratelimit.window import WindowModel
 from pipeline.gateway.ratelimit.window_spans import span_above, span_below
 
 NEVER = float("inf")
@@ -32,21 +32,21 @@ SOON = 1.1
 """times a round length: a probe let in by then came right after it"""
 FEW_CALLS = 3
 
-Kind = Even | Cycle | None
+Kind = SteadyRateModel | WindowModel | None
 """What a limit was found to be; None while that is not known."""
 
 
-class Search:
+class LimitDetector:
     """One search: it counts the calls of a fill, and says when the next probe or call may go."""
 
-    def __init__(self, trail: Trail, travel: Travel) -> None:
+    def __init__(self, trail: SendLog, travel: LatencyTracker) -> None:
         """`trail` and `travel` are the law's, which writes them."""
         self._trail, self._travel = trail, travel
         self.is_filling = False
         """whether a probe was let in, and as many as the first time go now"""
         self.refused_at, self.hold_s = LONG_AGO, 0.0
         """when the call was sent that met the limit last, and the wait hint that came with it, 0 for none"""
-        self._first = FirstFill()
+        self._first = InitialBurst()
         self._start = self._full_at = self._probe_at = LONG_AGO
         self._used = self._probes = 0
         self._least_s = self._pause_s = self._period_s = 0.0
@@ -92,7 +92,7 @@ class Search:
         self._full_at = self.refused_at if full_at is None else full_at
         took_s = max(self._full_at - self._start, 1e-3)
         per_s = self._trail.between(self._full_at - took_s / 2, self._full_at) / (took_s / 2)
-        self._first = FirstFill(count=max(self._used, 1), took_s=took_s, per_s=per_s, hold_s=self.hold_s)
+        self._first = InitialBurst(count=max(self._used, 1), took_s=took_s, per_s=per_s, hold_s=self.hold_s)
         self._least_s = self._first.took_s + max(0.0, self.hold_s - 1.0)  # hints are whole seconds, rounded up
         self._pause_s = max(4 * self._first.took_s / self._first.count, self._travel.latency_s, 0.01)
         self._probe_later(now)
@@ -205,10 +205,10 @@ class Search:
 
     def as_even(
         self, now: float, rate: float, origin: float, credit: float = 0.0, *, fell: bool = False, cheap: bool = False
-    ) -> Even:
+    ) -> SteadyRateModel:
         """A flow of `rate` calls a second, measured since `origin`; the others as `Even` has them."""
         burst = max((1.0 if cheap else 0.9) * (self._first.count - rate * self._first.took_s), 0.02 * rate)
-        return Even(
+        return SteadyRateModel(
             rate=rate,
             burst=burst,
             now=now,
@@ -220,9 +220,9 @@ class Search:
             cheap=cheap,
         )
 
-    def _as_cycle(self, count: int) -> Cycle:
+    def _as_cycle(self, count: int) -> WindowModel:
         hinted = self._first.hold_s > 0
-        return Cycle(
+        return WindowModel(
             count=count,
             least_s=self._least_s,
             most_s=None if 0 < self._first.hold_s <= 2 else self._period_s,

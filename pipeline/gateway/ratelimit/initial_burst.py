@@ -15,7 +15,7 @@ SURE_CALLS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FirstFill:
+class InitialBurst:
     """`count` calls let in within `took_s`, at last `per_s` a second, until one was refused with a hint of `hold_s`."""
 
     count: int = 0

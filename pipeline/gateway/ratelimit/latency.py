@@ -12,7 +12,7 @@ LEAD_RISE, LEAD_FALL, MOST_LEAD_S = 1 / 4, 1 / 64, 0.05
 """how quickly the time to get a call ready is taken to be longer, or shorter, than before; and the longest"""
 
 
-class Lead:
+class SlotLeadTime:
     """So long before it goes a call's slot is handed out, since it takes about as long to get it ready.
 
     Handed out when it may go, each call would be late by the time that it takes to make its intent durable.
@@ -28,7 +28,7 @@ class Lead:
         self.s += more_s * (LEAD_RISE if more_s > 0 else LEAD_FALL)
 
 
-class Travel:
+class LatencyTracker:
     """Seconds from sending to answer: what decides how closely calls may follow each other. 0 until a call was seen."""
 
     def __init__(self) -> None:

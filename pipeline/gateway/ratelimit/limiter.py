@@ -12,13 +12,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-from pipeline.gateway.ratelimit.channel import Lane, Rate, parse_rate
-from pipeline.gateway.ratelimit.concurrency import JobsCap
-from pipeline.gateway.ratelimit.controller import Law
-from pipeline.gateway.ratelimit.latency import Lead
-from pipeline.gateway.ratelimit.sharing import Kind, Turns
+from pipeline.gateway.ratelimit.channel import Rate, RateChannel, parse_rate
+from pipeline.gateway.ratelimit.concurrency import InFlightLimit
+from pipeline.gateway.ratelimit.controller import RateController
+from pipeline.gateway.ratelimit.latency import SlotLeadTime
+from pipeline.gateway.ratelimit.sharing import CallKind, SubmitPollSharing
 
-__all__ = ["Kind", "Learned", "Outcome", "Pace", "Rate", "Slot", "Ticket", "parse_rate"]
+__all__ = [
+    "AdaptiveRateLimiter",
+    "CallInFlight",
+    "CallKind",
+    "LearnedLimits",
+    "LimitFeedback",
+    "Rate",
+    "Slot",
+    "parse_rate",
+]
 
 LOOK_AGAIN_S = 0.05
 """Longest wait handed out while only an answer can free a slot."""
@@ -31,7 +40,7 @@ RATE_OVER_CALLS = 256
 """`rate_now` looks back this far, whichever is shorter."""
 
 
-class Outcome(StrEnum):
+class LimitFeedback(StrEnum):
     """What an answer says about the allowance, not about the request."""
 
     ACCEPTED = "accepted"
@@ -50,22 +59,22 @@ class Outcome(StrEnum):
 class Slot:
     """One call that may go at `due_at`, handed out somewhat before, at `taken_at`, to be got ready."""
 
-    kind: Kind
+    kind: CallKind
     taken_at: float
     due_at: float
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class CallInFlight:
     """One call under way."""
 
-    kind: Kind
+    kind: CallKind
     sent_at: float
-    lane: Lane = field(repr=False, compare=False)
+    channel: RateChannel = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
+class LearnedLimits:
     """What a run found out about a gateway, for the next run: a rate, or a window of `count` calls in `span_s`.
 
     `as_json` and `from_json` are each other's inverse.
@@ -83,7 +92,7 @@ class Learned:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, object]) -> Learned:
+    def from_json(cls, raw: Mapping[str, object]) -> LearnedLimits:
         """Reads `as_json`; anything unreadable counts as not learned."""
         return cls(
             submit_per_s=_positive(raw.get("submit_per_s")),
@@ -103,7 +112,7 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-class Pace:
+class AdaptiveRateLimiter:
     """One pace for all workers of a gateway: rate, hints and the cap on jobs in flight."""
 
     def __init__(
@@ -111,7 +120,7 @@ class Pace:
         *,
         told: Rate | None,
         burst: int = 1,
-        learned: Learned | None = None,
+        learned: LearnedLimits | None = None,
         max_in_flight: int | None = None,
         submit_concurrency: int = 16,
         poll_concurrency: int = 16,
@@ -129,19 +138,19 @@ class Pace:
             shared: whether polls and submits use one allowance; None to find that out.
             jobs_in_flight: jobs that earlier runs left in flight.
         """
-        learned = learned or Learned()
-        self._submits = Lane(told=told, burst=burst, most_open=submit_concurrency)
-        self._polls = Lane(told=poll_told, burst=1, most_open=poll_concurrency)
-        self._turns = Turns()
+        learned = learned or LearnedLimits()
+        self._submits = RateChannel(told=told, burst=burst, most_open=submit_concurrency)
+        self._polls = RateChannel(told=poll_told, burst=1, most_open=poll_concurrency)
+        self._turns = SubmitPollSharing()
         self._may_share = shared is None and poll_told is None
-        self._refused_at = dict.fromkeys(Kind, float("-inf"))
-        self._throttled = dict.fromkeys(Kind, 0)
-        self._sent = dict.fromkeys(Kind, 0)
+        self._refused_at = dict.fromkeys(CallKind, float("-inf"))
+        self._throttled = dict.fromkeys(CallKind, 0)
+        self._sent = dict.fromkeys(CallKind, 0)
         if shared or (self._may_share and learned.shared):
             self._share()
-        self._jobs = JobsCap(told=max_in_flight, learned=learned.in_flight_cap, in_flight=jobs_in_flight)
+        self._jobs = InFlightLimit(told=max_in_flight, learned=learned.in_flight_cap, in_flight=jobs_in_flight)
         self._submits_under_way = 0
-        self._lead = Lead()
+        self._lead = SlotLeadTime()
         self._sent_at: deque[float] = deque(maxlen=RATE_OVER_CALLS)
         if told is None:
             _begin(self._submits.law, learned, now)
@@ -149,32 +158,32 @@ class Pace:
     @property
     def sent_total(self) -> int:
         """Submits sent."""
-        return self._sent[Kind.SUBMIT]
+        return self._sent[CallKind.SUBMIT]
 
     @property
     def throttled_total(self) -> int:
         """Submits refused by the rate limit."""
-        return self._throttled[Kind.SUBMIT]
+        return self._throttled[CallKind.SUBMIT]
 
     @property
     def polls_throttled_total(self) -> int:
         """Polls refused by the rate limit."""
-        return self._throttled[Kind.POLL]
+        return self._throttled[CallKind.POLL]
 
     @property
     def is_shared(self) -> bool:
         """Whether polls and submits use one allowance, as told or found out."""
         return self._polls is self._submits
 
-    def ask(self, now: float, kind: Kind = Kind.SUBMIT) -> Slot | float:
+    def next_slot(self, now: float, kind: CallKind = CallKind.SUBMIT) -> Slot | float:
         """The slot of the next call of this kind, which is taken by that; or seconds to wait before asking again."""
         lane = self._lane(kind)
         ready_at = lane.ready_at(now)
-        if kind is Kind.SUBMIT:
+        if kind is CallKind.SUBMIT:
             jobs_at = self._jobs.ready_at(now, self._submits_under_way)
             if jobs_at > now:  # held back by jobs, not by the allowance: it waits for no turn
                 return _wait_s(max(ready_at, jobs_at), now)
-        take_at = ready_at - (self._lead.s if kind is Kind.SUBMIT else 0.0)
+        take_at = ready_at - (self._lead.s if kind is CallKind.SUBMIT else 0.0)
         if take_at <= now and self.is_shared and self._turns.must_yield(kind, now):
             take_at = now + YIELD_S
         if take_at > now:
@@ -184,46 +193,46 @@ class Pace:
         due_at = max(ready_at, now)
         lane.take(due_at)
         self._turns.took(kind)
-        self._submits_under_way += kind is Kind.SUBMIT
+        self._submits_under_way += kind is CallKind.SUBMIT
         return Slot(kind, now, due_at)
 
-    def give_back(self, now: float, kind: Kind = Kind.SUBMIT) -> None:
+    def release(self, now: float, kind: CallKind = CallKind.SUBMIT) -> None:
         """A taken slot that was not used: the budget refused, or nothing was sent."""
         self._lane(kind).give_back(now)
-        self._submits_under_way -= kind is Kind.SUBMIT
+        self._submits_under_way -= kind is CallKind.SUBMIT
 
     def ready(self, slot: Slot, now: float) -> None:
         """The call is ready to go, and waits until it is due."""
         self._lead.ready(now - slot.taken_at)
 
-    def must_hold(self, now: float, kind: Kind = Kind.SUBMIT) -> bool:
+    def slot_is_void(self, now: float, kind: CallKind = CallKind.SUBMIT) -> bool:
         """Whether a slot taken earlier is void by now: a hint came, or the limit was met. Asked before sending."""
         lane = self._lane(kind)
         return lane.hold.must_wait_until(now) > now or lane.law.is_shut
 
-    def sent(self, now: float, kind: Kind = Kind.SUBMIT) -> Ticket:
+    def mark_sent(self, now: float, kind: CallKind = CallKind.SUBMIT) -> CallInFlight:
         """The slot is used: the call goes out now."""
         lane = self._lane(kind)
         lane.sent(now)
         self._sent[kind] += 1
-        if kind is Kind.SUBMIT:
+        if kind is CallKind.SUBMIT:
             self._sent_at.append(now)
-        return Ticket(kind, now, lane)
+        return CallInFlight(kind, now, lane)
 
-    def answered(self, ticket: Ticket, now: float, outcome: Outcome, wait_s: float | None = None) -> None:
+    def answered(self, ticket: CallInFlight, now: float, outcome: LimitFeedback, wait_s: float | None = None) -> None:
         """What the answer said; `wait_s` is the gateway's hint, unclamped, where it gave one."""
-        self._submits_under_way -= ticket.kind is Kind.SUBMIT
-        if outcome is Outcome.THROTTLED:
-            ticket.lane.throttled(ticket.sent_at, now, wait_s)
+        self._submits_under_way -= ticket.kind is CallKind.SUBMIT
+        if outcome is LimitFeedback.THROTTLED:
+            ticket.channel.throttled(ticket.sent_at, now, wait_s)
             self._count_throttled(ticket.kind, now)
             return
-        ticket.lane.let_in(ticket.sent_at, now)
-        if ticket.kind is Kind.SUBMIT and outcome is Outcome.ACCEPTED:
+        ticket.channel.let_in(ticket.sent_at, now)
+        if ticket.kind is CallKind.SUBMIT and outcome is LimitFeedback.ACCEPTED:
             self._jobs.accepted()
-        elif ticket.kind is Kind.SUBMIT and outcome is Outcome.CONCURRENCY:
+        elif ticket.kind is CallKind.SUBMIT and outcome is LimitFeedback.CONCURRENCY:
             self._jobs.refused(now, wait_s)
 
-    def hold_until(self, now: float, wait_s: float, kind: Kind = Kind.SUBMIT) -> None:
+    def hold_until(self, now: float, wait_s: float, kind: CallKind = CallKind.SUBMIT) -> None:
         """A hint seen elsewhere (another worker, another answer) holds this pace too."""
         self._lane(kind).hold.hint(now, wait_s)
 
@@ -243,11 +252,11 @@ class Pace:
         """The submit limit as it is believed to be; None while none was met."""
         return self._submits.law.per_s
 
-    def learned(self) -> Learned:
+    def learned(self) -> LearnedLimits:
         """What to keep for the next run against the same gateway."""
         law = self._submits.law
         cycle, even = law.cycle, law.even
-        return Learned(
+        return LearnedLimits(
             submit_per_s=even.rate if even is not None else None,
             burst=even.burst if even is not None else None,
             count=cycle.count if cycle is not None else None,
@@ -261,7 +270,7 @@ class Pace:
         recent = [at for at in self._sent_at if at > now - RATE_OVER_S]
         return len(recent) / max(now - recent[0], 1e-3) if len(recent) > 1 else 0.0
 
-    def _count_throttled(self, kind: Kind, now: float) -> None:
+    def _count_throttled(self, kind: CallKind, now: float) -> None:
         self._throttled[kind] += 1
         self._refused_at[kind] = now
         if self._may_share and now - min(self._refused_at.values()) <= SHARED_WITHIN_S:
@@ -271,11 +280,11 @@ class Pace:
         """Polls use the submits' allowance from now on; polls under way are still booked where they were sent."""
         self._polls = self._submits
 
-    def _lane(self, kind: Kind) -> Lane:
-        return self._submits if kind is Kind.SUBMIT else self._polls
+    def _lane(self, kind: CallKind) -> RateChannel:
+        return self._submits if kind is CallKind.SUBMIT else self._polls
 
 
-def _begin(law: Law, learned: Learned, now: float) -> None:
+def _begin(law: RateController, learned: LearnedLimits, now: float) -> None:
     if learned.count is not None and learned.span_s is not None:
         law.begin_cycle(now, count=learned.count, span_s=learned.span_s)
     elif learned.submit_per_s is not None:

@@ -16,7 +16,7 @@ PROBE_EVERY_S = 60.0
 LONG_AGO = float("-inf")
 
 
-class Hold:
+class RetryAfterHold:
     """One allowance's hold: `ready_at` is the earliest time a call may be sent."""
 
     def __init__(self) -> None:

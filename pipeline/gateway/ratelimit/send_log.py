@@ -11,7 +11,7 @@ LEAST_STEEP, MOST_STEEP = 8, 400
 """calls over which a flow is measured"""
 
 
-class Trail:
+class SendLog:
     """Send times, in seconds, of calls that were let in or are still under way."""
 
     def __init__(self) -> None:

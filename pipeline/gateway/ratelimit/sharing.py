@@ -18,37 +18,37 @@ WANT_S = 0.1
 """Seconds after the time it was told to ask again for which a kind counts as still waiting."""
 
 
-class Kind(StrEnum):
+class CallKind(StrEnum):
     """What a call is: only whose allowance it uses, and whose turn it is, depend on it."""
 
     SUBMIT = "submit"
     POLL = "poll"
 
 
-class Turns:
+class SubmitPollSharing:
     """Who waits, and how many calls polls are owed."""
 
     def __init__(self) -> None:
         self.hurry_polls = False
         self._owed_polls = 0.0
-        self._wanted_until = dict.fromkeys(Kind, float("-inf"))
+        self._wanted_until = dict.fromkeys(CallKind, float("-inf"))
 
-    def wants(self, kind: Kind, until: float) -> None:
+    def wants(self, kind: CallKind, until: float) -> None:
         """A call of this kind waits, and will ask again by `until`."""
         self._wanted_until[kind] = until + WANT_S
 
-    def must_yield(self, kind: Kind, now: float) -> bool:
+    def must_yield(self, kind: CallKind, now: float) -> bool:
         """Whether the next call belongs to the other kind, which waits for it."""
-        other = Kind.POLL if kind is Kind.SUBMIT else Kind.SUBMIT
+        other = CallKind.POLL if kind is CallKind.SUBMIT else CallKind.SUBMIT
         if self._wanted_until[other] < now:
             return False
         polls_turn = self._owed_polls >= 1
-        return polls_turn is (kind is Kind.SUBMIT)
+        return polls_turn is (kind is CallKind.SUBMIT)
 
-    def took(self, kind: Kind) -> None:
+    def took(self, kind: CallKind) -> None:
         """A call of this kind goes now."""
         self._wanted_until[kind] = float("-inf")
-        spent = 1.0 if kind is Kind.POLL else 0.0
+        spent = 1.0 if kind is CallKind.POLL else 0.0
         share = HURRIED_SHARE if self.hurry_polls else POLL_SHARE
         owed = self._owed_polls + share - spent
         self._owed_polls = min(max(owed, LEAST_CREDIT), MOST_CREDIT)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import log, log2, sqrt
 
 from pipeline.gateway.ratelimit.initial_burst import BUCKET_S
-from pipeline.gateway.ratelimit.send_log import Trail
+from pipeline.gateway.ratelimit.send_log import SendLog
 
 LONG_AGO = float("-inf")
 NEVER = float("inf")
@@ -73,7 +73,7 @@ def is_dear(rate: float, hold_s: float, burst: float) -> bool:
     return rate * hold_s - burst > DEAR
 
 
-class Even:
+class SteadyRateModel:
     """One rate, one small burst after a pause, and how both are corrected."""
 
     def __init__(
@@ -164,7 +164,7 @@ class Even:
         self.careful = self.careful and self._singly < FEW_CALLS
         self._let_in += 1
 
-    def refused(self, trail: Trail, *, refused_at: float, now: float, fails: int, hold_s: float) -> None:
+    def refused(self, trail: SendLog, *, refused_at: float, now: float, fails: int, hold_s: float) -> None:
         """A call sent at `refused_at` was refused, the `fails`-th in a row; `hold_s` is the hint obeyed."""
         full_at = trail.last_until(refused_at)
         full_at = refused_at if full_at is None else full_at
@@ -196,7 +196,7 @@ class Even:
         self._level = min(self._level + self.now_per_s() * (now - self._level_at), self.burst)
         self._level_at = now
 
-    def _correct(self, trail: Trail, full_at: float, refused_at: float, *, hinted: bool) -> None:
+    def _correct(self, trail: SendLog, full_at: float, refused_at: float, *, hinted: bool) -> None:
         """A refusal ends an interval since the last one (or since a hold): what it says about the rate."""
         since = max(self._emptied_at, self._resumed_at)
         burst_s, lately = refused_at - since, trail.between(self._emptied_at, full_at)
@@ -232,7 +232,7 @@ class Even:
         else:
             self._settle(measured if held else max(measured, self._lately_per_s(trail, full_at)), count, lately)
 
-    def _refilled(self, trail: Trail, full_at: float, refused_at: float, lately: int) -> None:
+    def _refilled(self, trail: SendLog, full_at: float, refused_at: float, lately: int) -> None:
         """A bucket that one hold fills up was emptied: what it let in since it was empty before is what flowed in."""
         flow = lately / (refused_at - self._emptied_at)
         if abs(flow - self.rate) > CHANGED * self.rate:
@@ -269,7 +269,7 @@ class Even:
         if lately >= 100 and self._emptied_at > self._origin:
             self._origin, self._credit = self._emptied_at, 0.0
 
-    def _empty_twice(self, trail: Trail, full_at: float, refused_at: float) -> tuple[float, float]:
+    def _empty_twice(self, trail: SendLog, full_at: float, refused_at: float) -> tuple[float, float]:
         """(rate, calls it was measured by) of the bucket that the first calls emptied, and the last ones again.
 
         The first fill tells burst + rate * its seconds; what was let in since the last refusal is at least the rate's
@@ -287,7 +287,7 @@ class Even:
         self.burst = max(1.0, BULK * self.burst)
         return rate, calls
 
-    def _steepest(self, trail: Trail, full_at: float, calls: int) -> float:
+    def _steepest(self, trail: SendLog, full_at: float, calls: int) -> float:
         over = LEAST_OVER if self._first[0] > 2 else 3
         least = max(int(self.burst) + over, int(self._first[0]) + over // 2)
         return trail.steepest(full_at, self.burst, least=least, most=calls + 1)
@@ -300,13 +300,13 @@ class Even:
         steady = max(PATIENCE_LEAST, (self._let_in - self._fell_at) / UNSETTLED_CALLS)
         self._patience = max(min(PATIENCE_MOST, steady, calls), PATIENCE_LEAST) * self._dear
 
-    def _lately_per_s(self, trail: Trail, full_at: float) -> float:
+    def _lately_per_s(self, trail: SendLog, full_at: float) -> float:
         """What was let in over the second half: what a past window did not use up is no measure."""
         half_s = (full_at - max(self._emptied_at, self._origin)) / 2
         calls = trail.between(full_at - half_s, full_at)
         return min((calls - 1) / half_s if calls >= FEW_LATELY else 0.0, self.now_per_s())
 
-    def _risen_per_s(self, trail: Trail, full_at: float, measured: float, *, held: bool) -> float:
+    def _risen_per_s(self, trail: SendLog, full_at: float, measured: float, *, held: bool) -> float:
         """The flow grew far above what it was: how soon a full bucket was empty says how far."""
         half_s = max((full_at - max(self._emptied_at, self._origin)) / 2, 1e-3)
         lately = 0.0 if held else trail.between(full_at - half_s, full_at) / half_s

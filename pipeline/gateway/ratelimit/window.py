@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum, auto
 
-from pipeline.gateway.ratelimit.latency import Travel
-from pipeline.gateway.ratelimit.send_log import Trail
+from pipeline.gateway.ratelimit.latency import LatencyTracker
+from pipeline.gateway.ratelimit.send_log import SendLog
 from pipeline.gateway.ratelimit.window_spans import ROUND_SPANS_S, span_above
 
 NEVER = float("inf")
@@ -55,7 +55,7 @@ MOST_FILL = 0.6
 """between two calls of a window: the smaller of this part of a latency, and of the span over the count"""
 
 
-class Fate(Enum):
+class ModelCheck(Enum):
     """What became of the reading."""
 
     KEPT = auto()
@@ -65,7 +65,7 @@ class Fate(Enum):
     """a window that held before lets nothing in at all: an outage"""
 
 
-class Cycle:
+class WindowModel:
     """A count, a span, and the window under way: since `start`, of which `used` calls are sent."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Cycle:
         start: float,
         used: int,
         proven: bool,
-        travel: Travel,
+        travel: LatencyTracker,
         sent_at: float | None = None,
         fill_s: float = 0.0,
     ) -> None:
@@ -117,7 +117,7 @@ class Cycle:
         """Calls a second over a whole window."""
         return self.count / self._period_s
 
-    def ready_at(self, now: float, trail: Trail, *, unsent: int, under_way: int) -> float:
+    def ready_at(self, now: float, trail: SendLog, *, unsent: int, under_way: int) -> float:
         """The earliest time the next call may be taken; infinity while an answer must come first."""
         at = max(now, self._not_before)
         back_at = self._back_at(trail, unsent)
@@ -130,7 +130,7 @@ class Cycle:
         gap_s = self._gap_s if self.used + unsent < self._sure else max(self._gap_s, self._travel.latency_s)
         return max(at, self._taken_at + gap_s, back_at)
 
-    def _back_at(self, trail: Trail, unsent: int) -> float:
+    def _back_at(self, trail: SendLog, unsent: int) -> float:
         """When the call `count` places before has left the window, be it a sliding one.
 
         It arrived between its sending and its answer. The later of them counts where answers are prompt, and where a
@@ -164,7 +164,7 @@ class Cycle:
         if sent_at >= self.start:
             self.used -= 1
 
-    def accepted(self) -> Fate:
+    def accepted(self) -> ModelCheck:
         """A call sent after the last refusal was let in."""
         self._since_test += 1
         self._guard_s = max(
@@ -181,8 +181,8 @@ class Cycle:
             if self._proven:
                 self.count = self.used
         if self.used >= self.count and self._extras_before >= self._telling:
-            return Fate.DEAD
-        return Fate.KEPT
+            return ModelCheck.DEAD
+        return ModelCheck.KEPT
 
     def refused(
         self,
@@ -191,7 +191,7 @@ class Cycle:
         now: float,
         fails: int,
         hold_s: float,
-    ) -> Fate:
+    ) -> ModelCheck:
         """A call sent at `refused_at` was refused, the `fails`-th in a row; `hold_s` is the hint obeyed."""
         self._hinted = hold_s > 0
         if self.used == 0:
@@ -200,7 +200,7 @@ class Cycle:
             self._extra_refused(now, hold_s)
         else:
             return self._cut_short(now, fails, hold_s)
-        return Fate.KEPT
+        return ModelCheck.KEPT
 
     @property
     def _period_s(self) -> float:
@@ -279,7 +279,7 @@ class Cycle:
         elif self.span_s not in ROUND_SPANS_S and age_s < self.span_s:
             self.span_s = age_s
 
-    def _start_refused(self, refused_at: float, now: float, fails: int, hold_s: float) -> Fate:
+    def _start_refused(self, refused_at: float, now: float, fails: int, hold_s: float) -> ModelCheck:
         """The window had not begun yet: wait a little, or for the next round span."""
         age_s = refused_at - self._start_before
         self.start, self.used = self._start_before, self.count
@@ -289,17 +289,17 @@ class Cycle:
         if early:
             self._least_s = max(self._least_s, min(age_s, 0.999 * self.span_s))
             self._windows, self._early_every = 0, 2 * self._early_every
-            return Fate.KEPT
+            return ModelCheck.KEPT
         if age_s < NEAR * self.span_s and fails <= 2 and self.span_s in ROUND_SPANS_S:
             self._widen_guard()
             if not hold_s:
                 pause_s = max(self._travel.jitter_s, 2 * LEAST_GUARD_S, 0.005 * self.span_s)
                 self._not_before = now + pause_s * 3.0 ** (fails - 1)
-            return Fate.KEPT
+            return ModelCheck.KEPT
         if self._held >= HELD and not hold_s and fails > 2:
-            return Fate.GONE
+            return ModelCheck.GONE
         self._lengthen(age_s, hold_s)
-        return Fate.KEPT if self.span_s < NEVER else Fate.DEAD
+        return ModelCheck.KEPT if self.span_s < NEVER else ModelCheck.DEAD
 
     def _lengthen(self, age_s: float, hold_s: float) -> None:
         """The span is longer than `age_s`: what the hint says (whole seconds, rounded up), else the next round one."""
@@ -308,28 +308,28 @@ class Cycle:
         self._held = 0
         self.span_s, self._guard_s = self._best_span_s() or NEVER, LEAST_GUARD_S
 
-    def _cut_short(self, now: float, fails: int, hold_s: float) -> Fate:
+    def _cut_short(self, now: float, fails: int, hold_s: float) -> ModelCheck:
         """Refused in the middle of a window: a smaller count, or calls that overtook each other."""
         if not self._proven and self._extras_before:  # they belonged to this window, the last fill to two
             self._proven = self._closed = True
-            return Fate.KEPT
+            return ModelCheck.KEPT
         if self.used >= min(self._sure, self._count_before):  # what was let in beyond it belonged to the next window
             self.count, self._closed = self.used, True
             self._tested()
-            return Fate.KEPT
+            return ModelCheck.KEPT
         if hold_s and self._cut_in < self._opened and self.start + self.span_s - now > hold_s + ROUNDED_S:
             self._cut_in = self._opened
             self._widen_guard()  # an empty window would have told to wait for its end: this call was too early
-            return Fate.KEPT
+            return ModelCheck.KEPT
         fell = self.used < FELL * self.count
         if hold_s and self._is_no_window():
-            return Fate.DEAD
+            return ModelCheck.DEAD
         if (fails == 1 and not hold_s) or (fell and self._opened - self._cut_in >= FORGIVEN_AFTER):
             self._cut_in = self._opened
             self._widen_guard()
             self._closed = hold_s > 0
             self._not_before = now if hold_s else now + max(self._travel.jitter_s, 0.01 * self.span_s)
-            return Fate.KEPT
+            return ModelCheck.KEPT
         self.count = max(self.used, 1)
         self._closed = True
         if fell and self._held >= HELD:
@@ -338,7 +338,7 @@ class Cycle:
             self._unsettled = UNSETTLED_TESTS
         else:
             self._tested()
-        return Fate.KEPT
+        return ModelCheck.KEPT
 
     def _is_no_window(self) -> bool:
         """Cut short again and again: what comes back does not come at once."""

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pipeline.manifest.labels import strength_text
 from pipeline.records import Attempt, CostState, State, usd
 from pipeline.reports.sheet.layout import Place
-from pipeline.reports.sheet.run_view import Line, SkippedRow
+from pipeline.reports.sheet.run_view import Line, SkippedLine
 from pipeline.reports.tables import generation_s, moment
 
 STATE_WORDS = {
@@ -33,7 +33,7 @@ _DUE = {CostState.DISPUTED: "disputed", CostState.RESERVED: "reserved"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stills:
+class CellMedia:
     """Where one cell's files lie, as links relative to the page; "" where there is none."""
 
     clip: str = ""
@@ -59,16 +59,16 @@ class SheetCell:
     model: str
     tags: tuple[str, ...]
     place: Place
-    stills: Stills
+    stills: CellMedia
     facts: tuple[tuple[str, str], ...]
     history: tuple[str, ...]
     request_id: str
     attempt: int
 
 
-def sheet_cell(number: int, line: Line, earlier: Sequence[Attempt], place: Place, stills: Stills) -> SheetCell:
+def sheet_cell(number: int, line: Line, earlier: Sequence[Attempt], place: Place, stills: CellMedia) -> SheetCell:
     """The cell of one request's latest attempt, or of a placeholder."""
-    if isinstance(line, SkippedRow):
+    if isinstance(line, SkippedLine):
         return _placeholder(number, line, place)
     return SheetCell(
         number=number,
@@ -90,7 +90,7 @@ def sheet_cell(number: int, line: Line, earlier: Sequence[Attempt], place: Place
     )
 
 
-def _placeholder(number: int, line: SkippedRow, place: Place) -> SheetCell:
+def _placeholder(number: int, line: SkippedLine, place: Place) -> SheetCell:
     return SheetCell(
         number=number,
         row_id=line.row_id,
@@ -103,7 +103,7 @@ def _placeholder(number: int, line: SkippedRow, place: Place) -> SheetCell:
         model="",
         tags=line.tags,
         place=place,
-        stills=Stills(),
+        stills=CellMedia(),
         facts=(),
         history=(),
         request_id="",

@@ -59,7 +59,7 @@ def jobs_over_time(attempts: Sequence[Attempt]) -> Chart | None:
     if not sent:
         return None
     start, end = sent[0], max([sent[-1], *ended[-1:]])
-    frame = _Frame(x_max=max(end - start, 1.0), y_max=float(len(sent)))
+    frame = _PlotArea(x_max=max(end - start, 1.0), y_max=float(len(sent)))
     lines = [
         f'<path class="line {name}" d="{_steps(frame, [at - start for at in times], end - start)}"/>'
         for name, times in (("s1", sent), ("s2", ended))
@@ -88,7 +88,7 @@ def generation_by_model(attempts: Iterable[Attempt]) -> Chart | None:
     if not times:
         return None
     top = max(max(values) for values in times.values())
-    frame = _Frame(x_max=max(top, 1.0), y_max=float(len(times)), left=96)
+    frame = _PlotArea(x_max=max(top, 1.0), y_max=float(len(times)), left=96)
     marks = [mark for row, model in enumerate(sorted(times)) for mark in _box(frame, row, model, sorted(times[model]))]
     rows = tuple((model, str(len(times[model])), *_spread(sorted(times[model]))) for model in sorted(times))
     middle = "; ".join(f"{model} {median(times[model]):.1f} s" for model in sorted(times))
@@ -113,7 +113,7 @@ def pace(samples: Sequence[RateSample]) -> Chart | None:
         at = int((sample.at - start) // width_s)
         taken[at] += sample.submitted
         refused[at] += sample.throttled
-    frame = _Frame(x_max=count * width_s, y_max=float(max(*taken, *refused, 1)))
+    frame = _PlotArea(x_max=count * width_s, y_max=float(max(*taken, *refused, 1)))
     marks = [mark for at in range(count) for mark in _bars(frame, at, width_s, taken[at], refused[at])]
     total = sum(refused)
     rows = tuple((_seconds_text(at * width_s), str(taken[at]), str(refused[at])) for at in range(count))
@@ -128,7 +128,7 @@ def pace(samples: Sequence[RateSample]) -> Chart | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Frame:
+class _PlotArea:
     """Where values fall on the paper."""
 
     x_max: float
@@ -142,7 +142,7 @@ class _Frame:
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(value / self.y_max, 1.0), 1)
 
 
-def _steps(frame: _Frame, times: Sequence[float], end: float) -> str:
+def _steps(frame: _PlotArea, times: Sequence[float], end: float) -> str:
     """A staircase; of a long one only as many steps as there are points on the paper."""
     every = max(1, len(times) // (WIDTH * 2))
     path = [f"M{frame.x(0)} {frame.y(0)}"]
@@ -154,7 +154,7 @@ def _until(times: Sequence[float], at: float) -> int:
     return sum(1 for time in times if time <= at + 1e-6)
 
 
-def _box(frame: _Frame, row: int, model: str, values: Sequence[float]) -> list[str]:
+def _box(frame: _PlotArea, row: int, model: str, values: Sequence[float]) -> list[str]:
     middle = frame.y(row + 0.5)
     low, high = (values[0], values[-1]) if len(values) < 2 else (quantiles(values, n=4)[0], quantiles(values, n=4)[2])
     low, high = max(low, values[0]), min(high, values[-1])
@@ -181,7 +181,7 @@ def _spread(values: Sequence[float]) -> tuple[str, str, str]:
     return f"{values[0]:.1f} s", f"{median(values):.1f} s", f"{values[-1]:.1f} s"
 
 
-def _bars(frame: _Frame, at: int, width_s: float, taken: int, refused: int) -> list[str]:
+def _bars(frame: _PlotArea, at: int, width_s: float, taken: int, refused: int) -> list[str]:
     left, right = frame.x(at * width_s), frame.x((at + 1) * width_s)
     half = max((right - left) / 2 - 0.4, 0.5)
     bars = []
@@ -195,7 +195,7 @@ def _bars(frame: _Frame, at: int, width_s: float, taken: int, refused: int) -> l
     return bars
 
 
-def _svg(frame: _Frame, marks: Iterable[str], *, x_label: _Say, has_counts: bool) -> Markup:
+def _svg(frame: _PlotArea, marks: Iterable[str], *, x_label: _Say, has_counts: bool) -> Markup:
     """The paper with its axes; hidden from screen readers, which get the sentence and the table."""
     grid = [f'<path class="axis" d="M{frame.left} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>']
     for value in ticks(frame.x_max):

@@ -9,13 +9,21 @@ from PIL import Image, ImageOps
 
 from pipeline.errors import UsageError
 from pipeline.files import whole_path
-from pipeline.reports.sheet.image_pages import PAPER, Plate, cell_width, corner_text, draw_plate, pages_of, same_size
+from pipeline.reports.sheet.image_pages import (
+    PAPER,
+    RenderedPage,
+    cell_width,
+    corner_text,
+    draw_page,
+    pages_of,
+    same_size,
+)
 from pipeline.reports.sheet.page import PAGE_CELLS, build_sheet, clip_shape, clips_of, sections
 from pipeline.reports.sheet.run_view import RunView
 from pipeline.reports.sheet.thumbnails import make_stills
 
-MOST_WIDTH_PX = 2400
-MOST_HEIGHT_PX = 16_000
+MAX_WIDTH_PX = 2400
+MAX_HEIGHT_PX = 16_000
 """Pictures beyond this many lines are refused by many programs."""
 
 
@@ -36,9 +44,9 @@ def write_contact_print(view: RunView, path: Path) -> None:
     more = len(sheet.cells) - PAGE_CELLS
     title = view.title + (f" (the first {PAGE_CELLS} of {len(sheet.cells)} clips)" if more > 0 else "")
     shape = clip_shape(view)
-    width_px = cell_width(pages, most_width_px=MOST_WIDTH_PX)
+    width_px = cell_width(pages, most_width_px=MAX_WIDTH_PX)
     plates = [
-        draw_plate(page, title=title, corner=corner_text(sheet.arrangement), width_px=width_px, shape=shape)
+        draw_page(page, title=title, corner=corner_text(sheet.arrangement), width_px=width_px, shape=shape)
         for page in pages
     ]
     for plate in plates:
@@ -47,7 +55,7 @@ def write_contact_print(view: RunView, path: Path) -> None:
         _below_each_other(plates).save(temporary, optimize=True)
 
 
-def _paste_posters(plate: Plate, folder: Path) -> None:
+def _paste_posters(plate: RenderedPage, folder: Path) -> None:
     for spot in plate.spots:
         if spot.cell.stills.poster:
             with Image.open(folder / unquote(spot.cell.stills.poster)) as poster:
@@ -56,7 +64,7 @@ def _paste_posters(plate: Plate, folder: Path) -> None:
             plate.paper.paste(small, (spot.x + aside, spot.y + below))
 
 
-def _below_each_other(plates: list[Plate]) -> Image.Image:
+def _below_each_other(plates: list[RenderedPage]) -> Image.Image:
     width, _ = same_size([plate.paper for plate in plates])
     height = sum(plate.paper.height for plate in plates)
     paper = Image.new("RGB", (width, height), PAPER)
@@ -64,6 +72,6 @@ def _below_each_other(plates: list[Plate]) -> Image.Image:
     for plate in plates:
         paper.paste(plate.paper, (0, at))
         at += plate.paper.height
-    if height > MOST_HEIGHT_PX:
-        paper.thumbnail((width, MOST_HEIGHT_PX), Image.Resampling.LANCZOS)
+    if height > MAX_HEIGHT_PX:
+        paper.thumbnail((width, MAX_HEIGHT_PX), Image.Resampling.LANCZOS)
     return paper

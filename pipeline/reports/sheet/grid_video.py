@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.files import whole_path
-from pipeline.reports.sheet.image_pages import Plate, Spot, cell_width, corner_text, draw_plate, pages_of, same_size
+from pipeline.reports.sheet.image_pages import (
+    CellPosition,
+    RenderedPage,
+    cell_width,
+    corner_text,
+    draw_page,
+    pages_of,
+    same_size,
+)
 from pipeline.reports.sheet.page import SHAPE_CLIPS, build_sheet, clip_shape, clips_of, sections
 from pipeline.reports.sheet.run_view import RunView
 from pipeline.reports.sheet.thumbnails import make_stills
@@ -25,8 +33,8 @@ PAGE_S = 5.0
 MOST_COLUMNS, MOST_CELLS = 8, 48
 """Of a page: more at once could not be told apart, and each open clip takes memory."""
 
-MOST_WIDTH_PX = 1920
-MOST_HEIGHT_PX = 1920
+MAX_WIDTH_PX = 1920
+MAX_HEIGHT_PX = 1920
 
 Picture = NDArray[np.uint8]
 
@@ -49,11 +57,9 @@ def write_grid_video(view: RunView, path: Path) -> int:
     pages = [page for page in pages if any(cell and cell.stills.clip for _, cells in page.rows for cell in cells)]
     shape = clip_shape(view)
     tall = max(len(page.rows) for page in pages)
-    width_px = (
-        min(cell_width(pages, most_width_px=MOST_WIDTH_PX), MOST_HEIGHT_PX // tall * shape[0] // shape[1]) // 2 * 2
-    )
+    width_px = min(cell_width(pages, most_width_px=MAX_WIDTH_PX), MAX_HEIGHT_PX // tall * shape[0] // shape[1]) // 2 * 2
     plates = [
-        draw_plate(page, title=view.title, corner=corner_text(sheet.arrangement), width_px=width_px, shape=shape)
+        draw_page(page, title=view.title, corner=corner_text(sheet.arrangement), width_px=width_px, shape=shape)
         for page in pages
     ]
     with whole_path(path) as temporary, _encoder(temporary, same_size([plate.paper for plate in plates])) as encode:
@@ -93,7 +99,7 @@ class _Encoder:
         self._container.mux(self._stream.encode())
 
 
-def _played(plate: Plate, folder: Path) -> Iterator[Picture]:
+def _played(plate: RenderedPage, folder: Path) -> Iterator[Picture]:
     """The page's pictures, one per frame of the video; a clip that ends early stands still."""
     canvas: Picture = np.array(plate.paper)
     with ExitStack() as stack:
@@ -105,7 +111,7 @@ def _played(plate: Plate, folder: Path) -> Iterator[Picture]:
             yield canvas
 
 
-def _opened(spot: Spot, folder: Path, cell_px: tuple[int, int], stack: ExitStack) -> _Clip | None:
+def _opened(spot: CellPosition, folder: Path, cell_px: tuple[int, int], stack: ExitStack) -> _Clip | None:
     if not spot.cell.stills.clip:
         return None
     try:
@@ -118,7 +124,7 @@ def _opened(spot: Spot, folder: Path, cell_px: tuple[int, int], stack: ExitStack
 class _Clip:
     """One clip as it plays: paints the picture of a time into its place, whole and in the middle."""
 
-    def __init__(self, container: av.container.InputContainer, spot: Spot, cell_px: tuple[int, int]) -> None:
+    def __init__(self, container: av.container.InputContainer, spot: CellPosition, cell_px: tuple[int, int]) -> None:
         stream = container.streams.video[0]
         self.length_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else PAGE_S
         self._frames = container.decode(stream)

@@ -13,23 +13,23 @@ from math import ceil, sqrt
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.reports.sheet.cells import SheetCell
-from pipeline.reports.sheet.layout import Arrangement
-from pipeline.reports.sheet.page import Section
+from pipeline.reports.sheet.layout import SheetLayout
+from pipeline.reports.sheet.page import SheetSection
 
 PAPER, INK, SOFT, EMPTY, TROUBLE = "#101217", "#eceef2", "#9aa2b0", "#1b1f27", "#ff9d92"
 GAP_PX, EDGE_PX, TITLE_PX, HEAD_PX, LABEL_PX, NAME_PX = 8, 24, 48, 28, 128, 20
 LEAST_CELL_PX, MOST_CELL_PX = 64, 480
 
-Crossings = tuple[tuple[str, tuple[SheetCell | None, ...]], ...]
+GridRows = tuple[tuple[str, tuple[SheetCell | None, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class PagePlan:
     """A part of a tab that is seen at once: heads, and for each row its label and one cell (or none) a column."""
 
     title: str
     columns: tuple[str, ...]
-    rows: Crossings
+    rows: GridRows
 
     @property
     def width_cells(self) -> int:
@@ -37,7 +37,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spot:
+class CellPosition:
     """One cell and the upper left corner of its picture, in pixels."""
 
     cell: SheetCell
@@ -46,17 +46,17 @@ class Spot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plate:
+class RenderedPage:
     """A page as drawn: paper of even size with everything but the clips, and where these go."""
 
     paper: Image.Image
-    spots: tuple[Spot, ...]
+    spots: tuple[CellPosition, ...]
     cell_px: tuple[int, int]
 
 
-def pages_of(sections: Sequence[Section], *, most_columns: int, most_cells: int) -> list[Page]:
+def pages_of(sections: Sequence[SheetSection], *, most_columns: int, most_cells: int) -> list[PagePlan]:
     """Tabs cut into pages of so many columns and cells; clips that flow are wrapped into rows."""
-    pages: list[Page] = []
+    pages: list[PagePlan] = []
     for section in sections:
         rows = _first_of_each(section) if section.columns else _wrapped(section, most_columns)
         for start in range(0, max(len(section.columns), 1), most_columns):
@@ -64,13 +64,13 @@ def pages_of(sections: Sequence[Section], *, most_columns: int, most_cells: int)
             part = [(name, cells[start : start + most_columns]) for name, cells in rows]
             tall = max(1, most_cells // max(len(columns) or most_columns, 1))
             pages += [
-                Page(title=section.title, columns=columns, rows=tuple(part[at : at + tall]))
+                PagePlan(title=section.title, columns=columns, rows=tuple(part[at : at + tall]))
                 for at in range(0, len(part), tall)
             ]
     return pages
 
 
-def _first_of_each(section: Section) -> list[tuple[str, tuple[SheetCell | None, ...]]]:
+def _first_of_each(section: SheetSection) -> list[tuple[str, tuple[SheetCell | None, ...]]]:
     return [(name, tuple(_best(cells) for cells in row)) for name, row in section.rows]
 
 
@@ -79,7 +79,7 @@ def _best(cells: Sequence[SheetCell]) -> SheetCell | None:
     return next((cell for cell in cells if cell.stills.clip), cells[0] if cells else None)
 
 
-def _wrapped(section: Section, most_columns: int) -> list[tuple[str, tuple[SheetCell | None, ...]]]:
+def _wrapped(section: SheetSection, most_columns: int) -> list[tuple[str, tuple[SheetCell | None, ...]]]:
     count = sum(len(cells) for _, row in section.rows for cells in row)
     wide = min(most_columns, max(1, ceil(sqrt(count * 1.2))))
     lines: list[tuple[str, tuple[SheetCell | None, ...]]] = []
@@ -89,19 +89,19 @@ def _wrapped(section: Section, most_columns: int) -> list[tuple[str, tuple[Sheet
     return lines
 
 
-def cell_width(pages: Sequence[Page], *, most_width_px: int) -> int:
+def cell_width(pages: Sequence[PagePlan], *, most_width_px: int) -> int:
     """The even width of a cell at which the widest page fits, within reason."""
     wide = max(page.width_cells for page in pages)
     room = most_width_px - 2 * EDGE_PX - max(_label_px(page) for page in pages)
     return max(LEAST_CELL_PX, min(MOST_CELL_PX, room // wide - GAP_PX)) // 2 * 2
 
 
-def corner_text(plan: Arrangement) -> str:
+def corner_text(plan: SheetLayout) -> str:
     """What runs down and across, for the corner of a page."""
     return " / ".join(name for name in (plan.y, plan.x) if name)
 
 
-def draw_plate(page: Page, *, title: str, corner: str, width_px: int, shape: tuple[int, int]) -> Plate:
+def draw_page(page: PagePlan, *, title: str, corner: str, width_px: int, shape: tuple[int, int]) -> RenderedPage:
     """The page with its heads and labels; what has no clip is drawn as a card that says why.
 
     Without column heads each cell has its id below it.
@@ -126,20 +126,20 @@ def draw_plate(page: Page, *, title: str, corner: str, width_px: int, shape: tup
         spots += list(_row(pen, cells, (left, y), cell_px))
     if not page.columns:
         _name(pen, spots, cell_px)
-    return Plate(paper=paper, spots=tuple(spots), cell_px=cell_px)
+    return RenderedPage(paper=paper, spots=tuple(spots), cell_px=cell_px)
 
 
 def _row(
     pen: ImageDraw.ImageDraw, cells: Sequence[SheetCell | None], corner: tuple[int, int], cell_px: tuple[int, int]
-) -> Iterator[Spot]:
+) -> Iterator[CellPosition]:
     for number, cell in enumerate(cells):
         x, y = corner[0] + number * (cell_px[0] + GAP_PX), corner[1]
         if cell is not None and cell.state != "skipped":
             _card(pen, cell, (x, y), cell_px)
-            yield Spot(cell=cell, x=x, y=y)
+            yield CellPosition(cell=cell, x=x, y=y)
 
 
-def _name(pen: ImageDraw.ImageDraw, spots: Sequence[Spot], cell_px: tuple[int, int]) -> None:
+def _name(pen: ImageDraw.ImageDraw, spots: Sequence[CellPosition], cell_px: tuple[int, int]) -> None:
     for spot in spots:
         below = (spot.x, spot.y + cell_px[1] + 2)
         write(pen, below, spot.cell.row_id, size=13, width=cell_px[0], colour=SOFT)
@@ -185,7 +185,7 @@ def same_size(plates: Sequence[Image.Image]) -> tuple[int, int]:
     return max(paper.width for paper in plates), max(paper.height for paper in plates)
 
 
-def _label_px(page: Page) -> int:
+def _label_px(page: PagePlan) -> int:
     return LABEL_PX if any(name for name, _ in page.rows) else 0
 
 

@@ -16,7 +16,7 @@ ROW = "row"
 CLOSE_FILL = 0.5
 """Rows and columns are worth drawing when at least this part of their crossings has a clip."""
 
-MOST_STACKED = 4
+MAX_STACKED = 4
 """So many clips may lie below each other at one crossing before they are parted into tabs."""
 
 FEW = 8
@@ -34,7 +34,7 @@ _DERIVED: Mapping[str, Callable[[Attempt], str]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Axis:
+class LayoutAxis:
     """One way to tell the cells apart; `values` in the order of the manifest, "" where a cell has none."""
 
     name: str
@@ -42,7 +42,7 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrangement:
+class SheetLayout:
     """Columns, rows and tabs; None for x: clips flow beside each other, for y: there is one row."""
 
     x: str | None
@@ -66,7 +66,7 @@ def _place(line: Line) -> dict[str, str]:
     return {ROW: line.row_id.split("@", 1)[0]} | derived | dict(line.axes)
 
 
-def axes_of(lines: Sequence[Line], places: Sequence[Place], wanted: Sequence[str] = ()) -> list[Axis]:
+def axes_of(lines: Sequence[Line], places: Sequence[Place], wanted: Sequence[str] = ()) -> list[LayoutAxis]:
     """The axes worth offering: the manifest's first, then the row and what else varies in a way of its own.
 
     Args:
@@ -74,7 +74,7 @@ def axes_of(lines: Sequence[Line], places: Sequence[Place], wanted: Sequence[str
     """
     named = dict.fromkeys(name for line in lines for name, _ in line.axes)
     order = [*named, *(name for name in (ROW, *_DERIVED) if name not in named)]
-    kept: list[Axis] = []
+    kept: list[LayoutAxis] = []
     partitions: set[tuple[int, ...]] = set()
     for name in order:
         number: dict[str, int] = {}
@@ -82,19 +82,19 @@ def axes_of(lines: Sequence[Line], places: Sequence[Place], wanted: Sequence[str
         values = tuple(number)
         told = len(values) if name in named else len([value for value in values if value])
         if name in wanted or (told > 1 and (name in named or partition not in partitions)):
-            kept.append(Axis(name=name, values=values))
+            kept.append(LayoutAxis(name=name, values=values))
             partitions.add(partition)
     return kept
 
 
 def arrange(
-    axes: Sequence[Axis],
+    axes: Sequence[LayoutAxis],
     places: Sequence[Place],
     *,
     x: str | None = None,
     y: str | None = None,
     tabs: Sequence[str] = (),
-) -> Arrangement:
+) -> SheetLayout:
     """The sheet as asked for; what is not asked for is chosen so that rows and columns are well filled."""
     names = {axis.name for axis in axes}
     x, y = (name if name in names else None for name in (x, y))
@@ -104,15 +104,17 @@ def arrange(
     elif x is None or y is None:
         other = _partner(axes, x or y or "", without=asked)
         x, y = x or other, y or other
-    return Arrangement(x=x, y=y, tabs=tuple(tabs_needed(axes, places, x=x, y=y, asked=asked)))
+    return SheetLayout(x=x, y=y, tabs=tuple(tabs_needed(axes, places, x=x, y=y, asked=asked)))
 
 
-def _partner(axes: Sequence[Axis], taken: str, *, without: Sequence[str]) -> str | None:
+def _partner(axes: Sequence[LayoutAxis], taken: str, *, without: Sequence[str]) -> str | None:
     free = [axis.name for axis in axes if axis.name != taken and axis.name not in without and len(axis.values) > 1]
     return ROW if ROW in free else next(iter(free), None)
 
 
-def _chosen(axes: Sequence[Axis], places: Sequence[Place], *, without: Sequence[str]) -> tuple[str | None, str | None]:
+def _chosen(
+    axes: Sequence[LayoutAxis], places: Sequence[Place], *, without: Sequence[str]
+) -> tuple[str | None, str | None]:
     free = {axis.name: axis for axis in axes if axis.name not in without and len(axis.values) > 1}
     if not free:
         return None, None
@@ -127,7 +129,7 @@ def _chosen(axes: Sequence[Axis], places: Sequence[Place], *, without: Sequence[
 
 
 def tabs_needed(
-    axes: Sequence[Axis], places: Sequence[Place], *, x: str | None, y: str | None, asked: Sequence[str] = ()
+    axes: Sequence[LayoutAxis], places: Sequence[Place], *, x: str | None, y: str | None, asked: Sequence[str] = ()
 ) -> list[str]:
     """The asked tabs, and more of them while more clips would share a crossing than can be stacked there.
 
@@ -136,7 +138,7 @@ def tabs_needed(
     tabs = list(asked)
     for axis in axes:
         slots = [tuple(place.get(name, "") for name in (x, y, *tabs) if name) for place in places]
-        if x is None or max(Counter(slots).values(), default=0) <= MOST_STACKED:
+        if x is None or max(Counter(slots).values(), default=0) <= MAX_STACKED:
             return tabs
         is_free = axis.name not in (x, y, *tabs)
         if is_free and len({(slot, place.get(axis.name, "")) for slot, place in zip(slots, places, strict=True)}) > len(

@@ -24,9 +24,9 @@ from markupsafe import Markup
 from pipeline.files import whole_text
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals, usd
 from pipeline.reports.progress import span
-from pipeline.reports.sheet.cells import STATE_WORDS, SheetCell, Stills, is_web_link, sheet_cell
+from pipeline.reports.sheet.cells import STATE_WORDS, CellMedia, SheetCell, is_web_link, sheet_cell
 from pipeline.reports.sheet.charts import charts_of
-from pipeline.reports.sheet.layout import MOST_STACKED, Arrangement, Axis, arrange, axes_of, places_of
+from pipeline.reports.sheet.layout import MAX_STACKED, LayoutAxis, SheetLayout, arrange, axes_of, places_of
 from pipeline.reports.sheet.run_view import Line, RunView, latest_lines
 from pipeline.reports.sheet.thumbnails import make_stills, picture_size, poster_path, start_path
 from pipeline.reports.tables import moment
@@ -46,12 +46,12 @@ _USUAL_SHAPE = (16, 9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sheet:
+class SheetModel:
     """The page's content before it is markup."""
 
     cells: tuple[SheetCell, ...]
-    axes: tuple[Axis, ...]
-    arrangement: Arrangement
+    axes: tuple[LayoutAxis, ...]
+    arrangement: SheetLayout
 
 
 def write_sheet(view: RunView, path: Path, *, stills: bool = True) -> None:
@@ -69,7 +69,7 @@ def write_sheet(view: RunView, path: Path, *, stills: bool = True) -> None:
         stream.write(page)
 
 
-def build_sheet(view: RunView, folder: Path) -> Sheet:
+def build_sheet(view: RunView, folder: Path) -> SheetModel:
     """The cells, axes and arrangement of a run as seen from a page in `folder`."""
     lines = latest_lines(view.lines)
     shown = [line for line, _ in lines]
@@ -80,7 +80,9 @@ def build_sheet(view: RunView, folder: Path) -> Sheet:
         sheet_cell(number, line, earlier, place, _stills(line, view.outputs, folder, starts))
         for number, ((line, earlier), place) in enumerate(zip(lines, places, strict=True))
     )
-    return Sheet(cells=cells, axes=tuple(axes), arrangement=arrange(axes, places, x=view.x, y=view.y, tabs=view.tabs))
+    return SheetModel(
+        cells=cells, axes=tuple(axes), arrangement=arrange(axes, places, x=view.x, y=view.y, tabs=view.tabs)
+    )
 
 
 def clip_of(line: Line, outputs: Path) -> Path | None:
@@ -102,10 +104,10 @@ def _start_clips(lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path) -> 
     return starts
 
 
-def _stills(line: Line, outputs: Path, folder: Path, starts: Mapping[str, Path]) -> Stills:
+def _stills(line: Line, outputs: Path, folder: Path, starts: Mapping[str, Path]) -> CellMedia:
     clip = clip_of(line, outputs)
     start = starts.get(line.params.input_images[0]) if isinstance(line, Attempt) else None
-    return Stills(
+    return CellMedia(
         clip=_link(clip, folder),
         poster=_link(poster_path(clip) if clip else None, folder),
         start=_link(start_path(start) if start else None, folder),
@@ -143,7 +145,9 @@ def _shape(
     return sizes.most_common(1)[0][0] if sizes else _USUAL_SHAPE
 
 
-def sheet_html(view: RunView, sheet: Sheet, *, shape: tuple[int, int] = _USUAL_SHAPE, served_script: str = "") -> str:
+def sheet_html(
+    view: RunView, sheet: SheetModel, *, shape: tuple[int, int] = _USUAL_SHAPE, served_script: str = ""
+) -> str:
     """The page as text.
 
     Args:
@@ -180,7 +184,7 @@ def sheet_html(view: RunView, sheet: Sheet, *, shape: tuple[int, int] = _USUAL_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class SheetSection:
     """One tab as a table: column and row heads and the cells of each crossing. No columns: the cells flow."""
 
     title: str
@@ -188,7 +192,7 @@ class Section:
     rows: tuple[tuple[str, tuple[tuple[SheetCell, ...], ...]], ...]
 
 
-def sections(sheet: Sheet, most: int = PAGE_CELLS) -> list[Section]:
+def sections(sheet: SheetModel, most: int = PAGE_CELLS) -> list[SheetSection]:
     """The first cells in the default arrangement, tab after tab: what is on the page before any script runs."""
     plan = sheet.arrangement
     by_tab: dict[tuple[str, ...], list[SheetCell]] = {}
@@ -197,22 +201,22 @@ def sections(sheet: Sheet, most: int = PAGE_CELLS) -> list[Section]:
     return [_section(plan, tab, cells) for tab, cells in by_tab.items()]
 
 
-def _section(plan: Arrangement, tab: tuple[str, ...], cells: Sequence[SheetCell]) -> Section:
+def _section(plan: SheetLayout, tab: tuple[str, ...], cells: Sequence[SheetCell]) -> SheetSection:
     columns = tuple(dict.fromkeys(cell.place.get(plan.x, "") for cell in cells)) if plan.x else ("",)
     crossings: dict[str, dict[str, list[SheetCell]]] = {}
     for cell in cells:
         row = crossings.setdefault(cell.place.get(plan.y, "") if plan.y else "", {})
         row.setdefault(cell.place.get(plan.x, "") if plan.x else "", []).append(cell)
-    return Section(
+    return SheetSection(
         title=" · ".join(f"{name} {value or '–'}" for name, value in zip(plan.tabs, tab, strict=True)),
         columns=columns if plan.x else (),
         rows=tuple((name, tuple(tuple(row.get(column, ())) for column in columns)) for name, row in crossings.items()),
     )
 
 
-def page_data(view: RunView, sheet: Sheet) -> dict[str, object]:
+def page_data(view: RunView, sheet: SheetModel) -> dict[str, object]:
     """What the page's scripts know: each text once, cells as lists of numbers of texts."""
-    pool = _Pool()
+    pool = _StringPool()
     axis_names = [axis.name for axis in sheet.axes]
     cells = [
         [
@@ -242,13 +246,13 @@ def page_data(view: RunView, sheet: Sheet) -> dict[str, object]:
         "tabs": plan.tabs,
         "words": {state.value: words for state, words in STATE_WORDS.items()},
         "pageCells": PAGE_CELLS,
-        "mostStacked": MOST_STACKED,
+        "mostStacked": MAX_STACKED,
         "cells": cells,
         "strings": pool.texts,
     }
 
 
-class _Pool:
+class _StringPool:
     """Texts by number: a prompt shared by a thousand cells is in the page once."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from pipeline.records import Attempt, Totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SkippedRow:
+class SkippedLine:
     """A placeholder of the manifest (`skip: true`): an empty cell of the sheet."""
 
     row_id: str
@@ -43,7 +43,7 @@ class RunView:
     run: str
     title: str
     gateway: str
-    lines: tuple[Attempt | SkippedRow, ...]
+    lines: tuple[Attempt | SkippedLine, ...]
     totals: Totals
     outputs: Path
     x: str | None = None
@@ -58,7 +58,7 @@ class RunView:
         return (line for line in self.lines if isinstance(line, Attempt))
 
 
-Line = Attempt | SkippedRow
+Line = Attempt | SkippedLine
 
 
 def latest_lines(lines: tuple[Line, ...]) -> list[tuple[Line, list[Attempt]]]:
@@ -69,7 +69,7 @@ def latest_lines(lines: tuple[Line, ...]) -> list[tuple[Line, list[Attempt]]]:
     cells: list[tuple[Line, list[Attempt]]] = []
     place: dict[str, int] = {}
     for line in lines:
-        if isinstance(line, SkippedRow) or line.request_id not in place:
+        if isinstance(line, SkippedLine) or line.request_id not in place:
             if isinstance(line, Attempt):
                 place[line.request_id] = len(cells)
             cells.append((line, []))

@@ -31,7 +31,7 @@ HEADERS: Mapping[str, str] = {
 """Of every answer. No CORS header is ever sent: other sites' scripts can read nothing."""
 
 
-def refusal(method: str, headers: Mapping[str, str], port: int) -> str | None:
+def access_refusal(method: str, headers: Mapping[str, str], port: int) -> str | None:
     """Why a request is not answered; None where it may be. Keys of `headers` in any case are the caller's business.
 
     Args:

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.cli.commands.status import status_json
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import Workspace
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt
-from pipeline.reports.sheet.cells import SheetCell, Stills, sheet_cell
+from pipeline.reports.run_lookup import status_json
+from pipeline.reports.sheet.cells import CellMedia, SheetCell, sheet_cell
 from pipeline.reports.sheet.page import totals_shown
 from pipeline.reports.sheet.run_view import latest_lines
 from pipeline.reports.viewer.thumbnail_cache import with_stills
 
-MOST_CELLS = 2_000
+MAX_CELLS = 2_000
 """Changed cells that are sent one by one; a page that missed more is told to load anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class ClientState:
     """What a page knows: the last event, how many requests there are, and the counts and money it shows."""
 
     event: int
@@ -29,47 +29,47 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class News:
+class LiveUpdate:
     """What a page is told now; empty parts are not sent. `is_stale`: it must be loaded anew."""
 
-    seen: Seen
+    seen: ClientState
     status: dict[str, object] | None = None
     cells: tuple[dict[str, object], ...] = ()
     is_stale: bool = False
 
 
-def news(workspace: Workspace, run_id: str, seen: Seen) -> News:
+def live_update(workspace: OpenLedger, run_id: str, seen: ClientState) -> LiveUpdate:
     """What happened since `seen`. Reads the ledger: call it off the event loop."""
     book = workspace.book
     now = book.last_event()
     run = book.run(run_id)
     if run is None or now < seen.event:
-        return News(seen=Seen(event=now), is_stale=True)
+        return LiveUpdate(seen=ClientState(event=now), is_stale=True)
     status = run_status(workspace, run)
     requests = int(str(status["requests"]))
     attempts = book.changed(run_id, after=seen.event, upto=now) if now > seen.event else []
     grown = seen.requests is not None and requests != seen.requests
-    return News(
-        seen=Seen(event=now, requests=requests, status=status),
+    return LiveUpdate(
+        seen=ClientState(event=now, requests=requests, status=status),
         status=status if status != seen.status else None,
-        cells=tuple(_cells(workspace, run_id, attempts[:MOST_CELLS])),
-        is_stale=grown or len(attempts) > MOST_CELLS,
+        cells=tuple(_cells(workspace, run_id, attempts[:MAX_CELLS])),
+        is_stale=grown or len(attempts) > MAX_CELLS,
     )
 
 
-def run_status(workspace: Workspace, run: Run) -> dict[str, object]:
+def run_status(workspace: OpenLedger, run: Run) -> dict[str, object]:
     """Counts and money as `dop status --json` has them, and the sums as the page's head shows them."""
     totals = workspace.book.totals(run.run_id)
     sums = {name: amount for name, amount, _ in totals_shown(totals)}
     return {**status_json(run, totals), "shown": sums}
 
 
-def _cells(workspace: Workspace, run_id: str, attempts: list[Attempt]) -> list[dict[str, object]]:
+def _cells(workspace: OpenLedger, run_id: str, attempts: list[Attempt]) -> list[dict[str, object]]:
     folder = workspace.outputs / run_id
     cells = []
     for line, earlier in latest_lines(tuple(attempts)):
         assert isinstance(line, Attempt)
-        stills = with_stills(Stills(clip=_link(line, workspace.outputs, folder)))
+        stills = with_stills(CellMedia(clip=_link(line, workspace.outputs, folder)))
         cells.append(_told(sheet_cell(0, line, earlier, {}, stills)))
     return cells
 

@@ -14,22 +14,22 @@ from urllib.parse import quote
 import av
 import jinja2
 
-from pipeline.cli.commands.spend import grouped
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import Workspace
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals, usd
 from pipeline.reports.sheet.page import build_sheet, clip_of, sheet_html
 from pipeline.reports.sheet.run_view import RunView
+from pipeline.reports.spend import group_spend
 from pipeline.reports.viewer.thumbnail_cache import with_stills
 from pipeline.reports.writer import run_view
 
 _HERE = Path(__file__).parent
 _USUAL_SHAPE = (16, 9)
-MOST_STILLS = 4
+MAX_STILLS = 4
 """Pictures that stand for a run in the list of runs."""
 
 
-def runs_page(workspace: Workspace) -> str:
+def runs_page(workspace: OpenLedger) -> str:
     """Every run, newest first, with counts and money."""
     book = workspace.book
     lines = [
@@ -39,7 +39,7 @@ def runs_page(workspace: Workspace) -> str:
     return _environment().get_template("runs.html").render(runs=lines, ledger=workspace.ledger.name)
 
 
-def _some_stills(folder: Path, most: int = MOST_STILLS) -> list[str]:
+def _some_stills(folder: Path, most: int = MAX_STILLS) -> list[str]:
     """Names of posters of a run's clips, spread over all of them; made when the page asks, if there is none yet."""
     try:
         clips = sorted(entry.name for entry in os.scandir(folder / "videos") if entry.name.endswith(".mp4"))
@@ -68,12 +68,12 @@ def _run_line(run: Run, totals: Totals) -> Mapping[str, object]:
     }
 
 
-def spend_page(workspace: Workspace) -> str:
+def spend_page(workspace: OpenLedger) -> str:
     """The spend book of each gateway, by month, day, model and run."""
-    return _environment().get_template("spend.html").render(gateways=grouped(workspace.book.spend_lines()))
+    return _environment().get_template("spend.html").render(gateways=group_spend(workspace.book.spend_lines()))
 
 
-def sheet_page(workspace: Workspace, run: Run) -> str:
+def sheet_page(workspace: OpenLedger, run: Run) -> str:
     """The run's contact sheet as it is now; its script goes on from the event that is read before anything else."""
     event = workspace.book.last_event()
     view = run_view(workspace, run)

@@ -15,22 +15,22 @@ from aiohttp import web
 from pipeline.errors import UsageError
 from pipeline.files import whole_text
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import Workspace
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt
 from pipeline.reports.picks import VERSION, parse_picks, picked
-from pipeline.reports.viewer.access import HEADERS, PAGE_POLICY, SHEET_POLICY, is_token, refusal
-from pipeline.reports.viewer.live_updates import News, Seen, news
+from pipeline.reports.viewer.access import HEADERS, PAGE_POLICY, SHEET_POLICY, access_refusal, is_token
+from pipeline.reports.viewer.live_updates import ClientState, LiveUpdate, live_update
 from pipeline.reports.viewer.pages import runs_page, sheet_page, spend_page, style
-from pipeline.reports.viewer.thumbnail_cache import StillMaker
+from pipeline.reports.viewer.thumbnail_cache import ThumbnailCache
 
 HOST = "127.0.0.1"
-TICK_S = 1.0
+REFRESH_INTERVAL_S = 1.0
 """How often the ledger is asked for news of a run that somebody looks at."""
 
 BEATS = 15
 """Ticks without news after which a word is sent all the same: a page that is gone is noticed by it."""
 
-MOST_STREAMS = 32
+MAX_STREAMS = 32
 PICKS = "picks.json"
 TABLES = ("report.csv", "failures.csv", "run.json")
 """Files of a run that are given out, besides its clips and their pictures."""
@@ -44,12 +44,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Viewer:
     """One server over one ledger. `start` gives its address; `stop` ends it and every stream."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: OpenLedger) -> None:
         self._workspace = workspace
         self._token = secrets.token_urlsafe(24)
         self._port = 0
         self._stopped = asyncio.Event()
-        self._stills = StillMaker()
+        self._stills = ThumbnailCache()
         self._streams = 0
         self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=2.0)
 
@@ -95,7 +95,7 @@ class Viewer:
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Asks the guard before anything is looked up, and puts the usual headers on every answer."""
-        why = refusal(request.method, request.headers, self._port)
+        why = access_refusal(request.method, request.headers, self._port)
         answer: web.StreamResponse
         if why is not None:
             answer = web.Response(status=403, text=f"{why}\n")
@@ -221,7 +221,7 @@ class Viewer:
         """Server-sent events: `status`, `cells` and `stale`, each with the ledger's event number as its id."""
         run = await self._run(request)
         seen = _seen(request)
-        if self._streams >= MOST_STREAMS:
+        if self._streams >= MAX_STREAMS:
             raise web.HTTPServiceUnavailable(text="too many pages are open")
         headers = {**HEADERS, "Content-Type": "text/event-stream", "Content-Security-Policy": PAGE_POLICY}
         stream = web.StreamResponse(headers=headers)
@@ -235,10 +235,10 @@ class Viewer:
             self._streams -= 1
         return stream
 
-    async def _tell(self, stream: web.StreamResponse, run_id: str, seen: Seen) -> None:
+    async def _tell(self, stream: web.StreamResponse, run_id: str, seen: ClientState) -> None:
         quiet = 0
         while not self._stopped.is_set():
-            found = await asyncio.to_thread(news, self._workspace, run_id, seen)
+            found = await asyncio.to_thread(live_update, self._workspace, run_id, seen)
             seen = found.seen
             text = _as_events(found)
             quiet = 0 if text else quiet + 1
@@ -248,7 +248,7 @@ class Viewer:
 
     async def _pause(self) -> None:
         try:
-            await asyncio.wait_for(self._stopped.wait(), TICK_S)
+            await asyncio.wait_for(self._stopped.wait(), REFRESH_INTERVAL_S)
         except TimeoutError:
             return
 
@@ -257,13 +257,13 @@ def _html(text: str) -> web.Response:
     return web.Response(text=text, content_type="text/html", charset="utf-8")
 
 
-def _seen(request: web.Request) -> Seen:
+def _seen(request: web.Request) -> ClientState:
     """Where the page stands: what it was loaded with, or the last event it heard before the connection broke."""
     after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
     requests = request.query.get("requests", "")
     if not _is_number(after):
         raise web.HTTPBadRequest(text="after=NUMBER says what is known")
-    seen = Seen(event=int(after))
+    seen = ClientState(event=int(after))
     return replace(seen, requests=int(requests)) if _is_number(requests) else seen
 
 
@@ -271,7 +271,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 
-def _as_events(found: News) -> str:
+def _as_events(found: LiveUpdate) -> str:
     """The news as lines of the stream; JSON has no line breaks of its own."""
     told: list[tuple[str, object]] = []
     if found.cells:

@@ -11,25 +11,25 @@ from pathlib import Path
 import av
 from PIL import Image
 
-from pipeline.reports.sheet.cells import Stills
+from pipeline.reports.sheet.cells import CellMedia
 from pipeline.reports.sheet.thumbnails import POSTER_AT_S, POSTER_WIDTH_PX, START_WIDTH_PX, frame_at
 
-MOST_KEPT = 1_000
+MAX_CACHED = 1_000
 """Pictures of 10 to 50 kB each."""
 
-AT_ONCE = 2
+CONCURRENCY = 2
 """Decoding takes a core; the run that is going on needs the others."""
 
 _START = ".start.jpg"
 _QUALITY = 82
 
 
-class StillMaker:
+class ThumbnailCache:
     """Pictures of clips by the name under which a page asks for them."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Path, int], bytes] = OrderedDict()
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turns = asyncio.Semaphore(CONCURRENCY)
 
     async def picture(self, wanted: Path) -> bytes | None:
         """The JPEG that `wanted` would hold; None when there is no such clip, or it can't be read."""
@@ -44,7 +44,7 @@ class StillMaker:
             if made is None:
                 return None
             self._kept[key] = made
-            while len(self._kept) > MOST_KEPT:
+            while len(self._kept) > MAX_CACHED:
                 self._kept.popitem(last=False)
         return self._kept[key]
 
@@ -67,7 +67,7 @@ def _made(clip: Path, *, is_start: bool) -> bytes | None:
     return target.getvalue()
 
 
-def with_stills(stills: Stills) -> Stills:
+def with_stills(stills: CellMedia) -> CellMedia:
     """The links of a cell with those pictures added that this server makes when asked."""
     if not stills.clip:
         return stills

@@ -15,31 +15,31 @@ from contextlib import suppress
 
 import psycopg
 
-from pipeline.assets.image_urls import WireImages
+from pipeline.assets.image_urls import ImageUrlResolver
 from pipeline.config.settings import Settings
-from pipeline.errors import LedgerAwayError, UsageError
-from pipeline.gateway.webhook_tokens import MOST_IDS, SEED_BYTES, CallbackKeys, Delivery
+from pipeline.errors import LedgerUnavailableError, UsageError
+from pipeline.gateway.webhook_tokens import MAX_IDS, SEED_BYTES, CallbackDelivery, WebhookTokens
 from pipeline.gateway.wire import submit_body
 from pipeline.ledger.postgres_session import client
 from pipeline.records import State
 from pipeline.runner.callback_inbox import answers_as_ours, check_reachable, listen_address, netloc
-from pipeline.runner.callbacks import Callbacks
+from pipeline.runner.callbacks import CallbackHandler
 from pipeline.runner.cluster.tables import ONE_AT_A_TIME
-from pipeline.runner.context import Doors
+from pipeline.runner.context import RunContext
 from pipeline.runner.poller import Poller
-from pipeline.runner.webhook_server import Receiver
+from pipeline.runner.webhook_server import WebhookServer
 
 CHANNEL = "dop_calls"
-MOST_WAITING = 10_000
+MAX_WAITING = 10_000
 """Calls that wait to be passed on; more than that are dropped."""
-LONGEST_ID = 200
+MAX_ID_CHARS = 200
 """Characters of an id that is passed on: a notification holds 8,000 bytes. Source: PostgreSQL, NOTIFY."""
-AGAIN_S = 5.0
+RETRY_INTERVAL_S = 5.0
 """After this long a lost connection is opened anew, and a port that another worker had is asked for again."""
 _AWAY = (psycopg.Error, OSError)
 
 
-def shared_keys(url: str, gateway: str) -> CallbackKeys:
+def shared_keys(url: str, gateway: str) -> WebhookTokens:
     """The tokens of this ledger at this gateway, the same on all hosts; their seed is made by whoever comes first.
 
     Raises:
@@ -53,20 +53,20 @@ def shared_keys(url: str, gateway: str) -> CallbackKeys:
             connection.execute("INSERT INTO dop_seeds (gateway, seed) VALUES (%s, %s) ON CONFLICT DO NOTHING", mine)
             found = connection.execute("SELECT seed FROM dop_seeds WHERE gateway = %s", (gateway,)).fetchone()
     except _AWAY as error:
-        raise LedgerAwayError(f"the callbacks' seed can't be read: {' '.join(str(error).split())}") from None
+        raise LedgerUnavailableError(f"the callbacks' seed can't be read: {' '.join(str(error).split())}") from None
     assert found is not None
-    return CallbackKeys(bytes(found[0]), gateway)
+    return WebhookTokens(bytes(found[0]), gateway)
 
 
-class Calls:
+class CallbackRelay:
     """This host's receiver, and the word that workers give each other. `here` is told each call, and says whether
     a job of this worker was meant."""
 
     def __init__(self, settings: Settings, url: str, gateway: str) -> None:
         self._settings, self._url, self._gateway = settings, url, gateway
-        self._out: asyncio.Queue[Delivery] = asyncio.Queue(MOST_WAITING)
-        self._receiver: Receiver | None = None
-        self.here: Callable[[Delivery], bool] = lambda delivery: False
+        self._out: asyncio.Queue[CallbackDelivery] = asyncio.Queue(MAX_WAITING)
+        self._receiver: WebhookServer | None = None
+        self.here: Callable[[CallbackDelivery], bool] = lambda delivery: False
         self.public_url = settings.webhook.public_url or ""
         self.listens = False
         """whether it is this worker that listens, of those on its host"""
@@ -86,7 +86,7 @@ class Calls:
 
     async def _bind(self) -> int | None:
         host, port = listen_address(self._settings)
-        receiver = Receiver(self.keys, self.taken)
+        receiver = WebhookServer(self.keys, self.taken)
         try:
             bound = await receiver.start(host, port)
         except OSError as error:
@@ -106,19 +106,21 @@ class Calls:
         if self._receiver is not None:
             await self._receiver.close()
 
-    def taken(self, delivery: Delivery) -> None:
+    def taken(self, delivery: CallbackDelivery) -> None:
         """One delivery from the receiver."""
         if not delivery.is_self_test and not self.here(delivery):
             with suppress(asyncio.QueueFull):
                 self._out.put_nowait(delivery)
 
-    def serve(self, doors: Doors, poller: Poller, *, images: WireImages, holds: Callable[[str], bool]) -> Callbacks:
+    def serve(
+        self, doors: RunContext, poller: Poller, *, images: ImageUrlResolver, holds: Callable[[str], bool]
+    ) -> CallbackHandler:
         """From now on every submit of these doors says where the gateway may call, and calls reach the poller.
 
         Args:
             holds: whether this worker looks after a request; what the ledger says of others does not matter here.
         """
-        callbacks = Callbacks(
+        callbacks = CallbackHandler(
             self.keys,
             public_url=self.public_url,
             state_of=lambda request_id: State.SUBMITTING if holds(request_id) else None,
@@ -130,7 +132,11 @@ class Calls:
             webhook_url=callbacks.url(attempt),
             webhook_secret=callbacks.secret(attempt),
         )
-        doors.callback_url, doors.hidden, doors.lost = callbacks.url, callbacks.hidden, callbacks.lost
+        doors.callback_url, doors.extra_secrets, doors.on_unknown = (
+            callbacks.url,
+            callbacks.without_secrets,
+            callbacks.on_unknown,
+        )
         callbacks.serve(doors, poller)
         return callbacks
 
@@ -144,7 +150,7 @@ class Calls:
                     while True:
                         text = _written(await self._out.get(), self._gateway)
                         await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, text))
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(RETRY_INTERVAL_S)
 
     async def _hear(self) -> None:
         while True:
@@ -155,21 +161,21 @@ class Calls:
                         delivery = _read(note.payload, self._gateway)
                         if delivery is not None:
                             self.here(delivery)
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(RETRY_INTERVAL_S)
 
     async def _stand_in(self) -> None:
         while not self.listens:
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(RETRY_INTERVAL_S)
             with suppress(UsageError):
                 await self._bind()
 
 
-def _written(delivery: Delivery, gateway: str) -> str:
-    ids = [one for one in delivery.job_set_ids if len(one) <= LONGEST_ID]
+def _written(delivery: CallbackDelivery, gateway: str) -> str:
+    ids = [one for one in delivery.job_set_ids if len(one) <= MAX_ID_CHARS]
     return json.dumps({"gateway": gateway, "request": delivery.request_id, "attempt": delivery.attempt, "ids": ids})
 
 
-def _read(text: str, gateway: str) -> Delivery | None:
+def _read(text: str, gateway: str) -> CallbackDelivery | None:
     """A call that another worker passed on; None for whatever else is said on the channel."""
     try:
         found = json.loads(text)
@@ -177,7 +183,7 @@ def _read(text: str, gateway: str) -> Delivery | None:
         return None
     match found:
         case {"gateway": str(where), "request": str(request_id), "attempt": int(attempt), "ids": list(ids)}:
-            known = tuple(one for one in ids if isinstance(one, str))[:MOST_IDS]
-            mine = Delivery(request_id=request_id, attempt=attempt, job_set_ids=known)
+            known = tuple(one for one in ids if isinstance(one, str))[:MAX_IDS]
+            mine = CallbackDelivery(request_id=request_id, attempt=attempt, job_set_ids=known)
             return mine if where == gateway else None
     return None

@@ -19,7 +19,7 @@ FRESH_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sign:
+class Heartbeat:
     """One worker as it saw itself at `at` (Unix seconds)."""
 
     pid: int
@@ -28,7 +28,7 @@ class Sign:
     at: float
 
 
-class Signs:
+class HeartbeatFiles:
     """The signs of this host's workers for one ledger and gateway, in a private folder."""
 
     def __init__(self, place: str) -> None:
@@ -36,9 +36,9 @@ class Signs:
         self._folder = Path(tempfile.gettempdir()) / f"dop-workers-{os.getuid()}-{digest}"
         self._mine = self._folder / f"{os.getpid()}.json"
 
-    def give(self, state: str, holding: int) -> None:
+    def write(self, state: str, holding: int) -> None:
         """Renews this worker's sign; a full disk is no reason to stop working."""
-        sign = Sign(pid=os.getpid(), state=state, holding=holding, at=time.time())
+        sign = Heartbeat(pid=os.getpid(), state=state, holding=holding, at=time.time())
         part = self._mine.with_suffix(".part")
         with suppress(OSError):
             self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -50,12 +50,12 @@ class Signs:
         with suppress(OSError):
             self._mine.unlink()
 
-    def read(self) -> list[Sign]:
+    def read(self) -> list[Heartbeat]:
         """The signs of the workers that still run here."""
         found = []
         for path in sorted(self._folder.glob("*.json")):
             with suppress(OSError, ValueError, TypeError):
-                sign = Sign(**json.loads(path.read_text()))
+                sign = Heartbeat(**json.loads(path.read_text()))
                 if _runs(sign.pid):
                     found.append(sign)
         return found

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 TASK = "dop.look_after"
-LOOKING = "#look"
+COLLECT_SUFFIX = "#look"
 """Ends the name of a gateway's queue of bought requests."""
 TOP_UP_LOCK = 0x646F7002
 
@@ -36,7 +36,7 @@ _CAUSES = """
 
 TOP_UP = f"""
 INSERT INTO procrastinate_jobs (queue_name, task_name, priority, lock, queueing_lock, args)
-SELECT gateway || CASE WHEN state = 'planned' THEN '' ELSE '{LOOKING}' END, '{TASK}', 0, request_id, request_id,
+SELECT gateway || CASE WHEN state = 'planned' THEN '' ELSE '{COLLECT_SUFFIX}' END, '{TASK}', 0, request_id, request_id,
     jsonb_build_object('request_id', request_id, 'run_id', run_id)
 FROM (
     SELECT o.gateway, o.run_id, a.request_id, a.state FROM dop_orders o
@@ -47,7 +47,7 @@ FROM (
     AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs j WHERE j.lock = a.request_id AND j.status = 'doing')
     ORDER BY a.state = 'planned', o.run_id, r.position
     LIMIT greatest(0, %(window)s - (SELECT count(*) FROM procrastinate_jobs j
-        WHERE j.status = 'todo' AND j.queue_name IN (%(gateway)s, %(gateway)s || '{LOOKING}')))
+        WHERE j.status = 'todo' AND j.queue_name IN (%(gateway)s, %(gateway)s || '{COLLECT_SUFFIX}')))
 ) AS due
 ON CONFLICT DO NOTHING
 """  # noqa: S608 - constants of this module only; values go in as parameters
@@ -90,7 +90,7 @@ RETURNING j.id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class RunOrder:
     """What the workers are to do for a run. `version` rises each time that somebody orders it anew."""
 
     run_id: str
@@ -101,7 +101,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Halted:
+class StopNotice:
     """A reason why nothing more is bought for a run."""
 
     text: str
@@ -126,7 +126,7 @@ def put_order(
 
 def queues(gateway: str) -> list[str]:
     """The names of a gateway's queues."""
-    return [gateway, gateway + LOOKING]
+    return [gateway, gateway + COLLECT_SUFFIX]
 
 
 class JobQueue:
@@ -137,24 +137,24 @@ class JobQueue:
         self._connection: psycopg.AsyncConnection[DictRow] | None = None
         self._turn = asyncio.Lock()
 
-    async def order(self, run_id: str) -> Order | None:
+    async def order(self, run_id: str) -> RunOrder | None:
         """What is ordered for a run, None when nothing is (any more)."""
         found = await self._ask("SELECT * FROM dop_orders WHERE run_id = %(run_id)s AND is_open", {"run_id": run_id})
         if not found:
             return None
         row = found[0]
         caps = Caps(run_microusd=row["run_cap"], day_microusd=row["day_cap"], month_microusd=row["month_cap"])
-        return Order(run_id=run_id, version=row["version"], buy=row["buy"], collect=row["collect"], caps=caps)
+        return RunOrder(run_id=run_id, version=row["version"], buy=row["buy"], collect=row["collect"], caps=caps)
 
-    async def halts(self, run_id: str) -> list[Halted]:
+    async def stop_notices(self, run_id: str) -> list[StopNotice]:
         """Why nothing more is bought for a run as it is ordered now."""
         text = (
             "SELECT h.text, h.exit_code FROM dop_halts h JOIN dop_orders o USING (run_id, version) "
             "WHERE run_id = %(run_id)s ORDER BY h.exit_code"
         )
-        return [Halted(**row) for row in await self._ask(text, {"run_id": run_id})]
+        return [StopNotice(**row) for row in await self._ask(text, {"run_id": run_id})]
 
-    async def halt(self, run_id: str, version: int, reason: Halted) -> None:
+    async def put_stop_notice(self, run_id: str, version: int, reason: StopNotice) -> None:
         """Nothing more is bought for a run, on any host, until it is ordered anew."""
         await self._ask(
             "INSERT INTO dop_halts (run_id, version, text, exit_code) "

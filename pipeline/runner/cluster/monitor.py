@@ -12,35 +12,35 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from pipeline.errors import LedgerAwayError
-from pipeline.ledger.workspace import Workspace
+from pipeline.errors import LedgerUnavailableError
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals
-from pipeline.reports.progress import Progress, Snapshot
-from pipeline.runner.cluster.job_queue import Halted, JobQueue
-from pipeline.runner.engine import SIGNALS, Result
-from pipeline.runner.failure_limit import HaltRule
-from pipeline.runner.stop import Reach, Reason
+from pipeline.reports.progress import ProgressDisplay, ProgressSnapshot
+from pipeline.runner.cluster.job_queue import JobQueue, StopNotice
+from pipeline.runner.engine import SIGNALS, StepsResult
+from pipeline.runner.failure_limit import FailureLimit
+from pipeline.runner.stop import StopReason, StopScope
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-LOOK_S = 0.5
+REFRESH_INTERVAL_S = 0.5
 QUIET = 2
 """Looks in a row that find nothing queued and nothing due: then nobody will go on by himself."""
 STOPPED = "buying is stopped on every host; what is paid is collected by the workers. The same command goes on"
-LONELY_S = 10.0
+NO_WORKER_NOTICE_S = 10.0
 """How long no worker may be heard of before a person is told."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Following:
+class MonitorOptions:
     """One run that is followed.
 
     `before`: what the run came to when it was ordered. `silent_s`: a worker not heard of for so long is gone. `rule`
     and `max_duration_s` end the buying on every host; the latter counts from the call of `follow`.
     """
 
-    workspace: Workspace
+    workspace: OpenLedger
     queue: JobQueue
     run_id: str
     version: int
@@ -49,32 +49,32 @@ class Following:
     before: Totals
     window: int
     silent_s: float
-    say: Callable[[str], None]
-    rule: HaltRule | None = None
+    notify: Callable[[str], None]
+    rule: FailureLimit | None = None
     max_duration_s: float | None = None
 
 
-async def follow(this: Following, progress: Progress) -> Result:
+async def follow(this: MonitorOptions, progress: ProgressDisplay) -> StepsResult:
     """Looks until nothing of the run is queued or in a worker's hands, its time is over, or a signal comes."""
     heard: list[signal.Signals] = []
     stop = asyncio.Event()
     with _signals(heard, stop):
-        looks = _Looks(this, progress)
+        looks = RunMonitor(this, progress)
         while not heard and not looks.over:
-            with suppress(psycopg.Error, OSError, LedgerAwayError):  # it is waited for, as the workers do
+            with suppress(psycopg.Error, OSError, LedgerUnavailableError):  # it is waited for, as the workers do
                 await looks.once()
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), looks.pause_s)
         if heard:
-            reason = Halted(text=f"stopped by {heard[0].name}", exit_code=SIGNALS[heard[0]])
-            await this.queue.halt(this.run_id, this.version, reason)
+            reason = StopNotice(text=f"stopped by {heard[0].name}", exit_code=SIGNALS[heard[0]])
+            await this.queue.put_stop_notice(this.run_id, this.version, reason)
         return await _ended(this, left_alone=bool(heard) or looks.is_cut)
 
 
-class _Looks:
+class RunMonitor:
     """What one look after the other found. `over`: there is nothing to wait for; `is_cut`: its time is over."""
 
-    def __init__(self, this: Following, progress: Progress) -> None:
+    def __init__(self, this: MonitorOptions, progress: ProgressDisplay) -> None:
         self._this, self._progress = this, progress
         self._began = self._lonely_since = time.monotonic()
         self._quiet = 0
@@ -92,8 +92,10 @@ class _Looks:
         if self.over:
             return 0.0
         limit_s = self._this.max_duration_s
-        left_s = LOOK_S if limit_s is None else self._began + limit_s - time.monotonic()
-        return min(LOOK_S, left_s) if left_s > 0 else LOOK_S  # past it, the database is away: it is tried again
+        left_s = REFRESH_INTERVAL_S if limit_s is None else self._began + limit_s - time.monotonic()
+        return (
+            min(REFRESH_INTERVAL_S, left_s) if left_s > 0 else REFRESH_INTERVAL_S
+        )  # past it, the database is away: it is tried again
 
     async def once(self) -> None:
         """One look; stops the buying on every host where this command was told to.
@@ -106,7 +108,7 @@ class _Looks:
         busy = await this.queue.live(this.run_id) or await this.queue.top_up(this.window)
         totals = await _totals(this)
         await self._judge(totals)
-        halted = bool(await this.queue.halts(this.run_id))
+        halted = bool(await this.queue.stop_notices(this.run_id))
         self._quiet = 0 if busy or self._is_due(totals, halted=halted) else self._quiet + 1
         await self._look_for_workers()
         self._progress.update(_snapshot(totals, this.before, time.monotonic() - self._began, halted=halted))
@@ -135,26 +137,28 @@ class _Looks:
         self._ruled = True
 
     async def _stop(self, text: str) -> None:
-        await self._this.queue.halt(self._this.run_id, self._this.version, Halted(text=text, exit_code=5))
+        await self._this.queue.put_stop_notice(
+            self._this.run_id, self._this.version, StopNotice(text=text, exit_code=5)
+        )
 
     async def _look_for_workers(self) -> None:
         if await self._this.queue.workers(self._this.silent_s):
             self._lonely_since = time.monotonic()
-        elif not self._told_lonely and time.monotonic() - self._lonely_since > LONELY_S:
+        elif not self._told_lonely and time.monotonic() - self._lonely_since > NO_WORKER_NOTICE_S:
             self._told_lonely = True
-            self._this.say("no worker is there: start one with `dop worker`; this command waits")
+            self._this.notify("no worker is there: start one with `dop worker`; this command waits")
 
 
-async def _ended(this: Following, *, left_alone: bool) -> Result:
+async def _ended(this: MonitorOptions, *, left_alone: bool) -> StepsResult:
     """How it ended; `left_alone`: the workers go on with what is paid."""
     if left_alone:
-        this.say(STOPPED if this.buys else "the workers go on; the same command follows them again")
-    halts = await this.queue.halts(this.run_id)
+        this.notify(STOPPED if this.buys else "the workers go on; the same command follows them again")
+    halts = await this.queue.stop_notices(this.run_id)
     if not left_alone:
         await this.queue.close_order(this.run_id, this.version)
     totals = await _totals(this)
-    reasons = tuple(Reason(text=one.text, exit_code=one.exit_code, reach=Reach.SUBMITS) for one in halts)
-    return Result(totals=totals, reasons=reasons, submits=0, polls=0)
+    reasons = tuple(StopReason(text=one.text, exit_code=one.exit_code, reach=StopScope.SUBMITS) for one in halts)
+    return StepsResult(totals=totals, reasons=reasons, submits=0, polls=0)
 
 
 def counted(connection: Connection, run_id: str) -> Totals:
@@ -167,14 +171,14 @@ def counted(connection: Connection, run_id: str) -> Totals:
     return Totals(counts={State(state): number for state, number in found})
 
 
-async def _totals(this: Following) -> Totals:
+async def _totals(this: MonitorOptions) -> Totals:
     return await asyncio.to_thread(this.workspace.book.totals, this.run_id)
 
 
-def _snapshot(totals: Totals, before: Totals, seconds: float, *, halted: bool) -> Snapshot:
+def _snapshot(totals: Totals, before: Totals, seconds: float, *, halted: bool) -> ProgressSnapshot:
     planned = totals.count(State.PLANNED)
     rate = (before.count(State.PLANNED) - planned) / max(seconds, 1.0)
-    return Snapshot(
+    return ProgressSnapshot(
         phase="buying" if planned and not halted else "collecting",
         total=sum(totals.counts.values()),
         finished=totals.count(State.DONE, *FAILED_FOR_GOOD),

@@ -15,38 +15,39 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pipeline.assets.image_urls import WireImages
-from pipeline.assets.publishing import Landing
+from pipeline.assets.image_urls import ImageUrlResolver
+from pipeline.assets.publishing import OutputPublisher
 from pipeline.config.settings import Settings
 from pipeline.errors import InvariantError, LedgerError
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
-from pipeline.gateway.ratelimit.limiter import Pace, Rate, parse_rate
-from pipeline.gateway.webhook_tokens import Delivery
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, Rate, parse_rate
+from pipeline.gateway.webhook_tokens import CallbackDelivery
 from pipeline.gateway.wire import submit_body
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied, Conflict, Outcome
-from pipeline.ledger.workspace import RunFolder, Workspace
+from pipeline.ledger.transitions import Applied, ChangeResult, Conflict
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State
-from pipeline.runner.callback_poll_schedule import PatientPlan
-from pipeline.runner.circuit_breaker import Breaker
-from pipeline.runner.cluster.callback_relay import Calls
-from pipeline.runner.cluster.job_queue import Halted, JobQueue, Order
-from pipeline.runner.cluster.shared_rate import PaceRow
-from pipeline.runner.cluster.shared_rate_gate import SharedGate
-from pipeline.runner.context import Doors, Finished, InFlight, finished_of, in_flight_of
+from pipeline.reports.run_folder import RunFolder
+from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
+from pipeline.runner.circuit_breaker import CircuitBreaker
+from pipeline.runner.cluster.callback_relay import CallbackRelay
+from pipeline.runner.cluster.job_queue import JobQueue, RunOrder, StopNotice
+from pipeline.runner.cluster.shared_rate import SharedRateLimiter
+from pipeline.runner.cluster.shared_rate_gate import SharedRateGate
+from pipeline.runner.context import PendingJob, ReadyVideo, RunContext, pending_job_of, ready_video_of
 from pipeline.runner.downloader import Downloader
 from pipeline.runner.engine import fail_point
-from pipeline.runner.poll_schedule import PollPlan
+from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import Poller
-from pipeline.runner.recorder import Scribe
-from pipeline.runner.stop import Halt, Reach
-from pipeline.runner.submitter import Paths, Submitter
+from pipeline.runner.recorder import EventRecorder
+from pipeline.runner.stop import StopScope, StopSignal
+from pipeline.runner.submitter import SubmitEndpoint, Submitter
 
 NO_BOUND = Rate(1_000_000, 1.0)
 """A worker's own pace where the rate is told: the shared row spaces the submits, this one only counts the open ones."""
 
-SALVAGE_S = 10.0
+RECOVERY_INTERVAL_S = 10.0
 """How long a line that closes waits for the proof of an unclear submit."""
 
 WAITS = frozenset({State.PLANNED, State.SUBMITTING, State.ACCEPTED})
@@ -54,31 +55,31 @@ WAITS = frozenset({State.PLANNED, State.SUBMITTING, State.ACCEPTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class WorkerResources:
     """What all lines of a worker share. `trouble` hears that this worker should begin anew."""
 
-    workspace: Workspace
+    workspace: OpenLedger
     queue: JobQueue
-    row: PaceRow
+    shared_rate: SharedRateLimiter
     turn: asyncio.Lock
     client: GatewayClient
     fetcher: VideoFetcher
-    landing: Landing | None
+    publisher: OutputPublisher | None
     base_url: str
-    say: Callable[[str], None]
-    trouble: Callable[[str], None]
+    notify: Callable[[str], None]
+    on_failure: Callable[[str], None]
     room: Callable[[], None]
     log: logging.Logger
-    calls: Calls | None = None
+    callbacks: CallbackRelay | None = None
 
 
-class HostScribe(Scribe):
+class ClusterEventRecorder(EventRecorder):
     """A scribe among several: whatever another worker booked first is no mistake, and nothing is done twice."""
 
-    moved: Callable[[str, Event, Outcome], None]
-    broken: Callable[[LedgerError], None]
+    on_state_change: Callable[[str, Event, ChangeResult], None]
+    on_ledger_failure: Callable[[LedgerError], None]
 
-    async def book(
+    async def record(
         self,
         request_id: str,
         event: Event,
@@ -86,28 +87,28 @@ class HostScribe(Scribe):
         *,
         token: str | None = None,
         detail: str = "",
-    ) -> Outcome:
+    ) -> ChangeResult:
         """Books one event; a state that forbids it was made by another worker meanwhile, and is a conflict."""
-        outcome: Outcome
+        outcome: ChangeResult
         try:
-            outcome = await super().book(request_id, event, values, token=token, detail=detail)
+            outcome = await super().record(request_id, event, values, token=token, detail=detail)
         except InvariantError:
             if event is Event.RESERVE:
                 raise
             outcome = Conflict(state=None)
         except LedgerError as error:
-            self.broken(error)
+            self.on_ledger_failure(error)
             raise
-        self.moved(request_id, event, outcome)
+        self.on_state_change(request_id, event, outcome)
         return outcome
 
 
-class Line:
+class RunExecutor:
     """The steps of one ordered run in this worker. `look_after` may be called for many requests at once."""
 
-    def __init__(self, order: Order, around: Surroundings) -> None:
+    def __init__(self, order: RunOrder, around: WorkerResources) -> None:
         self.order, self._around = order, around
-        self.halt = Halt()
+        self.halt = StopSignal()
         self._waiting: dict[str, asyncio.Future[bool]] = {}
         self._unsent: set[str] = set()
         self._to_buy: asyncio.Queue[Attempt | None] = asyncio.Queue()
@@ -120,7 +121,7 @@ class Line:
         workspace = around.workspace
         reach = fail_point(os.environ)
         self._fetches = order.collect and settings.download.enabled
-        scribe = HostScribe(
+        scribe = ClusterEventRecorder(
             workspace.ledger,
             run_id=order.run_id,
             caps=order.caps,
@@ -128,35 +129,35 @@ class Line:
             wall=time.time,
             reach=reach,
         )
-        scribe.moved, scribe.broken = self._moved, self._ledger_failed
+        scribe.on_state_change, scribe.on_ledger_failure = self._moved, self._ledger_failed
         self._scribe = scribe
-        self.gate = SharedGate(
+        self.gate = SharedRateGate(
             _own_pace(settings),
             self.halt,
-            around.row,
+            around.shared_rate,
             turn=around.turn,
             polls_share=settings.poll.rate == "shared",
             lease_s=settings.cluster.stalled_after_s / 3,
-            trouble=around.trouble,
+            trouble=around.on_failure,
         )
-        images = WireImages(embedded=False, base_url=around.base_url, sha256_of={})
-        doors = Doors(
-            scribe=scribe,
+        images = ImageUrlResolver(embedded=False, base_url=around.base_url, sha256_of={})
+        doors = RunContext(
+            recorder=scribe,
             client=around.client,
             gate=self.gate,
-            halt=self.halt,
+            stop=self.halt,
             prices_microusd=dict(settings.prices_microusd),
-            wall=time.time,
+            unix_time=time.time,
             new_token=lambda: uuid.uuid4().hex,
             body=lambda attempt: submit_body(attempt.params, images=images.urls(attempt.params)),
-            accepted=self._accepted,
-            finished=self._finished,
-            reach=reach,
-            say=around.say,
+            on_accepted=self._accepted,
+            on_video_ready=self._finished,
+            fail_point=reach,
+            notify=around.notify,
             log=around.log,
         )
-        poll, breaker = settings.poll, Breaker()
-        self._plan = (PollPlan if around.calls is None else PatientPlan)(
+        poll, breaker = settings.poll, CircuitBreaker()
+        self._plan = (PollSchedule if around.callbacks is None else CallbackPollSchedule)(
             first_s=poll.first_s,
             min_s=poll.min_s,
             max_s=poll.max_s,
@@ -165,13 +166,13 @@ class Line:
         )
         self.poller = Poller(doors, self._plan, breaker)
         self._callbacks = (
-            around.calls.serve(doors, self.poller, images=images, holds=self._waiting.__contains__)
-            if around.calls is not None
+            around.callbacks.serve(doors, self.poller, images=images, holds=self._waiting.__contains__)
+            if around.callbacks is not None
             else None
         )
         if self._callbacks is not None:
-            for attempt in workspace.book.in_states(order.run_id, (State.UNKNOWN,)):
-                self._callbacks.remember(attempt)
+            for attempt in workspace.book.attempts_in(order.run_id, (State.UNKNOWN,)):
+                self._callbacks.track_unknown(attempt)
         folder = RunFolder(workspace.outputs, order.run_id)
         old_mask = os.umask(0o077)
         try:
@@ -184,23 +185,23 @@ class Line:
             folder=folder.videos,
             outputs=folder.outputs,
             concurrency=settings.download.concurrency,
-            landing=around.landing,
+            landing=around.publisher,
         )
         self._submitter = Submitter(
             doors,
             self._fed(),
-            paths=Paths(settings.gateway.submit_path),
+            paths=SubmitEndpoint(settings.gateway.submit_path),
             breaker=breaker,
             workers=settings.pace.submit_concurrency,
             can_poll=lambda: order.collect and len(self.poller) > 0,
-            known_job=lambda: workspace.book.known_job(workspace.gateway),
+            known_job=lambda: workspace.book.latest_job(workspace.gateway),
         )
 
     def warn(self) -> None:
         """Says once that callbacks are wanted and none come."""
-        if not self._warned and isinstance(self._plan, PatientPlan) and self._plan.gave_up:
+        if not self._warned and isinstance(self._plan, CallbackPollSchedule) and self._plan.gave_up:
             self._warned = True
-            self._around.say("jobs end and nobody calls back: polling as usual; check webhook.public_url")
+            self._around.notify("jobs end and nobody calls back: polling as usual; check webhook.public_url")
 
     # -- one request
 
@@ -210,11 +211,11 @@ class Line:
         return len(self._unsent)
 
     @property
-    def holding(self) -> int:
+    def active_count(self) -> int:
         """How many requests are looked after here."""
         return len(self._waiting)
 
-    async def look_after(self, attempt: Attempt) -> bool:
+    async def process_request(self, attempt: Attempt) -> bool:
         """One request's life from wherever the ledger says it is; False when the line closes before its end.
 
         Pays: yes, when it is planned and the order says buy.
@@ -239,12 +240,12 @@ class Line:
             self._to_buy.put_nowait(attempt)
             return True
         elif attempt.state in (State.ACCEPTED, State.STALLED) and self.order.collect:
-            self.poller.add(in_flight_of(attempt, loop_now=_now(), wall_now=time.time()))
+            self.poller.add(pending_job_of(attempt, loop_now=_now(), now_unix=time.time()))
             if self._callbacks is not None:  # a call may have come while nobody waited for it; this one is no call
-                PollPlan.hint(self._plan, attempt.request_id, _now())
+                PollSchedule.nudge(self._plan, attempt.request_id, _now())
             return True
         elif attempt.state is State.DONE and attempt.local_path is None and self._fetches:
-            self.downloader.add(finished_of(attempt))
+            self.downloader.add(ready_video_of(attempt))
             return True
         return False
 
@@ -254,9 +255,9 @@ class Line:
         The token names that very submit: when its worker wakes after all, its answer is still booked.
         """
         why = {"reason": "the worker was lost during the submit"}
-        booked = await self._scribe.book(attempt.request_id, Event.LOSE, why, token=attempt.token)
+        booked = await self._scribe.record(attempt.request_id, Event.LOSE, why, token=attempt.token)
         if self._callbacks is not None and isinstance(booked, Applied):
-            self._callbacks.lost(attempt)
+            self._callbacks.on_unknown(attempt)
 
     async def _fed(self) -> AsyncIterator[Attempt]:
         while (attempt := await self._to_buy.get()) is not None:
@@ -264,7 +265,7 @@ class Line:
 
     # -- what the steps say
 
-    def _moved(self, request_id: str, event: Event, outcome: Outcome) -> None:
+    def _moved(self, request_id: str, event: Event, outcome: ChangeResult) -> None:
         if event is Event.RESERVE:
             if not isinstance(outcome, Applied):
                 self._end(request_id)  # another worker has it, or a cap is reached: then the run halts as well
@@ -290,29 +291,29 @@ class Line:
         if done is not None and not done.done():
             done.set_result(not self._closing)
 
-    def _accepted(self, job: InFlight) -> None:
+    def _accepted(self, job: PendingJob) -> None:
         if self.order.collect:
             self.poller.add(job)
         if self._callbacks is not None:
             self._callbacks.accepted(job.request_id)
 
-    def called(self, delivery: Delivery) -> bool:
+    def called(self, delivery: CallbackDelivery) -> bool:
         """Somebody called about a request; False when this line has nothing to do with it."""
         return self._callbacks is not None and self._callbacks.delivered(delivery)
 
-    def _finished(self, video: Finished) -> None:
+    def _finished(self, video: ReadyVideo) -> None:
         if self._fetches:
             self.downloader.add(video)
 
     def _ledger_failed(self, error: LedgerError) -> None:
         self._broken = True
-        self._around.trouble(str(error))
+        self._around.on_failure(str(error))
 
     # -- the line itself
 
-    def heed(self, halted: Halted) -> None:
+    def apply_stop(self, halted: StopNotice) -> None:
         """Another host found a reason to stop buying."""
-        self.halt.give(halted.text, exit_code=halted.exit_code, reach=Reach.SUBMITS)
+        self.halt.request(halted.text, exit_code=halted.exit_code, reach=StopScope.SUBMITS)
 
     def start(self) -> None:
         """The steps begin to work."""
@@ -345,7 +346,7 @@ class Line:
     def _fell(self, error: BaseException) -> None:
         if not isinstance(error, asyncio.CancelledError):
             self._broken = True
-            self._around.trouble(f"a step broke: {error!r}")
+            self._around.on_failure(f"a step broke: {error!r}")
 
     async def _watch(self) -> None:
         """A reason to stop buying reaches whoever waits here, and every other host."""
@@ -353,7 +354,7 @@ class Line:
         while True:
             await self.halt.wait()
             self.gate.wake()
-            self.poller.wake()
+            self.poller.notify()
             self._to_buy.put_nowait(None)
             while told < len(self.halt.reasons):
                 reason = self.halt.reasons[told]
@@ -362,18 +363,18 @@ class Line:
                     continue
                 self._around.log.warning("stop", extra={"fields": {"run": self.order.run_id, "reason": reason.text}})
                 try:
-                    halted = Halted(text=reason.text, exit_code=reason.exit_code)
-                    await self._around.queue.halt(self.order.run_id, self.order.version, halted)
+                    halted = StopNotice(text=reason.text, exit_code=reason.exit_code)
+                    await self._around.queue.put_stop_notice(self.order.run_id, self.order.version, halted)
                 except Exception as error:  # noqa: BLE001 - the database is away: this worker begins anew
-                    self._around.trouble(f"a halt could not be told ({error})")
+                    self._around.on_failure(f"a halt could not be told ({error})")
 
     async def close(self) -> None:
         """Submits under way end and are booked; everything else is left for whoever takes it up."""
         self._broken = self._closing = True  # what is said from here on is about this worker, not about the run
-        self.halt.give("the worker stops", exit_code=143, reach=Reach.ALL)
+        self.halt.request("the worker stops", exit_code=143, reach=StopScope.ALL)
         self.gate.wake()
-        self.poller.wake()
-        self.poller.settled()
+        self.poller.notify()
+        self.poller.close_input()
         self._to_buy.put_nowait(None)
         if self._tasks:
             buying, looking, fetching, watching = self._tasks
@@ -385,7 +386,7 @@ class Line:
         await self.gate.close()
         if self._callbacks is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._callbacks.salvaged(), SALVAGE_S)
+                await asyncio.wait_for(self._callbacks.recovered(), RECOVERY_INTERVAL_S)
         for request_id in list(self._waiting):
             self._end(request_id)
         with suppress(asyncio.QueueEmpty):
@@ -393,9 +394,9 @@ class Line:
                 self._to_buy.get_nowait()
 
 
-def _own_pace(settings: Settings) -> Pace:
+def _own_pace(settings: Settings) -> AdaptiveRateLimiter:
     """Open submits and polls of this worker alone; the rate and the cap on jobs are the shared row's."""
-    return Pace(
+    return AdaptiveRateLimiter(
         told=None if settings.pace.rate == "auto" else NO_BOUND,
         burst=1,
         submit_concurrency=settings.pace.submit_concurrency,

@@ -15,7 +15,7 @@ SUFFIX = "#schedule"
 NAME = "dop.scheduled"
 
 
-class Timetable:
+class ScheduledRuns:
     """When to start which command. A run that is still going when its time comes is not started twice."""
 
     def __init__(self, cron: str, command: Sequence[str], say: Callable[[str], None]) -> None:

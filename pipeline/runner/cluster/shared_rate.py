@@ -32,7 +32,7 @@ SHORTEST_HINT_S, LONGEST_HINT_S = 1.0, 60.0
 """A longer hint is obeyed a minute at a time: then one submit asks again."""
 FIRST_GROWTH, PATIENCE, MOST_DOUBLINGS = 0.002, 60.0, 12.0
 """The rate grows by this share of itself, doubling every `PATIENCE` submits let in (more where a refusal is dear)."""
-GUESS_PATIENCE = 10.0
+GUESS_TEST_INTERVAL_CALLS = 10.0
 """While the rate is a guess from the first refusal."""
 DEAR_CALLS, MOST_DEAR = 20.0, 8.0
 """A hint that costs this many submits makes the patience twice as long, and so on."""
@@ -40,7 +40,7 @@ SLACK, FEW = 0.998, 4.0
 LEAST_PER_S, MOST_PER_S = 1 / 900, 10_000.0
 PROBE_GAP_S = 1.0
 """After a refusal one submit at a time until one is let in; the next after this long when none is answered."""
-CAP_PATIENCE = 4.0
+CAP_TEST_INTERVAL_CALLS = 4.0
 """Jobs that must end, as a multiple of a learned cap, before one more is tried."""
 RETRY_S = 0.5
 STALE_S = 2.0
@@ -57,7 +57,7 @@ _BEGIN = f"CASE WHEN t.now - p.due <= least({CATCH_UP_GAPS} * {_GAP}, {CATCH_UP_
 _CAP = "least(p.cap, p.told_cap)"
 _IN_FLIGHT = "(SELECT count(*) FROM attempts a WHERE a.gateway = p.gateway AND a.state IN ('submitting', 'accepted'))"
 _OK = f"(t.now >= p.held_until AND ({_START}) <= t.now + {AHEAD_S} AND ({_CAP} IS NULL OR {_IN_FLIGHT} < {_CAP}))"
-_GROWN = f"p.cap IS NOT NULL AND p.ended + %(ended)s >= {CAP_PATIENCE} * p.cap"
+_GROWN = f"p.cap IS NOT NULL AND p.ended + %(ended)s >= {CAP_TEST_INTERVAL_CALLS} * p.cap"
 
 TAKE = f"""
 UPDATE dop_pace AS p SET
@@ -75,7 +75,7 @@ RETURNING p.slot, t.now, p.probing, p.blocked_at,
     greatest(p.held_until, CASE WHEN coalesce(p.told_per_s, p.rate) IS NULL THEN t.now ELSE {_START} END) AS ready
 """  # noqa: S608 - constants of this module only; values go in as parameters
 
-LET_IN = """
+ON_ADMITTED = """
 UPDATE dop_pace SET probing = false, fails = 0, held_until = CASE WHEN probing THEN 0 ELSE held_until END
 WHERE gateway = %(gateway)s AND blocked_at < %(sent_at)s
 """
@@ -99,7 +99,7 @@ UPDATE dop_pace p SET cap = greatest({_IN_FLIGHT} - 1, 1), ended = 0 WHERE gatew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
+class SharedSlot:
     """What the row said: `in_s` seconds to a slot that is ours, or None and when to ask again.
 
     `db_now` is the database's clock, `probing` whether everybody waits to be let in again, `blocked_at` when the limit
@@ -113,7 +113,9 @@ class Slot:
     blocked_at: float
 
 
-def refused_row(row: Mapping[str, float | bool | None], *, sent_at: float, now: float, hint_s: float | None) -> DictRow:
+def rejected_row(
+    row: Mapping[str, float | bool | None], *, sent_at: float, now: float, hint_s: float | None
+) -> DictRow:
     """The row's new values after the submit sent at `sent_at` was refused by the rate limit. Pure.
 
     Only the first refusal of a limit counts; those sent before it was known change nothing but the hold.
@@ -133,7 +135,7 @@ def refused_row(row: Mapping[str, float | bool | None], *, sent_at: float, now: 
         "held_until": held,
         "rate": rate,
         "quiet": 0.0,
-        "patience": (PATIENCE if row["rate"] is not None else GUESS_PATIENCE) * dear,
+        "patience": (PATIENCE if row["rate"] is not None else GUESS_TEST_INTERVAL_CALLS) * dear,
         "probing": True,
         "fails": fails,
         "blocked_at": now,
@@ -165,7 +167,7 @@ def _measured(row: Mapping[str, float | bool | None], sent_at: float) -> float:
     return min(max(SLACK * let_in / sqrt(since_s * whole_s), 0.5 * grown, LEAST_PER_S), 0.99 * grown)
 
 
-class PaceRow:
+class SharedRateLimiter:
     """The row of one gateway. One connection, used by one caller at a time; a lost one is opened anew."""
 
     def __init__(self, url: str, gateway: str) -> None:
@@ -174,7 +176,7 @@ class PaceRow:
         self._turn = asyncio.Lock()
         self.closed = False
 
-    async def tell(self, *, per_s: float | None, burst: int, cap: int | None) -> None:
+    async def configure(self, *, per_s: float | None, burst: int, cap: int | None) -> None:
         """What the configuration says, for everybody: the worker that started last decides."""
         await self._ask(
             "INSERT INTO dop_pace (gateway, told_per_s, burst, told_cap) VALUES (%(gateway)s, %(per_s)s, %(burst)s, "
@@ -183,7 +185,7 @@ class PaceRow:
             {"per_s": per_s, "burst": burst, "cap": cap},
         )
 
-    async def take(self, *, let_in: int = 0, ended: int = 0) -> Slot:
+    async def take(self, *, let_in: int = 0, ended: int = 0) -> SharedSlot:
         """Takes the next slot, if one is near; `let_in` submits were taken and `ended` jobs ended since the last call.
 
         Raises:
@@ -193,13 +195,13 @@ class PaceRow:
         now, slot = float(row["now"]), row["slot"]
         in_s = None if slot is None else max(0.0, float(slot) - now)
         again_s = min(max(float(row["ready"]) - now - AHEAD_S / 2, 0.05), 1.0)
-        return Slot(
+        return SharedSlot(
             in_s=in_s, ask_again_s=again_s, db_now=now, probing=bool(row["probing"]), blocked_at=row["blocked_at"]
         )
 
-    async def let_in(self, sent_at: float) -> None:
+    async def on_admitted(self, sent_at: float) -> None:
         """A submit sent at `sent_at` was let in: nobody has to probe any more."""
-        await self._ask(LET_IN, {"sent_at": sent_at}, answers=False)
+        await self._ask(ON_ADMITTED, {"sent_at": sent_at}, answers=False)
 
     async def leave(self, taken_at: float) -> float | None:
         """In how many seconds a submit whose slot was taken at `taken_at` may go out; None when its slot is void.
@@ -210,7 +212,7 @@ class PaceRow:
         in_s = (await self._ask(LEAVE, {"taken_at": taken_at}))["in_s"]
         return None if in_s is None else max(0.0, float(in_s))
 
-    async def refused(self, sent_at: float, hint_s: float | None) -> None:
+    async def on_rejected(self, sent_at: float, hint_s: float | None) -> None:
         """The rate limit refused a submit: everybody holds, and the rate is measured anew."""
         async with self._turn:
             connection = await self._open()
@@ -219,7 +221,7 @@ class PaceRow:
                 found = await connection.execute(select + "WHERE gateway = %s FOR UPDATE", (self._gateway,))
                 row = await found.fetchone()
                 assert row is not None
-                values = refused_row(row, sent_at=sent_at, now=row["now"], hint_s=hint_s)
+                values = rejected_row(row, sent_at=sent_at, now=row["now"], hint_s=hint_s)
                 columns = ", ".join(f"{name} = %({name})s" for name in values)
                 text = f"UPDATE dop_pace SET {columns} WHERE gateway = %(gateway)s"  # noqa: S608 - our own names
                 await connection.execute(text.encode(), {**values, "gateway": self._gateway})

@@ -8,16 +8,16 @@ from typing import Any
 
 import psycopg
 
-from pipeline.gateway.ratelimit.limiter import Kind, Outcome, Pace, Ticket
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, CallInFlight, CallKind, LimitFeedback
 from pipeline.gateway.ratelimit.limiter import Slot as OwnSlot
-from pipeline.runner.cluster.shared_rate import RETRY_S, PaceRow, Slot
-from pipeline.runner.rate_gate import Gate
-from pipeline.runner.stop import Halt
+from pipeline.runner.cluster.shared_rate import RETRY_S, SharedRateLimiter, SharedSlot
+from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.stop import StopSignal
 
 _AWAY = (psycopg.OperationalError, psycopg.InterfaceError, OSError)
 
 
-class SharedGate(Gate):
+class SharedRateGate(RateGate):
     """`pace` is this worker's own (open submits, polls); `row` everybody's.
 
     `lease_s`: a slot older than that is void, so that a worker that was frozen sends nothing when it wakes. `turn` is
@@ -26,9 +26,9 @@ class SharedGate(Gate):
 
     def __init__(
         self,
-        pace: Pace,
-        halt: Halt,
-        row: PaceRow,
+        pace: AdaptiveRateLimiter,
+        halt: StopSignal,
+        row: SharedRateLimiter,
         *,
         turn: asyncio.Lock,
         polls_share: bool,
@@ -47,18 +47,18 @@ class SharedGate(Gate):
         self._blocked_at = self._ahead_s = 0.0
         self._messages: set[asyncio.Task[None]] = set()
 
-    def _shares(self, kind: Kind) -> bool:
-        return kind is Kind.SUBMIT or self._polls_share
+    def _shares(self, kind: CallKind) -> bool:
+        return kind is CallKind.SUBMIT or self._polls_share
 
-    async def slot(self, kind: Kind) -> OwnSlot | None:
+    async def slot(self, kind: CallKind) -> OwnSlot | None:
         """Waits for a place in this worker's pool and for a moment of the shared pace; None when the run stopped."""
         slot = await super().slot(kind)
         if slot is None or not self._shares(kind) or await self._moment(kind):
             return slot
-        self.give_back(kind)
+        self.release(kind)
         return None
 
-    async def _moment(self, kind: Kind) -> bool:
+    async def _moment(self, kind: CallKind) -> bool:
         """Takes a moment and waits for it; others may take the next one meanwhile, so that no slow answer costs any."""
         slot = await self._next_slot(kind)
         if slot is None or slot.in_s is None:
@@ -67,7 +67,7 @@ class SharedGate(Gate):
         await asyncio.sleep(slot.in_s)
         return not self._stopped(kind)
 
-    async def _next_slot(self, kind: Kind) -> Slot | None:
+    async def _next_slot(self, kind: CallKind) -> SharedSlot | None:
         async with self._turn:
             while not self._stopped(kind):
                 slot = await self._ask()
@@ -76,7 +76,7 @@ class SharedGate(Gate):
                 await asyncio.sleep(RETRY_S if slot is None else slot.ask_again_s)
         return None
 
-    async def _ask(self) -> Slot | None:
+    async def _ask(self) -> SharedSlot | None:
         let_in, ended = self._let_in, self._ended
         try:
             slot = await self._row.take(let_in=let_in, ended=ended)
@@ -86,10 +86,10 @@ class SharedGate(Gate):
         self._probing, self._blocked_at, self._ahead_s = slot.probing, slot.blocked_at, slot.db_now - _now()
         return slot
 
-    async def must_hold(self, slot: OwnSlot) -> bool:
+    async def slot_is_void(self, slot: OwnSlot) -> bool:
         """Whether the slot is void by now: a hint came, another job took the last place, or this worker was frozen."""
         if not self._shares(slot.kind):
-            return await super().must_hold(slot)
+            return await super().slot_is_void(slot)
         db_then, then = self._taken.pop(asyncio.current_task(), (0.0, float("-inf")))
         if _now() - then > self._lease_s:
             return True
@@ -102,28 +102,28 @@ class SharedGate(Gate):
         await asyncio.sleep(in_s)
         return _now() - then > self._lease_s
 
-    def give_back(self, kind: Kind) -> None:
+    def release(self, kind: CallKind) -> None:
         """The slot was not used; its moment passes unused."""
         self._taken.pop(asyncio.current_task(), None)
-        super().give_back(kind)
+        super().release(kind)
 
-    def answered(self, ticket: Ticket, outcome: Outcome, wait_s: float | None = None) -> None:
+    def answered(self, ticket: CallInFlight, outcome: LimitFeedback, wait_s: float | None = None) -> None:
         """What the answer said about the allowance goes to everybody."""
         if not self._shares(ticket.kind):
             super().answered(ticket, outcome, wait_s)
             return
         sent_at = ticket.sent_at + self._ahead_s
-        refused = outcome in (Outcome.THROTTLED, Outcome.CONCURRENCY)
-        super().answered(ticket, Outcome.OTHER if refused else outcome)
-        if outcome is Outcome.THROTTLED:
-            self._tell(self._row.refused(sent_at, wait_s))
-        elif outcome is Outcome.CONCURRENCY:
+        refused = outcome in (LimitFeedback.THROTTLED, LimitFeedback.CONCURRENCY)
+        super().answered(ticket, LimitFeedback.OTHER if refused else outcome)
+        if outcome is LimitFeedback.THROTTLED:
+            self._tell(self._row.on_rejected(sent_at, wait_s))
+        elif outcome is LimitFeedback.CONCURRENCY:
             self._tell(self._row.too_many())
         elif sent_at > self._blocked_at:
             self._let_in += 1
             if self._probing:
                 self._probing = False
-                self._tell(self._row.let_in(sent_at))
+                self._tell(self._row.on_admitted(sent_at))
 
     def job_ended(self) -> None:
         """One job fewer is in flight."""

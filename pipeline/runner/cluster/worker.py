@@ -22,28 +22,28 @@ from procrastinate import jobs
 from procrastinate.exceptions import ProcrastinateException
 from procrastinate.manager import JobManager
 
-from pipeline.assets.publishing import open_landing
+from pipeline.assets.publishing import open_publisher
 from pipeline.config.settings import Settings, is_loopback
 from pipeline.errors import DopError
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.ratelimit.limiter import parse_rate
-from pipeline.gateway.webhook_tokens import Delivery
+from pipeline.gateway.webhook_tokens import CallbackDelivery
 from pipeline.ledger.postgres_session import client
-from pipeline.ledger.workspace import Workspace
+from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt
-from pipeline.runner.cluster.callback_relay import Calls
-from pipeline.runner.cluster.heartbeat import Signs
-from pipeline.runner.cluster.job_queue import LOOKING, TASK, JobQueue, Order, queues
-from pipeline.runner.cluster.run_executor import Line, Surroundings
-from pipeline.runner.cluster.schedule import Timetable
-from pipeline.runner.cluster.shared_rate import PaceRow
+from pipeline.runner.cluster.callback_relay import CallbackRelay
+from pipeline.runner.cluster.heartbeat import HeartbeatFiles
+from pipeline.runner.cluster.job_queue import COLLECT_SUFFIX, TASK, JobQueue, RunOrder, queues
+from pipeline.runner.cluster.run_executor import RunExecutor, WorkerResources
+from pipeline.runner.cluster.schedule import ScheduledRuns
+from pipeline.runner.cluster.shared_rate import SharedRateLimiter
 from pipeline.runner.cluster.tables import prepare
 from pipeline.runner.engine import SIGNALS, gateway_client
 
-LOOK_FOR_WORK_S = 0.5
-CARE_S = 2.0
+FETCH_INTERVAL_S = 0.5
+MAINTENANCE_INTERVAL_S = 2.0
 """Between two rounds of topping up, taking back and signs of life."""
-ORDER_HOLDS_S = 0.5
+ORDER_CACHE_S = 0.5
 """An order that is given anew is heeded within this time."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 WELL_S = 60.0
@@ -54,11 +54,11 @@ FROZEN_S = 1.0
 _TROUBLES = (psycopg.Error, ProcrastinateException, OSError, DopError)
 
 
-class _LeftError(Exception):
+class _RequestReleasedError(Exception):
     """This worker let go of a request before its end: the job goes back into the queue."""
 
 
-class PatientManager(JobManager):
+class ThrottledJobManager(JobManager):
     """The engine's manager, which fetches nothing to buy while enough waits here, and nothing at all when told."""
 
     def __init__(self, connector: procrastinate.BaseConnector) -> None:
@@ -73,30 +73,30 @@ class PatientManager(JobManager):
         if self.stopped:
             return None
         if queues is not None and not self.has_room():
-            queues = [name for name in queues if name.endswith(LOOKING)]
+            queues = [name for name in queues if name.endswith(COLLECT_SUFFIX)]
         job = await super().fetch_job(queues=queues, worker_id=worker_id)
-        self.to_buy += job is not None and job.task_name == TASK and not job.queue.endswith(LOOKING)
+        self.to_buy += job is not None and job.task_name == TASK and not job.queue.endswith(COLLECT_SUFFIX)
         return job
 
 
 @dataclass(slots=True, kw_only=True)
-class Host:
+class Worker:
     """One worker process. `key` is the gateway's; `url` the database's; `calls` where callbacks are wanted."""
 
-    workspace: Workspace
+    workspace: OpenLedger
     key: str
     url: str
-    say: Callable[[str], None]
-    timetable: Timetable | None = None
-    calls: Calls | None = None
+    notify: Callable[[str], None]
+    timetable: ScheduledRuns | None = None
+    calls: CallbackRelay | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("pipeline.run"))
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    signs: Signs = field(init=False)
+    heartbeats: HeartbeatFiles = field(init=False)
     state: str = "starting"
-    life: Life | None = None
+    life: WorkerSession | None = None
 
     def __post_init__(self) -> None:
-        self.signs = Signs(f"{self.url} {self.workspace.gateway}")
+        self.heartbeats = HeartbeatFiles(f"{self.url} {self.workspace.gateway}")
 
     async def run(self) -> int:
         """Lives until a signal ends it: 0 then. Pays, as far as runs are ordered.
@@ -111,18 +111,18 @@ class Host:
         for number in SIGNALS:
             with suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self.stop)
-        loop.set_exception_handler(self._stray)
-        aside = [asyncio.create_task(self._beat())]
+        loop.set_exception_handler(self._on_loop_error)
+        aside = [asyncio.create_task(self._heartbeat())]
         aside += [asyncio.create_task(self.calls.run())] if self.calls is not None else []
         try:
-            await self._lives()
+            await self._run_forever()
         finally:
             for task in aside:
                 task.cancel()
             await asyncio.gather(*aside, return_exceptions=True)
             if self.calls is not None:
                 await self.calls.close()
-            self.signs.remove()
+            self.heartbeats.remove()
             for number in SIGNALS:
                 with suppress(NotImplementedError, RuntimeError, ValueError):
                     loop.remove_signal_handler(number)
@@ -134,14 +134,14 @@ class Host:
         if self.life is not None:
             self.life.end("")
 
-    def _called(self, delivery: Delivery) -> bool:
+    def _called(self, delivery: CallbackDelivery) -> bool:
         return self.life is not None and self.life.called(delivery)
 
-    def _stray(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """The engine's own tasks fail when the database goes or others took over: that is no news for a person."""
         self.log.info("stray", extra={"fields": {"what": str(context.get("exception") or context.get("message"))}})
 
-    async def _lives(self) -> None:
+    async def _run_forever(self) -> None:
         pause_s = FIRST_PAUSE_S
         while not self.stopping.is_set():
             began = time.monotonic()
@@ -153,14 +153,14 @@ class Host:
                 return
             pause_s = FIRST_PAUSE_S if time.monotonic() - began > WELL_S else min(2 * pause_s, LONGEST_PAUSE_S)
             self.state = "waiting"
-            self.say(f"worker: begins anew ({why or 'the engine ended'})")
+            self.notify(f"worker: begins anew ({why or 'the engine ended'})")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spread
 
     async def _live_once(self) -> str:
         await asyncio.to_thread(prepare, self.url)
         async with AsyncExitStack() as stack:
-            life = await stack.enter_async_context(Life(self))
+            life = await stack.enter_async_context(WorkerSession(self))
             self.life = life
             try:
                 self.state = "working"
@@ -169,19 +169,19 @@ class Host:
                 self.state = "stopping" if self.stopping.is_set() else "waiting"
                 self.life = None
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         while True:
-            self.signs.give(self.state, self.life.holding if self.life is not None else 0)
-            await asyncio.sleep(CARE_S)
+            self.heartbeats.write(self.state, self.life.active_count if self.life is not None else 0)
+            await asyncio.sleep(MAINTENANCE_INTERVAL_S)
 
 
-class Life:
+class WorkerSession:
     """From one start of the engine to its end."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Worker) -> None:
         self._host = host
         self._settings = host.workspace.settings
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, RunExecutor] = {}
         self._opening = asyncio.Lock()
         self._asked_at: dict[str, float] = {}
         self._why = ""
@@ -191,15 +191,15 @@ class Life:
             conninfo=host.url, min_size=1, max_size=8, kwargs=client(host.url), timeout=10
         )
         self._app = procrastinate.App(connector=connector)
-        self._manager = PatientManager(connector)
+        self._manager = ThrottledJobManager(connector)
         self._manager.has_room = self._has_room
         self._app.job_manager = self._manager
-        again = procrastinate.RetryStrategy(retry_exceptions={_LeftError})
-        self._app.task(name=TASK, retry=again)(self.look_after)
+        again = procrastinate.RetryStrategy(retry_exceptions={_RequestReleasedError})
+        self._app.task(name=TASK, retry=again)(self.process_request)
         if host.timetable is not None:
             host.timetable.enter(self._app, host.workspace.gateway)
 
-    async def __aenter__(self) -> Life:
+    async def __aenter__(self) -> WorkerSession:
         host, settings = self._host, self._settings
         stack = self._stack
         gateway, base_url = host.workspace.gateway, settings.gateway.base_url
@@ -211,27 +211,27 @@ class Life:
             )
             self.queue = JobQueue(host.url, gateway)
             stack.push_async_callback(self.queue.close)
-            row = PaceRow(host.url, gateway)
+            row = SharedRateLimiter(host.url, gateway)
             stack.push_async_callback(row.close)
             await _tell(row, settings)
             await stack.enter_async_context(self._app.open_async())
         except BaseException:
             await stack.aclose()
             raise
-        self._around = Surroundings(
+        self._around = WorkerResources(
             workspace=host.workspace,
             queue=self.queue,
-            row=row,
+            shared_rate=row,
             turn=asyncio.Lock(),
             client=client,
             fetcher=fetcher,
-            landing=open_landing(settings),
+            publisher=open_publisher(settings),
             base_url=base_url,
-            say=host.say,
-            trouble=self.end,
+            notify=host.notify,
+            on_failure=self.end,
             room=lambda: None,
             log=host.log,
-            calls=host.calls,
+            callbacks=host.calls,
         )
         return self
 
@@ -239,9 +239,9 @@ class Life:
         await self._stack.aclose()
 
     @property
-    def holding(self) -> int:
+    def active_count(self) -> int:
         """Requests in this worker's hands."""
-        return sum(line.holding for line in self._lines.values())
+        return sum(line.active_count for line in self._lines.values())
 
     def end(self, why: str) -> None:
         """This life is over, for a reason (none: the worker is told to stop)."""
@@ -249,7 +249,7 @@ class Life:
         self._manager.stopped = True
         self._over.set()
 
-    def called(self, delivery: Delivery) -> bool:
+    def called(self, delivery: CallbackDelivery) -> bool:
         """Somebody called about a request; whether it is in this worker's hands."""
         return any(line.called(delivery) for line in self._lines.values())
 
@@ -265,14 +265,14 @@ class Life:
             self._app.run_worker_async(
                 queues=[*queues(self._host.workspace.gateway), *self._more_queues()],
                 concurrency=settings.holds,
-                fetch_job_polling_interval=LOOK_FOR_WORK_S,
+                fetch_job_polling_interval=FETCH_INTERVAL_S,
                 delete_jobs="successful",
                 install_signal_handlers=False,
                 update_heartbeat_interval=settings.stalled_after_s / 5,
                 stalled_worker_timeout=settings.stalled_after_s,
             )
         )
-        aside = [asyncio.create_task(work) for work in (self._care(), self._watch_clock(), self._over.wait())]
+        aside = [asyncio.create_task(work) for work in (self._maintain_queue(), self._watch_clock(), self._over.wait())]
         try:
             await asyncio.wait([engine, aside[-1]], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -297,7 +297,7 @@ class Life:
         with suppress(*_TROUBLES):  # the others go on with what is left, at once
             await self.queue.top_up(self._settings.cluster.window)
 
-    async def look_after(self, request_id: str, run_id: str) -> None:
+    async def process_request(self, request_id: str, run_id: str) -> None:
         """The engine's task: one request's whole life, from wherever the ledger says it is.
 
         Raises:
@@ -307,17 +307,17 @@ class Life:
             found = await self._found(request_id, run_id)
             if found is not None:
                 line, attempt = found
-                if not await line.look_after(attempt):
-                    raise _LeftError
+                if not await line.process_request(attempt):
+                    raise _RequestReleasedError
             elif self._over.is_set():
-                raise _LeftError
+                raise _RequestReleasedError
         except _TROUBLES as error:
             self.end(" ".join(str(error).split()))
-            raise _LeftError from None
+            raise _RequestReleasedError from None
 
-    async def _found(self, request_id: str, run_id: str) -> tuple[Line, Attempt] | None:
+    async def _found(self, request_id: str, run_id: str) -> tuple[RunExecutor, Attempt] | None:
         try:
-            line = await self._line(run_id)
+            line = await self._executor(run_id)
             if line is None:
                 return None
             attempt = await asyncio.to_thread(self._host.workspace.book.listed, run_id, request_id)
@@ -325,10 +325,10 @@ class Life:
         finally:
             self._manager.to_buy = max(0, self._manager.to_buy - 1)
 
-    async def _line(self, run_id: str) -> Line | None:
+    async def _executor(self, run_id: str) -> RunExecutor | None:
         """The line of a run as it is ordered now; an order given anew makes a new one."""
         line = self._lines.get(run_id)
-        if line is not None and time.monotonic() - self._asked_at.get(run_id, 0.0) < ORDER_HOLDS_S:
+        if line is not None and time.monotonic() - self._asked_at.get(run_id, 0.0) < ORDER_CACHE_S:
             return line
         async with self._opening:
             order = await self.queue.order(run_id)
@@ -338,19 +338,19 @@ class Life:
                 return line
             if line is not None:
                 await self._lines.pop(run_id).close()
-            return None if order is None or self._over.is_set() else await self._begun(order)
+            return None if order is None or self._over.is_set() else await self._start_executor(order)
 
-    async def _begun(self, order: Order) -> Line:
-        line = Line(order, self._around)
+    async def _start_executor(self, order: RunOrder) -> RunExecutor:
+        line = RunExecutor(order, self._around)
         line.start()
-        for known in await self.queue.halts(order.run_id):
-            line.heed(known)
+        for known in await self.queue.stop_notices(order.run_id):
+            line.apply_stop(known)
         self._lines[order.run_id] = line
         return line
 
     # -- beside the work
 
-    async def _care(self) -> None:
+    async def _maintain_queue(self) -> None:
         """Jobs of dead workers come back, and the queue follows the ledger. Every worker does both."""
         settings = self._settings.cluster
         while True:
@@ -359,14 +359,14 @@ class Life:
                 await self.queue.top_up(settings.window)
                 for line in list(self._lines.values()):
                     line.warn()
-                    for known in await self.queue.halts(line.order.run_id):
-                        line.heed(known)
+                    for known in await self.queue.stop_notices(line.order.run_id):
+                        line.apply_stop(known)
             except Exception as error:  # noqa: BLE001 - without this round nobody would take over: begin anew
                 self.end(" ".join(str(error).split()))
                 return
             if taken:
-                self._host.say(f"worker: takes over {taken} requests of a worker that is gone")
-            await asyncio.sleep(CARE_S)
+                self._host.notify(f"worker: takes over {taken} requests of a worker that is gone")
+            await asyncio.sleep(MAINTENANCE_INTERVAL_S)
 
     async def _watch_clock(self) -> None:
         """A gap means that this process was frozen, and others may have taken over: nothing of before holds."""
@@ -381,9 +381,9 @@ class Life:
             last = now
 
 
-async def _tell(row: PaceRow, settings: Settings) -> None:
+async def _tell(row: SharedRateLimiter, settings: Settings) -> None:
     rate = parse_rate(settings.pace.rate)
-    await row.tell(
+    await row.configure(
         per_s=rate.per_second if rate is not None else None,
         burst=settings.pace.burst,
         cap=settings.pace.max_in_flight,

@@ -1,0 +1,1 @@
+"""Clips that the sandbox renders: camera, motion presets, effects, encoding."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.sandbox.rendering.motion import Pose
+from pipeline.sandbox.rendering.motion import CameraPose
 
 FOCAL = 1.2
 """Focal length in longer sides of the frame: how strongly yaw and pitch converge."""
@@ -24,7 +24,7 @@ Size = tuple[int, int]
 Matrix = NDArray[np.float64]
 
 
-def framed(poses: Sequence[Pose], size: Size) -> list[Pose]:
+def framed(poses: Sequence[CameraPose], size: Size) -> list[CameraPose]:
     """The same move, zoomed in by one factor for the whole clip, so that no frame ever looks past the image's edge."""
     probe = [*poses[::3], poses[-1]]
     low, high = 1.0, _MOST_ZOOM
@@ -36,7 +36,7 @@ def framed(poses: Sequence[Pose], size: Size) -> list[Pose]:
     return [replace(pose, zoom=pose.zoom * high) for pose in poses]
 
 
-def _inside(poses: Sequence[Pose], size: Size, zoom: float) -> bool:
+def _inside(poses: Sequence[CameraPose], size: Size, zoom: float) -> bool:
     width, height = size
     corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], dtype=float)
     for pose in poses:
@@ -49,7 +49,7 @@ def _inside(poses: Sequence[Pose], size: Size, zoom: float) -> bool:
     return True
 
 
-def homography(pose: Pose, size: Size, source_px: Size) -> Matrix:
+def homography(pose: CameraPose, size: Size, source_px: Size) -> Matrix:
     """3x3 matrix from frame pixels to source pixels, its last entry 1. The image turns about the point looked at."""
     width, height = size
     focal = FOCAL * max(width, height)
@@ -71,7 +71,7 @@ def homography(pose: Pose, size: Size, source_px: Size) -> Matrix:
     return scaled
 
 
-def _turn(pose: Pose) -> Matrix:
+def _turn(pose: CameraPose) -> Matrix:
     (cr, sr), (cy, sy), (cp, sp) = ((np.cos(a), np.sin(a)) for a in (pose.roll, pose.yaw, pose.pitch))
     roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
     yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -80,14 +80,14 @@ def _turn(pose: Pose) -> Matrix:
     return turned
 
 
-def cover(still: Image.Image, size: Size, poses: Sequence[Pose]) -> Image.Image:
+def cover(still: Image.Image, size: Size, poses: Sequence[CameraPose]) -> Image.Image:
     """The image cut to the frame's aspect, as fine as the closest pose needs, never finer than it helps."""
     closest = max(pose.zoom for pose in poses)
     scale = min(max(closest, 1.25), FINEST)
     return ImageOps.fit(still, (round(size[0] * scale), round(size[1] * scale)), Image.Resampling.LANCZOS)
 
 
-def shoot(source: Image.Image, pose: Pose, size: Size) -> Image.Image:
+def shoot(source: Image.Image, pose: CameraPose, size: Size) -> Image.Image:
     """The frame that the camera sees: sampled at sub-pixel places, so that slow moves do not stutter."""
     if pose.roll == pose.yaw == pose.pitch == 0:
         return source.resize(size, Image.Resampling.BICUBIC, box=_box(pose, source.size))
@@ -95,7 +95,7 @@ def shoot(source: Image.Image, pose: Pose, size: Size) -> Image.Image:
     return source.transform(size, Image.Transform.PERSPECTIVE, tuple(matrix.ravel()[:8]), Image.Resampling.BILINEAR)
 
 
-def _box(pose: Pose, source_px: Size) -> tuple[float, float, float, float]:
+def _box(pose: CameraPose, source_px: Size) -> tuple[float, float, float, float]:
     width, height = source_px
     across, down = width / pose.zoom, height / pose.zoom
     left = min(max(width * (0.5 + pose.x) - across / 2, 0.0), width - across)

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from pipeline.sandbox.rendering.camera import cover, framed, shoot
 from pipeline.sandbox.rendering.effects import make_effect
-from pipeline.sandbox.rendering.motion import Pose, ease, look_of, poses
+from pipeline.sandbox.rendering.motion import CameraPose, ease, motion_style, poses
 from pipeline.sandbox.settings import LONG_SIDES_PX
 
 DURATION_S = 5
@@ -81,7 +81,7 @@ def draw(plan: ClipPlan) -> Iterator[Image.Image]:
     """The frames of a clip, in order; the same plan, the same pixels."""
     still, fps = open_still(plan.image), fps_of(plan.long_side_px)
     size = frame_size(still.size, plan.long_side_px)
-    look, random = look_of(plan.motion), np.random.default_rng([plan.seed, zlib.crc32(plan.motion.encode())])
+    look, random = motion_style(plan.motion), np.random.default_rng([plan.seed, zlib.crc32(plan.motion.encode())])
     side, phase = (-1.0 if random.random() < 0.5 else 1.0), float(random.random())
     # A seed that only chose side and phase would leave moves that know neither the same for every seed.
     strength = min(1.0, plan.strength * (0.8 + 0.4 * float(random.random())))
@@ -97,7 +97,7 @@ def draw(plan: ClipPlan) -> Iterator[Image.Image]:
 
 
 def _morphed(
-    source: Image.Image, end: Image.Image | None, pose: Pose, size: tuple[int, int], share: float
+    source: Image.Image, end: Image.Image | None, pose: CameraPose, size: tuple[int, int], share: float
 ) -> Image.Image:
     """The start frame, the end frame, or a mixture under way from one to the other."""
     if end is None or share <= 0:

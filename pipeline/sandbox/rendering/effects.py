@@ -24,7 +24,7 @@ Grid = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Swarm:
+class ParticleEffect:
     """Particles of one kind: their number at full strength, size in frame heights, speed in frames a clip."""
 
     colours: tuple[tuple[int, int, int], ...]
@@ -36,13 +36,17 @@ class Swarm:
     twinkle: float = 0.5
 
 
-SWARMS: Mapping[str, Swarm] = {
-    "embers": Swarm(
+SWARMS: Mapping[str, ParticleEffect] = {
+    "embers": ParticleEffect(
         colours=((255, 150, 40), (255, 90, 20), (255, 200, 90)), count=120, size=0.014, across=0.3, down=-1.6
     ),
-    "snow": Swarm(colours=((255, 255, 255), (225, 235, 250)), count=110, size=0.012, across=0.4, down=1.3, twinkle=0.1),
-    "sand": Swarm(colours=((214, 178, 120), (190, 150, 95)), count=160, size=0.009, across=3.4, down=0.3, twinkle=0.2),
-    "petals": Swarm(
+    "snow": ParticleEffect(
+        colours=((255, 255, 255), (225, 235, 250)), count=110, size=0.012, across=0.4, down=1.3, twinkle=0.1
+    ),
+    "sand": ParticleEffect(
+        colours=((214, 178, 120), (190, 150, 95)), count=160, size=0.009, across=3.4, down=0.3, twinkle=0.2
+    ),
+    "petals": ParticleEffect(
         colours=((245, 170, 190), (250, 205, 215), (230, 120, 150)),
         count=45,
         size=0.018,
@@ -51,13 +55,13 @@ SWARMS: Mapping[str, Swarm] = {
         sway=0.05,
         twinkle=0.2,
     ),
-    "motes": Swarm(
+    "motes": ParticleEffect(
         colours=((255, 245, 215), (220, 240, 255)), count=50, size=0.015, across=0.15, down=-0.3, sway=0.04, twinkle=0.9
     ),
-    "ash": Swarm(
+    "ash": ParticleEffect(
         colours=((170, 165, 160), (110, 105, 105)), count=130, size=0.011, across=1.1, down=-0.7, sway=0.05, twinkle=0.2
     ),
-    "powder": Swarm(
+    "powder": ParticleEffect(
         colours=((90, 190, 255), (255, 110, 190), (255, 225, 90)),
         count=150,
         size=0.016,
@@ -81,7 +85,7 @@ def make_effect(name: str, size: Size, *, amount: float, random: np.random.Gener
     return None if maker is None else maker(size, amount, random)
 
 
-def _swarm(kind: Swarm, size: Size, amount: float, random: np.random.Generator) -> Effect:
+def _swarm(kind: ParticleEffect, size: Size, amount: float, random: np.random.Generator) -> Effect:
     width, height = size
     count = max(8, round(kind.count * (0.3 + 0.7 * amount)))
     start, near, phase = random.random((count, 2)), random.uniform(0.45, 1.6, count), random.random(count)

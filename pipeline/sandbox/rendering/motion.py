@@ -44,7 +44,7 @@ def preset_name(motion_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pose:
+class CameraPose:
     """The camera at one moment. Zoom 1 shows the whole frame; x, y count widths and heights; angles in radians."""
 
     zoom: float = 1.0
@@ -56,7 +56,7 @@ class Pose:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beat:
+class AnimationFrame:
     """One moment of a clip, with what the request says about all of it.
 
     Args:
@@ -72,7 +72,7 @@ class Beat:
     phase: float
 
 
-CameraPath = Callable[[Beat], Pose]
+CameraPath = Callable[[AnimationFrame], CameraPose]
 
 
 def ease(u: float) -> float:
@@ -96,9 +96,9 @@ def _zoomed(low: float, high: float, share: float) -> float:
     return low * math.pow(high / low, share)
 
 
-def _shake(beat: Beat, size: float, cycles: float, zoom: float = 1.0) -> Pose:
+def _shake(beat: AnimationFrame, size: float, cycles: float, zoom: float = 1.0) -> CameraPose:
     amplitude = size * beat.amount
-    return Pose(
+    return CameraPose(
         zoom=zoom,
         x=amplitude * tremor(beat.u, beat.phase, cycles),
         y=amplitude * tremor(beat.u, beat.phase + 0.37, cycles * 1.13),
@@ -107,9 +107,9 @@ def _shake(beat: Beat, size: float, cycles: float, zoom: float = 1.0) -> Pose:
 
 
 def _push(far: float, drift: float = 0.02) -> CameraPath:
-    def path(beat: Beat) -> Pose:
+    def path(beat: AnimationFrame) -> CameraPose:
         share = soft(beat.u)
-        return Pose(
+        return CameraPose(
             zoom=_zoomed(1.0, 1 + far * beat.amount, share),
             x=beat.side * drift * beat.amount * share,
             yaw=beat.side * drift * beat.amount * (share - 0.5),
@@ -119,60 +119,64 @@ def _push(far: float, drift: float = 0.02) -> CameraPath:
 
 
 def _reversed(path: CameraPath) -> CameraPath:
-    return lambda beat: path(Beat(u=1 - beat.u, amount=beat.amount, side=beat.side, phase=beat.phase))
+    return lambda beat: path(AnimationFrame(u=1 - beat.u, amount=beat.amount, side=beat.side, phase=beat.phase))
 
 
 def _slide(
     x: float, y: float, *, yaw: float = 0.0, pitch: float = 0.0, eased: Callable[[float], float] = soft
 ) -> CameraPath:
-    def path(beat: Beat) -> Pose:
+    def path(beat: AnimationFrame) -> CameraPose:
         share = (soft(beat.u) - 0.5) * beat.amount
-        return Pose(zoom=1.04, x=x * share, y=y * share, yaw=yaw * share, pitch=pitch * share)
+        return CameraPose(zoom=1.04, x=x * share, y=y * share, yaw=yaw * share, pitch=pitch * share)
 
     return path
 
 
-def _whip(beat: Beat) -> Pose:
+def _whip(beat: AnimationFrame) -> CameraPose:
     share = ease((beat.u - 0.36) / 0.28) - 0.5
-    return Pose(zoom=1.04 + 0.05 * beat.u, x=beat.side * 0.5 * beat.amount * share)
+    return CameraPose(zoom=1.04 + 0.05 * beat.u, x=beat.side * 0.5 * beat.amount * share)
 
 
-def _crash(beat: Beat) -> Pose:
+def _crash(beat: AnimationFrame) -> CameraPose:
     share = ease((beat.u - 0.38) / 0.2)
     after = math.exp(-9 * (beat.u - 0.58)) if beat.u > 0.58 else 0.0
     pose = _shake(beat, 0.02 * after, 16)
     zoom = _zoomed(1.0, 1 + 1.1 * beat.amount, share) * (1 + 0.03 * beat.u)
-    return Pose(zoom=zoom, x=pose.x, y=pose.y, roll=pose.roll)
+    return CameraPose(zoom=zoom, x=pose.x, y=pose.y, roll=pose.roll)
 
 
-def _yoyo(beat: Beat) -> Pose:
+def _yoyo(beat: AnimationFrame) -> CameraPose:
     share = 0.5 - 0.5 * math.cos(math.tau * 2 * beat.u)
-    return Pose(zoom=_zoomed(1.0, 1 + 0.55 * beat.amount, share))
+    return CameraPose(zoom=_zoomed(1.0, 1 + 0.55 * beat.amount, share))
 
 
-def _orbit(beat: Beat) -> Pose:
+def _orbit(beat: AnimationFrame) -> CameraPose:
     swing = math.sin(math.pi * (soft(beat.u) - 0.5)) * beat.amount * beat.side
-    return Pose(zoom=1.06 + 0.05 * beat.amount, x=0.07 * swing, yaw=0.34 * swing, roll=-0.015 * swing)
+    return CameraPose(zoom=1.06 + 0.05 * beat.amount, x=0.07 * swing, yaw=0.34 * swing, roll=-0.015 * swing)
 
 
-def _bullet(beat: Beat) -> Pose:
+def _bullet(beat: AnimationFrame) -> CameraPose:
     share = ease(min(1.0, beat.u * 1.15)) - 0.5
     swing = 2 * share * beat.amount * beat.side
-    return Pose(zoom=1.1 + 0.22 * beat.amount * ease(beat.u), x=0.05 * swing, yaw=0.36 * swing, pitch=0.04 * swing)
+    return CameraPose(
+        zoom=1.1 + 0.22 * beat.amount * ease(beat.u), x=0.05 * swing, yaw=0.36 * swing, pitch=0.04 * swing
+    )
 
 
-def _dutch(beat: Beat) -> Pose:
+def _dutch(beat: AnimationFrame) -> CameraPose:
     share = ease(beat.u)
-    return Pose(zoom=1 + 0.12 * share * beat.amount, roll=beat.side * 0.26 * beat.amount * share)
+    return CameraPose(zoom=1 + 0.12 * share * beat.amount, roll=beat.side * 0.26 * beat.amount * share)
 
 
-def _roll_over(beat: Beat) -> Pose:
-    return Pose(zoom=1 + 0.25 * beat.amount * math.sin(math.pi * beat.u), roll=beat.side * math.tau * ease(beat.u))
+def _roll_over(beat: AnimationFrame) -> CameraPose:
+    return CameraPose(
+        zoom=1 + 0.25 * beat.amount * math.sin(math.pi * beat.u), roll=beat.side * math.tau * ease(beat.u)
+    )
 
 
-def _drone(beat: Beat) -> Pose:
+def _drone(beat: AnimationFrame) -> CameraPose:
     bank = tremor(beat.u, beat.phase, 0.8)
-    return Pose(
+    return CameraPose(
         zoom=_zoomed(1.0, 1 + 0.9 * beat.amount, soft(beat.u)),
         x=0.05 * beat.amount * bank,
         y=0.02 * beat.amount * tremor(beat.u, beat.phase + 0.4, 0.9),
@@ -181,10 +185,10 @@ def _drone(beat: Beat) -> Pose:
     )
 
 
-def _ride(beat: Beat) -> Pose:
+def _ride(beat: AnimationFrame) -> CameraPose:
     weave = math.sin(math.tau * (1.4 * beat.u + beat.phase))
     jolt = tremor(beat.u, beat.phase, 9)
-    return Pose(
+    return CameraPose(
         zoom=_zoomed(1.0, 1 + 0.4 * beat.amount, soft(beat.u)),
         x=0.045 * beat.amount * weave,
         y=0.006 * beat.amount * jolt,
@@ -192,19 +196,21 @@ def _ride(beat: Beat) -> Pose:
     )
 
 
-def _general(beat: Beat) -> Pose:
+def _general(beat: AnimationFrame) -> CameraPose:
     pose = _push(0.24)(beat)
     hand = _shake(beat, 0.006, 1.6)
-    return Pose(zoom=pose.zoom, x=pose.x + hand.x, y=hand.y, roll=hand.roll, yaw=pose.yaw)
+    return CameraPose(zoom=pose.zoom, x=pose.x + hand.x, y=hand.y, roll=hand.roll, yaw=pose.yaw)
 
 
-def _still(beat: Beat) -> Pose:
-    return Pose(zoom=1.006 + 0.006 * beat.amount * math.sin(math.tau * (0.5 * beat.u + beat.phase)))
+def _still(beat: AnimationFrame) -> CameraPose:
+    return CameraPose(zoom=1.006 + 0.006 * beat.amount * math.sin(math.tau * (0.5 * beat.u + beat.phase)))
 
 
-def _rise(beat: Beat) -> Pose:
+def _rise(beat: AnimationFrame) -> CameraPose:
     bob = math.sin(math.tau * (0.9 * beat.u + beat.phase))
-    return Pose(zoom=1.08, y=-0.1 * beat.amount * (soft(beat.u) - 0.5) + 0.008 * bob, roll=0.01 * beat.amount * bob)
+    return CameraPose(
+        zoom=1.08, y=-0.1 * beat.amount * (soft(beat.u) - 0.5) + 0.008 * bob, roll=0.01 * beat.amount * bob
+    )
 
 
 PATHS: Mapping[str, CameraPath] = {
@@ -242,7 +248,7 @@ PATHS: Mapping[str, CameraPath] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class MotionStyle:
     """What a preset looks like here: a key of PATHS and the name of an effect (`""` = none)."""
 
     path: str
@@ -350,18 +356,18 @@ _LOOKS: tuple[tuple[str, str, str], ...] = (
 """First match of the lower-case name wins; names without a match (people acting) move like FALLBACK."""
 
 
-def look_of(name: str) -> Look:
+def motion_style(name: str) -> MotionStyle:
     """Camera path and effect of a preset."""
     lower = name.lower()
     for word, path, effect in _LOOKS:
         if word in lower:
-            return Look(path=path, effect=effect)
-    return Look(path="general")
+            return MotionStyle(path=path, effect=effect)
+    return MotionStyle(path="general")
 
 
-def poses(look: Look, *, frames: int, strength: float, side: float, phase: float) -> list[Pose]:
+def poses(look: MotionStyle, *, frames: int, strength: float, side: float, phase: float) -> list[CameraPose]:
     """The camera for every frame of a clip."""
     amount = 0.15 + 0.85 * strength
     path = PATHS[look.path]
     last = max(1, frames - 1)
-    return [path(Beat(u=frame / last, amount=amount, side=side, phase=phase)) for frame in range(frames)]
+    return [path(AnimationFrame(u=frame / last, amount=amount, side=side, phase=phase)) for frame in range(frames)]

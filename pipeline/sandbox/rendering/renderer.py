@@ -11,8 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline.sandbox.image_store import UPLOAD_LIMIT_BYTES, Gallery, is_loopback
-from pipeline.sandbox.jobs import Fate, Job
+from pipeline.sandbox.image_store import UPLOAD_LIMIT_BYTES, ImageStore, is_loopback
+from pipeline.sandbox.jobs import Job, JobOutcome
 from pipeline.sandbox.rendering.clip import ClipPlan, render
 from pipeline.sandbox.rendering.motion import preset_name
 from pipeline.sandbox.rendering.placeholder import draw_scene
@@ -29,10 +29,10 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class Studio:
+class ClipRenderer:
     """Makes each clip once. All methods but the rendering itself are quick and belong to the event loop's thread."""
 
-    def __init__(self, folder: Path, gallery: Gallery, settings: SandboxSettings) -> None:
+    def __init__(self, folder: Path, gallery: ImageStore, settings: SandboxSettings) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._gallery = gallery
@@ -59,7 +59,7 @@ class Studio:
 
     def begin(self, job: Job, base_url: str, *, done: Callable[[], None] = lambda: None) -> None:
         """See to it that the clip gets made; calls `done`, in a render thread, when it was."""
-        if job.fate is not Fate.COMPLETED or job.clip_key in self._started | self._ready:
+        if job.fate is not JobOutcome.COMPLETED or job.clip_key in self._started | self._ready:
             return
         self._started.add(job.clip_key)
         if self._settings.inline:

@@ -16,9 +16,9 @@ import pytest
 
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
-from pipeline.gateway.webhook_tokens import Delivery, callback_url
+from pipeline.gateway.webhook_tokens import CallbackDelivery, callback_url
 from pipeline.runner.cluster import callback_relay as calls_room
-from pipeline.runner.cluster.callback_relay import Calls, shared_keys
+from pipeline.runner.cluster.callback_relay import CallbackRelay, shared_keys
 from tests.acceptance.test_money import sandbox
 from tests.support.cli_driver import ended, shots, wait_for
 from tests.support.fake_gateway import GatewayDouble, Script
@@ -43,12 +43,12 @@ def told(listen: str) -> Settings:
 
 
 @asynccontextmanager
-async def host(url: str, listen: str) -> AsyncIterator[tuple[Calls, asyncio.Queue[Delivery]]]:
+async def host(url: str, listen: str) -> AsyncIterator[tuple[CallbackRelay, asyncio.Queue[CallbackDelivery]]]:
     """One worker's side of the callbacks, and what reached it; no job is its own."""
-    reached: asyncio.Queue[Delivery] = asyncio.Queue()
-    calls = Calls(told(listen), url, GATEWAY)
+    reached: asyncio.Queue[CallbackDelivery] = asyncio.Queue()
+    calls = CallbackRelay(told(listen), url, GATEWAY)
 
-    def here(delivery: Delivery) -> bool:
+    def here(delivery: CallbackDelivery) -> bool:
         reached.put_nowait(delivery)
         return False
 
@@ -68,7 +68,7 @@ async def call(address: str, body: object) -> int:
         return answer.status
 
 
-async def heard(address: str, reached: asyncio.Queue[Delivery]) -> Delivery:
+async def heard(address: str, reached: asyncio.Queue[CallbackDelivery]) -> CallbackDelivery:
     """Calls as a gateway does, again and again, until it is heard."""
     for _ in range(100):
         with suppress(aiohttp.ClientConnectionError):  # nobody listens yet
@@ -84,7 +84,7 @@ async def test_a_call_to_one_host_is_heard_by_the_others(postgres: str) -> None:
     async with host(postgres, "127.0.0.1:0") as (one, _), host(postgres, "127.0.0.1:0") as (_, other_heard):
         address = callback_url(one.public_url, shared_keys(postgres, GATEWAY).token(REQUEST, 2))
         found = await heard(address, other_heard)
-        assert found == Delivery(request_id=REQUEST, attempt=2, job_set_ids=(JOB,))
+        assert found == CallbackDelivery(request_id=REQUEST, attempt=2, job_set_ids=(JOB,))
 
 
 async def test_a_call_that_this_host_waited_for_is_not_passed_on(postgres: str) -> None:
@@ -123,7 +123,7 @@ async def test_a_port_of_another_program_is_refused(postgres: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        calls = Calls(told(f"127.0.0.1:{other.getsockname()[1]}"), postgres, GATEWAY)
+        calls = CallbackRelay(told(f"127.0.0.1:{other.getsockname()[1]}"), postgres, GATEWAY)
         with pytest.raises(UsageError, match="can't be had"):
             await calls.open()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.cli.main import build_parser
+from pipeline.cli.parser import build_parser
 
 PAGE = (Path(__file__).parents[3] / "docs" / "cluster.md").read_text(encoding="utf-8")
 LONGEST_SUBMIT_S = 330

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Connection
 
 from pipeline.ledger.budget import NO_CAPS
-from pipeline.runner.cluster.job_queue import LOOKING, TASK, JobQueue, put_order
-from pipeline.runner.cluster.shared_rate import PaceRow
+from pipeline.runner.cluster.job_queue import COLLECT_SUFFIX, TASK, JobQueue, put_order
+from pipeline.runner.cluster.shared_rate import SharedRateLimiter
 from pipeline.runner.cluster.tables import prepare
 from tests.support.cli_driver import ended, shots
 from tests.support.fake_gateway import GatewayDouble, Script
@@ -53,7 +53,7 @@ async def queue(postgres: str) -> AsyncIterator[JobQueue]:
 
 async def test_a_job_that_another_host_takes_back_at_this_moment_is_left_to_it(postgres: str, queue: JobQueue) -> None:
     with psycopg.connect(postgres, autocommit=True) as other:
-        held = other.execute(HELD, (GATEWAY + LOOKING, TASK)).fetchall()
+        held = other.execute(HELD, (GATEWAY + COLLECT_SUFFIX, TASK)).fetchall()
         with other.transaction():
             other.execute(TAKEN, held[0])
             assert await asyncio.wait_for(queue.take_back(5.0), 10.0) == 2
@@ -117,8 +117,8 @@ async def test_a_schema_that_the_url_names_is_used_by_all(postgres: str) -> None
         connection.execute("CREATE SCHEMA shop")
     url = f"{postgres}?options=-csearch_path%3Dshop"
     prepare(url)
-    queue, pace = JobQueue(url, GATEWAY), PaceRow(url, GATEWAY)
+    queue, pace = JobQueue(url, GATEWAY), SharedRateLimiter(url, GATEWAY)
     assert await queue.workers(60.0) == 0
     await queue.close()
-    await pace.tell(per_s=None, burst=1, cap=None)
+    await pace.configure(per_s=None, burst=1, cap=None)
     await pace.close()

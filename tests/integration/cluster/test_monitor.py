@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.commands.run_on_cluster import check
-from pipeline.cli.main import build_parser
+from pipeline.cli.parser import build_parser
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from tests.support.cli_driver import ended, shots, wait_for

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from pipeline.ledger.postgres_session import client
-from pipeline.runner.cluster.shared_rate import CATCH_UP_S, HASTE, SESSION, PaceRow, grown_rate, refused_row
+from pipeline.runner.cluster.shared_rate import CATCH_UP_S, HASTE, SESSION, SharedRateLimiter, grown_rate, rejected_row
 from pipeline.runner.cluster.tables import prepare
 
 GATEWAY = "https://gateway.test:443"
@@ -25,17 +25,17 @@ def database(postgres: str) -> str:
     return postgres
 
 
-Told = Callable[..., Awaitable[PaceRow]]
+Told = Callable[..., Awaitable[SharedRateLimiter]]
 
 
 @pytest.fixture
 async def told(database: str) -> AsyncIterator[Told]:
     """Opens the pace as one more worker, telling it a rate or a cap."""
-    rows: list[PaceRow] = []
+    rows: list[SharedRateLimiter] = []
 
-    async def one(*, per_s: float | None = None, cap: int | None = None) -> PaceRow:
-        rows.append(PaceRow(database, GATEWAY))
-        await rows[-1].tell(per_s=per_s, burst=1, cap=cap)
+    async def one(*, per_s: float | None = None, cap: int | None = None) -> SharedRateLimiter:
+        rows.append(SharedRateLimiter(database, GATEWAY))
+        await rows[-1].configure(per_s=per_s, burst=1, cap=cap)
         return rows[-1]
 
     yield one
@@ -43,7 +43,7 @@ async def told(database: str) -> AsyncIterator[Told]:
         await row.close()
 
 
-async def take_many(row: PaceRow, count: int) -> list[float]:
+async def take_many(row: SharedRateLimiter, count: int) -> list[float]:
     """The moments of the next slots, on the database's clock, each waited for."""
     found: list[float] = []
     while len(found) < count:
@@ -66,7 +66,7 @@ async def test_three_workers_share_a_told_rate_to_the_slot(told: Told) -> None:
 async def test_a_rate_that_is_told_anew_reaches_everybody_at_once(told: Told) -> None:
     one, other = await told(per_s=500.0), await told(per_s=500.0)
     await take_many(one, 3)
-    await other.tell(per_s=4.0, burst=1, cap=None)
+    await other.configure(per_s=4.0, burst=1, cap=None)
     moments = await take_many(one, 2)
     assert moments[1] - moments[0] >= 0.25 - CATCH_UP_S - 0.001
 
@@ -75,7 +75,7 @@ async def test_a_hint_seen_by_one_voids_the_slots_of_all_and_gives_none_before_i
     one, other = await told(per_s=100.0), await told(per_s=100.0)
     ours, theirs = await one.take(), await other.take()
     assert await other.leave(theirs.db_now) == 0.0
-    await one.refused(ours.db_now, 1.0)
+    await one.on_rejected(ours.db_now, 1.0)
     held_since = time.monotonic()
     assert await other.leave(theirs.db_now) is None
     found = await take_many(other, 1)
@@ -86,10 +86,10 @@ async def test_a_hint_seen_by_one_voids_the_slots_of_all_and_gives_none_before_i
 async def test_after_a_refusal_one_submit_at_a_time_asks_until_one_is_let_in(told: Told) -> None:
     row = await told()
     first = await row.take()
-    await row.refused(first.db_now, None)
+    await row.on_rejected(first.db_now, None)
     probe = (await take_many(row, 1))[0]
     assert (await row.take()).in_s is None
-    await row.let_in(probe)
+    await row.on_admitted(probe)
     again = await take_many(row, 2)
     assert again[1] - probe < 5.0
 
@@ -161,7 +161,7 @@ def submitted(bucket: Bucket, seconds: float, *, hint_s: float | None) -> tuple[
             row |= {"fails": 0, "probing": False}
         else:
             refused += 1
-            row |= refused_row(row, sent_at=now, now=now + 0.02, hint_s=hint_s)
+            row |= rejected_row(row, sent_at=now, now=now + 0.02, hint_s=hint_s)
         now += 0.005 if row["rate"] is None else 1 / grown_rate(row)
     return taken, refused
 
@@ -175,4 +175,4 @@ def test_an_unknown_limit_is_found_and_used(size: float, hint_s: float | None, l
 
 def test_a_refusal_of_a_submit_sent_before_the_limit_was_known_only_holds() -> None:
     row = {"held_until": 5.0, "rate": 10.0, "quiet": 0.0, "blocked_at": 4.0, "fails": 1, "origin": 0.0, "let_in": 9.0}
-    assert refused_row(row, sent_at=3.9, now=4.1, hint_s=2.0) == {"held_until": 6.1, "hinted_at": 4.1}
+    assert rejected_row(row, sent_at=3.9, now=4.1, hint_s=2.0) == {"held_until": 6.1, "hinted_at": 4.1}

@@ -8,9 +8,9 @@ import aiohttp
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.gateway.classification import PollKind, SubmitKind, judge_poll, judge_submit
+from pipeline.gateway.classification import PollOutcomeKind, SubmitOutcomeKind, classify_poll, classify_submit
 from pipeline.gateway.client import GatewayClient, PollStyle
-from pipeline.gateway.responses import Answer, NoAnswer
+from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import submit_body
 from tests.support.factories import make_params
 from tests.support.raw_server import Caller, Script, ScriptedGateway, http
@@ -115,7 +115,7 @@ async def test_a_poll_goes_to_the_gateway_in_its_style_and_nowhere_else(
     async with ScriptedGateway(saying(b"{}")) as gateway, make_client(gateway.url) as client:
         given = polling_url.replace("{url}", gateway.url) if polling_url else None
         outcome = await client.poll("r1", given, style)
-    assert isinstance(outcome, Answer)
+    assert isinstance(outcome, Response)
     assert gateway.heard.decode().startswith(expected + " HTTP/1.1\r\n")
     assert KEY.encode() in gateway.heard
     assert gateway.heard.endswith(b'{"job_set_id": "r1"}') is expected.startswith("POST")
@@ -131,7 +131,7 @@ async def test_an_odd_id_cannot_leave_its_place_in_the_path() -> None:
 async def test_motions_are_asked_for_at_the_inferred_address(method: str) -> None:
     async with ScriptedGateway(saying(b"[]")) as gateway, make_client(gateway.url) as client:
         outcome = await client.get_motions(method=method)
-    assert isinstance(outcome, Answer)
+    assert isinstance(outcome, Response)
     assert outcome.body == b"[]"
     assert gateway.heard.startswith(method.encode() + b" /ai-model-api-polling/motions HTTP/1.1\r\n")
 
@@ -147,8 +147,8 @@ async def test_a_redirect_is_an_answer_and_takes_neither_key_nor_money_along(sta
             paid = await client.submit(BODY, idempotency_key="k")
             free = await client.poll("a1")
         assert thief.callers == []
-    assert judge_submit(paid, now_wall=NOW).kind is SubmitKind.UNKNOWN
-    assert judge_poll(free, now_wall=NOW).kind is PollKind.UNCLEAR
+    assert classify_submit(paid, now_unix=NOW).kind is SubmitOutcomeKind.UNKNOWN
+    assert classify_poll(free, now_unix=NOW).kind is PollOutcomeKind.UNCLEAR
 
 
 async def test_the_twin_that_follows_redirects_gives_the_key_and_the_order_away() -> None:
@@ -172,7 +172,7 @@ async def test_a_gateway_that_quotes_the_key_back_does_not_get_it_into_our_recor
     script = saying(body + KEY.encode(), status="401 Unauthorized", headers=f"X-Request-Id: {KEY}\r\n".encode())
     async with ScriptedGateway(script) as gateway, make_client(gateway.url) as client:
         for outcome in (await client.submit(BODY, idempotency_key="k"), await client.poll("a1")):
-            assert isinstance(outcome, Answer)
+            assert isinstance(outcome, Response)
             assert KEY not in repr(outcome)
             assert KEY.replace("/", "\\/").encode() not in outcome.body
             assert b"***" in outcome.body
@@ -186,7 +186,7 @@ async def test_an_answer_in_words_the_library_cannot_read_is_a_record_without_th
 
     async with ScriptedGateway(script) as gateway, make_client(gateway.url) as client:
         outcome = await client.submit(BODY, idempotency_key="k")
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
     assert outcome.sent
     assert KEY not in repr(outcome)
 
@@ -203,7 +203,7 @@ async def test_a_proxy_of_the_environment_is_not_used_unasked(monkeypatch: pytes
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     async with ScriptedGateway(saying(b"{}")) as gateway, make_client(gateway.url) as client:
-        assert isinstance(await client.poll("a1"), Answer)
+        assert isinstance(await client.poll("a1"), Response)
 
 
 # --- addresses ---
@@ -264,7 +264,7 @@ async def test_only_headers_that_a_judge_may_read_are_kept() -> None:
     script = saying(b"{}", headers=b"RETRY-AFTER: 7\r\nX-RateLimit-Remaining: 3\r\nX-Secret: s\r\nSet-Cookie: a=b\r\n")
     async with ScriptedGateway(script) as gateway, make_client(gateway.url) as client:
         outcome = await client.poll("a1")
-    assert isinstance(outcome, Answer)
+    assert isinstance(outcome, Response)
     assert outcome.headers == {"retry-after": "7", "x-ratelimit-remaining": "3"}
     assert outcome.elapsed_s > 0
 
@@ -283,7 +283,7 @@ async def one_too_many(caller: Caller) -> None:
 
 async def test_a_stray_answer_never_becomes_the_next_submits_job() -> None:
     async with ScriptedGateway(one_too_many) as gateway, make_client(gateway.url) as client:
-        verdicts = [judge_submit(await client.submit(BODY, idempotency_key=str(n)), now_wall=NOW) for n in range(20)]
+        verdicts = [classify_submit(await client.submit(BODY, idempotency_key=str(n)), now_unix=NOW) for n in range(20)]
     assert [verdict.ticket.job_set_id if verdict.ticket else None for verdict in verdicts] == [
         f"job-{n}-1" for n in range(20)
     ]
@@ -310,5 +310,5 @@ async def test_the_keep_alive_twin_takes_anothers_answer_for_its_own() -> None:
 async def test_a_poll_that_hears_about_another_job_learns_nothing() -> None:
     async with ScriptedGateway(stray_later) as gateway, make_client(gateway.url) as client:
         await client.poll("job-1")
-        verdict = judge_poll(await client.poll("job-2"), now_wall=NOW, job_set_id="job-2")
-    assert (verdict.kind, verdict.report) == (PollKind.UNCLEAR, None)
+        verdict = classify_poll(await client.poll("job-2"), now_unix=NOW, job_set_id="job-2")
+    assert (verdict.kind, verdict.report) == (PollOutcomeKind.UNCLEAR, None)

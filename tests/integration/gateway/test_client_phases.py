@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pipeline.gateway.classification import SubmitKind, judge_submit
+from pipeline.gateway.classification import SubmitOutcomeKind, classify_submit
 from pipeline.gateway.client import GatewayClient, SendProof
-from pipeline.gateway.responses import Answer, CallPhase, NoAnswer
+from pipeline.gateway.responses import CallPhase, NoResponse, Response
 from pipeline.gateway.wire import submit_body
 from tests.support.factories import make_params
 from tests.support.raw_server import ANSWER_BODY, Caller, Script, ScriptedGateway, http
@@ -86,7 +86,7 @@ def make_client(url: str, tls: Tls | None = None, **settings: float) -> GatewayC
 
 async def submit_once(
     script: Script, tls: Tls | None = None, **settings: float
-) -> tuple[Answer | NoAnswer, ScriptedGateway]:
+) -> tuple[Response | NoResponse, ScriptedGateway]:
     """One paid call against one script; whatever comes back never holds the key."""
     async with (
         ScriptedGateway(script, tls=tls.server if tls else None) as gateway,
@@ -161,10 +161,10 @@ NO_STATUS_LINE: list[Script] = [
 @pytest.mark.parametrize("script", NO_STATUS_LINE)
 async def test_a_call_that_broke_after_the_connection_stood_is_perhaps_sent(script: Script, tls: Tls | None) -> None:
     outcome, _ = await submit_once(script, tls, read_timeout_s=0.3)
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
     assert (outcome.sent, outcome.phase) == (True, CallPhase.WAIT)
     assert outcome.what
-    assert judge_submit(outcome, now_wall=NOW).kind is SubmitKind.UNKNOWN
+    assert classify_submit(outcome, now_unix=NOW).kind is SubmitOutcomeKind.UNKNOWN
 
 
 async def cut_with_length(caller: Caller) -> None:
@@ -204,16 +204,16 @@ async def stall_in_answer(caller: Caller) -> None:
 @pytest.mark.parametrize("script", [cut_with_length, cut_chunked, nonsense_in_chunks, stall_in_answer])
 async def test_a_cut_answer_keeps_its_status_and_the_id_that_came(script: Script, tls: Tls | None) -> None:
     outcome, _ = await submit_once(script, tls, read_timeout_s=0.3)
-    assert isinstance(outcome, Answer)
+    assert isinstance(outcome, Response)
     assert (outcome.status, outcome.complete) == (200, False)
-    verdict = judge_submit(outcome, now_wall=NOW)
-    assert (verdict.kind, verdict.salvaged) == (SubmitKind.UNKNOWN, ("a1",))
+    verdict = classify_submit(outcome, now_unix=NOW)
+    assert (verdict.kind, verdict.salvaged) == (SubmitOutcomeKind.UNKNOWN, ("a1",))
 
 
 async def test_an_answer_that_is_reset_is_never_taken_for_not_sent(tls: Tls | None) -> None:
     # The reset may overtake what was said before it, so an answer or none are both right.
     outcome, _ = await submit_once(reset_in_answer, tls)
-    assert judge_submit(outcome, now_wall=NOW).kind is SubmitKind.UNKNOWN
+    assert classify_submit(outcome, now_unix=NOW).kind is SubmitOutcomeKind.UNKNOWN
 
 
 async def noisy(caller: Caller) -> None:
@@ -239,8 +239,8 @@ async def answer(caller: Caller) -> None:
 @pytest.mark.parametrize("script", [answer, noisy, answer_twice])
 async def test_a_whole_answer_is_accepted_whatever_noise_is_round_it(script: Script, tls: Tls | None) -> None:
     outcome, gateway = await submit_once(script, tls)
-    verdict = judge_submit(outcome, now_wall=NOW)
-    assert verdict.kind is SubmitKind.ACCEPTED
+    verdict = classify_submit(outcome, now_unix=NOW)
+    assert verdict.kind is SubmitOutcomeKind.ACCEPTED
     assert verdict.ticket is not None
     assert verdict.ticket.job_set_id == "a1"
     assert gateway.whole_requests == 1
@@ -248,8 +248,8 @@ async def test_a_whole_answer_is_accepted_whatever_noise_is_round_it(script: Scr
 
 async def test_a_refusal_before_the_body_was_read_is_a_refusal(tls: Tls | None) -> None:
     outcome, _ = await submit_once(answer_before_the_body, tls)
-    verdict = judge_submit(outcome, now_wall=NOW)
-    assert (verdict.kind, verdict.wait_s) == (SubmitKind.THROTTLED, 7.0)
+    verdict = classify_submit(outcome, now_unix=NOW)
+    assert (verdict.kind, verdict.wait_s) == (SubmitOutcomeKind.THROTTLED, 7.0)
 
 
 async def test_a_refusal_whose_body_is_cut_is_still_a_refusal(tls: Tls | None) -> None:
@@ -258,9 +258,9 @@ async def test_a_refusal_whose_body_is_cut_is_still_a_refusal(tls: Tls | None) -
         await caller.say(http(b'{"err', status="429 Too Many Requests", length=900))
 
     outcome, _ = await submit_once(script, tls)
-    assert isinstance(outcome, Answer)
+    assert isinstance(outcome, Response)
     assert not outcome.complete
-    assert judge_submit(outcome, now_wall=NOW).kind is SubmitKind.THROTTLED
+    assert classify_submit(outcome, now_unix=NOW).kind is SubmitOutcomeKind.THROTTLED
 
 
 async def test_an_answer_that_drips_for_ever_ends_as_unknown() -> None:
@@ -272,8 +272,8 @@ async def test_an_answer_that_drips_for_ever_ends_as_unknown() -> None:
             await asyncio.sleep(0.02)
 
     outcome, _ = await submit_once(drip, answer_timeout_s=0.3)
-    assert isinstance(outcome, Answer)
-    assert judge_submit(outcome, now_wall=NOW).salvaged == ("a1",)
+    assert isinstance(outcome, Response)
+    assert classify_submit(outcome, now_unix=NOW).salvaged == ("a1",)
 
 
 # --- provably not sent ---
@@ -286,10 +286,10 @@ def unused_port() -> int:
         return port
 
 
-async def submit_to(url: str, **settings: float) -> NoAnswer:
+async def submit_to(url: str, **settings: float) -> NoResponse:
     async with make_client(url, None, **settings) as client:
         outcome = await client.submit(BODY, idempotency_key="k1")
-    assert isinstance(outcome, NoAnswer)
+    assert isinstance(outcome, NoResponse)
     assert KEY not in repr(outcome)
     return outcome
 
@@ -297,7 +297,7 @@ async def submit_to(url: str, **settings: float) -> NoAnswer:
 async def test_a_refused_connection_is_not_sent() -> None:
     outcome = await submit_to(f"http://127.0.0.1:{unused_port()}")
     assert (outcome.sent, outcome.phase) == (False, CallPhase.CONNECT)
-    assert judge_submit(outcome, now_wall=NOW).may_send_again
+    assert classify_submit(outcome, now_unix=NOW).may_send_again
 
 
 async def test_a_name_that_is_not_found_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,9 +383,9 @@ async def test_an_answer_over_the_cap_is_cut_and_its_id_salvaged() -> None:
         await caller.say(http(b'{"job_set_id": "a1", "pad": "' + b"x" * (3 << 20) + b'"}'))
 
     outcome, _ = await submit_once(flood)
-    assert isinstance(outcome, Answer)
+    assert isinstance(outcome, Response)
     assert (len(outcome.body), outcome.complete) == (1 << 20, False)
-    assert judge_submit(outcome, now_wall=NOW).salvaged == ("a1",)
+    assert classify_submit(outcome, now_unix=NOW).salvaged == ("a1",)
 
 
 async def test_a_gzip_bomb_is_cut_at_the_cap_without_being_blown_up() -> None:
@@ -401,7 +401,7 @@ async def test_a_gzip_bomb_is_cut_at_the_cap_without_being_blown_up() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert isinstance(outcome, Answer)
+    assert isinstance(outcome, Response)
     assert (len(outcome.body), outcome.complete) == (1 << 20, False)
     assert peak < 16 << 20
 
@@ -444,7 +444,7 @@ async def fuzz(posts: int, seed: int, tls: Tls | None) -> tuple[int, int]:
             outcome = await client.submit(BODY, idempotency_key="k1")
             assert len(gateway.callers) == before + 1, "a silent second send"
             read = bool(gateway.callers[-1].heard)
-            ours += read and isinstance(outcome, NoAnswer) and not outcome.sent
+            ours += read and isinstance(outcome, NoResponse) and not outcome.sent
         for _ in range(posts // 10):
             try:
                 async with naive.post(gateway.url, data=BODY, ssl=tls.client if tls else True) as response:

@@ -19,7 +19,15 @@ from typing import Any
 import av
 import pytest
 
-from pipeline.gateway.download import Gone, NoRoom, Outcome, Saved, Trouble, Unfit, VideoFetcher
+from pipeline.gateway.download import (
+    DiskFull,
+    DownloadOutcome,
+    LinkExpired,
+    Saved,
+    TransientFailure,
+    Unacceptable,
+    VideoFetcher,
+)
 from pipeline.gateway.part_file import PartFile
 from tests.support.clip_files import box, clip_bytes, fragmented_clip, open_ended_clip
 from tests.support.video_host import Answer, chunked, head, video_host, whole
@@ -32,7 +40,7 @@ def loopback_fetcher(**options: Any) -> VideoFetcher:
     return VideoFetcher(gateway_is_loopback=True, **options)
 
 
-async def fetch_from(target: Path, *answers: Answer, fetcher: VideoFetcher | None = None) -> Outcome:
+async def fetch_from(target: Path, *answers: Answer, fetcher: VideoFetcher | None = None) -> DownloadOutcome:
     async with video_host(*answers) as host, fetcher or loopback_fetcher() as door:
         return await door.fetch(host.url, target)
 
@@ -161,13 +169,13 @@ async def test_many_downloads_run_side_by_side(target: Path) -> None:
     ],
 )
 async def test_a_cut_download_is_trouble_and_leaves_no_file(target: Path, answer: bytes) -> None:
-    assert isinstance(await fetch_from(target, answer), Trouble)
+    assert isinstance(await fetch_from(target, answer), TransientFailure)
     assert_nothing_left(target)
 
 
 async def test_a_cut_download_leaves_the_older_file_untouched(target: Path) -> None:
     target.write_bytes(b"an older one")
-    assert isinstance(await fetch_from(target, whole(CLIP)[:-1]), Trouble)
+    assert isinstance(await fetch_from(target, whole(CLIP)[:-1]), TransientFailure)
     assert target.read_bytes() == b"an older one"
     assert list(target.parent.iterdir()) == [target]
 
@@ -178,7 +186,7 @@ async def test_a_reset_in_the_middle_is_trouble(target: Path) -> None:
         await writer.drain()
         writer.transport.abort()
 
-    assert isinstance(await fetch_from(target, reset), Trouble)
+    assert isinstance(await fetch_from(target, reset), TransientFailure)
     assert_nothing_left(target)
 
 
@@ -206,7 +214,7 @@ class BelievesTheTransfer(VideoFetcher):
 
 async def test_the_broken_twin_that_writes_to_the_name_is_caught(target: Path) -> None:
     twin = StraightToTheName(gateway_is_loopback=True)
-    assert isinstance(await fetch_from(target, whole(CLIP)[:-1], fetcher=twin), Trouble)
+    assert isinstance(await fetch_from(target, whole(CLIP)[:-1], fetcher=twin), TransientFailure)
     assert target.exists(), "the twin no longer does what the test above forbids"
 
 
@@ -240,7 +248,7 @@ async def gates() -> AsyncIterator[tuple[asyncio.Event, asyncio.Event]]:
 @pytest.mark.parametrize("sent", [b"", head(), whole(CLIP)[:-1]], ids=["silent", "after the head", "before the end"])
 async def test_a_server_that_stalls_is_trouble(target: Path, gates: Any, sent: bytes) -> None:
     async with video_host(hold(sent, *gates)) as host, loopback_fetcher(read_timeout_s=0.05) as door:
-        assert await door.fetch(host.url, target) == Trouble(reason="127.0.0.1: timed out")
+        assert await door.fetch(host.url, target) == TransientFailure(reason="127.0.0.1: timed out")
         gates[1].set()
     assert_nothing_left(target)
 
@@ -253,7 +261,7 @@ async def test_a_slow_drip_ends_at_the_total_time(target: Path) -> None:
             await asyncio.sleep(0.01)
 
     door = loopback_fetcher(read_timeout_s=5, total_timeout_s=0.2)
-    assert await fetch_from(target, drip, fetcher=door) == Trouble(reason="not through after 0.2 s")
+    assert await fetch_from(target, drip, fetcher=door) == TransientFailure(reason="not through after 0.2 s")
     assert_nothing_left(target)
 
 
@@ -275,13 +283,15 @@ async def test_a_cancelled_download_leaves_no_file(target: Path, gates: Any) -> 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
 async def test_a_url_that_no_longer_serves_is_gone(target: Path, status: int) -> None:
-    assert await fetch_from(target, head(f"{status} No", content_length=0)) == Gone(status=status)
+    assert await fetch_from(target, head(f"{status} No", content_length=0)) == LinkExpired(status=status)
     assert_nothing_left(target)
 
 
 @pytest.mark.parametrize("status", [202, 204, 206, 304, 408, 429, 500, 502, 503, 522])
 async def test_other_answers_are_trouble(target: Path, status: int) -> None:
-    assert await fetch_from(target, head(f"{status} Odd", content_length=0)) == Trouble(reason=f"answered {status}")
+    assert await fetch_from(target, head(f"{status} Odd", content_length=0)) == TransientFailure(
+        reason=f"answered {status}"
+    )
     assert_nothing_left(target)
 
 
@@ -292,35 +302,35 @@ async def test_other_answers_are_trouble(target: Path, status: int) -> None:
 async def test_a_wait_hint_is_handed_on_within_bounds(target: Path, said: str, wait_s: float | None) -> None:
     answer = head("429 Slow Down", retry_after=said, content_length=0)
     outcome = await fetch_from(target, answer, fetcher=loopback_fetcher(wall=lambda: 40.0))
-    assert outcome == Trouble(reason="answered 429", wait_s=wait_s)
+    assert outcome == TransientFailure(reason="answered 429", wait_s=wait_s)
 
 
 @pytest.mark.parametrize(
     "body", [b"<html>sign in</html>", b'{"error": "no"}', gzip.compress(b"<html>" * 9, mtime=0), box(b"ftyp", b"") * 2]
 )
 async def test_what_is_no_mp4_is_unfit_and_not_kept(target: Path, body: bytes) -> None:
-    assert isinstance(await fetch_from(target, whole(body)), Unfit)
+    assert isinstance(await fetch_from(target, whole(body)), Unacceptable)
     assert_nothing_left(target)
 
 
 async def test_a_page_instead_of_a_video_is_unfit_before_it_has_ended(target: Path, gates: Any) -> None:
     page = head(content_length=10**6) + b"<html>" + b" " * 600_000
     async with video_host(hold(page, *gates)) as host, loopback_fetcher() as door:
-        assert isinstance(await door.fetch(host.url, target), Unfit)
+        assert isinstance(await door.fetch(host.url, target), Unacceptable)
         gates[1].set()
     assert_nothing_left(target)
 
 
 async def test_a_video_that_is_announced_too_large_is_not_begun(target: Path) -> None:
     outcome = await fetch_from(target, whole(CLIP), fetcher=loopback_fetcher(max_bytes=len(CLIP) - 1))
-    assert isinstance(outcome, Unfit)
+    assert isinstance(outcome, Unacceptable)
     assert "announced" in outcome.reason
 
 
 @pytest.mark.parametrize("answer", [chunked(CLIP), head() + CLIP, whole(gzip.compress(CLIP))])
 async def test_a_video_that_grows_too_large_is_stopped(target: Path, answer: bytes) -> None:
     outcome = await fetch_from(target, answer, fetcher=loopback_fetcher(max_bytes=len(CLIP) - 1))
-    assert isinstance(outcome, Unfit)
+    assert isinstance(outcome, Unacceptable)
     assert "more than" in outcome.reason
     assert_nothing_left(target)
 
@@ -350,22 +360,24 @@ async def test_two_downloads_never_write_the_same_part(target: Path, gates: Any)
         first = asyncio.create_task(door.fetch(host.url, target))
         while not list(target.parent.iterdir()):
             await asyncio.sleep(0)
-        assert await door.fetch(host.url, target) == Trouble(reason="another run is downloading the same video")
+        assert await door.fetch(host.url, target) == TransientFailure(
+            reason="another run is downloading the same video"
+        )
         assert [path.name for path in target.parent.iterdir()] == ["lake-7-1.mp4.part"]
         gates[1].set()
-        assert isinstance(await first, Trouble)
+        assert isinstance(await first, TransientFailure)
 
 
 async def test_a_missing_folder_is_no_room(tmp_path: Path) -> None:
     outcome = await fetch_from(tmp_path / "gone" / "a.mp4", whole(CLIP))
-    assert outcome == NoRoom(reason=os.strerror(errno.ENOENT))
+    assert outcome == DiskFull(reason=os.strerror(errno.ENOENT))
 
 
 async def test_a_link_in_place_of_the_part_is_not_followed(target: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_bytes(b"keep me")
     target.with_name(target.name + ".part").symlink_to(precious)
-    assert isinstance(await fetch_from(target, whole(CLIP)), NoRoom)
+    assert isinstance(await fetch_from(target, whole(CLIP)), DiskFull)
     assert precious.read_bytes() == b"keep me"
 
 
@@ -378,7 +390,7 @@ async def test_a_full_disk_is_no_room_and_leaves_no_file(target: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
-    assert outcome == NoRoom(reason=os.strerror(errno.EFBIG))
+    assert outcome == DiskFull(reason=os.strerror(errno.EFBIG))
     assert_nothing_left(target)
 
 
@@ -406,4 +418,4 @@ async def test_a_clip_of_a_real_encoder_is_saved_and_plays(target: Path, tmp_pat
     assert isinstance(await fetch_from(target, whole(clip)), Saved)
     with av.open(str(target)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 5
-    assert isinstance(await fetch_from(target, whole(clip[:-1])), Trouble)
+    assert isinstance(await fetch_from(target, whole(clip[:-1])), TransientFailure)

@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from pipeline.assets.image_probe import MOST_BYTES, ImageLooker, Kind, Look
+from pipeline.assets.image_probe import MAX_BYTES, ImageProbe, ProbeResult, ProbeStatus
 from tests.support.raw_server import Caller, Script, ScriptedGateway, http
 
 
@@ -28,9 +28,11 @@ def saying(data: bytes) -> Script:
     return script
 
 
-async def looked(script: Script, path: str = "/a.jpg", *, etag: str = "", loopback: bool = True) -> tuple[Look, bytes]:
-    async with ScriptedGateway(script) as host, ImageLooker(gateway_is_loopback=loopback, timeout_s=5.0) as looker:
-        return await looker.look(host.url + path, etag=etag), host.heard
+async def looked(
+    script: Script, path: str = "/a.jpg", *, etag: str = "", loopback: bool = True
+) -> tuple[ProbeResult, bytes]:
+    async with ScriptedGateway(script) as host, ImageProbe(gateway_is_loopback=loopback, timeout_s=5.0) as looker:
+        return await looker.probe(host.url + path, etag=etag), host.heard
 
 
 @pytest.mark.parametrize(
@@ -44,12 +46,12 @@ async def looked(script: Script, path: str = "/a.jpg", *, etag: str = "", loopba
 async def test_a_picture_is_known_by_its_content(kind: str, status: str, headers: bytes) -> None:
     data = picture(kind)
     look, heard = await looked(saying(http(data, status=status, headers=headers)))
-    assert (look.kind, look.picture.upper(), look.width, look.height) == (Kind.GOOD, kind, 64, 48)
+    assert (look.kind, look.picture.upper(), look.width, look.height) == (ProbeStatus.GOOD, kind, 64, 48)
     assert look.size_bytes == (5_000_000 if status.startswith("206") else len(data))
     assert look.etag == '"e1"'
     assert len(look.head_sha256) == 64
     asked = heard.lower()
-    assert f"range: bytes=0-{MOST_BYTES - 1}".encode() in asked
+    assert f"range: bytes=0-{MAX_BYTES - 1}".encode() in asked
     assert not any(word in asked for word in (b"cookie", b"referer", b"subscription", b"authorization"))
 
 
@@ -71,7 +73,7 @@ async def test_an_unchanged_picture_is_told_by_its_etag_alone() -> None:
 )
 async def test_what_is_no_picture_for_anybody_is_bad(answer: bytes, reason: str) -> None:
     look, _ = await looked(saying(answer))
-    assert look.kind is Kind.BAD
+    assert look.kind is ProbeStatus.BAD
     assert reason in look.reason
 
 
@@ -89,25 +91,25 @@ async def test_what_is_no_picture_for_anybody_is_bad(answer: bytes, reason: str)
 )
 async def test_what_cannot_be_seen_from_here_is_unsure(answer: bytes, reason: str) -> None:
     look, _ = await looked(saying(answer))
-    assert look.kind is Kind.UNSURE
+    assert look.kind is ProbeStatus.UNSURE
     assert reason in look.reason
 
 
 async def test_a_redirect_into_a_private_network_is_not_followed() -> None:
     look, _ = await looked(saying(http(b"", status="302 Found", headers=b"Location: http://169.254.169.254/a\r\n")))
-    assert look.kind is Kind.BAD
+    assert look.kind is ProbeStatus.BAD
     assert "169.254.169.254 is not a public address" in look.reason
 
 
 async def test_a_circle_of_redirects_ends() -> None:
     look, heard = await looked(saying(http(b"", status="302 Found", headers=b"Location: /a.jpg\r\n")))
-    assert look == Look(kind=Kind.UNSURE, reason="redirects more than 3 times")
+    assert look == ProbeResult(kind=ProbeStatus.UNSURE, reason="redirects more than 3 times")
     assert heard.count(b"GET ") == 4
 
 
 async def test_a_picture_of_this_machine_is_bad_for_a_gateway_elsewhere() -> None:
     look, heard = await looked(saying(http(JPEG)), loopback=False)
-    assert look.kind is Kind.BAD
+    assert look.kind is ProbeStatus.BAD
     assert "the gateway can't see it" in look.reason
     assert heard == b""
 
@@ -120,13 +122,13 @@ async def test_a_host_that_never_ends_is_given_up_with_what_it_sent() -> None:
             await caller.say(b"\0" * 65_536)
 
     look, _ = await looked(endless)
-    assert (look.kind, look.width, look.size_bytes) == (Kind.GOOD, 64, None)
+    assert (look.kind, look.width, look.size_bytes) == (ProbeStatus.GOOD, 64, None)
 
 
 async def test_a_silent_host_is_given_up() -> None:
     async def silent(caller: Caller) -> None:
         await caller.stall()
 
-    async with ScriptedGateway(silent) as host, ImageLooker(gateway_is_loopback=True, timeout_s=0.2) as looker:
-        look = await looker.look(host.url)
-    assert look == Look(kind=Kind.UNSURE, reason="did not answer within 0.2 s")
+    async with ScriptedGateway(silent) as host, ImageProbe(gateway_is_loopback=True, timeout_s=0.2) as looker:
+        look = await looker.probe(host.url)
+    assert look == ProbeResult(kind=ProbeStatus.UNSURE, reason="did not answer within 0.2 s")

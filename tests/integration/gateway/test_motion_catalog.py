@@ -11,7 +11,7 @@ from pipeline.config.loader import load
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError
 from pipeline.gateway.client import GatewayClient
-from pipeline.gateway.motion_catalog import catalogue, kept_path, refresh
+from pipeline.gateway.motion_catalog import kept_path, load_catalog, refresh
 from tests.support.raw_server import Caller, Script, ScriptedGateway, http
 from tests.support.sandboxes import open_sandbox
 
@@ -50,7 +50,7 @@ async def test_post_is_tried_where_get_is_not_served_and_the_list_is_kept(tmp_pa
     assert [line.split(" ")[0] for line in heard.split("\r\n") if line.endswith("HTTP/1.1")] == ["GET", "POST"]
     assert heard.count(KEY) == 2
     assert (done.new, done.gone, done.renamed) == (1, 120, 0)
-    kept = catalogue(settings)
+    kept = load_catalog(settings)
     assert [(one.name, one.motions_id, one.preview_url) for one in kept.presets] == [
         ("Push", ONE, "https://cdn.example.com/p.mp4")
     ]
@@ -76,7 +76,7 @@ async def test_a_gateway_without_a_list_leaves_the_old_one(
         with pytest.raises(FatalError, match=words):
             await refresh(settings, client, now=NOW)
     assert not kept_path(settings).exists()
-    assert len(catalogue(settings).presets) == 120
+    assert len(load_catalog(settings).presets) == 120
 
 
 async def test_the_sandboxes_list_is_the_shipped_one(tmp_path: Path) -> None:

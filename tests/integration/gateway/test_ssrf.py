@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from pipeline.gateway.download import Gone, Outcome, Saved, Trouble, Unfit, VideoFetcher
+from pipeline.gateway.download import DownloadOutcome, LinkExpired, Saved, TransientFailure, Unacceptable, VideoFetcher
 from pipeline.gateway.ssrf_rules import refusal
 from tests.support.clip_files import clip_bytes
 from tests.support.video_host import VideoHost, head, video_host, whole
@@ -87,7 +87,7 @@ WAYS_TO_LOOPBACK = [
 async def test_no_way_of_writing_it_leads_a_live_run_into_the_machine(
     target: Path, inner_host: VideoHost, live_door: VideoFetcher, name: str
 ) -> None:
-    assert isinstance(await live_door.fetch(f"https://{name}:{inner_host.port}/clip.mp4", target), Unfit)
+    assert isinstance(await live_door.fetch(f"https://{name}:{inner_host.port}/clip.mp4", target), Unacceptable)
     assert inner_host.connections == 0
 
 
@@ -98,14 +98,14 @@ async def test_a_name_that_resolves_to_an_inner_address_is_not_connected_to(
     resolving_to(monkeypatch, address)
     for name in ("cdn.example", "localhost.", "xn--bcher-kva.example"):
         outcome = await live_door.fetch(f"https://{name}:{inner_host.port}/clip.mp4", target)
-        assert isinstance(outcome, Unfit)
+        assert isinstance(outcome, Unacceptable)
         assert address in outcome.reason
     assert inner_host.connections == 0
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "169.254.169.254", "0.0.0.0", "[fe80::1]", "[64:ff9b::a00:1]"])
 async def test_a_loopback_gateway_opens_loopback_only(target: Path, sandbox_door: VideoFetcher, address: str) -> None:
-    assert isinstance(await sandbox_door.fetch(f"http://{address}/clip.mp4", target), Unfit)
+    assert isinstance(await sandbox_door.fetch(f"http://{address}/clip.mp4", target), Unacceptable)
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
@@ -126,14 +126,14 @@ async def test_an_allowed_address_that_does_not_answer_is_trouble_even_beside_a_
     target: Path, sandbox_door: VideoFetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolving_to(monkeypatch, "127.0.0.1", "10.0.0.1")
-    assert isinstance(await sandbox_door.fetch("http://cdn.example:1/clip.mp4", target), Trouble)
+    assert isinstance(await sandbox_door.fetch("http://cdn.example:1/clip.mp4", target), TransientFailure)
 
 
 @pytest.mark.parametrize("name", ["a" * 64 + ".example", "a..example", "nowhere.invalid"])
 async def test_a_name_that_cannot_be_looked_up_is_an_outcome_not_an_error(
     target: Path, live_door: VideoFetcher, name: str
 ) -> None:
-    assert isinstance(await live_door.fetch(f"https://{name}/clip.mp4", target), Trouble | Unfit)
+    assert isinstance(await live_door.fetch(f"https://{name}/clip.mp4", target), TransientFailure | Unacceptable)
 
 
 async def test_a_proxy_of_the_environment_is_not_used(
@@ -184,9 +184,9 @@ async def test_a_redirect_is_followed(target: Path, sandbox_door: VideoFetcher, 
     assert host.heads[1].startswith("GET /other%2Fname.mp4?sig=a%2Bb HTTP/1.1\r\n")
 
 
-@pytest.mark.parametrize(("redirects", "kind"), [(3, Saved), (4, Trouble)])
+@pytest.mark.parametrize(("redirects", "kind"), [(3, Saved), (4, TransientFailure)])
 async def test_three_redirects_are_followed_and_no_fourth(
-    target: Path, sandbox_door: VideoFetcher, redirects: int, kind: type[Outcome]
+    target: Path, sandbox_door: VideoFetcher, redirects: int, kind: type[DownloadOutcome]
 ) -> None:
     async with video_host(*[moved("next")] * redirects, whole(CLIP)) as host:
         assert isinstance(await sandbox_door.fetch(host.url, target), kind)
@@ -209,18 +209,18 @@ async def test_three_redirects_are_followed_and_no_fourth(
 )
 async def test_a_redirect_is_judged_like_the_first_url(target: Path, sandbox_door: VideoFetcher, location: str) -> None:
     async with video_host(moved(location), moved("file:///etc/passwd")) as host:
-        assert isinstance(await sandbox_door.fetch(host.url, target), Unfit)
+        assert isinstance(await sandbox_door.fetch(host.url, target), Unacceptable)
     assert not target.exists()
 
 
 async def test_a_redirect_without_a_place_is_trouble(target: Path, sandbox_door: VideoFetcher) -> None:
     async with video_host(head("302 Found", content_length=0)) as host:
-        assert await sandbox_door.fetch(host.url, target) == Trouble(reason="answered 302")
+        assert await sandbox_door.fetch(host.url, target) == TransientFailure(reason="answered 302")
 
 
 async def test_a_redirect_to_a_dead_link_is_gone(target: Path, sandbox_door: VideoFetcher) -> None:
     async with video_host(moved("/late.mp4"), GONE) as host:
-        assert await sandbox_door.fetch(host.url, target) == Gone(status=404)
+        assert await sandbox_door.fetch(host.url, target) == LinkExpired(status=404)
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ async def test_a_video_comes_over_tls(target: Path, tls: Tls) -> None:
 
 async def test_a_certificate_that_is_not_trusted_is_trouble(target: Path, tls: Tls, sandbox_door: VideoFetcher) -> None:
     async with video_host(whole(CLIP), tls=tls[0]) as host:
-        assert isinstance(await sandbox_door.fetch(host.url, target), Trouble)
+        assert isinstance(await sandbox_door.fetch(host.url, target), TransientFailure)
     assert not target.exists()
 
 
@@ -272,7 +272,7 @@ async def test_a_redirect_from_https_to_http_is_refused_even_beside_a_loopback_g
         video_host(moved(inner_host.url), tls=tls[0]) as host,
         VideoFetcher(gateway_is_loopback=True, ssl_context=tls[1]) as door,
     ):
-        assert await door.fetch(host.url, target) == Unfit(reason="only https is allowed, not http")
+        assert await door.fetch(host.url, target) == Unacceptable(reason="only https is allowed, not http")
     assert inner_host.connections == 0
 
 
@@ -283,7 +283,7 @@ async def test_a_body_cut_over_tls_without_a_length_is_trouble(target: Path, tls
         writer.transport.abort()
 
     async with video_host(cut, tls=tls[0]) as host, VideoFetcher(gateway_is_loopback=True, ssl_context=tls[1]) as door:
-        assert isinstance(await door.fetch(host.url, target), Trouble)
+        assert isinstance(await door.fetch(host.url, target), TransientFailure)
     assert not target.exists()
 
 
@@ -291,5 +291,5 @@ async def test_a_body_cut_over_tls_without_a_length_is_trouble(target: Path, tls
 
 
 async def test_a_live_gateway_gives_no_http_url(target: Path, inner_host: VideoHost, live_door: VideoFetcher) -> None:
-    assert await live_door.fetch(inner_host.url, target) == Unfit(reason="only https is allowed, not http")
+    assert await live_door.fetch(inner_host.url, target) == Unacceptable(reason="only https is allowed, not http")
     assert inner_host.connections == 0

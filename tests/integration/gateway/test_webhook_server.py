@@ -14,13 +14,13 @@ import aiohttp
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from pipeline.gateway.webhook_tokens import CallbackKeys, Delivery, callback_url
-from pipeline.runner.webhook_server import BODY_CAP_BYTES, Receiver
+from pipeline.gateway.webhook_tokens import CallbackDelivery, WebhookTokens, callback_url
+from pipeline.runner.webhook_server import BODY_CAP_BYTES, WebhookServer
 from pipeline.sandbox.webhooks import Delivery as SandboxDelivery
 from pipeline.sandbox.webhooks import headers_of
 
 ONE = "0123456789abcdef0123456789abcdef"
-KEYS = CallbackKeys(b"s" * 32, "sandbox")
+KEYS = WebhookTokens(b"s" * 32, "sandbox")
 TOKEN, SECRET = KEYS.token(ONE, 1), KEYS.secret(ONE, 1)
 HEAD = b"POST /dop/%b HTTP/1.1\r\nHost: x\r\nContent-Length: %%d\r\n\r\n" % TOKEN.encode()
 BODY = json.dumps({"job_set_id": "job-1", "status": "completed"}).encode()
@@ -33,7 +33,7 @@ class Post:
     url: str
     port: int
     session: aiohttp.ClientSession
-    got: list[Delivery] = field(default_factory=list)
+    got: list[CallbackDelivery] = field(default_factory=list)
 
     async def __call__(self, *, token: str = TOKEN, body: bytes = BODY, headers: dict[str, str] | None = None) -> int:
         async with self.session.post(callback_url(self.url, token), data=body, headers=headers or {}) as answer:
@@ -42,8 +42,8 @@ class Post:
 
 @asynccontextmanager
 async def receiving(deadline_s: float = 10.0) -> AsyncIterator[Post]:
-    got: list[Delivery] = []
-    receiver = Receiver(KEYS, got.append, deadline_s=deadline_s)
+    got: list[CallbackDelivery] = []
+    receiver = WebhookServer(KEYS, got.append, deadline_s=deadline_s)
     port = await receiver.start("127.0.0.1", 0)
     try:
         async with aiohttp.ClientSession() as session:
@@ -62,7 +62,7 @@ def signed(body: bytes = BODY, *, secret: str = SECRET, at: float | None = None,
     }
 
 
-TAKEN = [Delivery(request_id=ONE, attempt=1, job_set_ids=("job-1",))]
+TAKEN = [CallbackDelivery(request_id=ONE, attempt=1, job_set_ids=("job-1",))]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ async def test_the_sandboxes_own_signature_is_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    "token", [KEYS.token(ONE, 1)[:-1] + "x", "0", CallbackKeys(b"x" * 32, "sandbox").token(ONE, 1)]
+    "token", [KEYS.token(ONE, 1)[:-1] + "x", "0", WebhookTokens(b"x" * 32, "sandbox").token(ONE, 1)]
 )
 async def test_a_made_up_token_is_nobodys(token: str) -> None:
     async with receiving() as post:
@@ -135,7 +135,7 @@ async def test_a_proxys_prefix_may_stay_and_other_paths_and_methods_are_refused(
 async def test_a_body_that_is_no_json_is_a_hint_without_ids() -> None:
     async with receiving() as post:
         assert await post(body=b"\xff\x00") == 204
-        assert post.got == [Delivery(request_id=ONE, attempt=1)]
+        assert post.got == [CallbackDelivery(request_id=ONE, attempt=1)]
 
 
 @pytest.mark.parametrize("extra", [{}, {"Transfer-Encoding": "chunked"}])

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.gateway.classification import SubmitKind, SubmitVerdict
+from pipeline.gateway.classification import SubmitOutcome, SubmitOutcomeKind
 from pipeline.gateway.part_file import PartFile
-from pipeline.gateway.responses import Answer, NoAnswer
+from pipeline.gateway.responses import NoResponse, Response
 from pipeline.ledger import statements
 from pipeline.ledger.budget import NO_CAPS, CapReached, Caps
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied, Outcome
+from pipeline.ledger.transitions import Applied, ChangeResult
 from pipeline.records import State
-from pipeline.runner.recorder import Scribe
-from pipeline.runner.submitter import Submitter, _Try
+from pipeline.runner.recorder import EventRecorder
+from pipeline.runner.submitter import Submitter, _ReservedAttempt
 from tests.support.crash_experiment import FATES, Experiment, MemoryGateway, Protocol
 from tests.support.factories import LITE_MICROUSD
 from tests.support.ledgers import RUN
@@ -86,10 +86,10 @@ def _as_if(event: Event, before: State) -> Applied:
     return Applied(row=row, before=before)
 
 
-class NoIntent(Scribe):
+class NoIntent(EventRecorder):
     """Writes the intent when the answer is there: one write less."""
 
-    async def book(
+    async def record(
         self,
         request_id: str,
         event: Event,
@@ -97,21 +97,21 @@ class NoIntent(Scribe):
         *,
         token: str | None = None,
         detail: str = "",
-    ) -> Outcome:
+    ) -> ChangeResult:
         pending: dict[str, tuple[Mapping[str, object] | None, str | None]] = self.__dict__.setdefault("pending", {})
         if event is Event.RESERVE:
             pending[request_id] = (values, token)
             return _as_if(event, State.PLANNED)
         if request_id in pending:
             intent, its_token = pending.pop(request_id)
-            await super().book(request_id, Event.RESERVE, intent, token=its_token)
-        return await super().book(request_id, event, values, token=token, detail=detail)
+            await super().record(request_id, Event.RESERVE, intent, token=its_token)
+        return await super().record(request_id, event, values, token=token, detail=detail)
 
 
-class LateSettle(Scribe):
+class LateSettle(EventRecorder):
     """Keeps accepted ids in memory and writes them all at the end."""
 
-    async def book(
+    async def record(
         self,
         request_id: str,
         event: Event,
@@ -119,21 +119,21 @@ class LateSettle(Scribe):
         *,
         token: str | None = None,
         detail: str = "",
-    ) -> Outcome:
+    ) -> ChangeResult:
         if event is Event.ACCEPT:
             self.__dict__.setdefault("kept", []).append((request_id, values, token))
             return _as_if(event, State.SUBMITTING)
-        return await super().book(request_id, event, values, token=token, detail=detail)
+        return await super().record(request_id, event, values, token=token, detail=detail)
 
     async def flush(self) -> None:
         for request_id, values, token in self.__dict__.get("kept", []):
-            await super().book(request_id, Event.ACCEPT, values, token=token)
+            await super().record(request_id, Event.ACCEPT, values, token=token)
 
 
-class CapOutside(Scribe):
+class CapOutside(EventRecorder):
     """Looks at the budget first and reserves afterwards."""
 
-    async def book(
+    async def record(
         self,
         request_id: str,
         event: Event,
@@ -141,7 +141,7 @@ class CapOutside(Scribe):
         *,
         token: str | None = None,
         detail: str = "",
-    ) -> Outcome:
+    ) -> ChangeResult:
         cap = self.caps.run_microusd
         if event is Event.RESERVE and cap is not None:
             with self.ledger.reader.connect() as connection:
@@ -152,20 +152,20 @@ class CapOutside(Scribe):
             self.caps, kept = NO_CAPS, self.caps
             try:
                 await asyncio.sleep(0)
-                return await super().book(request_id, event, values, token=token, detail=detail)
+                return await super().record(request_id, event, values, token=token, detail=detail)
             finally:
                 self.caps = kept
-        return await super().book(request_id, event, values, token=token, detail=detail)
+        return await super().record(request_id, event, values, token=token, detail=detail)
 
 
 class RetryUnknown(Submitter):
     """Takes an unclear answer for a failure and tries again."""
 
-    async def _settle(self, this: _Try, verdict: SubmitVerdict, answer: Answer | NoAnswer) -> bool:
-        if verdict.kind is SubmitKind.UNKNOWN:
-            await self._doors.scribe.book(this.attempt.request_id, Event.RELEASE, token=this.token)
+    async def _evaluate(self, this: _ReservedAttempt, verdict: SubmitOutcome, answer: Response | NoResponse) -> bool:
+        if verdict.kind is SubmitOutcomeKind.UNKNOWN:
+            await self._doors.recorder.record(this.attempt.request_id, Event.RELEASE, token=this.token)
             return True
-        return await super()._settle(this, verdict, answer)
+        return await super()._evaluate(this, verdict, answer)
 
 
 def no_intent(tmp_path: Path, monkeypatch: Patch) -> list[str]:
@@ -200,10 +200,10 @@ def forget_submits_under_way(tmp_path: Path, monkeypatch: Patch) -> list[str]:
     from tests.support import crash_experiment as protocol
 
     def recover(ledger: object, book: object, now: float) -> int:
-        for request_id in book.left_submitting():  # type: ignore[attr-defined]
-            from pipeline.ledger.transitions import Change
+        for request_id in book.abandoned_submits():  # type: ignore[attr-defined]
+            from pipeline.ledger.transitions import LedgerChange
 
-            ledger.apply_now(Change(request_id=request_id, event=Event.RELEASE, at=now))  # type: ignore[attr-defined]
+            ledger.apply_now(LedgerChange(request_id=request_id, event=Event.RELEASE, at=now))  # type: ignore[attr-defined]
         return 0
 
     monkeypatch.setattr(protocol, "recover", recover)

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from pipeline.gateway.webhook_tokens import Delivery
+from pipeline.gateway.webhook_tokens import CallbackDelivery
 from pipeline.records import State
-from pipeline.runner.callbacks import Callbacks
-from pipeline.runner.webhook_server import Receiver
+from pipeline.runner.callbacks import CallbackHandler
+from pipeline.runner.webhook_server import WebhookServer
 from pipeline.sandbox import Sandbox, SandboxSettings
-from pipeline.sandbox.faults import CallbackFault, Storm, SubmitFault
+from pipeline.sandbox.faults import CallbackFault, FaultPlan, SubmitFault
 from tests.support.virtual_time import KEY, Story, carried, in_virtual_time, ledger_for, wall, wanted
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::async_solipsism.SolipsismWarning")]
@@ -40,20 +40,20 @@ class Witness:
     @classmethod
     def of(cls, monkeypatch: pytest.MonkeyPatch) -> Witness:
         witness = cls(Counter())
-        take, delivered = Receiver._take, Callbacks.delivered
+        take, delivered = WebhookServer._take, CallbackHandler.delivered
 
-        async def taken(self: Receiver, request: web.Request) -> web.Response:
+        async def taken(self: WebhookServer, request: web.Request) -> web.Response:
             answer = await take(self, request)
             witness.statuses[answer.status] += 1
             return answer
 
-        def seen(self: Callbacks, delivery: Delivery) -> bool:
+        def seen(self: CallbackHandler, delivery: CallbackDelivery) -> bool:
             state = self._state_of(delivery.request_id)
             witness.early += state in (State.PLANNED, State.SUBMITTING)
             return delivered(self, delivery)
 
-        monkeypatch.setattr(Receiver, "_take", taken)
-        monkeypatch.setattr(Callbacks, "delivered", seen)
+        monkeypatch.setattr(WebhookServer, "_take", taken)
+        monkeypatch.setattr(CallbackHandler, "delivered", seen)
         return witness
 
 
@@ -103,7 +103,7 @@ def through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: CallbackFault, *, rows: int = ROWS, **told: Any
 ) -> Told:
     """A run through one fault of every callback: everything is done, and bought once."""
-    monkeypatch.setattr(Storm, "callback_fault", lambda *_: fault)
+    monkeypatch.setattr(FaultPlan, "callback_fault", lambda *_: fault)
     found = in_virtual_time(monkeypatch, partial(story, tmp_path, rows, **told))
     assert found.counts == {State.DONE: rows}
     assert found.charged == rows
@@ -180,10 +180,10 @@ def test_a_call_before_the_submits_answer_is_kept_and_then_used(
 def test_a_call_before_the_answer_proves_a_submit_whose_answer_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, witness: Witness
 ) -> None:
-    def broken(_: Storm, mark: str, visit: int) -> SubmitFault:
+    def broken(_: FaultPlan, mark: str, visit: int) -> SubmitFault:
         return SubmitFault.BAD_GATEWAY_AFTER if int(mark, 16) % 4 == 0 else SubmitFault.NONE
 
-    monkeypatch.setattr(Storm, "submit_fault", broken)
+    monkeypatch.setattr(FaultPlan, "submit_fault", broken)
     found = through(tmp_path, monkeypatch, CallbackFault.HASTY)
     assert witness.early == ROWS
     assert "a callback to the attempt's own address named the job" in found.kept

@@ -7,17 +7,19 @@ import random
 import pytest
 
 from benchmarks.simulation import Batch, BatchRun, Bucket, Hint, Open, bound_s, no_hint, whole_seconds
-from pipeline.gateway.ratelimit.limiter import Pace, parse_rate
-from pipeline.runner.poll_schedule import PollPlan
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, parse_rate
+from pipeline.runner.poll_schedule import PollSchedule
 
 
 def run_plan(
     *, count: int, median_s: float, spread: float, first_s: float, max_lag_s: float | None = None, seed: int = 7
-) -> tuple[Batch, PollPlan]:
+) -> tuple[Batch, PollSchedule]:
     rng = random.Random(seed)
-    plan = PollPlan(first_s=first_s, min_s=median_s / 20, max_s=3 * median_s, deadline_s=1e6, max_lag_s=max_lag_s)
+    plan = PollSchedule(first_s=first_s, min_s=median_s / 20, max_s=3 * median_s, deadline_s=1e6, max_lag_s=max_lag_s)
     durations_s = [median_s * rng.lognormvariate(0, spread) for _ in range(count)]
-    run = BatchRun(Pace(told=None), plan, submit_limiter=Open(), poll_limiter=Open(), durations_s=durations_s)
+    run = BatchRun(
+        AdaptiveRateLimiter(told=None), plan, submit_limiter=Open(), poll_limiter=Open(), durations_s=durations_s
+    )
     batch = run.run()
     assert len(batch.noticed_s) == count
     return batch, plan
@@ -53,8 +55,8 @@ def test_a_shared_bucket_is_used_fairly_and_fully(told: str | None, shared: bool
     rng = random.Random(1)
     durations_s = [10 * rng.lognormvariate(0, 0.3) for _ in range(1200)]
     limiter = Bucket(40, 40)
-    pace = Pace(told=parse_rate(told) if told else None, shared=shared)
-    plan = PollPlan(first_s=5, min_s=0.5, max_s=30, deadline_s=1e6)
+    pace = AdaptiveRateLimiter(told=parse_rate(told) if told else None, shared=shared)
+    plan = PollSchedule(first_s=5, min_s=0.5, max_s=30, deadline_s=1e6)
     batch = BatchRun(pace, plan, submit_limiter=limiter, poll_limiter=limiter, durations_s=durations_s, hint=hint).run(
         10_000
     )

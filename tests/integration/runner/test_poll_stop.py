@@ -7,15 +7,15 @@ from types import SimpleNamespace
 from typing import cast
 
 from pipeline.ledger.states import Event
-from pipeline.runner.circuit_breaker import Breaker
-from pipeline.runner.context import Doors, InFlight
-from pipeline.runner.poll_schedule import PollPlan
+from pipeline.runner.circuit_breaker import CircuitBreaker
+from pipeline.runner.context import PendingJob, RunContext
+from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import Poller
-from pipeline.runner.stop import Halt, Reach
+from pipeline.runner.stop import StopScope, StopSignal
 
 
-def in_flight(request_id: str, *, polls: int = 0) -> InFlight:
-    return InFlight(
+def in_flight(request_id: str, *, polls: int = 0) -> PendingJob:
+    return PendingJob(
         request_id=request_id,
         row_id=request_id,
         take=1,
@@ -31,14 +31,14 @@ async def test_a_submit_that_is_accepted_while_the_looks_are_booked_does_not_bre
     booked: dict[str, object] = {}
 
     class Pen:
-        async def book(self, request_id: str, event: Event, values: dict[str, object]) -> None:
+        async def record(self, request_id: str, event: Event, values: dict[str, object]) -> None:
             booked[request_id] = values["polls"]
             poller.add(in_flight(f"late-{request_id}"))
 
-    halt = Halt()
-    halt.give("stopped by SIGTERM", exit_code=143, reach=Reach.ALL)
-    plan = PollPlan(first_s=15, min_s=3, max_s=60, deadline_s=1200)
-    poller = Poller(cast(Doors, SimpleNamespace(scribe=Pen(), halt=halt)), plan, Breaker())
+    halt = StopSignal()
+    halt.request("stopped by SIGTERM", exit_code=143, reach=StopScope.ALL)
+    plan = PollSchedule(first_s=15, min_s=3, max_s=60, deadline_s=1200)
+    poller = Poller(cast(RunContext, SimpleNamespace(recorder=Pen(), stop=halt)), plan, CircuitBreaker())
     poller.add(in_flight("a", polls=2))
     poller.add(in_flight("b", polls=3))
     poller.add(in_flight("never looked at"))

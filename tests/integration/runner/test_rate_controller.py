@@ -25,7 +25,7 @@ from benchmarks.simulation import (
     run_submits,
     whole_seconds,
 )
-from pipeline.gateway.ratelimit.limiter import Learned, Pace, parse_rate
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimits, parse_rate
 
 QUICK = Latency(typical_s=0.005)
 
@@ -38,9 +38,11 @@ FORTY: dict[str, Make] = {
 }
 
 
-def race(make: Make, count: int, *, hint: Hint = no_hint, pace: Pace | None = None) -> tuple[float, Tally]:
+def race(
+    make: Make, count: int, *, hint: Hint = no_hint, pace: AdaptiveRateLimiter | None = None
+) -> tuple[float, Tally]:
     """(ideal / reached, tally) of `count` submits."""
-    tally = run_submits(pace or Pace(told=None), make(), count, hint=hint, latency=QUICK, until_s=20_000)
+    tally = run_submits(pace or AdaptiveRateLimiter(told=None), make(), count, hint=hint, latency=QUICK, until_s=20_000)
     assert len(tally.accepted) == count
     return ideal_s(make, count) / tally.makespan_s, tally
 
@@ -76,7 +78,7 @@ def test_a_fill_that_reaches_into_the_next_window_is_no_flow(tenths: int) -> Non
     ids=["bucket", "fixed", "sliding"],
 )
 def test_thirty_rows_at_ten_a_minute_waste_no_minute(make: Make) -> None:
-    tally = run_submits(Pace(told=None), make(), 30, hint=whole_seconds, latency=Latency(typical_s=0.4))
+    tally = run_submits(AdaptiveRateLimiter(told=None), make(), 30, hint=whole_seconds, latency=Latency(typical_s=0.4))
     assert len(tally.accepted) == 30
     assert tally.makespan_s <= 1.1 * ideal_s(make, 30) + 1
     assert len(tally.refused) <= 9
@@ -90,19 +92,19 @@ def test_a_client_that_writes_first_and_pauses_now_and_then_gets_nearly_as_much(
 ) -> None:
     """Slots are taken well before their calls go, several calls leave at once, and answers come late."""
     slow = {"latency": QUICK, "write_s": 0.004, "pause_s": 0.05}
-    tally = run_submits(Pace(told=None), FORTY[kind](), 1200, hint=hint, seed=seed, **slow)  # type: ignore[arg-type]
+    tally = run_submits(AdaptiveRateLimiter(told=None), FORTY[kind](), 1200, hint=hint, seed=seed, **slow)  # type: ignore[arg-type]
     assert tally.hint_broken == 0
     assert ideal_s(FORTY[kind], 1200) / tally.makespan_s >= (0.98 if hint is no_hint else 0.975)
     assert tally.refused_share <= 0.0105
 
 
 def test_what_was_learned_spares_the_next_run_its_refusals() -> None:
-    first = Pace(told=None)
+    first = AdaptiveRateLimiter(told=None)
     race(FORTY["fixed window"], 400, pace=first)
-    learned = Learned.from_json(first.learned().as_json())
+    learned = LearnedLimits.from_json(first.learned().as_json())
     assert learned == first.learned()
     assert (learned.count, learned.span_s) == (40, 1.0)
-    _, again = race(FORTY["fixed window"], 400, pace=Pace(told=None, learned=learned))
+    _, again = race(FORTY["fixed window"], 400, pace=AdaptiveRateLimiter(told=None, learned=learned))
     assert len(again.refused) <= 4
 
 
@@ -128,20 +130,22 @@ def test_a_limit_that_falls_and_rises_is_followed(kind: str, hint: Hint) -> None
 )
 @pytest.mark.parametrize("latency_s", [0.005, 0.05])
 def test_other_limits_are_used_up_too(make: Make, latency_s: float) -> None:
-    tally = run_submits(Pace(told=None), make(), 600, latency=Latency(typical_s=latency_s), until_s=20_000)
+    tally = run_submits(
+        AdaptiveRateLimiter(told=None), make(), 600, latency=Latency(typical_s=latency_s), until_s=20_000
+    )
     assert len(tally.accepted) == 600
     assert ideal_s(make, 600) / tally.makespan_s >= 0.94
     assert tally.refused_share <= 0.06
 
 
 def test_without_a_limit_the_start_is_quick() -> None:
-    tally = run_submits(Pace(told=None), Open(), 5000, latency=Latency(typical_s=0.01))
+    tally = run_submits(AdaptiveRateLimiter(told=None), Open(), 5000, latency=Latency(typical_s=0.01))
     assert tally.refused == []
     assert tally.makespan_s <= 5.0
 
 
 def test_a_misleading_hint_of_an_hour_stops_the_run_for_a_minute_at_most() -> None:
-    tally = run_submits(Pace(told=None), Bucket(40, 40), 400, hint=misleading, latency=QUICK)
+    tally = run_submits(AdaptiveRateLimiter(told=None), Bucket(40, 40), 400, hint=misleading, latency=QUICK)
     assert len(tally.accepted) == 400
     assert 60 <= tally.makespan_s <= 100
 
@@ -158,7 +162,7 @@ def test_a_told_rate_is_never_exceeded(count: int, span_s: float, kind: str) -> 
     }
     limiter = limiters[kind]
     calls = min(2 * count + 2, 150)
-    tally = run_submits(Pace(told=told), limiter, calls, latency=QUICK, until_s=10_000)
+    tally = run_submits(AdaptiveRateLimiter(told=told), limiter, calls, latency=QUICK, until_s=10_000)
     gap_s, sent = span_s / count, tally.sent_s
     assert all(later - earlier >= gap_s / 2 - 1e-6 for earlier, later in pairwise(sent))
     assert all(sum(at <= other < at + span_s for other in sent) <= count + 1 for at in sent)
@@ -187,7 +191,13 @@ def test_no_limiter_starves_the_run(  # noqa: PLR0917 - drawn by name
     count = min(4 * per_span, 600)
     most_s = 10 * (max(ideal_s(make, count), count * latency_s / 16) + 2 * span_s + 10)
     tally = run_submits(
-        Pace(told=None), make(), count, hint=hint, latency=Latency(typical_s=latency_s), seed=seed, until_s=most_s
+        AdaptiveRateLimiter(told=None),
+        make(),
+        count,
+        hint=hint,
+        latency=Latency(typical_s=latency_s),
+        seed=seed,
+        until_s=most_s,
     )
     assert len(tally.accepted) == count
     assert tally.hint_broken == 0
@@ -198,7 +208,7 @@ def test_half_a_minute_after_an_outage_the_limit_is_used_again(kind: str) -> Non
     """All but one call is refused from 10 s to 20 s."""
     make = FORTY[kind]
     stages = [(0.0, make()), (10.0, Fixed(1, 1e9, -1.0)), (20.0, make())]
-    tally = run_submits(Pace(told=None), Changing(stages), 1500, latency=QUICK, until_s=100)
+    tally = run_submits(AdaptiveRateLimiter(told=None), Changing(stages), 1500, latency=QUICK, until_s=100)
     late = [at for at in tally.accepted if 50 <= at < 60]
     assert len(late) >= (300 if len(tally.accepted) < 1500 else 0)
     assert sum(10 <= at < 20 for at in tally.refused) <= 40

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks.million import VirtualLoop
-from pipeline.gateway.ratelimit.limiter import Kind, Outcome, Pace, Rate
-from pipeline.runner.rate_gate import Gate
-from pipeline.runner.stop import Halt
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, CallKind, LimitFeedback, Rate
+from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.stop import StopSignal
 
 
 def told(story: Coroutine[Any, Any, None]) -> None:
@@ -27,21 +27,21 @@ def told(story: Coroutine[Any, Any, None]) -> None:
 def test_calls_go_when_they_are_due_though_each_takes_its_time_to_get_ready() -> None:
     rng, due_at, gone_at = random.Random(1), [], []
 
-    async def worker(gate: Gate, calls: int) -> None:
+    async def worker(gate: RateGate, calls: int) -> None:
         loop = asyncio.get_running_loop()
         for _ in range(calls):
-            slot = await gate.slot(Kind.SUBMIT)
+            slot = await gate.slot(CallKind.SUBMIT)
             assert slot is not None
             await asyncio.sleep(rng.uniform(0.005, 0.03))
-            assert not await gate.must_hold(slot)
-            ticket = gate.sent(Kind.SUBMIT)
+            assert not await gate.slot_is_void(slot)
+            ticket = gate.sent(CallKind.SUBMIT)
             due_at.append(slot.due_at)
             gone_at.append(loop.time())
             await asyncio.sleep(0.2)
-            gate.answered(ticket, Outcome.ACCEPTED)
+            gate.answered(ticket, LimitFeedback.ACCEPTED)
 
     async def story() -> None:
-        gate = Gate(Pace(told=Rate(20, 1)), Halt())
+        gate = RateGate(AdaptiveRateLimiter(told=Rate(20, 1)), StopSignal())
         await asyncio.gather(*(worker(gate, 25) for _ in range(8)))
 
     told(story())
@@ -54,19 +54,19 @@ def test_calls_go_when_they_are_due_though_each_takes_its_time_to_get_ready() ->
 
 def test_a_hint_that_comes_while_a_call_waits_for_its_turn_voids_it() -> None:
     async def story() -> None:
-        pace = Pace(told=Rate(10, 1))
-        gate, loop = Gate(pace, Halt()), asyncio.get_running_loop()
+        pace = AdaptiveRateLimiter(told=Rate(10, 1))
+        gate, loop = RateGate(pace, StopSignal()), asyncio.get_running_loop()
         for _ in range(60):  # calls have been taking 30 ms to get ready
-            slot = await gate.slot(Kind.SUBMIT)
+            slot = await gate.slot(CallKind.SUBMIT)
             assert slot is not None
             await asyncio.sleep(0.03)
-            assert not await gate.must_hold(slot)
-            gate.answered(gate.sent(Kind.SUBMIT), Outcome.ACCEPTED)
-        slot = await gate.slot(Kind.SUBMIT)
+            assert not await gate.slot_is_void(slot)
+            gate.answered(gate.sent(CallKind.SUBMIT), LimitFeedback.ACCEPTED)
+        slot = await gate.slot(CallKind.SUBMIT)
         assert slot is not None
         assert slot.due_at - loop.time() > 0.02
         loop.call_later(0.01, pace.hold_until, loop.time() + 0.01, 5.0)
-        assert await gate.must_hold(slot)
+        assert await gate.slot_is_void(slot)
         assert loop.time() >= slot.due_at
 
     told(story())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.records import Attempt, State
 from pipeline.reports.tables import reason_of
-from pipeline.runner.resend_policy import Resend
+from pipeline.runner.resend_policy import ResendPolicy
 from tests.support.factories import LITE_MICROUSD, make_attempt
 
 PRICES = {"dop-lite": LITE_MICROUSD, "dop-turbo": 416_000}
@@ -14,8 +14,8 @@ def unknowns(count: int, **same: object) -> list[Attempt]:
     return [make_attempt(seed=seed, state=State.UNKNOWN, **same) for seed in range(1, count + 1)]
 
 
-def rule(max_cost: int, used: int = 0, resent: frozenset[str] = frozenset()) -> Resend:
-    return Resend(max_cost_microusd=max_cost, used_microusd=used, resent=resent)
+def rule(max_cost: int, used: int = 0, resent: frozenset[str] = frozenset()) -> ResendPolicy:
+    return ResendPolicy(max_cost_microusd=max_cost, used_microusd=used, resent=resent)
 
 
 def test_as_many_are_sent_again_as_the_money_allows_in_order() -> None:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 import pipeline.assets.image_hosting
-from pipeline.assets.object_store import Stored, StoreError
+from pipeline.assets.object_store import ObjectInfo, StoreError
 from pipeline.records import State
 from pipeline.sandbox import Sandbox, SandboxSettings
 from pipeline.sandbox.jobs import Job
@@ -27,8 +27,8 @@ class Signer:
 
     breaks_at = float("inf")
 
-    async def look(self, name: str) -> Stored:
-        return Stored(size_bytes=7, etag="e")
+    async def head(self, name: str) -> ObjectInfo:
+        return ObjectInfo(size_bytes=7, etag="e")
 
     def sign(self, name: str, expiry_s: float) -> str:
         if asyncio.get_running_loop().time() > self.breaks_at:

@@ -12,12 +12,12 @@ import pytest
 from pipeline.errors import LedgerError
 from pipeline.gateway.ratelimit.limiter import Slot
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied, Change, Outcome
+from pipeline.ledger.transitions import Applied, ChangeResult, LedgerChange
 from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import State
-from pipeline.runner.rate_gate import Gate
-from pipeline.runner.recorder import Scribe
-from pipeline.runner.submitter import TAKE_BACK_S, _finish
+from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.recorder import EventRecorder
+from pipeline.runner.submitter import RELEASE_TIMEOUT_S, _finish
 from tests.support.crash_experiment import FATES, Experiment, MemoryGateway, Protocol
 from tests.support.ledgers import read
 from tests.support.virtual_time import in_virtual_time
@@ -55,10 +55,10 @@ def test_a_booking_that_fails_reaches_whoever_waits(monkeypatch: pytest.MonkeyPa
     in_virtual_time(monkeypatch, story)
 
 
-class NoRoom(Scribe):
+class NoRoom(EventRecorder):
     """A disk that takes intents and nothing else."""
 
-    async def book(
+    async def record(
         self,
         request_id: str,
         event: Event,
@@ -66,10 +66,10 @@ class NoRoom(Scribe):
         *,
         token: str | None = None,
         detail: str = "",
-    ) -> Outcome:
+    ) -> ChangeResult:
         if event is Event.ACCEPT:
             raise LedgerError("no room")
-        return await super().book(request_id, event, values, token=token, detail=detail)
+        return await super().record(request_id, event, values, token=token, detail=detail)
 
 
 def test_a_paid_id_that_no_book_took_is_told_aloud(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def stopped_after_a_second(
         stopped_at = asyncio.get_running_loop().time()
         with pytest.raises(asyncio.CancelledError):
             await run
-        assert asyncio.get_running_loop().time() - stopped_at <= 1.1 * TAKE_BACK_S
+        assert asyncio.get_running_loop().time() - stopped_at <= 1.1 * RELEASE_TIMEOUT_S
 
     in_virtual_time(monkeypatch, story)
     assert not gateway.visits
@@ -114,12 +114,12 @@ def test_a_run_stopped_before_its_calls_leave_takes_their_intents_back(
 ) -> None:
     waiting: list[str] = []
 
-    async def not_yet(_gate: Gate, _slot: Slot) -> bool:
+    async def not_yet(_gate: RateGate, _slot: Slot) -> bool:
         waiting.append("here")
         await asyncio.sleep(60)
         return False
 
-    monkeypatch.setattr(Gate, "must_hold", not_yet)
+    monkeypatch.setattr(RateGate, "slot_is_void", not_yet)
     assert stopped_after_a_second(tmp_path, monkeypatch) == [("planned", 3, 3)]
     assert len(waiting) == 3
 
@@ -132,14 +132,14 @@ class SlowLedger:
     def __init__(self, ledger: LedgerWriter) -> None:
         self._ledger = ledger
 
-    async def apply(self, change: Change) -> Outcome:
+    async def apply(self, change: LedgerChange) -> ChangeResult:
         await asyncio.sleep(self.away_s)
         outcome = await self._ledger.apply(change)
         await asyncio.sleep(self.tells_s)
         return outcome
 
 
-class WithSlowLedger(Scribe):
+class WithSlowLedger(EventRecorder):
     """A run's pen, whose ledger takes its time."""
 
     last: WithSlowLedger
@@ -164,12 +164,12 @@ def test_a_run_that_is_stopped_does_not_wait_for_a_ledger_that_is_away(
     assert stopped_after_a_second(tmp_path, monkeypatch, Protocol(scribe=WithSlowLedger)) == [("planned", 3, 0)]
 
 
-class GivenUp(Scribe):
+class GivenUp(EventRecorder):
     """Another process takes each submit for lost before its answer is there; `decision` is a person's, then."""
 
     decision: Event | None = None
 
-    async def book(
+    async def record(
         self,
         request_id: str,
         event: Event,
@@ -177,12 +177,12 @@ class GivenUp(Scribe):
         *,
         token: str | None = None,
         detail: str = "",
-    ) -> Outcome:
-        outcome = await super().book(request_id, event, values, token=token, detail=detail)
+    ) -> ChangeResult:
+        outcome = await super().record(request_id, event, values, token=token, detail=detail)
         if event is Event.RESERVE and isinstance(outcome, Applied):
-            await super().book(request_id, Event.LOSE, {"reason": "given up"}, token=token)
+            await super().record(request_id, Event.LOSE, {"reason": "given up"}, token=token)
             if self.decision is not None:
-                await super().book(request_id, self.decision)
+                await super().record(request_id, self.decision)
         return outcome
 
 

@@ -29,7 +29,7 @@ def check_books(story: Story, charged: Counter[int]) -> None:
     """Nothing paid twice, nothing paid and forgotten: `charged` counts the gateway's charges by seed."""
     book = story.book
     assert max(charged.values(), default=0) <= 1, "paid twice"
-    states = {attempt.params.seed: attempt.state for attempt in book.in_states(book.runs()[0].run_id, tuple(State))}
+    states = {attempt.params.seed: attempt.state for attempt in book.attempts_in(book.runs()[0].run_id, tuple(State))}
     forgotten = {seed for seed in charged if states[seed] in (State.PLANNED, State.REJECTED, State.SUBMITTING)}
     assert forgotten == set()
     assert sum(money(book).values()) >= sum(charged.values()) * LITE_MICROUSD

@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 
 from pipeline.sandbox import faults
-from pipeline.sandbox.faults import BEFORE, Ailment, PollFault, ResultFault, Storm, SubmitFault
-from pipeline.sandbox.jobs import Fate
+from pipeline.sandbox.faults import BEFORE, FaultPlan, PollFault, ResultDefect, ResultFault, SubmitFault
+from pipeline.sandbox.jobs import JobOutcome
 from pipeline.sandbox.request_validation import fingerprint
 from pipeline.sandbox.response_variants import SHAPES
 from tests.support.sandboxes import DOCUMENT_BODY, POLL, SUBMIT, Client, open_sandbox
@@ -31,13 +31,13 @@ def weather(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "poll_fault": PollFault.NONE,
         "result_fault": ResultFault.NONE,
         "callback_fault": faults.CallbackFault.NONE,
-        "ailment": Ailment.NONE,
-        "fate": Fate.COMPLETED,
+        "ailment": ResultDefect.NONE,
+        "fate": JobOutcome.COMPLETED,
         "slowness": 1.0,
         "shape": None,
     }
     for name, value in calm.items():
-        monkeypatch.setattr(Storm, name, lambda *_args, name=name, value=value: told.get(name, value))
+        monkeypatch.setattr(FaultPlan, name, lambda *_args, name=name, value=value: told.get(name, value))
     return told
 
 
@@ -208,7 +208,7 @@ async def test_a_fault_of_a_download_never_gives_the_clip(
 
 async def test_an_expired_url_is_helped_by_a_fresh_poll(tmp_path: Path, weather: dict[str, Any]) -> None:
     async with stormy(tmp_path) as client:
-        weather["ailment"] = Ailment.EXPIRED_ONCE
+        weather["ailment"] = ResultDefect.EXPIRED_ONCE
         job_set_id = (await client.submit()).value["job_set_id"]
         client.at.now += 100
         statuses = []
@@ -216,13 +216,13 @@ async def test_an_expired_url_is_helped_by_a_fresh_poll(tmp_path: Path, weather:
             url = (await client.poll(job_set_id)).value["jobs"][0]["results"]["raw"]["url"]
             statuses.append((await client.call("GET", url)).status)
         assert statuses == [403, 200]
-        weather["ailment"] = Ailment.EXPIRED
+        weather["ailment"] = ResultDefect.EXPIRED
         assert (await client.call("GET", url)).status == 403
 
 
-@pytest.mark.parametrize(("ailment", "urls"), [(Ailment.NO_URL_YET, 1), (Ailment.NO_URL, 0)])
+@pytest.mark.parametrize(("ailment", "urls"), [(ResultDefect.NO_URL_YET, 1), (ResultDefect.NO_URL, 0)])
 async def test_a_completed_job_may_have_no_url_for_a_while_or_for_ever(
-    tmp_path: Path, weather: dict[str, Any], ailment: Ailment, urls: int
+    tmp_path: Path, weather: dict[str, Any], ailment: ResultDefect, urls: int
 ) -> None:
     async with stormy(tmp_path) as client:
         weather["ailment"] = ailment
@@ -267,7 +267,7 @@ async def test_the_same_seed_gives_the_same_storm_and_books_that_match_its_fault
     assert books == same_books
     assert first != other
     prints = {job["fingerprint"] for job in books["jobs"]}
-    storm, charged = Storm(seed="8"), 0
+    storm, charged = FaultPlan(seed="8"), 0
     for number in range(40):
         raw = json.dumps({**DOCUMENT_BODY, "seed": number + 1}).encode()
         mark = fingerprint(raw)
@@ -281,12 +281,12 @@ async def test_the_same_seed_gives_the_same_storm_and_books_that_match_its_fault
 async def test_a_restarted_storm_goes_on_where_it_was(tmp_path: Path, weather: dict[str, Any]) -> None:
     visits: list[int] = []
 
-    def watch(_storm: Storm, _mark: str, visit: int) -> SubmitFault:
+    def watch(_storm: FaultPlan, _mark: str, visit: int) -> SubmitFault:
         visits.append(visit)
         return SubmitFault.ERROR_BEFORE
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Storm, "submit_fault", watch)
+        patch.setattr(FaultPlan, "submit_fault", watch)
         for _ in range(2):
             async with stormy(tmp_path) as client:
                 await submitted(client)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from pipeline.sandbox.faults import CallbackFault, Storm
+from pipeline.sandbox.faults import CallbackFault, FaultPlan
 from pipeline.sandbox.webhooks import FORGED_SECRET, signature
 from tests.support.sandboxes import DOCUMENT_BODY, QUEUE_SUBMIT, Client, open_sandbox
 
@@ -136,7 +136,7 @@ async def test_a_storm_doubles_forges_and_hurries_callbacks(
     secrets: list[str | None],
     states: list[str | None],
 ) -> None:
-    monkeypatch.setattr(Storm, "callback_fault", lambda *_args: fault)
+    monkeypatch.setattr(FaultPlan, "callback_fault", lambda *_args: fault)
     told: dict[str, Any] = {"chaos": "7", "chaos_intensity": 0.0, "generation_s": 500}
     async with receiving() as receiver, open_sandbox(tmp_path, **told) as client:
         await client.submit(webhook_url=receiver.url, webhook_secret=SECRET)

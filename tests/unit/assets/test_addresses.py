@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.assets.image_urls import WireImages
+from pipeline.assets.addresses import is_local, is_object, object_place
+from pipeline.assets.image_urls import ImageUrlResolver
 from pipeline.manifest.image_refs import image
-from pipeline.planning.binding import Binder, is_local, is_object, object_place
+from pipeline.planning.binding import RequestBinder
 from pipeline.records import Cell, Request
 from tests.support.factories import LITE_MICROUSD, make_params
 
@@ -26,8 +27,8 @@ def test_an_object_has_a_bucket_and_a_key() -> None:
     assert object_place(ADDRESS) == ("s3://bucket", "in/old mill.jpg")
 
 
-def bound(address: str, known: dict[str, str] | None) -> tuple[str, Binder]:
-    binder = Binder(
+def bound(address: str, known: dict[str, str] | None) -> tuple[str, RequestBinder]:
+    binder = RequestBinder(
         gateway="https://gateway.example:443",
         prices_microusd={"dop-lite": LITE_MICROUSD},
         manifest=Path("m.csv"),
@@ -54,7 +55,7 @@ def test_an_object_that_nobody_looked_at_is_told() -> None:
 
 
 def test_a_rehearsal_sends_an_address_that_leads_nowhere_and_a_live_run_the_signed_one() -> None:
-    images = WireImages(embedded=True, base_url="http://127.0.0.1:1", sha256_of={})
+    images = ImageUrlResolver(embedded=True, base_url="http://127.0.0.1:1", sha256_of={})
     params = make_params(input_images=(ADDRESS,))
     assert images.urls(params) == {ADDRESS: "https://object.invalid/s3/bucket/in/old%20mill.jpg"}
     images.hosted = lambda key: f"https://signed.example/{len(key)}"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.assets.image_header import Picture, read_picture
+from pipeline.assets.image_header import ImageHeader, read_image_header
 
 
 def drawn(kind: str, size: tuple[int, int] = (321, 123), mode: str = "RGB", **how: Any) -> bytes:
@@ -43,18 +43,18 @@ def exif(size: int) -> bytes:
     ],
 )
 def test_every_kind_tells_its_size(kind: str, how: dict[str, Any]) -> None:
-    assert read_picture(drawn(kind, **how)) == Picture(kind=kind, width=321, height=123)
+    assert read_image_header(drawn(kind, **how)) == ImageHeader(kind=kind, width=321, height=123)
 
 
 def test_a_size_that_is_not_reached_yet_is_not_known() -> None:
     data = drawn("JPEG", icc_profile=b"p" * 200_000)
-    assert read_picture(data[:65_536]) == Picture(kind="JPEG")
-    assert read_picture(data[:210_000]) == Picture(kind="JPEG", width=321, height=123)
+    assert read_image_header(data[:65_536]) == ImageHeader(kind="JPEG")
+    assert read_image_header(data[:210_000]) == ImageHeader(kind="JPEG", width=321, height=123)
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>", b"GIF89a", b"RIFF\0\0\0\0WAVE", b"\xff\xd8", b"%PDF-1.4"])
 def test_what_is_no_picture_is_none(data: bytes) -> None:
-    assert read_picture(data) is None
+    assert read_image_header(data) is None
 
 
 BEGINNINGS = [
@@ -68,6 +68,6 @@ BEGINNINGS = [
 
 @given(st.sampled_from(BEGINNINGS), st.binary(max_size=80))
 def test_no_bytes_make_it_raise_or_hang(beginning: bytes, rest: bytes) -> None:
-    found = read_picture(beginning + rest)
+    found = read_image_header(beginning + rest)
     assert found is not None
     assert found.width is None or found.width > 0

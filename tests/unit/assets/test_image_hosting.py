@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import pipeline.assets.image_hosting
-from pipeline.assets.image_hosting import Hosting
-from pipeline.assets.image_urls import WireImages
-from pipeline.assets.object_store import Stored
-from pipeline.config.settings import Uploads
+from pipeline.assets.image_hosting import ImageHost
+from pipeline.assets.image_urls import ImageUrlResolver
+from pipeline.assets.object_store import ObjectInfo
+from pipeline.config.settings import UploadSettings
 from pipeline.errors import FatalError, UsageError
 from tests.support.factories import make_params
 
@@ -19,11 +19,11 @@ PARAMS = make_params(input_images=(ADDRESS,))
 
 
 class Shelf:
-    def __init__(self, there: Stored | None) -> None:
+    def __init__(self, there: ObjectInfo | None) -> None:
         self.there = there
         self.looks = 0
 
-    async def look(self, name: str) -> Stored | None:
+    async def head(self, name: str) -> ObjectInfo | None:
         self.looks += 1
         return self.there
 
@@ -31,36 +31,42 @@ class Shelf:
         return f"https://store.example/{name}?X-Amz-Signature=1"
 
 
-def hosting(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, etag: str, **told: Any) -> Hosting:
+def hosting(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, etag: str, **told: Any) -> ImageHost:
     monkeypatch.setattr(pipeline.assets.image_hosting, "open_store", lambda *_, **__: shelf)
     base_url = "https://gateway.example"
-    images = WireImages(embedded=False, base_url=base_url, sha256_of={})
-    return Hosting(
-        Uploads(**told), images, store=None, base_url=base_url, etag_of=lambda _: etag, wall=lambda: 1_800_000_000.0
+    images = ImageUrlResolver(embedded=False, base_url=base_url, sha256_of={})
+    return ImageHost(
+        UploadSettings(**told),
+        images,
+        store=None,
+        base_url=base_url,
+        etag_of=lambda _: etag,
+        wall=lambda: 1_800_000_000.0,
     )
 
 
 @pytest.mark.parametrize("etag", ["same", ""])
 async def test_an_object_is_looked_for_once_a_run(monkeypatch: pytest.MonkeyPatch, etag: str) -> None:
-    shelf = Shelf(Stored(size_bytes=7, etag="same"))
+    shelf = Shelf(ObjectInfo(size_bytes=7, etag="same"))
     host = hosting(shelf, monkeypatch, etag)
     for _ in range(3):
-        await host.hand_over(PARAMS)
-    assert host.address(ADDRESS) == "https://store.example/a.jpg?X-Amz-Signature=1"
+        await host.ensure_available(PARAMS)
+    assert host.url_for_submit(ADDRESS) == "https://store.example/a.jpg?X-Amz-Signature=1"
     assert shelf.looks == 1
 
 
 @pytest.mark.parametrize(
-    ("there", "why"), [(Stored(size_bytes=7, etag="other"), "changed since the run was planned"), (None, "not there")]
+    ("there", "why"),
+    [(ObjectInfo(size_bytes=7, etag="other"), "changed since the run was planned"), (None, "not there")],
 )
 async def test_another_picture_than_was_planned_is_not_handed_over(
-    monkeypatch: pytest.MonkeyPatch, there: Stored | None, why: str
+    monkeypatch: pytest.MonkeyPatch, there: ObjectInfo | None, why: str
 ) -> None:
     with pytest.raises(FatalError, match=why):
-        await hosting(Shelf(there), monkeypatch, "same").hand_over(PARAMS)
+        await hosting(Shelf(there), monkeypatch, "same").ensure_available(PARAMS)
 
 
 async def test_a_store_of_this_machine_is_refused_for_a_gateway_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     host = hosting(Shelf(None), monkeypatch, "", endpoint="http://127.0.0.1:9000")
     with pytest.raises(UsageError, match="is this machine"):
-        await host.hand_over(PARAMS)
+        await host.ensure_available(PARAMS)

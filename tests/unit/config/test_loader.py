@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import loader
 from pipeline.config.loader import Settings, gateway_id, load, packaged, read_key
-from pipeline.config.settings import SandboxSection, duration_s, is_loopback, size_bytes
+from pipeline.config.settings import EmbeddedSandboxSettings, is_loopback
+from pipeline.config.units import duration_s, size_bytes
 from pipeline.errors import ManifestError, UsageError
 from pipeline.ledger.workspace import ledger_name
 from pipeline.sandbox import settings as sandbox_settings
@@ -360,7 +361,7 @@ def test_the_live_configuration_has_a_budget_and_names_every_key_with_its_defaul
 
 def test_the_sandbox_section_speaks_the_sandboxs_words(tmp_path: Path) -> None:
     mine, theirs = read(tmp_path).sandbox, sandbox_settings.SandboxSettings(data_dir=tmp_path)
-    for name in set(SandboxSection.model_fields) - {"data"}:
+    for name in set(EmbeddedSandboxSettings.model_fields) - {"data"}:
         assert getattr(mine, name) == getattr(theirs, name), name
     for size in sandbox_settings.LONG_SIDES_PX:
         assert read(tmp_path, flags={"sandbox.size": size}).sandbox.size == size

@@ -13,15 +13,15 @@ from pipeline.gateway.classification import (
     REFUSALS,
     RULES,
     DownloadKind,
-    PollKind,
-    SubmitKind,
-    SubmitVerdict,
+    PollOutcomeKind,
+    SubmitOutcome,
+    SubmitOutcomeKind,
+    classify_poll,
+    classify_submit,
     judge_download_status,
-    judge_poll,
-    judge_submit,
 )
-from pipeline.gateway.responses import Answer, CallPhase, NoAnswer
-from pipeline.gateway.wire import JobPhase
+from pipeline.gateway.responses import CallPhase, NoResponse, Response
+from pipeline.gateway.wire import JobStatus
 from tests.support.factories import make_params
 
 NOW = 1_790_000_000.0
@@ -39,42 +39,42 @@ DOCUMENT_ERRORS = {
 HTML = b"<html><head><title>Just a moment</title></head></html>"
 
 
-def answer(status: int, body: bytes | object = b"", **headers: str) -> Answer:
+def answer(status: int, body: bytes | object = b"", **headers: str) -> Response:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer(status=status, body=raw, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return Response(status=status, body=raw, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def judged(status: int, body: bytes | object = b"", **headers: str) -> SubmitVerdict:
-    return judge_submit(answer(status, body, **headers), now_wall=NOW)
+def judged(status: int, body: bytes | object = b"", **headers: str) -> SubmitOutcome:
+    return classify_submit(answer(status, body, **headers), now_unix=NOW)
 
 
 # --- submit: the classes ---
 
 
 def test_a_call_that_provably_was_not_sent_may_be_sent_again() -> None:
-    verdict = judge_submit(NoAnswer(sent=False, what="no connection", phase=CallPhase.CONNECT), now_wall=NOW)
-    assert (verdict.kind, verdict.may_send_again) == (SubmitKind.NOT_SENT, True)
+    verdict = classify_submit(NoResponse(sent=False, what="no connection", phase=CallPhase.CONNECT), now_unix=NOW)
+    assert (verdict.kind, verdict.may_send_again) == (SubmitOutcomeKind.NOT_SENT, True)
 
 
 def test_a_call_that_perhaps_was_sent_is_unknown() -> None:
-    verdict = judge_submit(NoAnswer(sent=True, what="silence for 330 s", phase=CallPhase.WAIT), now_wall=NOW)
-    assert (verdict.kind, verdict.may_send_again) == (SubmitKind.UNKNOWN, False)
+    verdict = classify_submit(NoResponse(sent=True, what="silence for 330 s", phase=CallPhase.WAIT), now_unix=NOW)
+    assert (verdict.kind, verdict.may_send_again) == (SubmitOutcomeKind.UNKNOWN, False)
     assert verdict.reason == "silence for 330 s"
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 203, 299])
 def test_any_2xx_with_an_id_is_accepted(status: int) -> None:
     verdict = judged(status, {"job_set_id": "a1"})
-    assert verdict.kind is SubmitKind.ACCEPTED
+    assert verdict.kind is SubmitOutcomeKind.ACCEPTED
     assert verdict.ticket is not None
     assert verdict.ticket.job_set_id == "a1"
 
 
 EXPECTED = {
-    **dict.fromkeys((400, 406, 411, 413, 414, 415, 422, 431), SubmitKind.REJECTED),
-    **dict.fromkeys((401, 402, 403), SubmitKind.FATAL),
-    **dict.fromkeys((404, 405), SubmitKind.WRONG_PATH),
-    **dict.fromkeys((423, 429), SubmitKind.THROTTLED),
+    **dict.fromkeys((400, 406, 411, 413, 414, 415, 422, 431), SubmitOutcomeKind.REJECTED),
+    **dict.fromkeys((401, 402, 403), SubmitOutcomeKind.FATAL),
+    **dict.fromkeys((404, 405), SubmitOutcomeKind.WRONG_PATH),
+    **dict.fromkeys((423, 429), SubmitOutcomeKind.THROTTLED),
 }
 
 
@@ -83,7 +83,7 @@ EXPECTED = {
 )
 def test_every_status_there_is_falls_in_its_class_whatever_the_body(body: bytes) -> None:
     for status in range(100, 1000):
-        assert judged(status, body).kind is EXPECTED.get(status, SubmitKind.UNKNOWN), status
+        assert judged(status, body).kind is EXPECTED.get(status, SubmitOutcomeKind.UNKNOWN), status
 
 
 def test_every_refusal_has_a_row_that_always_applies() -> None:
@@ -92,9 +92,9 @@ def test_every_refusal_has_a_row_that_always_applies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(status, EXPECTED.get(status, SubmitKind.UNKNOWN)) for status in DOCUMENT_ERRORS]
+    ("status", "kind"), [(status, EXPECTED.get(status, SubmitOutcomeKind.UNKNOWN)) for status in DOCUMENT_ERRORS]
 )
-def test_the_documents_error_answers_mean_what_the_table_says(status: int, kind: SubmitKind) -> None:
+def test_the_documents_error_answers_mean_what_the_table_says(status: int, kind: SubmitOutcomeKind) -> None:
     verdict = judged(status, DOCUMENT_ERRORS[status])
     assert verdict.kind is kind
     assert json.loads(DOCUMENT_ERRORS[status])["error"] in verdict.reason
@@ -109,19 +109,19 @@ def test_what_may_come_after_the_request_was_taken_is_unknown(status: int) -> No
 
 def test_a_refusal_counts_although_its_body_was_cut() -> None:
     # The status line is the server's decision; what is missing are only its words.
-    cut = Answer(status=429, body=b'{"err', complete=False, what="the answer was cut")
-    verdict = judge_submit(cut, now_wall=NOW)
-    assert verdict.kind is SubmitKind.THROTTLED
+    cut = Response(status=429, body=b'{"err', complete=False, what="the answer was cut")
+    verdict = classify_submit(cut, now_unix=NOW)
+    assert verdict.kind is SubmitOutcomeKind.THROTTLED
     assert "cut" in verdict.reason
 
 
 def test_a_refusal_that_names_a_job_set_is_unknown_and_its_id_salvaged() -> None:
     verdict = judged(400, {"error": "late", "job_set_id": "a1"})
-    assert (verdict.kind, verdict.salvaged) == (SubmitKind.UNKNOWN, ("a1",))
+    assert (verdict.kind, verdict.salvaged) == (SubmitOutcomeKind.UNKNOWN, ("a1",))
 
 
 def test_a_trace_id_in_a_refusal_changes_nothing() -> None:
-    assert judged(400, {"error": "bad", "request_id": "trace-1"}).kind is SubmitKind.REJECTED
+    assert judged(400, {"error": "bad", "request_id": "trace-1"}).kind is SubmitOutcomeKind.REJECTED
 
 
 # --- submit: 2xx without an id ---
@@ -146,7 +146,7 @@ def test_a_trace_id_in_a_refusal_changes_nothing() -> None:
     ],
 )
 def test_a_2xx_without_an_id_is_unknown_whatever_it_says(body: bytes) -> None:
-    assert judged(200, body).kind is SubmitKind.UNKNOWN
+    assert judged(200, body).kind is SubmitOutcomeKind.UNKNOWN
 
 
 def test_the_text_of_an_unknown_may_slow_or_stop_the_others() -> None:
@@ -160,34 +160,34 @@ def test_the_text_of_an_unknown_may_slow_or_stop_the_others() -> None:
 
 def test_an_error_with_a_mere_trace_id_is_unknown_and_the_id_salvaged() -> None:
     verdict = judged(200, {"success": False, "error": "x", "request_id": "r1"})
-    assert (verdict.kind, verdict.salvaged) == (SubmitKind.UNKNOWN, ("r1",))
+    assert (verdict.kind, verdict.salvaged) == (SubmitOutcomeKind.UNKNOWN, ("r1",))
 
 
 def test_a_queue_answer_with_a_null_error_is_accepted() -> None:
-    assert judged(202, {"request_id": "r1", "status": "QUEUED", "error": None}).kind is SubmitKind.ACCEPTED
+    assert judged(202, {"request_id": "r1", "status": "QUEUED", "error": None}).kind is SubmitOutcomeKind.ACCEPTED
 
 
 def test_a_cut_2xx_is_unknown_and_its_id_salvaged() -> None:
-    cut = Answer(status=200, body=SUBMITTED[:80], complete=False, what="the answer was cut")
-    verdict = judge_submit(cut, now_wall=NOW)
-    assert (verdict.kind, verdict.salvaged) == (SubmitKind.UNKNOWN, ("96ddb2c0-2685-XXXX-XXXX-XXXXXXXXXXXX",))
+    cut = Response(status=200, body=SUBMITTED[:80], complete=False, what="the answer was cut")
+    verdict = classify_submit(cut, now_unix=NOW)
+    assert (verdict.kind, verdict.salvaged) == (SubmitOutcomeKind.UNKNOWN, ("96ddb2c0-2685-XXXX-XXXX-XXXXXXXXXXXX",))
 
 
 def test_two_answers_run_together_are_unknown_and_both_ids_salvaged() -> None:
     verdict = judged(200, b'{"job_set_id":"a"}{"job_set_id":"b"}')
-    assert (verdict.kind, verdict.salvaged) == (SubmitKind.UNKNOWN, ("a", "b"))
+    assert (verdict.kind, verdict.salvaged) == (SubmitOutcomeKind.UNKNOWN, ("a", "b"))
 
 
 def test_an_id_in_a_502_is_salvaged_but_proves_nothing() -> None:
     verdict = judged(502, {"job_set_id": "a1"})
-    assert (verdict.kind, verdict.salvaged, verdict.ticket) == (SubmitKind.UNKNOWN, ("a1",), None)
+    assert (verdict.kind, verdict.salvaged, verdict.ticket) == (SubmitOutcomeKind.UNKNOWN, ("a1",), None)
 
 
 def test_an_answer_to_another_request_is_unknown_and_its_id_is_not_offered() -> None:
-    verdict = judge_submit(answer(200, SUBMITTED), now_wall=NOW, params=make_params(seed=7))
-    assert (verdict.kind, verdict.salvaged) == (SubmitKind.UNKNOWN, ())
+    verdict = classify_submit(answer(200, SUBMITTED), now_unix=NOW, params=make_params(seed=7))
+    assert (verdict.kind, verdict.salvaged) == (SubmitOutcomeKind.UNKNOWN, ())
     assert "123456" in verdict.reason
-    assert judge_submit(answer(200, SUBMITTED), now_wall=NOW).kind is SubmitKind.ACCEPTED
+    assert classify_submit(answer(200, SUBMITTED), now_unix=NOW).kind is SubmitOutcomeKind.ACCEPTED
 
 
 # --- submit: throttles, quota, credit ---
@@ -196,38 +196,43 @@ def test_an_answer_to_another_request_is_unknown_and_its_id_is_not_offered() -> 
 @pytest.mark.parametrize(
     ("status", "body", "headers", "expected"),
     [
-        (429, b"", {"retry_after": "7"}, (SubmitKind.THROTTLED, False, 7.0)),
-        (429, b"", {"retry_after": "3600"}, (SubmitKind.THROTTLED, False, 900.0)),
-        (429, {"message": "Try again in 60 seconds."}, {}, (SubmitKind.THROTTLED, False, 60.0)),
-        (423, b"", {}, (SubmitKind.THROTTLED, False, None)),
-        (403, b"", {"retry_after": "30"}, (SubmitKind.THROTTLED, False, 30.0)),
-        (403, b"Quota will be replenished in 00:05:00.", {}, (SubmitKind.THROTTLED, False, 300.0)),
-        (403, b"Out of call volume quota.", {}, (SubmitKind.THROTTLED, False, None)),
-        (403, b"Quota will be replenished in 03:00:00.", {}, (SubmitKind.THROTTLED, True, 900.0)),
-        (403, b"Your balance is insufficient", {"retry_after": "5"}, (SubmitKind.FATAL, True, None)),
-        (403, HTML, {}, (SubmitKind.FATAL, True, None)),
-        (402, b"", {}, (SubmitKind.FATAL, True, None)),
-        (401, b"", {"retry_after": "5"}, (SubmitKind.FATAL, True, None)),
-        (400, {"error": "Not enough credits"}, {}, (SubmitKind.FATAL, True, None)),
-        (429, {"error": "You are out of credits"}, {}, (SubmitKind.FATAL, True, None)),
-        (422, {"detail": "insufficient_credits"}, {}, (SubmitKind.FATAL, True, None)),
-        (422, {"code": "InsufficientCredits"}, {}, (SubmitKind.FATAL, True, None)),
-        (400, {"error": "Invalid prompt: white balance on a beam"}, {}, (SubmitKind.REJECTED, False, None)),
-        (400, {"error": "Invalid prompt: a dancer out of balance"}, {}, (SubmitKind.REJECTED, False, None)),
-        (429, {"error": "Rate limit exceeded. See credits page."}, {}, (SubmitKind.THROTTLED, False, None)),
-        (400, b"Maximum number of concurrent requests (4) has been reached", {}, (SubmitKind.CONCURRENCY, False, None)),
-        (429, {"error": "Too many concurrent jobs"}, {"retry_after": "9"}, (SubmitKind.CONCURRENCY, False, 9.0)),
-        (429, {"error": "queue is full"}, {}, (SubmitKind.CONCURRENCY, False, None)),
-        (400, {"code": "concurrency_limit", "limit": 6}, {}, (SubmitKind.CONCURRENCY, False, None)),
-        (404, {"error": "concurrency page not found"}, {}, (SubmitKind.WRONG_PATH, False, None)),
+        (429, b"", {"retry_after": "7"}, (SubmitOutcomeKind.THROTTLED, False, 7.0)),
+        (429, b"", {"retry_after": "3600"}, (SubmitOutcomeKind.THROTTLED, False, 900.0)),
+        (429, {"message": "Try again in 60 seconds."}, {}, (SubmitOutcomeKind.THROTTLED, False, 60.0)),
+        (423, b"", {}, (SubmitOutcomeKind.THROTTLED, False, None)),
+        (403, b"", {"retry_after": "30"}, (SubmitOutcomeKind.THROTTLED, False, 30.0)),
+        (403, b"Quota will be replenished in 00:05:00.", {}, (SubmitOutcomeKind.THROTTLED, False, 300.0)),
+        (403, b"Out of call volume quota.", {}, (SubmitOutcomeKind.THROTTLED, False, None)),
+        (403, b"Quota will be replenished in 03:00:00.", {}, (SubmitOutcomeKind.THROTTLED, True, 900.0)),
+        (403, b"Your balance is insufficient", {"retry_after": "5"}, (SubmitOutcomeKind.FATAL, True, None)),
+        (403, HTML, {}, (SubmitOutcomeKind.FATAL, True, None)),
+        (402, b"", {}, (SubmitOutcomeKind.FATAL, True, None)),
+        (401, b"", {"retry_after": "5"}, (SubmitOutcomeKind.FATAL, True, None)),
+        (400, {"error": "Not enough credits"}, {}, (SubmitOutcomeKind.FATAL, True, None)),
+        (429, {"error": "You are out of credits"}, {}, (SubmitOutcomeKind.FATAL, True, None)),
+        (422, {"detail": "insufficient_credits"}, {}, (SubmitOutcomeKind.FATAL, True, None)),
+        (422, {"code": "InsufficientCredits"}, {}, (SubmitOutcomeKind.FATAL, True, None)),
+        (400, {"error": "Invalid prompt: white balance on a beam"}, {}, (SubmitOutcomeKind.REJECTED, False, None)),
+        (400, {"error": "Invalid prompt: a dancer out of balance"}, {}, (SubmitOutcomeKind.REJECTED, False, None)),
+        (429, {"error": "Rate limit exceeded. See credits page."}, {}, (SubmitOutcomeKind.THROTTLED, False, None)),
+        (
+            400,
+            b"Maximum number of concurrent requests (4) has been reached",
+            {},
+            (SubmitOutcomeKind.CONCURRENCY, False, None),
+        ),
+        (429, {"error": "Too many concurrent jobs"}, {"retry_after": "9"}, (SubmitOutcomeKind.CONCURRENCY, False, 9.0)),
+        (429, {"error": "queue is full"}, {}, (SubmitOutcomeKind.CONCURRENCY, False, None)),
+        (400, {"code": "concurrency_limit", "limit": 6}, {}, (SubmitOutcomeKind.CONCURRENCY, False, None)),
+        (404, {"error": "concurrency page not found"}, {}, (SubmitOutcomeKind.WRONG_PATH, False, None)),
     ],
 )
 def test_a_refusals_text_and_hint_decide_between_waiting_stopping_and_rejecting(
-    status: int, body: bytes | object, headers: dict[str, str], expected: tuple[SubmitKind, bool, float | None]
+    status: int, body: bytes | object, headers: dict[str, str], expected: tuple[SubmitOutcomeKind, bool, float | None]
 ) -> None:
     verdict = judged(status, body, **headers)
     assert (verdict.kind, verdict.stop_submitting, verdict.wait_s) == expected
-    assert verdict.slow_down is (verdict.kind in (SubmitKind.THROTTLED, SubmitKind.CONCURRENCY))
+    assert verdict.slow_down is (verdict.kind in (SubmitOutcomeKind.THROTTLED, SubmitOutcomeKind.CONCURRENCY))
 
 
 def test_the_cap_on_jobs_at_once_is_read_where_it_is_said() -> None:
@@ -242,12 +247,12 @@ def test_a_hint_is_also_given_as_it_was_told() -> None:
 
 def test_nothing_may_be_sent_again_that_could_have_been_paid() -> None:
     for status, body, complete in product(range(100, 600), (b"", SUBMITTED), (True, False)):
-        verdict = judge_submit(Answer(status=status, body=body, complete=complete), now_wall=NOW)
+        verdict = classify_submit(Response(status=status, body=body, complete=complete), now_unix=NOW)
         if verdict.may_send_again:
             assert status in REFUSALS
             assert b"job_set_id" not in body
-    assert SubmitKind.ACCEPTED not in NOTHING_CREATED
-    assert SubmitKind.UNKNOWN not in NOTHING_CREATED
+    assert SubmitOutcomeKind.ACCEPTED not in NOTHING_CREATED
+    assert SubmitOutcomeKind.UNKNOWN not in NOTHING_CREATED
 
 
 # --- broken twins of the submit judge ---
@@ -277,69 +282,69 @@ def test_the_twin_that_believes_an_error_in_a_2xx_is_caught() -> None:
 # --- poll ---
 
 
-def looked(status: int, body: bytes | object = b"", job_set_id: str | None = None, **headers: str) -> PollKind:
-    return judge_poll(answer(status, body, **headers), now_wall=NOW, job_set_id=job_set_id).kind
+def looked(status: int, body: bytes | object = b"", job_set_id: str | None = None, **headers: str) -> PollOutcomeKind:
+    return classify_poll(answer(status, body, **headers), now_unix=NOW, job_set_id=job_set_id).kind
 
 
 def test_a_report_comes_from_a_whole_2xx_only() -> None:
     body = {"job_set_id": "a", "status": "failed"}
-    assert looked(200, body) is PollKind.REPORT
-    cut = Answer(status=200, body=json.dumps(body).encode(), complete=False)
-    assert judge_poll(cut, now_wall=NOW).kind is PollKind.UNCLEAR
+    assert looked(200, body) is PollOutcomeKind.REPORT
+    cut = Response(status=200, body=json.dumps(body).encode(), complete=False)
+    assert classify_poll(cut, now_unix=NOW).kind is PollOutcomeKind.UNCLEAR
     for status in (400, 404, 409, 429, 500, 502, 503):
-        assert looked(status, body) is not PollKind.REPORT
+        assert looked(status, body) is not PollOutcomeKind.REPORT
 
 
 POLL_EXPECTED = {
-    401: PollKind.KEY_REFUSED,
-    402: PollKind.KEY_REFUSED,
-    403: PollKind.KEY_REFUSED,
-    404: PollKind.NOT_FOUND,
-    423: PollKind.THROTTLED,
-    429: PollKind.THROTTLED,
+    401: PollOutcomeKind.KEY_REFUSED,
+    402: PollOutcomeKind.KEY_REFUSED,
+    403: PollOutcomeKind.KEY_REFUSED,
+    404: PollOutcomeKind.NOT_FOUND,
+    423: PollOutcomeKind.THROTTLED,
+    429: PollOutcomeKind.THROTTLED,
 }
 
 
 @pytest.mark.parametrize("body", [b"", HTML, b'{"status":"failed"}', b'{"error":"gone"}'])
 def test_no_error_of_a_poll_decides_a_jobs_fate(body: bytes) -> None:
     for status in [*range(100, 200), *range(300, 1000)]:
-        verdict = judge_poll(answer(status, body), now_wall=NOW)
-        assert (verdict.kind, verdict.report) == (POLL_EXPECTED.get(status, PollKind.UNCLEAR), None)
+        verdict = classify_poll(answer(status, body), now_unix=NOW)
+        assert (verdict.kind, verdict.report) == (POLL_EXPECTED.get(status, PollOutcomeKind.UNCLEAR), None)
 
 
 @pytest.mark.parametrize("sent", [True, False])
 def test_a_poll_without_an_answer_is_unclear(sent: bool) -> None:
-    verdict = judge_poll(NoAnswer(sent=sent, what="cut", phase=CallPhase.WAIT), now_wall=NOW)
-    assert verdict.kind is PollKind.UNCLEAR
+    verdict = classify_poll(NoResponse(sent=sent, what="cut", phase=CallPhase.WAIT), now_unix=NOW)
+    assert verdict.kind is PollOutcomeKind.UNCLEAR
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", HTML, b"[" * 100_000, b'{"error":"Endpoint not found"}'])
 def test_a_2xx_that_is_no_report_is_unclear(body: bytes) -> None:
-    assert looked(200, body) is PollKind.UNCLEAR
+    assert looked(200, body) is PollOutcomeKind.UNCLEAR
 
 
 def test_a_report_about_another_job_is_unclear() -> None:
     body = {"job_set_id": "b", "status": "completed", "video_url": "https://x/b.mp4"}
-    assert looked(200, body, job_set_id="a") is PollKind.UNCLEAR
-    assert looked(200, body, job_set_id="b") is PollKind.REPORT
-    assert looked(200, {"id": "trace", "status": "completed"}, job_set_id="a") is PollKind.REPORT
+    assert looked(200, body, job_set_id="a") is PollOutcomeKind.UNCLEAR
+    assert looked(200, body, job_set_id="b") is PollOutcomeKind.REPORT
+    assert looked(200, {"id": "trace", "status": "completed"}, job_set_id="a") is PollOutcomeKind.REPORT
 
 
 def test_a_403_with_a_hint_or_quota_text_slows_the_polls_only() -> None:
-    assert looked(403, b"", retry_after="5") is PollKind.THROTTLED
-    assert looked(403, b"Out of call volume quota.") is PollKind.THROTTLED
-    assert judge_poll(answer(403, b""), now_wall=NOW).stop_submitting
+    assert looked(403, b"", retry_after="5") is PollOutcomeKind.THROTTLED
+    assert looked(403, b"Out of call volume quota.") is PollOutcomeKind.THROTTLED
+    assert classify_poll(answer(403, b""), now_unix=NOW).stop_submitting
 
 
 def test_a_polls_hint_is_handed_on() -> None:
-    assert judge_poll(answer(429, b"", retry_after="4"), now_wall=NOW).wait_s == 4.0
-    assert judge_poll(answer(503, b"", retry_after="4"), now_wall=NOW).wait_s == 4.0
+    assert classify_poll(answer(429, b"", retry_after="4"), now_unix=NOW).wait_s == 4.0
+    assert classify_poll(answer(503, b"", retry_after="4"), now_unix=NOW).wait_s == 4.0
 
 
 def test_the_documents_submit_answer_is_understood_by_the_poll_judge() -> None:
-    report = judge_poll(answer(200, SUBMITTED), now_wall=NOW).report
+    report = classify_poll(answer(200, SUBMITTED), now_unix=NOW).report
     assert report is not None
-    assert report.phase is JobPhase.PENDING
+    assert report.status is JobStatus.PENDING
 
 
 def mark_failed_on_any_error(status: int) -> bool:
@@ -349,7 +354,7 @@ def mark_failed_on_any_error(status: int) -> bool:
 
 def test_the_twin_that_fails_a_job_on_a_502_is_caught() -> None:
     assert mark_failed_on_any_error(502)
-    assert looked(502, HTML) is PollKind.UNCLEAR
+    assert looked(502, HTML) is PollOutcomeKind.UNCLEAR
 
 
 # --- download ---

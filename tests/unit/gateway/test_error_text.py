@@ -6,7 +6,7 @@ from email.utils import formatdate
 
 import pytest
 
-from pipeline.gateway.wire import error_text, told_wait_s, wait_hint_s
+from pipeline.gateway.wire import error_text, retry_after_s, wait_hint_s
 
 NOW = 1_790_000_000.0
 
@@ -70,8 +70,8 @@ def test_every_wait_hint_is_read_and_bounded(headers: dict[str, str], text: str,
 
 def test_the_hint_as_told_keeps_its_length() -> None:
     text = "Quota will be replenished in 29.23:59:59."
-    assert told_wait_s({}, text, now_wall=NOW) == 29 * 86400 + 86399
-    assert told_wait_s({"retry-after": "3600"}, text, now_wall=NOW) == 3600
+    assert retry_after_s({}, text, now_wall=NOW) == 29 * 86400 + 86399
+    assert retry_after_s({"retry-after": "3600"}, text, now_wall=NOW) == 3600
 
 
 def test_a_header_beats_the_text() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.gateway.wire import JobPhase, JobReport, parse_poll, read_json
+from pipeline.gateway.wire import JobStatus, JobStatusReport, parse_poll, read_json
 
 CLIP = "https://cdn.example/clip.mp4"
 SMALL = "https://cdn.example/clip-small.mp4"
@@ -15,7 +15,7 @@ INPUT = "https://cdn.example/input.png"
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
-def read(payload: object) -> JobReport:
+def read(payload: object) -> JobStatusReport:
     """The report, read through real JSON."""
     report = parse_poll(read_json(json.dumps(payload).encode()))
     assert report is not None
@@ -23,8 +23,8 @@ def read(payload: object) -> JobReport:
 
 
 WORDS = {
-    JobPhase.PENDING: ["queued", "pending", "waiting", "submitted"],
-    JobPhase.RUNNING: [
+    JobStatus.PENDING: ["queued", "pending", "waiting", "submitted"],
+    JobStatus.RUNNING: [
         "in_progress",
         "processing",
         "running",
@@ -33,16 +33,16 @@ WORDS = {
         "in-progress",
         "inProgress",
     ],
-    JobPhase.DONE: ["completed", "succeeded", "success", "done", "ready", "finished"],
-    JobPhase.FAILED: ["failed", "error"],
-    JobPhase.REFUSED: ["nsfw", "moderated", "ip_detected", "ip detected"],
-    JobPhase.CANCELED: ["canceled", "cancelled"],
+    JobStatus.DONE: ["completed", "succeeded", "success", "done", "ready", "finished"],
+    JobStatus.FAILED: ["failed", "error"],
+    JobStatus.REFUSED: ["nsfw", "moderated", "ip_detected", "ip detected"],
+    JobStatus.CANCELED: ["canceled", "cancelled"],
 }
 EVERY_WORD = [(word, phase) for phase, words in WORDS.items() for word in words]
 
 
 @pytest.mark.parametrize(("word", "phase"), EVERY_WORD)
-def test_every_state_word_is_known_in_any_case_and_place(word: str, phase: JobPhase) -> None:
+def test_every_state_word_is_known_in_any_case_and_place(word: str, phase: JobStatus) -> None:
     for said in (word, word.upper(), word.title(), f" {word} "):
         for payload in (
             {"job_set_id": "a", "status": said},
@@ -54,19 +54,21 @@ def test_every_state_word_is_known_in_any_case_and_place(word: str, phase: JobPh
             {"data": {"jobs": [{"status": said}]}},
         ):
             report = read(payload)
-            assert (report.phase, report.known_word) == (phase, True)
+            assert (report.status, report.known_word) == (phase, True)
 
 
 @pytest.mark.parametrize("word", ["upscaling", "在排队", "", "12000th in the queue", "timeout", "null"])
 def test_an_unknown_word_means_still_pending(word: str) -> None:
     report = parse_poll({"job_set_id": "a", "status": word or "?"})
     assert report is not None
-    assert (report.phase, report.known_word) == (JobPhase.PENDING, False)
+    assert (report.status, report.known_word) == (JobStatus.PENDING, False)
 
 
 def test_the_documents_submit_answer_is_also_a_report() -> None:
     report = parse_poll(read_json((FIXTURES / "document_submit_answer.json").read_bytes()))
-    assert report == JobReport(phase=JobPhase.PENDING, word="queued", job_set_id="96ddb2c0-2685-XXXX-XXXX-XXXXXXXXXXXX")
+    assert report == JobStatusReport(
+        status=JobStatus.PENDING, word="queued", job_set_id="96ddb2c0-2685-XXXX-XXXX-XXXXXXXXXXXX"
+    )
 
 
 # --- where the clip's address stands ---
@@ -104,16 +106,16 @@ def saying(payload: object, word: str) -> object:
 @pytest.mark.parametrize("ids", [{"job_set_id": "a1"}, {"request_id": "a1"}, {}], ids=["job-set", "queue", "no id"])
 @pytest.mark.parametrize("shape", RESULT_SHAPES.values(), ids=RESULT_SHAPES)
 def test_every_dialect_gives_its_clip_in_every_shape(shape: dict[str, object], ids: dict[str, str]) -> None:
-    for word in WORDS[JobPhase.DONE]:
+    for word in WORDS[JobStatus.DONE]:
         report = read({**ids, **saying(shape, word), "input_params": {"input_images": [{"image_url": INPUT}]}})  # type: ignore[dict-item]
-        assert (report.phase, report.video_url) == (JobPhase.DONE, CLIP)
+        assert (report.status, report.video_url) == (JobStatus.DONE, CLIP)
         assert report.job_set_id == ("a1" if ids else None)
 
 
 @pytest.mark.parametrize("shape", RESULT_SHAPES.values(), ids=RESULT_SHAPES)
 def test_a_clip_counts_only_once_the_job_is_done(shape: object) -> None:
     report = read(saying(shape, "processing"))
-    assert (report.phase, report.video_url) == (JobPhase.RUNNING, None)
+    assert (report.status, report.video_url) == (JobStatus.RUNNING, None)
 
 
 def test_the_smaller_rendition_is_the_preview() -> None:
@@ -139,11 +141,11 @@ def test_the_smaller_rendition_is_the_preview() -> None:
 )
 def test_done_without_a_usable_clip_is_done_without_address(payload: object) -> None:
     report = read(payload)
-    assert (report.phase, report.video_url) == (JobPhase.DONE, None)
+    assert (report.status, report.video_url) == (JobStatus.DONE, None)
 
 
 def test_a_clip_without_a_state_is_done_but_a_bare_url_is_not() -> None:
-    assert read({"results": {"raw": {"url": CLIP}}}).phase is JobPhase.DONE
+    assert read({"results": {"raw": {"url": CLIP}}}).status is JobStatus.DONE
     assert parse_poll({"url": CLIP}) is None
 
 
@@ -157,47 +159,47 @@ def job(word: str | None, url: str | None = None) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("jobs", "phase", "url"),
     [
-        ([job("failed"), job("completed", CLIP)], JobPhase.DONE, CLIP),
-        ([job("queued"), job("completed", CLIP)], JobPhase.DONE, CLIP),
-        ([job("failed", SMALL), job("completed", CLIP)], JobPhase.DONE, CLIP),
-        ([job("failed"), job("queued")], JobPhase.PENDING, None),
-        ([job("failed"), job("in_progress"), job("queued")], JobPhase.RUNNING, None),
-        ([job("failed"), job("who knows")], JobPhase.PENDING, None),
-        ([job("failed"), job(None)], JobPhase.PENDING, None),
-        ([job("failed"), job("failed")], JobPhase.FAILED, None),
-        ([job("nsfw"), job("nsfw")], JobPhase.REFUSED, None),
-        ([job("nsfw"), job("canceled")], JobPhase.FAILED, None),
-        ([job("canceled")], JobPhase.CANCELED, None),
-        ([job("completed"), job("failed")], JobPhase.DONE, None),
-        ([job("completed"), job("queued")], JobPhase.PENDING, None),
+        ([job("failed"), job("completed", CLIP)], JobStatus.DONE, CLIP),
+        ([job("queued"), job("completed", CLIP)], JobStatus.DONE, CLIP),
+        ([job("failed", SMALL), job("completed", CLIP)], JobStatus.DONE, CLIP),
+        ([job("failed"), job("queued")], JobStatus.PENDING, None),
+        ([job("failed"), job("in_progress"), job("queued")], JobStatus.RUNNING, None),
+        ([job("failed"), job("who knows")], JobStatus.PENDING, None),
+        ([job("failed"), job(None)], JobStatus.PENDING, None),
+        ([job("failed"), job("failed")], JobStatus.FAILED, None),
+        ([job("nsfw"), job("nsfw")], JobStatus.REFUSED, None),
+        ([job("nsfw"), job("canceled")], JobStatus.FAILED, None),
+        ([job("canceled")], JobStatus.CANCELED, None),
+        ([job("completed"), job("failed")], JobStatus.DONE, None),
+        ([job("completed"), job("queued")], JobStatus.PENDING, None),
     ],
 )
 def test_a_set_is_done_with_its_first_clip_and_over_when_all_are_over(
-    jobs: list[object], phase: JobPhase, url: str | None
+    jobs: list[object], phase: JobStatus, url: str | None
 ) -> None:
     report = read({"job_set_id": "a", "jobs": jobs})
-    assert (report.phase, report.video_url) == (phase, url)
+    assert (report.status, report.video_url) == (phase, url)
 
 
 @pytest.mark.parametrize("jobs", [None, [], {}, "x", [None], [1]])
 def test_missing_or_empty_jobs_leave_the_word_on_top(jobs: object) -> None:
-    assert read({"status": "processing", "jobs": jobs}).phase is JobPhase.RUNNING
+    assert read({"status": "processing", "jobs": jobs}).status is JobStatus.RUNNING
 
 
 @pytest.mark.parametrize(
     ("payload", "phase"),
     [
-        ({"status": "success", "data": {"status": "in_progress"}}, JobPhase.RUNNING),
-        ({"success": True, "status": "success", "jobs": [{"status": "queued"}]}, JobPhase.PENDING),
-        ({"status": "failed", "jobs": [{"status": "queued"}]}, JobPhase.FAILED),
-        ({"status": "canceled", "jobs": [{"status": "in_progress"}]}, JobPhase.CANCELED),
-        ({"status": "failed", "jobs": [job("completed", CLIP)]}, JobPhase.DONE),
-        ({"status": "in_progress", "jobs": [job("completed", CLIP)]}, JobPhase.DONE),
-        ({"status": "completed", "jobs": [{"status": "odd"}], "video_url": CLIP}, JobPhase.DONE),
+        ({"status": "success", "data": {"status": "in_progress"}}, JobStatus.RUNNING),
+        ({"success": True, "status": "success", "jobs": [{"status": "queued"}]}, JobStatus.PENDING),
+        ({"status": "failed", "jobs": [{"status": "queued"}]}, JobStatus.FAILED),
+        ({"status": "canceled", "jobs": [{"status": "in_progress"}]}, JobStatus.CANCELED),
+        ({"status": "failed", "jobs": [job("completed", CLIP)]}, JobStatus.DONE),
+        ({"status": "in_progress", "jobs": [job("completed", CLIP)]}, JobStatus.DONE),
+        ({"status": "completed", "jobs": [{"status": "odd"}], "video_url": CLIP}, JobStatus.DONE),
     ],
 )
-def test_when_the_top_and_the_jobs_disagree_no_running_job_is_given_up(payload: object, phase: JobPhase) -> None:
-    assert read(payload).phase is phase
+def test_when_the_top_and_the_jobs_disagree_no_running_job_is_given_up(payload: object, phase: JobStatus) -> None:
+    assert read(payload).status is phase
 
 
 # --- what is not about the job ---
@@ -228,7 +230,7 @@ def test_an_error_of_the_call_is_no_report(payload: object) -> None:
 
 
 def test_an_error_state_that_names_its_job_is_the_jobs() -> None:
-    assert read({"request_id": "r1", "status": "ERROR", "error": "model crashed"}).phase is JobPhase.FAILED
+    assert read({"request_id": "r1", "status": "ERROR", "error": "model crashed"}).status is JobStatus.FAILED
 
 
 @pytest.mark.parametrize(
@@ -260,14 +262,14 @@ def test_a_job_that_goes_on_has_no_reason() -> None:
 # --- broken twins ---
 
 
-def crash_on_unknown_words(payload: dict[str, str]) -> JobPhase:
+def crash_on_unknown_words(payload: dict[str, str]) -> JobStatus:
     """The broken twin: an enumeration made from the word, as typed clients do."""
-    return JobPhase(payload["status"].lower())
+    return JobStatus(payload["status"].lower())
 
 
 def test_the_twin_that_makes_an_enum_of_the_word_is_caught() -> None:
     payload = {"job_set_id": "a", "status": "upscaling"}
-    assert read(payload).phase is JobPhase.PENDING
+    assert read(payload).status is JobStatus.PENDING
     with pytest.raises(ValueError, match="upscaling"):
         crash_on_unknown_words(payload)
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from pipeline.errors import FatalError
 from pipeline.gateway.motion_response import parse_motions
-from pipeline.gateway.motions import SHIPPED_SOURCE, Catalogue, Preset, as_csv, parse
+from pipeline.gateway.motions import SHIPPED_SOURCE, MotionCatalog, MotionPreset, as_csv, parse
 from tests.support.manifests import CATALOGUE
 
 ONE = "11111111-aaaa-4bbb-8ccc-000000000001"
 TWO = "11111111-aaaa-4bbb-8ccc-000000000002"
 ORBIT = "ea035f68-b350-40f1-b7f4-7dff999fdd67"
-NOBODY = Catalogue([])
+NOBODY = MotionCatalog([])
 LIST = [{"id": ONE, "name": "Push"}, {"motion_id": TWO.upper(), "title": "Pull", "start_end_frame": False}]
 
 
@@ -48,7 +48,7 @@ def test_what_lists_no_preset_is_none(payload: object) -> None:
 def test_what_the_answer_does_not_say_comes_from_the_list_before() -> None:
     found = parse_motions([{"id": ORBIT}], CATALOGUE)
     assert found is not None
-    assert found.presets == (Preset(name="360 Orbit", motions_id=ORBIT, start_end_frame=True),)
+    assert found.presets == (MotionPreset(name="360 Orbit", motions_id=ORBIT, start_end_frame=True),)
 
 
 def test_two_presets_of_one_name_can_both_be_meant() -> None:
@@ -104,7 +104,7 @@ json_values = st.recursive(
 def test_whatever_comes_is_read_or_none_and_what_is_kept_reads_back_alike(payload: object) -> None:
     found = parse_motions(payload, CATALOGUE)
     if found is not None:
-        kept = Catalogue(found.presets, source="https://gateway.example:443, 2026-11-22T00:00:00Z")
+        kept = MotionCatalog(found.presets, source="https://gateway.example:443, 2026-11-22T00:00:00Z")
         back = parse(as_csv(kept))
         assert (back.presets, back.source, back.digest) == (kept.presets, kept.source, kept.digest)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from pipeline.gateway.download_outcomes import Unfit
+from pipeline.gateway.download_outcomes import Unacceptable
 from pipeline.gateway.ssrf_rules import readable_url, refusal
 
 PUBLIC = ["8.8.8.8", "104.16.0.1", "172.15.255.255", "172.32.0.1", "100.63.255.255", "100.128.0.1", "2606:4700::1111"]
@@ -61,7 +61,7 @@ def test_an_ipv4_address_gets_the_same_answer_however_it_is_carried(address: obj
 def test_https_is_always_allowed_and_http_only_when_told() -> None:
     assert isinstance(readable_url("https://cdn.example/a.mp4", http_allowed=False), URL)
     assert isinstance(readable_url("http://127.0.0.1:8000/a.mp4", http_allowed=True), URL)
-    assert readable_url("http://cdn.example/a.mp4", http_allowed=False) == Unfit(
+    assert readable_url("http://cdn.example/a.mp4", http_allowed=False) == Unacceptable(
         reason="only https is allowed, not http"
     )
 
@@ -88,7 +88,7 @@ def test_https_is_always_allowed_and_http_only_when_told() -> None:
     ],
 )
 def test_other_urls_are_refused(url: str) -> None:
-    assert isinstance(readable_url(url, http_allowed=True), Unfit)
+    assert isinstance(readable_url(url, http_allowed=True), Unacceptable)
 
 
 def test_a_signed_url_is_sent_byte_for_byte() -> None:

@@ -8,21 +8,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.gateway.webhook_tokens import SELF_TEST, CallbackKeys, Delivery, callback_url, ids_in, same_secret
+from pipeline.gateway.webhook_tokens import (
+    SELF_TEST,
+    CallbackDelivery,
+    WebhookTokens,
+    callback_url,
+    ids_in,
+    same_secret,
+)
 
 ONE = "0123456789abcdef0123456789abcdef"
-KEYS = CallbackKeys(b"s" * 32, "sandbox")
+KEYS = WebhookTokens(b"s" * 32, "sandbox")
 
 
 def test_a_token_reads_back_as_its_attempt() -> None:
-    assert KEYS.read(KEYS.token(ONE, 3)) == Delivery(request_id=ONE, attempt=3)
+    assert KEYS.read(KEYS.token(ONE, 3)) == CallbackDelivery(request_id=ONE, attempt=3)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        CallbackKeys(b"t" * 32, "sandbox").token(ONE, 1),
-        CallbackKeys(b"s" * 32, "https://gateway.example:443").token(ONE, 1),
+        WebhookTokens(b"t" * 32, "sandbox").token(ONE, 1),
+        WebhookTokens(b"s" * 32, "https://gateway.example:443").token(ONE, 1),
         KEYS.token(ONE, 1).replace("-1-", "-2-"),
         KEYS.token(ONE, 1).replace(ONE, SELF_TEST),
         KEYS.token(ONE, 1)[:-1],

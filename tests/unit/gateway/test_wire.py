@@ -14,7 +14,7 @@ from pipeline.gateway.wire import (
     parse_submit,
     poll_body,
     read_json,
-    salvage_ids,
+    recoverable_ids,
     submit_body,
 )
 from tests.support.factories import make_params
@@ -226,7 +226,7 @@ def test_every_cut_of_the_documents_answer_salvages_the_job_set_or_nothing() -> 
     end_of_id = whole.index(b"XXXXXXXXXXXX") + len(b'XXXXXXXXXXXX"')
     for cut in range(len(whole)):
         expected = ("96ddb2c0-2685-XXXX-XXXX-XXXXXXXXXXXX",) if cut >= end_of_id else ()
-        assert salvage_ids(whole[:cut]) == expected
+        assert recoverable_ids(whole[:cut]) == expected
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_every_cut_of_the_documents_answer_salvages_the_job_set_or_nothing() -> 
     ],
 )
 def test_ids_are_salvaged_from_rubble_but_never_a_jobs_or_a_motions(rubble: bytes, found: tuple[str, ...]) -> None:
-    assert salvage_ids(rubble) == found
+    assert recoverable_ids(rubble) == found
 
 
 def test_a_field_name_in_an_error_is_no_job_set() -> None:

@@ -19,8 +19,8 @@ import pytest
 
 from pipeline.errors import DopError, LedgerError
 from pipeline.ledger.budget import Caps
-from pipeline.ledger.queries import Book
-from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
 from pipeline.records import State
@@ -52,7 +52,7 @@ def put(folder: Path, db: bytes, wal: bytes, journal: bytes) -> Path:
 
 def after_the_cut(path: Path) -> list[str]:
     """The ledger opened again (it is in its old place for the purpose); its events, once it is found whole."""
-    ledger = Ledger(path, inline=True)
+    ledger = SqliteLedger(path, inline=True)
     ledger.facts["inode"] = str(path.stat().st_ino)
     ledger.ready_to_spend()
     assert ledger.problems() == []
@@ -170,7 +170,7 @@ def _flip_through(folder: Path, count: int, seed: int) -> tuple[int, int]:
         for side in ("ledger.db-wal", "ledger.db-shm"):
             (folder / side).unlink(missing_ok=True)
         try:
-            ledger = Ledger(path, inline=True)
+            ledger = SqliteLedger(path, inline=True)
         except LedgerError:
             noticed += 1
             continue
@@ -206,7 +206,7 @@ def test_a_run_never_starts_on_sums_that_a_flipped_bit_changed(folder: Path) -> 
         for side in ("ledger.db-wal", "ledger.db-shm"):
             (folder / side).unlink(missing_ok=True)
         with suppress(LedgerError):
-            ledger = Ledger(path, inline=True)
+            ledger = SqliteLedger(path, inline=True)
             try:
                 ledger.ready_to_spend()
                 assert read(path, SUMS) == before
@@ -232,18 +232,18 @@ def full_disk(size_bytes: int) -> Iterator[None]:
 
 
 @pytest.fixture
-def at_work(folder: Path) -> Iterator[tuple[Ledger, Book]]:
+def at_work(folder: Path) -> Iterator[tuple[SqliteLedger, LedgerQueries]]:
     """A ledger with one submit under way, and one still to come."""
-    ledger = Ledger(folder / "ledger.db", inline=True)
+    ledger = SqliteLedger(folder / "ledger.db", inline=True)
     ledger.ready_to_spend()
-    book = Book(ledger)
+    book = LedgerQueries(ledger)
     start(book, requests(3))
     ledger.apply_now(reserve(requests(1)[0]))
     yield ledger, book
     ledger.close()
 
 
-def test_on_a_full_disk_no_intent_is_booked_so_nothing_is_sent(at_work: tuple[Ledger, Book]) -> None:
+def test_on_a_full_disk_no_intent_is_booked_so_nothing_is_sent(at_work: tuple[SqliteLedger, LedgerQueries]) -> None:
     ledger, book = at_work
     wal = ledger.path.with_name("ledger.db-wal").stat().st_size
     _, two, three = requests(3)
@@ -256,7 +256,7 @@ def test_on_a_full_disk_no_intent_is_booked_so_nothing_is_sent(at_work: tuple[Le
         ledger.apply_now(reserve(two))
 
 
-def test_a_paid_id_survives_a_disk_that_filled_after_the_post(at_work: tuple[Ledger, Book]) -> None:
+def test_a_paid_id_survives_a_disk_that_filled_after_the_post(at_work: tuple[SqliteLedger, LedgerQueries]) -> None:
     ledger, _ = at_work
     wal = ledger.path.with_name("ledger.db-wal").stat().st_size
     one = requests(1)[0]
@@ -272,7 +272,7 @@ def test_a_paid_id_survives_a_disk_that_filled_after_the_post(at_work: tuple[Led
         assert again.problems() == []
 
 
-def test_what_happens_after_a_failed_write_never_hides_it(at_work: tuple[Ledger, Book]) -> None:
+def test_what_happens_after_a_failed_write_never_hides_it(at_work: tuple[SqliteLedger, LedgerQueries]) -> None:
     """The disk is full for one answer only; the next ones could be written, and must not jump the queue."""
     ledger, _ = at_work
     one, two, _ = requests(3)
@@ -293,7 +293,9 @@ def test_what_happens_after_a_failed_write_never_hides_it(at_work: tuple[Ledger,
         assert again.problems() == []
 
 
-def test_an_answer_of_another_request_on_a_full_disk_becomes_unknown(at_work: tuple[Ledger, Book]) -> None:
+def test_an_answer_of_another_request_on_a_full_disk_becomes_unknown(
+    at_work: tuple[SqliteLedger, LedgerQueries],
+) -> None:
     ledger, _ = at_work
     one, two, _ = requests(3)
     ledger.apply_now(reserve(two, "second"))
@@ -310,7 +312,7 @@ def test_an_answer_of_another_request_on_a_full_disk_becomes_unknown(at_work: tu
         }
 
 
-def test_with_no_room_at_all_the_submit_is_still_known_to_be_open(at_work: tuple[Ledger, Book]) -> None:
+def test_with_no_room_at_all_the_submit_is_still_known_to_be_open(at_work: tuple[SqliteLedger, LedgerQueries]) -> None:
     """Neither book could be written: the intent, written before, keeps the money and the question."""
     ledger, _ = at_work
     one = requests(1)[0]
@@ -319,16 +321,16 @@ def test_with_no_room_at_all_the_submit_is_still_known_to_be_open(at_work: tuple
     with full_disk(1):
         ledger.close()
     with opened(ledger.path) as (_, book):
-        assert book.left_submitting() == [one.request_id]
+        assert book.abandoned_submits() == [one.request_id]
         assert book.totals(RUN).reserved_microusd == LITE_MICROUSD
 
 
 def test_a_journal_that_cannot_be_written_stops_buying_and_loses_nothing(folder: Path) -> None:
     path = folder / "ledger.db"
     one, two = requests(2)
-    ledger = Ledger(path, inline=True)
+    ledger = SqliteLedger(path, inline=True)
     ledger.ready_to_spend()
-    start(Book(ledger), [one, two])
+    start(LedgerQueries(ledger), [one, two])
     path.with_suffix(".journal").unlink(missing_ok=True)
     path.with_suffix(".journal").mkdir()
     assert isinstance(ledger.apply_now(reserve(one, caps=Caps())), Applied)
@@ -343,4 +345,4 @@ def test_a_journal_that_cannot_be_written_stops_buying_and_loses_nothing(folder:
 
 def test_a_ledger_in_a_folder_that_became_read_only_is_told(folder: Path) -> None:
     with full_disk(1), pytest.raises(DopError, match=r"can't be|could not be"):
-        Ledger(folder / "new" / "ledger.db", inline=True)
+        SqliteLedger(folder / "new" / "ledger.db", inline=True)

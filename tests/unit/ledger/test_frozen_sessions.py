@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import Connection
 
-from pipeline.errors import LedgerAwayError
+from pipeline.errors import LedgerUnavailableError
 from pipeline.ledger import postgres_session as sessions
 from pipeline.ledger import statements
-from pipeline.ledger.postgres_ledger import ServerLedger
-from pipeline.ledger.postgres_session import Claim, Hold
-from pipeline.ledger.queries import Book
-from pipeline.ledger.statements import Hand, Statements
+from pipeline.ledger.postgres_ledger import PostgresLedger
+from pipeline.ledger.postgres_session import LedgerLock, LockMode
+from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.statements import Executor, Statements
 from pipeline.ledger.transitions import Applied
 from pipeline.records import Request
 from tests.support.ledgers import read, requests, reserve, start
@@ -104,7 +104,9 @@ def _some(spoken: Any, count: int) -> bytes:
     return said
 
 
-def in_a_pipeline(_: Statements, hand: Hand, statement: statements._Lines, lines: Sequence[tuple[object, ...]]) -> None:
+def in_a_pipeline(
+    _: Statements, hand: Executor, statement: statements._BatchStatement, lines: Sequence[tuple[object, ...]]
+) -> None:
     """The twin: line by line, as the driver does it by itself."""
     assert isinstance(hand, Connection)
     if lines:
@@ -112,9 +114,9 @@ def in_a_pipeline(_: Statements, hand: Hand, statement: statements._Lines, lines
 
 
 @contextmanager
-def beside(url: str, *, clean: bool = False) -> Iterator[ServerLedger]:
+def beside(url: str, *, clean: bool = False) -> Iterator[PostgresLedger]:
     """The ledger as one of several workers has it."""
-    ledger = ServerLedger(url, hold=Hold.BESIDE, patience_s=3.0)
+    ledger = PostgresLedger(url, hold=LockMode.SHARED, patience_s=3.0)
     try:
         ledger.ready_to_spend()
         yield ledger
@@ -122,7 +124,7 @@ def beside(url: str, *, clean: bool = False) -> Iterator[ServerLedger]:
         ledger.close(clean=clean)
 
 
-def booked(ledger: ServerLedger, wanted: Sequence[Request]) -> list[object]:
+def booked(ledger: PostgresLedger, wanted: Sequence[Request]) -> list[object]:
     """All of these are bought at once."""
 
     async def together() -> list[object]:
@@ -148,7 +150,7 @@ def planned(postgres: str) -> list[Request]:
     """Requests of a run that nobody has bought yet."""
     rows = requests(40)
     with beside(postgres) as ledger:
-        start(Book(ledger), rows)
+        start(LedgerQueries(ledger), rows)
     return rows
 
 
@@ -199,7 +201,7 @@ def ended_one_after_the_other(url: str) -> str:
 @pytest.mark.usefixtures("planned")
 def test_the_lock_is_free_as_soon_as_a_ledger_is_closed(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ended_one_after_the_other(postgres) == "yes", "the last one out closed it"
-    monkeypatch.setattr(Claim, "let_go", lambda *_: None)
+    monkeypatch.setattr(LedgerLock, "let_go", lambda *_: None)
     assert ended_one_after_the_other(postgres) == "no", "the twin leaves that to the server"
 
 
@@ -215,7 +217,7 @@ def moments_that_stop_all(url: str, planned: Sequence[Request]) -> Iterator[int]
             try:
                 assert relay.fell_silent.wait(30)
                 booked(other, [next(rest)])
-            except LedgerAwayError:
+            except LedgerUnavailableError:
                 yield number
             finally:
                 relay.end()

@@ -12,7 +12,7 @@ from pipeline.errors import LedgerError
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.journal import entries
 from pipeline.ledger.recovery import rebuild
-from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
 from pipeline.records import Attempt, CostState, State
 from tests.support.factories import LITE_MICROUSD
@@ -54,7 +54,7 @@ def tamper(path: Path, statement: str) -> None:
 
 
 def told(path: Path) -> list[str]:
-    ledger = Ledger(path, inline=True)
+    ledger = SqliteLedger(path, inline=True)
     try:
         return ledger.problems()
     finally:
@@ -107,7 +107,7 @@ def test_what_was_never_sent_is_planned_again_when_the_manifest_is_read(path: Pa
         run = book.unfinished_run("/tmp/shots.csv", "sandbox")
         assert run is not None
         assert run.rows_digest is None
-        assert book.list_rows(run.run_id, requests(9), rows_digest=lambda: "digest") == 9
+        assert book.sync_rows(run.run_id, requests(9), rows_digest=lambda: "digest") == 9
         assert book.totals(RUN).counts[State.PLANNED] == 1
         assert len(list(book.report(RUN))) == 10
 
@@ -123,7 +123,7 @@ def test_a_ledger_that_is_beyond_reading_is_made_anew(path: Path) -> None:
 def test_a_ledger_that_is_gone_comes_back_by_itself(path: Path) -> None:
     sums = read(path, SUMS)
     path.unlink()
-    ledger = Ledger(path, inline=True)
+    ledger = SqliteLedger(path, inline=True)
     (notice,) = ledger.ready_to_spend()
     ledger.close()
     assert "events behind its journal; they were booked now" in notice
@@ -134,7 +134,7 @@ def test_a_planned_retry_that_was_never_sent_leaves_its_failure_as_the_latest(pa
     with opened(path) as (ledger, book):
         refused = requests(3)[2]
         book.new_attempts([refused.request_id])
-        assert isinstance(ledger, Ledger)
+        assert isinstance(ledger, SqliteLedger)
         ledger._journal_anew()  # what a lost journal would leave: only what was sent
     rebuild(path, now=AT)
     with opened(path) as (ledger, book):
@@ -144,7 +144,7 @@ def test_a_planned_retry_that_was_never_sent_leaves_its_failure_as_the_latest(pa
 
 def test_sums_that_were_changed_while_nobody_looked_stop_the_next_run(path: Path) -> None:
     tamper(path, "update spend set reserved = reserved - 135000")
-    ledger = Ledger(path, inline=True)
+    ledger = SqliteLedger(path, inline=True)
     with pytest.raises(LedgerError, match="does not equal its requests"):
         ledger.ready_to_spend()
     ledger.close(clean=False)
@@ -153,7 +153,7 @@ def test_sums_that_were_changed_while_nobody_looked_stop_the_next_run(path: Path
 def test_a_request_that_was_changed_by_hand_is_not_handed_out_to_be_bought(path: Path) -> None:
     tamper(path, "update attempts set params = replace(params, 'lake', 'cake') where state = 'planned'")
     with opened(path) as (_, book), pytest.raises(LedgerError, match="what it says was changed"):
-        list(book.pages(RUN, (State.PLANNED,)))
+        list(book.iter_attempts(RUN, (State.PLANNED,)))
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "line"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.errors import LedgerError
 from pipeline.ledger.journal import Journal, change_entry, entries, entry_of, last_seq, line_of
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Change
+from pipeline.ledger.transitions import LedgerChange
 
 plain = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)
 
@@ -91,7 +91,7 @@ def test_a_journal_is_private(tmp_path: Path) -> None:
 
 def test_a_change_that_the_database_did_not_take_keeps_what_it_would_have_set() -> None:
     values = {"job_set_id": "j-1", "accepted_at": 5.0}
-    change = Change(request_id="r", event=Event.ACCEPT, at=5.0, token="t", values=values, detail="raw")
+    change = LedgerChange(request_id="r", event=Event.ACCEPT, at=5.0, token="t", values=values, detail="raw")
     assert entry_of(line_of(change_entry(change, 3))) == {
         "seq": 3,
         "event": "accept",

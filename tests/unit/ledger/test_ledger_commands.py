@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.main import main
-from pipeline.ledger.queries import Book
+from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.states import Event
 from pipeline.ledger.writer import LedgerWriter
 from tests.support.ledgers import AT, accept, change, make_run, opened, read, requests, reserve, start
@@ -18,7 +18,7 @@ DAY_S = 86_400.0
 Say = pytest.CaptureFixture[str]
 
 
-def buy(ledger: LedgerWriter, book: Book, outputs: Path, run_id: str, *, first: int, last: int) -> None:
+def buy(ledger: LedgerWriter, book: LedgerQueries, outputs: Path, run_id: str, *, first: int, last: int) -> None:
     """A run that bought seeds `first`..`last` and saved their videos; it lists all seeds up to `last`."""
     rows = requests(last)
     start(book, rows, make_run(run_id, manifest_path=f"/tmp/{run_id}.csv"))

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.database import OldLedgerError, create_or_check, sqlite_engine
+from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine
 from pipeline.ledger.migrations import STEPS, copy_file, migrate
 from pipeline.ledger.schema import SCHEMA_VERSION
 from tests.support.ledgers import opened, read, requests, start
@@ -60,7 +60,7 @@ def test_steps_lead_up_to_the_version_of_today() -> None:
 
 def test_an_old_ledger_is_copied_and_brought_up_to_date(old: Path) -> None:
     engine = engine_of(old)
-    with pytest.raises(OldLedgerError, match="earlier version"):
+    with pytest.raises(LedgerOutdatedError, match="earlier version"):
         create_or_check(engine, str(old))
     assert migrate(engine, old, steps={0: add_caps}) == (0, old.with_name("ledger.db.v0-backup"))
     engine.dispose()

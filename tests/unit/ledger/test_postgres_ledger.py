@@ -14,11 +14,11 @@ from psycopg.errors import ConnectionTimeout, OperationalError, ProgrammingError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from pipeline.errors import LedgerAwayError, LedgerError, LockedError
+from pipeline.errors import LedgerError, LedgerUnavailableError, LockedError
 from pipeline.ledger import postgres_session as sessions
-from pipeline.ledger.postgres_ledger import ServerLedger
-from pipeline.ledger.postgres_session import Hold
-from pipeline.ledger.queries import Book
+from pipeline.ledger.postgres_ledger import PostgresLedger
+from pipeline.ledger.postgres_session import LockMode
+from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.recovery import rebuild_on_server
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, Conflict
@@ -31,12 +31,12 @@ CUT = "select pg_terminate_backend(pid) from pg_stat_activity where application_
 
 
 @contextmanager
-def spent_with(url: str, **told: object) -> Iterator[tuple[ServerLedger, Book]]:
+def spent_with(url: str, **told: object) -> Iterator[tuple[PostgresLedger, LedgerQueries]]:
     """The ledger as a run has it, alone."""
-    ledger = ServerLedger(url, **{"inline": True, "hold": Hold.ALONE, **told})  # type: ignore[arg-type]
+    ledger = PostgresLedger(url, **{"inline": True, "hold": LockMode.EXCLUSIVE, **told})  # type: ignore[arg-type]
     try:
         ledger.ready_to_spend()
-        yield ledger, Book(ledger)
+        yield ledger, LedgerQueries(ledger)
     finally:
         ledger.close()
 
@@ -50,26 +50,29 @@ def state_of(url: str, request: Request) -> str:
 
 def test_a_plain_run_keeps_every_other_away_and_is_named(postgres: str) -> None:
     with spent_with(postgres):
-        for hold in Hold:
+        for hold in LockMode:
             with pytest.raises(LockedError, match=r"another run holds postgresql://.* process \d+, since 20"):
-                ServerLedger(postgres, hold=hold)
+                PostgresLedger(postgres, hold=hold)
         with pytest.raises(LockedError), sessions.locked(postgres, wait_s=0):
             pass
-        ServerLedger(postgres).close(clean=False)  # questions are always free
+        PostgresLedger(postgres).close(clean=False)  # questions are always free
     with spent_with(postgres):
         pass
 
 
 @pytest.mark.long
 def test_workers_share_a_ledger_and_keep_plain_runs_away(postgres: str) -> None:
-    with spent_with(postgres, hold=Hold.BESIDE) as (one, book), spent_with(postgres, hold=Hold.BESIDE) as (two, _):
+    with (
+        spent_with(postgres, hold=LockMode.SHARED) as (one, book),
+        spent_with(postgres, hold=LockMode.SHARED) as (two, _),
+    ):
         lake, sea = requests(2)
         start(book, [lake, sea])
         assert isinstance(one.apply_now(reserve(lake, "one")), Applied)
         assert two.apply_now(reserve(lake, "two")) == Conflict(state=State.SUBMITTING)
         assert isinstance(two.apply_now(reserve(sea, "two")), Applied)
         with pytest.raises(LockedError):
-            ServerLedger(postgres, hold=Hold.ALONE)
+            PostgresLedger(postgres, hold=LockMode.EXCLUSIVE)
     assert read(postgres, "select value from meta where name = 'clean'") == [("yes",)], "the last one out closed it"
     with spent_with(postgres) as (ledger, _):
         assert ledger.problems() == []
@@ -77,17 +80,17 @@ def test_workers_share_a_ledger_and_keep_plain_runs_away(postgres: str) -> None:
 
 @pytest.mark.long
 def test_a_worker_that_leaves_beside_others_does_not_call_the_ledger_closed(postgres: str) -> None:
-    with spent_with(postgres, hold=Hold.BESIDE):
-        with spent_with(postgres, hold=Hold.BESIDE):
+    with spent_with(postgres, hold=LockMode.SHARED):
+        with spent_with(postgres, hold=LockMode.SHARED):
             pass
         assert read(postgres, "select value from meta where name = 'clean'") == [("no",)]
 
 
 @pytest.mark.long
 def test_whoever_waits_for_the_lock_gets_it_when_its_holder_dies(postgres: str) -> None:
-    holder = ServerLedger(postgres, inline=True, hold=Hold.ALONE)
+    holder = PostgresLedger(postgres, inline=True, hold=LockMode.EXCLUSIVE)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(ServerLedger, postgres, inline=True, hold=Hold.ALONE, wait_s=20)
+        waiting = pool.submit(PostgresLedger, postgres, inline=True, hold=LockMode.EXCLUSIVE, wait_s=20)
         holder.engine.dispose()  # a process that is gone: its session ends with its socket
         waiting.result(20).close(clean=False)
 
@@ -104,7 +107,7 @@ def test_a_session_that_was_cut_is_made_anew_with_its_lock(postgres: str) -> Non
         assert isinstance(ledger.apply_now(accept(lake, "job")), Applied)
         assert isinstance(ledger.apply_now(reserve(sea)), Applied)
         with pytest.raises(LockedError):
-            ServerLedger(postgres, hold=Hold.ALONE)
+            PostgresLedger(postgres, hold=LockMode.EXCLUSIVE)
         assert book.states([lake.request_id]) == {lake.request_id: State.ACCEPTED}
 
 
@@ -129,7 +132,7 @@ class LosesTheAnswer:
     """Lets commits through and loses what the server said, so many times."""
 
     def __init__(
-        self, ledger: ServerLedger, times: int, *, before: bool, then: Callable[[], object] = lambda: None
+        self, ledger: PostgresLedger, times: int, *, before: bool, then: Callable[[], object] = lambda: None
     ) -> None:
         self.times, self.before, self.then, self.begin = times, before, then, ledger._begin
         ledger._begin = self.losing  # type: ignore[method-assign]
@@ -141,9 +144,9 @@ class LosesTheAnswer:
             with self.begin() as connection:
                 yield connection
                 if lose and self.before:
-                    raise LedgerAwayError("the server went away before the commit")
+                    raise LedgerUnavailableError("the server went away before the commit")
             if lose:
-                raise LedgerAwayError("the server went away after the commit")
+                raise LedgerUnavailableError("the server went away after the commit")
         finally:
             if lose:
                 self.then()
@@ -165,7 +168,7 @@ def test_a_commit_whose_answer_was_lost_is_neither_lost_nor_done_twice(postgres:
 def test_the_broken_twin_that_forgets_its_doubt_conflicts_with_itself(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ServerLedger, "_doubtful", lambda *_: None)
+    monkeypatch.setattr(PostgresLedger, "_doubtful", lambda *_: None)
     with spent_with(postgres) as (ledger, book):
         lake, *_ = requests(1)
         start(book, [lake])
@@ -176,7 +179,7 @@ def test_the_broken_twin_that_forgets_its_doubt_conflicts_with_itself(
 class CrashesTheServer:
     """The server crashes right before it commits the next booking, and is back at once, with other customers."""
 
-    def __init__(self, ledger: ServerLedger, server: PostgresServer, others: Callable[[], object]) -> None:
+    def __init__(self, ledger: PostgresLedger, server: PostgresServer, others: Callable[[], object]) -> None:
         self.begin, self.server, self.others = ledger._begin, server, others
         self.times = 1
         ledger._begin = self.crashing  # type: ignore[method-assign]
@@ -225,7 +228,10 @@ def test_an_intent_that_a_crash_of_the_server_undid_is_written_again(
 
 def _booked_beside(postgres: str) -> list[str]:
     """What stands when a host's booking is undone, and another host's gets its number."""
-    with spent_with(postgres, hold=Hold.BESIDE) as (one, book), spent_with(postgres, hold=Hold.BESIDE) as (two, _):
+    with (
+        spent_with(postgres, hold=LockMode.SHARED) as (one, book),
+        spent_with(postgres, hold=LockMode.SHARED) as (two, _),
+    ):
         lake, sea = requests(2)
         start(book, [lake, sea])
         LosesTheAnswer(one, 1, before=True, then=lambda: two.apply_now(reserve(sea, "two")))
@@ -257,7 +263,7 @@ def test_outcomes_survive_an_outage_that_outlasts_the_run(postgres: str, tmp_pat
         ledger.tell = heard.append
         LosesTheAnswer(ledger, 99, before=True)
         for told in (accept(lake, "job-1", "lake"), change(sea, Event.RELEASE, token="sea"), reserve(hill, "hill")):
-            with pytest.raises(LedgerAwayError, match="run again later"):
+            with pytest.raises(LedgerUnavailableError, match="run again later"):
                 ledger.apply_now(told)
         assert "nothing is bought meanwhile" in heard[0]
         assert len(list(tmp_path.iterdir())) == 1
@@ -274,8 +280,8 @@ def test_a_reservation_that_was_refused_but_took_place_is_taken_back(postgres: s
     with spent_with(postgres, spool=tmp_path, patience_s=0.3) as (ledger, book):
         start(book, [lake])
         LosesTheAnswer(ledger, 1, before=False)
-        ledger._doubtful = lambda _: _undecided() if ledger._doubt else None  # type: ignore[method-assign, assignment]
-        with pytest.raises(LedgerAwayError):
+        ledger._resolve_in_doubt = lambda _: _undecided() if ledger._doubt else None  # type: ignore[method-assign, assignment]
+        with pytest.raises(LedgerUnavailableError):
             ledger.apply_now(reserve(lake, "lost"))
         assert state_of(postgres, lake) == "submitting"
     with spent_with(postgres, spool=tmp_path) as (ledger, book):
@@ -285,7 +291,7 @@ def test_a_reservation_that_was_refused_but_took_place_is_taken_back(postgres: s
 
 
 def _undecided() -> None:
-    raise LedgerAwayError("the server has not decided")
+    raise LedgerUnavailableError("the server has not decided")
 
 
 @pytest.mark.long
@@ -295,9 +301,9 @@ def test_the_spool_of_a_living_process_is_left_to_it(postgres: str, tmp_path: Pa
         start(book, [lake])
         ledger.apply_now(reserve(lake))
         LosesTheAnswer(ledger, 99, before=True)
-        with pytest.raises(LedgerAwayError):
+        with pytest.raises(LedgerUnavailableError):
             ledger.apply_now(accept(lake, "job"))
-        other = ServerLedger(postgres, inline=True, spool=tmp_path)
+        other = PostgresLedger(postgres, inline=True, spool=tmp_path)
         other.ready_to_spend()
         assert state_of(postgres, lake) == "submitting"
         other.close(clean=False)
@@ -337,8 +343,8 @@ def test_a_server_that_is_down_at_the_start_is_told_at_once(postgres: str, postg
     postgres_server.stop()
     try:
         secret = postgres.replace("postgres@", "postgres:canary-password@")
-        with pytest.raises(LedgerAwayError, match="Connection refused") as found:
-            ServerLedger(secret)
+        with pytest.raises(LedgerUnavailableError, match="Connection refused") as found:
+            PostgresLedger(secret)
         assert "canary" not in f"{found.value!r} {found.value.__cause__!r}"
     finally:
         postgres_server.start()
@@ -373,7 +379,7 @@ def test_one_damaged_row_does_not_keep_the_others_from_being_booked(postgres: st
         assert isinstance(second, Applied)
 
 
-def _outcome(ledger: ServerLedger, told: object) -> object:
+def _outcome(ledger: PostgresLedger, told: object) -> object:
     try:
         return ledger.apply_now(told)  # type: ignore[arg-type]
     except LedgerError as error:
@@ -394,7 +400,7 @@ def test_a_server_that_is_not_durable_is_refused(postgres: str, monkeypatch: pyt
         assert connection.exec_driver_sql("show synchronous_commit").scalar() == "on"
     monkeypatch.setattr(sessions, "OLDEST_SERVER", 990_000)
     with pytest.raises(LedgerError, match="is older than PostgreSQL 13"):
-        ServerLedger(postgres)
+        PostgresLedger(postgres)
 
 
 @pytest.mark.long
@@ -415,7 +421,7 @@ def test_a_restored_copy_does_not_spend(postgres: str, postgres_server: Postgres
     copy = f"{postgres}_copy"
     postgres_server.sql(f"CREATE DATABASE {copy.rpartition('/')[2]} TEMPLATE {postgres.rpartition('/')[2]}")
     try:
-        ledger = ServerLedger(copy, inline=True)
+        ledger = PostgresLedger(copy, inline=True)
         with pytest.raises(LedgerError, match="dop ledger adopt"):
             ledger.ready_to_spend()
         ledger.adopt()
@@ -437,7 +443,7 @@ def test_a_damaged_ledger_is_made_anew_from_its_journal(postgres: str) -> None:
         ledger.apply_now(change(one, Event.COMPLETE))
         before = money(book)
     tamper(postgres, "update attempts set price_microusd = 1")
-    ledger = ServerLedger(postgres, inline=True)
+    ledger = PostgresLedger(postgres, inline=True)
     assert len(ledger.problems()) >= 3
     ledger.close(clean=False)
     found = rebuild_on_server(postgres, now=AT)
@@ -447,7 +453,7 @@ def test_a_damaged_ledger_is_made_anew_from_its_journal(postgres: str) -> None:
         assert ledger.problems() == []
         assert money(book) == before
         assert [state_of(postgres, row) for row in (one, two)] == ["done", "accepted"]
-        book.list_rows("2026-09-21_1413-shots-0001", [one, two, three], rows_digest=lambda: "again")
+        book.sync_rows("2026-09-21_1413-shots-0001", [one, two, three], rows_digest=lambda: "again")
         assert isinstance(ledger.apply_now(reserve(three)), Applied)
 
 

@@ -29,7 +29,7 @@ def test_sorting_inserting_and_rewording_keep_what_is_bought(place: Place) -> No
         reworded = requests(1, prompt="A lake in the rain")[0]
         new = requests(9)[8]
         again = [three, new, two, reworded]  # `one` was re-worded, the rest sorted anew, `new` inserted
-        assert book.list_rows(RUN, again, rows_digest=lambda: "second") == 4
+        assert book.sync_rows(RUN, again, rows_digest=lambda: "second") == 4
         assert listed(list(book.report(RUN))) == [
             ("lake-3", "planned"),
             ("lake-9", "planned"),
@@ -45,7 +45,7 @@ def test_rows_that_were_never_sent_leave_the_run(place: Place) -> None:
     with opened(place) as (_, book):
         rows = requests(5)
         start(book, rows)
-        book.list_rows(RUN, rows[:2], rows_digest=lambda: "second")
+        book.sync_rows(RUN, rows[:2], rows_digest=lambda: "second")
         assert len(list(book.report(RUN))) == 2
         assert book.totals(RUN).count(State.PLANNED) == 2
 
@@ -60,7 +60,7 @@ def test_a_listing_that_fails_half_way_changes_nothing(place: Place) -> None:
             raise ValueError("line 2 is wrong")
 
         with suppress(ValueError):
-            book.list_rows(RUN, broken(), rows_digest=lambda: "second")  # type: ignore[arg-type]
+            book.sync_rows(RUN, broken(), rows_digest=lambda: "second")  # type: ignore[arg-type]
         assert [line.row_id for line in book.report(RUN)] == ["lake-1", "lake-2", "lake-3"]
 
 
@@ -70,11 +70,13 @@ def test_placeholders_stay_in_their_place_and_cost_nothing(place: Place) -> None
         run = make_run()
         book.start_run(run)
         rows: list[Request | Cell] = [one, Cell(row_id="later", params=None, axes=(("look", "calm"),)), two]
-        book.list_rows(run.run_id, rows, rows_digest=lambda: "d")
+        book.sync_rows(run.run_id, rows, rows_digest=lambda: "d")
         lines = list(book.report(run.run_id))
         assert lines[1] == SkippedRow(row_id="later", axes=(("look", "calm"),))
         assert book.totals(run.run_id).count(State.PLANNED) == 2
-        assert not [attempt for page in book.pages(run.run_id, tuple(State)) for attempt in page if not attempt.params]
+        assert not [
+            attempt for page in book.iter_attempts(run.run_id, tuple(State)) for attempt in page if not attempt.params
+        ]
 
 
 def test_what_another_run_bought_is_listed_and_costs_this_one_nothing(place: Place) -> None:
@@ -128,7 +130,7 @@ def test_pages_are_read_as_they_are_asked_and_skip_what_moved_on(place: Place) -
     with opened(place) as (ledger, book):
         rows = requests(7)
         start(book, rows)
-        pages = book.pages(RUN, (State.PLANNED,), size=3)
+        pages = book.iter_attempts(RUN, (State.PLANNED,), size=3)
         assert [attempt.row_id for attempt in next(pages)] == ["lake-1", "lake-2", "lake-3"]
         ledger.apply_now(reserve(rows[4]))
         assert [attempt.row_id for attempt in next(pages)] == ["lake-4", "lake-6", "lake-7"]
@@ -145,9 +147,9 @@ def test_any_new_reading_of_a_manifest_buys_nothing_twice(
         start(book, rows)
         for number in bought:
             ledger.apply_now(reserve(rows[number]))
-        book.list_rows(RUN, [rows[number] for number in order if number in kept], rows_digest=lambda: "second")
+        book.sync_rows(RUN, [rows[number] for number in order if number in kept], rows_digest=lambda: "second")
         states = book.states([row.request_id for row in rows])
         assert {number for number in range(8) if states.get(rows[number].request_id) == State.SUBMITTING} == bought
-        planned = [attempt.request_id for page in book.pages(RUN, (State.PLANNED,)) for attempt in page]
+        planned = [attempt.request_id for page in book.iter_attempts(RUN, (State.PLANNED,)) for attempt in page]
         assert planned == [rows[number].request_id for number in order if number in kept - bought]
         assert book.totals(RUN).reserved_microusd == len(bought) * LITE_MICROUSD

@@ -12,8 +12,8 @@ import pytest
 from pipeline.errors import DopError
 from pipeline.ledger import statements
 from pipeline.ledger.budget import Caps
-from pipeline.ledger.postgres_ledger import ServerLedger
-from pipeline.ledger.queries import Book
+from pipeline.ledger.postgres_ledger import PostgresLedger
+from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
 from pipeline.records import CostState
@@ -48,7 +48,7 @@ def race(place: Place, caps: Caps, processes: int = 2) -> Counter[str]:
     """How often each request was reserved for good, over all processes."""
     ledger = ledger_at(place)
     ledger.ready_to_spend()
-    start(Book(ledger), requests(ROWS))
+    start(LedgerQueries(ledger), requests(ROWS))
     ledger.close(clean=False)  # as it stands while runs go on: nobody has closed the sums yet
     barrier, bought = PROCESSES.Barrier(processes), PROCESSES.Queue()
     runs = [PROCESSES.Process(target=_buy, args=(place, who, caps, barrier, bought)) for who in "abcd"[:processes]]
@@ -97,7 +97,7 @@ def test_the_race_notices_hosts_that_do_not_wait_for_each_other(postgres: str, m
 
     monkeypatch.setattr(statements.Statements, "__init__", init)
     bought = race(postgres, Caps(run_microusd=7 * LITE_MICROUSD + 1), processes=4)
-    ledger = ServerLedger(postgres, inline=True)
+    ledger = PostgresLedger(postgres, inline=True)
     problems = ledger.problems()
     ledger.close(clean=False)
     assert problems or max(bought.values()) > 1 or len(bought) > 7

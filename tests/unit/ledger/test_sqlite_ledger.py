@@ -16,8 +16,8 @@ from sqlalchemy.exc import DatabaseError
 from pipeline.errors import InvariantError, LedgerError
 from pipeline.ledger.budget import CapReached, Caps
 from pipeline.ledger.database import assert_durable
-from pipeline.ledger.queries import Book
-from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, Conflict, JobTaken
 from pipeline.records import CostState, State
@@ -80,7 +80,9 @@ def test_a_job_has_one_owner_also_within_a_batch_and_over_attempts(place: Place)
         ledger.apply_now(reserve(one, "again"))
         assert ledger.apply_now(accept(one, "job", "again")) == JobTaken(owner_request_id=one.request_id)
         assert isinstance(ledger.apply_now(accept(one, "job-2", "again")), Applied)
-        assert not isinstance(ledger, Ledger) or ledger.spare.exists(), "no swap that fails may look like a full disk"
+        assert not isinstance(ledger, SqliteLedger) or ledger.spare.exists(), (
+            "no swap that fails may look like a full disk"
+        )
 
 
 def test_a_cancelled_caller_is_booked_all_the_same(place: Place) -> None:
@@ -220,16 +222,16 @@ def test_a_callers_mistake_does_not_stop_the_writer(place: Place) -> None:
 
 def test_what_was_learned_is_remembered(place: Place) -> None:
     with opened(place) as (ledger, _):
-        assert ledger.recall("learned sandbox") == {}
-        ledger.remember("learned sandbox", {"rate": 2.5})
+        assert ledger.load_state("learned sandbox") == {}
+        ledger.save_state("learned sandbox", {"rate": 2.5})
     with opened(place) as (ledger, _):
-        assert ledger.recall("learned sandbox") == {"rate": 2.5}
+        assert ledger.load_state("learned sandbox") == {"rate": 2.5}
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LedgerError, match="can't be written"):
-        Ledger(tmp_path / "file" / "ledger.db")
+        SqliteLedger(tmp_path / "file" / "ledger.db")
 
 
 def test_a_clean_end_and_an_unclean_one_are_told_apart(place: Place) -> None:
@@ -250,10 +252,10 @@ def test_a_copied_ledger_does_not_spend(tmp_path: Path) -> None:
         pass
     copy = tmp_path / "copy.db"
     copy.write_bytes(path.read_bytes())
-    ledger = Ledger(copy, inline=True)
+    ledger = SqliteLedger(copy, inline=True)
     with pytest.raises(LedgerError, match="dop ledger adopt"):
         ledger.ready_to_spend()
-    assert Book(ledger).runs() == [], "it can still be read"
+    assert LedgerQueries(ledger).runs() == [], "it can still be read"
     ledger.close(clean=False)
 
 
@@ -284,7 +286,7 @@ def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "ledger.db"
     path.write_bytes(content)
     with pytest.raises(LedgerError):
-        Ledger(path, inline=True)
+        SqliteLedger(path, inline=True)
     assert path.read_bytes() == content
 
 

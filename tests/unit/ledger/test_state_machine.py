@@ -30,10 +30,10 @@ from hypothesis.stateful import (
 from pipeline.errors import InvariantError
 from pipeline.ledger.budget import CapReached, Caps
 from pipeline.ledger.integrity import audit
-from pipeline.ledger.queries import Book
+from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.recovery import rebuild, rebuild_on_server
 from pipeline.ledger.states import TRANSITIONS, Event
-from pipeline.ledger.transitions import Applied, Conflict, JobTaken, Outcome
+from pipeline.ledger.transitions import Applied, ChangeResult, Conflict, JobTaken
 from pipeline.records import COST_STATE, FAILED_FOR_GOOD, CostState, State
 from tests.support.ledgers import AT, RUN, Place, change, ledger_at, read, requests, reserve, start, tamper
 from tests.support.postgres import PostgresServer
@@ -89,7 +89,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _open(self) -> None:
         self.ledger = ledger_at(self.place)
         self.ledger.ready_to_spend()
-        self.book = Book(self.ledger)
+        self.book = LedgerQueries(self.ledger)
 
     def teardown(self) -> None:
         if hasattr(self, "place"):
@@ -112,7 +112,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def reserve(self, number: int) -> None:
         self.tokens += 1
         one, token = self.latest(number), f"token-{self.tokens}"
-        expected: type[Outcome] = Applied
+        expected: type[ChangeResult] = Applied
         if one.state is not State.PLANNED:
             expected = Conflict
         elif self.spent() + one.price > CAP:
@@ -131,7 +131,7 @@ class LedgerMachine(RuleBasedStateMachine):
         token = {"mine": one.token, "other": "not-this-one", None: None}[whose]
         before = self.snapshot()
 
-        def act() -> Outcome:
+        def act() -> ChangeResult:
             return self.ledger.apply_now(change(ROWS[number], event, token=token, values={"reason": f"{event}"}))
 
         if token is not None and token != one.token:
@@ -206,7 +206,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.book.run(RUN) is None:
             start(self.book, ROWS)
         else:
-            self.book.list_rows(RUN, ROWS, rows_digest=lambda: "digest")
+            self.book.sync_rows(RUN, ROWS, rows_digest=lambda: "digest")
 
     def ruin_and_rebuild(self, ruin: str) -> None:
         """The ledger as it is, or what is left of it, made anew from its journal."""

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.main import main
-from pipeline.errors import LedgerAwayError, LedgerError
+from pipeline.errors import LedgerError, LedgerUnavailableError
 from pipeline.ledger import transfer
-from pipeline.ledger.postgres_ledger import ServerLedger
+from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.recovery import rebuild_on_server
-from pipeline.ledger.sqlite_ledger import Ledger
+from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
 from pipeline.ledger.workspace import locked
@@ -37,7 +37,7 @@ def outputs(tmp_path: Path) -> Path:
         ledger.apply_now(change(rows[2], Event.FAIL))
         ledger.apply_now(change(rows[0], Event.LOSE))
         book.new_attempts([rows[2].request_id])
-        ledger.remember("learned sandbox", {"rate": 2.5})
+        ledger.save_state("learned sandbox", {"rate": 2.5})
     return tmp_path
 
 
@@ -59,7 +59,7 @@ def test_everything_arrives_and_the_file_spends_no_more(outputs: Path, postgres:
     assert b"canary" not in path.read_bytes()
     with opened(postgres) as (ledger, book):
         assert ledger.problems() == []
-        assert ledger.recall("learned sandbox") == {"rate": 2.5}
+        assert ledger.load_state("learned sandbox") == {"rate": 2.5}
         assert isinstance(ledger.apply_now(reserve(requests(6)[5])), Applied)
         assert book.last_event() == 13
     assert dop(outputs, "ledger", "check", "--set", f"ledger.url={postgres}") == 0
@@ -109,16 +109,16 @@ def test_a_move_that_fails_leaves_both_as_they_were(
 def test_a_connection_that_is_lost_at_the_end_leaves_no_two_ledgers_that_spend(
     outputs: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, target = Ledger(outputs / "ledger.db", inline=True), ServerLedger(postgres, inline=True)
+    source, target = SqliteLedger(outputs / "ledger.db", inline=True), PostgresLedger(postgres, inline=True)
     real = target.transact
 
     def cut(work: object, **told: object) -> object:
         real(work)  # type: ignore[arg-type]
-        raise LedgerAwayError("the server went away")
+        raise LedgerUnavailableError("the server went away")
 
     monkeypatch.setattr(target, "transact", cut)
     source.ready_to_spend()
-    with pytest.raises(LedgerAwayError, match="if it is whole, use it"):
+    with pytest.raises(LedgerUnavailableError, match="if it is whole, use it"):
         transfer.move(source, target)
     for ledger in (source, target):
         ledger.close(clean=False)

@@ -8,18 +8,18 @@ import pytest
 
 from pipeline.errors import InvariantError
 from pipeline.ledger.budget import CapReached, Caps
-from pipeline.ledger.schema import HOT
+from pipeline.ledger.schema import MUTABLE
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import (
     Applied,
-    Change,
+    ChangeResult,
     Conflict,
     JobTaken,
-    Money,
-    Outcome,
+    LedgerChange,
     Row,
+    SpendAccumulator,
+    apply_change,
     idempotency_key,
-    judge,
     utc_day,
 )
 from pipeline.records import CostState, State
@@ -30,7 +30,7 @@ KEY = ("sandbox", RUN, utc_day(AT), "dop-lite")
 
 
 def make_row(state: State = State.PLANNED, **only_what_matters: Any) -> Row:
-    row: Row = dict.fromkeys(HOT)
+    row: Row = dict.fromkeys(MUTABLE)
     row.update(
         request_id="r1",
         attempt=1,
@@ -48,14 +48,14 @@ def make_row(state: State = State.PLANNED, **only_what_matters: Any) -> Row:
 
 
 def judged(
-    row: Row | None, event: Event, *, money: Money | None = None, owner: str | None = None, **told: Any
-) -> Outcome:
-    change = Change(request_id="r1", event=event, **{"at": AT, **told})
-    return judge(row, change, money=money or Money(lambda *_: 0), job_owner=lambda *_: owner)
+    row: Row | None, event: Event, *, money: SpendAccumulator | None = None, owner: str | None = None, **told: Any
+) -> ChangeResult:
+    change = LedgerChange(request_id="r1", event=event, **{"at": AT, **told})
+    return apply_change(row, change, money=money or SpendAccumulator(lambda *_: 0), job_owner=lambda *_: owner)
 
 
 def test_an_intent_books_its_money_its_token_and_its_key() -> None:
-    row, money = make_row(), Money(lambda *_: 0)
+    row, money = make_row(), SpendAccumulator(lambda *_: 0)
     outcome = judged(row, Event.RESERVE, money=money, token="t1", run_id="run-2", values={"price_microusd": 140_000})
     assert isinstance(outcome, Applied)
     assert (outcome.before, outcome.state) == (State.PLANNED, State.SUBMITTING)
@@ -84,7 +84,7 @@ def test_a_request_that_is_not_there_is_a_conflict() -> None:
 
 
 def test_a_forbidden_event_raises_and_changes_neither_row_nor_money() -> None:
-    row, money = make_row(State.DONE), Money(lambda *_: 0)
+    row, money = make_row(State.DONE), SpendAccumulator(lambda *_: 0)
     before = dict(row)
     with pytest.raises(InvariantError):
         judged(row, Event.LOSE, money=money)
@@ -106,7 +106,7 @@ def test_nothing_is_bought_at_an_unknown_price(price: object) -> None:
 
 
 def test_the_budget_refuses_and_nothing_changes() -> None:
-    row, money = make_row(), Money(lambda span, gateway, key: 200_000 if span == "day" else 0)
+    row, money = make_row(), SpendAccumulator(lambda span, gateway, key: 200_000 if span == "day" else 0)
     outcome = judged(row, Event.RESERVE, money=money, token="t", run_id=RUN, caps=Caps(day_microusd=300_000))
     assert isinstance(outcome, CapReached)
     assert outcome.span == "day"
@@ -114,14 +114,14 @@ def test_the_budget_refuses_and_nothing_changes() -> None:
 
 
 def test_a_batch_counts_what_it_has_just_reserved() -> None:
-    money = Money(lambda *_: 0)
+    money = SpendAccumulator(lambda *_: 0)
     told: dict[str, Any] = {"token": "t", "run_id": RUN, "caps": Caps(run_microusd=2 * LITE_MICROUSD), "money": money}
     outcomes = [judged(make_row(request_id=f"r{number}"), Event.RESERVE, **told) for number in range(4)]
     assert [isinstance(outcome, Applied) for outcome in outcomes] == [True, True, False, False]
 
 
 def test_what_was_released_may_be_spent_again_in_the_same_batch() -> None:
-    money = Money(lambda *_: LITE_MICROUSD)
+    money = SpendAccumulator(lambda *_: LITE_MICROUSD)
     caps = Caps(run_microusd=LITE_MICROUSD)
     assert isinstance(judged(make_row(), Event.RESERVE, money=money, token="t", run_id=RUN, caps=caps), CapReached)
     judged(make_row(State.SUBMITTING), Event.RELEASE, money=money, token="mine")
@@ -129,13 +129,13 @@ def test_what_was_released_may_be_spent_again_in_the_same_batch() -> None:
 
 
 def test_money_goes_back_where_it_was_booked_even_on_another_day() -> None:
-    row, money = make_row(State.SUBMITTING), Money(lambda *_: 0)
+    row, money = make_row(State.SUBMITTING), SpendAccumulator(lambda *_: 0)
     judged(row, Event.RELEASE, money=money, token="mine", at=AT + 86_400 * 40)
     assert money.deltas == {KEY: {CostState.RESERVED: -LITE_MICROUSD}}
 
 
 def test_money_moves_between_the_sums_and_never_appears_or_vanishes() -> None:
-    row, money = make_row(State.ACCEPTED), Money(lambda *_: 0)
+    row, money = make_row(State.ACCEPTED), SpendAccumulator(lambda *_: 0)
     judged(row, Event.COMPLETE, money=money)
     assert money.deltas == {KEY: {CostState.RESERVED: -LITE_MICROUSD, CostState.CONFIRMED: LITE_MICROUSD}}
 
@@ -175,7 +175,7 @@ SETTLED = [state for state in State if state not in (State.SUBMITTING, State.UNK
     ],
 )
 def test_a_late_proof_of_the_very_submit_counts_as_one_in_time(event: Event, after: State, moved: object) -> None:
-    row, money = make_row(State.UNKNOWN), Money(lambda *_: 0)
+    row, money = make_row(State.UNKNOWN), SpendAccumulator(lambda *_: 0)
     outcome = judged(row, event, money=money, token="mine", values={"reason": "late"})
     assert isinstance(outcome, Applied)
     assert (outcome.before, outcome.state, row["reason"], money.deltas) == (State.UNKNOWN, after, "late", moved)
@@ -183,7 +183,7 @@ def test_a_late_proof_of_the_very_submit_counts_as_one_in_time(event: Event, aft
 
 @pytest.mark.parametrize("event", OUTCOMES)
 def test_words_that_do_not_name_their_submit_settle_no_unknown_outcome(event: Event) -> None:
-    row, money = make_row(State.UNKNOWN), Money(lambda *_: 0)
+    row, money = make_row(State.UNKNOWN), SpendAccumulator(lambda *_: 0)
     with pytest.raises(InvariantError, match="without a token"):
         judged(row, event, money=money)
     assert judged(row, event, money=money, token="another submit's") == Conflict(state=State.UNKNOWN)
@@ -193,7 +193,7 @@ def test_words_that_do_not_name_their_submit_settle_no_unknown_outcome(event: Ev
 @pytest.mark.parametrize("event", OUTCOMES)
 @pytest.mark.parametrize("state", SETTLED)
 def test_what_was_settled_meanwhile_stands_against_a_late_outcome(state: State, event: Event) -> None:
-    row, money = make_row(state, token="mine"), Money(lambda *_: 0)
+    row, money = make_row(state, token="mine"), SpendAccumulator(lambda *_: 0)
     before = dict(row)
     assert judged(row, event, money=money, token="mine", values={"job_set_id": "j"}) == Conflict(state=state)
     assert (row, money.deltas) == (before, {})

@@ -182,4 +182,4 @@ def test_a_typing_error_anywhere_is_marked_in_the_editor() -> None:
                 walk(value, name)
 
     walk(json_schema.generated(), "Document")
-    assert found == {*open_ends, "Axes", "Matrix"}
+    assert found == {*open_ends, "AxesModel", "MatrixModel"}

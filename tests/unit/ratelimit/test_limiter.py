@@ -7,15 +7,24 @@ from itertools import pairwise
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.gateway.ratelimit.initial_burst import FirstFill
-from pipeline.gateway.ratelimit.limiter import Kind, Learned, Outcome, Pace, Rate, Slot, Ticket, parse_rate
-from pipeline.gateway.ratelimit.send_log import Trail
+from pipeline.gateway.ratelimit.initial_burst import InitialBurst
+from pipeline.gateway.ratelimit.limiter import (
+    AdaptiveRateLimiter,
+    CallInFlight,
+    CallKind,
+    LearnedLimits,
+    LimitFeedback,
+    Rate,
+    Slot,
+    parse_rate,
+)
+from pipeline.gateway.ratelimit.send_log import SendLog
 
 
-def go(pace: Pace, now: float, kind: Kind = Kind.SUBMIT) -> Ticket:
+def go(pace: AdaptiveRateLimiter, now: float, kind: CallKind = CallKind.SUBMIT) -> CallInFlight:
     """Asks, must get a slot, and uses it."""
-    assert isinstance(pace.ask(now, kind), Slot)
-    return pace.sent(now, kind)
+    assert isinstance(pace.next_slot(now, kind), Slot)
+    return pace.mark_sent(now, kind)
 
 
 @pytest.mark.parametrize(
@@ -33,203 +42,205 @@ def test_what_is_no_rate_is_refused_with_examples(text: str) -> None:
 
 
 def test_a_told_rate_is_spaced_evenly() -> None:
-    pace = Pace(told=Rate(10, 60))
+    pace = AdaptiveRateLimiter(told=Rate(10, 60))
     go(pace, 0.0)
-    assert pace.ask(0.0) == pytest.approx(6.0)
-    assert pace.ask(5.9) == pytest.approx(0.1)
+    assert pace.next_slot(0.0) == pytest.approx(6.0)
+    assert pace.next_slot(5.9) == pytest.approx(0.1)
     go(pace, 6.0)
 
 
 def test_a_burst_is_allowed_where_it_was_told() -> None:
-    pace = Pace(told=Rate(10, 60), burst=3)
+    pace = AdaptiveRateLimiter(told=Rate(10, 60), burst=3)
     for _ in range(3):
         go(pace, 0.0)
-    assert pace.ask(0.0) == pytest.approx(6.0)
+    assert pace.next_slot(0.0) == pytest.approx(6.0)
 
 
 def test_a_slot_given_back_is_free_again() -> None:
-    pace = Pace(told=Rate(10, 60))
-    assert isinstance(pace.ask(0.0), Slot)
-    pace.give_back(0.0)
+    pace = AdaptiveRateLimiter(told=Rate(10, 60))
+    assert isinstance(pace.next_slot(0.0), Slot)
+    pace.release(0.0)
     go(pace, 0.0)
 
 
 def test_a_told_rate_still_slows_down_when_refused() -> None:
-    pace = Pace(told=Rate(100, 1))
+    pace = AdaptiveRateLimiter(told=Rate(100, 1))
     ticket = go(pace, 0.0)
-    pace.answered(ticket, 0.01, Outcome.THROTTLED, 5.0)
-    assert pace.ask(0.02) == pytest.approx(4.99)
+    pace.answered(ticket, 0.01, LimitFeedback.THROTTLED, 5.0)
+    assert pace.next_slot(0.02) == pytest.approx(4.99)
 
 
 def test_a_hint_holds_everybody_to_the_second_and_no_longer() -> None:
-    pace = Pace(told=None)
-    pace.answered(go(pace, 0.0), 1.0, Outcome.THROTTLED, 60.0)
-    assert not isinstance(pace.ask(60.9), Slot)
+    pace = AdaptiveRateLimiter(told=None)
+    pace.answered(go(pace, 0.0), 1.0, LimitFeedback.THROTTLED, 60.0)
+    assert not isinstance(pace.next_slot(60.9), Slot)
     go(pace, 61.0)
 
 
 def test_a_hint_seen_elsewhere_holds_too_and_a_slot_in_hand_is_not_used() -> None:
-    pace = Pace(told=None)
-    assert isinstance(pace.ask(0.0), Slot)
+    pace = AdaptiveRateLimiter(told=None)
+    assert isinstance(pace.next_slot(0.0), Slot)
     pace.hold_until(0.1, 7.0)
-    assert pace.must_hold(0.1)
-    assert not pace.must_hold(7.2)
+    assert pace.slot_is_void(0.1)
+    assert not pace.slot_is_void(7.2)
 
 
 def test_a_hint_beyond_a_minute_allows_one_probe_a_minute() -> None:
-    pace = Pace(told=None)
-    pace.answered(go(pace, 0.0), 0.0, Outcome.THROTTLED, 600.0)
-    assert pace.ask(59.9) == pytest.approx(0.1)
+    pace = AdaptiveRateLimiter(told=None)
+    pace.answered(go(pace, 0.0), 0.0, LimitFeedback.THROTTLED, 600.0)
+    assert pace.next_slot(59.9) == pytest.approx(0.1)
     probe = go(pace, 60.0)
-    assert not pace.must_hold(60.0)
-    assert not isinstance(pace.ask(60.0), Slot)
-    pace.answered(probe, 60.5, Outcome.THROTTLED, 540.0)
-    assert not isinstance(pace.ask(100.0), Slot)
+    assert not pace.slot_is_void(60.0)
+    assert not isinstance(pace.next_slot(60.0), Slot)
+    pace.answered(probe, 60.5, LimitFeedback.THROTTLED, 540.0)
+    assert not isinstance(pace.next_slot(100.0), Slot)
     go(pace, 120.0)
 
 
 def test_the_longest_hint_ends_after_a_quarter_of_an_hour() -> None:
-    pace = Pace(told=None)
-    pace.answered(go(pace, 0.0), 0.0, Outcome.THROTTLED, 86_400.0)
+    pace = AdaptiveRateLimiter(told=None)
+    pace.answered(go(pace, 0.0), 0.0, LimitFeedback.THROTTLED, 86_400.0)
     for minute in range(1, 15):
-        pace.answered(go(pace, 60.0 * minute), 60.0 * minute, Outcome.UNKNOWN)
+        pace.answered(go(pace, 60.0 * minute), 60.0 * minute, LimitFeedback.UNKNOWN)
         break
-    assert isinstance(pace.ask(900.0), Slot)
+    assert isinstance(pace.next_slot(900.0), Slot)
 
 
 def test_a_probe_that_is_let_in_ends_a_long_hold_for_all() -> None:
-    pace = Pace(told=None)
-    pace.answered(go(pace, 0.0), 0.0, Outcome.THROTTLED, 3600.0)
-    pace.answered(go(pace, 60.0), 60.1, Outcome.ACCEPTED)
+    pace = AdaptiveRateLimiter(told=None)
+    pace.answered(go(pace, 0.0), 0.0, LimitFeedback.THROTTLED, 3600.0)
+    pace.answered(go(pace, 60.0), 60.1, LimitFeedback.ACCEPTED)
     go(pace, 60.2)
 
 
 def test_a_refuted_long_hint_is_not_believed_the_next_time() -> None:
-    pace = Pace(told=None)
-    pace.answered(go(pace, 0.0), 0.0, Outcome.THROTTLED, 3600.0)
-    pace.answered(go(pace, 60.0), 60.1, Outcome.ACCEPTED)
-    pace.answered(go(pace, 60.2), 60.3, Outcome.THROTTLED, 3600.0)
-    assert isinstance(pace.ask(60.4), Slot)
+    pace = AdaptiveRateLimiter(told=None)
+    pace.answered(go(pace, 0.0), 0.0, LimitFeedback.THROTTLED, 3600.0)
+    pace.answered(go(pace, 60.0), 60.1, LimitFeedback.ACCEPTED)
+    pace.answered(go(pace, 60.2), 60.3, LimitFeedback.THROTTLED, 3600.0)
+    assert isinstance(pace.next_slot(60.4), Slot)
 
 
 def test_too_many_jobs_in_flight_is_a_cap_that_is_learned_and_tested_again() -> None:
-    pace = Pace(told=Rate(1000, 1))
+    pace = AdaptiveRateLimiter(told=Rate(1000, 1))
     now = 0.0
     for _ in range(4):
         now += 1.0
-        pace.answered(go(pace, now), now, Outcome.ACCEPTED)
-    pace.answered(go(pace, now + 1), now + 1, Outcome.CONCURRENCY)
+        pace.answered(go(pace, now), now, LimitFeedback.ACCEPTED)
+    pace.answered(go(pace, now + 1), now + 1, LimitFeedback.CONCURRENCY)
     assert pace.in_flight_cap() == 4
-    assert not isinstance(pace.ask(now + 100), Slot)
+    assert not isinstance(pace.next_slot(now + 100), Slot)
     pace.job_ended(now + 100)
-    pace.answered(go(pace, now + 100), now + 100, Outcome.ACCEPTED)
-    assert not isinstance(pace.ask(now + 101), Slot)
+    pace.answered(go(pace, now + 100), now + 100, LimitFeedback.ACCEPTED)
+    assert not isinstance(pace.next_slot(now + 101), Slot)
     for _ in range(16):
         pace.job_ended(now + 200)
-        pace.answered(go(pace, now + 200), now + 200, Outcome.ACCEPTED)
+        pace.answered(go(pace, now + 200), now + 200, LimitFeedback.ACCEPTED)
         now += 1.0
     assert pace.in_flight_cap() == 5
 
 
 def test_a_told_cap_counts_submits_under_way() -> None:
-    pace = Pace(told=Rate(1000, 1), max_in_flight=2, jobs_in_flight=1)
+    pace = AdaptiveRateLimiter(told=Rate(1000, 1), max_in_flight=2, jobs_in_flight=1)
     go(pace, 0.0)
-    assert not isinstance(pace.ask(1.0), Slot)
+    assert not isinstance(pace.next_slot(1.0), Slot)
     assert pace.in_flight_cap() == 2
 
 
 def test_what_was_learned_survives_its_json_and_nonsense_is_ignored() -> None:
-    learned = Learned(submit_per_s=1.5, burst=3.0, in_flight_cap=4, shared=True)
-    assert Learned.from_json(learned.as_json()) == learned
-    assert Learned.from_json({"submit_per_s": "fast", "in_flight_cap": -1, "span_s": True}) == Learned(span_s=1.0)
-    assert Learned.from_json({}) == Learned()
+    learned = LearnedLimits(submit_per_s=1.5, burst=3.0, in_flight_cap=4, shared=True)
+    assert LearnedLimits.from_json(learned.as_json()) == learned
+    assert LearnedLimits.from_json({"submit_per_s": "fast", "in_flight_cap": -1, "span_s": True}) == LearnedLimits(
+        span_s=1.0
+    )
+    assert LearnedLimits.from_json({}) == LearnedLimits()
 
 
 def test_polls_do_not_wait_for_the_submits_limit_where_they_have_their_own() -> None:
-    pace = Pace(told=Rate(1, 60))
+    pace = AdaptiveRateLimiter(told=Rate(1, 60))
     go(pace, 0.0)
-    assert not isinstance(pace.ask(0.0), Slot)
-    go(pace, 0.0, Kind.POLL)
+    assert not isinstance(pace.next_slot(0.0), Slot)
+    go(pace, 0.0, CallKind.POLL)
 
 
 def test_polls_and_submits_refused_together_share_from_then_on() -> None:
-    pace = Pace(told=None)
-    pace.answered(go(pace, 0.0), 0.1, Outcome.THROTTLED)
+    pace = AdaptiveRateLimiter(told=None)
+    pace.answered(go(pace, 0.0), 0.1, LimitFeedback.THROTTLED)
     assert not pace.is_shared
-    pace.answered(go(pace, 0.2, Kind.POLL), 0.3, Outcome.THROTTLED)
+    pace.answered(go(pace, 0.2, CallKind.POLL), 0.3, LimitFeedback.THROTTLED)
     assert pace.is_shared
     assert pace.learned().shared
 
 
 def test_of_a_shared_limit_polls_get_their_part_while_both_wait() -> None:
-    pace = Pace(told=Rate(10, 1), shared=True)
-    taken = {Kind.SUBMIT: 0, Kind.POLL: 0}
+    pace = AdaptiveRateLimiter(told=Rate(10, 1), shared=True)
+    taken = {CallKind.SUBMIT: 0, CallKind.POLL: 0}
     now = 0.0
     while now < 100.0:
-        for kind in Kind:
-            if isinstance(pace.ask(now, kind), Slot):
+        for kind in CallKind:
+            if isinstance(pace.next_slot(now, kind), Slot):
                 taken[kind] += 1
-                pace.answered(pace.sent(now, kind), now, Outcome.ACCEPTED)
+                pace.answered(pace.mark_sent(now, kind), now, LimitFeedback.ACCEPTED)
         now += 0.005
     assert sum(taken.values()) == pytest.approx(1000, rel=0.02)
-    assert taken[Kind.POLL] == pytest.approx(150, rel=0.1)
+    assert taken[CallKind.POLL] == pytest.approx(150, rel=0.1)
 
 
 def test_of_a_shared_limit_either_kind_alone_gets_all() -> None:
-    for kind in Kind:
-        pace = Pace(told=Rate(10, 1), shared=True)
+    for kind in CallKind:
+        pace = AdaptiveRateLimiter(told=Rate(10, 1), shared=True)
         taken, now = 0, 0.0
         while now < 10.0:
-            if isinstance(pace.ask(now, kind), Slot):
+            if isinstance(pace.next_slot(now, kind), Slot):
                 taken += 1
-                pace.answered(pace.sent(now, kind), now, Outcome.ACCEPTED)
+                pace.answered(pace.mark_sent(now, kind), now, LimitFeedback.ACCEPTED)
             now += 0.005
         assert taken >= 95
 
 
 def test_a_call_that_is_never_answered_holds_nobody_up_for_long() -> None:
-    pace = Pace(told=None)
-    assert isinstance(pace.ask(0.0), Slot)
-    silent = pace.sent(0.0)
-    assert not isinstance(pace.ask(1.0), Slot), "the first answer shows what the gateway bears"
-    assert isinstance(pace.ask(6.0), Slot)
-    pace.answered(pace.sent(6.0), 6.1, Outcome.ACCEPTED)
-    assert isinstance(pace.ask(6.2), Slot)
-    pace.sent(6.2)
-    pace.answered(silent, 300.0, Outcome.UNKNOWN)
-    assert isinstance(pace.ask(300.1), Slot)
+    pace = AdaptiveRateLimiter(told=None)
+    assert isinstance(pace.next_slot(0.0), Slot)
+    silent = pace.mark_sent(0.0)
+    assert not isinstance(pace.next_slot(1.0), Slot), "the first answer shows what the gateway bears"
+    assert isinstance(pace.next_slot(6.0), Slot)
+    pace.answered(pace.mark_sent(6.0), 6.1, LimitFeedback.ACCEPTED)
+    assert isinstance(pace.next_slot(6.2), Slot)
+    pace.mark_sent(6.2)
+    pace.answered(silent, 300.0, LimitFeedback.UNKNOWN)
+    assert isinstance(pace.next_slot(300.1), Slot)
 
 
 def test_a_gateway_that_answers_nothing_at_all_gets_few_calls() -> None:
-    pace = Pace(told=None)
+    pace = AdaptiveRateLimiter(told=None)
     now, sent = 0.0, 0
     while now < 300.0:
-        if isinstance(pace.ask(now), Slot):
-            pace.sent(now)
+        if isinstance(pace.next_slot(now), Slot):
+            pace.mark_sent(now)
             sent += 1
         now += 0.5
     assert sent <= 5, "each of them may turn out to be paid"
 
 
 def test_a_slot_in_hand_is_void_once_the_limit_is_met() -> None:
-    pace, now = Pace(told=None), 0.0
+    pace, now = AdaptiveRateLimiter(told=None), 0.0
     for _ in range(40):
-        pace.answered(go(pace, now), now + 0.1, Outcome.ACCEPTED)
+        pace.answered(go(pace, now), now + 0.1, LimitFeedback.ACCEPTED)
         now += 0.1
     first = go(pace, now)
-    assert isinstance(pace.ask(now), Slot)
-    assert not pace.must_hold(now)
-    pace.answered(first, now + 0.1, Outcome.THROTTLED)
-    assert pace.must_hold(now + 0.1), "it would be refused as well"
-    pace.give_back(now + 0.1)
-    assert not pace.must_hold(now + 0.1)
+    assert isinstance(pace.next_slot(now), Slot)
+    assert not pace.slot_is_void(now)
+    pace.answered(first, now + 0.1, LimitFeedback.THROTTLED)
+    assert pace.slot_is_void(now + 0.1), "it would be refused as well"
+    pace.release(now + 0.1)
+    assert not pace.slot_is_void(now + 0.1)
 
 
 def test_a_slot_is_handed_out_before_it_is_due_by_the_time_that_calls_take_to_get_ready() -> None:
-    pace, now = Pace(told=Rate(10, 1)), 0.0
+    pace, now = AdaptiveRateLimiter(told=Rate(10, 1)), 0.0
     gone_at, early_s = [], []
     for _ in range(40):
-        while not isinstance(slot := pace.ask(now), Slot):
+        while not isinstance(slot := pace.next_slot(now), Slot):
             now += slot
         assert slot.taken_at == now
         early_s.append(slot.due_at - now)
@@ -237,7 +248,7 @@ def test_a_slot_is_handed_out_before_it_is_due_by_the_time_that_calls_take_to_ge
         pace.ready(slot, now)
         now = max(now, slot.due_at)
         gone_at.append(now)
-        pace.answered(pace.sent(now), now + 0.01, Outcome.ACCEPTED)
+        pace.answered(pace.mark_sent(now), now + 0.01, LimitFeedback.ACCEPTED)
     assert early_s[0] == 0.0
     assert early_s[-1] == pytest.approx(0.03, abs=0.001)
     assert [b - a for a, b in pairwise(gone_at[20:])] == pytest.approx([0.1] * 19, abs=0.001), (
@@ -246,7 +257,7 @@ def test_a_slot_is_handed_out_before_it_is_due_by_the_time_that_calls_take_to_ge
 
 
 def test_calls_that_may_have_arrived_late_are_counted_not_ordered() -> None:
-    trail = Trail()
+    trail = SendLog()
     for at in (1.0, 2.0, 3.0, 4.0):
         trail.add(at)
     for at, by in ((1.0, 3.5), (2.0, 2.1), (3.0, 3.1), (4.0, 4.1)):
@@ -257,8 +268,8 @@ def test_calls_that_may_have_arrived_late_are_counted_not_ordered() -> None:
 
 
 def test_two_fills_of_unlike_speed_tell_a_bucket_from_a_window() -> None:
-    slow = FirstFill(count=52, took_s=0.3, per_s=150.0, hold_s=1.0)
+    slow = InitialBurst(count=52, took_s=0.3, per_s=150.0, hold_s=1.0)
     assert slow.as_bucket_per_s(46, 0.15) == pytest.approx(40, rel=0.01)
     assert slow.as_bucket_per_s(52, 0.15) is None, "a window lets in as many each time"
     assert slow.as_bucket_per_s(30, 0.15) is None, "too few for a bucket that was full again"
-    assert FirstFill(count=52, took_s=0.3, per_s=150.0).as_bucket_per_s(46, 0.15) is None, "no hold filled it up"
+    assert InitialBurst(count=52, took_s=0.3, per_s=150.0).as_bucket_per_s(46, 0.15) is None, "no hold filled it up"

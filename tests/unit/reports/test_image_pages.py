@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from pipeline.reports.sheet.cells import SheetCell, Stills
-from pipeline.reports.sheet.image_pages import Page, cell_width, corner_text, draw_plate, pages_of, write
-from pipeline.reports.sheet.layout import Arrangement
-from pipeline.reports.sheet.page import Section
+from pipeline.reports.sheet.cells import CellMedia, SheetCell
+from pipeline.reports.sheet.image_pages import PagePlan, cell_width, corner_text, draw_page, pages_of, write
+from pipeline.reports.sheet.layout import SheetLayout
+from pipeline.reports.sheet.page import SheetSection
 
 SHAPE = (160, 96)
 
@@ -17,12 +17,12 @@ SHAPE = (160, 96)
 def make_cell(number: int, state: str = "done") -> SheetCell:
     return SheetCell(
         number=number, row_id=f"row-{number}", state=state, words="", reason="why", price="", due="", cost="",
-        model="m", tags=(), place={}, stills=Stills(), facts=(), history=(), request_id="r", attempt=1,
+        model="m", tags=(), place={}, stills=CellMedia(), facts=(), history=(), request_id="r", attempt=1,
     )  # fmt: skip
 
 
-def table(rows: int, columns: int) -> Section:
-    return Section(
+def table(rows: int, columns: int) -> SheetSection:
+    return SheetSection(
         title="model dop-lite",
         columns=tuple(map(str, range(columns))),
         rows=tuple(
@@ -31,11 +31,11 @@ def table(rows: int, columns: int) -> Section:
     )
 
 
-def flowing(count: int) -> Section:
-    return Section(title="", columns=(), rows=(("", (tuple(map(make_cell, range(count))),)),))
+def flowing(count: int) -> SheetSection:
+    return SheetSection(title="", columns=(), rows=(("", (tuple(map(make_cell, range(count))),)),))
 
 
-def numbers(pages: list[Page]) -> list[int]:
+def numbers(pages: list[PagePlan]) -> list[int]:
     return sorted(cell.number for page in pages for _, cells in page.rows for cell in cells if cell is not None)
 
 
@@ -58,7 +58,7 @@ def test_spots_do_not_overlap_and_stay_on_paper_of_even_size() -> None:
     for section in (table(3, 4), flowing(7)):
         for page in pages_of([section], most_columns=8, most_cells=48):
             width = cell_width([page], most_width_px=900)
-            plate = draw_plate(page, title="study", corner="strength / seed", width_px=width, shape=SHAPE)
+            plate = draw_page(page, title="study", corner="strength / seed", width_px=width, shape=SHAPE)
             boxes = [(spot.x, spot.y, spot.x + plate.cell_px[0], spot.y + plate.cell_px[1]) for spot in plate.spots]
             assert plate.paper.width % 2 == plate.paper.height % 2 == 0
             assert all(box[2] <= plate.paper.width and box[3] <= plate.paper.height for box in boxes)
@@ -71,11 +71,11 @@ def test_spots_do_not_overlap_and_stay_on_paper_of_even_size() -> None:
 
 
 def test_a_placeholder_is_left_empty_and_a_failure_has_a_card() -> None:
-    section = Section(
+    section = SheetSection(
         title="", columns=("1", "2"), rows=(("r", ((make_cell(0, "skipped"),), (make_cell(1, "failed"),))),)
     )
     (page,) = pages_of([section], most_columns=8, most_cells=48)
-    plate = draw_plate(page, title="t", corner="", width_px=200, shape=SHAPE)
+    plate = draw_page(page, title="t", corner="", width_px=200, shape=SHAPE)
     assert [spot.cell.number for spot in plate.spots] == [1]
 
 
@@ -88,5 +88,5 @@ def test_text_is_cut_where_the_room_ends() -> None:
 
 
 def test_the_corner_says_what_runs_down_and_across() -> None:
-    assert corner_text(Arrangement(x="seed", y="strength", tabs=())) == "strength / seed"
-    assert corner_text(Arrangement(x=None, y=None, tabs=())) == ""
+    assert corner_text(SheetLayout(x="seed", y="strength", tabs=())) == "strength / seed"
+    assert corner_text(SheetLayout(x=None, y=None, tabs=())) == ""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.reports.sheet.layout import Arrangement, arrange, axes_of, places_of, tabs_needed
-from pipeline.reports.sheet.run_view import Line, SkippedRow, latest_lines
+from pipeline.reports.sheet.layout import SheetLayout, arrange, axes_of, places_of, tabs_needed
+from pipeline.reports.sheet.run_view import Line, SkippedLine, latest_lines
 from tests.support.factories import make_attempt
 
 
@@ -23,7 +23,7 @@ def sweep(**axes: tuple[str, ...]) -> list[Line]:
     return lines
 
 
-def arranged(lines: list[Line], **asked: Any) -> Arrangement:
+def arranged(lines: list[Line], **asked: Any) -> SheetLayout:
     places = places_of(lines)
     wanted = [name for name in (asked.get("x"), asked.get("y"), *asked.get("tabs", ())) if name]
     return arrange(axes_of(lines, places, wanted), places, **asked)
@@ -42,15 +42,15 @@ def test_a_sweep_offers_its_own_axes_in_the_order_of_the_manifest() -> None:
 
 def test_the_asked_arrangement_is_kept() -> None:
     lines = sweep(model=("dop-lite", "dop-turbo"), look=("calm", "bold"), seed=("1", "2"))
-    assert arranged(lines, x="seed", y="look", tabs=("model",)) == Arrangement(x="seed", y="look", tabs=("model",))
-    assert arranged(lines, x="model", y="seed") == Arrangement(x="model", y="seed", tabs=())
+    assert arranged(lines, x="seed", y="look", tabs=("model",)) == SheetLayout(x="seed", y="look", tabs=("model",))
+    assert arranged(lines, x="model", y="seed") == SheetLayout(x="model", y="seed", tabs=())
 
 
 def test_unasked_seeds_are_columns_and_what_is_left_is_stacked_or_becomes_tabs() -> None:
     lines = sweep(model=("dop-lite", "dop-turbo"), look=("calm", "bold"), seed=("1", "2", "3"))
-    assert arranged(lines) == Arrangement(x="seed", y="model", tabs=())
+    assert arranged(lines) == SheetLayout(x="seed", y="model", tabs=())
     lines = sweep(model=("dop-lite", "dop-turbo"), look=tuple("abcde"), seed=("1", "2", "3"))
-    assert arranged(lines) == Arrangement(x="seed", y="model", tabs=("look",))
+    assert arranged(lines) == SheetLayout(x="seed", y="model", tabs=("look",))
 
 
 def test_rows_with_the_same_seeds_become_a_table() -> None:
@@ -59,24 +59,24 @@ def test_rows_with_the_same_seeds_become_a_table() -> None:
         for row in ("lake", "mill", "pier")
         for seed in (1, 2)
     ]
-    assert arranged(lines) == Arrangement(x="seed", y="row", tabs=())
+    assert arranged(lines) == SheetLayout(x="seed", y="row", tabs=())
 
 
 def test_rows_with_seeds_of_their_own_flow_instead_of_leaving_holes() -> None:
     lines: list[Line] = [make_attempt(row_id=f"row-{seed}", seed=seed) for seed in range(1, 20)]
-    assert arranged(lines) == Arrangement(x=None, y=None, tabs=())
+    assert arranged(lines) == SheetLayout(x=None, y=None, tabs=())
 
 
 def test_a_few_values_of_one_axis_lie_beside_each_other_and_many_flow() -> None:
-    assert arranged(sweep(seed=("1", "2", "3"))) == Arrangement(x="seed", y=None, tabs=())
-    assert arranged(sweep(seed=tuple(map(str, range(1, 30))))) == Arrangement(x=None, y=None, tabs=())
+    assert arranged(sweep(seed=("1", "2", "3"))) == SheetLayout(x="seed", y=None, tabs=())
+    assert arranged(sweep(seed=tuple(map(str, range(1, 30))))) == SheetLayout(x=None, y=None, tabs=())
 
 
 def test_a_single_clip_has_no_axes() -> None:
     lines: list[Line] = [make_attempt()]
     assert names(lines) == []
-    assert arranged(lines) == Arrangement(x=None, y=None, tabs=())
-    assert arranged([]) == Arrangement(x=None, y=None, tabs=())
+    assert arranged(lines) == SheetLayout(x=None, y=None, tabs=())
+    assert arranged([]) == SheetLayout(x=None, y=None, tabs=())
 
 
 def test_an_axis_that_only_repeats_another_is_not_offered() -> None:
@@ -94,7 +94,7 @@ def test_a_row_of_its_own_joins_the_axes_by_its_paid_fields() -> None:
 
 def test_a_placeholder_keeps_its_place_and_makes_no_axis_of_its_own() -> None:
     lines = sweep(seed=("1", "2"))
-    lines.append(SkippedRow(row_id="mill@3", axes=(("seed", "3"),)))
+    lines.append(SkippedLine(row_id="mill@3", axes=(("seed", "3"),)))
     assert names(lines) == ["seed"]
     assert places_of(lines)[-1]["seed"] == "3"
 
@@ -102,7 +102,7 @@ def test_a_placeholder_keeps_its_place_and_makes_no_axis_of_its_own() -> None:
 def test_unknown_names_in_the_arrangement_are_left_out() -> None:
     lines = sweep(look=("calm", "bold"), seed=("1", "2"))
     plan = arranged(lines, x="nothing", y="seed")
-    assert plan == Arrangement(x="look", y="seed", tabs=())
+    assert plan == SheetLayout(x="look", y="seed", tabs=())
 
 
 @pytest.mark.parametrize(("x", "y", "tabs"), [("seed", None, ["look"]), ("seed", "look", []), (None, "seed", [])])
@@ -121,7 +121,7 @@ def test_the_latest_attempt_is_the_cell_and_the_others_its_history() -> None:
         make_attempt(seed=1, attempt=3),
         make_attempt(seed=1, attempt=2),
     )
-    skipped = SkippedRow(row_id="x")
+    skipped = SkippedLine(row_id="x")
     assert latest_lines((first, other, third, skipped, second)) == [
         (third, [first, second]),
         (other, []),
@@ -135,4 +135,4 @@ def test_rows_that_share_hardly_a_seed_flow_each_in_its_row() -> None:
         for name, seeds in (("cup", (11, 12, 13)), ("rocket", (7, 77)), ("cat", (3, 4)))
         for seed in seeds
     ]
-    assert arranged(lines) == Arrangement(x=None, y="row", tabs=())
+    assert arranged(lines) == SheetLayout(x=None, y="row", tabs=())

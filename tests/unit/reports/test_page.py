@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from pipeline.records import Attempt, State, Totals
-from pipeline.reports.sheet.cells import Stills, sheet_cell
+from pipeline.reports.sheet.cells import CellMedia, sheet_cell
 from pipeline.reports.sheet.page import build_sheet, page_data, sections, sheet_html, write_sheet
-from pipeline.reports.sheet.run_view import Line, RunView, SkippedRow
+from pipeline.reports.sheet.run_view import Line, RunView, SkippedLine
 from pipeline.reports.sheet.thumbnails import poster_path, start_path
 from tests.support.factories import make_attempt
 
@@ -128,7 +128,7 @@ def test_every_state_is_visible_with_reason_and_price_without_scripts() -> None:
     lines: list[Line] = [
         make_attempt(seed=seed, state=state, reason=f"because {state}") for seed, state in enumerate(states, start=1)
     ]
-    _, page = page_of(make_view([*lines, SkippedRow(row_id="gap")]))
+    _, page = page_of(make_view([*lines, SkippedLine(row_id="gap")]))
     cells = [attributes for tag, attributes in page.tags if tag == "article"]
     assert len(cells) == 14  # 13 and the empty template of the scripts
     reasons = page.texts["i"]
@@ -142,7 +142,7 @@ def test_every_state_is_visible_with_reason_and_price_without_scripts() -> None:
 
 def test_a_reason_that_only_repeats_the_state_is_called_none() -> None:
     failed = make_attempt(state=State.FAILED, reason="failed")
-    assert sheet_cell(0, failed, (), {}, Stills()).reason == "no reason was given"
+    assert sheet_cell(0, failed, (), {}, CellMedia()).reason == "no reason was given"
 
 
 def test_a_calm_run_says_nothing_of_troubles() -> None:

@@ -20,16 +20,16 @@ from pipeline.reports.progress import (
     FINISHED,
     PLAIN_LINE_S,
     REFRESH_S,
-    Progress,
-    Snapshot,
+    ProgressDisplay,
+    ProgressSnapshot,
     bar_line,
     eta_text,
     may_colour,
     money_text,
     pace_text,
     plain_line,
-    printable,
     span,
+    strip_control_chars,
 )
 
 
@@ -48,7 +48,7 @@ class Clock:
         return self.now
 
 
-def make_snapshot(**only_what_matters: Any) -> Snapshot:
+def make_snapshot(**only_what_matters: Any) -> ProgressSnapshot:
     fields: dict[str, Any] = {
         "phase": "generating",
         "total": 120,
@@ -62,7 +62,7 @@ def make_snapshot(**only_what_matters: Any) -> Snapshot:
         "throttled": 2,
         "eta_s": 200.0,
     }
-    return Snapshot(**fields | only_what_matters)
+    return ProgressSnapshot(**fields | only_what_matters)
 
 
 def test_the_plain_line_says_counts_money_pace_and_time_left() -> None:
@@ -95,7 +95,7 @@ def test_spans_are_readable(seconds: float, text: str) -> None:
 
 def test_without_a_terminal_there_is_a_line_a_minute_and_no_bar() -> None:
     clock, stream = Clock(), io.StringIO()
-    with Progress(clock=clock, stream=stream, environ={}) as progress:
+    with ProgressDisplay(clock=clock, stream=stream, environ={}) as progress:
         for _ in range(1210):
             progress.update(make_snapshot())
             clock.now += PLAIN_LINE_S / 600
@@ -126,7 +126,7 @@ def test_no_pace_is_told_when_nothing_is_left_to_buy() -> None:
 
 def test_each_phase_leaves_one_line_with_how_it_ended() -> None:
     stream = Terminal()
-    with Progress(clock=Clock(), stream=stream, environ={"NO_COLOR": "1"}) as progress:
+    with ProgressDisplay(clock=Clock(), stream=stream, environ={"NO_COLOR": "1"}) as progress:
         progress.update(make_snapshot(phase=BUYING, total=3, finished=0, planned=3))
         progress.update(make_snapshot(phase=BUYING, total=3, finished=0, planned=1))
         progress.update(make_snapshot(phase="collecting", total=3, finished=1, planned=0))
@@ -137,14 +137,14 @@ def test_each_phase_leaves_one_line_with_how_it_ended() -> None:
 
 def test_a_phase_with_braces_is_shown_as_it_is() -> None:
     stream = Terminal()
-    with Progress(clock=Clock(), stream=stream, environ={"NO_COLOR": "1"}) as progress:
+    with ProgressDisplay(clock=Clock(), stream=stream, environ={"NO_COLOR": "1"}) as progress:
         progress.update(make_snapshot(phase="{bar} {x}"))
     assert "{bar} {x} 12/120" in stream.getvalue()
 
 
 def test_a_new_phase_is_told_at_once() -> None:
     clock, stream = Clock(), io.StringIO()
-    with Progress(clock=clock, stream=stream, environ={}) as progress:
+    with ProgressDisplay(clock=clock, stream=stream, environ={}) as progress:
         progress.update(make_snapshot(phase="submitting"))
         progress.update(make_snapshot(phase="collecting"))
     assert [line.split(":")[0] for line in stream.getvalue().splitlines()] == ["submitting", "collecting"]
@@ -153,21 +153,21 @@ def test_a_new_phase_is_told_at_once() -> None:
 @pytest.mark.parametrize("stream_type", [io.StringIO, Terminal])
 def test_quiet_says_nothing(stream_type: type[io.StringIO]) -> None:
     stream = stream_type()
-    with Progress(clock=Clock(), stream=stream, quiet=True, environ={}) as progress:
+    with ProgressDisplay(clock=Clock(), stream=stream, quiet=True, environ={}) as progress:
         progress.update(make_snapshot())
     assert stream.getvalue() == ""
 
 
 def test_no_progress_means_plain_lines_on_a_terminal() -> None:
     stream = Terminal()
-    with Progress(clock=Clock(), stream=stream, show_bar=False, environ={}) as progress:
+    with ProgressDisplay(clock=Clock(), stream=stream, show_bar=False, environ={}) as progress:
         progress.update(make_snapshot())
     assert stream.getvalue() == plain_line(make_snapshot()) + "\n"
 
 
 def test_the_bar_is_drawn_at_most_five_times_a_second_and_ends_with_the_latest() -> None:
     clock, stream = Clock(), Terminal()
-    with Progress(clock=clock, stream=stream, environ={"NO_COLOR": "1", "COLUMNS": "200"}) as progress:
+    with ProgressDisplay(clock=clock, stream=stream, environ={"NO_COLOR": "1", "COLUMNS": "200"}) as progress:
         for finished in range(100):
             progress.update(make_snapshot(finished=finished))
             clock.now += REFRESH_S / 10
@@ -184,17 +184,17 @@ def test_the_bar_has_no_colour_when_asked_not_to() -> None:
         ({"NO_COLOR": ""}, True),
     ):
         stream = Terminal()
-        with Progress(clock=Clock(), stream=stream, environ=environ) as progress:
+        with ProgressDisplay(clock=Clock(), stream=stream, environ=environ) as progress:
             progress.update(make_snapshot())
         assert ("\x1b[3" in stream.getvalue()) is coloured
         assert may_colour(environ) is coloured
 
 
 def test_names_from_a_manifest_cannot_steer_the_terminal() -> None:
-    assert printable("a\x1b[2Jb\rc\u202ed\x9be\ud800 水") == "a\\x1b[2Jb\\rc\\u202ed\\x9be\\ud800 水"
+    assert strip_control_chars("a\x1b[2Jb\rc\u202ed\x9be\ud800 水") == "a\\x1b[2Jb\\rc\\u202ed\\x9be\\ud800 水"
     stream = Terminal()
-    with Progress(clock=Clock(), stream=stream, environ={"NO_COLOR": "1"}) as progress:
-        progress.say("row \x1b[31mlake\x07 refused")
+    with ProgressDisplay(clock=Clock(), stream=stream, environ={"NO_COLOR": "1"}) as progress:
+        progress.print_line("row \x1b[31mlake\x07 refused")
     assert stream.getvalue().strip("\r\n ") == "row \\x1b[31mlake\\x07 refused"
 
 
@@ -205,7 +205,7 @@ def test_warnings_go_above_the_bar_and_keep_their_level(monkeypatch: pytest.Monk
     console = logging.StreamHandler(stream)
     console.setLevel(logging.WARNING)
     logger.addHandler(console)
-    with Progress(clock=Clock(), loggers=[logger], environ={"NO_COLOR": "1"}) as progress:
+    with ProgressDisplay(clock=Clock(), loggers=[logger], environ={"NO_COLOR": "1"}) as progress:
         progress.update(make_snapshot())
         logger.info("not asked for")
         logger.warning("row lake: unknown")
@@ -221,7 +221,7 @@ def test_a_logger_without_a_console_handler_stays_silent_under_the_bar(monkeypat
     monkeypatch.setattr(sys, "stderr", stream)
     logger = logging.Logger("silent")
     logger.addHandler(logging.NullHandler())
-    with Progress(clock=Clock(), loggers=[logger], environ={}):
+    with ProgressDisplay(clock=Clock(), loggers=[logger], environ={}):
         logger.warning("only for the file")
     assert stream.getvalue() == ""
 
@@ -230,7 +230,7 @@ def test_a_logger_without_a_console_handler_stays_silent_under_the_bar(monkeypat
 def test_a_terminal_without_room_for_a_bar_gets_plain_lines(columns: int, has_bar: bool) -> None:
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    with os.fdopen(follower, "w") as stream, Progress(clock=Clock(), stream=stream, environ={}) as progress:
+    with os.fdopen(follower, "w") as stream, ProgressDisplay(clock=Clock(), stream=stream, environ={}) as progress:
         progress.update(make_snapshot())
     shown = os.read(leader, 4096).decode()
     os.close(leader)

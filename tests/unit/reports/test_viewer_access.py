@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.reports.viewer.access import is_token, refusal
+from pipeline.reports.viewer.access import access_refusal, is_token
 
 PORT = 8123
 OWN = {"Host": f"127.0.0.1:{PORT}"}
@@ -21,8 +21,8 @@ OWN = {"Host": f"127.0.0.1:{PORT}"}
     ],
 )
 def test_the_person_and_our_own_pages_may_read(headers: dict[str, str]) -> None:
-    assert refusal("GET", OWN | headers, PORT) is None
-    assert refusal("HEAD", OWN | headers, PORT) is None
+    assert access_refusal("GET", OWN | headers, PORT) is None
+    assert access_refusal("HEAD", OWN | headers, PORT) is None
 
 
 @pytest.mark.parametrize(
@@ -45,21 +45,21 @@ def test_the_person_and_our_own_pages_may_read(headers: dict[str, str]) -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_nobody_else_may_read_or_write(method: str, headers: dict[str, str]) -> None:
-    assert refusal(method, OWN | headers, PORT) is not None
+    assert access_refusal(method, OWN | headers, PORT) is not None
 
 
 def test_writing_needs_the_word_of_the_browser_that_our_page_asks() -> None:
     ours = {"Origin": f"http://127.0.0.1:{PORT}"}
-    assert refusal("POST", OWN | ours, PORT) is None
-    assert refusal("POST", OWN | ours | {"Sec-Fetch-Site": "same-origin"}, PORT) is None
-    assert refusal("POST", OWN, PORT) is not None
+    assert access_refusal("POST", OWN | ours, PORT) is None
+    assert access_refusal("POST", OWN | ours | {"Sec-Fetch-Site": "same-origin"}, PORT) is None
+    assert access_refusal("POST", OWN, PORT) is not None
     followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
-    assert refusal("POST", OWN | ours | followed, PORT) is not None
+    assert access_refusal("POST", OWN | ours | followed, PORT) is not None
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH"])
 def test_no_other_method_is_known(method: str) -> None:
-    assert refusal(method, OWN | {"Origin": f"http://127.0.0.1:{PORT}"}, PORT) is not None
+    assert access_refusal(method, OWN | {"Origin": f"http://127.0.0.1:{PORT}"}, PORT) is not None
 
 
 def test_a_token_is_right_only_as_a_whole() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pipeline.runner.callback_poll_schedule import PatientPlan
+from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
 
 
-def make_plan() -> PatientPlan:
-    return PatientPlan(first_s=1.0, min_s=0.25, max_s=10.0, deadline_s=1200.0)
+def make_plan() -> CallbackPollSchedule:
+    return CallbackPollSchedule(first_s=1.0, min_s=0.25, max_s=10.0, deadline_s=1200.0)
 
 
-def first_look(plan: PatientPlan, job: str, start: float) -> float:
+def first_look(plan: CallbackPollSchedule, job: str, start: float) -> float:
     """When the plan looks at a job by itself."""
     now = start
     while not (taken := plan.take(now, 10)):
@@ -37,7 +37,7 @@ def test_after_the_first_call_jobs_are_left_alone_for_longer() -> None:
 
 
 def test_a_net_is_never_wider_than_half_the_deadline() -> None:
-    plan = PatientPlan(first_s=1.0, min_s=0.25, max_s=10.0, deadline_s=8.0)
+    plan = CallbackPollSchedule(first_s=1.0, min_s=0.25, max_s=10.0, deadline_s=8.0)
     plan.add("a", "dop-lite", 0.0, 0.0)
     assert 4.0 <= first_look(plan, "a", 0.0) < 5.0
 

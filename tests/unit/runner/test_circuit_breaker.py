@@ -11,26 +11,26 @@ from pipeline.runner.circuit_breaker import (
     FIRST_DOWN_S,
     FIRST_PAUSE_S,
     IN_A_ROW,
-    LONGEST_DOWN_S,
-    LONGEST_PAUSE_S,
+    MAX_DOWN_S,
+    MAX_PAUSE_S,
     PROBE_LEASE_S,
     WINDOW,
-    Breaker,
     BreakerState,
+    CircuitBreaker,
     Outcome,
 )
 
 CLOSED, OPEN, POLL_PROBE, ROW_PROBE = BreakerState
 
 
-def tripped(now: float = 0.0) -> Breaker:
-    breaker = Breaker()
+def tripped(now: float = 0.0) -> CircuitBreaker:
+    breaker = CircuitBreaker()
     for _ in range(IN_A_ROW):
         breaker.record("unknown", now)
     return breaker
 
 
-def probing(now: float = FIRST_PAUSE_S) -> Breaker:
+def probing(now: float = FIRST_PAUSE_S) -> CircuitBreaker:
     """Open, pause over, poll answered: one row may go."""
     breaker = tripped()
     breaker.poll_answered(now)
@@ -39,14 +39,14 @@ def probing(now: float = FIRST_PAUSE_S) -> Breaker:
 
 
 def test_a_new_breaker_lets_everybody_submit() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     assert breaker.state(0.0) is CLOSED
     assert all(breaker.may_submit(0.0, who) for who in "abc")
     assert breaker.wait_s(0.0) == 0.0
 
 
 def test_two_unknowns_do_not_open_it_and_the_third_does() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     breaker.record("unknown", 0.0)
     breaker.record("unknown", 0.0)
     assert breaker.state(0.0) is CLOSED
@@ -56,7 +56,7 @@ def test_two_unknowns_do_not_open_it_and_the_third_does() -> None:
 
 
 def test_an_answer_between_unknowns_starts_the_row_anew() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     outcomes: tuple[Outcome, ...] = ("unknown", "unknown", "answered", "unknown", "unknown")
     for outcome in outcomes:
         breaker.record(outcome, 0.0)
@@ -66,7 +66,7 @@ def test_an_answer_between_unknowns_starts_the_row_anew() -> None:
 @pytest.mark.parametrize(("answers_between", "state"), [(3, OPEN), (4, CLOSED)])
 def test_five_unknowns_among_the_last_twenty_open_it(answers_between: int, state: BreakerState) -> None:
     """Five with 3 answers between span 17 outcomes; with 4 between they span 21."""
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(5):
         breaker.record("unknown", 0.0)
         if breaker.state(0.0) is CLOSED:
@@ -105,7 +105,7 @@ def test_without_names_the_probe_goes_to_one_caller_too() -> None:
 
 def test_a_word_that_is_no_outcome_is_refused() -> None:
     with pytest.raises(ValueError, match="lost"):
-        Breaker().record("lost", 0.0)  # type: ignore[arg-type]
+        CircuitBreaker().record("lost", 0.0)  # type: ignore[arg-type]
 
 
 def test_without_any_job_to_poll_the_pause_must_do() -> None:
@@ -134,7 +134,7 @@ def test_an_unknown_probe_opens_it_again_for_twice_as_long_up_to_five_minutes() 
         breaker.poll_answered(now)
         assert breaker.may_submit(now, "a")
         breaker.record("unknown", now, "a")
-    assert pauses == [30.0, 60.0, 120.0, 240.0, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+    assert pauses == [30.0, 60.0, 120.0, 240.0, MAX_PAUSE_S, MAX_PAUSE_S]
     assert breaker.probes_lost == 6
 
 
@@ -188,7 +188,7 @@ def test_a_probe_that_never_reports_is_replaced_after_its_lease() -> None:
 
 
 def test_a_gateway_that_cannot_be_reached_is_tried_by_one_row_at_growing_intervals() -> None:
-    breaker, now, pauses = Breaker(), 0.0, []
+    breaker, now, pauses = CircuitBreaker(), 0.0, []
     for _ in range(8):
         breaker.record("unreachable", now, "a")
         pauses.append(breaker.wait_s(now))
@@ -196,7 +196,7 @@ def test_a_gateway_that_cannot_be_reached_is_tried_by_one_row_at_growing_interva
         assert breaker.state(now) is ROW_PROBE
         assert breaker.may_submit(now, "a")
         assert not breaker.may_submit(now, "b")
-    assert pauses == [FIRST_DOWN_S, 2.0, 4.0, 8.0, 16.0, 32.0, LONGEST_DOWN_S, LONGEST_DOWN_S]
+    assert pauses == [FIRST_DOWN_S, 2.0, 4.0, 8.0, 16.0, 32.0, MAX_DOWN_S, MAX_DOWN_S]
     breaker.record("answered", now)
     assert breaker.state(now) is CLOSED
     breaker.record("unreachable", now)
@@ -204,14 +204,14 @@ def test_a_gateway_that_cannot_be_reached_is_tried_by_one_row_at_growing_interva
 
 
 def test_many_submits_that_fail_to_connect_at_once_are_one_step_of_the_back_off() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(16):
         breaker.record("unreachable", 0.0)
     assert breaker.wait_s(0.0) == FIRST_DOWN_S
 
 
 def test_submits_that_were_never_sent_open_nothing() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     breaker.record("unknown", 0.0)
     for now in range(0, 1000, 100):
         breaker.record("unreachable", float(now))
@@ -243,7 +243,7 @@ ENDS = ["unknown", "unknown", "answered", "unreachable", "withdrawn"]
 class Exposure(RuleBasedStateMachine):
     """Workers, a gateway that does anything, and a count of what is perhaps paid since it last answered a submit."""
 
-    breaker_type: type[Breaker] = Breaker
+    breaker_type: type[CircuitBreaker] = CircuitBreaker
     workers = 6
 
     def __init__(self) -> None:
@@ -322,21 +322,21 @@ class Exposure(RuleBasedStateMachine):
             assert self.unknown <= self.allowed
 
 
-class NeverOpens(Breaker):
+class NeverOpens(CircuitBreaker):
     """Broken twin: counts, but lets everybody go on."""
 
     def may_submit(self, now: float, who: str | None = None) -> bool:
         return True
 
 
-class ManyProbes(Breaker):
+class ManyProbes(CircuitBreaker):
     """Broken twin: after the pause whoever asks may probe."""
 
     def may_submit(self, now: float, who: str | None = None) -> bool:
         return self.state(now) in (CLOSED, ROW_PROBE)
 
 
-class NeedsNoPoll(Breaker):
+class NeedsNoPoll(CircuitBreaker):
     """Broken twin: the pause alone lets a row go."""
 
     def state(self, now: float) -> BreakerState:
@@ -360,7 +360,7 @@ def test_whatever_happens_no_more_is_at_risk_than_promised() -> None:
 
 
 @pytest.mark.parametrize("twin", [NeverOpens, ManyProbes, NeedsNoPoll])
-def test_a_broken_breaker_is_caught(twin: type[Breaker]) -> None:
+def test_a_broken_breaker_is_caught(twin: type[CircuitBreaker]) -> None:
     class Broken(Exposure):
         breaker_type = twin
 
@@ -370,7 +370,7 @@ def test_a_broken_breaker_is_caught(twin: type[Breaker]) -> None:
 
 def test_a_gateway_that_is_down_for_an_hour_costs_three_and_what_was_in_flight() -> None:
     """16 workers, every submit of unknown outcome, no poll answered."""
-    breaker, unknown = Breaker(), 0
+    breaker, unknown = CircuitBreaker(), 0
     for now in range(3600):
         sent = [who for who in range(16) if breaker.may_submit(float(now), str(who))]
         for who in sent:

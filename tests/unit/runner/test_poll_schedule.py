@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.runner.generation_times import GenerationTimes
-from pipeline.runner.poll_schedule import PollPlan
+from pipeline.runner.poll_schedule import PollSchedule
 
 
-def make_plan(**only_what_matters: float) -> PollPlan:
+def make_plan(**only_what_matters: float) -> PollSchedule:
     settings_s = {"first_s": 15.0, "min_s": 3.0, "max_s": 60.0, "deadline_s": 1200.0} | only_what_matters
-    return PollPlan(**settings_s)
+    return PollSchedule(**settings_s)
 
 
 def test_the_first_look_waits_as_long_as_told() -> None:
@@ -49,7 +49,7 @@ def test_pauses_stay_between_the_told_bounds() -> None:
     assert max(gaps) <= 60.5
 
 
-def noticed(plan: PollPlan, accepted_at: list[float], done_at: float) -> dict[object, float]:
+def noticed(plan: PollSchedule, accepted_at: list[float], done_at: float) -> dict[object, float]:
     """When each of these jobs, all done at the same moment, was seen finished; answers take a moment of their own."""
     drawn = random.Random(len(accepted_at))
     seen: dict[object, float] = {}
@@ -168,9 +168,9 @@ def test_a_job_whose_looks_alone_fail_is_overdue_at_its_deadline_but_not_in_an_o
 def test_a_callback_makes_a_job_due_at_once() -> None:
     plan = make_plan()
     plan.add("a", "m", 0.0, 0.0)
-    plan.hint("a", 1.0)
+    plan.nudge("a", 1.0)
     assert plan.take(1.0, 1) == ["a"]
-    plan.hint("nobody", 1.0)
+    plan.nudge("nobody", 1.0)
 
 
 def test_a_forgotten_job_is_never_taken() -> None:
@@ -200,7 +200,7 @@ def test_the_most_overdue_jobs_are_taken_first_and_no_more_than_asked() -> None:
     plan = make_plan()
     for job in range(2_000):
         plan.add(job, "m", 0.0, 0.0)
-        plan.hint(job, 2_000.0 - job)
+        plan.nudge(job, 2_000.0 - job)
     assert plan.take(1_000.0, 3) == [1999, 1998, 1997]
     assert len(plan.take(1_000.0, 5_000)) == 997
     assert len(plan) == 2_000

@@ -17,15 +17,15 @@ from pipeline.sandbox.faults import (
     POLL_ODDS,
     RESULT_ODDS,
     SUBMIT_ODDS,
-    Ailment,
+    FaultPlan,
     PollFault,
+    ResultDefect,
     ResultFault,
-    Storm,
     SubmitFault,
 )
-from pipeline.sandbox.jobs import Fate, Job, JobState
+from pipeline.sandbox.jobs import Job, JobOutcome, SandboxJobState
 from pipeline.sandbox.response_variants import SHAPES, WORDS, accepted_as, word
-from pipeline.sandbox.responses import Outcome
+from pipeline.sandbox.responses import JobView
 from pipeline.sandbox.webhooks import Delivery, headers_of, signature
 
 NAMES = [f"{number:064x}" for number in range(1500)]
@@ -38,27 +38,27 @@ def make_job() -> Job:
     }  # fmt: skip
     return Job(
         job_set_id="the-set", job_id="the-job", fingerprint="f", visit=1, body=body, price_microusd=1, accepted_at=0.0,
-        generation_s=1.0, fate=Fate.COMPLETED, clip_key="c",
+        generation_s=1.0, fate=JobOutcome.COMPLETED, clip_key="c",
     )  # fmt: skip
 
 
 def test_the_same_seed_gives_the_same_storm_in_any_order() -> None:
-    forward = {name: Storm(seed="7").submit_fault(name, 1) for name in NAMES}
-    backward = {name: Storm(seed="7").submit_fault(name, 1) for name in reversed(NAMES)}
+    forward = {name: FaultPlan(seed="7").submit_fault(name, 1) for name in NAMES}
+    backward = {name: FaultPlan(seed="7").submit_fault(name, 1) for name in reversed(NAMES)}
     assert forward == backward
-    assert forward != {name: Storm(seed="8").submit_fault(name, 1) for name in NAMES}
+    assert forward != {name: FaultPlan(seed="8").submit_fault(name, 1) for name in NAMES}
 
 
 def test_every_fault_comes_and_about_as_often_as_its_odds_say() -> None:
-    storm = Storm(seed="odds")
+    storm = FaultPlan(seed="odds")
     counts = Counter(storm.submit_fault(name, 1) for name in NAMES)
     assert set(counts) == set(SubmitFault)
     for fault, chance in SUBMIT_ODDS.items():
         assert counts[fault] / len(NAMES) == pytest.approx(chance, abs=0.02)
     assert {storm.poll_fault(name, 1) for name in NAMES} == set(PollFault)
     assert {storm.result_fault(name, 1) for name in NAMES} == set(ResultFault)
-    assert {storm.ailment(name, 1) for name in NAMES} == set(Ailment)
-    assert {storm.fate(name, 1) for name in NAMES} == set(Fate)
+    assert {storm.ailment(name, 1) for name in NAMES} == set(ResultDefect)
+    assert {storm.fate(name, 1) for name in NAMES} == set(JobOutcome)
     assert {storm.shape(name, 1, len(SHAPES)) for name in NAMES} == {None, *range(len(SHAPES))}
 
 
@@ -68,21 +68,21 @@ def test_odds_leave_room_for_calm() -> None:
 
 
 def test_no_intensity_is_no_storm() -> None:
-    calm = Storm(seed="7", intensity=0.0)
+    calm = FaultPlan(seed="7", intensity=0.0)
     assert {calm.submit_fault(name, 1) for name in NAMES} == {SubmitFault.NONE}
-    assert {calm.fate(name, 1) for name in NAMES} == {Fate.COMPLETED}
+    assert {calm.fate(name, 1) for name in NAMES} == {JobOutcome.COMPLETED}
     assert {calm.slowness(name, 1) for name in NAMES} == {1.0}
 
 
 def test_a_burst_of_429_holds_on_for_the_next_visit_and_ends() -> None:
-    storm = Storm(seed="7")
+    storm = FaultPlan(seed="7")
     burst = [name for name in NAMES if storm.submit_fault(name, 1) is SubmitFault.THROTTLE]
     assert {storm.submit_fault(name, 2) for name in burst} == {SubmitFault.THROTTLE}
     assert SubmitFault.NONE in {storm.submit_fault(name, 3) for name in burst}
 
 
 def test_the_404_of_replication_lag_ends_after_the_first_polls() -> None:
-    storm = Storm(seed="7")
+    storm = FaultPlan(seed="7")
     assert PollFault.LAG not in {storm.poll_fault(name, visit) for name in NAMES for visit in (3, 4)}
 
 
@@ -94,20 +94,26 @@ def test_faults_before_acceptance_are_named_so() -> None:
 @pytest.mark.parametrize("number", range(len(SHAPES)))
 def test_every_shape_holds_the_url_only_when_completed_and_is_json(number: int) -> None:
     url = "http://127.0.0.1:1/results/the-set.mp4"
-    done = SHAPES[number](Outcome(job=make_job(), state=JobState.COMPLETED, url=url, preview_url=url))
+    done = SHAPES[number](JobView(job=make_job(), state=SandboxJobState.COMPLETED, url=url, preview_url=url))
     assert url in json.dumps(done)
-    for state in (JobState.QUEUED, JobState.IN_PROGRESS, JobState.FAILED, JobState.NSFW, JobState.CANCELED):
-        text = json.dumps(SHAPES[number](Outcome(job=make_job(), state=state)))
+    for state in (
+        SandboxJobState.QUEUED,
+        SandboxJobState.IN_PROGRESS,
+        SandboxJobState.FAILED,
+        SandboxJobState.NSFW,
+        SandboxJobState.CANCELED,
+    ):
+        text = json.dumps(SHAPES[number](JobView(job=make_job(), state=state)))
         assert "/results/" not in text
-    assert "/results/" not in json.dumps(SHAPES[number](Outcome(job=make_job(), state=JobState.COMPLETED)))
+    assert "/results/" not in json.dumps(SHAPES[number](JobView(job=make_job(), state=SandboxJobState.COMPLETED)))
 
 
 def test_the_shapes_differ_and_spell_every_word_of_a_state() -> None:
-    done = Outcome(job=make_job(), state=JobState.COMPLETED, url="u", preview_url="u")
+    done = JobView(job=make_job(), state=SandboxJobState.COMPLETED, url="u", preview_url="u")
     assert len({json.dumps(shape(done), sort_keys=True) for shape in SHAPES}) == len(SHAPES)
     for state, words in WORDS.items():
         assert {word(state, number).lower() for number in range(18)} == set(words)
-    assert {word(JobState.COMPLETED, number) for number in range(18)} >= {"done", "DONE", "Done"}
+    assert {word(SandboxJobState.COMPLETED, number) for number in range(18)} >= {"done", "DONE", "Done"}
 
 
 def test_every_form_of_acceptance_names_the_job_set_and_answers_2xx() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.sandbox.rendering.camera import framed, homography
 from pipeline.sandbox.rendering.effects import make_effect
-from pipeline.sandbox.rendering.motion import _LOOKS, CATALOGUE, PATHS, look_of, poses, preset_name, presets
+from pipeline.sandbox.rendering.motion import _LOOKS, CATALOGUE, PATHS, motion_style, poses, preset_name, presets
 
 SIZE = (160, 90)
 CORNERS = np.array([[0, 160, 0, 160], [0, 0, 90, 90], [1, 1, 1, 1]], dtype=float)
@@ -48,7 +48,7 @@ def test_an_id_is_found_in_any_case_and_an_unknown_one_is_general() -> None:
     ],
 )
 def test_a_preset_moves_like_its_name(name: str, path: str) -> None:
-    assert look_of(name).path == path
+    assert motion_style(name).path == path
 
 
 def test_every_line_of_the_table_of_looks_is_used_and_names_what_exists() -> None:
@@ -63,7 +63,9 @@ def test_every_line_of_the_table_of_looks_is_used_and_names_what_exists() -> Non
 @pytest.mark.parametrize("path", sorted(PATHS))
 @pytest.mark.parametrize("side", [-1.0, 1.0])
 def test_no_frame_looks_past_the_edge_at_full_strength(path: str, side: float) -> None:
-    look = next((look_of(name) for name in catalogue_names() if look_of(name).path == path), look_of("General"))
+    look = next(
+        (motion_style(name) for name in catalogue_names() if motion_style(name).path == path), motion_style("General")
+    )
     moves = framed(poses(look, frames=24, strength=1.0, side=side, phase=0.3), SIZE)
     for pose in [*moves[::3], moves[-1]]:
         seen = homography(pose, SIZE, (1, 1)) @ CORNERS
@@ -74,15 +76,19 @@ def test_no_frame_looks_past_the_edge_at_full_strength(path: str, side: float) -
 
 @pytest.mark.parametrize("name", catalogue_names())
 def test_every_preset_changes_the_view_from_frame_to_frame(name: str) -> None:
-    moves = poses(look_of(name), frames=24, strength=0.5, side=1.0, phase=0.2)
+    moves = poses(motion_style(name), frames=24, strength=0.5, side=1.0, phase=0.2)
     assert sum(a != b for a, b in pairwise(moves)) >= 12
 
 
 def test_strength_is_amplitude() -> None:
-    weak, strong = (poses(look_of("Dolly In"), frames=10, strength=s, side=1.0, phase=0.0)[-1].zoom for s in (0.1, 0.9))
+    weak, strong = (
+        poses(motion_style("Dolly In"), frames=10, strength=s, side=1.0, phase=0.0)[-1].zoom for s in (0.1, 0.9)
+    )
     assert 1 < weak < strong
 
 
 def test_side_turns_an_orbit_round() -> None:
-    left, right = (poses(look_of("360 Orbit"), frames=10, strength=0.5, side=s, phase=0.0)[-1].yaw for s in (-1.0, 1.0))
+    left, right = (
+        poses(motion_style("360 Orbit"), frames=10, strength=0.5, side=s, phase=0.0)[-1].yaw for s in (-1.0, 1.0)
+    )
     assert left == -right != 0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.sandbox import SandboxError, SandboxSettings
-from pipeline.sandbox.jobs import Fate, Job, JobState, generation_time, state_of
+from pipeline.sandbox.jobs import Job, JobOutcome, SandboxJobState, generation_time, state_of
 from pipeline.sandbox.rate_limiters import FixedWindow, SlidingWindow, TokenBucket, make_limiter
 from pipeline.sandbox.request_validation import fingerprint
 from pipeline.sandbox.settings import Rate, parse_duration, parse_rate
@@ -19,32 +19,32 @@ from pipeline.sandbox.settings import Rate, parse_duration, parse_rate
 def make_job(**only_what_matters: object) -> Job:
     fields: dict[str, object] = {
         "job_set_id": "s", "job_id": "j", "fingerprint": "f", "visit": 1, "body": {}, "price_microusd": 135_000,
-        "accepted_at": 1000.0, "generation_s": 10.0, "fate": Fate.COMPLETED, "clip_key": "c",
+        "accepted_at": 1000.0, "generation_s": 10.0, "fate": JobOutcome.COMPLETED, "clip_key": "c",
     }  # fmt: skip
     return Job(**{**fields, **only_what_matters})  # type: ignore[arg-type]
 
 
 def test_a_job_is_queued_then_in_progress_then_completed() -> None:
     states = [state_of(make_job(), 1000.0 + age, clip_ready=True) for age in (0, 1.4, 1.6, 9.9, 10.0, 1e9)]
-    assert states == [JobState.QUEUED] * 2 + [JobState.IN_PROGRESS] * 2 + [JobState.COMPLETED] * 2
+    assert states == [SandboxJobState.QUEUED] * 2 + [SandboxJobState.IN_PROGRESS] * 2 + [SandboxJobState.COMPLETED] * 2
 
 
 def test_a_job_without_its_clip_is_never_completed() -> None:
-    assert state_of(make_job(), 9e9, clip_ready=False) is JobState.IN_PROGRESS
-    assert state_of(make_job(), 9e9, clip_ready=False, spoiled=True) is JobState.FAILED
+    assert state_of(make_job(), 9e9, clip_ready=False) is SandboxJobState.IN_PROGRESS
+    assert state_of(make_job(), 9e9, clip_ready=False, spoiled=True) is SandboxJobState.FAILED
 
 
 @pytest.mark.parametrize(
     ("fate", "state"),
     [
-        (Fate.FAILED, JobState.FAILED),
-        (Fate.NSFW, JobState.NSFW),
-        (Fate.CANCELED, JobState.CANCELED),
-        (Fate.ENDLESS, JobState.IN_PROGRESS),
+        (JobOutcome.FAILED, SandboxJobState.FAILED),
+        (JobOutcome.NSFW, SandboxJobState.NSFW),
+        (JobOutcome.CANCELED, SandboxJobState.CANCELED),
+        (JobOutcome.ENDLESS, SandboxJobState.IN_PROGRESS),
     ],
 )
-def test_a_fate_is_met_when_the_generation_time_is_over(fate: Fate, state: JobState) -> None:
-    assert state_of(make_job(fate=fate), 1009.0, clip_ready=True) is JobState.IN_PROGRESS
+def test_a_fate_is_met_when_the_generation_time_is_over(fate: JobOutcome, state: SandboxJobState) -> None:
+    assert state_of(make_job(fate=fate), 1009.0, clip_ready=True) is SandboxJobState.IN_PROGRESS
     assert state_of(make_job(fate=fate), 1010.0, clip_ready=True) is state
 
 

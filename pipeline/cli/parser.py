@@ -1,0 +1,348 @@
+"""The argument parser: every verb with its flags and an example. Only argparse is imported, so that --help is fast."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that says "did you mean" for a word or flag it does not know, and guesses at none by its beginning."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **more})
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: error: {message}{self._suggestion(message)}\n")
+
+    def _suggestion(self, message: str) -> str:
+        known = [option for action in self._actions for option in (*action.option_strings, *(action.choices or ()))]
+        for word in re.split(r"[\s',:]+", message):
+            near = difflib.get_close_matches(word, [str(one) for one in known], n=1, cutoff=0.7)
+            if near and word not in known:
+                return f"; did you mean {near[0]}?"
+        return ""
+
+
+class _Version(argparse.Action):
+    """Prints the installed version; nothing is looked up before somebody asks."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('dop-batch')}")
+        parser.exit()
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings")
+    group.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: configs/default.yaml)")
+    group.add_argument("--set", action="append", metavar="section.key=value", help="override one setting; repeatable")
+    group.add_argument("--outputs", metavar="DIR", help="folder for runs and the ledger")
+    group.add_argument("-v", "--verbose", action="store_true", help="say more")
+    group.add_argument("-q", "--quiet", action="store_true", help="silent unless something is wrong")
+    group.add_argument("--no-progress", action="store_true", help="no bar")
+    group.add_argument("--log-json", action="store_true", help="the run's log on stderr as JSON lines")
+
+
+def _add_manifest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a YAML or CSV file that says what to buy")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how to run")
+    group.add_argument("-j", "--max-in-flight", type=int, metavar="N", help="at most N jobs in flight")
+    group.add_argument("--rate", metavar="N/1m", help="submits a second, minute or hour; default: found out")
+    group.add_argument("--max-duration", metavar="2h", help="stop after that long; run again to continue")
+    group.add_argument("--lock-wait", metavar="30s", help="wait that long for another run to end")
+    group.add_argument("--webhook", action="store_true", help="let the gateway call back instead of most polls")
+    group.add_argument("--no-download", action="store_true", help="leave the videos where they are")
+    group.add_argument("--error-on-nothing", action="store_true", help="exit 9 when there was nothing to do")
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several machines")
+    group.add_argument("--cluster", action="store_true", help="leave the work to `dop worker` processes and follow it")
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which rows")
+    group.add_argument("--filter-tag", action="append", metavar="TAG", help="only rows with this tag; repeatable")
+    group.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, the same part each time")
+    group.add_argument("--sample", type=int, metavar="N", help="N rows, as good as random, the same each time")
+    group.add_argument("--first", type=int, metavar="N", help="only the first N rows")
+    group.add_argument("--max-rows", type=int, metavar="N", help="how far axes may multiply (default 256)")
+
+
+def _add_buying_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to buy")
+    group.add_argument("-n", "--dry-run", action="store_true", help="show the plan and stop")
+    group.add_argument("-y", "--yes", action="store_true", help="buy without asking")
+    group.add_argument("--max-cost", metavar="USD", help="the most this run may cost, over all its restarts")
+    group.add_argument("--max-new", type=int, metavar="N", help="buy at most N in this call")
+    group.add_argument("--halt", metavar="fail=3|fail=10%%", help="stop buying when that much failed")
+    group.add_argument("--no-preflight", action="store_true", help="do not look at the images before buying")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(
+        prog="dop",
+        description="Buy AI video in bulk without waste: a batch pipeline for the Higgsfield DoP image-to-video API.",
+        epilog="Start with make batch in the source tree. Exit codes are in the README.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="the version, and nothing else")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+
+    _add_verbs(_Verbs(verbs))
+    return parser
+
+
+class _Verbs:
+    """The place where words of the command line are added, each with its example."""
+
+    def __init__(self, verbs: argparse._SubParsersAction[_Parser]) -> None:
+        self._verbs = verbs
+
+    def add(self, name: str, target: str, text: str, example: str) -> argparse.ArgumentParser:
+        """One more word; `target` is `module:function` below `pipeline.cli.commands`."""
+        sub = self._verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(target=target)
+        return sub
+
+
+def _add_verbs(verbs: _Verbs) -> None:
+    _add_starting(verbs)
+    _add_planning(verbs)
+    _add_buying(verbs)
+    _add_settling(verbs)
+    _add_looking(verbs)
+    _add_choosing(verbs)
+    _add_care(verbs)
+
+
+def _add_starting(verbs: _Verbs) -> None:
+    text = "sample manifests and configurations to start from"
+    sub = verbs.add("init", "init:init", text, "dop init my-film")
+    sub.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where (default: here)")
+
+    text = "a script that completes verbs, flags and files"
+    sub = verbs.add("completion", "init:completion", text, 'eval "$(dop completion bash)"')
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    sub.set_defaults(whole_parser=build_parser)
+
+
+def _add_planning(verbs: _Verbs) -> None:
+    sub = verbs.add("validate", "plan:validate", "all mistakes of a manifest at once", "dop validate shots.csv")
+    _add_manifest(sub)
+    _add_choice(sub)
+    _add_json(sub)
+    _add_settings(sub)
+
+    sub = verbs.add("plan", "plan:plan", "what a manifest would buy, and its price", "dop plan shots.csv --json")
+    _add_manifest(sub)
+    _add_json(sub)
+    sub.add_argument("--out", type=Path, metavar="PLAN", help="save it for `dop run --plan PLAN`")
+    sub.add_argument("--look", action="store_true", help="ask the object store about its images first")
+    sub.add_argument("--max-cost", metavar="USD", help="compare the price with this budget")
+    _add_choice(sub)
+    _add_settings(sub)
+
+
+def _add_buying(verbs: _Verbs) -> None:
+    sub = verbs.add("run", "run:run", "submit, poll, download, report", "dop run shots.csv --max-cost 5")
+    sub.add_argument("manifest", nargs="?", type=Path, metavar="MANIFEST", help="a YAML or CSV file")
+    sub.add_argument("--plan", type=Path, metavar="PLAN", help="buy exactly what `dop plan --out PLAN` showed")
+    sub.add_argument("--pilot", type=int, metavar="N", help="buy the N cheapest first; go on if they came out well")
+    _add_choice(sub)
+    _add_buying_flags(sub)
+    _add_run_flags(sub)
+    _add_cluster(sub)
+    _add_settings(sub)
+
+    sub = verbs.add("submit", "run:submit", "buy and leave; collect later", "dop submit shots.csv --yes")
+    sub.add_argument("manifest", nargs="?", type=Path, metavar="MANIFEST", help="a YAML or CSV file")
+    sub.add_argument("--plan", type=Path, metavar="PLAN", help="buy exactly what `dop plan --out PLAN` showed")
+    sub.add_argument("--pilot", type=int, metavar="N", help="buy the N cheapest first; go on if they came out well")
+    _add_choice(sub)
+    _add_buying_flags(sub)
+    _add_run_flags(sub)
+    _add_cluster(sub)
+    _add_settings(sub)
+
+    text = "poll, download and report what is bought; never spends"
+    sub = verbs.add("collect", "run:collect", text, "dop collect")
+    sub.add_argument("run", nargs="?", metavar="RUN", help="one run (default: every unfinished one)")
+    sub.add_argument("-y", "--yes", action="store_true", help="accepted for scripts; nothing is bought")
+    _add_run_flags(sub)
+    _add_cluster(sub)
+    _add_settings(sub)
+
+
+def _add_settling(verbs: _Verbs) -> None:
+    text = "buy chosen kinds of failure again"
+    sub = verbs.add("retry", "resolve:retry", text, "dop retry latest --failed --refused")
+    sub.add_argument("run", nargs="?", metavar="RUN")
+    for kind in ("failed", "refused", "expired", "canceled", "rejected"):
+        sub.add_argument(f"--{kind}", action="store_true", help=f"those that are {kind}")
+    _add_buying_flags(sub)
+    _add_run_flags(sub)
+    _add_settings(sub)
+
+    text = "settle an unknown outcome"
+    sub = verbs.add("resolve", "resolve:resolve", text, "dop resolve lamp@calm-11 --charged")
+    sub.add_argument("id", metavar="ID", help="request id (or its beginning) or row id")
+    way = sub.add_mutually_exclusive_group(required=True)
+    way.add_argument("--adopt", metavar="JOB_SET_ID", help="it was accepted as this job")
+    way.add_argument("--charged", action="store_true", help="it was charged and is lost")
+    way.add_argument("--resend", action="store_true", help="it was not charged: the next run buys it")
+    sub.add_argument("--lock-wait", metavar="30s", help="wait that long for another run to end")
+    sub.add_argument("-y", "--yes", action="store_true", help="accepted for scripts; the way is the answer")
+    _add_settings(sub)
+
+
+def _add_looking(verbs: _Verbs) -> None:
+    sub = verbs.add("status", "status:status", "counts and money of a run", "dop status latest")
+    sub.add_argument("run", nargs="?", metavar="RUN")
+    _add_json(sub)
+    _add_settings(sub)
+
+    sub = verbs.add("list", "status:list_runs", "every run", "dop list")
+    _add_json(sub)
+    _add_settings(sub)
+
+    sub = verbs.add("show", "status:show", "one request's whole history", "dop show lamp@calm-11")
+    sub.add_argument("id", metavar="ID", help="request id (or its beginning), row id or job id")
+    _add_json(sub)
+    _add_settings(sub)
+
+    text = "tables and pictures of a run"
+    sub = verbs.add("report", "status:report", text, "dop report latest -o run.jsonl sheet.html grid.mp4")
+    sub.add_argument("run", nargs="?", metavar="RUN")
+    kinds = ".csv .jsonl .parquet .junit.xml .html .mp4 (all clips in one video) .png (contact print)"
+    sub.add_argument("-o", "--output", nargs="+", type=Path, default=[], metavar="FILE", help=kinds)
+    _add_json(sub)
+    _add_settings(sub)
+
+
+def _add_choosing(verbs: _Verbs) -> None:
+    text = "look at the clips in the browser, also while the run goes on"
+    sub = verbs.add("view", "view:view", text, "dop view latest")
+    sub.add_argument("run", nargs="?", metavar="RUN", help="which to open (default: the newest)")
+    sub.add_argument("--port", type=int, default=0, metavar="N", help="on 127.0.0.1 (default: any free one)")
+    sub.add_argument("--no-open", action="store_true", help="print the address and leave the browser alone")
+    _add_settings(sub)
+
+    text = "a new manifest from chosen clips"
+    sub = verbs.add("derive", "derive:derive", text, "dop derive latest --picks picks.json --set model=dop-preview")
+    sub.add_argument("run", nargs="?", metavar="RUN", help="default: the run that the picks name, else the newest")
+    sub.add_argument("--picks", type=Path, metavar="PICKS", help="what the page saved (default: those of `dop view`)")
+    sub.add_argument("--row", action="append", metavar="ID", help="row id or request id of a clip; repeatable")
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: beside the run's manifest")
+    _add_settings(sub)
+
+
+def _add_care(verbs: _Verbs) -> None:
+    sub = verbs.add("spend", "spend:spend", "the spend book, by day, month and model", "dop spend --month 2026-11")
+    span = sub.add_mutually_exclusive_group()
+    span.add_argument("--day", metavar="YYYY-MM-DD", help="one day, UTC")
+    span.add_argument("--month", metavar="YYYY-MM", help="one month, UTC")
+    sub.add_argument("--usage", type=Path, metavar="CSV", help="compare with the vendor's usage list")
+    _add_json(sub)
+    _add_settings(sub)
+
+    sub = verbs.add("doctor", "doctor:doctor", "checks of key, ledger, clock and disk", "dop doctor --config live.yaml")
+    sub.add_argument("--live", action="store_true", help="ask the gateway, with calls that cost nothing")
+    _add_json(sub)
+    _add_settings(sub)
+
+    _add_worker(verbs)
+    _add_reaching_out(verbs)
+    _add_ledger_care(verbs)
+
+    text = "a local gateway that renders real clips"
+    sandbox = verbs.add("sandbox", "", text, "dop sandbox serve --port 8080")
+    actions = sandbox.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    serve = actions.add_parser("serve", help="serve it on 127.0.0.1", epilog="example: dop sandbox serve --rate 60/1m")
+    from pipeline.sandbox.command import add_arguments
+
+    add_arguments(serve)
+    serve.set_defaults(target="sandbox")
+
+
+def _add_worker(verbs: _Verbs) -> None:
+    text = "one more machine of a cluster: takes requests from the ledger's database and looks after them"
+    sub = verbs.add("worker", "worker:worker", text, "dop worker --config live.yaml")
+    way = sub.add_mutually_exclusive_group()
+    way.add_argument("--health", action="store_true", help="exit 0 when this host's workers are well, else 5")
+    way.add_argument("--rebuild-queue", action="store_true", help="make the queue anew from the ledger, and stop")
+    sub.add_argument("--webhook", action="store_true", help="let the gateway call back instead of most polls")
+    _add_settings(sub)
+
+
+def _add_reaching_out(verbs: _Verbs) -> None:
+    text = "the motion presets that a manifest may name"
+    sub = verbs.add("motions", "motions:motions", text, "dop motions --search zoom")
+    sub.add_argument("--search", metavar="WORDS", help="only those whose name holds every word, or by their id")
+    sub.add_argument("--refresh", action="store_true", help="ask the gateway for its own list and keep it")
+    _add_json(sub)
+    _add_settings(sub)
+
+    webhook = verbs.add("webhook", "", "the callback receiver", "dop webhook serve")
+    words = _Verbs(webhook.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
+    text = "take callbacks as a process of its own, for runs with --webhook that come and go"
+    sub = words.add("serve", "webhook:serve", text, "dop webhook serve --set webhook.listen=127.0.0.1:8099")
+    _add_settings(sub)
+
+
+def _add_ledger_care(verbs: _Verbs) -> None:
+    ledger = verbs.add("ledger", "", "care of the ledger; never spends", "dop ledger check")
+    words = _Verbs(ledger.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
+    text = "everything that is wrong with it, and what to do"
+    sub = words.add("check", "ledger:check", text, "dop ledger check")
+    _add_settings(sub)
+
+    text = "make it anew from its journal; the old file is kept"
+    sub = words.add("rebuild", "ledger:rebuild", text, "dop ledger rebuild")
+    _add_lock_wait(sub)
+    _add_settings(sub)
+
+    text = "a consistent copy for a backup, also during a run; or the move to PostgreSQL"
+    sub = words.add("copy", "ledger:copy", text, "dop ledger copy --to postgresql://dop@db.example/dop")
+    where = sub.add_mutually_exclusive_group(required=True)
+    where.add_argument("file", nargs="?", metavar="FILE", help="where to; must not exist")
+    where.add_argument("--to", metavar="URL", help="move the ledger to an empty database; the file spends no more")
+    _add_lock_wait(sub)
+    _add_settings(sub)
+
+    text = "let a copied or restored ledger spend: it is the only one in use now"
+    sub = words.add("adopt", "ledger:adopt", text, "dop ledger adopt")
+    _add_lock_wait(sub)
+    _add_settings(sub)
+
+    text = "remove the folders of runs that ended long ago; the ledger keeps what it knows"
+    sub = verbs.add("prune", "ledger:prune", text, "dop prune --keep 30d --dry-run")
+    sub.add_argument("--keep", required=True, metavar="30d", help="keep runs that ended within this time")
+    sub.add_argument("-n", "--dry-run", action="store_true", help="show what would go and stop")
+    sub.add_argument("-y", "--yes", action="store_true", help="remove without asking")
+    _add_lock_wait(sub)
+    _add_settings(sub)
+
+
+def _add_lock_wait(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lock-wait", metavar="30s", help="wait that long for another run to end")

@@ -1,0 +1,112 @@
+"""What a manifest would buy: counts and prices, split by what the ledger already knows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+from pipeline.planning.binding import _CHUNK
+from pipeline.records import (
+    FAILED_FOR_GOOD,
+    IN_FLIGHT,
+    Cell,
+    Request,
+    State,
+    usd,
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelShare:
+    """How many requests of one model, at what price in all."""
+
+    requests: int = 0
+    price_microusd: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What a manifest asks for, split by what the ledger knows. `state_digest` changes when any of it does."""
+
+    requests: int = 0
+    price_microusd: int = 0
+    new: int = 0
+    new_price_microusd: int = 0
+    done: int = 0
+    in_flight: int = 0
+    unknown: int = 0
+    failed: int = 0
+    skipped: int = 0
+    duplicates: int = 0
+    by_model: dict[str, ModelShare] = field(default_factory=dict)
+    state_digest: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """The object of `dop plan --json`: money as strings with three decimals."""
+        return {
+            "requests": self.requests,
+            "price_usd": usd(self.price_microusd),
+            "new": self.new,
+            "new_price_usd": usd(self.new_price_microusd),
+            "done": self.done,
+            "in_flight": self.in_flight,
+            "unknown": self.unknown,
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "duplicates": self.duplicates,
+            "by_model": {
+                model: {"requests": share.requests, "price_usd": usd(share.price_microusd)}
+                for model, share in sorted(self.by_model.items())
+            },
+        }
+
+
+def split(rows: Iterable[Request | Cell], states_of: Callable[[list[str]], Mapping[str, State]]) -> Plan:
+    """Counts and prices of `rows` against the ledger, in one pass.
+
+    Args:
+        states_of: request ids -> the state of those that the ledger knows.
+    """
+    plan = Plan()
+    sha = hashlib.sha256()
+    counts: Counter[tuple[State, str]] = Counter()
+    prices: Counter[tuple[State, str]] = Counter()
+    stream = iter(rows)
+    while chunk := list(islice(stream, _CHUNK)):
+        requests = [row for row in chunk if isinstance(row, Request)]
+        plan.skipped += len(chunk) - len(requests)
+        known = states_of([request.request_id for request in requests])
+        lines = []
+        for request in requests:
+            state = known.get(request.request_id, State.PLANNED)
+            kind = (state, request.params.model)
+            counts[kind] += 1
+            prices[kind] += request.price_microusd
+            lines.append(f"{request.request_id} {state.value} {request.price_microusd}\n")
+        sha.update("".join(lines).encode())
+    for (state, model), count in counts.items():
+        _add(plan, state, model, count, prices[state, model])
+    plan.state_digest = sha.hexdigest()
+    return plan
+
+
+def _add(plan: Plan, state: State, model: str, count: int, price_microusd: int) -> None:
+    plan.requests += count
+    plan.price_microusd += price_microusd
+    share = plan.by_model.setdefault(model, ModelShare())
+    share.requests += count
+    share.price_microusd += price_microusd
+    if state is State.PLANNED:
+        plan.new += count
+        plan.new_price_microusd += price_microusd
+    elif state is State.DONE:
+        plan.done += count
+    elif state in IN_FLIGHT:
+        plan.in_flight += count
+    elif state is State.UNKNOWN:
+        plan.unknown += count
+    elif state in FAILED_FOR_GOOD:
+        plan.failed += count

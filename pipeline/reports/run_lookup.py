@@ -1,0 +1,70 @@
+"""Find a run or a request by its name, and describe it as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from pipeline.errors import UsageError
+from pipeline.ledger.queries import Run
+from pipeline.ledger.workspace import OpenLedger, ledger_name
+from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, Attempt, State, Totals, usd
+
+
+def status_json(run: Run, totals: Totals, rate_per_s: float = 0.0) -> dict[str, object]:
+    """The object of `dop status --json`.
+
+    `eta_s` counts what is left to submit at the rate of the last minute; None while nothing was accepted in it.
+    """
+    left = totals.count(State.PLANNED, State.SUBMITTING)
+    return {
+        "run": run.run_id,
+        "gateway": run.gateway,
+        "requests": sum(totals.counts.values()),
+        "new": totals.count(State.PLANNED),
+        "done": totals.count(State.DONE),
+        "in_flight": totals.count(*IN_FLIGHT),
+        "unknown": totals.count(State.UNKNOWN),
+        "failed": totals.count(*FAILED_FOR_GOOD),
+        "confirmed_usd": usd(totals.confirmed_microusd),
+        "disputed_usd": usd(totals.disputed_microusd),
+        "reserved_usd": usd(totals.reserved_microusd),
+        "ended": run.ended_at is not None,
+        "rate_per_s": round(rate_per_s, 3),
+        "eta_s": 0.0 if run.ended_at is not None else round(left / rate_per_s, 1) if rate_per_s and left else None,
+    }
+
+
+def find_run(workspace: OpenLedger, wanted: str | None) -> Run:
+    """The run a person means: a name, a folder, the beginning of a name, or the newest.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    runs = workspace.book.runs()
+    if not runs:
+        raise UsageError(f"no run yet in {ledger_name(workspace.settings)}")
+    if wanted is None or Path(wanted).name == "latest":
+        latest = workspace.outputs / "latest"
+        name = latest.resolve().name if latest.is_symlink() else runs[0].run_id
+        return next((run for run in runs if run.run_id == name), runs[0])
+    name = Path(wanted).name
+    found = [run for run in runs if run.run_id == name] or [run for run in runs if run.run_id.startswith(name)]
+    if len(found) != 1:
+        raise UsageError(f"{len(found) or 'no'} runs are called {wanted!r}; `dop list` shows them")
+    return found[0]
+
+
+def find_request(workspace: OpenLedger, wanted: str, *, states: Collection[State] = ()) -> Attempt:
+    """The request a person means: the beginning of its id, its row's id, or its job's id; rather one in `states`.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    found = workspace.book.find(wanted)
+    found = [one for one in found if one.state in states] or found
+    found = [one for one in found if one.gateway == workspace.gateway] or found
+    if len(found) != 1:
+        names = ", ".join(f"{one.request_id} ({one.row_id}, {one.gateway})" for one in found[:10])
+        raise UsageError(f"{len(found) or 'no'} requests are called {wanted!r}{': ' + names if names else ''}")
+    return found[0]
