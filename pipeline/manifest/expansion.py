@@ -69,6 +69,7 @@ class Expander:
     def _of(self, row: SpecRow) -> Iterable[Cell]:
         row_id = self._row_id(row)
         block = merge_row(row, self._program)
+        block.row_id = row_id
         if not block.axes and block.repeat == 1:
             if self._patterns and row.shared:
                 return self._swept(block, row_id, dict(block.fields), (), ())
@@ -203,6 +204,8 @@ class Expander:
             tags=_tags(fields, swept=bool(placed) or self._patterns),
             axes=placed,
             line=row.location.line,
+            file=row.location.file,
+            row=block.row_id,
         )
 
     def _params(self, row: SpecRow, fields: Mapping[str, Any], cell_id: str) -> Params | None:

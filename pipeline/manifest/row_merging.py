@@ -53,6 +53,7 @@ class MergedRow:
     fields: dict[str, Any]
     axes: tuple[Axis, ...]
     repeat: int
+    row_id: str = ""
 
     @property
     def sizes(self) -> tuple[tuple[str, int], ...]:

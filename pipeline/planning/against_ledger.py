@@ -53,10 +53,11 @@ def split_with_ledger(bound: BoundManifest, settings: Settings, *, against_ledge
     try:
         if against_ledger:
             with open_for_reading(settings) as workspace:
+                bound.states, bound.row_names = workspace.book.states, workspace.book.row_names
                 found = split(bound.rows(), workspace.book.states)
         else:
             found = split(bound.rows(), lambda _: {})
     except TooManyRowsError as error:
         raise with_price(error, settings) from None
-    found.duplicates = bound.binder.duplicates
+    found.duplicates = bound.folding.duplicates
     return found

@@ -49,6 +49,7 @@ def open_run(workspace: OpenLedger, order: PurchaseOrder, also: Callable[[Connec
     """
     bound, digest = order.bound, order.digest
     manifest = bound.manifest
+    bound.states, bound.row_names = workspace.book.states, workspace.book.row_names
     path = str(manifest.origin.resolve())
     found = workspace.book.unfinished_run(path, workspace.gateway)
     new: Run | None = None

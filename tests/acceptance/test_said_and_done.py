@@ -56,7 +56,6 @@ def test_the_order_of_the_exit_codes_is_written_somewhere() -> None:
 # places --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="places: found to be otherwise")
 def test_a_picture_that_cannot_be_given_is_named_with_the_sheets_line(against: Against) -> None:
     dop, _ = against()
     dop.base_url = "https://gateway.example.com"
@@ -158,7 +157,6 @@ def test_halt_by_share_says_when_it_begins_to_act(rehearsal: Dop) -> None:
 # rows and videos -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="rows and videos: found to be otherwise")
 def test_first_counts_rows(rehearsal: Dop) -> None:
     manifest = sheet(
         rehearsal, 'a,sandbox:cat,A cat,"1, 2, 3"', "b,sandbox:cat,A dog,x4", head="id,image,prompt,seeds\n"
@@ -168,7 +166,6 @@ def test_first_counts_rows(rehearsal: Dop) -> None:
     assert planned(rehearsal, manifest, "--first", "9")["requests"] == 7
 
 
-@pytest.mark.xfail(strict=True, reason="rows and videos: found to be otherwise")
 def test_first_counts_rows_of_those_that_have_the_tag(rehearsal: Dop) -> None:
     text = (
         "defaults: {image: sandbox:cat}\nrows:\n  - {id: a, prompt: A, tags: [x]}\n  - {id: b, prompt: B, tags: [y]}\n"
