@@ -16,7 +16,7 @@ HIDDEN = "***"
 
 _AMAZON = re.compile(r"x-(?:amz|goog)-[a-z0-9-]+")
 _SAS = frozenset(
-    (
+    [
         "sv",
         "st",
         "se",
@@ -25,16 +25,16 @@ _SAS = frozenset(
         "sip",
         "spr",
         "sig",
+        "sdd",
+        "ses",
+        "sce",
         "skoid",
         "sktid",
         "skt",
         "ske",
         "sks",
         "skv",
-        "sdd",
-        "ses",
-        "sce",
-    )
+    ]
 )
 """Parameters of an Azure shared access signature. Source: Azure Storage, "Create a service SAS"."""
 _SETS: tuple[frozenset[str], ...] = (

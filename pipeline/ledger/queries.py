@@ -497,6 +497,7 @@ def _list_chunk(
     if fresh:
         planned = upsert(connection, attempts)
         connection.execute(planned.on_conflict_do_nothing(index_elements=["request_id", "attempt"]), fresh)
+        _take_fresh_addresses(connection, fresh)
     listing = upsert(connection, run_rows)
     listing = listing.on_conflict_do_update(
         index_elements=["run_id", "request_id"],
@@ -504,6 +505,24 @@ def _list_chunk(
     )
     rows = [_listed_row(item, run_id, place) for place, item in enumerate(chunk, start=position)]
     connection.execute(listing, rows)
+
+
+def _take_fresh_addresses(connection: Connection, fresh: Sequence[Mapping[str, object]]) -> None:
+    """Gives attempts that were never sent the addresses of this reading: the same pictures, perhaps with other signatures."""
+    written = {row["request_id"]: row["params"] for row in fresh if "?" in str(row["params"])}
+    if not written:
+        return
+    waiting = select(attempts).where(
+        attempts.c.request_id.in_(written), attempts.c.superseded == 0, attempts.c.state == State.PLANNED.value
+    )
+    for found in connection.execute(waiting).all():
+        if found.params != written[found.request_id]:
+            row = dict(found._mapping) | {"params": written[found.request_id]}
+            row["digest"] = digest(row)
+            row["checksum"] = checksum(row)
+            key = and_(attempts.c.request_id == found.request_id, attempts.c.attempt == found.attempt)
+            changed = {name: row[name] for name in ("params", "digest", "checksum")}
+            connection.execute(update(attempts).where(key, attempts.c.state == State.PLANNED.value).values(changed))
 
 
 def _planned_row(request: Request, run_id: str) -> dict[str, object]:

@@ -32,8 +32,8 @@ class RequestBinder:
     `takes_local` says whether the gateway can be handed local files, `takes_samples` whether it knows the sandbox's
     pictures. `object_sha256` tells the hash of a store's object as it was last looked at, None where nobody did; for a
     rehearsal there is no such teller, and an object is known by its address alone. After the stream is exhausted,
-    `sha256_of`, `unseen` (objects that were not checked yet) and `expired` (request id -> what is wrong with a signature
-    that ended before `now`) say what was met.
+    `sha256_of`, `unseen` (objects that were not checked yet) and `expired` (request id -> what is wrong with its
+    signature, which ended before `now`) say what was met.
     """
 
     gateway: str

@@ -79,8 +79,8 @@ class Lookalikes:
         bought = [key for key, state in states.items() if state is not State.PLANNED]
         names = names_of(bought[:MAX_GROUPS])
         return [
-            f"row {variants[key].row_id} differs from {names.get(key, key)}, which was bought before, in white space alone: "
-            "it would be bought again"
+            f"row {variants[key].row_id} differs from {names.get(key, key)}, which was bought before, "
+            "in white space alone: it would be bought again"
             for key in bought[:MAX_GROUPS]
         ]
 
@@ -94,7 +94,7 @@ def named(rows: Iterable[str]) -> str:
 
 
 def _variants(prompt: str) -> list[str]:
-    """Other spellings under which the same prompt may have been bought: without what nobody sees, or with an end of it."""
+    """Other spellings under which the prompt may have been bought: as it is seen, alone or with one blank at an end."""
     seen = as_seen(prompt)
     return [other for other in (seen, f"{seen} ", f"{seen}\n", f" {seen}") if other != prompt]
 

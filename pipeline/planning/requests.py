@@ -72,8 +72,8 @@ class BoundManifest:
             self.warnings += alike.bought_before(self.states, self.row_names, self.binder.image_keys)
         if self.folding.duplicates:
             self.warnings.append(
-                f"{self.folding.duplicates} rows ask for a video that another row asks for already; each is bought once "
-                "(to buy one again, give it `take: 2` or `repeat: 2`)"
+                f"{self.folding.duplicates} rows ask for a video that another row asks for already; each is bought "
+                "once (to buy one again, give it `take: 2` or `repeat: 2`)"
             )
         if self.binder.unseen:
             some, count = min(self.binder.unseen), len(self.binder.unseen)

@@ -15,7 +15,10 @@ MAX_TAGS_SHOWN = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """A choice of rows: by any of `tags`, the `shard` (i of n, from 1), a `sample`, those of the `first` rows; in that order."""
+    """A choice of rows: by any of `tags`, the `shard` (i of n, from 1), a `sample`, the `first` rows; in that order.
+
+    A row that axes multiply counts once for `first`, with all its videos.
+    """
 
     tags: tuple[str, ...] = ()
     shard: tuple[int, int] | None = None

@@ -131,7 +131,6 @@ def test_a_fresh_signature_is_the_same_picture(against: Against, signer: str) ->
     assert (tomorrow["requests"], tomorrow["new"]) == (3, 0)
 
 
-@pytest.mark.xfail(strict=True, reason="signature parameters enter the identity and stand in the report")
 def test_what_was_planned_yesterday_is_sent_with_todays_signature(against: Against) -> None:
     dop, double = against()
     now = time.time()
