@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select, update
 
 from pipeline.errors import LedgerError
 from pipeline.ledger.budget import NO_CAPS, Caps
@@ -26,11 +26,13 @@ from pipeline.ledger.schema import (
     spend,
 )
 from pipeline.ledger.writer import LedgerWriter
-from pipeline.records import Attempt, Cell, CostState, Request, State, Totals
+from pipeline.records import Attempt, Cell, CostState, FoldedRow, Request, State, Totals
 
 CHUNK = 2_000
 UNFINISHED = (State.PLANNED, State.SUBMITTING, State.ACCEPTED, State.STALLED, State.UNKNOWN)
 SKIPPED_PREFIX = "skipped:"
+FOLDED_PREFIX = "folded:"
+"""Begins what a run lists for a row that asks for another row's video: then its request's id, ':' and the row's id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +202,7 @@ class LedgerQueries:
     def sync_rows(
         self,
         run_id: str,
-        rows: Iterable[Request | Cell],
+        rows: Iterable[Request | Cell | FoldedRow],
         *,
         rows_digest: Callable[[], str],
         new: Run | None = None,
@@ -239,6 +241,11 @@ class LedgerQueries:
         return self.ledger.transact(work)
 
     # -- questions
+
+    def row_names(self, request_ids: Sequence[str]) -> dict[str, str]:
+        """The row for which each request was first planned."""
+        statement = select(attempts.c.request_id, attempts.c.row_id).where(attempts.c.request_id.in_(request_ids))
+        return {row.request_id: row.row_id for row in self.ledger.ask(statement)}
 
     def states(self, request_ids: Sequence[str]) -> dict[str, State]:
         """The state of each request that the ledger knows."""
@@ -283,7 +290,9 @@ class LedgerQueries:
         with self.ledger.reader.connect() as connection:
             statement = _run_view(run_id).where(wanted)
             for row in connection.execution_options(yield_per=CHUNK).execute(statement):
-                if row.request_id is None:
+                if row.request_id is None and row.listed_request.startswith(FOLDED_PREFIX):
+                    yield from _folded(connection, row, run_id)
+                elif row.request_id is None:
                     yield SkippedRow(row_id=row.listed_as, axes=tuple((a, b) for a, b in json.loads(row.axes)))
                 else:
                     yield _attempt_of(row, run_id)
@@ -492,6 +501,7 @@ def _run_view(run_id: str) -> Select[Any]:
         select(
             attempts,
             run_rows.c.row_id.label("listed_as"),
+            run_rows.c.request_id.label("listed_request"),
             run_rows.c.tags,
             run_rows.c.axes,
             run_rows.c.position,
@@ -509,11 +519,14 @@ def _plain_view() -> Select[Any]:
     )
 
 
-def _list_chunk(connection: Connection, run_id: str, chunk: Sequence[Request | Cell], position: int) -> None:
+def _list_chunk(
+    connection: Connection, run_id: str, chunk: Sequence[Request | Cell | FoldedRow], position: int
+) -> None:
     fresh = [_planned_row(item, run_id) for item in chunk if isinstance(item, Request)]
     if fresh:
         planned = upsert(connection, attempts)
         connection.execute(planned.on_conflict_do_nothing(index_elements=["request_id", "attempt"]), fresh)
+        _take_fresh_addresses(connection, fresh)
     listing = upsert(connection, run_rows)
     listing = listing.on_conflict_do_update(
         index_elements=["run_id", "request_id"],
@@ -521,6 +534,24 @@ def _list_chunk(connection: Connection, run_id: str, chunk: Sequence[Request | C
     )
     rows = [_listed_row(item, run_id, place) for place, item in enumerate(chunk, start=position)]
     connection.execute(listing, rows)
+
+
+def _take_fresh_addresses(connection: Connection, fresh: Sequence[Mapping[str, object]]) -> None:
+    """Gives attempts that were never sent the addresses of this reading: the same pictures, perhaps with other signatures."""
+    written = {row["request_id"]: row["params"] for row in fresh if "?" in str(row["params"])}
+    if not written:
+        return
+    waiting = select(attempts).where(
+        attempts.c.request_id.in_(written), attempts.c.superseded == 0, attempts.c.state == State.PLANNED.value
+    )
+    for found in connection.execute(waiting).all():
+        if found.params != written[found.request_id]:
+            row = dict(found._mapping) | {"params": written[found.request_id]}
+            row["digest"] = digest(row)
+            row["checksum"] = checksum(row)
+            key = and_(attempts.c.request_id == found.request_id, attempts.c.attempt == found.attempt)
+            changed = {name: row[name] for name in ("params", "digest", "checksum")}
+            connection.execute(update(attempts).where(key, attempts.c.state == State.PLANNED.value).values(changed))
 
 
 def _planned_row(request: Request, run_id: str) -> dict[str, object]:
@@ -548,10 +579,34 @@ def _planned_row(request: Request, run_id: str) -> dict[str, object]:
     return row
 
 
-def _listed_row(item: Request | Cell, run_id: str, position: int) -> dict[str, object]:
+def _listed_key(item: Request | Cell | FoldedRow) -> str:
+    """The key of a listed row: its request, or what says that it has none of its own."""
+    if isinstance(item, Request):
+        return item.request_id
+    if isinstance(item, FoldedRow):
+        return f"{FOLDED_PREFIX}{item.request_id}:{item.row_id}"
+    return f"{SKIPPED_PREFIX}{item.row_id}"
+
+
+def _folded(connection: Connection, listed: Row[Any], run_id: str) -> Iterator[Attempt]:
+    """The latest attempt of another row's request, as this row shows it: with its own id and tags, and at no cost."""
+    request_id = listed.listed_request.removeprefix(FOLDED_PREFIX).partition(":")[0]
+    statement = _run_view(run_id).where(attempts.c.request_id == request_id, attempts.c.superseded == 0)
+    for row in connection.execute(statement):
+        shown = _attempt_of(row, run_id)
+        yield replace(
+            shown,
+            row_id=listed.listed_as,
+            tags=tuple(json.loads(listed.tags)),
+            axes=tuple((name, label) for name, label in json.loads(listed.axes)),
+            bought_in=shown.bought_in or run_id,
+        )
+
+
+def _listed_row(item: Request | Cell | FoldedRow, run_id: str, position: int) -> dict[str, object]:
     return {
         "run_id": run_id,
-        "request_id": item.request_id if isinstance(item, Request) else f"{SKIPPED_PREFIX}{item.row_id}",
+        "request_id": _listed_key(item),
         "position": position,
         "row_id": item.row_id,
         "tags": json.dumps(item.tags, ensure_ascii=False),

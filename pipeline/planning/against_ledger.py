@@ -98,10 +98,12 @@ def make_offer(
             unknown.append(request)
 
     try:
+        if book is not None:
+            bound.states, bound.row_names = book.states, book.row_names
         plan = split(bound.rows(), book.states if book is not None else lambda _: {}, visit)
     except TooManyRowsError as error:
         raise with_price(error, settings) from None
-    plan.duplicates = bound.binder.duplicates
+    plan.duplicates = bound.folding.duplicates
     again, stay = _to_send_again(unknown, bound, settings, book)
     if announced is not None:
         again = [request for request in again if request.request_id in announced.resends]
@@ -125,7 +127,7 @@ def _to_send_again(
     policy = settings.on_unknown
     if policy.policy != "resend" or policy.max_cost_microusd is None or book is None:
         return [], 0
-    run = book.unfinished_run(str(bound.manifest.path.resolve()), gateway_id(settings), bound.selection.part)
+    run = book.unfinished_run(str(bound.manifest.origin.resolve()), gateway_id(settings), bound.selection.part)
     left = policy.max_cost_microusd - (book.resent(run.run_id)[0] if run is not None else 0)
     resent = book.resent_among([request.request_id for request in unknown])
     chosen, stay = [], 0

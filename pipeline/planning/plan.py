@@ -13,6 +13,7 @@ from pipeline.records import (
     FAILED_FOR_GOOD,
     IN_FLIGHT,
     Cell,
+    FoldedRow,
     Request,
     State,
     usd,
@@ -75,7 +76,7 @@ class Plan:
 
 
 def split(
-    rows: Iterable[Request | Cell],
+    rows: Iterable[Request | Cell | FoldedRow],
     states_of: Callable[[list[str]], Mapping[str, State]],
     visit: Callable[[Request, State], None] | None = None,
 ) -> Plan:
@@ -92,7 +93,7 @@ def split(
     stream = iter(rows)
     while chunk := list(islice(stream, _CHUNK)):
         requests = [row for row in chunk if isinstance(row, Request)]
-        plan.skipped += len(chunk) - len(requests)
+        plan.skipped += sum(1 for row in chunk if isinstance(row, Cell))
         known = states_of([request.request_id for request in requests])
         lines = []
         for request in requests:

@@ -51,7 +51,8 @@ def open_run(workspace: OpenLedger, order: PurchaseOrder, also: Callable[[Connec
     """
     bound, digest = order.bound, order.digest
     manifest = bound.manifest
-    path = str(manifest.path.resolve())
+    bound.states, bound.row_names = workspace.book.states, workspace.book.row_names
+    path = str(manifest.origin.resolve())
     found = workspace.book.unfinished_run(path, workspace.gateway, bound.selection.part)
     new: Run | None = None
     if order.plan is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.assets.image_checks import cache_text
 from pipeline.cli.arguments import bound_manifest, money, print_json, print_notice, settings_of
 from pipeline.config.settings import Settings
+from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.workspace import ledger_exists, open_for_reading
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS
@@ -46,11 +48,15 @@ def plan(args: argparse.Namespace) -> int:
     found = offer.plan
     print_notice(f"warning: {warning}" for warning in bound.warnings)
     if args.out is not None:
+        if bound.manifest.origin != bound.manifest.path:
+            raise UsageError("a saved plan names its manifest: write what comes through stdin to a file first")
         save(saved_plan(bound, offer, settings, max_rows=args.max_rows or DEFAULT_MAX_ROWS), args.out)
     if args.json:
-        print_json(found.as_json())
+        print_json({**found.as_json(), "partly_filled": [asdict(column) for column in bound.manifest.partly_filled]})
     else:
         print(plan_text(args.manifest, found, bound.caps(money(args.max_cost, "--max-cost")), settings))
+        for column in bound.manifest.partly_filled:
+            print(strip_control_chars(str(column)))
         for line in cache_text(bound.binder.images, settings):
             print(strip_control_chars(line))
         if args.out is not None:
