@@ -113,11 +113,6 @@ class HostileGateway:
         await asyncio.gather(*self._aside, return_exceptions=True)
         await self._runner.cleanup()
 
-    @property
-    def base_url(self) -> str:
-        """The name that `GatewayDouble` has for it."""
-        return self.url
-
     # -- the books
 
     @property
@@ -150,8 +145,8 @@ class HostileGateway:
     async def queue(self, order: Order, polling_url: str | None = None) -> web.Response:
         """Charges the submit and answers in the unified queue's words."""
         order.charged = True
-        told = polling_url or f"{self.url}{STATUS_PATH}{order.job}"
-        return web.json_response({"request_id": order.job, "status": "QUEUED", "polling_url": told}, status=202)
+        said = polling_url or f"{self.url}{STATUS_PATH}{order.job}"
+        return web.json_response({"request_id": order.job, "status": "QUEUED", "polling_url": said}, status=202)
 
     async def lose(self, order: Order, body: Json | str = "<html>Bad Gateway</html>") -> web.Response:
         """Charges the submit and answers 502."""
@@ -187,9 +182,9 @@ class HostileGateway:
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
 
-    async def call_back(self, order: Order, told: Json | bytes, headers: dict[str, str] | None = None) -> int:
+    async def call_back(self, order: Order, said: Json | bytes, headers: dict[str, str] | None = None) -> int:
         """One callback to the address that a submit named; its status, which `calls` keeps."""
-        kind: Json = {"data": told} if isinstance(told, bytes) else {"json": told}
+        kind: Json = {"data": said} if isinstance(said, bytes) else {"json": said}
         async with (
             aiohttp.ClientSession() as session,
             session.post(order.body["webhook_url"], headers=headers, **kind) as answer,
