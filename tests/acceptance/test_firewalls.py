@@ -36,7 +36,11 @@ from tests.cluster.machines import Machines
 
 # --- addresses that a gateway names
 
-UNREADABLE_HOSTS = [not_yet("xn--", "a host that cannot be decoded ends the whole run"), "\u2100.example", "[::1"]
+UNREADABLE_HOSTS = [
+    not_yet("xn--", "a host that cannot be decoded ends the whole run"),
+    pytest.param("\u2100.example", marks=pytest.mark.long),
+    pytest.param("[::1", marks=pytest.mark.long),
+]
 
 
 def _spoils(host: str) -> str:
@@ -154,6 +158,7 @@ SPOILS = {
     "none": "sys.stderr = sys.__stderr__ = None",
     "reader gone": "reader, writer = os.pipe(); os.close(reader); sys.stderr = os.fdopen(writer, 'w', buffering=1)",
 }
+NO_STDERR = pytest.mark.xfail(strict=True, reason="an error of stderr cancels every POST, or nothing is bought")
 
 
 @pytest.mark.parametrize(
@@ -162,9 +167,10 @@ SPOILS = {
         pytest.param(
             spoil,
             progress,
-            marks=[pytest.mark.xfail(strict=True, reason="an error of stderr cancels every POST, or nothing is bought")]
-            if (spoil, progress) != ("none", False)
-            else [],
+            marks=[
+                *([pytest.mark.long] if (spoil, progress) != ("reader gone", True) else []),
+                *([NO_STDERR] if (spoil, progress) != ("none", False) else []),
+            ],
         )
         for spoil in SPOILS
         for progress in (True, False)
