@@ -21,15 +21,9 @@ from aiohttp import web
 from PIL import Image
 
 import pipeline
-<<<<<<< HEAD
 from tests.support.cli_driver import KEY, Dop, shots, table
 from tests.support.hostile_gateway import Contained, HostileGateway, Order, against
 from tests.support.terminal import Terminal
-=======
-from tests.acceptance.driving import KEY, Dop, shots, table
-from tests.acceptance.hostile_gateway import Contained, HostileGateway, Order, against
-from tests.acceptance.terminal import Terminal
->>>>>>> t14a
 
 ONE = ("--set", "pace.submit_concurrency=1")
 RESEND = ("--set", "on_unknown.policy=resend", "--set", "on_unknown.max_cost=100")
@@ -79,10 +73,6 @@ def mills(dop: Dop) -> int:
 # --- retry
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.xfail(strict=True, reason="every planned row of the run is bought with the retry")
->>>>>>> t14a
 def test_a_retry_buys_what_it_announced_and_leaves_planned_rows_alone(tmp_path: Path) -> None:
     ends = Ends(failed={1})
     with selling(tmp_path, ends) as (dop, gateway):
@@ -97,10 +87,6 @@ def test_a_retry_buys_what_it_announced_and_leaves_planned_rows_alone(tmp_path: 
         assert mills(dop) == gateway.charged_mills == 2 * 135
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.xfail(strict=True, reason="on_unknown: resend sends rows that the retry did not announce")
->>>>>>> t14a
 def test_a_retry_of_failures_sends_no_unknown_outcome_again(tmp_path: Path) -> None:
     ends = Ends(failed={1}, lost={2})
     with selling(tmp_path, ends) as (dop, gateway):
@@ -113,10 +99,6 @@ def test_a_retry_of_failures_sends_no_unknown_outcome_again(tmp_path: Path) -> N
         assert dop.states() == {"done": 1, "unknown": 1}
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.xfail(strict=True, reason="the changed picture is sent under the old identity")
->>>>>>> t14a
 def test_a_retry_sends_no_changed_picture_under_the_old_identity(tmp_path: Path) -> None:
     dop = Contained(folder=tmp_path)
     for name in ("1.png", "2.png"):
@@ -136,10 +118,6 @@ def test_a_retry_sends_no_changed_picture_under_the_old_identity(tmp_path: Path)
 # --- plan, pilot, max-new
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.xfail(strict=True, reason="the changed picture is bought, and the plan is not asked")
->>>>>>> t14a
 def test_a_plan_that_is_continued_buys_no_picture_that_was_not_in_it(tmp_path: Path) -> None:
     dop = Dop(folder=tmp_path)
     names = [f"{number}.png" for number in range(1, 4)]
@@ -158,10 +136,6 @@ def test_a_plan_that_is_continued_buys_no_picture_that_was_not_in_it(tmp_path: P
     assert "3.png" in end.err or "plan" in end.err
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.xfail(strict=True, reason="--max-new counts from the end of the pilot")
->>>>>>> t14a
 def test_a_pilot_counts_into_max_new(tmp_path: Path) -> None:
     with selling(tmp_path, Ends()) as (dop, gateway):
         end = dop.buy(dop.csv(shots(10)), "--max-new", 4, "--pilot", 3)
@@ -169,10 +143,6 @@ def test_a_pilot_counts_into_max_new(tmp_path: Path) -> None:
         assert dop.states() == {"done": 4, "planned": 6}
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.xfail(strict=True, reason="on_unknown: resend sends rows that the plan did not announce")
->>>>>>> t14a
 def test_a_plan_sends_no_unknown_outcome_again_that_it_did_not_announce(tmp_path: Path) -> None:
     ends = Ends(lost={1})
     with selling(tmp_path, ends) as (dop, gateway):
@@ -191,10 +161,6 @@ def test_a_plan_sends_no_unknown_outcome_again_that_it_did_not_announce(tmp_path
 # --- the question at the terminal
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.xfail(strict=True, reason="no question, as the plan has nothing new")
->>>>>>> t14a
 def test_the_question_is_asked_when_the_only_thing_to_send_is_an_unknown_outcome(tmp_path: Path) -> None:
     ends = Ends(lost={1})
     with selling(tmp_path, ends) as (dop, gateway):
@@ -211,10 +177,6 @@ def test_the_question_is_asked_when_the_only_thing_to_send_is_an_unknown_outcome
         assert "0.135" in terminal.said
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.xfail(strict=True, reason="what is planned when the ledger is locked is bought, not what was asked")
->>>>>>> t14a
 def test_a_row_that_is_settled_between_question_and_purchase_is_not_bought_with_it(tmp_path: Path) -> None:
     ends = Ends(lost={1})
     with selling(tmp_path, ends) as (dop, gateway):
@@ -238,10 +200,6 @@ def test_a_row_that_is_settled_between_question_and_purchase_is_not_bought_with_
 # --- caps
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.xfail(strict=True, reason="the continuation has no cap")
->>>>>>> t14a
 def test_the_cap_of_the_first_command_holds_for_its_continuation(tmp_path: Path) -> None:
     with selling(tmp_path, Ends()) as (dop, gateway):
         manifest = dop.csv(shots(4))
@@ -254,10 +212,6 @@ def test_the_cap_of_the_first_command_holds_for_its_continuation(tmp_path: Path)
         assert (more.code, len(gateway.orders)) == (0, 4), more.err
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.xfail(strict=True, reason="the retry has no cap")
->>>>>>> t14a
 def test_the_cap_of_the_first_command_holds_for_a_retry(tmp_path: Path) -> None:
     ends = Ends(failed={1})
     with selling(tmp_path, ends) as (dop, gateway):
@@ -280,10 +234,6 @@ def test_the_cap_of_the_first_command_holds_for_what_is_sent_again(tmp_path: Pat
         assert mills(dop) <= 300, end.err
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.xfail(strict=True, reason="the notebook has no cap")
->>>>>>> t14a
 def test_the_cap_of_a_command_holds_for_a_notebook_that_continues_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,7 +317,6 @@ class Walk:
                 break
         return 0
 
-<<<<<<< HEAD
     def spent_by_the_run(self) -> int:
         """What the first command's run has spent; a part of the sheet is a run of its own."""
         ((total,),) = self.dop.ledger(
@@ -375,8 +324,6 @@ class Walk:
         )
         return int(str(total)) // 1000
 
-=======
->>>>>>> t14a
     def _again(self) -> tuple[str, ...]:
         return RESEND if self.dice.random() < 0.5 else ()
 
@@ -384,10 +331,6 @@ class Walk:
         return self.dop.states().get(state, 0)
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.xfail(strict=True, reason="retries and pilots buy more than they announce, and continuations have no cap")
->>>>>>> t14a
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_no_order_of_paid_verbs_buys_more_than_each_announced(tmp_path: Path, seed: int) -> None:
@@ -404,8 +347,4 @@ def test_no_order_of_paid_verbs_buys_more_than_each_announced(tmp_path: Path, se
             sent = len(gateway.orders) - before
             trace.append(f"{step.__name__}: announced {allowed}, sent {sent}, then {dop.states()}")
             assert sent <= allowed, trace
-<<<<<<< HEAD
             assert walk.spent_by_the_run() <= CAP_MILLS, trace
-=======
-            assert mills(dop) <= CAP_MILLS, trace
->>>>>>> t14a

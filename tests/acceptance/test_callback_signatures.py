@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook
 
-from tests.acceptance.driving import ended, shots
-from tests.acceptance.hostile_gateway import HostileGateway, Order, against
-from tests.acceptance.receiving import serving
+from tests.support.cli_driver import ended, shots
+from tests.support.hostile_gateway import HostileGateway, Order, against
+from tests.support.webhook_catcher import serving
 
 UNKNOWN = 3
 ALONE = ("--no-download", "--webhook")

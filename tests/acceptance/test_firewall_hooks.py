@@ -18,10 +18,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.acceptance.driving import shots
-from tests.acceptance.gatewaydouble import POLL_PATH
-from tests.acceptance.hostile_gateway import HostileGateway, Order, against
-from tests.acceptance.troubles import (
+from tests.support.cli_driver import shots
+from tests.support.fake_gateway import POLL_PATH
+from tests.support.hostile_gateway import HostileGateway, Order, against
+from tests.support.troubles import (
     EAGER,
     FATAL,
     HELD_S,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.acceptance.driving import shots
-from tests.acceptance.hostile_gateway import Contained, HostileGateway, Order, against
-from tests.acceptance.troubles import (
+from tests.support.cli_driver import shots
+from tests.support.hostile_gateway import Contained, HostileGateway, Order, against
+from tests.support.troubles import (
     EAGER,
     FATAL,
     SOON,

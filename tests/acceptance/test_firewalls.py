@@ -17,10 +17,10 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from tests.acceptance.driving import ended, shots, table, wait_for
-from tests.acceptance.hostile_gateway import Contained, HostileGateway, Order, against
-from tests.acceptance.s3server import BUCKET, CREDENTIALS, S3Server
-from tests.acceptance.troubles import (
+from tests.support.cli_driver import ended, shots, table, wait_for
+from tests.support.hostile_gateway import Contained, HostileGateway, Order, against
+from tests.support.s3_server import BUCKET, CREDENTIALS, S3Server
+from tests.support.troubles import (
     EAGER,
     FATAL,
     HELD_S,
@@ -32,7 +32,7 @@ from tests.acceptance.troubles import (
     not_yet,
     row,
 )
-from tests.cluster.machines import Machines
+from tests.support.worker_processes import Machines
 
 # --- addresses that a gateway names
 

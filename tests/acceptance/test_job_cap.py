@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from tests.acceptance.driving import shots
-from tests.acceptance.hostile_gateway import HostileGateway, Order, against
+from tests.support.cli_driver import shots
+from tests.support.hostile_gateway import HostileGateway, Order, against
 
 
 def _full(limit: int) -> dict[str, Callable[[], web.Response]]:

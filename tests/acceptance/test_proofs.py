@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.acceptance.driving import Dop, ended, shots
-from tests.acceptance.hostile_gateway import HostileGateway, Order, against
-from tests.acceptance.receiving import serving
+from tests.support.cli_driver import Dop, ended, shots
+from tests.support.hostile_gateway import HostileGateway, Order, against
+from tests.support.webhook_catcher import serving
 
 UNKNOWN = 3
 ALONE = ("--no-download", "--webhook")

@@ -243,7 +243,9 @@ def agreed(
     if settings.gateway.is_embedded or args.yes:
         return True
     path = order.bound.manifest.path
-    earlier = workspace.book.unfinished_run(str(order.bound.manifest.origin.resolve()), workspace.gateway, order.bound.selection.part)
+    earlier = workspace.book.unfinished_run(
+        str(order.bound.manifest.origin.resolve()), workspace.gateway, order.bound.selection.part
+    )
     caps = caps_of_run(workspace, earlier, allowed=order.bound.caps(), max_cost_microusd=order.max_cost_microusd)
     if sys.stdin is None or not sys.stdin.isatty():
         if caps.any:
