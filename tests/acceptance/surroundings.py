@@ -133,7 +133,8 @@ class Capitals(GatewayDouble):
     """A gateway that writes the id of a job in small letters when it accepts it, and in capitals afterwards."""
 
     def _state(self, job: Any) -> Json:
-        return _in_capitals(super()._state(job), job.job)
+        found: Json = _in_capitals(super()._state(job), job.job)
+        return found
 
 
 def _in_capitals(value: Any, job: str) -> Any:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -405,7 +406,6 @@ def test_a_full_table_of_file_handles_is_not_called_a_full_disk(tmp_path: Path) 
             folder = tmp_path / str(handles)
             folder.mkdir()
             dop = Dop(folder=folder, base_url=double.base_url)
-            limit = (handles, handles)
             done = subprocess.run(
                 dop.words("run", (dop.csv(shots(4)), "--yes", "--max-duration", "3s")),
                 cwd=dop.folder,
@@ -415,7 +415,7 @@ def test_a_full_table_of_file_handles_is_not_called_a_full_disk(tmp_path: Path) 
                 text=True,
                 timeout=60,
                 check=False,
-                preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_NOFILE, limit),
+                preexec_fn=partial(resource.setrlimit, resource.RLIMIT_NOFILE, (handles, handles)),
             )
         said.append(done.stderr)
         assert "Traceback" not in done.stderr
