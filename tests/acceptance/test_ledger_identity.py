@@ -122,9 +122,10 @@ def test_two_ledgers_that_differ_in_their_ending_share_nothing(against: Against)
     manifest = dop.csv(shots(4))
     assert dop.buy(manifest, "--set", f"ledger.path={dop.folder / 'x.db'}").code == 0
     alone = {file.name for file in dop.folder.glob("x*")}
-    with GatewayDouble(Script(key=KEY)) as other:
-        dop.base_url = other.base_url
-        end = dop.buy(manifest, "--first", "2", "--set", f"ledger.path={dop.folder / 'x.sqlite'}")
+    with GatewayDouble(Script(key=KEY)) as elsewhere:
+        other = stranger(dop, "other")
+        other.base_url = elsewhere.base_url
+        end = other.buy(manifest, "--first", "2", "--set", f"ledger.path={dop.folder / 'x.sqlite'}")
         assert end.code == 0, end.err
     second = {file.name for file in dop.folder.glob("x*")} - alone
     assert {name.removeprefix("x.sqlite") for name in second} == {name.removeprefix("x.db") for name in alone}

@@ -199,7 +199,6 @@ def test_by_default_the_loss_is_bounded_over_all_restarts(against: Against) -> N
         end = dop.buy(manifest, *ONE, *ENOUGH)
         assert end.code == 3, end.err
     assert double.charged <= 5
-    assert "--max-unknown" in end.err, end.err
 
 
 @pytest.mark.xfail(strict=True, reason="max_cost says nothing about what may be lost")
@@ -229,9 +228,9 @@ def test_what_is_proved_later_is_given_back(against: Against) -> None:
 def test_max_unknown_may_be_money(against: Against) -> None:
     dop, double = lossy(against)
     manifest = dop.csv(shots(9))
-    tried = [dop.buy(manifest, *ONE, *ENOUGH, "--max-unknown", "0.30")]
+    tried = [dop.buy(manifest, *ONE, *ENOUGH, "--max-unknown", "0.27")]
     if tried[0].code == 2:
-        tried.append(dop.buy(manifest, *ONE, *ENOUGH, "--max-unknown", "$0.30"))
+        tried.append(dop.buy(manifest, *ONE, *ENOUGH, "--max-unknown", "$0.27"))
     end = tried[-1]
     assert end.code == 3, end.err
     assert double.charged == 2

@@ -146,7 +146,8 @@ def stranger_folder(dop: Dop, how: str, origin: str) -> None:
         file = dop.folder / how
         file.parent.mkdir(exist_ok=True)
         defaults = "{model: dop-lite, motion: General, strength: 0.7, enhance_prompt: false}"
-        file.write_text(f"gateway:\n  base_url: {origin}\ndefaults: {defaults}\n")
+        poll = "{first_s: 0.05, min_s: 0.05, max_s: 0.2}"
+        file.write_text(f"gateway:\n  base_url: {origin}\npoll: {poll}\ndefaults: {defaults}\n")
 
 
 @pytest.mark.xfail(strict=True, reason="any folder's settings receive the key of ~/.pixazo")
@@ -325,8 +326,8 @@ def test_a_receiver_never_repeats_tokens_or_secrets_of_broken_calls(against: Aga
     receiver = serving(dop)
     assert receiver.stdout is not None
     address = receiver.stdout.readline().strip()
-    told = ("--set", f"webhook.listen={address.removeprefix('http://')}", "--set", f"webhook.public_url={address}")
-    end = dop.buy(dop.csv(shots(1)), "--webhook", *told)
+    callbacks = ("--set", f"webhook.listen={address.removeprefix('http://')}", "--set", f"webhook.public_url={address}")
+    end = dop.buy(dop.csv(shots(1)), "--webhook", *callbacks)
     assert end.code == 0, end.err
     body = double.submits[0]["body"]
     path, secret = body["webhook_url"].removeprefix(address), body["webhook_secret"]

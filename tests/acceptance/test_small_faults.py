@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SIDE_PX = 8_192
 MAX_MB = 600
-"""Of memory, for a run of one clip; one without any clip takes about 200."""
+"""Of memory, for a run of one clip; one without any clip takes about 120."""
 
 
 def huge_clip() -> bytes:
