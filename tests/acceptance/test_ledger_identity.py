@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import KEY, Dop, Ended, Here, ended, shots, wait_for
-from tests.acceptance.gatewaydouble import GatewayDouble, Script
-from tests.acceptance.surroundings import at_a_terminal, beside, care, copy_ledger, hooked, prompts, stranger
-from tests.postgres import PostgresServer
+from tests.support.cli_driver import KEY, Dop, Ended, Here, ended, shots, wait_for
+from tests.support.fake_gateway import GatewayDouble, Script
+from tests.support.postgres import PostgresServer
+from tests.support.surroundings import at_a_terminal, beside, care, copy_ledger, hooked, prompts, stranger
 
 Against = Callable[..., Opened]
 LOST = {"status": 502, "body": "<html>Bad Gateway</html>", "book": True}

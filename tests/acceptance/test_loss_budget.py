@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import KEY, Dop, Here, ended, killed, shots, wait_for
-from tests.acceptance.gatewaydouble import GatewayDouble, Heard, Json, Script, tiny_clip
-from tests.acceptance.surroundings import Capitals, beside, care, hooked, ledger_files, stranger
+from tests.support.cli_driver import KEY, Dop, Here, ended, killed, shots, wait_for
+from tests.support.fake_gateway import GatewayDouble, Heard, Json, Script, tiny_clip
+from tests.support.surroundings import Capitals, beside, care, hooked, ledger_files, stranger
 
 Against = Callable[..., Opened]
 ONE = ("--set", "pace.submit_concurrency=1")
@@ -358,12 +358,12 @@ class Mute(GatewayDouble):
     """The first video that is fetched has no picture track."""
 
     async def _download(self, heard: Heard, path: str, writer: Any) -> None:
-        from tests.acceptance import gatewaydouble
+        from tests.support import fake_gateway
 
         first = next(iter(self.jobs))
         content = sound_only() if first in path else tiny_clip()
         self.downloads.append(heard)
-        await gatewaydouble._send(writer, 200, content, {"Content-Type": "video/mp4"})
+        await fake_gateway._send(writer, 200, content, {"Content-Type": "video/mp4"})
 
 
 @pytest.mark.xfail(strict=True, reason="one clip without a picture track ends the contact sheet with 7")

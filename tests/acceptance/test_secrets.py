@@ -17,10 +17,10 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import DOP, KEY, Dop, Here, ended, shots, wait_for
-from tests.acceptance.gatewaydouble import GatewayDouble, Heard, Json, Script
-from tests.acceptance.receiving import serving
-from tests.acceptance.surroundings import Keyless, at_a_terminal
+from tests.support.cli_driver import DOP, KEY, Dop, Here, ended, shots, wait_for
+from tests.support.fake_gateway import GatewayDouble, Heard, Json, Script
+from tests.support.surroundings import Keyless, at_a_terminal
+from tests.support.webhook_catcher import serving
 
 Against = Callable[..., Opened]
 ROOT = Path(__file__).resolve().parents[2]

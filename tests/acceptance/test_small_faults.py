@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from tests.acceptance.conftest import Opened
-from tests.acceptance.driving import Dop, Here, ended, shots, wait_for
-from tests.acceptance.gatewaydouble import GatewayDouble, Heard
+from tests.support.cli_driver import Dop, Here, ended, shots, wait_for
+from tests.support.fake_gateway import GatewayDouble, Heard
 
 Against = Callable[..., Opened]
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +64,7 @@ def peak_mb(process: subprocess.Popen[str]) -> int:
 def test_a_small_file_of_huge_frames_takes_little_memory(against: Against, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = huge_clip()
     assert len(clip) < 300_000
-    monkeypatch.setattr("tests.acceptance.gatewaydouble.tiny_clip", lambda: clip)
+    monkeypatch.setattr("tests.support.fake_gateway.tiny_clip", lambda: clip)
     dop, double = against()
     process = dop.start("run", dop.csv(shots(1)), "--yes")
     peak = peak_mb(process)

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.driving import Dop, Ended, Here
-from tests.acceptance.gatewaydouble import GatewayDouble, Json
+from tests.support.cli_driver import Dop, Ended, Here
+from tests.support.fake_gateway import GatewayDouble, Json
 
 HOOKS = '''
 import os
