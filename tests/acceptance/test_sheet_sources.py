@@ -18,8 +18,8 @@ from xml.sax.saxutils import escape
 
 import pytest
 from PIL import Image
-from pipeline.cli.main import main
 
+from pipeline.cli.main import main
 from tests.acceptance.conftest import Opened
 from tests.support.cli_driver import Dop, Ended
 from tests.support.user_sheets import HEAD, mistake_of, planned, refused, sheet, written
