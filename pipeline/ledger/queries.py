@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -68,6 +69,20 @@ class SkippedRow:
 
     row_id: str
     axes: tuple[tuple[str, str], ...]
+
+
+_PART = re.compile(r" \[part: ([^\]]*)\]")
+
+
+def name_of_part(name: str, part: str) -> str:
+    """The name of a run of a part of a manifest's rows; of all rows where `part` is empty."""
+    return f"{name} [part: {part}]" if part else name
+
+
+def part_of_name(name: str) -> str:
+    """The choice of rows that a run's name holds; empty for a run of all rows."""
+    found = _PART.search(name)
+    return found[1] if found is not None and found.end() == len(name) else ""
 
 
 def _run_of(row: Any) -> Run:
@@ -136,15 +151,20 @@ class LedgerQueries:
 
     # -- runs
 
-    def unfinished_run(self, manifest_path: str, gateway: str) -> Run | None:
-        """The newest run of this manifest on this gateway that has not ended."""
+    def unfinished_run(self, manifest_path: str, gateway: str, part: str = "") -> Run | None:
+        """The newest run of this manifest on this gateway that has not ended.
+
+        Args:
+            part: the choice of rows in words (`Selection.part`). A run of a part of the rows is a run of its own: it
+                neither takes over the run of the whole sheet nor drops any of its rows.
+        """
         statement = (
             select(runs)
             .where(runs.c.manifest_path == manifest_path, runs.c.gateway == gateway, runs.c.ended_at.is_(None))
             .order_by(runs.c.started_at.desc(), runs.c.run_id.desc())
-            .limit(1)
         )
-        return self._one_run(statement)
+        found = (_run_of(row) for row in self.ledger.ask(statement))
+        return next((run for run in found if part_of_name(run.name) == part), None)
 
     def run(self, run_id: str) -> Run | None:
         """A run by its name."""
@@ -424,6 +444,15 @@ class LedgerQueries:
         found = self.ledger.ask(statement)
         ours = [row.price_microusd for row in found if row.run_id == run_id or row.state == State.PLANNED]
         return sum(ours), frozenset(row.request_id for row in found)
+
+    def resent_among(self, request_ids: Sequence[str]) -> frozenset[str]:
+        """Those of the requests that were sent again after an unknown outcome, in any run."""
+        found: set[str] = set()
+        for start in range(0, len(request_ids), CHUNK):
+            some = request_ids[start : start + CHUNK]
+            statement = select(attempts.c.request_id).where(attempts.c.resends > 0, attempts.c.request_id.in_(some))
+            found.update(row.request_id for row in self.ledger.ask(statement))
+        return frozenset(found)
 
     def find(self, wanted: str) -> list[Attempt]:
         """Latest attempts whose request id begins with `wanted`, or whose row or job id is `wanted`; newest first."""

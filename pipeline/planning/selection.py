@@ -30,6 +30,16 @@ class Selection:
         """Whether nothing is left out."""
         return self == ALL
 
+    @property
+    def part(self) -> str:
+        """The choice in words, e.g. `tag hero, first 2`; empty when nothing is left out."""
+        words = [f"tag {tag}" for tag in self.tags]
+        if self.shard is not None:
+            words.append(f"shard {self.shard[0]} of {self.shard[1]}")
+        words += [f"sample {self.sample}"] if self.sample is not None else []
+        words += [f"first {self.first}"] if self.first is not None else []
+        return ", ".join(words)
+
 
 ALL = Selection()
 

@@ -32,7 +32,7 @@ class CallbackPollSchedule(PollSchedule):
         """Whether too many jobs ended without a call."""
         return self._missed >= MAX_MISSED + self._called
 
-    def hint(self, job: Hashable, now: float) -> None:
+    def nudge(self, job: Hashable, now: float) -> None:
         """Somebody called about the job: look now."""
         super().nudge(job, now)
         if job not in self._hinted:

@@ -134,7 +134,6 @@ class CallbackHandler:
             return  # settled meanwhile: the answer's own id was found to be good, or a person was quicker
         except DopError as error:
             self._doors.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
-            self._doors.gate.wake()
 
     async def _poll_candidate(self, attempt: Attempt, delivery: CallbackDelivery) -> None:
         """One free poll of each id that the call names; a job that the gateway knows is adopted."""

@@ -85,9 +85,21 @@ class Downloader:
     async def run(self) -> None:
         """Fetches until told that no more will come, or until the run stops."""
         workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
+        stop = self._doors.stop
+
+        def cut() -> None:
+            if stop.all:  # a download is not paid for: the next run fetches it again
+                for worker in workers:
+                    worker.cancel()
+
+        stop.subscribe(cut)
+        cut()
         try:
-            await asyncio.gather(*workers)
+            for ended in await asyncio.gather(*workers, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    raise ended
         finally:
+            stop.unsubscribe(cut)
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
@@ -139,7 +151,6 @@ class Downloader:
         if problem:
             text = f"videos can't be put into the store ({problem}); they are kept here: run again when it is back"
             self._doors.stop.request(text, exit_code=5, reach=StopScope.SUBMITS)
-            self._doors.gate.wake()
             await self._give_up(video, problem)
             return
         self._doors.fail_point("after-landing")
@@ -184,4 +195,3 @@ class Downloader:
             exit_code=5,
             reach=StopScope.SUBMITS,
         )
-        self._doors.gate.wake()

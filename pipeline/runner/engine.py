@@ -28,6 +28,7 @@ from pipeline.gateway.client import GatewayClient, PollStyle
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimits, parse_rate
 from pipeline.gateway.wire import submit_body
+from pipeline.ledger.agreement import NOTHING, Agreement
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.queries import Run
 from pipeline.ledger.workspace import OpenLedger
@@ -65,12 +66,11 @@ FAIL_POINT_VARIABLE = "DOP_FAIL_POINT"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What this command wants of the run."""
+    """What this command wants of the run. It buys what `agreement` names, and nothing else."""
 
     buy: bool = True
     collect: bool = True
-    max_new: int | None = None
-    only: frozenset[str] | None = None
+    agreement: Agreement = NOTHING
     halt: FailureLimit | None = None
     max_duration_s: float | None = None
     quiet: bool = False
@@ -176,7 +176,13 @@ class LocalRunner:
         totals = book.totals(job.run.run_id)
         self._before = totals
         self.scribe = EventRecorder(
-            job.workspace.ledger, run_id=job.run.run_id, caps=job.caps, totals=totals, wall=job.wall, reach=reach
+            job.workspace.ledger,
+            run_id=job.run.run_id,
+            caps=job.caps,
+            totals=totals,
+            wall=job.wall,
+            reach=reach,
+            agreement=job.wishes.agreement,
         )
         self.scribe.counted = self._counted
         self._loop = asyncio.get_running_loop()
@@ -304,8 +310,7 @@ class LocalRunner:
         rule = self.job.wishes.halt
         if rule is not None and rule.reached(self._before, totals):
             failed = totals.count(*FAILED_FOR_GOOD) - self._before.count(*FAILED_FOR_GOOD)
-            if self.halt.request(f"--halt: {failed} requests failed", exit_code=5, reach=StopScope.SUBMITS):
-                self.gate.wake()
+            self.halt.request(f"--halt: {failed} requests failed", exit_code=5, reach=StopScope.SUBMITS)
 
     def _accepted(self, found: PendingJob) -> None:
         if self.job.wishes.collect:
@@ -335,7 +340,7 @@ class LocalRunner:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._buy())
                 group.create_task(self._look())
-                self._fetching = group.create_task(self._fetch())
+                group.create_task(self._fetch())
         except* asyncio.CancelledError:
             pass
         finally:
@@ -373,20 +378,15 @@ class LocalRunner:
         return self.job.wishes.collect and self.job.workspace.settings.download.enabled
 
     async def _planned(self) -> AsyncIterator[Attempt]:
-        left, only = self.job.wishes.max_new, self.job.wishes.only
+        agreement = self.job.wishes.agreement
         for page in self.job.workspace.book.iter_attempts(self.job.run.run_id, (State.PLANNED,)):
             for attempt in page:
-                if only is not None and attempt.request_id not in only:
-                    continue
-                if left is not None:
-                    if left <= 0:
-                        return
-                    left -= 1
+                if attempt.request_id not in agreement:
+                    continue  # planned, but not part of what this command was told to buy
                 try:
                     await self._uploader.ensure_available(attempt.params)
                 except StoreError as error:
                     self.halt.request(str(error), exit_code=5, reach=StopScope.SUBMITS)
-                    self.gate.wake()
                     return
                 yield attempt
 
@@ -409,17 +409,16 @@ class LocalRunner:
         problem = await self.landing.check_writable(self.job.folder.path) if self.landing is not None else ""
         if problem:
             self.halt.request(f"nothing is bought: {problem}", exit_code=5, reach=StopScope.SUBMITS)
-            self.gate.wake()
         return not problem
 
     async def _send_unknowns_again(self) -> None:
-        told, book, only = self.job.workspace.settings.on_unknown, self.job.workspace.book, self.job.wishes.only
+        told, book, agreed = self.job.workspace.settings.on_unknown, self.job.workspace.book, self.job.wishes.agreement
         if told.policy != "resend" or told.max_cost_microusd is None:
             return
         used, resent = book.resent(self.job.run.run_id)
         rule = ResendPolicy(max_cost_microusd=told.max_cost_microusd, used_microusd=used, resent=resent)
         unknowns = book.attempts_in(self.job.run.run_id, (State.UNKNOWN,))
-        await resend_unknowns(self._doors, rule, [one for one in unknowns if only is None or one.request_id in only])
+        await resend_unknowns(self._doors, rule, [one for one in unknowns if one.request_id in agreed.resends])
 
     async def _look(self) -> None:
         try:
@@ -433,18 +432,13 @@ class LocalRunner:
             await self.downloader.run()
 
     async def _watch(self) -> None:
-        """A reason to stop reaches whoever waits; the run's time limit is such a reason."""
+        """Log each reason to stop; the run's time limit is such a reason."""
         loop = asyncio.get_running_loop()
         limit_s = self.job.wishes.max_duration_s
         if limit_s is not None:
             loop.call_later(limit_s, self._too_long, limit_s)
-        while True:
-            await self.halt.wait()
+        async for _ in self.halt.follow():
             self.log.warning("stop", extra={"fields": {"reasons": [reason.text for reason in self.halt.reasons]}})
-            self.gate.wake()
-            self.poller.notify()
-            if self.halt.all:
-                self._fetching.cancel()
 
     def _too_long(self, limit_s: float) -> None:
         self.halt.request(f"--max-duration of {limit_s:g} s is over", exit_code=5, reach=StopScope.ALL)

@@ -68,6 +68,7 @@ class Poller:
         self.style = style
         """what answers here: remembered from run to run, since a wrong one costs each job its grace"""
         self.polls = 0
+        doors.stop.subscribe(self._news.set)
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -95,10 +96,6 @@ class Poller:
     def close_input(self) -> None:
         """No more jobs will come: the poller ends when the last one does."""
         self._settled = True
-        self._news.set()
-
-    def notify(self) -> None:
-        """Something changed (the run stops): look at once."""
         self._news.set()
 
     async def run(self) -> None:
@@ -262,7 +259,6 @@ class Poller:
         self._refusals += 1
         if self._refusals >= min(KEY_REFUSALS, len(self._jobs)):
             self._doors.stop.request(text, exit_code=7, reach=StopScope.ALL)
-        self._doors.gate.wake()
 
     async def _record_poll_counts(self) -> None:
         """How often the jobs still in flight were looked at, for their line of the report."""

@@ -19,6 +19,7 @@ class RateGate:
         self._halt = halt
         self._turns = {kind: asyncio.Lock() for kind in CallKind}
         self._news = {kind: asyncio.Event() for kind in CallKind}
+        halt.subscribe(self.wake)
 
     async def slot(self, kind: CallKind) -> Slot | None:
         """Waits for a slot and takes it, somewhat before the call may go; None when the run stopped meanwhile."""
@@ -68,7 +69,7 @@ class RateGate:
         self.wake()
 
     def wake(self) -> None:
-        """Whoever waits asks again: an answer came, or the run stopped."""
+        """Let the waiters ask again: an answer came, or the run stopped."""
         for event in self._news.values():
             event.set()
 

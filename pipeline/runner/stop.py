@@ -1,8 +1,9 @@
-"""Why a run stops, and how far: one object that every step looks at. No step stops another in any other way."""
+"""Why a run stops, and how much of it: one object that every step reads. No step stops another in any other way."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -13,7 +14,7 @@ class StopScope(IntEnum):
     SUBMITS = 1
     """nothing more is bought; what is paid is collected"""
     ALL = 2
-    """what is under way is booked, then the run ends"""
+    """what is in flight is recorded, then the run ends"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,19 +27,28 @@ class StopReason:
 
 
 class StopSignal:
-    """The reasons given so far; waits can be cut short by it."""
+    """The reasons given so far. `request` wakes every waiter itself, so that no caller can forget to."""
 
     def __init__(self) -> None:
         self.reasons: list[StopReason] = []
-        self._changed = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
+
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        """Call `wake` after each new reason. It must return at once; it reads the reasons from here."""
+        self._listeners.append(wake)
+
+    def unsubscribe(self, wake: Callable[[], None]) -> None:
+        """Call `wake` no more."""
+        self._listeners.remove(wake)
 
     def request(self, text: str, *, exit_code: int, reach: StopScope) -> bool:
-        """Adds a reason; False when the same one was given already."""
+        """Add a reason and wake all waiters; False when the same one was given already."""
         reason = StopReason(text=text, exit_code=exit_code, reach=reach)
         if any(known.exit_code == exit_code and known.reach >= reach for known in self.reasons):
             return False
         self.reasons.append(reason)
-        self._changed.set()
+        for wake in tuple(self._listeners):
+            wake()
         return True
 
     @property
@@ -51,7 +61,35 @@ class StopSignal:
         """Whether everything ends."""
         return any(reason.reach is StopScope.ALL for reason in self.reasons)
 
-    async def wait(self) -> None:
-        """Returns when the next reason is given."""
-        self._changed.clear()
-        await self._changed.wait()
+    async def follow(self) -> AsyncIterator[StopReason]:
+        """Yield every reason once, those given already first, then each as it is given. Never ends."""
+        news = asyncio.Event()
+        self.subscribe(news.set)
+        try:
+            seen = 0
+            while True:
+                while seen < len(self.reasons):
+                    seen += 1
+                    yield self.reasons[seen - 1]
+                news.clear()
+                if seen == len(self.reasons):
+                    await news.wait()
+        finally:
+            self.unsubscribe(news.set)
+
+    async def pause(self, seconds: float, *, until: StopScope = StopScope.SUBMITS) -> None:
+        """Sleep for so long, or until a reason of at least the scope `until` is given."""
+        over = asyncio.Event()
+
+        def wake() -> None:
+            if self.all or (self.submits and until is StopScope.SUBMITS):
+                over.set()
+
+        self.subscribe(wake)
+        alarm = asyncio.get_running_loop().call_later(seconds, over.set)
+        wake()
+        try:
+            await over.wait()
+        finally:
+            alarm.cancel()
+            self.unsubscribe(wake)

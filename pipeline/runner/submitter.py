@@ -155,7 +155,6 @@ class Submitter:
         except DopError as error:
             # The other workers' POSTs end by themselves and are booked as far as the ledger can.
             doors.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
-            doors.gate.wake()
 
     async def _take(self) -> Attempt | None:
         async with self._next:
@@ -181,7 +180,6 @@ class Submitter:
                     await self._one_settled.wait()
                     return True
                 doors.stop.request(f"budget reached: {reserved}", exit_code=8, reach=StopScope.SUBMITS)
-                doors.gate.wake()
             return False
         with self._in_progress():
             if await self._slot_expired(slot, attempt, token):
@@ -278,7 +276,6 @@ class Submitter:
             self._doors.stop.request(
                 "the gateway can't be reached; run again later", exit_code=5, reach=StopScope.SUBMITS
             )
-            self._doors.gate.wake()
             return
         await asyncio.sleep(min(wait_s, POLL_INTERVAL_S))
 
@@ -298,7 +295,6 @@ class Submitter:
                 exit_code=5,
                 reach=StopScope.SUBMITS,
             )
-            self._doors.gate.wake()
             return
         if known is None:
             self._breaker.nothing_to_poll(loop.time())
@@ -486,7 +482,6 @@ class Submitter:
                 exit_code=7,
                 reach=StopScope.SUBMITS,
             )
-            self._doors.gate.wake()
         slowed = verdict.kind in (SubmitOutcomeKind.THROTTLED, SubmitOutcomeKind.CONCURRENCY)
         values: dict[str, object] = {"reason": verdict.reason}
         if slowed:
@@ -501,7 +496,6 @@ class Submitter:
             exit_code=5 if quota else 7,
             reach=StopScope.SUBMITS,
         )
-        self._doors.gate.wake()
 
     def _log(self, attempt: Attempt, verdict: SubmitOutcome) -> None:
         self._doors.log.info(

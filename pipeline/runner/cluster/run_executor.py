@@ -352,31 +352,22 @@ class RunExecutor:
             self._around.on_failure(f"a step broke: {error!r}")
 
     async def _watch(self) -> None:
-        """A reason to stop buying reaches whoever waits here, and every other host."""
-        told = 0
-        while True:
-            await self.halt.wait()
-            self.gate.wake()
-            self.poller.notify()
+        """A reason to stop buying reaches the queue of this worker and every other host."""
+        async for reason in self.halt.follow():
             self._to_buy.put_nowait(None)
-            while told < len(self.halt.reasons):
-                reason = self.halt.reasons[told]
-                told += 1
-                if self._broken or reason.exit_code in (129, 130, 143):
-                    continue
-                self._around.log.warning("stop", extra={"fields": {"run": self.order.run_id, "reason": reason.text}})
-                try:
-                    halted = StopNotice(text=reason.text, exit_code=reason.exit_code)
-                    await self._around.queue.put_stop_notice(self.order.run_id, self.order.version, halted)
-                except Exception as error:  # noqa: BLE001 - the database is away: this worker begins anew
-                    self._around.on_failure(f"a halt could not be told ({error})")
+            if self._broken or reason.exit_code in (129, 130, 143):
+                continue
+            self._around.log.warning("stop", extra={"fields": {"run": self.order.run_id, "reason": reason.text}})
+            try:
+                halted = StopNotice(text=reason.text, exit_code=reason.exit_code)
+                await self._around.queue.put_stop_notice(self.order.run_id, self.order.version, halted)
+            except Exception as error:  # noqa: BLE001 - the database is away: this worker begins again
+                self._around.on_failure(f"a halt could not be told ({error})")
 
     async def close(self) -> None:
         """Submits under way end and are booked; everything else is left for whoever takes it up."""
         self._broken = self._closing = True  # what is said from here on is about this worker, not about the run
         self.halt.request("the worker stops", exit_code=143, reach=StopScope.ALL)
-        self.gate.wake()
-        self.poller.notify()
         self.poller.close_input()
         self._to_buy.put_nowait(None)
         if self._tasks:

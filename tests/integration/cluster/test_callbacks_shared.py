@@ -108,7 +108,7 @@ async def test_a_forged_call_reaches_nobody(postgres: str) -> None:
 async def test_one_worker_of_a_host_listens_and_another_stands_in_when_it_is_gone(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls_room, "AGAIN_S", 0.05)
+    monkeypatch.setattr(calls_room, "RETRY_INTERVAL_S", 0.05)
     listen = f"127.0.0.1:{free_port()}"
     async with host(postgres, listen) as (first, _), host(postgres, listen) as (second, second_heard):
         assert (first.listens, second.listens) == (True, False)

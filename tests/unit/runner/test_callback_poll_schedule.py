@@ -29,7 +29,7 @@ def test_a_job_nobody_called_about_is_left_alone_for_twice_the_longest_wait() ->
 def test_after_the_first_call_jobs_are_left_alone_for_longer() -> None:
     plan = make_plan()
     plan.add("a", "dop-lite", 0.0, 0.0)
-    plan.hint("a", 3.0)
+    plan.nudge("a", 3.0)
     assert plan.take(3.0, 10) == ["a"]
     plan.ended("a", 3.1, 3.1)
     plan.add("b", "dop-lite", 4.0, 4.0)
@@ -57,8 +57,8 @@ def test_a_job_that_was_called_about_twice_counts_once() -> None:
     plan = make_plan()
     for number in range(9):
         plan.add(number, "dop-lite", 0.0, 0.0)
-    plan.hint(0, 1.0)
-    plan.hint(0, 1.0)
+    plan.nudge(0, 1.0)
+    plan.nudge(0, 1.0)
     for number in range(5):
         plan.ended(number, 20.0, 20.0)
     assert plan.gave_up
