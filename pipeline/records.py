@@ -160,7 +160,7 @@ class Cell:
     tags: tuple[str, ...] = ()
     axes: tuple[tuple[str, str], ...] = ()
     line: int | None = None
-    file: Path | None = None
+    file: Path | None = field(default=None, compare=False)
     row: str = ""
 
 

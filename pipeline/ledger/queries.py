@@ -242,6 +242,20 @@ class LedgerQueries:
 
     # -- questions
 
+    def files(self, run_id: str) -> list[tuple[str, str]]:
+        """Request and file of every video that the run lists and that was saved."""
+        statement = (
+            select(attempts.c.request_id, attempts.c.local_path)
+            .select_from(run_rows.join(attempts, attempts.c.request_id == run_rows.c.request_id))
+            .where(run_rows.c.run_id == run_id, attempts.c.local_path.is_not(None))
+        )
+        return [(row.request_id, row.local_path) for row in self.ledger.ask(statement)]
+
+    def latest(self, run_id: str, request_id: str) -> Attempt:
+        """The latest attempt of a request, as the run lists it."""
+        statement = _run_view(run_id).where(attempts.c.request_id == request_id, attempts.c.superseded == 0)
+        return _attempt_of(self.ledger.ask(statement)[0], run_id)
+
     def row_names(self, request_ids: Sequence[str]) -> dict[str, str]:
         """The row for which each request was first planned."""
         statement = select(attempts.c.request_id, attempts.c.row_id).where(attempts.c.request_id.in_(request_ids))

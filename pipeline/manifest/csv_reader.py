@@ -14,7 +14,7 @@ from pipeline.manifest.delimited import Table, is_blank
 from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import did_you_mean
 from pipeline.manifest.resolution import ALIASES, FORBIDDEN_FIELDS, REQUIRED, ValidationContext
-from pipeline.manifest.sheet_row import COLUMNS, Layout, PartlyFilled, RowBuilder, is_column
+from pipeline.manifest.sheet_row import COLUMNS, RESULT_COLUMNS, Layout, PartlyFilled, RowBuilder, is_column
 from pipeline.manifest.spec import SpecRow
 
 CHECKBOX = frozenset({"", "true", "false"})
@@ -25,8 +25,9 @@ def header_mistakes(header: Sequence[str]) -> list[tuple[str, str]]:
     """Column and message of what is wrong with a header line. A column without a name is judged by its cells."""
     wrong: list[tuple[str, str]] = []
     spelled: dict[str, str] = {}
+    results = RESULT_COLUMNS if set(header) >= set(RESULT_COLUMNS) else ()
     for name in header:
-        if not name.strip():
+        if not name.strip() or name in results:
             continue
         why = _why_not_a_column(name)
         field_name = ALIASES.get(name, name)

@@ -19,6 +19,9 @@ from pipeline.manifest.spec import INVALID, VAR, SourceLocation, SpecRow
 COLUMNS = (*REQUEST_FIELDS, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip")
 """The columns a sheet may have, besides `var:NAME`."""
 
+RESULT_COLUMNS = ("status", "video", "cost_usd", "reason")
+"""What `dop report --into` adds to a sheet. All of them together are passed over, so that the copy is a sheet again."""
+
 ID_PROMPT_CHARS = 32
 COMMENTED = (
     "the line begins with '#', and a sheet has no comments: to leave a row out, write true in the column 'skip'"
@@ -191,7 +194,9 @@ class RowBuilder:
         )
 
     def _default_id(self, record: list[str]) -> str:
-        written = sorted((name, cell) for name, cell in zip(self._header, record, strict=True) if cell)
+        written = sorted(
+            (name, cell) for name, cell in zip(self._header, record, strict=True) if cell and name not in RESULT_COLUMNS
+        )
         prompt = record[self._prompt_at] if self._prompt_at is not None else ""
         return default_id(prompt, json.dumps(written))
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
-from pipeline.manifest.labels import did_you_mean
 from pipeline.records import Cell, Request
 
 MAX_TAGS_SHOWN = 20
@@ -80,7 +79,7 @@ def chosen(rows: Iterable[Request | Cell], selection: Selection) -> Iterator[Req
     yield from found
     for tag in selection.tags:
         if tag not in tags:
-            raise UsageError(f"--filter-tag {tag!r}: {_other_tags(tag, tags)}")
+            raise UsageError(f"--filter-tag {tag!r}: {_other_tags(tag, tags)}; nothing was sent")
 
 
 def _noting_tags(rows: Iterable[Request | Cell], tags: set[str]) -> Iterator[Request | Cell]:
@@ -94,7 +93,7 @@ def _other_tags(tag: str, tags: set[str]) -> str:
         return "no row has a tag"
     shown = ", ".join(repr(other) for other in sorted(tags)[:MAX_TAGS_SHOWN])
     more = f" and {len(tags) - MAX_TAGS_SHOWN} more" if len(tags) > MAX_TAGS_SHOWN else ""
-    return f"no row has this tag; the tags are {shown}{more}.{did_you_mean(tag, tags)}"
+    return f"no row has this tag; the tags are {shown}{more}"
 
 
 def _of_first_rows(requests: Iterable[Request], count: int) -> Iterator[Request]:

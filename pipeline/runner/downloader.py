@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -59,6 +60,7 @@ class Downloader:
         outputs: Path,
         concurrency: int,
         landing: Publisher | None = None,
+        name_of: Callable[[ReadyVideo], str] | None = None,
     ) -> None:
         self._doors = doors
         self._fetcher = fetcher
@@ -66,6 +68,7 @@ class Downloader:
         self._outputs = outputs
         self._concurrency = concurrency
         self._landing = landing
+        self._name_of = name_of or (lambda video: file_name(video.row_id, video.request_id, video.take))
         self._waiting: asyncio.Queue[ReadyVideo | None] = asyncio.Queue()
         self.left = 0
         """videos that could not be fetched in this run"""
@@ -112,7 +115,7 @@ class Downloader:
 
     async def _save(self, video: ReadyVideo) -> None:
         pause_s = FIRST_PAUSE_S
-        target = self._folder / file_name(video.row_id, video.request_id, video.take)
+        target = self._folder / self._name_of(video)
         staged = await self._landing.find_staged(target) if self._landing is not None else None
         if staged is not None:
             await self._saved(video, target, staged)

@@ -52,6 +52,7 @@ from pipeline.runner.run_log import run_log
 from pipeline.runner.status import ProgressSampler
 from pipeline.runner.stop import StopReason, StopScope, StopSignal
 from pipeline.runner.submitter import SubmitEndpoint, Submitter
+from pipeline.runner.video_names import VideoNames
 
 if TYPE_CHECKING:
     import logging
@@ -231,6 +232,7 @@ class LocalRunner:
         )
         self.callbacks = self._answer_calls(desk, images) if desk is not None else None
         self.landing = open_publisher(settings)
+        template = settings.download.name
         self.downloader = Downloader(
             doors,
             fetcher,
@@ -238,6 +240,7 @@ class LocalRunner:
             outputs=job.folder.outputs,
             concurrency=settings.download.concurrency,
             landing=self.landing,
+            name_of=VideoNames(template, job.workspace.book, job.run.run_id).name_of if template else None,
         )
         path = remembered.get("submit_path")
         self.paths = SubmitEndpoint(

@@ -40,7 +40,6 @@ def _choices() -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.xfail(strict=True, reason="the pages: found to be otherwise")
 def test_every_tag_that_a_page_chooses_is_there(rehearsal: Dop) -> None:
     for manifest, tag in _choices():
         assert planned(rehearsal, ROOT / manifest, "--filter-tag", tag)["requests"] > 0, (manifest, tag)

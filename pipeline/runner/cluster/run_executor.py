@@ -43,6 +43,7 @@ from pipeline.runner.poller import Poller
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopScope, StopSignal
 from pipeline.runner.submitter import SubmitEndpoint, Submitter
+from pipeline.runner.video_names import VideoNames
 
 NO_BOUND = Rate(1_000_000, 1.0)
 """A worker's own pace where the rate is told: the shared row spaces the submits, this one only counts the open ones."""
@@ -179,6 +180,7 @@ class RunExecutor:
             folder.videos.mkdir(parents=True, exist_ok=True)
         finally:
             os.umask(old_mask)
+        template = settings.download.name
         self.downloader = Downloader(
             doors,
             around.fetcher,
@@ -186,6 +188,7 @@ class RunExecutor:
             outputs=folder.outputs,
             concurrency=settings.download.concurrency,
             landing=around.publisher,
+            name_of=VideoNames(template, workspace.book, order.run_id, shared=True).name_of if template else None,
         )
         self._submitter = Submitter(
             doors,
