@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING
 
 from pipeline.assets.object_checks import check_objects_async
 from pipeline.cli.arguments import print_notice
-from pipeline.cli.commands.run import resolve_api_key
 from pipeline.config.loader import environment, load
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.workspace import ledger_exists, ledger_name, open_for_reading, open_for_spending
 from pipeline.manifest.reader import TooManyRowsError
-from pipeline.planning.against_ledger import plan_against_ledger
+from pipeline.planning.against_ledger import make_offer, plan_against_ledger
 from pipeline.planning.plan import Plan
 from pipeline.planning.requests import BoundManifest, bind_manifest, with_price
-from pipeline.planning.run_setup import PurchaseOrder, open_run
+from pipeline.planning.run_setup import PurchaseOrder, caps_of_run, keep_max_cost, open_run
 from pipeline.records import MICROUSD, Attempt, State, Totals, microusd
 from pipeline.reports.dataframe import to_frame
 from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.run_lookup import find_run
 from pipeline.reports.summary import summary_line
 from pipeline.reports.writer import report_rows
+from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.engine import RunOptions
 from pipeline.runner.session import RunOutcome, SpendingSession, run_session_async
 
@@ -161,18 +161,21 @@ async def run(
     looks = await check_objects_async(found, bound.objects(), manifest=bound.manifest.path, now=time.time())
     print_notice(f"warning: {warning}" for warning in looks)
     bound.must_be_seen = True
-    order = PurchaseOrder(bound=bound, caps=bound.caps(cap))
-    wishes = RunOptions(max_new=max_new, show_bar=progress, quiet=not progress)
+    order = PurchaseOrder(bound=bound, max_cost_microusd=cap)
     key = resolve_api_key(found)
     with open_for_spending(found, lock_wait_s=0.0, now=time.time()) as workspace:
         print_notice(workspace.notices)
+        # MONEY: compared under the lock, so that what is bought is what the manifest and the ledger say now.
+        offer = make_offer(bound, found, workspace.book, max_new=max_new)
         opened = open_run(workspace, order)
+        keep_max_cost(workspace, opened, cap)
+        wishes = RunOptions(agreement=offer.agreement, show_bar=progress, quiet=not progress)
         print_notice(f"warning: {warning}" for warning in bound.warnings)
         session = SpendingSession(workspace=workspace, key=key, tell=lambda line: print_notice([line]))
         outcome = await run_session_async(
             session,
             opened,
-            caps=order.caps,
+            caps=caps_of_run(workspace, opened, allowed=bound.caps(), max_cost_microusd=cap),
             wishes=wishes,
             manifest=bound.manifest.path,
             sha256_of=bound.binder.sha256_of,
@@ -237,7 +240,7 @@ def _listing(path: Path, settings: Settings) -> BoundManifest:
 
 
 def _planned(bound: BoundManifest, settings: Settings) -> Plan:
-    found = plan_against_ledger(bound, settings)
+    found = plan_against_ledger(bound, settings).plan
     print_notice(f"warning: {warning}" for warning in bound.warnings)
     return found
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 
 MICROUSD = 1_000_000
@@ -148,7 +149,8 @@ class Cell:
 
     `row_id` is the cell id, unique in its manifest (`lamp@calm-11`). `axes` maps axis name to the value's label, in the
     manifest's order, for the contact sheet. `params` is None only for a placeholder (`skip: true`).
-    `line` is the line of the row in its file, where there is one.
+    `file` and `line` are where its row stands, as far as that is known; `row` is the id of that row, which its axes
+    multiplied.
     """
 
     row_id: str
@@ -158,6 +160,8 @@ class Cell:
     tags: tuple[str, ...] = ()
     axes: tuple[tuple[str, str], ...] = ()
     line: int | None = None
+    file: Path | None = field(default=None, compare=False)
+    row: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +178,17 @@ class Request:
     motion: str
     take: int
     price_microusd: int
+    tags: tuple[str, ...] = ()
+    axes: tuple[tuple[str, str], ...] = ()
+    row: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldedRow:
+    """A row that asks for a video which an earlier row of the same stream asks for: it is listed, not bought."""
+
+    request_id: str
+    row_id: str
     tags: tuple[str, ...] = ()
     axes: tuple[tuple[str, str], ...] = ()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,7 +133,7 @@ def _changed(seen: CachedProbe) -> str:
 
 
 async def check_images(
-    settings: Settings, book: LedgerQueries, run_id: str, *, manifest: Path, only: frozenset[str] | None, now: float
+    settings: Settings, book: LedgerQueries, run_id: str, *, manifest: Path, only: Container[str] | None, now: float
 ) -> list[str]:
     """Looks at the images of everything the run has planned; returns warnings.
 

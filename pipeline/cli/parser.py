@@ -140,6 +140,8 @@ def _add_starting(verbs: _Verbs) -> None:
     text = "sample manifests and configurations to start from"
     sub = verbs.add("init", "init:init", text, "dop init my-film")
     sub.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where (default: here)")
+    text = "a sheet with a row for each picture of a folder; photo.txt beside photo.jpg is its prompt"
+    sub.add_argument("--from", dest="pictures", type=Path, metavar="DIR", help=text)
 
     text = "a script that completes verbs, flags and files"
     sub = verbs.add("completion", "init:completion", text, 'eval "$(dop completion bash)"')
@@ -236,6 +238,8 @@ def _add_looking(verbs: _Verbs) -> None:
     sub.add_argument("run", nargs="?", metavar="RUN")
     kinds = ".csv .jsonl .parquet .junit.xml .html .mp4 (all clips in one video) .png (contact print)"
     sub.add_argument("-o", "--output", nargs="+", type=Path, default=[], metavar="FILE", help=kinds)
+    text = "the sheet of the run: -o is a copy of it with the results behind its columns"
+    sub.add_argument("--into", type=Path, metavar="CSV", help=text)
     _add_json(sub)
     _add_settings(sub)
 

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
+from pipeline.config import video_names
 from pipeline.config.units import duration_s, size_bytes
 from pipeline.records import microusd
 
@@ -164,6 +165,7 @@ Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 MicroUsd = Annotated[int, BeforeValidator(_money)]
 Positive = Annotated[int, Field(ge=1)]
 RateText = Annotated[str, AfterValidator(_rate)]
+VideoName = Annotated[str, AfterValidator(video_names.checked)]
 UrlPath = Annotated[str, AfterValidator(_path)]
 
 
@@ -221,6 +223,7 @@ class DownloadSettings(SettingsSection):
     enabled: bool = True
     concurrency: Positive = 4
     max_bytes: Bytes = 512_000_000
+    name: VideoName | None = None
 
 
 class BudgetSettings(SettingsSection):

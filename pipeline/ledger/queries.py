@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select, update
 
 from pipeline.errors import LedgerError
 from pipeline.ledger.budget import NO_CAPS, Caps
@@ -25,11 +26,13 @@ from pipeline.ledger.schema import (
     spend,
 )
 from pipeline.ledger.writer import LedgerWriter
-from pipeline.records import Attempt, Cell, CostState, Request, State, Totals
+from pipeline.records import Attempt, Cell, CostState, FoldedRow, Request, State, Totals
 
 CHUNK = 2_000
 UNFINISHED = (State.PLANNED, State.SUBMITTING, State.ACCEPTED, State.STALLED, State.UNKNOWN)
 SKIPPED_PREFIX = "skipped:"
+FOLDED_PREFIX = "folded:"
+"""Begins what a run lists for a row that asks for another row's video: then its request's id, ':' and the row's id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,20 @@ class SkippedRow:
 
     row_id: str
     axes: tuple[tuple[str, str], ...]
+
+
+_PART = re.compile(r" \[part: ([^\]]*)\]")
+
+
+def name_of_part(name: str, part: str) -> str:
+    """The name of a run of a part of a manifest's rows; of all rows where `part` is empty."""
+    return f"{name} [part: {part}]" if part else name
+
+
+def part_of_name(name: str) -> str:
+    """The choice of rows that a run's name holds; empty for a run of all rows."""
+    found = _PART.search(name)
+    return found[1] if found is not None and found.end() == len(name) else ""
 
 
 def _run_of(row: Any) -> Run:
@@ -134,15 +151,20 @@ class LedgerQueries:
 
     # -- runs
 
-    def unfinished_run(self, manifest_path: str, gateway: str) -> Run | None:
-        """The newest run of this manifest on this gateway that has not ended."""
+    def unfinished_run(self, manifest_path: str, gateway: str, part: str = "") -> Run | None:
+        """The newest run of this manifest on this gateway that has not ended.
+
+        Args:
+            part: the choice of rows in words (`Selection.part`). A run of a part of the rows is a run of its own: it
+                neither takes over the run of the whole sheet nor drops any of its rows.
+        """
         statement = (
             select(runs)
             .where(runs.c.manifest_path == manifest_path, runs.c.gateway == gateway, runs.c.ended_at.is_(None))
             .order_by(runs.c.started_at.desc(), runs.c.run_id.desc())
-            .limit(1)
         )
-        return self._one_run(statement)
+        found = (_run_of(row) for row in self.ledger.ask(statement))
+        return next((run for run in found if part_of_name(run.name) == part), None)
 
     def run(self, run_id: str) -> Run | None:
         """A run by its name."""
@@ -180,7 +202,7 @@ class LedgerQueries:
     def sync_rows(
         self,
         run_id: str,
-        rows: Iterable[Request | Cell],
+        rows: Iterable[Request | Cell | FoldedRow],
         *,
         rows_digest: Callable[[], str],
         new: Run | None = None,
@@ -219,6 +241,25 @@ class LedgerQueries:
         return self.ledger.transact(work)
 
     # -- questions
+
+    def files(self, run_id: str) -> list[tuple[str, str]]:
+        """Request and file of every video that the run lists and that was saved."""
+        statement = (
+            select(attempts.c.request_id, attempts.c.local_path)
+            .select_from(run_rows.join(attempts, attempts.c.request_id == run_rows.c.request_id))
+            .where(run_rows.c.run_id == run_id, attempts.c.local_path.is_not(None))
+        )
+        return [(row.request_id, row.local_path) for row in self.ledger.ask(statement)]
+
+    def latest(self, run_id: str, request_id: str) -> Attempt:
+        """The latest attempt of a request, as the run lists it."""
+        statement = _run_view(run_id).where(attempts.c.request_id == request_id, attempts.c.superseded == 0)
+        return _attempt_of(self.ledger.ask(statement)[0], run_id)
+
+    def row_names(self, request_ids: Sequence[str]) -> dict[str, str]:
+        """The row for which each request was first planned."""
+        statement = select(attempts.c.request_id, attempts.c.row_id).where(attempts.c.request_id.in_(request_ids))
+        return {row.request_id: row.row_id for row in self.ledger.ask(statement)}
 
     def states(self, request_ids: Sequence[str]) -> dict[str, State]:
         """The state of each request that the ledger knows."""
@@ -263,7 +304,9 @@ class LedgerQueries:
         with self.ledger.reader.connect() as connection:
             statement = _run_view(run_id).where(wanted)
             for row in connection.execution_options(yield_per=CHUNK).execute(statement):
-                if row.request_id is None:
+                if row.request_id is None and row.listed_request.startswith(FOLDED_PREFIX):
+                    yield from _folded(connection, row, run_id)
+                elif row.request_id is None:
                     yield SkippedRow(row_id=row.listed_as, axes=tuple((a, b) for a, b in json.loads(row.axes)))
                 else:
                     yield _attempt_of(row, run_id)
@@ -402,6 +445,15 @@ class LedgerQueries:
         ours = [row.price_microusd for row in found if row.run_id == run_id or row.state == State.PLANNED]
         return sum(ours), frozenset(row.request_id for row in found)
 
+    def resent_among(self, request_ids: Sequence[str]) -> frozenset[str]:
+        """Those of the requests that were sent again after an unknown outcome, in any run."""
+        found: set[str] = set()
+        for start in range(0, len(request_ids), CHUNK):
+            some = request_ids[start : start + CHUNK]
+            statement = select(attempts.c.request_id).where(attempts.c.resends > 0, attempts.c.request_id.in_(some))
+            found.update(row.request_id for row in self.ledger.ask(statement))
+        return frozenset(found)
+
     def find(self, wanted: str) -> list[Attempt]:
         """Latest attempts whose request id begins with `wanted`, or whose row or job id is `wanted`; newest first."""
         listed = select(run_rows.c.request_id).where(run_rows.c.row_id == wanted)
@@ -463,6 +515,7 @@ def _run_view(run_id: str) -> Select[Any]:
         select(
             attempts,
             run_rows.c.row_id.label("listed_as"),
+            run_rows.c.request_id.label("listed_request"),
             run_rows.c.tags,
             run_rows.c.axes,
             run_rows.c.position,
@@ -480,11 +533,14 @@ def _plain_view() -> Select[Any]:
     )
 
 
-def _list_chunk(connection: Connection, run_id: str, chunk: Sequence[Request | Cell], position: int) -> None:
+def _list_chunk(
+    connection: Connection, run_id: str, chunk: Sequence[Request | Cell | FoldedRow], position: int
+) -> None:
     fresh = [_planned_row(item, run_id) for item in chunk if isinstance(item, Request)]
     if fresh:
         planned = upsert(connection, attempts)
         connection.execute(planned.on_conflict_do_nothing(index_elements=["request_id", "attempt"]), fresh)
+        _take_fresh_addresses(connection, fresh)
     listing = upsert(connection, run_rows)
     listing = listing.on_conflict_do_update(
         index_elements=["run_id", "request_id"],
@@ -492,6 +548,24 @@ def _list_chunk(connection: Connection, run_id: str, chunk: Sequence[Request | C
     )
     rows = [_listed_row(item, run_id, place) for place, item in enumerate(chunk, start=position)]
     connection.execute(listing, rows)
+
+
+def _take_fresh_addresses(connection: Connection, fresh: Sequence[Mapping[str, object]]) -> None:
+    """Give attempts that were never sent the addresses of this reading: the same pictures, other signatures."""
+    written = {row["request_id"]: row["params"] for row in fresh if "?" in str(row["params"])}
+    if not written:
+        return
+    waiting = select(attempts).where(
+        attempts.c.request_id.in_(written), attempts.c.superseded == 0, attempts.c.state == State.PLANNED.value
+    )
+    for found in connection.execute(waiting).all():
+        if found.params != written[found.request_id]:
+            row = dict(found._mapping) | {"params": written[found.request_id]}
+            row["digest"] = digest(row)
+            row["checksum"] = checksum(row)
+            key = and_(attempts.c.request_id == found.request_id, attempts.c.attempt == found.attempt)
+            changed = {name: row[name] for name in ("params", "digest", "checksum")}
+            connection.execute(update(attempts).where(key, attempts.c.state == State.PLANNED.value).values(changed))
 
 
 def _planned_row(request: Request, run_id: str) -> dict[str, object]:
@@ -519,10 +593,34 @@ def _planned_row(request: Request, run_id: str) -> dict[str, object]:
     return row
 
 
-def _listed_row(item: Request | Cell, run_id: str, position: int) -> dict[str, object]:
+def _listed_key(item: Request | Cell | FoldedRow) -> str:
+    """The key of a listed row: its request, or what says that it has none of its own."""
+    if isinstance(item, Request):
+        return item.request_id
+    if isinstance(item, FoldedRow):
+        return f"{FOLDED_PREFIX}{item.request_id}:{item.row_id}"
+    return f"{SKIPPED_PREFIX}{item.row_id}"
+
+
+def _folded(connection: Connection, listed: Row[Any], run_id: str) -> Iterator[Attempt]:
+    """The latest attempt of another row's request, as this row shows it: with its own id and tags, and at no cost."""
+    request_id = listed.listed_request.removeprefix(FOLDED_PREFIX).partition(":")[0]
+    statement = _run_view(run_id).where(attempts.c.request_id == request_id, attempts.c.superseded == 0)
+    for row in connection.execute(statement):
+        shown = _attempt_of(row, run_id)
+        yield replace(
+            shown,
+            row_id=listed.listed_as,
+            tags=tuple(json.loads(listed.tags)),
+            axes=tuple((name, label) for name, label in json.loads(listed.axes)),
+            bought_in=shown.bought_in or run_id,
+        )
+
+
+def _listed_row(item: Request | Cell | FoldedRow, run_id: str, position: int) -> dict[str, object]:
     return {
         "run_id": run_id,
-        "request_id": item.request_id if isinstance(item, Request) else f"{SKIPPED_PREFIX}{item.row_id}",
+        "request_id": _listed_key(item),
         "position": position,
         "row_id": item.row_id,
         "tags": json.dumps(item.tags, ensure_ascii=False),

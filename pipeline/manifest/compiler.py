@@ -1,4 +1,4 @@
-"""The read shape of a YAML manifest -> a program: aliases folded, axes built, patterns settled. Pure.
+"""The read shape of a YAML manifest -> a program: aliases normalize_name, axes built, patterns settled. Pure.
 
 After a mistake it goes on: whatever was refused is BAD and the rest is still looked at, so one reading tells all.
 """
@@ -24,10 +24,10 @@ from pipeline.manifest.axes import (
     repeated,
     scalars,
 )
-from pipeline.manifest.csv_reader import default_id, seeds_of
 from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import did_you_mean
 from pipeline.manifest.resolution import ALIASES, REQUEST_FIELDS, VALIDATORS, ValidationContext
+from pipeline.manifest.sheet_row import default_id, seeds_of
 from pipeline.manifest.spec import INVALID, VAR, ZIP, CellFilter, Defaults, OverrideRule, SourceLocation, SpecRow
 from pipeline.manifest.strict_yaml import Path
 
@@ -58,7 +58,11 @@ class Compiler:
 
     def report(self, message: str, path: Path) -> None:
         """Keeps a mistake at a place of the document."""
-        self._mistakes.add(Diagnostic(file=self._file, message=message, path=path))
+        self.add(Diagnostic(file=self._file, message=message, path=path))
+
+    def add(self, mistake: Diagnostic) -> None:
+        """Keeps a mistake of another file."""
+        self._mistakes.add(mistake)
 
     # fields ---------------------------------------------------------------------------------------------------------
 
@@ -89,6 +93,8 @@ class Compiler:
             return Defaults()
         own = self.own(shape, path)
         self.one_of(own, shape, path)
+        if "seeds" in self._poison.get(path, ()):
+            own["seed"] = INVALID
         seeds = self.axis("seeds", shape.seeds, (*path, "seeds")) if shape.seeds is not None else None
         return Defaults(fields=own, seeds=seeds)
 
@@ -124,7 +130,9 @@ class Compiler:
         return tuple(axes)
 
     def _refused(self, name: str) -> ValueAxis:
-        return ValueAxis(name=name, values=(AxisValue(label=name, sets={name: INVALID} if name in FIELDS else {}),))
+        field_name = "seed" if name == "seeds" else ALIASES.get(name, name)
+        sets = {field_name: INVALID} if field_name in FIELDS else {}
+        return ValueAxis(name=name, values=(AxisValue(label=name, sets=sets),))
 
     def apart(self, axes: Iterable[Axis], path: Path) -> None:
         """Tells of fields that two axes set."""
@@ -194,10 +202,11 @@ class Compiler:
         if shape is None:
             return None
         names = written if isinstance(written, dict) else shape.model_fields_set
-        given = {name: list(getattr(shape, name)) for name in names}
+        given = {name: list(getattr(shape, name)) for name in names if name != "vars"}
+        given.update(self._zipped_variables(shape.vars, (*path, "vars")))
         sizes = {name: len(values) for name, values in given.items()}
         if len(set(sizes.values())) != 1 or set(given) == {"label"}:
-            told = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "nothing"
+            told = ", ".join(f"{name.removeprefix(VAR)} {size}" for name, size in sizes.items()) or "nothing"
             self.report(f"needs lists of equal length, and has {told}", path)
             return ValueAxis(name=ZIP, values=(AxisValue(label="?", sets=dict.fromkeys(given, INVALID)),))
         named = given.pop("label", None) or self._zip_labels(given)
@@ -209,6 +218,17 @@ class Compiler:
         if twice is not None:
             self.report(f"two items are called {twice!r}: give labels that differ", path)
         return ValueAxis(name=ZIP, values=points)
+
+    def _zipped_variables(
+        self, shape: list[dict[str, str]] | dict[str, list[str]] | None, path: Path
+    ) -> dict[str, list[Any]]:
+        """Variables of a `zip` as lists, one for each name, whichever way they are written."""
+        if isinstance(shape, list):
+            if any(item.keys() != shape[0].keys() for item in shape):
+                self.report("the items need the same names, each of them all", path)
+            shape = {name: [item.get(name, "") for item in shape] for name in shape[0]}
+        self.variables(dict.fromkeys(shape or (), ""), path)
+        return {VAR + name: list(values) for name, values in (shape or {}).items()}
 
     def _zip_labels(self, given: Mapping[str, list[Any]]) -> list[str]:
         name, values = next(iter(given.items()))

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import ManifestError, Problem
-from pipeline.manifest import source_files as files
+from pipeline.manifest import source_files
 from pipeline.manifest.axes import Draw
+from pipeline.manifest.csv_reader import CsvRows
 from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.expansion import Expander
 from pipeline.manifest.resolution import ValidationContext
@@ -59,16 +60,31 @@ class TooManyRowsError(ManifestError):
         super().__init__([*problems, Problem(file=file, message=f"{told}. Raise max_rows if you mean it")])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartColumn:
+    """A column of a sheet of which `empty` of `rows` cells take the default."""
+
+    column: str
+    empty: int
+    rows: int
+    default: str
+
+    def __str__(self) -> str:
+        return f"{self.column}: {self.empty} of {self.rows} rows are empty there and take the default {self.default}"
+
+
 @dataclass(slots=True, kw_only=True)
 class Manifest:
     """A manifest that was read. `cells()` streams what it asks for and tells its mistakes.
 
-    `sha256` covers the manifest's bytes and those of the sheet it names. `axes` are name and size of the shared axes,
-    `size` what the axes multiply to in all, None where a sheet's lines decide it. `warnings` is filled by `cells()`.
-    `drawn` holds the random seeds by place, as `cells()` drew them; `uses_random_seeds` says whether there are any.
+    `origin` is where the user has it: `path`, unless it came from stdin. `sha256` covers the manifest's bytes and
+    those of the sheet it names. `axes` are name and size of the shared axes, `size` what the axes multiply to in all,
+    None where a sheet's lines decide it. `warnings` is filled by `cells()`. `drawn` holds the random seeds by place,
+    as `cells()` drew them; `uses_random_seeds` says whether there are any.
     """
 
     path: Path
+    origin: Path
     name: str
     sha256: str
     files: tuple[Path, ...]
@@ -87,6 +103,20 @@ class Manifest:
     _texts: Mapping[Path, str]
     _draw: Draw | None
     _stamps: tuple[tuple[int, int, int], ...]
+    _sheet_rows: CsvRows | None = None
+    _sheet_defaults: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def partly_filled(self) -> list[PartColumn]:
+        """The columns of the sheet that some rows fill and others leave to a default; known after `cells()`."""
+        if self._sheet_rows is None:
+            return []
+        counted = self._sheet_rows.partly_filled
+        return [
+            PartColumn(column=name, empty=empty, rows=counted.rows, default=self._sheet_defaults[name])
+            for name, empty in counted.empty.items()
+            if 0 < empty < counted.rows and name in self._sheet_defaults
+        ]
 
     def cells(self) -> Iterator[Cell]:
         """The cells in the manifest's order, streamed; each call begins anew. Act on them only after the last one.
@@ -100,16 +130,31 @@ class Manifest:
         expansion = Expander(self._program, mistakes, self._drawing() if self._draw is not None else None)
         try:
             yield from expansion.cells()
-        except UnicodeDecodeError:
-            mistakes.add(files.undecodable(self.files[-1]))
-        except OSError as error:
-            mistakes.add(Diagnostic(file=self.files[-1], message=f"cannot be read: {error.strerror}"))
+        except source_files.UNREADABLE as error:
+            mistakes.add(source_files.unreadable(self.files[-1], error))
         self._tell_changes(mistakes)
         self.warnings[:] = self._surroundings.warnings
+        self.warnings += self._about_variables(expansion)
         if expansion.too_many:
             raise TooManyRowsError(mistakes.problems(self._texts), expansion.measure, self.max_rows, self.path)
         if mistakes:
             raise mistakes.error(self._texts)
+
+    def _about_variables(self, expansion: Expander) -> list[str]:
+        """One warning of the variables that are given and used in no prompt."""
+        program = self._program
+        defined = {*program.defaults.fields, *(name for axis in program.axes for name in axis.sets)}
+        defined.update(name for change in program.changes for name in change.sets)
+        for row in (*(program.rows() if program.measured else ()), *program.includes):
+            defined.update(row.own, *(axis.sets for axis in row.axes), row.zipped.sets if row.zipped else ())
+        if self._sheet_rows is not None:
+            counted = self._sheet_rows.partly_filled
+            defined.update(name for name, empty in counted.empty.items() if empty < counted.rows)
+        unused = expansion.unused_variables(defined)
+        if not unused:
+            return []
+        named = ", ".join(repr(name) for name in unused)
+        return [f"no prompt uses the variable{'s' if len(unused) > 1 else ''} {named}"]
 
     def _drawing(self) -> Draw:
         def draw(place: str, count: int) -> tuple[int, ...]:
@@ -124,7 +169,7 @@ class Manifest:
     def _tell_changes(self, mistakes: Diagnostics) -> None:
         for path, before in zip(self.files, self._stamps, strict=True):
             try:
-                same = files.stamp(path) == before
+                same = source_files.stamp(path) == before
             except OSError:
                 same = False
             if not same:

@@ -49,6 +49,7 @@ class Expander:
         self._unmatched.update({id(change.where): change.where for change in program.changes})
         self._row_lines: dict[int, int | None] = {}
         self._cell_ids: set[int] = set()
+        self._used: set[str] = set()
 
     def cells(self) -> Iterator[Cell]:
         """The cells in order: rows as written, the first axis slowest; then the included rows."""
@@ -68,6 +69,7 @@ class Expander:
     def _of(self, row: SpecRow) -> Iterable[Cell]:
         row_id = self._row_id(row)
         block = merge_row(row, self._program)
+        block.row_id = row_id
         if not block.axes and block.repeat == 1:
             if self._patterns and row.shared:
                 return self._swept(block, row_id, dict(block.fields), (), ())
@@ -188,6 +190,8 @@ class Expander:
         """The finished cell; None if something is wrong with it, which is then told."""
         row = block.row
         skip = fields.get("skip") is True
+        if skip and isinstance(prompt := fields.get("prompt"), str):
+            self._used.update(template.names(prompt))
         params = None if skip else self._params(row, fields, cell_id)
         if params is None and not skip:
             return None
@@ -200,6 +204,8 @@ class Expander:
             tags=_tags(fields, swept=bool(placed) or self._patterns),
             axes=placed,
             line=row.location.line,
+            file=row.location.file,
+            row=block.row_id,
         )
 
     def _params(self, row: SpecRow, fields: Mapping[str, Any], cell_id: str) -> Params | None:
@@ -207,6 +213,8 @@ class Expander:
             self._tell_missing(row, fields)
             return None
         prompt, motion, end_image = fields["prompt"], fields["motion"], fields.get("end_image", ())
+        if prompt is not INVALID:
+            self._refuse_other_brackets(row, prompt, fields)
         if prompt is not INVALID and template.has_placeholders(prompt):
             prompt = self._filled(row, prompt, fields, row.row_id or cell_id.split("@", maxsplit=1)[0])
         if end_image and isinstance(motion, MotionPreset) and motion.start_end_frame is False:
@@ -226,9 +234,23 @@ class Expander:
             check_nsfw=fields.get("check_nsfw"),
         )
 
+    def _refuse_other_brackets(self, row: SpecRow, prompt: str, fields: Mapping[str, object]) -> None:
+        """A variable's name in other brackets was meant as the variable: as text it would be paid for."""
+        if not any(mark in prompt for mark in "{[<%"):
+            return
+        meant = template.other_brackets(prompt, [name[len(VAR) :] for name in fields if name.startswith(VAR)])
+        if meant is not None:
+            told = f"{meant[0]} is text, and there is a variable {meant[1]!r}: write {{{{ {meant[1]} }}}}"
+            self._mistakes.add(row.location.diagnostic(told, "prompt"))
+
+    def unused_variables(self, defined: Iterable[str]) -> list[str]:
+        """Those of the variables that no prompt of this pass asked for."""
+        return sorted({name[len(VAR) :] for name in defined if name.startswith(VAR)} - self._used)
+
     def _filled(self, row: SpecRow, prompt: str, fields: Mapping[str, object], row_id: str) -> object:
         values = {name[len(VAR) :]: str(value) for name, value in fields.items() if name.startswith(VAR)}
         values[ROW_ID] = row_id
+        self._used.update(template.names(prompt))
         try:
             text = template.filled(prompt, values)
         except template.UnknownNamesError as error:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
 
+from pipeline.manifest import prompt_checks
 from pipeline.manifest.labels import strength_text
 from pipeline.records import SEED_MAX, SEED_MIN, STRENGTH_STEPS, microusd
 
@@ -20,10 +21,6 @@ REWRITTEN = re.compile(
     r"\d[eE][+-]?\d|^\d+\.0+$|^(?:true|false)$|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", re.IGNORECASE
 )
 """Texts that spreadsheets make out of numbers and ranges: 1E+05, 100000.0, TRUE, 7-Oct."""
-
-SPREADSHEET_ERRORS = frozenset(
-    {"#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!", "#SPILL!", "#CALC!"}
-)
 
 _WHOLE = re.compile(r"0|[1-9][0-9]*")
 _DECIMAL = re.compile(r"(?:0|[1-9][0-9]*)?\.[0-9]+|0|[1-9][0-9]*")
@@ -119,7 +116,7 @@ def word(value: object) -> str:
     """A text of one line without spaces around it: ids, labels, names, keys."""
     if isinstance(value, str) and _PLAIN_WORD.fullmatch(value):
         return value
-    value = text(value)
+    value = no_template(text(value))
     if value != value.strip():
         raise ValueError(f"{plain(value)} has spaces around it")
     if len(value.splitlines()) > 1 or "\t" in value:
@@ -129,11 +126,38 @@ def word(value: object) -> str:
     return value
 
 
+def no_template(value: str) -> str:
+    """A text of a field in which nothing is replaced."""
+    if "{{" in value:
+        raise ValueError(f"{plain(value)}: {{{{ }}}} is replaced only in `prompt`: write the value itself")
+    return value
+
+
+def words(value: object) -> tuple[str, ...]:
+    """One word or a list of them, such as paths."""
+    given = value if isinstance(value, list) else [value]
+    if not given:
+        raise ValueError("is empty")
+    return tuple(word(item) for item in given)
+
+
 def prompt(value: object) -> str:
-    """Source: API document, prompt: a text; sent exactly as written."""
-    value = text(value)
-    if value[:1] == "#" and value.strip() in SPREADSHEET_ERRORS:
-        raise ValueError(f"{plain(value)} is a spreadsheet's error, not a prompt")
+    """A prompt with its line ends as LF. Source: API document, prompt: a text; sent as written otherwise."""
+    if isinstance(value, (list, Mapping)):
+        raise ValueError(f"{plain(value)} is not a text: put a text with brackets or braces in quotes")
+    return _written_by_a_user(text(value))
+
+
+def variable(value: object) -> str:
+    """What a template variable puts into a prompt."""
+    return _written_by_a_user(text(value))
+
+
+def _written_by_a_user(value: str) -> str:
+    value = value.replace("\r\n", "\n").replace("\r", "\n") if "\r" in value else value
+    why = prompt_checks.debris(value)
+    if why is not None:
+        raise ValueError(f"{plain(value)} {why}")
     return value
 
 
@@ -153,7 +177,7 @@ def scalar_text(value: object) -> str:
     """What a template variable puts into a prompt."""
     if isinstance(value, (list, Mapping)) or value is None:
         raise ValueError(f"{plain(value)} is not a text or a number")
-    return value if isinstance(value, str) else plain(value)
+    return variable(value if isinstance(value, str) else plain(value))
 
 
 def number_from_text(cell: str) -> int | Decimal:
@@ -247,6 +271,18 @@ def number(value: object) -> Decimal:
 def seed_count(value: object) -> int:
     """How many values an axis has."""
     return whole(value, low=1, high=SEED_MAX)
+
+
+def seeds_expression(value: object) -> str:
+    """A seed expression as text. A bare number is refused: it may mean one seed or so many of them."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(which_seeds(value))
+    return expression(value)
+
+
+def which_seeds(number: object) -> str:
+    """What to write instead of a bare number of seeds."""
+    return f"{number} could be {number} seeds or the seed {number}: write seeds: x{number}, or seed: {number}"
 
 
 def row_cap(value: object) -> int:

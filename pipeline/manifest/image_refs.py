@@ -1,17 +1,20 @@
-"""Frames: a URL or a store's object as written, a sample picture `sandbox:NAME`, or a picture file, which is looked at.
+"""Frames: a URL or a store's object as written, a sample picture `sandbox:NAME`, or a picture file, which is read.
 
-An address is judged by its shape alone, never rewritten or opened; a file must be a regular one that begins like one.
+An address is judged by its shape alone, never rewritten or opened; a file must begin and end as a picture does.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import stat
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from pipeline.manifest.field_types import plain, text
+from pipeline.manifest import address_advice, picture_end
+from pipeline.manifest.field_types import no_template, plain, text
 
 _SAMPLE = re.compile(r"sandbox:[A-Za-z0-9][A-Za-z0-9._-]*")
 _OBJECT = re.compile(r"(?:s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*/(?!/)[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/]")
@@ -32,9 +35,11 @@ def image(value: object, folder: Path) -> str:
         ValueError: it is none of them, with what is wrong.
         OSError: never; a file that cannot be read is a ValueError.
     """
-    if isinstance(value, str) and _ORDINARY.fullmatch(value):
-        return value
-    written = text(value)
+    if isinstance(value, str) and _ORDINARY.fullmatch(value) and "://" not in value[8:]:
+        return _of_a_picture(value)
+    written = no_template(text(value))
+    if (told := address_advice.advice(written)) is not None:
+        raise ValueError(f"{plain(written)} {told}")
     if written != written.strip():
         raise ValueError(f"{plain(written)} has spaces around it")
     if written.startswith("sandbox:"):
@@ -61,6 +66,8 @@ def _object(written: str, scheme: str) -> str:
 
 
 def _url(written: str) -> str:
+    if (unseen := address_advice.invisible(written)) is not None:
+        raise ValueError(f"the URL {unseen}")
     bad = _SPACE.search(written)
     if bad:
         raise ValueError(f"the URL has {plain(bad[0])} at place {bad.start() + 1}: percent-encode it")
@@ -72,7 +79,14 @@ def _url(written: str) -> str:
         host = None
     if not host or not written.lower().startswith(("http://", "https://")):
         raise ValueError(f"{plain(written)} is not a URL with a host")
-    return written
+    return _of_a_picture(written)
+
+
+def _of_a_picture(url: str) -> str:
+    why = address_advice.not_a_picture(url)
+    if why is not None:
+        raise ValueError(f"{plain(url)} {why}")
+    return url
 
 
 def has_credentials(url: str) -> bool:
@@ -87,6 +101,7 @@ def _file(written: str, folder: Path) -> str:
             raise ValueError(f"{plain(written)} is not a file (looked for {path})")
         with open(path, "rb") as picture:
             start = picture.read(MAGIC_BYTES)
+            whole = not start or _is_whole(picture)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError):
             raise ValueError(
@@ -95,7 +110,14 @@ def _file(written: str, folder: Path) -> str:
         raise
     if not is_picture(start):
         raise ValueError(f"{plain(written)} is not a JPEG, PNG or WebP by its content")
+    if not whole:
+        raise ValueError(f"{plain(written)} is cut off: the picture's file has no end; copy it again")
     return path
+
+
+def _is_whole(picture: BinaryIO) -> bool:
+    with mmap.mmap(picture.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return picture_end.is_whole(content)
 
 
 def is_picture(start: bytes) -> bool:

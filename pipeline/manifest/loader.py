@@ -12,13 +12,14 @@ from typing import Any
 
 from pipeline.errors import ManifestError, Problem
 from pipeline.gateway.motions import MotionCatalog, normalize_name
-from pipeline.manifest import source_files, strict_yaml, yaml_model
+from pipeline.manifest import labels, row_sources, source_files, strict_yaml, yaml_model
 from pipeline.manifest.axes import Axis, Draw, RandomSeedAxis, ValueAxis
 from pipeline.manifest.compiler import Compiler
 from pipeline.manifest.csv_reader import CsvRows
 from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.document import Manifest, ManifestBudget, SheetAxes, TooManyRowsError
 from pipeline.manifest.expansion import measure
+from pipeline.manifest.field_types import plain
 from pipeline.manifest.labels import did_you_mean, slug
 from pipeline.manifest.resolution import REQUEST_FIELDS, ValidationContext
 from pipeline.manifest.spec import Defaults, ManifestSpec, SourceLocation, SpecRow
@@ -28,9 +29,23 @@ from pipeline.manifest.validation import SchemaValidator
 class ManifestLoader:
     """One reading of one manifest: gathers the parts of a program and what is wrong with them."""
 
-    def __init__(self, path: Path, *, models: Collection[str], catalogue: MotionCatalog, draw: Draw | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        models: Collection[str],
+        catalogue: MotionCatalog,
+        draw: Draw | None,
+        origin: Path | None = None,
+    ) -> None:
         self._path = path
-        self._surroundings = ValidationContext(models=models, catalogue=catalogue, folder=path.absolute().parent)
+        self._origin = origin if origin is not None else path
+        self._folder = self._origin.absolute().parent if origin is not None else path.parent
+        self._surroundings = ValidationContext(
+            models=models, catalogue=catalogue, folder=self._origin.absolute().parent
+        )
+        self._sheet_rows: CsvRows | None = None
+        self._sheet_defaults: dict[str, str] = {}
         self._mistakes = Diagnostics()
         self._current = [self._mistakes]
         self._texts: dict[Path, str] = {}
@@ -74,6 +89,14 @@ class ManifestLoader:
             self._mistakes.add(
                 Diagnostic(file=self._path, path=path, line=line, column=column, message="this key stands twice")
             )
+        for cut in read.cut:
+            if not _takes_comment(cut):
+                told = (
+                    f"what follows '#' is a comment, and the text ends at {plain(cut.text[-20:])}: put it all in quotes"
+                )
+                self._mistakes.add(
+                    Diagnostic(file=self._path, path=cut.path, line=cut.line, column=cut.column, message=told)
+                )
         return read
 
     def _refuse(self, message: str, line: int | None = None, column: int | None = None) -> Any:
@@ -82,7 +105,11 @@ class ManifestLoader:
     def _resolved_nulls(self, read: strict_yaml.ParsedYaml, shaper: SchemaValidator) -> None:
         for path in read.nulls:
             self._mistakes.add(
-                Diagnostic(file=self._path, path=path, message="has no value: give one or take the key out")
+                Diagnostic(
+                    file=self._path,
+                    path=path,
+                    message="has no value: give one or take the key out (a text with a comma in it needs quotes)",
+                )
             )
             if isinstance(path[-1], str):
                 shaper.poison.setdefault(path[:-1], set()).add(path[-1])
@@ -162,15 +189,21 @@ class ManifestLoader:
     ) -> Callable[[], Iterable[SpecRow]]:
         """The rows of a list, of a sheet, or the one row that a manifest of axes alone has."""
         if isinstance(document.rows, yaml_model.RowsFileModel):
-            sheet = self._path.parent / document.rows.file
-            why = source_files.why_not_a_file(sheet)
-            if why is None and sheet.suffix.lower() != ".csv":
-                why = "is not a .csv file"
+            sheet = self._folder / document.rows.file
+            fill_down = row_sources.columns_to_fill(document.rows, compiler)
+            why = row_sources.why_not_a_sheet(sheet)
             if why is not None:
                 compiler.report(f"{document.rows.file!r} {why}", ("rows", "file"))
                 return lambda: ()
             self._files.append(sheet)
-            return self._rows_of_sheet(sheet, defaults, axes)
+            return self._rows_of_sheet(sheet, defaults, axes, fill_down)
+        if isinstance(document.rows, yaml_model.RowsImages):
+            spot = SourceLocation(file=self._path, path=("rows", "images"))
+            pictures = row_sources.PictureRows(self._folder, self._surroundings, compiler, spot)
+            given = {*defaults.fields, *(name for axis in axes for name in axis.sets)}
+            picture_rows = pictures.rows(document.rows, given)
+            self._files += pictures.files
+            return lambda: picture_rows
         if document.rows is not None:
             rows = [
                 compiler.row(row, written["rows"][place], ("rows", place), row_lines[place], shared=True)
@@ -179,19 +212,25 @@ class ManifestLoader:
             return lambda: rows
         if axes:
             spot = SourceLocation(file=self._path, path=())
-            only = SpecRow(location=spot, own={}, default_id=lambda: slug(document.name or self._path.stem) or "row")
+            only = SpecRow(location=spot, own={}, default_id=lambda: slug(document.name or self._origin.stem) or "row")
             return lambda: (only,)
         if not self._mistakes and not (document.matrix is not None and document.matrix.include):
             compiler.report("has nothing to buy: give it rows, zip or matrix", ())
         return lambda: ()
 
-    def _rows_of_sheet(self, sheet: Path, defaults: Defaults, axes: Sequence[Axis]) -> Callable[[], Iterable[SpecRow]]:
-        given = {*defaults.fields, *(name for axis in axes for name in axis.sets)}
-        if defaults.seeds is not None:
-            given.add("seed")
-        self._surroundings.folder = sheet.absolute().parent
-        rows = CsvRows(sheet, self._surroundings, frozenset(given))
-        return lambda: rows.rows(source_files.lines(sheet), self._current[0])
+    def _rows_of_sheet(
+        self, path: Path, defaults: Defaults, axes: Sequence[Axis], fill_down: Sequence[str] = ()
+    ) -> row_sources.Rows:
+        folder = (self._origin if path == self._path else path).absolute().parent
+        self._sheet_rows = row_sources.sheet(
+            path, self._surroundings, defaults, axes, folder=folder, fill_down=fill_down
+        )
+        self._sheet_defaults = {
+            name: labels.label(name, value)
+            for name, value in defaults.fields.items()
+            if not any(name in axis.sets for axis in axes)
+        }
+        return row_sources.rows_of(self._sheet_rows, lambda: self._current[0])
 
     def _made(self, program: ManifestSpec, document: yaml_model.DocumentModel | None) -> Manifest:
         stamps = tuple(source_files.stamp(path) for path in self._files)
@@ -208,7 +247,8 @@ class ManifestLoader:
         every += [axis for row in program.includes for axis in (*row.axes, row.seeds)]
         return Manifest(
             path=self._path,
-            name=(document.name if document is not None else None) or self._path.stem,
+            origin=self._origin,
+            name=(document.name if document is not None else None) or self._origin.name.partition(".")[0] or "row",
             sha256=source_files.sha256(tuple(self._files)),
             files=tuple(self._files),
             budget=_budget(budget),
@@ -224,6 +264,8 @@ class ManifestLoader:
             _texts=self._texts,
             _draw=self._draw,
             _stamps=stamps,
+            _sheet_rows=self._sheet_rows,
+            _sheet_defaults=self._sheet_defaults,
         )
 
     def _sheet(self, document: yaml_model.DocumentModel | None, axes: Sequence[Axis]) -> SheetAxes | None:
@@ -237,6 +279,19 @@ class ManifestLoader:
                 told = f"{name!r} is not an axis or a field.{did_you_mean(name, known)}"
                 self._mistakes.add(Diagnostic(file=self._path, path=("sheet", key), message=told))
         return SheetAxes(x=shape.x, y=shape.y, tabs=shape.tabs)
+
+
+COMMENTED_FIELDS = frozenset(
+    {"model", "motion", "motions_id", "seed", "seeds", "strength", "motions_strength", "take", "x", "y", "tabs"}
+)
+"""Fields whose values never hold a '#', so that a comment behind them cuts nothing."""
+
+
+def _takes_comment(cut: strict_yaml.CutText) -> bool:
+    """Whether what stands behind a plain text can only be a comment."""
+    names = {part for part in cut.path if isinstance(part, str)}
+    is_address = "://" in cut.text or cut.text.startswith("sandbox:")
+    return ("vars" not in names and bool(names & COMMENTED_FIELDS)) or (is_address and " " not in cut.text)
 
 
 def _budget(shape: yaml_model.BudgetModel | None) -> ManifestBudget:

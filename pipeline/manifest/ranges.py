@@ -18,6 +18,14 @@ _RANGE = re.compile(rf"{_NUMBER}\s*-\s*{_NUMBER}(?:\s*\(\+{_NUMBER}\)|\s*\[(\d+)
 _ONE = re.compile(_NUMBER, re.ASCII)
 _ELLIPSIS = ("...", "…")
 MAX_NAMED = 8
+_BETWEEN_VALUES = re.compile(r"\s*,\s+|\s+,\s*")
+"""A comma with a blank beside it, which only a list has."""
+_THOUSANDS = r"\d{1,3}(?:,\d{3})+"
+_DOUBTFUL = {
+    1: re.compile(rf"{_THOUSANDS}(?:\s*-\s*\d[\d,]*)?|\d[\d,]*\s*-\s*{_THOUSANDS}", re.ASCII),
+    100: re.compile(r"[01],\d{1,2}", re.ASCII),
+}
+"""By units to one: commas without a blank that may just as well be a thousands separator or a decimal comma."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +118,9 @@ def values_of(scale: NumberScale, text: str) -> Sequence[int]:
     Raises:
         ValueError: it is no expression, a value is out of bounds, or one stands twice; the message says what to write.
     """
+    for written in _BETWEEN_VALUES.split(text.strip()):
+        if _DOUBTFUL[scale.units].fullmatch(written):
+            raise ValueError(_either(scale, written))
     tokens = [token.strip() for token in text.split(",")]
     pieces: list[range] = []
     at = 0
@@ -143,7 +154,15 @@ def joined(scale: NumberScale, pieces: Sequence[range]) -> Sequence[int]:
     return tuple(seen)
 
 
+def _either(scale: NumberScale, written: str) -> str:
+    one = written.replace(",", "" if scale.units == 1 else ".")
+    several = written.replace(",", ", ")
+    return f"{written!r} could be {one} or the list {several}: write {one!r} or {several!r}"
+
+
 def _piece(scale: NumberScale, token: str, text: str) -> range:
+    if scale.units == 1 and re.search(r"\d\.0*(?![\d.])", token):
+        raise ValueError(f"{token!r} has a decimal point, and {scale.name}s are whole: rewritten by a spreadsheet?")
     if _ONE.fullmatch(token):
         value = scale.of(Decimal(token))
         return range(value, value + 1)
@@ -161,7 +180,10 @@ def _piece(scale: NumberScale, token: str, text: str) -> range:
 
 
 def _continued(scale: NumberScale, before: Sequence[range], after: Sequence[str]) -> range:
-    """`1, 2, ..., 10`: the two values before the dots tell the step, the one behind them the end, which must be hit."""
+    """`1, 2, ..., 10`: the two values before the dots give the step, the one behind them the end.
+
+    A step that misses the end stops below it, as `{from, to, step}` does.
+    """
     singles = [piece[0] for piece in before[-2:] if len(piece) == 1]
     if len(singles) < 2 or not after or not _ONE.fullmatch(after[0]):
         raise ValueError("dots stand between values, as in '1, 2, ..., 10': two before them and one behind")
@@ -169,8 +191,6 @@ def _continued(scale: NumberScale, before: Sequence[range], after: Sequence[str]
     step = singles[1] - singles[0]
     if step <= 0 or last <= singles[1]:
         raise ValueError(f"the dots before {scale.text(last)} run backwards")
-    if (last - singles[0]) % step:
-        raise ValueError(f"steps of {scale.text(step)} from {scale.text(singles[0])} do not reach {scale.text(last)}")
     return range(singles[0], last + 1, step)
 
 
@@ -183,6 +203,8 @@ def _why_not(token: str, text: str) -> str:
         return f"{text!r}: xN stands alone"
     if not token:
         return f"{text!r}: a value is missing beside a comma"
+    if re.fullmatch(r"\d{1,3}(?:['\u2019\u00a0\u202f ]\d{3})+", token):
+        return f"{text!r}: write {re.sub('[^0-9]', '', token)!r}"
     if REWRITTEN.search(token):
         return f"{text!r} is not a number or a range: rewritten by a spreadsheet?"
     return f"{text!r} is not a number or a range such as '7', '7, 77', '1-10', '1-10 (+3)'"

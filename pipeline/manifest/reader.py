@@ -18,8 +18,6 @@ from pipeline.manifest.loader import ManifestLoader
 
 __all__ = ["DEFAULT_MAX_ROWS", "Manifest", "ManifestBudget", "SheetAxes", "TooManyRowsError", "read"]
 
-YAML_NAMES = (".yaml", ".yml")
-
 
 def read(
     path: Path,
@@ -30,6 +28,7 @@ def read(
     max_rows: int = DEFAULT_MAX_ROWS,
     frozen_seeds: Mapping[str, tuple[int, ...]] | None = None,
     draw: Draw | None = None,
+    origin: Path | None = None,
 ) -> Manifest:
     """Reads a manifest and checks its shape; a manifest of a wrong shape is looked at whole before it is refused.
 
@@ -38,22 +37,25 @@ def read(
         models: the models that may be named.
         max_rows: what the axes may multiply to where the manifest does not say (its `max_rows`).
         frozen_seeds: the random seeds of a saved plan, by place (`Manifest.drawn`).
+        origin: where the manifest counts as being, for paths in it and for its name; `path` unless given.
         draw: place, count -> random seeds; for a plan that is being made. Without either, random seeds are a mistake.
 
     Raises:
         ManifestError: the file is no manifest, or its shape is wrong: with all mistakes, not only those of shape.
         TooManyRows: the axes multiply to more than allowed, where that can be told without reading a sheet.
     """
-    reading = ManifestLoader(path, models=models, catalogue=catalogue, draw=_frozen(frozen_seeds) or draw)
+    reading = ManifestLoader(
+        path, models=models, catalogue=catalogue, draw=_frozen(frozen_seeds) or draw, origin=origin
+    )
     why = source_files.why_not_a_file(path)
     if why is not None:
         raise ManifestError([Problem(file=path, message=why)])
-    if path.suffix.lower() == ".csv":
+    if source_files.is_sheet(path):
         manifest = reading.sheet(defaults, max_rows)
-    elif path.suffix.lower() in YAML_NAMES:
+    elif source_files.is_yaml(path):
         manifest = reading.document(defaults, max_rows)
     else:
-        raise ManifestError([Problem(file=path, message="is neither .csv nor .yaml: rename it")])
+        raise ManifestError([Problem(file=path, message=source_files.why_not_read(path))])
     if manifest._mistakes:
         for _ in manifest.cells():
             raise AssertionError("a manifest with mistakes gave a cell")

@@ -53,6 +53,7 @@ class MergedRow:
     fields: dict[str, Any]
     axes: tuple[Axis, ...]
     repeat: int
+    row_id: str = ""
 
     @property
     def sizes(self) -> tuple[tuple[str, int], ...]:
@@ -102,7 +103,7 @@ def conflicts(block: MergedRow, program: ManifestSpec) -> Iterator[Diagnostic]:
     for axis in block.axes:
         for name in sorted(axis.sets):
             word = name.removeprefix(VAR)
-            if name in row.own and axis is not row.seeds:
+            if name in row.own and axis is not row.seeds and not name.startswith(VAR):
                 hint = f"give the row its own matrix, {{{axis.name}: [...]}}, or take it out of the row"
                 hint = hint if row.location.path is not None else "empty the cell, or take the axis out of matrix"
                 yield row.location.diagnostic(f"{word} is set in the row and by the axis {axis.name!r}: {hint}", name)

@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
+import atexit
+import codecs
+import gzip
 import hashlib
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+from pipeline.manifest import delimited, sheet_row, workbook
+from pipeline.manifest.delimited import Table
 from pipeline.manifest.diagnostics import Diagnostic
+
+YAML_NAMES = (".yaml", ".yml")
+SHEET_NAMES = (".csv", ".csv.gz", ".xlsx")
+WORKBOOKS = (".xlsx", ".xlsm")
+OFFICE_NAMES = (".xls", ".xlsb", ".ods", ".numbers", ".gsheet", ".tsv", ".txt", ".json")
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def is_yaml(path: Path) -> bool:
+    """Whether a file is YAML by its name."""
+    return path.name.lower().endswith(YAML_NAMES)
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a sheet by its name."""
+    return path.name.lower().endswith((*SHEET_NAMES, *WORKBOOKS))
+
+
+def is_plain_text(path: Path) -> bool:
+    """Whether the bytes of a file are the text that it holds, so that they may be searched."""
+    if path.name.lower().endswith((".gz", *WORKBOOKS)):
+        return False
+    with path.open("rb") as file:
+        return not file.read(2).startswith(UTF_16)
+
+
+def why_not_read(path: Path) -> str:
+    """What to do about a file that is neither YAML nor a sheet by its name."""
+    if path.name.lower().endswith(OFFICE_NAMES):
+        return "is not a manifest: export it as 'CSV UTF-8' (.csv), or save it as .xlsx"
+    return "is not a manifest by its name: a sheet is called .csv, .csv.gz or .xlsx, a YAML file .yaml"
 
 
 def why_not_a_file(path: Path) -> str | None:
@@ -47,30 +86,84 @@ def size_bytes(path: Path) -> int:
 
 
 def text(path: Path) -> str:
-    """The whole of a UTF-8 text, without its byte order mark.
+    """The whole of a UTF-8 text, or of a UTF-16 text that begins with its mark; without the mark.
 
     Raises:
         UnicodeDecodeError: it is another encoding; `undecodable` names it.
     """
-    return path.read_bytes().decode("utf-8-sig")
+    content = path.read_bytes()
+    return content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig")
 
 
 def lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 text, with or without a byte order mark, their ends as they are.
+    """The lines of a text as `text` reads it, their ends as they are; of a .gz file, of what is compressed.
 
     Raises:
         UnicodeDecodeError: it is another encoding; `undecodable` names it.
+        EOFError, gzip.BadGzipFile: a .gz file that is cut off, or is none.
     """
-    with path.open(encoding="utf-8-sig", newline="") as text:
+    with _opened(path) as file:
+        encoding = "utf-16" if file.read(2).startswith(UTF_16) else "utf-8-sig"
+    if path.suffix.lower() == ".gz":
+        with gzip.open(path, "rt", encoding=encoding, newline="") as text:
+            yield from text
+        return
+    with path.open(encoding=encoding, newline="") as text:
         yield from text
+
+
+def kept_stdin(stream: BinaryIO) -> Path:
+    """A file of this process with what comes through stdin, because a manifest is read several times."""
+    content = stream.read()
+    folder = Path(tempfile.mkdtemp(prefix="dop-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    encoding = "utf-16" if content.startswith(UTF_16) else "utf-8-sig"
+    first = next((line for line in content.decode(encoding, "replace").splitlines() if line.strip()), "")
+    is_sheet = not first or delimited.names_columns(first, sheet_row.is_column)
+    path = folder / f"stdin{'.csv' if is_sheet else '.yaml'}"
+    path.write_bytes(content)
+    return path
+
+
+def table(path: Path, is_column: Callable[[str], bool]) -> Table:
+    """The records of a sheet.
+
+    Raises:
+        workbook.WorkbookError, UnicodeDecodeError, EOFError, gzip.BadGzipFile: see `unreadable`.
+    """
+    if path.name.lower().endswith(WORKBOOKS):
+        return Table(records=workbook.records(path))
+    return delimited.table(lines(path), is_column)
+
+
+UNREADABLE = (workbook.WorkbookError, UnicodeDecodeError, EOFError, OSError)
+"""What reading a sheet may raise."""
+
+
+def unreadable(path: Path, error: Exception) -> Diagnostic:
+    """What is wrong with a sheet whose reading raised one of `UNREADABLE`."""
+    if isinstance(error, UnicodeDecodeError):
+        return undecodable(path)
+    if isinstance(error, EOFError):
+        return Diagnostic(file=path, message="is cut off: the compressed file has no end; copy it again")
+    if isinstance(error, gzip.BadGzipFile):
+        return Diagnostic(file=path, message="is not a gzip file, although its name ends in .gz")
+    if isinstance(error, OSError):
+        return Diagnostic(file=path, message=f"cannot be read: {error.strerror}")
+    return Diagnostic(file=path, message=str(error))
+
+
+def _opened(path: Path) -> BinaryIO:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rb")  # type: ignore[return-value] # it reads as one
+    return path.open("rb")
 
 
 def undecodable(path: Path) -> Diagnostic:
     """Names the encoding that a file probably has, and the first line that is not UTF-8."""
-    with path.open("rb") as lines:
-        start = lines.read(4)
-        if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return Diagnostic(file=path, message="is UTF-16 ('Unicode text'): save it as 'CSV UTF-8'")
+    with _opened(path) as lines:
+        if lines.read(2).startswith(UTF_16):
+            return Diagnostic(file=path, message="is UTF-16 and damaged: save it as 'CSV UTF-8'")
         lines.seek(0)
         for number, line in enumerate(lines, start=1):
             try:

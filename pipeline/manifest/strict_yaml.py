@@ -25,6 +25,7 @@ Place: TypeAlias = tuple[int, int]
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,2})?")
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_COMMENT = re.compile(r"[ \t]+#")
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
 
@@ -72,18 +73,38 @@ def _events(text: str) -> Iterator[yaml.Event]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = (mark.line + 1, mark.column + 1) if mark else (None, None)
-        raise YamlTextError(f"not YAML: {error.problem or error.context}", *where) from error
+        lines = text.splitlines()
+        line = lines[mark.line] if mark and mark.line < len(lines) else ""
+        problem = str(error.problem or error.context)
+        raise YamlTextError(f"not YAML: {problem}: {_remedy(problem, line)}", *where) from error
     except (yaml.YAMLError, UnicodeError) as error:
         raise YamlTextError(f"not YAML: {str(error).splitlines()[0]}") from error
+
+
+_VALUE = re.compile(r"(?:^|[\s{,-])([A-Za-z_][\w:]*):\s+(\S.*)$")
+_NEEDS_QUOTES = re.compile(r"[:#\[\]{}\"'`@%&*!|>?,\\]")
+
+
+def _remedy(problem: str, line: str) -> str:
+    """What to do about a line that the parser cannot read."""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "the line begins with a tab, and YAML is indented with spaces"
+    if "escape" in problem:
+        return "a backslash in double quotes begins an escape; write the text in single quotes"
+    value = _VALUE.search(line)
+    if value and _NEEDS_QUOTES.search(value[2]):
+        kind = "single quotes, and a quote inside it twice" if value[2].startswith(('"', "'")) else "quotes"
+        return f"put the text of {value[1]!r} in {kind}"
+    return "compare the indentation with the lines above, and put texts with punctuation in quotes"
 
 
 def _refused(event: yaml.Event) -> str | None:
     anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
     if isinstance(event, yaml.AliasEvent):
-        return f"aliases (*{anchor}) are not read: write the value out, or put it into defaults"
+        return f"aliases (*{anchor}) are not read: write the value out (a text that begins with '*' needs quotes)"
     if anchor:
-        return f"anchors (&{anchor}) are not read: put shared values into defaults or vars"
-    return f"tags ({tag}) are not read" if tag else None
+        return f"anchors (&{anchor}) are not read: use defaults or vars (a text that begins with '&' needs quotes)"
+    return f"tags ({tag}) are not read (a text that begins with '!' needs quotes)" if tag else None
 
 
 def _place(event: yaml.Event) -> Place:
@@ -91,23 +112,36 @@ def _place(event: yaml.Event) -> Place:
     return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutText:
+    """A plain text behind which a comment begins, at `line` and `column` (from 1)."""
+
+    path: Path
+    text: str
+    line: int
+    column: int
+
+
 @dataclass(slots=True)
 class ParsedYaml:
-    """A read text: `value`, the line of each of its `rows` (from 1), and where a null stands (`nulls`)."""
+    """A read text: `value`, the line of each of its `rows` (from 1), where a null stands (`nulls`), and `cut` texts."""
 
     value: Any = None
     row_lines: list[int] = field(default_factory=list)
     nulls: list[Path] = field(default_factory=list)
     repeated: list[tuple[Path, int, int]] = field(default_factory=list)
+    cut: list[CutText] = field(default_factory=list)
 
 
 def read(text: str) -> ParsedYaml:
     """The values of a YAML text: dict, list, str, int, Decimal, bool. Keys without a value are left out, see `nulls`.
 
+    What stands below a key `vars` is text as written, because it goes into a prompt: 1.50, True, +7.
+
     Raises:
         YamlTextError: syntax, an alias, an anchor, a tag, too many levels, a key that is no word, a second document.
     """
-    reader = _Reader()
+    reader = _Reader(text)
     for event in _events(text):
         reader.take(event)
     return reader.document
@@ -117,7 +151,7 @@ def places(text: str, wanted: Collection[Path]) -> dict[Path, Place]:
     """Line and column (from 1) of the keys and list items at the wanted paths, as far as the text has them."""
     left = set(wanted)
     found: dict[Path, Place] = {}
-    reader = _Reader()
+    reader = _Reader(text)
     for event in _events(text):
         path = reader.path(event)
         if path in left:
@@ -132,7 +166,8 @@ def places(text: str, wanted: Collection[Path]) -> dict[Path, Place]:
 class _Reader:
     """Builds the values of one document, event by event."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
+        self._text = text
         self.document = ParsedYaml()
         self._stack: list[_OpenCollection] = []
         self._begun = False
@@ -163,7 +198,7 @@ class _Reader:
                 self._key(event)
             else:
                 self._line_of_row(event)
-                self._put(scalar(event.value) if event.implicit[0] else event.value)
+                self._put(self._value(event))
         elif isinstance(event, yaml.CollectionEndEvent):
             self._stack.pop()
             if self._stack:
@@ -175,6 +210,26 @@ class _Reader:
             if self._begun:
                 raise YamlTextError("a second document begins here: one manifest, one document", *_place(event))
             self._begun = True
+
+    def _value(self, event: yaml.ScalarEvent) -> object:
+        if not event.implicit[0]:
+            return event.value
+        value = scalar(event.value)
+        here = self._here()
+        if value is not None and "vars" in here[:-1]:
+            value = str(event.value)
+        if isinstance(value, str):
+            self._note_comment(event, here)
+        return value
+
+    def _note_comment(self, event: yaml.ScalarEvent, path: Path) -> None:
+        end = event.end_mark
+        if end is None:
+            return
+        behind = _COMMENT.match(self._text, end.index)
+        if behind is not None:
+            column = end.column + behind.end() - end.index
+            self.document.cut.append(CutText(path=path, text=event.value, line=end.line + 1, column=column))
 
     def _refuse(self, event: yaml.NodeEvent) -> None:
         why = _refused(event)
@@ -194,7 +249,7 @@ class _Reader:
 
     def _open(self, event: yaml.NodeEvent) -> None:
         if self._awaits_key:
-            raise YamlTextError("a key must be a word", *_place(event))
+            raise YamlTextError("a key must be a word: put a text with brackets or braces in quotes", *_place(event))
         if len(self._stack) >= MAX_LEVELS:
             raise YamlTextError(f"more than {MAX_LEVELS} levels deep", *_place(event))
         self._line_of_row(event)

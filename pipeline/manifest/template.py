@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+
+
+_OTHER_BRACKETS = re.compile(r"(?<!\{)\$?\{([^{}]+)\}(?!\})|\[([^\[\]]+)\]|<([^<>]+)>|%([^%\s]+)%")
+"""Other tools' ways to write a variable: {name}, ${name}, [name], <name>, %name%."""
 
 
 class UnknownNamesError(ValueError):
@@ -14,6 +18,21 @@ class UnknownNamesError(ValueError):
     def __init__(self, names: tuple[str, ...]) -> None:
         super().__init__(", ".join(names))
         self.names = names
+
+
+def names(prompt: str) -> list[str]:
+    """The names between double braces, in the prompt's order."""
+    return [name.strip() for name in _PLACEHOLDER.findall(prompt)]
+
+
+def other_brackets(prompt: str, known: Collection[str]) -> tuple[str, str] | None:
+    """The first known name that stands in other brackets, as written and as it is called; None if there is none."""
+    by_word = {name.casefold(): name for name in known}
+    for match in _OTHER_BRACKETS.finditer(prompt):
+        name = by_word.get(next(filter(None, match.groups())).strip().casefold())
+        if name is not None:
+            return match[0], name
+    return None
 
 
 def has_placeholders(prompt: str) -> bool:

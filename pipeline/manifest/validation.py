@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.manifest import yaml_model
 from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
-from pipeline.manifest.field_types import plain
+from pipeline.manifest.field_types import plain, which_seeds
 from pipeline.manifest.labels import did_you_mean
 from pipeline.manifest.resolution import FORBIDDEN_FIELDS, ValidationContext
 from pipeline.manifest.strict_yaml import Path as Place
@@ -102,7 +102,7 @@ def _message(kind: type[BaseModel], detail: ErrorDetails, place: Place) -> str:
         and place[-2] == "matrix"
         and place[-1] not in yaml_model.AxesModel.model_fields
     ):
-        return _not_an_axis(str(place[-1]))
+        return which_seeds(value) if place[-1] == "seeds" and _is_number(value) else _not_an_axis(str(place[-1]))
     if found == "list_type":
         return f"{plain(value)} is not a list: write [{value if isinstance(value, str) else plain(value)}]"
     if found == "too_short":
@@ -135,6 +135,10 @@ def _not_a_mapping(kind: type[BaseModel], value: object, place: Place) -> str:
     ):
         return _not_an_axis(str(place[-2]))
     return f"{plain(value)} is not a mapping of keys and values"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _not_an_axis(name: str) -> str:

@@ -87,6 +87,9 @@ Number: TypeAlias = Annotated[Decimal, ValidatedBy(field_types.number, {"type": 
 Expression: TypeAlias = Annotated[
     str, ValidatedBy(field_types.expression, {"anyOf": [{"type": "string", "pattern": "\\S"}, {"type": "number"}]})
 ]
+SeedsExpression: TypeAlias = Annotated[
+    str, ValidatedBy(field_types.seeds_expression, {"type": "string", "pattern": "\\S"})
+]
 Uuid: TypeAlias = Annotated[str, ValidatedBy(field_types.word, {"type": "string", "pattern": _UUID})]
 
 
@@ -176,8 +179,14 @@ def _kind_of_number_axis(value: object) -> str:
     return f"{TAG}range" if isinstance(value, dict) else _kind_of_axis(value)
 
 
+def _items_or_lists(value: object) -> str:
+    return f"{TAG}lists" if isinstance(value, dict) else f"{TAG}items"
+
+
 def _kind_of_rows(value: object) -> str:
-    return f"{TAG}file" if isinstance(value, dict) else f"{TAG}list"
+    if not isinstance(value, dict):
+        return f"{TAG}list"
+    return f"{TAG}images" if "images" in value else f"{TAG}file"
 
 
 _Or = Discriminator(_value_or_linked)
@@ -206,6 +215,14 @@ SeedAxis: TypeAlias = Annotated[
     | _ExpressionAxis,
     Discriminator(_kind_of_seed_axis),
 ]
+SeedsOfRow: TypeAlias = Annotated[
+    _Seeds
+    | _RangeAxis
+    | Annotated[DerivedSeedsModel, Tag(f"{TAG}derived")]
+    | Annotated[RandomSeedsModel, Tag(f"{TAG}random")]
+    | Annotated[SeedsExpression, Tag(f"{TAG}expression")],
+    Discriminator(_kind_of_seed_axis),
+]
 StrengthAxis: TypeAlias = Annotated[_Strengths | _RangeAxis | _ExpressionAxis, Discriminator(_kind_of_number_axis)]
 TakeAxis: TypeAlias = Annotated[_Takes | _RangeAxis | _ExpressionAxis, Discriminator(_kind_of_number_axis)]
 LinkedAxis: TypeAlias = Annotated[list[LabeledValues], _Some]
@@ -215,7 +232,7 @@ class DefaultsModel(RequestFields):
     """Fields that every row has unless it says otherwise."""
 
     repeat: Take | None = None
-    seeds: SeedAxis | None = None
+    seeds: SeedsOfRow | None = None
     tags: Tags | None = None
 
 
@@ -270,6 +287,14 @@ class ZipModel(StrictModel):
     enhance_prompt: Annotated[list[Flag], _Some] | None = None
     check_nsfw: Annotated[list[Flag], _Some] | None = None
     take: Annotated[list[Take], _Some] | None = None
+    vars: (
+        Annotated[
+            Annotated[list[dict[str, Text]], _Some, Tag(f"{TAG}items")]
+            | Annotated[dict[str, Annotated[list[Text], _Some]], Tag(f"{TAG}lists")],
+            Discriminator(_items_or_lists),
+        ]
+        | None
+    ) = Field(None, description="Template variables: a mapping for each item, or a list for each name.")
 
 
 class RowModel(DefaultsModel):
@@ -304,9 +329,20 @@ class MatrixModel(AxesModel):
 
 
 class RowsFileModel(StrictModel):
-    """Rows that stand in a CSV file beside the manifest."""
+    """Rows that stand in a sheet beside the manifest."""
 
-    file: Word = Field(description="Path of a CSV file, relative to the manifest.")
+    file: Word = Field(description="Path of a sheet (.csv, .csv.gz or .xlsx), relative to the manifest.")
+    fill_down: Annotated[list[Word], _Some] | None = Field(
+        None, description="Columns whose empty cells take the cell above, as merged cells mean it."
+    )
+
+
+class RowsImages(StrictModel):
+    """A row for each picture; `photo.txt` beside `photo.jpg` is its prompt."""
+
+    images: Annotated[
+        tuple[str, ...], ValidatedBy(field_types.words, {"anyOf": [_WORD, {"type": "array", "items": _WORD}]})
+    ]
 
 
 class BudgetModel(StrictModel):
@@ -339,7 +375,9 @@ class DocumentModel(StrictModel):
     motions: dict[str, Uuid] | None = Field(None, description="Own names of motion presets.")
     rows: (
         Annotated[
-            Annotated[list[RowModel], _Some, Tag(f"{TAG}list")] | Annotated[RowsFileModel, Tag(f"{TAG}file")],
+            Annotated[list[RowModel], _Some, Tag(f"{TAG}list")]
+            | Annotated[RowsFileModel, Tag(f"{TAG}file")]
+            | Annotated[RowsImages, Tag(f"{TAG}images")],
             Discriminator(_kind_of_rows),
         ]
         | None

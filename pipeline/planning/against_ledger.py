@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from pipeline.assets.object_checks import check_objects
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
+from pipeline.ledger.agreement import Agreement, RequestIds
+from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.workspace import ledger_exists, open_for_reading
 from pipeline.manifest.reader import TooManyRowsError
 from pipeline.planning.plan import Plan, split
 from pipeline.planning.requests import BoundManifest, with_price
 from pipeline.planning.saved_plan import SavedPlan
+from pipeline.records import Request, State
 
 
 def looked_at_objects(bound: BoundManifest, settings: Settings) -> list[str]:
@@ -24,39 +28,115 @@ def looked_at_objects(bound: BoundManifest, settings: Settings) -> list[str]:
     return check_objects(settings, bound.objects(), manifest=bound.manifest.path, now=time.time())
 
 
-def saved_plan(bound: BoundManifest, found: Plan, settings: Settings, *, max_rows: int) -> SavedPlan:
-    """What `--out` keeps: the seeds that were drawn, and what everything depended on."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a command would buy: the plan to show, and the agreement that holds once the user says yes.
+
+    `stay_unknown` counts the unknown outcomes that `on_unknown.max_cost` leaves as they are.
+    """
+
+    plan: Plan
+    agreement: Agreement
+    stay_unknown: int = 0
+
+
+def saved_plan(bound: BoundManifest, offer: Offer, settings: Settings, *, max_rows: int) -> SavedPlan:
+    """What `--out` keeps: the seeds that were drawn, the requests, and what everything depended on."""
     seeds = dict(bound.manifest.drawn)
     bound.frozen_seeds = seeds
     return SavedPlan(
         manifest=bound.manifest.path,
         gateway=gateway_id(settings),
         rows_digest=bound.digest(),
-        state_digest=found.state_digest,
+        state_digest=offer.plan.state_digest,
+        requests_digest=offer.plan.requests_digest,
+        resends=tuple(sorted(offer.agreement.resends)),
         seeds=seeds,
         selection=bound.selection,
         max_rows=max_rows,
-        counts=found.as_json(),
+        counts=offer.plan.as_json(),
     )
 
 
-def plan_against_ledger(bound: BoundManifest, settings: Settings) -> Plan:
-    """The manifest split against the ledger; a ledger that does not exist yet knows nothing.
+def plan_against_ledger(bound: BoundManifest, settings: Settings) -> Offer:
+    """Read the ledger as it is now, without its lock; one that does not exist yet has no requests.
 
     Raises:
         ManifestError: mistakes, all of them.
     """
-    return split_with_ledger(bound, settings, against_ledger=ledger_exists(settings))
+    if not ledger_exists(settings):
+        return make_offer(bound, settings, None)
+    with open_for_reading(settings) as workspace:
+        return make_offer(bound, settings, workspace.book)
 
 
-def split_with_ledger(bound: BoundManifest, settings: Settings, *, against_ledger: bool) -> Plan:
+def make_offer(
+    bound: BoundManifest,
+    settings: Settings,
+    book: LedgerQueries | None,
+    *,
+    max_new: int | None = None,
+    announced: SavedPlan | None = None,
+) -> Offer:
+    """Compare the manifest with the ledger in one pass: what is new, what may be sent again, and what it costs.
+
+    Args:
+        book: the ledger; under its lock where something is bought afterwards. None for no ledger.
+        max_new: at most so many purchases, unknown outcomes that are sent again first.
+        announced: the saved plan that is carried out: nothing is sent again that it did not announce.
+
+    Raises:
+        ManifestError: mistakes, all of them.
+    """
+    new: list[Request] = []
+    unknown: list[Request] = []
+
+    def visit(request: Request, state: State) -> None:
+        if state is State.PLANNED and (max_new is None or len(new) < max_new):
+            new.append(request)
+        elif state is State.UNKNOWN:
+            unknown.append(request)
+
     try:
-        if against_ledger:
-            with open_for_reading(settings) as workspace:
-                found = split(bound.rows(), workspace.book.states)
-        else:
-            found = split(bound.rows(), lambda _: {})
+        if book is not None:
+            bound.states, bound.row_names = book.states, book.row_names
+        plan = split(bound.rows(), book.states if book is not None else lambda _: {}, visit)
     except TooManyRowsError as error:
         raise with_price(error, settings) from None
-    found.duplicates = bound.binder.duplicates
-    return found
+    plan.duplicates = bound.folding.duplicates
+    again, stay = _to_send_again(unknown, bound, settings, book)
+    if announced is not None:
+        again = [request for request in again if request.request_id in announced.resends]
+    if max_new is not None:
+        again = again[:max_new]
+        new = new[: max_new - len(again)]
+    plan.resend = len(again)
+    plan.resend_price_microusd = sum(request.price_microusd for request in again)
+    agreement = Agreement(
+        new=RequestIds(request.request_id for request in new),
+        resends=frozenset(request.request_id for request in again),
+        price_microusd=sum(request.price_microusd for request in new) + plan.resend_price_microusd,
+    )
+    return Offer(plan=plan, agreement=agreement, stay_unknown=stay)
+
+
+def _to_send_again(
+    unknown: list[Request], bound: BoundManifest, settings: Settings, book: LedgerQueries | None
+) -> tuple[list[Request], int]:
+    """What `on_unknown.policy: resend` sends once more within its `max_cost`, and how many that sum leaves out."""
+    policy = settings.on_unknown
+    if policy.policy != "resend" or policy.max_cost_microusd is None or book is None:
+        return [], 0
+    run = book.unfinished_run(str(bound.manifest.origin.resolve()), gateway_id(settings), bound.selection.part)
+    left = policy.max_cost_microusd - (book.resent(run.run_id)[0] if run is not None else 0)
+    resent = book.resent_among([request.request_id for request in unknown])
+    chosen, stay = [], 0
+    for request in unknown:
+        if request.request_id in resent:
+            continue
+        if request.price_microusd > left:
+            stay += 1
+            continue
+        left -= request.price_microusd
+        chosen.append(request)
+    return chosen, stay

@@ -6,11 +6,13 @@ them; never touches the network.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.assets import signed_urls
 from pipeline.assets.addresses import SAMPLE_PREFIX, file_sha256, is_local, is_object
 from pipeline.errors import FatalError, ManifestError, Problem
 from pipeline.records import (
@@ -30,7 +32,8 @@ class RequestBinder:
     `takes_local` says whether the gateway can be handed local files, `takes_samples` whether it knows the sandbox's
     pictures. `object_sha256` tells the hash of a store's object as it was last looked at, None where nobody did; for a
     rehearsal there is no such teller, and an object is known by its address alone. After the stream is exhausted,
-    `duplicates`, `sha256_of` and `unseen` (objects that nobody looked at yet) say what was met.
+    `sha256_of`, `unseen` (objects that were not checked yet) and `expired` (request id -> what is wrong with its
+    signature, which ended before `now`) say what was met.
     """
 
     gateway: str
@@ -39,10 +42,10 @@ class RequestBinder:
     takes_local: bool
     takes_samples: bool
     object_sha256: Callable[[str], str | None] | None = None
-    duplicates: int = 0
+    now: float = 0.0
+    expired: dict[str, Problem] = field(default_factory=dict)
     unseen: set[str] = field(default_factory=set)
     sha256_of: dict[str, str] = field(default_factory=dict)
-    _seen: set[bytes] = field(default_factory=set)
     _known_images: dict[str, tuple[str | None, str]] = field(default_factory=dict)
     _problems: list[Problem] = field(default_factory=list)
     _unpriced: Counter[str] = field(default_factory=Counter)
@@ -53,7 +56,7 @@ class RequestBinder:
         return self._known_images.keys()
 
     def bind(self, cells: Iterable[Cell]) -> Iterator[Request | Cell]:
-        """Requests (and placeholders as they are) in the manifest's order; equal ones once. Act only at the end.
+        """Requests (and placeholders as they are) in the manifest's order. Act only at the end.
 
         Raises:
             ManifestError: an image that this gateway cannot be given.
@@ -74,6 +77,21 @@ class RequestBinder:
                 f"no price is known for {rows}; add it under `prices` in the configuration. Nothing was sent"
             )
 
+    def _note_expired(self, request_id: str, cell: Cell, params: Params) -> None:
+        """Keeps what is wrong with a request whose address has a signature that has ended."""
+        for image in (*params.input_images, *params.input_images_end):
+            end = signed_urls.expires_at(image) if "?" in image else None
+            if end is not None and end <= self.now:
+                at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(end))
+                told = f"the signature of {signed_urls.unsigned(image)} expired at {at}: sign the address again"
+                file = cell.file or self.manifest
+                self.expired[request_id] = Problem(file=file, line=cell.line, where=cell.row_id, message=told)
+
+    def image_keys(self, params: Params) -> dict[str, str]:
+        """What stands for the images of a request in its identity where that is not their text."""
+        known = ((image, self._known_images.get(image)) for image in (*params.input_images, *params.input_images_end))
+        return {image: found[0] for image, found in known if found is not None and found[0] is not None}
+
     def _request(self, cell: Cell, params: Params) -> Request | None:
         price = self.prices_microusd.get(params.model)
         if not price:
@@ -85,15 +103,13 @@ class RequestBinder:
                 self._known_images[image] = self._looked_at(image)
             key, refusal = self._known_images[image]
             if refusal:
-                self._problems.append(Problem(file=self.manifest, line=cell.line, where=cell.row_id, message=refusal))
+                self._problems.append(
+                    Problem(file=cell.file or self.manifest, line=cell.line, where=cell.row_id, message=refusal)
+                )
             elif key is not None:
                 local = {**(local or {}), image: key}
         request_id = request_key(params, take=cell.take, gateway=self.gateway, image_keys=local)
-        mark = bytes.fromhex(request_id)
-        if mark in self._seen:
-            self.duplicates += 1
-            return None
-        self._seen.add(mark)
+        self._note_expired(request_id, cell, params)
         return Request(
             request_id=request_id,
             gateway=self.gateway,
@@ -104,6 +120,7 @@ class RequestBinder:
             price_microusd=price,
             tags=cell.tags,
             axes=cell.axes,
+            row=cell.row,
         )
 
     def _looked_at(self, image: str) -> tuple[str | None, str]:
@@ -115,7 +132,8 @@ class RequestBinder:
         if is_object(image):
             return self._of_a_store(image), ""
         if not is_local(image):
-            return None, ""
+            bare = signed_urls.unsigned(image)
+            return (None if bare == image else bare), ""
         if not self.takes_local:
             why = "needs a public URL (or configure `uploads`)"
             return None, f"{image} is a file of this machine; {self.gateway} {why}"

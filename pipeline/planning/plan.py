@@ -13,6 +13,7 @@ from pipeline.records import (
     FAILED_FOR_GOOD,
     IN_FLIGHT,
     Cell,
+    FoldedRow,
     Request,
     State,
     usd,
@@ -29,7 +30,12 @@ class ModelShare:
 
 @dataclass(slots=True, kw_only=True)
 class Plan:
-    """What a manifest asks for, split by what the ledger knows. `state_digest` changes when any of it does."""
+    """What a manifest asks for, split by what the ledger knows.
+
+    `resend` counts the requests of unknown outcome that `on_unknown.policy: resend` would send again.
+    `requests_digest` changes when a request does (a changed picture is another request); `state_digest` also when the
+    ledger's state of one changes.
+    """
 
     requests: int = 0
     price_microusd: int = 0
@@ -41,8 +47,11 @@ class Plan:
     failed: int = 0
     skipped: int = 0
     duplicates: int = 0
+    resend: int = 0
+    resend_price_microusd: int = 0
     by_model: dict[str, ModelShare] = field(default_factory=dict)
     state_digest: str = ""
+    requests_digest: str = ""
 
     def as_json(self) -> dict[str, object]:
         """The object of `dop plan --json`: money as strings with three decimals."""
@@ -55,6 +64,8 @@ class Plan:
             "in_flight": self.in_flight,
             "unknown": self.unknown,
             "failed": self.failed,
+            "resend": self.resend,
+            "resend_price_usd": usd(self.resend_price_microusd),
             "skipped": self.skipped,
             "duplicates": self.duplicates,
             "by_model": {
@@ -64,20 +75,25 @@ class Plan:
         }
 
 
-def split(rows: Iterable[Request | Cell], states_of: Callable[[list[str]], Mapping[str, State]]) -> Plan:
+def split(
+    rows: Iterable[Request | Cell | FoldedRow],
+    states_of: Callable[[list[str]], Mapping[str, State]],
+    visit: Callable[[Request, State], None] | None = None,
+) -> Plan:
     """Counts and prices of `rows` against the ledger, in one pass.
 
     Args:
         states_of: request ids -> the state of those that the ledger knows.
+        visit: called with each request and its state, in the manifest's order.
     """
     plan = Plan()
-    sha = hashlib.sha256()
+    sha, requests_sha = hashlib.sha256(), hashlib.sha256()
     counts: Counter[tuple[State, str]] = Counter()
     prices: Counter[tuple[State, str]] = Counter()
     stream = iter(rows)
     while chunk := list(islice(stream, _CHUNK)):
         requests = [row for row in chunk if isinstance(row, Request)]
-        plan.skipped += len(chunk) - len(requests)
+        plan.skipped += sum(1 for row in chunk if isinstance(row, Cell))
         known = states_of([request.request_id for request in requests])
         lines = []
         for request in requests:
@@ -86,10 +102,14 @@ def split(rows: Iterable[Request | Cell], states_of: Callable[[list[str]], Mappi
             counts[kind] += 1
             prices[kind] += request.price_microusd
             lines.append(f"{request.request_id} {state.value} {request.price_microusd}\n")
+            if visit is not None:
+                visit(request, state)
+        requests_sha.update("".join(request.request_id for request in requests).encode())
         sha.update("".join(lines).encode())
     for (state, model), count in counts.items():
         _add(plan, state, model, count, prices[state, model])
     plan.state_digest = sha.hexdigest()
+    plan.requests_digest = requests_sha.hexdigest()
     return plan
 
 

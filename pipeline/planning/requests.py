@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,16 +16,20 @@ from pipeline.assets.addresses import OBJECT_PREFIXES, is_object
 from pipeline.assets.object_checks import known_objects
 from pipeline.config.loader import Settings, gateway_id
 from pipeline.config.settings import is_loopback
-from pipeline.errors import ManifestError, UsageError
+from pipeline.errors import ManifestError, Problem, UsageError
 from pipeline.gateway.motion_catalog import load_catalog
 from pipeline.ledger.budget import Caps, lowest
-from pipeline.manifest import Manifest, read
+from pipeline.manifest import Manifest, read, source_files
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
 from pipeline.planning.binding import RequestBinder
+from pipeline.planning.folding import Folding
+from pipeline.planning.lookalikes import Lookalikes
 from pipeline.planning.selection import ALL, Selection, chosen
-from pipeline.records import Cell, Request, usd
+from pipeline.records import Cell, FoldedRow, Request, State, usd
 
 _BLOCK = 1 << 20
+STDIN = Path("-")
+"""The manifest's name for what comes through stdin."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,22 +45,35 @@ class BoundManifest:
     must_be_seen: bool = False
     """whether every object of a store must have been looked at: who buys needs to know what it is"""
     warnings: list[str] = field(default_factory=list)
+    folding: Folding = field(default_factory=Folding)
+    states: Callable[[list[str]], Mapping[str, State]] | None = None
+    """request ids -> their states in the ledger; None where there is no ledger to compare with"""
+    row_names: Callable[[list[str]], Mapping[str, str]] | None = None
+    """request ids -> the rows that they were bought for"""
 
-    def rows(self) -> Iterator[Request | Cell]:
-        """Requests and placeholders in the manifest's order.
+    def rows(self) -> Iterator[Request | Cell | FoldedRow]:
+        """Requests, rows that ask for the video of an earlier request, and placeholders, in the manifest's order.
 
         Raises:
-            ManifestError: mistakes, all of them.
+            ManifestError: mistakes, all of them; signatures that have ended, of rows that are still to be bought.
             FatalError: a model without a price.
-            UsageError: an object that must have been looked at, and was not.
+            UsageError: a choice that no row meets; an object that must have been checked, and was not.
         """
         self.binder = binder(self.manifest, self.settings)
-        yield from chosen(self.binder.bind(self.manifest.cells()), self.selection)
+        self.folding = Folding()
+        alike = Lookalikes()
+        expired: dict[str, Problem] = {}
+        picked = chosen(self.binder.bind(self.manifest.cells()), self.selection)
+        yield from self.folding.folded(alike.watched(self._noting_expired(picked, expired)))
+        self._refuse_expired(expired)
         self.warnings = list(self.manifest.warnings)
-        if self.binder.duplicates:
+        self.warnings += alike.warnings(self.manifest.cells)
+        if self.states is not None and self.row_names is not None:
+            self.warnings += alike.bought_before(self.states, self.row_names, self.binder.image_keys)
+        if self.folding.duplicates:
             self.warnings.append(
-                f"{self.binder.duplicates} rows ask for a video that another row asks for already; each is bought once "
-                "(to buy one again, give it `take: 2` or `repeat: 2`)"
+                f"{self.folding.duplicates} rows ask for a video that another row asks for already; each is bought "
+                "once (to buy one again, give it `take: 2` or `repeat: 2`)"
             )
         if self.binder.unseen:
             some, count = min(self.binder.unseen), len(self.binder.unseen)
@@ -62,6 +81,19 @@ class BoundManifest:
             if self.must_be_seen:
                 raise UsageError(f"{told}: `dop plan --look` looks at them; nothing was sent")
             self.warnings.append(f"{told}: their rows count as new; `dop plan --look` looks at them, for free")
+
+    def _noting_expired(self, rows: Iterable[Request | Cell], expired: dict[str, Problem]) -> Iterator[Request | Cell]:
+        for row in rows:
+            if isinstance(row, Request) and row.request_id in self.binder.expired:
+                expired[row.request_id] = self.binder.expired[row.request_id]
+            yield row
+
+    def _refuse_expired(self, expired: Mapping[str, Problem]) -> None:
+        """What was bought already needs no address: only rows that would be sent are refused."""
+        known = self.states(list(expired)) if self.states is not None and expired else {}
+        problems = [problem for key, problem in expired.items() if known.get(key, State.PLANNED) is State.PLANNED]
+        if problems:
+            raise ManifestError(problems)
 
     def objects(self) -> dict[str, list[str]]:
         """Every object of a store that the manifest names, with its rows. A manifest that names none is not read.
@@ -127,11 +159,15 @@ def binder(manifest: Manifest, settings: Settings) -> RequestBinder:
         takes_local=embedded or settings.uploads.url is not None,
         takes_samples=embedded or is_loopback(host),
         object_sha256=known_objects(settings),
+        now=time.time(),
     )
 
 
 def _mentions_objects(path: Path) -> bool:
-    """Whether a file holds the beginning of an object's address; one that can't be read tells so elsewhere."""
+    """Whether a file may hold the beginning of an object's address; one that can't be read is reported elsewhere."""
+    with suppress(OSError):
+        if not source_files.is_plain_text(path):
+            return True
     with suppress(OSError), path.open("rb") as file:
         before = b""
         while block := file.read(_BLOCK):
@@ -164,8 +200,13 @@ def bind_manifest(
         ManifestError: the structure is wrong.
     """
     presets = load_catalog(settings)
+    origin = None
+    if path == STDIN:
+        path = source_files.kept_stdin(sys.stdin.buffer)
+        origin = Path.cwd() / path.name
     manifest = read(
         path,
+        origin=origin,
         defaults=settings.defaults,
         models=settings.models,
         catalogue=presets,

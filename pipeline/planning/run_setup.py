@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.config.loader import gateway_id
 from pipeline.errors import UsageError
-from pipeline.ledger.budget import Caps
-from pipeline.ledger.queries import Run
+from pipeline.ledger.budget import Caps, lowest
+from pipeline.ledger.queries import Run, name_of_part
 from pipeline.ledger.workspace import OpenLedger
-from pipeline.planning.against_ledger import plan_against_ledger
+from pipeline.planning.against_ledger import make_offer
 from pipeline.planning.requests import BoundManifest
 from pipeline.planning.saved_plan import SavedPlan
 from pipeline.reports.run_folder import run_name
@@ -27,10 +26,13 @@ LOCAL_MARK = "local:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PurchaseOrder:
-    """What a command is to buy: the rows, their caps, and the plan it was agreed in, if any."""
+    """What a command is to buy: the rows, the cap it was given, and the plan it was agreed in, if any.
+
+    `max_cost_microusd` is the command's own `--max-cost`, micro-dollars.
+    """
 
     bound: BoundManifest
-    caps: Caps
+    max_cost_microusd: int | None = None
     plan: SavedPlan | None = None
 
     @property
@@ -49,16 +51,18 @@ def open_run(workspace: OpenLedger, order: PurchaseOrder, also: Callable[[Connec
     """
     bound, digest = order.bound, order.digest
     manifest = bound.manifest
-    path = str(manifest.path.resolve())
-    found = workspace.book.unfinished_run(path, workspace.gateway)
+    bound.states, bound.row_names = workspace.book.states, workspace.book.row_names
+    path = str(manifest.origin.resolve())
+    found = workspace.book.unfinished_run(path, workspace.gateway, bound.selection.part)
     new: Run | None = None
-    if order.plan is not None and (found is None or found.rows_digest not in (digest, LOCAL_MARK + digest)):
-        _check_plan(workspace, order, order.plan)
+    if order.plan is not None:
+        continues = found is not None and found.rows_digest in (digest, LOCAL_MARK + digest)
+        _check_plan(workspace, order, order.plan, continues=continues)
     if found is None:
-        now = time.time()
+        now, name = time.time(), name_of_part(manifest.name, bound.selection.part)
         found = new = Run(
-            run_id=run_name(manifest.name, now),
-            name=manifest.name,
+            run_id=run_name(name, now),
+            name=name,
             gateway=workspace.gateway,
             manifest_path=path,
             rows_digest=None,
@@ -76,13 +80,44 @@ def open_run(workspace: OpenLedger, order: PurchaseOrder, also: Callable[[Connec
     return found
 
 
-def _check_plan(workspace: OpenLedger, order: PurchaseOrder, plan: SavedPlan) -> None:
-    if plan.gateway != gateway_id(workspace.settings):
+def _check_plan(workspace: OpenLedger, order: PurchaseOrder, plan: SavedPlan, *, continues: bool) -> None:
+    """Refuse a plan whose requests changed (a picture that was edited), or of which something was bought elsewhere."""
+    if plan.gateway != workspace.gateway:
         raise UsageError(f"the plan is for {plan.gateway}, and the configuration is for {workspace.gateway}")
     if plan.rows_digest != order.bound.digest():
         raise UsageError("the manifest, the defaults or the prices changed since the plan was made: make a new plan")
-    if plan_against_ledger(order.bound, workspace.settings).state_digest != plan.state_digest:
+    now = make_offer(order.bound, workspace.settings, workspace.book).plan
+    if now.requests_digest != plan.requests_digest:
+        raise UsageError("a picture changed since the plan was made: make a new plan; nothing was sent")
+    if not continues and now.state_digest != plan.state_digest:
         raise UsageError("something of the plan was bought or settled since it was made: make a new plan")
+
+
+def caps_of_run(workspace: OpenLedger, run: Run | None, *, allowed: Caps, max_cost_microusd: int | None) -> Caps:
+    """The caps that hold for a command on this run, micro-dollars.
+
+    The newest `--max-cost` that a command gave this run holds until another command gives another: a command that
+    continues the run, or retries a part of it, stays under the sum that was agreed before.
+
+    Args:
+        allowed: what the manifest and the configuration allow.
+        max_cost_microusd: this command's own `--max-cost`.
+    """
+    most = max_cost_microusd
+    if most is None and run is not None:
+        kept = workspace.ledger.load_state(_max_cost_name(run)).get("microusd")
+        most = kept if isinstance(kept, int) else None
+    return lowest((allowed, Caps(run_microusd=most)))
+
+
+def keep_max_cost(workspace: OpenLedger, run: Run, max_cost_microusd: int | None) -> None:
+    """Remember a command's `--max-cost` for the commands that continue this run."""
+    if max_cost_microusd is not None:
+        workspace.ledger.save_state(_max_cost_name(run), {"microusd": max_cost_microusd})
+
+
+def _max_cost_name(run: Run) -> str:
+    return f"max_cost {run.run_id}"
 
 
 def _mark(bound: BoundManifest) -> str:

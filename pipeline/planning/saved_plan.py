@@ -12,17 +12,23 @@ from pipeline.errors import UsageError
 from pipeline.planning.selection import Selection
 from pipeline.records import SEED_MAX, SEED_MIN
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedPlan:
-    """What a plan file holds. `seeds` are the random seeds by their place in the manifest."""
+    """What a plan file holds. `seeds` are the random seeds by their place in the manifest.
+
+    `requests_digest` covers the identity of every request, so a picture that changed since shows. `resends` are the
+    requests of unknown outcome that the plan announced to send again.
+    """
 
     manifest: Path
     gateway: str
     rows_digest: str
     state_digest: str
+    requests_digest: str
+    resends: tuple[str, ...]
     seeds: Mapping[str, tuple[int, ...]]
     selection: Selection
     max_rows: int
@@ -49,6 +55,8 @@ def save(plan: SavedPlan, path: Path) -> None:
         "gateway": plan.gateway,
         "rows_digest": plan.rows_digest,
         "state_digest": plan.state_digest,
+        "requests_digest": plan.requests_digest,
+        "resends": list(plan.resends),
         "seeds": {place: list(seeds) for place, seeds in plan.seeds.items()},
         "selection": {
             "tags": list(plan.selection.tags),
@@ -83,6 +91,8 @@ def load(path: Path) -> SavedPlan:
             gateway=content["gateway"],
             rows_digest=content["rows_digest"],
             state_digest=content["state_digest"],
+            requests_digest=content["requests_digest"],
+            resends=tuple(content["resends"]),
             seeds={place: tuple(seeds) for place, seeds in content["seeds"].items()},
             selection=Selection(
                 tags=tuple(chosen["tags"]),

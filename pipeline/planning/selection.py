@@ -5,15 +5,19 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from pipeline.errors import UsageError
 from pipeline.records import Cell, Request
 
+MAX_TAGS_SHOWN = 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """A choice of rows: by any of `tags`, the `shard` (i of n, from 1), a `sample`, the `first` ones; in that order."""
+    """A choice of rows: by any of `tags`, the `shard` (i of n, from 1), a `sample`, the `first` rows; in that order.
+
+    A row that axes multiply counts once for `first`, with all its videos.
+    """
 
     tags: tuple[str, ...] = ()
     shard: tuple[int, int] | None = None
@@ -24,6 +28,16 @@ class Selection:
     def is_all(self) -> bool:
         """Whether nothing is left out."""
         return self == ALL
+
+    @property
+    def part(self) -> str:
+        """The choice in words, e.g. `tag hero, first 2`; empty when nothing is left out."""
+        words = [f"tag {tag}" for tag in self.tags]
+        if self.shard is not None:
+            words.append(f"shard {self.shard[0]} of {self.shard[1]}")
+        words += [f"sample {self.sample}"] if self.sample is not None else []
+        words += [f"first {self.first}"] if self.first is not None else []
+        return ", ".join(words)
 
 
 ALL = Selection()
@@ -50,7 +64,8 @@ def chosen(rows: Iterable[Request | Cell], selection: Selection) -> Iterator[Req
     if selection.is_all:
         yield from rows
         return
-    found: Iterator[Request] = (row for row in rows if isinstance(row, Request))
+    tags: set[str] = set()
+    found: Iterator[Request] = (row for row in _noting_tags(rows, tags) if isinstance(row, Request))
     if selection.tags:
         wanted = set(selection.tags)
         found = (row for row in found if wanted.intersection(row.tags))
@@ -60,8 +75,35 @@ def chosen(rows: Iterable[Request | Cell], selection: Selection) -> Iterator[Req
     if selection.sample is not None:
         found = _sampled(found, selection.sample)
     if selection.first is not None:
-        yield from islice(found, selection.first)
-    yield from _drained(found, take=selection.first is None)
+        found = _of_first_rows(found, selection.first)
+    yield from found
+    for tag in selection.tags:
+        if tag not in tags:
+            raise UsageError(f"--filter-tag {tag!r}: {_other_tags(tag, tags)}; nothing was sent")
+
+
+def _noting_tags(rows: Iterable[Request | Cell], tags: set[str]) -> Iterator[Request | Cell]:
+    for row in rows:
+        tags.update(row.tags)
+        yield row
+
+
+def _other_tags(tag: str, tags: set[str]) -> str:
+    if not tags:
+        return "no row has a tag"
+    shown = ", ".join(repr(other) for other in sorted(tags)[:MAX_TAGS_SHOWN])
+    more = f" and {len(tags) - MAX_TAGS_SHOWN} more" if len(tags) > MAX_TAGS_SHOWN else ""
+    return f"no row has this tag; the tags are {shown}{more}"
+
+
+def _of_first_rows(requests: Iterable[Request], count: int) -> Iterator[Request]:
+    """The requests of the first rows, however many videos each row makes; the stream is read to its end."""
+    rows: set[str] = set()
+    for request in requests:
+        name = request.row or request.row_id
+        if name in rows or len(rows) < count:
+            rows.add(name)
+            yield request
 
 
 def _sampled(rows: Iterable[Request], count: int) -> Iterator[Request]:
@@ -69,9 +111,3 @@ def _sampled(rows: Iterable[Request], count: int) -> Iterator[Request]:
     ranked = enumerate(rows)
     kept = heapq.nsmallest(count, ranked, key=lambda pair: pair[1].request_id)
     return iter(row for _, row in sorted(kept, key=lambda pair: pair[0]))
-
-
-def _drained(rows: Iterator[Request], *, take: bool) -> Iterator[Request]:
-    for row in rows:
-        if take:
-            yield row

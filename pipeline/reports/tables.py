@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TextIO
 
+from pipeline.assets import signed_urls
 from pipeline.files import whole_path, whole_text
 from pipeline.records import FAILED_FOR_GOOD, MICROUSD, Attempt, State
 
@@ -92,8 +93,8 @@ def report_row(attempt: Attempt, *, outputs: Path, run_folder: Path) -> dict[str
         "model": params.model,
         "seed": params.seed,
         "prompt": params.prompt,
-        "image": params.input_images[0],
-        "end_image": list(params.input_images_end),
+        "image": signed_urls.shown(params.input_images[0]),
+        "end_image": [signed_urls.shown(image) for image in params.input_images_end],
         "motion": attempt.motion,
         "motions_id": params.motions_id,
         "motions_strength": params.strength_hundredths / 100,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -65,6 +66,7 @@ class Downloader:
         outputs: Path,
         concurrency: int,
         publisher: Publisher | None = None,
+        name_of: Callable[[ReadyVideo], str] | None = None,
     ) -> None:
         self._context = context
         self._fetcher = fetcher
@@ -72,6 +74,7 @@ class Downloader:
         self._outputs = outputs
         self._concurrency = concurrency
         self._publisher = publisher
+        self._name_of = name_of or (lambda video: file_name(video.row_id, video.request_id, video.take))
         self._due: deque[ReadyVideo] = deque()
         self._delayed: set[asyncio.TimerHandle] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -147,7 +150,7 @@ class Downloader:
 
     async def _try(self, video: ReadyVideo) -> None:
         """One download of one video."""
-        context, target = self._context, self._folder / file_name(video.row_id, video.request_id, video.take)
+        context, target = self._context, self._folder / self._name_of(video)
         if self._publisher is not None and video.tries == 0:
             staged = await self._publisher.find_staged(target)
             if staged is not None:

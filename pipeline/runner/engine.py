@@ -22,6 +22,7 @@ from pipeline.config.settings import Settings, is_loopback
 from pipeline.errors import DopError
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
+from pipeline.ledger.agreement import NOTHING, Agreement
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.queries import Run
 from pipeline.ledger.workspace import OpenLedger
@@ -54,12 +55,11 @@ REFRESH_INTERVAL_S = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What this command wants of the run."""
+    """What this command wants of the run. It buys what `agreement` names, and nothing else."""
 
     buy: bool = True
     collect: bool = True
-    max_new: int | None = None
-    only: frozenset[str] | None = None
+    agreement: Agreement = NOTHING
     halt: FailureLimit | None = None
     max_duration_s: float | None = None
     quiet: bool = False
@@ -186,6 +186,7 @@ class LocalRunner:
                 workspace=workspace,
                 run_id=job.run.run_id,
                 caps=job.caps,
+                agreement=job.wishes.agreement,
                 totals=self._before,
                 folder=job.folder,
                 client=client,
@@ -200,8 +201,7 @@ class LocalRunner:
                     book=workspace.book,
                     run_id=job.run.run_id,
                     uploader=images.uploader,
-                    max_new=job.wishes.max_new,
-                    only=job.wishes.only,
+                    agreement=job.wishes.agreement,
                 ),
                 stop=self.stop,
                 events=events,
@@ -312,13 +312,13 @@ class LocalRunner:
         return not problem
 
     async def _resend_unknowns(self) -> None:
-        rule, book, only = self.job.workspace.settings.on_unknown, self.job.workspace.book, self.job.wishes.only
+        rule, book = self.job.workspace.settings.on_unknown, self.job.workspace.book
         if rule.policy != "resend" or rule.max_cost_microusd is None:
             return
         used, resent = book.resent(self.job.run.run_id)
         policy = ResendPolicy(max_cost_microusd=rule.max_cost_microusd, used_microusd=used, resent=resent)
         unknowns = book.attempts_in(self.job.run.run_id, (State.UNKNOWN,))
-        chosen = [attempt for attempt in unknowns if only is None or attempt.request_id in only]
+        chosen = [attempt for attempt in unknowns if attempt.request_id in self.job.wishes.agreement.resends]
         await resend_unknowns(self.pipeline.context, policy, chosen)
 
     async def _poll(self) -> None:

@@ -10,6 +10,7 @@ from pipeline.assets.image_hosting import ImageHost, open_hosting
 from pipeline.assets.image_urls import ImageUrlResolver, InputImages
 from pipeline.assets.object_store import StoreError
 from pipeline.config.settings import Settings
+from pipeline.ledger.agreement import Agreement
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.records import Attempt, State
 from pipeline.runner.context import RunContext
@@ -70,23 +71,12 @@ async def planned_requests(
     book: LedgerQueries,
     run_id: str,
     uploader: ImageUploader,
-    max_new: int | None,
-    only: frozenset[str] | None,
+    agreement: Agreement,
 ) -> AsyncIterator[Attempt]:
-    """The planned attempts of a run in their order, with their images uploaded.
-
-    Args:
-        max_new: how many at most; None for all.
-        only: these request ids and no others.
-    """
-    left = max_new
+    """The planned attempts of a run that were agreed to, in their order, with their images uploaded."""
     for attempt in _in_order(book, run_id):
-        if only is not None and attempt.request_id not in only:
-            continue
-        if left is not None:
-            if left <= 0:
-                return
-            left -= 1
+        if attempt.request_id not in agreement:
+            continue  # planned, but not part of what this command was asked to buy
         try:
             await uploader.ensure_available(attempt.params)
         except StoreError as error:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+from pipeline.errors import InvariantError
+from pipeline.ledger.agreement import Agreement
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, LedgerChange
 from pipeline.ledger.writer import LedgerWriter
-from pipeline.records import COST_STATE, CostState, Totals
+from pipeline.records import COST_STATE, CostState, State, Totals, usd
 from pipeline.runner.events import EventRecorded, EventSink
 
 
@@ -29,6 +31,7 @@ class EventRecorder:
         wall: Callable[[], float],
         reach: Callable[[str], None],
         events: EventSink,
+        agreement: Agreement | None = None,
     ) -> None:
         self.ledger = ledger
         self.run_id = run_id
@@ -37,6 +40,8 @@ class EventRecorder:
         self.wall = wall
         self.reach = reach
         self.events = events
+        self._agreement = agreement
+        self._agreed_left_microusd = agreement.price_microusd if agreement is not None else 0
         self._unawaited: set[str | None] = set()  # intents whose caller was cancelled; released, both are not counted
 
     async def record(
@@ -51,9 +56,11 @@ class EventRecorder:
         """Record one event with the columns it sets, durable when it returns, and count it.
 
         Raises:
-            InvariantError: the state forbids it.
+            InvariantError: the state forbids it, or it would buy what was not agreed.
             LedgerError: it could not be written.
         """
+        if event in (Event.RESERVE, Event.RESEND):
+            self._check_agreed(request_id, event, values or {})
         change = LedgerChange(
             request_id=request_id,
             event=event,
@@ -72,10 +79,34 @@ class EventRecorder:
                 self._unawaited.add(token)
             raise
         self.reach(f"after-{event}")
+        if isinstance(outcome, Applied):
+            self._count_agreed(event, outcome)
         if isinstance(outcome, Applied) and not (event is Event.RELEASE and token in self._unawaited):
             self._count(outcome)
         self.events.emit(EventRecorded(request_id=request_id, event=event, result=outcome, totals=self.totals))
         return outcome
+
+    def _check_agreed(self, request_id: str, event: Event, values: Mapping[str, object]) -> None:
+        """MONEY: nothing outside the agreement is reserved, whichever step asks for it, and no more than its price.
+
+        The steps choose their rows from the agreement already, so this never refuses unless one of them is wrong.
+        """
+        agreement = self._agreement
+        if agreement is None:
+            return  # a cluster's worker: its order was agreed to, and bounds the money in the ledger itself
+        named = agreement.resends if event is Event.RESEND else agreement
+        if request_id not in named:
+            raise InvariantError(f"{request_id} is not part of what was agreed to buy")
+        price = values.get("price_microusd", 0)
+        if isinstance(price, int) and price > self._agreed_left_microusd:
+            raise InvariantError(f"{request_id} would cost more than the agreed ${usd(agreement.price_microusd)}")
+
+    def _count_agreed(self, event: Event, applied: Applied) -> None:
+        price = int(str(applied.row["price_microusd"]))
+        if event is Event.RESERVE:
+            self._agreed_left_microusd -= price
+        elif applied.before is State.SUBMITTING and COST_STATE[applied.state] is CostState.NONE:
+            self._agreed_left_microusd += price
 
     def _count(self, applied: Applied) -> None:
         """Called for every event of a run, so the totals are built once, not by `replace` for each figure."""

@@ -19,6 +19,7 @@ from pipeline.config.settings import Settings
 from pipeline.gateway.client import GatewayClient, PollStyle
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimits, Rate, parse_rate
+from pipeline.ledger.agreement import Agreement
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State, Totals
@@ -40,6 +41,7 @@ from pipeline.runner.submit_decisions import SubmitEndpoint
 from pipeline.runner.submit_permits import SubmitPermits
 from pipeline.runner.submitter import Submitter
 from pipeline.runner.unknowns import UnknownRecovery
+from pipeline.runner.video_names import VideoNames
 
 NO_BOUND = Rate(1_000_000, 1.0)
 """A worker's own rate where one is configured: the shared row spaces submits, this one only counts the open ones."""
@@ -77,6 +79,7 @@ class PipelineSetup:
     """Everything that `build_pipeline` needs.
 
     Attributes:
+        agreement: what may be reserved; None in a worker, whose order was agreed to.
         totals: what the run came to before.
         requests: makes the iterator over planned attempts, in the order in which they are bought.
         collect: whether accepted jobs are polled and their videos downloaded.
@@ -87,6 +90,7 @@ class PipelineSetup:
     workspace: OpenLedger
     run_id: str
     caps: Caps
+    agreement: Agreement | None = None
     totals: Totals
     folder: RunFolder
     client: GatewayClient
@@ -133,7 +137,7 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
     """Build the steps of one run. Nothing is sent before they are run."""
     settings, workspace, context = setup.workspace.settings, setup.workspace, _context(setup)
     breaker, schedule = CircuitBreaker(), _schedule(settings, with_callbacks=setup.callbacks is not None)
-    recovery = UnknownRecovery(context)
+    recovery, template = UnknownRecovery(context), settings.download.name
     poller = Poller(context, schedule, breaker, style=setup.remembered.poll_style)
     endpoint = _endpoint(settings, setup.remembered)
     permits = SubmitPermits(
@@ -160,6 +164,9 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
             outputs=setup.folder.outputs,
             concurrency=settings.download.concurrency,
             publisher=setup.publisher,
+            name_of=VideoNames(template, workspace.book, setup.run_id, shared=setup.shared_gate is not None).name_of
+            if template
+            else None,
         ),
         recovery=recovery,
         callbacks=_callbacks(setup, context, poller, recovery),
@@ -178,6 +185,7 @@ def _context(setup: PipelineSetup) -> RunContext:
         wall=setup.unix_time,
         reach=setup.fail_point,
         events=setup.events,
+        agreement=setup.agreement,
     )
     return RunContext(
         recorder=recorder,

@@ -101,7 +101,7 @@ async def check_images(session: SpendingSession, run: Run, wishes: RunOptions) -
         workspace.book,
         run.run_id,
         manifest=Path(run.manifest_path),
-        only=wishes.only,
+        only=wishes.agreement,
         now=time.time(),
     )
     for warning in warnings:

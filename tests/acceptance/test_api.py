@@ -106,7 +106,9 @@ async def test_a_live_gateway_wants_to_be_told_what_may_be_spent(sheet: Path, li
     short = await pipeline.run(sheet, max_cost="0.30", progress=False)
     assert (short.exit_code, short.done, gateway.charged) == (8, 2, 2)
     assert "budget" in " ".join(short.reasons)
-    whole = await pipeline.run(sheet, yes=True, progress=False)
+    again = await pipeline.run(sheet, yes=True, progress=False)
+    assert again.exit_code == 8, "the cap of the first call holds for those that continue it"
+    whole = await pipeline.run(sheet, max_cost="1.00", progress=False)
     assert (whole.run_id, whole.exit_code, gateway.charged) == (short.run_id, 0, 3)
 
 

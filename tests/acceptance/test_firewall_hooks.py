@@ -18,16 +18,16 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.acceptance.hostile_gateway import HostileGateway, Order, against
-from tests.acceptance.troubles import (
+from tests.support.cli_driver import shots
+from tests.support.fake_gateway import POLL_PATH
+from tests.support.hostile_gateway import HostileGateway, Order, against
+from tests.support.troubles import (
     EAGER,
     FATAL,
     HELD_S,
     assert_all_booked,
     row,
 )
-from tests.support.cli_driver import shots
-from tests.support.fake_gateway import POLL_PATH
 
 # --- any error, anywhere
 

@@ -17,8 +17,10 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from tests.acceptance.hostile_gateway import Contained, HostileGateway, Order, against
-from tests.acceptance.troubles import (
+from tests.support.cli_driver import ended, shots, table, wait_for
+from tests.support.hostile_gateway import Contained, HostileGateway, Order, against
+from tests.support.s3_server import BUCKET, CREDENTIALS, S3Server
+from tests.support.troubles import (
     EAGER,
     FATAL,
     HELD_S,
@@ -29,8 +31,6 @@ from tests.acceptance.troubles import (
     assert_continues,
     row,
 )
-from tests.support.cli_driver import ended, shots, table, wait_for
-from tests.support.s3_server import BUCKET, CREDENTIALS, S3Server
 from tests.support.worker_processes import Machines
 
 # --- addresses that a gateway names

@@ -102,7 +102,7 @@ def test_thirty_commands(rehearsal: Dop) -> None:
     do("run", "shots.csv", "--yes", "-q", "--max-new", "1")
     do("run", "shots.csv", "--yes", "--max-cost", "0.2")
     do("run", "shots.csv", "--max-cost", "0")
-    do("submit", "shots.csv", "--yes", "--no-progress")
+    do("submit", "shots.csv", "--yes", "--no-progress", "--max-cost", "1")
     first = do("run", "shots.csv")
     do("run", "shots.csv", "--yes", "--no-progress")
     do("run", "shots.csv", "--yes", "--error-on-nothing")

@@ -54,7 +54,10 @@ IMPURE = (
     "pipeline.manifest.json_schema",
     "pipeline.manifest.loader",
     "pipeline.manifest.reader",
+    "pipeline.manifest.picture_rows",
+    "pipeline.manifest.row_sources",
     "pipeline.manifest.source_files",
+    "pipeline.manifest.workbook",
 )
 """Modules of pure packages that read files or talk to the network."""
 

@@ -14,11 +14,12 @@ import async_solipsism
 import pytest
 
 from pipeline.config.loader import gateway_id, load
+from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.workspace import OpenLedger, recover
-from pipeline.records import Request
+from pipeline.records import Request, State
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
 from tests.support.factories import make_request
@@ -103,12 +104,24 @@ def wanted(workspace: OpenLedger, count: int, **same: Any) -> list[Request]:
     return [make_request(seed=seed, gateway=workspace.gateway, **same) for seed in range(1, count + 1)]
 
 
+def everything(book: LedgerQueries, run_id: str, max_new: int | None = None) -> Agreement:
+    """The agreement to buy what a run has planned (the first `max_new`), and to send its unknown outcomes again."""
+    planned, unknown = (book.attempts_in(run_id, (state,)) for state in (State.PLANNED, State.UNKNOWN))
+    planned = planned[:max_new]
+    return Agreement(
+        new=RequestIds(attempt.request_id for attempt in planned),
+        resends=frozenset(attempt.request_id for attempt in unknown),
+        price_microusd=sum(attempt.price_microusd for attempt in (*planned, *unknown)),
+    )
+
+
 async def carried(
     workspace: OpenLedger,
     rows: Sequence[Request],
     *,
     caps: Caps = NO_CAPS,
     clock: Callable[[], float] = wall,
+    max_new: int | None = None,
     **wishes: Any,
 ) -> Story:
     """Carries a run of `rows` out, the same one again when it is there already; `clock` is the machine's clock."""
@@ -120,7 +133,9 @@ async def carried(
         book.sync_rows(run.run_id, rows, rows_digest=lambda: "digest")
     folder = RunFolder(workspace.outputs, run.run_id)
     folder.make(None)
-    told = RunOptions(**{"quiet": True, "show_bar": False, **wishes})
+    told = RunOptions(
+        **{"agreement": everything(book, run.run_id, max_new), "quiet": True, "show_bar": False, **wishes}
+    )
     began = asyncio.get_running_loop().time()
     job = RunJob(workspace=workspace, run=run, folder=folder, caps=caps, key=KEY, wishes=told, wall=clock)
     result = await execute(job)

@@ -44,7 +44,7 @@ def derive(args: argparse.Namespace) -> int:
     _write(target, run, chosen, changes, settings)
     print_notice([f"{target}: {len(chosen)} clips of {run.run_id}"])
     bound = bind_manifest(target, settings)
-    found = plan_against_ledger(bound, settings)
+    found = plan_against_ledger(bound, settings).plan
     print(plan_text(target, found, bound.caps(), settings))
     if not found.new:
         print_notice(["nothing in it is new: change something with --set, or buy another take with --set take=2"])

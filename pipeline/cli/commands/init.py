@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.cli.arguments import print_notice
+from pipeline.cli.commands import init_from_pictures
 from pipeline.config.loader import packaged
 from pipeline.errors import UsageError
 
@@ -23,6 +24,8 @@ FOLDER_WORDS = ("DIR",)
 def init(args: argparse.Namespace) -> int:
     """Puts sample manifests and the configurations into a folder; what is there already stays as it is."""
     folder: Path = args.folder
+    if args.pictures is not None:
+        return _from_pictures(args.pictures, folder)
     try:
         for target, content in _samples(folder):
             print_notice([f"{target}: {_put(target, content)}"])
@@ -31,6 +34,21 @@ def init(args: argparse.Namespace) -> int:
     before = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
     print(f"{before}dop plan shots.csv   # what it would buy, and the price")
     print(f"{before}dop run shots.csv    # buys it from a gateway on this machine: real clips, no money")
+    return 0
+
+
+def _from_pictures(pictures: Path, folder: Path) -> int:
+    """Puts a sheet of a folder of pictures into a folder; a sheet of that name stays as it is."""
+    text, without_prompt = init_from_pictures.sheet_of(pictures, folder)
+    target = folder / f"{pictures.resolve().name}.csv"
+    try:
+        print_notice([f"{target}: {_put(target, text.encode())}"])
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder} can't be written ({error.strerror})") from None
+    if without_prompt:
+        print_notice([f"rows without a prompt: {without_prompt}; write it into the sheet"])
+    print(f"dop plan {target}   # what it would buy, and the price")
+    print(f"dop run {target}    # buys it from a gateway on this machine: real clips, no money")
     return 0
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.assets.image_checks import cache_text
 from pipeline.cli.arguments import bound_manifest, money, print_json, print_notice, settings_of
 from pipeline.config.settings import Settings
+from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.workspace import ledger_exists, open_for_reading
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS
-from pipeline.planning.against_ledger import looked_at_objects, plan_against_ledger, saved_plan, split_with_ledger
+from pipeline.planning.against_ledger import looked_at_objects, make_offer, plan_against_ledger, saved_plan
 from pipeline.planning.plan import Plan
 from pipeline.planning.saved_plan import save
 from pipeline.records import usd
@@ -26,7 +28,7 @@ def validate(args: argparse.Namespace) -> int:
     """All mistakes at once, offline."""
     settings = settings_of(args)
     bound = bound_manifest(args, settings, may_draw=True)
-    found = split_with_ledger(bound, settings, against_ledger=False)
+    found = make_offer(bound, settings, None).plan
     print_notice(f"warning: {warning}" for warning in bound.warnings)
     if args.json:
         print_json({"valid": True, **found.as_json()})
@@ -42,14 +44,19 @@ def plan(args: argparse.Namespace) -> int:
     if args.look:
         print_notice(f"warning: {warning}" for warning in looked_at_objects(bound, settings))
     bound.must_be_seen = args.out is not None
-    found = plan_against_ledger(bound, settings)
+    offer = plan_against_ledger(bound, settings)
+    found = offer.plan
     print_notice(f"warning: {warning}" for warning in bound.warnings)
     if args.out is not None:
-        save(saved_plan(bound, found, settings, max_rows=args.max_rows or DEFAULT_MAX_ROWS), args.out)
+        if bound.manifest.origin != bound.manifest.path:
+            raise UsageError("a saved plan names its manifest: write what comes through stdin to a file first")
+        save(saved_plan(bound, offer, settings, max_rows=args.max_rows or DEFAULT_MAX_ROWS), args.out)
     if args.json:
-        print_json(found.as_json())
+        print_json({**found.as_json(), "partly_filled": [asdict(column) for column in bound.manifest.partly_filled]})
     else:
         print(plan_text(args.manifest, found, bound.caps(money(args.max_cost, "--max-cost")), settings))
+        for column in bound.manifest.partly_filled:
+            print(strip_control_chars(str(column)))
         for line in cache_text(bound.binder.images, settings):
             print(strip_control_chars(line))
         if args.out is not None:
@@ -71,6 +78,11 @@ def plan_text(path: Path, found: Plan, caps: Caps, settings: Settings) -> str:
         f"to buy now: {found.new} for ${usd(found.new_price_microusd)}"
         f"  (done {found.done}, in flight {found.in_flight}, unknown {found.unknown}, failed {found.failed})"
     )
+    if found.resend:
+        lines.append(
+            f"to send again: {found.resend} of unknown outcome for ${usd(found.resend_price_microusd)}; "
+            "each may have been paid already (on_unknown.policy is resend)"
+        )
     notes = {"placeholders": found.skipped, "equal rows bought once": found.duplicates}
     lines += [f"{what}: {count}" for what, count in notes.items() if count]
     spans = {"run": caps.run_microusd, "day": caps.day_microusd, "month": caps.month_microusd}

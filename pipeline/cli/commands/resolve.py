@@ -6,17 +6,20 @@ import argparse
 import sys
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from pipeline.cli.arguments import money, print_notice, seconds, settings_of
-from pipeline.cli.commands.run import confirm, run_options, session
+from pipeline.cli.spending import confirm, run_options, session
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
+from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import Caps, lowest
-from pipeline.ledger.queries import Run
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, JobTaken, LedgerChange
 from pipeline.ledger.workspace import OpenLedger, open_for_spending, open_shared
 from pipeline.planning.requests import configured_caps
+from pipeline.planning.retry import same_content
+from pipeline.planning.run_setup import caps_of_run, keep_max_cost
 from pipeline.records import RETRYABLE, Attempt, State, usd
 from pipeline.reports.run_lookup import find_request, find_run
 from pipeline.runner.session import run_session
@@ -79,21 +82,31 @@ def retry(args: argparse.Namespace) -> int:
         run = find_run(workspace, args.run)
         if run.gateway != workspace.gateway:
             raise UsageError(f"run {run.run_id} belongs to {run.gateway}, the configuration to {workspace.gateway}")
-        chosen = workspace.book.attempts_in(run.run_id, kinds & RETRYABLE)
+        failed = workspace.book.attempts_in(run.run_id, kinds & RETRYABLE)
+        if args.max_new is not None:
+            failed = failed[: args.max_new]
+        same = same_content(failed, settings)
+        chosen = same.attempts
+        for attempt, why in same.changed:
+            print_notice([f"left out: row {attempt.row_id}: {why}; run the manifest to buy it as a new video"])
         if not chosen:
             print_notice([f"{run.run_id} has nothing of that kind"])
-            return 9 if args.error_on_nothing else 0
-        caps = _caps(run, settings, money(args.max_cost, "--max-cost"))
+            return 1 if same.changed else 9 if args.error_on_nothing else 0
+        flag = money(args.max_cost, "--max-cost")
+        allowed = lowest((run.caps, configured_caps(settings)))
+        caps = caps_of_run(workspace, run, allowed=allowed, max_cost_microusd=flag)
         if not _agreed(chosen, caps, settings, args):
             return 2
+        keep_max_cost(workspace, run, flag)
         workspace.book.reopen_run(run.run_id)
         workspace.book.new_attempts([attempt.request_id for attempt in chosen])
-        wishes = run_options(args, buy=True, collect=True)
-        return run_session(opened, run, caps=caps, wishes=wishes)
-
-
-def _caps(run: Run, settings: Settings, flag_microusd: int | None) -> Caps:
-    return lowest((run.caps, configured_caps(settings), Caps(run_microusd=flag_microusd)))
+        agreement = Agreement(
+            new=RequestIds(attempt.request_id for attempt in chosen),
+            price_microusd=sum(settings.prices_microusd[attempt.params.model] for attempt in chosen),
+        )
+        wishes = replace(run_options(args, buy=True, collect=True), agreement=agreement)
+        code = run_session(opened, run, caps=caps, wishes=wishes, sha256_of=same.sha256_of)
+        return code or (1 if same.changed else 0)
 
 
 def _agreed(chosen: list[Attempt], caps: Caps, settings: Settings, args: argparse.Namespace) -> bool:

@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING
 from pipeline.assets import image_checks
 from pipeline.assets.publishing import open_publisher
 from pipeline.cli.arguments import print_notice, seconds
+from pipeline.cli.spending import agreed
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
-from pipeline.ledger.budget import NO_CAPS, Caps
+from pipeline.ledger.budget import NO_CAPS, Caps, lowest
 from pipeline.ledger.queries import Run
 from pipeline.ledger.workspace import OpenLedger, open_shared
-from pipeline.planning.run_setup import PurchaseOrder, open_run, runs_to_collect, worst_exit_code
+from pipeline.planning.against_ledger import make_offer
+from pipeline.planning.run_setup import (
+    PurchaseOrder,
+    caps_of_run,
+    keep_max_cost,
+    open_run,
+    runs_to_collect,
+    worst_exit_code,
+)
 from pipeline.records import Totals
 from pipeline.reports.progress import ProgressDisplay
 from pipeline.reports.run_folder import RunFolder
@@ -60,7 +69,13 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
     """Orders a manifest's run, in the transaction that writes its rows down, and follows it. Leads to purchases."""
     with _session(args, settings) as opened:
         workspace = opened.workspace
+        offer = make_offer(order.bound, settings, workspace.book, announced=order.plan)
+        if not agreed(args, order, offer, settings, workspace):
+            return 2
+        from pipeline.runner.cluster.monitor import counted
+
         before: list[Totals] = []
+        caps = NO_CAPS
 
         def put(connection: Connection, run_id: str) -> None:
             if order.bound.binder.sha256_of:
@@ -68,19 +83,25 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
                     "a cluster's images must be at addresses that the gateway can read: local files are on one "
                     "machine only; nothing was sent"
                 )
-            before.append(_put(connection, workspace.settings, run_id, wishes, order.caps))
+            # MONEY: workers may spend what is spent already, and what was agreed, and not a cent more.
+            spent = counted(connection, run_id).worst_microusd
+            most = Caps(run_microusd=spent + offer.agreement.price_microusd)
+            before.append(_put(connection, workspace.settings, run_id, wishes, lowest((caps, most))))
 
         if wishes.preflight and image_checks.wanted(settings):  # before anything is queued: a worker may be quick
             asyncio.run(check_images(opened, open_run(workspace, order), wishes))
         if wishes.buy and (problem := _store_problem(workspace, order)):
             print_notice([f"nothing is bought: {problem}"])
             return 5
+        listed, flag = open_run(workspace, order), order.max_cost_microusd
+        keep_max_cost(workspace, listed, flag)
+        caps = caps_of_run(workspace, listed, allowed=order.bound.caps(), max_cost_microusd=flag)
         found = open_run(workspace, order, put)
         _measure(workspace)
         had_work = workspace.book.has_open(found.run_id)
         print_notice(f"warning: {warning}" for warning in order.bound.warnings)
         manifest = order.bound.manifest.path
-        return _followed(opened, found, order.caps, wishes, before=before[-1], had_work=had_work, manifest=manifest)
+        return _followed(opened, found, caps, wishes, before=before[-1], had_work=had_work, manifest=manifest)
 
 
 def _store_problem(workspace: OpenLedger, order: PurchaseOrder) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.assets.publishing import download_missing, open_publisher
 from pipeline.cli.arguments import print_json, print_notice, settings_of
+from pipeline.cli.commands.report_into import write_into
 from pipeline.errors import UsageError
 from pipeline.ledger.queries import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
@@ -119,7 +120,7 @@ def report(args: argparse.Namespace) -> int:
                 }
             )
             return 0
-        if not args.output:
+        if not args.output and args.into is None:
             folder.path.mkdir(parents=True, exist_ok=True)
             write_reports(workspace, run, folder)
             if missing := asyncio.run(download_missing(settings, workspace.book, run.run_id, max_lines=PAGE_LINES)):
@@ -130,6 +131,11 @@ def report(args: argparse.Namespace) -> int:
             if problem:
                 print_notice([problem, summary_line(totals, run.run_id)])
                 return 5
+        if args.into is not None:
+            rows = report_rows(workspace, run, folder)
+            target = write_into(args.into, args.output, run, rows, run_folder=folder.path.resolve(), settings=settings)
+            print_notice([str(target), summary_line(totals, run.run_id)])
+            return 0
         for target in args.output:
             _write(workspace, run, folder, target)
             print_notice([str(target)])

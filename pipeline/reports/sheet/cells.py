@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from pipeline.assets import signed_urls
 from pipeline.manifest.labels import strength_text
 from pipeline.records import Attempt, CostState, State, usd
 from pipeline.reports.sheet.layout import Place
@@ -150,8 +151,8 @@ def _facts(attempt: Attempt) -> list[tuple[str, str]]:
         ("motions_id", params.motions_id),
         ("motions_strength", strength_text(params.strength_hundredths)),
         ("seed", str(params.seed)),
-        ("image", params.input_images[0]),
-        ("end image", "\n".join(params.input_images_end)),
+        ("image", signed_urls.shown(params.input_images[0])),
+        ("end image", "\n".join(signed_urls.shown(image) for image in params.input_images_end)),
         ("enhance_prompt", str(params.enhance_prompt).lower()),
         ("check_nsfw", "" if params.check_nsfw is None else str(params.check_nsfw).lower()),
         ("take", str(attempt.take)),

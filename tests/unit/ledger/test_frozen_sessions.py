@@ -228,7 +228,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server and who waits for it lose patience after a second."""
     soon = "SET idle_in_transaction_session_timeout = '1s'; SET lock_timeout = '1s'"
     monkeypatch.setattr(sessions, "_WRITER", soon)
-    monkeypatch.setattr(sessions, "STANDS_STILL_S", 1)
+    monkeypatch.setattr(sessions, "IDLE_LOCK_HOLDER_S", 1)
 
 
 @pytest.mark.long
@@ -244,5 +244,5 @@ def test_whoever_stands_still_within_a_message_holds_nobody_up(postgres: str, pl
 def test_the_server_by_itself_would_wait_for_the_rest(
     postgres: str, planned: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "end_who_stands_still", lambda connection: [])
+    monkeypatch.setattr(sessions, "end_idle_lock_holder", lambda connection: [])
     assert next(moments_that_stop_all(postgres, planned), None) is not None

@@ -168,7 +168,7 @@ def test_a_commit_whose_answer_was_lost_is_neither_lost_nor_done_twice(postgres:
 def test_the_broken_twin_that_forgets_its_doubt_conflicts_with_itself(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PostgresLedger, "_doubtful", lambda *_: None)
+    monkeypatch.setattr(PostgresLedger, "_resolve_in_doubt", lambda *_: None)
     with spent_with(postgres) as (ledger, book):
         lake, *_ = requests(1)
         start(book, [lake])
@@ -398,7 +398,7 @@ def test_a_server_that_is_not_durable_is_refused(postgres: str, monkeypatch: pyt
     tamper(postgres, f"alter database {postgres.rpartition('/')[2]} set synchronous_commit = off")
     with spent_with(postgres) as (ledger, _), ledger.engine.connect() as connection:
         assert connection.exec_driver_sql("show synchronous_commit").scalar() == "on"
-    monkeypatch.setattr(sessions, "OLDEST_SERVER", 990_000)
+    monkeypatch.setattr(sessions, "MIN_SERVER_VERSION", 990_000)
     with pytest.raises(LedgerError, match="is older than PostgreSQL 13"):
         PostgresLedger(postgres)
 

@@ -61,7 +61,6 @@ def test_a_seed_expression_gives_its_values_in_order(text: str, values: list[int
         ("1-5, 3", "3 stands twice"),
         (",".join(["1-1000000"] * 50), "some stand twice"),
         ("1, 2, ..., 10, 10", "10 stands twice"),
-        ("1, 3, ..., 10", "steps of 2 from 1 do not reach 10"),
         ("1, ..., 10", "dots stand between values"),
         ("..., 10", "dots stand between values"),
         ("1, 2, ...", "dots stand between values"),

@@ -25,7 +25,7 @@ GOOD = [
     f"rows: [{{{ONE}, seeds: x3, id: a}}]",
     f"rows: [{{{ONE}, seeds: [1, 2]}}]",
     f"rows: [{{{ONE}, seeds: {{from: 1, to: 3}}}}]",
-    f"rows: [{{{ONE}, seeds: 7}}]",
+    f"rows: [{{{ONE}, seeds: '7'}}]",
     f"rows: [{{{ONE}, seed: 1, tags: a, take: 2}}, {{{ONE}, seed: 1, tags: [a, b c], repeat: 2}}]",
     "rows: [{prompt: p, seed: 1, input_images: [sandbox:cat], motions_strength: 1, motions_id: General}]",
     f"rows: [{{{ONE}, seed: 1, end_image: [sandbox:cat, sandbox:rocket]}}]",

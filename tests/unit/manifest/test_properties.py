@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ManifestError
+from pipeline.manifest.prompt_checks import debris
 from pipeline.records import Cell, request_key
 from tests.support.manifests import CATALOGUE, MODELS, cells, opened, written
 
@@ -22,7 +23,7 @@ FEW = settings(max_examples=20, deadline=None)
 MORE = settings(max_examples=60, deadline=None)
 URL = "https://cdn.example.com/mill.jpg"
 PROMPTS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn", "Zl", "Zp"]), min_size=1, max_size=30).filter(
-    lambda text: text.strip() and "{{" not in text and not text.startswith("#")
+    lambda text: text.strip() and "{{" not in text and not text.lstrip().startswith("#") and debris(text) is None
 )
 ROWS = st.lists(
     st.fixed_dictionaries(

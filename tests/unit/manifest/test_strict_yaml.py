@@ -95,7 +95,7 @@ def test_a_quoted_word_is_always_text() -> None:
     ("text", "encoding", "message"),
     [
         ("name: ä\n", "cp1252", "batch.yaml:1: is not UTF-8 (byte 0xE4"),
-        ("name: a\n", "utf-16", "is UTF-16"),
+        ("rows: []\n", "utf-16", "rows: is empty"),
         ("rows: []\n", "utf-8-sig", "rows: is empty"),
     ],
 )

@@ -15,6 +15,7 @@ from pipeline.config.loader import packaged
 from pipeline.errors import UsageError
 from pipeline.gateway.motions import load
 from pipeline.manifest import read
+from pipeline.manifest.prompt_checks import debris
 from pipeline.planning.derive import DerivedManifest, derive_manifest, differences, field_of, suffix_of
 from pipeline.records import Attempt, Cell
 from pipeline.reports.picks import Picks, parse_picks, picked
@@ -68,7 +69,7 @@ def test_without_changes_the_same_requests_come_back_under_their_own_ids(tmp_pat
 
 @given(
     prompt=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=60).filter(
-        lambda text: text.strip() and not text.strip().startswith("#")
+        lambda text: text.strip() and debris(text) is None
     ),
     row_id=st.from_regex(r"[A-Za-z0-9@._+-]{1,20}", fullmatch=True),
 )
@@ -99,7 +100,7 @@ def test_a_picture_below_the_manifest_is_named_relative_to_it_and_others_by_thei
     inside, outside = tmp_path / "new" / "photos" / "a.png", tmp_path / "b.png"
     inside.parent.mkdir(parents=True)
     for picture in (inside, outside):
-        picture.write_bytes(b"\x89PNG\r\n\x1a\n0000")
+        picture.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\0IEND0000")
     chosen = [
         make_attempt(input_images=(str(picture),), seed=seed) for seed, picture in enumerate((inside, outside), 1)
     ]

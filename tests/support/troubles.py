@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.acceptance.hostile_gateway import Contained, HostileGateway, Order
 from tests.support.cli_driver import Ended
+from tests.support.hostile_gateway import Contained, HostileGateway, Order
 
 EAGER = ("--set", "pace.rate=500/1s", "--set", "pace.burst=50")
 """Sixteen submits are under way at once from the first moment."""

@@ -1,0 +1,117 @@
+"""Where the rows of a manifest come from when they do not stand in it: a sheet beside it, or a folder of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from pipeline.manifest import field_types, picture_rows, source_files, yaml_model
+from pipeline.manifest.axes import Axis
+from pipeline.manifest.compiler import Compiler
+from pipeline.manifest.csv_reader import CsvRows
+from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
+from pipeline.manifest.labels import did_you_mean
+from pipeline.manifest.resolution import ALIASES, ValidationContext
+from pipeline.manifest.sheet_row import COLUMNS, is_column
+from pipeline.manifest.spec import INVALID, Defaults, SourceLocation, SpecRow
+
+Rows: TypeAlias = Callable[[], Iterable[SpecRow]]
+NOT_FILLED = ("id", "skip", "take", "repeat")
+"""Columns that mean something where they are empty, or must differ from row to row."""
+
+
+def sheet(
+    path: Path,
+    surroundings: ValidationContext,
+    defaults: Defaults,
+    axes: Sequence[Axis],
+    *,
+    folder: Path,
+    fill_down: Sequence[str] = (),
+) -> CsvRows:
+    """The sheet at a path, which is read when its rows are asked for; paths in it are relative to `folder`."""
+    given = {*defaults.fields, *(name for axis in axes for name in axis.sets)}
+    if defaults.seeds is not None:
+        given.add("seed")
+    surroundings.folder = folder
+    return CsvRows(path, surroundings, frozenset(given), fill_down)
+
+
+def rows_of(rows: CsvRows, mistakes: Callable[[], Diagnostics]) -> Rows:
+    """The rows of a sheet; `mistakes` gives the list that takes what is wrong with them."""
+    return lambda: rows.rows(source_files.table(rows.path, is_column), mistakes())
+
+
+def why_not_a_sheet(path: Path) -> str | None:
+    """Why a file cannot be read as a sheet; None if it can."""
+    why = source_files.why_not_a_file(path)
+    if why is None and not source_files.is_sheet(path):
+        return f"is not a sheet: {', '.join(source_files.SHEET_NAMES)} are read"
+    return why
+
+
+def columns_to_fill(shape: yaml_model.RowsFileModel, compiler: Compiler) -> tuple[str, ...]:
+    """The columns of `fill_down`; those that cannot be filled are mistakes."""
+    filled = []
+    for place, name in enumerate(shape.fill_down or ()):
+        if name in NOT_FILLED:
+            told = f"fill_down: {name!r} is not filled: every row says its own"
+        elif not is_column(name):
+            told = f"fill_down: {name!r} is not a column.{did_you_mean(name, COLUMNS)}"
+        else:
+            filled.append(name)
+            continue
+        compiler.report(told, ("rows", "fill_down", place))
+    return tuple(ALIASES.get(name, name) for name in filled)
+
+
+class PictureRows:
+    """The rows of a folder of pictures; `files` are the captions that were read."""
+
+    def __init__(self, folder: Path, surroundings: ValidationContext, compiler: Compiler, spot: SourceLocation) -> None:
+        self.files: list[Path] = []
+        self._folder = folder
+        self._surroundings = surroundings
+        self._compiler = compiler
+        self._spot = spot
+
+    def rows(self, shape: yaml_model.RowsImages, given: Collection[str]) -> list[SpecRow]:
+        """A row for each picture.
+
+        Args:
+            given: fields that defaults or axes give.
+        """
+        place = ("rows", "images")
+        try:
+            pictures = picture_rows.found(shape.images, self._folder)
+        except ValueError as error:
+            self._compiler.report(str(error), place)
+            return []
+        return [self._row(picture, needs_caption="prompt" not in given) for picture in pictures]
+
+    def _row(self, picture: picture_rows.Picture, *, needs_caption: bool) -> SpecRow:
+        own: dict[str, object] = {}
+        try:
+            own["image"] = self._surroundings.image(str(picture.path.absolute()))
+        except ValueError as error:
+            own["image"] = INVALID
+            self._tell(picture.path, str(error))
+        if picture.caption is not None:
+            self.files.append(picture.caption)
+            try:
+                own["prompt"] = field_types.prompt(source_files.text(picture.caption).strip())
+            except UnicodeDecodeError:
+                own["prompt"] = INVALID
+                self._compiler.add(source_files.undecodable(picture.caption))
+            except ValueError as error:
+                own["prompt"] = INVALID
+                self._tell(picture.caption, f"the caption {error}")
+        elif needs_caption:
+            own["prompt"] = INVALID
+            caption = picture.path.with_suffix(picture_rows.CAPTION).name
+            self._tell(picture.path, f"has no caption: write {caption} beside it, or a prompt in `defaults`")
+        return SpecRow(location=self._spot, own=own, row_id=picture.row_id, default_id=lambda: picture.row_id)
+
+    def _tell(self, file: Path, message: str) -> None:
+        self._compiler.add(Diagnostic(file=file, message=message))
