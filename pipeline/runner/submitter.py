@@ -235,7 +235,8 @@ class Submitter:
         doors, path = self._doors, self._paths.current
         answer, ticket = await self._post(attempt, body, token, path)
         verdict = classify_submit(answer, now_unix=doors.unix_time(), params=attempt.params)
-        doors.gate.answered(ticket, _OUTCOMES.get(verdict.kind, LimitFeedback.OTHER), verdict.told_wait_s)
+        outcome = _OUTCOMES.get(verdict.kind, LimitFeedback.OTHER)
+        doors.gate.answered(ticket, outcome, verdict.told_wait_s, verdict.job_cap)
         doors.fail_point("after-post")
         # MONEY: from here on the outcome is booked even if this task is cancelled.
         return await _finish(self._evaluate(_ReservedAttempt(attempt, token, path, reserved.row), verdict, answer))
