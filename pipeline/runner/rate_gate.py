@@ -58,9 +58,15 @@ class RateGate:
         self.pace.release(_now(), kind)
         self.wake()
 
-    def answered(self, ticket: CallInFlight, outcome: LimitFeedback, wait_s: float | None = None) -> None:
+    def answered(
+        self,
+        ticket: CallInFlight,
+        outcome: LimitFeedback,
+        wait_s: float | None = None,
+        job_cap: int | None = None,
+    ) -> None:
         """What the answer said about the allowance."""
-        self.pace.answered(ticket, _now(), outcome, wait_s)
+        self.pace.answered(ticket, _now(), outcome, wait_s, job_cap)
         self.wake()
 
     def job_ended(self) -> None:

@@ -242,7 +242,7 @@ class Submitter:
         response, call = await self._post(attempt, body, token, path, proof)
         outcome = self._classify(attempt, response)
         feedback = LIMIT_FEEDBACK.get(outcome.kind, LimitFeedback.OTHER)
-        context.gate.answered(call, feedback, outcome.told_wait_s)
+        context.gate.answered(call, feedback, outcome.told_wait_s, outcome.job_cap)
         context.fail_point("after-post")
         # MONEY: from here on the outcome is recorded even if this task is cancelled.
         return await finish(self._evaluate(ReservedAttempt(attempt, token, path, reserved.row), outcome, response))

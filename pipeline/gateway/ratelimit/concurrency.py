@@ -37,9 +37,9 @@ class InFlightLimit:
         self.in_flight += 1
         self._pause_s = PAUSE_S
 
-    def refused(self, now: float, wait_s: float | None) -> None:
-        """The gateway said too many: what is in flight now is the cap."""
-        self.learned = max(self.in_flight, 1)
+    def refused(self, now: float, wait_s: float | None, stated: int | None = None) -> None:
+        """The gateway said too many: the cap is what it stated, else what is in flight now."""
+        self.learned = stated if stated is not None and stated > 0 else max(self.in_flight, 1)
         self._ended, self._patience = 0, min(self._patience * 2, MOST_PATIENCE)
         if self.in_flight == 0 or wait_s is not None:
             pause_s = self._pause_s if wait_s is None else min(max(wait_s, 1.0), LONGEST_PAUSE_S)

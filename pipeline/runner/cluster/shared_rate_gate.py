@@ -107,10 +107,16 @@ class SharedRateGate(RateGate):
         self._taken.pop(asyncio.current_task(), None)
         super().release(kind)
 
-    def answered(self, ticket: CallInFlight, outcome: LimitFeedback, wait_s: float | None = None) -> None:
+    def answered(
+        self,
+        ticket: CallInFlight,
+        outcome: LimitFeedback,
+        wait_s: float | None = None,
+        job_cap: int | None = None,
+    ) -> None:
         """What the answer said about the allowance goes to everybody."""
         if not self._shares(ticket.kind):
-            super().answered(ticket, outcome, wait_s)
+            super().answered(ticket, outcome, wait_s, job_cap)
             return
         sent_at = ticket.sent_at + self._ahead_s
         refused = outcome in (LimitFeedback.THROTTLED, LimitFeedback.CONCURRENCY)

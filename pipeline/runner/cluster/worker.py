@@ -387,6 +387,6 @@ async def _tell(row: SharedRateLimiter, settings: Settings) -> None:
     rate = parse_rate(settings.pace.rate)
     await row.configure(
         per_s=rate.per_second if rate is not None else None,
-        burst=settings.pace.burst,
+        burst=settings.pace.burst or 1,
         cap=settings.pace.max_in_flight,
     )
