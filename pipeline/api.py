@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from pipeline.assets.object_checks import check_objects_async
 from pipeline.cli.arguments import print_notice
-from pipeline.cli.commands.run import resolve_api_key
 from pipeline.config.loader import environment, load
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
@@ -33,6 +32,7 @@ from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.run_lookup import find_run
 from pipeline.reports.summary import summary_line
 from pipeline.reports.writer import report_rows
+from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.engine import RunOptions
 from pipeline.runner.session import RunOutcome, SpendingSession, run_session_async
 

@@ -551,7 +551,7 @@ def _list_chunk(
 
 
 def _take_fresh_addresses(connection: Connection, fresh: Sequence[Mapping[str, object]]) -> None:
-    """Gives attempts that were never sent the addresses of this reading: pictures may be signed anew."""
+    """Give attempts that were never sent the addresses of this reading: the same pictures, other signatures."""
     written = {row["request_id"]: row["params"] for row in fresh if "?" in str(row["params"])}
     if not written:
         return

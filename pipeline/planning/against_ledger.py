@@ -127,7 +127,7 @@ def _to_send_again(
     policy = settings.on_unknown
     if policy.policy != "resend" or policy.max_cost_microusd is None or book is None:
         return [], 0
-    run = book.unfinished_run(str(bound.manifest.path.resolve()), gateway_id(settings), bound.selection.part)
+    run = book.unfinished_run(str(bound.manifest.origin.resolve()), gateway_id(settings), bound.selection.part)
     left = policy.max_cost_microusd - (book.resent(run.run_id)[0] if run is not None else 0)
     resent = book.resent_among([request.request_id for request in unknown])
     chosen, stay = [], 0

@@ -87,7 +87,7 @@ def test_an_outputs_folder_that_cannot_be_written_is_found_before_spending(again
 
 STRANGE = [
     ("../../etc/passwd", "日本語のプロンプト 🎬"),
-    ("=cmd|' /C calc'!A0", "+1+1"),
+    ("=cmd|' /C calc'!A0", "@SUM(1+1)"),
     ("café ☕", "@sum"),
     ("CON", "-1"),
     ("-rf", "None"),

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cli.arguments import print_json, settings_of
-from pipeline.cli.commands.run import resolve_api_key
 from pipeline.config.loader import Settings, effective, gateway_id, read_key
 from pipeline.errors import DopError
 from pipeline.ledger.workspace import ledger_exists, ledger_name, opened
+from pipeline.runner.credentials import resolve_api_key
 
 LOW_DISK_BYTES = 1_000_000_000
 CLOCK_FLOOR_S = 1_750_000_000

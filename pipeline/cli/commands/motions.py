@@ -8,12 +8,12 @@ import time
 from collections.abc import Sequence
 
 from pipeline.cli.arguments import print_json, print_notice, settings_of
-from pipeline.cli.commands.run import resolve_api_key
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
 from pipeline.gateway.motion_catalog import RefreshResult, load_catalog, refresh
 from pipeline.gateway.motions import MotionCatalog, MotionPreset
 from pipeline.reports.progress import strip_control_chars
+from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.engine import gateway_client
 

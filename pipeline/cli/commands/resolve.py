@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from pipeline.cli.arguments import money, print_notice, seconds, settings_of
-from pipeline.cli.commands.run import confirm, run_options, session
+from pipeline.cli.spending import confirm, run_options, session
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.agreement import Agreement, RequestIds

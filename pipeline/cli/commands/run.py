@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from pipeline.cli.arguments import bound_manifest, money, print_notice, seconds, selection_of, settings_of
+from pipeline.cli.arguments import bound_manifest, money, print_notice, selection_of, settings_of
 from pipeline.cli.commands.plan import plan_text
-from pipeline.config.loader import read_key
+from pipeline.cli.spending import agreed, run_options, session
 from pipeline.config.settings import Settings
-from pipeline.errors import FatalError, UsageError
+from pipeline.errors import UsageError
 from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.queries import Run
-from pipeline.ledger.workspace import OpenLedger, open_for_spending
-from pipeline.planning.against_ledger import Offer, looked_at_objects, make_offer, plan_against_ledger
+from pipeline.planning.against_ledger import looked_at_objects, make_offer, plan_against_ledger
 from pipeline.planning.requests import bind_manifest
 from pipeline.planning.run_setup import (
     PurchaseOrder,
@@ -31,9 +24,8 @@ from pipeline.planning.run_setup import (
     worst_exit_code,
 )
 from pipeline.planning.saved_plan import load
-from pipeline.records import State, usd
+from pipeline.records import State
 from pipeline.runner.engine import RunOptions
-from pipeline.runner.failure_limit import parse_failure_limit
 from pipeline.runner.session import SpendingSession, run_session
 
 
@@ -60,54 +52,6 @@ def collect(args: argparse.Namespace) -> int:
             run_session(opened, run, caps=NO_CAPS, wishes=wishes) for run in runs_to_collect(opened.workspace, args.run)
         ]
     return worst_exit_code(codes, nothing=args.error_on_nothing)
-
-
-def run_options(args: argparse.Namespace, *, buy: bool, collect: bool) -> RunOptions:
-    """What the flags want of a run."""
-    return RunOptions(
-        buy=buy,
-        collect=collect,
-        max_duration_s=seconds(args.max_duration, "--max-duration"),
-        halt=parse_failure_limit(args.halt) if buy and args.halt else None,
-        quiet=args.quiet,
-        show_bar=not args.no_progress,
-        log_json=args.log_json,
-        error_on_nothing=args.error_on_nothing,
-        webhook=args.webhook,
-        preflight=not (buy and args.no_preflight),
-    )
-
-
-@contextmanager
-def session(settings: Settings, args: argparse.Namespace) -> Iterator[SpendingSession]:
-    """The ledger opened for spending, with the key for its gateway; notices are told.
-
-    Raises:
-        FatalError: a live gateway and no key.
-        LockedError: another run works on this ledger.
-    """
-    key = resolve_api_key(settings)
-    lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
-    with open_for_spending(settings, lock_wait_s=lock_wait_s, now=time.time()) as workspace:
-        print_notice(workspace.notices)
-        yield SpendingSession(workspace=workspace, key=key, tell=lambda line: print_notice([line]))
-
-
-def resolve_api_key(settings: Settings) -> str:
-    """The gateway's key; the sandbox has one of its own, and the person's is never sent to it.
-
-    Raises:
-        FatalError: a live gateway and no key.
-    """
-    if settings.gateway.is_embedded:
-        return settings.sandbox.key
-    key = read_key(os.environ, Path.home())
-    if key is None:
-        raise FatalError(
-            "no key: put it into the environment variable PIXAZO_API_KEY or the file ~/.pixazo/api-key (chmod 600); "
-            "nothing was sent"
-        )
-    return key
 
 
 def _order(args: argparse.Namespace, settings: Settings) -> PurchaseOrder:
@@ -228,42 +172,3 @@ def _tally(states: object) -> str:
     for state in states:  # type: ignore[attr-defined] # an iterable of states
         counts[state] = counts.get(state, 0) + 1
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-
-
-def agreed(
-    args: argparse.Namespace, order: PurchaseOrder, offer: Offer, settings: Settings, workspace: OpenLedger
-) -> bool:
-    """Whether the user agrees to the price; a budget is an agreement made beforehand. Prints a no.
-
-    Raises:
-        UsageError: there is no terminal to ask at, and nothing bounds the spending.
-    """
-    if offer.stay_unknown:
-        print_notice([f"{offer.stay_unknown} stay unknown: sending them again would pass on_unknown.max_cost"])
-    if settings.gateway.is_embedded or args.yes:
-        return True
-    path = order.bound.manifest.path
-    earlier = workspace.book.unfinished_run(str(path.resolve()), workspace.gateway, order.bound.selection.part)
-    caps = caps_of_run(workspace, earlier, allowed=order.bound.caps(), max_cost_microusd=order.max_cost_microusd)
-    if sys.stdin is None or not sys.stdin.isatty():
-        if caps.any:
-            return True
-        raise UsageError(
-            f"{settings.gateway.base_url} charges for this: give --yes or a budget (--max-cost USD, or `budget` in the "
-            "manifest or the configuration) to run without a terminal; nothing was sent"
-        )
-    if len(offer.agreement) == 0:
-        return True
-    print_notice([plan_text(path, offer.plan, caps, settings)])
-    again = len(offer.agreement.resends)
-    told = f", {again} of them again after an unknown outcome (perhaps paid already)" if again else ""
-    if confirm(f"buy {len(offer.agreement)} videos for ${usd(offer.agreement.price_microusd)}{told}?"):
-        return True
-    print_notice(["not bought: the answer was no"])
-    return False
-
-
-def confirm(question: str) -> bool:
-    """Whether the person at the terminal says yes."""
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.assets import image_checks
 from pipeline.assets.publishing import open_publisher
 from pipeline.cli.arguments import print_notice, seconds
-from pipeline.cli.commands.run import agreed
+from pipeline.cli.spending import agreed
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import NO_CAPS, Caps, lowest

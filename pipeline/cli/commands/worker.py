@@ -10,12 +10,12 @@ import sys
 import time
 
 from pipeline.cli.arguments import print_notice, settings_of
-from pipeline.cli.commands.run import resolve_api_key
 from pipeline.cli.commands.run_on_cluster import LOCK_MAX_WAIT_S
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
 from pipeline.ledger.workspace import open_shared
 from pipeline.runner.cluster.requirements import database
+from pipeline.runner.credentials import resolve_api_key
 
 UNHEALTHY = 5
 
