@@ -136,6 +136,7 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
         reasons=result.reasons,
         missing_videos=book.without_video(run.run_id) if workspace.settings.download.enabled else 0,
         nothing_to_do=job.wishes.error_on_nothing and not had_work,
+        collects=job.wishes.collect,
     )
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
