@@ -22,8 +22,10 @@ from sqlalchemy.pool import QueuePool
 from pipeline.errors import DopError, LedgerError, LedgerUnavailableError
 from pipeline.ledger import postgres_session
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, write_meta
+from pipeline.ledger.identity import COPY, HOLE, MOVED
 from pipeline.ledger.integrity import sums_digest
-from pipeline.ledger.journal import line_of, table_entries
+from pipeline.ledger.journal import line_of
+from pipeline.ledger.journal_check import table_lines
 from pipeline.ledger.migrations import migrate
 from pipeline.ledger.postgres_session import LedgerLock, LockMode, cause_of, is_away
 from pipeline.ledger.spool import Spool
@@ -191,18 +193,15 @@ class PostgresLedger(LedgerWriter):
             self.transact(self._claim.leave_alone)
         return notices
 
-    def journal_entries(self) -> Iterator[dict[str, object]]:
-        """Every entry of the journal in the database, in order.
-
-        Raises:
-            LedgerError: a line is damaged.
-        """
+    def journal_lines(self) -> Iterator[str]:
+        """The lines of the journal in the database, in order."""
         with self.reader.connect() as connection:
-            yield from table_entries(connection, self.name)
+            yield from table_lines(connection)
 
-    def adopt(self) -> None:
-        """Takes this database for the one ledger that spends: a person said so."""
-        self.transact(lambda connection: write_meta(connection, {"identity": self._identity}))
+    def adopt(self) -> list[str]:
+        """Takes this database for the one ledger that spends: the operator said so."""
+        self.mark({MOVED: None, COPY: None, HOLE: None, "identity": self._identity})
+        return []
 
     # -- the writer
 
@@ -240,9 +239,6 @@ class PostgresLedger(LedgerWriter):
     def _commit(self, batch: Sequence[QueuedWrite]) -> None:
         if not batch:
             return
-        for job in batch:
-            if job.change is not None:
-                job.change = _sanitized(job.change)
         try:
             results = self._retry_while_unavailable(lambda _: self._written(batch), batch)
         except _LockLostError as error:
@@ -474,20 +470,3 @@ class _ReadPool:
 
 def _is_intent(job: QueuedWrite) -> bool:
     return job.change is not None and job.change.event is Event.RESERVE
-
-
-def _sanitized(change: LedgerChange) -> LedgerChange:
-    """MONEY: a text that the server refuses (a NUL, half a surrogate) must not keep a paid answer from being booked."""
-    texts = [change.detail, *(value for value in change.values.values() if isinstance(value, str))]
-    if all(_is_storable(text) for text in texts):
-        return change
-    values = {name: _storable(value) if isinstance(value, str) else value for name, value in change.values.items()}
-    return replace(change, detail=_storable(change.detail), values=values)
-
-
-def _is_storable(text: str) -> bool:
-    return "\0" not in text and (text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text))
-
-
-def _storable(text: str) -> str:
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

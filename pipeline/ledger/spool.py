@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from pipeline.ledger.journal import change_entry, changes_of, entries, line_of
+from pipeline.ledger.journal import change_entry, changes_of, line_of
+from pipeline.ledger.journal_check import entries
 from pipeline.ledger.transitions import LedgerChange
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pipeline.errors import InvariantError
 from pipeline.ledger.budget import NO_CAPS, CapReached, Caps, Spent, cap_reached
 from pipeline.ledger.states import OUTCOMES_OF_A_SUBMIT, TRANSITIONS, Event, next_state
+from pipeline.ledger.text import storable, storable_value
 from pipeline.records import COST_STATE, CostState, State
 
 Row = dict[str, object]
@@ -28,7 +29,10 @@ class LedgerChange:
     """One event to be booked.
 
     `at` is Unix seconds. `token`, where given, must be the one under which the attempt was reserved. `values` are
-    columns to set. `run_id` and `caps` belong to RESERVE. `detail` goes to the history as it is (raw answers).
+    columns to set. `run_id` and `caps` belong to RESERVE. `detail` goes to the history (raw answers).
+
+    Every text is mended here, before any of the two ledgers, the journal or the spool can see it: what one of them
+    refuses would otherwise keep a paid answer from being booked.
     """
 
     request_id: str
@@ -39,6 +43,11 @@ class LedgerChange:
     run_id: str | None = None
     caps: Caps = NO_CAPS
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        mended = {name: storable_value(value) for name, value in self.values.items()}
+        object.__setattr__(self, "values", mended)
+        object.__setattr__(self, "detail", storable(self.detail))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

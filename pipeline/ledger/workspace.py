@@ -1,20 +1,16 @@
-"""The folders and files a run stands on: the lock beside the ledger, the run's folder, the link to the newest run."""
+"""Opens the ledger: for questions, for spending under its lock, or beside the other workers of a cluster."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from pipeline.config.loader import Settings, gateway_id
-from pipeline.errors import LockedError, UsageError
+from pipeline.errors import UsageError
 from pipeline.ledger import postgres_session
+from pipeline.ledger.file_lock import locked
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LockMode
 from pipeline.ledger.queries import LedgerQueries
@@ -22,46 +18,6 @@ from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import LedgerChange
 from pipeline.ledger.writer import LedgerWriter
-
-
-@contextmanager
-def locked(ledger: Path, *, wait_s: float, now: float) -> Iterator[None]:
-    """Holds the lock beside the ledger; the operating system frees it when its holder dies, however it dies.
-
-    Raises:
-        LockedError: another run holds it; the message names the holder and when it started.
-        UsageError: the folder cannot be written.
-    """
-    lock_file = ledger.with_suffix(".lock")
-    holder = ledger.with_suffix(".holder")
-    old_mask = os.umask(0o077)
-    try:
-        ledger.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(lock_file, mode=0o600)
-        lock.acquire(timeout=wait_s, poll_interval=0.1)
-    except Timeout:
-        raise LockedError(f"another run holds {lock_file} ({_holder_text(holder)}); nothing was sent") from None
-    except OSError as error:
-        raise UsageError(f"{ledger.parent} can't be written ({error.strerror}); choose another --outputs") from None
-    finally:
-        os.umask(old_mask)
-    try:
-        started = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        with suppress(OSError):
-            holder.write_text(json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "started": started}))
-        yield
-    finally:
-        with suppress(OSError):
-            holder.unlink()
-        lock.release()
-
-
-def _holder_text(holder: Path) -> str:
-    try:
-        found = json.loads(holder.read_text())
-        return f"process {found['pid']} on {found['host']}, since {found['started']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "its holder did not leave a name"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
