@@ -91,6 +91,8 @@ def _add_buying_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-new", type=int, metavar="N", help="buy at most N in this call")
     group.add_argument("--halt", metavar="fail=3|fail=10%%", help="stop buying when that much failed")
     group.add_argument("--no-preflight", action="store_true", help="do not look at the images before buying")
+    text = "buy with a ledger that this account has not used before"
+    group.add_argument("--new-ledger", action="store_true", help=text)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -97,8 +97,8 @@ def _learn(connection: Connection, entry: Mapping[str, object]) -> None:
     if entry["event"] == MARK:
         write_meta(connection, {name: None if value is None else str(value) for name, value in _set(entry).items()})
     elif isinstance(entry.get("marks"), dict):
-        marks = {name: str(value) for name, value in _mapping(entry["marks"]).items()}
-        write_meta(connection, {MOVED: None, COPY: None, HOLE: None} | marks)
+        marks: dict[str, str | None] = {name: str(value) for name, value in _mapping(entry["marks"]).items()}
+        write_meta(connection, {MOVED: None, COPY: None, HOLE: None, **marks})
 
 
 def _set(entry: Mapping[str, object]) -> dict[str, object]:

@@ -88,6 +88,11 @@ class SqliteLedger(LedgerWriter):
             self.transact(work)
             self.reload()
 
+    @property
+    def name_in_full(self) -> str:
+        """The file's path, without symbolic links."""
+        return str(self.path)
+
     def reload(self) -> None:
         """Reads again what the ledger knows of itself, after something else than `mark` wrote it."""
         with self.reader.connect() as connection:

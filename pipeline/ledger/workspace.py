@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from pipeline.config.loader import Settings, gateway_id
 from pipeline.errors import UsageError
 from pipeline.ledger import postgres_session
+from pipeline.ledger.accounts import Account, AccountMemory, account_name, check_account, remember, state_folder
 from pipeline.ledger.file_lock import locked
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LockMode
@@ -34,6 +36,22 @@ class OpenLedger:
     def outputs(self) -> Path:
         """The outputs folder."""
         return self.settings.outputs.dir
+
+
+def account_of(
+    settings: Settings, key: str, *, allow_new_ledger: bool = False, ask: Callable[[str], bool] | None = None
+) -> Account | None:
+    """The account of a key at the gateway, with what this user's state folder knows of it; None for the sandbox.
+
+    Args:
+        allow_new_ledger: the operator said that the account may buy with a ledger that it has not used before.
+        ask: puts that question at a terminal; None where there is none.
+    """
+    if settings.gateway.is_embedded:
+        return None
+    memory = AccountMemory(state_folder(os.environ, Path.home()))
+    name = account_name(key, gateway_id(settings))
+    return Account(name=name, memory=memory, allow_new_ledger=allow_new_ledger, ask=ask)
 
 
 def ledger_name(settings: Settings) -> str:
@@ -117,15 +135,20 @@ def _held_ledger(settings: Settings, hold: LockMode, *, wait_s: float, now: floa
 
 
 @contextmanager
-def open_for_spending(settings: Settings, *, lock_wait_s: float, now: float) -> Iterator[OpenLedger]:
+def open_for_spending(
+    settings: Settings, *, lock_wait_s: float, now: float, account: Account | None = None
+) -> Iterator[OpenLedger]:
     """The ledger under its lock, checked, with every submit that a dead run left behind booked as unknown.
 
+    Args:
+        account: who is going to buy with it; None for commands that buy nothing, and for the embedded sandbox.
     Raises:
         LockedError: another run works on this ledger.
         LedgerError: it is not fit for spending.
+        UsageError: the account has bought with another ledger, and the operator did not agree to a second one.
     """
     with _held_ledger(settings, LockMode.EXCLUSIVE, wait_s=lock_wait_s, now=now) as ledger:
-        notices = ledger.ready_to_spend()
+        notices = ledger.ready_to_spend() + _known_to(account, ledger, settings)
         book = LedgerQueries(ledger)
         lost = recover(ledger, book, now)
         if lost:
@@ -133,10 +156,20 @@ def open_for_spending(settings: Settings, *, lock_wait_s: float, now: float) -> 
         yield OpenLedger(
             settings=settings, gateway=gateway_id(settings), ledger=ledger, book=book, notices=tuple(notices)
         )
+        if account is not None:
+            remember(ledger, account)
+
+
+def _known_to(account: Account | None, ledger: LedgerWriter, settings: Settings) -> list[str]:
+    if account is None:
+        return []
+    return check_account(ledger, account, outputs=settings.outputs.dir, gateway=gateway_id(settings))
 
 
 @contextmanager
-def open_shared(settings: Settings, *, wait_s: float, now: float) -> Iterator[OpenLedger]:
+def open_shared(
+    settings: Settings, *, wait_s: float, now: float, account: Account | None = None
+) -> Iterator[OpenLedger]:
     """A ledger on a server for one of several workers: beside others like it, never beside a plain run.
 
     The first one in checks it; submits that dead workers left behind are the caller's to settle, by their leases.
@@ -149,7 +182,7 @@ def open_shared(settings: Settings, *, wait_s: float, now: float) -> Iterator[Op
     if settings.ledger.url is None:
         raise UsageError("several machines need a ledger that all of them reach: set ledger.url to a PostgreSQL server")
     with _held_ledger(settings, LockMode.SHARED, wait_s=wait_s, now=now) as ledger:
-        notices = tuple(ledger.ready_to_spend())
+        notices = tuple(ledger.ready_to_spend() + _known_to(account, ledger, settings))
         yield OpenLedger(
             settings=settings, gateway=gateway_id(settings), ledger=ledger, book=LedgerQueries(ledger), notices=notices
         )

@@ -140,6 +140,11 @@ class LedgerWriter(ABC):
         return []
 
     @property
+    def name_in_full(self) -> str:
+        """Where it is, as every other folder would name it."""
+        return self.name
+
+    @property
     def head(self) -> tuple[int, str]:
         """Number of the newest event and the hash chain after it, as this process knows them."""
         return self._seq, self._chain

@@ -236,7 +236,6 @@ def test_a_snapshot_on_another_machine_is_a_copy(against: Against, tmp_path: Pat
 # --- the account and its ledger
 
 
-@pytest.mark.xfail(strict=True, reason="a new outputs folder buys everything again without a word")
 def test_another_folder_for_a_known_account_is_refused_without_a_terminal(against: Against) -> None:
     dop, double = bought(against)
     other = beside(dop, "other")
@@ -244,14 +243,12 @@ def test_another_folder_for_a_known_account_is_refused_without_a_terminal(agains
     refused(end, double, 3, "--new-ledger", str(dop.outputs / "ledger.db"))
 
 
-@pytest.mark.xfail(strict=True, reason="removed outputs are bought again without a word")
 def test_removed_outputs_of_a_known_account_are_refused_without_a_terminal(against: Against) -> None:
     dop, double = bought(against)
     shutil.rmtree(dop.outputs)
     refused(dop.buy(dop.csv(shots(3))), double, 3, "--new-ledger")
 
 
-@pytest.mark.xfail(strict=True, reason="there is no --new-ledger")
 def test_with_new_ledger_another_folder_buys(against: Against) -> None:
     dop, double = bought(against)
     other = beside(dop, "other")
@@ -264,7 +261,6 @@ def test_with_new_ledger_another_folder_buys(against: Against) -> None:
     assert double.charged == 5
 
 
-@pytest.mark.xfail(strict=True, reason="nothing remembers which ledger an account has")
 def test_the_account_is_remembered_in_the_state_folder_and_without_its_key(against: Against) -> None:
     dop, double = against()
     state = dop.folder / "state"
@@ -281,7 +277,6 @@ def test_the_account_is_remembered_in_the_state_folder_and_without_its_key(again
 
 
 @pytest.mark.process
-@pytest.mark.xfail(strict=True, reason="a terminal is not asked about a second ledger")
 def test_at_a_terminal_a_new_ledger_for_a_known_account_is_asked_about(against: Against) -> None:
     dop, double = bought(against)
     other = beside(dop, "other")

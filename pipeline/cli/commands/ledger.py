@@ -18,6 +18,7 @@ from pipeline.cli.arguments import print_notice, seconds, settings_of
 from pipeline.config.settings import Settings, ledger_url
 from pipeline.config.units import duration_s
 from pipeline.errors import LedgerError, LedgerUnavailableError, UsageError
+from pipeline.ledger.file_lock import locked
 from pipeline.ledger.identity import HOLE, MOVED
 from pipeline.ledger.journal_audit import examine
 from pipeline.ledger.journal_check import lines_of
@@ -36,7 +37,6 @@ from pipeline.ledger.workspace import (
     hold_lock,
     ledger_exists,
     ledger_name,
-    locked,
     open_for_reading,
     opened,
 )

@@ -206,14 +206,14 @@ def test_a_ledger_that_is_lost_beside_a_damaged_journal_gets_a_hole_and_buys_not
     ledger.close(clean=False)
     found = rebuild(path, now=AT)
     assert found.hole is not None
-    with opened(path) as (ledger, book):
+    with opened(path) as (again, book):
         start(book, [*requests(9), *requests(1, prompt="a new row")])
         counts = book.totals(RUN).counts
         assert counts.get(State.PLANNED, 0) == 0, "nothing that may be bought already is bought again"
         assert counts[State.UNKNOWN] == 3, "two that it does not know, and one that was unknown before"
         assert counts[State.SUBMITTING] == 2, "one whose answer is lost counts as under way"
-        assert ledger.problems() == []
-        ledger.adopt()
+        assert again.problems() == []
+        again.adopt()
         start(book, requests(1, prompt="after the hole was closed"), make_run("run-2"))
         assert book.totals("run-2").counts == {State.PLANNED: 1}
 
