@@ -21,6 +21,7 @@ from sqlalchemy.pool import QueuePool
 
 from pipeline.errors import DopError, LedgerError, LedgerUnavailableError
 from pipeline.ledger import postgres_session
+from pipeline.ledger.clock import newest_day_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, write_meta
 from pipeline.ledger.identity import COPY, HOLE, MOVED
 from pipeline.ledger.integrity import sums_digest
@@ -186,6 +187,8 @@ class PostgresLedger(LedgerWriter):
             self._behind = True
             self.transact(lambda _: None)  # what the spool holds is booked before anything else
             notices.append("outcomes that were kept here while the database was away were booked now")
+        with self.reader.connect() as connection:
+            self._newest_at = newest_day_at(connection)
         here = {"identity": self._identity, "clean": "no"}
         self.transact(lambda connection: write_meta(connection, here))
         self.facts |= here
@@ -198,7 +201,7 @@ class PostgresLedger(LedgerWriter):
         with self.reader.connect() as connection:
             yield from table_lines(connection)
 
-    def adopt(self) -> list[str]:
+    def adopt(self, now: float) -> list[str]:
         """Takes this database for the one ledger that spends: the operator said so."""
         self.mark({MOVED: None, COPY: None, HOLE: None, "identity": self._identity})
         return []

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
+from pipeline.ledger.clock import CLOCK, is_behind, last_history_number, newest_event_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, read_meta, sqlite_engine, write_meta
 from pipeline.ledger.identity import (
     CHAIN,
@@ -134,6 +135,8 @@ class SqliteLedger(LedgerWriter):
         notices += self._meet_journal()
         self._check_not_moved()
         notices += hole_notice(self.facts)
+        with self.reader.connect() as connection:
+            self._newest_at = newest_event_at(connection, self.facts.get(CLOCK))
         self._keep_spare()
         self.note_place()
         self.transact(lambda connection: write_meta(connection, {"clean": "no"}))
@@ -158,7 +161,7 @@ class SqliteLedger(LedgerWriter):
         """The lines of the journal beside the file."""
         return lines_of(self.journal.path)
 
-    def adopt(self) -> list[str]:
+    def adopt(self, now: float) -> list[str]:
         """Takes this file for the one ledger that spends, and what it knows for all there is: the operator said so.
 
         Returns:
@@ -168,8 +171,11 @@ class SqliteLedger(LedgerWriter):
         """
         notices = self._meet_journal()
         self.journal.create()
+        with self.reader.connect() as connection:
+            newest_at, number = newest_event_at(connection, self.facts.get(CLOCK)), last_history_number(connection)
         self.mark(
             {
+                CLOCK: str(number) if is_behind(now, newest_at) else self.facts.get(CLOCK),
                 COPY: None,
                 MOVED: None,
                 HOLE: None,

@@ -19,6 +19,9 @@ CHANGING = tuple(name for name in MUTABLE if name not in _FIXED)
 _SPANS = {"run": "run_id = {mark}", "day": "day = {mark}", "month": "day LIKE {mark}"}
 
 
+_SERVER_TIME = "SELECT extract(epoch FROM clock_timestamp())"
+
+
 class DbapiConnection(Protocol):
     """SQLite's own connection: SQLAlchemy's way to it costs more than the statements do."""
 
@@ -154,6 +157,10 @@ class Statements:
     def seq(self, hand: Executor) -> int:
         """The number of the last event, also when another process booked it."""
         return int(_run(hand, self._read_seq).fetchone()[0])
+
+    def moment(self, hand: Executor) -> float | None:
+        """Unix seconds by the server's clock; None for a file, where the host's counts."""
+        return float(_run(hand, _SERVER_TIME).fetchone()[0]) if self._on_server else None
 
     def head(self, hand: Executor) -> tuple[int, str]:
         """Number of the last event and the chain after it. On a server the number's row is locked first."""

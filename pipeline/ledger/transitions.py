@@ -96,9 +96,15 @@ def utc_day(at: float) -> str:
 class SpendAccumulator:
     """The spend book of one transaction: what stands in the ledger plus what this batch adds."""
 
-    def __init__(self, spent_in_ledger: Callable[[str, str, str], int]) -> None:
-        """`spent_in_ledger(span, gateway, key)` gives micro-dollars for span run|day|month."""
+    def __init__(
+        self, spent_in_ledger: Callable[[str, str, str], int], *, day_of: Callable[[float], str] = utc_day
+    ) -> None:
+        """`spent_in_ledger(span, gateway, key)` gives micro-dollars for span run|day|month.
+
+        `day_of` gives the day on which money is booked at a moment; it must never go back to a day that is over.
+        """
         self._read = spent_in_ledger
+        self.day_of = day_of
         self._taken: dict[tuple[str, str, str], int] = {}
         self.deltas: dict[SpendKey, dict[CostState, int]] = {}
 
@@ -183,7 +189,7 @@ def _reserve(row: Row, change: LedgerChange, money: SpendAccumulator) -> CapReac
     # MONEY: the budget is judged and the intent written in the same transaction; a cap checked elsewhere would race.
     if change.run_id is None or change.token is None:
         raise InvariantError("reserve needs a run and a token")
-    gateway, day = str(row["gateway"]), utc_day(change.at)
+    gateway, day = str(row["gateway"]), money.day_of(change.at)
     price = change.values.get("price_microusd", row["price_microusd"])
     if not isinstance(price, int) or price <= 0:
         raise InvariantError(f"request {row['request_id']} has no price; it can't be bought")

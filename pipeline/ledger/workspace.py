@@ -12,6 +12,7 @@ from pipeline.config.loader import Settings, gateway_id
 from pipeline.errors import UsageError
 from pipeline.ledger import postgres_session
 from pipeline.ledger.accounts import Account, AccountMemory, account_name, check_account, remember, state_folder
+from pipeline.ledger.clock import check_clock
 from pipeline.ledger.file_lock import locked
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LockMode
@@ -148,7 +149,7 @@ def open_for_spending(
         UsageError: the account has bought with another ledger, and the operator did not agree to a second one.
     """
     with _held_ledger(settings, LockMode.EXCLUSIVE, wait_s=lock_wait_s, now=now) as ledger:
-        notices = ledger.ready_to_spend() + _known_to(account, ledger, settings)
+        notices = ledger.ready_to_spend() + _check_buyer(account, ledger, settings, now)
         book = LedgerQueries(ledger)
         lost = recover(ledger, book, now)
         if lost:
@@ -160,9 +161,12 @@ def open_for_spending(
             remember(ledger, account)
 
 
-def _known_to(account: Account | None, ledger: LedgerWriter, settings: Settings) -> list[str]:
+def _check_buyer(account: Account | None, ledger: LedgerWriter, settings: Settings, now: float) -> list[str]:
+    """MONEY: what must hold before this account buys with this ledger; returns notices."""
     if account is None:
         return []
+    if settings.ledger.url is None:
+        check_clock(ledger.name, now, ledger.newest_at)
     return check_account(ledger, account, outputs=settings.outputs.dir, gateway=gateway_id(settings))
 
 
@@ -182,7 +186,7 @@ def open_shared(
     if settings.ledger.url is None:
         raise UsageError("several machines need a ledger that all of them reach: set ledger.url to a PostgreSQL server")
     with _held_ledger(settings, LockMode.SHARED, wait_s=wait_s, now=now) as ledger:
-        notices = tuple(ledger.ready_to_spend() + _known_to(account, ledger, settings))
+        notices = tuple(ledger.ready_to_spend() + _check_buyer(account, ledger, settings, now))
         yield OpenLedger(
             settings=settings, gateway=gateway_id(settings), ledger=ledger, book=LedgerQueries(ledger), notices=notices
         )

@@ -7,6 +7,7 @@ the one on PostgreSQL. Must never: send anything, know the gateway's JSON, or ch
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import queue
 import threading
@@ -28,7 +29,15 @@ from pipeline.ledger.journal import mark_entry, row_entry, sealed
 from pipeline.ledger.schema import checksum
 from pipeline.ledger.statements import Executor, Statements
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied, ChangeResult, LedgerChange, Row, SpendAccumulator, apply_change
+from pipeline.ledger.transitions import (
+    Applied,
+    ChangeResult,
+    LedgerChange,
+    Row,
+    SpendAccumulator,
+    apply_change,
+    utc_day,
+)
 
 T = TypeVar("T")
 
@@ -94,6 +103,7 @@ class LedgerWriter(ABC):
         """hears what a person should know while the ledger is open; called in the writer's thread"""
         self._told: list[str] = []
         self._inline = inline
+        self._newest_at = 0.0  # Unix seconds of the newest event, by the clock that counts
         self._waiting: list[QueuedWrite] = []
         self._queue: queue.SimpleQueue[QueuedWrite | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -126,8 +136,11 @@ class LedgerWriter(ABC):
         """The lines of the second book, in order, as they are."""
 
     @abstractmethod
-    def adopt(self) -> list[str]:
-        """Takes this copy for the one ledger that spends: the operator said so. Returns notices."""
+    def adopt(self, now: float) -> list[str]:
+        """Takes this ledger for the one that spends, and the clock's `now` for right: the operator said so.
+
+        Returns notices.
+        """
 
     def _check_sums(self) -> list[str]:
         """A ledger that was not closed is looked at in full; one that was, by its sums. Returns notices."""
@@ -148,6 +161,11 @@ class LedgerWriter(ABC):
     def head(self) -> tuple[int, str]:
         """Number of the newest event and the hash chain after it, as this process knows them."""
         return self._seq, self._chain
+
+    @property
+    def newest_at(self) -> float:
+        """Unix seconds of the newest event that was known when the ledger was made ready; 0 before the first."""
+        return self._newest_at
 
     @property
     def ledger_id(self) -> str:
@@ -370,7 +388,11 @@ class LedgerWriter(ABC):
         self._seq, chain = self._sql.head(hand)
         rows = self._rows(hand, changes)
         owners = self._sql.owners(hand, {str(row["gateway"]) for row in rows.values()}, _jobs_named(changes))
-        money = SpendAccumulator(lambda span, gateway, key: self._sql.spent(hand, span, gateway, key))
+        moment = functools.cache(lambda: self._sql.moment(hand))
+        money = SpendAccumulator(
+            lambda span, gateway, key: self._sql.spent(hand, span, gateway, key),
+            day_of=lambda at: self._day_of(moment() or at),
+        )
         results: list[WriteResult] = []
         touched: dict[str, Row] = {}
         lines: list[tuple[object, ...]] = []
@@ -401,6 +423,11 @@ class LedgerWriter(ABC):
             self._add_cold(hand, entries)
             self._keep(hand, entries)
         return results
+
+    def _day_of(self, at: float) -> str:
+        """MONEY: the day of a budget never runs backwards, so that a clock that is set back opens no cap again."""
+        self._newest_at = max(self._newest_at, at)
+        return utc_day(self._newest_at)
 
     def _keep(self, hand: Executor, entries: Sequence[Mapping[str, object]]) -> None:  # noqa: B027 - may be
         """A journal that is written in the same transaction; one beside the database is written after it."""

@@ -368,7 +368,6 @@ def test_a_final_dot_does_not_make_another_gateway(tls: TlsDouble, tmp_path: Pat
 # --- the clock
 
 
-@pytest.mark.xfail(strict=True, reason="the day of a cap is the host's, even when it runs backwards")
 @pytest.mark.parametrize(("ahead_s", "cap"), [(-DAY_S, "per_day"), (-31 * DAY_S, "per_month")])
 def test_a_clock_that_is_set_back_opens_no_cap_again(against: Against, ahead_s: int, cap: str) -> None:
     dop, double = against()
@@ -384,7 +383,6 @@ def test_a_clock_that_is_set_back_opens_no_cap_again(against: Against, ahead_s: 
     assert double.charged == 2
 
 
-@pytest.mark.xfail(strict=True, reason="a clock minutes behind the newest event buys as if nothing were wrong")
 def test_a_clock_minutes_before_the_newest_event_refuses_to_buy(against: Against) -> None:
     dop, double = bought(against)
     end = hooked(dop, TEST_CLOCK_AHEAD_S=-600).buy(dop.csv(shots(5)))
@@ -393,7 +391,6 @@ def test_a_clock_minutes_before_the_newest_event_refuses_to_buy(against: Against
     assert "clock" in end.err
 
 
-@pytest.mark.xfail(strict=True, reason="each change of the clock opens a new day")
 def test_a_clock_set_back_and_forth_never_passes_a_cap(against: Against) -> None:
     dop, double = against()
     manifest = dop.csv(shots(9))
@@ -406,7 +403,6 @@ def test_a_clock_set_back_and_forth_never_passes_a_cap(against: Against) -> None
 
 
 @pytest.mark.long
-@pytest.mark.xfail(strict=True, reason="on a server the host's clock decides which day it is")
 def test_on_a_server_its_clock_decides_the_day(against: Against, postgres: str) -> None:
     dop, double = against()
     dop.environ["DOP_LEDGER__URL"] = postgres

@@ -18,6 +18,7 @@ from pipeline.cli.arguments import print_notice, seconds, settings_of
 from pipeline.config.settings import Settings, ledger_url
 from pipeline.config.units import duration_s
 from pipeline.errors import LedgerError, LedgerUnavailableError, UsageError
+from pipeline.ledger.clock import CLOCK, is_behind, newest_event_at
 from pipeline.ledger.file_lock import locked
 from pipeline.ledger.identity import HOLE, MOVED
 from pipeline.ledger.journal_audit import examine
@@ -211,17 +212,25 @@ def adopt(args: argparse.Namespace) -> int:
     with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
         ledger = opened(settings, may_migrate=True)
         try:
-            if not ledger.is_copy and not {MOVED, HOLE} & ledger.facts.keys():
+            is_fit = not ledger.is_copy and not {MOVED, HOLE} & ledger.facts.keys()
+            if is_fit and not is_behind(now, _newest_at(ledger)):
                 print(f"{name} is no copy: there is nothing to adopt")
                 return 0
             problems = ledger.problems()
             if problems:
                 raise LedgerError(f"{name} is damaged: {problems[0]}; `dop ledger check` lists everything")
-            print_notice(ledger.adopt())
+            print_notice(ledger.adopt(now))
         finally:
             ledger.close(clean=False)
     print(f"{name} is in use from now on; what was bought with another copy since is not in it")
     return 0
+
+
+def _newest_at(ledger: LedgerWriter) -> float:
+    if not isinstance(ledger, SqliteLedger):
+        return 0.0  # a server has a clock of its own
+    with ledger.reader.connect() as connection:
+        return newest_event_at(connection, ledger.facts.get(CLOCK))
 
 
 # --- old runs

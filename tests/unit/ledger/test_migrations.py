@@ -16,7 +16,7 @@ from pipeline.ledger.migrations import STEPS, copy_file, migrate
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.side_files import journal_path
 from pipeline.ledger.sqlite_ledger import SqliteLedger
-from tests.support.ledgers import accept, opened, read, requests, reserve, start, tamper
+from tests.support.ledgers import AT, accept, opened, read, requests, reserve, start, tamper
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_the_first_version_is_made_from_its_old_journal_only_when_it_is_adopted(
     ledger = SqliteLedger(first_version, inline=True)
     with pytest.raises(LedgerError, match="dop ledger adopt"):
         ledger.ready_to_spend()
-    ledger.adopt()
+    ledger.adopt(AT)
     ledger.ready_to_spend()
     ledger.close()
     assert read(first_version, "select count(*) from attempts where state = 'accepted'") == [(2,)]
