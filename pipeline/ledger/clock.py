@@ -53,8 +53,8 @@ def check_clock(name: str, now: float, newest_at: float) -> None:
     if is_behind(now, newest_at):
         raise LedgerError(
             f"the clock of this machine says {_moment(now)}, and the newest event of {name} is of "
-            f"{_moment(newest_at)}: budgets of days can't be kept like that, so nothing is bought. Set the clock right; "
-            "if the time of that event is the wrong one, `dop ledger adopt` takes the clock of now for right"
+            f"{_moment(newest_at)}: budgets of days can't be kept like that, so nothing is bought. Set the clock "
+            "right; if the time of that event is the wrong one, `dop ledger adopt` takes the clock of now for right"
         )
 
 

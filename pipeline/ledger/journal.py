@@ -11,11 +11,10 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
-from pipeline.errors import LedgerError
 from pipeline.ledger.identity import next_link
 from pipeline.ledger.schema import IMMUTABLE, MUTABLE
 from pipeline.ledger.states import Event
@@ -119,20 +118,23 @@ def change_entry(change: LedgerChange, seq: int) -> dict[str, object]:
     }
 
 
-def changes_of(lines: Iterable[Mapping[str, object]]) -> Iterator[LedgerChange]:
-    """The changes that `change_entry` wrote down."""
-    for entry in lines:
-        wanted = entry["change"]
-        if not isinstance(wanted, dict):
-            raise LedgerError("the journal holds a line of another program")
-        yield LedgerChange(
-            request_id=str(entry["request_id"]),
-            event=Event(str(entry["event"])),
-            at=float(str(entry["at"])),
-            token=None if wanted["token"] is None else str(wanted["token"]),
-            values=wanted["values"],
-            detail=str(entry["detail"]),
-        )
+def change_of(entry: Mapping[str, object]) -> LedgerChange:
+    """The change that `change_entry` wrote down.
+
+    Raises:
+        KeyError, TypeError, ValueError: the entry is of another kind, or damaged.
+    """
+    wanted = entry["change"]
+    if not isinstance(wanted, dict):
+        raise TypeError("the journal holds a line of another program")
+    return LedgerChange(
+        request_id=str(entry["request_id"]),
+        event=Event(str(entry["event"])),
+        at=float(str(entry["at"])),
+        token=None if wanted["token"] is None else str(wanted["token"]),
+        values=dict(wanted["values"]),
+        detail=str(entry["detail"]),
+    )
 
 
 def last_entry(path: Path) -> dict[str, object] | None:

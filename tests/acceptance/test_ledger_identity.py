@@ -419,7 +419,6 @@ def test_on_a_server_its_clock_decides_the_day(against: Against, postgres: str) 
 
 @pytest.mark.long
 @pytest.mark.process
-@pytest.mark.xfail(strict=True, reason="a spool entry that conflicts is deleted with its paid job id")
 def test_a_spool_entry_that_conflicts_becomes_a_note_and_its_file_is_kept(
     against: Against, postgres: str, postgres_server: PostgresServer
 ) -> None:
