@@ -92,6 +92,8 @@ def _add_buying_flags(parser: argparse.ArgumentParser) -> None:
     text = "stop buying when that much failed; a share is judged once 10 have ended"
     group.add_argument("--halt", metavar="fail=3|fail=10%", help=text)
     group.add_argument("--no-preflight", action="store_true", help="do not look at the images before buying")
+    text = "buy with a ledger that this account has not used before"
+    group.add_argument("--new-ledger", action="store_true", help=text)
 
 
 def build_parser() -> argparse.ArgumentParser:

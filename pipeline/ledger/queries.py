@@ -14,6 +14,8 @@ from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_,
 from pipeline.errors import LedgerError
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.database import upsert
+from pipeline.ledger.holes import doubt_unsent
+from pipeline.ledger.identity import HOLE
 from pipeline.ledger.schema import (
     attempts,
     checksum,
@@ -230,7 +232,10 @@ class LedgerQueries:
                 also(connection)
             return position
 
-        return self.ledger.transact(work, alone=False)
+        listed = self.ledger.transact(work, alone=False)
+        if HOLE in self.ledger.facts:
+            doubt_unsent(self.ledger, run_id)
+        return listed
 
     def new_attempts(self, request_ids: Sequence[str]) -> int:
         """Plans a fresh attempt for requests whose latest one ended without a video; returns how many."""

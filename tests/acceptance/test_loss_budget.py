@@ -382,7 +382,6 @@ def test_a_clip_without_a_picture_track_does_not_end_the_sheet(tmp_path: Path, n
 # --- what is left when the ledger is gone
 
 
-@pytest.mark.xfail(strict=True, reason="everything is bought again beside the reports of earlier runs")
 def test_run_json_without_a_ledger_refuses_to_buy(against: Against) -> None:
     """Nothing but the outputs folder can know: the home is another one."""
     dop, double = bought(against, 3)
