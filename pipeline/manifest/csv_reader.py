@@ -24,7 +24,7 @@ from pipeline.manifest.resolution import (
 )
 from pipeline.manifest.spec import INVALID, VAR, SourceLocation, SpecRow
 
-COLUMNS = (*REQUEST_FIELDS, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip")
+COLUMNS = (*REQUEST_FIELDS, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip", "loop")
 """The columns a sheet may have, besides `var:NAME`."""
 
 ID_PROMPT_CHARS = 32
