@@ -285,7 +285,6 @@ def test_shards_and_first_rows_lose_no_equal_row(rehearsal: Dop) -> None:
 POLICY = {"status": 403, "body": {"error": "Access denied: content policy"}}
 
 
-@pytest.mark.xfail(strict=True, reason="one refused row stops the run and goes first again")
 def test_one_refused_row_does_not_stop_the_others(against: Against) -> None:
     dop, double = against(prompts={"union select": POLICY})
     end = dop.buy(case(dop, "06-one-row-refused/ten.csv"))
