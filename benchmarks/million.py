@@ -39,6 +39,7 @@ from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import Attempt, Params, Request, State, Totals
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import PendingJob, ReadyVideo, RunContext
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import Poller
 from pipeline.runner.rate_gate import RateGate
@@ -278,6 +279,7 @@ class BatchRun:
             log=_silent(),
         )
         breaker = CircuitBreaker()
+        self.recovery = JobRecovery(doors)
         self.poller = Poller(doors, self.plan, breaker)
         self.submitter = Submitter(
             doors,
@@ -286,6 +288,7 @@ class BatchRun:
             breaker=breaker,
             workers=16,
             can_poll=lambda: len(self.poller) > 0,
+            recovery=self.recovery,
         )
 
     async def carry_out(self) -> Outcomes:
@@ -297,6 +300,7 @@ class BatchRun:
 
     async def _buy(self) -> None:
         await self.submitter.run()
+        await self.recovery.wait()
         self.poller.close_input()
 
     def _token(self) -> str:

@@ -11,6 +11,9 @@ from pipeline.config.yaml_file import file_text
 from pipeline.errors import UsageError
 
 KEY_VARIABLE = "PIXAZO_API_KEY"
+SECRET_VARIABLES = (KEY_VARIABLE, "DOP_WEBHOOK__SIGNING_SECRET")
+"""Variables whose values are secrets: a `.env` that holds one must not be readable by others."""
+
 KEY_FILE = Path(".pixazo") / "api-key"
 
 
@@ -63,6 +66,6 @@ def environment(environ: Mapping[str, str], folder: Path) -> Mapping[str, str]:
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name.strip()):
             raise UsageError(f"{file}:{number}: is not NAME=VALUE")
         found[name.strip()] = re.sub(r"""^(["'])(.*)\1$""", r"\2", value.strip())
-    if KEY_VARIABLE in found:
+    if any(name in found for name in SECRET_VARIABLES):
         _refuse_readable_by_others(file)
     return found | dict(environ)

@@ -7,6 +7,7 @@ Limits that are ours are constants here; those of the API are in the API documen
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -160,6 +161,15 @@ def _public_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _signing_secret(text: str) -> str:
+    """A secret in the form of Standard Webhooks; the error never repeats it."""
+    try:
+        base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        raise ValueError("must be a secret of Standard Webhooks: whsec_ and base64") from None
+    return text
+
+
 Seconds = Annotated[float, BeforeValidator(_duration), Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 MicroUsd = Annotated[int, BeforeValidator(_money)]
@@ -283,10 +293,15 @@ class UnknownSettings(SettingsSection):
 
 
 class WebhookSettings(SettingsSection):
-    """The callback receiver: `listen` is HOST:PORT, `public_url` what the gateway calls (perhaps with a path)."""
+    """The callback receiver: `listen` is HOST:PORT, `public_url` what the gateway calls (perhaps with a path).
+
+    `signing_secret` (`whsec_...`) belongs to the account at the upstream vendor and verifies its signatures. It is a
+    secret: it comes from the environment only, and no message shows it.
+    """
 
     listen: Annotated[str, AfterValidator(_listen)] | None = None
     public_url: Annotated[str, AfterValidator(_public_url)] | None = None
+    signing_secret: Annotated[str, AfterValidator(_signing_secret)] | None = None
 
 
 class ImageSettings(SettingsSection):

@@ -12,7 +12,7 @@ from pipeline.ledger.database import upsert, write_meta
 from pipeline.ledger.schema import MUTABLE, attempts, checksum, digest, history, spend
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, JobTaken, LedgerChange, Row, SpendAccumulator, SpendKey, apply_change
-from pipeline.records import COST_STATE, CostState, State
+from pipeline.records import COST_STATE, CostState, State, job_id_spellings
 
 _PAGE = 5_000
 
@@ -190,8 +190,8 @@ def _judge_again(connection: Connection, entry: Mapping[str, object]) -> None:
 
 
 def _owner(connection: Connection, gateway: str, job_set_id: str) -> str | None:
-    found = select(attempts.c.request_id).where(attempts.c.gateway == gateway, attempts.c.job_set_id == job_set_id)
-    return connection.execute(found).scalar()
+    is_job = attempts.c.job_set_id.in_(job_id_spellings(job_set_id))
+    return connection.execute(select(attempts.c.request_id).where(attempts.c.gateway == gateway, is_job)).scalar()
 
 
 def _lose_instead(connection: Connection, entry: Mapping[str, object], taken: JobTaken) -> None:

@@ -57,7 +57,12 @@ _ENDINGS = {E.COMPLETE: S.DONE, E.FAIL: S.FAILED, E.REFUSE: S.REFUSED, E.CANCEL:
 
 TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
     {
-        S.PLANNED: {E.RESERVE: S.SUBMITTING, E.NOTE: S.PLANNED},
+        S.PLANNED: {
+            E.RESERVE: S.SUBMITTING,
+            # MONEY: a submit that was settled as not charged is proved to be paid before it is sent again.
+            E.ADOPT: S.ACCEPTED,
+            E.NOTE: S.PLANNED,
+        },
         S.SUBMITTING: {
             E.ACCEPT: S.ACCEPTED,
             E.RELEASE: S.PLANNED,

@@ -28,6 +28,7 @@ from pipeline.ledger.schema import checksum
 from pipeline.ledger.statements import Executor, Statements
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, LedgerChange, Row, SpendAccumulator, apply_change
+from pipeline.records import canonical_job_id, job_id_spellings
 
 T = TypeVar("T")
 
@@ -317,21 +318,23 @@ class LedgerWriter(ABC):
         rows = self._rows(hand, changes)
         owners = self._sql.owners(hand, {str(row["gateway"]) for row in rows.values()}, _jobs_named(changes))
         money = SpendAccumulator(lambda span, gateway, key: self._sql.spent(hand, span, gateway, key))
+
+        def owner_of(gateway: str, job_set_id: str) -> str | None:
+            return owners.get((gateway, canonical_job_id(job_set_id)))
+
         results: list[WriteResult] = []
         touched: dict[str, Row] = {}
         lines: list[tuple[object, ...]] = []
         for change in changes:
             row = rows.get(change.request_id)
             try:
-                outcome = apply_change(
-                    row, change, money=money, job_owner=lambda gateway, job: owners.get((gateway, job))
-                )
+                outcome = apply_change(row, change, money=money, job_owner=owner_of)
             except DopError as error:
                 results.append((None, error))
                 continue
             if isinstance(outcome, Applied) and row is not None:
                 if "job_set_id" in change.values:
-                    owners[str(row["gateway"]), str(row["job_set_id"])] = change.request_id
+                    owners[str(row["gateway"]), canonical_job_id(str(row["job_set_id"]))] = change.request_id
                 row["checksum"] = checksum(row)
                 touched[change.request_id] = row
                 state, detail = row["state"], change.detail
@@ -379,7 +382,9 @@ def _settle(settled: Sequence[tuple[QueuedWrite, WriteResult]]) -> None:
 
 
 def _jobs_named(changes: Iterable[LedgerChange]) -> list[str]:
-    return [str(change.values["job_set_id"]) for change in changes if change.values.get("job_set_id") is not None]
+    """Every spelling under which the ledger may hold the job ids that the changes set."""
+    named = (str(change.values["job_set_id"]) for change in changes if change.values.get("job_set_id") is not None)
+    return [spelling for job_id in named for spelling in job_id_spellings(job_id)]
 
 
 def _damaged(name: str, row: Row) -> LedgerError:

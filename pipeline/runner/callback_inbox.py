@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,6 +37,8 @@ from pipeline.runner.webhook_server import WebhookServer
 INBOX_POLL_INTERVAL_S = 1.0
 ANY_PORT = "127.0.0.1:0"
 SELF_TEST_TIMEOUT_S = 3.0
+MAX_KEPT = 16
+"""Deliveries that are kept for one attempt: several may name several jobs, and a caller may repeat any number."""
 _SPOOLED = re.compile(r"([0-9a-f]{32})-([0-9]{1,6})\.json")
 
 
@@ -72,36 +74,50 @@ def _write_new(path: Path, text: str) -> None:
 
 
 class CallbackInbox:
-    """Deliveries on disk, one file an attempt, the newest wins. Only those that proved themselves come here."""
+    """Deliveries on disk, one file an attempt with the newest MAX_KEPT of them. Only those that proved themselves come
+    here."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def keep(self, delivery: CallbackDelivery) -> None:
-        """Writes one; a disk that does not take it loses a hint, no more."""
-        name = f"{delivery.request_id}-{delivery.attempt}.json"
-        with suppress(OSError):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = self.folder / f".{secrets.token_hex(4)}"
-            draft.write_text(json.dumps(delivery.job_set_ids), encoding="ascii")
-            draft.replace(self.folder / name)
+        """Write one beside what is kept for the attempt.
 
-    def waiting(self) -> Iterator[tuple[Path, CallbackDelivery]]:
-        """Those that are there now."""
+        Raises:
+            OSError: the disk does not take it; the caller must be told, so that it delivers again.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.folder / f"{delivery.request_id}-{delivery.attempt}.json"
+        kept = [*(ids for ids in _kept(path) if ids != delivery.job_set_ids), delivery.job_set_ids]
+        draft = self.folder / f".{secrets.token_hex(4)}"
+        draft.write_text(json.dumps(kept[-MAX_KEPT:]), encoding="ascii")
+        draft.replace(path)
+
+    def waiting(self) -> Iterator[tuple[Path, list[CallbackDelivery]]]:
+        """What is kept now, attempt by attempt."""
         with suppress(OSError):
             for path in sorted(self.folder.iterdir()):
                 match = _SPOOLED.fullmatch(path.name)
                 if match is not None:
-                    ids = _ids(path)
-                    yield path, CallbackDelivery(request_id=match[1], attempt=int(match[2]), job_set_ids=ids)
+                    request_id, attempt = match[1], int(match[2])
+                    yield (
+                        path,
+                        [
+                            CallbackDelivery(request_id=request_id, attempt=attempt, job_set_ids=ids)
+                            for ids in _kept(path) or [()]
+                        ],
+                    )
 
 
-def _ids(path: Path) -> tuple[str, ...]:
+def _kept(path: Path) -> list[tuple[str, ...]]:
+    """The ids of each delivery in a file; none when it is missing or damaged."""
     try:
         found = json.loads(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
-        return ()
-    return tuple(one for one in found if isinstance(one, str))[:MAX_IDS] if isinstance(found, list) else ()
+        return []
+    if not isinstance(found, list):
+        return []
+    return [tuple(one for one in ids if isinstance(one, str))[:MAX_IDS] for ids in found if isinstance(ids, list)]
 
 
 def inbox_of(settings: Settings) -> CallbackInbox:
@@ -119,17 +135,28 @@ class CallbackEndpoint:
     inbox: CallbackInbox
     watches_inbox: bool = False
     callbacks: CallbackHandler | None = None
+    _handed_over: dict[Path, list[CallbackDelivery]] = field(default_factory=dict)
 
     def taken(self, delivery: CallbackDelivery) -> None:
-        """One delivery from the receiver."""
+        """One delivery from the receiver.
+
+        Raises:
+            OSError: nothing here needs it now, and the disk does not keep it.
+        """
         if not delivery.is_self_test and (self.callbacks is None or not self.callbacks.delivered(delivery)):
             self.inbox.keep(delivery)
 
     def drain(self, state_of: Callable[[str], State | None]) -> None:
-        """Hands over what the spool holds; what may still matter to another run stays."""
-        for path, delivery in self.inbox.waiting():
-            mine = self.callbacks is not None and self.callbacks.delivered(delivery)
-            if mine or state_of(delivery.request_id) not in (State.SUBMITTING, State.UNKNOWN):
+        """Hand over what the inbox holds. MONEY: a file is removed only when what it proves is booked."""
+        for path, deliveries in self.inbox.waiting():
+            request_id, callbacks = deliveries[0].request_id, self.callbacks
+            if callbacks is not None and self._handed_over.get(path) != deliveries:
+                taken = [callbacks.delivered(delivery) for delivery in deliveries]
+                self._handed_over |= {path: deliveries} if all(taken) else {}
+            if callbacks is not None and callbacks.is_busy(request_id):
+                continue
+            is_mine = self._handed_over.pop(path, None) is not None
+            if is_mine or state_of(request_id) not in (State.PLANNED, State.SUBMITTING, State.UNKNOWN):
                 with suppress(OSError):
                     path.unlink()
 
@@ -162,7 +189,9 @@ def check_reachable(settings: Settings, base_url: str) -> None:
 
 
 @asynccontextmanager
-async def open_callback_endpoint(settings: Settings, base_url: str) -> AsyncIterator[CallbackEndpoint]:
+async def open_callback_endpoint(
+    settings: Settings, base_url: str, warn: Callable[[str], None] = lambda text: None
+) -> AsyncIterator[CallbackEndpoint]:
     """A receiver on `webhook.listen`, or the spool where `dop webhook serve` of the same ledger listens there already.
 
     Raises:
@@ -172,7 +201,7 @@ async def open_callback_endpoint(settings: Settings, base_url: str) -> AsyncIter
     keys = keys_for(settings)
     host, port = listen_address(settings)
     desk = CallbackEndpoint(keys=keys, public_url=settings.webhook.public_url or "", inbox=inbox_of(settings))
-    receiver = WebhookServer(keys, desk.taken)
+    receiver = WebhookServer(keys, desk.taken, warn=warn, signing_secret=settings.webhook.signing_secret)
     try:
         bound = await receiver.start(host, port)
     except OSError as error:

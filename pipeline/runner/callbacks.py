@@ -1,4 +1,4 @@
-"""What a delivered callback does to a run: one look at a job of ours, or proof that an unclear submit was taken.
+"""What a delivered callback does to a run: one poll of a job of ours, or the start of a recovery of an unclear submit.
 
 It never believes what a delivery says: the gateway's own answer to a free poll decides. A delivery that comes before
 the submit's answer is kept until that is booked.
@@ -9,21 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from pipeline.errors import DopError, InvariantError
-from pipeline.gateway.classification import PollOutcomeKind, classify_poll
-from pipeline.gateway.responses import NoResponse, Response
+from pipeline.gateway.job_proof import only_id
 from pipeline.gateway.webhook_tokens import CallbackDelivery, WebhookTokens, callback_url
-from pipeline.gateway.wire import echo_differs, parse_submit, read_json
-from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied
-from pipeline.records import Attempt, State
-from pipeline.runner.context import PendingJob, RunContext
+from pipeline.records import Attempt, State, canonical_job_id
+from pipeline.runner.context import RunContext
+from pipeline.runner.job_recovery import MAX_IDS_AT_ONCE, JobRecovery
 from pipeline.runner.poller import Poller
-from pipeline.runner.stop import StopScope
 
-RECOVERY_TRIES = 3
-RECOVERY_PAUSE_S = 2.0
 POLL_INTERVAL_S = 0.25
+"""Seconds between two checks of whether late callbacks are still worth waiting for."""
+
+EVIDENCE = "a callback to the attempt's own address named the job, and the gateway knows it"
+"""What the ledger's history says about a job that a callback proved."""
 
 
 class CallbackHandler:
@@ -31,8 +28,8 @@ class CallbackHandler:
 
     Args:
         public_url: what the gateway can reach; the token is put behind it.
-        state_of: the ledger's state of a request.
-        linger_s: how long the run waits for a call about submits whose outcome is unknown, when all else is done.
+        state_of: the ledger's state of a request; None for a request that this run does not carry.
+        linger_s: seconds that the run waits for a callback about submits of unknown outcome, when all else is done.
     """
 
     def __init__(
@@ -42,14 +39,13 @@ class CallbackHandler:
         self._public_url = public_url
         self._state_of = state_of
         self._linger_s = linger_s
-        self._early: dict[str, CallbackDelivery] = {}
-        self._lost: dict[str, tuple[Attempt, float]] = {}
-        self._salvages: set[asyncio.Task[None]] = set()
+        self._early: dict[str, list[CallbackDelivery]] = {}
+        self._unknown_since: dict[str, float] = {}
         self.deliveries = 0
 
-    def serve(self, doors: RunContext, poller: Poller) -> None:
-        """Whom deliveries wake from now on."""
-        self._doors, self._poller = doors, poller
+    def serve(self, context: RunContext, poller: Poller, recovery: JobRecovery) -> None:
+        """From now on deliveries reach this poller and this recovery."""
+        self._context, self._poller, self._recovery = context, poller, recovery
 
     # --- what a submit is given ---
 
@@ -70,116 +66,74 @@ class CallbackHandler:
     # --- what comes back ---
 
     def delivered(self, delivery: CallbackDelivery) -> bool:
-        """Acts on one delivery; False when it is about a request that this run does not carry."""
+        """Act on one delivery; False when it is about a request that this run does not carry."""
         if delivery.is_self_test:
             return True
         self.deliveries += 1
         request_id = delivery.request_id
-        if self._poller.poll_soon(request_id):
-            return True
-        if request_id in self._lost:
-            self._recover(self._lost[request_id][0], delivery)
-            return True
-        # The ledger may know the outcome a moment before `accepted` or `lost` tells it here: such a call is early, too.
-        if self._state_of(request_id) in (State.SUBMITTING, State.ACCEPTED, State.UNKNOWN):
-            self._early[request_id] = delivery
-            return True
-        return False
-
-    def accepted(self, request_id: str) -> None:
-        """A submit was booked as accepted; the call about it may have come before."""
-        if self._early.pop(request_id, None) is not None:
+        job = self._poller.job(request_id)
+        if job is not None:
             self._poller.poll_soon(request_id)
-
-    def on_unknown(self, attempt: Attempt) -> None:
-        """A submit was booked as unknown: from now on a call about it is proof that it was taken."""
-        self._lost[attempt.request_id] = (attempt, asyncio.get_running_loop().time())
-        early = self._early.pop(attempt.request_id, None)
-        if early is not None:
-            self._recover(attempt, early)
-
-    def track_unknown(self, attempt: Attempt) -> None:
-        """An earlier run left this submit unknown: a call about it proves the same, but is not waited for."""
-        self._lost[attempt.request_id] = (attempt, -self._linger_s)
-
-    async def recovered(self) -> None:
-        """Waits for the free polls that are under way about unclear submits."""
-        if self._salvages:
-            await asyncio.gather(*self._salvages, return_exceptions=True)
-
-    async def wait_for_late_callbacks(self) -> None:
-        """Waits for calls about unclear submits, as long as each is worth it, before the run says it is done."""
-        loop, told = asyncio.get_running_loop(), False
-        while not self._doors.stop.all:
-            self._lost = {key: lost for key, lost in self._lost.items() if self._state_of(key) is State.UNKNOWN}
-            waiting = [key for key, (_, at) in self._lost.items() if loop.time() - at < self._linger_s]
-            if not waiting and not self._salvages:
-                return
-            if not told:
-                told = True
-                self._doors.notify(f"waiting up to {self._linger_s:g} s for calls about {len(waiting)} unclear submits")
-            await asyncio.sleep(POLL_INTERVAL_S)
-
-    # --- unclear submits ---
-
-    def _recover(self, attempt: Attempt, delivery: CallbackDelivery) -> None:
-        task = asyncio.create_task(self._guarded(attempt, delivery))
-        self._salvages.add(task)
-        task.add_done_callback(self._salvages.discard)
-
-    async def _guarded(self, attempt: Attempt, delivery: CallbackDelivery) -> None:
-        try:
-            await self._poll_candidate(attempt, delivery)
-        except InvariantError:
-            return  # settled meanwhile: the answer's own id was found to be good, or a person was quicker
-        except DopError as error:
-            self._doors.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
-
-    async def _poll_candidate(self, attempt: Attempt, delivery: CallbackDelivery) -> None:
-        """One free poll of each id that the call names; a job that the gateway knows is adopted."""
-        doors = self._doors
-        for job_set_id in delivery.job_set_ids:
-            for number in range(RECOVERY_TRIES):
-                if number:
-                    await asyncio.sleep(RECOVERY_PAUSE_S)
-                answer = await doors.client.poll(job_set_id)
-                verdict = classify_poll(answer, now_unix=doors.unix_time(), job_set_id=job_set_id)
-                if verdict.kind is PollOutcomeKind.REPORT and not _is_of_another(answer, attempt):
-                    if await self._adopt(attempt, job_set_id):
-                        return
-                    break
-                if verdict.kind in (PollOutcomeKind.REPORT, PollOutcomeKind.NOT_FOUND):
-                    break
-
-    async def _adopt(self, attempt: Attempt, job_set_id: str) -> bool:
-        """Books the proof; False when the job belongs to another request, or somebody settled this one meanwhile."""
-        doors = self._doors
-        booked = await doors.recorder.record(
-            attempt.request_id,
-            Event.ADOPT,
-            {"job_set_id": job_set_id, "accepted_at": doors.unix_time(), "reason": None},
-            detail="a callback to the attempt's own address named the job, and the gateway knows it",
-        )
-        if not isinstance(booked, Applied):
+            self._check_job(delivery, job.job_set_id)
+            return True
+        state = State.UNKNOWN if request_id in self._unknown_since else self._state_of(request_id)
+        if state is None:
             return False
-        self._lost.pop(attempt.request_id, None)
-        doors.notify(f"{attempt.row_id}: a callback proves that it was accepted, as job {job_set_id}")
-        doors.on_accepted(
-            PendingJob(
-                request_id=attempt.request_id,
-                row_id=attempt.row_id,
-                take=attempt.take,
-                model=attempt.params.model,
-                job_set_id=job_set_id,
-                polling_url=None,
-                accepted_at=asyncio.get_running_loop().time(),
-            )
-        )
-        self._poller.poll_soon(attempt.request_id)
+        # The ledger may know the outcome a moment before `accepted` says it here: such a delivery is early, too.
+        if state in (State.SUBMITTING, State.ACCEPTED):
+            early = self._early.setdefault(request_id, [])
+            if len(early) < MAX_IDS_AT_ONCE and delivery not in early:
+                early.append(delivery)
+        if state is not State.SUBMITTING:
+            self._recovery.propose(request_id, delivery.job_set_ids, EVIDENCE)
         return True
 
+    def is_busy(self, request_id: str) -> bool:
+        """Whether what was delivered about the request has not been booked yet."""
+        return request_id in self._early or self._recovery.is_busy(request_id)
 
-def _is_of_another(answer: Response | NoResponse, attempt: Attempt) -> bool:
-    """Whether what the gateway repeats of the job's request speaks against its being this one."""
-    ticket = parse_submit(read_json(answer.body)) if isinstance(answer, Response) else None
-    return ticket is not None and echo_differs(ticket, attempt.params) is not None
+    def _check_job(self, delivery: CallbackDelivery, job_set_id: str) -> None:
+        """MONEY: a delivery that names another job than the request's own may name a second one that was charged."""
+        named = only_id(delivery.job_set_ids)
+        if named is not None and canonical_job_id(named) != canonical_job_id(job_set_id):
+            self._recovery.propose(delivery.request_id, (named,), EVIDENCE)
+
+    def accepted(self, request_id: str) -> None:
+        """A submit was booked as accepted, or adopted; a delivery about it may have come before."""
+        was_unknown = self._unknown_since.pop(request_id, None) is not None
+        early = self._early.pop(request_id, [])
+        if early or was_unknown:
+            self._poller.poll_soon(request_id)
+        for delivery in early:
+            self._recovery.propose(request_id, delivery.job_set_ids, EVIDENCE)
+
+    def on_unknown(self, attempt: Attempt) -> None:
+        """A submit was booked as unknown: from now on a delivery about it may prove that it was accepted."""
+        self._unknown_since[attempt.request_id] = asyncio.get_running_loop().time()
+        for delivery in self._early.pop(attempt.request_id, []):
+            self._recovery.propose(attempt.request_id, delivery.job_set_ids, EVIDENCE)
+
+    def track_unknown(self, attempt: Attempt) -> None:
+        """An earlier run left this submit unknown: a delivery may prove the same, but is not waited for."""
+        self._unknown_since[attempt.request_id] = -self._linger_s
+
+    async def recovered(self) -> None:
+        """Wait for the free polls in progress about unclear submits."""
+        await self._recovery.wait()
+
+    async def wait_for_late_callbacks(self) -> None:
+        """Wait for deliveries about unclear submits, as long as each is worth it, before the run says it is done."""
+        loop, notified = asyncio.get_running_loop(), False
+        while not self._context.stop.all:
+            self._unknown_since = {
+                key: since for key, since in self._unknown_since.items() if self._state_of(key) is State.UNKNOWN
+            }
+            waiting = [key for key, since in self._unknown_since.items() if loop.time() - since < self._linger_s]
+            if not waiting:
+                return
+            if not notified:
+                notified = True
+                self._context.notify(
+                    f"waiting up to {self._linger_s:g} s for calls about {len(waiting)} unclear submits"
+                )
+            await asyncio.sleep(POLL_INTERVAL_S)

@@ -43,6 +43,7 @@ from pipeline.runner.context import PendingJob, ReadyVideo, RunContext, pending_
 from pipeline.runner.downloader import Downloader
 from pipeline.runner.embedded_sandbox import SandboxImageUploader, gateway_for
 from pipeline.runner.failure_limit import FailureLimit
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import STYLES, Poller
 from pipeline.runner.rate_gate import RateGate
@@ -141,7 +142,7 @@ async def execute(job: RunJob) -> StepsResult:
                 max_bytes=job.workspace.settings.download.max_bytes,
             )
         )
-        desk = await stack.enter_async_context(_desk(job, base_url))
+        desk = await stack.enter_async_context(_desk(job, base_url, log.warning))
         steps = LocalRunner(job, halt, client, fetcher, base_url, desk=desk, log=log, say=progress.print_line)
         stack.enter_context(_signals(halt))
         await steps.run(progress)
@@ -230,6 +231,7 @@ class LocalRunner:
         self.poller = Poller(
             doors, self.plan, breaker, style=PollStyle(str(style)) if style in STYLES else PollStyle.AUTO
         )
+        self.recovery = JobRecovery(doors)
         self.callbacks = self._answer_calls(desk, images) if desk is not None else None
         self.landing = open_publisher(settings)
         template = settings.download.name
@@ -257,6 +259,7 @@ class LocalRunner:
             workers=settings.pace.submit_concurrency,
             can_poll=lambda: job.wishes.collect and len(self.poller) > 0,
             known_job=lambda: book.latest_job(job.workspace.gateway),
+            recovery=self.recovery,
         )
         hosting = None if settings.gateway.is_embedded else self._hosting(base_url, images)
         images.hosted = hosting.url_for_submit if hosting is not None else None
@@ -281,7 +284,7 @@ class LocalRunner:
         callbacks = CallbackHandler(
             desk.keys,
             public_url=desk.public_url,
-            state_of=self._state_of,
+            state_of=self._state_to_recover,
             linger_s=min(PROVEN * self.job.workspace.settings.poll.max_s, self.job.workspace.settings.poll.deadline_s),
         )
         doors = self._doors
@@ -297,7 +300,7 @@ class LocalRunner:
             callbacks.without_secrets,
             callbacks.on_unknown,
         )
-        callbacks.serve(doors, self.poller)
+        callbacks.serve(doors, self.poller, self.recovery)
         for attempt in self.job.workspace.book.attempts_in(self.job.run.run_id, (State.UNKNOWN,)):
             callbacks.track_unknown(attempt)
         desk.callbacks = callbacks
@@ -305,6 +308,13 @@ class LocalRunner:
 
     def _state_of(self, request_id: str) -> State | None:
         return self.job.workspace.book.states([request_id]).get(request_id)
+
+    def _state_to_recover(self, request_id: str) -> State | None:
+        """The state of a request that a callback may change here; what other runs may still buy is left to them."""
+        state = self._state_of(request_id)
+        if state not in (State.PLANNED, State.SUBMITTING, State.UNKNOWN):
+            return state
+        return state if self.job.workspace.book.listed(self.job.run.run_id, request_id) else None
 
     def _counted(self, totals: Totals) -> None:
         rule = self.job.wishes.halt
@@ -396,11 +406,13 @@ class LocalRunner:
                 # MONEY: a call that came while nobody ran may prove an unknown submit; before any is sent again.
                 self._desk.drain(self._state_of)
                 await self.callbacks.recovered()
+                self._desk.drain(self._state_of)  # what is booked now need not be kept
             if self.job.wishes.buy and await self._outputs_ready():
                 await self._send_unknowns_again()
                 await self.submitter.run()
             if self.callbacks is not None and self.job.wishes.collect:
                 await self.callbacks.wait_for_late_callbacks()
+            await self.recovery.wait()
         finally:
             self.poller.close_input()
 
@@ -492,12 +504,12 @@ def _signals(halt: StopSignal) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _desk(job: RunJob, base_url: str) -> AsyncIterator[CallbackEndpoint | None]:
+async def _desk(job: RunJob, base_url: str, warn: Callable[[str], None]) -> AsyncIterator[CallbackEndpoint | None]:
     """The way in for callbacks, when the command wants one."""
     if not job.wishes.webhook:
         yield None
         return
-    async with open_callback_endpoint(job.workspace.settings, base_url) as desk:
+    async with open_callback_endpoint(job.workspace.settings, base_url, warn) as desk:
         yield desk
 
 

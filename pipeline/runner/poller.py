@@ -38,6 +38,9 @@ MIN_NUDGE_GAP_S = 1.0
 
 STYLES = (PollStyle.AUTO, PollStyle.QUEUE, PollStyle.JOB_SET)
 
+SENSELESS_POLLS = 3
+"""Answered polls in a row that say nothing about the job, after which the operator is notified: one may be a glitch."""
+
 KEY_REFUSALS = 5
 """Refused polls in a row, with none answered between, after which looking on is pointless."""
 
@@ -63,6 +66,7 @@ class Poller:
         self._settled = False
         self._refusals = 0
         self._strange_words: set[str] = set()
+        self._notified_senseless = False
         self._looking: set[str] = set()
         self._again: set[str] = set()
         self.style = style
@@ -78,6 +82,10 @@ class Poller:
         self._jobs[job.request_id] = job
         self.plan.add(job.request_id, job.model, job.accepted_at, asyncio.get_running_loop().time())
         self._news.set()
+
+    def job(self, request_id: str) -> PendingJob | None:
+        """The job of a request that is in flight here."""
+        return self._jobs.get(request_id)
 
     def poll_soon(self, request_id: str) -> bool:
         """Somebody says that the job may be finished: look now. False when it is not waited for."""
@@ -179,7 +187,7 @@ class Poller:
     async def _act(self, job: PendingJob, verdict: PollOutcome) -> None:
         now = asyncio.get_running_loop().time()
         if verdict.kind is PollOutcomeKind.REPORT and verdict.report is not None:
-            self._refusals = 0
+            self._refusals = job.senseless = 0
             self.style, job.refused = self._style_for(job), 0
             self._breaker.poll_answered(now)
             await self._report(job, verdict.report, now)
@@ -189,6 +197,8 @@ class Poller:
         )
         if verdict.kind is PollOutcomeKind.KEY_REFUSED:
             self._key_refused(verdict)
+        if verdict.kind is PollOutcomeKind.UNCLEAR and verdict.status is not None and verdict.status < 300:
+            self._count_senseless(job, verdict.reason)
         if verdict.kind is PollOutcomeKind.NOT_FOUND and now - job.accepted_at > LAG_GRACE_S:
             # API: an unknown id past the grace is still no verdict on the job; the deadline decides, as `stalled`.
             self.plan.pending(job.request_id, now)
@@ -197,6 +207,17 @@ class Poller:
         if verdict.kind is PollOutcomeKind.NOT_FOUND:
             job.refused += 1
         await self._stall_if_overdue(job, now)
+
+    def _count_senseless(self, job: PendingJob, reason: str) -> None:
+        """Notify once a run that polls are answered and make no sense: without a word it would look like patience."""
+        job.senseless += 1
+        job.senseless_reason = reason
+        if job.senseless == SENSELESS_POLLS and not self._notified_senseless:
+            self._notified_senseless = True
+            self._doors.notify(
+                f"{job.row_id}: {SENSELESS_POLLS} polls in a row say nothing about job {job.job_set_id} ({reason}); "
+                "polling continues until the deadline"
+            )
 
     async def _report(self, job: PendingJob, report: JobStatusReport, now: float) -> None:
         if not report.known_word and report.word not in self._strange_words:
@@ -249,6 +270,8 @@ class Poller:
         self.plan.forget(job.request_id)
         self._jobs.pop(job.request_id, None)
         reason = "deadline passed; still collectable with `dop collect`"
+        if job.senseless >= SENSELESS_POLLS:
+            reason = f"{reason}; no poll made sense: {job.senseless_reason}"
         await self._doors.recorder.record(job.request_id, Event.STALL, {"polls": job.polls, "reason": reason})
         self._doors.notify(f"{job.row_id}: no result before the deadline: stalled, paid, and still collectable")
 

@@ -12,14 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipeline.errors import DopError, InvariantError, LedgerError
-from pipeline.gateway.classification import (
-    PollOutcomeKind,
-    SubmitOutcome,
-    SubmitOutcomeKind,
-    classify_poll,
-    classify_submit,
-)
+from pipeline.errors import DopError, LedgerError
+from pipeline.gateway.classification import SubmitOutcome, SubmitOutcomeKind, classify_submit
 from pipeline.gateway.client import SUBMIT_PATH
 from pipeline.gateway.ratelimit.limiter import CallInFlight, CallKind, LimitFeedback, Slot
 from pipeline.gateway.redaction import redact
@@ -31,6 +25,7 @@ from pipeline.ledger.transitions import ChangeResult as Booked
 from pipeline.records import Attempt
 from pipeline.runner.circuit_breaker import BreakerState, CircuitBreaker
 from pipeline.runner.context import PendingJob, RunContext
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.stop import StopScope
 
 T = TypeVar("T")
@@ -61,9 +56,6 @@ MAX_FAILED_PROBES = 3
 
 RELEASE_TIMEOUT_S = 2.0
 """How long a run that is stopped waits for intents to be taken back; a ledger that is away does so when it is back."""
-
-RECOVERY_TRIES = 3
-RECOVERY_PAUSE_S = 2.0
 
 _OUTCOMES = {
     SubmitOutcomeKind.ACCEPTED: LimitFeedback.ACCEPTED,
@@ -117,6 +109,7 @@ class Submitter:
         breaker: CircuitBreaker,
         workers: int,
         can_poll: Callable[[], bool],
+        recovery: JobRecovery,
         known_job: Callable[[], tuple[str, str | None] | None] = lambda: None,
     ) -> None:
         self._doors = doors
@@ -125,7 +118,7 @@ class Submitter:
         self._breaker = breaker
         self._workers = workers
         self._next = asyncio.Lock()
-        self._salvages: set[asyncio.Task[None]] = set()
+        self._recovery = recovery
         self._can_poll = can_poll
         self._known_job = known_job
         self._probe_at = 0.0
@@ -140,8 +133,6 @@ class Submitter:
         async with asyncio.TaskGroup() as pool:
             for _ in range(self._workers):
                 pool.create_task(self._work())
-        if self._salvages:
-            await asyncio.gather(*self._salvages)
 
     async def _work(self) -> None:
         doors = self._doors
@@ -235,7 +226,8 @@ class Submitter:
         doors, path = self._doors, self._paths.current
         answer, ticket = await self._post(attempt, body, token, path)
         verdict = classify_submit(answer, now_unix=doors.unix_time(), params=attempt.params)
-        doors.gate.answered(ticket, _OUTCOMES.get(verdict.kind, LimitFeedback.OTHER), verdict.told_wait_s)
+        feedback = _OUTCOMES.get(verdict.kind, LimitFeedback.OTHER)
+        doors.gate.answered(ticket, feedback, verdict.told_wait_s, verdict.job_cap)
         doors.fail_point("after-post")
         # MONEY: from here on the outcome is booked even if this task is cancelled.
         return await _finish(self._evaluate(_ReservedAttempt(attempt, token, path, reserved.row), verdict, answer))
@@ -405,10 +397,7 @@ class Submitter:
         self, attempt: Attempt, token: str, verdict: SubmitOutcome, answer: Response | NoResponse
     ) -> None:
         await self._record_unknown(attempt, token, verdict.reason, answer)
-        for job_set_id in verdict.salvaged[:1]:
-            task = asyncio.create_task(self._recover(attempt, job_set_id))
-            self._salvages.add(task)
-            task.add_done_callback(self._salvages.discard)
+        self._recovery.propose(attempt.request_id, verdict.salvaged, "the id stood in the unreadable answer")
 
     async def _record_unknown(self, attempt: Attempt, token: str, reason: str, answer: Response | NoResponse) -> None:
         values = {"reason": reason or "no readable answer"}
@@ -418,42 +407,6 @@ class Submitter:
             return  # settled by others meanwhile
         self._doors.on_unknown(attempt)
         self._doors.notify(f"{attempt.row_id}: outcome unknown, perhaps paid ({reason}); `dop resolve` settles it")
-
-    async def _recover(self, attempt: Attempt, job_set_id: str) -> None:
-        """An id found in an answer that was not understood: a free poll may prove that the job is there."""
-        doors = self._doors
-        for _ in range(RECOVERY_TRIES):
-            await asyncio.sleep(RECOVERY_PAUSE_S)
-            answer = await doors.client.poll(job_set_id)
-            verdict = classify_poll(answer, now_unix=doors.unix_time(), job_set_id=job_set_id)
-            if verdict.kind is PollOutcomeKind.REPORT:
-                await self._adopt(attempt, job_set_id)
-                return
-
-    async def _adopt(self, attempt: Attempt, job_set_id: str) -> None:
-        doors = self._doors
-        try:
-            booked = await doors.recorder.record(
-                attempt.request_id,
-                Event.ADOPT,
-                {"job_set_id": job_set_id, "accepted_at": doors.unix_time(), "reason": None},
-                detail="the id stood in the unreadable answer, and the gateway knows it",
-            )
-        except InvariantError:
-            return  # a callback proved the same first
-        if isinstance(booked, Applied):
-            now = asyncio.get_running_loop().time()
-            doors.on_accepted(
-                PendingJob(
-                    request_id=attempt.request_id,
-                    row_id=attempt.row_id,
-                    take=attempt.take,
-                    model=attempt.params.model,
-                    job_set_id=job_set_id,
-                    polling_url=None,
-                    accepted_at=now,
-                )
-            )
 
     async def _reject(self, attempt: Attempt, token: str, verdict: SubmitOutcome) -> None:
         await self._doors.recorder.record(

@@ -30,6 +30,7 @@ from pipeline.ledger.writer import QueuedWrite
 from pipeline.records import Attempt, State
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import RunContext
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
@@ -196,6 +197,7 @@ class Experiment:
             fail_point=reach,
             notify=self.say,
         )
+        recovery = JobRecovery(doors)
         submitter = self.protocol.submitter(
             doors,
             _planned(book),
@@ -203,8 +205,10 @@ class Experiment:
             breaker=CircuitBreaker(in_a_row=10**6, in_window=10**6),
             workers=self.workers,
             can_poll=lambda: False,
+            recovery=recovery,
         )
         await submitter.run()
+        await recovery.wait()
         if hasattr(scribe, "flush"):
             await scribe.flush()
 

@@ -84,7 +84,7 @@ def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
         say(f"worker: ready for {workspace.gateway}")
 
         async def lives() -> int:
-            calls = CallbackRelay(settings, url, workspace.gateway) if args.webhook else None
+            calls = CallbackRelay(settings, url, workspace.gateway, warn=say) if args.webhook else None
             return await Worker(
                 workspace=workspace, key=key, url=url, notify=say, timetable=timetable, calls=calls
             ).run()

@@ -219,8 +219,18 @@ class AdaptiveRateLimiter:
             self._sent_at.append(now)
         return CallInFlight(kind, now, lane)
 
-    def answered(self, ticket: CallInFlight, now: float, outcome: LimitFeedback, wait_s: float | None = None) -> None:
-        """What the answer said; `wait_s` is the gateway's hint, unclamped, where it gave one."""
+    def answered(
+        self,
+        ticket: CallInFlight,
+        now: float,
+        outcome: LimitFeedback,
+        wait_s: float | None = None,
+        job_cap: int | None = None,
+    ) -> None:
+        """What the answer said.
+
+        `wait_s` is the gateway's hint, unclamped, and `job_cap` the number of jobs at once that it names, where given.
+        """
         self._submits_under_way -= ticket.kind is CallKind.SUBMIT
         if outcome is LimitFeedback.THROTTLED:
             ticket.channel.throttled(ticket.sent_at, now, wait_s)
@@ -230,7 +240,7 @@ class AdaptiveRateLimiter:
         if ticket.kind is CallKind.SUBMIT and outcome is LimitFeedback.ACCEPTED:
             self._jobs.accepted()
         elif ticket.kind is CallKind.SUBMIT and outcome is LimitFeedback.CONCURRENCY:
-            self._jobs.refused(now, wait_s)
+            self._jobs.refused(now, wait_s, job_cap)
 
     def hold_until(self, now: float, wait_s: float, kind: CallKind = CallKind.SUBMIT) -> None:
         """A hint seen elsewhere (another worker, another answer) holds this pace too."""

@@ -26,6 +26,7 @@ from pipeline.runner.callback_inbox import answers_as_ours, check_reachable, lis
 from pipeline.runner.callbacks import CallbackHandler
 from pipeline.runner.cluster.tables import ONE_AT_A_TIME
 from pipeline.runner.context import RunContext
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.poller import Poller
 from pipeline.runner.webhook_server import WebhookServer
 
@@ -62,7 +63,10 @@ class CallbackRelay:
     """This host's receiver, and the word that workers give each other. `here` is told each call, and says whether
     a job of this worker was meant."""
 
-    def __init__(self, settings: Settings, url: str, gateway: str) -> None:
+    def __init__(
+        self, settings: Settings, url: str, gateway: str, *, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._warn = warn
         self._settings, self._url, self._gateway = settings, url, gateway
         self._out: asyncio.Queue[CallbackDelivery] = asyncio.Queue(MAX_WAITING)
         self._receiver: WebhookServer | None = None
@@ -86,7 +90,8 @@ class CallbackRelay:
 
     async def _bind(self) -> int | None:
         host, port = listen_address(self._settings)
-        receiver = WebhookServer(self.keys, self.taken)
+        secret = self._settings.webhook.signing_secret
+        receiver = WebhookServer(self.keys, self.taken, warn=self._warn, signing_secret=secret)
         try:
             bound = await receiver.start(host, port)
         except OSError as error:
@@ -107,13 +112,22 @@ class CallbackRelay:
             await self._receiver.close()
 
     def taken(self, delivery: CallbackDelivery) -> None:
-        """One delivery from the receiver."""
+        """One delivery from the receiver.
+
+        Raises:
+            QueueFull: too many wait to be passed on; the gateway must deliver again.
+        """
         if not delivery.is_self_test and not self.here(delivery):
-            with suppress(asyncio.QueueFull):
-                self._out.put_nowait(delivery)
+            self._out.put_nowait(delivery)
 
     def serve(
-        self, doors: RunContext, poller: Poller, *, images: ImageUrlResolver, holds: Callable[[str], bool]
+        self,
+        doors: RunContext,
+        poller: Poller,
+        recovery: JobRecovery,
+        *,
+        images: ImageUrlResolver,
+        holds: Callable[[str], bool],
     ) -> CallbackHandler:
         """From now on every submit of these doors says where the gateway may call, and calls reach the poller.
 
@@ -137,7 +151,7 @@ class CallbackRelay:
             callbacks.without_secrets,
             callbacks.on_unknown,
         )
-        callbacks.serve(doors, poller)
+        callbacks.serve(doors, poller, recovery)
         return callbacks
 
     async def _connected(self) -> psycopg.AsyncConnection[tuple[object, ...]]:

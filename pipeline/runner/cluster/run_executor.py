@@ -38,6 +38,7 @@ from pipeline.runner.cluster.shared_rate_gate import SharedRateGate
 from pipeline.runner.context import PendingJob, ReadyVideo, RunContext, pending_job_of, ready_video_of
 from pipeline.runner.downloader import Downloader
 from pipeline.runner.engine import fail_point
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import Poller
 from pipeline.runner.recorder import EventRecorder
@@ -166,8 +167,9 @@ class RunExecutor:
             max_lag_s=poll.max_lag_s,
         )
         self.poller = Poller(doors, self._plan, breaker)
+        self._recovery = recovery = JobRecovery(doors)
         self._callbacks = (
-            around.callbacks.serve(doors, self.poller, images=images, holds=self._waiting.__contains__)
+            around.callbacks.serve(doors, self.poller, recovery, images=images, holds=self._waiting.__contains__)
             if around.callbacks is not None
             else None
         )
@@ -198,6 +200,7 @@ class RunExecutor:
             workers=settings.pace.submit_concurrency,
             can_poll=lambda: order.collect and len(self.poller) > 0,
             known_job=lambda: workspace.book.latest_job(workspace.gateway),
+            recovery=recovery,
         )
 
     def warn(self) -> None:
@@ -325,6 +328,7 @@ class RunExecutor:
     async def _buy(self) -> None:
         try:
             await self._submitter.run()
+            await self._recovery.wait()
         except BaseException as error:
             self._fell(error)
             raise
