@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from pipeline.gateway.job_proof import only_id
+from pipeline.gateway.redaction import blank_secret
 from pipeline.gateway.webhook_tokens import CallbackDelivery, WebhookTokens, callback_url
 from pipeline.records import Attempt, State, canonical_job_id
 from pipeline.runner.context import RunContext
@@ -60,8 +61,7 @@ class CallbackHandler:
     def without_secrets(self, attempt: Attempt, text: str) -> str:
         """`text` without the attempt's token and secret: a gateway may repeat them in its answer."""
         token = self._keys.token(attempt.request_id, attempt.attempt)
-        secret = self.secret(attempt)
-        return text.replace(token, "***").replace(secret, "***").replace(secret.replace("/", "\\/"), "***")
+        return blank_secret(blank_secret(text, token), self.secret(attempt))
 
     # --- what comes back ---
 
