@@ -409,6 +409,15 @@ def gateway_id(settings: Settings) -> str:
     """
     if settings.gateway.is_embedded:
         return SANDBOX
-    parts = _origin(settings.gateway.base_url)
+    return origin_of(settings.gateway.base_url)
+
+
+def origin_of(address: str) -> str:
+    """`scheme://host:port` of a gateway's address, the port always written out.
+
+    Raises:
+        ValueError: it is no address that the key may go to.
+    """
+    parts = _origin(address)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
