@@ -80,7 +80,6 @@ def answer(quoted: str, status: int) -> Json:
 
 
 @pytest.mark.parametrize("quoted", QUOTES)
-@pytest.mark.xfail(strict=True, reason="the key is blanked before escapes are undone")
 def test_a_key_that_is_quoted_with_escapes_is_nowhere(against: Against, quoted: str) -> None:
     text = QUOTES[quoted]
     dop, double = against(
@@ -150,7 +149,6 @@ def stranger_folder(dop: Dop, how: str, origin: str) -> None:
         file.write_text(f"gateway:\n  base_url: {origin}\npoll: {poll}\ndefaults: {defaults}\n")
 
 
-@pytest.mark.xfail(strict=True, reason="any folder's settings receive the key of ~/.pixazo")
 @pytest.mark.parametrize("how", [".env", "configs/default.yaml"])
 def test_a_folder_of_a_stranger_does_not_receive_the_stored_key(tmp_path: Path, how: str) -> None:
     with Listening() as thief:
@@ -171,7 +169,6 @@ def test_a_folder_of_a_stranger_does_not_receive_the_stored_key(tmp_path: Path, 
         assert thief.charged == 0
 
 
-@pytest.mark.xfail(strict=True, reason="there is no `dop key trust`")
 def test_an_origin_that_is_trusted_receives_the_key_and_no_other_does(tmp_path: Path) -> None:
     with Listening(Script(key=KEY)) as own, Listening() as thief:
         dop = Keyless(folder=tmp_path)
@@ -187,7 +184,6 @@ def test_an_origin_that_is_trusted_receives_the_key_and_no_other_does(tmp_path: 
 
 
 @pytest.mark.process
-@pytest.mark.xfail(strict=True, reason="a terminal is not asked where the key may go")
 def test_at_a_terminal_an_unknown_origin_is_asked_about_before_the_key_is_sent(tmp_path: Path) -> None:
     with Listening() as thief:
         dop = Keyless(folder=tmp_path)
@@ -320,7 +316,6 @@ def sent_raw(address: str, content: bytes) -> bytes:
         return connection.recv(4_096)
 
 
-@pytest.mark.xfail(strict=True, reason="the server library logs tracebacks that quote what it could not parse")
 def test_a_receiver_never_repeats_tokens_or_secrets_of_broken_calls(against: Against) -> None:
     dop, double = against()
     receiver = serving(dop)
