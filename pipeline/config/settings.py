@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -104,11 +104,14 @@ def ledger_url(text: str) -> str:
     place = f"{parts.path}{parts.query}{parts.fragment}"
     if "@" in place or ":" in parts.path or parts.fragment or parts.netloc.count("@") > 1:
         raise ValueError("has a password with a special letter: write it as %40 for @, %2F for /, %3A for :, %23 for #")
-    if "password" in parts.query:
+    if re.search(r"%(?![0-9a-fA-F]{2})|%00", text):
+        raise ValueError("has a % that begins no escape: write a % of the password as %25")
+    if "pass" in unquote(parts.query).lower():
         raise ValueError("must not have its password among the options: write USER:PASSWORD@HOST, or set PGPASSWORD")
     if not parts.path.strip("/"):
         raise ValueError("must name the database: postgresql://dop@db.example:5432/DATABASE")
-    return text
+    # libpq knows the scheme in small letters only, and repeats what it takes for no address.
+    return f"{parts.scheme}{text[len(parts.scheme) :]}"
 
 
 def _folder(text: str) -> str:

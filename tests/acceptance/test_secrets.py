@@ -236,7 +236,6 @@ def says_the_password(dop: Dop, url: str) -> list[str]:
     return found + [f"{file}" for file in files if PASSWORD.encode() in file.read_bytes()]
 
 
-@pytest.mark.xfail(strict=True, reason="libpq's own words repeat what it could not read; doctor shows some options")
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_no_message_repeats_the_password_of_the_database(rehearsal: Dop, address: str) -> None:
     assert says_the_password(rehearsal, ADDRESSES[address]) == []
@@ -249,7 +248,6 @@ def test_no_message_repeats_the_password_of_an_address_that_is_refused(rehearsal
 
 @pytest.mark.long
 @pytest.mark.process
-@pytest.mark.xfail(strict=True, reason="a folder under /tmp is named by a hash over the password")
 def test_the_place_of_a_workers_sign_of_life_does_not_depend_on_the_password(against: Against, postgres: str) -> None:
     """A name that changes with the password lets every user of the machine try passwords against it."""
     dop, _ = against()
@@ -267,7 +265,6 @@ def test_the_place_of_a_workers_sign_of_life_does_not_depend_on_the_password(aga
     assert healthy("two"), sorted(temporary.iterdir())
 
 
-@pytest.mark.xfail(strict=True, reason="docs/postgres.md passes the whole address as an argument")
 def test_no_page_recommends_an_argument_with_a_password() -> None:
     """Every user of a machine can read the arguments of every process."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -280,7 +277,6 @@ def test_no_page_recommends_an_argument_with_a_password() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.xfail(strict=True, reason="the address with its token is the browser's argument")
 def test_the_browser_is_not_started_with_the_token_of_the_page(against: Against) -> None:
     dop, _ = against()
     assert dop.buy(dop.csv(shots(1))).code == 0

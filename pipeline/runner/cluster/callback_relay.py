@@ -20,7 +20,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import LedgerUnavailableError, UsageError
 from pipeline.gateway.webhook_tokens import MAX_IDS, SEED_BYTES, CallbackDelivery, WebhookTokens
 from pipeline.gateway.wire import submit_body
-from pipeline.ledger.postgres_session import client
+from pipeline.ledger.postgres_session import cause_of, client
 from pipeline.records import State
 from pipeline.runner.callback_inbox import answers_as_ours, check_reachable, listen_address, netloc
 from pipeline.runner.callbacks import CallbackHandler
@@ -54,7 +54,7 @@ def shared_keys(url: str, gateway: str) -> WebhookTokens:
             connection.execute("INSERT INTO dop_seeds (gateway, seed) VALUES (%s, %s) ON CONFLICT DO NOTHING", mine)
             found = connection.execute("SELECT seed FROM dop_seeds WHERE gateway = %s", (gateway,)).fetchone()
     except _AWAY as error:
-        raise LedgerUnavailableError(f"the callbacks' seed can't be read: {' '.join(str(error).split())}") from None
+        raise LedgerUnavailableError(f"the callbacks' seed can't be read: {cause_of(error)}") from None
     assert found is not None
     return WebhookTokens(bytes(found[0]), gateway)
 

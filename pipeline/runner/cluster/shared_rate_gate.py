@@ -10,6 +10,7 @@ import psycopg
 
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, CallInFlight, CallKind, LimitFeedback
 from pipeline.gateway.ratelimit.limiter import Slot as OwnSlot
+from pipeline.ledger.postgres_session import cause_of
 from pipeline.runner.cluster.shared_rate import RETRY_S, SharedRateLimiter, SharedSlot
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.stop import StopSignal
@@ -137,7 +138,7 @@ class SharedRateGate(RateGate):
             try:
                 await message
             except _AWAY as error:
-                self._trouble(f"the pace could not be told ({error})")
+                self._trouble(f"the pace could not be passed on ({cause_of(error)})")
 
         task = asyncio.create_task(told())
         self._messages.add(task)
