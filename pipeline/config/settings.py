@@ -7,13 +7,14 @@ Limits that are ours are constants here; those of the API are in the API documen
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -103,11 +104,14 @@ def ledger_url(text: str) -> str:
     place = f"{parts.path}{parts.query}{parts.fragment}"
     if "@" in place or ":" in parts.path or parts.fragment or parts.netloc.count("@") > 1:
         raise ValueError("has a password with a special letter: write it as %40 for @, %2F for /, %3A for :, %23 for #")
-    if "password" in parts.query:
+    if re.search(r"%(?![0-9a-fA-F]{2})|%00", text):
+        raise ValueError("has a % that begins no escape: write a % of the password as %25")
+    if "pass" in unquote(parts.query).lower():
         raise ValueError("must not have its password among the options: write USER:PASSWORD@HOST, or set PGPASSWORD")
     if not parts.path.strip("/"):
         raise ValueError("must name the database: postgresql://dop@db.example:5432/DATABASE")
-    return text
+    # libpq knows the scheme in small letters only, and repeats what it takes for no address.
+    return f"{parts.scheme}{text[len(parts.scheme) :]}"
 
 
 def _folder(text: str) -> str:
@@ -158,6 +162,15 @@ def _public_url(text: str) -> str:
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError("must be https: tokens and secrets would travel in clear (http is for this machine only)")
     return text.rstrip("/")
+
+
+def _signing_secret(text: str) -> str:
+    """A secret in the form of Standard Webhooks; the error never repeats it."""
+    try:
+        base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        raise ValueError("must be a secret of Standard Webhooks: whsec_ and base64") from None
+    return text
 
 
 Seconds = Annotated[float, BeforeValidator(_duration), Field(gt=0, allow_inf_nan=False)]
@@ -283,10 +296,15 @@ class UnknownSettings(SettingsSection):
 
 
 class WebhookSettings(SettingsSection):
-    """The callback receiver: `listen` is HOST:PORT, `public_url` what the gateway calls (perhaps with a path)."""
+    """The callback receiver: `listen` is HOST:PORT, `public_url` what the gateway calls (perhaps with a path).
+
+    `signing_secret` (`whsec_...`) belongs to the account at the upstream vendor and verifies its signatures. It is a
+    secret: it comes from the environment only, and no message shows it.
+    """
 
     listen: Annotated[str, AfterValidator(_listen)] | None = None
     public_url: Annotated[str, AfterValidator(_public_url)] | None = None
+    signing_secret: Annotated[str, AfterValidator(_signing_secret)] | None = None
 
 
 class ImageSettings(SettingsSection):
@@ -443,6 +461,15 @@ def gateway_id(settings: Settings) -> str:
     """
     if settings.gateway.is_embedded:
         return SANDBOX
-    parts = _origin(settings.gateway.base_url)
+    return origin_of(settings.gateway.base_url)
+
+
+def origin_of(address: str) -> str:
+    """`scheme://host:port` of a gateway's address, the port always written out.
+
+    Raises:
+        ValueError: it is no address that the key may go to.
+    """
+    parts = _origin(address)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"

@@ -19,6 +19,7 @@ import aiohttp
 from yarl import URL
 
 from pipeline.gateway.origin import Origin, checked_header, checked_key, checked_path
+from pipeline.gateway.redaction import blank_secret_bytes
 from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
 from pipeline.gateway.tcp_keepalive import keepalive_socket
 from pipeline.gateway.wire import poll_body
@@ -103,8 +104,7 @@ class GatewayClient:
     ) -> None:
         self._origin = Origin(base_url)
         self._key = checked_key(key)
-        secret = key.encode("ascii")
-        self._secrets = (secret, secret.replace(b"/", b"\\/")) if len(key) >= MIN_SECRET_CHARS else ()
+        self._has_secret_key = len(key) >= MIN_SECRET_CHARS
         paths = (submit_path, poll_path, queue_status_path, motions_path)
         self._submit_path, self._poll_path, self._queue_status_path, self._motions_path = map(checked_path, paths)
         self._submit_patience = _Timeouts(
@@ -282,9 +282,7 @@ class GatewayClient:
 
     def _blank(self, said: bytes) -> bytes:
         """`said` without the key: a gateway may quote it back in an error."""
-        for secret in self._secrets:
-            said = said.replace(secret, b"***")
-        return said
+        return blank_secret_bytes(said, self._key) if self._has_secret_key else said
 
     def _blank_text(self, said: str) -> str:
         return self._blank(said.encode("utf-8", "replace")).decode("utf-8")

@@ -33,6 +33,8 @@ class PendingJob:
     polls_without_url: int = 0
     refused: int = 0
     nudged_at: float = float("-inf")
+    senseless: int = 0
+    senseless_reason: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from pipeline.runner.context import RunContext
 from pipeline.runner.downloader import Downloader
 from pipeline.runner.events import EventSink
 from pipeline.runner.firewall import Firewall
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import STYLES, Poller
 from pipeline.runner.rate_gate import RateGate
@@ -40,7 +41,6 @@ from pipeline.runner.submit_body import SubmitBodyBuilder
 from pipeline.runner.submit_decisions import SubmitEndpoint
 from pipeline.runner.submit_permits import SubmitPermits
 from pipeline.runner.submitter import Submitter
-from pipeline.runner.unknowns import UnknownRecovery
 from pipeline.runner.video_names import VideoNames
 
 NO_BOUND = Rate(1_000_000, 1.0)
@@ -68,7 +68,7 @@ class RememberedGateway:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackSetup:
-    """How callbacks reach a run. `state_of`: the ledger's state of a request; `linger_s` as in CallbackHandler."""
+    """How callbacks reach a run. `state_of` and `linger_s` as in CallbackHandler."""
 
     state_of: Callable[[str], State | None]
     linger_s: float
@@ -119,7 +119,7 @@ class RunPipeline:
     submitter: Submitter
     poller: Poller
     downloader: Downloader
-    recovery: UnknownRecovery
+    recovery: JobRecovery
     callbacks: CallbackHandler | None
     endpoint: SubmitEndpoint
     schedule: PollSchedule
@@ -137,7 +137,7 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
     """Build the steps of one run. Nothing is sent before they are run."""
     settings, workspace, context = setup.workspace.settings, setup.workspace, _context(setup)
     breaker, schedule = CircuitBreaker(), _schedule(settings, with_callbacks=setup.callbacks is not None)
-    recovery, template = UnknownRecovery(context), settings.download.name
+    recovery, template = JobRecovery(context), settings.download.name
     poller = Poller(context, schedule, breaker, style=setup.remembered.poll_style)
     endpoint = _endpoint(settings, setup.remembered)
     permits = SubmitPermits(
@@ -248,7 +248,7 @@ def _endpoint(settings: Settings, remembered: RememberedGateway) -> SubmitEndpoi
 
 
 def _callbacks(
-    setup: PipelineSetup, context: RunContext, poller: Poller, recovery: UnknownRecovery
+    setup: PipelineSetup, context: RunContext, poller: Poller, recovery: JobRecovery
 ) -> CallbackHandler | None:
     if setup.callbacks is None:
         return None

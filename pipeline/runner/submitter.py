@@ -19,7 +19,7 @@ What holds, and why:
 3. RELEASE, after which the request may be sent again, needs proof that nothing was created: a status line by which a
    server refuses, or the send proof. Doubt is LOSE. This is decided in one place, `submit_decisions.decide`.
 4. Nothing is in doubt longer than needed: a candidate id in an unreadable response is polled, free of charge
-   (unknowns).
+   (job_recovery).
 5. A reason to stop (`StopSignal`) ends the taking of new requests. It never cancels a POST in flight.
 6. An unforeseen error of one request stays its own (firewall): it ends neither its worker nor another POST. Before the
    POST it is RELEASE with the reason, after the first byte LOSE.
@@ -45,11 +45,11 @@ from pipeline.ledger.transitions import Applied, ChangeResult, idempotency_key
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
 from pipeline.runner.firewall import FATAL_EXIT_CODE, NOT_SENT, error_words
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.stop import StopScope
 from pipeline.runner.submit_decisions import LIMIT_FEEDBACK, SubmitEndpoint, decide
 from pipeline.runner.submit_outcomes import OutcomeRecorder, ReservedAttempt, finish
 from pipeline.runner.submit_permits import SubmitPermits
-from pipeline.runner.unknowns import UnknownRecovery
 
 STEP = "submitting"
 """Names this step in the firewall."""
@@ -68,7 +68,7 @@ class Submitter:
         *,
         permits: SubmitPermits,
         endpoint: SubmitEndpoint,
-        recovery: UnknownRecovery,
+        recovery: JobRecovery,
         workers: int,
     ) -> None:
         self._context = context

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import html
+import os
 import signal
 import threading
 import webbrowser
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.errors import UsageError
@@ -40,9 +44,27 @@ async def _serve(workspace: OpenLedger, run_id: str, *, port: int, opens: bool) 
     try:
         print(address, flush=True)
         print_notice(["only this machine's own browser can see it; Ctrl-C ends it"])
-        if opens:
-            # A browser of the terminal would hold the thread until it is closed.
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        await stop.wait()
+        with TemporaryDirectory(prefix="dop-view-") as folder:
+            if opens:
+                page = redirect_page(Path(folder), address)
+                # A browser of the terminal would hold the thread until it is closed.
+                threading.Thread(target=webbrowser.open, args=(page.as_uri(),), daemon=True).start()
+            await stop.wait()
     finally:
         await viewer.stop()
+
+
+def redirect_page(folder: Path, address: str) -> Path:
+    """A page for this user alone that leads the browser to `address`.
+
+    The browser gets its path as an argument, which every user of the machine can read; the address holds the token.
+    """
+    page = folder / "open.html"
+    link = html.escape(address, quote=True)
+    handle = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(
+            '<!doctype html><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
+            f'<meta http-equiv="refresh" content="0; url={link}"><title>dop view</title><a href="{link}">the run</a>\n'
+        )
+    return page

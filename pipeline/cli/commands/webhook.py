@@ -33,7 +33,12 @@ async def _serve(settings: Settings) -> None:
         if not delivery.is_self_test:
             spool.keep(delivery)
 
-    receiver = WebhookServer(keys_for(settings), taken)
+    receiver = WebhookServer(
+        keys_for(settings),
+        taken,
+        warn=lambda text: print_notice([f"warning: {text}"]),
+        signing_secret=settings.webhook.signing_secret,
+    )
     host, port = listen_address(settings)
     try:
         bound = await receiver.start(host, port)

@@ -23,6 +23,7 @@ from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter
 from pipeline.gateway.webhook_tokens import CallbackDelivery
+from pipeline.ledger.postgres_session import cause_of
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, Conflict
 from pipeline.ledger.workspace import OpenLedger
@@ -292,7 +293,7 @@ class RunExecutor:
                 halted = StopNotice(text=reason.text, exit_code=reason.exit_code)
                 await self._around.queue.put_stop_notice(self.order.run_id, self.order.version, halted)
             except Exception as error:  # noqa: BLE001 - the database is away: this worker begins again
-                self._around.on_failure(f"a halt could not be told ({error})")
+                self._around.on_failure(f"a stop reason could not be passed on ({cause_of(error)})")
 
     async def close(self) -> None:
         """Submits under way end and are booked; everything else is left for whoever takes it up."""
