@@ -33,10 +33,11 @@ SIGNATURE_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 UNVERIFIED = "a callback's signature could not be verified: the token in its path counts, the signature does not"
 """Warning for a signature that fits neither our secret nor the account's: logged once a process, then counted."""
 
-_SILENT = logging.getLogger("pipeline.webhook.silent")
-"""For the server library, whose tracebacks quote what it could not parse: tokens and secrets of a broken callback."""
+_SILENT = logging.Logger("pipeline.webhook.silent")
+"""For the server library, whose tracebacks quote what it could not parse: tokens and secrets of a broken callback.
+
+It has no parent, so that nothing reaches the handlers of the process."""
 _SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
 
 
 class WebhookServer:
