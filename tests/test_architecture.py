@@ -159,7 +159,17 @@ PENDING_ASSIGNMENTS = {
     "pipeline.gateway.ratelimit.limiter": {"self._turns.hurry_polls"},
     "pipeline.ledger.postgres_ledger": {"job.change"},
     "pipeline.manifest.loader": {"self._surroundings.folder"},
-    "pipeline.planning.against_ledger": {"bound.frozen_seeds", "found.duplicates"},
+    "pipeline.manifest.row_sources": {"surroundings.folder"},
+    "pipeline.planning.against_ledger": {
+        "bound.frozen_seeds",
+        "bound.row_names",
+        "bound.states",
+        "found.duplicates",
+        "plan.duplicates",
+        "plan.resend",
+        "plan.resend_price_microusd",
+    },
+    "pipeline.planning.run_setup": {"bound.states", "bound.row_names"},
 }
 """Attributes of our own objects that are still set from outside; to be emptied. None is in pipeline.runner."""
 

@@ -46,8 +46,15 @@ class OutcomeUnknown:
     attempt: Attempt
 
 
-RunEvent = EventRecorded | LedgerFailed | JobAccepted | OutcomeUnknown
-E = TypeVar("E", EventRecorded, LedgerFailed, JobAccepted, OutcomeUnknown)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestSetAside:
+    """A planned request is not tried again in this run: it was refused, or could not be sent."""
+
+    request_id: str
+
+
+RunEvent = EventRecorded | LedgerFailed | JobAccepted | OutcomeUnknown | RequestSetAside
+E = TypeVar("E", EventRecorded, LedgerFailed, JobAccepted, OutcomeUnknown, RequestSetAside)
 
 
 class EventSink:

@@ -27,6 +27,7 @@ from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
 from pipeline.runner.callbacks import CallbackHandler
 from pipeline.runner.circuit_breaker import CircuitBreaker
+from pipeline.runner.clocks import GuardedClock
 from pipeline.runner.context import RunContext
 from pipeline.runner.downloader import Downloader
 from pipeline.runner.events import EventSink
@@ -177,12 +178,13 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
 
 def _context(setup: PipelineSetup) -> RunContext:
     limiter, stop = _limiter(setup, asyncio.get_running_loop().time()), setup.stop
+    unix_time = GuardedClock(setup.unix_time)
     recorder = setup.recorder(
         setup.workspace.ledger,
         run_id=setup.run_id,
         caps=setup.caps,
         totals=setup.totals,
-        wall=setup.unix_time,
+        wall=unix_time,
         reach=setup.fail_point,
         events=setup.events,
         agreement=setup.agreement,
@@ -193,7 +195,7 @@ def _context(setup: PipelineSetup) -> RunContext:
         gate=RateGate(limiter, stop) if setup.shared_gate is None else setup.shared_gate(limiter, stop),
         stop=stop,
         prices_microusd=dict(setup.workspace.settings.prices_microusd),
-        unix_time=setup.unix_time,
+        unix_time=unix_time,
         new_token=lambda: uuid.uuid4().hex,
         bodies=setup.bodies,
         events=setup.events,

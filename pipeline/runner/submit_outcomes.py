@@ -19,7 +19,7 @@ from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, Conflict, JobTaken
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext, accepted_job
-from pipeline.runner.events import OutcomeUnknown
+from pipeline.runner.events import OutcomeUnknown, RequestSetAside
 from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.refused_rows import REFUSED, RefusedRow, RefusedRows
 from pipeline.runner.stop import StopScope
@@ -93,15 +93,14 @@ class OutcomeRecorder:
         """Nothing was created: planned again, and not tried again in this run."""
         attempt, values = reserved.attempt, {"reason": f"{REFUSED}{outcome.reason}"}
         recorded = await self._context.recorder.record(attempt.request_id, Event.RELEASE, values, token=reserved.token)
-        if isinstance(recorded, Applied) and self._refused.refuse(
-            RefusedRow(
-                request_id=attempt.request_id,
-                row_id=attempt.row_id,
-                token=reserved.token,
-                reason=outcome.reason,
-            )
-        ):
+        if not isinstance(recorded, Applied):
+            return
+        row = RefusedRow(
+            request_id=attempt.request_id, row_id=attempt.row_id, token=reserved.token, reason=outcome.reason
+        )
+        if self._refused.refuse(row):
             self._stop(f"the gateway refuses further submits: {outcome.reason}")
+        self._context.events.emit(RequestSetAside(request_id=attempt.request_id))
 
     async def _reject_refused(self, rows: Sequence[RefusedRow]) -> None:
         for row in rows:

@@ -44,6 +44,7 @@ from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, idempotency_key
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
+from pipeline.runner.events import RequestSetAside
 from pipeline.runner.firewall import FATAL_EXIT_CODE, NOT_SENT, error_words
 from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.stop import StopScope
@@ -119,6 +120,7 @@ class Submitter:
             stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
         except Exception as error:  # noqa: BLE001 - MONEY: the same
             await self._context.firewall.park(STEP, attempt.request_id, attempt.row_id, error, reason=NOT_SENT)
+            self._context.events.emit(RequestSetAside(request_id=attempt.request_id))
 
     async def _submit_one(self, attempt: Attempt) -> bool:
         """One try to buy one request; True when nothing was created and it may be tried again.
@@ -175,6 +177,7 @@ class Submitter:
             self._permits.call_failed(attempt.request_id, is_sent=proof.sent)
             self._context.notify(f"{attempt.row_id}: {why['reason']}")
             self._context.firewall.failed(STEP, attempt.request_id, error)
+            self._context.events.emit(RequestSetAside(request_id=attempt.request_id))
             return False
 
     async def _may_have_room(self, reached: CapReached) -> bool:

@@ -18,6 +18,8 @@ from psycopg.rows import DictRow, dict_row
 
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.postgres_session import client
+from pipeline.runner.firewall import NOT_SENT
+from pipeline.runner.refused_rows import REFUSED
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -27,10 +29,13 @@ COLLECT_SUFFIX = "#look"
 """Ends the name of a gateway's queue of bought requests."""
 TOP_UP_LOCK = 0x646F7002
 
+SET_ASIDE = f"^({REFUSED}|{NOT_SENT})"
+"""A planned row with such a reason is not queued again under the same order: it would fail again."""
+
 _CAUSES = """
     a.state IN ('submitting', 'accepted') AND (o.collect OR a.state = 'submitting')
     OR %(again)s AND o.collect AND (a.state = 'stalled' OR a.state = 'done' AND a.local_path IS NULL AND %(files)s)
-    OR a.state = 'planned' AND o.buy
+    OR a.state = 'planned' AND o.buy AND (%(again)s OR coalesce(a.reason, '') !~ %(set_aside)s)
         AND NOT EXISTS (SELECT 1 FROM dop_halts h WHERE h.run_id = o.run_id AND h.version = o.version)
 """
 
@@ -45,7 +50,7 @@ FROM (
     WHERE o.gateway = %(gateway)s AND o.is_open AND ({_CAUSES})
     AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs j WHERE j.queueing_lock = a.request_id AND j.status = 'todo')
     AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs j WHERE j.lock = a.request_id AND j.status = 'doing')
-    ORDER BY a.state = 'planned', o.run_id, r.position
+    ORDER BY a.state = 'planned', coalesce(a.reason, '') ~ %(set_aside)s, o.run_id, r.position
     LIMIT greatest(0, %(window)s - (SELECT count(*) FROM procrastinate_jobs j
         WHERE j.status = 'todo' AND j.queue_name IN (%(gateway)s, %(gateway)s || '{COLLECT_SUFFIX}')))
 ) AS due
@@ -121,7 +126,8 @@ def put_order(
     # Whoever tops up meanwhile would not see these jobs, and fill the window twice or wait for this transaction.
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (TOP_UP_LOCK,))
     connection.exec_driver_sql(_ORDER, {**order, **spans})
-    connection.exec_driver_sql(TOP_UP, {"gateway": gateway, "window": window, "again": True, "files": files})
+    values = {"gateway": gateway, "window": window, "again": True, "files": files, "set_aside": SET_ASIDE}
+    connection.exec_driver_sql(TOP_UP, values)
 
 
 def queues(gateway: str) -> list[str]:
@@ -178,6 +184,14 @@ class JobQueue:
         )
         return int((await self._ask(text, {"run_id": run_id, "task": TASK}))[0]["n"])
 
+    async def set_aside(self, run_id: str) -> int:
+        """How many planned rows of a run were refused or could not be sent: they wait for the next order."""
+        text = (
+            "SELECT count(*) AS n FROM run_rows r JOIN attempts a ON a.request_id = r.request_id "
+            "AND a.superseded = 0 WHERE r.run_id = %(run_id)s AND a.state = 'planned' AND a.reason ~ %(set_aside)s"
+        )
+        return int((await self._ask(text, {"run_id": run_id, "set_aside": SET_ASIDE}))[0]["n"])
+
     async def workers(self, silent_s: float) -> int:
         """How many workers were heard of lately, of whatever gateway."""
         text = (
@@ -195,7 +209,13 @@ class JobQueue:
                 row = await asked.fetchone()
                 if row is None or not row["mine"]:
                     return 0
-                values = {"gateway": self._gateway, "window": window, "again": False, "files": False}
+                values = {
+                    "gateway": self._gateway,
+                    "window": window,
+                    "again": False,
+                    "files": False,
+                    "set_aside": SET_ASIDE,
+                }
                 full = (
                     "SELECT count(*) > %s / 2 AS full FROM "
                     "(SELECT 1 FROM procrastinate_jobs WHERE status = 'todo' AND queue_name = ANY(%s)) AS waiting"

@@ -115,16 +115,19 @@ class RunMonitor:
         totals = await _totals(this)
         await self._judge(totals)
         halted = bool(await this.queue.stop_notices(this.run_id))
-        self._quiet = 0 if busy or self._is_due(totals, halted=halted) else self._quiet + 1
+        planned = totals.count(State.PLANNED) - await this.queue.set_aside(this.run_id)
+        self._quiet = 0 if busy or self._is_due(totals, planned, halted=halted) else self._quiet + 1
         await self._look_for_workers()
         self._progress.update(_snapshot(totals, this.before, time.monotonic() - self._began, halted=halted))
 
-    def _is_due(self, totals: Totals, *, halted: bool) -> bool:
-        """Whether the ledger has work for the workers; the queue may be full of other runs' meanwhile."""
+    def _is_due(self, totals: Totals, planned: int, *, halted: bool) -> bool:
+        """Whether the ledger has work for the workers; the queue may be full of other runs' meanwhile.
+
+        `planned` leaves out what the workers set aside: they do not take it up again under this order.
+        """
         due = {State.SUBMITTING}
         due |= {State.ACCEPTED} if self._this.collects else set()
-        due |= {State.PLANNED} if self._this.buys and not halted else set()
-        return totals.count(*due) > 0
+        return totals.count(*due) > 0 or (planned > 0 and self._this.buys and not halted)
 
     async def _too_long(self) -> bool:
         limit_s = self._this.max_duration_s

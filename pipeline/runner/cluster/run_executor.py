@@ -36,7 +36,7 @@ from pipeline.runner.cluster.shared_rate import SharedRateLimiter
 from pipeline.runner.cluster.shared_rate_gate import SharedRateGate
 from pipeline.runner.context import pending_job_of, ready_video_of
 from pipeline.runner.downloader import Downloader
-from pipeline.runner.events import EventRecorded, EventSink, LedgerFailed, OutcomeUnknown
+from pipeline.runner.events import EventRecorded, EventSink, LedgerFailed, OutcomeUnknown, RequestSetAside
 from pipeline.runner.fail_points import fail_point
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import Poller
@@ -117,6 +117,7 @@ class RunExecutor:
         around, order, events = self._around, self.order, EventSink()
         events.subscribe(EventRecorded, self._recorded)
         events.subscribe(LedgerFailed, self._ledger_failed)
+        events.subscribe(RequestSetAside, lambda event: self._end(event.request_id))
         urls = ImageUrlResolver(InputImages({}), embedded=False, base_url=around.base_url)
         relay = around.callbacks
         return build_pipeline(
