@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -114,7 +114,11 @@ async def execute(job: RunJob) -> StepsResult:
                 max_bytes=settings.download.max_bytes,
             )
         )
-        endpoint = await stack.enter_async_context(_callback_endpoint(job, base_url, log.warning))
+        endpoint = (
+            await stack.enter_async_context(open_callback_endpoint(settings, base_url, log.warning))
+            if job.wishes.webhook
+            else None
+        )
         runner = LocalRunner(
             job, stop, client, fetcher, base_url, endpoint=endpoint, log=log, print_line=progress.print_line
         )
@@ -375,18 +379,6 @@ class LocalRunner:
         if self.job.wishes.buy and totals.count(State.PLANNED, State.SUBMITTING):
             return "buying"
         return "collecting" if self.job.wishes.collect and len(self.pipeline.poller) else "fetching"
-
-
-@asynccontextmanager
-async def _callback_endpoint(
-    job: RunJob, base_url: str, warn: Callable[[str], None]
-) -> AsyncIterator[CallbackEndpoint | None]:
-    """The endpoint for callbacks, when the command wants one."""
-    if not job.wishes.webhook:
-        yield None
-        return
-    async with open_callback_endpoint(job.workspace.settings, base_url, warn) as endpoint:
-        yield endpoint
 
 
 def gateway_client(settings: Settings, base_url: str, key: str) -> GatewayClient:

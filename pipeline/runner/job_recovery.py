@@ -94,6 +94,7 @@ class JobRecovery:
         except DopError as error:
             self._context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
         except Exception as error:  # noqa: BLE001 - the request stays as it is, which is safe
+            search.polls.clear()
             self._context.log_event("recovery", request_id=request_id, error=error_words(error))
 
     async def _try(self, request_id: str, search: _Search, job_set_id: str) -> None:
@@ -103,11 +104,11 @@ class JobRecovery:
             return
         if attempts[-1].state is State.SUBMITTING:
             return  # the answer to the submit comes first
+        search.polls[job_set_id] += 1
+        search.left -= 1
         proof = await self._poll(attempts[-1], job_set_id)
         if proof is None:
             return  # the run stops
-        search.polls[job_set_id] += 1
-        search.left -= 1
         if proof.proved and await self._record(request_id, job_set_id, search.evidence):
             del search.polls[job_set_id]
         elif proof.final or search.polls[job_set_id] >= POLLS_AN_ID:
