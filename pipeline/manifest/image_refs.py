@@ -103,8 +103,8 @@ def _file(written: str, folder: Path, allowed: Iterable[Path]) -> str:
             raise ValueError(f"{plain(written)} is not a file (looked for {path})")
         if not _is_inside(path, (folder, *allowed)):
             raise ValueError(
-                f"{plain(written)} is outside the folder of its manifest: a picture there is uploaded only if images.allow "
-                f"names its folder, e.g. --set images.allow={plain(os.path.dirname(path))}"
+                f"{plain(written)} is outside the folder of its manifest: a picture there is uploaded only if "
+                f"images.allow names its folder, e.g. --set images.allow={plain(os.path.dirname(path))}"
             )
         with open(path, "rb") as picture:
             start = picture.read(MAGIC_BYTES)

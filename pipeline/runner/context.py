@@ -12,6 +12,10 @@ from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
 
+RESERVATION_LEASE_S = 20.0
+"""Seconds from a reservation to the first byte of its POST, connecting (10 s at most) included. A ledger's server drops
+a session that was silent for some 35 s; only then can another process settle the request."""
+
 
 @dataclass(slots=True, kw_only=True)
 class PendingJob:
@@ -71,6 +75,7 @@ class RunContext:
     callback_url: Callable[[Attempt], str | None] = lambda attempt: None
     extra_secrets: Callable[[Attempt, str], str] = lambda attempt, text: text
     on_unknown: Callable[[Attempt], None] = lambda attempt: None
+    lease_s: float = RESERVATION_LEASE_S
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("pipeline.run"))
 
 

@@ -50,6 +50,7 @@ from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.resend_policy import ResendPolicy, resend_unknowns
 from pipeline.runner.run_log import run_log
+from pipeline.runner.signals import SIGNALS, signal_handlers
 from pipeline.runner.status import ProgressSampler
 from pipeline.runner.stop import StopReason, StopScope, StopSignal
 from pipeline.runner.submitter import SubmitEndpoint, Submitter
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     import logging
 
 REFRESH_INTERVAL_S = 0.25
-SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 FAIL_POINT_VARIABLE = "DOP_FAIL_POINT"
 """`name` or `name:visit`: the process kills itself there, for tests of what survives a crash."""
@@ -482,7 +482,6 @@ class LocalRunner:
 @contextmanager
 def _signals(halt: StopSignal) -> Iterator[None]:
     """INT, TERM and HUP drain the run; the second one leaves at once (what is under way is still booked)."""
-    loop = asyncio.get_running_loop()
     main = asyncio.current_task()
     heard: list[signal.Signals] = []
 
@@ -492,15 +491,8 @@ def _signals(halt: StopSignal) -> Iterator[None]:
         if len(heard) > 1 and main is not None:
             main.cancel()
 
-    for number in SIGNALS:
-        with suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, caught, number)
-    try:
+    with signal_handlers(caught):
         yield
-    finally:
-        for number in SIGNALS:
-            with suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.remove_signal_handler(number)
 
 
 @asynccontextmanager

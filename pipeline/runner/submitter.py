@@ -163,6 +163,7 @@ class Submitter:
         # After the wait, because addresses in it expire; before the intent: what can't be built is not under way.
         body = self._body(attempt)
         token = doors.new_token()
+        lease = self._lease()
         reserved = await self._reserve(attempt, token)
         if not isinstance(reserved, Applied):
             self._release_slot(attempt.request_id)
@@ -175,7 +176,16 @@ class Submitter:
         with self._in_progress():
             if await self._slot_expired(slot, attempt, token):
                 return True
-            return await self._sent(attempt, body, token, reserved)
+            return await self._sent(attempt, body, token, reserved, lease)
+
+    def _lease(self) -> Callable[[], bool]:
+        """Whether a reservation that begins now is young enough to be sent, by each of the two clocks.
+
+        MONEY: a frozen process loses its session with the ledger's server. Others may settle and send its request.
+        """
+        loop, unix_time = asyncio.get_running_loop(), self._doors.unix_time
+        began, began_unix = loop.time(), unix_time()
+        return lambda: max(loop.time() - began, unix_time() - began_unix) <= self._doors.lease_s
 
     async def _reserve(self, attempt: Attempt, token: str) -> Booked:
         """MONEY: the intent and its money are durable when this returns, before the first byte leaves."""
@@ -222,9 +232,11 @@ class Submitter:
             self._one_settled.set()
             self._one_settled = asyncio.Event()
 
-    async def _sent(self, attempt: Attempt, body: bytes, token: str, reserved: Applied) -> bool:
+    async def _sent(
+        self, attempt: Attempt, body: bytes, token: str, reserved: Applied, lease: Callable[[], bool]
+    ) -> bool:
         doors, path = self._doors, self._paths.current
-        answer, ticket = await self._post(attempt, body, token, path)
+        answer, ticket = await self._post(attempt, body, token, path, lease)
         verdict = classify_submit(answer, now_unix=doors.unix_time(), params=attempt.params)
         feedback = _OUTCOMES.get(verdict.kind, LimitFeedback.OTHER)
         doors.gate.answered(ticket, feedback, verdict.told_wait_s, verdict.job_cap)
@@ -303,10 +315,10 @@ class Submitter:
         self._answered_at = asyncio.get_running_loop().time()
 
     async def _post(
-        self, attempt: Attempt, body: bytes, token: str, path: str
+        self, attempt: Attempt, body: bytes, token: str, path: str, lease: Callable[[], bool]
     ) -> tuple[Response | NoResponse, CallInFlight]:
         doors = self._doors
-        proof = SendProof()
+        proof = SendProof(may_send=lease)
         ticket = doors.gate.sent(CallKind.SUBMIT)
         doors.fail_point("before-post")
         try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,9 @@ from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals
 from pipeline.reports.progress import ProgressDisplay, ProgressSnapshot
 from pipeline.runner.cluster.job_queue import JobQueue, StopNotice
-from pipeline.runner.engine import SIGNALS, StepsResult
+from pipeline.runner.engine import StepsResult
 from pipeline.runner.failure_limit import FailureLimit
+from pipeline.runner.signals import SIGNALS, signal_handlers
 from pipeline.runner.stop import StopReason, StopScope
 
 if TYPE_CHECKING:
@@ -58,7 +59,12 @@ async def follow(this: MonitorOptions, progress: ProgressDisplay) -> StepsResult
     """Looks until nothing of the run is queued or in a worker's hands, its time is over, or a signal comes."""
     heard: list[signal.Signals] = []
     stop = asyncio.Event()
-    with _signals(heard, stop):
+
+    def caught(number: signal.Signals) -> None:
+        heard.append(number)
+        stop.set()
+
+    with signal_handlers(caught):
         looks = RunMonitor(this, progress)
         while not heard and not looks.over:
             with suppress(psycopg.Error, OSError, LedgerUnavailableError):  # it is waited for, as the workers do
@@ -193,22 +199,3 @@ def _snapshot(totals: Totals, before: Totals, seconds: float, *, halted: bool) -
         rate_per_s=max(rate, 0.0),
         eta_s=None,
     )
-
-
-@contextmanager
-def _signals(heard: list[signal.Signals], stop: asyncio.Event) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-
-    def caught(number: signal.Signals) -> None:
-        heard.append(number)
-        stop.set()
-
-    for number in SIGNALS:
-        with suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, caught, number)
-    try:
-        yield
-    finally:
-        for number in SIGNALS:
-            with suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.remove_signal_handler(number)

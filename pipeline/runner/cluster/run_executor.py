@@ -36,7 +36,14 @@ from pipeline.runner.cluster.callback_relay import CallbackRelay
 from pipeline.runner.cluster.job_queue import JobQueue, RunOrder, StopNotice
 from pipeline.runner.cluster.shared_rate import SharedRateLimiter
 from pipeline.runner.cluster.shared_rate_gate import SharedRateGate
-from pipeline.runner.context import PendingJob, ReadyVideo, RunContext, pending_job_of, ready_video_of
+from pipeline.runner.context import (
+    RESERVATION_LEASE_S,
+    PendingJob,
+    ReadyVideo,
+    RunContext,
+    pending_job_of,
+    ready_video_of,
+)
 from pipeline.runner.downloader import Downloader
 from pipeline.runner.engine import fail_point
 from pipeline.runner.job_recovery import JobRecovery
@@ -157,6 +164,8 @@ class RunExecutor:
             on_video_ready=self._finished,
             fail_point=reach,
             notify=around.notify,
+            # MONEY: another worker takes the request over after `stalled_after`; by then this one must not send it.
+            lease_s=min(RESERVATION_LEASE_S, settings.cluster.stalled_after_s / 2),
             log=around.log,
         )
         poll, breaker = settings.poll, CircuitBreaker()

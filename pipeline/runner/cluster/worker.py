@@ -38,7 +38,8 @@ from pipeline.runner.cluster.run_executor import RunExecutor, WorkerResources
 from pipeline.runner.cluster.schedule import ScheduledRuns
 from pipeline.runner.cluster.shared_rate import SharedRateLimiter
 from pipeline.runner.cluster.tables import prepare
-from pipeline.runner.engine import SIGNALS, gateway_client
+from pipeline.runner.engine import gateway_client
+from pipeline.runner.signals import signal_handlers
 
 FETCH_INTERVAL_S = 0.5
 MAINTENANCE_INTERVAL_S = 2.0
@@ -108,14 +109,12 @@ class Worker:
         if self.calls is not None:
             self.calls.here = self._called
             await self.calls.open()
-        for number in SIGNALS:
-            with suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.add_signal_handler(number, self.stop)
         loop.set_exception_handler(self._on_loop_error)
         aside = [asyncio.create_task(self._heartbeat())]
         aside += [asyncio.create_task(self.calls.run())] if self.calls is not None else []
         try:
-            await self._run_forever()
+            with signal_handlers(lambda number: self.stop()):
+                await self._run_forever()
         finally:
             for task in aside:
                 task.cancel()
@@ -123,9 +122,6 @@ class Worker:
             if self.calls is not None:
                 await self.calls.close()
             self.heartbeats.remove()
-            for number in SIGNALS:
-                with suppress(NotImplementedError, RuntimeError, ValueError):
-                    loop.remove_signal_handler(number)
         return 0
 
     def stop(self) -> None:
