@@ -18,7 +18,7 @@ from pipeline.planning.requests import BoundManifest, bind_manifest, with_price
 from pipeline.planning.saved_plan import draw_seeds
 from pipeline.planning.selection import Selection, parse_shard
 from pipeline.records import microusd
-from pipeline.reports.progress import UnbreakableStream, strip_control_chars
+from pipeline.reports.progress import UnbreakableStream, escape_controls, strip_control_chars
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -138,5 +138,5 @@ def print_notice(lines: Iterable[str]) -> None:
 
 
 def print_json(value: Mapping[str, object]) -> None:
-    """One object on stdout, for `--json`."""
-    print(json.dumps(value, ensure_ascii=False))
+    """One object on stdout, for `--json`: readable, and harmless for the terminal that shows it."""
+    print(escape_controls(json.dumps(value, ensure_ascii=False)))

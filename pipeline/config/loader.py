@@ -218,5 +218,5 @@ def _shown(key: str, value: object) -> str:
     if isinstance(value, int) and _MONEY.match(key):
         return f"${Decimal(value) / MICROUSD}"
     if isinstance(value, tuple):
-        return ", ".join(map(str, value))
+        return ", ".join(map(str, value)) or "-"
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", str(value))

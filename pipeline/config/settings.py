@@ -71,6 +71,13 @@ def _listed(value: object) -> object:
     return [part.strip() for part in parts]
 
 
+def _folders(value: object) -> object:
+    """Folders in a list, or separated by commas; none is an empty list."""
+    if value is None or value == "":
+        return []
+    return [str(Path(part).expanduser()) for part in _listed(value)]  # type: ignore[attr-defined]
+
+
 def _rate(text: str) -> str:
     if text != "auto" and not _RATE.fullmatch(text):
         raise ValueError(f"{text!r} is not a rate: write auto or e.g. 10/1m, 5/1s, 600/1h")
@@ -176,7 +183,14 @@ def _signing_secret(text: str) -> str:
 Seconds = Annotated[float, BeforeValidator(_duration), Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 MicroUsd = Annotated[int, BeforeValidator(_money)]
-Positive = Annotated[int, Field(ge=1)]
+MAX_COUNT = 10_000_000
+"""Largest count that a setting takes: ten times the largest batch tried. A larger one is a slip of the keyboard."""
+
+MAX_WORKERS = 1_024
+"""Most calls or downloads at a time: each takes a file handle, and many systems give a process 1,024."""
+
+Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Workers = Annotated[int, Field(ge=1, le=MAX_WORKERS)]
 RateText = Annotated[str, AfterValidator(_rate)]
 VideoName = Annotated[str, AfterValidator(video_names.checked)]
 UrlPath = Annotated[str, AfterValidator(_path)]
@@ -210,7 +224,7 @@ class PaceSettings(SettingsSection):
     rate: RateText = "auto"
     burst: Positive | None = None
     max_in_flight: Annotated[Positive | None, _none_if("auto")] = None
-    submit_concurrency: Positive = 16
+    submit_concurrency: Workers = 16
 
 
 class PollSettings(SettingsSection):
@@ -234,7 +248,7 @@ class DownloadSettings(SettingsSection):
     """How videos come down."""
 
     enabled: bool = True
-    concurrency: Positive = 4
+    concurrency: Workers = 4
     max_bytes: Bytes = 512_000_000
     name: VideoName | None = None
 
@@ -308,9 +322,14 @@ class WebhookSettings(SettingsSection):
 
 
 class ImageSettings(SettingsSection):
-    """Whether images are looked at before they are paid for. `auto`: unless the gateway is on this machine."""
+    """Whether images are probed before they are paid for. `auto`: unless the gateway is on this machine.
+
+    `allow` names the folders outside a manifest's own that its pictures may come from: a manifest may be another
+    person's, and its pictures are uploaded.
+    """
 
     preflight: Literal["auto", "always", "never"] = "auto"
+    allow: Annotated[tuple[Path, ...], BeforeValidator(_folders)] = ()
 
 
 class UploadSettings(SettingsSection):

@@ -305,6 +305,10 @@ class _Timeouts:
     answer_s: float
 
 
+class LeaseExpiredError(Exception):
+    """The call became due to leave only after its reservation had expired: the process was frozen."""
+
+
 class _PartialResponse:
     """What has been read of one answer so far."""
 
@@ -321,8 +325,15 @@ class _PartialResponse:
 async def _mark_sent(
     session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestHeadersSentParams
 ) -> None:
-    """MONEY: the library calls this before it writes the first byte: not called = not sent, called = perhaps sent."""
-    context.trace_request_ctx.sent = True
+    """MONEY: the library calls this before it writes the first byte: not called = not sent, called = perhaps sent.
+
+    Raises:
+        LeaseExpiredError: the reservation is too old; the library closes the connection and writes nothing.
+    """
+    proof: SendProof = context.trace_request_ctx
+    if not proof.may_send():
+        raise LeaseExpiredError
+    proof.sent = True
 
 
 def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
@@ -341,6 +352,8 @@ def describe_error(error: Exception, patience: _Timeouts) -> str:
     Never `str(error)`: it may quote headers, and with them the key.
     """
     match error:
+        case LeaseExpiredError():
+            return "the process was frozen after its reservation; nothing was sent"
         case aiohttp.ClientConnectorCertificateError():
             return "the gateway's certificate is not valid for it"
         case aiohttp.ClientConnectorDNSError():

@@ -28,7 +28,7 @@ from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
 from pipeline.runner.callbacks import CallbackHandler
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.clocks import GuardedClock
-from pipeline.runner.context import RunContext
+from pipeline.runner.context import RESERVATION_LEASE_S, RunContext
 from pipeline.runner.downloader import Downloader
 from pipeline.runner.events import EventSink
 from pipeline.runner.firewall import Firewall
@@ -86,6 +86,7 @@ class PipelineSetup:
         collect: whether accepted jobs are polled and their videos downloaded.
         shared_gate: makes the gate of a rate that several workers share; without it the rate is this process's own.
         callbacks: None where the gateway is not asked to call back.
+        lease_s: seconds for which a reservation may be sent.
     """
 
     workspace: OpenLedger
@@ -110,6 +111,7 @@ class PipelineSetup:
     recorder: type[EventRecorder] = EventRecorder
     shared_gate: Callable[[AdaptiveRateLimiter, StopSignal], RateGate] | None = None
     callbacks: CallbackSetup | None = None
+    lease_s: float = RESERVATION_LEASE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +204,7 @@ def _context(setup: PipelineSetup) -> RunContext:
         firewall=Firewall(recorder, stop, setup.notify),
         fail_point=setup.fail_point,
         notify=setup.notify,
+        lease_s=setup.lease_s,
         log=setup.log,
     )
 

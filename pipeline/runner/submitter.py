@@ -32,7 +32,7 @@ it in the transaction of RESERVE). tests/integration/runner/test_broken_twins.py
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from pipeline.errors import DopError, LedgerError, UsageError
@@ -133,7 +133,7 @@ class Submitter:
         try:
             # After the wait, because addresses in it expire; before the intent: what can't be built is not in flight.
             body, price_microusd = self._context.bodies.build(attempt), self._price(attempt)
-            token = self._context.new_token()
+            token, proof = self._context.new_token(), SendProof(may_send=self._lease())
             reserved = await self._reserve(attempt, token, price_microusd)
         except Exception:
             self._permits.release(attempt.request_id)
@@ -141,7 +141,7 @@ class Submitter:
         if isinstance(reserved, Applied):
             self._context.firewall.passed(STEP)
             with self._doubt():
-                return await self._spend(slot, attempt, body, token, reserved)
+                return await self._spend(slot, attempt, body, token, reserved, proof)
         self._permits.release(attempt.request_id)
         return isinstance(reserved, CapReached) and await self._may_have_room(reserved)
 
@@ -157,13 +157,23 @@ class Submitter:
             raise UsageError(f"no price of model {model} is configured; set prices.{model}")
         return price
 
-    async def _spend(self, slot: Slot, attempt: Attempt, body: bytes, token: str, reserved: Applied) -> bool:
+    def _lease(self) -> Callable[[], bool]:
+        """Whether a reservation that begins now is young enough to be sent, by each of the two clocks.
+
+        MONEY: a frozen process loses its session with the ledger's server. Others may settle and send its request.
+        """
+        loop, context = asyncio.get_running_loop(), self._context
+        began, began_unix = loop.time(), context.unix_time()
+        return lambda: max(loop.time() - began, context.unix_time() - began_unix) <= context.lease_s
+
+    async def _spend(
+        self, slot: Slot, attempt: Attempt, body: bytes, token: str, reserved: Applied, proof: SendProof
+    ) -> bool:
         """A reserved attempt until its outcome is recorded; True when the request may be tried again.
 
         MONEY: whatever goes wrong here, an outcome is recorded under the token: RELEASE where it is proved that no byte
         left, else LOSE. Where the true outcome was recorded already, the ledger refuses this one.
         """
-        proof = SendProof()
         try:
             if await self._slot_expired(slot, attempt, token):
                 return True

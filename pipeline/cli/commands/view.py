@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import html
 import os
-import signal
 import threading
 import webbrowser
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.ledger.workspace import OpenLedger, ledger_exists, ledger_name, open_for_reading
 from pipeline.reports.run_lookup import find_run
 from pipeline.reports.viewer.server import Viewer
+from pipeline.runner.signals import handled_signals
 
 
 def view(args: argparse.Namespace) -> int:
@@ -36,7 +36,7 @@ def view(args: argparse.Namespace) -> int:
 async def _serve(workspace: OpenLedger, run_id: str, *, port: int, opens: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in handled_signals():
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
     viewer = Viewer(workspace)

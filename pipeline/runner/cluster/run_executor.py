@@ -34,7 +34,7 @@ from pipeline.runner.cluster.callback_relay import CallbackRelay
 from pipeline.runner.cluster.job_queue import JobQueue, RunOrder, StopNotice
 from pipeline.runner.cluster.shared_rate import SharedRateLimiter
 from pipeline.runner.cluster.shared_rate_gate import SharedRateGate
-from pipeline.runner.context import pending_job_of, ready_video_of
+from pipeline.runner.context import RESERVATION_LEASE_S, pending_job_of, ready_video_of
 from pipeline.runner.downloader import Downloader
 from pipeline.runner.events import EventRecorded, EventSink, LedgerFailed, OutcomeUnknown, RequestSetAside
 from pipeline.runner.fail_points import fail_point
@@ -142,6 +142,8 @@ class RunExecutor:
                 recorder=ClusterEventRecorder,
                 shared_gate=partial(_shared_gate, around),
                 callbacks=CallbackSetup(state_of=self._state_of, linger_s=0.0) if relay is not None else None,
+                # MONEY: another worker takes the request over after `stalled_after`; by then this one must not send it.
+                lease_s=min(RESERVATION_LEASE_S, around.workspace.settings.cluster.stalled_after_s / 2),
             )
         )
 
