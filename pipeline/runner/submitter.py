@@ -141,7 +141,7 @@ class Submitter:
         if isinstance(reserved, Applied):
             self._context.firewall.passed(STEP)
             with self._doubt():
-                return await self._spend(slot, attempt, body, token, reserved, proof)
+                return await self._spend(slot, attempt, body, token, reserved, proof=proof)
         self._permits.release(attempt.request_id)
         return isinstance(reserved, CapReached) and await self._may_have_room(reserved)
 
@@ -167,7 +167,7 @@ class Submitter:
         return lambda: max(loop.time() - began, context.unix_time() - began_unix) <= context.lease_s
 
     async def _spend(
-        self, slot: Slot, attempt: Attempt, body: bytes, token: str, reserved: Applied, proof: SendProof
+        self, slot: Slot, attempt: Attempt, body: bytes, token: str, reserved: Applied, *, proof: SendProof
     ) -> bool:
         """A reserved attempt until its outcome is recorded; True when the request may be tried again.
 
