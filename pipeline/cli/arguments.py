@@ -18,7 +18,7 @@ from pipeline.planning.requests import BoundManifest, bind_manifest, with_price
 from pipeline.planning.saved_plan import draw_seeds
 from pipeline.planning.selection import Selection, parse_shard
 from pipeline.records import microusd
-from pipeline.reports.progress import UnbreakableStream, strip_control_chars
+from pipeline.reports.progress import UnbreakableStream, escape_controls, strip_control_chars
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -119,6 +119,16 @@ def bound_manifest(args: argparse.Namespace, settings: Settings, *, may_draw: bo
         raise with_price(error, settings) from None
 
 
+def ask_to_trust(settings: Settings) -> bool:
+    """Whether the user at the terminal lets the key go to the configured address; no without a terminal."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return False
+    source = settings.sources.get("gateway.base_url", "default")
+    print_notice([f"The key was never sent to {settings.gateway.base_url} before. This address comes from {source}."])
+    print("send the key there? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def print_notice(lines: Iterable[str]) -> None:
     """Lines for the user, to stderr, harmless for the terminal. A stderr that is gone stops nothing."""
     stream = UnbreakableStream(sys.stderr)
@@ -128,5 +138,5 @@ def print_notice(lines: Iterable[str]) -> None:
 
 
 def print_json(value: Mapping[str, object]) -> None:
-    """One object on stdout, for `--json`."""
-    print(json.dumps(value, ensure_ascii=False))
+    """One object on stdout, for `--json`: readable, and harmless for the terminal that shows it."""
+    print(escape_controls(json.dumps(value, ensure_ascii=False)))

@@ -319,6 +319,13 @@ def _add_reaching_out(verbs: _Verbs) -> None:
     _add_json(sub)
     _add_settings(sub)
 
+    key = verbs.add("key", "", "the gateway's key: where it may go, and storing it", "dop key set")
+    words = _Verbs(key.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
+    text = "let the key go to a gateway's address that a file of the folder names"
+    sub = words.add("trust", "key:trust", text, "dop key trust https://gateway.example")
+    sub.add_argument("origin", metavar="ORIGIN", help="https://HOST[:PORT]")
+    text = "store the key in ~/.pixazo/api-key for this user alone; it is typed unseen, or read from stdin"
+    words.add("set", "key:store", text, "dop key set")
     webhook = verbs.add("webhook", "", "the callback receiver", "dop webhook serve")
     words = _Verbs(webhook.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
     text = "take callbacks as a process of its own, for runs with --webhook that come and go"

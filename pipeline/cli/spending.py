@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.cli.arguments import print_notice, seconds
+from pipeline.cli.arguments import ask_to_trust, print_notice, seconds
 from pipeline.cli.commands.plan import plan_text
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
@@ -50,7 +50,7 @@ def session(settings: Settings, args: argparse.Namespace) -> Iterator[SpendingSe
         FatalError: a live gateway and no key.
         LockedError: another run works on this ledger.
     """
-    key = resolve_api_key(settings)
+    key = resolve_api_key(settings, ask=ask_to_trust)
     lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
     account = buying_account(settings, key, args)
     with open_for_spending(settings, lock_wait_s=lock_wait_s, now=time.time(), account=account) as workspace:

@@ -19,6 +19,7 @@ from pipeline.ledger.spool import Spool
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, Conflict, JobTaken, LedgerChange
 from pipeline.ledger.writer import QueuedWrite, WriteResult
+from pipeline.records import job_id_spellings
 
 
 def backoff_delays(patience_s: float) -> Iterator[float]:
@@ -163,8 +164,9 @@ def _unbookable(connection: Connection, change: LedgerChange, result: WriteResul
     outcome, error = result
     if not isinstance(job, str) or isinstance(outcome, Applied):
         return None
+    is_job = attempts.c.job_set_id.in_(job_id_spellings(job))
     owner = connection.execute(
-        select(attempts.c.request_id).where(attempts.c.request_id == change.request_id, attempts.c.job_set_id == job)
+        select(attempts.c.request_id).where(attempts.c.request_id == change.request_id, is_job)
     ).first()
     if owner is not None:
         return None

@@ -28,7 +28,7 @@ from pipeline.ledger.schema import (
     spend,
 )
 from pipeline.ledger.writer import LedgerWriter
-from pipeline.records import Attempt, Cell, CostState, FoldedRow, Request, State, Totals
+from pipeline.records import Attempt, Cell, CostState, FoldedRow, Request, State, Totals, job_id_spellings
 
 CHUNK = 2_000
 UNFINISHED = (State.PLANNED, State.SUBMITTING, State.ACCEPTED, State.STALLED, State.UNKNOWN)
@@ -469,7 +469,7 @@ class LedgerQueries:
                 or_(
                     attempts.c.request_id.startswith(wanted, autoescape=True),
                     attempts.c.row_id == wanted,
-                    attempts.c.job_set_id == wanted,
+                    attempts.c.job_set_id.in_(job_id_spellings(wanted)),
                     attempts.c.request_id.in_(listed),
                 ),
             )
@@ -484,6 +484,11 @@ class LedgerQueries:
         found = self.ledger.ask(statement)
         _check_unsent(found)
         return _attempt_of(found[0], run_id) if found else None
+
+    def attempts_of(self, request_id: str) -> list[Attempt]:
+        """Every attempt of one request, the latest last."""
+        statement = _plain_view().where(attempts.c.request_id == request_id).order_by(attempts.c.attempt)
+        return [_attempt_of(row, None) for row in self.ledger.ask(statement)]
 
     def history(self, request_id: str) -> list[dict[str, object]]:
         """Everything that happened to a request, oldest first."""

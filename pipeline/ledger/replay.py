@@ -30,7 +30,7 @@ from pipeline.ledger.transitions import (
     apply_change,
     utc_day,
 )
-from pipeline.records import COST_STATE, CostState, State
+from pipeline.records import COST_STATE, CostState, State, job_id_spellings
 
 _NOT_APPLICABLE = (LedgerError, DataError, IntegrityError, InterfaceError, KeyError, TypeError, ValueError)
 """What a damaged or foreign entry raises. A database that is away or full raises something else: the replay ends."""
@@ -243,8 +243,8 @@ def _judge_again(connection: Connection, entry: Mapping[str, object]) -> None:
 
 
 def _owner(connection: Connection, gateway: str, job_set_id: str) -> str | None:
-    found = select(attempts.c.request_id).where(attempts.c.gateway == gateway, attempts.c.job_set_id == job_set_id)
-    return connection.execute(found).scalar()
+    is_job = attempts.c.job_set_id.in_(job_id_spellings(job_set_id))
+    return connection.execute(select(attempts.c.request_id).where(attempts.c.gateway == gateway, is_job)).scalar()
 
 
 def _lose_instead(connection: Connection, entry: Mapping[str, object], taken: JobTaken) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Connection, Float, Integer, Table, Text
 from pipeline.ledger.identity import CHAIN
 from pipeline.ledger.schema import IMMUTABLE, MUTABLE, attempts, history, journal, spend
 from pipeline.ledger.transitions import Row, SpendKey
-from pipeline.records import CostState
+from pipeline.records import CostState, canonical_job_id
 
 _FIXED = frozenset({"request_id", "attempt", "gateway", "model", "superseded", "digest"})
 CHANGING = tuple(name for name in MUTABLE if name not in _FIXED)
@@ -123,7 +123,9 @@ class Statements:
         return {record[0]: dict(zip(IMMUTABLE, record[1:], strict=True)) for record in found}
 
     def owners(self, hand: Executor, gateways: Iterable[str], jobs: Iterable[str]) -> dict[tuple[str, str], str]:
-        """(gateway, job id) -> the request that owns it, for those that are owned.
+        """(gateway, `canonical_job_id`) -> the request that owns the job, for those that are owned.
+
+        `jobs` are all spellings of the ids in question.
 
         The gateways are named because the index begins with them: without, each call would read every attempt.
         """
@@ -135,7 +137,7 @@ class Statements:
             f"WHERE gateway IN ({self._marks(len(places))}) AND job_set_id IN ({self._marks(len(ids))})"
         )
         found = _run(hand, text, self._padded(places) + self._padded(ids)).fetchall()
-        return {(gateway, job): request_id for gateway, job, request_id in found}
+        return {(gateway, canonical_job_id(job)): request_id for gateway, job, request_id in found}
 
     def spent(self, hand: Executor, span: str, gateway: str, key: str) -> int:
         """Worst-case micro-dollars of a gateway's run, day or month."""

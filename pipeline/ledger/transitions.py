@@ -15,7 +15,7 @@ from pipeline.errors import InvariantError
 from pipeline.ledger.budget import NO_CAPS, CapReached, Caps, Spent, cap_reached
 from pipeline.ledger.states import OUTCOMES_OF_A_SUBMIT, TRANSITIONS, Event, next_state
 from pipeline.ledger.text import storable, storable_value
-from pipeline.records import COST_STATE, CostState, State
+from pipeline.records import COST_STATE, CostState, State, canonical_job_id
 
 Row = dict[str, object]
 SpendKey = tuple[str, str, str, str]
@@ -79,6 +79,9 @@ class JobTaken:
 
     owner_request_id: str
 
+
+PAID_TWICE = "paid twice"
+"""First words of the reason of a request for which the gateway charged two jobs. No later event overwrites them."""
 
 ChangeResult = Applied | Conflict | JobTaken | CapReached
 
@@ -154,18 +157,33 @@ def apply_change(
     if change.event in OUTCOMES_OF_A_SUBMIT and state is not State.SUBMITTING and _is_too_late(state, change):
         return Conflict(state=state)
     after = next_state(state, change.event)
+    if change.event is Event.ADOPT and state is State.PLANNED and not row["submit_attempts"]:
+        return Conflict(state=state)
+    before_reason = row["reason"]
     job_set_id = change.values.get("job_set_id")
     if job_set_id is not None:
         owner = job_owner(str(row["gateway"]), str(job_set_id))
         # MONEY: an earlier attempt of the same request is another purchase; its job is not this one's either.
-        if owner is not None and (owner != row["request_id"] or row["job_set_id"] != job_set_id):
+        if owner is not None and (owner != row["request_id"] or not _is_same_job(row["job_set_id"], job_set_id)):
             return JobTaken(owner_request_id=owner)
     if change.event is Event.RESERVE:
         refusal = _reserve(row, change, money)
         if refusal is not None:
             return refusal
     _move(row, state, after, change, money)
+    _keep_paid_twice(row, before_reason)
     return Applied(row=row, before=state)
+
+
+def _keep_paid_twice(row: Row, before: object) -> None:
+    """MONEY: that a second job was charged is told as long as the row exists, whatever happens to the first one."""
+    if isinstance(before, str) and before.startswith(PAID_TWICE):
+        now = row["reason"]
+        row["reason"] = before if now is None or str(now).startswith(before) else f"{before}; {now}"
+
+
+def _is_same_job(one: object, other: object) -> bool:
+    return one is not None and canonical_job_id(str(one)) == canonical_job_id(str(other))
 
 
 def _is_mine(row: Row, state: State, change: LedgerChange) -> bool:

@@ -38,6 +38,7 @@ from pipeline.ledger.transitions import (
     apply_change,
     utc_day,
 )
+from pipeline.records import canonical_job_id, job_id_spellings
 
 T = TypeVar("T")
 
@@ -396,21 +397,23 @@ class LedgerWriter(ABC):
             lambda span, gateway, key: self._sql.spent(hand, span, gateway, key),
             day_of=lambda at: self._day_of(moment() or at),
         )
+
+        def owner_of(gateway: str, job_set_id: str) -> str | None:
+            return owners.get((gateway, canonical_job_id(job_set_id)))
+
         results: list[WriteResult] = []
         touched: dict[str, Row] = {}
         lines: list[tuple[object, ...]] = []
         for change in changes:
             row = rows.get(change.request_id)
             try:
-                outcome = apply_change(
-                    row, change, money=money, job_owner=lambda gateway, job: owners.get((gateway, job))
-                )
+                outcome = apply_change(row, change, money=money, job_owner=owner_of)
             except DopError as error:
                 results.append((None, error))
                 continue
             if isinstance(outcome, Applied) and row is not None:
                 if "job_set_id" in change.values:
-                    owners[str(row["gateway"]), str(row["job_set_id"])] = change.request_id
+                    owners[str(row["gateway"]), canonical_job_id(str(row["job_set_id"]))] = change.request_id
                 row["checksum"] = checksum(row)
                 touched[change.request_id] = row
                 state, detail = row["state"], change.detail
@@ -461,7 +464,9 @@ def _settle(settled: Sequence[tuple[QueuedWrite, WriteResult]]) -> None:
 
 
 def _jobs_named(changes: Iterable[LedgerChange]) -> list[str]:
-    return [str(change.values["job_set_id"]) for change in changes if change.values.get("job_set_id") is not None]
+    """Every spelling under which the ledger may hold the job ids that the changes set."""
+    named = (str(change.values["job_set_id"]) for change in changes if change.values.get("job_set_id") is not None)
+    return [spelling for job_id in named for spelling in job_id_spellings(job_id)]
 
 
 def _damaged(name: str, row: Row) -> LedgerError:

@@ -76,6 +76,9 @@ NEEDS_THE_USER = FAILED_FOR_GOOD | {State.UNKNOWN, State.STALLED}
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 """A text cell that begins so is taken for a formula by a spreadsheet; full-width forms are, in some locales."""
 
+_SPLIT_FORMULA = re.compile(r"([;,|\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
+"""A formula's first sign behind a separator: `a;=F(1)` is two cells where the semicolon separates them."""
+
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -216,7 +219,11 @@ def csv_cells(row: ReportRow) -> list[str]:
 
 
 def escape_formula(text: str) -> str:
-    """Text that no spreadsheet takes for a formula, also behind leading blanks, and without control characters."""
+    """Text that no spreadsheet takes for a formula, and without control characters.
+
+    Also behind leading blanks, and behind a sign at which a spreadsheet of another country splits the line into cells.
+    """
+    text = _SPLIT_FORMULA.sub(r"\1'", text)
     if text[:1].isalnum() and text.isprintable():
         return text
     if text.startswith(FORMULA_STARTS) or text.lstrip().startswith(FORMULA_STARTS):

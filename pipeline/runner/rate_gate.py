@@ -65,7 +65,7 @@ class RateGate:
         wait_s: float | None = None,
         job_cap: int | None = None,
     ) -> None:
-        """What the answer said about the allowance."""
+        """What the answer said about the allowance, and the number of jobs at once that it names."""
         self.pace.answered(ticket, _now(), outcome, wait_s, job_cap)
         self.wake()
 

@@ -87,7 +87,8 @@ async def serve(settings: SandboxSettings) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stopped.set)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` asks for
+            loop.add_signal_handler(number, stopped.set)
     async with Sandbox(settings) as base_url:
         sys.stdout.write(f"{base_url}\n")
         sys.stdout.flush()

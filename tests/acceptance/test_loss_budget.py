@@ -120,7 +120,6 @@ def test_an_older_backup_beside_a_damaged_journal_refuses(against: Against, how:
 # --- ids in another spelling
 
 
-@pytest.mark.xfail(strict=True, reason="the same id in capitals counts as another job")
 def test_a_job_whose_id_comes_back_in_capitals_is_finished(tmp_path: Path) -> None:
     with Capitals(Script(key=KEY)) as double:
         dop = Here(folder=tmp_path, base_url=double.base_url)
@@ -137,7 +136,6 @@ class Confused(GatewayDouble):
         return {**super()._state(job), "job_set_id": "00000000-0000-4000-8000-000000000000"}
 
 
-@pytest.mark.xfail(strict=True, reason="polls that never make sense are passed over in silence")
 def test_polls_that_never_make_sense_end_in_words(tmp_path: Path) -> None:
     with Confused(Script(key=KEY)) as double:
         dop = Here(folder=tmp_path, base_url=double.base_url)

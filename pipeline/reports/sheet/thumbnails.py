@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from pipeline.files import whole_path
+from pipeline.reports.sheet.clip_reader import open_clip
 
 POSTER_AT_S = 3.0
 """All seeds of a row start with the same picture; by second 3 they differ."""
@@ -18,6 +20,9 @@ POSTER_AT_S = 3.0
 POSTER_WIDTH_PX = 480
 START_WIDTH_PX = 240
 _QUALITY = 82
+
+MAX_DECODE_S = 10.0
+"""Seconds that the search for one picture may take; then the last one so far is taken. A clip of ours needs a tenth."""
 
 
 def poster_path(clip: Path) -> Path:
@@ -90,17 +95,17 @@ def frame_at(clip: Path, at_s: float) -> Image.Image:
     """The picture shown `at_s` seconds into the clip, or its last one when it is shorter.
 
     Raises:
-        av.FFmpegError, OSError, ValueError: the clip cannot be read or holds no picture.
+        av.FFmpegError, OSError, ValueError: the clip cannot be read, holds no picture, or one that is too large.
     """
-    with av.open(str(clip)) as container:
-        stream = container.streams.video[0]
+    until = time.monotonic() + MAX_DECODE_S
+    with open_clip(clip) as (container, stream):
         stream.thread_type = "AUTO"
         if at_s > 0 and stream.time_base:
             container.seek(int(at_s / stream.time_base), stream=stream)
         last: VideoFrame | None = None
         for frame in container.decode(stream):
             last = frame
-            if frame.time is None or frame.time >= at_s - 1e-3:
+            if frame.time is None or frame.time >= at_s - 1e-3 or time.monotonic() > until:
                 break
         if last is None:
             raise ValueError(f"{clip.name} holds no picture")

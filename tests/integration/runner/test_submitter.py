@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.errors import LedgerError
 from pipeline.gateway.ratelimit.limiter import Slot
+from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, LedgerChange
 from pipeline.ledger.writer import LedgerWriter
@@ -213,3 +214,27 @@ def test_a_person_who_settled_a_submit_is_not_overruled_by_its_late_answer(
     assert read(ledger, "select state, job_set_id from attempts") == [("written_off", None)]
     ((detail,),) = read(ledger, "select detail from history where event = 'note'")
     assert detail.startswith("paid as job job-1-1")
+
+
+class FrozenGateway(MemoryGateway):
+    """The process stands still for half a minute before the first byte of its first call."""
+
+    async def submit(self, body: bytes, *, proof: SendProof, **rest: object) -> Response | NoResponse:
+        if not self.visits[int(body)]:
+            await asyncio.sleep(30.0)
+        if not proof.may_send():
+            self.visits[int(body)] += 1
+            return NoResponse(sent=False, what="the process was frozen", phase=CallPhase.CONNECT)
+        return await super().submit(body, proof=proof, **rest)
+
+
+def test_a_reservation_that_is_too_old_is_released_and_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = FrozenGateway("1", {"accepted": 1})
+    experiment = Experiment(folder=tmp_path, gateway=gateway, protocol=Protocol(), rows=1, workers=1)
+    ledger = tmp_path / "0" / "ledger.db"
+    in_virtual_time(monkeypatch, lambda: experiment._run(ledger))
+    events = "select event from history where event in ('reserve', 'release', 'accept') order by seq"
+    assert read(ledger, events) == [("reserve",), ("release",), ("reserve",), ("accept",)]
+    assert gateway.charged == {1: 1}

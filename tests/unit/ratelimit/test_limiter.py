@@ -138,15 +138,22 @@ def test_too_many_jobs_in_flight_is_a_cap_that_is_learned_and_tested_again() -> 
     assert pace.in_flight_cap() == 5
 
 
-def test_the_cap_that_the_gateway_states_is_believed_at_once() -> None:
+def test_the_number_of_jobs_that_the_gateway_states_is_the_cap_and_is_not_tested() -> None:
     pace = AdaptiveRateLimiter(told=Rate(1000, 1))
-    first, second = go(pace, 0.0), go(pace, 0.1)
-    pace.answered(first, 0.2, LimitFeedback.ACCEPTED)
-    pace.answered(second, 0.2, LimitFeedback.CONCURRENCY, None, 4)
-    assert pace.in_flight_cap() == 4
-    for now in (1.0, 2.0, 3.0):
+    pace.answered(go(pace, 1.0), 1.0, LimitFeedback.ACCEPTED)
+    pace.answered(go(pace, 2.0), 2.0, LimitFeedback.CONCURRENCY, None, 3)
+    assert pace.in_flight_cap() == 3
+    assert not isinstance(pace.next_slot(3.0), Slot), "others use the rest now: submits pause"
+    now = 100.0
+    for _ in range(2):
+        now += 1.0
         pace.answered(go(pace, now), now, LimitFeedback.ACCEPTED)
-    assert not isinstance(pace.next_slot(4.0), Slot)
+    assert not isinstance(pace.next_slot(now + 100), Slot)
+    for _ in range(50):
+        pace.job_ended(now + 200)
+        pace.answered(go(pace, now + 200), now + 200, LimitFeedback.ACCEPTED)
+        now += 1.0
+    assert pace.in_flight_cap() == 3
 
 
 def test_a_hint_of_milliseconds_is_obeyed_as_it_is() -> None:

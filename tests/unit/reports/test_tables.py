@@ -126,13 +126,25 @@ def test_cost_cells_add_up_to_the_records_micro_dollars(items: list[tuple[int, S
     assert all(re.fullmatch(r"\d+\.\d{3,6}", cells[at]) for cells in printed)
 
 
-@pytest.mark.parametrize(
-    "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠x", "  =1"]
-)
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "＝1", "＋1", "－1", "＠x", "  =1"])
 def test_text_that_looks_like_a_formula_gets_an_apostrophe(text: str) -> None:
     cells = dict(zip(REPORT_COLUMNS, csv_cells(row_of(prompt=text + " a", reason=text)), strict=True))
     assert cells["prompt"] == "'" + text + " a"
     assert cells["reason"] == "'" + text
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("a;=HYPERLINK(1)", "a;'=HYPERLINK(1)"),
+        ("a; @SUM(1)|-2", "a; '@SUM(1)|'-2"),
+        ("a,b\t=1\n+2", "a,b\t'=1\n'+2"),
+        ("\t=1", "'\t'=1"),
+        ("a; b, c | d=1", "a; b, c | d=1"),
+    ],
+)
+def test_a_formula_behind_a_separator_of_another_country_gets_an_apostrophe(text: str, cell: str) -> None:
+    assert escape_formula(text) == cell
 
 
 @given(st.text(alphabet=st.sampled_from("=+-@\t\r\n＝＠ \x00\x7f\x85a1水\ud800"), max_size=8))
