@@ -23,7 +23,12 @@ from pipeline.reports.progress import UnbreakableStream, strip_control_chars
 def settings_of(args: argparse.Namespace) -> Settings:
     """The settings: flags over environment over file over default."""
     overrides = dict(_pair(text) for text in args.set or [])
-    for flag, key in (("outputs", "outputs.dir"), ("max_in_flight", "pace.max_in_flight"), ("rate", "pace.rate")):
+    for flag, key in (
+        ("outputs", "outputs.dir"),
+        ("max_in_flight", "pace.max_in_flight"),
+        ("rate", "pace.rate"),
+        ("max_unknown", "on_unknown.max"),
+    ):
         value = getattr(args, flag, None)
         if value is not None:
             overrides[key] = str(value)

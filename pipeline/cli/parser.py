@@ -89,6 +89,9 @@ def _add_buying_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-y", "--yes", action="store_true", help="buy without asking")
     group.add_argument("--max-cost", metavar="USD", help="the most this run may cost, over all its restarts")
     group.add_argument("--max-new", type=int, metavar="N", help="buy at most N in this call")
+    group.add_argument(
+        "--max-unknown", metavar="N|USD", help="buy nothing more when so much is unknown, over all restarts"
+    )
     group.add_argument("--halt", metavar="fail=3|fail=10%%", help="stop buying when that much failed")
     group.add_argument("--no-preflight", action="store_true", help="do not look at the images before buying")
 

@@ -168,6 +168,7 @@ class LocalRunner:
         self._sampler = ProgressSampler(
             self.pipeline.context,
             self.pipeline.schedule,
+            self.pipeline.permits,
             models=job.workspace.settings.models,
             buys=job.wishes.buy,
         )
@@ -297,7 +298,7 @@ class LocalRunner:
                 await pipeline.recovery.wait()
             if self.job.wishes.buy and await self._outputs_ready():
                 await self._resend_unknowns()
-                await pipeline.submitter.run()
+                await pipeline.buy()
             if pipeline.callbacks is not None and self.job.wishes.collect:
                 await pipeline.callbacks.wait_for_late_callbacks()
         finally:
