@@ -30,6 +30,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         "max_in_flight": "pace.max_in_flight",
         "rate": "pace.rate",
         "fail_on_check": "checks.fail_on",
+        "max_unknown": "on_unknown.max",
     }
     for flag, key in flags.items():
         value = getattr(args, flag, None)

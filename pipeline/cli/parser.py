@@ -89,6 +89,8 @@ def _add_buying_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-y", "--yes", action="store_true", help="buy without asking")
     group.add_argument("--max-cost", metavar="USD", help="the most this run may cost, over all its restarts")
     group.add_argument("--max-new", type=int, metavar="N", help="buy at most N in this call")
+    text = "buy nothing more when so much is unknown, over all restarts"
+    group.add_argument("--max-unknown", metavar="N|USD", help=text)
     text = "stop buying when that much failed; a share is judged once 10 have ended"
     group.add_argument("--halt", metavar="fail=3|fail=10%", help=text)
     kinds = "exit 1 when a check finds a clip bad: for any kind of defect, or for those named"

@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from pipeline.config import video_names
+from pipeline.config.loss_limit import parse_loss_limit
 from pipeline.config.units import duration_s, size_bytes
 from pipeline.records import microusd
 
@@ -191,6 +192,15 @@ MAX_WORKERS = 1_024
 
 Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Workers = Annotated[int, Field(ge=1, le=MAX_WORKERS)]
+
+
+def _loss_limit(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("is no limit of unknown outcomes: write a number of rows, or dollars, e.g. 0.50")
+    parse_loss_limit(str(value))
+    return str(value)
+
+
 RateText = Annotated[str, AfterValidator(_rate)]
 VideoName = Annotated[str, AfterValidator(video_names.checked)]
 UrlPath = Annotated[str, AfterValidator(_path)]
@@ -297,10 +307,14 @@ class LedgerSettings(SettingsSection):
 
 
 class UnknownSettings(SettingsSection):
-    """What becomes of a submit whose outcome is unknown. `resend` may pay twice, up to `max_cost` in a run."""
+    """What becomes of a submit whose outcome is unknown. `resend` may pay twice, up to `max_cost` in a run.
+
+    `max`: how many rows, or how much money, may be unknown before nothing more is bought; None is a share of the batch.
+    """
 
     policy: Literal["hold", "resend"] = "hold"
     max_cost_microusd: MicroUsd | None = Field(default=None, alias="max_cost")
+    max: Annotated[str, BeforeValidator(_loss_limit)] | None = None
 
     @model_validator(mode="after")
     def _capped(self) -> UnknownSettings:

@@ -27,6 +27,7 @@ from pipeline.ledger.schema import (
     runs,
     spend,
 )
+from pipeline.ledger.states import Event
 from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import Attempt, Cell, CostState, FoldedRow, Request, State, Totals, job_id_spellings
 
@@ -402,6 +403,22 @@ class LedgerQueries:
         )
         found = self.ledger.ask(statement)
         return (found[0].job_set_id, found[0].polling_url) if found else None
+
+    def newest_outcomes(self, gateway: str, limit: int) -> list[tuple[Event, float]]:
+        """What the latest submits of this gateway came to (accept, reject or lose), oldest first, with Unix seconds."""
+        telling = [event.value for event in (Event.ACCEPT, Event.REJECT, Event.LOSE)]
+        is_ours = (
+            select(attempts.c.request_id)
+            .where(attempts.c.request_id == history.c.request_id, attempts.c.gateway == gateway)
+            .exists()
+        )
+        statement = (
+            select(history.c.event, history.c.at)
+            .where(history.c.event.in_(telling), is_ours)
+            .order_by(history.c.seq.desc())
+            .limit(limit)
+        )
+        return [(Event(row.event), float(row.at)) for row in reversed(self.ledger.ask(statement))]
 
     def mean_video_bytes(self, gateway: str) -> int | None:
         """What a video of this gateway weighs on average; None before the first one."""

@@ -62,6 +62,8 @@ class ProgressSnapshot:
     rate_per_s: float = 0.0
     throttled: int = 0
     eta_s: float | None = None
+    pause: str = ""
+    """until when and why nothing is bought; empty while something is"""
 
 
 def strip_control_chars(text: str) -> str:
@@ -116,7 +118,9 @@ def pace_text(snapshot: ProgressSnapshot) -> str:
 
 
 def eta_text(snapshot: ProgressSnapshot) -> str:
-    """The time left, or that nothing honest can be said."""
+    """The time left, or that nothing honest can be said; while nothing is bought, until when."""
+    if snapshot.pause:
+        return strip_control_chars(snapshot.pause)
     return "ETA ?" if snapshot.eta_s is None else f"ETA {span(snapshot.eta_s)}"
 
 

@@ -11,6 +11,7 @@ closes the breaker, another unknown opens it again for longer. So a gateway that
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal, get_args
 
@@ -22,6 +23,9 @@ WINDOW = 20
 FIRST_PAUSE_S = 30.0
 MAX_PAUSE_S = 300.0
 """Pause after unknown outcomes: doubled each time, back to the first after WINDOW outcomes without a new one."""
+
+MAX_PAUSE_WITH_POLLS_S = 60.0
+"""Longest pause, in seconds, while polls are answered: the gateway is there, and a longer wait saves nothing."""
 
 FIRST_DOWN_S = 1.0
 MAX_DOWN_S = 60.0
@@ -138,6 +142,7 @@ class CircuitBreaker:
 
     def poll_answered(self, now: float) -> None:
         """The gateway answered a poll: after the pause that lets one row probe."""
+        self._pause.shorten(MAX_PAUSE_WITH_POLLS_S)
         if self._pause.on and not self._pause.lasts(now):
             self._poll_answered = True
 
@@ -145,6 +150,19 @@ class CircuitBreaker:
         """No job is known whose poll could be answered: the pause alone must do, or the run would wait for ever."""
         if self._pause.on and not self._pause.lasts(now):
             self._poll_answered = True
+
+    def restore(self, outcomes: Sequence[tuple[Outcome, float]]) -> None:
+        """Begin from the newest outcomes of earlier runs, oldest first, each with its time on this breaker's clock.
+
+        A gateway that lost the last submits of the run before may lose the first ones of this one.
+        """
+        for outcome, at in outcomes:
+            self.record(outcome, at)
+
+    @property
+    def paused_until(self) -> float | None:
+        """When the pause after unknown outcomes ends; None while there is none."""
+        return self._pause.until
 
     def wait_s(self, now: float) -> float:
         """Seconds until it is worth asking again: 0 when a row may be submitted."""
@@ -192,6 +210,17 @@ class _Pause:
         self._longest_s = longest_s
         self._next_s = first_s
         self._until: float | None = None
+        self._began = 0.0
+
+    @property
+    def until(self) -> float | None:
+        """When it ends."""
+        return self._until
+
+    def shorten(self, longest_s: float) -> None:
+        """Let it last no longer than this from its beginning."""
+        if self._until is not None:
+            self._until = min(self._until, self._began + longest_s)
 
     @property
     def on(self) -> bool:
@@ -205,7 +234,7 @@ class _Pause:
         return 0.0 if self._until is None else max(0.0, self._until - now)
 
     def begin(self, now: float) -> None:
-        self._until = now + self._next_s
+        self._began, self._until = now, now + self._next_s
         self._next_s = min(self._next_s * 2, self._longest_s)
 
     def end(self) -> None:

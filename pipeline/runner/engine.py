@@ -172,6 +172,7 @@ class LocalRunner:
         self._sampler = ProgressSampler(
             self.pipeline.context,
             self.pipeline.schedule,
+            self.pipeline.permits,
             models=job.workspace.settings.models,
             buys=job.wishes.buy,
         )
@@ -311,7 +312,7 @@ class LocalRunner:
                 self._endpoint.drain(self._state_of)  # what is recorded now need not be kept
             if self.job.wishes.buy and await self._outputs_ready():
                 await self._resend_unknowns()
-                await pipeline.submitter.run()
+                await pipeline.buy()
             if pipeline.callbacks is not None and self.job.wishes.collect:
                 await pipeline.callbacks.wait_for_late_callbacks()
             await pipeline.recovery.wait()

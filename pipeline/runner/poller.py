@@ -45,7 +45,7 @@ SENSELESS_POLLS = 3
 """Answered polls in a row that say nothing about the job, after which the operator is notified: one may be a glitch."""
 
 KEY_REFUSALS = 5
-"""Refused polls in a row, with none answered between, after which looking on is pointless."""
+"""Refused polls in a row, with none answered between, after which the key is taken for refused."""
 
 _ENDINGS = {
     JobStatus.FAILED: Event.FAIL,
@@ -298,11 +298,10 @@ class Poller:
         self._context.notify(f"{job.row_id}: no result before the deadline: stalled, paid, and still collectable")
 
     def _key_refused(self, verdict: PollOutcome) -> None:
-        """The key or the credit is gone: nothing more is bought; looking goes on while it makes sense."""
-        text = f"the gateway refuses the key or the account: {verdict.reason}"
-        self._context.stop.request(text, exit_code=7, reach=StopScope.SUBMITS)
+        """One refused poll may be the front's mood; several without an answer between mean the key or the credit."""
         self._refusals += 1
-        if self._refusals >= min(KEY_REFUSALS, len(self._jobs)):
+        if self._refusals >= KEY_REFUSALS:
+            text = f"the gateway refuses the key or the account: {verdict.reason}"
             self._context.stop.request(text, exit_code=7, reach=StopScope.ALL)
 
     async def _record_poll_counts(self) -> None:

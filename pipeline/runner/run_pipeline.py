@@ -15,24 +15,28 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from pipeline.assets.publishing import OutputPublisher
+from pipeline.config.loss_limit import parse_loss_limit
 from pipeline.config.settings import Settings
 from pipeline.gateway.client import GatewayClient, PollStyle
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimits, Rate, parse_rate
 from pipeline.ledger.agreement import Agreement
 from pipeline.ledger.budget import Caps
+from pipeline.ledger.states import Event
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State, Totals
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
 from pipeline.runner.callbacks import CallbackHandler
-from pipeline.runner.circuit_breaker import CircuitBreaker
+from pipeline.runner.circuit_breaker import WINDOW, CircuitBreaker, Outcome
 from pipeline.runner.clocks import GuardedClock
 from pipeline.runner.context import RESERVATION_LEASE_S, RunContext
 from pipeline.runner.downloader import Downloader
 from pipeline.runner.events import EventSink
 from pipeline.runner.firewall import Firewall
 from pipeline.runner.job_recovery import JobRecovery
+from pipeline.runner.loss_budget import LossBudget, default_limit
+from pipeline.runner.loss_guard import LossGuard
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import STYLES, Poller
 from pipeline.runner.rate_gate import RateGate
@@ -116,16 +120,23 @@ class PipelineSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPipeline:
-    """The connected steps of one run. `run` each of submitter, poller and downloader."""
+    """The connected steps of one run: `buy`, `poller.run` and `downloader.run`, side by side."""
 
     context: RunContext
     submitter: Submitter
+    permits: SubmitPermits
+    losses: LossGuard
     poller: Poller
     downloader: Downloader
     recovery: JobRecovery
     callbacks: CallbackHandler | None
     endpoint: SubmitEndpoint
     schedule: PollSchedule
+
+    async def buy(self) -> None:
+        """Submit what is planned, within the loss budget. Pays: yes."""
+        self.losses.start()
+        await self.submitter.run()
 
     def learned(self) -> dict[str, object]:
         """What the next run should know about the gateway."""
@@ -139,7 +150,7 @@ class RunPipeline:
 def build_pipeline(setup: PipelineSetup) -> RunPipeline:
     """Build the steps of one run. Nothing is sent before they are run."""
     settings, workspace, context = setup.workspace.settings, setup.workspace, _context(setup)
-    breaker, schedule = CircuitBreaker(), _schedule(settings, with_callbacks=setup.callbacks is not None)
+    breaker, schedule = _breaker(setup), _schedule(settings, with_callbacks=setup.callbacks is not None)
     recovery, template = JobRecovery(context), settings.download.name
     poller = Poller(context, schedule, breaker, style=setup.remembered.poll_style)
     endpoint = _endpoint(settings, setup.remembered)
@@ -159,6 +170,8 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
             recovery=recovery,
             workers=settings.pace.submit_concurrency,
         ),
+        permits=permits,
+        losses=_losses(setup, context),
         poller=poller,
         downloader=Downloader(
             context,
@@ -207,6 +220,29 @@ def _context(setup: PipelineSetup) -> RunContext:
         lease_s=setup.lease_s,
         log=setup.log,
     )
+
+
+def _breaker(setup: PipelineSetup) -> CircuitBreaker:
+    """The circuit breaker as the newest outcomes in the ledger leave it.
+
+    Where the user says how much may be lost, only an outage pauses the buying: unknown outcomes in a row.
+    """
+    settings, workspace = setup.workspace.settings, setup.workspace
+    breaker = CircuitBreaker() if settings.on_unknown.max is None else CircuitBreaker(in_window=WINDOW + 1)
+    loop_now, unix_now = asyncio.get_running_loop().time(), setup.unix_time()
+    health: dict[Event, Outcome] = {Event.LOSE: "unknown", Event.ACCEPT: "answered", Event.REJECT: "answered"}
+    outcomes = workspace.book.newest_outcomes(workspace.gateway, WINDOW)
+    # An event of the future is of a clock that was wrong: it counts as of now.
+    breaker.restore([(health[event], loop_now - max(0.0, unix_now - at)) for event, at in outcomes])
+    return breaker
+
+
+def _losses(setup: PipelineSetup, context: RunContext) -> LossGuard:
+    configured = setup.workspace.settings.on_unknown.max
+    rows = sum(setup.totals.counts.values())
+    limit = default_limit(rows, setup.caps.run_microusd) if configured is None else parse_loss_limit(configured)
+    unknowns = setup.workspace.book.attempts_in(setup.run_id, (State.UNKNOWN,))
+    return LossGuard(context, LossBudget(limit), unknowns)
 
 
 def _limiter(setup: PipelineSetup, now: float) -> AdaptiveRateLimiter:

@@ -9,6 +9,7 @@ from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State
 from pipeline.reports.progress import ProgressSnapshot
 from pipeline.runner.context import RunContext
 from pipeline.runner.poll_schedule import PollSchedule
+from pipeline.runner.submit_permits import SubmitPermits
 
 SLOW = 0.9
 """The quantile of generation time that an arrival time is computed from: most videos come sooner."""
@@ -17,8 +18,16 @@ SLOW = 0.9
 class ProgressSampler:
     """Samples a run's moving parts. `buys` is False for `collect`."""
 
-    def __init__(self, context: RunContext, schedule: PollSchedule, *, models: Sequence[str], buys: bool) -> None:
-        self._context, self._schedule = context, schedule
+    def __init__(
+        self,
+        context: RunContext,
+        schedule: PollSchedule,
+        permits: SubmitPermits,
+        *,
+        models: Sequence[str],
+        buys: bool,
+    ) -> None:
+        self._context, self._schedule, self._permits = context, schedule, permits
         self._models = models
         self._buys = buys
 
@@ -41,6 +50,7 @@ class ProgressSampler:
             rate_per_s=pace.rate_now(loop_now),
             throttled=pace.throttled_total,
             eta_s=self._eta_s(loop_now),
+            pause="" if self._context.stop.submits else self._permits.pause_text,
         )
 
     def _eta_s(self, now: float) -> float | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from pipeline.gateway.ratelimit.limiter import CallKind, Slot
 from pipeline.gateway.responses import Response
-from pipeline.runner.circuit_breaker import BreakerState, CircuitBreaker
+from pipeline.runner.circuit_breaker import BreakerState, CircuitBreaker, Outcome
 from pipeline.runner.context import RunContext
 from pipeline.runner.stop import StopScope
 
@@ -50,6 +51,27 @@ class SubmitPermits:
         self._probe_at = 0.0
         self._ever_answered = False
         self._answered_at = asyncio.get_running_loop().time()
+        self._cause = "unknown outcomes of the run before"
+        self._reported_until: float | None = None
+        self.pause_text = ""
+        """for display: until when and why no submit goes; empty while submits go"""
+
+    def record(self, health: Outcome, request_id: str, reason: str) -> None:
+        """A permit's call ended; `reason` is the cause of a pause that it may begin."""
+        if health == "unknown":
+            self._cause = reason
+        self.breaker.record(health, asyncio.get_running_loop().time(), request_id)
+
+    def _report_pause(self) -> None:
+        """Notify each pause once, with its cause and its end."""
+        until = self.breaker.paused_until
+        if until is None or until == self._reported_until:
+            return
+        self._reported_until = until
+        end_unix = self._context.unix_time() + until - asyncio.get_running_loop().time()
+        end = datetime.fromtimestamp(end_unix, UTC).astimezone()
+        self.pause_text = f"paused until {end:%H:%M} (gateway answers {self._cause})"
+        self._context.notify(f"{self.pause_text}; nothing is bought meanwhile, what is paid is collected")
 
     async def acquire(self, request_id: str) -> Slot | None:
         """Wait for the breaker and for a slot, and take both; None when the run stopped meanwhile."""
@@ -63,6 +85,8 @@ class SubmitPermits:
                 return None
             # MONEY: asked last, so that a worker that waited for a slot does not pass a breaker that opened meanwhile.
             if self.breaker.may_submit(loop.time(), request_id):
+                if self.breaker.paused_until is None:
+                    self.pause_text = ""
                 return slot
             context.gate.release(CallKind.SUBMIT)
             await self._wait_for_breaker(BREAKER_POLL_INTERVAL_S)
@@ -76,7 +100,7 @@ class SubmitPermits:
     def call_failed(self, request_id: str, *, is_sent: bool) -> None:
         """The call failed within this program; `is_sent`: perhaps after its first byte left."""
         if is_sent:
-            self.breaker.record("unknown", asyncio.get_running_loop().time(), request_id)
+            self.record("unknown", request_id, "an error of this program")
         else:
             self.breaker.withdraw(request_id)
 
@@ -87,6 +111,7 @@ class SubmitPermits:
 
     async def _wait_for_breaker(self, wait_s: float) -> None:
         now = asyncio.get_running_loop().time()
+        self._report_pause()
         if self.breaker.state(now) is BreakerState.POLL_PROBE and not self._can_poll():
             await self._probe_by_poll()
         if now - self._answered_at > self._max_wait_s():

@@ -312,7 +312,7 @@ class Submitter:
             endpoint.works(reserved.path)
         if decision.endpoint_missing:
             endpoint.move_on(reserved.path)
-        self._permits.breaker.record(decision.health, asyncio.get_running_loop().time(), attempt.request_id)
+        self._permits.record(decision.health, attempt.request_id, outcome.reason)
         return await self._outcomes.act(reserved, decision, outcome, response)
 
     def _log(self, attempt: Attempt, outcome: SubmitOutcome) -> None:

@@ -146,7 +146,7 @@ def test_polls_that_never_make_sense_end_in_words(tmp_path: Path) -> None:
 
 # --- the loss budget
 
-ENOUGH = ("--max-duration", "1s")
+ENOUGH = ("--max-duration", "3s")
 """Ends a run that pauses instead of stopping."""
 
 
@@ -155,7 +155,6 @@ def lossy(against: Against, lost: str = "*") -> Opened:
     return against(submits={lost: LOST})
 
 
-@pytest.mark.xfail(strict=True, reason="there is no --max-unknown")
 @pytest.mark.parametrize("words", [("--max-unknown", "2"), ("--set", "on_unknown.max=2")])
 def test_at_max_unknown_the_buying_stops_and_everything_is_collected(against: Against, words: tuple[str, ...]) -> None:
     dop, double = against(submits={"3": LOST, "6": LOST}, generation_s=0.2)
@@ -169,7 +168,6 @@ def test_at_max_unknown_the_buying_stops_and_everything_is_collected(against: Ag
     assert len(double.submits) == 6, "the budget counts over all restarts"
 
 
-@pytest.mark.xfail(strict=True, reason="there is no block that explains a stop for unknown outcomes")
 def test_at_max_unknown_one_block_says_everything(against: Against) -> None:
     dop, _ = against(submits={"2": LOST, "4": {"reset": "after", "book": True}})
     end = dop.buy(dop.csv(shots(40)), *ONE, "--max-unknown", "2")
@@ -185,7 +183,6 @@ def test_at_max_unknown_one_block_says_everything(against: Against) -> None:
     assert "dop resolve" in block, "how to settle them"
 
 
-@pytest.mark.xfail(strict=True, reason="a probe is lost with each pause, without an end")
 def test_by_default_the_loss_is_bounded_over_all_restarts(against: Against) -> None:
     """The first of max(5 rows, 2 % of the batch) and 5 % of max_cost."""
     dop, double = lossy(against)
@@ -196,7 +193,6 @@ def test_by_default_the_loss_is_bounded_over_all_restarts(against: Against) -> N
     assert double.charged <= 5
 
 
-@pytest.mark.xfail(strict=True, reason="max_cost says nothing about what may be lost")
 def test_by_default_at_most_a_twentieth_of_max_cost_may_be_lost(against: Against) -> None:
     dop, double = lossy(against)
     end = dop.buy(dop.csv(shots(40)), *ONE, *ENOUGH, "--max-cost", "5.40")
@@ -205,7 +201,6 @@ def test_by_default_at_most_a_twentieth_of_max_cost_may_be_lost(against: Against
     assert "--max-unknown" in end.err, end.err
 
 
-@pytest.mark.xfail(strict=True, reason="there is no --max-unknown")
 def test_what_is_proved_later_is_given_back(against: Against) -> None:
     dop, double = against(submits={"1-2": LOST})
     manifest = dop.csv(shots(5))
@@ -219,7 +214,6 @@ def test_what_is_proved_later_is_given_back(against: Against) -> None:
     assert double.charged == 5
 
 
-@pytest.mark.xfail(strict=True, reason="there is no --max-unknown")
 def test_max_unknown_may_be_money(against: Against) -> None:
     dop, double = lossy(against)
     manifest = dop.csv(shots(9))
@@ -231,11 +225,10 @@ def test_max_unknown_may_be_money(against: Against) -> None:
     assert double.charged == 2
 
 
-@pytest.mark.xfail(strict=True, reason="a pause is not said, and the progress line is silent about it")
 def test_a_pause_is_said_with_its_cause(against: Against) -> None:
     """Allowed to go on, a run pauses for an outage: said once, with the time of its end, and in the progress line."""
     dop, double = lossy(against)
-    end = dop.buy(dop.csv(shots(40)), *ONE, "--max-duration", "2s", "--max-unknown", "30")
+    end = dop.buy(dop.csv(shots(40)), *ONE, "--max-duration", "4s", "--max-unknown", "30")
     assert end.code == 3, end.err
     assert double.charged <= 5
     paused = re.findall(r"paused until \d\d:\d\d[^\n]*", end.err)
@@ -303,7 +296,6 @@ def test_a_run_that_ends_well_says_so_as_well(against: Against) -> None:
         assert not found["stopped_by"]
 
 
-@pytest.mark.xfail(strict=True, reason="the second refused poll ends the run with 7")
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_poll_that_is_refused_twice_and_then_answered_ends_well(against: Against, status: int) -> None:
     trouble = [{"status": status, "body": {"error": "Access denied"}}]

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -35,16 +35,13 @@ from pipeline.runner.cluster.job_queue import JobQueue, RunOrder, StopNotice
 from pipeline.runner.cluster.shared_rate import SharedRateLimiter
 from pipeline.runner.cluster.shared_rate_gate import SharedRateGate
 from pipeline.runner.context import RESERVATION_LEASE_S, pending_job_of, ready_video_of
-from pipeline.runner.downloader import Downloader
 from pipeline.runner.events import EventRecorded, EventSink, LedgerFailed, OutcomeUnknown, RequestSetAside
 from pipeline.runner.fail_points import fail_point
 from pipeline.runner.poll_schedule import PollSchedule
-from pipeline.runner.poller import Poller
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.run_pipeline import CallbackSetup, PipelineSetup, RunPipeline, build_pipeline
 from pipeline.runner.stop import StopScope, StopSignal
 from pipeline.runner.submit_body import SubmitBodyBuilder
-from pipeline.runner.submitter import Submitter
 
 RECOVERY_TIMEOUT_S = 10.0
 """How long, in seconds, an executor that closes waits for the proof of an unclear submit."""
@@ -265,20 +262,23 @@ class RunExecutor:
 
     def start(self) -> None:
         """The steps begin to work."""
-        steps = (self.pipeline.submitter, self.pipeline.poller, self.pipeline.downloader)
+        steps = (self._buy, self.pipeline.poller.run, self.pipeline.downloader.run)
         self._tasks = [asyncio.create_task(self._run_step(step)) for step in steps]
         self._tasks.append(asyncio.create_task(self._watch()))
 
-    async def _run_step(self, step: Submitter | Poller | Downloader) -> None:
+    async def _buy(self) -> None:
         try:
-            await step.run()
+            await self.pipeline.buy()
+        finally:
+            for request_id in list(self._unsent):
+                self._end(request_id)
+
+    async def _run_step(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
         except BaseException as error:
             self._fell(error)
             raise
-        finally:
-            if step is self.pipeline.submitter:
-                for request_id in list(self._unsent):
-                    self._end(request_id)
 
     def _fell(self, error: BaseException) -> None:
         if not isinstance(error, asyncio.CancelledError):

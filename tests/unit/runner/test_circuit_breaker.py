@@ -13,6 +13,7 @@ from pipeline.runner.circuit_breaker import (
     IN_A_ROW,
     MAX_DOWN_S,
     MAX_PAUSE_S,
+    MAX_PAUSE_WITH_POLLS_S,
     PROBE_LEASE_S,
     WINDOW,
     BreakerState,
@@ -377,3 +378,28 @@ def test_a_gateway_that_is_down_for_an_hour_costs_three_and_what_was_in_flight()
             breaker.record("unknown", float(now), str(who))
         unknown += len(sent)
     assert unknown == 16
+
+
+def test_a_breaker_begins_from_the_outcomes_of_the_run_before() -> None:
+    breaker = CircuitBreaker()
+    breaker.restore([("answered", -100.0), ("unknown", -3.0), ("unknown", -2.0), ("unknown", -1.0)])
+    assert breaker.state(0.0) is BreakerState.OPEN
+    assert breaker.paused_until == FIRST_PAUSE_S - 1.0
+    assert breaker.state(40.0) is BreakerState.POLL_PROBE
+    breaker.poll_answered(40.0)
+    assert breaker.may_submit(40.0, "a")
+    assert not breaker.may_submit(40.0, "b"), "one row at risk"
+
+
+def test_a_pause_is_shorter_while_polls_are_answered() -> None:
+    breaker, now = CircuitBreaker(), 0.0
+    for _ in range(IN_A_ROW):
+        breaker.record("unknown", now)
+    for _ in range(6):
+        now = (breaker.paused_until or 0.0) + 1.0
+        breaker.poll_answered(now)
+        assert breaker.may_submit(now, "probe")
+        breaker.record("unknown", now, "probe")
+    assert (breaker.paused_until or 0.0) - now == MAX_PAUSE_S
+    breaker.poll_answered(now + 1.0)
+    assert (breaker.paused_until or 0.0) - now == MAX_PAUSE_WITH_POLLS_S

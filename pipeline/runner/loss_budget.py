@@ -1,0 +1,106 @@
+"""The loss budget: how many submits of unknown outcome a run may have before it buys nothing more. Pure.
+
+Each unknown outcome is perhaps paid and lost. The budget counts those of the whole run, over all its restarts, as the
+ledger has them now: what is proved or settled later is given back. Whether the gateway answers again is the circuit
+breaker's question; this one is how much may be lost at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from pipeline.config.loss_limit import LossLimit
+from pipeline.records import usd
+
+MIN_ROWS = 5
+"""Rows that may be lost in the smallest batch: a few lost connections are no reason to stop."""
+
+MAX_SHARE_PERCENT = 2
+"""Share of the batch, in percent of its rows, that may be lost in a larger one."""
+
+MAX_COST_PERCENT = 5
+"""Share of the run's cap (max_cost), in percent, that may be lost."""
+
+FAULT_CHARS = 60
+"""Characters of a fault's reason that are shown in the block."""
+
+
+def default_limit(rows: int, max_cost_microusd: int | None) -> LossLimit:
+    """The limit of a run of so many rows where none is configured."""
+    money = None if max_cost_microusd is None else max_cost_microusd * MAX_COST_PERCENT // 100
+    return LossLimit(rows=max(MIN_ROWS, rows * MAX_SHARE_PERCENT // 100), microusd=money)
+
+
+class LossBudget:
+    """The unknown outcomes of one run: request id -> price in micro-dollars and reason."""
+
+    def __init__(self, limit: LossLimit) -> None:
+        self._limit = limit
+        self._unknown: dict[str, tuple[int, str]] = {}
+        self._known_submits = 0
+
+    def lose(self, request_id: str, price_microusd: int, reason: str) -> None:
+        """A submit is unknown."""
+        self._unknown[request_id] = (price_microusd, reason)
+
+    def give_back(self, request_id: str) -> None:
+        """A submit is not unknown (any more)."""
+        self._unknown.pop(request_id, None)
+
+    def count_known(self) -> None:
+        """A submit was accepted: for the share of those that are lost."""
+        self._known_submits += 1
+
+    @property
+    def lost_microusd(self) -> int:
+        """What may be lost."""
+        return sum(price for price, _ in self._unknown.values())
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether one more unknown outcome would pass the limit."""
+        if not self._unknown:
+            return False
+        rows, money = self._limit.rows, self._limit.microusd
+        dearest = max(price for price, _ in self._unknown.values())
+        return (rows is not None and len(self._unknown) >= rows) or (
+            money is not None and self.lost_microusd + dearest > money
+        )
+
+    def block(self, planned: int, price_microusd: int) -> str:
+        """What the user needs to decide how to continue, as several lines.
+
+        Args:
+            planned: rows that are not bought; `price_microusd`: the price of one of them.
+        """
+        count = len(self._unknown)
+        share = count / max(1, count + self._known_submits)
+        faults = Counter(_fault(reason) for _, reason in self._unknown.values())
+        causes = ", ".join(f"{fault} ({times} x)" for fault, times in faults.most_common(3))
+        expected = round(planned * share) * price_microusd
+        return "\n".join(
+            (
+                f"{count} outcomes are unknown, and perhaps paid: ${usd(self.lost_microusd)} may be lost",
+                f"  cause: {causes}",
+                f"  nothing more is bought: the limit ({self._limit_text()}; --max-unknown, on_unknown.max) is reached",
+                f"  {planned} rows are left to buy; if as many are lost as so far, they lose about ${usd(expected)}",
+                "  settle the unknown ones with `dop resolve`, then run again; or allow more with --max-unknown",
+            )
+        )
+
+    def _limit_text(self) -> str:
+        rows = [] if self._limit.rows is None else [f"{self._limit.rows} rows"]
+        money = [] if self._limit.microusd is None else [f"${usd(self._limit.microusd)}"]
+        return " or ".join((*rows, *money))
+
+
+def _fault(reason: str) -> str:
+    """The kind of a fault: what differs from row to row is left out, so that equal ones are counted together."""
+    return re.sub(r"[0-9a-f]{8,}[0-9a-f-]*", "..", reason)[:FAULT_CHARS]
+
+
+def price_of(row: Mapping[str, object]) -> int:
+    """The price of a ledger's row, micro-dollars."""
+    return int(str(row["price_microusd"]))
