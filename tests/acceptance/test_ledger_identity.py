@@ -65,7 +65,6 @@ def beside_a_run(dop: Dop, double: GatewayDouble, second: Callable[[], Ended], *
 SECOND_RUN = ("--max-duration", "1s", "--set", "on_unknown.policy=resend", "--set", "on_unknown.max_cost=9")
 
 
-@pytest.mark.xfail(strict=True, reason="the lock belongs to the name of the ledger, not to its file")
 @pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
 def test_a_second_name_of_the_ledger_does_not_let_two_runs_work(against: Against, link: str) -> None:
     dop, double = against()
@@ -83,7 +82,6 @@ def test_a_second_name_of_the_ledger_does_not_let_two_runs_work(against: Against
     assert len(double.submits) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="without its lock file a ledger looks free")
 def test_a_lock_file_that_is_removed_does_not_let_two_runs_work(against: Against) -> None:
     dop, double = against()
     manifest = dop.csv(shots(3))
@@ -98,7 +96,6 @@ def test_a_lock_file_that_is_removed_does_not_let_two_runs_work(against: Against
     assert len(double.submits) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="a removed lock file lets a second run take what is under way for lost")
 def test_what_is_under_way_is_not_sent_again_by_a_second_run(against: Against) -> None:
     dop, double = against(submits={"*": {"stall_s": 3600.0, "book": True}})
     manifest = dop.csv(shots(1))
@@ -115,7 +112,6 @@ def test_what_is_under_way_is_not_sent_again_by_a_second_run(against: Against) -
 # --- side files
 
 
-@pytest.mark.xfail(strict=True, reason="x.db and x.sqlite share their journal, lock and spare file")
 def test_two_ledgers_that_differ_in_their_ending_share_nothing(against: Against) -> None:
     """Two accounts (two gateways), whose ledgers lie beside each other."""
     dop, _ = against()
@@ -143,7 +139,6 @@ def copied(dop: Dop) -> Here:
     return other
 
 
-@pytest.mark.xfail(strict=True, reason="`ledger rebuild` makes an original of a copy")
 def test_a_rebuilt_copy_is_still_a_copy(against: Against) -> None:
     dop, double = bought(against)
     other = copied(dop)
@@ -154,7 +149,6 @@ def test_a_rebuilt_copy_is_still_a_copy(against: Against) -> None:
     assert len(set(prompts(double))) == double.charged == 5
 
 
-@pytest.mark.xfail(strict=True, reason="a ledger made from a journal alone spends at once")
 def test_a_ledger_born_of_a_journal_is_a_copy_until_it_is_adopted(against: Against) -> None:
     dop, double = bought(against)
     other = copied(dop)
@@ -168,7 +162,6 @@ def test_a_ledger_born_of_a_journal_is_a_copy_until_it_is_adopted(against: Again
 
 
 @pytest.mark.long
-@pytest.mark.xfail(strict=True, reason="`ledger rebuild` and a lost file forget that the ledger has moved")
 @pytest.mark.parametrize("how", ["rebuild", "delete"])
 def test_a_ledger_that_has_moved_to_a_server_never_spends_again(against: Against, postgres: str, how: str) -> None:
     dop, double = bought(against)
@@ -189,7 +182,6 @@ def journal_of(dop: Dop) -> Path:
     return journal
 
 
-@pytest.mark.xfail(strict=True, reason="a journal belongs to a ledger by a sequence number only")
 @pytest.mark.parametrize(("own", "foreign"), [(2, 5), (5, 2), (3, 3)])
 def test_the_journal_of_another_ledger_is_refused(against: Against, own: int, foreign: int) -> None:
     dop, double = bought(against, own)
@@ -203,7 +195,6 @@ def test_the_journal_of_another_ledger_is_refused(against: Against, own: int, fo
     assert care(dop, "check").code == 7
 
 
-@pytest.mark.xfail(strict=True, reason="a ledger whose journal was exchanged is filled from the wrong one")
 def test_a_lost_ledger_beside_the_journal_of_another_buys_nothing_twice(against: Against) -> None:
     dop, double = bought(against, 4)
     other = stranger(dop, "other")
@@ -215,7 +206,6 @@ def test_a_lost_ledger_beside_the_journal_of_another_buys_nothing_twice(against:
 
 
 @pytest.mark.process
-@pytest.mark.xfail(strict=True, reason="a snapshot keeps the inode, and nothing names the machine")
 def test_a_snapshot_on_another_machine_is_a_copy(against: Against, tmp_path: Path) -> None:
     """The same files with the same inodes on a machine with another name and another /etc/machine-id."""
     dop, double = bought(against)
