@@ -24,6 +24,7 @@ from pipeline.ledger.identity import (
     HOLE,
     INODE,
     JOURNAL_PLACE,
+    JOURNAL_STALE,
     MACHINE,
     MOVED,
     inode_of,
@@ -148,7 +149,19 @@ class SqliteLedger(LedgerWriter):
         if self.journal.path != found_journal(self.path):
             self.journal.close()
             self.journal = Journal(found_journal(self.path))
-        return reconcile(self)
+        notices = reconcile(self)
+        if JOURNAL_STALE in self.facts:
+            self._replace_stale_journal()
+        return notices
+
+    def _replace_stale_journal(self) -> None:
+        """A migration gave requests other ids: the journal is written again, and the old one is kept."""
+        self.journal.close()
+        if self.journal.path.exists():
+            self.journal.path.rename(self.journal.path.with_name(f"{self.journal.path.name}.v1-backup"))
+        self.write_journal_again()
+        self.transact(lambda connection: write_meta(connection, {JOURNAL_STALE: None}))
+        self.reload()
 
     def note_place(self) -> None:
         """Writes down where the file and its journal are, when that is new."""

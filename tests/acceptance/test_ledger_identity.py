@@ -279,7 +279,6 @@ def test_at_a_terminal_a_new_ledger_for_a_known_account_is_asked_about(against: 
 # --- one gateway, many spellings
 
 
-@pytest.mark.xfail(strict=True, reason="localhost and 127.0.0.1 are two gateways")
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST"])
 def test_two_spellings_of_this_machine_are_one_gateway(against: Against, host: str) -> None:
     dop, double = bought(against, 2)
@@ -341,7 +340,6 @@ def tls(certificate: Path) -> Iterator[TlsDouble]:
         yield double
 
 
-@pytest.mark.xfail(strict=True, reason="a name with a final dot is another gateway")
 def test_a_final_dot_does_not_make_another_gateway(tls: TlsDouble, tmp_path: Path) -> None:
     environ = {"SSL_CERT_FILE": str(tls.pem)}
     dop = Dop(folder=tmp_path, base_url=tls.base_url, environ=environ)
