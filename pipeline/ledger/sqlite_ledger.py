@@ -17,9 +17,8 @@ from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
 from pipeline.ledger.clock import CLOCK, is_behind, last_history_number, newest_event_at
-from pipeline.ledger.database import LedgerOutdatedError, create_or_check, read_meta, sqlite_engine, write_meta
+from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine, write_meta
 from pipeline.ledger.identity import (
-    CHAIN,
     COPY,
     HOLE,
     INODE,
@@ -36,7 +35,7 @@ from pipeline.ledger.identity import (
 from pipeline.ledger.journal import Journal, change_entry, sealed, snapshot_end, snapshot_entry
 from pipeline.ledger.journal_check import lines_of
 from pipeline.ledger.migrations import migrate
-from pipeline.ledger.reconcile import hole_notice, is_new, origin_of, reconcile
+from pipeline.ledger.reconcile import Reconciliation, hole_notice, is_new, origin_of
 from pipeline.ledger.schema import attempts
 from pipeline.ledger.side_files import found_journal, spare_path, take_over_old_files
 from pipeline.ledger.states import Event
@@ -95,12 +94,6 @@ class SqliteLedger(LedgerWriter):
         """The file's path, without symbolic links."""
         return str(self.path)
 
-    def reload(self) -> None:
-        """Reads again what the ledger knows of itself, after something else than `mark` wrote it."""
-        with self.reader.connect() as connection:
-            self.facts = read_meta(connection)
-        self._seq, self._chain = int(self.facts["seq"]), self.facts[CHAIN]
-
     def _facts(self, may_migrate: bool) -> dict[str, str]:
         try:
             return create_or_check(self.engine, str(self.path))
@@ -149,7 +142,7 @@ class SqliteLedger(LedgerWriter):
         if self.journal.path != found_journal(self.path):
             self.journal.close()
             self.journal = Journal(found_journal(self.path))
-        notices = reconcile(self)
+        notices = Reconciliation(ledger=self, journal=self.journal.path, write_again=self.write_journal_again).run()
         if JOURNAL_STALE in self.facts:
             self._replace_stale_journal()
         return notices
