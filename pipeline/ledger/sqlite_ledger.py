@@ -119,6 +119,15 @@ class SqliteLedger(LedgerWriter):
         Raises:
             LedgerError: copied, damaged, or its journal belongs to another ledger or lacks what the file lacks.
         """
+        try:
+            return self._made_ready()
+        except (DatabaseError, UnicodeError) as error:
+            cause = getattr(error, "orig", "a text of the file can't be read")
+            raise LedgerError(
+                f"{self.name} is damaged: {cause}; nothing is bought with it. `dop ledger check` lists everything"
+            ) from None
+
+    def _made_ready(self) -> list[str]:
         notices = list(self._told)
         if self.is_copy:
             raise LedgerError(

@@ -30,7 +30,7 @@ from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimit
 from pipeline.gateway.wire import submit_body
 from pipeline.ledger.agreement import NOTHING, Agreement
 from pipeline.ledger.budget import Caps
-from pipeline.ledger.queries import Run
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals
 from pipeline.reports.progress import ProgressDisplay
