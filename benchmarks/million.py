@@ -30,7 +30,8 @@ from pipeline.gateway.client import SUBMIT_PATH, GatewayClient
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, parse_rate
 from pipeline.gateway.responses import Response, SendProof
 from pipeline.ledger.budget import NO_CAPS
-from pipeline.ledger.queries import LedgerQueries, Run
+from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.schema import MUTABLE
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.transitions import ChangeResult, LedgerChange, Row, SpendAccumulator, apply_change

@@ -35,13 +35,21 @@ MAX_PORT = 65535
 _PATH = re.compile(r"/[^\s?#]*")
 _STORE_FOLDER = re.compile(r"(?:s3|gs|az)://[^\s/?#@]+(?:/[^\s/?#@]+)*/?")
 
+LOOPBACK = "127.0.0.1"
+"""The name of this machine in a gateway's name, whichever way its address is written."""
+
 
 def is_loopback(host: str) -> bool:
     """Whether connections to `host` stay on this machine, going by its name alone."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host.lower() == "localhost"
+        return without_final_dot(host.lower()) == "localhost"
+
+
+def without_final_dot(host: str) -> str:
+    """`example.com.` is the full name of `example.com`, and the same host."""
+    return host.removesuffix(".")
 
 
 def _duration(value: object) -> object:
@@ -151,7 +159,12 @@ def _base_url(text: str) -> str:
     if text == SANDBOX:
         return text
     parts = _origin(text)
-    return f"{parts.scheme}://{parts.netloc.lower()}"
+    port = "" if parts.port is None else f":{parts.port}"
+    return f"{parts.scheme}://{_bracketed(without_final_dot(parts.hostname or ''))}{port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _listen(text: str) -> str:
@@ -492,17 +505,37 @@ def gateway_id(settings: Settings) -> str:
 
     The paths do not enter it: an address books what it books, by whichever path it was asked.
     """
-    if settings.gateway.is_embedded:
-        return SANDBOX
-    return origin_of(settings.gateway.base_url)
+    return SANDBOX if settings.gateway.is_embedded else canonical_gateway(settings.gateway.base_url)
 
 
 def origin_of(address: str) -> str:
-    """`scheme://host:port` of a gateway's address, the port always written out.
+    """The one name of a gateway's address: `scheme://host:port`, the port always written out.
 
     Raises:
         ValueError: it is no address that the key may go to.
     """
-    parts = _origin(address)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    _origin(address)
+    return canonical_gateway(address)
+
+
+def canonical_gateway(name: str) -> str:
+    """The one name of a gateway, however its address is written.
+
+    `localhost`, `127.0.0.1` and `[::1]` with one port are one gateway, and so is a host with a final dot. What is no
+    address (`sandbox`, a damaged name) stays as it is.
+    """
+    try:
+        parts = urlsplit(name)
+        port = parts.port or {"https": 443, "http": 80}[parts.scheme]
+    except (KeyError, ValueError):
+        return name
+    return f"{parts.scheme}://{_bracketed(_canonical_host(without_final_dot(parts.hostname or '')))}:{port}"
+
+
+def _canonical_host(host: str) -> str:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return LOOPBACK if host == "localhost" else host
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return LOOPBACK if str(mapped) in ("::1", LOOPBACK) else str(mapped)

@@ -18,15 +18,23 @@ from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
 from pipeline.ledger.database import number_in, read_meta, write_meta
-from pipeline.ledger.identity import CHAIN, GENESIS, LEDGER_ID, new_ledger_id
+from pipeline.ledger.gateway_names import map_gateways
+from pipeline.ledger.identity import CHAIN, GENESIS, JOURNAL_STALE, LEDGER_ID, new_ledger_id
 from pipeline.ledger.schema import SCHEMA_VERSION
 
 Step = Callable[[Connection], None]
 
 
 def _give_identity(connection: Connection) -> None:
-    """1 -> 2: a random id and the beginning of a hash chain. The journal's lines so far are in no chain."""
-    write_meta(connection, {LEDGER_ID: new_ledger_id(), CHAIN: GENESIS} | read_meta(connection))
+    """1 -> 2: a random id and the beginning of a hash chain; one spelling of each gateway.
+
+    The journal's lines so far are in no chain. Where requests got other ids with their gateway's name, the journal of a
+    file is written again. In a database, whose journal can't be, old spellings stay.
+    """
+    known = read_meta(connection)
+    write_meta(connection, {LEDGER_ID: new_ledger_id(), CHAIN: GENESIS} | known)
+    if connection.dialect.name == "sqlite" and map_gateways(connection):
+        write_meta(connection, {JOURNAL_STALE: "yes"})
 
 
 STEPS: Mapping[int, Step] = MappingProxyType({1: _give_identity})

@@ -6,8 +6,9 @@ some of those events, one of them may be a purchase that nothing here names, so 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, func, select
 
@@ -18,9 +19,7 @@ from pipeline.ledger.journal import SNAPSHOT, last_entry
 from pipeline.ledger.journal_check import ForeignJournalError, ForkedJournalError, Gap, JournalWalk, lines_of
 from pipeline.ledger.replay import ReplayResult, replay
 from pipeline.ledger.schema import history, runs
-
-if TYPE_CHECKING:
-    from pipeline.ledger.sqlite_ledger import SqliteLedger
+from pipeline.ledger.writer import LedgerWriter
 
 SETTLE = (
     "`dop ledger rebuild` makes the ledger from what is left. The next `dop run MANIFEST` then lists the rows that it "
@@ -69,78 +68,83 @@ def is_new(connection: Connection) -> bool:
     return read_meta(connection)["seq"] == "0" and not has_runs
 
 
-def reconcile(ledger: SqliteLedger) -> list[str]:
-    """Brings file and journal together; returns notices for the operator.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciliation:
+    """Brings a ledger in a file and its journal together. `write_again` writes the journal again from the file."""
 
-    Raises:
-        LedgerError: the journal belongs to another ledger, or events are lost that may have been purchases.
-    """
-    journal, seq = ledger.journal.path, ledger.head[0]
-    last = last_entry(journal)
-    if last is None:
-        if seq:
-            ledger.write_journal_again()
-        elif journal.is_file() and journal.stat().st_size:
-            raise LedgerError(f"{hole_text(str(journal), [Gap(1, 1, 'no line can be read')])}. {SETTLE}")
+    ledger: LedgerWriter
+    journal: Path
+    write_again: Callable[[], None]
+
+    def run(self) -> list[str]:
+        """Returns notices for the operator.
+
+        Raises:
+            ForeignJournalError: the journal belongs to another ledger, or tells another history of this one.
+            LedgerError: events are lost that may have been purchases.
+        """
+        seq, chain = self.ledger.head
+        last = last_entry(self.journal)
+        if last is None:
+            if seq:
+                self.write_again()
+            elif self.journal.is_file() and self.journal.stat().st_size:
+                raise LedgerError(f"{hole_text(str(self.journal), [Gap(1, 1, 'no line can be read')])}. {SETTLE}")
+            return []
+        self._check_owner(last)
+        last_seq = int(str(last["seq"]))
+        if last_seq > seq:
+            return self._catch_up(last_seq)
+        if last_seq < seq or last.get("event") == SNAPSHOT:
+            self._check_is_ours(last)
+            self.write_again()
+        elif "chain" in last and last["chain"] != chain:
+            raise ForkedJournalError(self._other_history())
         return []
-    _check_owner(ledger, last)
-    last_seq = int(str(last["seq"]))
-    if last_seq > seq:
-        return _catch_up(ledger, last_seq)
-    if last_seq < seq or last.get("event") == SNAPSHOT:
-        _check_is_ours(ledger, last)
-        ledger.write_journal_again()
-    elif "chain" in last and last["chain"] != ledger.head[1]:
-        raise ForkedJournalError(_other_history(ledger))
-    return []
 
+    def _check_owner(self, last: dict[str, object]) -> None:
+        owner = last.get("ledger", self.ledger.ledger_id)
+        if owner != self.ledger.ledger_id:
+            raise ForeignJournalError(
+                f"the journal {self.journal} belongs to another ledger ({owner}, and {self.ledger.name} is "
+                f"{self.ledger.ledger_id}); nothing is bought. Put the ledger's own journal there; `dop ledger check` "
+                "says more"
+            )
 
-def _check_owner(ledger: SqliteLedger, last: dict[str, object]) -> None:
-    owner = last.get("ledger", ledger.ledger_id)
-    if owner != ledger.ledger_id:
-        raise ForeignJournalError(
-            f"the journal {ledger.journal.path} belongs to another ledger ({owner}, and {ledger.name} is "
-            f"{ledger.ledger_id}); nothing is bought. Put the ledger's own journal there; `dop ledger check` says more"
+    def _other_history(self) -> str:
+        return (
+            f"the journal {self.journal} and {self.ledger.name} tell different events: one of them is a copy's, which "
+            "was spent with; nothing is bought. Put the two that belong together there; `dop ledger check` says more"
         )
 
+    def _check_is_ours(self, last: dict[str, object]) -> None:
+        """A journal that is behind must end with an event that the ledger knows; otherwise a copy wrote it."""
+        if "request_id" not in last or last.get("event") == SNAPSHOT:
+            return
+        same = (
+            (history.c.request_id == last["request_id"])
+            & (history.c.event == str(last["event"]))
+            & (history.c.at == last["at"])
+        )
+        if not self.ledger.ask(select(history.c.seq).where(same).limit(1)):
+            raise ForkedJournalError(self._other_history())
 
-def _other_history(ledger: SqliteLedger) -> str:
-    return (
-        f"the journal {ledger.journal.path} and {ledger.name} tell different events: one of them is a copy's, which "
-        "was spent with; nothing is bought. Put the two that belong together there; `dop ledger check` says more"
-    )
+    def _catch_up(self, last_seq: int) -> list[str]:
+        seq, chain = self.ledger.head
+        name = str(self.journal)
+        walk = JournalWalk(name, ledger_id=self.ledger.ledger_id, at=(seq, chain), after=seq)
 
+        def work(connection: Connection) -> ReplayResult:
+            result = replay(connection, walk.entries(lines_of(self.journal)))
+            gaps = walk.lacks(seq) + [Gap(one.seq, one.seq, str(one)) for one in result.unnamed]
+            if gaps:
+                raise LedgerError(f"{hole_text(name, gaps)}; nothing is bought. {SETTLE}")
+            return result
 
-def _check_is_ours(ledger: SqliteLedger, last: dict[str, object]) -> None:
-    """A journal that is behind must end with an event that the ledger knows; otherwise a copy wrote it."""
-    if "request_id" not in last or last.get("event") == SNAPSHOT:
-        return
-    same = (
-        (history.c.request_id == last["request_id"])
-        & (history.c.event == str(last["event"]))
-        & (history.c.at == last["at"])
-    )
-    with ledger.reader.connect() as connection:
-        if connection.execute(select(history.c.seq).where(same).limit(1)).first() is None:
-            raise ForkedJournalError(_other_history(ledger))
-
-
-def _catch_up(ledger: SqliteLedger, last_seq: int) -> list[str]:
-    seq, chain = ledger.head
-    path = ledger.journal.path
-    walk = JournalWalk(str(path), ledger_id=ledger.ledger_id, at=(seq, chain), after=seq)
-
-    def work(connection: Connection) -> ReplayResult:
-        result = replay(connection, walk.entries(lines_of(path)))
-        gaps = walk.lacks(seq) + [Gap(one.seq, one.seq, str(one)) for one in result.unnamed]
-        if gaps:
-            raise LedgerError(f"{hole_text(str(path), gaps)}; nothing is bought. {SETTLE}")
-        return result
-
-    result = ledger.transact(work)
-    ledger.reload()
-    notices = [f"the ledger was {last_seq - seq} events behind its journal; they were booked now"]
-    return notices + [f"warning: {one}" for one in result.passed_over]
+        result = self.ledger.transact(work)
+        self.ledger.reload()
+        notices = [f"the ledger was {last_seq - seq} events behind its journal; they were booked now"]
+        return notices + [f"warning: {one}" for one in result.passed_over]
 
 
 def hole_notice(facts: dict[str, str]) -> list[str]:

@@ -17,13 +17,13 @@ from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
 from pipeline.ledger.clock import CLOCK, is_behind, last_history_number, newest_event_at
-from pipeline.ledger.database import LedgerOutdatedError, create_or_check, read_meta, sqlite_engine, write_meta
+from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine, write_meta
 from pipeline.ledger.identity import (
-    CHAIN,
     COPY,
     HOLE,
     INODE,
     JOURNAL_PLACE,
+    JOURNAL_STALE,
     MACHINE,
     MOVED,
     inode_of,
@@ -35,7 +35,7 @@ from pipeline.ledger.identity import (
 from pipeline.ledger.journal import Journal, change_entry, sealed, snapshot_end, snapshot_entry
 from pipeline.ledger.journal_check import lines_of
 from pipeline.ledger.migrations import migrate
-from pipeline.ledger.reconcile import hole_notice, is_new, origin_of, reconcile
+from pipeline.ledger.reconcile import Reconciliation, hole_notice, is_new, origin_of
 from pipeline.ledger.schema import attempts
 from pipeline.ledger.side_files import found_journal, spare_path, take_over_old_files
 from pipeline.ledger.states import Event
@@ -94,12 +94,6 @@ class SqliteLedger(LedgerWriter):
         """The file's path, without symbolic links."""
         return str(self.path)
 
-    def reload(self) -> None:
-        """Reads again what the ledger knows of itself, after something else than `mark` wrote it."""
-        with self.reader.connect() as connection:
-            self.facts = read_meta(connection)
-        self._seq, self._chain = int(self.facts["seq"]), self.facts[CHAIN]
-
     def _facts(self, may_migrate: bool) -> dict[str, str]:
         try:
             return create_or_check(self.engine, str(self.path))
@@ -125,6 +119,15 @@ class SqliteLedger(LedgerWriter):
         Raises:
             LedgerError: copied, damaged, or its journal belongs to another ledger or lacks what the file lacks.
         """
+        try:
+            return self._made_ready()
+        except (DatabaseError, UnicodeError) as error:
+            cause = getattr(error, "orig", "a text of the file can't be read")
+            raise LedgerError(
+                f"{self.name} is damaged: {cause}; nothing is bought with it. `dop ledger check` lists everything"
+            ) from None
+
+    def _made_ready(self) -> list[str]:
         notices = list(self._told)
         if self.is_copy:
             raise LedgerError(
@@ -148,7 +151,19 @@ class SqliteLedger(LedgerWriter):
         if self.journal.path != found_journal(self.path):
             self.journal.close()
             self.journal = Journal(found_journal(self.path))
-        return reconcile(self)
+        notices = Reconciliation(ledger=self, journal=self.journal.path, write_again=self.write_journal_again).run()
+        if JOURNAL_STALE in self.facts:
+            self._replace_stale_journal()
+        return notices
+
+    def _replace_stale_journal(self) -> None:
+        """A migration gave requests other ids: the journal is written again, and the old one is kept."""
+        self.journal.close()
+        if self.journal.path.exists():
+            self.journal.path.rename(self.journal.path.with_name(f"{self.journal.path.name}.v1-backup"))
+        self.write_journal_again()
+        self.transact(lambda connection: write_meta(connection, {JOURNAL_STALE: None}))
+        self.reload()
 
     def note_place(self) -> None:
         """Writes down where the file and its journal are, when that is new."""

@@ -176,6 +176,12 @@ class LedgerWriter(ABC):
         """The random id of this ledger, the same over moves, rebuilds and migrations."""
         return self.facts[LEDGER_ID]
 
+    def reload(self) -> None:
+        """Reads again what the ledger knows of itself, after something else than `mark` wrote it."""
+        with self.reader.connect() as connection:
+            self.facts = read_meta(connection)
+        self._seq, self._chain = int(self.facts["seq"]), self.facts[CHAIN]
+
     def mark(self, values: Mapping[str, str | None]) -> None:
         """Writes down what the ledger learned of itself, as a numbered event of database and journal.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps, lowest
-from pipeline.ledger.queries import Run, name_of_part
+from pipeline.ledger.run_registry import Run, name_of_part
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.planning.against_ledger import make_offer
 from pipeline.planning.requests import BoundManifest

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.ledger.queries import Run
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, ledger_name
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, Attempt, State, Totals, usd
 

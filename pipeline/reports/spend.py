@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.ledger.queries import SpendLine
+from pipeline.ledger.attempt_rows import SpendLine
 from pipeline.records import usd
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pipeline.config.loader import effective
 from pipeline.files import whole_text
-from pipeline.ledger.queries import Run, SkippedRow
+from pipeline.ledger.attempt_rows import SkippedRow
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State
 from pipeline.reports.checks.findings import RunChecks

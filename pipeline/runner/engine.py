@@ -24,7 +24,7 @@ from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
 from pipeline.ledger.agreement import NOTHING, Agreement
 from pipeline.ledger.budget import Caps
-from pipeline.ledger.queries import Run
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, State, Totals
 from pipeline.reports.progress import ProgressDisplay

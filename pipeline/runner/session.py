@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.assets import image_checks
 from pipeline.assets.publishing import download_missing, open_publisher
 from pipeline.ledger.budget import Caps
-from pipeline.ledger.queries import Run
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Totals
 from pipeline.reports.run_folder import RunFolder

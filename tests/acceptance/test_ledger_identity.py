@@ -65,7 +65,6 @@ def beside_a_run(dop: Dop, double: GatewayDouble, second: Callable[[], Ended], *
 SECOND_RUN = ("--max-duration", "1s", "--set", "on_unknown.policy=resend", "--set", "on_unknown.max_cost=9")
 
 
-@pytest.mark.xfail(strict=True, reason="the lock belongs to the name of the ledger, not to its file")
 @pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
 def test_a_second_name_of_the_ledger_does_not_let_two_runs_work(against: Against, link: str) -> None:
     dop, double = against()
@@ -163,7 +162,6 @@ def test_a_ledger_born_of_a_journal_is_a_copy_until_it_is_adopted(against: Again
 
 
 @pytest.mark.long
-@pytest.mark.xfail(strict=True, reason="`ledger rebuild` and a lost file forget that the ledger has moved")
 @pytest.mark.parametrize("how", ["rebuild", "delete"])
 def test_a_ledger_that_has_moved_to_a_server_never_spends_again(against: Against, postgres: str, how: str) -> None:
     dop, double = bought(against)
@@ -208,7 +206,6 @@ def test_a_lost_ledger_beside_the_journal_of_another_buys_nothing_twice(against:
 
 
 @pytest.mark.process
-@pytest.mark.xfail(strict=True, reason="a snapshot keeps the inode, and nothing names the machine")
 def test_a_snapshot_on_another_machine_is_a_copy(against: Against, tmp_path: Path) -> None:
     """The same files with the same inodes on a machine with another name and another /etc/machine-id."""
     dop, double = bought(against)
@@ -282,7 +279,6 @@ def test_at_a_terminal_a_new_ledger_for_a_known_account_is_asked_about(against: 
 # --- one gateway, many spellings
 
 
-@pytest.mark.xfail(strict=True, reason="localhost and 127.0.0.1 are two gateways")
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST"])
 def test_two_spellings_of_this_machine_are_one_gateway(against: Against, host: str) -> None:
     dop, double = bought(against, 2)
@@ -344,7 +340,6 @@ def tls(certificate: Path) -> Iterator[TlsDouble]:
         yield double
 
 
-@pytest.mark.xfail(strict=True, reason="a name with a final dot is another gateway")
 def test_a_final_dot_does_not_make_another_gateway(tls: TlsDouble, tmp_path: Path) -> None:
     environ = {"SSL_CERT_FILE": str(tls.pem)}
     dop = Dop(folder=tmp_path, base_url=tls.base_url, environ=environ)

@@ -19,7 +19,7 @@ WAL_WRITE = re.compile(r"(pwrite64|write)\(\d+<[^>]*ledger\.db-wal>")
 WAL_SYNC = re.compile(r"f(data)?sync\(\d+<[^>]*ledger\.db-wal>")
 SENDS = r"(sendto|sendmsg|write|writev)\(\d+<[^>]*(socket|TCP)[^>]*>.*"
 SUBMIT = re.compile(SENDS + r"POST /ai-model-api/v1/")
-TOLD = re.compile(r"write\(\d+<[^>]*ledger\.journal>.*event\W+reserve")
+TOLD = re.compile(r"write\(\d+<[^>]*ledger\.db\.journal>.*event\W+reserve")
 POLL = re.compile(SENDS + r"POST /ai-model-api-polling/")
 PART_WRITE = re.compile(r"write\(\d+<[^>]*\.mp4\.part>")
 PART_SYNC = re.compile(r"fsync\(\d+<[^>]*\.mp4\.part>")
@@ -115,7 +115,7 @@ def test_a_video_is_synced_then_named_then_its_folder_is_synced(traced: list[str
 
 INTENT, SYNC = "pwrite64(5</a/ledger.db-wal>, 1)", "fdatasync(5</a/ledger.db-wal>)"
 POST = 'sendto(9<TCP:[1]>, "POST /ai-model-api/v1/x")'
-BOOKED = r'write(6</a/ledger.journal>, "0266b726 {\"seq\":3,\"event\":\"reserve\"}")'
+BOOKED = r'write(6</a/ledger.db.journal>, "0266b726 {\"seq\":3,\"event\":\"reserve\"}")'
 
 
 def test_a_call_that_the_log_shows_in_two_pieces_counts_once() -> None:

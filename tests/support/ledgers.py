@@ -10,7 +10,8 @@ from typing import Any
 
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.postgres_ledger import PostgresLedger
-from pipeline.ledger.queries import LedgerQueries, Run
+from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import LedgerChange

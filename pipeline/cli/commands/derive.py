@@ -14,7 +14,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, UsageError
 from pipeline.files import whole_text
 from pipeline.gateway.motion_catalog import load_catalog
-from pipeline.ledger.queries import Run
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
 from pipeline.planning.against_ledger import plan_against_ledger
 from pipeline.planning.derive import DerivedManifest, derive_manifest, differences, field_of, suffix_of

@@ -26,10 +26,11 @@ from pipeline.ledger.journal_check import lines_of
 from pipeline.ledger.migrations import copy_file
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LockMode
-from pipeline.ledger.queries import LedgerQueries, Run
+from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.reconcile import SETTLE, hole_text
 from pipeline.ledger.recovery import rebuild as made_anew
 from pipeline.ledger.recovery import rebuild_on_server as made_anew_there
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.side_files import found_journal
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.transfer import move

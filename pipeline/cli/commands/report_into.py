@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, UsageError
-from pipeline.ledger.queries import Run
+from pipeline.ledger.run_registry import Run
 from pipeline.manifest import source_files
 from pipeline.manifest.delimited import is_blank, table
 from pipeline.manifest.sheet_row import RESULT_COLUMNS, is_column

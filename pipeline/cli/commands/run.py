@@ -12,7 +12,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import NO_CAPS, Caps
-from pipeline.ledger.queries import Run
+from pipeline.ledger.run_registry import Run
 from pipeline.planning.against_ledger import looked_at_objects, make_offer, plan_against_ledger
 from pipeline.planning.requests import bind_manifest
 from pipeline.planning.run_setup import (

@@ -19,7 +19,7 @@ from pipeline.config.api_key import read_key
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import NO_CAPS, Caps, lowest
-from pipeline.ledger.queries import Run
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_shared
 from pipeline.planning.against_ledger import make_offer
 from pipeline.planning.run_setup import (

@@ -14,7 +14,7 @@ from pipeline.assets.publishing import download_missing, open_publisher
 from pipeline.cli.arguments import print_json, print_notice, settings_of
 from pipeline.cli.commands.report_into import write_into
 from pipeline.errors import UsageError
-from pipeline.ledger.queries import Run
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
 from pipeline.records import Attempt, State, usd
 from pipeline.reports.dataframe import write_parquet

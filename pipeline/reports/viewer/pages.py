@@ -14,7 +14,7 @@ from urllib.parse import quote
 import av
 import jinja2
 
-from pipeline.ledger.queries import Run
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals, usd
 from pipeline.reports.sheet.page import build_sheet, clip_of, sheet_html

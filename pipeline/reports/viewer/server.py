@@ -14,7 +14,7 @@ from aiohttp import web
 
 from pipeline.errors import UsageError
 from pipeline.files import whole_text
-from pipeline.ledger.queries import Run
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt
 from pipeline.reports.picks import VERSION, parse_picks, picked

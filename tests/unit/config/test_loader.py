@@ -177,8 +177,15 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
         ("https://Gateway.Pixazo.ai/", "https://gateway.pixazo.ai:443"),
         ("https://gateway.pixazo.ai:8443", "https://gateway.pixazo.ai:8443"),
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-        ("http://localhost", "http://localhost:80"),
-        ("http://[::1]:99", "http://[::1]:99"),
+        ("http://localhost", "http://127.0.0.1:80"),
+        ("http://LocalHost.:8080", "http://127.0.0.1:8080"),
+        ("http://[::1]:99", "http://127.0.0.1:99"),
+        ("http://[0:0::1]:99", "http://127.0.0.1:99"),
+        ("https://[::ffff:127.0.0.1]:99", "https://127.0.0.1:99"),
+        ("http://127.0.0.2:99", "http://127.0.0.2:99"),
+        ("https://gateway.pixazo.ai.", "https://gateway.pixazo.ai:443"),
+        ("https://gateway.pixazo.ai.:8443/", "https://gateway.pixazo.ai:8443"),
+        ("https://[2001:DB8:0::1]", "https://[2001:db8::1]:443"),
     ],
 )
 def test_a_gateway_is_known_by_scheme_host_and_port(tmp_path: Path, base_url: str, name: str) -> None:

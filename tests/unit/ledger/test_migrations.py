@@ -16,7 +16,9 @@ from pipeline.ledger.migrations import STEPS, copy_file, migrate
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.side_files import journal_path
 from pipeline.ledger.sqlite_ledger import SqliteLedger
-from tests.support.ledgers import AT, accept, opened, read, requests, reserve, start, tamper
+from pipeline.records import CostState, State
+from tests.support.factories import LITE_MICROUSD, make_request
+from tests.support.ledgers import AT, accept, make_run, money, opened, read, requests, reserve, start, tamper
 
 
 @pytest.fixture
@@ -153,6 +155,30 @@ def test_the_first_version_gets_an_identity_and_keeps_its_journal(first_version:
         assert again.ledger_id == ledger.ledger_id
         assert again.problems() == []
     assert read(first_version, "select count(*) from attempts where state = 'accepted'") == [(3,)]
+
+
+def test_a_gateway_of_an_old_spelling_gets_its_name_and_its_rows_are_not_bought_again(tmp_path: Path) -> None:
+    path, old, new = tmp_path / "ledger.db", "http://localhost:8080", "http://127.0.0.1:8080"
+    rows = [make_request(gateway=old, seed=seed) for seed in (1, 2, 3)]
+    with opened(path) as (ledger, book):
+        start(book, rows, make_run(gateway=old))
+        for row in rows[:2]:
+            ledger.apply_now(reserve(row))
+            ledger.apply_now(accept(row, f"job-{row.params.seed}"))
+    tamper(path, "update meta set value = '1' where name = 'schema_version'")
+    ledger = SqliteLedger(path, inline=True, may_migrate=True)
+    ledger.ready_to_spend()
+    assert ledger.problems() == []
+    ledger.close()
+    path.unlink()  # the journal knows the requests under their new ids only
+    with opened(path) as (again, book):
+        assert again.problems() == []
+        same = [make_request(gateway=new, seed=seed) for seed in (1, 2, 3)]
+        assert book.states([row.request_id for row in same]) == {row.request_id: State.ACCEPTED for row in same[:2]}
+        assert money(book)[CostState.RESERVED] == 2 * LITE_MICROUSD
+        assert book.spent(old, "2026").worst_microusd == 0
+        assert book.spent(new, "2026").worst_microusd == 2 * LITE_MICROUSD
+    assert read(path, "select count(*) from attempts") == [(2,)]
 
 
 def test_the_first_version_is_made_from_its_old_journal_only_when_it_is_adopted(first_version: Path) -> None:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.ledger.attempt_rows import SkippedRow
 from pipeline.ledger.budget import Caps
-from pipeline.ledger.queries import SkippedRow
 from pipeline.ledger.states import Event
 from pipeline.records import Attempt, Cell, Request, State
 from tests.support.factories import LITE_MICROUSD

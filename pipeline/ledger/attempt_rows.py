@@ -1,0 +1,138 @@
+"""How attempts are read: the views that join them with what a run lists, and a row as a record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, func, select
+
+from pipeline.errors import LedgerError
+from pipeline.ledger.listing import FOLDED_PREFIX
+from pipeline.ledger.schema import (
+    attempts,
+    digest,
+    load_params,
+    run_rows,
+    spend,
+)
+from pipeline.records import Attempt, CostState, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpendLine:
+    """The money of one day, run and model of one gateway, in micro-dollars."""
+
+    gateway: str
+    run_id: str
+    day: str
+    model: str
+    confirmed: int
+    disputed: int
+    reserved: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedRow:
+    """A placeholder of the manifest, for the report and the sheet."""
+
+    row_id: str
+    axes: tuple[tuple[str, str], ...]
+
+
+def attempt_of(row: Any, run_id: str | None) -> Attempt:
+    """A row of a view as a record; `run_id` names the run that is reported, if any."""
+    values = row._asdict()  # a plain dictionary: a row's own mapping looks each name up the slow way
+    bought_elsewhere = run_id is not None and values["run_id"] != run_id and values["state"] != State.PLANNED
+    return Attempt(
+        request_id=values["request_id"],
+        attempt=values["attempt"],
+        gateway=values["gateway"],
+        run_id=values["run_id"],
+        row_id=values["listed_as"] or values["row_id"],
+        tags=tuple(json.loads(values["tags"] or "[]")),
+        axes=tuple((name, label) for name, label in json.loads(values["axes"] or "[]")),
+        params=load_params(values["params"]),
+        motion=values["motion"],
+        take=values["take"],
+        price_microusd=values["price_microusd"],
+        state=State(values["state"]),
+        token=values["token"],
+        idempotency_key=values["idempotency_key"],
+        job_set_id=values["job_set_id"],
+        polling_url=values["polling_url"],
+        video_url=values["video_url"],
+        preview_url=values["preview_url"],
+        local_path=values["local_path"],
+        size_bytes=values["size_bytes"],
+        sha256=values["sha256"],
+        submit_attempts=values["submit_attempts"],
+        throttled=values["throttled"],
+        polls=values["polls"],
+        resends=values["resends"],
+        submitted_at=values["submitted_at"],
+        accepted_at=values["accepted_at"],
+        finished_at=values["finished_at"],
+        reason=values["reason"],
+        bought_in=values["run_id"] if bought_elsewhere else None,
+    )
+
+
+def check_unsent(rows: Iterable[Any]) -> None:
+    """MONEY: what is about to be bought says what it said when it was planned."""
+    for row in rows:
+        if row.state == State.PLANNED and row.digest != digest(row._mapping):
+            raise LedgerError(
+                f"the ledger is damaged: request {row.request_id}: what it says was changed; nothing is bought. "
+                "`dop ledger check` lists everything, `dop ledger rebuild` makes it anew from its journal"
+            )
+
+
+def run_view(run_id: str) -> Select[Any]:
+    """What a run lists, each line with its attempts, in the manifest's order."""
+    return (
+        select(
+            attempts,
+            run_rows.c.row_id.label("listed_as"),
+            run_rows.c.request_id.label("listed_request"),
+            run_rows.c.tags,
+            run_rows.c.axes,
+            run_rows.c.position,
+        )
+        .select_from(run_rows.outerjoin(attempts, attempts.c.request_id == run_rows.c.request_id))
+        .where(run_rows.c.run_id == run_id)
+        .order_by(run_rows.c.position, attempts.c.attempt)
+    )
+
+
+def plain_view() -> Select[Any]:
+    """Attempts with what their own run lists for them."""
+    listing = and_(run_rows.c.request_id == attempts.c.request_id, run_rows.c.run_id == attempts.c.run_id)
+    return select(attempts, run_rows.c.row_id.label("listed_as"), run_rows.c.tags, run_rows.c.axes).select_from(
+        attempts.outerjoin(run_rows, listing)
+    )
+
+
+def folded(connection: Connection, listed: Row[Any], run_id: str) -> Iterator[Attempt]:
+    """The latest attempt of another row's request, as this row shows it: with its own id and tags, and at no cost."""
+    request_id = listed.listed_request.removeprefix(FOLDED_PREFIX).partition(":")[0]
+    statement = run_view(run_id).where(attempts.c.request_id == request_id, attempts.c.superseded == 0)
+    for row in connection.execute(statement):
+        shown = attempt_of(row, run_id)
+        yield replace(
+            shown,
+            row_id=listed.listed_as,
+            tags=tuple(json.loads(listed.tags)),
+            axes=tuple((name, label) for name, label in json.loads(listed.axes)),
+            bought_in=shown.bought_in or run_id,
+        )
+
+
+def sums_of(connection: Connection, where: Any) -> dict[str, int]:
+    """The three sums of the spend book over some of its lines, micro-dollars."""
+    kinds = (CostState.CONFIRMED, CostState.DISPUTED, CostState.RESERVED)
+    sums = [func.coalesce(func.sum(spend.c[kind.value]), 0) for kind in kinds]
+    row = connection.execute(select(*sums).where(where)).one()
+    return {f"{kind.value}_microusd": int(amount) for kind, amount in zip(kinds, row, strict=True)}

@@ -1,0 +1,147 @@
+"""What a run lists, written down: rows of a manifest become planned attempts and lines of the run. Buys nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection, and_, delete, insert, select, update
+
+from pipeline.ledger.database import upsert
+from pipeline.ledger.schema import (
+    attempts,
+    checksum,
+    digest,
+    dump_params,
+    run_rows,
+)
+from pipeline.ledger.text import storable
+from pipeline.records import Cell, FoldedRow, Request, State
+
+SKIPPED_PREFIX = "skipped:"
+FOLDED_PREFIX = "folded:"
+"""Begins what a run lists for a row that asks for another row's video: then its request's id, ':' and the row's id."""
+
+
+def list_chunk(connection: Connection, run_id: str, chunk: Sequence[Request | Cell | FoldedRow], position: int) -> None:
+    """Plans the requests of some rows that the ledger does not know, and lists the rows from a position on."""
+    fresh = [_planned_row(item, run_id) for item in chunk if isinstance(item, Request)]
+    if fresh:
+        planned = upsert(connection, attempts)
+        connection.execute(planned.on_conflict_do_nothing(index_elements=["request_id", "attempt"]), fresh)
+        _take_fresh_addresses(connection, fresh)
+    listing = upsert(connection, run_rows)
+    listing = listing.on_conflict_do_update(
+        index_elements=["run_id", "request_id"],
+        set_={name: listing.excluded[name] for name in ("position", "row_id", "tags", "axes", "listed")},
+    )
+    rows = [_listed_row(item, run_id, place) for place, item in enumerate(chunk, start=position)]
+    connection.execute(listing, rows)
+
+
+def _take_fresh_addresses(connection: Connection, fresh: Sequence[Mapping[str, object]]) -> None:
+    """Give attempts that were never sent the addresses of this reading: the same pictures, other signatures."""
+    written = {row["request_id"]: row["params"] for row in fresh if "?" in str(row["params"])}
+    if not written:
+        return
+    waiting = select(attempts).where(
+        attempts.c.request_id.in_(written), attempts.c.superseded == 0, attempts.c.state == State.PLANNED.value
+    )
+    for found in connection.execute(waiting).all():
+        if found.params != written[found.request_id]:
+            row = dict(found._mapping) | {"params": written[found.request_id]}
+            row["digest"] = digest(row)
+            row["checksum"] = checksum(row)
+            key = and_(attempts.c.request_id == found.request_id, attempts.c.attempt == found.attempt)
+            changed = {name: row[name] for name in ("params", "digest", "checksum")}
+            connection.execute(update(attempts).where(key, attempts.c.state == State.PLANNED.value).values(changed))
+
+
+def _planned_row(request: Request, run_id: str) -> dict[str, object]:
+    row: dict[str, object] = {column.name: None for column in attempts.columns}
+    row.update(
+        request_id=request.request_id,
+        attempt=1,
+        superseded=0,
+        gateway=request.gateway,
+        run_id=run_id,
+        model=request.params.model,
+        price_microusd=request.price_microusd,
+        state=State.PLANNED.value,
+        submit_attempts=0,
+        throttled=0,
+        polls=0,
+        resends=0,
+        row_id=storable(request.row_id),
+        params=dump_params(request.params),
+        motion=storable(request.motion),
+        take=request.take,
+    )
+    row["digest"] = digest(row)
+    row["checksum"] = checksum(row)
+    return row
+
+
+def _listed_key(item: Request | Cell | FoldedRow) -> str:
+    """The key of a listed row: its request, or what says that it has none of its own."""
+    if isinstance(item, Request):
+        return item.request_id
+    if isinstance(item, FoldedRow):
+        return f"{FOLDED_PREFIX}{item.request_id}:{item.row_id}"
+    return f"{SKIPPED_PREFIX}{item.row_id}"
+
+
+def _listed_row(item: Request | Cell | FoldedRow, run_id: str, position: int) -> dict[str, object]:
+    return {
+        "run_id": run_id,
+        "request_id": _listed_key(item),
+        "position": position,
+        "row_id": storable(item.row_id),
+        "tags": storable(json.dumps(item.tags, ensure_ascii=False)),
+        "axes": storable(json.dumps(item.axes, ensure_ascii=False)),
+        "listed": 1,
+    }
+
+
+def drop_unlisted(connection: Connection, run_id: str, count: int) -> None:
+    """Rows that the manifest no longer has: bought ones go behind the listed ones, the others leave the run."""
+    kept = select(attempts.c.request_id).where(attempts.c.run_id == run_id, attempts.c.state != State.PLANNED.value)
+    unlisted = and_(run_rows.c.run_id == run_id, run_rows.c.listed == 0)
+    connection.execute(delete(run_rows).where(unlisted, run_rows.c.request_id.not_in(kept)))
+    old = connection.execute(select(run_rows.c.request_id).where(unlisted).order_by(run_rows.c.position)).all()
+    for place, row in enumerate(old, start=count):
+        one = and_(run_rows.c.run_id == run_id, run_rows.c.request_id == row.request_id)
+        connection.execute(update(run_rows).where(one).values(position=place))
+
+
+def renew(connection: Connection, request_id: str) -> int:
+    """Plans a fresh attempt of one request; returns 1, or 0 when the ledger does not know it."""
+    found = connection.execute(
+        select(attempts).where(attempts.c.request_id == request_id, attempts.c.superseded == 0)
+    ).first()
+    if found is None:
+        return 0
+    old = dict(found._mapping)
+    old["superseded"] = 1
+    old["checksum"] = checksum(old)
+    key = and_(attempts.c.request_id == request_id, attempts.c.attempt == found.attempt)
+    connection.execute(update(attempts).where(key).values(superseded=1, checksum=old["checksum"]))
+    new: dict[str, object] = dict.fromkeys(old)
+    kept = (
+        "request_id",
+        "gateway",
+        "run_id",
+        "model",
+        "price_microusd",
+        "row_id",
+        "params",
+        "motion",
+        "take",
+        "digest",
+    )
+    new.update({name: old[name] for name in kept})
+    new.update(attempt=found.attempt + 1, superseded=0, state=State.PLANNED.value)
+    new.update(submit_attempts=0, throttled=0, polls=0, resends=0)
+    new["checksum"] = checksum(new)
+    connection.execute(insert(attempts).values(new))
+    return 1
