@@ -32,7 +32,8 @@ def particles(size: tuple[int, int], random: Random, amount: float, colour: tupl
     radius = max(1, int(height * 0.008))
 
     def lay(pixels: Pixels, u: float) -> Pixels:
-        for (x0, y0), pace in zip(at, speed, strict=True):
+        shown = int(count * min(1.0, 0.15 + 3 * u))  # a model begins with the picture that it was given
+        for (x0, y0), pace in zip(at[:shown], speed[:shown], strict=True):
             x, y = int((x0 + 0.2 * u * pace) % 1 * width), int((y0 + fall * u * pace) % 1 * height)
             pixels[max(0, y - radius) : y + radius, max(0, x - radius) : x + radius] = colour
         return pixels
@@ -186,10 +187,10 @@ def make_effect(name: str, size: tuple[int, int], random: Random, amount: float)
         "film": lambda: film(size, random, amount), "tape": lambda: tape(size, random, amount),
         "mosh": lambda: mosh(size, random, amount), "trail": lambda: trail(random, amount),
         "focus": lambda: focus(size, random, amount), "daylight": lambda: daylight(random, 0.12 * amount, 1.5),
-        "candle": lambda: daylight(random, 0.05 + 0.04 * amount, random.uniform(4, 8)),
+        "candle": lambda: daylight(random, 0.02 + 0.04 * amount, random.uniform(3, 6)),
         "glow": lambda: glow(size, random, amount), "flare": lambda: flare(size, random, amount),
         "ripple": lambda: ripple(size, random, amount),
-        "rain": lambda: particles(size, random, 2.0, (180, 185, 195), 5.0),
+        "rain": lambda: particles(size, random, 1.0, (150, 155, 165), 5.0),
     }  # fmt: skip
     return makers[name]() if name in makers else None
 

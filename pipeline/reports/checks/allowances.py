@@ -46,6 +46,7 @@ _TRANSITION = Allowance(is_transition=True)
 
 ALLOWANCES: Mapping[str, Allowance] = {
     "Agent Reveal": _TRANSITION,  # the agent appears by a change of clothes or scene
+    "Angel Wings": _RECOLORS,  # wings of light
     "Building Explosion": _BLAST,  # fireball: light jumps up, colour turns orange
     "Bullet Time": _PAUSES,  # time stops while the camera circles
     "Car Explosion": _BLAST,
@@ -62,10 +63,10 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Freezing": Allowance(is_static=True, recolors=1.6),  # everything turns to ice and stops
     "Garden Bloom": _RECOLORS,
     "Glam": Allowance(flashes=4.0),  # glints
-    "Glowshift": _RECOLORS,
+    "Glowshift": Allowance(recolors=2.0),  # light that grows and changes
     "Head Explosion": _BLAST,
     "Hyperlapse": Allowance(flicker=2.0),  # hours in seconds: light jumps from frame to frame
-    "Innerlight": _RECOLORS,
+    "Innerlight": Allowance(recolors=2.0),  # the subject begins to glow
     "Lens Flare": Allowance(flashes=4.0),
     "Low Shutter": _BLURS,  # long exposure smears
     "Morphskin": _RECOLORS,
@@ -77,6 +78,7 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Sand Storm": Allowance(blurs=0.4, recolors=1.6),  # dust hides the picture
     "Set on Fire": _RECOLORS,
     "Skin Surge": _RECOLORS,
+    "Soul Jump": _RECOLORS,
     "Static": _STATIC,
     "Super 8MM": Allowance(flicker=5.0, flashes=4.0, recolors=1.6),  # an old projector's light
     "Through Object In": _TRANSITION,

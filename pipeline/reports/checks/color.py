@@ -49,7 +49,7 @@ def _drift(signals: Signals, index: int) -> tuple[float, float]:
     plain = align(first, last)
     if plain.detail[0] > found.detail[0]:
         found = plain
-    is_lined_up = found.detail[0] > 0.5 and found.overlap[0] > 0.25
+    is_lined_up = found.detail[0] > 0.6 and found.overlap[0] > 0.15
     one, two = (_planes(signals.film.rgb[number]) for number in (0, index))
     if is_lined_up:
         seen, inside = warped(one, np.repeat(found.maps, len(one), axis=0))

@@ -23,11 +23,14 @@ RESIDUE = 0.22
 
 MIN_BLACK_FRAMES = 2
 
-FADE_S = 0.25
-"""A picture that takes this long to vanish is faded out on purpose."""
+SUDDEN = 0.5
+"""Share of the usual contrast that is there within two frames of a stretch without a picture."""
+
+NOTHING = 0.8
+"""Contrast, of 255, of a frame with nothing in it: however it came, more of them than a fade needs are black."""
 
 MAX_FADED_S = 0.6
-"""So much of nothing may lie behind a fade to the clip's end."""
+"""So many seconds of nothing may lie behind a fade."""
 
 FLASH_OFF = 16.0
 """Levels of 255 that a flash differs from both neighbours by: 18 by definition, less what a codec takes off the peak."""
@@ -54,7 +57,7 @@ def black(signals: Signals, *, picture_contrast: float | None) -> tuple[list[Fin
     known = max(usual, picture_contrast or 0.0)
     off = np.abs(signals.mean - np.median(signals.mean))
     flat = contrast < min(FLAT, FAINT_SHARE * known**2)
-    flat |= (contrast < FLAT) & (off > JUMP)
+    flat |= (contrast < min(FLAT, 0.3 * known)) & (off > JUMP)
     flat |= _residues(signals, usual, off)
     mask = np.zeros(len(contrast), dtype=bool)
     found = []
@@ -62,7 +65,8 @@ def black(signals: Signals, *, picture_contrast: float | None) -> tuple[list[Fin
         if stop - start < MIN_BLACK_FRAMES:
             continue
         mask[start:stop] = True
-        if not _is_fade(contrast, times, start, stop, known):
+        nothing = contrast[start:stop].max() < NOTHING and times[stop - 1] - times[start] > MAX_FADED_S
+        if nothing or _is_sudden(contrast, start, stop, min(known, usual) if usual > FLAT else known):
             found.append((start, stop))
     if not found:
         return [], mask
@@ -82,12 +86,11 @@ def _residues(signals: Signals, usual: float, off: Numbers) -> np.ndarray:
     return mask
 
 
-def _is_fade(contrast: Numbers, times: Numbers, start: int, stop: int, usual: float) -> bool:
-    """Whether the picture vanishes slowly towards the clip's end."""
-    if stop < len(contrast) or times[-1] - times[start] > MAX_FADED_S:
-        return False
-    full = np.flatnonzero(contrast[:start] > 0.85 * usual)
-    return len(full) > 0 and times[start] - times[full[-1]] >= FADE_S
+def _is_sudden(contrast: Numbers, start: int, stop: int, known: float) -> bool:
+    """Whether the picture vanishes or comes back within two frames: what fades slowly was faded on purpose."""
+    inside = float(contrast[start:stop].max())
+    sides = [contrast[max(0, start - 2) : start], contrast[stop : stop + 2]]
+    return any(len(side) > 0 and side.max() > max(3 * inside, SUDDEN * known) for side in sides)
 
 
 def flash(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list[Finding], float]:
@@ -151,11 +154,12 @@ def flicker(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[
 
 
 def _hertz(second: Numbers, fps: float) -> float:
-    """Usual frequency of a series of second differences, from its own differences: 2 sin(w / 2) is their ratio."""
-    size = float(np.sqrt(np.mean(second**2)))
+    """Usual frequency of what oscillates: the ratio of its second to its first differences is 2 sin(w / 2)."""
+    first = np.cumsum(second)
+    size = float(np.std(first))
     if size == 0 or len(second) < 4:
         return 0.0
-    ratio = float(np.sqrt(np.mean(np.diff(second) ** 2))) / size
+    ratio = float(np.sqrt(np.mean(second**2))) / size
     return float(2 * np.arcsin(min(1.0, ratio / 2)) / (2 * np.pi) * fps)
 
 

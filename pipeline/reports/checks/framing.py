@@ -211,7 +211,10 @@ def _exact(
     pixel = (across * ratio / down) / (shown[0] / shown[1])  # squeeze of the place itself
     if found.overlap[0] < 0.6 or not 0.55 < wide < 1.8 or not 0.55 < tall < 1.8:
         return Match(likeness=min(0.3, likeness), squeeze=1.0, crop=across)
-    return Match(likeness=likeness, squeeze=float(1 / (pixel * wide / tall)), crop=float(across * wide))
+    squeeze = float(1 / (pixel * wide / tall))
+    if abs(math.log(squeeze)) > math.log(SQUEEZED) and likeness < SURE_SHAPE:
+        likeness = min(likeness, UNLIKE - 0.05)  # any two pictures resemble each other when one is bent enough
+    return Match(likeness=likeness, squeeze=squeeze, crop=float(across * wide))
 
 
 def _pattern(one: Luma, two: Luma, maps: NDArray[np.float64]) -> float:

@@ -14,7 +14,7 @@ from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.frames import Luma
 from pipeline.reports.checks.signals import Signals
 
-SOFT_WARN = 0.45
+SOFT_WARN = 0.5
 SOFT_BAD = 0.2
 UNLINED_WARN = 0.33
 """Limit where start and end cannot be lined up: other things are in the picture, and they may have less detail."""
@@ -22,10 +22,10 @@ UNLINED_WARN = 0.33
 COLUMNS, ROWS = 8, 5
 """Blocks that are compared one by one: a focus that moves from one thing to another leaves some of them sharp."""
 
-SHARPEST = 70
+SHARPEST = 60
 """Percentile over the blocks."""
 
-FLOOR = 1.3
+FLOOR = 2.0
 """Detail, of 255, that rounding and the codec put into a picture without any."""
 
 FAINT = 3.0
@@ -39,6 +39,9 @@ class Sharpness:
     share: float
     is_lined_up: bool
 
+
+MIN_LIGHT = 0.25
+"""A picture that is faded has less detail in proportion, down to this brightness against its start."""
 
 NEARER = 0.9
 """Scale from which the camera came nearer: a mere enlargement loses detail, a model draws it anew; expect the mean of both."""
@@ -68,16 +71,18 @@ def measure(signals: Signals) -> Sharpness | None:
     plain = align(*pair)
     if plain.detail[0] > found.detail[0]:
         found = plain
-    if found.detail[0] > 0.5 and found.overlap[0] > 0.25:
+    light = min(1.0, max(MIN_LIGHT, float((signals.mean[index] + 2) / (signals.mean[0] + 2))))
+    if found.detail[0] > 0.5 and found.overlap[0] > 0.12:
+        light = min(1.0, max(MIN_LIGHT, float(found.gain[0])))
         share = _by_block(_seen(start, found.maps[0]), end)
         if share is not None:
             nearer = np.sqrt(abs(found.maps[0, 1] * found.maps[0, 5])) < NEARER
-            plain_share = _top(end) / max(1e-6, _top(start))
-            return Sharpness(share=float(np.sqrt(share * min(share, plain_share))) if nearer else share, is_lined_up=True)
-    strong, left = _top(start), _top(end)
-    if strong < FAINT / 2:
+            plain_share = _fine(end) / max(1e-6, _fine(start))
+            share = float(np.sqrt(share * min(share, plain_share))) if nearer else share
+            return Sharpness(share=share / light, is_lined_up=True)
+    if _fine(start) < FAINT:
         return None
-    return Sharpness(share=left / strong, is_lined_up=False)
+    return Sharpness(share=_fine(end) / _fine(start) / light, is_lined_up=False)
 
 
 def _curvature(picture: Luma) -> tuple[Luma, Luma]:
@@ -87,7 +92,7 @@ def _curvature(picture: Luma) -> tuple[Luma, Luma]:
 
 
 def _fine(picture: Luma) -> float:
-    return float(sum(part.std() for part in _curvature(picture)))
+    return float(sum(max(0.0, float(part.var()) - FLOOR**2) ** 0.5 for part in _curvature(picture)))
 
 
 def _blocks(picture: Luma) -> NDArray[np.float64]:
@@ -99,10 +104,6 @@ def _blocks(picture: Luma) -> NDArray[np.float64]:
         blocks = squares[: high * ROWS, : wide * COLUMNS].reshape(ROWS, high, COLUMNS, wide)
         result[number] = np.sqrt(np.maximum(blocks.mean(axis=(1, 3)) - FLOOR**2, 0))
     return result
-
-
-def _top(picture: Luma) -> float:
-    return float(np.percentile(_blocks(picture).mean(axis=0), SHARPEST))
 
 
 def _by_block(expected: Luma, end: Luma) -> float | None:

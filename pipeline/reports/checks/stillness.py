@@ -35,8 +35,11 @@ STILL_BLOCK = 1.6
 GRAIN_BLOCKS = 6.0
 """With strong grain all blocks change: the largest is then at most so many times the usual one."""
 
-FROZEN_BLOCK = 0.8
-"""Change of a block over the later part of a freeze, of 255; a slow camera makes more."""
+FROZEN_BLOCK = 0.6
+"""Change of a block over the inner part of a freeze, of 255; a slow camera makes more."""
+
+FULL_CONTRAST = 20.0
+"""Spread of brightness, of 255, from which the limits above hold in full."""
 
 SETTLING = 5
 """Pairs at the start of a freeze in which a codec still adds detail to the repeated picture."""
@@ -48,7 +51,8 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
     if len(change) < 2:
         return [], 0.0
     level = float(np.percentile(change, 85))
-    limit = max(QUIET_MIN, min(QUIET, QUIET_SHARE * level))
+    faint = _faintness(signals)
+    limit = max(QUIET_MIN * faint, min(QUIET, QUIET_SHARE * level))
     quiet = change <= limit
     least_s = MIN_PAUSE_S if allowance.pauses else MIN_FROZEN_S
     step_s = float(np.median(np.diff(times)))
@@ -63,7 +67,7 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
             continue
         if allowance.is_static and level < 3 * QUIET_MIN:
             continue
-        if _repeats(signals, start, stop):
+        if _repeats(signals, start, stop, faint):
             longest, begin = length, float(times[start])
     if not longest:
         return [], 0.0
@@ -90,17 +94,23 @@ def _settled(change: np.ndarray, start: int, limit: float) -> int:
     return start
 
 
-def _repeats(signals: Signals, start: int, stop: int) -> bool:
+def _faintness(signals: Signals) -> float:
+    """1 for a picture of usual contrast, less for a faint one, in which motion changes little."""
+    return min(1.0, max(0.1, float(np.median(signals.contrast)) / FULL_CONTRAST))
+
+
+def _repeats(signals: Signals, start: int, stop: int, faint: float) -> bool:
     """Whether the first and the last frame of a stretch are the same picture: no way of the camera, nothing moved."""
     luma = signals.film.luma
-    inner = (start + round(0.35 * (stop - start)), stop - 1)  # its first frames may be coded worse
+    length = stop - start  # its first frames may be coded worse, its last ones belong to a slow move
+    inner = (start + round(0.25 * length), start + round(0.85 * length))
     first, last = luma[inner[0]][None], luma[inner[1]][None]
     found = align(first, last, levels=FINE)
     side = min(BLOCK_PX, *luma.shape[1:])
     block = float(np.abs(reduced(last - first, side)).max())
-    if block < FROZEN_BLOCK / 4:
+    if block < FROZEN_BLOCK * faint / 4:
         return True
-    return float(found.move[0]) * luma.shape[2] < STEADY_PX and block < FROZEN_BLOCK
+    return float(found.move[0]) * luma.shape[2] < STEADY_PX and block < FROZEN_BLOCK * faint
 
 
 def still(signals: Signals, allowance: Allowance) -> tuple[list[Finding], float]:
