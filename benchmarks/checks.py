@@ -5,8 +5,8 @@
     .venv/bin/python -m benchmarks.checks --seed 5         other clips of the same kinds
     .venv/bin/python -m benchmarks.checks --write-docs     also docs/checks-figures.md
 
-The first set is the one that the constants of the checks were set on. The held-out set has other scenes, other seeds and
-stronger changes by the model; no constant was set on it. Nothing is sent anywhere.
+The first set is the one that the constants of the checks were set on. The held-out set has other scenes, other seeds
+and stronger changes by the model; no constant was set on it. Nothing is sent anywhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.checkclips.cases import KINDS, Case, make, make_cases
 from pipeline.reports.checks.check import Subject, check_clip, check_film
 from pipeline.reports.checks.duplicates import Taken, duplicates
 from pipeline.reports.checks.findings import Grade
-from pipeline.reports.checks.frames import TooLarge, Undecodable, read_film
+from pipeline.reports.checks.frames import TooLargeError, UndecodableError, read_film
 
 MOTIONS = Path(__file__).resolve().parents[1] / "configs" / "motions.csv"
 GOOD, EACH, SEED = 2, 20, 11
@@ -56,7 +56,7 @@ def judge(case: Case, seed: int) -> Result:
         subject = Subject(start=made.start, end=made.end, preset=case.preset, loop=made.loop)
         try:
             film = read_film(made.clip, max_cpu_s=MAX_CPU_S)
-        except (Undecodable, TooLarge):
+        except (UndecodableError, TooLargeError):
             film = None
         started = time.thread_time()
         check = check_clip(made.clip, subject) if film is None else check_film(film, subject)
@@ -64,7 +64,10 @@ def judge(case: Case, seed: int) -> Result:
         kinds: Iterable[str] = check.kinds
         if made.twin is not None:
             twin = check_clip(made.twin, subject)
-            pair = [Taken(name=str(n), sha256="", params=str(n), fingerprint=c.fingerprint) for n, c in enumerate((check, twin))]
+            pair = [
+                Taken(name=str(n), sha256="", params=str(n), fingerprint=c.fingerprint)
+                for n, c in enumerate((check, twin))
+            ]
             kinds = [*kinds, "duplicate"] if duplicates(pair) else kinds
     return Result(case=case, grade=check.grade, kinds=tuple(kinds), cpu_s=cpu_s)
 
@@ -90,20 +93,24 @@ def tables(title: str, results: Sequence[Result]) -> str:
         own = [result for result in results if result.case.kind == kind]
         clear, medium = ([r.is_hit for r in own if (r.case.severity > 0.5) is wanted] for wanted in (True, False))
         alarms = sum(kind in result.kinds for result in good)
-        share = f"{sum(clear) + sum(medium)}/{len(own)} = {(sum(clear) + sum(medium)) / max(1, len(own)):.3f}"
+        share = _share(sum(clear) + sum(medium), len(own))
         lines.append(f"| {kind} | {sum(clear)}/{len(clear)} | {sum(medium)}/{len(medium)} | {share} | {alarms} |")
     broken = [result for result in results if result.case.kind != "good"]
     bad, warned = (sum(result.grade is grade for result in good) for grade in (Grade.BAD, Grade.WARN))
     cpu = sorted(result.cpu_s for result in results)
     lines += [
         "",
-        f"All kinds: {sum(r.is_hit for r in broken)}/{len(broken)} = {sum(r.is_hit for r in broken) / max(1, len(broken)):.3f}. "
-        f"Good clips bad: {bad}/{len(good)} = {bad / max(1, len(good)):.3f}; warned: {warned}/{len(good)} = {warned / max(1, len(good)):.3f}. "
+        f"All kinds: {_share(sum(r.is_hit for r in broken), len(broken))}. "
+        f"Good clips bad: {_share(bad, len(good))}; warned: {_share(warned, len(good))}. "
         f"CPU beyond decoding: mean {sum(cpu) / len(cpu):.2f} s, highest {cpu[-1]:.2f} s.",
         "",
         *_by_preset(results),
     ]
     return "\n".join(lines)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part}/{whole} = {part / max(1, whole):.3f}"
 
 
 def _by_preset(results: Sequence[Result]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Camera paths for the presets and the frames they give: a picture seen through a moving frame, with things that move in it."""
+"""Camera paths for the presets, and frames: a picture seen through a moving frame, with things that move in it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ def wander(u: float, phase: float, cycles: float) -> float:
 
 def _hand(u: float, m: Move, size: float, cycles: float) -> tuple[float, float, float]:
     s = size * m.amount
-    return (s * wander(u, m.phase, cycles), s * wander(u, m.phase + 0.4, cycles * 1.2), s * wander(u, m.phase + 0.7, cycles))
+    return (
+        s * wander(u, m.phase, cycles),
+        s * wander(u, m.phase + 0.4, cycles * 1.2),
+        s * wander(u, m.phase + 0.7, cycles),
+    )
 
 
 def push(u: float, m: Move) -> Pose:
@@ -68,11 +72,23 @@ def crane(u: float, m: Move) -> Pose:
 
 
 def orbit(u: float, m: Move) -> Pose:
-    return (1.35, m.side * 0.1 * m.amount * (u - 0.5), 0, 0.05 * m.side * (u - 0.5), m.side * 0.5 * m.amount * (u - 0.5))
+    return (
+        1.35,
+        m.side * 0.1 * m.amount * (u - 0.5),
+        0,
+        0.05 * m.side * (u - 0.5),
+        m.side * 0.5 * m.amount * (u - 0.5),
+    )
 
 
 def whip(u: float, m: Move) -> Pose:
-    return (1.7, m.side * 0.38 * m.amount * (ease((u - 0.42) / 0.14) - 0.5) + 0.004 * u, 0.002 * wander(u, m.phase, 2), 0, 0)
+    return (
+        1.7,
+        m.side * 0.38 * m.amount * (ease((u - 0.42) / 0.14) - 0.5) + 0.004 * u,
+        0.002 * wander(u, m.phase, 2),
+        0,
+        0,
+    )
 
 
 def crash(u: float, m: Move) -> Pose:
@@ -108,7 +124,13 @@ def quake(u: float, m: Move) -> Pose:
 
 def ride(u: float, m: Move) -> Pose:
     x, y, r = _hand(u, m, 0.012, 7)
-    return (1.25 + 0.35 * m.amount * u, x + 0.04 * math.sin(math.tau * (1.3 * u + m.phase)), y, r + 0.06 * math.sin(math.tau * 1.3 * u), 0)
+    return (
+        1.25 + 0.35 * m.amount * u,
+        x + 0.04 * math.sin(math.tau * (1.3 * u + m.phase)),
+        y,
+        r + 0.06 * math.sin(math.tau * 1.3 * u),
+        0,
+    )
 
 
 def general(u: float, m: Move) -> Pose:
@@ -127,22 +149,26 @@ def still(u: float, m: Move) -> Pose:
 PATHS: tuple[tuple[str, Path, str], ...] = (
     ("super dolly in", far_push, ""), ("super dolly out", far_pull, ""), ("double dolly", far_push, ""),
     ("dolly in", push, ""), ("dolly out", pull, ""), ("dolly left", slide, ""), ("dolly right", slide, ""),
-    ("dolly zoom in", push, ""), ("dolly zoom out", pull, ""), ("crash zoom in", crash, ""), ("crash zoom out", crash_out, ""),
-    ("earth zoom", far_pull, ""), ("yoyo", yoyo, ""), ("zoom in", push, ""), ("zoom out", pull, ""), ("orbit", orbit, ""),
-    ("lazy", orbit, ""), ("3d", orbit, ""), ("arc", orbit, ""), ("bullet", orbit, ""), ("crane", crane, ""), ("jib", crane, ""),
-    ("overhead", crane, ""), ("incline", crane, ""), ("tilt", crane, ""), ("whip", whip, ""), ("moonwalk", slide, ""),
-    ("dutch", dutch, ""), ("roll trans", roll, ""), ("drone", ride, ""), ("flying", ride, ""), ("pov", ride, ""),
-    ("powder explosion", handheld, "powder"), ("powder", ride, "snow"), ("carving", ride, "snow"), ("skate", ride, ""),
-    ("car chasing", ride, ""), ("car grip", ride, ""), ("explosion", quake, "blast"), ("levitation", rise, ""), ("soul", rise, "glow"),
-    ("jelly", rise, "motes"), ("fish", rise, "motes"), ("handheld", handheld, ""), ("snorri", handheld, ""), ("tracking", handheld, ""),
-    ("action run", quake, ""), ("wiggle", quake, ""), ("punch", crash, ""), ("boxing", quake, ""), ("kick", crash, ""), ("dunks", crash, ""),
-    ("eyes in", far_push, ""), ("mouth in", far_push, ""), ("object in", far_push, ""), ("object out", far_pull, ""), ("glass", push, ""),
-    ("robo", orbit, ""), ("hyperlapse", far_push, "daylight"), ("timelapse", still, "daylight"), ("static", still, ""),
-    ("fire", general, "embers"), ("disintegration", general, "powder"), ("sand storm", handheld, "powder"), ("wind", handheld, "motes"),
-    ("freezing", general, "snow"), ("thunder", general, "lightning"), ("paparazzi", handheld, "flashes"), ("glam", general, "motes"),
-    ("innerlight", push, "glow"), ("glowshift", general, "glow"), ("flare", general, "flare"), ("super 8", handheld, "film"),
-    ("vhs", still, "tape"), ("datamosh", general, "mosh"), ("low shutter", handheld, "trail"), ("focus", still, "focus"),
-    ("flood", general, "ripple"), ("melting", general, "ripple"), ("metal", general, "daylight"),
+    ("dolly zoom in", push, ""), ("dolly zoom out", pull, ""), ("crash zoom in", crash, ""),
+    ("crash zoom out", crash_out, ""), ("earth zoom", far_pull, ""), ("yoyo", yoyo, ""), ("zoom in", push, ""),
+    ("zoom out", pull, ""), ("orbit", orbit, ""), ("lazy", orbit, ""), ("3d", orbit, ""), ("arc", orbit, ""),
+    ("bullet", orbit, ""), ("crane", crane, ""), ("jib", crane, ""), ("overhead", crane, ""), ("incline", crane, ""),
+    ("tilt", crane, ""), ("whip", whip, ""), ("moonwalk", slide, ""), ("dutch", dutch, ""), ("roll trans", roll, ""),
+    ("drone", ride, ""), ("flying", ride, ""), ("pov", ride, ""), ("powder explosion", handheld, "powder"),
+    ("powder", ride, "snow"), ("carving", ride, "snow"), ("skate", ride, ""), ("car chasing", ride, ""),
+    ("car grip", ride, ""), ("explosion", quake, "blast"), ("levitation", rise, ""), ("soul", rise, "glow"),
+    ("jelly", rise, "motes"), ("fish", rise, "motes"), ("handheld", handheld, ""), ("snorri", handheld, ""),
+    ("tracking", handheld, ""), ("action run", quake, ""), ("wiggle", quake, ""), ("punch", crash, ""),
+    ("boxing", quake, ""), ("kick", crash, ""), ("dunks", crash, ""), ("eyes in", far_push, ""),
+    ("mouth in", far_push, ""), ("object in", far_push, ""), ("object out", far_pull, ""), ("glass", push, ""),
+    ("robo", orbit, ""), ("hyperlapse", far_push, "daylight"), ("timelapse", still, "daylight"),
+    ("static", still, ""), ("fire", general, "embers"), ("disintegration", general, "powder"),
+    ("sand storm", handheld, "powder"), ("wind", handheld, "motes"), ("freezing", general, "snow"),
+    ("thunder", general, "lightning"), ("paparazzi", handheld, "flashes"), ("glam", general, "motes"),
+    ("innerlight", push, "glow"), ("glowshift", general, "glow"), ("flare", general, "flare"),
+    ("super 8", handheld, "film"), ("vhs", still, "tape"), ("datamosh", general, "mosh"),
+    ("low shutter", handheld, "trail"), ("focus", still, "focus"), ("flood", general, "ripple"),
+    ("melting", general, "ripple"), ("metal", general, "daylight"),
 )  # fmt: skip
 
 
@@ -161,7 +187,9 @@ def shoot(picture: Image.Image, pose: Pose, size: tuple[int, int]) -> Image.Imag
     c, s = math.cos(roll_by) * scale, math.sin(roll_by) * scale
     cx, cy = pw / 2 + x * pw, ph / 2 + y * pw
     g = 0.35 * tilt / width
-    matrix = np.array([[c, -s, cx - c * width / 2 + s * height / 2], [s, c, cy - s * width / 2 - c * height / 2], [0, 0, 1]])
+    matrix = np.array(
+        [[c, -s, cx - c * width / 2 + s * height / 2], [s, c, cy - s * width / 2 - c * height / 2], [0, 0, 1]]
+    )
     centre = np.array([[1, 0, width / 2], [0, 1, height / 2], [0, 0, 1]])
     m = matrix @ centre @ np.array([[1, 0, 0], [0, 1, 0], [g, 0, 1]]) @ np.linalg.inv(centre) if tilt else matrix
     m = m / m[2, 2]

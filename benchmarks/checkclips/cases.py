@@ -84,7 +84,15 @@ def allowed(kind: str, preset: str) -> bool:
         "flash": {"Paparazzi", "Thunder God", "Lens Flare", "Super 8MM", "Glam", "Datamosh"},
         "flicker": {"Paparazzi", "Thunder God", "Super 8MM", "VHS", "Datamosh", "Hyperlapse", "Timelapse Landscape"},
         "soft": {"Focus Change", "Low Shutter", "Datamosh", "Sand Storm"},
-        "color_drift": {"Set on Fire", "Freezing", "Turning Metal", "Glowshift", "Innerlight", "Super 8MM", "Timelapse Landscape"},
+        "color_drift": {
+            "Set on Fire",
+            "Freezing",
+            "Turning Metal",
+            "Glowshift",
+            "Innerlight",
+            "Super 8MM",
+            "Timelapse Landscape",
+        },
         "strobe": {"Datamosh"},
         "loop_seam": {"Wiggle", "Action Run", "Boxing", *STILL_PRESETS},
     }
@@ -94,7 +102,11 @@ def allowed(kind: str, preset: str) -> bool:
 
 def _case(number: int, kind: str, preset: str, random: Random, held_out: bool) -> Case:
     codec = str(random.choice(list(CODECS), p=[0.64, 0.14, 0.11, 0.11]))
-    extras = [extra for extra in EXTRAS if not (extra == "fade_out" and kind != "good") and not (extra == "candle" and kind == "flicker")]
+    extras = [
+        extra
+        for extra in EXTRAS
+        if not (extra == "fade_out" and kind != "good") and not (extra == "candle" and kind == "flicker")
+    ]
     if kind in ("still", "frozen"):
         extras = ["", "grain"] if kind == "still" else ["", "grain", "subject"]
     return Case(
@@ -115,16 +127,22 @@ def make(case: Case, folder: Path, *, seed: int) -> Made:
     size = (round(case.size[0] * scale), round(case.size[1] * scale))
     names = list(pictures)
     scene, other_scene, end_scene = (str(name) for name in random.choice(names, 3))
-    if case.kind == "cut" and {scene, other_scene} & {"dark"}:
-        scene, other_scene = "city", "landscape"  # a cut into the dark is black as well
+    if case.kind in ("cut", "flicker", "soft", "frozen") and {scene, other_scene} & {"dark"}:
+        scene, other_scene = "city", "landscape"  # in the dark a cut is black, and the others cannot be seen
     picture, other = paint(scene, random, size), paint(other_scene, random, size)
-    end = paint(end_scene, random, size) if case.kind == "wrong_end" or (case.kind == "good" and random.random() < 0.12) else None
+    end = (
+        paint(end_scene, random, size)
+        if case.kind == "wrong_end" or (case.kind == "good" and random.random() < 0.12)
+        else None
+    )
     frames = _frames(case, picture, random, end=end if case.kind == "good" else None)
     fps = case.fps
     if case.kind in IN_FRAMES:
         others = _frames(case, other, random, end=None)
         frames = IN_FRAMES[case.kind](frames, fps, case.severity, random, others)
-    made = Made(case=case, clip=folder / f"{case.number:05}-{case.kind}.mp4", start=folder / f"{case.number:05}.start.png")
+    made = Made(
+        case=case, clip=folder / f"{case.number:05}-{case.kind}.mp4", start=folder / f"{case.number:05}.start.png"
+    )
     (other if case.kind == "wrong_start" else picture).save(made.start)
     if end is not None:
         made.end = folder / f"{case.number:05}.end.png"
@@ -148,7 +166,11 @@ def _frames(case: Case, picture: Image.Image, random: Random, *, end: Image.Imag
     move = Move(amount=amount, side=float(random.choice([-1.0, 1.0])), phase=float(random.random()))
     effect = make_effect(effect_name, case.size, random, amount)
     light = make_effect(case.extra, case.size, random, amount) if case.extra in ("candle", "rain") else None
-    subject = Subject(source, random) if case.extra == "subject" or (case.kind != "still" and random.random() < 0.35) else None
+    subject = (
+        Subject(source, random)
+        if case.extra == "subject" or (case.kind != "still" and random.random() < 0.35)
+        else None
+    )
     noise = random.uniform(2, 7) if case.extra == "grain" else 0.0
     count = 5 * case.fps
     frames: Frames = []
@@ -158,7 +180,11 @@ def _frames(case: Case, picture: Image.Image, random: Random, *, end: Image.Imag
         if target is not None:
             share = min(1.0, max(0.0, (u - 0.25) / 0.6))
             drawn = Image.blend(drawn, target, share) if share > 0 else drawn
-        pose = path(u, move) if case.kind != "still" else (1.03 + random.uniform(0, 0.0) + 0.003 * u * case.severity, 0.0, 0.0, 0.0, 0.0)
+        pose = (
+            path(u, move)
+            if case.kind != "still"
+            else (1.03 + random.uniform(0, 0.0) + 0.003 * u * case.severity, 0.0, 0.0, 0.0, 0.0)
+        )
         pixels = np.asarray(shoot(drawn, pose, case.size), dtype=np.float32).copy()
         for layer in (effect, light):
             pixels = pixels if layer is None else layer(pixels, u)
@@ -177,7 +203,14 @@ def _make_special(case: Case, frames: Frames, made: Made, random: Random) -> Non
     if case.kind == "duplicate":
         encode(frames, case.fps, made.clip, case.codec, case.crf)
         made.twin = made.clip.with_suffix(".twin.mp4")
-        resized = [np.asarray(Image.fromarray(f.astype(np.uint8)).resize((case.size[0] * 3 // 4 // 2 * 2, case.size[1] * 3 // 4 // 2 * 2))) for f in frames]
+        resized = [
+            np.asarray(
+                Image.fromarray(f.astype(np.uint8)).resize(
+                    (case.size[0] * 3 // 4 // 2 * 2, case.size[1] * 3 // 4 // 2 * 2)
+                )
+            )
+            for f in frames
+        ]
         encode(resized if case.severity < 0.5 else frames, case.fps, made.twin, "h264", 28)
     elif case.kind == "unreadable":
         encode(frames, case.fps, made.clip, case.codec, case.crf)
@@ -206,7 +239,10 @@ def _make_special(case: Case, frames: Frames, made: Made, random: Random) -> Non
             tiny = [np.asarray(Image.fromarray(f.astype(np.uint8)).resize((160, 90))) for f in frames]
             encode(tiny, case.fps, made.clip, "h264", case.crf)
         else:
-            squeezed = [np.asarray(Image.fromarray(f.astype(np.uint8)).resize((case.size[0] * 7 // 10 // 2 * 2, case.size[1]))) for f in frames]
+            squeezed = [
+                np.asarray(Image.fromarray(f.astype(np.uint8)).resize((case.size[0] * 7 // 10 // 2 * 2, case.size[1])))
+                for f in frames
+            ]
             encode(squeezed, case.fps, made.clip, case.codec, case.crf)
 
 
@@ -216,6 +252,7 @@ def encode(frames: Frames, fps: int, target: Path, codec: str, crf: int) -> None
     height, width = frames[0].shape[:2]
     with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream(name, rate=fps)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = Fraction(1, fps)
         stream.thread_count = 1

@@ -1,4 +1,4 @@
-"""Defects put into the frames of a good clip, each with its severity: 1 is clear, 0 is at the edge of what must be found."""
+"""Defects put into the frames of a good clip, each with its severity: 1 is clear, 0 is medium."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def flash(frames: Frames, fps: float, severity: float, random: Random, other: Fr
     start = int(random.integers(3, len(frames) - length - 3))
     off = 24 + 60 * severity * random.random()
     mean = float(np.mean(frames[start]))
-    kind, tint = random.random(), np.array([[off * 1.9, -off, -off * 0.5], [-off, off * 1.6, -off]][int(random.integers(0, 2))])
+    kind, tint = (
+        random.random(),
+        np.array([[off * 1.9, -off, -off * 0.5], [-off, off * 1.6, -off]][int(random.integers(0, 2))]),
+    )
     for number in range(start, start + length):
         if kind < 0.6 and mean + off < 235:
             result[number] = frames[number] + (255 - frames[number]) * (off / (255 - mean))
@@ -57,7 +60,13 @@ def cut(frames: Frames, fps: float, severity: float, random: Random, other: Fram
 def flicker(frames: Frames, fps: float, severity: float, random: Random, other: Frames) -> Frames:
     wanted = random.uniform(0.03, 0.05) + severity * random.uniform(0.02, 0.1)
     kind, n = int(random.integers(0, 3)), np.arange(len(frames))
-    wave = (-1.0) ** n if kind == 0 else random.normal(size=len(frames)) if kind == 1 else np.sin(math.tau * n / random.uniform(2.4, 4.2))
+    wave = (
+        (-1.0) ** n
+        if kind == 0
+        else random.normal(size=len(frames))
+        if kind == 1
+        else np.sin(math.tau * n / random.uniform(2.4, 4.2))
+    )
     wave = wave / np.sqrt(np.mean(np.diff(wave, 2) ** 2)) * wanted
     start = int(random.uniform(0, 0.4) * len(frames)) if random.random() < 0.5 else 0
     length = len(frames) if random.random() < 0.6 else int(1.6 * fps)
@@ -71,7 +80,15 @@ def strobe(frames: Frames, fps: float, severity: float, random: Random, other: F
     every = int(random.integers(1, 7))
     start = int(random.uniform(0, 0.4) * len(frames))
     length = math.ceil(2.2 * fps + severity * random.random() * fps)
-    shots = [frames[0], other[0], other[0][::-1], frames[0][:, ::-1], 255 - frames[0], other[0][:, ::-1], 255 - other[0]]
+    shots = [
+        frames[0],
+        other[0],
+        other[0][::-1],
+        frames[0][:, ::-1],
+        255 - frames[0],
+        other[0][:, ::-1],
+        255 - other[0],
+    ]
     result = list(frames)
     last = -1
     for number in range(start, min(len(frames), start + length)):
@@ -110,9 +127,11 @@ def color_drift(frames: Frames, fps: float, severity: float, random: Random, oth
     start, stop = random.uniform(0, 0.4), random.uniform(0.6, 0.8)
     colourful = float(np.mean(frames[-1].max(axis=2) - frames[-1].min(axis=2)))
     kind = 0 if colourful < 1.6 * off else int(random.integers(0, 2))
-    toward = np.array([[1.1, -0.35, -1.2], [-1.2, 0.1, 1.1], [1.0, -0.6, 0.9], [-0.9, 0.6, -0.8]][int(random.integers(0, 4))])
+    toward = np.array(
+        [[1.1, -0.35, -1.2], [-1.2, 0.1, 1.1], [1.0, -0.6, 0.9], [-0.9, 0.6, -0.8]][int(random.integers(0, 4))]
+    )
     gains = 1 + off * toward / np.maximum(end, 40)
-    result = []
+    result: Frames = []
     for number, frame in enumerate(frames):
         share = min(1.0, max(0.0, (number / len(frames) - start) / (stop - start)))
         if kind == 1:
@@ -121,7 +140,7 @@ def color_drift(frames: Frames, fps: float, severity: float, random: Random, oth
             tinted = grey[:, :, None] + (frame - grey[:, :, None]) * keep
         else:
             tinted = frame * gains.astype(np.float32)
-        result.append(np.clip(frame * (1 - share) + tinted * share, 0, 255))
+        result.append(np.clip(frame * (1 - share) + tinted * share, 0, 255).astype(np.float32))
     return result
 
 

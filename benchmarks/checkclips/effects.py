@@ -1,4 +1,4 @@
-"""What presets lay over the frames, and how a model changes the picture it was given. Functions of a frame and its moment."""
+"""What presets lay over the frames, and how a model changes the picture it was given."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ def _veil(size: tuple[int, int], random: Random, reach: float) -> Pixels:
     width, height = size
     y, x = np.mgrid[0:height, 0:width]
     cx, cy = random.uniform(0.2, 0.8) * width, random.uniform(0.1, 0.7) * height
-    return np.exp(-(((x - cx) ** 2 + (y - cy) ** 2) / (reach * width) ** 2)).astype(np.float32)[:, :, None]
+    veil: Pixels = np.exp(-(((x - cx) ** 2 + (y - cy) ** 2) / (reach * width) ** 2)).astype(np.float32)[:, :, None]
+    return veil
 
 
-def particles(size: tuple[int, int], random: Random, amount: float, colour: tuple[int, int, int], fall: float) -> Effect:
+def particles(
+    size: tuple[int, int], random: Random, amount: float, colour: tuple[int, int, int], fall: float
+) -> Effect:
     """Dots that drift."""
     width, height = size
     count = int(20 + 90 * amount)
@@ -61,7 +64,8 @@ def film(size: tuple[int, int], random: Random, amount: float) -> Effect:
 
     def lay(pixels: Pixels, u: float) -> Pixels:
         grain = random.normal(0, 8 * amount, pixels.shape[:2]).astype(np.float32)[:, :, None]
-        return pixels * np.array([1.05, 0.98, 0.85], dtype=np.float32) * light[int(u * 199)] + grain
+        warm: Pixels = pixels * np.array([1.05, 0.98, 0.85], dtype=np.float32) * np.float32(light[int(u * 199)]) + grain
+        return warm
 
     return lay
 
@@ -71,7 +75,9 @@ def tape(size: tuple[int, int], random: Random, amount: float) -> Effect:
     shift = max(1, round(size[0] * 0.006))
 
     def lay(pixels: Pixels, u: float) -> Pixels:
-        pixels = np.stack([np.roll(pixels[:, :, 0], shift, 1), pixels[:, :, 1], np.roll(pixels[:, :, 2], -shift, 1)], axis=2)
+        pixels = np.stack(
+            [np.roll(pixels[:, :, 0], shift, 1), pixels[:, :, 1], np.roll(pixels[:, :, 2], -shift, 1)], axis=2
+        )
         pixels[::2] *= 1 - 0.15 * amount
         top, tall = int((1.6 * u) % 1 * size[1]), size[1] // 14
         for row in range(top, min(size[1], top + tall)):
@@ -156,7 +162,8 @@ def flare(size: tuple[int, int], random: Random, amount: float) -> Effect:
 
     def lay(pixels: Pixels, u: float) -> Pixels:
         spot = np.exp(-(((x - (1.2 * u - 0.1) * width) ** 2 + (y - 0.25 * height) ** 2) / (0.15 * width) ** 2))
-        return pixels + (200 * amount * spot).astype(np.float32)[:, :, None]
+        lit: Pixels = pixels + (200 * amount * spot).astype(np.float32)[:, :, None]
+        return lit
 
     return lay
 
@@ -167,7 +174,9 @@ def ripple(size: tuple[int, int], random: Random, amount: float) -> Effect:
 
     def lay(pixels: Pixels, u: float) -> Pixels:
         rows = np.arange(size[1])
-        shift = np.round(size[0] * 0.012 * amount * min(1.0, 3 * u) * np.sin(math.tau * (rows / size[1] * 3 - 2 * u + phase)))
+        shift = np.round(
+            size[0] * 0.012 * amount * min(1.0, 3 * u) * np.sin(math.tau * (rows / size[1] * 3 - 2 * u + phase))
+        )
         columns = (np.arange(size[0])[None, :] + shift[:, None].astype(int)) % size[0]
         return np.take_along_axis(pixels, columns[:, :, None], axis=1)
 
@@ -196,12 +205,14 @@ def make_effect(name: str, size: tuple[int, int], random: Random, amount: float)
 
 
 def as_model(picture: Image.Image, random: Random, strength: float) -> Image.Image:
-    """The start picture as a video model gives it back: a little cropped, softened, each channel shifted by some per cent."""
+    """The start picture as a model gives it back: a little cropped, softened, each channel shifted by some per cent."""
     width, height = picture.size
     crop = 1 - strength * random.uniform(0, 0.06)
     left, top = (1 - crop) * width * random.random(), (1 - crop) * height * random.random()
     picture = picture.crop((int(left), int(top), int(left + crop * width), int(top + crop * height)))
     pixels = blur(np.asarray(picture, dtype=np.float32), strength * random.uniform(0, 0.9))
-    pixels = pixels * (1 + strength * random.uniform(-0.07, 0.07, 3)).astype(np.float32) + strength * random.uniform(-5, 5)
+    pixels = pixels * (1 + strength * random.uniform(-0.07, 0.07, 3)).astype(np.float32) + strength * random.uniform(
+        -5, 5
+    )
     pixels = pixels + strength * 2 * fractal(random, picture.size, 1.0).astype(np.float32)[:, :, None]
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

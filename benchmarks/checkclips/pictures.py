@@ -78,7 +78,9 @@ def portrait(random: Random, size: tuple[int, int]) -> Image.Image:
     draw.ellipse((x - r * 0.25, y + r * 0.5, x + r * 0.25, y + r * 0.66), fill=(150, 60, 60))
     for _ in range(120):
         start = x + random.uniform(-0.9, 0.9) * r
-        draw.line((start, y - r * 1.3, start + random.uniform(-0.3, 0.3) * r, y - r * 0.8), fill=_colour(random, 10, 120))
+        draw.line(
+            (start, y - r * 1.3, start + random.uniform(-0.3, 0.3) * r, y - r * 0.8), fill=_colour(random, 10, 120)
+        )
     return _textured(random, image, 0.05, 0.7)
 
 
@@ -121,9 +123,13 @@ def snow(random: Random, size: tuple[int, int]) -> Image.Image:
     draw = ImageDraw.Draw(image)
     for _ in range(int(random.integers(3, 12))):
         x, y, tall = random.uniform(0, width), random.uniform(0.4, 0.9) * height, random.uniform(0.1, 0.5) * height
-        draw.line((x, y, x + random.uniform(-9, 9), y - tall), fill=_colour(random, 30, 120), width=int(random.integers(2, 9)))
+        draw.line(
+            (x, y, x + random.uniform(-9, 9), y - tall), fill=_colour(random, 30, 120), width=int(random.integers(2, 9))
+        )
         for branch in np.linspace(0.2, 0.9, 6):
-            draw.line((x, y - tall * branch, x + random.uniform(-40, 40), y - tall * branch - 12), fill=(90, 90, 95), width=2)
+            draw.line(
+                (x, y - tall * branch, x + random.uniform(-40, 40), y - tall * branch - 12), fill=(90, 90, 95), width=2
+            )
     return image
 
 
@@ -139,7 +145,13 @@ def text(random: Random, size: tuple[int, int]) -> Image.Image:
         tall = height * random.uniform(0.02, 0.05)
         while x < width * random.uniform(0.6, 0.95):
             wide = tall * random.uniform(0.3, 0.8)
-            draw.arc((x, y, x + wide, y + tall), float(random.integers(0, 180)), float(random.integers(200, 360)), fill=ink, width=max(2, int(tall / 6)))
+            draw.arc(
+                (x, y, x + wide, y + tall),
+                float(random.integers(0, 180)),
+                float(random.integers(200, 360)),
+                fill=ink,
+                width=max(2, int(tall / 6)),
+            )
             draw.line((x, y, x + wide * random.uniform(0, 1), y + tall), fill=ink, width=max(1, int(tall / 7)))
             x += wide * 1.5
         y += tall * 1.8
@@ -166,7 +178,11 @@ def minimal(random: Random, size: tuple[int, int]) -> Image.Image:
     light = 1 - 0.5 * np.hypot(x / width - random.uniform(0.2, 0.8), y / height - random.uniform(0.2, 0.8))
     image = _image(np.array(_colour(random, 90, 240)) * light[:, :, None])
     draw = ImageDraw.Draw(image)
-    x0, y0, r = width * random.uniform(0.3, 0.7), height * random.uniform(0.35, 0.65), height * random.uniform(0.12, 0.3)
+    x0, y0, r = (
+        width * random.uniform(0.3, 0.7),
+        height * random.uniform(0.35, 0.65),
+        height * random.uniform(0.12, 0.3),
+    )
     draw.ellipse((x0 - r, y0 - r, x0 + r, y0 + r), fill=_colour(random))
     draw.polygon([(x0 - r, y0 + r), (x0, y0 - r * 0.6), (x0 + r, y0 + r)], fill=_colour(random))
     return _textured(random, image, 0.015, 0.5)
@@ -230,7 +246,8 @@ TUNED: Mapping[str, Painter] = {
 """Scenes that the constants of the checks may be set on."""
 
 HELD_OUT: Mapping[str, Painter] = {
-    "marble": marble, "mosaic": mosaic, "beach": beach, "crowd": crowd, "portrait": portrait, "night": night, "snow": snow,
+    "marble": marble, "mosaic": mosaic, "beach": beach, "crowd": crowd,
+    "portrait": portrait, "night": night, "snow": snow,
 }  # fmt: skip
 """Scenes of the held-out set: four that no constant was set on."""
 

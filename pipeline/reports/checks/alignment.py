@@ -88,13 +88,20 @@ def detail_of(pictures: Luma) -> Luma:
     return blurred(pictures, 1) - blurred(pictures, radius)
 
 
-def align(first: Luma, second: Luma, starts: Maps | None = None, levels: tuple[tuple[int, int], ...] = LEVELS) -> Aligned:
+def align(
+    first: Luma, second: Luma, starts: Maps | None = None, levels: tuple[tuple[int, int], ...] = LEVELS
+) -> Aligned:
     """Line up each of n pairs (n x height x width); `starts` are maps to begin with."""
     count = len(first)
     if count > MAX_PAIRS:
         at = range(0, count, MAX_PAIRS)
         parts = [
-            align(first[i : i + MAX_PAIRS], second[i : i + MAX_PAIRS], None if starts is None else starts[i : i + MAX_PAIRS], levels)
+            align(
+                first[i : i + MAX_PAIRS],
+                second[i : i + MAX_PAIRS],
+                None if starts is None else starts[i : i + MAX_PAIRS],
+                levels,
+            )
             for i in at
         ]
         return joined(parts)
@@ -193,7 +200,10 @@ def _refined(one: Luma, two: Luma, maps: Maps, steps: int) -> Maps:
     """Gauss-Newton steps for every pair at once: six numbers of the map, gain and offset of the light."""
     count, height, width = one.shape
     x, y = _axes(height, width)
-    grid_x, grid_y = np.broadcast_to(x[None, :], (height, width)).ravel(), np.broadcast_to(y[:, None], (height, width)).ravel()
+    grid_x, grid_y = (
+        np.broadcast_to(x[None, :], (height, width)).ravel(),
+        np.broadcast_to(y[:, None], (height, width)).ravel(),
+    )
     two_y, two_x = np.gradient(two, axis=(1, 2))
     damping = np.diag([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3]) * 1e-2 * height * width
     for _ in range(steps):
@@ -206,7 +216,9 @@ def _refined(one: Luma, two: Luma, maps: Maps, steps: int) -> Maps:
         weight = inside.reshape(count, -1).astype(np.float32)
         scale = np.abs(rest).mean(axis=1, keepdims=True) * 2 + 1
         weight = weight / (1 + (rest / scale) ** 2)
-        columns = np.stack([gx, gx * grid_x, gx * grid_y, gy, gy * grid_x, gy * grid_y, flat, np.ones_like(flat)], axis=1)
+        columns = np.stack(
+            [gx, gx * grid_x, gx * grid_y, gy, gy * grid_x, gy * grid_y, flat, np.ones_like(flat)], axis=1
+        )
         normal = (columns * weight[:, None, :]) @ columns.transpose(0, 2, 1) + damping
         right = ((columns * weight[:, None, :]) @ rest[:, :, None])[:, :, 0]
         step = np.linalg.solve(normal.astype(np.float64), right.astype(np.float64)[:, :, None])[:, :6, 0]

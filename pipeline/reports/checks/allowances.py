@@ -1,7 +1,7 @@
 """What each motion preset promises, so that no check takes it for a defect. Pure data.
 
-The names are those of the shipped catalogue; a preset that is not in the table gets no allowance. Each line says what the
-preset does on screen.
+The names are those of the shipped catalogue; a preset that is not in the table gets no allowance. Each line says what
+the preset does on screen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Allowance:
 
     Args:
         is_static: the camera may rest for the whole clip; only a stretch that differs from the rest is a freeze.
-        pauses: it moves in bursts with rests between them; a rest counts as a freeze from 1.6 s on.
+        pauses: it moves in bursts with rests between them; a rest counts as a freeze from 2.2 s on.
         flashes: factor on the limit of `flash`: short changes of the whole frame's light are part of it.
         flicker: factor on the limits of `flicker`.
         is_transition: a change of scene is part of it; a hard cut is a warning only.
@@ -39,7 +39,7 @@ NONE = Allowance()
 
 _STATIC = Allowance(is_static=True)
 _PAUSES = Allowance(pauses=True)
-_BLAST = Allowance(flashes=3.0, recolors=1.5)
+_BLAST = Allowance(flashes=3.0, recolors=2.0, blurs=0.6)
 _RECOLORS = Allowance(recolors=1.6)
 _BLURS = Allowance(blurs=0.5)
 _TRANSITION = Allowance(is_transition=True)
@@ -53,7 +53,9 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Clone Explosion": _BLAST,
     "Crash Zoom In": _PAUSES,  # rests, shoots in, rests
     "Crash Zoom Out": _PAUSES,
-    "Datamosh": Allowance(is_transition=True, jumps=True, blurs=0.4, flicker=3.0, flashes=4.0),  # broken pictures are the effect
+    "Datamosh": Allowance(
+        is_transition=True, jumps=True, blurs=0.4, flicker=3.0, flashes=4.0
+    ),  # broken pictures are the effect
     "Disintegration": _RECOLORS,  # the subject turns to ash
     "Earth Zoom Out": Allowance(is_transition=True, recolors=1.6),  # from the street to the globe
     "Eyes In": Allowance(recolors=1.6, is_transition=True),  # ends inside the iris
@@ -65,7 +67,7 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Glam": Allowance(flashes=4.0),  # glints
     "Glowshift": Allowance(recolors=2.0),  # light that grows and changes
     "Head Explosion": _BLAST,
-    "Hyperlapse": Allowance(flicker=2.0),  # hours in seconds: light jumps from frame to frame
+    "Hyperlapse": Allowance(flicker=2.0, recolors=2.0),  # hours in seconds: light jumps from frame to frame
     "Innerlight": Allowance(recolors=2.0),  # the subject begins to glow
     "Lens Flare": Allowance(flashes=4.0),
     "Low Shutter": _BLURS,  # long exposure smears
@@ -84,13 +86,13 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Through Object In": _TRANSITION,
     "Through Object Out": _TRANSITION,
     "Thunder God": Allowance(flashes=4.0, flicker=5.0),  # lightning
-    "Timelapse Human": Allowance(is_static=True, flicker=1.5),  # from a tripod
+    "Timelapse Human": Allowance(is_static=True, flicker=1.5, recolors=1.6),  # from a tripod
     "Timelapse Landscape": Allowance(is_static=True, flicker=1.5, recolors=1.6),  # from a tripod; day turns to night
     "Turning Metal": _RECOLORS,
     "VHS": Allowance(is_static=True, flicker=3.0),  # tape: a camera at rest, bands and noise
     "Whip Pan": _PAUSES,  # rests, whips, rests
 }
-"""The presets that need one. All others of the catalogue move the camera or the subject and promise nothing a check reports."""
+"""The presets that need one. All others move the camera or the subject and promise nothing that a check reports."""
 
 _BY_NAME = {name.casefold(): allowance for name, allowance in ALLOWANCES.items()}
 

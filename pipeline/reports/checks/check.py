@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from pipeline.reports.checks import color, container, continuity, exposure, fram
 from pipeline.reports.checks.allowances import Allowance, allowance_of
 from pipeline.reports.checks.duplicates import fingerprint
 from pipeline.reports.checks.findings import ClipCheck, Finding, Grade, Kind, concluded, unchecked
-from pipeline.reports.checks.frames import Film, TooLarge, Undecodable, read_film
-from pipeline.reports.checks.reference import Reference, UnreadablePicture, read_reference
+from pipeline.reports.checks.frames import Film, TooLargeError, UndecodableError, read_film
+from pipeline.reports.checks.reference import Reference, UnreadablePictureError, read_reference
 from pipeline.reports.checks.signals import Signals
 
 MIN_FRAMES = 8
@@ -31,6 +31,7 @@ class Subject:
 
     Args:
         start, end: the pictures, as files or bytes; None where there is none.
+        has_end: an end picture was given, though perhaps none that is here: the clip is to end differently.
         preset: name of the motion preset.
         loop: the last frame is to lead on to the first.
         small: report clips below 700 px on the shorter side.
@@ -39,36 +40,44 @@ class Subject:
     start: Path | bytes | None = None
     end: Path | bytes | None = None
     preset: str | None = None
+    has_end: bool = False
     loop: bool = False
     small: bool = False
 
 
 def check_clip(
-    clip: Path, subject: Subject, *, max_cpu_s: float = 5.0, watch: Callable[[VideoFrame, float], None] | None = None
+    clip: Path,
+    subject: Subject,
+    *,
+    max_cpu_s: float = 5.0,
+    watch: Callable[[VideoFrame, float], None] | None = None,
+    notes: Sequence[str] = (),
 ) -> ClipCheck:
     """Check a clip; never raises for what a file may hold.
 
     Args:
-        watch: called with each decoded frame and its time, for whoever needs whole frames of the same pass.
+        watch: called with each decoded frame and its time, for a caller that needs whole frames of the same pass.
+        notes: words that the result ends with.
     """
     try:
         film = read_film(clip, max_cpu_s=max_cpu_s, watch=watch)
     except (FileNotFoundError, PermissionError) as error:
         return unchecked(f"the file cannot be opened ({error.strerror})")
-    except Undecodable as error:
+    except UndecodableError as error:
         return concluded([Finding(kind=Kind.UNREADABLE, grade=Grade.BAD, figure=str(error))], {})
-    except TooLarge as error:
+    except TooLargeError as error:
         return unchecked(str(error))
     if film is None:
         return concluded([Finding(kind=Kind.FORMAT, grade=Grade.BAD, figure="no video track")], {})
-    return check_film(film, subject)
+    return check_film(film, subject, notes=notes)
 
 
-def check_film(film: Film, subject: Subject) -> ClipCheck:
+def check_film(film: Film, subject: Subject, *, notes: Sequence[str] = ()) -> ClipCheck:
     """Check a clip that was decoded."""
-    notes: list[str] = []
+    notes = [*notes]
     start, end = (
-        _picture(source, name, notes) for source, name in ((subject.start, "start picture"), (subject.end, "end picture"))
+        _picture(source, name, notes)
+        for source, name in ((subject.start, "start picture"), (subject.end, "end picture"))
     )
     metrics: dict[str, float] = {
         "duration_s": film.duration_s,
@@ -80,7 +89,7 @@ def check_film(film: Film, subject: Subject) -> ClipCheck:
     found = container.judge_format(film, small=subject.small)
     found += _framing(film, start, end, metrics)
     if film.count >= MIN_FRAMES:
-        found += _motion(film, allowance_of(subject.preset), subject, start, end, metrics)
+        found += _motion(film, allowance_of(subject.preset), subject, start, metrics)
     rounded = {name: round(float(value), 4) for name, value in metrics.items() if np.isfinite(value)}
     return concluded(_merged(found), rounded, notes=notes, fingerprint=fingerprint(film))
 
@@ -90,7 +99,7 @@ def _picture(source: Path | bytes | None, name: str, notes: list[str]) -> Refere
         return None
     try:
         return read_reference(source)
-    except UnreadablePicture as error:
+    except UnreadablePictureError as error:
         notes.append(f"{name} not compared: {error}")
         return None
 
@@ -121,7 +130,6 @@ def _motion(
     allowance: Allowance,
     subject: Subject,
     start: Reference | None,
-    end: Reference | None,
     metrics: dict[str, float],
 ) -> list[Finding]:
     """Everything that is measured over time. Black and strobe come first, for they explain what others would see."""
@@ -140,7 +148,7 @@ def _motion(
     freezes, metrics["frozen_s"] = stillness.frozen(signals, allowance, blank)
     stills, metrics["way"] = stillness.still(signals, allowance)
     found += freezes + stills
-    if not strobes and not cuts and end is None:
+    if not strobes and not cuts and subject.end is None and not subject.has_end:
         softs, sharpness_left = sharpness.soft(signals, allowance)
         found += softs
         if sharpness_left is not None:

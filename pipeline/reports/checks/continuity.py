@@ -53,6 +53,9 @@ def cut(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list
         if not len(before) or not len(after):
             continue
         calm = min(float(np.median(before)), float(np.median(after)))
+        left_s = signals.film.times[-1] - signals.film.times[at + 1]
+        if allowance.flashes > 1 and left_s < RETURNS_S[-1] / 2:
+            continue  # the flash or the fireball has no time to clear
         if calm - alike[at] < CALM or not _is_new_scene(signals, at):
             continue
         if found is None or alike[at] < found[0]:

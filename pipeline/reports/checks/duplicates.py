@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.reports.checks.alignment import reduced
-from pipeline.reports.checks.framing import _resized
 from pipeline.reports.checks.frames import Film
+from pipeline.reports.checks.framing import resized
 
 WIDTH, HEIGHT, MOMENTS = 32, 18, 10
 """A fingerprint: so many small pictures, evenly over the clip; 5.8 kB."""
@@ -32,7 +32,7 @@ def fingerprint(film: Film) -> bytes:
     """Small pictures of the clip at even moments."""
     moments = np.linspace(0.02, 0.98, MOMENTS) * film.times[-1]
     picks = np.clip(np.searchsorted(film.times, moments), 0, film.count - 1)
-    pictures = np.stack([_resized(film.luma[pick], WIDTH, HEIGHT) for pick in picks])
+    pictures = np.stack([resized(film.luma[pick], WIDTH, HEIGHT) for pick in picks])
     return np.clip(np.round(pictures * 1.0), 0, 255).astype(np.uint8).tobytes()
 
 
@@ -56,7 +56,11 @@ def duplicates(clips: Sequence[Taken]) -> Mapping[int, int]:
     """Index of a clip -> index of the first clip that it repeats, for clips with other parameters."""
     found: dict[int, int] = {}
     prints = [_parsed(clip.fingerprint) for clip in clips]
-    means = np.stack([np.zeros((MOMENTS, 6)) if p is None else _coarse(p) for p in prints]) if clips else np.zeros((0, MOMENTS, 6))
+    means = (
+        np.stack([np.zeros((MOMENTS, 6)) if p is None else _coarse(p) for p in prints])
+        if clips
+        else np.zeros((0, MOMENTS, 6))
+    )
     for later in range(1, len(clips)):
         near = np.flatnonzero(np.abs(means[:later] - means[later]).mean(axis=(1, 2)) < 2 * SAME)
         same_bytes = [n for n in range(later) if clips[later].sha256 and clips[n].sha256 == clips[later].sha256]

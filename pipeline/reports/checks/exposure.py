@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.reports.checks.alignment import align, detail_of, reduced
+from pipeline.reports.checks.alignment import align, reduced
 from pipeline.reports.checks.allowances import Allowance
 from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.signals import Numbers, Signals, runs
@@ -33,7 +33,7 @@ MAX_FADED_S = 0.6
 """So many seconds of nothing may lie behind a fade."""
 
 FLASH_OFF = 16.0
-"""Levels of 255 that a flash differs from both neighbours by: 18 by definition, less what a codec takes off the peak."""
+"""Levels of 255 that a flash differs from both neighbours by: 18, less what a codec takes off the peak."""
 
 MAX_FLASH_FRAMES = 3
 
@@ -45,6 +45,13 @@ FLICKER_S = 1.0
 
 MIN_HERTZ = 2.8
 """Slower changes of light are a candle, a cloud, a lamp that swings."""
+
+TOO_DARK = 8.0
+"""Usual brightness, of 255, of a clip in which no eye sees a flicker of some per cent."""
+
+SAME_FRAME = 0.02
+CADENCE = 0.35
+"""A pair repeats a picture below this change, or below this share of the change around it."""
 
 DARK = 30.0
 """Brightness, of 255, below which a change is measured against this: one level of a dark picture is no flicker."""
@@ -80,7 +87,7 @@ def _residues(signals: Signals, usual: float, off: Numbers) -> np.ndarray:
     low = (signals.contrast < RESIDUE * usual) & (off > 2 * JUMP)
     mask = np.zeros(len(low), dtype=bool)
     for start, stop in runs(low):
-        if 0 < start and stop < len(low) and stop - start <= signals.film.fps:
+        if start > 0 and stop < len(low) and stop - start <= signals.film.fps:
             sides = min(signals.contrast[start - 1], signals.contrast[stop])
             mask[start:stop] = sides > 0.8 * usual and signals.steps.detail[start - 1] < 0.35
     return mask
@@ -135,22 +142,29 @@ def _alike(signals: Signals, one: int, two: int) -> bool:
 def flicker(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list[Finding], float]:
     """Brightness of the whole frame that oscillates; also the largest value over a second."""
     times = signals.film.times
-    if len(times) < 8:
+    if len(times) < 8 or float(np.median(signals.mean)) < TOO_DARK:
         return [], 0.0
     relative = _relative_second_difference(signals, blank)
-    window = max(6, int(np.ceil(FLICKER_S * signals.film.fps)))
+    fps = len(relative) / max(1e-6, float(times[-1]))  # without repeated frames
+    window = max(6, int(np.ceil(FLICKER_S * fps)))
     value, at = 0.0, 0
     for start in range(0, max(1, len(relative) - window + 1), 2):
         part = relative[start : start + window]
         highest = 3 * float(np.median(np.abs(part)))  # single flashes and cuts are judged elsewhere
         rms = float(np.sqrt(np.mean(np.clip(part, -highest, highest) ** 2)))
-        if rms > value and _hertz(part, signals.film.fps) >= MIN_HERTZ:
+        if rms > value and _hertz(part, fps) >= MIN_HERTZ:
             value, at = rms, start
     if value < FLICKER_WARN * allowance.flicker:
         return [], value
     grade = Grade.BAD if value >= FLICKER_BAD * allowance.flicker else Grade.WARN
-    figure = f"{100 * value:.1f} % from {times[at]:.1f} s"
+    figure = f"{100 * value:.1f} % from {at / fps:.1f} s"
     return [Finding(kind=Kind.FLICKER, grade=grade, figure=figure)], value
+
+
+def repeated(change: Numbers) -> np.ndarray:
+    """Pairs of frames that repeat a picture: 12 pictures in 24 frames, coded anew."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(change, 3, mode="edge"), 7)
+    return np.asarray(change < np.maximum(SAME_FRAME, CADENCE * np.median(around, axis=1)))
 
 
 def _hertz(second: Numbers, fps: float) -> float:
@@ -169,7 +183,7 @@ def _relative_second_difference(signals: Signals, blank: np.ndarray) -> Numbers:
     Repeated frames (12 pictures in 24 frames) are left out, for each would count as a rest between two jumps.
     """
     luma = signals.film.luma
-    new = np.concatenate([[True], signals.change > 0.02]) & ~blank
+    new = np.concatenate([[True], ~repeated(signals.change)]) & ~blank
     blocks = reduced(luma[new], max(8, min(luma.shape[1:]) // 4)).astype(np.float64)
     blocks = blocks.reshape(len(blocks), -1)
     if len(blocks) < 8:
@@ -177,8 +191,3 @@ def _relative_second_difference(signals: Signals, blank: np.ndarray) -> Numbers:
     base = np.maximum(DARK, (blocks[:-2] + 2 * blocks[1:-1] + blocks[2:]) / 4)
     second = (blocks[:-2] - 2 * blocks[1:-1] + blocks[2:]) / base
     return np.asarray(np.median(second, axis=1))
-
-
-def light_and_shade_only(signals: Signals) -> Numbers:
-    """Contrast of the details of each frame, for metrics."""
-    return detail_of(signals.half).std(axis=(1, 2), dtype=np.float64)

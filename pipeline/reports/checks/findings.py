@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from pipeline.records import Attempt
 
 
 class Kind(StrEnum):
@@ -91,3 +94,39 @@ def concluded(
 def unchecked(reason: str) -> ClipCheck:
     """The result for a clip that no check could judge; fails nothing."""
     return ClipCheck(grade=Grade.UNCHECKED, reasons=(f"unchecked: {reason}",))
+
+
+Key = tuple[str, int]
+"""(request_id, attempt)"""
+
+ALL = "all"
+"""Among the kinds that count as failures: every kind."""
+
+
+def counts_as_failure(grade: str, kinds: Iterable[str], fail_on: Sequence[str]) -> bool:
+    """Whether a clip is a failure of the run: a bad one that has a kind which is named, or any kind with `all`."""
+    return grade == Grade.BAD and (ALL in fail_on or any(kind in fail_on for kind in kinds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunChecks:
+    """What is known of the clips of a run, by request and attempt."""
+
+    found: Mapping[Key, ClipCheck] = field(default_factory=dict)
+
+    def of(self, attempt: Attempt) -> ClipCheck | None:
+        """The result for an attempt; None for one without a video."""
+        return self.found.get((attempt.request_id, attempt.attempt))
+
+    def counts(self) -> dict[str, object]:
+        """Clips by grade, and findings by kind, for run.json and `dop status`."""
+        grades = Counter(check.grade for check in self.found.values())
+        kinds = Counter(kind for check in self.found.values() for kind in check.kinds)
+        return {
+            **{grade.value: grades[grade] for grade in Grade},
+            "kinds": {kind.value: kinds[kind] for kind in Kind if kinds[kind]},
+        }
+
+    def failing(self, fail_on: Sequence[str]) -> int:
+        """How many clips count as failures of the run."""
+        return sum(counts_as_failure(check.grade, check.kinds, fail_on) for check in self.found.values())

@@ -18,7 +18,7 @@ Luma = NDArray[np.float32]
 """Brightness 0..255: height x width, or frames x height x width."""
 
 SMALL_SIDE_PX = 160
-"""Longer side of the small pictures: motion of half a per cent of the width is then 0.8 px, and a clip fits in 30 MB."""
+"""Longer side of the small pictures: half a per cent of the width is then 0.8 px, and a clip fits in 30 MB."""
 
 DETAIL_SIDE_PX = 480
 """Longer side of the pictures that sharpness is measured on: what a viewer sees at a glance on a 1080p screen."""
@@ -42,11 +42,11 @@ END_FRAMES = 6
 """So many of them at most."""
 
 
-class Undecodable(Exception):
+class UndecodableError(Exception):
     """The clip does not decode to its end; the message says how far it came."""
 
 
-class TooLarge(Exception):
+class TooLargeError(Exception):
     """The clip is beyond the bounds of a check; the message says which."""
 
 
@@ -108,8 +108,8 @@ def read_film(path: Path, *, max_cpu_s: float, watch: Callable[[VideoFrame, floa
         watch: called with each decoded frame and its time in seconds, for those who need whole frames.
 
     Raises:
-        Undecodable: the file is no video, or breaks off.
-        TooLarge: it claims or holds more than the bounds allow.
+        UndecodableError: the file is no video, or breaks off.
+        TooLargeError: it claims or holds more than the bounds allow.
         FileNotFoundError, PermissionError: the file cannot be opened.
     """
     deadline = time.thread_time() + max_cpu_s
@@ -120,7 +120,7 @@ def read_film(path: Path, *, max_cpu_s: float, watch: Callable[[VideoFrame, floa
             stream = container.streams.video[0]
             context = stream.codec_context
             if context is None:
-                raise Undecodable("no decoder for its codec")
+                raise UndecodableError("no decoder for its codec")
             _refuse_size(context.width, context.height)
             context.thread_count = 1
             context.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "crccheck+bitstream+buffer+explode"}
@@ -128,20 +128,20 @@ def read_film(path: Path, *, max_cpu_s: float, watch: Callable[[VideoFrame, floa
             collector = _Collector(head)
             for frame in container.decode(stream):
                 if frame.is_corrupt:
-                    raise Undecodable(f"damaged at {collector.last_s:.1f} s")
+                    raise UndecodableError(f"damaged at {collector.last_s:.1f} s")
                 at_s = collector.take(frame)
                 if watch is not None:
                     watch(frame, at_s)
                 if collector.is_full:
                     break
                 if time.thread_time() > deadline:
-                    raise TooLarge(f"more than {max_cpu_s:g} s of CPU ({head.width}x{head.height} {head.codec})")
+                    raise TooLargeError(f"more than {max_cpu_s:g} s of CPU ({head.width}x{head.height} {head.codec})")
     except (FileNotFoundError, PermissionError):
         raise
     except (av.FFmpegError, OSError, ValueError, EOFError, MemoryError) as error:
         if isinstance(error, av.FFmpegError) and "max_pixels" in str(error):
-            raise TooLarge("more pixels than the check decodes") from None
-        raise Undecodable(f"does not decode ({_first_words(error)})") from None
+            raise TooLargeError("more pixels than the check decodes") from None
+        raise UndecodableError(f"does not decode ({_first_words(error)})") from None
     return collector.film()
 
 
@@ -152,7 +152,7 @@ def _first_words(error: Exception) -> str:
 
 def _refuse_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise TooLarge(f"{width}x{height} px, checked up to {MAX_PIXELS // 1_000_000} megapixels")
+        raise TooLargeError(f"{width}x{height} px, checked up to {MAX_PIXELS // 1_000_000} megapixels")
 
 
 def _header(container: av.container.InputContainer, stream: av.VideoStream) -> Header:
@@ -241,17 +241,17 @@ class _Collector:
         """Everything that was kept.
 
         Raises:
-            Undecodable: there was no frame, or far fewer than the file says.
+            UndecodableError: there was no frame, or far fewer than the file says.
         """
         if not self._rgb:
-            raise Undecodable("holds no picture")
+            raise UndecodableError("holds no picture")
         steps = np.diff(self._times)
         step_s = float(np.median(steps)) if len(steps) else self._last_length_s
         duration_s, promised_s = self.last_s + step_s, self._head.duration_s
         if self.is_full:
             duration_s = max(duration_s, promised_s or 0.0)
         elif promised_s is not None and duration_s < 0.9 * promised_s - 0.2 and self._is_short(promised_s):
-            raise Undecodable(f"ends at {duration_s:.1f} of {promised_s:.1f} s")
+            raise UndecodableError(f"ends at {duration_s:.1f} of {promised_s:.1f} s")
         rgb = np.ascontiguousarray(np.stack(self._rgb))
         width, height = self._size[0] * self._head.pixel_ratio, float(self._size[1])
         if self._quarter_turns % 2:

@@ -13,7 +13,7 @@ from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.frames import Film, Luma, luma_of
 from pipeline.reports.checks.reference import Reference
 
-UNLIKE = 0.55
+UNLIKE = 0.53
 """Below this likeness a frame does not show the picture."""
 
 SURE = 0.85
@@ -31,13 +31,30 @@ TEMPLATE_PX = 40
 CROPS = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.52, 0.45, 0.38, 0.32)
 """Shares of the largest part of the frame's shape that fits into the picture."""
 
-SQUEEZES = (1.0, 1.33, 0.75, 1.78, 0.56)
-"""Width over height of the picture as it might have been squeezed, against its true one."""
+SQUEEZES = (1.33, 0.75)
+"""Squeezes that are tried besides none, and besides that of the whole picture into the whole frame."""
+
+MAX_PART_SQUEEZE = 1.7
+"""Above this squeeze only the whole picture counts: any two pictures resemble each other where one is bent enough."""
 
 CONTRAST = 40.0
 """Every picture is brought to this spread of brightness before it is compared."""
 
+WHOLE = 0.9
+"""Share of the picture across and down from which a place is the whole of it."""
+
 MAX_GAIN = 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A part of a picture, in shares of its width and height: its size and its left upper corner."""
+
+    score: float
+    across: float
+    down: float
+    x: float
+    y: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,47 +131,44 @@ def _search(frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float
 
     A rough search lists the peaks over crops and squeezes; the best of them are lined up exactly.
     """
-    peaks: list[tuple[float, float, float, float, float]] = []
     best = Match(likeness=-1.0, squeeze=1.0, crop=1.0)
-    for squeezes in (SQUEEZES[:1], SQUEEZES[1:]):
-        peaks = []
-        for squeeze in squeezes:
-            peaks += _peaks(frame, shown, picture, ratio, squeeze)
-        for _, crop_w, crop_h, x, y in sorted(peaks, reverse=True)[:4]:
-            best = max(best, _exact(frame, picture, crop_w, crop_h, x, y, shown, ratio), key=lambda m: m.likeness)
+    whole = shown[0] / shown[1] / ratio
+    for squeezes in ((1.0,), (whole, *SQUEEZES)):
+        peaks = [peak for squeeze in squeezes for peak in _peaks(frame, shown, picture, ratio, squeeze)]
+        for place in sorted(peaks, key=lambda peak: peak.score, reverse=True)[:4]:
+            best = max(best, _exact(frame, shown, picture, ratio, place), key=lambda match: match.likeness)
         if best.likeness >= SURE - 0.1:
             break
     return best
 
 
-def _peaks(
-    frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float, squeeze: float
-) -> list[tuple[float, float, float, float, float]]:
-    """For each crop the best place: (likeness, width and height as shares of the picture, x and y of its corner)."""
+def _peaks(frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float, squeeze: float) -> list[Place]:
+    """For each crop the best place."""
     shape = shown[0] / shown[1] / squeeze  # of the part of the picture that the frame shows
     widest = min(1.0, shape / ratio)
     tallest = widest * ratio / shape
     found = []
     scale = TEMPLATE_PX / max(shown)
     height, width = max(8, round(shown[1] * scale)), max(8, round(shown[0] * scale))
-    template = _band(_resized(frame, width, height))
+    template = _band(resized(frame, width, height))
     for crop in CROPS:
         across, down = widest * crop, tallest * crop
         whole_w, whole_h = round(width / across), round(height / down)
         if whole_w > 4 * picture.shape[1]:
             continue
-        field = _band(_resized(picture, whole_w, whole_h))
+        field = _band(resized(picture, whole_w, whole_h))
         score, x, y = _peak(template, field)
-        found.append((score, across, down, x / whole_w, y / whole_h))
+        found.append(Place(score=score, across=across, down=down, x=x / whole_w, y=y / whole_h))
     return found
 
 
 def _band(picture: Luma) -> Luma:
     """Light and shade of middle size: without the broadest, which any two pictures may share."""
-    return blurred(picture[None], 0)[0] - 0.85 * blurred(picture[None], max(4, TEMPLATE_PX // 6))[0]
+    band: Luma = picture - np.float32(0.85) * blurred(picture[None], max(4, TEMPLATE_PX // 6))[0]
+    return band
 
 
-def _resized(picture: Luma, width: int, height: int) -> Luma:
+def resized(picture: Luma, width: int, height: int) -> Luma:
     """Area mean where it shrinks, linear where it grows."""
     return _along(_along(picture, height, 0), width, 1)
 
@@ -193,17 +207,18 @@ def _peak(template: Luma, field: Luma) -> tuple[float, int, int]:
 
 def _box(field: NDArray[np.floating], height: int, width: int) -> NDArray[np.float64]:
     total = np.pad(field.astype(np.float64), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-    return np.asarray(total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width])
+    return np.asarray(
+        total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    )
 
 
-def _exact(
-    frame: Luma, picture: Luma, across: float, down: float, x: float, y: float, shown: tuple[float, float], ratio: float
-) -> Match:
+def _exact(frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float, place: Place) -> Match:
     """Cut the place out, with a margin, and line it up."""
     scale = 80 / max(shown)
     width, height = max(16, round(shown[0] * scale)), max(16, round(shown[1] * scale))
-    small = _resized(frame, width, height)
-    cut = _levelled(_sampled(picture, across, down, x, y, width, height))
+    small = resized(frame, width, height)
+    cut = _levelled(_sampled(picture, place, width, height))
+    across, down = place.across, place.down
     found = align(cut[None], small[None], levels=((2, 6), (1, 5)))
     m = found.maps[0]
     likeness = max(0.5 * float(found.correlation[0]) + 0.5 * float(found.detail[0]), _pattern(cut, small, found.maps))
@@ -212,8 +227,11 @@ def _exact(
     if found.overlap[0] < 0.6 or not 0.55 < wide < 1.8 or not 0.55 < tall < 1.8:
         return Match(likeness=min(0.3, likeness), squeeze=1.0, crop=across)
     squeeze = float(1 / (pixel * wide / tall))
-    if abs(math.log(squeeze)) > math.log(SQUEEZED) and likeness < SURE_SHAPE:
-        likeness = min(likeness, UNLIKE - 0.05)  # any two pictures resemble each other when one is bent enough
+    bent = abs(math.log(squeeze))
+    if bent > math.log(SQUEEZED) and (
+        likeness < SURE_SHAPE or (bent > math.log(MAX_PART_SQUEEZE) and min(across, down) < WHOLE)
+    ):
+        likeness = min(likeness, UNLIKE - 0.05)
     return Match(likeness=likeness, squeeze=squeeze, crop=float(across * wide))
 
 
@@ -225,11 +243,12 @@ def _pattern(one: Luma, two: Luma, maps: NDArray[np.float64]) -> float:
     return float((first * second).mean() / max(1e-6, np.sqrt((first**2).mean() * (second**2).mean())))
 
 
-def _sampled(picture: Luma, across: float, down: float, x: float, y: float, width: int, height: int) -> Luma:
+def _sampled(picture: Luma, place: Place, width: int, height: int) -> Luma:
     """A part of the picture at a given size."""
     ph, pw = picture.shape
-    left, top = min(pw - 2, max(0, round(x * pw))), min(ph - 2, max(0, round(y * ph)))
-    right, low = min(pw, max(left + 2, round((x + across) * pw))), min(ph, max(top + 2, round((y + down) * ph)))
-    return _resized(picture[top:low, left:right], width, height)
-
-
+    left, top = min(pw - 2, max(0, round(place.x * pw))), min(ph - 2, max(0, round(place.y * ph)))
+    right, low = (
+        min(pw, max(left + 2, round((place.x + place.across) * pw))),
+        min(ph, max(top + 2, round((place.y + place.down) * ph))),
+    )
+    return resized(picture[top:low, left:right], width, height)

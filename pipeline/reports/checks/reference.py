@@ -21,7 +21,7 @@ BACKDROPS = ((255, 255, 255), (0, 0, 0), (128, 128, 128))
 """What may lie behind a transparent picture: viewers show white, most models black, some grey."""
 
 
-class UnreadablePicture(Exception):
+class UnreadablePictureError(Exception):
     """The picture cannot be had; the message says why."""
 
 
@@ -43,14 +43,14 @@ def read_reference(source: Path | bytes) -> Reference:
     """Read a picture file or its bytes.
 
     Raises:
-        UnreadablePicture: it is no picture, broken, or too large.
+        UnreadablePictureError: it is no picture, broken, or too large.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
-                    raise UnreadablePicture(f"{opened.width}x{opened.height} px is too large")
+                    raise UnreadablePictureError(f"{opened.width}x{opened.height} px is too large")
                 opened.draft("RGB", (SIDE_PX * 2, SIDE_PX * 2))
                 ratio = opened.width / opened.height
                 upright = ImageOps.exif_transpose(_shrunk(opened))
@@ -58,7 +58,7 @@ def read_reference(source: Path | bytes) -> Reference:
                 size = (opened.height, opened.width) if turned else (opened.width, opened.height)
                 looks = tuple(np.asarray(look) for look in _looks(upright))
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise UnreadablePicture(str(error)[:80] or type(error).__name__) from None
+        raise UnreadablePictureError(str(error)[:80] or type(error).__name__) from None
     return Reference(width=size[0], height=size[1], looks=looks)
 
 
@@ -81,7 +81,7 @@ def _shrunk(opened: Image.Image) -> Image.Image:
 
 
 def _looks(picture: Image.Image) -> list[Image.Image]:
-    if picture.mode != "RGBA" or picture.getextrema()[3] == (255, 255):
+    if picture.mode != "RGBA" or picture.getchannel("A").getextrema() == (255, 255):
         return [picture.convert("RGB")]
     seen = []
     for backdrop in BACKDROPS:

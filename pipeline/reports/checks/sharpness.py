@@ -16,7 +16,7 @@ from pipeline.reports.checks.signals import Signals
 
 SOFT_WARN = 0.5
 SOFT_BAD = 0.2
-UNLINED_WARN = 0.33
+UNLINED_WARN = 0.25
 """Limit where start and end cannot be lined up: other things are in the picture, and they may have less detail."""
 
 COLUMNS, ROWS = 8, 5
@@ -40,11 +40,11 @@ class Sharpness:
     is_lined_up: bool
 
 
-MIN_LIGHT = 0.25
-"""A picture that is faded has less detail in proportion, down to this brightness against its start."""
+MIN_LIGHT = 0.4
+"""A picture that is faded has less detail in proportion; below this brightness against its start it says nothing."""
 
 NEARER = 0.9
-"""Scale from which the camera came nearer: a mere enlargement loses detail, a model draws it anew; expect the mean of both."""
+"""Scale below which the camera came nearer: an enlargement loses detail, a model draws more; expect a mean."""
 
 
 def soft(signals: Signals, allowance: Allowance) -> tuple[list[Finding], Sharpness | None]:
@@ -62,7 +62,7 @@ def soft(signals: Signals, allowance: Allowance) -> tuple[list[Finding], Sharpne
 def measure(signals: Signals) -> Sharpness | None:
     """The share of detail left, by block where start and end line up."""
     film = signals.film
-    start = max(film.start_detail, key=_fine)
+    start = sorted(film.start_detail, key=_fine)[len(film.start_detail) // 2]  # a key frame may keep more grain
     best = max(range(len(film.end_detail)), key=lambda number: _fine(film.end_detail[number]))
     end, index = film.end_detail[best], film.end_indices[best]
     way = signals.way[index][None]
@@ -71,16 +71,19 @@ def measure(signals: Signals) -> Sharpness | None:
     plain = align(*pair)
     if plain.detail[0] > found.detail[0]:
         found = plain
-    light = min(1.0, max(MIN_LIGHT, float((signals.mean[index] + 2) / (signals.mean[0] + 2))))
+    light = min(1.0, float((signals.mean[index] + 2) / (signals.mean[0] + 2)))
+    if light < MIN_LIGHT:
+        return None
     if found.detail[0] > 0.5 and found.overlap[0] > 0.12:
         light = min(1.0, max(MIN_LIGHT, float(found.gain[0])))
-        share = _by_block(_seen(start, found.maps[0]), end)
+        share = _by_block(_seen(start, found.maps[0]) * np.float32(light), end)
         if share is not None:
             nearer = np.sqrt(abs(found.maps[0, 1] * found.maps[0, 5])) < NEARER
-            plain_share = _fine(end) / max(1e-6, _fine(start))
+            plain_share = _fine(end) / max(1e-6, _fine(start)) / light
             share = float(np.sqrt(share * min(share, plain_share))) if nearer else share
-            return Sharpness(share=share / light, is_lined_up=True)
-    if _fine(start) < FAINT:
+            return Sharpness(share=share, is_lined_up=True)
+        return None
+    if _fine(start) < 2 * FAINT:
         return None
     return Sharpness(share=_fine(end) / _fine(start) / light, is_lined_up=False)
 
@@ -124,7 +127,9 @@ def _seen(start: Luma, way: NDArray[np.float64]) -> Luma:
     shrink = float(np.sqrt(abs(way[1] * way[5] - way[2] * way[4])))
     if shrink > 1.15:  # seen from further away: average first, or fine detail turns into noise
         factor = shrink
-        small = Image.fromarray(start).resize((max(16, round(width / factor)), max(16, round(height / factor))), Image.Resampling.BOX)
+        small = Image.fromarray(start).resize(
+            (max(16, round(width / factor)), max(16, round(height / factor))), Image.Resampling.BOX
+        )
         way = way / factor
         way[0], way[3] = way[0] * factor, way[3] * factor
         return _through(small, way, (width, height))
@@ -143,7 +148,7 @@ def _through(picture: Image.Image, way: NDArray[np.float64], size: tuple[int, in
     a, b, d, e = m[1], m[2], m[4], m[5]
     c = m[0] * picture.width + px - a * cx - b * cy
     f = m[3] * picture.width + py - d * cx - e * cy
-    seen = picture.transform(size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC, fillcolor=float("nan"))
+    seen = picture.transform(
+        size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC, fillcolor=float("nan")
+    )
     return np.asarray(seen, dtype=np.float32)
-
-

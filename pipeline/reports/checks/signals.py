@@ -29,12 +29,12 @@ class Signals:
     @cached_property
     def mean(self) -> Numbers:
         """Mean brightness of each frame, 0..255."""
-        return self.film.luma.mean(axis=(1, 2), dtype=np.float64)
+        return np.asarray(self.film.luma.mean(axis=(1, 2), dtype=np.float64))
 
     @cached_property
     def contrast(self) -> Numbers:
         """Standard deviation of the brightness of each frame."""
-        return self.film.luma.std(axis=(1, 2), dtype=np.float64)
+        return np.asarray(self.film.luma.std(axis=(1, 2), dtype=np.float64))
 
     @cached_property
     def chroma(self) -> Numbers:
@@ -65,7 +65,7 @@ class Signals:
 
     @cached_property
     def steps(self) -> Aligned:
-        """Each frame lined up with the one before it: from where it is, and where that fails, from the phase correlation."""
+        """Each frame lined up with the one before it: from the same place, where that fails, by phase correlation."""
         first, second = self.half[:-1], self.half[1:]
         levels = ((2, 5), (1, 2))
         found = align(first, second, levels=levels)

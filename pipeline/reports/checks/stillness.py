@@ -11,7 +11,7 @@ from pipeline.reports.checks.signals import BLOCK_PX, Signals, runs
 
 MIN_FROZEN_S = 0.5
 BAD_FROZEN_S = 0.8
-MIN_PAUSE_S = 1.6
+MIN_PAUSE_S = 2.2
 """Rest that a preset with pauses may have."""
 
 QUIET = 0.3
@@ -29,14 +29,17 @@ STEADY_PX = 0.06
 STILL_WAY = 0.005
 """Way of the camera over the clip, in widths."""
 
-STILL_BLOCK = 1.6
+STILL_BLOCK = 2.0
 """Change of a block's mean brightness, of 255, that grain and codec make; anything that moves makes more."""
 
-GRAIN_BLOCKS = 6.0
+GRAIN_BLOCKS = 7.0
 """With strong grain all blocks change: the largest is then at most so many times the usual one."""
 
 FROZEN_BLOCK = 0.6
 """Change of a block over the inner part of a freeze, of 255; a slow camera makes more."""
+
+NO_CHANGE = 0.012
+"""Mean change of a pair of which a codec says that it is the same."""
 
 FULL_CONTRAST = 20.0
 """Spread of brightness, of 255, from which the limits above hold in full."""
@@ -67,7 +70,7 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
             continue
         if allowance.is_static and level < 3 * QUIET_MIN:
             continue
-        if _repeats(signals, start, stop, faint):
+        if _is_sudden_rest(change, start, stop, level) or _repeats(signals, start, stop, faint):
             longest, begin = length, float(times[start])
     if not longest:
         return [], 0.0
@@ -97,6 +100,14 @@ def _settled(change: np.ndarray, start: int, limit: float) -> int:
 def _faintness(signals: Signals) -> float:
     """1 for a picture of usual contrast, less for a faint one, in which motion changes little."""
     return min(1.0, max(0.1, float(np.median(signals.contrast)) / FULL_CONTRAST))
+
+
+def _is_sudden_rest(change: np.ndarray, start: int, stop: int, level: float) -> bool:
+    """Whether pairs without any change begin or end in full motion: a camera that slows down does neither."""
+    if float(np.median(change[start:stop])) > max(NO_CHANGE, 0.02 * level):
+        return False
+    beside = [change[at] for at in (start - 1, stop) if 0 <= at < len(change)]
+    return any(value >= 0.4 * level for value in beside)
 
 
 def _repeats(signals: Signals, start: int, stop: int, faint: float) -> bool:

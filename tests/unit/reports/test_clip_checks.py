@@ -16,8 +16,8 @@ from pipeline.reports.checks.check import Subject, check_clip, check_film
 from pipeline.reports.checks.duplicates import Taken, duplicates, fingerprint
 from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
 from pipeline.reports.checks.frames import Film, luma_of
-from pipeline.reports.checks.reference import UnreadablePicture, read_reference
-from pipeline.sandbox.clips import ClipPlan, render
+from pipeline.reports.checks.reference import UnreadablePictureError, read_reference
+from pipeline.sandbox.rendering.clip import ClipPlan, render
 
 FPS = 24
 COUNT = 5 * FPS
@@ -35,7 +35,7 @@ def scene(seed: int, width: int = 260, height: int = 150) -> Pixels:
         spectrum[0, 0] = 0
         plane = np.fft.irfft2(spectrum, s=(height, width))
         planes.append(120 + 40 * plane / plane.std())
-    return np.clip(np.stack(planes, axis=-1), 0, 255)
+    return np.asarray(np.clip(np.stack(planes, axis=-1), 0, 255))
 
 
 def panned(picture: Pixels, count: int = COUNT, reach: int = 60) -> list[Pixels]:
@@ -157,7 +157,7 @@ def test_presets_are_given_what_they_promise() -> None:
 
 
 def test_every_allowance_names_a_preset_of_the_catalogue() -> None:
-    names = Path("configs/motions.csv").read_text(encoding="utf-8")
+    names = Path(__file__).resolve().parents[3] / "configs" / "motions.csv".read_text(encoding="utf-8")
     for name in ALLOWANCES:
         assert f"\n{name}," in names, name
     assert allowance_of("whip pan") is ALLOWANCES["Whip Pan"]
@@ -204,7 +204,7 @@ def test_pictures_are_read_as_people_see_them() -> None:
     content = io.BytesIO()
     see_through.save(content, "PNG")
     assert len(read_reference(content.getvalue()).looks) == 4
-    with pytest.raises(UnreadablePicture):
+    with pytest.raises(UnreadablePictureError):
         read_reference(b"no picture")
 
 
