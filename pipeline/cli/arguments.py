@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.config.loader import Settings, environment, load
+from pipeline.config.settings import ALL_KINDS, CHECK_KINDS
 from pipeline.config.units import duration_s
 from pipeline.errors import UsageError
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
@@ -23,13 +24,28 @@ from pipeline.reports.progress import strip_control_chars
 def settings_of(args: argparse.Namespace) -> Settings:
     """The settings: flags over environment over file over default."""
     overrides = dict(_pair(text) for text in args.set or [])
-    for flag, key in (("outputs", "outputs.dir"), ("max_in_flight", "pace.max_in_flight"), ("rate", "pace.rate")):
+    _untangle_fail_on_check(args)
+    flags = {
+        "outputs": "outputs.dir",
+        "max_in_flight": "pace.max_in_flight",
+        "rate": "pace.rate",
+        "fail_on_check": "checks.fail_on",
+    }
+    for flag, key in flags.items():
         value = getattr(args, flag, None)
         if value is not None:
             overrides[key] = str(value)
     if getattr(args, "no_download", False):
         overrides["download.enabled"] = "false"
     return load(args.config, overrides=overrides, environ=environment(os.environ, Path.cwd()))
+
+
+def _untangle_fail_on_check(args: argparse.Namespace) -> None:
+    """`--fail-on-check shots.csv` names no kind: its word is the manifest, and every kind counts."""
+    word = getattr(args, "fail_on_check", None)
+    has_no_manifest = "plan" in args and args.plan is None and args.manifest is None
+    if word and has_no_manifest and not set(word.split(",")) <= {*CHECK_KINDS, ALL_KINDS}:
+        args.manifest, args.fail_on_check = Path(word), ALL_KINDS
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -90,6 +90,8 @@ def _add_buying_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-cost", metavar="USD", help="the most this run may cost, over all its restarts")
     group.add_argument("--max-new", type=int, metavar="N", help="buy at most N in this call")
     group.add_argument("--halt", metavar="fail=3|fail=10%%", help="stop buying when that much failed")
+    kinds = "exit 1 when a check finds a clip bad: for any kind of defect, or for those named"
+    group.add_argument("--fail-on-check", nargs="?", const="all", metavar="KIND,...", help=kinds)
     group.add_argument("--no-preflight", action="store_true", help="do not look at the images before buying")
 
 
@@ -221,6 +223,13 @@ def _add_settling(verbs: _Verbs) -> None:
 def _add_looking(verbs: _Verbs) -> None:
     sub = verbs.add("status", "status:status", "counts and money of a run", "dop status latest")
     sub.add_argument("run", nargs="?", metavar="RUN")
+    _add_json(sub)
+    _add_settings(sub)
+
+    text = "look for broken clips: frozen, black, cut, soft and other defects"
+    sub = verbs.add("check", "check:check", text, "dop check latest --again")
+    sub.add_argument("run", nargs="?", metavar="RUN")
+    sub.add_argument("--again", action="store_true", help="check every clip again, also those that have a result")
     _add_json(sub)
     _add_settings(sub)
 

@@ -334,6 +334,53 @@ class ScheduleSettings(SettingsSection):
         return self
 
 
+CHECK_KINDS = (
+    "unreadable",
+    "format",
+    "small",
+    "black",
+    "flash",
+    "cut",
+    "strobe",
+    "frozen",
+    "still",
+    "flicker",
+    "wrong_start",
+    "wrong_end",
+    "soft",
+    "color_drift",
+    "duplicate",
+    "loop_seam",
+)
+"""The defects that a check of a clip can find."""
+
+ALL_KINDS = "all"
+
+
+def _kinds(value: object) -> object:
+    """A list of kinds, `all`, or nothing."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("must be a list of kinds, or all")
+    kinds = tuple(part.strip().strip("[]") for part in parts if part.strip().strip("[]"))
+    for kind in kinds:
+        if kind not in (*CHECK_KINDS, ALL_KINDS):
+            raise ValueError(f"{kind!r} is no kind of defect; known: {', '.join(CHECK_KINDS)}, or all")
+    return kinds
+
+
+class CheckSettings(SettingsSection):
+    """The checks of clips. `fail_on`: kinds that count as failures of the run; `small`: also report clips below 700 px.
+
+    `max_cpu_s` is for one clip, decoding included.
+    """
+
+    enabled: bool = True
+    fail_on: Annotated[tuple[str, ...], BeforeValidator(_kinds)] = ()
+    max_cpu_s: Seconds = 5.0
+    small: bool = False
+
+
 class EmbeddedSandboxSettings(SettingsSection):
     """The embedded sandbox, as `dop sandbox serve` has it. The key is no secret; `data` None: beside the ledger."""
 
@@ -349,6 +396,7 @@ class EmbeddedSandboxSettings(SettingsSection):
     data: Path | None = None
     chaos: str | None = None
     chaos_intensity: Annotated[float, Field(ge=0, le=1)] = 1.0
+    defects: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Settings(SettingsSection):
@@ -365,6 +413,7 @@ class Settings(SettingsSection):
     webhook: WebhookSettings = WebhookSettings()
     images: ImageSettings = ImageSettings()
     uploads: UploadSettings = UploadSettings()
+    checks: CheckSettings = CheckSettings()
     sandbox: EmbeddedSandboxSettings = EmbeddedSandboxSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     cluster: ClusterSettings = ClusterSettings()

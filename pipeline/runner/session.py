@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from pipeline.ledger.queries import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Totals
 from pipeline.reports.run_folder import RunFolder
-from pipeline.reports.summary import summary_line
-from pipeline.reports.writer import PAGE_LINES, write_page, write_reports
+from pipeline.reports.summary import checks_line, summary_line
+from pipeline.reports.writer import PAGE_LINES, checks_of, write_page, write_reports
 from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
 from pipeline.runner.exit_code import RunEnding
 
@@ -139,6 +140,8 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
     )
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
+    await _checked(session, job)
+    checks = checks_of(workspace, run)
     reported = _reported(session, job)
     if missing := await download_missing(workspace.settings, book, run.run_id, max_lines=PAGE_LINES):
         session.tell(f"the page lacks videos of other hosts: {missing}")
@@ -148,9 +151,13 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
     reported = await _landed(session, job) and reported
     for reason in result.reasons:
         session.tell(reason.text)
-    code = ending.exit_code or (0 if reported else 5)
+    failing = checks.failing(workspace.settings.checks.fail_on)
+    code = ending.exit_code if ending.exit_code not in (0, 9) else 1 if failing else ending.exit_code
+    code = code or (0 if reported else 5)
     if not (job.wishes.quiet and code in (0, 9)):
         session.tell(summary_line(totals, run.run_id))
+        if line := checks_line(checks.counts()):
+            session.tell(line)
     return RunOutcome(
         run_id=run.run_id,
         folder=job.folder.path,
@@ -168,6 +175,23 @@ async def _landed(session: SpendingSession, job: RunJob) -> bool:
         again = f"nothing is lost: `dop report {job.run.run_id}` puts it there"
         session.tell(f"{problem}; the report is in {job.folder.path} only; {again}")
     return not problem
+
+
+async def _checked(session: SpendingSession, job: RunJob) -> None:
+    """Checks the new clips off the event loop; what goes wrong is told, and costs the run neither tables nor code."""
+    if not session.workspace.settings.checks.enabled:
+        return
+    from pipeline.reports.checks.check_run import check_run  # noqa: PLC0415 - brings numpy and the decoder
+
+    stop = threading.Event()
+    try:
+        await asyncio.to_thread(
+            check_run, session.workspace, job.run, show_bar=job.wishes.show_bar and not job.wishes.quiet, stop=stop
+        )
+    except OSError as error:
+        session.tell(f"warning: the clips could not be checked ({error}); `dop check {job.run.run_id}` does it")
+    finally:
+        stop.set()
 
 
 def _reported(session: SpendingSession, job: RunJob) -> bool:

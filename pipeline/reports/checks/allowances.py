@@ -74,7 +74,7 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Morphskin": _RECOLORS,
     "Mouth In": Allowance(recolors=1.6, is_transition=True),  # ends in the dark of the mouth
     "Paint Splash": _RECOLORS,
-    "Paparazzi": Allowance(flashes=4.0, flicker=5.0),  # flashguns
+    "Paparazzi": Allowance(flashes=4.0, flicker=20.0),  # flashguns
     "Powder Explosion": _RECOLORS,  # clouds of colour, no light
     "Roll Transition": Allowance(is_transition=True, pauses=True),  # turns over into another scene
     "Sand Storm": Allowance(blurs=0.4, recolors=1.6),  # dust hides the picture
@@ -85,7 +85,7 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Super 8MM": Allowance(flicker=5.0, flashes=4.0, recolors=1.6),  # an old projector's light
     "Through Object In": _TRANSITION,
     "Through Object Out": _TRANSITION,
-    "Thunder God": Allowance(flashes=4.0, flicker=5.0),  # lightning
+    "Thunder God": Allowance(flashes=4.0, flicker=10.0),  # lightning
     "Timelapse Human": Allowance(is_static=True, flicker=1.5, recolors=1.6),  # from a tripod
     "Timelapse Landscape": Allowance(is_static=True, flicker=1.5, recolors=1.6),  # from a tripod; day turns to night
     "Turning Metal": _RECOLORS,

@@ -12,8 +12,14 @@ from pipeline.reports.checks.signals import Numbers, Signals
 UNRELATED = 0.45
 """Below this correlation of details, lined up as well as can be, two frames show different things."""
 
+MAX_FLASH_STEP = 25.0
+"""Jump of brightness, of 255, that a preset's flash explains."""
+
 MIN_SHARED = 0.3
 """Share of the picture that neighbours have in common, also in the fastest pan."""
+
+RETURNED = 0.6
+"""From this correlation on the picture from before a break is back; two scenes bent into each other reach 0.55."""
 
 CALM = 0.2
 """A cut is lonely: so much better do the frames beside it resemble their neighbours."""
@@ -53,6 +59,8 @@ def cut(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list
         if not len(before) or not len(after):
             continue
         calm = min(float(np.median(before)), float(np.median(after)))
+        if allowance.flashes > 1 and abs(signals.mean[at + 1] - signals.mean[at]) > MAX_FLASH_STEP:
+            continue
         left_s = signals.film.times[-1] - signals.film.times[at + 1]
         if allowance.flashes > 1 and left_s < RETURNS_S[-1] / 2:
             continue  # the flash or the fireball has no time to clear
@@ -71,7 +79,7 @@ def _is_new_scene(signals: Signals, at: int) -> bool:
     """Whether the picture before does not come back within the next frames."""
     times, last = signals.film.times, signals.film.count - 1
     later = np.searchsorted(times, times[at + 1] + np.array(RETURNS_S))
-    return all(_pair(signals, max(0, at - 1), min(last, int(index))) < UNRELATED + 0.05 for index in later)
+    return all(_pair(signals, max(0, at - 1), min(last, int(index))) < RETURNED for index in later)
 
 
 def strobe(signals: Signals, allowance: Allowance) -> tuple[list[Finding], float]:

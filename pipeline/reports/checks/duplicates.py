@@ -16,13 +16,16 @@ WIDTH, HEIGHT, MOMENTS = 32, 18, 10
 """A fingerprint: so many small pictures, evenly over the clip; 5.8 kB."""
 
 SAME = 2.0
-"""Mean difference, of 255 at equal light, between two encodings of one clip at most."""
+"""Mean difference, of 255 at equal light, between two encodings of one clip at most; 36 twins had up to 1.1."""
+
+SAME_ANYWHERE = 15.0
+"""The largest difference, likewise: twins had up to 9, clips of one picture with other seeds mostly from 30 on."""
 
 MOTION_ALIKE = 0.9
 """What moves in both clips must move alike: correlation of each clip's changes against its own mean picture."""
 
-STILL_SAME = 0.5
-"""Clips in which nothing moves are the same only if they are this close."""
+STILL_SAME = 0.15
+"""Clips in which nothing moves are the same only if they are this close: those of one picture resemble each other."""
 
 MOVES = 1.0
 """Spread of a clip's changes from which it moves."""
@@ -76,15 +79,16 @@ def duplicates(clips: Sequence[Taken]) -> Mapping[int, int]:
 
 def are_same(one: NDArray[np.float64], two: NDArray[np.float64]) -> bool:
     """Whether two fingerprints are of the same pictures."""
-    difference = float(np.abs((one - one.mean()) - (two - two.mean())).mean())
-    if difference > SAME:
+    off = np.abs((one - one.mean()) - (two - two.mean()))
+    difference = float(off.mean())
+    if difference > SAME or float(off.max()) > SAME_ANYWHERE:
         return False
     own, other = one - one.mean(axis=0), two - two.mean(axis=0)
     moved = min(float(own.std()), float(other.std()))
     if moved < MOVES:
         return difference < STILL_SAME
     alike = float((own * other).mean() / (own.std() * other.std()))
-    return alike > MOTION_ALIKE and difference < 0.35 * moved + STILL_SAME
+    return alike > MOTION_ALIKE and difference < 0.35 * moved + 0.5
 
 
 def _parsed(content: bytes) -> NDArray[np.float64] | None:

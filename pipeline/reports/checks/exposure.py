@@ -49,6 +49,9 @@ MIN_HERTZ = 2.8
 TOO_DARK = 8.0
 """Usual brightness, of 255, of a clip in which no eye sees a flicker of some per cent."""
 
+UNISON = 0.5
+"""The whole frame oscillates as one: what blocks differ by counts against it, in so many medians."""
+
 SAME_FRAME = 0.02
 CADENCE = 0.35
 """A pair repeats a picture below this change, or below this share of the change around it."""
@@ -84,7 +87,11 @@ def black(signals: Signals, *, picture_contrast: float | None) -> tuple[list[Fin
 
 def _residues(signals: Signals, usual: float, off: Numbers) -> np.ndarray:
     """Short stretches that lost picture and brightness at once, with remains of the picture that the codec left."""
-    low = (signals.contrast < RESIDUE * usual) & (off > 2 * JUMP)
+    low = (signals.contrast < RESIDUE * usual) & (off > JUMP)
+    plain = (signals.contrast < FLAT) & (off > JUMP)
+    for at in np.flatnonzero(plain[:-1] & ~low[1:]) + 1:  # the codec brings the picture back too early
+        like_it = abs(signals.mean[at] - signals.mean[at - 1]) < 4
+        low[at] = like_it and signals.contrast[at] < 0.7 * usual and off[at] > JUMP
     mask = np.zeros(len(low), dtype=bool)
     for start, stop in runs(low):
         if start > 0 and stop < len(low) and stop - start <= signals.film.fps:
@@ -190,4 +197,6 @@ def _relative_second_difference(signals: Signals, blank: np.ndarray) -> Numbers:
         return np.zeros(1)
     base = np.maximum(DARK, (blocks[:-2] + 2 * blocks[1:-1] + blocks[2:]) / 4)
     second = (blocks[:-2] - 2 * blocks[1:-1] + blocks[2:]) / base
-    return np.asarray(np.median(second, axis=1))
+    usual = np.median(second, axis=1)
+    apart = np.median(np.abs(second - usual[:, None]), axis=1)
+    return np.asarray(np.sign(usual) * np.maximum(0.0, np.abs(usual) - UNISON * apart))

@@ -14,9 +14,9 @@ from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.frames import Luma
 from pipeline.reports.checks.signals import Signals
 
-SOFT_WARN = 0.5
+SOFT_WARN = 0.55
 SOFT_BAD = 0.2
-UNLINED_WARN = 0.25
+UNLINED_WARN = 0.2
 """Limit where start and end cannot be lined up: other things are in the picture, and they may have less detail."""
 
 COLUMNS, ROWS = 8, 5
@@ -82,7 +82,8 @@ def measure(signals: Signals) -> Sharpness | None:
             plain_share = _fine(end) / max(1e-6, _fine(start)) / light
             share = float(np.sqrt(share * min(share, plain_share))) if nearer else share
             return Sharpness(share=share, is_lined_up=True)
-        return None
+        if found.overlap[0] > 0.5:
+            return None
     if _fine(start) < 2 * FAINT:
         return None
     return Sharpness(share=_fine(end) / _fine(start) / light, is_lined_up=False)

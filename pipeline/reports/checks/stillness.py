@@ -38,6 +38,15 @@ GRAIN_BLOCKS = 7.0
 FROZEN_BLOCK = 0.6
 """Change of a block over the inner part of a freeze, of 255; a slow camera makes more."""
 
+PULSE = 0.5
+"""A key frame within a freeze changes the picture by at most this share of the change where the clip moves."""
+
+BETWEEN_PULSES = 4
+"""Key frames are at least so many pairs apart; 12 pictures in 24 frames, which also alternate, are not."""
+
+MIN_LEVEL = 0.12
+"""Change of neighbours in a clip that moves, of 255: below it no stretch can be told from the rest."""
+
 NO_CHANGE = 0.012
 """Mean change of a pair of which a codec says that it is the same."""
 
@@ -60,7 +69,7 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
     least_s = MIN_PAUSE_S if allowance.pauses else MIN_FROZEN_S
     step_s = float(np.median(np.diff(times)))
     longest, begin = 0.0, 0.0
-    for found_start, stop in _joined(runs(quiet), change, limit):
+    for found_start, stop in _joined(runs(quiet), change, level):
         start = _settled(change, found_start, 0.5 * level)
         length = float(times[stop] - times[start]) + step_s
         if length < least_s - 0.02 or length <= longest or blank[start : stop + 1].mean() > 0.5:
@@ -68,7 +77,7 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
         whole = stop - start >= 0.97 * len(change)
         if whole and allowance.is_static:
             continue
-        if allowance.is_static and level < 3 * QUIET_MIN:
+        if not whole and level < (3 * QUIET_MIN if allowance.is_static else MIN_LEVEL):
             continue
         if _is_sudden_rest(change, start, stop, level) or _repeats(signals, start, stop, faint):
             longest, begin = length, float(times[start])
@@ -78,11 +87,14 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
     return [Finding(kind=Kind.FROZEN, grade=grade, figure=f"{longest:.1f} s from {begin:.1f} s")], longest
 
 
-def _joined(found: list[tuple[int, int]], change: np.ndarray, limit: float) -> list[tuple[int, int]]:
+def _joined(found: list[tuple[int, int]], change: np.ndarray, level: float) -> list[tuple[int, int]]:
     """Stretches with single pairs between them joined: a key frame within a freeze differs by its coding."""
     joined: list[tuple[int, int]] = []
+    last = 0
     for start, stop in found:
-        if joined and start - joined[-1][1] <= 1 and change[joined[-1][1]] < max(1.0, 3 * limit):
+        is_long = bool(joined) and min(last, stop - start) >= BETWEEN_PULSES
+        last = stop - start
+        if is_long and start - joined[-1][1] <= 1 and change[joined[-1][1]] < max(1.0, PULSE * level):
             joined[-1] = (joined[-1][0], stop)
         else:
             joined.append((start, stop))
@@ -119,9 +131,10 @@ def _repeats(signals: Signals, start: int, stop: int, faint: float) -> bool:
     found = align(first, last, levels=FINE)
     side = min(BLOCK_PX, *luma.shape[1:])
     block = float(np.abs(reduced(last - first, side)).max())
-    if block < FROZEN_BLOCK * faint / 4:
+    moved_px = float(found.move[0]) * luma.shape[2]
+    if block < FROZEN_BLOCK * faint / 4 and moved_px < 5 * STEADY_PX:
         return True
-    return float(found.move[0]) * luma.shape[2] < STEADY_PX and block < FROZEN_BLOCK * faint
+    return moved_px < STEADY_PX and block < FROZEN_BLOCK * faint
 
 
 def still(signals: Signals, allowance: Allowance) -> tuple[list[Finding], float]:

@@ -43,6 +43,30 @@ def make_start(clip: Path) -> Path | None:
     return _still(clip, start_path(clip), at_s=0.0, width_px=START_WIDTH_PX)
 
 
+def save_poster(clip: Path, frame: VideoFrame) -> None:
+    """Keep a frame that was decoded as the clip's poster, unless there is one."""
+    _save(frame, poster_path(clip), POSTER_WIDTH_PX)
+
+
+def save_start(clip: Path, frame: VideoFrame) -> None:
+    """Keep a frame that was decoded as the clip's first one, unless there is one."""
+    _save(frame, start_path(clip), START_WIDTH_PX)
+
+
+def _save(frame: VideoFrame, target: Path, width_px: int) -> None:
+    if not target.exists():
+        try:
+            _write(Image.fromarray(frame.to_ndarray(format="rgb24")), target, width_px)
+        except (av.FFmpegError, OSError, ValueError):
+            return
+
+
+def _write(picture: Image.Image, target: Path, width_px: int) -> None:
+    picture.thumbnail((width_px, width_px * 4), Image.Resampling.LANCZOS)
+    with whole_path(target) as temporary:
+        picture.save(temporary, "JPEG", quality=_QUALITY, optimize=True, progressive=True)
+
+
 def make_stills(clips: Iterable[Path], starts: Iterable[Path], *, workers: int = 2) -> None:
     """Every missing poster of `clips` and first frame of `starts`."""
     missing_posters = [clip for clip in clips if not poster_path(clip).exists()]
@@ -56,10 +80,7 @@ def _still(clip: Path, target: Path, *, at_s: float, width_px: int) -> Path | No
     if target.exists():
         return target
     try:
-        picture = frame_at(clip, at_s)
-        picture.thumbnail((width_px, width_px * 4), Image.Resampling.LANCZOS)
-        with whole_path(target) as temporary:
-            picture.save(temporary, "JPEG", quality=_QUALITY, optimize=True, progressive=True)
+        _write(frame_at(clip, at_s), target, width_px)
     except (av.FFmpegError, OSError, ValueError, EOFError):
         return None
     return target

@@ -157,7 +157,7 @@ def test_presets_are_given_what_they_promise() -> None:
 
 
 def test_every_allowance_names_a_preset_of_the_catalogue() -> None:
-    names = Path(__file__).resolve().parents[3] / "configs" / "motions.csv".read_text(encoding="utf-8")
+    names = (Path(__file__).resolve().parents[3] / "configs" / "motions.csv").read_text(encoding="utf-8")
     for name in ALLOWANCES:
         assert f"\n{name}," in names, name
     assert allowance_of("whip pan") is ALLOWANCES["Whip Pan"]
