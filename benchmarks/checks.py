@@ -4,6 +4,7 @@
     .venv/bin/python -m benchmarks.checks --quick          a small part of both
     .venv/bin/python -m benchmarks.checks --seed 5         other clips of the same kinds
     .venv/bin/python -m benchmarks.checks --write-docs     also docs/checks-figures.md
+    .venv/bin/python -m benchmarks.checks --pictures       only docs/pictures/check-*.jpg
 
 The first set is the one that the constants of the checks were set on. The held-out set has other scenes, other seeds
 and stronger changes by the model; no constant was set on it. Nothing is sent anywhere.
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.checkclips.cases import KINDS, Case, make, make_cases
+from benchmarks.checkclips.gallery import draw_gallery
 from pipeline.reports.checks.check import Subject, check_clip, check_film
 from pipeline.reports.checks.duplicates import Taken, duplicates
 from pipeline.reports.checks.findings import Grade
@@ -136,7 +138,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--write-docs", action="store_true", help="keep the tables in docs/checks-figures.md")
+    parser.add_argument("--pictures", action="store_true", help="draw the pictures of docs/checks.md, and nothing else")
     args = parser.parse_args()
+    if args.pictures:
+        print("\n".join(map(str, draw_gallery(MOTIONS.parents[1] / "docs" / "pictures"))))
+        return
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("SVT_LOG", "0")
     parts = []

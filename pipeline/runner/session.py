@@ -140,11 +140,12 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
     )
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
-    await _checked(session, job)
-    checks = checks_of(workspace, run)
     reported = _reported(session, job)
     if missing := await download_missing(workspace.settings, book, run.run_id, max_lines=PAGE_LINES):
         session.tell(f"the page lacks videos of other hosts: {missing}")
+    if await _checked(session, job):  # the tables are there already, should the machine stop meanwhile
+        reported = _reported(session, job)
+    checks = checks_of(workspace, run)
     for note in write_page(workspace, run, job.folder):
         if note.is_wrong or not job.wishes.quiet:
             session.tell(note.text)
@@ -177,19 +178,22 @@ async def _landed(session: SpendingSession, job: RunJob) -> bool:
     return not problem
 
 
-async def _checked(session: SpendingSession, job: RunJob) -> None:
-    """Checks the new clips off the event loop; what goes wrong is told, and costs the run neither tables nor code."""
+async def _checked(session: SpendingSession, job: RunJob) -> bool:
+    """Checks the new clips off the event loop; returns whether there were any.
+
+    What goes wrong is a warning, and costs the run neither its tables nor its exit code.
+    """
     if not session.workspace.settings.checks.enabled:
-        return
+        return False
     from pipeline.reports.checks.check_run import check_run  # noqa: PLC0415 - brings numpy and the decoder
 
     stop = threading.Event()
     try:
-        await asyncio.to_thread(
-            check_run, session.workspace, job.run, show_bar=job.wishes.show_bar and not job.wishes.quiet, stop=stop
-        )
+        show_bar = job.wishes.show_bar and not job.wishes.quiet
+        return await asyncio.to_thread(check_run, session.workspace, job.run, show_bar=show_bar, stop=stop) > 0
     except OSError as error:
         session.tell(f"warning: the clips could not be checked ({error}); `dop check {job.run.run_id}` does it")
+        return False
     finally:
         stop.set()
 

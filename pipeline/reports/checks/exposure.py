@@ -102,7 +102,7 @@ def _residues(signals: Signals, usual: float, off: Numbers) -> np.ndarray:
 
 def _is_sudden(contrast: Numbers, start: int, stop: int, known: float) -> bool:
     """Whether the picture vanishes or comes back within two frames: what fades slowly was faded on purpose."""
-    inside = float(contrast[start:stop].max())
+    inside = float(contrast[start:stop].min())
     sides = [contrast[max(0, start - 2) : start], contrast[stop : stop + 2]]
     return any(len(side) > 0 and side.max() > max(3 * inside, SUDDEN * known) for side in sides)
 

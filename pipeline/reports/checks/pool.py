@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -133,7 +134,8 @@ def _leave_word(job: CheckJob, problem: str) -> None:
 def _end(process: subprocess.Popen[str]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            pipe.close()
+            with suppress(OSError):  # what was written to a process that died
+                pipe.close()
     try:
         process.wait(timeout=5)
     except subprocess.TimeoutExpired:
