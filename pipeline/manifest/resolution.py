@@ -108,6 +108,7 @@ VALIDATORS: Mapping[str, Callable[[ValidationContext, object], Any]] = {
     "repeat": lambda _, value: field_types.whole(value, low=1, high=field_types.MAX_TAKES),
     "tags": lambda _, value: field_types.tags(value),
     "skip": lambda _, value: field_types.boolean(value),
+    "loop": lambda _, value: field_types.boolean(value),
     "id": lambda _, value: field_types.word(value),
 }
 """How each field of one value is judged, whichever file it stands in."""

@@ -8,14 +8,12 @@ from pathlib import Path
 
 from pipeline.assets.addresses import is_local
 from pipeline.config.settings import CheckSettings
+from pipeline.manifest.spec import LOOP
 from pipeline.records import Attempt, State
 from pipeline.reports.checks.duplicates import Taken, duplicates
 from pipeline.reports.checks.findings import ClipCheck, Grade, Key, Kind, RunChecks, unchecked
 from pipeline.reports.checks.store import load_check
 from pipeline.reports.checks.worker import CheckJob
-
-LOOP_TAG = "loop"
-"""The tag of rows whose last frame is to lead on to the first one; `loop: true` in a manifest sets it."""
 
 NOT_YET = "not checked yet, `dop check` does it"
 
@@ -65,7 +63,7 @@ def job_of(
         start="" if start is None else str(start),
         end="" if end is None else str(end),
         has_end=bool(params.input_images_end),
-        loop=LOOP_TAG in attempt.tags,
+        loop=LOOP in attempt.tags,
         small=settings.small,
         max_cpu_s=settings.max_cpu_s,
         wants_start=wants_start,
