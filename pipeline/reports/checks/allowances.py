@@ -39,8 +39,8 @@ NONE = Allowance()
 
 _STATIC = Allowance(is_static=True)
 _PAUSES = Allowance(pauses=True)
-_BLAST = Allowance(flashes=3.0, recolors=2.0, blurs=0.6)
-_RECOLORS = Allowance(recolors=1.6)
+_BLAST = Allowance(flashes=3.0, recolors=3.0, blurs=0.7)
+_RECOLORS = Allowance(recolors=1.3)
 _BLURS = Allowance(blurs=0.5)
 _TRANSITION = Allowance(is_transition=True)
 
@@ -57,12 +57,12 @@ ALLOWANCES: Mapping[str, Allowance] = {
         is_transition=True, jumps=True, blurs=0.4, flicker=3.0, flashes=4.0
     ),  # broken pictures are the effect
     "Disintegration": _RECOLORS,  # the subject turns to ash
-    "Earth Zoom Out": Allowance(is_transition=True, recolors=1.6),  # from the street to the globe
-    "Eyes In": Allowance(recolors=1.6, is_transition=True),  # ends inside the iris
+    "Earth Zoom Out": Allowance(is_transition=True, recolors=1.3),  # from the street to the globe
+    "Eyes In": Allowance(recolors=1.3, is_transition=True),  # ends inside the iris
     "Fire Breathe": _RECOLORS,
     "Flood": _RECOLORS,
     "Focus Change": Allowance(is_static=True, blurs=0.4),  # the pull of the focus is the motion
-    "Freezing": Allowance(is_static=True, recolors=1.6),  # everything turns to ice and stops
+    "Freezing": Allowance(is_static=True, recolors=1.3),  # everything turns to ice and stops
     "Garden Bloom": _RECOLORS,
     "Glam": Allowance(flashes=4.0),  # glints
     "Glowshift": Allowance(recolors=2.0),  # light that grows and changes
@@ -72,22 +72,22 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Lens Flare": Allowance(flashes=4.0),
     "Low Shutter": _BLURS,  # long exposure smears
     "Morphskin": _RECOLORS,
-    "Mouth In": Allowance(recolors=1.6, is_transition=True),  # ends in the dark of the mouth
+    "Mouth In": Allowance(recolors=1.3, is_transition=True),  # ends in the dark of the mouth
     "Paint Splash": _RECOLORS,
     "Paparazzi": Allowance(flashes=4.0, flicker=20.0),  # flashguns
     "Powder Explosion": _RECOLORS,  # clouds of colour, no light
     "Roll Transition": Allowance(is_transition=True, pauses=True),  # turns over into another scene
-    "Sand Storm": Allowance(blurs=0.4, recolors=1.6),  # dust hides the picture
+    "Sand Storm": Allowance(blurs=0.4, recolors=1.3),  # dust hides the picture
     "Set on Fire": _RECOLORS,
     "Skin Surge": _RECOLORS,
     "Soul Jump": _RECOLORS,
     "Static": _STATIC,
-    "Super 8MM": Allowance(flicker=5.0, flashes=4.0, recolors=1.6),  # an old projector's light
+    "Super 8MM": Allowance(flicker=5.0, flashes=4.0, recolors=1.3),  # an old projector's light
     "Through Object In": _TRANSITION,
     "Through Object Out": _TRANSITION,
     "Thunder God": Allowance(flashes=4.0, flicker=10.0),  # lightning
-    "Timelapse Human": Allowance(is_static=True, flicker=1.5, recolors=1.6),  # from a tripod
-    "Timelapse Landscape": Allowance(is_static=True, flicker=1.5, recolors=1.6),  # from a tripod; day turns to night
+    "Timelapse Human": Allowance(is_static=True, flicker=1.5, recolors=1.3),  # from a tripod
+    "Timelapse Landscape": Allowance(is_static=True, flicker=1.5, recolors=1.3),  # from a tripod; day turns to night
     "Turning Metal": _RECOLORS,
     "VHS": Allowance(is_static=True, flicker=3.0),  # tape: a camera at rest, bands and noise
     "Whip Pan": _PAUSES,  # rests, whips, rests

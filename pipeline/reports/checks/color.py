@@ -11,8 +11,8 @@ from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.frames import Luma
 from pipeline.reports.checks.signals import Signals
 
-DRIFT = 9.5
-"""Levels of 255 that the mean colour moves by: 10, less what is lost where start and end do not line up exactly."""
+DRIFT = 10.0
+"""Levels of 255 that the mean colour moves by."""
 
 UNLINED_DRIFT = 20.0
 """The same where start and end show different things: those may have other colours."""
@@ -22,6 +22,9 @@ STAYS_S = (0.0, 0.25, 0.5)
 
 SMOOTH_PX = 5
 """Colours are averaged over so many pixels around, of 80 across: colour noise that a blur takes away is no drift."""
+
+MIN_SHARED = 0.04
+"""Share of the picture that start and end must both show, its edge left out."""
 
 MAX_LIGHT = 2.5
 """A change of brightness by more than this factor leaves no colour to compare."""
@@ -50,13 +53,14 @@ def _drift(signals: Signals, index: int) -> tuple[float, float]:
     if plain.detail[0] > found.detail[0]:
         found = plain
     is_lined_up = found.detail[0] > 0.6 and found.overlap[0] > 0.15
-    one, two = (_planes(signals.film.rgb[number]) for number in (0, index))
+    one, two = (_channels(signals.film.rgb[number]) for number in (0, index))
+    mask = np.ones(one.shape[1:], dtype=bool)
     if is_lined_up:
-        seen, inside = warped(one, np.repeat(found.maps, len(one), axis=0))
-        mask = inside[0]
-        one = seen
-    else:
-        mask = np.ones(one.shape[1:], dtype=bool)
+        one, inside = warped(one, np.repeat(found.maps, len(one), axis=0))
+        mask = blurred(inside[:1].astype(np.float32), SMOOTH_PX)[0] > 0.99
+        if mask.mean() < MIN_SHARED:
+            return 0.0, DRIFT
+    one, two = _planes(one), _planes(two)
     light = (float(two[0][mask].mean()) + 4) / (float(one[0][mask].mean()) + 4)
     if not 1 / MAX_LIGHT < light < MAX_LIGHT:
         return 0.0, DRIFT
@@ -65,9 +69,14 @@ def _drift(signals: Signals, index: int) -> tuple[float, float]:
     return size, DRIFT if is_lined_up else UNLINED_DRIFT
 
 
-def _planes(rgb: NDArray[np.uint8]) -> Luma:
-    """4 x height x width at half size: brightness, Cb, Cr, saturation (largest less smallest channel)."""
-    small = blurred(reduced(np.moveaxis(rgb, -1, 0).astype(np.float32), 2), SMOOTH_PX)
-    red, green, blue = small
+def _channels(rgb: NDArray[np.uint8]) -> Luma:
+    """3 x height x width: red, green and blue at half size."""
+    return reduced(np.moveaxis(rgb, -1, 0).astype(np.float32), 2)
+
+
+def _planes(channels: Luma) -> Luma:
+    """4 x height x width: brightness, Cb, Cr, saturation (largest less smallest channel), all smoothed."""
+    smooth = blurred(channels, SMOOTH_PX)
+    red, green, blue = smooth
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    return np.stack([luma, 0.564 * (blue - luma), 0.713 * (red - luma), small.max(axis=0) - small.min(axis=0)])
+    return np.stack([luma, 0.564 * (blue - luma), 0.713 * (red - luma), smooth.max(axis=0) - smooth.min(axis=0)])

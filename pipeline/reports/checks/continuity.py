@@ -15,6 +15,9 @@ UNRELATED = 0.45
 MAX_FLASH_STEP = 25.0
 """Jump of brightness, of 255, that a preset's flash explains."""
 
+SHARP_DROP = 0.35
+"""The same for frames that resemble each other a little, as two scenes of one kind do."""
+
 MIN_SHARED = 0.3
 """Share of the picture that neighbours have in common, also in the fastest pan."""
 
@@ -52,7 +55,7 @@ def cut(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list
     """A change of scene between two frames; also how sure it is, 0..1."""
     alike = likeness(signals)
     found: tuple[float, int] | None = None
-    for at in np.flatnonzero(alike < UNRELATED).tolist():
+    for at in np.flatnonzero(alike < RETURNED).tolist():
         if blank[max(0, at - 1) : at + 3].any():
             continue
         before, after = alike[max(0, at - 3) : at], alike[at + 1 : at + 4]
@@ -64,7 +67,8 @@ def cut(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list
         left_s = signals.film.times[-1] - signals.film.times[at + 1]
         if allowance.flashes > 1 and left_s < RETURNS_S[-1] / 2:
             continue  # the flash or the fireball has no time to clear
-        if calm - alike[at] < CALM or not _is_new_scene(signals, at):
+        least = CALM if alike[at] < UNRELATED else SHARP_DROP
+        if calm - alike[at] < least or not _is_new_scene(signals, at):
             continue
         if found is None or alike[at] < found[0]:
             found = (float(alike[at]), at)

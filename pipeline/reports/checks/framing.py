@@ -16,6 +16,10 @@ from pipeline.reports.checks.reference import Reference
 UNLIKE = 0.53
 """Below this likeness a frame does not show the picture."""
 
+FAINT = 6.0
+FAINT_UNLIKE = 0.35
+"""Pictures of so little contrast (nearly black ones) lose their likeness to codec and dust: they need less of it."""
+
 SURE = 0.85
 """At this likeness the search ends."""
 
@@ -76,7 +80,8 @@ def judge(film: Film, index: int, reference: Reference, kind: Kind) -> tuple[lis
     """Whether the frame at `index` (0 or -1) shows the picture; and whether it is squeezed."""
     match = best_match(film.rgb[index], (film.width, film.height), reference)
     findings = []
-    if match.likeness < UNLIKE:
+    faint = min(float(film.luma[index].std()), float(luma_of(reference.looks[0]).std())) < FAINT
+    if match.likeness < (FAINT_UNLIKE if faint else UNLIKE):
         findings.append(Finding(kind=kind, grade=Grade.BAD, figure=f"{max(0.0, match.likeness):.2f}"))
     elif kind is Kind.WRONG_START and match.likeness > SURE_SHAPE and abs(math.log(match.squeeze)) > math.log(SQUEEZED):
         share = abs(1 - (match.squeeze if match.squeeze < 1 else 1 / match.squeeze))

@@ -14,7 +14,7 @@ from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.frames import Luma
 from pipeline.reports.checks.signals import Signals
 
-SOFT_WARN = 0.55
+SOFT_WARN = 0.5
 SOFT_BAD = 0.2
 UNLINED_WARN = 0.2
 """Limit where start and end cannot be lined up: other things are in the picture, and they may have less detail."""

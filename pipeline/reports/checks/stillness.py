@@ -14,10 +14,10 @@ BAD_FROZEN_S = 0.8
 MIN_PAUSE_S = 2.2
 """Rest that a preset with pauses may have."""
 
-QUIET = 0.3
+QUIET = 0.4
 """Mean change between neighbours, of 255, that a codec makes of a repeated frame at most."""
 
-QUIET_SHARE = 0.12
+QUIET_SHARE = 0.16
 """And at most this share of the change where the clip moves, so that slow clips are no freeze."""
 
 QUIET_MIN = 0.05
@@ -62,7 +62,7 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
     times, change = signals.film.times, signals.change
     if len(change) < 2:
         return [], 0.0
-    level = float(np.percentile(change, 85))
+    level = min(float(np.percentile(change, 85)), 6 * max(QUIET_MIN, float(np.median(change))))  # flashes apart
     faint = _faintness(signals)
     limit = max(QUIET_MIN * faint, min(QUIET, QUIET_SHARE * level))
     quiet = change <= limit
