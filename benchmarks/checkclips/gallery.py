@@ -53,7 +53,10 @@ def _strip(kind: str, number: int) -> Image.Image | None:
 
 def _frames(clip: Path, kind: str, reason: str, start: Path) -> Image.Image:
     with av.open(str(clip)) as container:
-        pictures = [(frame.time or 0.0, frame.to_image()) for frame in container.decode(video=0)]
+        pictures = [
+            (frame.time or 0.0, Image.fromarray(frame.to_ndarray(format="rgb24")))
+            for frame in container.decode(video=0)
+        ]
     match = re.search(r"(?:at|from) ([0-9.]+) s", reason)
     span = SHORT_S.get(kind)
     begin = 0.0 if span is None or match is None else max(0.0, float(match[1]) - (BEFORE_S if span > 0.3 else 0.06))

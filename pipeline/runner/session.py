@@ -156,9 +156,9 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
     code = ending.exit_code if ending.exit_code not in (0, 9) else 1 if failing else ending.exit_code
     code = code or (0 if reported else 5)
     if not (job.wishes.quiet and code in (0, 9)):
-        session.tell(summary_line(totals, run.run_id))
         if line := checks_line(checks.counts()):
             session.tell(line)
+        session.tell(summary_line(totals, run.run_id))
     return RunOutcome(
         run_id=run.run_id,
         folder=job.folder.path,

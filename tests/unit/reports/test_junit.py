@@ -77,5 +77,5 @@ def test_a_bad_clip_fails_the_build_only_where_its_kind_counts(tmp_path: Path) -
         suite = ElementTree.parse(tmp_path / "junit.xml").getroot().find("testsuite")
         assert suite is not None
         assert suite.get("failures") == failures, fail_on
-    message = suite[0][0].get("message")
-    assert message == "check bad: cut at 2.5 s"
+        if failures == "1":
+            assert suite[0][0].get("message") == "check bad: cut at 2.5 s"
