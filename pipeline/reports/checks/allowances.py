@@ -61,7 +61,7 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Eyes In": Allowance(recolors=1.3, is_transition=True),  # ends inside the iris
     "Fire Breathe": _RECOLORS,
     "Flood": _RECOLORS,
-    "Focus Change": Allowance(is_static=True, blurs=0.4),  # the pull of the focus is the motion
+    "Focus Change": Allowance(is_static=True, blurs=0.0),  # the pull of the focus is the motion
     "Freezing": Allowance(is_static=True, recolors=1.3),  # everything turns to ice and stops
     "Garden Bloom": _RECOLORS,
     "Glam": Allowance(flashes=4.0),  # glints

@@ -18,6 +18,9 @@ MAX_FLASH_STEP = 25.0
 SHARP_DROP = 0.35
 """The same for frames that resemble each other a little, as two scenes of one kind do."""
 
+TURNING_DROP = 0.6
+"""The same for presets that turn or rush through the scene: their own frames resemble each other little."""
+
 MIN_SHARED = 0.3
 """Share of the picture that neighbours have in common, also in the fastest pan."""
 
@@ -68,6 +71,7 @@ def cut(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list
         if allowance.flashes > 1 and left_s < RETURNS_S[-1] / 2:
             continue  # the flash or the fireball has no time to clear
         least = CALM if alike[at] < UNRELATED else SHARP_DROP
+        least = max(least, TURNING_DROP) if allowance.is_transition else least
         if calm - alike[at] < least or not _is_new_scene(signals, at):
             continue
         if found is None or alike[at] < found[0]:
