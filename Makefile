@@ -64,7 +64,7 @@ lint: $(READY) ## style, by ruff
 types: $(READY) ## types, by mypy, strict
 	@$(BIN)/mypy
 
-bench: $(READY) ## measure against other clients (two hours; ARGS=--quick: one round), write docs/benchmarks.md
+bench: $(READY) ## measure against other clients (two hours; ARGS=--quick: one round), write docs/internals/benchmarks.md
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@$(BIN)/python -m benchmarks all $(ARGS)
 	@$(BIN)/python -m benchmarks.sheet

@@ -1,6 +1,6 @@
 """All benchmarks over HTTP, one after another, then the document.
 
-python -m benchmarks                    write docs/benchmarks.md and its pictures from the figures that are kept
+python -m benchmarks                    write docs/internals/benchmarks.md and its pictures
 python -m benchmarks all [--quick]      measure everything first (two hours), and keep the figures
 python -m benchmarks limits cost        measure these first
 """

@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.checks                  both sets (10 to 20 minutes on two cores)
     .venv/bin/python -m benchmarks.checks --quick          a small part of both
     .venv/bin/python -m benchmarks.checks --seed 5         other clips of the same kinds
-    .venv/bin/python -m benchmarks.checks --write-docs     also docs/checks-figures.md
+    .venv/bin/python -m benchmarks.checks --write-docs     also docs/internals/checks-figures.md
     .venv/bin/python -m benchmarks.checks --pictures       only docs/pictures/check-*.jpg
 
 The first set is the one that the constants of the checks were set on. The held-out set has other scenes, other seeds
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=EACH, help="broken clips of each kind")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--write-docs", action="store_true", help="keep the tables in docs/checks-figures.md")
+    parser.add_argument("--write-docs", action="store_true", help="keep the tables in docs/internals/checks-figures.md")
     parser.add_argument("--pictures", action="store_true", help="draw the pictures of docs/checks.md, and nothing else")
     args = parser.parse_args()
     if args.pictures:
@@ -153,7 +153,7 @@ def main() -> None:
         parts.append(tables(title, run(cases, args.seed + 1000 * held_out, args.jobs)))
         print(parts[-1], flush=True)
     if args.write_docs:
-        target = Path(__file__).resolve().parents[1] / "docs" / "checks-figures.md"
+        target = Path(__file__).resolve().parents[1] / "docs" / "internals" / "checks-figures.md"
         target.write_text("# Figures of the clip checks\n\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
         print(target)
 

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, written from the kept figures; nothing in it is typed by hand. Pure but for `write`.
+"""docs/internals/benchmarks.md, written from the kept figures; nothing in it is typed by hand. Pure but for `write`.
 
 `python -m benchmarks` writes it and its pictures.
 """
@@ -14,7 +14,7 @@ from benchmarks.figures import Figures, kept
 UNQUIET_MS = 20
 """A timer of the gateway that rings so late says that others used the machine."""
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "internals" / "benchmarks.md"
 
 HEAD = """# Benchmarks: how near the limit, how many polls, how much memory
 
@@ -60,13 +60,13 @@ knows the limiter: its n-th call is let in at
 | one after another | each offers what it lets in during its time; a changed limit begins with a full allowance |
 
 `early` counts submits that arrived while a Retry-After given 0.1 s before or earlier still held.
-Where every 429 says 3600 s, early ones are wanted: the rule is in docs/pace.md, and costs the first minute.
+Where every 429 says 3600 s, early ones are wanted: the rule is in docs/internals/pace.md, and costs the first minute.
 
 Configured rates were measured evenly spaced (`pace.burst: 1`): the bucket's first 40 go unused, 0.967 is the most.
 """
 
 CHANGING = """
-![accepted submits a second while the limit goes 40, 15, 60](pictures/bench-changing.svg)
+![accepted submits a second while the limit goes 40, 15, 60](../pictures/bench-changing.svg)
 """
 
 SHARED = """
@@ -190,7 +190,7 @@ def shared_section(figures: Figures) -> str:
     text = SHARED.format(circumstances=circumstances(figures)) + "\n"
     text += table(head, map(_shared_row, tables["one bucket"])) + "\n" + _shared_targets(tables["one bucket"])
     text += CURVE + "\n" + table(("max_lag_s", *head[1:]), map(_shared_row, tables["curve"]))
-    text += "\n![makespan over its bound against the mean lag](pictures/bench-lag.svg)\n"
+    text += "\n![makespan over its bound against the mean lag](../pictures/bench-lag.svg)\n"
     rows = [(_shared_row(line)[0], _shared_row(line)[2], _shared_row(line)[6]) for line in tables["scattered"]]
     return text + SCATTERED + "\n" + table(("", "polls a job", "lag"), rows)
 

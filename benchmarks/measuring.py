@@ -41,7 +41,9 @@ def main(name: str, run: Run) -> None:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--write-docs", action="store_true", help="keep the figures and write docs/benchmarks.md")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="keep the figures and write docs/internals/benchmarks.md"
+    )
     args = parser.parse_args()
     rounds = 1 if args.quick else args.rounds
     if args.write_docs:

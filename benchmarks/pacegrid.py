@@ -1,4 +1,4 @@
-"""The rate limiter against many limiters in virtual time: the tables of docs/pace.md.
+"""The rate limiter against many limiters in virtual time: the tables of docs/internals/pace.md.
 
 python -m benchmarks.pacegrid                   families of limiters, ten seeds: median and minimum of a knowing caller
 python -m benchmarks.pacegrid --rows            the same, limiter by limiter

@@ -1,4 +1,4 @@
-"""The pictures of docs/benchmarks.md, from the kept figures."""
+"""The pictures of docs/internals/benchmarks.md, from the kept figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/states.md says what the table says."""
+"""docs/internals/states.md says what the table says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws docs/states.md from the ledger's table.
+"""Draws docs/internals/states.md from the ledger's table.
 
 `python -m tests.support.states_doc` writes it, a test notices a stale one.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.ledger.states import TRANSITIONS, Event
 from pipeline.records import COST_STATE, State
 
-PAGE = Path(__file__).parents[2] / "docs" / "states.md"
+PAGE = Path(__file__).parents[2] / "docs" / "internals" / "states.md"
 
 STATE_WORDS = {
     State.PLANNED: "listed, not sent",
