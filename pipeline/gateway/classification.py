@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from pipeline.gateway.error_hints import CONCURRENCY, CREDIT, HINT, KEY, QUOTA, ErrorHints, error_hints
-from pipeline.gateway.error_text import MAX_WAIT_S, wait_hint_s
+from pipeline.gateway.error_text import MAX_WAIT_S
 from pipeline.gateway.json_fields import as_object
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import (
@@ -274,44 +274,3 @@ def _judge_report(answer: Response, heard: ErrorHints, job_set_id: str | None) -
         reason = f"the answer is about another job: {report.job_set_id}"
         return PollOutcome(kind=PollOutcomeKind.UNCLEAR, reason=reason, status=answer.status)
     return PollOutcome(kind=PollOutcomeKind.REPORT, report=report, status=answer.status)
-
-
-# --- what a download's status means ----------------------------------------------------------------------------------
-
-
-class DownloadKind(StrEnum):
-    """What the storage said about one clip."""
-
-    OK = "ok"
-    REDIRECT = "redirect"
-    """look at Location; the downloader counts and checks the hops"""
-    GONE = "gone"
-    """expired or never there: poll once for a fresh address, else the request is `expired`"""
-    WAIT = "wait"
-    """the storage is busy or broken: try again later"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DownloadVerdict:
-    """What one download's status line means; `wait_s` as the storage asked for it."""
-
-    kind: DownloadKind
-    wait_s: float | None = None
-    reason: str = ""
-
-
-def judge_download_status(
-    status: int, headers: Mapping[str, str] | None = None, *, now_wall: float = 0.0
-) -> DownloadVerdict:
-    """What the status line of a download means, before a byte of the clip is trusted.
-
-    API: signed addresses expire as 403 (S3, Azure), 400 (Google: ExpiredToken), 401, 404 or 410.
-    """
-    wait_s = wait_hint_s(headers or {}, "", now_wall=now_wall)
-    if status in (200, 206):
-        return DownloadVerdict(kind=DownloadKind.OK)
-    if status in (301, 302, 303, 307, 308):
-        return DownloadVerdict(kind=DownloadKind.REDIRECT, reason=f"{status} redirect")
-    if 400 <= status <= 499 and status not in (408, 416, 423, 425, 429):
-        return DownloadVerdict(kind=DownloadKind.GONE, reason=f"{status} from the storage")
-    return DownloadVerdict(kind=DownloadKind.WAIT, wait_s=wait_s, reason=f"{status} from the storage")

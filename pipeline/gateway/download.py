@@ -1,7 +1,7 @@
-"""The door that videos come through: one guarded GET of a result URL into a file that is whole or not there at all.
+"""The download of a video: one guarded GET of a result URL into a file that is whole or not there at all.
 
-It must never carry the key, a cookie or a referrer, never connect to an address that `gateway.address` refuses, never
-leave anything under a final name but a whole, durable MP4, and never retry: that is for the caller to decide.
+It must never carry the key, a cookie or a referrer, never connect to an address that `ssrf_rules` refuses, never leave
+anything under a final name but a whole, durable MP4, and never retry: that is for the caller to decide.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
-import socket
 import ssl
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -35,7 +33,8 @@ from pipeline.gateway.error_text import wait_hint_s
 from pipeline.gateway.gzip_stream import GZIP_MAGIC, Gunzip
 from pipeline.gateway.mp4_check import Mp4BoxScanner, Mp4Fault, Mp4FaultKind
 from pipeline.gateway.part_file import PartFile
-from pipeline.gateway.ssrf_rules import readable_url, refusal
+from pipeline.gateway.ssrf_connector import guarded_connector, track_connects
+from pipeline.gateway.ssrf_rules import readable_url
 
 __all__ = ["DiskFull", "DownloadOutcome", "LinkExpired", "Saved", "TransientFailure", "Unacceptable", "VideoFetcher"]
 
@@ -74,16 +73,6 @@ class _Arrived:
 
 _Step = DownloadOutcome | _Redirect | _Arrived
 
-
-@dataclass(slots=True)
-class _Connects:
-    """What the guard said about the addresses of one request."""
-
-    refused: list[str] = field(default_factory=list)
-    allowed: int = 0
-
-
-_connects: ContextVar[_Connects] = ContextVar("_connects")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -201,8 +190,7 @@ class VideoFetcher:
 
     async def _one_get(self, url: URL, part: PartFile) -> _Step:
         assert self._session is not None, "use it as `async with VideoFetcher(...)`"
-        connects = _Connects()
-        _connects.set(connects)
+        connects = track_connects()
         try:
             async with self._session.get(url, allow_redirects=False) as response:
                 return self._refused_answer(response) or await self._receive(response, part)
@@ -263,21 +251,7 @@ class VideoFetcher:
         return wait_hint_s(named, "", now_wall=self._wall() if self._wall else math.inf)
 
     def _connector(self) -> aiohttp.TCPConnector:
-        """The client library makes EVERY socket here, for IP literals too; a resolver never sees those."""
-        return aiohttp.TCPConnector(
-            limit=0, force_close=True, ssl=self._ssl if self._ssl is not None else True, socket_factory=self._socket
-        )
-
-    def _socket(self, address_info: tuple[Any, ...]) -> socket.socket:
-        """A socket for an address that is allowed; the address is the very one that is connected to next."""
-        family, kind, protocol, _, address = address_info
-        connects = _connects.get()
-        why_not = refusal(str(address[0]), loopback_allowed=self._loopback)
-        if why_not is not None:
-            connects.refused.append(f"{address[0]} {why_not}")
-            raise PermissionError(errno.EACCES, "address refused")
-        connects.allowed += 1
-        return socket.socket(family=family, type=kind, proto=protocol)
+        return guarded_connector(loopback_allowed=self._loopback, ssl_context=self._ssl)
 
     def _part(self, target: Path) -> PartFile:
         return PartFile(target)

@@ -1,4 +1,4 @@
-"""Sockets for addresses that a stranger chose: the address is judged where the connection is made.
+"""Connections to addresses that an untrusted response chose: each address is judged where its socket is made.
 
 A resolver filter would miss IP literals; here every connect passes, with the very address that is connected to next.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from pipeline.gateway.ssrf_rules import refusal
 
 @dataclass(slots=True)
 class ConnectAudit:
-    """What the guard said about the addresses of one request."""
+    """The addresses that were refused and allowed for one request."""
 
     refused: list[str] = field(default_factory=list)
     allowed: int = 0
@@ -28,16 +29,22 @@ _connects: ContextVar[ConnectAudit] = ContextVar("guarded_connects")
 
 
 def track_connects() -> ConnectAudit:
-    """Notes of the guard for the request that this task makes next."""
+    """A fresh record for the request that this task makes next."""
     connects = ConnectAudit()
     _connects.set(connects)
     return connects
 
 
-def guarded_connector(*, loopback_allowed: bool, per_host: int = 0) -> aiohttp.TCPConnector:
-    """A connector that refuses private addresses, and loopback unless told; a connection is used once.
+def guarded_connector(
+    *, loopback_allowed: bool, per_host: int = 0, ssl_context: ssl.SSLContext | None = None
+) -> aiohttp.TCPConnector:
+    """A connector that refuses private addresses, and loopback unless allowed; a connection is used once.
 
-    Each request through it must be preceded by `watched()`.
+    Each request through it must be preceded by `track_connects()`.
+
+    Args:
+        per_host: connections to one host at a time; 0 for any number.
+        ssl_context: for tests; the system's trust unless given.
     """
 
     def make(address_info: tuple[Any, ...]) -> socket.socket:
@@ -50,4 +57,10 @@ def guarded_connector(*, loopback_allowed: bool, per_host: int = 0) -> aiohttp.T
         connects.allowed += 1
         return socket.socket(family=family, type=kind, proto=protocol)
 
-    return aiohttp.TCPConnector(limit=0, limit_per_host=per_host, force_close=True, socket_factory=make)
+    return aiohttp.TCPConnector(
+        limit=0,
+        limit_per_host=per_host,
+        force_close=True,
+        ssl=ssl_context if ssl_context is not None else True,
+        socket_factory=make,
+    )

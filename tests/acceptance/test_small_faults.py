@@ -106,7 +106,6 @@ def test_an_absurd_number_of_submits_at_once_is_refused(rehearsal: Dop, number: 
 # --- nohup
 
 
-@pytest.mark.xfail(strict=True, reason="the run's own handler takes the place of `nohup`")
 def test_nohup_keeps_a_run_alive_when_its_terminal_goes(against: Against) -> None:
     dop, double = against(generation_s=3600)
     words = ["nohup", *dop.words("run", (dop.csv(shots(2)), "--yes"))]

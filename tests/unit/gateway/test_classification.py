@@ -12,13 +12,11 @@ from pipeline.gateway.classification import (
     NOTHING_CREATED,
     REFUSALS,
     RULES,
-    DownloadKind,
     PollOutcomeKind,
     SubmitOutcome,
     SubmitOutcomeKind,
     classify_poll,
     classify_submit,
-    judge_download_status,
 )
 from pipeline.gateway.responses import CallPhase, NoResponse, Response
 from pipeline.gateway.wire import JobStatus
@@ -357,23 +355,3 @@ def mark_failed_on_any_error(status: int) -> bool:
 def test_the_twin_that_fails_a_job_on_a_502_is_caught() -> None:
     assert mark_failed_on_any_error(502)
     assert looked(502, HTML) is PollOutcomeKind.UNCLEAR
-
-
-# --- download ---
-
-
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        *[(status, DownloadKind.OK) for status in (200, 206)],
-        *[(status, DownloadKind.REDIRECT) for status in (301, 302, 303, 307, 308)],
-        *[(status, DownloadKind.GONE) for status in (400, 401, 403, 404, 410, 451)],
-        *[(status, DownloadKind.WAIT) for status in (204, 300, 304, 408, 416, 423, 425, 429, 500, 502, 503, 504, 520)],
-    ],
-)
-def test_a_downloads_status_says_take_follow_ask_again_or_wait(status: int, kind: DownloadKind) -> None:
-    assert judge_download_status(status).kind is kind
-
-
-def test_a_storages_hint_is_handed_on() -> None:
-    assert judge_download_status(503, {"retry-after": "12"}).wait_s == 12.0
