@@ -20,8 +20,8 @@ def memory(tmp_path: Path) -> AccountMemory:
     return AccountMemory(tmp_path / "state")
 
 
-def account(memory: AccountMemory, **more: bool) -> Account:
-    return Account(name=account_name(KEY, GATEWAY), memory=memory, **more)
+def account(memory: AccountMemory, *, allow_new_ledger: bool = False) -> Account:
+    return Account(name=account_name(KEY, GATEWAY), memory=memory, allow_new_ledger=allow_new_ledger)
 
 
 @pytest.mark.parametrize(
