@@ -18,7 +18,7 @@ from pipeline.ledger.schema import attempts
 from pipeline.ledger.spool import Spool
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, Conflict, JobTaken, LedgerChange
-from pipeline.ledger.writer import QueuedWrite, WriteResult
+from pipeline.ledger.write_queue import QueuedWrite, WriteResult
 from pipeline.records import job_id_spellings
 
 

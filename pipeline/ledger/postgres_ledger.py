@@ -23,6 +23,7 @@ from pipeline.errors import DopError, LedgerError, LedgerUnavailableError
 from pipeline.ledger import postgres_session
 from pipeline.ledger.clock import newest_day_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, write_meta
+from pipeline.ledger.fitness import check_not_moved, check_sums
 from pipeline.ledger.identity import COPY, HOLE, MOVED
 from pipeline.ledger.integrity import sums_digest
 from pipeline.ledger.journal import line_of
@@ -33,16 +34,16 @@ from pipeline.ledger.postgres_lock import RunLock
 from pipeline.ledger.postgres_session import LockMode, cause_of, is_away
 from pipeline.ledger.statements import Executor
 from pipeline.ledger.states import Event
-from pipeline.ledger.writer import LedgerWriter, QueuedWrite, WriteResult
+from pipeline.ledger.write_queue import QueuedWrite, WriteResult
+from pipeline.ledger.writer import LedgerWriter
 
 MAX_WAIT_S = 300.0
 """A server that restarts or fails over is waited for this long; then a run ends, and its outcomes stay in the spool."""
 
 READERS_MAX_WAIT_S = 10.0
-"""A question is asked in the run's own loop, which must go on hearing the gateway."""
+"""A question is asked in the run's own loop, which must keep reading the gateway's answers."""
 
 CLOSE_MAX_WAIT_S = 3.0
-
 _AT_LEISURE = "SET LOCAL idle_in_transaction_session_timeout = '15min'; SET LOCAL lock_timeout = 0"
 """For work that keeps nobody from booking, and may wait for whoever fills the queue."""
 
@@ -86,7 +87,7 @@ class PostgresLedger(LedgerWriter):
         self._doubt: InDoubtCommit | None = None
         self._kept: tuple[int, str] | None = None  # number and text of the journal line that was written last
         self._leaving = False
-        self._unbooked: list[str] = []  # warnings of what the spool held and could not be booked
+        self._unbooked: list[str] = []  # warnings: what the spool held and could not be booked
         self._gave_up = False
         try:
             self._lock.take(self.engine, wait_s, self.name)
@@ -133,14 +134,14 @@ class PostgresLedger(LedgerWriter):
             LedgerError: copied, moved or damaged.
         """
         notices = list(self._told)
-        self._check_not_moved()
+        check_not_moved(self.facts, self.name)
         if self.is_copy:
             raise LedgerError(
                 f"{self.name} was restored from a copy, and spending with two copies pays twice. "
                 "If this is the only one in use now, say so with `dop ledger adopt`"
             )
         if self._lock.is_first:
-            notices += self._check_sums()
+            notices += check_sums(self.reader, self.facts, self.name)
         if self._pending.inherit():
             self.transact(lambda _: None)  # what the spool holds is booked before anything else
             notices.append("outcomes that were kept here while the database was away were booked now")
@@ -341,7 +342,7 @@ class PostgresLedger(LedgerWriter):
         if clean and self.facts.get("clean") == "no" and not self._gave_up:
             with suppress(DopError):
                 self.transact(self._close_for_all)
-        self._end()
+        self._writes.end()
         self._pending.close()
         self._leave()
         self.reader.dispose()

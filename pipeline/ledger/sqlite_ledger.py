@@ -18,6 +18,7 @@ from sqlalchemy.exc import DatabaseError
 from pipeline.errors import LedgerError
 from pipeline.ledger.clock import CLOCK, is_behind, last_history_number, newest_event_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine, write_meta
+from pipeline.ledger.fitness import check_not_moved, check_sums
 from pipeline.ledger.identity import (
     COPY,
     HOLE,
@@ -39,7 +40,8 @@ from pipeline.ledger.reconcile import Reconciliation, hole_notice, is_new, origi
 from pipeline.ledger.schema import attempts
 from pipeline.ledger.side_files import found_journal, spare_path, take_over_old_files
 from pipeline.ledger.states import Event
-from pipeline.ledger.writer import LedgerWriter, QueuedWrite
+from pipeline.ledger.write_queue import QueuedWrite
+from pipeline.ledger.writer import LedgerWriter
 
 SPARE_BYTES = 256 * 1024
 """Kept beside the ledger and given up when the disk is full, so that a paid answer can still be booked."""
@@ -134,9 +136,9 @@ class SqliteLedger(LedgerWriter):
                 f"{self.name} is a copy or was restored from one, and spending with two copies pays twice. "
                 "If this is the only one in use now, say so with `dop ledger adopt`"
             )
-        notices += self._check_sums()
+        notices += check_sums(self.reader, self.facts, self.name)
         notices += self._meet_journal()
-        self._check_not_moved()
+        check_not_moved(self.facts, self.name)
         notices += hole_notice(self.facts)
         with self.reader.connect() as connection:
             self._newest_at = newest_event_at(connection, self.facts.get(CLOCK))
@@ -327,7 +329,7 @@ class SqliteLedger(LedgerWriter):
         """Writes what waits, marks a clean end, and lets go of the file."""
         if clean and self.facts.get("clean") == "no" and self._full is None:
             self._close_sums()
-        self._end()
+        self._writes.end()
         with suppress(OSError):  # a full disk: what the journal lacks is written to it at the next start
             self.journal.close()
         self.engine.dispose()

@@ -1,7 +1,38 @@
-"""The one way to change the ledger: one writer thread, group commit, changes judged under the write lock.
+"""The one way to change the ledger: one writer, group commit, changes judged under the write lock.
 
-Callers of the event loop await `apply`; whatever it returns is on the disk. `store` is the ledger in a file, `server`
-the one on PostgreSQL. Must never: send anything, know the gateway's JSON, or change a row without a line of history.
+Theory
+------
+A purchase is a POST to a gateway without idempotency keys: sent twice, it is paid twice; sent and forgotten, it is paid
+and lost. No exception tells afterwards whether it arrived. So the ledger knows of each POST before it leaves:
+
+    reserve (durable) -> POST -> settle (durable) -> poll -> download
+
+Three rules carry everything else.
+
+1. The intent comes first. RESERVE writes the row (`submitting`, with a random token), its price in the spend book, its
+   line of history and the number of the event in ONE transaction that is on the disk before the POST leaves. A process
+   that dies after that leaves a row that the next start calls `unknown`: counted as spent, never sent again.
+2. Every change is a compare-and-swap. `_write` reads the rows of a batch under the write lock, `transitions` judges
+   each change by the table of states, and rows, money and history are written in the same transaction. Only a
+   `planned` row can be reserved, and only the token of a POST settles it. Two processes without any other lock still
+   reserve each row once.
+3. Money that may be owed counts. A cap is judged inside that transaction, against confirmed, disputed and reserved
+   money, and the day on which it is booked never runs backwards (see `clock`).
+
+What holds at every moment, whatever was killed, cut or full:
+    - the spend book is the sum of the rows, to the micro-dollar;
+    - a job id belongs to one request, over all its attempts;
+    - the number of events has no gaps, and each event's chain depends on all before it (see `identity`);
+    - what the journal tells up to an event makes the ledger as it was after that event (see `replay`).
+
+What may never happen: a POST without a durable intent; a second RESERVE of a row that is not `planned`; a caller that
+hears "booked" before the disk did; a text that keeps a paid answer out of the ledger (`text` mends it first); an event
+that is lost and not missed (`journal_check`).
+
+Group commit: what waits in the queue shares one transaction, since the sync of the disk costs more than the changes.
+A change that is refused leaves the others of its batch alone. `sqlite_ledger` is the ledger in a file, which keeps its
+journal beside it; `postgres_ledger` is the one on a server. Must never: send anything, know the gateway's JSON, or
+change a row without a line of history.
 """
 
 from __future__ import annotations
@@ -9,22 +40,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import queue
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, suppress
-from typing import Any, Protocol, TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.engine import Row as Found
-from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import DopError, LedgerError
-from pipeline.ledger.database import integrity_problems, read_meta, write_meta
-from pipeline.ledger.identity import CHAIN, LEDGER_ID, MOVED
-from pipeline.ledger.integrity import audit, sums_digest
+from pipeline.ledger.database import read_meta, write_meta
+from pipeline.ledger.fitness import ReadConnections, problems_of
+from pipeline.ledger.identity import CHAIN, LEDGER_ID
+from pipeline.ledger.integrity import sums_digest
 from pipeline.ledger.journal import mark_entry, row_entry, sealed
 from pipeline.ledger.schema import checksum
 from pipeline.ledger.statements import Executor, Statements
@@ -38,54 +67,10 @@ from pipeline.ledger.transitions import (
     apply_change,
     utc_day,
 )
+from pipeline.ledger.write_queue import QueuedWrite, WriteQueue, WriteResult
 from pipeline.records import canonical_job_id, job_id_spellings
 
 T = TypeVar("T")
-
-BATCH_LIMIT = 400
-"""Changes in one commit. SQLite takes 32,766 parameters a statement; the disk write dominates well before."""
-
-GATHER_S = 0.004
-"""A run's first change waits this long for others: half as many commits, each of which costs more than its changes."""
-
-
-class QueuedWrite:
-    """One thing for the writer to do, and who waits for it: a future of an event loop, or of another thread."""
-
-    __slots__ = ("alone", "change", "loop", "transaction", "waiter")
-
-    def __init__(
-        self,
-        waiter: asyncio.Future[Any] | Future[Any],
-        *,
-        loop: asyncio.AbstractEventLoop | None = None,
-        change: LedgerChange | None = None,
-        transaction: Callable[[Connection], object] | None = None,
-        alone: bool = True,
-    ) -> None:
-        self.waiter = waiter
-        self.loop = loop
-        self.change = change
-        self.transaction = transaction
-        self.alone = alone
-
-    @classmethod
-    def for_nobody(cls, change: LedgerChange) -> QueuedWrite:
-        """A change whose outcome nobody waits for."""
-        return cls(Future(), change=change)
-
-
-WriteResult = tuple[object, BaseException | None]
-
-
-class ReadConnections(Protocol):
-    """Where questions are asked."""
-
-    def connect(self) -> AbstractContextManager[Connection]:
-        """A connection that reads."""
-
-    def dispose(self) -> None:
-        """Lets go of it all."""
 
 
 class LedgerWriter(ABC):
@@ -102,12 +87,8 @@ class LedgerWriter(ABC):
     def __init__(self, *, inline: bool) -> None:
         self.tell: Callable[[str], None] = lambda text: None
         self._told: list[str] = []
-        self._inline = inline
         self._newest_at = 0.0  # Unix seconds of the newest event, by the clock that counts
-        self._waiting: list[QueuedWrite] = []
-        self._queue: queue.SimpleQueue[QueuedWrite | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._ending = threading.Event()
+        self._writes = WriteQueue(self._do, self._leave, inline=inline)
 
     def report_to(self, notify: Callable[[str], None]) -> None:
         """Call `notify`, in the writer's thread, with what the user should know while the ledger is open."""
@@ -116,9 +97,7 @@ class LedgerWriter(ABC):
     def _start(self) -> None:
         self._seq, self._chain = int(self.facts["seq"]), self.facts[CHAIN]
         self._sql = Statements(self.engine.dialect.name)
-        if not self._inline:
-            self._thread = threading.Thread(target=self._work, name="ledger-writer", daemon=True)
-            self._thread.start()
+        self._writes.start()
 
     # -- opening for spending
 
@@ -145,16 +124,6 @@ class LedgerWriter(ABC):
 
         Returns notices.
         """
-
-    def _check_sums(self) -> list[str]:
-        """A ledger that was not closed is looked at in full; one that was, by its sums. Returns notices."""
-        if self.facts.get("clean", "yes") != "yes":
-            self._check_in_full()
-            return ["the last run did not end cleanly; the ledger was checked in full and is whole"]
-        if "sums" in self.facts and not self._sums_stand():
-            # Two programs that wrote at once leave sums that only a look at every row can confirm.
-            self._check_in_full()
-        return []
 
     @property
     def name_in_full(self) -> str:
@@ -209,35 +178,9 @@ class LedgerWriter(ABC):
     def _keep_beside(self, entries: list[dict[str, object]]) -> None:  # noqa: B027 - may be
         """A journal beside the database; one that is in it was written in the same transaction."""
 
-    def _check_not_moved(self) -> None:
-        if MOVED in self.facts:
-            raise LedgerError(
-                f"{self.name} was moved to {self.facts[MOVED]}, and spending with both pays twice. Use that one "
-                "with --set ledger.url=URL (or DOP_LEDGER__URL), or say `dop ledger adopt` if it was given up"
-            )
-
     def problems(self, *, full: bool = True) -> list[str]:
         """Everything that is wrong with the ledger, in words; empty when it is whole."""
-        try:
-            with self.reader.connect() as connection:
-                return integrity_problems(connection) + (audit(connection) if full else [])
-        except (DatabaseError, UnicodeError) as error:
-            return [str(getattr(error, "orig", "a text of the file can't be read"))]
-
-    def _check_in_full(self) -> None:
-        problems = self.problems()
-        if problems:
-            raise LedgerError(
-                f"{self.name} is damaged: {problems[0]}; nothing is bought with it. "
-                "`dop ledger check` lists everything, `dop ledger rebuild` makes it anew from its journal"
-            )
-
-    def _sums_stand(self) -> bool:
-        """MONEY: caps are judged by the spend book, which no run touches row by row."""
-        with suppress(DatabaseError, UnicodeError), self.reader.connect() as connection:
-            # A sum is found through the book's index: a flipped bit there hides a row that the table still has.
-            return not integrity_problems(connection, "spend") and sums_digest(connection) == self.facts["sums"]
-        return False
+        return problems_of(self.reader, full=full)
 
     # -- the one way to change a row
 
@@ -251,18 +194,13 @@ class LedgerWriter(ABC):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ChangeResult] = loop.create_future()
         job = QueuedWrite(future, loop=loop, change=change)
-        if self._inline:
-            if not self._waiting:
-                loop.call_soon(self._flush)
-            self._waiting.append(job)
-        else:
-            self._queue.put(job)
+        self._writes.put(job, loop)
         return await future
 
     def apply_now(self, change: LedgerChange) -> ChangeResult:
         """`apply` for callers without an event loop."""
         done: Future[ChangeResult] = Future()
-        self._run(QueuedWrite(done, change=change))
+        self._writes.run([QueuedWrite(done, change=change)])
         return done.result()
 
     def apply_all(self, changes: Iterable[LedgerChange]) -> list[ChangeResult]:
@@ -271,12 +209,7 @@ class LedgerWriter(ABC):
         for change in changes:
             done: Future[ChangeResult] = Future()
             jobs.append((QueuedWrite(done, change=change), done))
-        if self._inline:
-            self._flush()
-            self._do([job for job, _ in jobs])
-        else:
-            for job, _ in jobs:
-                self._queue.put(job)
+        self._writes.run([job for job, _ in jobs])
         return [done.result() for _, done in jobs]
 
     def transact(self, work: Callable[[Connection], T], *, alone: bool = True) -> T:
@@ -285,7 +218,7 @@ class LedgerWriter(ABC):
         Without `alone` other hosts may book meanwhile: for long ones that touch no money.
         """
         done: Future[T] = Future()
-        self._run(QueuedWrite(done, transaction=work, alone=alone))
+        self._writes.run([QueuedWrite(done, transaction=work, alone=alone)])
         return done.result()
 
     def ask(self, statement: Executable) -> Sequence[Found[Any]]:
@@ -305,38 +238,7 @@ class LedgerWriter(ABC):
         text = json.dumps(dict(values), sort_keys=True)
         self.transact(lambda connection: write_meta(connection, {name: text}))
 
-    def _run(self, job: QueuedWrite) -> None:
-        if self._inline:
-            self._flush()
-            self._do([job])
-        else:
-            self._queue.put(job)
-
-    def _flush(self) -> None:
-        jobs, self._waiting = self._waiting, []
-        if jobs:
-            self._do(jobs)
-
     # -- the writer
-
-    def _work(self) -> None:
-        ended = False
-        while not ended:
-            jobs: list[QueuedWrite] = []
-            item = self._queue.get()
-            if item is not None and item.loop is not None:
-                self._ending.wait(GATHER_S)
-            while item is not None:
-                jobs.append(item)
-                if len(jobs) >= BATCH_LIMIT:
-                    break
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            ended = item is None
-            self._do(jobs)
-        self._leave()
 
     def _leave(self) -> None:
         """The last thing the writer does: it lets go of its connection."""
@@ -365,31 +267,12 @@ class LedgerWriter(ABC):
     def close(self, *, clean: bool = True) -> None:
         """Writes what waits, marks a clean end, and lets go of the ledger."""
 
-    def _end(self) -> None:
-        if self._thread is not None:
-            self._ending.set()
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
-
     def _close_sums(self) -> None:
         with suppress(DopError):
             self.transact(lambda connection: write_meta(connection, {"clean": "yes", "sums": sums_digest(connection)}))
 
     def _deliver(self, jobs: Sequence[QueuedWrite], results: Sequence[WriteResult]) -> None:
-        """Everybody gets their result; one wake-up an event loop."""
-        waiting: dict[asyncio.AbstractEventLoop, list[tuple[QueuedWrite, WriteResult]]] = {}
-        for job, result in zip(jobs, results, strict=True):
-            if job.loop is not None:
-                waiting.setdefault(job.loop, []).append((job, result))
-            else:
-                _settle([(job, result)])
-        for loop, settled in waiting.items():
-            if self._inline:
-                _settle(settled)
-                continue
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more, and the change is booked
-                loop.call_soon_threadsafe(_settle, settled)
+        self._writes.deliver(jobs, results)
 
     def _write(
         self, hand: Executor, batch: Sequence[QueuedWrite], entries: list[dict[str, object]]
@@ -457,16 +340,6 @@ class LedgerWriter(ABC):
         if reserved:
             for request_id, cold in self._sql.cold(hand, reserved).items():
                 reserved[request_id]["cold"] = cold
-
-
-def _settle(settled: Sequence[tuple[QueuedWrite, WriteResult]]) -> None:
-    for job, (result, error) in settled:
-        if job.waiter.done():
-            continue  # MONEY: the caller was cancelled; the change is booked all the same
-        if error is not None:
-            job.waiter.set_exception(error)
-        else:
-            job.waiter.set_result(result)
 
 
 def _jobs_named(changes: Iterable[LedgerChange]) -> list[str]:

@@ -26,7 +26,7 @@ from pipeline.ledger.postgres_session import LockMode
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.workspace import recover
-from pipeline.ledger.writer import QueuedWrite
+from pipeline.ledger.write_queue import QueuedWrite
 from pipeline.records import Attempt, State
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import RunContext

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cli.arguments import ask_to_trust, print_json, settings_of
+from pipeline.cli.commands.ledger import unfit
 from pipeline.config.key_origins import KeyOrigins, may_receive_key, refusal, state_folder
 from pipeline.config.loader import Settings, effective, gateway_id, read_key
 from pipeline.errors import DopError
@@ -104,7 +105,7 @@ def _ledger(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult(name="ledger", ok=False, text=str(error))
         return
     try:
-        problems = ledger.problems()
+        problems = ledger.problems() + [f"{one.text}; {one.remedy}" for one in unfit(ledger, now=time.time())]
         yield CheckResult(
             name="ledger",
             ok=not problems,

@@ -63,6 +63,7 @@ HOLE_IS_OPEN = (
     "`--resend` settles each, and `dop ledger adopt` closes the hole when all are settled"
 )
 OPEN_HOLE = "settle unknown rows with `dop resolve`; when all are settled, `dop ledger adopt` closes the hole"
+CLOCK_REMEDY = "set the clock right; if that event's time is the wrong one, `dop ledger adopt` takes the clock of now"
 FOREIGN = "put the ledger's own journal there; if it is lost, `dop ledger rebuild` writes it again from the ledger"
 BACKUP = "the tables are whole; a backup of the database may have the journal whole"
 
@@ -111,19 +112,24 @@ def _troubles(settings: Settings) -> Iterator[LedgerProblem]:
         return
     try:
         yield from (LedgerProblem(text=problem, remedy=REBUILD) for problem in ledger.problems())
-        if ledger.is_copy:
-            yield LedgerProblem(text=f"{ledger.name} is a copy or was restored from one", remedy=ADOPT)
-        if MOVED in ledger.facts:
-            yield LedgerProblem(
-                text=f"{ledger.name} was moved to {ledger.facts[MOVED]} and spends no more", remedy=THERE
-            )
+        yield from unfit(ledger, now=time.time())
         if ledger.facts.get("clean", "yes") != "yes":
             print("note   a run is under way, or the last one did not end cleanly: the next one settles that by itself")
-        if HOLE in ledger.facts:
-            yield LedgerProblem(text=f"{ledger.name} lacks events {ledger.facts[HOLE]}", remedy=OPEN_HOLE)
         yield from _journal_troubles(ledger)
     finally:
         ledger.close(clean=False)
+
+
+def unfit(ledger: LedgerWriter, *, now: float) -> Iterator[LedgerProblem]:
+    """Why a whole ledger does not spend, or not everything."""
+    if ledger.is_copy:
+        yield LedgerProblem(text=f"{ledger.name} is a copy or was restored from one", remedy=ADOPT)
+    if MOVED in ledger.facts:
+        yield LedgerProblem(text=f"{ledger.name} was moved to {ledger.facts[MOVED]} and spends no more", remedy=THERE)
+    if HOLE in ledger.facts:
+        yield LedgerProblem(text=f"{ledger.name} lacks events {ledger.facts[HOLE]}", remedy=OPEN_HOLE)
+    if is_behind(now, _newest_at(ledger)):
+        yield LedgerProblem(text=f"the clock is behind the newest event of {ledger.name}", remedy=CLOCK_REMEDY)
 
 
 def _journal_troubles(ledger: LedgerWriter) -> Iterator[LedgerProblem]:
