@@ -40,6 +40,7 @@ from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import ReadyVideo, RunContext
 from pipeline.runner.events import EventSink, JobAccepted, OutcomeUnknown
 from pipeline.runner.firewall import Firewall
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import Poller
 from pipeline.runner.rate_gate import RateGate
@@ -49,7 +50,6 @@ from pipeline.runner.submit_body import SubmitBodyBuilder
 from pipeline.runner.submit_decisions import SubmitEndpoint
 from pipeline.runner.submit_permits import SubmitPermits
 from pipeline.runner.submitter import Submitter
-from pipeline.runner.unknowns import UnknownRecovery
 
 GATEWAY, RUN = "https://gateway.example", "million"
 BEGIN = 1_790_000_000.0
@@ -295,7 +295,7 @@ class BatchRun:
             planned(scenario.jobs),
             permits=permits,
             endpoint=SubmitEndpoint(SUBMIT_PATH),
-            recovery=UnknownRecovery(context),
+            recovery=JobRecovery(context),
             workers=16,
         )
 

@@ -1,7 +1,8 @@
-"""The pace against many limiters in virtual time: what docs/pace.md tells of it, and a grid nothing was tuned on.
+"""The rate limiter against many limiters in virtual time: the tables of docs/pace.md.
 
-python -m benchmarks.pacegrid                   the tables of docs/pace.md
-python -m benchmarks.pacegrid --grid held-out   limits, bursts, latencies and seeds the law was never tuned on
+python -m benchmarks.pacegrid                   families of limiters, ten seeds: median and minimum of a knowing caller
+python -m benchmarks.pacegrid --rows            the same, limiter by limiter
+python -m benchmarks.pacegrid --grid held-out   limits, latencies and seeds that nothing was tuned on, to the ideal
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from benchmarks.knowing import attainable_s
 from benchmarks.simulation import (
     Bucket,
     Changing,
+    Counted,
     Fixed,
     Hint,
     Latency,
     Limiter,
+    Outage,
     Sliding,
     ideal_s,
     no_hint,
@@ -52,6 +56,7 @@ class Row:
     make: Make
     hint: str
     latency_s: float
+    spread: float = 0.2
     count: int = 1200
     seeds: tuple[int, ...] = (1, 2)
     write_s: float = 0.0
@@ -83,7 +88,7 @@ def measure(row: Row) -> Result:
             row.make(),
             row.count,
             hint=HINTS[row.hint],
-            latency=Latency(typical_s=row.latency_s),
+            latency=Latency(typical_s=row.latency_s, spread=row.spread),
             seed=seed,
             write_s=row.write_s,
             pause_s=row.pause_s,
@@ -111,50 +116,95 @@ def sliding(count: int, span_s: float) -> tuple[str, Make]:
     return f"sliding {count} in {span_s:g}s", lambda: Sliding(count, span_s)
 
 
-DOCUMENTED: Sequence[tuple[str, Make]] = (
-    bucket(40, 1, 40),
-    bucket(40, 1, 5),
-    fixed(40, 1),
-    sliding(40, 1),
-    sliding(5, 1),
-    sliding(10, 10),
-    fixed(10, 10),
-    bucket(1, 1, 60),
+def counted(count: int, span_s: float) -> tuple[str, Make]:
+    """A sliding window in which rejected calls count as well."""
+    return f"counted {count} in {span_s:g}s", lambda: Counted(count, span_s)
+
+
+def changing(kind: Callable[[int], Limiter], name: str) -> tuple[str, Make]:
+    """40, then 15 from 10 s on, then 60 a second from 25 s on."""
+    return f"{name} 40-15-60", lambda: Changing([(0, kind(40)), (10, kind(15)), (25, kind(60))])
+
+
+def outage(limit: tuple[str, Make]) -> tuple[str, Make]:
+    """Nothing is admitted for a tenth of the run."""
+    name, make = limit
+    return f"{name}, outage", lambda: Outage(make(), 12.0, 15.0)
+
+
+CHANGES = (
+    changing(lambda per_s: Bucket(per_s, 40), "bucket"),
+    changing(lambda per_s: Bucket(per_s, 5), "bucket of 5"),
+    changing(lambda per_s: Sliding(per_s, 1), "sliding"),
+    changing(lambda per_s: Fixed(per_s, 1, -0.4), "fixed"),
+)
+LONG_WINDOWS = (sliding(120, 3), fixed(120, 3, 1.1 / 3), sliding(100, 10), sliding(60, 60))
+SHORT_WINDOWS = (sliding(40, 1), fixed(40, 1, 0.4), sliding(5, 1), fixed(20, 1, 0.7))
+MANY_WINDOWS = (*SHORT_WINDOWS[:3], sliding(60, 3), fixed(60, 3, 1.1 / 3), sliding(60, 60), sliding(10, 10))
+SLOW = (
+    bucket(10, 1, 10),
     bucket(3, 1, 10),
     bucket(3, 1, 1),
-    bucket(100, 1, 100),
-    sliding(100, 1),
-    fixed(100, 1),
-    sliding(600, 60),
-    fixed(600, 60),
-    fixed(37, 7),
+    sliding(10, 1),
+    sliding(5, 1),
+    sliding(10, 10),
+    sliding(60, 60),
 )
-SETTINGS = ((0.005, "none"), (0.005, "whole"), (0.05, "none"), (0.05, "whole"))
+BOTH_S = (0.02, 0.05)
 
 
-def documented() -> Iterator[list[Row]]:
-    """The rows of docs/pace.md: one limiter a line."""
-    for name, make in DOCUMENTED:
-        yield [Row(name=name, make=make, hint=hint, latency_s=latency_s) for latency_s, hint in SETTINGS]
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Limiters of one kind, each with these hints and latencies (+- 50 %)."""
+
+    name: str
+    limits: Sequence[tuple[str, Make]]
+    hints: tuple[str, ...]
+    latencies_s: tuple[float, ...] = BOTH_S
+    count: int = 1200
+
+    def rows(self) -> Iterator[Row]:
+        """One row for each combination, with a client's delays."""
+        for (name, make), hint, latency_s in itertools.product(self.limits, self.hints, self.latencies_s):
+            yield Row(
+                name=name,
+                make=make,
+                hint=hint,
+                latency_s=latency_s,
+                spread=0.5,
+                count=self.count,
+                seeds=TEN_SEEDS,
+                write_s=0.003,
+                pause_s=0.05,
+            )
 
 
-def changing() -> Iterator[list[Row]]:
-    """40, then 15 from 20 s, then 60 a second from 40 s: 2,000 submits without hints and with."""
-    kinds: dict[str, Callable[[int], Limiter]] = {
-        "bucket": lambda per_s: Bucket(per_s, per_s),
-        "bucket of 5": lambda per_s: Bucket(per_s, 5),
-        "fixed": lambda per_s: Fixed(per_s, 1),
-        "sliding": lambda per_s: Sliding(per_s, 1),
-    }
-    for name, kind in kinds.items():
-
-        def make(kind: Callable[[int], Limiter] = kind) -> Limiter:
-            return Changing([(0, kind(40)), (20, kind(15)), (40, kind(60))])
-
-        yield [
-            Row(name=f"{name} 40-15-60", make=make, hint=hint, latency_s=0.005, count=2000)
-            for hint in ("none", "whole")
-        ]
+TEN_SEEDS = tuple(range(21, 31))
+FAMILIES = (
+    Family(name="bucket, no hints", limits=(bucket(40, 1, 40), bucket(40, 1, 10), bucket(40, 1, 5)), hints=("none",)),
+    Family(
+        name="bucket, exact hints", limits=(bucket(40, 1, 40), bucket(40, 1, 10), bucket(40, 1, 5)), hints=("exact",)
+    ),
+    Family(name="bucket, whole hints, holds a second", limits=(bucket(40, 1, 40), bucket(3, 1, 10)), hints=("whole",)),
+    Family(name="bucket 40 holds 10, whole hints", limits=(bucket(40, 1, 10),), hints=("whole",)),
+    Family(name="bucket 40 holds 5, whole hints", limits=(bucket(40, 1, 5),), hints=("whole",)),
+    Family(name="windows of 3 s and more, hints", limits=LONG_WINDOWS, hints=("whole", "exact")),
+    Family(name="the same, rejected calls count", limits=(counted(120, 3), counted(100, 10)), hints=("whole", "exact")),
+    Family(name="windows of 1 s, whole hints, 20 ms", limits=SHORT_WINDOWS, hints=("whole",), latencies_s=(0.02,)),
+    Family(name="windows of 1 s, whole hints, 50 ms", limits=SHORT_WINDOWS, hints=("whole",), latencies_s=(0.05,)),
+    Family(name="windows, no hints, 20 and more", limits=MANY_WINDOWS, hints=("none",)),
+    Family(name="fixed 120 in 3 s, phase unknown", limits=(fixed(120, 3, 1.1 / 3),), hints=("none",)),
+    Family(name="fixed 600 in 60 s, phase unknown", limits=(fixed(600, 60),), hints=("none",)),
+    Family(name="40-15-60, no hints", limits=CHANGES, hints=("none",), latencies_s=(0.02,)),
+    Family(name="40-15-60, whole hints", limits=CHANGES, hints=("whole",), latencies_s=(0.02,)),
+    Family(
+        name="outage of a tenth, hints",
+        limits=[outage(limit) for limit in (bucket(40, 1, 40), bucket(40, 1, 10), sliding(120, 3))],
+        hints=("whole", "exact"),
+        latencies_s=(0.02,),
+    ),
+    Family(name="150 submits, 10/s and below", limits=SLOW, hints=("none", "whole"), latencies_s=(0.05,), count=150),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,10 +263,61 @@ GRIDS = {
 """The first two were looked at while the law was changed; the third only afterwards."""
 
 
-def _print_table() -> None:
-    for rows in itertools.chain(documented(), changing()):
-        cells = " | ".join(f"{result.ratio:.3f} / {result.refused}" for result in map(measure, rows))
-        print(f"| {rows[0].name} | {cells} |", flush=True)
+def _known(make: Make) -> Make:
+    limiter = make()
+    if isinstance(limiter, Counted):
+        return lambda: Sliding(limiter.count, limiter.span_s)
+    return make
+
+
+def compare(row: Row) -> tuple[list[float], list[int], int]:
+    """For each seed the part of what a knowing caller reaches, and the rejected submits; sent before a hint passed."""
+    ratios, refused, broken = [], [], 0
+    for seed in row.seeds:
+        drawn = {"hint": HINTS[row.hint], "seed": seed, "write_s": row.write_s, "pause_s": row.pause_s}
+        latency = Latency(typical_s=row.latency_s, spread=row.spread)
+        best_s = attainable_s(
+            row.make,
+            row.count,
+            known=_known(row.make),
+            latency=latency,
+            until_s=GIVE_UP_S,
+            **drawn,  # type: ignore[arg-type]
+        )
+        tally = run_submits(
+            AdaptiveRateLimiter(told=None),
+            row.make(),
+            row.count,
+            latency=latency,
+            until_s=GIVE_UP_S,
+            **drawn,  # type: ignore[arg-type]
+        )
+        whole = len(tally.accepted) == row.count
+        ratios.append(best_s / max(tally.makespan_s, 1e-9) if whole else 0.0)
+        refused.append(len(tally.refused))
+        broken += tally.hint_broken
+    return ratios, refused, broken
+
+
+def _print_families(*, each: bool) -> None:
+    print("| family | median | minimum | refused: median | most |")
+    print("|---|---|---|---|---|")
+    early = 0
+    for family in FAMILIES:
+        all_ratios: list[float] = []
+        all_refused: list[int] = []
+        for row in family.rows():
+            ratios, refused, broken = compare(row)
+            all_ratios, all_refused, early = all_ratios + ratios, all_refused + refused, early + broken
+            if each:
+                label = f"{row.name}, {row.hint}, {row.latency_s * 1000:.0f} ms"
+                print(f"|   {label} | {_cells(ratios, refused)} |", flush=True)
+        print(f"| {family.name} | {_cells(all_ratios, all_refused)} |", flush=True)
+    print(f"\nsent before a hint had passed: {early}")
+
+
+def _cells(ratios: Sequence[float], refused: Sequence[int]) -> str:
+    return f"{median(ratios):.3f} | {min(ratios):.3f} | {median(refused):g} | {max(refused)}"
 
 
 def _medians(results: Sequence[Result], title: str) -> str:
@@ -238,14 +339,15 @@ def _print_grid(grid: Grid) -> None:
 
 
 def main() -> None:
-    """Reads the option and prints."""
+    """Reads the options and prints."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pacegrid", description=__doc__)
-    parser.add_argument("--grid", choices=GRIDS, help="instead of the tables: its worst rows and medians")
-    grid: str | None = parser.parse_args().grid
-    if grid is None:
-        _print_table()
+    parser.add_argument("--grid", choices=GRIDS, help="instead of the families: its worst rows and medians")
+    parser.add_argument("--rows", action="store_true", help="each limiter of the families as well")
+    args = parser.parse_args()
+    if args.grid is None:
+        _print_families(each=args.rows)
     else:
-        _print_grid(GRIDS[grid])
+        _print_grid(GRIDS[args.grid])
 
 
 if __name__ == "__main__":

@@ -75,6 +75,29 @@ class Sliding:
         return max(self._admitted[0] + self.span_s - now, 1e-6)
 
 
+class Counted(Sliding):
+    """A sliding window in which rejected calls count as well."""
+
+    def admit(self, now: float) -> float:
+        while self._admitted and self._admitted[0] <= now - self.span_s:
+            self._admitted.popleft()
+        is_admitted = len(self._admitted) < self.count
+        self._admitted.append(now)
+        return 0.0 if is_admitted else max(self._admitted[-self.count] + self.span_s - now, 1e-6)
+
+
+class Outage:
+    """`limiter`, which admits nothing from `begin_s` to `end_s`."""
+
+    def __init__(self, limiter: Limiter, begin_s: float, end_s: float) -> None:
+        self._limiter, self._begin_s, self._end_s = limiter, begin_s, end_s
+
+    def admit(self, now: float) -> float:
+        if self._begin_s <= now < self._end_s:
+            return self._end_s - now
+        return self._limiter.admit(now)
+
+
 class Open:
     """No limit at all."""
 

@@ -20,7 +20,7 @@ from pipeline.cli.arguments import print_notice
 from pipeline.config.loader import environment, load
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
-from pipeline.ledger.workspace import ledger_exists, ledger_name, open_for_reading, open_for_spending
+from pipeline.ledger.workspace import account_of, ledger_exists, ledger_name, open_for_reading, open_for_spending
 from pipeline.manifest.reader import TooManyRowsError
 from pipeline.planning.against_ledger import make_offer, plan_against_ledger
 from pipeline.planning.plan import Plan
@@ -134,6 +134,7 @@ async def run(
     yes: bool = False,
     max_new: int | None = None,
     progress: bool = True,
+    new_ledger: bool = False,
     **settings: object,
 ) -> RunResult:
     """Submits, polls, downloads and reports; the same call again continues. Interrupting it drains the run.
@@ -145,6 +146,7 @@ async def run(
         yes: buy whatever it costs, up to the budgets.
         max_new: buy at most so many in this call.
         progress: a bar on stderr.
+        new_ledger: buy with a ledger that this account has not used before.
 
     Raises:
         UsageError: mistakes, or a live gateway and nothing that says what may be spent; nothing was sent.
@@ -163,7 +165,8 @@ async def run(
     bound.must_be_seen = True
     order = PurchaseOrder(bound=bound, max_cost_microusd=cap)
     key = resolve_api_key(found)
-    with open_for_spending(found, lock_wait_s=0.0, now=time.time()) as workspace:
+    account = account_of(found, key, allow_new_ledger=new_ledger)
+    with open_for_spending(found, lock_wait_s=0.0, now=time.time(), account=account) as workspace:
         print_notice(workspace.notices)
         # MONEY: compared under the lock, so that what is bought is what the manifest and the ledger say now.
         offer = make_offer(bound, found, workspace.book, max_new=max_new)

@@ -25,6 +25,21 @@ STRENGTH_STEPS = 100
 UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
+def canonical_job_id(job_id: str) -> str:
+    """One spelling for all spellings of a job id: a UUID in small letters, any other id unchanged.
+
+    For comparisons only. The gateway is polled with the id as it wrote it, since it may compare letter by letter.
+    """
+    return job_id.lower() if UUID_PATTERN.fullmatch(job_id) else job_id
+
+
+def job_id_spellings(job_id: str) -> tuple[str, ...]:
+    """The spellings under which the ledger may hold a job id: as given; a UUID in small letters and capitals too."""
+    if not UUID_PATTERN.fullmatch(job_id):
+        return (job_id,)
+    return tuple(dict.fromkeys((job_id, job_id.lower(), job_id.upper())))
+
+
 def usd(microusd: int) -> str:
     """Money for eyes: dollars with three decimals, half a tenth of a cent rounded away from zero."""
     sign = "-" if microusd < 0 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.support.postgres import postgres, postgres_server
 
 __all__ = ["postgres", "postgres_server"]
 
+_STATE_FOLDERS = itertools.count()
+
 LOOPBACK = ["127.0.0.1", "::1", "localhost"]
 
 
@@ -27,10 +30,11 @@ def _loopback_only() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key or a DOP_ setting of the person who runs the tests must not steer them."""
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A key, a DOP_ setting or a state folder of the user who runs the tests must not steer them."""
     for name in [name for name in os.environ if name == "PIXAZO_API_KEY" or name.startswith("DOP_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / f"state-{next(_STATE_FOLDERS)}"))
 
 
 @pytest.fixture(params=["file", pytest.param("postgres", marks=pytest.mark.long)])

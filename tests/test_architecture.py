@@ -135,6 +135,8 @@ FOREIGN_OBJECTS = {
     "pipeline.ledger.database": "a connection of sqlite3",
     "pipeline.ledger.postgres_session": "a connection of psycopg",
     "pipeline.reports.progress": "a bar of tqdm",
+    "pipeline.reports.checks.frames": "a codec context of PyAV",
+    "pipeline.reports.sheet.clip_reader": "a stream of PyAV",
     "pipeline.reports.sheet.grid_video": "a stream of PyAV",
     "pipeline.reports.sheet.thumbnails": "a stream of PyAV",
     "pipeline.runner.cluster.worker": "the app of procrastinate, which has no argument for its job manager",

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.config.loader import Settings, environment, load
+from pipeline.config.settings import ALL_KINDS, CHECK_KINDS
 from pipeline.config.units import duration_s
 from pipeline.errors import UsageError
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
@@ -17,24 +18,35 @@ from pipeline.planning.requests import BoundManifest, bind_manifest, with_price
 from pipeline.planning.saved_plan import draw_seeds
 from pipeline.planning.selection import Selection, parse_shard
 from pipeline.records import microusd
-from pipeline.reports.progress import UnbreakableStream, strip_control_chars
+from pipeline.reports.progress import UnbreakableStream, escape_controls, strip_control_chars
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """The settings: flags over environment over file over default."""
     overrides = dict(_pair(text) for text in args.set or [])
-    for flag, key in (
-        ("outputs", "outputs.dir"),
-        ("max_in_flight", "pace.max_in_flight"),
-        ("rate", "pace.rate"),
-        ("max_unknown", "on_unknown.max"),
-    ):
+    _untangle_fail_on_check(args)
+    flags = {
+        "outputs": "outputs.dir",
+        "max_in_flight": "pace.max_in_flight",
+        "rate": "pace.rate",
+        "max_unknown": "on_unknown.max",
+        "fail_on_check": "checks.fail_on",
+    }
+    for flag, key in flags.items():
         value = getattr(args, flag, None)
         if value is not None:
             overrides[key] = str(value)
     if getattr(args, "no_download", False):
         overrides["download.enabled"] = "false"
     return load(args.config, overrides=overrides, environ=environment(os.environ, Path.cwd()))
+
+
+def _untangle_fail_on_check(args: argparse.Namespace) -> None:
+    """`--fail-on-check shots.csv` names no kind: its word is the manifest, and every kind counts."""
+    word = getattr(args, "fail_on_check", None)
+    has_no_manifest = "plan" in args and args.plan is None and args.manifest is None
+    if word and has_no_manifest and not set(word.split(",")) <= {*CHECK_KINDS, ALL_KINDS}:
+        args.manifest, args.fail_on_check = Path(word), ALL_KINDS
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -108,6 +120,16 @@ def bound_manifest(args: argparse.Namespace, settings: Settings, *, may_draw: bo
         raise with_price(error, settings) from None
 
 
+def ask_to_trust(settings: Settings) -> bool:
+    """Whether the user at the terminal lets the key go to the configured address; no without a terminal."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return False
+    source = settings.sources.get("gateway.base_url", "default")
+    print_notice([f"The key was never sent to {settings.gateway.base_url} before. This address comes from {source}."])
+    print("send the key there? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def print_notice(lines: Iterable[str]) -> None:
     """Lines for the user, to stderr, harmless for the terminal. A stderr that is gone stops nothing."""
     stream = UnbreakableStream(sys.stderr)
@@ -117,5 +139,5 @@ def print_notice(lines: Iterable[str]) -> None:
 
 
 def print_json(value: Mapping[str, object]) -> None:
-    """One object on stdout, for `--json`."""
-    print(json.dumps(value, ensure_ascii=False))
+    """One object on stdout, for `--json`: readable, and harmless for the terminal that shows it."""
+    print(escape_controls(json.dumps(value, ensure_ascii=False)))

@@ -48,7 +48,10 @@ def _broken(error: BaseException) -> str:
         error = error.exceptions[0]
     frames = traceback.extract_tb(error.__traceback__)
     places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames[-4:]))
-    return f"{type(error).__name__}: {error} (at {places}). What was bought is in the ledger: run again"
+    # Libraries quote what they were given: addresses with passwords, headers with the key.
+    is_ours = type(error).__module__.partition(".")[0] not in ("psycopg", "psycopg_pool", "sqlalchemy", "aiohttp")
+    text = f": {error}" if is_ours else ""
+    return f"{type(error).__name__}{text} (at {places}). What was bought is in the ledger: run again"
 
 
 def _call(args: argparse.Namespace) -> int:

@@ -92,8 +92,13 @@ def _add_buying_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-unknown", metavar="N|USD", help="buy nothing more when so much is unknown, over all restarts"
     )
-    group.add_argument("--halt", metavar="fail=3|fail=10%%", help="stop buying when that much failed")
+    text = "stop buying when that much failed; a share is judged once 10 have ended"
+    group.add_argument("--halt", metavar="fail=3|fail=10%", help=text)
+    kinds = "exit 1 when a check finds a clip bad: for any kind of defect, or for those named"
+    group.add_argument("--fail-on-check", nargs="?", const="all", metavar="KIND,...", help=kinds)
     group.add_argument("--no-preflight", action="store_true", help="do not look at the images before buying")
+    text = "buy with a ledger that this account has not used before"
+    group.add_argument("--new-ledger", action="store_true", help=text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -227,6 +232,13 @@ def _add_looking(verbs: _Verbs) -> None:
     _add_json(sub)
     _add_settings(sub)
 
+    text = "look for broken clips: frozen, black, cut, soft and other defects"
+    sub = verbs.add("check", "check:check", text, "dop check latest --again")
+    sub.add_argument("run", nargs="?", metavar="RUN")
+    sub.add_argument("--again", action="store_true", help="check every clip again, also those that have a result")
+    _add_json(sub)
+    _add_settings(sub)
+
     sub = verbs.add("list", "status:list_runs", "every run", "dop list")
     _add_json(sub)
     _add_settings(sub)
@@ -310,6 +322,13 @@ def _add_reaching_out(verbs: _Verbs) -> None:
     _add_json(sub)
     _add_settings(sub)
 
+    key = verbs.add("key", "", "the gateway's key: where it may go, and storing it", "dop key set")
+    words = _Verbs(key.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
+    text = "let the key go to a gateway's address that a file of the folder names"
+    sub = words.add("trust", "key:trust", text, "dop key trust https://gateway.example")
+    sub.add_argument("origin", metavar="ORIGIN", help="https://HOST[:PORT]")
+    text = "store the key in ~/.pixazo/api-key for this user alone; it is typed unseen, or read from stdin"
+    words.add("set", "key:store", text, "dop key set")
     webhook = verbs.add("webhook", "", "the callback receiver", "dop webhook serve")
     words = _Verbs(webhook.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
     text = "take callbacks as a process of its own, for runs with --webhook that come and go"

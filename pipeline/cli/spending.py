@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.cli.arguments import print_notice, seconds
+from pipeline.cli.arguments import ask_to_trust, print_notice, seconds
 from pipeline.cli.commands.plan import plan_text
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
-from pipeline.ledger.workspace import OpenLedger, open_for_spending
+from pipeline.ledger.accounts import Account
+from pipeline.ledger.workspace import OpenLedger, account_of, open_for_spending
 from pipeline.planning.against_ledger import Offer
 from pipeline.planning.run_setup import (
     PurchaseOrder,
@@ -49,11 +50,20 @@ def session(settings: Settings, args: argparse.Namespace) -> Iterator[SpendingSe
         FatalError: a live gateway and no key.
         LockedError: another run works on this ledger.
     """
-    key = resolve_api_key(settings)
+    key = resolve_api_key(settings, ask=ask_to_trust)
     lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
-    with open_for_spending(settings, lock_wait_s=lock_wait_s, now=time.time()) as workspace:
+    account = buying_account(settings, key, args)
+    with open_for_spending(settings, lock_wait_s=lock_wait_s, now=time.time(), account=account) as workspace:
         print_notice(workspace.notices)
         yield SpendingSession(workspace=workspace, key=key, tell=lambda line: print_notice([line]))
+
+
+def buying_account(settings: Settings, key: str | None, args: argparse.Namespace) -> Account | None:
+    """The account that is going to buy; None for the embedded sandbox, and for verbs that buy nothing."""
+    if key is None or not hasattr(args, "new_ledger"):
+        return None
+    can_ask = sys.stdin is not None and sys.stdin.isatty()
+    return account_of(settings, key, allow_new_ledger=args.new_ledger, ask=confirm if can_ask else None)
 
 
 def agreed(

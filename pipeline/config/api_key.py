@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Mapping
@@ -9,8 +10,12 @@ from pathlib import Path
 
 from pipeline.config.yaml_file import file_text
 from pipeline.errors import UsageError
+from pipeline.files import whole_text
 
 KEY_VARIABLE = "PIXAZO_API_KEY"
+SECRET_VARIABLES = (KEY_VARIABLE, "DOP_WEBHOOK__SIGNING_SECRET")
+"""Variables whose values are secrets: a `.env` that holds one must not be readable by others."""
+
 KEY_FILE = Path(".pixazo") / "api-key"
 
 
@@ -21,15 +26,39 @@ def read_key(environ: Mapping[str, str], home: Path) -> str | None:
         UsageError: the key cannot stand in a header, or others may read its file. The key is not repeated.
     """
     if environ.get(KEY_VARIABLE):
-        return _checked_key(environ[KEY_VARIABLE], KEY_VARIABLE)
+        return checked_key(environ[KEY_VARIABLE], KEY_VARIABLE)
     file = home / KEY_FILE
     if not file.exists():
         return None
     _refuse_readable_by_others(file)
-    return _checked_key(file_text(file).removesuffix("\n").removesuffix("\r"), str(file))
+    return checked_key(file_text(file).removesuffix("\n").removesuffix("\r"), str(file))
 
 
-def _checked_key(key: str, place: str) -> str:
+def store_key(key: str, home: Path) -> Path:
+    """Write the key to its file in `home`, mode 0600, whole or not at all; return the file.
+
+    Raises:
+        UsageError: the disk does not take it.
+    """
+    file = home / KEY_FILE
+    old_mask = os.umask(0o077)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole_text(file) as stream:
+            stream.write(f"{key}\n")
+    except OSError as error:
+        raise UsageError(f"{file} can't be written ({error.strerror})") from None
+    finally:
+        os.umask(old_mask)
+    return file
+
+
+def checked_key(key: str, place: str) -> str:
+    """`key` if it can be a header.
+
+    Raises:
+        UsageError: it can't be; the message names `place` and does not repeat the key.
+    """
     if not key or not all("!" <= character <= "~" for character in key):
         raise UsageError(f"{place}: the key must be one line of visible ASCII characters without spaces")
     return key
@@ -63,6 +92,6 @@ def environment(environ: Mapping[str, str], folder: Path) -> Mapping[str, str]:
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name.strip()):
             raise UsageError(f"{file}:{number}: is not NAME=VALUE")
         found[name.strip()] = re.sub(r"""^(["'])(.*)\1$""", r"\2", value.strip())
-    if KEY_VARIABLE in found:
+    if any(name in found for name in SECRET_VARIABLES):
         _refuse_readable_by_others(file)
     return found | dict(environ)

@@ -41,6 +41,8 @@ TYPED = {"defaults"}
 
 
 _SECRET_WORDS = {"key", "api_key", "apikey", "subscription_key", "token", "secret", "pixazo_api_key"}
+_FROM_THE_ENVIRONMENT = {("webhook", "signing_secret")}
+"""Settings that are secrets: a file of the project or the arguments of a process would show them to others."""
 _MONEY = re.compile(r"prices\.|budget\.|on_unknown\.max_cost")
 
 
@@ -59,7 +61,7 @@ def load(path: Path | None, *, overrides: Mapping[str, str], environ: Mapping[st
     file = path if path is not None else _usual_file()
     problems: list[Problem] = []
     leaves = read_leaves(file, typed=TYPED, problems=problems) | _from_environment(environ) | _from_flags(overrides)
-    unknown = ((given, _what_is_unknown(leaf)) for leaf, given in leaves.items())
+    unknown = ((given, _what_is_wrong(leaf, given)) for leaf, given in leaves.items())
     problems.extend(given.problem(message) for given, message in unknown if message)
     settings = None if problems else _build(leaves, problems)
     if settings is None or problems:
@@ -141,6 +143,12 @@ def _keys(name: str) -> set[str] | None:
     return {field.alias or key for key, field in section.model_fields.items()}
 
 
+def _what_is_wrong(path: tuple[str, ...], given: RawValue) -> str | None:
+    if path in _FROM_THE_ENVIRONMENT and given.value is not None and not given.source.startswith("environment "):
+        return f"is a secret: set it in the environment as {PREFIX}{'__'.join(path).upper()}"
+    return _what_is_unknown(path)
+
+
 def _what_is_unknown(path: tuple[str, ...]) -> str | None:
     name, key = path[0], path[1] if len(path) > 1 else None
     if name != "sandbox" and path[-1].lower() in _SECRET_WORDS:
@@ -205,8 +213,10 @@ def _walk(settings: Settings) -> Iterator[tuple[str, object]]:
 def _shown(key: str, value: object) -> str:
     if value is None:
         return "-"
+    if tuple(key.split(".")) in _FROM_THE_ENVIRONMENT:
+        return "***"
     if isinstance(value, int) and _MONEY.match(key):
         return f"${Decimal(value) / MICROUSD}"
     if isinstance(value, tuple):
-        return ", ".join(map(str, value))
+        return ", ".join(map(str, value)) or "-"
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", str(value))

@@ -7,13 +7,14 @@ Limits that are ours are constants here; those of the API are in the API documen
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -71,6 +72,13 @@ def _listed(value: object) -> object:
     return [part.strip() for part in parts]
 
 
+def _folders(value: object) -> object:
+    """Folders in a list, or separated by commas; none is an empty list."""
+    if value is None or value == "":
+        return []
+    return [str(Path(part).expanduser()) for part in _listed(value)]  # type: ignore[attr-defined]
+
+
 def _rate(text: str) -> str:
     if text != "auto" and not _RATE.fullmatch(text):
         raise ValueError(f"{text!r} is not a rate: write auto or e.g. 10/1m, 5/1s, 600/1h")
@@ -104,11 +112,14 @@ def ledger_url(text: str) -> str:
     place = f"{parts.path}{parts.query}{parts.fragment}"
     if "@" in place or ":" in parts.path or parts.fragment or parts.netloc.count("@") > 1:
         raise ValueError("has a password with a special letter: write it as %40 for @, %2F for /, %3A for :, %23 for #")
-    if "password" in parts.query:
+    if re.search(r"%(?![0-9a-fA-F]{2})|%00", text):
+        raise ValueError("has a % that begins no escape: write a % of the password as %25")
+    if "pass" in unquote(parts.query).lower():
         raise ValueError("must not have its password among the options: write USER:PASSWORD@HOST, or set PGPASSWORD")
     if not parts.path.strip("/"):
         raise ValueError("must name the database: postgresql://dop@db.example:5432/DATABASE")
-    return text
+    # libpq knows the scheme in small letters only, and repeats what it takes for no address.
+    return f"{parts.scheme}{text[len(parts.scheme) :]}"
 
 
 def _folder(text: str) -> str:
@@ -161,10 +172,26 @@ def _public_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _signing_secret(text: str) -> str:
+    """A secret in the form of Standard Webhooks; the error never repeats it."""
+    try:
+        base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        raise ValueError("must be a secret of Standard Webhooks: whsec_ and base64") from None
+    return text
+
+
 Seconds = Annotated[float, BeforeValidator(_duration), Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 MicroUsd = Annotated[int, BeforeValidator(_money)]
-Positive = Annotated[int, Field(ge=1)]
+MAX_COUNT = 10_000_000
+"""Largest count that a setting takes: ten times the largest batch tried. A larger one is a slip of the keyboard."""
+
+MAX_WORKERS = 1_024
+"""Most calls or downloads at a time: each takes a file handle, and many systems give a process 1,024."""
+
+Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Workers = Annotated[int, Field(ge=1, le=MAX_WORKERS)]
 
 
 def _loss_limit(value: object) -> object:
@@ -205,9 +232,9 @@ class PaceSettings(SettingsSection):
     """How fast submits go. `max_in_flight` None: no cap but the gateway's own, which is learned."""
 
     rate: RateText = "auto"
-    burst: Positive = 1
+    burst: Positive | None = None
     max_in_flight: Annotated[Positive | None, _none_if("auto")] = None
-    submit_concurrency: Positive = 16
+    submit_concurrency: Workers = 16
 
 
 class PollSettings(SettingsSection):
@@ -231,7 +258,7 @@ class DownloadSettings(SettingsSection):
     """How videos come down."""
 
     enabled: bool = True
-    concurrency: Positive = 4
+    concurrency: Workers = 4
     max_bytes: Bytes = 512_000_000
     name: VideoName | None = None
 
@@ -297,16 +324,26 @@ class UnknownSettings(SettingsSection):
 
 
 class WebhookSettings(SettingsSection):
-    """The callback receiver: `listen` is HOST:PORT, `public_url` what the gateway calls (perhaps with a path)."""
+    """The callback receiver: `listen` is HOST:PORT, `public_url` what the gateway calls (perhaps with a path).
+
+    `signing_secret` (`whsec_...`) belongs to the account at the upstream vendor and verifies its signatures. It is a
+    secret: it comes from the environment only, and no message shows it.
+    """
 
     listen: Annotated[str, AfterValidator(_listen)] | None = None
     public_url: Annotated[str, AfterValidator(_public_url)] | None = None
+    signing_secret: Annotated[str, AfterValidator(_signing_secret)] | None = None
 
 
 class ImageSettings(SettingsSection):
-    """Whether images are looked at before they are paid for. `auto`: unless the gateway is on this machine."""
+    """Whether images are probed before they are paid for. `auto`: unless the gateway is on this machine.
+
+    `allow` names the folders outside a manifest's own that its pictures may come from: a manifest may be another
+    person's, and its pictures are uploaded.
+    """
 
     preflight: Literal["auto", "always", "never"] = "auto"
+    allow: Annotated[tuple[Path, ...], BeforeValidator(_folders)] = ()
 
 
 class UploadSettings(SettingsSection):
@@ -348,6 +385,53 @@ class ScheduleSettings(SettingsSection):
         return self
 
 
+CHECK_KINDS = (
+    "unreadable",
+    "format",
+    "small",
+    "black",
+    "flash",
+    "cut",
+    "strobe",
+    "frozen",
+    "still",
+    "flicker",
+    "wrong_start",
+    "wrong_end",
+    "soft",
+    "color_drift",
+    "duplicate",
+    "loop_seam",
+)
+"""The defects that a check of a clip can find."""
+
+ALL_KINDS = "all"
+
+
+def _kinds(value: object) -> object:
+    """A list of kinds, `all`, or nothing."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("must be a list of kinds, or all")
+    kinds = tuple(part.strip().strip("[]") for part in parts if part.strip().strip("[]"))
+    for kind in kinds:
+        if kind not in (*CHECK_KINDS, ALL_KINDS):
+            raise ValueError(f"{kind!r} is no kind of defect; known: {', '.join(CHECK_KINDS)}, or all")
+    return kinds
+
+
+class CheckSettings(SettingsSection):
+    """The checks of clips. `fail_on`: kinds that count as failures of the run; `small`: also report clips below 700 px.
+
+    `max_cpu_s` is for one clip, decoding included.
+    """
+
+    enabled: bool = True
+    fail_on: Annotated[tuple[str, ...], BeforeValidator(_kinds)] = ()
+    max_cpu_s: Seconds = 5.0
+    small: bool = False
+
+
 class EmbeddedSandboxSettings(SettingsSection):
     """The embedded sandbox, as `dop sandbox serve` has it. The key is no secret; `data` None: beside the ledger."""
 
@@ -363,6 +447,7 @@ class EmbeddedSandboxSettings(SettingsSection):
     data: Path | None = None
     chaos: str | None = None
     chaos_intensity: Annotated[float, Field(ge=0, le=1)] = 1.0
+    defects: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Settings(SettingsSection):
@@ -379,6 +464,7 @@ class Settings(SettingsSection):
     webhook: WebhookSettings = WebhookSettings()
     images: ImageSettings = ImageSettings()
     uploads: UploadSettings = UploadSettings()
+    checks: CheckSettings = CheckSettings()
     sandbox: EmbeddedSandboxSettings = EmbeddedSandboxSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -408,6 +494,15 @@ def gateway_id(settings: Settings) -> str:
     """
     if settings.gateway.is_embedded:
         return SANDBOX
-    parts = _origin(settings.gateway.base_url)
+    return origin_of(settings.gateway.base_url)
+
+
+def origin_of(address: str) -> str:
+    """`scheme://host:port` of a gateway's address, the port always written out.
+
+    Raises:
+        ValueError: it is no address that the key may go to.
+    """
+    parts = _origin(address)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"

@@ -28,7 +28,7 @@ from pipeline.gateway.wire import (
     read_json,
     recoverable_ids,
 )
-from pipeline.records import Params
+from pipeline.records import Params, canonical_job_id
 
 # --- what a submit's end means ---------------------------------------------------------------------------------------
 
@@ -269,8 +269,8 @@ def _judge_report(answer: Response, heard: ErrorHints, job_set_id: str | None) -
     report = parse_poll(read_json(answer.body)) if answer.complete else None
     if report is None:
         return PollOutcome(kind=PollOutcomeKind.UNCLEAR, wait_s=heard.wait_s, reason=heard.reason, status=answer.status)
-    other = job_set_id is not None and report.job_set_id is not None and report.job_set_id != job_set_id
-    if other:
+    asked, named = job_set_id, report.job_set_id
+    if asked is not None and named is not None and canonical_job_id(named) != canonical_job_id(asked):
         reason = f"the answer is about another job: {report.job_set_id}"
         return PollOutcome(kind=PollOutcomeKind.UNCLEAR, reason=reason, status=answer.status)
     return PollOutcome(kind=PollOutcomeKind.REPORT, report=report, status=answer.status)

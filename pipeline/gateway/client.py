@@ -19,6 +19,7 @@ import aiohttp
 from yarl import URL
 
 from pipeline.gateway.origin import Origin, checked_header, checked_key, checked_path
+from pipeline.gateway.redaction import blank_secret_bytes
 from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
 from pipeline.gateway.tcp_keepalive import keepalive_socket
 from pipeline.gateway.wire import poll_body
@@ -103,8 +104,7 @@ class GatewayClient:
     ) -> None:
         self._origin = Origin(base_url)
         self._key = checked_key(key)
-        secret = key.encode("ascii")
-        self._secrets = (secret, secret.replace(b"/", b"\\/")) if len(key) >= MIN_SECRET_CHARS else ()
+        self._has_secret_key = len(key) >= MIN_SECRET_CHARS
         paths = (submit_path, poll_path, queue_status_path, motions_path)
         self._submit_path, self._poll_path, self._queue_status_path, self._motions_path = map(checked_path, paths)
         self._submit_patience = _Timeouts(
@@ -282,9 +282,7 @@ class GatewayClient:
 
     def _blank(self, said: bytes) -> bytes:
         """`said` without the key: a gateway may quote it back in an error."""
-        for secret in self._secrets:
-            said = said.replace(secret, b"***")
-        return said
+        return blank_secret_bytes(said, self._key) if self._has_secret_key else said
 
     def _blank_text(self, said: str) -> str:
         return self._blank(said.encode("utf-8", "replace")).decode("utf-8")
@@ -307,6 +305,10 @@ class _Timeouts:
     answer_s: float
 
 
+class LeaseExpiredError(Exception):
+    """The call became due to leave only after its reservation had expired: the process was frozen."""
+
+
 class _PartialResponse:
     """What has been read of one answer so far."""
 
@@ -323,8 +325,15 @@ class _PartialResponse:
 async def _mark_sent(
     session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestHeadersSentParams
 ) -> None:
-    """MONEY: the library calls this before it writes the first byte: not called = not sent, called = perhaps sent."""
-    context.trace_request_ctx.sent = True
+    """MONEY: the library calls this before it writes the first byte: not called = not sent, called = perhaps sent.
+
+    Raises:
+        LeaseExpiredError: the reservation is too old; the library closes the connection and writes nothing.
+    """
+    proof: SendProof = context.trace_request_ctx
+    if not proof.may_send():
+        raise LeaseExpiredError
+    proof.sent = True
 
 
 def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
@@ -343,6 +352,8 @@ def describe_error(error: Exception, patience: _Timeouts) -> str:
     Never `str(error)`: it may quote headers, and with them the key.
     """
     match error:
+        case LeaseExpiredError():
+            return "the process was frozen after its reservation; nothing was sent"
         case aiohttp.ClientConnectorCertificateError():
             return "the gateway's certificate is not valid for it"
         case aiohttp.ClientConnectorDNSError():

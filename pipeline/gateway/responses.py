@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -59,6 +59,10 @@ class SendProof:
 
     MONEY: `sent` starts False and is set by the client library's hook that runs before the first byte is written.
     Only "the hook did not run" proves anything; no class of exception does.
+
+    `may_send` is asked in that hook, immediately before the first byte: False keeps every byte here. A process that was
+    frozen between its reservation and this moment must not send what others may have settled meanwhile.
     """
 
     sent: bool = False
+    may_send: Callable[[], bool] = lambda: True

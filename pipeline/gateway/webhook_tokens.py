@@ -86,13 +86,17 @@ def same_secret(given: str, ours: str) -> bool:
 
 
 def ids_in(body: bytes) -> tuple[str, ...]:
-    """The ids that a delivery names, `job_set_id` before `request_id` before `id`, also inside `data`."""
-    found = [
-        value
+    """The job ids that a delivery names, `job_set_id` before `request_id`, also inside `data`.
+
+    A bare `id` counts only where no id is named more clearly: it may be the delivery's own.
+    """
+    named = [
+        (name, value)
         for top in single(read_json(body))
-        for _, spellings in ID_KEYS
+        for name, spellings in ID_KEYS
         for place in places(top)
         for spelling in spellings
         if (value := as_id(place.get(spelling))) is not None
     ]
-    return tuple(dict.fromkeys(found))[:MAX_IDS]
+    clear = [value for name, value in named if name != "id"]
+    return tuple(dict.fromkeys(clear or [value for _, value in named]))[:MAX_IDS]

@@ -33,13 +33,16 @@ from pipeline.records import STRENGTH_STEPS, Params
 
 __all__ = [
     "Dialect",
+    "Echo",
     "JobStatus",
     "JobStatusReport",
     "SubmittedJob",
     "as_id",
+    "echo_contradicts",
     "echo_differs",
     "error_text",
     "names_job_set",
+    "parse_echo",
     "parse_poll",
     "parse_submit",
     "poll_body",
@@ -141,15 +144,14 @@ def parse_submit(payload: object) -> SubmittedJob | None:
             return None
         id_key, job_set_id = found
         polling_url = _text(first(places(top), ("polling_url", "pollingUrl", "status_url", "statusUrl")))
-        echo = _echo(top)
-        seed = echo.get("seed")
+        echo = parse_echo(top)
         return SubmittedJob(
             job_set_id=job_set_id,
             polling_url=polling_url,
             dialect=Dialect.QUEUE if polling_url or id_key == "request_id" else Dialect.JOB_SET,
             id_key=id_key,
-            echoed_seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
-            echoed_prompt=None if echo.get("enhance_prompt") is True else _text(echo.get("prompt")),
+            echoed_seed=echo.seed,
+            echoed_prompt=echo.prompt,
         )
     return None
 
@@ -158,22 +160,54 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _echo(top: Json) -> Json:
-    """The request as the answer repeats it. Source: API document (`input_params`)."""
-    return as_object(first(places(top), ("input_params", "inputParams")))
+ECHO_KEYS: Final = ("input_params", "inputParams", "input", "params")
+"""Where an answer repeats the request. Source: API document (`input_params`); seen for the others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Echo:
+    """A request as an answer repeats it; None for what the answer does not repeat, or only in enhanced form."""
+
+    seed: int | None = None
+    prompt: str | None = None
+    model: str | None = None
+
+
+def parse_echo(top: Json) -> Echo:
+    """The request that `top`, or what wraps the result in it, repeats."""
+    said = next((value for place in places(top) for key in ECHO_KEYS if (value := as_object(place.get(key)))), {})
+    return Echo(
+        seed=_whole_number(said.get("seed")),
+        prompt=None if said.get("enhance_prompt") is True else _text(said.get("prompt")),
+        model=_text(said.get("model")),
+    )
+
+
+def _whole_number(value: object) -> int | None:
+    """An integer, however it is written: 7, 7.0 or "7"."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def echo_differs(ticket: SubmittedJob, params: Params) -> str | None:
-    """Why `ticket` cannot be the answer to `params`, or None when nothing speaks against it.
+    """Why `ticket` cannot be the answer to `params`, or None when nothing speaks against it."""
+    return echo_contradicts(Echo(seed=ticket.echoed_seed, prompt=ticket.echoed_prompt), params)
+
+
+def echo_contradicts(echo: Echo, params: Params) -> str | None:
+    """What in `echo` shows that another request was repeated than `params`, or None.
 
     API: with enhance_prompt, ours or the echo's, the echoed prompt may be the enhanced one, so it is compared only
     without; white space, case and Unicode form never count, nor does a prompt that was cut or added to.
     """
-    if ticket.echoed_seed is not None and ticket.echoed_seed != params.seed:
-        return f"it repeats seed {ticket.echoed_seed} where {params.seed} was sent"
-    if ticket.echoed_prompt is None or params.enhance_prompt:
+    if echo.seed is not None and echo.seed != params.seed:
+        return f"it repeats seed {echo.seed} where {params.seed} was sent"
+    if echo.prompt is None or params.enhance_prompt:
         return None
-    said, sent = _folded(ticket.echoed_prompt), _folded(params.prompt)
+    said, sent = _folded(echo.prompt), _folded(params.prompt)
     return None if said in sent or sent in said else "it repeats another prompt than was sent"
 
 
@@ -189,17 +223,16 @@ _IN_POLLING_URL: Final = re.compile(r'/requests/status/([^"/?\\\s]+)"')
 def recoverable_ids(partial: bytes) -> tuple[str, ...]:
     """Ids in a body that is cut, garbled or not understood, best evidence first; each is worth one free poll.
 
-    An id counts only with its closing quote. A bare `id` counts only before the first key that may hold ids of other
-    things: `jobs[0].id` and a motion's id are never returned.
+    An id counts only with its closing quote. A bare `id` counts only where no id is named more clearly, and before the
+    first key that may hold ids of other things: `jobs[0].id` and a motion's id are never returned.
     """
     text = partial.decode("utf-8", "replace")
     own = _OTHER_THINGS.split(text, maxsplit=1)[0]
-    found = [
-        match[1] or match[2]
-        for name, spellings in ID_KEYS
-        for match in re.finditer(_ID_FIELD % "|".join(spellings), own if name == "id" else text)
-    ]
+    fields = {name: _ID_FIELD % "|".join(spellings) for name, spellings in ID_KEYS}
+    bare = fields.pop("id")
+    found = [match[1] or match[2] for pattern in fields.values() for match in re.finditer(pattern, text)]
     found += [match[1] for match in _IN_POLLING_URL.finditer(text)]
+    found = found or [match[1] or match[2] for match in re.finditer(bare, own)]
     return tuple(dict.fromkeys(one for one in found if ID_PATTERN.fullmatch(one)))
 
 

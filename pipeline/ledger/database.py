@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import re
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, select, text
+from sqlalchemy import Connection, Engine, create_engine, delete, event, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import NullPool, SingletonThreadPool
+from sqlalchemy.pool import NullPool, SingletonThreadPool, StaticPool
 
 from pipeline.errors import LedgerError
+from pipeline.ledger.identity import CHAIN, GENESIS, LEDGER_ID, new_ledger_id
 from pipeline.ledger.schema import ON_SERVERS_ONLY, SCHEMA_VERSION, meta, metadata
 
 BUSY_TIMEOUT_MS = 30_000
+REBUILD = "`dop ledger rebuild` makes it from its journal"
+_HEX = re.compile("[0-9a-f]{16}")
 CREATION_LOCK = 0x646F7000
 
 _APPEND_ONLY = """
@@ -56,6 +59,21 @@ def sqlite_engine(path: Path, *, write: bool) -> Engine:
     return engine
 
 
+def scratch_engine() -> Engine:
+    """An engine over a database in memory, for a replay that is thrown away."""
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
 def assert_durable(connection: sqlite3.Connection, path: Path) -> None:
     """MONEY: a commit that returns is on the disk, or nothing is bought.
 
@@ -81,11 +99,16 @@ def read_meta(connection: Connection) -> dict[str, str]:
     return {row.name: row.value for row in connection.execute(select(meta))}
 
 
-def write_meta(connection: Connection, values: dict[str, str]) -> None:
-    """Sets some of what the ledger knows of itself."""
-    statement = upsert(connection, meta)
-    statement = statement.on_conflict_do_update(index_elements=["name"], set_={"value": statement.excluded.value})
-    connection.execute(statement, [{"name": name, "value": value} for name, value in values.items()])
+def write_meta(connection: Connection, values: Mapping[str, str | None]) -> None:
+    """Sets some of what the ledger knows of itself; None removes it."""
+    kept = [{"name": name, "value": value} for name, value in values.items() if value is not None]
+    if kept:
+        statement = upsert(connection, meta)
+        statement = statement.on_conflict_do_update(index_elements=["name"], set_={"value": statement.excluded.value})
+        connection.execute(statement, kept)
+    gone = [name for name, value in values.items() if value is None]
+    if gone:
+        connection.execute(delete(meta).where(meta.c.name.in_(gone)))
 
 
 class LedgerOutdatedError(LedgerError):
@@ -120,6 +143,9 @@ def create_or_check(engine: Engine, place: str) -> dict[str, str]:
         raise LedgerOutdatedError(
             f"{place} is of an earlier version ({version}); the next `dop run` brings it up to date"
         )
+    for name in (LEDGER_ID, CHAIN):
+        if not _HEX.fullmatch(found.get(name, "")):
+            raise LedgerError(f"{place} is damaged: its {name} is {found.get(name)!r}; {REBUILD}")
     return found
 
 
@@ -141,7 +167,8 @@ def _create(connection: Connection) -> None:
         connection.exec_driver_sql(_APPEND_ONLY)
     else:
         metadata.create_all(connection, [table for table in metadata.sorted_tables if table not in ON_SERVERS_ONLY])
-    write_meta(connection, {"schema_version": str(SCHEMA_VERSION), "seq": "0"})
+    own = {"schema_version": str(SCHEMA_VERSION), "seq": "0", CHAIN: GENESIS, LEDGER_ID: new_ledger_id()}
+    write_meta(connection, own)
 
 
 def number_in(facts: Mapping[str, str], name: str, place: str) -> int:
@@ -152,18 +179,16 @@ def number_in(facts: Mapping[str, str], name: str, place: str) -> int:
     """
     text = facts.get(name)
     if not isinstance(text, str) or not text.isascii() or not text.isdecimal():
-        raise LedgerError(f"{place} is damaged: its {name} is {text!r}; `dop ledger rebuild` makes it anew")
+        raise LedgerError(f"{place} is damaged: its {name} is {text!r}; {REBUILD}")
     return int(text)
 
 
-def integrity_problems(connection: Connection) -> list[str]:
-    """What SQLite itself finds wrong; empty when the file is whole. The full check: quick_check misses flipped bits."""
+def integrity_problems(connection: Connection, table: str = "20") -> list[str]:
+    """What SQLite itself finds wrong; empty when the file, or one table of it with its indexes, is whole.
+
+    The full check: quick_check misses flipped bits.
+    """
     if connection.dialect.name != "sqlite":
         return []
-    found = [str(row[0]) for row in connection.execute(text("PRAGMA integrity_check(20)"))]
+    found = [str(row[0]) for row in connection.execute(text(f"PRAGMA integrity_check({table})"))]
     return [] if found == ["ok"] else found
-
-
-def inode_of(path: Path) -> str:
-    """What tells this very file from a copy of it."""
-    return str(os.stat(path).st_ino)

@@ -1,8 +1,9 @@
 """The ledger's second book: an append-only text file beside it, one line an event, from which it can be rebuilt.
 
-A line is `crc32 json`; the json holds a sequence number, the event and the whole row after it. The journal follows the
-database (which is what counts); it goes ahead of it only when the database could not be written, e.g. on a full disk
-after a paid answer, and then its lines hold the change itself. It never holds a key or a secret.
+A line is `crc32 json`; the json holds a sequence number, the ledger's id, the hash chain up to this event, the event
+and the whole row after it. The journal follows the database (which is what counts); it goes ahead of it only when the
+database could not be written, e.g. on a full disk after a paid answer, and then its lines hold the change itself.
+`journal_check` reads it back and finds what is missing. It never holds a key or a secret.
 """
 
 from __future__ import annotations
@@ -10,14 +11,12 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
-from sqlalchemy import Connection, select
-
-from pipeline.errors import LedgerError
-from pipeline.ledger.schema import IMMUTABLE, MUTABLE, journal
+from pipeline.ledger.identity import next_link
+from pipeline.ledger.schema import IMMUTABLE, MUTABLE
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import LedgerChange
 
@@ -42,6 +41,27 @@ def entry_of(line: str) -> dict[str, object] | None:
     return entry if isinstance(entry, dict) else None
 
 
+SNAPSHOT = "snapshot"
+SNAPSHOT_END = "snapshot end"
+MARK = "mark"
+"""Events of a journal's line that no request has: a row as it is, the end of such rows, and a mark of the ledger."""
+
+
+def sealed(entry: dict[str, object], ledger_id: str, chain: str) -> str:
+    """Adds the ledger's id and the chain after this event to the entry; returns that chain. `chain` is the one before.
+
+    An intent's `cold` part is added afterwards and is not covered: the request's own digest covers it.
+    """
+    entry["ledger"] = ledger_id
+    entry["chain"] = link = link_of(entry, chain)
+    return link
+
+
+def link_of(entry: Mapping[str, object], chain: str) -> str:
+    """The chain after an entry, from the one before it."""
+    return next_link(chain, _compact({name: value for name, value in entry.items() if name not in ("chain", "cold")}))
+
+
 def row_entry(row: Mapping[str, object], change: LedgerChange, seq: int) -> dict[str, object]:
     """The line of a change that the database took: the row after it, without the columns that hold nothing."""
     return {
@@ -54,11 +74,13 @@ def row_entry(row: Mapping[str, object], change: LedgerChange, seq: int) -> dict
     }
 
 
-def snapshot_entry(row: Mapping[str, object], seq: int) -> dict[str, object]:
-    """The line of a row as it stands, written when the journal has to be made anew."""
+def snapshot_entry(row: Mapping[str, object], seq: int, ledger_id: str, number: int) -> dict[str, object]:
+    """The line of a row as it is, the `number`-th (from 1) of those that replace the journal's beginning."""
     return {
         "seq": seq,
-        "event": "snapshot",
+        "event": SNAPSHOT,
+        "number": number,
+        "ledger": ledger_id,
         "at": row["submitted_at"],
         "request_id": row["request_id"],
         "row": {name: row[name] for name in MUTABLE},
@@ -67,9 +89,21 @@ def snapshot_entry(row: Mapping[str, object], seq: int) -> dict[str, object]:
     }
 
 
-def snapshot_end(seq: int) -> dict[str, object]:
-    """The line after the last snapshot: from here on the journal knows everything up to `seq` again."""
-    return {"seq": seq, "event": "snapshot end"}
+def snapshot_end(seq: int, *, ledger_id: str, chain: str, count: int, marks: Mapping[str, str]) -> dict[str, object]:
+    """The line after the last of `count` snapshots: from here on the journal knows everything up to `seq` again."""
+    return {
+        "seq": seq,
+        "event": SNAPSHOT_END,
+        "ledger": ledger_id,
+        "chain": chain,
+        "count": count,
+        "marks": dict(marks),
+    }
+
+
+def mark_entry(seq: int, values: Mapping[str, str | None]) -> dict[str, object]:
+    """The line of what the ledger learned of itself: marks and places; None removes one."""
+    return {"seq": seq, "event": MARK, "set": dict(values)}
 
 
 def change_entry(change: LedgerChange, seq: int) -> dict[str, object]:
@@ -84,60 +118,29 @@ def change_entry(change: LedgerChange, seq: int) -> dict[str, object]:
     }
 
 
-def changes_of(lines: Iterable[Mapping[str, object]]) -> Iterator[LedgerChange]:
-    """The changes that `change_entry` wrote down."""
-    for entry in lines:
-        wanted = entry["change"]
-        if not isinstance(wanted, dict):
-            raise LedgerError("the journal holds a line of another program")
-        yield LedgerChange(
-            request_id=str(entry["request_id"]),
-            event=Event(str(entry["event"])),
-            at=float(str(entry["at"])),
-            token=None if wanted["token"] is None else str(wanted["token"]),
-            values=wanted["values"],
-            detail=str(entry["detail"]),
-        )
-
-
-def entries(path: Path, after: int = -1) -> Iterator[dict[str, object]]:
-    """Every entry with a number above `after`, in order; a last line torn by a crash is passed over.
+def change_of(entry: Mapping[str, object]) -> LedgerChange:
+    """The change that `change_entry` wrote down.
 
     Raises:
-        LedgerError: a line before the last one is damaged.
+        KeyError, TypeError, ValueError: the entry is of another kind, or damaged.
     """
-    if not path.exists():
-        return
-    torn: int | None = None
-    with path.open(encoding="ascii", errors="replace", newline="\n") as lines:
-        for number, line in enumerate(lines, start=1):
-            if torn is not None:
-                raise LedgerError(f"{path}: line {torn} is damaged; `dop ledger check` says what can be done")
-            entry = entry_of(line)
-            if entry is None:
-                torn = number
-            elif int(str(entry["seq"])) > after:
-                yield entry
+    wanted = entry["change"]
+    if not isinstance(wanted, dict):
+        raise TypeError("the journal holds a line of another program")
+    return LedgerChange(
+        request_id=str(entry["request_id"]),
+        event=Event(str(entry["event"])),
+        at=float(str(entry["at"])),
+        token=None if wanted["token"] is None else str(wanted["token"]),
+        values=dict(wanted["values"]),
+        detail=str(entry["detail"]),
+    )
 
 
-def table_entries(connection: Connection, name: str) -> Iterator[dict[str, object]]:
-    """Every entry of the journal that stands in a database, in order.
-
-    Raises:
-        LedgerError: a line is damaged.
-    """
-    lines = select(journal.c.number, journal.c.line).order_by(journal.c.number)
-    for number, line in connection.execution_options(yield_per=2_000).execute(lines):
-        entry = entry_of(f"{line}\n")
-        if entry is None:
-            raise LedgerError(f"{name}: line {number} of the journal is damaged; a backup may have it whole")
-        yield entry
-
-
-def last_seq(path: Path) -> int:
-    """The sequence number of the last whole line; 0 for an empty or missing journal. Reads the end of the file only."""
-    if not path.exists():
-        return 0
+def last_entry(path: Path) -> dict[str, object] | None:
+    """The last whole line; None for an empty or missing journal. Reads the end of the file only."""
+    if not path.is_file():
+        return None
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         span = 1 << 16
@@ -148,10 +151,16 @@ def last_seq(path: Path) -> int:
             for line in reversed(lines if start == 0 else lines[1:]):
                 entry = entry_of(line)
                 if entry is not None:
-                    return int(str(entry["seq"]))
+                    return entry
             if start == 0:
-                return 0
+                return None
             span *= 4
+
+
+def last_seq(path: Path) -> int:
+    """The sequence number of the last whole line; 0 for an empty or missing journal."""
+    entry = last_entry(path)
+    return 0 if entry is None else int(str(entry["seq"]))
 
 
 class Journal:
@@ -173,6 +182,15 @@ class Journal:
         self._file.flush()
         if sync:
             os.fsync(self._file.fileno())
+
+    def create(self) -> None:
+        """Makes the file, if it is not there yet.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        if self._file is None:
+            self._file = self._opened()
 
     def _opened(self) -> IO[str]:
         self._mend_tail()

@@ -18,12 +18,19 @@ from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
 from pipeline.ledger.database import number_in, read_meta, write_meta
+from pipeline.ledger.identity import CHAIN, GENESIS, LEDGER_ID, new_ledger_id
 from pipeline.ledger.schema import SCHEMA_VERSION
 
 Step = Callable[[Connection], None]
 
-STEPS: Mapping[int, Step] = MappingProxyType({})
-"""Version -> what makes the next version of it. Version 1 is the first, so there is none yet."""
+
+def _give_identity(connection: Connection) -> None:
+    """1 -> 2: a random id and the beginning of a hash chain. The journal's lines so far are in no chain."""
+    write_meta(connection, {LEDGER_ID: new_ledger_id(), CHAIN: GENESIS} | read_meta(connection))
+
+
+STEPS: Mapping[int, Step] = MappingProxyType({1: _give_identity})
+"""Version -> what makes the next version of it."""
 
 
 def migrate(
@@ -81,16 +88,17 @@ def copy_file(path: Path, target: Path, *, replace: bool = False) -> Path:
             closing(sqlite3.connect(part)) as copy,
         ):
             source.backup(copy)
-        _sync(part)
+        fsync_path(part)
         part.replace(target)
-        _sync(target.parent)
+        fsync_path(target.parent)
     except (OSError, sqlite3.Error) as error:
         part.unlink(missing_ok=True)
         raise LedgerError(f"{path} could not be copied to {target} ({error})") from None
     return target
 
 
-def _sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
+    """Puts a file or a folder on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.engine import Row as Found
@@ -21,15 +21,18 @@ from sqlalchemy.pool import QueuePool
 
 from pipeline.errors import DopError, LedgerError, LedgerUnavailableError
 from pipeline.ledger import postgres_session
+from pipeline.ledger.clock import newest_day_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, write_meta
+from pipeline.ledger.identity import COPY, HOLE, MOVED
 from pipeline.ledger.integrity import sums_digest
-from pipeline.ledger.journal import line_of, table_entries
+from pipeline.ledger.journal import line_of
+from pipeline.ledger.journal_check import table_lines
 from pipeline.ledger.migrations import migrate
-from pipeline.ledger.postgres_session import LedgerLock, LockMode, cause_of, is_away
-from pipeline.ledger.spool import Spool
+from pipeline.ledger.outage import InDoubtCommit, LockLostError, PendingOutcomes, backoff_delays, is_intent
+from pipeline.ledger.postgres_lock import RunLock
+from pipeline.ledger.postgres_session import LockMode, cause_of, is_away
 from pipeline.ledger.statements import Executor
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import LedgerChange
 from pipeline.ledger.writer import LedgerWriter, QueuedWrite, WriteResult
 
 MAX_WAIT_S = 300.0
@@ -42,15 +45,6 @@ CLOSE_MAX_WAIT_S = 3.0
 
 _AT_LEISURE = "SET LOCAL idle_in_transaction_session_timeout = '15min'; SET LOCAL lock_timeout = 0"
 """For work that keeps nobody from booking, and may wait for whoever fills the queue."""
-
-
-def backoff_delays(patience_s: float) -> Iterator[float]:
-    """Growing pauses that add up to about `patience_s`."""
-    pause_s, left_s = 0.1, patience_s
-    while left_s > 0:
-        yield min(pause_s, left_s)
-        left_s -= pause_s
-        pause_s = min(2 * pause_s, 5.0)
 
 
 class PostgresLedger(LedgerWriter):
@@ -86,20 +80,16 @@ class PostgresLedger(LedgerWriter):
         self.name = postgres_session.address(url)
         self.engine = postgres_session.server_engine(url, write=True)
         self.reader = _ReadPool(postgres_session.server_engine(url, write=False), self.name)
-        self.spool = Spool(spool) if spool is not None else None
+        self._pending = PendingOutcomes(spool, self._say)
         self._patience_s = patience_s
-        self._claim = LedgerLock(hold) if hold is not None else None
-        self._session: int | None = None  # the server's number of the session that holds the claim
-        self._taken: str | None = None  # who took the claim while the connection was lost
-        self._first = hold is not LockMode.SHARED
-        self._doubt: _InDoubtCommit | None = None
+        self._lock = RunLock(hold)
+        self._doubt: InDoubtCommit | None = None
         self._kept: tuple[int, str] | None = None  # number and text of the journal line that was written last
-        self._behind = False  # whether the spool holds what is not booked
         self._leaving = False
+        self._unbooked: list[str] = []  # warnings of what the spool held and could not be booked
         self._gave_up = False
         try:
-            if self._claim is not None:
-                self._claim_first(self._claim, wait_s)
+            self._lock.take(self.engine, wait_s, self.name)
             self.facts = self._facts(may_migrate)
             with self.engine.connect() as connection:
                 self._identity = postgres_session.identity(connection)
@@ -113,7 +103,7 @@ class PostgresLedger(LedgerWriter):
     def _facts(self, may_migrate: bool) -> dict[str, str]:
         with suppress(LedgerOutdatedError):
             return create_or_check(self.engine, self.name)
-        if may_migrate and self._first:
+        if may_migrate and self._lock.is_first:
             done = migrate(self.engine, None, name=self.name)
             if done is not None:
                 self._told.append(f"the ledger was of version {done[0]} and is up to date now")
@@ -123,39 +113,10 @@ class PostgresLedger(LedgerWriter):
         with suppress(RuntimeError):  # the loop that listened is closed
             self.tell(text)
 
-    # -- who works on it
-
-    def _claim_first(self, claim: LedgerLock, wait_s: float) -> None:
-        with self.engine.connect() as connection:
-            self._first = self._first or claim.take_alone(connection)
-            claim.wait(
-                lambda: claim.take(connection), wait_s, refusal=lambda: postgres_session.held_by(connection, self.name)
-            )
-            self._claimed(connection)
-
-    def _claimed(self, connection: Connection) -> None:
-        connection.info["claimed"] = True
-        self._taken = None
-        self._session = postgres_session.session_number(connection)
-
-    def _claim_again(self, claim: LedgerLock, connection: Connection) -> None:
-        """The connection was lost, and the claim with it: taken again, unless another run was faster."""
-        if self._session is not None:
-            postgres_session.end_session(connection, self._session)
-        pause = threading.Event()
-        for _ in range(20 if self._session is not None else 1):
-            if claim.take(connection):
-                self._claimed(connection)
-                return
-            pause.wait(0.05)
-        self._session = None
-        self._taken = "; ".join(postgres_session.holders(connection)) or "another run"
-
     @contextmanager
     def _begin(self) -> Iterator[Connection]:
         with self.engine.begin() as connection:
-            if self._claim is not None and "claimed" not in connection.info:
-                self._claim_again(self._claim, connection)
+            self._lock.keep(connection)
             yield connection
 
     # -- opening for spending
@@ -178,31 +139,30 @@ class PostgresLedger(LedgerWriter):
                 f"{self.name} was restored from a copy, and spending with two copies pays twice. "
                 "If this is the only one in use now, say so with `dop ledger adopt`"
             )
-        if self._first:
+        if self._lock.is_first:
             notices += self._check_sums()
-        if self.spool is not None and self.spool.inherit():
-            self._behind = True
+        if self._pending.inherit():
             self.transact(lambda _: None)  # what the spool holds is booked before anything else
             notices.append("outcomes that were kept here while the database was away were booked now")
+            notices += [f"warning: {warning}" for warning in self._unbooked]
+        with self.reader.connect() as connection:
+            self._newest_at = newest_day_at(connection)
         here = {"identity": self._identity, "clean": "no"}
         self.transact(lambda connection: write_meta(connection, here))
         self.facts |= here
-        if self._claim is not None and self._claim.hold is LockMode.SHARED and self._first:
-            self.transact(self._claim.leave_alone)
+        if self._lock.mode is LockMode.SHARED and self._lock.is_first:
+            self.transact(self._lock.let_others_in)
         return notices
 
-    def journal_entries(self) -> Iterator[dict[str, object]]:
-        """Every entry of the journal in the database, in order.
-
-        Raises:
-            LedgerError: a line is damaged.
-        """
+    def journal_lines(self) -> Iterator[str]:
+        """The lines of the journal in the database, in order."""
         with self.reader.connect() as connection:
-            yield from table_entries(connection, self.name)
+            yield from table_lines(connection)
 
-    def adopt(self) -> None:
-        """Takes this database for the one ledger that spends: a person said so."""
-        self.transact(lambda connection: write_meta(connection, {"identity": self._identity}))
+    def adopt(self, now: float) -> list[str]:
+        """Takes this database for the one ledger that spends: the operator said so."""
+        self.mark({MOVED: None, COPY: None, HOLE: None, "identity": self._identity})
+        return []
 
     # -- the writer
 
@@ -240,12 +200,9 @@ class PostgresLedger(LedgerWriter):
     def _commit(self, batch: Sequence[QueuedWrite]) -> None:
         if not batch:
             return
-        for job in batch:
-            if job.change is not None:
-                job.change = _sanitized(job.change)
         try:
             results = self._retry_while_unavailable(lambda _: self._written(batch), batch)
-        except _LockLostError as error:
+        except LockLostError as error:
             self._refuse_intents(batch, LedgerError(str(error)))
         except LedgerUnavailableError as error:
             self._give_up(batch, error)
@@ -259,28 +216,27 @@ class PostgresLedger(LedgerWriter):
             told = self._resolve_in_doubt(connection)
             if told is not None:
                 return told
-            if self._taken is not None and any(_is_intent(job) for job in batch):
-                raise _LockLostError(f"another run works on {self.name} now ({self._taken}); nothing more is bought")
+            if self._lock.taken_by is not None and any(is_intent(job) for job in batch):
+                raise LockLostError(
+                    f"another run works on {self.name} now ({self._lock.taken_by}); nothing more is bought"
+                )
             self._kept = None
             results = self._write(connection, batch, [])
-            self._doubt = _InDoubtCommit(*self._kept, results) if self._kept is not None else None
+            self._doubt = InDoubtCommit(*self._kept, results) if self._kept is not None else None
         self._doubt = None
         return results
 
     def _resolve_in_doubt(self, connection: Connection) -> list[WriteResult] | None:
-        """MONEY: a commit whose answer was lost is neither done again nor forgotten: the journal knows.
-
-        Not by the number of the transaction: a server that crashed gives the number of one that it undid to the next.
-        """
+        """MONEY: a commit whose answer was lost is neither done again nor forgotten: the journal knows."""
         if self._doubt is None:
             return None
         self._sql.seq(connection)  # whoever has the turn to book looks back on a transaction that has ended
-        took_place = postgres_session.is_in_journal(connection, self._doubt.seq, self._doubt.line)
+        took_place = self._doubt.took_place(connection)
         results, self._doubt = self._doubt.results, None
         return results if took_place else None
 
     def _refuse_intents(self, batch: Sequence[QueuedWrite], error: LedgerError) -> None:
-        intents = [job for job in batch if _is_intent(job)]
+        intents = [job for job in batch if is_intent(job)]
         self._deliver(intents, [(None, error)] * len(intents))
         self._commit([job for job in batch if job not in intents])
 
@@ -291,7 +247,7 @@ class PostgresLedger(LedgerWriter):
             for job in batch:
                 self._commit([job])
             return
-        self._spool(batch)
+        self._pending.keep_outcomes(batch)
         failed = (
             postgres_session.refusal(error, self.name, "could not be written")
             if isinstance(error, DatabaseError)
@@ -326,7 +282,7 @@ class PostgresLedger(LedgerWriter):
                 self._back(spooled=spooled, waited_s=waited_s)
                 return result
             if not spooled:
-                spooled = self._spool(batch)
+                spooled = self._pending.keep_outcomes(batch)
             if not waited_s:
                 self._say(f"the ledger {self.name} is away ({cause}): waiting for it, nothing is bought meanwhile")
             if self._leaving and waited_s >= CLOSE_MAX_WAIT_S:
@@ -344,55 +300,40 @@ class PostgresLedger(LedgerWriter):
 
     def _back(self, *, spooled: bool, waited_s: float) -> None:
         self._gave_up = False
-        if spooled and self.spool is not None and not self._behind:
-            self.spool.clear()
+        if spooled:
+            self._pending.forget()
         if waited_s:
             self._say(f"the ledger {self.name} is back")
 
-    def _spool(self, batch: Sequence[QueuedWrite]) -> bool:
-        """MONEY: what a POST came to survives this process; booked twice, the second time changes nothing.
-
-        Only what bears a token: everything else can be asked of the gateway again, for nothing.
-        """
-        changes = [job.change for job in batch if job.change is not None and job.change.token is not None]
-        return self._put([change for change in changes if change.event is not Event.RESERVE])
-
-    def _put(self, changes: Sequence[LedgerChange]) -> bool:
-        if self.spool is None or not changes:
-            return False
-        try:
-            self.spool.put(changes)
-        except OSError as error:
-            self._say(f"{self.spool.path} can't be written either ({error.strerror})")
-            return False
-        return True
-
     def _give_up(self, batch: Sequence[QueuedWrite], error: LedgerUnavailableError) -> None:
         # MONEY: whoever asked is told no and sends nothing; if its commit took place after all, this takes it back.
-        intents = [job.change for job in batch if job.change is not None and _is_intent(job)]
-        self._put([replace(change, event=Event.RELEASE, values={}) for change in intents] if self._doubt else [])
-        self._behind = bool(self.spool)
+        intents = [job.change for job in batch if job.change is not None and is_intent(job)]
+        if self._doubt:
+            self._pending.keep([replace(change, event=Event.RELEASE, values={}) for change in intents])
         self._doubt = None
         self._gave_up = True
-        kept = f"; what was answered meanwhile is in {self.spool.path}" if self.spool and self._behind else ""
+        path = self._pending.path
+        self._pending.is_behind = path is not None
+        kept = f"; what was answered meanwhile is in {path}" if path is not None else ""
         self._deliver(batch, [(None, LedgerUnavailableError(f"{error}{kept}"))] * len(batch))
 
     def _flush_spool(self) -> None:
         """Books what the spool holds; what was booked already is refused by its token or state, which is right."""
-        if not self._behind or self.spool is None:
+        if not self._pending.is_behind:
             return
-        jobs = [QueuedWrite.for_nobody(change) for change in self.spool.changes()]
-        self._behind = False
+        self._pending.is_behind = False
         try:
             with self._begin() as connection:
-                self._write(connection, jobs, [])
+                self._unbooked = self._pending.flush(connection, lambda jobs: self._write(connection, jobs, []))
         except DopError as error:
-            self._say(f"what {self.spool.path} keeps can't be booked: {error}")
+            self._say(f"what {self._pending.path} keeps can't be booked: {error}")
             return
         except DatabaseError:
-            self._behind = True
+            self._pending.is_behind = True
             raise
-        self.spool.clear()
+        for warning in self._unbooked:
+            self._say(f"warning: {warning}")
+        self._pending.done(self._unbooked)
 
     def close(self, *, clean: bool = True) -> None:
         """Writes what waits, marks a clean end where nobody else works on it, and lets go of the server."""
@@ -401,37 +342,22 @@ class PostgresLedger(LedgerWriter):
             with suppress(DopError):
                 self.transact(self._close_for_all)
         self._end()
-        if self.spool is not None:
-            self.spool.close()
+        self._pending.close()
         self._leave()
         self.reader.dispose()
 
     def _leave(self) -> None:
-        """The lock is free when this returns; of a session that just ends, the server would free it some time later."""
+        """The lock is free when this returns."""
         pool = self.engine.pool
-        away = self._gave_up or self._behind
-        if self._claim is not None and not away and isinstance(pool, QueuePool) and pool.checkedin():
-            with suppress(DBAPIError), self.engine.connect() as connection:
-                self._claim.let_go(connection)
+        away = self._gave_up or self._pending.is_behind
+        if not away and isinstance(pool, QueuePool) and pool.checkedin():
+            self._lock.free(self.engine)
         super()._leave()
 
     def _close_for_all(self, connection: Connection) -> None:
-        """The last one out closes the sums: they stand only when nobody books any more."""
-        alone = self._claim is None or self._claim.hold is LockMode.EXCLUSIVE or self._claim.take_alone(connection)
-        if alone and self._taken is None:
+        """The last one out closes the sums: they hold only when no other process books any more."""
+        if self._lock.is_alone(connection):
             write_meta(connection, {"clean": "yes", "sums": sums_digest(connection)})
-
-
-class _InDoubtCommit(NamedTuple):
-    """A booking whose commit was not answered: its last line of the journal, and what it would tell."""
-
-    seq: int
-    line: str
-    results: list[WriteResult]
-
-
-class _LockLostError(Exception):
-    """Another run holds the ledger now."""
 
 
 class _ReadPool:
@@ -470,24 +396,3 @@ class _ReadPool:
     def dispose(self) -> None:
         """Closes the sessions."""
         self.engine.dispose()
-
-
-def _is_intent(job: QueuedWrite) -> bool:
-    return job.change is not None and job.change.event is Event.RESERVE
-
-
-def _sanitized(change: LedgerChange) -> LedgerChange:
-    """MONEY: a text that the server refuses (a NUL, half a surrogate) must not keep a paid answer from being booked."""
-    texts = [change.detail, *(value for value in change.values.values() if isinstance(value, str))]
-    if all(_is_storable(text) for text in texts):
-        return change
-    values = {name: _storable(value) if isinstance(value, str) else value for name, value in change.values.items()}
-    return replace(change, detail=_storable(change.detail), values=values)
-
-
-def _is_storable(text: str) -> bool:
-    return "\0" not in text and (text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text))
-
-
-def _storable(text: str) -> str:
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

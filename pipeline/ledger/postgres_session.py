@@ -21,7 +21,8 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from pipeline.errors import LedgerError, LedgerUnavailableError, LockedError
+from pipeline.errors import DopError, LedgerError, LedgerUnavailableError, LockedError
+from pipeline.ledger.database_words import database_words
 
 if TYPE_CHECKING:
     import psycopg
@@ -164,8 +165,8 @@ def is_away(error: BaseException) -> bool:
 
 
 def cause_of(error: BaseException) -> str:
-    """What the server or libpq said, in one line; neither repeats a password."""
-    return " ".join(str(getattr(error, "orig", error)).split())
+    """What went wrong, in one line: our own errors as they are, those of a database in words of ours."""
+    return str(error) if isinstance(error, DopError) else database_words(error)
 
 
 # --- the lock of a ledger

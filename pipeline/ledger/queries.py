@@ -14,6 +14,8 @@ from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_,
 from pipeline.errors import LedgerError
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.database import upsert
+from pipeline.ledger.holes import doubt_unsent
+from pipeline.ledger.identity import HOLE
 from pipeline.ledger.schema import (
     attempts,
     checksum,
@@ -27,7 +29,7 @@ from pipeline.ledger.schema import (
 )
 from pipeline.ledger.states import Event
 from pipeline.ledger.writer import LedgerWriter
-from pipeline.records import Attempt, Cell, CostState, FoldedRow, Request, State, Totals
+from pipeline.records import Attempt, Cell, CostState, FoldedRow, Request, State, Totals, job_id_spellings
 
 CHUNK = 2_000
 UNFINISHED = (State.PLANNED, State.SUBMITTING, State.ACCEPTED, State.STALLED, State.UNKNOWN)
@@ -231,7 +233,10 @@ class LedgerQueries:
                 also(connection)
             return position
 
-        return self.ledger.transact(work, alone=False)
+        listed = self.ledger.transact(work, alone=False)
+        if HOLE in self.ledger.facts:
+            doubt_unsent(self.ledger, run_id)
+        return listed
 
     def new_attempts(self, request_ids: Sequence[str]) -> int:
         """Plans a fresh attempt for requests whose latest one ended without a video; returns how many."""
@@ -481,7 +486,7 @@ class LedgerQueries:
                 or_(
                     attempts.c.request_id.startswith(wanted, autoescape=True),
                     attempts.c.row_id == wanted,
-                    attempts.c.job_set_id == wanted,
+                    attempts.c.job_set_id.in_(job_id_spellings(wanted)),
                     attempts.c.request_id.in_(listed),
                 ),
             )
@@ -496,6 +501,11 @@ class LedgerQueries:
         found = self.ledger.ask(statement)
         _check_unsent(found)
         return _attempt_of(found[0], run_id) if found else None
+
+    def attempts_of(self, request_id: str) -> list[Attempt]:
+        """Every attempt of one request, the latest last."""
+        statement = _plain_view().where(attempts.c.request_id == request_id).order_by(attempts.c.attempt)
+        return [_attempt_of(row, None) for row in self.ledger.ask(statement)]
 
     def history(self, request_id: str) -> list[dict[str, object]]:
         """Everything that happened to a request, oldest first."""

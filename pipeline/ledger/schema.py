@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from pipeline.records import Params
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 

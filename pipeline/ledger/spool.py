@@ -14,8 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from pipeline.ledger.journal import change_entry, changes_of, entries, line_of
+from pipeline.ledger.journal import change_entry, change_of, entry_of, line_of
+from pipeline.ledger.journal_check import lines_of
 from pipeline.ledger.transitions import LedgerChange
+
+BOOKED = ".booked"
+"""Ends the name of a file that was booked, and is kept because something in it could not be."""
 
 
 class Spool:
@@ -25,6 +29,7 @@ class Spool:
         self.path = folder / f"ledger.spool-{platform.node()}-{os.getpid()}-{id(self):x}"
         self._folder = folder
         self._files: dict[Path, IO[str]] = {}
+        self.damage: list[str] = []
 
     def __bool__(self) -> bool:
         return bool(self._files)
@@ -32,7 +37,7 @@ class Spool:
     def inherit(self) -> int:
         """Takes over the spools of processes that are dead; returns how many files."""
         for path in sorted(self._folder.glob("ledger.spool-*")):
-            file = _locked(path)
+            file = _locked(path) if not path.name.endswith(BOOKED) else None
             if file is not None:
                 self._files[path] = file
         return len(self._files)
@@ -56,17 +61,27 @@ class Spool:
         os.fsync(file.fileno())
 
     def changes(self) -> Iterator[LedgerChange]:
-        """Everything that is kept, file by file, in order."""
+        """Everything that is kept, file by file, in order. Lines that cannot be read are counted in `damage`."""
+        self.damage = []
         for path in list(self._files):
-            yield from changes_of(entries(path))
+            for number, line in enumerate(lines_of(path), start=1):
+                try:
+                    yield change_of(entry_of(line) or {})
+                except (KeyError, TypeError, ValueError):
+                    self.damage.append(f"line {number} of {path} can't be read: it may have named a paid job")
 
-    def clear(self) -> None:
-        """Everything was booked."""
+    def clear(self, *, keep: bool = False) -> list[Path]:
+        """Everything was booked: removes the files, or keeps them under another name; returns what is kept."""
+        kept = []
         for path, file in self._files.items():
             with suppress(OSError):
-                path.unlink()
+                if keep:
+                    kept.append(path.rename(path.with_name(f"{path.name}{BOOKED}")))
+                else:
+                    path.unlink()
             file.close()
         self._files.clear()
+        return kept
 
     def close(self) -> None:
         """Leaves the files to the next process."""

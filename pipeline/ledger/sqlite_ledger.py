@@ -12,15 +12,32 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.database import LedgerOutdatedError, create_or_check, inode_of, sqlite_engine, write_meta
-from pipeline.ledger.integrity import replay
-from pipeline.ledger.journal import Journal, change_entry, entries, last_seq, snapshot_end, snapshot_entry
+from pipeline.ledger.clock import CLOCK, is_behind, last_history_number, newest_event_at
+from pipeline.ledger.database import LedgerOutdatedError, create_or_check, read_meta, sqlite_engine, write_meta
+from pipeline.ledger.identity import (
+    CHAIN,
+    COPY,
+    HOLE,
+    INODE,
+    JOURNAL_PLACE,
+    MACHINE,
+    MOVED,
+    inode_of,
+    is_elsewhere,
+    machine_id,
+    marks_in,
+    place_of,
+)
+from pipeline.ledger.journal import Journal, change_entry, sealed, snapshot_end, snapshot_entry
+from pipeline.ledger.journal_check import lines_of
 from pipeline.ledger.migrations import migrate
+from pipeline.ledger.reconcile import hole_notice, is_new, origin_of, reconcile
 from pipeline.ledger.schema import attempts
+from pipeline.ledger.side_files import found_journal, spare_path, take_over_old_files
 from pipeline.ledger.states import Event
 from pipeline.ledger.writer import LedgerWriter, QueuedWrite
 
@@ -41,8 +58,8 @@ class SqliteLedger(LedgerWriter):
             OldLedgerError: of an earlier version, and it may not be brought up to date here.
         """
         super().__init__(inline=inline)
-        self.path = path
         self.name = str(path)
+        self.path = path = path.resolve()
         try:
             old_mask = os.umask(0o077)
             try:
@@ -54,11 +71,34 @@ class SqliteLedger(LedgerWriter):
         except OSError as error:
             raise LedgerError(f"the ledger {path} can't be written: {error.strerror}") from None
         self.reader = sqlite_engine(path, write=False)
-        self.journal = Journal(path.with_suffix(".journal"))
-        self.spare = path.with_suffix(".spare")
+        self.journal = Journal(found_journal(path))
+        self.spare = spare_path(path)
         self._full: str | None = None
         self._ahead = False  # whether the journal holds events that the database does not
         self._start()
+        self._take_origin()
+
+    def _take_origin(self) -> None:
+        """A database that is made beside a journal is that journal's ledger, or a copy of it."""
+        if self.head[0] == 0 and (origin := origin_of(self.journal.path)):
+
+            def work(connection: Connection) -> None:
+                if is_new(connection):
+                    write_meta(connection, origin)
+
+            self.transact(work)
+            self.reload()
+
+    @property
+    def name_in_full(self) -> str:
+        """The file's path, without symbolic links."""
+        return str(self.path)
+
+    def reload(self) -> None:
+        """Reads again what the ledger knows of itself, after something else than `mark` wrote it."""
+        with self.reader.connect() as connection:
+            self.facts = read_meta(connection)
+        self._seq, self._chain = int(self.facts["seq"]), self.facts[CHAIN]
 
     def _facts(self, may_migrate: bool) -> dict[str, str]:
         try:
@@ -75,49 +115,76 @@ class SqliteLedger(LedgerWriter):
 
     @property
     def is_copy(self) -> bool:
-        """Whether this file was made by copying the one that was last spent with."""
-        here = inode_of(self.path)
-        return self.facts.get("inode", here) != here
+        """Whether this file, or the journal it was made from, was copied from the one that was last spent with."""
+        known = f"{self.facts.get(MACHINE) or '?'}/{self.facts[INODE]}" if INODE in self.facts else None
+        return COPY in self.facts or is_elsewhere(known, place_of(self.path))
 
     def ready_to_spend(self) -> list[str]:
-        """Checks everything that must hold before money moves; returns notices for the person.
+        """Checks everything that must hold before money moves; returns notices for the operator.
 
         Raises:
-            LedgerError: copied, damaged, or its journal belongs to another ledger or is ahead of it.
+            LedgerError: copied, damaged, or its journal belongs to another ledger or lacks what the file lacks.
         """
         notices = list(self._told)
-        self._check_not_moved()
         if self.is_copy:
             raise LedgerError(
-                f"{self.path} is a copy or was restored from one, and spending with two copies pays twice. "
+                f"{self.name} is a copy or was restored from one, and spending with two copies pays twice. "
                 "If this is the only one in use now, say so with `dop ledger adopt`"
             )
         notices += self._check_sums()
-        ahead = last_seq(self.journal.path)
-        if ahead > self._seq:
-            notices.append(f"the ledger was {ahead - self._seq} events behind its journal; they were booked now")
-            self.transact(lambda connection: replay(connection, entries(self.journal.path, self._seq)))
-            self._seq = ahead
-        elif ahead < self._seq:
-            self._journal_anew()
+        notices += self._meet_journal()
+        self._check_not_moved()
+        notices += hole_notice(self.facts)
+        with self.reader.connect() as connection:
+            self._newest_at = newest_event_at(connection, self.facts.get(CLOCK))
         self._keep_spare()
-        here = inode_of(self.path)
-        self.transact(lambda connection: write_meta(connection, {"inode": here, "clean": "no"}))
-        self.facts |= {"inode": here, "clean": "no"}
+        self.note_place()
+        self.transact(lambda connection: write_meta(connection, {"clean": "no"}))
+        self.facts["clean"] = "no"
         return notices
 
-    def journal_entries(self) -> Iterator[dict[str, object]]:
-        """Every entry of the journal beside the file, in order.
+    def _meet_journal(self) -> list[str]:
+        take_over_old_files(self.path)
+        if self.journal.path != found_journal(self.path):
+            self.journal.close()
+            self.journal = Journal(found_journal(self.path))
+        return reconcile(self)
 
+    def note_place(self) -> None:
+        """Writes down where the file and its journal are, when that is new."""
+        self.journal.create()
+        here = {INODE: inode_of(self.path), MACHINE: machine_id(), JOURNAL_PLACE: place_of(self.journal.path)}
+        if any(self.facts.get(name) != value for name, value in here.items()):
+            self.mark(here)
+
+    def journal_lines(self) -> Iterator[str]:
+        """The lines of the journal beside the file."""
+        return lines_of(self.journal.path)
+
+    def adopt(self, now: float) -> list[str]:
+        """Takes this file for the one ledger that spends, and what it knows for all there is: the operator said so.
+
+        Returns:
+            Notices.
         Raises:
-            LedgerError: a line is damaged.
+            LedgerError: its journal belongs to another ledger, or lacks what the file lacks.
         """
-        return entries(self.journal.path)
-
-    def adopt(self) -> None:
-        """Takes this file for the one ledger that spends: a person said so."""
-        here = inode_of(self.path)
-        self.transact(lambda connection: write_meta(connection, {"inode": here}))
+        notices = self._meet_journal()
+        self.journal.create()
+        with self.reader.connect() as connection:
+            newest_at, number = newest_event_at(connection, self.facts.get(CLOCK)), last_history_number(connection)
+        self.mark(
+            {
+                CLOCK: str(number) if is_behind(now, newest_at) else self.facts.get(CLOCK),
+                COPY: None,
+                MOVED: None,
+                HOLE: None,
+                INODE: inode_of(self.path),
+                MACHINE: machine_id(),
+                JOURNAL_PLACE: place_of(self.journal.path),
+            }
+        )
+        return notices
 
     def _keep_spare(self) -> None:
         with suppress(OSError):
@@ -164,7 +231,8 @@ class SqliteLedger(LedgerWriter):
             except Exception as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
                 self._only_journal(batch, error)
                 return
-            self._seq += len(entries)  # what `_write` counted from
+            if entries:  # `_write` counted from what the database said
+                self._seq, self._chain = self._seq + len(entries), str(entries[-1]["chain"])
             self._note(entries)
             self._deliver(batch, results)
             return
@@ -199,10 +267,13 @@ class SqliteLedger(LedgerWriter):
         self._full = self._full or f"the ledger {self.path} can't be written ({error})"
         changes = [job.change for job in batch if job.change is not None and job.change.event is not Event.RESERVE]
         self._ahead = self._ahead or bool(changes)
-        kept = [change_entry(change, self._seq + offset) for offset, change in enumerate(changes, start=1)]
+        kept, chain = [], self._chain
+        for offset, change in enumerate(changes, start=1):
+            kept.append(change_entry(change, self._seq + offset))
+            chain = sealed(kept[-1], self.ledger_id, chain)
         with suppress(OSError):
             self.journal.append(kept, sync=True)
-            self._seq += len(kept)
+            self._seq, self._chain = self._seq + len(kept), chain
         self._deliver(batch, [(None, error)] * len(batch))
 
     def _note(self, entries: list[dict[str, object]]) -> None:
@@ -211,15 +282,31 @@ class SqliteLedger(LedgerWriter):
         except OSError as error:
             self._full = f"the journal {self.journal.path} can't be written ({error.strerror}); free some disk space"
 
-    def _journal_anew(self) -> None:
-        """The journal lags behind (lost, or cut by a power failure): the rows as they stand are written to it.
+    def _keep_beside(self, entries: list[dict[str, object]]) -> None:
+        try:
+            self.journal.append(entries, sync=True)
+        except OSError as error:
+            raise LedgerError(f"the journal {self.journal.path} can't be written ({error.strerror})") from None
+
+    def write_journal_again(self) -> None:
+        """The journal lags behind (lost, or cut by a power failure): the rows as they are now are written to it.
 
         Only the line after the last one bears the ledger's number: cut before it, the journal still lags behind.
         """
+        count = 0
+
+        def snapshots(connection: Connection) -> Iterator[dict[str, object]]:
+            nonlocal count
+            for row in connection.execute(select(attempts).where(attempts.c.submit_attempts > 0)):
+                count += 1
+                yield snapshot_entry(dict(row._mapping), self._seq - 1, self.ledger_id, count)
+
         with self.reader.connect() as connection:
-            found = connection.execute(select(attempts).where(attempts.c.submit_attempts > 0))
-            self.journal.append(snapshot_entry(dict(row._mapping), self._seq - 1) for row in found)
-        self.journal.append([snapshot_end(self._seq)], sync=True)
+            self.journal.append(snapshots(connection))
+        marks = marks_in(self.facts) | {name: self.facts[name] for name in (JOURNAL_PLACE,) if name in self.facts}
+        seq, chain = self.head
+        end = snapshot_end(seq, ledger_id=self.ledger_id, chain=chain, count=count, marks=marks)
+        self.journal.append([end], sync=True)
 
     def close(self, *, clean: bool = True) -> None:
         """Writes what waits, marks a clean end, and lets go of the file."""

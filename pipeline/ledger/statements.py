@@ -9,13 +9,17 @@ from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import BigInteger, Connection, Float, Integer, Table, Text
 
+from pipeline.ledger.identity import CHAIN
 from pipeline.ledger.schema import IMMUTABLE, MUTABLE, attempts, history, journal, spend
 from pipeline.ledger.transitions import Row, SpendKey
-from pipeline.records import CostState
+from pipeline.records import CostState, canonical_job_id
 
 _FIXED = frozenset({"request_id", "attempt", "gateway", "model", "superseded", "digest"})
 CHANGING = tuple(name for name in MUTABLE if name not in _FIXED)
 _SPANS = {"run": "run_id = {mark}", "day": "day = {mark}", "month": "day LIKE {mark}"}
+
+
+_SERVER_TIME = "SELECT extract(epoch FROM clock_timestamp())"
 
 
 class DbapiConnection(Protocol):
@@ -63,7 +67,10 @@ class Statements:
         # MONEY: on PostgreSQL the row is taken first, so that hosts judge budget and swaps one after the other.
         self._read_seq = f"SELECT value FROM meta WHERE name = 'seq'{self._lock}"
         self._keep = self._added(journal, ("seq", "line"))
-        self._seq = f"UPDATE meta SET value = {mark} WHERE name = 'seq'"
+        self._read_chain = f"SELECT value FROM meta WHERE name = '{CHAIN}'"
+        self._head = (
+            f"UPDATE meta SET value = CASE name WHEN 'seq' THEN {mark} ELSE {mark} END WHERE name IN ('seq', '{CHAIN}')"
+        )
         self._spent = {
             span: "SELECT coalesce(sum(confirmed + disputed + reserved), 0) FROM spend "
             f"WHERE gateway = {mark} AND {where.format(mark=mark)}"
@@ -116,7 +123,9 @@ class Statements:
         return {record[0]: dict(zip(IMMUTABLE, record[1:], strict=True)) for record in found}
 
     def owners(self, hand: Executor, gateways: Iterable[str], jobs: Iterable[str]) -> dict[tuple[str, str], str]:
-        """(gateway, job id) -> the request that owns it, for those that are owned.
+        """(gateway, `canonical_job_id`) -> the request that owns the job, for those that are owned.
+
+        `jobs` are all spellings of the ids in question.
 
         The gateways are named because the index begins with them: without, each call would read every attempt.
         """
@@ -128,7 +137,7 @@ class Statements:
             f"WHERE gateway IN ({self._marks(len(places))}) AND job_set_id IN ({self._marks(len(ids))})"
         )
         found = _run(hand, text, self._padded(places) + self._padded(ids)).fetchall()
-        return {(gateway, job): request_id for gateway, job, request_id in found}
+        return {(gateway, canonical_job_id(job)): request_id for gateway, job, request_id in found}
 
     def spent(self, hand: Executor, span: str, gateway: str, key: str) -> int:
         """Worst-case micro-dollars of a gateway's run, day or month."""
@@ -151,13 +160,21 @@ class Statements:
         """The number of the last event, also when another process booked it."""
         return int(_run(hand, self._read_seq).fetchone()[0])
 
+    def moment(self, hand: Executor) -> float | None:
+        """Unix seconds by the server's clock; None for a file, where the host's counts."""
+        return float(_run(hand, _SERVER_TIME).fetchone()[0]) if self._on_server else None
+
+    def head(self, hand: Executor) -> tuple[int, str]:
+        """Number of the last event and the chain after it. On a server the number's row is locked first."""
+        return self.seq(hand), str(_run(hand, self._read_chain).fetchone()[0])
+
     def keep(self, hand: Executor, lines: Sequence[tuple[object, ...]]) -> None:
         """Adds lines (seq, text) to the journal that stands in the database."""
         self._many(hand, self._keep, lines)
 
-    def set_seq(self, hand: Executor, seq: int) -> None:
-        """The number of the last event."""
-        _run(hand, self._seq, (str(seq),))
+    def set_head(self, hand: Executor, seq: int, chain: str) -> None:
+        """Sets the number of the last event and the chain after it."""
+        _run(hand, self._head, (str(seq), chain))
 
     def _many(self, hand: Executor, statement: _BatchStatement, lines: Sequence[tuple[object, ...]]) -> None:
         """Runs a statement for all lines.

@@ -57,8 +57,15 @@ _ENDINGS = {E.COMPLETE: S.DONE, E.FAIL: S.FAILED, E.REFUSE: S.REFUSED, E.CANCEL:
 
 TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
     {
-        # A submit that was refused and released is rejected later, under its token: other rows showed that it is meant.
-        S.PLANNED: {E.RESERVE: S.SUBMITTING, E.REJECT: S.REJECTED, E.NOTE: S.PLANNED},
+        S.PLANNED: {
+            E.RESERVE: S.SUBMITTING,
+            # A submit that was refused and released is rejected later, under its token: other rows showed that this row
+            # is meant.
+            E.REJECT: S.REJECTED,
+            # MONEY: a submit that was settled as not charged is proved to be paid before it is sent again.
+            E.ADOPT: S.ACCEPTED,
+            E.NOTE: S.PLANNED,
+        },
         S.SUBMITTING: {
             E.ACCEPT: S.ACCEPTED,
             E.RELEASE: S.PLANNED,

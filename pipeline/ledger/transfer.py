@@ -9,22 +9,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, select
+from sqlalchemy import Connection, Table, func, select
 
 from pipeline.errors import LedgerError, LedgerUnavailableError
 from pipeline.ledger.database import read_meta, write_meta
+from pipeline.ledger.identity import COPY, INODE, JOURNAL_PLACE, MACHINE, MOVED
 from pipeline.ledger.integrity import audit, sums_digest
 from pipeline.ledger.journal import line_of
+from pipeline.ledger.journal_check import JournalWalk
 from pipeline.ledger.postgres_ledger import PostgresLedger
-from pipeline.ledger.schema import attempts, history, journal, meta, run_rows, runs, spend
+from pipeline.ledger.schema import attempts, history, journal, run_rows, runs, spend
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.writer import LedgerWriter
 
 TABLES = (runs, run_rows, attempts, history, spend)
-_STAYS = {"inode", "identity", "clean", "sums", "schema_version", "moved to"}
+_STAYS = {INODE, MACHINE, JOURNAL_PLACE, COPY, MOVED, "identity", "clean", "sums", "schema_version"}
 """What a ledger knows of itself and not of what was bought."""
 
-MOVED = "moved to"
 CHUNK = 2_000
 
 
@@ -67,15 +68,16 @@ def move(source: SqliteLedger, target: PostgresLedger) -> LedgerFingerprint:
     with source.reader.connect() as reading:
         found = contents(reading)
         facts = read_meta(reading)
+        walk = JournalWalk(source.name, ledger_id=source.ledger_id)
 
         def work(connection: Connection) -> None:
             _must_be_empty(connection, target.name)
             _fill(connection, reading)
-            _lines(connection, source.journal_entries())
+            _lines(connection, walk.entries(source.journal_lines()))
             write_meta(connection, {name: value for name, value in facts.items() if name not in _STAYS})
             _must_equal(connection, found, target.name)
             write_meta(connection, {"sums": sums_digest(connection), "clean": "yes"})
-            source.transact(lambda local: write_meta(local, {MOVED: target.name}))
+            source.mark({MOVED: target.name})
 
         try:
             target.transact(work)
@@ -90,7 +92,7 @@ def move(source: SqliteLedger, target: PostgresLedger) -> LedgerFingerprint:
 
 def unmark(ledger: LedgerWriter) -> None:
     """The ledger was not moved after all, or a person says that the other one was given up."""
-    ledger.transact(lambda connection: connection.execute(delete(meta).where(meta.c.name == MOVED)) and None)
+    ledger.mark({MOVED: None})
 
 
 def _must_be_empty(connection: Connection, name: str) -> None:

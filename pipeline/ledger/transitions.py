@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pipeline.errors import InvariantError
 from pipeline.ledger.budget import NO_CAPS, CapReached, Caps, Spent, cap_reached
 from pipeline.ledger.states import OUTCOMES_OF_A_SUBMIT, TRANSITIONS, Event, next_state
-from pipeline.records import COST_STATE, CostState, State
+from pipeline.ledger.text import storable, storable_value
+from pipeline.records import COST_STATE, CostState, State, canonical_job_id
 
 Row = dict[str, object]
 SpendKey = tuple[str, str, str, str]
@@ -28,7 +29,10 @@ class LedgerChange:
     """One event to be booked.
 
     `at` is Unix seconds. `token`, where given, must be the one under which the attempt was reserved. `values` are
-    columns to set. `run_id` and `caps` belong to RESERVE. `detail` goes to the history as it is (raw answers).
+    columns to set. `run_id` and `caps` belong to RESERVE. `detail` goes to the history (raw answers).
+
+    Every text is mended here, before any of the two ledgers, the journal or the spool can see it: what one of them
+    refuses would otherwise keep a paid answer from being booked.
     """
 
     request_id: str
@@ -39,6 +43,11 @@ class LedgerChange:
     run_id: str | None = None
     caps: Caps = NO_CAPS
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        mended = {name: storable_value(value) for name, value in self.values.items()}
+        object.__setattr__(self, "values", mended)
+        object.__setattr__(self, "detail", storable(self.detail))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +80,9 @@ class JobTaken:
     owner_request_id: str
 
 
+PAID_TWICE = "paid twice"
+"""First words of the reason of a request for which the gateway charged two jobs. No later event overwrites them."""
+
 ChangeResult = Applied | Conflict | JobTaken | CapReached
 
 
@@ -87,9 +99,15 @@ def utc_day(at: float) -> str:
 class SpendAccumulator:
     """The spend book of one transaction: what stands in the ledger plus what this batch adds."""
 
-    def __init__(self, spent_in_ledger: Callable[[str, str, str], int]) -> None:
-        """`spent_in_ledger(span, gateway, key)` gives micro-dollars for span run|day|month."""
+    def __init__(
+        self, spent_in_ledger: Callable[[str, str, str], int], *, day_of: Callable[[float], str] = utc_day
+    ) -> None:
+        """`spent_in_ledger(span, gateway, key)` gives micro-dollars for span run|day|month.
+
+        `day_of` gives the day on which money is booked at a moment; it must never go back to a day that is over.
+        """
         self._read = spent_in_ledger
+        self.day_of = day_of
         self._taken: dict[tuple[str, str, str], int] = {}
         self.deltas: dict[SpendKey, dict[CostState, int]] = {}
 
@@ -139,18 +157,33 @@ def apply_change(
     if change.event in OUTCOMES_OF_A_SUBMIT and state is not State.SUBMITTING and _is_too_late(state, change):
         return Conflict(state=state)
     after = next_state(state, change.event)
+    if change.event is Event.ADOPT and state is State.PLANNED and not row["submit_attempts"]:
+        return Conflict(state=state)
+    before_reason = row["reason"]
     job_set_id = change.values.get("job_set_id")
     if job_set_id is not None:
         owner = job_owner(str(row["gateway"]), str(job_set_id))
         # MONEY: an earlier attempt of the same request is another purchase; its job is not this one's either.
-        if owner is not None and (owner != row["request_id"] or row["job_set_id"] != job_set_id):
+        if owner is not None and (owner != row["request_id"] or not _is_same_job(row["job_set_id"], job_set_id)):
             return JobTaken(owner_request_id=owner)
     if change.event is Event.RESERVE:
         refusal = _reserve(row, change, money)
         if refusal is not None:
             return refusal
     _move(row, state, after, change, money)
+    _keep_paid_twice(row, before_reason)
     return Applied(row=row, before=state)
+
+
+def _keep_paid_twice(row: Row, before: object) -> None:
+    """MONEY: that a second job was charged is told as long as the row exists, whatever happens to the first one."""
+    if isinstance(before, str) and before.startswith(PAID_TWICE):
+        now = row["reason"]
+        row["reason"] = before if now is None or str(now).startswith(before) else f"{before}; {now}"
+
+
+def _is_same_job(one: object, other: object) -> bool:
+    return one is not None and canonical_job_id(str(one)) == canonical_job_id(str(other))
 
 
 def _is_mine(row: Row, state: State, change: LedgerChange) -> bool:
@@ -174,7 +207,7 @@ def _reserve(row: Row, change: LedgerChange, money: SpendAccumulator) -> CapReac
     # MONEY: the budget is judged and the intent written in the same transaction; a cap checked elsewhere would race.
     if change.run_id is None or change.token is None:
         raise InvariantError("reserve needs a run and a token")
-    gateway, day = str(row["gateway"]), utc_day(change.at)
+    gateway, day = str(row["gateway"]), money.day_of(change.at)
     price = change.values.get("price_microusd", row["price_microusd"])
     if not isinstance(price, int) or price <= 0:
         raise InvariantError(f"request {row['request_id']} has no price; it can't be bought")

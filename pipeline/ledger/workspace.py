@@ -1,20 +1,19 @@
-"""The folders and files a run stands on: the lock beside the ledger, the run's folder, the link to the newest run."""
+"""Opens the ledger: for questions, for spending under its lock, or beside the other workers of a cluster."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from pipeline.config.loader import Settings, gateway_id
-from pipeline.errors import LockedError, UsageError
+from pipeline.errors import UsageError
 from pipeline.ledger import postgres_session
+from pipeline.ledger.accounts import Account, AccountMemory, account_name, check_account, remember, state_folder
+from pipeline.ledger.clock import check_clock
+from pipeline.ledger.file_lock import locked
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LockMode
 from pipeline.ledger.queries import LedgerQueries
@@ -22,46 +21,6 @@ from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import LedgerChange
 from pipeline.ledger.writer import LedgerWriter
-
-
-@contextmanager
-def locked(ledger: Path, *, wait_s: float, now: float) -> Iterator[None]:
-    """Holds the lock beside the ledger; the operating system frees it when its holder dies, however it dies.
-
-    Raises:
-        LockedError: another run holds it; the message names the holder and when it started.
-        UsageError: the folder cannot be written.
-    """
-    lock_file = ledger.with_suffix(".lock")
-    holder = ledger.with_suffix(".holder")
-    old_mask = os.umask(0o077)
-    try:
-        ledger.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(lock_file, mode=0o600)
-        lock.acquire(timeout=wait_s, poll_interval=0.1)
-    except Timeout:
-        raise LockedError(f"another run holds {lock_file} ({_holder_text(holder)}); nothing was sent") from None
-    except OSError as error:
-        raise UsageError(f"{ledger.parent} can't be written ({error.strerror}); choose another --outputs") from None
-    finally:
-        os.umask(old_mask)
-    try:
-        started = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        with suppress(OSError):
-            holder.write_text(json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "started": started}))
-        yield
-    finally:
-        with suppress(OSError):
-            holder.unlink()
-        lock.release()
-
-
-def _holder_text(holder: Path) -> str:
-    try:
-        found = json.loads(holder.read_text())
-        return f"process {found['pid']} on {found['host']}, since {found['started']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "its holder did not leave a name"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +37,22 @@ class OpenLedger:
     def outputs(self) -> Path:
         """The outputs folder."""
         return self.settings.outputs.dir
+
+
+def account_of(
+    settings: Settings, key: str, *, allow_new_ledger: bool = False, ask: Callable[[str], bool] | None = None
+) -> Account | None:
+    """The account of a key at the gateway, with what this user's state folder knows of it; None for the sandbox.
+
+    Args:
+        allow_new_ledger: the operator said that the account may buy with a ledger that it has not used before.
+        ask: puts that question at a terminal; None where there is none.
+    """
+    if settings.gateway.is_embedded:
+        return None
+    memory = AccountMemory(state_folder(os.environ, Path.home()))
+    name = account_name(key, gateway_id(settings))
+    return Account(name=name, memory=memory, allow_new_ledger=allow_new_ledger, ask=ask)
 
 
 def ledger_name(settings: Settings) -> str:
@@ -161,15 +136,20 @@ def _held_ledger(settings: Settings, hold: LockMode, *, wait_s: float, now: floa
 
 
 @contextmanager
-def open_for_spending(settings: Settings, *, lock_wait_s: float, now: float) -> Iterator[OpenLedger]:
+def open_for_spending(
+    settings: Settings, *, lock_wait_s: float, now: float, account: Account | None = None
+) -> Iterator[OpenLedger]:
     """The ledger under its lock, checked, with every submit that a dead run left behind booked as unknown.
 
+    Args:
+        account: who is going to buy with it; None for commands that buy nothing, and for the embedded sandbox.
     Raises:
         LockedError: another run works on this ledger.
         LedgerError: it is not fit for spending.
+        UsageError: the account has bought with another ledger, and the operator did not agree to a second one.
     """
     with _held_ledger(settings, LockMode.EXCLUSIVE, wait_s=lock_wait_s, now=now) as ledger:
-        notices = ledger.ready_to_spend()
+        notices = ledger.ready_to_spend() + _check_buyer(account, ledger, settings, now)
         book = LedgerQueries(ledger)
         lost = recover(ledger, book, now)
         if lost:
@@ -177,10 +157,23 @@ def open_for_spending(settings: Settings, *, lock_wait_s: float, now: float) -> 
         yield OpenLedger(
             settings=settings, gateway=gateway_id(settings), ledger=ledger, book=book, notices=tuple(notices)
         )
+        if account is not None:
+            remember(ledger, account)
+
+
+def _check_buyer(account: Account | None, ledger: LedgerWriter, settings: Settings, now: float) -> list[str]:
+    """MONEY: what must hold before this account buys with this ledger; returns notices."""
+    if account is None:
+        return []
+    if settings.ledger.url is None:
+        check_clock(ledger.name, now, ledger.newest_at)
+    return check_account(ledger, account, outputs=settings.outputs.dir, gateway=gateway_id(settings))
 
 
 @contextmanager
-def open_shared(settings: Settings, *, wait_s: float, now: float) -> Iterator[OpenLedger]:
+def open_shared(
+    settings: Settings, *, wait_s: float, now: float, account: Account | None = None
+) -> Iterator[OpenLedger]:
     """A ledger on a server for one of several workers: beside others like it, never beside a plain run.
 
     The first one in checks it; submits that dead workers left behind are the caller's to settle, by their leases.
@@ -193,7 +186,7 @@ def open_shared(settings: Settings, *, wait_s: float, now: float) -> Iterator[Op
     if settings.ledger.url is None:
         raise UsageError("several machines need a ledger that all of them reach: set ledger.url to a PostgreSQL server")
     with _held_ledger(settings, LockMode.SHARED, wait_s=wait_s, now=now) as ledger:
-        notices = tuple(ledger.ready_to_spend())
+        notices = tuple(ledger.ready_to_spend() + _check_buyer(account, ledger, settings, now))
         yield OpenLedger(
             settings=settings, gateway=gateway_id(settings), ledger=ledger, book=LedgerQueries(ledger), notices=notices
         )

@@ -7,6 +7,7 @@ the one on PostgreSQL. Must never: send anything, know the gateway's JSON, or ch
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import queue
 import threading
@@ -22,12 +23,22 @@ from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import DopError, LedgerError
 from pipeline.ledger.database import integrity_problems, read_meta, write_meta
+from pipeline.ledger.identity import CHAIN, LEDGER_ID, MOVED
 from pipeline.ledger.integrity import audit, sums_digest
-from pipeline.ledger.journal import row_entry
+from pipeline.ledger.journal import mark_entry, row_entry, sealed
 from pipeline.ledger.schema import checksum
 from pipeline.ledger.statements import Executor, Statements
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied, ChangeResult, LedgerChange, Row, SpendAccumulator, apply_change
+from pipeline.ledger.transitions import (
+    Applied,
+    ChangeResult,
+    LedgerChange,
+    Row,
+    SpendAccumulator,
+    apply_change,
+    utc_day,
+)
+from pipeline.records import canonical_job_id, job_id_spellings
 
 T = TypeVar("T")
 
@@ -92,6 +103,7 @@ class LedgerWriter(ABC):
         self.tell: Callable[[str], None] = lambda text: None
         self._told: list[str] = []
         self._inline = inline
+        self._newest_at = 0.0  # Unix seconds of the newest event, by the clock that counts
         self._waiting: list[QueuedWrite] = []
         self._queue: queue.SimpleQueue[QueuedWrite | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -102,7 +114,7 @@ class LedgerWriter(ABC):
         self.tell = notify
 
     def _start(self) -> None:
-        self._seq = int(self.facts["seq"])
+        self._seq, self._chain = int(self.facts["seq"]), self.facts[CHAIN]
         self._sql = Statements(self.engine.dialect.name)
         if not self._inline:
             self._thread = threading.Thread(target=self._work, name="ledger-writer", daemon=True)
@@ -124,16 +136,15 @@ class LedgerWriter(ABC):
         """
 
     @abstractmethod
-    def journal_entries(self) -> Iterator[dict[str, object]]:
-        """Every entry of the second book, in order.
-
-        Raises:
-            LedgerError: a line is damaged.
-        """
+    def journal_lines(self) -> Iterator[str]:
+        """The lines of the second book, in order, as they are."""
 
     @abstractmethod
-    def adopt(self) -> None:
-        """Takes this copy for the one ledger that spends: a person said so."""
+    def adopt(self, now: float) -> list[str]:
+        """Takes this ledger for the one that spends, and the clock's `now` for right: the operator said so.
+
+        Returns notices.
+        """
 
     def _check_sums(self) -> list[str]:
         """A ledger that was not closed is looked at in full; one that was, by its sums. Returns notices."""
@@ -145,10 +156,57 @@ class LedgerWriter(ABC):
             self._check_in_full()
         return []
 
+    @property
+    def name_in_full(self) -> str:
+        """Where it is, as every other folder would name it."""
+        return self.name
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """Number of the newest event and the hash chain after it, as this process knows them."""
+        return self._seq, self._chain
+
+    @property
+    def newest_at(self) -> float:
+        """Unix seconds of the newest event that was known when the ledger was made ready; 0 before the first."""
+        return self._newest_at
+
+    @property
+    def ledger_id(self) -> str:
+        """The random id of this ledger, the same over moves, rebuilds and migrations."""
+        return self.facts[LEDGER_ID]
+
+    def mark(self, values: Mapping[str, str | None]) -> None:
+        """Writes down what the ledger learned of itself, as a numbered event of database and journal.
+
+        So it survives a rebuild, and a database that is lost. None removes a mark. Outside a run only.
+        """
+
+        def work(connection: Connection) -> dict[str, object]:
+            seq, chain = self._sql.head(connection)
+            entry = mark_entry(seq + 1, values)
+            chain = sealed(entry, self.ledger_id, chain)
+            self._sql.set_head(connection, seq + 1, chain)
+            write_meta(connection, values)
+            self._keep(connection, [entry])
+            return entry
+
+        entry = self.transact(work)
+        self._seq, self._chain = int(str(entry["seq"])), str(entry["chain"])
+        for name, value in values.items():
+            if value is None:
+                self.facts.pop(name, None)
+            else:
+                self.facts[name] = value
+        self._keep_beside([entry])
+
+    def _keep_beside(self, entries: list[dict[str, object]]) -> None:  # noqa: B027 - may be
+        """A journal beside the database; one that is in it was written in the same transaction."""
+
     def _check_not_moved(self) -> None:
-        if "moved to" in self.facts:
+        if MOVED in self.facts:
             raise LedgerError(
-                f"{self.name} was moved to {self.facts['moved to']}, and spending with both pays twice. Use that one "
+                f"{self.name} was moved to {self.facts[MOVED]}, and spending with both pays twice. Use that one "
                 "with --set ledger.url=URL (or DOP_LEDGER__URL), or say `dop ledger adopt` if it was given up"
             )
 
@@ -171,7 +229,8 @@ class LedgerWriter(ABC):
     def _sums_stand(self) -> bool:
         """MONEY: caps are judged by the spend book, which no run touches row by row."""
         with suppress(DatabaseError, UnicodeError), self.reader.connect() as connection:
-            return sums_digest(connection) == self.facts["sums"]
+            # A sum is found through the book's index: a flipped bit there hides a row that the table still has.
+            return not integrity_problems(connection, "spend") and sums_digest(connection) == self.facts["sums"]
         return False
 
     # -- the one way to change a row
@@ -199,6 +258,20 @@ class LedgerWriter(ABC):
         done: Future[ChangeResult] = Future()
         self._run(QueuedWrite(done, change=change))
         return done.result()
+
+    def apply_all(self, changes: Iterable[LedgerChange]) -> list[ChangeResult]:
+        """`apply_now` for many changes, which share their commits."""
+        jobs: list[tuple[QueuedWrite, Future[ChangeResult]]] = []
+        for change in changes:
+            done: Future[ChangeResult] = Future()
+            jobs.append((QueuedWrite(done, change=change), done))
+        if self._inline:
+            self._flush()
+            self._do([job for job, _ in jobs])
+        else:
+            for job, _ in jobs:
+                self._queue.put(job)
+        return [done.result() for _, done in jobs]
 
     def transact(self, work: Callable[[Connection], T], *, alone: bool = True) -> T:
         """Runs `work` in one write transaction of its own and waits for it.
@@ -316,42 +389,51 @@ class LedgerWriter(ABC):
         self, hand: Executor, batch: Sequence[QueuedWrite], entries: list[dict[str, object]]
     ) -> list[WriteResult]:
         changes = [job.change for job in batch if job.change is not None]
-        self._seq = self._last_seq(hand)
+        self._seq, chain = self._sql.head(hand)
         rows = self._rows(hand, changes)
         owners = self._sql.owners(hand, {str(row["gateway"]) for row in rows.values()}, _jobs_named(changes))
-        money = SpendAccumulator(lambda span, gateway, key: self._sql.spent(hand, span, gateway, key))
+        moment = functools.cache(lambda: self._sql.moment(hand))
+        money = SpendAccumulator(
+            lambda span, gateway, key: self._sql.spent(hand, span, gateway, key),
+            day_of=lambda at: self._day_of(moment() or at),
+        )
+
+        def owner_of(gateway: str, job_set_id: str) -> str | None:
+            return owners.get((gateway, canonical_job_id(job_set_id)))
+
         results: list[WriteResult] = []
         touched: dict[str, Row] = {}
         lines: list[tuple[object, ...]] = []
         for change in changes:
             row = rows.get(change.request_id)
             try:
-                outcome = apply_change(
-                    row, change, money=money, job_owner=lambda gateway, job: owners.get((gateway, job))
-                )
+                outcome = apply_change(row, change, money=money, job_owner=owner_of)
             except DopError as error:
                 results.append((None, error))
                 continue
             if isinstance(outcome, Applied) and row is not None:
                 if "job_set_id" in change.values:
-                    owners[str(row["gateway"]), str(row["job_set_id"])] = change.request_id
+                    owners[str(row["gateway"]), canonical_job_id(str(row["job_set_id"]))] = change.request_id
                 row["checksum"] = checksum(row)
                 touched[change.request_id] = row
                 state, detail = row["state"], change.detail
                 lines.append((change.request_id, row["attempt"], change.at, change.event.value, state, detail))
                 entries.append(row_entry(row, change, self._seq + len(entries) + 1))
+                chain = sealed(entries[-1], self.ledger_id, chain)
                 outcome = Applied(row=dict(row), before=outcome.before)
             results.append((outcome, None))
         if touched:
             self._sql.save(hand, touched.values(), lines)
             self._sql.book(hand, money.deltas)
-            self._sql.set_seq(hand, self._seq + len(lines))
+            self._sql.set_head(hand, self._seq + len(lines), chain)
             self._add_cold(hand, entries)
             self._keep(hand, entries)
         return results
 
-    def _last_seq(self, hand: Executor) -> int:
-        return self._sql.seq(hand)
+    def _day_of(self, at: float) -> str:
+        """MONEY: the day of a budget never runs backwards, so that a clock that is set back opens no cap again."""
+        self._newest_at = max(self._newest_at, at)
+        return utc_day(self._newest_at)
 
     def _keep(self, hand: Executor, entries: Sequence[Mapping[str, object]]) -> None:  # noqa: B027 - may be
         """A journal that is written in the same transaction; one beside the database is written after it."""
@@ -382,7 +464,9 @@ def _settle(settled: Sequence[tuple[QueuedWrite, WriteResult]]) -> None:
 
 
 def _jobs_named(changes: Iterable[LedgerChange]) -> list[str]:
-    return [str(change.values["job_set_id"]) for change in changes if change.values.get("job_set_id") is not None]
+    """Every spelling under which the ledger may hold the job ids that the changes set."""
+    named = (str(change.values["job_set_id"]) for change in changes if change.values.get("job_set_id") is not None)
+    return [spelling for job_id in named for spelling in job_id_spellings(job_id)]
 
 
 def _damaged(name: str, row: Row) -> LedgerError:

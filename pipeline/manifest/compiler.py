@@ -75,7 +75,7 @@ class Compiler:
             field_name = ALIASES.get(name, name)
             if field_name in own and name != field_name:
                 self.report(f"is the same field as {field_name!r}: give one of them", (*path, name))
-            elif field_name in (*FIELDS, "repeat", "tags", "skip"):
+            elif field_name in (*FIELDS, "repeat", "tags", "skip", "loop"):
                 own[field_name] = INVALID if name in poisoned else getattr(shape, name)
         own.update(self.variables(getattr(shape, "vars", None), (*path, "vars")))
         return own

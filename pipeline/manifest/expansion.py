@@ -17,7 +17,7 @@ from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import did_you_mean
 from pipeline.manifest.resolution import REQUIRED
 from pipeline.manifest.row_merging import TAKE, ExpansionSize, MergedRow, conflicts, merge_row
-from pipeline.manifest.spec import INVALID, VAR, CellFilter, ManifestSpec, SpecRow
+from pipeline.manifest.spec import INVALID, LOOP, VAR, CellFilter, ManifestSpec, SpecRow
 from pipeline.records import Cell, Params
 
 NEEDED = frozenset(REQUIRED)
@@ -276,10 +276,12 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _tags(fields: Mapping[str, Any], *, swept: bool) -> tuple[str, ...]:
-    """The row's tags, then those that axes and overrides add."""
+    """The row's tags, then LOOP for `loop: true`, then those that axes and overrides add."""
     own = fields.get("tags", ())
     if not isinstance(own, tuple):
         return ()
+    if fields.get("loop") is True:
+        own = tuple(dict.fromkeys((*own, LOOP)))
     if not swept:
         return own
     more = [tag for name, tags in fields.items() if name.startswith(EXTRA_TAGS) for tag in tags]

@@ -233,6 +233,7 @@ FROM_TEXT: Mapping[str, Callable[[str], object]] = {
     "enhance_prompt": boolean_from_text,
     "check_nsfw": boolean_from_text,
     "skip": boolean_from_text,
+    "loop": boolean_from_text,
 }
 """How a CSV cell becomes what YAML would have given; the other fields are text in both."""
 

@@ -9,6 +9,7 @@ import mmap
 import os
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -25,11 +26,12 @@ _ORDINARY = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?:/[\w/.,~%+&=?;:()'
 MAGIC_BYTES = 12
 
 
-def image(value: object, folder: Path) -> str:
+def image(value: object, folder: Path, allowed: Iterable[Path] = ()) -> str:
     """The frame as `Params` wants it: addresses and `sandbox:NAME` as written, a file as its absolute path.
 
     Args:
         folder: what a relative path is relative to: the folder of the file it stands in.
+        allowed: the other folders that pictures may come from.
 
     Raises:
         ValueError: it is none of them, with what is wrong.
@@ -54,7 +56,7 @@ def image(value: object, folder: Path) -> str:
     if scheme and ("://" in written or scheme[1].lower() in {"data", "file"}):
         hint = ": write the path alone" if scheme[1].lower() == "file" else ""
         raise ValueError(f"{plain(scheme[0])} addresses are not http or https{hint}")
-    return _file(written, folder)
+    return _file(written, folder, allowed)
 
 
 def _object(written: str, scheme: str) -> str:
@@ -94,11 +96,16 @@ def has_credentials(url: str) -> bool:
     return "@" in url and "://" in url and "@" in urlsplit(url).netloc
 
 
-def _file(written: str, folder: Path) -> str:
+def _file(written: str, folder: Path, allowed: Iterable[Path]) -> str:
     path = os.path.abspath(folder / written)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError(f"{plain(written)} is not a file (looked for {path})")
+        if not _is_inside(path, (folder, *allowed)):
+            raise ValueError(
+                f"{plain(written)} is outside the folder of its manifest: a picture there is uploaded only if "
+                f"images.allow names its folder, e.g. --set images.allow={plain(os.path.dirname(path))}"
+            )
         with open(path, "rb") as picture:
             start = picture.read(MAGIC_BYTES)
             whole = not start or _is_whole(picture)
@@ -113,6 +120,12 @@ def _file(written: str, folder: Path) -> str:
     if not whole:
         raise ValueError(f"{plain(written)} is cut off: the picture's file has no end; copy it again")
     return path
+
+
+def _is_inside(path: str, folders: Iterable[Path]) -> bool:
+    """Whether a file, wherever its links lead, is in one of the folders: a manifest may be another person's."""
+    real = os.path.join(os.path.realpath(path), "")
+    return any(real.startswith(os.path.join(os.path.realpath(folder), "")) for folder in folders)
 
 
 def _is_whole(picture: BinaryIO) -> bool:

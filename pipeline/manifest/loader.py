@@ -37,12 +37,14 @@ class ManifestLoader:
         catalogue: MotionCatalog,
         draw: Draw | None,
         origin: Path | None = None,
+        picture_folders: tuple[Path, ...] = (),
     ) -> None:
         self._path = path
         self._origin = origin if origin is not None else path
         self._folder = self._origin.absolute().parent if origin is not None else path.parent
+        folder = self._origin.absolute().parent
         self._surroundings = ValidationContext(
-            models=models, catalogue=catalogue, folder=self._origin.absolute().parent
+            models=models, catalogue=catalogue, folder=folder, picture_folders=(folder, *picture_folders)
         )
         self._sheet_rows: CsvRows | None = None
         self._sheet_defaults: dict[str, str] = {}

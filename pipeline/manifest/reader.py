@@ -29,6 +29,7 @@ def read(
     frozen_seeds: Mapping[str, tuple[int, ...]] | None = None,
     draw: Draw | None = None,
     origin: Path | None = None,
+    picture_folders: tuple[Path, ...] = (),
 ) -> Manifest:
     """Reads a manifest and checks its shape; a manifest of a wrong shape is looked at whole before it is refused.
 
@@ -38,6 +39,7 @@ def read(
         max_rows: what the axes may multiply to where the manifest does not say (its `max_rows`).
         frozen_seeds: the random seeds of a saved plan, by place (`Manifest.drawn`).
         origin: where the manifest counts as being, for paths in it and for its name; `path` unless given.
+        picture_folders: where local pictures may come from besides the manifest's own folder.
         draw: place, count -> random seeds; for a plan that is being made. Without either, random seeds are a mistake.
 
     Raises:
@@ -45,7 +47,12 @@ def read(
         TooManyRows: the axes multiply to more than allowed, where that can be told without reading a sheet.
     """
     reading = ManifestLoader(
-        path, models=models, catalogue=catalogue, draw=_frozen(frozen_seeds) or draw, origin=origin
+        path,
+        models=models,
+        catalogue=catalogue,
+        draw=_frozen(frozen_seeds) or draw,
+        origin=origin,
+        picture_folders=picture_folders,
     )
     why = source_files.why_not_a_file(path)
     if why is not None:

@@ -24,11 +24,15 @@ MAX_CACHED = 10_000
 
 @dataclass(slots=True, kw_only=True)
 class ValidationContext:
-    """What values are judged against. `folder` is that of the file being read; `warnings` collects what is allowed."""
+    """What values are judged against. `folder` is that of the file being read; `warnings` collects what is allowed.
+
+    `picture_folders` are those that local pictures may come from besides `folder`.
+    """
 
     models: Collection[str]
     catalogue: MotionCatalog
     folder: Path
+    picture_folders: tuple[Path, ...] = ()
     own_motions: dict[str, MotionPreset] = field(default_factory=dict)
     warnings: dict[str, None] = field(default_factory=dict)
 
@@ -87,7 +91,7 @@ class ValidationContext:
         return tuple(self._frame(item) for item in given)
 
     def _frame(self, value: object) -> str:
-        frame = image_refs.image(value, self.folder)
+        frame = image_refs.image(value, self.folder, self.picture_folders)
         if image_refs.has_credentials(frame):
             host = frame.rsplit("@", 1)[1].split("/", 1)[0]
             self.warnings[f"an image URL on {host} carries a user name: the gateway and the report will show it"] = None
@@ -108,6 +112,7 @@ VALIDATORS: Mapping[str, Callable[[ValidationContext, object], Any]] = {
     "repeat": lambda _, value: field_types.whole(value, low=1, high=field_types.MAX_TAKES),
     "tags": lambda _, value: field_types.tags(value),
     "skip": lambda _, value: field_types.boolean(value),
+    "loop": lambda _, value: field_types.boolean(value),
     "id": lambda _, value: field_types.word(value),
 }
 """How each field of one value is judged, whichever file it stands in."""

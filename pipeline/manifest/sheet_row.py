@@ -16,7 +16,7 @@ from pipeline.manifest.labels import short_hash, slug
 from pipeline.manifest.resolution import ALIASES, REQUEST_FIELDS, ValidationContext, reader_of
 from pipeline.manifest.spec import INVALID, VAR, SourceLocation, SpecRow
 
-COLUMNS = (*REQUEST_FIELDS, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip")
+COLUMNS = (*REQUEST_FIELDS, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip", "loop")
 """The columns a sheet may have, besides `var:NAME`."""
 
 RESULT_COLUMNS = ("status", "video", "cost_usd", "reason")

@@ -6,6 +6,7 @@ empty cell takes a default.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -14,6 +15,9 @@ from zipfile import BadZipFile
 
 EXTRA = "needs the extra [xlsx] (openpyxl): install it, or save the sheet as 'CSV UTF-8'"
 NO_VALUE = "the formula has no value yet: open the file in the spreadsheet, save it, and run again"
+
+BROKEN = (BadZipFile, KeyError, ValueError, EOFError, SyntaxError, TypeError, IndexError, AttributeError)
+"""What openpyxl raises for files that are no workbooks, or broken ones."""
 
 
 class WorkbookError(ValueError):
@@ -30,22 +34,22 @@ def records(path: Path) -> Iterator[tuple[int, list[str] | str]]:
         import openpyxl  # noqa: PLC0415 - an extra
     except ImportError:
         raise WorkbookError(EXTRA) from None
-    try:
-        values = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        formulas = openpyxl.load_workbook(path, read_only=True)
-    except (BadZipFile, KeyError, ValueError, EOFError) as error:
-        raise WorkbookError(f"is not an .xlsx file that can be read ({error}): save the sheet as 'CSV UTF-8'") from None
-    try:
-        if not values.worksheets:
-            raise WorkbookError("has no worksheet")
-        shown = values.worksheets[0].iter_rows(values_only=True)
-        written = formulas.worksheets[0].iter_rows(values_only=True)
-        for line, (cells, sources) in enumerate(zip(shown, written, strict=True), start=1):
-            lacking = any(cell is None and _is_formula(source) for cell, source in zip(cells, sources, strict=True))
-            yield line, NO_VALUE if lacking else [text_of(cell) for cell in cells]
-    finally:
-        values.close()
-        formulas.close()
+    warnings.filterwarnings("ignore", module="openpyxl")  # of drop-down lists and styles, which it leaves out
+    with path.open("rb") as shown_file, path.open("rb") as written_file:
+        try:
+            values = openpyxl.load_workbook(shown_file, read_only=True, data_only=True)
+            formulas = openpyxl.load_workbook(written_file, read_only=True)
+            shown = values.worksheets[0].iter_rows(values_only=True)
+            written = formulas.worksheets[0].iter_rows(values_only=True)
+            for line, (cells, sources) in enumerate(zip(shown, written, strict=True), start=1):
+                lacking = any(cell is None and _is_formula(source) for cell, source in zip(cells, sources, strict=True))
+                yield line, NO_VALUE if lacking else [text_of(cell) for cell in cells]
+        except BROKEN as error:
+            raise WorkbookError(_not_readable(error)) from None
+
+
+def _not_readable(error: Exception) -> str:
+    return f"is not an .xlsx file that can be read ({error}): save the sheet as 'CSV UTF-8'"
 
 
 def _is_formula(source: object) -> bool:

@@ -234,10 +234,11 @@ class DefaultsModel(RequestFields):
     repeat: Take | None = None
     seeds: SeedsOfRow | None = None
     tags: Tags | None = None
+    loop: Flag | None = Field(None, description="Checks that the last frame leads on to the first; the tag loop.")
 
 
 NO_AXES = (
-    *("id", "seeds", "repeat", "tags", "vars", "skip", "matrix", "zip", "label", "row"),
+    *("id", "seeds", "repeat", "tags", "vars", "skip", "loop", "matrix", "zip", "label", "row"),
     *resolution.ALIASES,
     *resolution.FORBIDDEN_FIELDS,
 )

@@ -213,6 +213,7 @@ def bind_manifest(
         max_rows=max_rows,
         frozen_seeds=frozen_seeds,
         draw=draw,
+        picture_folders=settings.images.allow,
     )
     return BoundManifest(
         manifest=manifest,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from pipeline.files import whole_path
-from pipeline.reports.tables import KINDS, REPORT_COLUMNS, ReportRow
+from pipeline.reports.tables import KINDS, METRICS_COLUMN, REPORT_COLUMNS, ReportRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,8 @@ def to_frame(rows: Iterable[ReportRow]) -> pd.DataFrame:
 def _exact_frame(rows: Iterable[ReportRow]) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415
 
-    frame = pd.DataFrame([list(row.values()) for row in rows], columns=list(REPORT_COLUMNS), dtype=object)
+    columns = [*REPORT_COLUMNS, METRICS_COLUMN]
+    frame = pd.DataFrame([[row.get(name) for name in columns] for row in rows], columns=columns, dtype=object)
     types = {column: _FRAME_TYPES[kind] for column, kind in KINDS.items() if kind in _FRAME_TYPES}
     return frame.astype(types)
 
@@ -58,11 +59,14 @@ def write_parquet(rows: Iterable[ReportRow], path: Path) -> int:
         UsageError: pyarrow is not installed.
     """
     pa, pq = _arrow("pyarrow"), _arrow("pyarrow.parquet")
-    schema = pa.schema([(column, _type_of(kind)) for column, kind in KINDS.items()])
+    columns = [(column, _type_of(kind)) for column, kind in KINDS.items()]
+    schema = pa.schema([*columns, (METRICS_COLUMN, pa.map_(pa.string(), pa.float64()))])
     count = 0
     with whole_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for batch in _batches(rows):
-            writer.write_table(pa.Table.from_pandas(_exact_frame(batch), schema=schema, preserve_index=False))
+            frame = _exact_frame(batch)
+            frame[METRICS_COLUMN] = frame[METRICS_COLUMN].map(lambda value: list(value.items()), na_action="ignore")
+            writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
             count += len(batch)
     return count
 
@@ -80,6 +84,7 @@ def _type_of(kind: str) -> object:
     return {
         "text": pa.string(),
         "list": pa.list_(pa.string()),
+        "reasons": pa.list_(pa.string()),
         "int": pa.int64(),
         "float": pa.float64(),
         "bool": pa.bool_(),

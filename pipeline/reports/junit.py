@@ -10,6 +10,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from pipeline.files import whole_text
 from pipeline.records import State
+from pipeline.reports.checks.findings import counts_as_failure
 from pipeline.reports.tables import ReportRow
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -32,15 +33,16 @@ _OUTCOME = {
 }
 
 
-def write_junit(rows: Iterable[ReportRow], path: Path, *, run: str) -> int:
+def write_junit(rows: Iterable[ReportRow], path: Path, *, run: str, fail_on: Sequence[str] = ()) -> int:
     """Writes one test suite for the run with one test case per attempt; returns the number of cases.
 
     done passes; failed, refused, canceled, rejected and expired are failures; unknown, stalled and written_off are
     errors; what is not finished is skipped, and so is an attempt that a later attempt of the same request replaced.
+    A video whose check came out bad is a failure where `fail_on` names the kind, or `all`.
     """
     every = list(rows)
     latest = {row["request_id"]: row["attempt"] for row in sorted(every, key=lambda row: int(str(row["attempt"])))}
-    outcomes = [_outcome(row, latest[row["request_id"]]) for row in every]
+    outcomes = [_outcome(row, latest[row["request_id"]], fail_on) for row in every]
     with whole_text(path) as stream:
         stream.write('<?xml version="1.0" encoding="UTF-8"?>\n')
         stream.write(f"<testsuites>\n{_suite_head(run, every, outcomes)}\n")
@@ -55,13 +57,22 @@ def xml_attribute(value: object) -> str:
     return quoteattr(text, {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})
 
 
-def _outcome(row: ReportRow, latest: object) -> tuple[str, str]:
+def _outcome(row: ReportRow, latest: object, fail_on: Sequence[str]) -> tuple[str, str]:
     """What the CI server counts the attempt as, and why."""
     status, reason = str(row["status"]), str(row["reason"] or "")
     why = f"{status}: {reason}" if reason else status
     if row["attempt"] != latest:
         return "skipped", f"replaced by attempt {latest}; was {why}"
+    reasons = _reasons(row)
+    if counts_as_failure(str(row.get("check")), [reason.split(" ")[0] for reason in reasons], fail_on):
+        return "failure", f"check bad: {'; '.join(reasons)}"
     return _OUTCOME[State(status)], why
+
+
+def _reasons(row: ReportRow) -> list[str]:
+    """What the check found; each begins with its kind."""
+    reasons = row.get("check_reasons")
+    return [str(reason) for reason in reasons] if isinstance(reasons, (list, tuple)) else []
 
 
 def _suite_head(run: str, rows: Sequence[ReportRow], outcomes: Sequence[tuple[str, str]]) -> str:

@@ -71,6 +71,11 @@ def strip_control_chars(text: str) -> str:
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape", "backslashreplace").decode("ascii"), text)
 
 
+def escape_controls(json_text: str) -> str:
+    """JSON whose controls, bidirectional marks and halves of surrogate pairs are written as escapes: the same value."""
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)
+
+
 def span(seconds: float) -> str:
     """A length of time for eyes: `45 s`, `3 min 20 s`, `1 h 05 min`, `2 d 03 h`."""
     whole = max(0, round(seconds))

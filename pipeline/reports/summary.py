@@ -34,6 +34,16 @@ def summary_line(totals: Totals, run: str) -> str:
     return " ".join([*parts, f"run={run}"])
 
 
+def checks_line(checks: Mapping[str, object]) -> str:
+    """Clips by grade and findings by kind in one line; "" when nothing was checked."""
+    kinds = checks.get("kinds")
+    if not any(value for name, value in checks.items() if name != "kinds"):
+        return ""
+    parts = [f"{name}={value}" for name, value in checks.items() if name != "kinds"]
+    named = ", ".join(f"{kind} {count}" for kind, count in kinds.items()) if isinstance(kinds, Mapping) else ""
+    return f"checks: {' '.join(parts)}{f' ({named})' if named else ''}"
+
+
 def _sums(totals: Totals) -> dict[str, str]:
     return {
         "confirmed": usd(totals.confirmed_microusd),
@@ -52,6 +62,7 @@ def run_json(
     started_at: float | None = None,
     ended_at: float | None = None,
     versions: Mapping[str, str] | None = None,
+    checks: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """The object of run.json.
 
@@ -59,6 +70,7 @@ def run_json(
         settings: the effective settings; values under secret names and user names inside URLs are left out.
         started_at, ended_at: Unix seconds; None while not known.
         versions: what `installed_versions()` found, or a test's own.
+        checks: clips by grade and findings by kind.
     """
     return {
         "run": run,
@@ -69,6 +81,7 @@ def run_json(
         "counts": {state.value: totals.counts[state] for state in State if totals.counts.get(state)},
         **{f"{word}_usd": amount for word, amount in _sums(totals).items()},
         "worst_usd": usd(totals.worst_microusd),
+        "checks": dict(checks or {}),
         "settings": without_secrets(settings),
         "versions": dict(installed_versions() if versions is None else versions),
     }

@@ -21,9 +21,10 @@ from typing import TextIO
 from pipeline.assets import signed_urls
 from pipeline.files import whole_path, whole_text
 from pipeline.records import FAILED_FOR_GOOD, MICROUSD, Attempt, State
+from pipeline.reports.checks.findings import ClipCheck
 
 ReportRow = Mapping[str, object]
-"""One line of the report: column name to raw value, in the order of REPORT_COLUMNS."""
+"""One line of the report: column name to raw value, in the order of REPORT_COLUMNS, then METRICS_COLUMN."""
 
 KINDS = {
     "request_id": "text",
@@ -57,6 +58,8 @@ KINDS = {
     "finished_at": "time",
     "duration_s": "float",
     "reason": "text",
+    "check": "text",
+    "check_reasons": "reasons",
     "gateway": "text",
     "bought_in": "text",
 }
@@ -64,19 +67,28 @@ KINDS = {
 
 REPORT_COLUMNS = tuple(KINDS)
 
+METRICS_COLUMN = "check_metrics"
+"""What a check measured, an object of numbers; in JSON Lines and Parquet only."""
+
 NEEDS_THE_USER = FAILED_FOR_GOOD | {State.UNKNOWN, State.STALLED}
 """States that failures.csv lists."""
 
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 """A text cell that begins so is taken for a formula by a spreadsheet; full-width forms are, in some locales."""
 
+_SPLIT_FORMULA = re.compile(r"([;,|\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
+"""A formula's first sign behind a separator: `a;=F(1)` is two cells where the semicolon separates them."""
+
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
-def report_row(attempt: Attempt, *, outputs: Path, run_folder: Path) -> dict[str, object]:
-    """One attempt as raw values under REPORT_COLUMNS.
+def report_row(
+    attempt: Attempt, *, outputs: Path, run_folder: Path, check: ClipCheck | None = None
+) -> dict[str, object]:
+    """One attempt as raw values under REPORT_COLUMNS, and METRICS_COLUMN.
 
     Args:
+        check: what was found in its clip; None without a video.
         outputs: the folder that `attempt.local_path` is relative to.
         run_folder: the folder that the row's `local_path` is made relative to (may begin with `../`).
 
@@ -117,8 +129,11 @@ def report_row(attempt: Attempt, *, outputs: Path, run_folder: Path) -> dict[str
         "finished_at": moment(attempt.finished_at),
         "duration_s": generation_s(attempt),
         "reason": reason_of(attempt),
+        "check": None if check is None else check.grade.value,
+        "check_reasons": [] if check is None else list(check.reasons),
         "gateway": attempt.gateway,
         "bought_in": attempt.bought_in,
+        METRICS_COLUMN: None if check is None else dict(check.metrics),
     }
 
 
@@ -204,7 +219,11 @@ def csv_cells(row: ReportRow) -> list[str]:
 
 
 def escape_formula(text: str) -> str:
-    """Text that no spreadsheet takes for a formula, also behind leading blanks, and without control characters."""
+    """Text that no spreadsheet takes for a formula, and without control characters.
+
+    Also behind leading blanks, and behind a sign at which a spreadsheet of another country splits the line into cells.
+    """
+    text = _SPLIT_FORMULA.sub(r"\1'", text)
     if text[:1].isalnum() and text.isprintable():
         return text
     if text.startswith(FORMULA_STARTS) or text.lstrip().startswith(FORMULA_STARTS):
@@ -236,9 +255,14 @@ def _time_cell(value: object) -> str:
     return f"{value.isoformat()[:19]}Z" if isinstance(value, datetime) else ""
 
 
+def _reasons_cell(value: object) -> str:
+    return escape_formula("; ".join(map(str, value))) if isinstance(value, (list, tuple)) else ""
+
+
 _CELL_OF_KIND = {
     "text": _text_cell,
     "list": _list_cell,
+    "reasons": _reasons_cell,
     "int": _number_cell,
     "float": _number_cell,
     "money": _money_cell,

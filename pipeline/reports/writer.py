@@ -16,6 +16,7 @@ from pipeline.files import whole_text
 from pipeline.ledger.queries import Run, SkippedRow
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State
+from pipeline.reports.checks.findings import RunChecks
 from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.sheet import run_view as runview
 from pipeline.reports.summary import run_json
@@ -31,14 +32,38 @@ STILLS_S = 20.0
 
 
 def report_rows(
-    workspace: OpenLedger, run: Run, folder: RunFolder, *, states: Iterable[State] | None = None
+    workspace: OpenLedger,
+    run: Run,
+    folder: RunFolder,
+    *,
+    states: Iterable[State] | None = None,
+    checks: RunChecks | None = None,
 ) -> Iterator[dict[str, object]]:
-    """The report's lines as raw values, in the manifest's order; with `states` only those."""
+    """The report's lines as raw values, in the manifest's order; with `states` only those.
+
+    Args:
+        checks: what is known of the clips, where the caller has read that already.
+    """
+    known = checks if checks is not None else checks_of(workspace, run)
     for line in workspace.book.report(run.run_id, states):
         if isinstance(line, Attempt):
-            yield report_row(line, outputs=folder.outputs, run_folder=folder.path)
+            yield report_row(line, outputs=folder.outputs, run_folder=folder.path, check=known.of(line))
         else:
             yield _placeholder(line, run)
+
+
+def checks_of(workspace: OpenLedger, run: Run) -> RunChecks:
+    """What is known of the run's clips; nothing where checks are off."""
+    if not workspace.settings.checks.enabled:
+        return RunChecks()
+    from pipeline.reports.checks.run_checks import load_checks  # noqa: PLC0415 - brings numpy
+
+    return load_checks(_done(workspace, run), workspace.outputs)
+
+
+def _done(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:
+    lines = workspace.book.report(run.run_id, (State.DONE,))
+    return (line for line in lines if isinstance(line, Attempt))
 
 
 def _placeholder(line: SkippedRow, run: Run) -> dict[str, object]:
@@ -48,8 +73,9 @@ def _placeholder(line: SkippedRow, run: Run) -> dict[str, object]:
 
 def write_reports(workspace: OpenLedger, run: Run, folder: RunFolder) -> None:
     """Writes report.csv, failures.csv and run.json."""
-    write_csv(report_rows(workspace, run, folder), folder.path / "report.csv")
-    failed = report_rows(workspace, run, folder, states=NEEDS_THE_USER)
+    checks = checks_of(workspace, run)
+    write_csv(report_rows(workspace, run, folder, checks=checks), folder.path / "report.csv")
+    failed = report_rows(workspace, run, folder, states=NEEDS_THE_USER, checks=checks)
     write_failures_csv(failed, folder.path / "failures.csv")
     now = workspace.book.run(run.run_id) or run
     summary = run_json(
@@ -60,6 +86,7 @@ def write_reports(workspace: OpenLedger, run: Run, folder: RunFolder) -> None:
         manifest=run.manifest_path,
         started_at=now.started_at,
         ended_at=now.ended_at,
+        checks=checks.counts() if checks.found else None,
     )
     with whole_text(folder.path / "run.json") as file:
         json.dump(summary, file, indent=2)
@@ -82,6 +109,7 @@ def run_view(workspace: OpenLedger, run: Run) -> runview.RunView:
         tabs=(sheet["tabs"],) if "tabs" in sheet else (),
         started_at=now.started_at,
         ended_at=now.ended_at,
+        checks=checks_of(workspace, run),
     )
 
 

@@ -35,6 +35,8 @@ from pipeline.runner.webhook_server import WebhookServer
 INBOX_POLL_INTERVAL_S = 1.0
 ANY_PORT = "127.0.0.1:0"
 SELF_TEST_TIMEOUT_S = 3.0
+MAX_KEPT = 16
+"""Deliveries that are kept for one attempt: several may name several jobs, and a caller may repeat any number."""
 _SPOOLED = re.compile(r"([0-9a-f]{32})-([0-9]{1,6})\.json")
 
 
@@ -70,36 +72,50 @@ def _write_new(path: Path, text: str) -> None:
 
 
 class CallbackInbox:
-    """Deliveries on disk, one file an attempt, the newest wins. Only those that proved themselves come here."""
+    """Deliveries on disk, one file an attempt with the newest MAX_KEPT of them. Only those that proved themselves come
+    here."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def keep(self, delivery: CallbackDelivery) -> None:
-        """Writes one; a disk that does not take it loses a hint, no more."""
-        name = f"{delivery.request_id}-{delivery.attempt}.json"
-        with suppress(OSError):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = self.folder / f".{secrets.token_hex(4)}"
-            draft.write_text(json.dumps(delivery.job_set_ids), encoding="ascii")
-            draft.replace(self.folder / name)
+        """Write one beside what is kept for the attempt.
 
-    def waiting(self) -> Iterator[tuple[Path, CallbackDelivery]]:
-        """Those that are there now."""
+        Raises:
+            OSError: the disk does not take it; the caller must be told, so that it delivers again.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.folder / f"{delivery.request_id}-{delivery.attempt}.json"
+        kept = [*(ids for ids in _kept(path) if ids != delivery.job_set_ids), delivery.job_set_ids]
+        draft = self.folder / f".{secrets.token_hex(4)}"
+        draft.write_text(json.dumps(kept[-MAX_KEPT:]), encoding="ascii")
+        draft.replace(path)
+
+    def waiting(self) -> Iterator[tuple[Path, list[CallbackDelivery]]]:
+        """What is kept now, attempt by attempt."""
         with suppress(OSError):
             for path in sorted(self.folder.iterdir()):
                 match = _SPOOLED.fullmatch(path.name)
                 if match is not None:
-                    ids = _ids(path)
-                    yield path, CallbackDelivery(request_id=match[1], attempt=int(match[2]), job_set_ids=ids)
+                    request_id, attempt = match[1], int(match[2])
+                    yield (
+                        path,
+                        [
+                            CallbackDelivery(request_id=request_id, attempt=attempt, job_set_ids=ids)
+                            for ids in _kept(path) or [()]
+                        ],
+                    )
 
 
-def _ids(path: Path) -> tuple[str, ...]:
+def _kept(path: Path) -> list[tuple[str, ...]]:
+    """The ids of each delivery in a file; none when it is missing or damaged."""
     try:
         found = json.loads(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
-        return ()
-    return tuple(one for one in found if isinstance(one, str))[:MAX_IDS] if isinstance(found, list) else ()
+        return []
+    if not isinstance(found, list):
+        return []
+    return [tuple(one for one in ids if isinstance(one, str))[:MAX_IDS] for ids in found if isinstance(ids, list)]
 
 
 def inbox_of(settings: Settings) -> CallbackInbox:
@@ -121,20 +137,42 @@ class CallbackEndpoint:
         self._inbox = inbox
         self._watches_inbox = watches_inbox
         self._deliver: Callable[[CallbackDelivery], bool] = lambda delivery: False
+        self._is_busy: Callable[[str], bool] = lambda request_id: False
+        self._handed_over: dict[Path, list[CallbackDelivery]] = {}
 
-    def deliver_to(self, handler: Callable[[CallbackDelivery], bool]) -> None:
-        """Hand each delivery to `handler`, which says whether the run had a use for it."""
-        self._deliver = handler
+    def deliver_to(
+        self, handler: Callable[[CallbackDelivery], bool], *, is_busy: Callable[[str], bool] = lambda request_id: False
+    ) -> None:
+        """Hand each delivery to `handler`, which says whether the run had a use for it.
+
+        Args:
+            is_busy: whether what was handed over about a request is not recorded yet.
+        """
+        self._deliver, self._is_busy = handler, is_busy
 
     def taken(self, delivery: CallbackDelivery) -> None:
-        """One delivery from the receiver."""
+        """One delivery from the receiver.
+
+        Raises:
+            OSError: the run has no use for it now, and the disk does not keep it.
+        """
         if not delivery.is_self_test and not self._deliver(delivery):
             self._inbox.keep(delivery)
 
     def drain(self, state_of: Callable[[str], State | None]) -> None:
-        """Hands over what the spool holds; what may still matter to another run stays."""
-        for path, delivery in self._inbox.waiting():
-            if self._deliver(delivery) or state_of(delivery.request_id) not in (State.SUBMITTING, State.UNKNOWN):
+        """Hand over what the inbox holds; what may still matter to another run stays.
+
+        MONEY: a file is removed only when what it proves is recorded.
+        """
+        for path, deliveries in self._inbox.waiting():
+            request_id = deliveries[0].request_id
+            if self._handed_over.get(path) != deliveries:
+                taken = [self._deliver(delivery) for delivery in deliveries]
+                self._handed_over |= {path: deliveries} if all(taken) else {}
+            if self._is_busy(request_id):
+                continue
+            is_mine = self._handed_over.pop(path, None) is not None
+            if is_mine or state_of(request_id) not in (State.PLANNED, State.SUBMITTING, State.UNKNOWN):
                 with suppress(OSError):
                     path.unlink()
 
@@ -167,7 +205,9 @@ def check_reachable(settings: Settings, base_url: str) -> None:
 
 
 @asynccontextmanager
-async def open_callback_endpoint(settings: Settings, base_url: str) -> AsyncIterator[CallbackEndpoint]:
+async def open_callback_endpoint(
+    settings: Settings, base_url: str, warn: Callable[[str], None] = lambda text: None
+) -> AsyncIterator[CallbackEndpoint]:
     """A receiver on `webhook.listen`, or the spool where `dop webhook serve` of the same ledger listens there already.
 
     Raises:
@@ -185,7 +225,7 @@ async def open_callback_endpoint(settings: Settings, base_url: str) -> AsyncIter
         elif not delivery.is_self_test:
             inbox.keep(delivery)
 
-    receiver = WebhookServer(keys, taken)
+    receiver = WebhookServer(keys, taken, warn=warn, signing_secret=settings.webhook.signing_secret)
     try:
         bound, watches = await receiver.start(host, port), False
     except OSError as error:

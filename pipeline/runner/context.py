@@ -17,6 +17,10 @@ from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
 from pipeline.runner.submit_body import SubmitBodyBuilder
 
+RESERVATION_LEASE_S = 20.0
+"""Seconds from a reservation to the first byte of its POST, connecting (10 s at most) included. A ledger's server drops
+a session that was silent for some 35 s; only then can another process settle the request."""
+
 
 @dataclass(slots=True, kw_only=True)
 class PendingJob:
@@ -33,6 +37,8 @@ class PendingJob:
     polls_without_url: int = 0
     refused: int = 0
     nudged_at: float = float("-inf")
+    senseless: int = 0
+    senseless_reason: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,6 +65,7 @@ class RunContext:
         ready: videos on their way from the poller to the downloader.
         fail_point: called with the name of each fail point.
         notify: prints one line for the user.
+        lease_s: seconds for which a reservation may be sent.
     """
 
     recorder: EventRecorder
@@ -73,6 +80,7 @@ class RunContext:
     firewall: Firewall
     fail_point: Callable[[str], None]
     notify: Callable[[str], None]
+    lease_s: float = RESERVATION_LEASE_S
     accepted: asyncio.Queue[PendingJob] = field(default_factory=asyncio.Queue)
     ready: asyncio.Queue[ReadyVideo] = field(default_factory=asyncio.Queue)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("pipeline.run"))

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.config.loader import read_key
+from pipeline.config.key_origins import KeyOrigins, may_receive_key, refusal, state_folder
+from pipeline.config.loader import gateway_id, read_key
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError
 
 
-def resolve_api_key(settings: Settings) -> str:
-    """The gateway's key; the sandbox has one of its own, and the person's is never sent to it.
+def resolve_api_key(settings: Settings, *, ask: Callable[[Settings], bool] = lambda settings: False) -> str:
+    """The gateway's key, if it may go to the configured address; the sandbox has a key of its own.
+
+    Args:
+        ask: whether the user lets the key go to an address that never received it; a yes is remembered.
 
     Raises:
-        FatalError: a live gateway and no key.
+        FatalError: a live gateway and no key, or an address that is not trusted with it.
+        UsageError: the record of trusted origins can't be used.
     """
     if settings.gateway.is_embedded:
         return settings.sandbox.key
@@ -24,4 +30,9 @@ def resolve_api_key(settings: Settings) -> str:
             "no key: put it into the environment variable PIXAZO_API_KEY or the file ~/.pixazo/api-key (chmod 600); "
             "nothing was sent"
         )
+    origins = KeyOrigins(state_folder(os.environ, Path.home()))
+    if not may_receive_key(settings, os.environ, origins):
+        if not ask(settings):
+            raise refusal(settings)
+        origins.trust(gateway_id(settings))
     return key

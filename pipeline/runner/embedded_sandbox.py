@@ -58,6 +58,7 @@ def _sandbox_settings(settings: Settings) -> SandboxSettings:
         size=told.size,
         chaos=told.chaos,
         chaos_intensity=told.chaos_intensity,
+        defects=told.defects,
     )
 
 

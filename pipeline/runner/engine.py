@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -114,7 +114,11 @@ async def execute(job: RunJob) -> StepsResult:
                 max_bytes=settings.download.max_bytes,
             )
         )
-        endpoint = await stack.enter_async_context(_callback_endpoint(job, base_url))
+        endpoint = (
+            await stack.enter_async_context(open_callback_endpoint(settings, base_url, log.warning))
+            if job.wishes.webhook
+            else None
+        )
         runner = LocalRunner(
             job, stop, client, fetcher, base_url, endpoint=endpoint, log=log, print_line=progress.print_line
         )
@@ -175,7 +179,7 @@ class LocalRunner:
         self._loop = asyncio.get_running_loop()
         job.workspace.ledger.report_to(self._notify_from_ledger)
         if endpoint is not None and self.pipeline.callbacks is not None:
-            endpoint.deliver_to(self.pipeline.callbacks.delivered)
+            endpoint.deliver_to(self.pipeline.callbacks.delivered, is_busy=self.pipeline.callbacks.is_busy)
 
     def _build(self, client: GatewayClient, fetcher: VideoFetcher, images: LocalImages) -> RunPipeline:
         job, workspace, endpoint = self.job, self.job.workspace, self._endpoint
@@ -212,7 +216,9 @@ class LocalRunner:
                 log=self._log,
                 collect=job.wishes.collect,
                 remembered=RememberedGateway.from_state(workspace.ledger.load_state(self._memory)),
-                callbacks=CallbackSetup(state_of=self._state_of, linger_s=min(PROVEN * poll.max_s, poll.deadline_s))
+                callbacks=CallbackSetup(
+                    state_of=self._state_to_recover, linger_s=min(PROVEN * poll.max_s, poll.deadline_s)
+                )
                 if endpoint is not None
                 else None,
             )
@@ -220,6 +226,13 @@ class LocalRunner:
 
     def _state_of(self, request_id: str) -> State | None:
         return self.job.workspace.book.states([request_id]).get(request_id)
+
+    def _state_to_recover(self, request_id: str) -> State | None:
+        """The state of a request that a callback may change here; what other runs may still buy is left to them."""
+        state = self._state_of(request_id)
+        if state not in (State.PLANNED, State.SUBMITTING, State.UNKNOWN):
+            return state
+        return state if self.job.workspace.book.listed(self.job.run.run_id, request_id) else None
 
     def _check_failure_limit(self, event: EventRecorded) -> None:
         limit = self.job.wishes.halt
@@ -296,11 +309,13 @@ class LocalRunner:
                 # MONEY: a call that came while no run did may prove an unknown submit; before any is sent again.
                 self._endpoint.drain(self._state_of)
                 await pipeline.recovery.wait()
+                self._endpoint.drain(self._state_of)  # what is recorded now need not be kept
             if self.job.wishes.buy and await self._outputs_ready():
                 await self._resend_unknowns()
                 await pipeline.buy()
             if pipeline.callbacks is not None and self.job.wishes.collect:
                 await pipeline.callbacks.wait_for_late_callbacks()
+            await pipeline.recovery.wait()
         finally:
             pipeline.poller.close_input()
 
@@ -365,16 +380,6 @@ class LocalRunner:
         if self.job.wishes.buy and totals.count(State.PLANNED, State.SUBMITTING):
             return "buying"
         return "collecting" if self.job.wishes.collect and len(self.pipeline.poller) else "fetching"
-
-
-@asynccontextmanager
-async def _callback_endpoint(job: RunJob, base_url: str) -> AsyncIterator[CallbackEndpoint | None]:
-    """The endpoint for callbacks, when the command wants one."""
-    if not job.wishes.webhook:
-        yield None
-        return
-    async with open_callback_endpoint(job.workspace.settings, base_url) as endpoint:
-        yield endpoint
 
 
 def gateway_client(settings: Settings, base_url: str, key: str) -> GatewayClient:

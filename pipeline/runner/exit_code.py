@@ -15,19 +15,28 @@ SIGNAL_EXITS = frozenset({129, 130, 143})
 class RunEnding:
     """What is left when a run stops. `missing_videos` counts finished requests without their file.
 
-    `nothing_to_do` says that the command had nothing to buy or collect, and that the person wanted that told.
+    `nothing_to_do` says that the command had nothing to buy or collect, and that the user asked for a code of its own.
+    `collects` is false for a command that only buys: what is in flight is then as it should be.
     """
 
     totals: Totals
     reasons: Sequence[StopReason] = ()
     missing_videos: int = 0
     nothing_to_do: bool = False
+    collects: bool = True
 
     @property
     def is_open(self) -> bool:
         """Whether the run must go on another time: something is planned, in flight or unknown, or lacks its file."""
         states = (State.PLANNED, State.SUBMITTING, State.ACCEPTED, State.STALLED, State.UNKNOWN)
         return self.totals.count(*states) > 0 or self.missing_videos > 0
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the command left something that it was to do."""
+        if self.collects:
+            return self.is_open
+        return self.totals.count(State.PLANNED, State.SUBMITTING, State.UNKNOWN) > 0
 
     @property
     def exit_code(self) -> int:
@@ -41,8 +50,8 @@ class RunEnding:
             return 8
         for code in sorted(asked & SIGNAL_EXITS):
             return code
-        if 5 in asked or self.is_open:
+        if 5 in asked or self.is_unfinished:
             return 5
-        if self.totals.count(*FAILED_FOR_GOOD):
-            return 1
-        return 9 if self.nothing_to_do else 0
+        if self.nothing_to_do:
+            return 9
+        return 1 if self.totals.count(*FAILED_FOR_GOOD) else 0

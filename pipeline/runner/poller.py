@@ -41,6 +41,9 @@ MIN_NUDGE_GAP_S = 1.0
 
 STYLES = (PollStyle.AUTO, PollStyle.QUEUE, PollStyle.JOB_SET)
 
+SENSELESS_POLLS = 3
+"""Answered polls in a row that say nothing about the job, after which the operator is notified: one may be a glitch."""
+
 KEY_REFUSALS = 5
 """Refused polls in a row, with none answered between, after which the key is taken for refused."""
 
@@ -66,6 +69,7 @@ class Poller:
         self._input_closed = False
         self._refusals = 0
         self._strange_words: set[str] = set()
+        self._notified_senseless = False
         self._looking: set[str] = set()
         self._again: set[str] = set()
         self.style = style
@@ -98,10 +102,14 @@ class Poller:
         if soon:
             self.plan.bring_forward(job.request_id, asyncio.get_running_loop().time())
 
+    def job(self, request_id: str) -> PendingJob | None:
+        """The job of a request that is in flight here."""
+        self._take_in()
+        return self._jobs.get(request_id)
+
     def poll_soon(self, request_id: str) -> bool:
         """A callback says that the job may be finished: poll it now. False when it is not in flight here."""
-        self._take_in()
-        job = self._jobs.get(request_id)
+        job = self.job(request_id)
         if job is None:
             return False
         now = asyncio.get_running_loop().time()
@@ -202,7 +210,7 @@ class Poller:
     async def _act(self, job: PendingJob, verdict: PollOutcome) -> None:
         now = asyncio.get_running_loop().time()
         if verdict.kind is PollOutcomeKind.REPORT and verdict.report is not None:
-            self._refusals = 0
+            self._refusals = job.senseless = 0
             self._context.firewall.passed(STEP)
             self.style, job.refused = self._style_for(job), 0
             self._breaker.poll_answered(now)
@@ -211,6 +219,8 @@ class Poller:
         self._context.log_event("poll", row_id=job.row_id, verdict=verdict.kind.value, reason=verdict.reason)
         if verdict.kind is PollOutcomeKind.KEY_REFUSED:
             self._key_refused(verdict)
+        if verdict.kind is PollOutcomeKind.UNCLEAR and verdict.status is not None and verdict.status < 300:
+            self._count_senseless(job, verdict.reason)
         if verdict.kind is PollOutcomeKind.NOT_FOUND and now - job.accepted_at > LAG_GRACE_S:
             # API: an unknown id past the grace is still no verdict on the job; the deadline decides, as `stalled`.
             self.plan.pending(job.request_id, now)
@@ -219,6 +229,17 @@ class Poller:
         if verdict.kind is PollOutcomeKind.NOT_FOUND:
             job.refused += 1
         await self._stall_if_overdue(job, now)
+
+    def _count_senseless(self, job: PendingJob, reason: str) -> None:
+        """Notify once a run that polls are answered and make no sense: without a word it would look like patience."""
+        job.senseless += 1
+        job.senseless_reason = reason
+        if job.senseless == SENSELESS_POLLS and not self._notified_senseless:
+            self._notified_senseless = True
+            self._context.notify(
+                f"{job.row_id}: {SENSELESS_POLLS} polls in a row say nothing about job {job.job_set_id} ({reason}); "
+                "polling continues until the deadline"
+            )
 
     async def _report(self, job: PendingJob, report: JobStatusReport, now: float) -> None:
         if not report.known_word and report.word not in self._strange_words:
@@ -271,6 +292,8 @@ class Poller:
         self.plan.forget(job.request_id)
         self._jobs.pop(job.request_id, None)
         reason = "deadline passed; still collectable with `dop collect`"
+        if job.senseless >= SENSELESS_POLLS:
+            reason = f"{reason}; no poll made sense: {job.senseless_reason}"
         await self._context.recorder.record(job.request_id, Event.STALL, {"polls": job.polls, "reason": reason})
         self._context.notify(f"{job.row_id}: no result before the deadline: stalled, paid, and still collectable")
 

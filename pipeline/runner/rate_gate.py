@@ -58,9 +58,15 @@ class RateGate:
         self.pace.release(_now(), kind)
         self.wake()
 
-    def answered(self, ticket: CallInFlight, outcome: LimitFeedback, wait_s: float | None = None) -> None:
-        """What the answer said about the allowance."""
-        self.pace.answered(ticket, _now(), outcome, wait_s)
+    def answered(
+        self,
+        ticket: CallInFlight,
+        outcome: LimitFeedback,
+        wait_s: float | None = None,
+        job_cap: int | None = None,
+    ) -> None:
+        """What the answer said about the allowance, and the number of jobs at once that it names."""
+        self.pace.answered(ticket, _now(), outcome, wait_s, job_cap)
         self.wake()
 
     def job_ended(self) -> None:

@@ -30,10 +30,11 @@ from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
 from pipeline.runner.callbacks import CallbackHandler
 from pipeline.runner.circuit_breaker import WINDOW, CircuitBreaker, Outcome
 from pipeline.runner.clocks import GuardedClock
-from pipeline.runner.context import RunContext
+from pipeline.runner.context import RESERVATION_LEASE_S, RunContext
 from pipeline.runner.downloader import Downloader
 from pipeline.runner.events import EventSink
 from pipeline.runner.firewall import Firewall
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.loss_budget import LossBudget, default_limit
 from pipeline.runner.loss_guard import LossGuard
 from pipeline.runner.poll_schedule import PollSchedule
@@ -45,7 +46,6 @@ from pipeline.runner.submit_body import SubmitBodyBuilder
 from pipeline.runner.submit_decisions import SubmitEndpoint
 from pipeline.runner.submit_permits import SubmitPermits
 from pipeline.runner.submitter import Submitter
-from pipeline.runner.unknowns import UnknownRecovery
 from pipeline.runner.video_names import VideoNames
 
 NO_BOUND = Rate(1_000_000, 1.0)
@@ -73,7 +73,7 @@ class RememberedGateway:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackSetup:
-    """How callbacks reach a run. `state_of`: the ledger's state of a request; `linger_s` as in CallbackHandler."""
+    """How callbacks reach a run. `state_of` and `linger_s` as in CallbackHandler."""
 
     state_of: Callable[[str], State | None]
     linger_s: float
@@ -90,6 +90,7 @@ class PipelineSetup:
         collect: whether accepted jobs are polled and their videos downloaded.
         shared_gate: makes the gate of a rate that several workers share; without it the rate is this process's own.
         callbacks: None where the gateway is not asked to call back.
+        lease_s: seconds for which a reservation may be sent.
     """
 
     workspace: OpenLedger
@@ -114,6 +115,7 @@ class PipelineSetup:
     recorder: type[EventRecorder] = EventRecorder
     shared_gate: Callable[[AdaptiveRateLimiter, StopSignal], RateGate] | None = None
     callbacks: CallbackSetup | None = None
+    lease_s: float = RESERVATION_LEASE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +128,7 @@ class RunPipeline:
     losses: LossGuard
     poller: Poller
     downloader: Downloader
-    recovery: UnknownRecovery
+    recovery: JobRecovery
     callbacks: CallbackHandler | None
     endpoint: SubmitEndpoint
     schedule: PollSchedule
@@ -149,7 +151,7 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
     """Build the steps of one run. Nothing is sent before they are run."""
     settings, workspace, context = setup.workspace.settings, setup.workspace, _context(setup)
     breaker, schedule = _breaker(setup), _schedule(settings, with_callbacks=setup.callbacks is not None)
-    recovery, template = UnknownRecovery(context), settings.download.name
+    recovery, template = JobRecovery(context), settings.download.name
     poller = Poller(context, schedule, breaker, style=setup.remembered.poll_style)
     endpoint = _endpoint(settings, setup.remembered)
     permits = SubmitPermits(
@@ -215,6 +217,7 @@ def _context(setup: PipelineSetup) -> RunContext:
         firewall=Firewall(recorder, stop, setup.notify),
         fail_point=setup.fail_point,
         notify=setup.notify,
+        lease_s=setup.lease_s,
         log=setup.log,
     )
 
@@ -286,7 +289,7 @@ def _endpoint(settings: Settings, remembered: RememberedGateway) -> SubmitEndpoi
 
 
 def _callbacks(
-    setup: PipelineSetup, context: RunContext, poller: Poller, recovery: UnknownRecovery
+    setup: PipelineSetup, context: RunContext, poller: Poller, recovery: JobRecovery
 ) -> CallbackHandler | None:
     if setup.callbacks is None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from pipeline.ledger.queries import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Totals
 from pipeline.reports.run_folder import RunFolder
-from pipeline.reports.summary import summary_line
-from pipeline.reports.writer import PAGE_LINES, write_page, write_reports
+from pipeline.reports.summary import checks_line, summary_line
+from pipeline.reports.writer import PAGE_LINES, checks_of, write_page, write_reports
 from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
 from pipeline.runner.exit_code import RunEnding
 
@@ -136,20 +137,28 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
         reasons=result.reasons,
         missing_videos=book.without_video(run.run_id) if workspace.settings.download.enabled else 0,
         nothing_to_do=job.wishes.error_on_nothing and not had_work,
+        collects=job.wishes.collect,
     )
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
     reported = _reported(session, job)
     if missing := await download_missing(workspace.settings, book, run.run_id, max_lines=PAGE_LINES):
         session.tell(f"the page lacks videos of other hosts: {missing}")
+    if await _checked(session, job):  # the tables are there already, should the machine stop meanwhile
+        reported = _reported(session, job)
+    checks = checks_of(workspace, run)
     for note in write_page(workspace, run, job.folder):
         if note.is_wrong or not job.wishes.quiet:
             session.tell(note.text)
     reported = await _landed(session, job) and reported
     for reason in result.reasons:
         session.tell(reason.text)
-    code = ending.exit_code or (0 if reported else 5)
+    failing = checks.failing(workspace.settings.checks.fail_on)
+    code = ending.exit_code if ending.exit_code not in (0, 9) else 1 if failing else ending.exit_code
+    code = code or (0 if reported else 5)
     if not (job.wishes.quiet and code in (0, 9)):
+        if line := checks_line(checks.counts()):
+            session.tell(line)
         session.tell(summary_line(totals, run.run_id))
     return RunOutcome(
         run_id=run.run_id,
@@ -168,6 +177,26 @@ async def _landed(session: SpendingSession, job: RunJob) -> bool:
         again = f"nothing is lost: `dop report {job.run.run_id}` puts it there"
         session.tell(f"{problem}; the report is in {job.folder.path} only; {again}")
     return not problem
+
+
+async def _checked(session: SpendingSession, job: RunJob) -> bool:
+    """Checks the new clips off the event loop; returns whether there were any.
+
+    What goes wrong is a warning, and costs the run neither its tables nor its exit code.
+    """
+    if not session.workspace.settings.checks.enabled:
+        return False
+    from pipeline.reports.checks.check_run import check_run  # noqa: PLC0415 - brings numpy and the decoder
+
+    stop = threading.Event()
+    try:
+        show_bar = job.wishes.show_bar and not job.wishes.quiet
+        return await asyncio.to_thread(check_run, session.workspace, job.run, show_bar=show_bar, stop=stop) > 0
+    except OSError as error:
+        session.tell(f"warning: the clips could not be checked ({error}); `dop check {job.run.run_id}` does it")
+        return False
+    finally:
+        stop.set()
 
 
 def _reported(session: SpendingSession, job: RunJob) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.assets.image_urls import ImageUrlResolver
+from pipeline.gateway.redaction import blank_secret
 from pipeline.gateway.webhook_tokens import WebhookTokens, callback_url
 from pipeline.gateway.wire import submit_body
 from pipeline.records import Attempt
@@ -26,8 +27,7 @@ class CallbackAddresses:
     def without_secrets(self, attempt: Attempt, text: str) -> str:
         """`text` without the attempt's token and secret: a gateway may repeat them in its response."""
         token = self.keys.token(attempt.request_id, attempt.attempt)
-        secret = self.secret(attempt)
-        return text.replace(token, "***").replace(secret, "***").replace(secret.replace("/", "\\/"), "***")
+        return blank_secret(blank_secret(text, token), self.secret(attempt))
 
 
 class SubmitBodyBuilder:

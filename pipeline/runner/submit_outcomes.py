@@ -20,10 +20,10 @@ from pipeline.ledger.transitions import Applied, Conflict, JobTaken
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext, accepted_job
 from pipeline.runner.events import OutcomeUnknown, RequestSetAside
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.refused_rows import REFUSED, RefusedRow, RefusedRows
 from pipeline.runner.stop import StopScope
 from pipeline.runner.submit_decisions import SubmitAction, SubmitDecision
-from pipeline.runner.unknowns import UnknownRecovery
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ DETAIL_CHARS = 20_000
 BODY_BYTES = 2 * DETAIL_CHARS
 """Bytes of a raw response that are decoded for that; a character takes two bytes at most in the known ones."""
 
-EVIDENCE = "the id stood in the unreadable answer, and the gateway knows it"
+EVIDENCE = "the id stood in the unreadable answer"
 
 
 Answer = Response | NoResponse
@@ -53,7 +53,7 @@ class ReservedAttempt:
 class OutcomeRecorder:
     """Records the outcomes of submits and hands accepted jobs on."""
 
-    def __init__(self, context: RunContext, recovery: UnknownRecovery, *, any_accepted: bool) -> None:
+    def __init__(self, context: RunContext, recovery: JobRecovery, *, any_accepted: bool) -> None:
         self._context = context
         self._recovery = recovery
         self._refused = RefusedRows()
@@ -72,7 +72,7 @@ class OutcomeRecorder:
             await self._accept(reserved, outcome, response)
         elif decision.action is SubmitAction.MARK_UNKNOWN:
             await self._mark_unknown(reserved, outcome.reason, response)
-            self._recovery.start(reserved.attempt, outcome.salvaged[:1], evidence=EVIDENCE, is_new=True)
+            self._recovery.propose(reserved.attempt.request_id, outcome.salvaged, EVIDENCE)
         elif decision.action is SubmitAction.REJECT:
             await self._reject(reserved, outcome)
         elif decision.is_refused:

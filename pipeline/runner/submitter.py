@@ -19,7 +19,7 @@ What holds, and why:
 3. RELEASE, after which the request may be sent again, needs proof that nothing was created: a status line by which a
    server refuses, or the send proof. Doubt is LOSE. This is decided in one place, `submit_decisions.decide`.
 4. Nothing is in doubt longer than needed: a candidate id in an unreadable response is polled, free of charge
-   (unknowns).
+   (job_recovery).
 5. A reason to stop (`StopSignal`) ends the taking of new requests. It never cancels a POST in flight.
 6. An unforeseen error of one request stays its own (firewall): it ends neither its worker nor another POST. Before the
    POST it is RELEASE with the reason, after the first byte LOSE.
@@ -32,7 +32,7 @@ it in the transaction of RESERVE). tests/integration/runner/test_broken_twins.py
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from pipeline.errors import DopError, LedgerError, UsageError
@@ -46,11 +46,11 @@ from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
 from pipeline.runner.events import RequestSetAside
 from pipeline.runner.firewall import FATAL_EXIT_CODE, NOT_SENT, error_words
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.stop import StopScope
 from pipeline.runner.submit_decisions import LIMIT_FEEDBACK, SubmitEndpoint, decide
 from pipeline.runner.submit_outcomes import OutcomeRecorder, ReservedAttempt, finish
 from pipeline.runner.submit_permits import SubmitPermits
-from pipeline.runner.unknowns import UnknownRecovery
 
 STEP = "submitting"
 """Names this step in the firewall."""
@@ -69,7 +69,7 @@ class Submitter:
         *,
         permits: SubmitPermits,
         endpoint: SubmitEndpoint,
-        recovery: UnknownRecovery,
+        recovery: JobRecovery,
         workers: int,
     ) -> None:
         self._context = context
@@ -133,7 +133,7 @@ class Submitter:
         try:
             # After the wait, because addresses in it expire; before the intent: what can't be built is not in flight.
             body, price_microusd = self._context.bodies.build(attempt), self._price(attempt)
-            token = self._context.new_token()
+            token, proof = self._context.new_token(), SendProof(may_send=self._lease())
             reserved = await self._reserve(attempt, token, price_microusd)
         except Exception:
             self._permits.release(attempt.request_id)
@@ -141,7 +141,7 @@ class Submitter:
         if isinstance(reserved, Applied):
             self._context.firewall.passed(STEP)
             with self._doubt():
-                return await self._spend(slot, attempt, body, token, reserved)
+                return await self._spend(slot, attempt, body, token, reserved, proof=proof)
         self._permits.release(attempt.request_id)
         return isinstance(reserved, CapReached) and await self._may_have_room(reserved)
 
@@ -157,13 +157,23 @@ class Submitter:
             raise UsageError(f"no price of model {model} is configured; set prices.{model}")
         return price
 
-    async def _spend(self, slot: Slot, attempt: Attempt, body: bytes, token: str, reserved: Applied) -> bool:
+    def _lease(self) -> Callable[[], bool]:
+        """Whether a reservation that begins now is young enough to be sent, by each of the two clocks.
+
+        MONEY: a frozen process loses its session with the ledger's server. Others may settle and send its request.
+        """
+        loop, context = asyncio.get_running_loop(), self._context
+        began, began_unix = loop.time(), context.unix_time()
+        return lambda: max(loop.time() - began, context.unix_time() - began_unix) <= context.lease_s
+
+    async def _spend(
+        self, slot: Slot, attempt: Attempt, body: bytes, token: str, reserved: Applied, *, proof: SendProof
+    ) -> bool:
         """A reserved attempt until its outcome is recorded; True when the request may be tried again.
 
         MONEY: whatever goes wrong here, an outcome is recorded under the token: RELEASE where it is proved that no byte
         left, else LOSE. Where the true outcome was recorded already, the ledger refuses this one.
         """
-        proof = SendProof()
         try:
             if await self._slot_expired(slot, attempt, token):
                 return True
@@ -245,7 +255,7 @@ class Submitter:
         response, call = await self._post(attempt, body, token, path, proof)
         outcome = self._classify(attempt, response)
         feedback = LIMIT_FEEDBACK.get(outcome.kind, LimitFeedback.OTHER)
-        context.gate.answered(call, feedback, outcome.told_wait_s)
+        context.gate.answered(call, feedback, outcome.told_wait_s, outcome.job_cap)
         context.fail_point("after-post")
         # MONEY: from here on the outcome is recorded even if this task is cancelled.
         return await finish(self._evaluate(ReservedAttempt(attempt, token, path, reserved.row), outcome, response))

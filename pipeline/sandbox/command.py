@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="folder of books and clips")
     parser.add_argument("--chaos", metavar="SEED", help="seed of a storm of failures; default: calm")
     parser.add_argument("--chaos-intensity", type=float, default=1.0, metavar="0..1", help="strength of the storm")
+    text = "share of the clips that come out broken, or from 2 on a seed that chooses them"
+    parser.add_argument("--defects", type=float, default=0.0, metavar="0..1|SEED", help=text)
     parser.add_argument("--shape", type=int, metavar="N", help="number of the result shape that polls answer with")
 
 
@@ -63,6 +65,7 @@ def settings_of(args: argparse.Namespace) -> SandboxSettings:
         one_clip=args.one_clip,
         chaos=args.chaos,
         chaos_intensity=args.chaos_intensity,
+        defects=args.defects,
         shape=args.shape,
     )
 
@@ -84,7 +87,8 @@ async def serve(settings: SandboxSettings) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stopped.set)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` asks for
+            loop.add_signal_handler(number, stopped.set)
     async with Sandbox(settings) as base_url:
         sys.stdout.write(f"{base_url}\n")
         sys.stdout.flush()

@@ -83,6 +83,7 @@ class SandboxSettings:
         inline: write books and render clips on the event loop itself; for event loops in virtual time.
         chaos: seed of the storm; None = calm weather.
         chaos_intensity: 0..1, share of the storm's full strength.
+        defects: 0..1, share of the clips that come out broken; from 2 on a seed that chooses them.
         shape: number of the result shape polls answer with; None = the documented one (or by hash in a storm).
         webhook_window_s: how long a callback that is not answered with 2xx is sent again.
     """
@@ -106,6 +107,7 @@ class SandboxSettings:
     inline: bool = False
     chaos: str | None = None
     chaos_intensity: float = 1.0
+    defects: float = 0.0
     shape: int | None = None
     webhook_window_s: float = 30.0
 
@@ -122,3 +124,5 @@ class SandboxSettings:
             raise SandboxError(f"max_concurrent {self.max_concurrent} is below 1")
         if not 0 <= self.chaos_intensity <= 1:
             raise SandboxError(f"chaos_intensity {self.chaos_intensity} is outside 0..1")
+        if self.defects < 0 or (self.defects > 1 and self.defects != int(self.defects)):
+            raise SandboxError(f"defects {self.defects}: a share from 0 to 1, or a whole number from 2 on as a seed")

@@ -15,7 +15,7 @@ import pytest
 
 import pipeline
 from pipeline.errors import FatalError, LockedError, UsageError
-from pipeline.ledger.workspace import locked
+from pipeline.ledger.file_lock import locked
 from tests.acceptance.conftest import Opened
 from tests.support.cli_driver import KEY, Dop, shots
 

@@ -236,7 +236,6 @@ def test_a_snapshot_on_another_machine_is_a_copy(against: Against, tmp_path: Pat
 # --- the account and its ledger
 
 
-@pytest.mark.xfail(strict=True, reason="a new outputs folder buys everything again without a word")
 def test_another_folder_for_a_known_account_is_refused_without_a_terminal(against: Against) -> None:
     dop, double = bought(against)
     other = beside(dop, "other")
@@ -244,14 +243,12 @@ def test_another_folder_for_a_known_account_is_refused_without_a_terminal(agains
     refused(end, double, 3, "--new-ledger", str(dop.outputs / "ledger.db"))
 
 
-@pytest.mark.xfail(strict=True, reason="removed outputs are bought again without a word")
 def test_removed_outputs_of_a_known_account_are_refused_without_a_terminal(against: Against) -> None:
     dop, double = bought(against)
     shutil.rmtree(dop.outputs)
     refused(dop.buy(dop.csv(shots(3))), double, 3, "--new-ledger")
 
 
-@pytest.mark.xfail(strict=True, reason="there is no --new-ledger")
 def test_with_new_ledger_another_folder_buys(against: Against) -> None:
     dop, double = bought(against)
     other = beside(dop, "other")
@@ -264,7 +261,6 @@ def test_with_new_ledger_another_folder_buys(against: Against) -> None:
     assert double.charged == 5
 
 
-@pytest.mark.xfail(strict=True, reason="nothing remembers which ledger an account has")
 def test_the_account_is_remembered_in_the_state_folder_and_without_its_key(against: Against) -> None:
     dop, double = against()
     state = dop.folder / "state"
@@ -281,7 +277,6 @@ def test_the_account_is_remembered_in_the_state_folder_and_without_its_key(again
 
 
 @pytest.mark.process
-@pytest.mark.xfail(strict=True, reason="a terminal is not asked about a second ledger")
 def test_at_a_terminal_a_new_ledger_for_a_known_account_is_asked_about(against: Against) -> None:
     dop, double = bought(against)
     other = beside(dop, "other")
@@ -373,7 +368,6 @@ def test_a_final_dot_does_not_make_another_gateway(tls: TlsDouble, tmp_path: Pat
 # --- the clock
 
 
-@pytest.mark.xfail(strict=True, reason="the day of a cap is the host's, even when it runs backwards")
 @pytest.mark.parametrize(("ahead_s", "cap"), [(-DAY_S, "per_day"), (-31 * DAY_S, "per_month")])
 def test_a_clock_that_is_set_back_opens_no_cap_again(against: Against, ahead_s: int, cap: str) -> None:
     dop, double = against()
@@ -389,7 +383,6 @@ def test_a_clock_that_is_set_back_opens_no_cap_again(against: Against, ahead_s: 
     assert double.charged == 2
 
 
-@pytest.mark.xfail(strict=True, reason="a clock minutes behind the newest event buys as if nothing were wrong")
 def test_a_clock_minutes_before_the_newest_event_refuses_to_buy(against: Against) -> None:
     dop, double = bought(against)
     end = hooked(dop, TEST_CLOCK_AHEAD_S=-600).buy(dop.csv(shots(5)))
@@ -398,7 +391,6 @@ def test_a_clock_minutes_before_the_newest_event_refuses_to_buy(against: Against
     assert "clock" in end.err
 
 
-@pytest.mark.xfail(strict=True, reason="each change of the clock opens a new day")
 def test_a_clock_set_back_and_forth_never_passes_a_cap(against: Against) -> None:
     dop, double = against()
     manifest = dop.csv(shots(9))
@@ -411,7 +403,6 @@ def test_a_clock_set_back_and_forth_never_passes_a_cap(against: Against) -> None
 
 
 @pytest.mark.long
-@pytest.mark.xfail(strict=True, reason="on a server the host's clock decides which day it is")
 def test_on_a_server_its_clock_decides_the_day(against: Against, postgres: str) -> None:
     dop, double = against()
     dop.environ["DOP_LEDGER__URL"] = postgres
@@ -428,7 +419,6 @@ def test_on_a_server_its_clock_decides_the_day(against: Against, postgres: str) 
 
 @pytest.mark.long
 @pytest.mark.process
-@pytest.mark.xfail(strict=True, reason="a spool entry that conflicts is deleted with its paid job id")
 def test_a_spool_entry_that_conflicts_becomes_a_note_and_its_file_is_kept(
     against: Against, postgres: str, postgres_server: PostgresServer
 ) -> None:

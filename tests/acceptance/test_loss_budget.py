@@ -123,7 +123,6 @@ def test_an_older_backup_beside_a_damaged_journal_refuses(against: Against, how:
 # --- ids in another spelling
 
 
-@pytest.mark.xfail(strict=True, reason="the same id in capitals counts as another job")
 def test_a_job_whose_id_comes_back_in_capitals_is_finished(tmp_path: Path) -> None:
     with Capitals(Script(key=KEY)) as double:
         dop = Here(folder=tmp_path, base_url=double.base_url)
@@ -140,7 +139,6 @@ class Confused(GatewayDouble):
         return {**super()._state(job), "job_set_id": "00000000-0000-4000-8000-000000000000"}
 
 
-@pytest.mark.xfail(strict=True, reason="polls that never make sense are passed over in silence")
 def test_polls_that_never_make_sense_end_in_words(tmp_path: Path) -> None:
     with Confused(Script(key=KEY)) as double:
         dop = Here(folder=tmp_path, base_url=double.base_url)
@@ -374,7 +372,6 @@ def test_a_clip_without_a_picture_track_does_not_end_the_sheet(tmp_path: Path, n
 # --- what is left when the ledger is gone
 
 
-@pytest.mark.xfail(strict=True, reason="everything is bought again beside the reports of earlier runs")
 def test_run_json_without_a_ledger_refuses_to_buy(against: Against) -> None:
     """Nothing but the outputs folder can know: the home is another one."""
     dop, double = bought(against, 3)

@@ -122,7 +122,6 @@ def test_zip_refuses_variables_of_another_length_or_shape(rehearsal: Dop, variab
 # exit codes ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="exit codes: found to be otherwise")
 def test_a_submit_that_was_accepted_whole_succeeded(against: Against) -> None:
     dop, double = against(generation_s=60)
     end = dop.call("submit", dop.csv(shots(2)), "--yes")
@@ -136,7 +135,6 @@ def test_a_submit_that_left_rows_out_did_not(against: Against) -> None:
     assert double.charged == 2
 
 
-@pytest.mark.xfail(strict=True, reason="exit codes: found to be otherwise")
 def test_error_on_nothing_is_nothing_after_an_old_failure(against: Against) -> None:
     dop, double = against(prompts={"scene 1 ": {"status": 422, "body": {"detail": "no"}}})
     manifest = dop.csv(shots(2))
@@ -146,7 +144,6 @@ def test_error_on_nothing_is_nothing_after_an_old_failure(against: Against) -> N
     assert len(double.submits) == before
 
 
-@pytest.mark.xfail(strict=True, reason="exit codes: found to be otherwise")
 def test_halt_by_share_says_when_it_begins_to_act(rehearsal: Dop) -> None:
     said = " ".join(rehearsal.typed("run", "--help").out.split())
     assert re.search(r"fail=10%(?!%)", said)

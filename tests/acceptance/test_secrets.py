@@ -80,7 +80,6 @@ def answer(quoted: str, status: int) -> Json:
 
 
 @pytest.mark.parametrize("quoted", QUOTES)
-@pytest.mark.xfail(strict=True, reason="the key is blanked before escapes are undone")
 def test_a_key_that_is_quoted_with_escapes_is_nowhere(against: Against, quoted: str) -> None:
     text = QUOTES[quoted]
     dop, double = against(
@@ -150,7 +149,6 @@ def stranger_folder(dop: Dop, how: str, origin: str) -> None:
         file.write_text(f"gateway:\n  base_url: {origin}\npoll: {poll}\ndefaults: {defaults}\n")
 
 
-@pytest.mark.xfail(strict=True, reason="any folder's settings receive the key of ~/.pixazo")
 @pytest.mark.parametrize("how", [".env", "configs/default.yaml"])
 def test_a_folder_of_a_stranger_does_not_receive_the_stored_key(tmp_path: Path, how: str) -> None:
     with Listening() as thief:
@@ -171,7 +169,6 @@ def test_a_folder_of_a_stranger_does_not_receive_the_stored_key(tmp_path: Path, 
         assert thief.charged == 0
 
 
-@pytest.mark.xfail(strict=True, reason="there is no `dop key trust`")
 def test_an_origin_that_is_trusted_receives_the_key_and_no_other_does(tmp_path: Path) -> None:
     with Listening(Script(key=KEY)) as own, Listening() as thief:
         dop = Keyless(folder=tmp_path)
@@ -187,7 +184,6 @@ def test_an_origin_that_is_trusted_receives_the_key_and_no_other_does(tmp_path: 
 
 
 @pytest.mark.process
-@pytest.mark.xfail(strict=True, reason="a terminal is not asked where the key may go")
 def test_at_a_terminal_an_unknown_origin_is_asked_about_before_the_key_is_sent(tmp_path: Path) -> None:
     with Listening() as thief:
         dop = Keyless(folder=tmp_path)
@@ -240,7 +236,6 @@ def says_the_password(dop: Dop, url: str) -> list[str]:
     return found + [f"{file}" for file in files if PASSWORD.encode() in file.read_bytes()]
 
 
-@pytest.mark.xfail(strict=True, reason="libpq's own words repeat what it could not read; doctor shows some options")
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_no_message_repeats_the_password_of_the_database(rehearsal: Dop, address: str) -> None:
     assert says_the_password(rehearsal, ADDRESSES[address]) == []
@@ -253,7 +248,6 @@ def test_no_message_repeats_the_password_of_an_address_that_is_refused(rehearsal
 
 @pytest.mark.long
 @pytest.mark.process
-@pytest.mark.xfail(strict=True, reason="a folder under /tmp is named by a hash over the password")
 def test_the_place_of_a_workers_sign_of_life_does_not_depend_on_the_password(against: Against, postgres: str) -> None:
     """A name that changes with the password lets every user of the machine try passwords against it."""
     dop, _ = against()
@@ -271,7 +265,6 @@ def test_the_place_of_a_workers_sign_of_life_does_not_depend_on_the_password(aga
     assert healthy("two"), sorted(temporary.iterdir())
 
 
-@pytest.mark.xfail(strict=True, reason="docs/postgres.md passes the whole address as an argument")
 def test_no_page_recommends_an_argument_with_a_password() -> None:
     """Every user of a machine can read the arguments of every process."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -284,7 +277,6 @@ def test_no_page_recommends_an_argument_with_a_password() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.xfail(strict=True, reason="the address with its token is the browser's argument")
 def test_the_browser_is_not_started_with_the_token_of_the_page(against: Against) -> None:
     dop, _ = against()
     assert dop.buy(dop.csv(shots(1))).code == 0
@@ -320,7 +312,6 @@ def sent_raw(address: str, content: bytes) -> bytes:
         return connection.recv(4_096)
 
 
-@pytest.mark.xfail(strict=True, reason="the server library logs tracebacks that quote what it could not parse")
 def test_a_receiver_never_repeats_tokens_or_secrets_of_broken_calls(against: Against) -> None:
     dop, double = against()
     receiver = serving(dop)

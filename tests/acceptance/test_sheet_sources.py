@@ -270,6 +270,31 @@ def test_utf_16_with_commas_is_read_and_is_the_same_purchase(against: Against) -
     assert planned(dop, written(dop, "shots.csv", LINES))["new"] == 0
 
 
+def test_a_strength_with_a_decimal_comma_is_read_between_semicolons_only(rehearsal: Dop) -> None:
+    text = "id;image;prompt;seed;strength\na;sandbox:cat;A cat;1;0,7\n"
+    assert planned(rehearsal, written(rehearsal, "s.csv", text))["requests"] == 1
+    with_commas = 'id,image,prompt,seed,strength\na,sandbox:cat,A cat,1,"0,7"\n'
+    assert "write 0.7" in mistake_of(refused(rehearsal, written(rehearsal, "s.csv", with_commas)), "s.csv", 2)
+
+
+def test_a_broken_workbook_is_refused(rehearsal: Dop) -> None:
+    whole = workbook(Shots=SHOTS)
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(whole)) as box, zipfile.ZipFile(file, "w") as broken:
+        for name in box.namelist():
+            content = box.read(name)
+            broken.writestr(name, content[: len(content) // 2] if "sheet1" in name else content)
+    for content in (file.getvalue(), whole[: len(whole) // 2]):
+        assert "not an .xlsx file" in refused(rehearsal, written(rehearsal, "shots.xlsx", content))
+
+
+def test_a_formula_that_was_never_computed_is_refused(rehearsal: Dop) -> None:
+    rows: list[list[object]] = [["id", "image", "prompt", "seed"], ["a", "sandbox:cat", Formula(""), 1]]
+    content = workbook(Shots=rows)
+    said = refused(rehearsal, written(rehearsal, "shots.xlsx", content))
+    assert "has no value yet" in mistake_of(said, "shots.xlsx", 2)
+
+
 def test_places_are_right_in_a_sheet_with_semicolons(rehearsal: Dop) -> None:
     text = _separated(";").replace("A dog;2", "A dog;0")
     assert mistake_of(refused(rehearsal, written(rehearsal, "s.csv", text)), "s.csv", 3).startswith("column 'seed': ")

@@ -23,7 +23,7 @@ pytestmark = [
 ]
 PROMPTS = (
     'Grüße, "Katze" – 猫が歩く 🐈',
-    '=HYPERLINK("http://x.example","click")',
+    '+HYPERLINK("http://x.example","click")',
     "+1 for the cat",
     "-2+3",
     "@SUM(A1:A9)",

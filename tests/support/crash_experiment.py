@@ -32,6 +32,7 @@ from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import RunContext
 from pipeline.runner.events import EventSink
 from pipeline.runner.firewall import Firewall
+from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
@@ -39,7 +40,6 @@ from pipeline.runner.submit_body import SubmitBodyBuilder
 from pipeline.runner.submit_decisions import SubmitEndpoint
 from pipeline.runner.submit_permits import SubmitPermits
 from pipeline.runner.submitter import Submitter
-from pipeline.runner.unknowns import UnknownRecovery
 from tests.support.factories import LITE_MICROUSD
 from tests.support.ledgers import AT, RUN, Place, ledger_at, money, requests, start
 
@@ -221,7 +221,7 @@ class Experiment:
                 known_job=lambda: None,
             ),
             endpoint=SubmitEndpoint("/submit", proven=True),
-            recovery=UnknownRecovery(context),
+            recovery=JobRecovery(context),
             workers=self.workers,
         )
         await submitter.run()

@@ -29,6 +29,7 @@ PURE = (
     "pipeline.gateway",
     "pipeline.ledger.budget",
     "pipeline.ledger.states",
+    "pipeline.ledger.text",
     "pipeline.ledger.transitions",
     "pipeline.manifest",
     "pipeline.runner.callback_poll_schedule",
@@ -68,6 +69,7 @@ CLOCK_READERS = (
     "pipeline.assets",
     "pipeline.reports",
     "pipeline.planning",
+    "pipeline.ledger.identity",
     "pipeline.ledger.workspace",
 )
 """Who may read the clock or draw randomness itself; every other module is handed both."""

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cli.arguments import print_json, settings_of
+from pipeline.cli.arguments import ask_to_trust, print_json, settings_of
+from pipeline.config.key_origins import KeyOrigins, may_receive_key, refusal, state_folder
 from pipeline.config.loader import Settings, effective, gateway_id, read_key
 from pipeline.errors import DopError
 from pipeline.ledger.workspace import ledger_exists, ledger_name, opened
@@ -71,7 +72,7 @@ def _asked(settings: Settings) -> Iterator[CheckResult]:
     from pipeline.cli.commands.doctor_live import live_checks
 
     try:
-        key = resolve_api_key(settings)
+        key = resolve_api_key(settings, ask=ask_to_trust)
     except DopError as error:
         yield CheckResult(name="live key", ok=False, text=str(error))
         return
@@ -87,6 +88,8 @@ def _key(settings: Settings) -> CheckResult:
         return CheckResult(name="key", ok=False, text=str(error))
     if key is None:
         return CheckResult(name="key", ok=False, text="none in PIXAZO_API_KEY or ~/.pixazo/api-key")
+    if not may_receive_key(settings, os.environ, KeyOrigins(state_folder(os.environ, Path.home()))):
+        return CheckResult(name="key", ok=False, text=str(refusal(settings)))
     return CheckResult(name="key", ok=True, text="found; whether the gateway takes it is not checked")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,8 +48,10 @@ def _from_pictures(pictures: Path, folder: Path) -> int:
         raise UsageError(f"{error.filename or folder} can't be written ({error.strerror})") from None
     if without_prompt:
         print_notice([f"rows without a prompt: {without_prompt}; write it into the sheet"])
-    print(f"dop plan {target}   # what it would buy, and the price")
-    print(f"dop run {target}    # buys it from a gateway on this machine: real clips, no money")
+    outside = not pictures.resolve().is_relative_to(folder.resolve())
+    allowed = f" --set images.allow={shlex.quote(str(pictures.resolve()))}" if outside else ""
+    print(f"dop plan {target}{allowed}   # what it would buy, and the price")
+    print(f"dop run {target}{allowed}    # buys it from a gateway on this machine: real clips, no money")
     return 0
 
 

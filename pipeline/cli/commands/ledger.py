@@ -18,21 +18,26 @@ from pipeline.cli.arguments import print_notice, seconds, settings_of
 from pipeline.config.settings import Settings, ledger_url
 from pipeline.config.units import duration_s
 from pipeline.errors import LedgerError, LedgerUnavailableError, UsageError
-from pipeline.ledger.journal import last_seq
+from pipeline.ledger.clock import CLOCK, is_behind, newest_event_at
+from pipeline.ledger.file_lock import locked
+from pipeline.ledger.identity import HOLE, MOVED
+from pipeline.ledger.journal_audit import examine
+from pipeline.ledger.journal_check import lines_of
 from pipeline.ledger.migrations import copy_file
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LockMode
 from pipeline.ledger.queries import LedgerQueries, Run
+from pipeline.ledger.reconcile import SETTLE, hole_text
 from pipeline.ledger.recovery import rebuild as made_anew
 from pipeline.ledger.recovery import rebuild_on_server as made_anew_there
+from pipeline.ledger.side_files import found_journal
 from pipeline.ledger.sqlite_ledger import SqliteLedger
-from pipeline.ledger.transfer import MOVED, move, unmark
+from pipeline.ledger.transfer import move
 from pipeline.ledger.workspace import (
     OpenLedger,
     hold_lock,
     ledger_exists,
     ledger_name,
-    locked,
     open_for_reading,
     opened,
 )
@@ -48,29 +53,51 @@ class LedgerProblem:
     remedy: str
 
 
-REBUILD = "`dop ledger rebuild` makes the ledger anew from its journal; the old file is kept"
+REBUILD = "`dop ledger rebuild` makes the ledger from its journal; the old file is kept"
 ADOPT = "use the original, or say `dop ledger adopt` when this is the only one in use now"
 THERE = "use it there with ledger.url, or say `dop ledger adopt` when that one was given up"
-JOURNAL = "move the journal away: the next run writes a new one from the ledger, which is what counts"
+JOURNAL = "`dop ledger rebuild` writes the journal again from the ledger, which is what counts; the old one is kept"
+HOLE_IS_OPEN = (
+    "`dop run MANIFEST` lists them as unknown and buys none of them; `dop resolve ROW --charged`, `--adopt JOB` or "
+    "`--resend` settles each, and `dop ledger adopt` closes the hole when all are settled"
+)
+OPEN_HOLE = "settle unknown rows with `dop resolve`; when all are settled, `dop ledger adopt` closes the hole"
+FOREIGN = "put the ledger's own journal there; if it is lost, `dop ledger rebuild` writes it again from the ledger"
+BACKUP = "the tables are whole; a backup of the database may have the journal whole"
 
 
 def check(args: argparse.Namespace) -> int:
     """Everything that is wrong with the ledger, each with what to do; exit 7 when anything is."""
     settings = settings_of(args)
     name = ledger_name(settings)
-    journal = settings.ledger_path.with_suffix(".journal")
-    is_there = ledger_exists(settings)
-    is_lost = settings.ledger.url is None and last_seq(journal) > 0
-    if not is_there and not is_lost:
+    is_there, lost_journal = ledger_exists(settings), _journal_of_a_lost_ledger(settings)
+    if not is_there and lost_journal is None:
         print(f"{name} does not exist yet: the first run makes it")
         return 0
-    gone = LedgerProblem(text=f"{name} is gone, and {journal} is there", remedy=REBUILD)
-    found = list(_troubles(settings)) if is_there else [gone]
+    found = list(_troubles(settings) if lost_journal is None else _troubles_of_a_lost_ledger(name, lost_journal))
     for trouble in found:
         print(f"WRONG  {trouble.text}\n       {trouble.remedy}")
     if not found:
         print(f"ok     {name} is whole")
     return 7 if found else 0
+
+
+def _journal_of_a_lost_ledger(settings: Settings) -> Path | None:
+    """The journal that is left where the ledger's file is gone; an empty file was only made to be locked."""
+    path = settings.ledger_path
+    if settings.ledger.url is not None or (path.is_file() and path.stat().st_size):
+        return None
+    journal = found_journal(path.resolve())
+    return journal if journal.is_file() and journal.stat().st_size else None
+
+
+def _troubles_of_a_lost_ledger(name: str, journal: Path) -> Iterator[LedgerProblem]:
+    yield LedgerProblem(text=f"{name} is gone, and {journal} is there", remedy=REBUILD)
+    findings = examine(lines_of(journal), name=str(journal), ledger=None)
+    if findings.lost:
+        yield LedgerProblem(text=hole_text(str(journal), list(findings.lost)), remedy=SETTLE)
+    if findings.foreign:
+        yield LedgerProblem(text=findings.foreign, remedy=BACKUP)
 
 
 def _troubles(settings: Settings) -> Iterator[LedgerProblem]:
@@ -91,17 +118,32 @@ def _troubles(settings: Settings) -> Iterator[LedgerProblem]:
             )
         if ledger.facts.get("clean", "yes") != "yes":
             print("note   a run is under way, or the last one did not end cleanly: the next one settles that by itself")
+        if HOLE in ledger.facts:
+            yield LedgerProblem(text=f"{ledger.name} lacks events {ledger.facts[HOLE]}", remedy=OPEN_HOLE)
         yield from _journal_troubles(ledger)
     finally:
         ledger.close(clean=False)
 
 
 def _journal_troubles(ledger: LedgerWriter) -> Iterator[LedgerProblem]:
-    try:
-        for _ in ledger.journal_entries():
-            pass
-    except LedgerError as error:
-        yield LedgerProblem(text=str(error), remedy=JOURNAL)
+    on_server = not isinstance(ledger, SqliteLedger)
+    name = f"in {ledger.name}" if on_server else str(found_journal(Path(ledger.name).resolve()))
+    findings = examine(ledger.journal_lines(), name=name, ledger=ledger)
+    if findings.foreign:
+        yield LedgerProblem(text=findings.foreign, remedy=BACKUP if on_server else FOREIGN)
+    if findings.lost:
+        yield LedgerProblem(text=hole_text(name, list(findings.lost)), remedy=BACKUP if on_server else SETTLE)
+    remedy = BACKUP if on_server else JOURNAL
+    if findings.gaps:
+        events = "; ".join(map(str, findings.gaps[:5]))
+        yield LedgerProblem(text=f"the journal {name} lacks {events}; the ledger holds them", remedy=remedy)
+    elif findings.damaged and not findings.lost:
+        numbers = ", ".join(map(str, findings.damaged[:5]))
+        print(f"note   line {numbers} of the journal {name} is torn; the ledger holds what it said")
+    for one in findings.passed_over:
+        yield LedgerProblem(text=f"the journal {name}: {one}", remedy=remedy)
+    for difference in findings.differences:
+        yield LedgerProblem(text=difference, remedy=REBUILD)
 
 
 def rebuild(args: argparse.Namespace) -> int:
@@ -111,11 +153,13 @@ def rebuild(args: argparse.Namespace) -> int:
     with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
         found = made_anew(path, now=now) if url is None else made_anew_there(url, now=now)
     name = ledger_name(settings)
-    print(f"{name} was made anew from {found.events} events: {found.requests} requests, {found.runs} runs")
+    print(f"{name} was made from {found.events} events: {found.requests} requests, {found.runs} runs")
     if found.kept is not None:
         print(f"the old file is {found.kept}")
     if found.kept_tables is not None:
         print(f"the old rows are in the tables {found.kept_tables}")
+    if found.hole is not None:
+        print(f"it lacks events {found.hole}: rows that it does not know may be bought already.\n{HOLE_IS_OPEN}")
     if found.runs == 0:
         print("which run lists which row could not be read; `dop run MANIFEST` lists them again and buys nothing twice")
     return 0
@@ -163,23 +207,30 @@ def adopt(args: argparse.Namespace) -> int:
     """Lets a copied, restored or moved ledger spend: a person says that it is the only one in use."""
     settings, now = settings_of(args), time.time()
     name = ledger_name(settings)
-    if not ledger_exists(settings):
+    if not ledger_exists(settings) and _journal_of_a_lost_ledger(settings) is None:
         raise UsageError(f"{name} does not exist: there is nothing to adopt")
     with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
         ledger = opened(settings, may_migrate=True)
         try:
-            if not ledger.is_copy and MOVED not in ledger.facts:
+            is_fit = not ledger.is_copy and not {MOVED, HOLE} & ledger.facts.keys()
+            if is_fit and not is_behind(now, _newest_at(ledger)):
                 print(f"{name} is no copy: there is nothing to adopt")
                 return 0
             problems = ledger.problems()
             if problems:
                 raise LedgerError(f"{name} is damaged: {problems[0]}; `dop ledger check` lists everything")
-            ledger.adopt()
-            unmark(ledger)
+            print_notice(ledger.adopt(now))
         finally:
             ledger.close(clean=False)
     print(f"{name} is in use from now on; what was bought with another copy since is not in it")
     return 0
+
+
+def _newest_at(ledger: LedgerWriter) -> float:
+    if not isinstance(ledger, SqliteLedger):
+        return 0.0  # a server has a clock of its own
+    with ledger.reader.connect() as connection:
+        return newest_event_at(connection, ledger.facts.get(CLOCK))
 
 
 # --- old runs

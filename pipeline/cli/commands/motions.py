@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from pipeline.cli.arguments import print_json, print_notice, settings_of
+from pipeline.cli.arguments import ask_to_trust, print_json, print_notice, settings_of
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
 from pipeline.gateway.motion_catalog import RefreshResult, load_catalog, refresh
@@ -40,7 +40,7 @@ def motions(args: argparse.Namespace) -> int:
 
 
 async def _refreshed(settings: Settings) -> RefreshResult:
-    key = resolve_api_key(settings)
+    key = resolve_api_key(settings, ask=ask_to_trust)
     async with gateway_for(settings) as base_url, gateway_client(settings, base_url, key) as client:
         return await refresh(settings, client, now=time.time())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 from pipeline.assets import image_checks
 from pipeline.assets.publishing import open_publisher
 from pipeline.cli.arguments import print_notice, seconds
-from pipeline.cli.spending import agreed
+from pipeline.cli.spending import agreed, buying_account
+from pipeline.config.api_key import read_key
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import NO_CAPS, Caps, lowest
@@ -168,13 +170,14 @@ def _measure(workspace: OpenLedger) -> None:
 
 @contextmanager
 def _session(args: argparse.Namespace, settings: Settings) -> Iterator[SpendingSession]:
-    """The ledger beside the workers; no key is needed, since nothing is sent from here."""
+    """The ledger beside the workers. Nothing is sent from here; a key, where there is one, names the account."""
     from pipeline.runner.cluster.tables import prepare
 
     url = database(settings)
     lock_wait_s = seconds(args.lock_wait, "--lock-wait")
     wait_s = LOCK_MAX_WAIT_S if lock_wait_s is None else lock_wait_s
-    with open_shared(settings, wait_s=wait_s, now=time.time()) as workspace:
+    account = buying_account(settings, read_key(os.environ, Path.home()), args)
+    with open_shared(settings, wait_s=wait_s, now=time.time(), account=account) as workspace:
         prepare(url)
         print_notice(workspace.notices)
         yield SpendingSession(workspace=workspace, key="", tell=lambda line: print_notice([line]))

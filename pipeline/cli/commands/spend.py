@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.cli.arguments import print_json, settings_of
 from pipeline.errors import UsageError
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
-from pipeline.records import MICROUSD, State, usd
+from pipeline.records import MICROUSD, State, canonical_job_id, usd
 from pipeline.reports.progress import strip_control_chars
 from pipeline.reports.spend import group_spend
 
@@ -61,7 +61,7 @@ def _print_line(name: str, sums: object) -> None:
 def _reconciled(workspace: OpenLedger, path: Path) -> dict[str, object]:
     """The vendor's list against ours, job by job."""
     theirs = _usage(path)
-    ours = {str(attempt.job_set_id): attempt for attempt in workspace.book.jobs(workspace.gateway)}
+    ours = {canonical_job_id(str(attempt.job_set_id)): attempt for attempt in workspace.book.jobs(workspace.gateway)}
     both = sorted(theirs.keys() & ours.keys())
     differing = [job for job in both if theirs[job] is not None and theirs[job] != ours[job].price_microusd]
     charged = [job for job in both if theirs[job] != 0]
@@ -93,7 +93,7 @@ def _usage(path: Path) -> dict[str, int | None]:
                 raise UsageError(f"{path}: no column of job ids; one must be called {', '.join(ID_COLUMNS)}")
             found: dict[str, int | None] = {}
             for row in reader:
-                job = (row[id_column] or "").strip()
+                job = canonical_job_id((row[id_column] or "").strip())
                 if job:
                     amount = _amount(path, reader.line_num, row[amount_column]) if amount_column else None
                     found[job] = amount if job not in found else (found[job] or 0) + (amount or 0)

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,9 +22,9 @@ from pipeline.reports.junit import write_junit
 from pipeline.reports.progress import strip_control_chars
 from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.run_lookup import find_request, find_run, status_json
-from pipeline.reports.summary import summary_line
+from pipeline.reports.summary import checks_line, summary_line
 from pipeline.reports.tables import json_line, write_csv, write_jsonl
-from pipeline.reports.writer import PAGE, PAGE_LINES, PICTURES, draw, report_rows, write_reports
+from pipeline.reports.writer import PAGE, PAGE_LINES, PICTURES, checks_of, draw, report_rows, write_reports
 
 RATE_SPAN_S = 60.0
 """Over which `status` tells the rate of accepted submits."""
@@ -38,9 +38,12 @@ def status(args: argparse.Namespace) -> int:
         totals = workspace.book.totals(run.run_id)
         if args.json:
             rate = workspace.book.accepted_since(run.run_id, time.time() - RATE_SPAN_S) / RATE_SPAN_S
-            print_json(status_json(run, totals, rate_per_s=rate))
+            checks = checks_of(workspace, run).counts()
+            print_json({**status_json(run, totals, rate_per_s=rate), "checks": checks})
         else:
             print(summary_line(totals, run.run_id))
+            if line := checks_line(checks_of(workspace, run).counts()):
+                print(line)
             _tell_unknowns(workspace, run)
     return 0
 
@@ -153,19 +156,21 @@ def _write(workspace: OpenLedger, run: Run, folder: RunFolder, target: Path) -> 
     if target.suffix.lower() in PICTURES:
         draw(workspace, run, target)
         return
-    writer = _writer(target.name.lower(), run)
+    writer = _writer(target.name.lower(), run, workspace.settings.checks.fail_on)
     if writer is None:
         raise UsageError(f"{target}: no such report; write .csv, .jsonl, .parquet, .junit.xml, .html, .mp4 or .png")
     writer(report_rows(workspace, run, folder), target)
 
 
-def _writer(name: str, run: Run) -> Callable[[Iterable[dict[str, object]], Path], object] | None:
+def _writer(
+    name: str, run: Run, fail_on: Sequence[str]
+) -> Callable[[Iterable[dict[str, object]], Path], object] | None:
     if name.endswith(".csv"):
         return write_csv
     if name.endswith(".jsonl"):
         return write_jsonl
     if name.endswith(".xml"):
-        return lambda rows, path: write_junit(rows, path, run=run.run_id)
+        return lambda rows, path: write_junit(rows, path, run=run.run_id, fail_on=fail_on)
     if name.endswith(".parquet"):
         return write_parquet
     return None

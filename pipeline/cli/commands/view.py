@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
+import html
+import os
 import threading
 import webbrowser
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.errors import UsageError
 from pipeline.ledger.workspace import OpenLedger, ledger_exists, ledger_name, open_for_reading
 from pipeline.reports.run_lookup import find_run
 from pipeline.reports.viewer.server import Viewer
+from pipeline.runner.signals import handled_signals
 
 
 def view(args: argparse.Namespace) -> int:
@@ -32,7 +36,7 @@ def view(args: argparse.Namespace) -> int:
 async def _serve(workspace: OpenLedger, run_id: str, *, port: int, opens: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in handled_signals():
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
     viewer = Viewer(workspace)
@@ -40,9 +44,27 @@ async def _serve(workspace: OpenLedger, run_id: str, *, port: int, opens: bool) 
     try:
         print(address, flush=True)
         print_notice(["only this machine's own browser can see it; Ctrl-C ends it"])
-        if opens:
-            # A browser of the terminal would hold the thread until it is closed.
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        await stop.wait()
+        with TemporaryDirectory(prefix="dop-view-") as folder:
+            if opens:
+                page = redirect_page(Path(folder), address)
+                # A browser of the terminal would hold the thread until it is closed.
+                threading.Thread(target=webbrowser.open, args=(page.as_uri(),), daemon=True).start()
+            await stop.wait()
     finally:
         await viewer.stop()
+
+
+def redirect_page(folder: Path, address: str) -> Path:
+    """A page for this user alone that leads the browser to `address`.
+
+    The browser gets its path as an argument, which every user of the machine can read; the address holds the token.
+    """
+    page = folder / "open.html"
+    link = html.escape(address, quote=True)
+    handle = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(
+            '<!doctype html><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
+            f'<meta http-equiv="refresh" content="0; url={link}"><title>dop view</title><a href="{link}">the run</a>\n'
+        )
+    return page

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 
 from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.config.settings import Settings, is_loopback
 from pipeline.errors import UsageError
 from pipeline.gateway.webhook_tokens import CallbackDelivery
 from pipeline.runner.callback_inbox import inbox_of, keys_for, listen_address
+from pipeline.runner.signals import handled_signals
 from pipeline.runner.webhook_server import WebhookServer
 
 
@@ -25,7 +25,7 @@ def serve(args: argparse.Namespace) -> int:
 
 async def _serve(settings: Settings) -> None:
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in handled_signals():
         loop.add_signal_handler(number, stopped.set)
     spool = inbox_of(settings)
 
@@ -33,7 +33,12 @@ async def _serve(settings: Settings) -> None:
         if not delivery.is_self_test:
             spool.keep(delivery)
 
-    receiver = WebhookServer(keys_for(settings), taken)
+    receiver = WebhookServer(
+        keys_for(settings),
+        taken,
+        warn=lambda text: print_notice([f"warning: {text}"]),
+        signing_secret=settings.webhook.signing_secret,
+    )
     host, port = listen_address(settings)
     try:
         bound = await receiver.start(host, port)

@@ -13,6 +13,7 @@ from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.cli.commands.run_on_cluster import LOCK_MAX_WAIT_S
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
+from pipeline.ledger.postgres_session import address
 from pipeline.ledger.workspace import open_shared
 from pipeline.runner.cluster.requirements import database
 from pipeline.runner.credentials import resolve_api_key
@@ -34,7 +35,7 @@ def worker(args: argparse.Namespace) -> int:
 def _health(settings: Settings, url: str) -> int:
     from pipeline.runner.cluster.heartbeat import HeartbeatFiles
 
-    signs, now = HeartbeatFiles(f"{url} {gateway_id(settings)}"), time.time()
+    signs, now = HeartbeatFiles(f"{address(url)} {gateway_id(settings)}"), time.time()
     workers = [
         {"pid": one.pid, "state": one.state, "holding": one.holding, "silent_s": round(now - one.at, 1)}
         for one in signs.read()
@@ -84,7 +85,7 @@ def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
         say(f"worker: ready for {workspace.gateway}")
 
         async def lives() -> int:
-            calls = CallbackRelay(settings, url, workspace.gateway) if args.webhook else None
+            calls = CallbackRelay(settings, url, workspace.gateway, warn=say) if args.webhook else None
             return await Worker(
                 workspace=workspace, key=key, url=url, notify=say, timetable=timetable, calls=calls
             ).run()

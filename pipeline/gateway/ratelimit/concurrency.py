@@ -16,6 +16,7 @@ class InFlightLimit:
         self.learned = learned
         self.in_flight = in_flight
         self._told = told
+        self._stated = False
         self._ended = 0
         self._patience = FIRST_PATIENCE
         self._paused_until = float("-inf")
@@ -37,18 +38,22 @@ class InFlightLimit:
         self.in_flight += 1
         self._pause_s = PAUSE_S
 
-    def refused(self, now: float, wait_s: float | None) -> None:
-        """The gateway said too many: what is in flight now is the cap."""
-        self.learned = max(self.in_flight, 1)
+    def refused(self, now: float, wait_s: float | None, stated: int | None = None) -> None:
+        """The gateway said too many: the cap is what it stated, else what is in flight now.
+
+        With fewer jobs of ours in flight than it stated, other clients of the account use the rest: submits pause.
+        """
+        self._stated = stated is not None and stated > 0
+        self.learned = stated if stated is not None and self._stated else max(self.in_flight, 1)
         self._ended, self._patience = 0, min(self._patience * 2, MOST_PATIENCE)
-        if self.in_flight == 0 or wait_s is not None:
+        if self.in_flight == 0 or wait_s is not None or self.in_flight < self.learned:
             pause_s = self._pause_s if wait_s is None else min(max(wait_s, 1.0), LONGEST_PAUSE_S)
             self._paused_until = max(self._paused_until, now + pause_s)
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
     def ended(self) -> None:
-        """One job fewer is in flight; after enough of them a learned cap is tested by one more."""
+        """One job fewer is in flight; after enough of them a cap that was guessed is tested by one more."""
         self.in_flight = max(0, self.in_flight - 1)
         self._ended += 1
-        if self.learned is not None and self._ended >= self._patience * self.learned:
+        if self.learned is not None and not self._stated and self._ended >= self._patience * self.learned:
             self.learned, self._ended = self.learned + 1, 0

@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-from pipeline.gateway.ratelimit.channel import Rate, RateChannel, parse_rate
+from pipeline.gateway.ratelimit.bucket_follower import BucketFollower
+from pipeline.gateway.ratelimit.channel import RateChannel
 from pipeline.gateway.ratelimit.concurrency import InFlightLimit
 from pipeline.gateway.ratelimit.controller import RateController
 from pipeline.gateway.ratelimit.latency import SlotLeadTime
+from pipeline.gateway.ratelimit.rates import Rate, parse_rate
 from pipeline.gateway.ratelimit.sharing import CallKind, SubmitPollSharing
+from pipeline.gateway.ratelimit.window_follower import WindowFollower
 
 __all__ = [
     "AdaptiveRateLimiter",
@@ -119,7 +122,7 @@ class AdaptiveRateLimiter:
         self,
         *,
         told: Rate | None,
-        burst: int = 1,
+        burst: int | None = None,
         learned: LearnedLimits | None = None,
         max_in_flight: int | None = None,
         submit_concurrency: int = 16,
@@ -133,14 +136,15 @@ class AdaptiveRateLimiter:
 
         Args:
             told: the submits' rate, None to find it out; it goes before what was learned.
+            burst: submits that may go at once where their rate is configured; None for the rate's default.
             learned: what an earlier run handed over.
             poll_told: the polls' own rate, None to find it out.
             shared: whether polls and submits use one allowance; None to find that out.
             jobs_in_flight: jobs that earlier runs left in flight.
         """
         learned = learned or LearnedLimits()
-        self._submits = RateChannel(told=told, burst=burst, most_open=submit_concurrency)
-        self._polls = RateChannel(told=poll_told, burst=1, most_open=poll_concurrency)
+        self._submits = RateChannel(told=told, burst=burst, max_open=submit_concurrency)
+        self._polls = RateChannel(told=poll_told, burst=None, max_open=poll_concurrency)
         self._turns = SubmitPollSharing()
         self._may_share = shared is None and poll_told is None
         self._refused_at = dict.fromkeys(CallKind, float("-inf"))
@@ -219,8 +223,20 @@ class AdaptiveRateLimiter:
             self._sent_at.append(now)
         return CallInFlight(kind, now, lane)
 
-    def answered(self, ticket: CallInFlight, now: float, outcome: LimitFeedback, wait_s: float | None = None) -> None:
-        """What the answer said; `wait_s` is the gateway's hint, unclamped, where it gave one."""
+    def answered(
+        self,
+        ticket: CallInFlight,
+        now: float,
+        outcome: LimitFeedback,
+        wait_s: float | None = None,
+        job_cap: int | None = None,
+    ) -> None:
+        """Learn from an answer.
+
+        Args:
+            wait_s: the gateway's wait hint (seconds), unclamped, where it gave one.
+            job_cap: the jobs in flight that it says it allows, as in "concurrent requests (4) has been reached".
+        """
         self._submits_under_way -= ticket.kind is CallKind.SUBMIT
         if outcome is LimitFeedback.THROTTLED:
             ticket.channel.throttled(ticket.sent_at, now, wait_s)
@@ -230,7 +246,7 @@ class AdaptiveRateLimiter:
         if ticket.kind is CallKind.SUBMIT and outcome is LimitFeedback.ACCEPTED:
             self._jobs.accepted()
         elif ticket.kind is CallKind.SUBMIT and outcome is LimitFeedback.CONCURRENCY:
-            self._jobs.refused(now, wait_s)
+            self._jobs.refused(now, wait_s, job_cap)
 
     def hold_until(self, now: float, wait_s: float, kind: CallKind = CallKind.SUBMIT) -> None:
         """A hint seen elsewhere (another worker, another answer) holds this pace too."""
@@ -250,17 +266,18 @@ class AdaptiveRateLimiter:
 
     def limit_per_s(self) -> float | None:
         """The submit limit as it is believed to be; None while none was met."""
-        return self._submits.law.per_s
+        return self._submits.law.rate
 
     def learned(self) -> LearnedLimits:
         """What to keep for the next run against the same gateway."""
-        law = self._submits.law
-        cycle, even = law.cycle, law.even
+        follower = self._submits.law.follower
+        bucket = follower if isinstance(follower, BucketFollower) else None
+        window = follower if isinstance(follower, WindowFollower) else None
         return LearnedLimits(
-            submit_per_s=even.rate if even is not None else None,
-            burst=even.burst if even is not None else None,
-            count=cycle.count if cycle is not None else None,
-            span_s=cycle.span_s if cycle is not None else None,
+            submit_per_s=bucket.rate if bucket is not None else None,
+            burst=bucket.burst if bucket is not None else None,
+            count=window.count if window is not None else None,
+            span_s=window.span_s if window is not None else None,
             in_flight_cap=self._jobs.learned,
             shared=self._may_share and self.is_shared,
         )
@@ -279,6 +296,7 @@ class AdaptiveRateLimiter:
     def _share(self) -> None:
         """Polls use the submits' allowance from now on; polls under way are still booked where they were sent."""
         self._polls = self._submits
+        self._submits.share()
 
     def _lane(self, kind: CallKind) -> RateChannel:
         return self._submits if kind is CallKind.SUBMIT else self._polls
@@ -286,9 +304,9 @@ class AdaptiveRateLimiter:
 
 def _begin(law: RateController, learned: LearnedLimits, now: float) -> None:
     if learned.count is not None and learned.span_s is not None:
-        law.begin_cycle(now, count=learned.count, span_s=learned.span_s)
+        law.begin_window(now, count=learned.count, span_s=learned.span_s)
     elif learned.submit_per_s is not None:
-        law.begin_even(now, per_s=learned.submit_per_s, burst=learned.burst or 1.0)
+        law.begin_bucket(now, rate=learned.submit_per_s, burst=learned.burst or 1.0)
 
 
 def _wait_s(ready_at: float, now: float) -> float:

@@ -1,6 +1,6 @@
 """Wait hints, for everybody at once: until when nothing may be sent, and which hints are not believed. Pure.
 
-Rules (ours; the API document gives none). A hint is clamped to 1 s .. 15 min. Up to 60 s it is obeyed exactly.
+Rules (ours; the API document gives none). A hint is at most 15 min. Up to 60 s it is obeyed exactly, however short.
 Beyond 60 s nothing is sent for 60 s, then one probing call a minute. A probe that is let in refutes the hint: the hold
 ends for all, and from then on hints beyond 60 s count as no hint at all. They are believed again once a call was
 refused that was sent 60 s or more after the last one let in.
@@ -8,10 +8,9 @@ refused that was sent 60 s or more after the last one let in.
 
 from __future__ import annotations
 
-SHORTEST_S = 1.0
 OBEYED_S = 60.0
 """Hints up to here are obeyed to the second. Source: our ruling."""
-LONGEST_S = 900.0
+MAX_HINT_S = 900.0
 PROBE_EVERY_S = 60.0
 LONG_AGO = float("-inf")
 
@@ -57,7 +56,7 @@ class RetryAfterHold:
         Returns:
             The seconds during which nothing will be sent; 0 for a hint that is not believed.
         """
-        wait_s = min(max(wait_s, SHORTEST_S), LONGEST_S)
+        wait_s = min(max(wait_s, 0.0), MAX_HINT_S)
         if wait_s <= OBEYED_S:
             self._until = max(self._until, now + wait_s)
             return wait_s

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pipeline.assets import signed_urls
 from pipeline.manifest.labels import strength_text
 from pipeline.records import Attempt, CostState, State, usd
+from pipeline.reports.checks.findings import ClipCheck, Grade
 from pipeline.reports.sheet.layout import Place
 from pipeline.reports.sheet.run_view import Line, SkippedLine
 from pipeline.reports.tables import generation_s, moment
@@ -46,6 +47,7 @@ class CellMedia:
 class SheetCell:
     """One cell of the sheet. `place` is its value on each axis; `facts` what the enlarged view lists, in order.
 
+    `check` is the grade of its clip, `defects` what was found in it, words first.
     `due` is the word after the price where that is not simply the price of a video that was made.
     """
 
@@ -65,9 +67,19 @@ class SheetCell:
     history: tuple[str, ...]
     request_id: str
     attempt: int
+    check: str = ""
+    defects: tuple[str, ...] = ()
 
 
-def sheet_cell(number: int, line: Line, earlier: Sequence[Attempt], place: Place, stills: CellMedia) -> SheetCell:
+def sheet_cell(
+    number: int,
+    line: Line,
+    earlier: Sequence[Attempt],
+    place: Place,
+    stills: CellMedia,
+    *,
+    check: ClipCheck | None = None,
+) -> SheetCell:
     """The cell of one request's latest attempt, or of a placeholder."""
     if isinstance(line, SkippedLine):
         return _placeholder(number, line, place)
@@ -84,10 +96,12 @@ def sheet_cell(number: int, line: Line, earlier: Sequence[Attempt], place: Place
         tags=line.tags,
         place=place,
         stills=stills,
-        facts=tuple((name, text) for name, text in _facts(line) if text),
+        facts=tuple((name, text) for name, text in (*_check_facts(check), *_facts(line)) if text),
         history=tuple(_told(attempt) for attempt in earlier),
         request_id=line.request_id,
         attempt=line.attempt,
+        check="" if check is None else check.grade.value,
+        defects=() if check is None else check.reasons,
     )
 
 
@@ -139,6 +153,12 @@ def _cost(attempt: Attempt) -> str:
 def _told(attempt: Attempt) -> str:
     reason = f": {attempt.reason}" if attempt.reason else ""
     return f"attempt {attempt.attempt} {attempt.state.value}{reason} ({_cost(attempt)})"
+
+
+def _check_facts(check: ClipCheck | None) -> list[tuple[str, str]]:
+    if check is None or check.grade is Grade.OK:
+        return []
+    return [("check", "; ".join((check.grade.value, *check.reasons)))]
 
 
 def _facts(attempt: Attempt) -> list[tuple[str, str]]:

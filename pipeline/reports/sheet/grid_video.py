@@ -9,10 +9,13 @@ from urllib.parse import unquote
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.files import whole_path
+from pipeline.reports.sheet.clip_reader import open_clip
 from pipeline.reports.sheet.image_pages import (
     CellPosition,
     RenderedPage,
@@ -115,17 +118,18 @@ def _opened(spot: CellPosition, folder: Path, cell_px: tuple[int, int], stack: E
     if not spot.cell.stills.clip:
         return None
     try:
-        container = stack.enter_context(av.open(str(folder / unquote(spot.cell.stills.clip))))
-        return _Clip(container, spot, cell_px)
-    except (av.FFmpegError, OSError, IndexError):
+        container, stream = stack.enter_context(open_clip(folder / unquote(spot.cell.stills.clip)))
+        return _Clip(container, stream, spot, cell_px)
+    except (av.FFmpegError, OSError, ValueError):
         return None  # a clip that cannot be read leaves its card empty
 
 
 class _Clip:
     """One clip as it plays: paints the picture of a time into its place, whole and in the middle."""
 
-    def __init__(self, container: av.container.InputContainer, spot: CellPosition, cell_px: tuple[int, int]) -> None:
-        stream = container.streams.video[0]
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, spot: CellPosition, cell_px: tuple[int, int]
+    ) -> None:
         self.length_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else PAGE_S
         self._frames = container.decode(stream)
         factor = min(cell_px[0] / stream.width, cell_px[1] / stream.height)

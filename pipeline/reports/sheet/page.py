@@ -23,6 +23,7 @@ from markupsafe import Markup
 
 from pipeline.files import whole_text
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals, usd
+from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
 from pipeline.reports.progress import span
 from pipeline.reports.sheet.cells import STATE_WORDS, CellMedia, SheetCell, is_web_link, sheet_cell
 from pipeline.reports.sheet.charts import charts_of
@@ -77,12 +78,16 @@ def build_sheet(view: RunView, folder: Path) -> SheetModel:
     axes = axes_of(shown, places, wanted=[name for name in (view.x, view.y, *view.tabs) if name])
     starts = _start_clips(lines, view.outputs)
     cells = tuple(
-        sheet_cell(number, line, earlier, place, _stills(line, view.outputs, folder, starts))
+        sheet_cell(number, line, earlier, place, _stills(line, view.outputs, folder, starts), check=_check(view, line))
         for number, ((line, earlier), place) in enumerate(zip(lines, places, strict=True))
     )
     return SheetModel(
         cells=cells, axes=tuple(axes), arrangement=arrange(axes, places, x=view.x, y=view.y, tabs=view.tabs)
     )
+
+
+def _check(view: RunView, line: Line) -> ClipCheck | None:
+    return view.checks.of(line) if isinstance(line, Attempt) else None
 
 
 def clip_of(line: Line, outputs: Path) -> Path | None:
@@ -171,6 +176,7 @@ def sheet_html(
             is_served=bool(served_script),
             shown=PAGE_CELLS,
             statuses=Counter(cell.state for cell in sheet.cells),
+            checks=checks_shown(sheet.cells),
             troubles=troubles_of(sheet.cells),
             words=STATE_WORDS,
             totals=totals_shown(view.totals),
@@ -233,6 +239,8 @@ def page_data(view: RunView, sheet: SheetModel) -> dict[str, object]:
             pool.number(cell.request_id),
             cell.attempt,
             pool.number(cell.due),
+            pool.number(cell.check),
+            pool.number("; ".join(cell.defects)),
         ]
         for cell in sheet.cells
     ]
@@ -281,6 +289,15 @@ def troubles_of(cells: Sequence[SheetCell]) -> list[tuple[str, str, int]]:
     """What a person should know about before looking at the clips, as (name, its states, count)."""
     kinds = (("failed", sorted(FAILED_FOR_GOOD)), ("unknown", [State.UNKNOWN]), ("stalled", [State.STALLED]))
     return [(name, " ".join(states), sum(cell.state in states for cell in cells)) for name, states in kinds]
+
+
+def checks_shown(cells: Sequence[SheetCell]) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+    """Grades of the clips with their counts, worst first, and the kinds of defects with theirs."""
+    grades = Counter(cell.check for cell in cells if cell.check)
+    found = [cell for cell in cells if cell.check in (Grade.WARN, Grade.BAD)]
+    kinds = Counter(defect.split(" ")[0] for cell in found for defect in cell.defects)
+    order = (Grade.BAD, Grade.WARN, Grade.UNCHECKED, Grade.OK)
+    return [(grade, grades[grade]) for grade in order if grades[grade]], [(k, kinds[k]) for k in Kind if kinds[k]]
 
 
 def money_by_model(view: RunView) -> list[tuple[str, ...]]:

@@ -6,10 +6,11 @@ Holds no file and asks nobody; the caller reads the ledger and the manifest and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.records import Attempt, Totals
+from pipeline.reports.checks.findings import RunChecks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ class RunView:
     `lines` are attempts and placeholders in manifest order; of several attempts of one request the latest is the cell
     and the others are its history. `x`, `y` and `tabs` are the manifest's `sheet:`; None or empty: chosen by what
     varies. `outputs` is the folder that `Attempt.local_path` is relative to. Times are Unix seconds. Without `samples`
-    the plot of the pace is drawn from the attempts' own times.
+    the plot of the pace is drawn from the attempts' own times. `checks` is what was found in the clips.
     """
 
     run: str
@@ -52,6 +53,7 @@ class RunView:
     started_at: float | None = None
     ended_at: float | None = None
     samples: tuple[RateSample, ...] = ()
+    checks: RunChecks = field(default_factory=RunChecks)
 
     def attempts(self) -> Iterator[Attempt]:
         """Every attempt, without the placeholders."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from pipeline.files import whole_path
+from pipeline.reports.sheet.clip_reader import open_clip
 
 POSTER_AT_S = 3.0
 """All seeds of a row start with the same picture; by second 3 they differ."""
@@ -18,6 +20,9 @@ POSTER_AT_S = 3.0
 POSTER_WIDTH_PX = 480
 START_WIDTH_PX = 240
 _QUALITY = 82
+
+MAX_DECODE_S = 10.0
+"""Seconds that the search for one picture may take; then the last one so far is taken. A clip of ours needs a tenth."""
 
 
 def poster_path(clip: Path) -> Path:
@@ -43,6 +48,30 @@ def make_start(clip: Path) -> Path | None:
     return _still(clip, start_path(clip), at_s=0.0, width_px=START_WIDTH_PX)
 
 
+def save_poster(clip: Path, frame: VideoFrame) -> None:
+    """Keep a frame that was decoded as the clip's poster, unless there is one."""
+    _save(frame, poster_path(clip), POSTER_WIDTH_PX)
+
+
+def save_start(clip: Path, frame: VideoFrame) -> None:
+    """Keep a frame that was decoded as the clip's first one, unless there is one."""
+    _save(frame, start_path(clip), START_WIDTH_PX)
+
+
+def _save(frame: VideoFrame, target: Path, width_px: int) -> None:
+    if not target.exists():
+        try:
+            _write(Image.fromarray(frame.to_ndarray(format="rgb24")), target, width_px)
+        except (av.FFmpegError, OSError, ValueError):
+            return
+
+
+def _write(picture: Image.Image, target: Path, width_px: int) -> None:
+    picture.thumbnail((width_px, width_px * 4), Image.Resampling.LANCZOS)
+    with whole_path(target) as temporary:
+        picture.save(temporary, "JPEG", quality=_QUALITY, optimize=True, progressive=True)
+
+
 def make_stills(clips: Iterable[Path], starts: Iterable[Path], *, workers: int = 2) -> None:
     """Every missing poster of `clips` and first frame of `starts`."""
     missing_posters = [clip for clip in clips if not poster_path(clip).exists()]
@@ -56,10 +85,7 @@ def _still(clip: Path, target: Path, *, at_s: float, width_px: int) -> Path | No
     if target.exists():
         return target
     try:
-        picture = frame_at(clip, at_s)
-        picture.thumbnail((width_px, width_px * 4), Image.Resampling.LANCZOS)
-        with whole_path(target) as temporary:
-            picture.save(temporary, "JPEG", quality=_QUALITY, optimize=True, progressive=True)
+        _write(frame_at(clip, at_s), target, width_px)
     except (av.FFmpegError, OSError, ValueError, EOFError):
         return None
     return target
@@ -69,17 +95,17 @@ def frame_at(clip: Path, at_s: float) -> Image.Image:
     """The picture shown `at_s` seconds into the clip, or its last one when it is shorter.
 
     Raises:
-        av.FFmpegError, OSError, ValueError: the clip cannot be read or holds no picture.
+        av.FFmpegError, OSError, ValueError: the clip cannot be read, holds no picture, or one that is too large.
     """
-    with av.open(str(clip)) as container:
-        stream = container.streams.video[0]
+    until = time.monotonic() + MAX_DECODE_S
+    with open_clip(clip) as (container, stream):
         stream.thread_type = "AUTO"
         if at_s > 0 and stream.time_base:
             container.seek(int(at_s / stream.time_base), stream=stream)
         last: VideoFrame | None = None
         for frame in container.decode(stream):
             last = frame
-            if frame.time is None or frame.time >= at_s - 1e-3:
+            if frame.time is None or frame.time >= at_s - 1e-3 or time.monotonic() > until:
                 break
         if last is None:
             raise ValueError(f"{clip.name} holds no picture")

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from pipeline.ledger.queries import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt
+from pipeline.reports.checks.store import load_check
 from pipeline.reports.run_lookup import status_json
 from pipeline.reports.sheet.cells import CellMedia, SheetCell, sheet_cell
 from pipeline.reports.sheet.page import totals_shown
@@ -70,7 +71,9 @@ def _cells(workspace: OpenLedger, run_id: str, attempts: list[Attempt]) -> list[
     for line, earlier in latest_lines(tuple(attempts)):
         assert isinstance(line, Attempt)
         stills = with_stills(CellMedia(clip=_link(line, workspace.outputs, folder)))
-        cells.append(_told(sheet_cell(0, line, earlier, {}, stills)))
+        clip = None if line.local_path is None else workspace.outputs / line.local_path
+        check = None if clip is None or not workspace.settings.checks.enabled else load_check(clip)
+        cells.append(_told(sheet_cell(0, line, earlier, {}, stills, check=check)))
     return cells
 
 
@@ -93,6 +96,8 @@ def _told(cell: SheetCell) -> dict[str, object]:
         "poster": cell.stills.poster,
         "start": cell.stills.start,
         "attempt": cell.attempt,
+        "check": cell.check,
+        "defects": "; ".join(cell.defects),
         "facts": [text for fact in cell.facts for text in fact],
         "history": list(cell.history),
     }

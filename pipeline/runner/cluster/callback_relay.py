@@ -18,7 +18,7 @@ import psycopg
 from pipeline.config.settings import Settings
 from pipeline.errors import LedgerUnavailableError, UsageError
 from pipeline.gateway.webhook_tokens import MAX_IDS, SEED_BYTES, CallbackDelivery, WebhookTokens
-from pipeline.ledger.postgres_session import client
+from pipeline.ledger.postgres_session import cause_of, client
 from pipeline.runner.callback_inbox import answers_as_ours, check_reachable, listen_address, netloc
 from pipeline.runner.cluster.tables import ONE_AT_A_TIME
 from pipeline.runner.submit_body import CallbackAddresses
@@ -26,7 +26,7 @@ from pipeline.runner.webhook_server import WebhookServer
 
 CHANNEL = "dop_calls"
 MAX_WAITING = 10_000
-"""Calls that wait to be passed on; more than that are dropped."""
+"""Calls that wait to be passed on; more than that are answered 503, so that they are delivered again."""
 MAX_ID_CHARS = 200
 """Characters of an id that is passed on: a notification holds 8,000 bytes. Source: PostgreSQL, NOTIFY."""
 RETRY_INTERVAL_S = 5.0
@@ -48,7 +48,7 @@ def shared_keys(url: str, gateway: str) -> WebhookTokens:
             connection.execute("INSERT INTO dop_seeds (gateway, seed) VALUES (%s, %s) ON CONFLICT DO NOTHING", mine)
             found = connection.execute("SELECT seed FROM dop_seeds WHERE gateway = %s", (gateway,)).fetchone()
     except _AWAY as error:
-        raise LedgerUnavailableError(f"the callbacks' seed can't be read: {' '.join(str(error).split())}") from None
+        raise LedgerUnavailableError(f"the callbacks' seed can't be read: {cause_of(error)}") from None
     assert found is not None
     return WebhookTokens(bytes(found[0]), gateway)
 
@@ -56,7 +56,10 @@ def shared_keys(url: str, gateway: str) -> WebhookTokens:
 class CallbackRelay:
     """This host's receiver, and the notifications by which workers pass calls on to each other."""
 
-    def __init__(self, settings: Settings, url: str, gateway: str) -> None:
+    def __init__(
+        self, settings: Settings, url: str, gateway: str, *, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._warn = warn
         self._settings, self._url, self._gateway = settings, url, gateway
         self._out: asyncio.Queue[CallbackDelivery] = asyncio.Queue(MAX_WAITING)
         self._receiver: WebhookServer | None = None
@@ -84,7 +87,8 @@ class CallbackRelay:
 
     async def _bind(self) -> int | None:
         host, port = listen_address(self._settings)
-        receiver = WebhookServer(self.keys, self.taken)
+        secret = self._settings.webhook.signing_secret
+        receiver = WebhookServer(self.keys, self.taken, warn=self._warn, signing_secret=secret)
         try:
             bound = await receiver.start(host, port)
         except OSError as error:
@@ -105,10 +109,13 @@ class CallbackRelay:
             await self._receiver.close()
 
     def taken(self, delivery: CallbackDelivery) -> None:
-        """One delivery from the receiver."""
+        """One delivery from the receiver.
+
+        Raises:
+            QueueFull: too many wait to be passed on; the gateway must deliver again.
+        """
         if not delivery.is_self_test and not self._deliver(delivery):
-            with suppress(asyncio.QueueFull):
-                self._out.put_nowait(delivery)
+            self._out.put_nowait(delivery)
 
     @property
     def addresses(self) -> CallbackAddresses:

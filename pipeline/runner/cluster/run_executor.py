@@ -23,6 +23,7 @@ from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter
 from pipeline.gateway.webhook_tokens import CallbackDelivery
+from pipeline.ledger.postgres_session import cause_of
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, Conflict
 from pipeline.ledger.workspace import OpenLedger
@@ -33,7 +34,7 @@ from pipeline.runner.cluster.callback_relay import CallbackRelay
 from pipeline.runner.cluster.job_queue import JobQueue, RunOrder, StopNotice
 from pipeline.runner.cluster.shared_rate import SharedRateLimiter
 from pipeline.runner.cluster.shared_rate_gate import SharedRateGate
-from pipeline.runner.context import pending_job_of, ready_video_of
+from pipeline.runner.context import RESERVATION_LEASE_S, pending_job_of, ready_video_of
 from pipeline.runner.events import EventRecorded, EventSink, LedgerFailed, OutcomeUnknown, RequestSetAside
 from pipeline.runner.fail_points import fail_point
 from pipeline.runner.poll_schedule import PollSchedule
@@ -138,6 +139,8 @@ class RunExecutor:
                 recorder=ClusterEventRecorder,
                 shared_gate=partial(_shared_gate, around),
                 callbacks=CallbackSetup(state_of=self._state_of, linger_s=0.0) if relay is not None else None,
+                # MONEY: another worker takes the request over after `stalled_after`; by then this one must not send it.
+                lease_s=min(RESERVATION_LEASE_S, around.workspace.settings.cluster.stalled_after_s / 2),
             )
         )
 
@@ -293,7 +296,7 @@ class RunExecutor:
                 halted = StopNotice(text=reason.text, exit_code=reason.exit_code)
                 await self._around.queue.put_stop_notice(self.order.run_id, self.order.version, halted)
             except Exception as error:  # noqa: BLE001 - the database is away: this worker begins again
-                self._around.on_failure(f"a halt could not be told ({error})")
+                self._around.on_failure(f"a stop reason could not be passed on ({cause_of(error)})")
 
     async def close(self) -> None:
         """Submits under way end and are booked; everything else is left for whoever takes it up."""

@@ -94,7 +94,8 @@ RETURNING p.leaves - t.now AS in_s
 """  # noqa: S608 - the same
 
 TOO_MANY = f"""
-UPDATE dop_pace p SET cap = greatest({_IN_FLIGHT} - 1, 1), ended = 0 WHERE gateway = %(gateway)s
+UPDATE dop_pace p SET cap = coalesce(%(stated)s::integer, greatest({_IN_FLIGHT} - 1, 1)), ended = 0
+WHERE gateway = %(gateway)s
 """  # noqa: S608 - the same
 
 
@@ -226,9 +227,9 @@ class SharedRateLimiter:
                 text = f"UPDATE dop_pace SET {columns} WHERE gateway = %(gateway)s"  # noqa: S608 - our own names
                 await connection.execute(text.encode(), {**values, "gateway": self._gateway})
 
-    async def too_many(self) -> None:
-        """The gateway says that too many jobs are in flight: what is in flight now is the cap."""
-        await self._ask(TOO_MANY, {}, answers=False)
+    async def too_many(self, stated: int | None = None) -> None:
+        """Too many jobs are in flight, says the gateway: the number it states is the cap, else what is in flight."""
+        await self._ask(TOO_MANY, {"stated": stated}, answers=False)
 
     async def close(self) -> None:
         """Lets go of the connection."""

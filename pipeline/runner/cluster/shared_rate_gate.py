@@ -10,6 +10,7 @@ import psycopg
 
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, CallInFlight, CallKind, LimitFeedback
 from pipeline.gateway.ratelimit.limiter import Slot as OwnSlot
+from pipeline.ledger.postgres_session import cause_of
 from pipeline.runner.cluster.shared_rate import RETRY_S, SharedRateLimiter, SharedSlot
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.stop import StopSignal
@@ -107,10 +108,16 @@ class SharedRateGate(RateGate):
         self._taken.pop(asyncio.current_task(), None)
         super().release(kind)
 
-    def answered(self, ticket: CallInFlight, outcome: LimitFeedback, wait_s: float | None = None) -> None:
-        """What the answer said about the allowance goes to everybody."""
+    def answered(
+        self,
+        ticket: CallInFlight,
+        outcome: LimitFeedback,
+        wait_s: float | None = None,
+        job_cap: int | None = None,
+    ) -> None:
+        """What the answer said about the allowance goes to every worker."""
         if not self._shares(ticket.kind):
-            super().answered(ticket, outcome, wait_s)
+            super().answered(ticket, outcome, wait_s, job_cap)
             return
         sent_at = ticket.sent_at + self._ahead_s
         refused = outcome in (LimitFeedback.THROTTLED, LimitFeedback.CONCURRENCY)
@@ -118,7 +125,7 @@ class SharedRateGate(RateGate):
         if outcome is LimitFeedback.THROTTLED:
             self._tell(self._row.on_rejected(sent_at, wait_s))
         elif outcome is LimitFeedback.CONCURRENCY:
-            self._tell(self._row.too_many())
+            self._tell(self._row.too_many(job_cap))
         elif sent_at > self._blocked_at:
             self._let_in += 1
             if self._probing:
@@ -135,7 +142,7 @@ class SharedRateGate(RateGate):
             try:
                 await message
             except _AWAY as error:
-                self._trouble(f"the pace could not be told ({error})")
+                self._trouble(f"the pace could not be passed on ({cause_of(error)})")
 
         task = asyncio.create_task(told())
         self._messages.add(task)

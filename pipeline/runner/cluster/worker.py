@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from pipeline.errors import DopError
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.ratelimit.limiter import parse_rate
 from pipeline.gateway.webhook_tokens import CallbackDelivery
-from pipeline.ledger.postgres_session import client
+from pipeline.ledger.postgres_session import address, cause_of, client
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt
 from pipeline.runner.cluster.callback_relay import CallbackRelay
@@ -105,7 +105,7 @@ class Worker:
     life: WorkerSession | None = None
 
     def __post_init__(self) -> None:
-        self.heartbeats = HeartbeatFiles(f"{self.url} {self.workspace.gateway}")
+        self.heartbeats = HeartbeatFiles(f"{address(self.url)} {self.workspace.gateway}")
 
     async def run(self) -> int:
         """Lives until a signal ends it: 0 then. Pays, as far as runs are ordered.
@@ -142,7 +142,7 @@ class Worker:
 
     def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """The engine's own tasks fail when the database goes or others took over: that is no news for a person."""
-        self.log.info("stray", extra={"fields": {"what": str(context.get("exception") or context.get("message"))}})
+        self.log.info("stray", extra={"fields": {"what": _stray(context)}})
 
     async def _run_forever(self) -> None:
         pause_s = FIRST_PAUSE_S
@@ -151,7 +151,7 @@ class Worker:
             try:
                 why = await self._live_once()
             except _TROUBLES as error:
-                why = " ".join(str(error).split()) or type(error).__name__
+                why = cause_of(error)
             if self.stopping.is_set():
                 return
             pause_s = FIRST_PAUSE_S if time.monotonic() - began > WELL_S else min(2 * pause_s, LONGEST_PAUSE_S)
@@ -295,7 +295,7 @@ class WorkerSession:
             task.cancel()
         ended = await asyncio.gather(engine, *aside, return_exceptions=True)
         if isinstance(ended[0], Exception):
-            self._why = self._why or " ".join(str(ended[0]).split())
+            self._why = self._why or cause_of(ended[0])
         with suppress(*_TROUBLES):  # the others go on with what is left, at once
             await self.queue.top_up(self._settings.cluster.window)
 
@@ -314,7 +314,7 @@ class WorkerSession:
             elif self._over.is_set():
                 raise _RequestReleasedError
         except _TROUBLES as error:
-            self.end(" ".join(str(error).split()))
+            self.end(cause_of(error))
             raise _RequestReleasedError from None
 
     async def _found(self, request_id: str, run_id: str) -> tuple[RunExecutor, Attempt] | None:
@@ -364,7 +364,7 @@ class WorkerSession:
                     for known in await self.queue.stop_notices(line.order.run_id):
                         line.apply_stop(known)
             except Exception as error:  # noqa: BLE001 - without this round nobody would take over: begin anew
-                self.end(" ".join(str(error).split()))
+                self.end(cause_of(error))
                 return
             if taken:
                 self._host.notify(f"worker: takes over {taken} requests of a worker that is gone")
@@ -387,6 +387,12 @@ async def _tell(row: SharedRateLimiter, settings: Settings) -> None:
     rate = parse_rate(settings.pace.rate)
     await row.configure(
         per_s=rate.per_second if rate is not None else None,
-        burst=settings.pace.burst,
+        burst=settings.pace.burst or 1,
         cap=settings.pace.max_in_flight,
     )
+
+
+def _stray(context: Mapping[str, object]) -> str:
+    """What the event loop reports of a task that failed: the error in our words, else the loop's own text."""
+    error = context.get("exception")
+    return cause_of(error) if isinstance(error, BaseException) else str(context.get("message"))

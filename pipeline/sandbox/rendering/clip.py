@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,11 +20,15 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pipeline.sandbox.rendering.camera import cover, framed, shoot
+from pipeline.sandbox.rendering.defects import IN_FILE, spoil, spoil_file
 from pipeline.sandbox.rendering.effects import make_effect
 from pipeline.sandbox.rendering.motion import CameraPose, ease, motion_style, poses
 from pipeline.sandbox.settings import LONG_SIDES_PX
 
 DURATION_S = 5
+DRIFT = 0.02
+"""Way of a seed's own drift over the clip, in widths and heights."""
+
 _CRF = "20"
 _PRESET = "veryfast"
 _X264 = "threads=1:lookahead-threads=1:sliced-threads=0:cpu-independent=1:deterministic=1"
@@ -48,6 +53,8 @@ class ClipPlan:
     seed: int = 1
     prompt: str = ""
     long_side_px: int = 640
+    model: str = ""
+    defect: str = ""
 
 
 def render(plan: ClipPlan, target: Path) -> None:
@@ -58,7 +65,12 @@ def render(plan: ClipPlan, target: Path) -> None:
         ValueError: the image is too large or broken.
     """
     part = target.with_suffix(".part.mp4")
-    encode(draw(plan), fps_of(plan.long_side_px), part)
+    fps, frames = fps_of(plan.long_side_px), draw(plan)
+    if plan.defect:
+        frames = iter(spoil(plan.defect, list(frames), fps, np.random.default_rng(plan.seed)))
+    encode(frames, fps, part)
+    if plan.defect == IN_FILE:
+        part.write_bytes(spoil_file(part.read_bytes()))
     os.replace(part, target)
 
 
@@ -81,11 +93,13 @@ def draw(plan: ClipPlan) -> Iterator[Image.Image]:
     """The frames of a clip, in order; the same plan, the same pixels."""
     still, fps = open_still(plan.image), fps_of(plan.long_side_px)
     size = frame_size(still.size, plan.long_side_px)
-    look, random = motion_style(plan.motion), np.random.default_rng([plan.seed, zlib.crc32(plan.motion.encode())])
+    look, random = motion_style(plan.motion), _random_of(plan)
     side, phase = (-1.0 if random.random() < 0.5 else 1.0), float(random.random())
     # A seed that only chose side and phase would leave moves that know neither the same for every seed.
     strength = min(1.0, plan.strength * (0.8 + 0.4 * float(random.random())))
     wanted = poses(look, frames=DURATION_S * fps, strength=strength, side=side, phase=phase)
+    if look.path != "static":
+        wanted = _drifting(wanted, random)
     moves = framed(wanted, size)
     source = cover(graded(still, plan.prompt), size, moves)
     end = None if plan.end_image is None else cover(graded(open_still(plan.end_image), plan.prompt), size, moves)
@@ -94,6 +108,18 @@ def draw(plan: ClipPlan) -> Iterator[Image.Image]:
         u = number / (len(moves) - 1)
         frame = _morphed(source, end, pose, size, ease((u - 0.25) / 0.6))
         yield frame if effect is None else effect(frame, u)
+
+
+def _drifting(moves: list[CameraPose], random: np.random.Generator) -> list[CameraPose]:
+    """The same move with a slow drift of its own, so that no two seeds give the same pictures."""
+    angle, last = math.tau * float(random.random()), max(1, len(moves) - 1)
+    dx, dy = DRIFT * math.cos(angle), DRIFT * math.sin(angle)
+    return [replace(pose, x=pose.x + dx * at / last, y=pose.y + dy * at / last) for at, pose in enumerate(moves)]
+
+
+def _random_of(plan: ClipPlan) -> np.random.Generator:
+    """The same request, the same numbers; another model or seed, others."""
+    return np.random.default_rng([plan.seed, zlib.crc32(plan.motion.encode()), zlib.crc32(plan.model.encode())])
 
 
 def _morphed(

@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.sandbox.image_store import UPLOAD_LIMIT_BYTES, ImageStore, is_loopback
 from pipeline.sandbox.jobs import Job, JobOutcome
 from pipeline.sandbox.rendering.clip import ClipPlan, render
+from pipeline.sandbox.rendering.defects import chosen
 from pipeline.sandbox.rendering.motion import preset_name
 from pipeline.sandbox.rendering.placeholder import draw_scene
 from pipeline.sandbox.settings import LONG_SIDES_PX, SandboxSettings
@@ -94,6 +95,8 @@ class ClipRenderer:
             seed=int(str(body["seed"])),
             prompt=str(body["prompt"]),
             long_side_px=LONG_SIDES_PX[self._settings.size],
+            model=str(body.get("model", "")),
+            defect=chosen(job.clip_key, self._settings.defects),
         )
 
     def _image(self, image: str, base_url: str) -> bytes:

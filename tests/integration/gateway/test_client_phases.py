@@ -466,3 +466,41 @@ async def test_no_not_sent_is_unsound_in_two_thousand_calls(seed: int, tls: Tls 
     ours, twins = await fuzz(500, seed=seed, tls=tls)
     assert ours == 0
     assert twins > 0
+
+
+async def test_no_byte_of_a_call_leaves_after_its_reservation_has_expired(tls: Tls | None) -> None:
+    """50 calls of a process that stood still between the reservation and the first byte."""
+    seen: list[bytes] = []
+
+    async def listen(caller: Caller) -> None:
+        seen.append(await caller.reader.read())
+
+    async with (
+        ScriptedGateway(listen, tls=tls.server if tls else None) as gateway,
+        make_client(gateway.url, tls) as client,
+    ):
+        asked = [0]
+
+        def expired() -> bool:
+            asked[0] += 1
+            return False
+
+        for _ in range(50):
+            proof = SendProof(may_send=expired)
+            outcome = await client.submit(BODY, idempotency_key="k1", proof=proof)
+            assert isinstance(outcome, NoResponse)
+            assert (outcome.sent, proof.sent) == (False, False)
+            assert "frozen" in outcome.what
+    assert asked == [50]
+    assert b"".join(seen) == b""
+
+
+async def test_a_call_whose_reservation_is_young_leaves(tls: Tls | None) -> None:
+    async with (
+        ScriptedGateway(answer, tls=tls.server if tls else None) as gateway,
+        make_client(gateway.url, tls) as client,
+    ):
+        proof = SendProof(may_send=lambda: True)
+        outcome = await client.submit(BODY, idempotency_key="k1", proof=proof)
+    assert isinstance(outcome, Response)
+    assert proof.sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,13 +16,14 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from pipeline.gateway.webhook_tokens import CallbackDelivery, WebhookTokens, callback_url
-from pipeline.runner.webhook_server import BODY_CAP_BYTES, WebhookServer
+from pipeline.runner.webhook_server import BODY_CAP_BYTES, UNVERIFIED, WebhookServer
 from pipeline.sandbox.webhooks import Delivery as SandboxDelivery
 from pipeline.sandbox.webhooks import headers_of
 
 ONE = "0123456789abcdef0123456789abcdef"
 KEYS = WebhookTokens(b"s" * 32, "sandbox")
 TOKEN, SECRET = KEYS.token(ONE, 1), KEYS.secret(ONE, 1)
+ACCOUNT_SECRET = "whsec_" + base64.b64encode(b"a secret of the account").decode()
 HEAD = b"POST /dop/%b HTTP/1.1\r\nHost: x\r\nContent-Length: %%d\r\n\r\n" % TOKEN.encode()
 BODY = json.dumps({"job_set_id": "job-1", "status": "completed"}).encode()
 
@@ -34,6 +36,7 @@ class Post:
     port: int
     session: aiohttp.ClientSession
     got: list[CallbackDelivery] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     async def __call__(self, *, token: str = TOKEN, body: bytes = BODY, headers: dict[str, str] | None = None) -> int:
         async with self.session.post(callback_url(self.url, token), data=body, headers=headers or {}) as answer:
@@ -41,13 +44,21 @@ class Post:
 
 
 @asynccontextmanager
-async def receiving(deadline_s: float = 10.0) -> AsyncIterator[Post]:
+async def receiving(
+    deadline_s: float = 10.0,
+    *,
+    signing_secret: str | None = None,
+    taken: Callable[[CallbackDelivery], None] | None = None,
+) -> AsyncIterator[Post]:
     got: list[CallbackDelivery] = []
-    receiver = WebhookServer(KEYS, got.append, deadline_s=deadline_s)
+    warnings: list[str] = []
+    receiver = WebhookServer(
+        KEYS, taken or got.append, warn=warnings.append, signing_secret=signing_secret, deadline_s=deadline_s
+    )
     port = await receiver.start("127.0.0.1", 0)
     try:
         async with aiohttp.ClientSession() as session:
-            yield Post(f"http://127.0.0.1:{port}", port, session, got)
+            yield Post(f"http://127.0.0.1:{port}", port, session, got, warnings)
     finally:
         await receiver.close()
 
@@ -90,6 +101,17 @@ async def test_what_proves_itself_is_taken(headers: dict[str, str]) -> None:
         pytest.param(lambda: {"X-Webhook-Secret-Key": ""}, id="an empty secret"),
         pytest.param(lambda: {"X-Webhook-Secret-Key": KEYS.secret(ONE, 2)}, id="another attempt's secret"),
         pytest.param(lambda: {"X-Webhook-Secret-Key": "guessed"} | signed(), id="a wrong secret, a good signature"),
+    ],
+)
+async def test_a_wrong_proof_is_refused(headers: Callable[[], dict[str, str]]) -> None:
+    async with receiving() as post:
+        assert await post(headers=headers()) == 401
+        assert post.got == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
         pytest.param(lambda: signed(secret=KEYS.secret(ONE, 2)), id="signed with another secret"),
         pytest.param(lambda: signed(BODY + b" "), id="a signature of another body"),
         pytest.param(lambda: signed(at=time.time() - 3600), id="replayed after an hour"),
@@ -98,10 +120,30 @@ async def test_what_proves_itself_is_taken(headers: dict[str, str]) -> None:
         pytest.param(lambda: {"webhook-signature": "v1,AAAA"}, id="a signature without a time"),
     ],
 )
-async def test_a_wrong_proof_is_refused(headers: Callable[[], dict[str, str]]) -> None:
+async def test_a_signature_that_cannot_be_verified_is_a_warning_and_no_refusal(
+    headers: Callable[[], dict[str, str]],
+) -> None:
     async with receiving() as post:
-        assert await post(headers=headers()) == 401
-        assert post.got == []
+        assert [await post(headers=headers()) for _ in range(2)] == [204, 204]
+        assert post.got == 2 * TAKEN
+        assert post.warnings == [UNVERIFIED], "once a process"
+
+
+async def test_a_signature_of_the_account_is_verified_with_its_secret() -> None:
+    async with receiving(signing_secret=ACCOUNT_SECRET) as post:
+        assert await post(headers=signed(secret=ACCOUNT_SECRET)) == 204
+        assert post.warnings == []
+        assert await post(headers=signed(secret=KEYS.secret(ONE, 2))) == 204
+        assert post.warnings == [UNVERIFIED]
+
+
+async def test_what_cannot_be_kept_is_answered_503_and_nothing_of_it_is_told() -> None:
+    def full(delivery: CallbackDelivery) -> None:
+        raise OSError(28, "no space left on device", "/secret/place")
+
+    async with receiving(taken=full) as post:
+        assert await post() == 503
+        assert post.warnings == ["a callback could not be kept (OSError): answered 503"]
 
 
 async def test_the_sandboxes_own_signature_is_understood() -> None:

@@ -140,11 +140,13 @@ def test_a_call_without_a_secret_is_a_hint_and_no_more(
     assert found.polls == ROWS, "the two calls of a job come together: one look"
 
 
-def test_a_replayed_call_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, witness: Witness) -> None:
+def test_a_replayed_call_is_a_hint_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, witness: Witness
+) -> None:
     found = through(tmp_path, monkeypatch, CallbackFault.REPLAYED)
-    assert witness.statuses[204] == ROWS
-    assert witness.statuses[401] >= ROWS - 1, "the last one may come when the run has gone"
-    assert found.polls == ROWS
+    assert set(witness.statuses) <= {204, 401}
+    assert witness.statuses[204] >= ROWS
+    assert found.polls <= 2 * ROWS
 
 
 def test_a_call_about_a_job_that_does_not_exist_costs_at_most_a_look(

@@ -41,7 +41,7 @@ def test_calls_go_when_they_are_due_though_each_takes_its_time_to_get_ready() ->
             gate.answered(ticket, LimitFeedback.ACCEPTED)
 
     async def story() -> None:
-        gate = RateGate(AdaptiveRateLimiter(told=Rate(20, 1)), StopSignal())
+        gate = RateGate(AdaptiveRateLimiter(told=Rate(20, 1), burst=1), StopSignal())
         await asyncio.gather(*(worker(gate, 25) for _ in range(8)))
 
     told(story())
@@ -54,7 +54,7 @@ def test_calls_go_when_they_are_due_though_each_takes_its_time_to_get_ready() ->
 
 def test_a_hint_that_comes_while_a_call_waits_for_its_turn_voids_it() -> None:
     async def story() -> None:
-        pace = AdaptiveRateLimiter(told=Rate(10, 1))
+        pace = AdaptiveRateLimiter(told=Rate(10, 1), burst=1)
         gate, loop = RateGate(pace, StopSignal()), asyncio.get_running_loop()
         for _ in range(60):  # calls have been taking 30 ms to get ready
             slot = await gate.slot(CallKind.SUBMIT)

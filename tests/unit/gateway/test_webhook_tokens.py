@@ -65,7 +65,7 @@ def test_an_address_is_the_public_one_and_the_token(public: str) -> None:
     ("body", "ids"),
     [
         (b'{"job_set_id": "a", "jobs": [{"id": "b"}]}', ("a",)),
-        (b'{"id": "c", "request_id": "b", "job_set_id": "a"}', ("a", "b", "c")),
+        (b'{"id": "c", "request_id": "b", "job_set_id": "a"}', ("a", "b")),
         (b'{"type": "job.done", "data": {"jobSetId": "a"}}', ("a",)),
         (b'[{"request_id": "r"}]', ("r",)),
         (b'{"id": 17}', ("17",)),

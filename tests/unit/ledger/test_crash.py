@@ -20,6 +20,7 @@ import pytest
 from pipeline.errors import DopError, LedgerError
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.side_files import journal_path
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
@@ -46,7 +47,7 @@ def put(folder: Path, db: bytes, wal: bytes, journal: bytes) -> Path:
     path = there / "ledger.db"
     path.write_bytes(db)
     path.with_name("ledger.db-wal").write_bytes(wal)
-    path.with_suffix(".journal").write_bytes(journal)
+    journal_path(path).write_bytes(journal)
     return path
 
 
@@ -54,6 +55,7 @@ def after_the_cut(path: Path) -> list[str]:
     """The ledger opened again (it is in its old place for the purpose); its events, once it is found whole."""
     ledger = SqliteLedger(path, inline=True)
     ledger.facts["inode"] = str(path.stat().st_ino)
+    ledger.facts.pop("copy", None)
     ledger.ready_to_spend()
     assert ledger.problems() == []
     ledger.close()
@@ -70,7 +72,7 @@ class Camera:
 
     def take(self, told: str) -> None:
         self.events.append(told)
-        names = (self.path, self.path.with_name("ledger.db-wal"), self.path.with_suffix(".journal"))
+        names = (self.path, self.path.with_name("ledger.db-wal"), journal_path(self.path))
         self.shots.append(tuple(name.read_bytes() if name.exists() else b"" for name in names))  # type: ignore[arg-type]
 
 
@@ -331,14 +333,15 @@ def test_a_journal_that_cannot_be_written_stops_buying_and_loses_nothing(folder:
     ledger = SqliteLedger(path, inline=True)
     ledger.ready_to_spend()
     start(LedgerQueries(ledger), [one, two])
-    path.with_suffix(".journal").unlink(missing_ok=True)
-    path.with_suffix(".journal").mkdir()
+    ledger.journal.close()
+    journal_path(path).unlink()
+    journal_path(path).mkdir()
     assert isinstance(ledger.apply_now(reserve(one, caps=Caps())), Applied)
     with pytest.raises(LedgerError, match="journal"):
         ledger.apply_now(reserve(two))
     assert isinstance(ledger.apply_now(accept(one, "job-1")), Applied)
     ledger.close()
-    path.with_suffix(".journal").rmdir()
+    journal_path(path).rmdir()
     with opened(path) as (_, book):
         assert book.states([one.request_id]) == {one.request_id: State.ACCEPTED}
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import LedgerError
-from pipeline.ledger.journal import Journal, change_entry, entries, entry_of, last_seq, line_of
+from pipeline.ledger.journal import Journal, change_entry, entry_of, last_seq, line_of
+from pipeline.ledger.journal_check import JournalWalk, entries, lines_of
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import LedgerChange
 
@@ -43,7 +43,7 @@ def test_a_flipped_bit_of_a_line_is_noticed(place: int, bit: int) -> None:
 
 @pytest.mark.parametrize("cut", range(1, 30))
 def test_a_torn_last_line_is_passed_over_and_cut_off_before_the_next(tmp_path: Path, cut: int) -> None:
-    path = tmp_path / "ledger.journal"
+    path = tmp_path / "ledger.db.journal"
     *_, last = written(path, 3, detail="x" * 20)
     os.truncate(path, path.stat().st_size - min(cut, len(last)))
     assert [entry["seq"] for entry in entries(path)] == [1, 2]
@@ -54,23 +54,25 @@ def test_a_torn_last_line_is_passed_over_and_cut_off_before_the_next(tmp_path: P
     assert [entry["seq"] for entry in entries(path)] == [1, 2, 3]
 
 
-def test_a_damaged_line_before_the_last_is_told_with_its_number(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.journal"
+def test_a_damaged_line_before_the_last_is_told_with_its_number_and_event(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db.journal"
     lines = written(path, 4)
     lines[1] = lines[1].replace('"seq":2', '"seq":9')
     path.write_text("".join(lines))
-    with pytest.raises(LedgerError, match="line 2 is damaged"):
-        list(entries(path))
+    walk = JournalWalk(str(path))
+    assert [entry["seq"] for entry in walk.entries(lines_of(path))] == [1, 3, 4]
+    assert [str(gap) for gap in walk.lacks(0)] == ["event 2 (line 2 is damaged)"]
+    assert walk.lacks(2) == []
 
 
 def test_only_what_comes_after_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.journal"
+    path = tmp_path / "ledger.db.journal"
     written(path, 9)
     assert [entry["seq"] for entry in entries(path, 6)] == [7, 8, 9]
 
 
 def test_a_missing_and_an_empty_journal_are_empty(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.journal"
+    path = tmp_path / "ledger.db.journal"
     assert (list(entries(path)), last_seq(path)) == ([], 0)
     path.touch()
     assert (list(entries(path)), last_seq(path)) == ([], 0)
@@ -78,13 +80,13 @@ def test_a_missing_and_an_empty_journal_are_empty(tmp_path: Path) -> None:
 
 
 def test_the_last_number_is_found_behind_lines_longer_than_a_block(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.journal"
+    path = tmp_path / "ledger.db.journal"
     written(path, 3, detail="y" * 200_000)
     assert last_seq(path) == 3
 
 
 def test_a_journal_is_private(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.journal"
+    path = tmp_path / "ledger.db.journal"
     written(path, 1)
     assert path.stat().st_mode & 0o777 == 0o600
 

@@ -10,9 +10,13 @@ from sqlalchemy import Connection, Engine
 
 from pipeline.errors import LedgerError
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine
+from pipeline.ledger.journal import MARK, entry_of, line_of
+from pipeline.ledger.journal_check import JournalWalk, lines_of
 from pipeline.ledger.migrations import STEPS, copy_file, migrate
 from pipeline.ledger.schema import SCHEMA_VERSION
-from tests.support.ledgers import opened, read, requests, start
+from pipeline.ledger.side_files import journal_path
+from pipeline.ledger.sqlite_ledger import SqliteLedger
+from tests.support.ledgers import AT, accept, opened, read, requests, reserve, start, tamper
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def test_an_old_ledger_is_copied_and_brought_up_to_date(old: Path) -> None:
     engine = engine_of(old)
     with pytest.raises(LedgerOutdatedError, match="earlier version"):
         create_or_check(engine, str(old))
-    assert migrate(engine, old, steps={0: add_caps}) == (0, old.with_name("ledger.db.v0-backup"))
+    assert migrate(engine, old, steps={0: add_caps, **STEPS}) == (0, old.with_name("ledger.db.v0-backup"))
     engine.dispose()
     backup = old.with_name("ledger.db.v0-backup")
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
@@ -75,7 +79,7 @@ def test_an_old_ledger_is_copied_and_brought_up_to_date(old: Path) -> None:
 def test_a_step_that_fails_changes_nothing(old: Path) -> None:
     engine = engine_of(old)
     with pytest.raises(LedgerError, match=r"it is as it was, and ledger\.db\.v0-backup is a copy"):
-        migrate(engine, old, steps={0: fail_half_way})
+        migrate(engine, old, to=1, steps={0: fail_half_way})
     engine.dispose()
     assert "half" not in columns(old)
     assert read(old, "select value from meta where name = 'schema_version'") == [("0",)]
@@ -100,6 +104,66 @@ def test_a_version_without_a_step_is_refused_before_anything_is_done(old: Path) 
         migrate(engine, old, to=2, steps={1: add_caps})
     engine.dispose()
     assert not old.with_name("ledger.db.v0-backup").exists()
+
+
+@pytest.fixture
+def first_version(tmp_path: Path) -> Path:
+    """A ledger as version 1 left it: no id, no chain, and side files named by its stem."""
+    path = tmp_path / "ledger.db"
+    with opened(path) as (ledger, book):
+        rows = requests(3)
+        start(book, rows)
+        for row in rows[:2]:
+            ledger.apply_now(reserve(row))
+            ledger.apply_now(accept(row, f"job-{row.params.seed}"))
+    journal = journal_path(path)
+    lines = [entry for line in lines_of(journal) if (entry := entry_of(line)) is not None]
+    events = [entry for entry in lines if entry["event"] != MARK]
+    for number, entry in enumerate(events, start=1):
+        entry["seq"] = number
+        del entry["ledger"], entry["chain"]
+    path.with_suffix(".journal").write_text("".join(line_of(entry) for entry in events))
+    path.with_suffix(".spare").write_bytes(b"spare")
+    journal.unlink()
+    own = "'ledger id', 'chain', 'machine', 'journal place'"
+    tamper(path, f"delete from meta where name in ({own})")
+    tamper(path, f"update meta set value = '{len(events)}' where name = 'seq'")
+    tamper(path, "update meta set value = '1' where name = 'schema_version'")
+    return path
+
+
+def test_the_first_version_gets_an_identity_and_keeps_its_journal(first_version: Path) -> None:
+    before = read(first_version, "select request_id, state, job_set_id from attempts order by 1")
+    ledger = SqliteLedger(first_version, inline=True, may_migrate=True)
+    ledger.ready_to_spend()
+    third = requests(3)[2]
+    ledger.apply_now(reserve(third))
+    ledger.apply_now(accept(third, "job-3"))
+    ledger.close()
+    assert not first_version.with_suffix(".journal").exists()
+    assert not first_version.with_suffix(".spare").exists()
+    assert read(first_version, "select request_id from attempts where state = 'accepted' order by 1") == [
+        (request_id,) for request_id, *_ in before
+    ]
+    walk = JournalWalk("journal", ledger_id=ledger.ledger_id, at=ledger.head)
+    assert len(list(walk.entries(lines_of(journal_path(first_version))))) == 7, "four, the place, two more"
+    assert walk.lacks(0) == []
+    first_version.unlink()  # the old lines and the new ones make the same ledger
+    with opened(first_version) as (again, _):
+        assert again.ledger_id == ledger.ledger_id
+        assert again.problems() == []
+    assert read(first_version, "select count(*) from attempts where state = 'accepted'") == [(3,)]
+
+
+def test_the_first_version_is_made_from_its_old_journal_only_when_it_is_adopted(first_version: Path) -> None:
+    first_version.unlink()
+    ledger = SqliteLedger(first_version, inline=True)
+    with pytest.raises(LedgerError, match="dop ledger adopt"):
+        ledger.ready_to_spend()
+    ledger.adopt(AT)
+    ledger.ready_to_spend()
+    ledger.close()
+    assert read(first_version, "select count(*) from attempts where state = 'accepted'") == [(2,)]
 
 
 def test_a_copy_is_whole_private_and_never_over_another_file(tmp_path: Path) -> None:

@@ -424,7 +424,7 @@ def test_a_restored_copy_does_not_spend(postgres: str, postgres_server: Postgres
         ledger = PostgresLedger(copy, inline=True)
         with pytest.raises(LedgerError, match="dop ledger adopt"):
             ledger.ready_to_spend()
-        ledger.adopt()
+        ledger.adopt(AT)
         ledger.close(clean=False)
         with spent_with(copy):
             pass

@@ -32,6 +32,7 @@ from pipeline.ledger.budget import CapReached, Caps
 from pipeline.ledger.integrity import audit
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.recovery import rebuild, rebuild_on_server
+from pipeline.ledger.side_files import journal_path
 from pipeline.ledger.states import TRANSITIONS, Event
 from pipeline.ledger.transitions import Applied, ChangeResult, Conflict, JobTaken
 from pipeline.records import COST_STATE, FAILED_FOR_GOOD, CostState, State
@@ -185,7 +186,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def restart_with_a_cut_journal(self, share: float) -> None:
         """Power was cut: the journal is not synced, so its end may be missing; the database is."""
         self.ledger.close(clean=False)
-        journal = self.path.with_suffix(".journal")
+        journal = journal_path(self.path)
         if journal.exists():
             os.truncate(journal, int(share * journal.stat().st_size))
         self._open()
@@ -193,7 +194,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def restart_without_a_journal(self) -> None:
         self.ledger.close(clean=False)
-        self.path.with_suffix(".journal").unlink(missing_ok=True)
+        journal_path(self.path).unlink(missing_ok=True)
         self._open()
 
     @precondition(lambda self: any(one.sent for one in self.model))

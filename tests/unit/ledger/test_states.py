@@ -27,6 +27,7 @@ stalled      fail      failed
 stalled      refuse    refused
 stalled      cancel    canceled
 stalled      expire    expired
+planned      adopt     accepted
 unknown      accept    accepted
 unknown      release   planned
 unknown      reject    rejected

@@ -9,12 +9,12 @@ import pytest
 from pipeline.cli.main import main
 from pipeline.errors import LedgerError, LedgerUnavailableError
 from pipeline.ledger import transfer
+from pipeline.ledger.file_lock import locked
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.recovery import rebuild_on_server
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
-from pipeline.ledger.workspace import locked
 from pipeline.records import State
 from tests.support.ledgers import AT, RUN, accept, change, money, opened, read, requests, reserve, start
 

@@ -11,6 +11,7 @@ from pipeline.ledger.budget import CapReached, Caps
 from pipeline.ledger.schema import MUTABLE
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import (
+    PAID_TWICE,
     Applied,
     ChangeResult,
     Conflict,
@@ -214,3 +215,33 @@ def test_what_was_settled_meanwhile_stands_against_a_late_outcome(state: State, 
 def test_an_idempotency_key_belongs_to_one_attempt() -> None:
     assert idempotency_key("r1", 1) == idempotency_key("r1", 1)
     assert len({idempotency_key("r1", 1), idempotency_key("r1", 2), idempotency_key("r2", 1)}) == 3
+
+
+def test_a_second_paid_job_is_told_whatever_happens_to_the_first() -> None:
+    row = make_row(State.ACCEPTED, job_set_id="second")
+    judged(row, Event.NOTE, values={"reason": f"{PAID_TWICE}: also as job first"})
+    judged(row, Event.COMPLETE, values={"reason": None, "video_url": "https://cdn.example.com/1.mp4"})
+    assert str(row["reason"]) == "paid twice: also as job first"
+    judged(row, Event.EXPIRE, values={"reason": "410"})
+    assert str(row["reason"]) == "paid twice: also as job first; 410"
+
+
+def test_a_planned_request_that_was_sent_before_may_be_adopted_and_its_money_is_booked() -> None:
+    money = SpendAccumulator(lambda *_: 0)
+    row = make_row(State.PLANNED, submit_attempts=1, spend_day=utc_day(AT), token="mine")
+    outcome = judged(row, Event.ADOPT, money=money, values={"job_set_id": "j"})
+    assert isinstance(outcome, Applied)
+    assert outcome.state is State.ACCEPTED
+    assert money.deltas == {KEY: {CostState.RESERVED: LITE_MICROUSD}}
+
+
+def test_a_request_that_was_never_sent_owns_no_job() -> None:
+    row = make_row(State.PLANNED)
+    assert judged(row, Event.ADOPT, values={"job_set_id": "j"}) == Conflict(state=State.PLANNED)
+    assert row["state"] == "planned"
+
+
+def test_a_job_in_another_spelling_is_the_requests_own() -> None:
+    job = "0b6cea37-238f-435b-8cff-fa0123456789"
+    row = make_row(State.UNKNOWN, job_set_id=job)
+    assert isinstance(judged(row, Event.ADOPT, owner="r1", values={"job_set_id": job.upper()}), Applied)

@@ -416,3 +416,11 @@ def test_patterns_in_a_rows_own_matrix_are_told_and_not_passed_over(tmp_path: Pa
     item = "{where: {seed: 1}, set: {skip: true}}" if name == "override" else "{seed: 1}"
     text = f"rows: [{{id: a, {ONE}, matrix: {{seed: [1, 2], {name}: [{item}]}}}}]\n"
     assert f"rows[0].matrix.{name}" in told(tmp_path, text)
+
+
+def test_loop_is_the_tag_loop_and_changes_no_request(tmp_path: Path) -> None:
+    text = f"rows: [{{id: a, {ONE}, seed: 1, tags: [b]}}, {{id: c, {ONE}, seed: 1, take: 2, tags: [b], loop: true}}]\n"
+    plain, looped = cells(tmp_path, text)
+    assert (plain.tags, looped.tags) == (("b",), ("b", "loop"))
+    assert looped.params == plain.params
+    assert cells(tmp_path, text.replace("loop: true", "loop: false"))[1].tags == ("b",)

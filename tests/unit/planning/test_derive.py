@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config.loader import packaged
-from pipeline.errors import UsageError
+from pipeline.errors import ManifestError, UsageError
 from pipeline.gateway.motions import load
 from pipeline.manifest import read
 from pipeline.manifest.prompt_checks import debris
@@ -30,12 +30,13 @@ def make(chosen: Sequence[Attempt], changes: Mapping[str, str], folder: Path) ->
     return derive_manifest(chosen, changes, run="run-1", name="lake", folder=folder, catalogue=CATALOGUE)
 
 
-def cells_of(made: DerivedManifest, folder: Path) -> list[Cell]:
+def cells_of(made: DerivedManifest, folder: Path, picture_folders: tuple[Path, ...] = ()) -> list[Cell]:
     """What the manifest's own reader makes of it, under defaults that must not matter."""
     path = folder / "derived.yaml"
     path.write_text(made.text, encoding="utf-8")
     defaults: dict[str, object] = {"strength": Decimal("0.01"), "enhance_prompt": True, "model": "dop-turbo"}
-    return list(read(path, defaults=defaults, models=MODELS, catalogue=CATALOGUE).cells())
+    manifest = read(path, defaults=defaults, models=MODELS, catalogue=CATALOGUE, picture_folders=picture_folders)
+    return list(manifest.cells())
 
 
 def test_only_the_changed_field_differs(tmp_path: Path) -> None:
@@ -107,7 +108,9 @@ def test_a_picture_below_the_manifest_is_named_relative_to_it_and_others_by_thei
     made = make(chosen, {}, tmp_path / "new")
     assert '"photos/a.png"' in made.text
     assert f'"{outside}"' in made.text
-    assert differences(made, chosen, cells_of(made, tmp_path / "new"), {}) == []
+    with pytest.raises(ManifestError, match=r"images\.allow"):
+        cells_of(made, tmp_path / "new")
+    assert differences(made, chosen, cells_of(made, tmp_path / "new", picture_folders=(tmp_path,)), {}) == []
 
 
 def test_more_rows_than_the_usual_cap_can_be_derived(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.records import State
+from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
 from pipeline.reports.dataframe import to_frame, write_parquet
+from pipeline.reports.tables import report_row
+from tests.support.factories import make_attempt
 from tests.unit.reports.test_tables import DONE, row_of
 
 
@@ -38,6 +41,17 @@ def test_parquet_keeps_money_exact_and_lists_as_lists(tmp_path: Path) -> None:
     assert first["tags"] == ["a", "b"]
     assert first["submitted_at"].isoformat() == "2025-11-02T09:10:00.200000+00:00"
     assert (second["prompt"], second["size_bytes"], second["tags"]) == ("x\ny", None, [])
+
+
+def test_parquet_has_the_metrics_of_a_check(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    check = ClipCheck(grade=Grade.WARN, reasons=("soft 0.31",), kinds=(Kind.SOFT,), metrics={"detail_left": 0.31})
+    row = report_row(make_attempt(**DONE), outputs=Path("/o"), run_folder=Path("/o/r"), check=check)
+    write_parquet([row, row_of()], tmp_path / "report.parquet")
+    first, second = parquet.read_table(tmp_path / "report.parquet").to_pylist()
+    assert (first["check"], first["check_reasons"]) == ("warn", ["soft 0.31"])
+    assert dict(first["check_metrics"]) == {"detail_left": 0.31}
+    assert (second["check"], second["check_metrics"]) == (None, None)
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from pipeline.records import State
+from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
 from pipeline.reports.junit import write_junit
 from pipeline.reports.tables import report_row
 from tests.support.factories import make_attempt
@@ -66,3 +67,15 @@ def test_times_add_up_to_the_suite(tmp_path: Path) -> None:
     suite = suite_of(rows, tmp_path)
     assert suite.get("time") == "5.000"
     assert [case.get("time") for case in suite] == ["2.500", "2.500"]
+
+
+def test_a_bad_clip_fails_the_build_only_where_its_kind_counts(tmp_path: Path) -> None:
+    check = ClipCheck(grade=Grade.BAD, reasons=("cut at 2.5 s",), kinds=(Kind.CUT,))
+    row = report_row(make_attempt(state=State.DONE), outputs=Path("/o"), run_folder=Path("/o/r"), check=check)
+    for fail_on, failures in (((), "0"), (("frozen",), "0"), (("cut",), "1"), (("all",), "1")):
+        write_junit([row], tmp_path / "junit.xml", run="run-1", fail_on=fail_on)
+        suite = ElementTree.parse(tmp_path / "junit.xml").getroot().find("testsuite")
+        assert suite is not None
+        assert suite.get("failures") == failures, fail_on
+        if failures == "1":
+            assert suite[0][0].get("message") == "check bad: cut at 2.5 s"

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from pipeline.records import COST_STATE, Attempt, State
 from pipeline.reports import tables as table
+from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
 from pipeline.reports.tables import (
+    METRICS_COLUMN,
     REPORT_COLUMNS,
     csv_cells,
     escape_formula,
@@ -34,7 +36,8 @@ RUN_FOLDER = OUTPUTS / "2026-11-02_0910-spin-ab12"
 COLUMNS_OF_THE_DOCUMENTATION = (
     "request_id, row_id, tags, status, model, seed, prompt, image, end_image, motion, motions_id, motions_strength, "
     "enhance_prompt, check_nsfw, take, attempt, job_set_id, video_url, local_path, size_bytes, sha256, price_usd, "
-    "cost_usd, cost_state, submit_attempts, throttled, polls, submitted_at, finished_at, duration_s, reason, gateway, "
+    "cost_usd, cost_state, submit_attempts, throttled, polls, submitted_at, finished_at, duration_s, reason, "
+    "check, check_reasons, gateway, "
     "bought_in"
 )
 
@@ -61,7 +64,7 @@ def read_back(path: Path) -> list[dict[str, str]]:
 
 def test_columns_are_the_documented_ones_in_their_order() -> None:
     assert ", ".join(REPORT_COLUMNS) == COLUMNS_OF_THE_DOCUMENTATION
-    assert tuple(row_of()) == REPORT_COLUMNS
+    assert tuple(row_of()) == (*REPORT_COLUMNS, METRICS_COLUMN)
 
 
 def test_cells_have_the_documented_formats(tmp_path: Path) -> None:
@@ -95,6 +98,23 @@ def test_a_clock_that_went_back_gives_no_duration() -> None:
     assert row_of(accepted_at=100.0, finished_at=90.0)["duration_s"] is None
 
 
+def test_a_check_stands_in_its_columns_and_its_metrics_in_json_only(tmp_path: Path) -> None:
+    check = ClipCheck(
+        grade=Grade.BAD,
+        reasons=("frozen 1.2 s from 3.8 s", "soft 0.31"),
+        kinds=(Kind.FROZEN,),
+        metrics={"frozen_s": 1.2},
+    )
+    row = report_row(make_attempt(**DONE), outputs=OUTPUTS, run_folder=RUN_FOLDER, check=check)
+    cells = dict(zip(REPORT_COLUMNS, csv_cells(row), strict=True))
+    assert (cells["check"], cells["check_reasons"]) == ("bad", "frozen 1.2 s from 3.8 s; soft 0.31")
+    assert METRICS_COLUMN not in cells
+    write_jsonl([row], tmp_path / "report.jsonl")
+    kept = json.loads((tmp_path / "report.jsonl").read_text(encoding="utf-8"))
+    assert kept["check_metrics"] == {"frozen_s": 1.2}
+    assert kept["check_reasons"] == ["frozen 1.2 s from 3.8 s", "soft 0.31"]
+
+
 @given(st.lists(st.tuples(st.integers(0, 10**13), st.sampled_from(list(COST_STATE)))))
 def test_cost_cells_add_up_to_the_records_micro_dollars(items: list[tuple[int, State]]) -> None:
     attempts = [make_attempt(price_microusd=price, state=state) for price, state in items if state is not State.SKIPPED]
@@ -106,13 +126,25 @@ def test_cost_cells_add_up_to_the_records_micro_dollars(items: list[tuple[int, S
     assert all(re.fullmatch(r"\d+\.\d{3,6}", cells[at]) for cells in printed)
 
 
-@pytest.mark.parametrize(
-    "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠x", "  =1"]
-)
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "＝1", "＋1", "－1", "＠x", "  =1"])
 def test_text_that_looks_like_a_formula_gets_an_apostrophe(text: str) -> None:
     cells = dict(zip(REPORT_COLUMNS, csv_cells(row_of(prompt=text + " a", reason=text)), strict=True))
     assert cells["prompt"] == "'" + text + " a"
     assert cells["reason"] == "'" + text
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("a;=HYPERLINK(1)", "a;'=HYPERLINK(1)"),
+        ("a; @SUM(1)|-2", "a; '@SUM(1)|'-2"),
+        ("a,b\t=1\n+2", "a,b\t'=1\n'+2"),
+        ("\t=1", "'\t'=1"),
+        ("a; b, c | d=1", "a; b, c | d=1"),
+    ],
+)
+def test_a_formula_behind_a_separator_of_another_country_gets_an_apostrophe(text: str, cell: str) -> None:
+    assert escape_formula(text) == cell
 
 
 @given(st.text(alphabet=st.sampled_from("=+-@\t\r\n＝＠ \x00\x7f\x85a1水\ud800"), max_size=8))
@@ -178,7 +210,7 @@ def test_failures_name_unknown_outcomes_first_and_leave_out_what_was_bought_agai
 def test_json_lines_carry_raw_values(tmp_path: Path) -> None:
     write_jsonl([row_of(**DONE, prompt="=cmd()\n水", tags=("a",)), row_of(prompt=HOSTILE)], tmp_path / "report.jsonl")
     first, second = map(json.loads, (tmp_path / "report.jsonl").read_text(encoding="utf-8").splitlines())
-    assert tuple(first) == REPORT_COLUMNS
+    assert tuple(first) == (*REPORT_COLUMNS, METRICS_COLUMN)
     assert first["prompt"] == "=cmd()\n水"
     assert first["tags"] == ["a"]
     assert first["cost_usd"] == "0.135"

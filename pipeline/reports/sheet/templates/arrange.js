@@ -5,7 +5,8 @@ const view = {
   y: sheet.y,
   tabs: {},
   page: 0,
-  filter: { status: new Set(), model: "", tag: "", price: "", text: "", picks: false },
+  filter: { status: new Set(), model: "", tag: "", price: "", text: "", picks: false, check: new Set(), defect: "" },
+  sort: "",
 };
 
 /** The axes without which several cells would share a crossing; those the manifest asked for come first. */
@@ -57,24 +58,27 @@ function isWanted(cell) {
   if (model && cell.model !== model) return false;
   if (tag && !cell.tags.includes(tag)) return false;
   if (price && !(cell.price && dollars(cell.price) <= dollars(price))) return false;
+  if (view.filter.check.size && !view.filter.check.has(cell.check)) return false;
+  if (view.filter.defect && !kindsOf(cell).includes(view.filter.defect)) return false;
   if (picks && !picked.has(pickKey(cell))) return false;
   return !words || searchText(cell).includes(words);
 }
 
 function searchText(cell) {
-  cell.search ??= [cell.rowId, cell.reason, cell.state, ...cell.tags, ...cell.facts.map(text)].join("\n").toLowerCase();
+  cell.search ??= [cell.rowId, cell.reason, cell.check, cell.defects, cell.state, ...cell.tags, ...cell.facts.map(text)].join("\n").toLowerCase();
   return cell.search;
 }
 
 const filtersSet = () => {
-  const { status, model, tag, price, text: words, picks } = view.filter;
-  return [status.size > 0, model, tag, price, words, picks].filter(Boolean).length;
+  const { status, model, tag, price, text: words, picks, check, defect } = view.filter;
+  return [status.size > 0, model, tag, price, words, picks, check.size > 0, defect].filter(Boolean).length;
 };
 
 /** The cells of the chosen tabs that pass the filters; `but` names a tab axis to be left out of the choice. */
 function wantedCells(but = null) {
   const choice = Object.entries(tabChoice()).filter(([axis, value]) => value !== "*" && axis !== but);
-  return cells.filter((cell) => choice.every(([axis, value]) => valueOf(cell, axis) === value) && isWanted(cell));
+  const wanted = cells.filter((cell) => choice.every(([axis, value]) => valueOf(cell, axis) === value) && isWanted(cell));
+  return view.sort === "check" ? wanted.sort((one, other) => GRADES.indexOf(one.check) - GRADES.indexOf(other.check)) : wanted;
 }
 
 /** How many cells each value of a tab axis would show. */

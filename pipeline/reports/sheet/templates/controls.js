@@ -47,6 +47,9 @@ function readFilters() {
   filter.price = by("filter-price").value;
   filter.text = by("filter-text").value.trim().toLowerCase();
   filter.picks = by("filter-picks").checked;
+  filter.check = new Set([...by("filters").querySelectorAll('[name="check"]:checked')].map((box) => box.value));
+  filter.defect = by("filter-defect")?.value ?? "";
+  view.sort = by("sort")?.value ?? "";
   view.page = 0;
   redraw();
 }

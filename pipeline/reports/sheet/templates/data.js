@@ -7,7 +7,7 @@ const text = (number) => sheet.strings[number];
 const axisNumber = new Map(sheet.axes.map((axis, number) => [axis.name, number]));
 
 const cells = sheet.cells.map(
-  ([row, state, reason, price, model, tags, place, links, facts, history, request, attempt, due], n) => ({
+  ([row, state, reason, price, model, tags, place, links, facts, history, request, attempt, due, check, defects], n) => ({
     n,
     rowId: text(row),
     state: text(state),
@@ -24,10 +24,15 @@ const cells = sheet.cells.map(
     requestId: text(request),
     attempt,
     due: text(due),
+    check: text(check),
+    defects: text(defects),
   }),
 );
 
 const valueOf = (cell, axis) => (axis === null ? "" : cell.place[axisNumber.get(axis)]);
+/** The worst come first when clips are sorted by their check. */
+const GRADES = ["bad", "warn", "unchecked", "ok", ""];
+const kindsOf = (cell) => cell.defects.split("; ").map((defect) => defect.split(" ")[0]);
 const dollars = (price) => Number(price.slice(1) || 0);
 const stateWord = (state) => state.replaceAll("_", " ");
 

@@ -30,6 +30,7 @@ function makeCell(cell) {
   element.querySelector(".name").textContent = cell.rowId;
   element.querySelector(".price").textContent = cell.due ? `${cell.price} ${cell.due}` : cell.price;
   element.prepend(makeShot(cell));
+  if (cell.check === "bad" || cell.check === "warn" || cell.check === "unchecked") element.append(makeCheck(cell));
   return element;
 }
 
@@ -44,6 +45,12 @@ function makeShot(cell) {
   const words = el("i", {}, cell.reason || sheet.words[cell.state]);
   const note = el("span", { class: "note" }, ...(cell.state === "skipped" ? [] : [el("b", {}, stateWord(cell.state))]), words);
   return el("div", { class: "shot" }, note);
+}
+
+function makeCheck(cell) {
+  const word = cell.check === "unchecked" ? "unchecked" : kindsOf(cell)[0].replaceAll("_", " ");
+  const more = cell.check === "unchecked" ? 0 : cell.defects.split("; ").length - 1;
+  return el("span", { class: `check ${cell.check}`, title: cell.defects }, more ? `${word} +${more}` : word);
 }
 
 function prepare(cell, element) {

@@ -1,0 +1,32 @@
+"""`key trust` and `key set`: where the gateway's key may go, and storing it. Sends nothing, and never shows the key."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from pathlib import Path
+
+from pipeline.cli.arguments import print_notice
+from pipeline.config.api_key import checked_key, store_key
+from pipeline.config.key_origins import KeyOrigins, origin, state_folder
+
+
+def trust(args: argparse.Namespace) -> int:
+    """Remember an origin that the key may go to."""
+    target = origin(args.origin)
+    KeyOrigins(state_folder(os.environ, Path.home())).trust(target)
+    print_notice([f"the key may go to {target}"])
+    return 0
+
+
+def store(args: argparse.Namespace) -> int:
+    """Take the key from the keyboard without showing it, or from stdin, and store it for this user alone."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        text = getpass.getpass("key (it is not shown): ")
+    else:
+        text = sys.stdin.readline() if sys.stdin is not None else ""
+    path = store_key(checked_key(text.strip("\r\n"), "the key"), Path.home())
+    print_notice([f"{path}: the key is stored, readable for you alone"])
+    return 0

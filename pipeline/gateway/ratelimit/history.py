@@ -1,0 +1,141 @@
+"""What one allowance of the gateway has answered so far: calls with their arrival, rejections with their wait hint.
+
+Nothing is known of an arrival but that it happened between sending and answer. It is taken to be in the middle; whoever
+needs certainty adds half the round trip on both sides (`half_s`).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right, insort
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_CALLS = 16_384
+"""Calls kept; the oldest half is dropped when there are more. A fit needs `identification.MAX_CALLS` of them; the
+longest windows need as many as they count."""
+MAX_REJECTIONS = 16
+"""Rejections kept. Each adds one constraint to a fit; more than 16 changed no row of the held-out grid."""
+MAX_IN_BURST = 3
+"""Rejections kept of those that arrived within two round trips."""
+MAX_EVIDENCE_S = 60.0
+"""Longer hints (seconds) may be wrong, as a constant `3600` is, so they are no evidence of the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One call that the limit rejected.
+
+    Attributes:
+        at: its estimated arrival.
+        half_s: half of its round trip; the arrival is within `at` +- `half_s`.
+        retry_after_s: the wait hint where it may be believed, else None.
+    """
+
+    at: float
+    half_s: float
+    retry_after_s: float | None
+
+
+class _Calls:
+    """Calls in the order of sending, with their estimated arrivals."""
+
+    def __init__(self) -> None:
+        self.sent: list[float] = []
+        self.arrived: list[float] = []
+
+    def add(self, sent_at: float, arrived: float) -> None:
+        self.sent.append(sent_at)
+        self.arrived.append(arrived)
+        if len(self.sent) > MAX_CALLS:
+            del self.sent[: MAX_CALLS // 2], self.arrived[: MAX_CALLS // 2]
+
+    def place(self, sent_at: float) -> int | None:
+        place = bisect_right(self.sent, sent_at) - 1
+        return place if place >= 0 and self.sent[place] == sent_at else None
+
+    def correct(self, sent_at: float, arrived: float) -> None:
+        place = self.place(sent_at)
+        if place is not None:
+            self.arrived[place] = arrived
+
+    def remove(self, sent_at: float) -> None:
+        place = self.place(sent_at)
+        if place is not None:
+            del self.sent[place], self.arrived[place]
+
+
+class History:
+    """Arrivals in the order of sending, and rejections in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._admitted = _Calls()
+        self._all = _Calls()
+        self.rejections: list[Rejection] = []
+
+    def __len__(self) -> int:
+        return len(self._admitted.sent)
+
+    def sent(self, now: float, half_s: float) -> None:
+        """A call goes out and probably arrives `half_s` later; it counts until it is rejected."""
+        self._admitted.add(now, now + half_s)
+        self._all.add(now, now + half_s)
+
+    def admitted(self, sent_at: float, now: float, max_half_s: float = math.inf) -> float:
+        """The call sent at `sent_at` was admitted; its answer came at `now`. Returns its estimated arrival.
+
+        An answer later than twice `max_half_s` waited for this client rather than for the network.
+        """
+        arrived = sent_at + min((now - sent_at) / 2, max_half_s)
+        self._admitted.correct(sent_at, arrived)
+        self._all.correct(sent_at, arrived)
+        return arrived
+
+    def rejected(
+        self, sent_at: float, now: float, retry_after_s: float | None, max_half_s: float = math.inf
+    ) -> Rejection:
+        """The call sent at `sent_at` was rejected; as `admitted`."""
+        hint = retry_after_s if retry_after_s is not None and retry_after_s <= MAX_EVIDENCE_S else None
+        half_s = min((now - sent_at) / 2, max_half_s)
+        rejection = Rejection(sent_at + half_s, half_s, hint)
+        self._admitted.remove(sent_at)
+        self._all.correct(sent_at, rejection.at)
+        if not self._is_in_burst(rejection):
+            insort(self.rejections, rejection, key=lambda it: it.at)
+            del self.rejections[:-MAX_REJECTIONS]
+        return rejection
+
+    def rejected_between(self, after: float, until: float) -> int:
+        """How many rejected calls arrived in (after, until]."""
+        arrived = self._all.arrived
+        return bisect_right(arrived, until) - bisect_right(arrived, after) - self.count(after, until)
+
+    def _is_in_burst(self, it: Rejection) -> bool:
+        """Whether enough rejections of this moment are kept: calls in flight together are one piece of evidence."""
+        near = [r for r in self.rejections[-MAX_IN_BURST:] if abs(r.at - it.at) <= 4 * it.half_s]
+        return len(near) == MAX_IN_BURST and it.at >= near[0].at
+
+    def nth_last(self, n: int, *, counting_rejected: bool = False) -> float | None:
+        """When the n-th call from the end arrived (the last one for n < 1); None when there are fewer.
+
+        Some windows count rejected calls as well.
+        """
+        arrived = self._all.arrived if counting_rejected else self._admitted.arrived
+        n = max(n, 1)
+        return arrived[-n] if n <= len(arrived) else None
+
+    def nth_last_sent(self, n: int) -> float | None:
+        """When the n-th call from the end, rejected ones included, was sent; None when there are fewer."""
+        return self._all.sent[-n] if 0 < n <= len(self._all.sent) else None
+
+    def count(self, after: float, until: float) -> int:
+        """How many admitted calls arrived in (after, until]."""
+        arrived = self._admitted.arrived
+        return bisect_right(arrived, until) - bisect_right(arrived, after)
+
+    def arrivals(self, since: float) -> NDArray[np.float64]:
+        """Sorted arrivals of admitted calls from `since` on."""
+        arrived = self._admitted.arrived
+        return np.sort(np.array(arrived[bisect_left(arrived, since - 1e-9) :], dtype=np.float64))

@@ -1,0 +1,183 @@
+"""Which of the consistent limiters is followed, and from where in the history: the best explanation.
+
+Everything since the last known change should be explained by one limiter. If only a late part of the history can be,
+the limit changed; each part left out costs misfit, so a change is believed only where it explains clearly more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.gateway.ratelimit.bucket_follower import BucketFollower
+from pipeline.gateway.ratelimit.history import History, Rejection
+from pipeline.gateway.ratelimit.identification import (
+    MAX_CALLS,
+    SPANS_S,
+    USUAL_SPANS_S,
+    BucketFit,
+    WindowFit,
+    fit_bucket,
+    fit_windows,
+)
+from pipeline.gateway.ratelimit.window_follower import WindowFollower
+
+LONG_AGO = float("-inf")
+Follower = WindowFollower | BucketFollower
+
+MAX_DROPPED, DROPPED_MISFIT = 3, 1.5
+"""So many intervals between rejections may be left out of the history, each for so much misfit (calls)."""
+MAX_MISFIT, GOOD_MISFIT = 2.2, 1.0
+"""Above the first (calls) nothing explains it; below the second no shorter history is tried."""
+KNOWN_MISFIT = 3.0
+"""A window must explain so many calls better than a bucket that was measured: falls look like long windows."""
+AGAIN_CALLS, AGAIN_MISFIT = 400, 0.25
+"""A bucket that must leave out history again within so many calls is doubted: a window that explains all of the history
+costs only this."""
+FAILING_MISFIT, UNUSUAL_MISFIT, UNSURE_MISFIT = 1.0, 0.2, 0.4
+"""For the window that is failing now, for spans other than 1, 10 and 60 s, and for rates unsure by a factor of two."""
+SURE_RATIO, KNOWN_RATIO = 1.15, 1.5
+"""Ratio of the largest to the smallest possible rate: up to the first the rate is measured, up to the second the burst
+is."""
+BURST_CHANGE = 1.25
+"""Factor by which the believed burst changes at most with one fit."""
+RATE_MARGIN = 1.1
+"""A bucket that rejected a flow gains less than that flow, give or take this factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One explanation: how badly it fits (calls), the history it explains, and the limiter."""
+
+    misfit: float
+    since: float
+    used: float
+    fit: WindowFit | BucketFit
+
+
+class ModelChoice:
+    """Remembers from where on the history counts, and what was learned of a bucket's burst."""
+
+    def __init__(self, history: History) -> None:
+        self.fits = 0
+        """fits that measured a bucket's rate"""
+        self._history = history
+        self._since, self._used = LONG_AGO, 0.0
+        self._burst: float | None = None
+        self._dropped_at = -AGAIN_CALLS
+
+    def begin_at(self, at: float) -> None:
+        """Nothing before counts: it was an outage."""
+        self._since, self._used = at, 0.0
+
+    def choose(
+        self, it: Rejection, old: Follower, *, noise_s: float, hinted: bool, calls: int, max_rate: float
+    ) -> WindowFit | BucketFit | None:
+        """The best explanation after the rejection `it`; None when the limit changed and nothing explains it.
+
+        `calls` were answered so far; no bucket gains more than `max_rate` calls a second.
+        """
+        best = min(
+            self._options(old, noise_s=noise_s, hinted=hinted, calls=calls, max_rate=max_rate),
+            key=lambda option: option.misfit,
+            default=None,
+        )
+        if best is None or best.misfit >= MAX_MISFIT:
+            return None
+        if best.since > self._since:
+            self._since, self._used, self._dropped_at = best.since, best.used, calls
+        fit = best.fit
+        if isinstance(fit, WindowFit):
+            self.fits = 0
+            return fit
+        self.fits += fit.max_rate < SURE_RATIO * fit.min_rate
+        if fit.max_rate < KNOWN_RATIO * fit.min_rate:
+            known = self._burst
+            self._burst = fit.burst if known is None else min(max(fit.burst, 0.8 * known), BURST_CHANGE * known)
+        return fit
+
+    def lately(self, it: Rejection, old: Follower, *, reopened_at: float, held_s: float) -> BucketFit:
+        """The limit changed: what was admitted since the last rejection, after a hold of `held_s`, is the rate."""
+        self.fits = 1
+        if isinstance(old, WindowFollower):
+            rate, burst = max(self._history.count(it.at - old.span_s, it.at), 1) / old.span_s, self._burst or 1.0
+            self._since, self._used = it.at, burst
+            return BucketFit(rate, burst, 0.0, rate, 1.05 * rate)
+        since = max([reopened_at, *(r.at for r in self._history.rejections if r.at < it.at - 1e-9)])
+        calls, took_s = self._history.count(since, it.at), max(it.at - since, 1e-3)
+        rate = max(calls, 0.5) / took_s
+        if held_s and took_s > held_s:
+            came = max(calls + 0.5 - min(old.burst, rate * held_s), 0.5)
+            rate = min(rate, came / max(took_s - held_s, 0.5 / old.rate))
+        rises = calls > 60 and old.sending_rate > RATE_MARGIN * old.rate
+        steep = self._steepest(it, old.burst, calls) if rises else 0.0
+        rate = min(max(rate, 0.25 * old.rate, steep), 0.97 * old.sending_rate)
+        self._since, self._used = since, old.burst
+        return BucketFit(rate, old.burst, 0.0, rate, (2.0 if calls < 12 else 1.05) * rate)
+
+    def _options(self, old: Follower, *, noise_s: float, hinted: bool, calls: int, max_rate: float) -> Iterator[Option]:
+        bucket_before = old if isinstance(old, BucketFollower) else None
+        known = bucket_before is not None and self.fits > 0
+        if known and calls - self._dropped_at < AGAIN_CALLS:
+            for fit in self._windows(LONG_AGO, noise_s, hinted=False):
+                yield Option(fit.misfit + AGAIN_MISFIT + 0.01 * SPANS_S.index(fit.span_s), LONG_AGO, 0.0, fit)
+        later = [r.at for r in self._history.rejections[:-1] if r.at > self._since][-MAX_DROPPED:]
+        for dropped, since in enumerate((self._since, *later)):
+            used = self._used if dropped == 0 else (bucket_before.burst if bucket_before is not None else 0.0)
+            cost = DROPPED_MISFIT * dropped
+            found = []
+            for fit in self._windows(since, noise_s, hinted=hinted and bucket_before is None):
+                unusual = 0.01 * SPANS_S.index(fit.span_s) + UNUSUAL_MISFIT * (fit.span_s not in USUAL_SPANS_S)
+                failing = FAILING_MISFIT * (hinted and _is_same(fit, old))
+                found.append(Option(fit.misfit + KNOWN_MISFIT * known + unusual + failing + cost, since, used, fit))
+            bucket = self._bucket(since, used, bucket_before, noise_s, max_rate)
+            if bucket is not None:
+                unsure = UNSURE_MISFIT * (bucket.max_rate > 2 * bucket.min_rate)
+                found.append(Option(bucket.misfit + unsure + cost, since, used, bucket))
+            yield from found
+            if any(option.misfit < GOOD_MISFIT for option in found):
+                return
+
+    def _windows(self, since: float, noise_s: float, *, hinted: bool) -> list[WindowFit]:
+        rejections = [r for r in self._history.rejections if r.at >= since - 1e-9]
+        arrivals = self._history.arrivals(since)
+        return fit_windows(arrivals, rejections, tolerance_s=noise_s, since=since, hinted=hinted)
+
+    def _bucket(
+        self, since: float, used: float, old: BucketFollower | None, noise_s: float, max_rate: float
+    ) -> BucketFit | None:
+        arrivals = self._history.arrivals(since)
+        rejections = [r for r in self._history.rejections if r.at >= since - 1e-9]
+        known, max_burst = self._burst, 1e9
+        if len(arrivals) > MAX_CALLS:
+            late = [r for r in rejections if r.at >= arrivals[-MAX_CALLS]]
+            if late and old is not None:
+                arrivals, rejections, used = arrivals[arrivals > late[0].at], late, old.burst
+                max_burst = SURE_RATIO * (known or old.burst) + 1
+            else:
+                arrivals, rejections = arrivals[-MAX_CALLS:], late
+        elif since > LONG_AGO and known:
+            max_burst = SURE_RATIO * known + 1
+        min_burst = max(1.0, 0.8 * used)
+        if known and self.fits:
+            min_burst, max_burst = max(min_burst, 0.75 * known), min(max_burst, 1.2 * known + 1)
+        return fit_bucket(
+            arrivals, rejections, used=used, bursts=(min_burst, max_burst), max_rate=max_rate, tolerance_s=noise_s
+        )
+
+    def _steepest(self, it: Rejection, burst: float, calls: int) -> float:
+        """The flow (calls a second) that a bucket of `burst` needed at least to admit what came last."""
+        arrivals = self._history.arrivals(it.at - 60.0)
+        arrivals = arrivals[arrivals <= it.at]
+        counts = np.arange(int(burst) + 10, min(calls, 300, len(arrivals)) + 1)
+        if not len(counts):
+            return 0.0
+        return float(((counts - burst) / np.maximum(it.at - arrivals[len(arrivals) - counts], 1e-3)).max())
+
+
+def _is_same(fit: WindowFit, old: Follower) -> bool:
+    return (
+        isinstance(old, WindowFollower) and old.span_s == fit.span_s and abs(old.count - fit.count) <= 0.15 * fit.count
+    )

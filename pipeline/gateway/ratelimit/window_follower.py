@@ -1,0 +1,299 @@
+"""Follows a window: each call waits until the call `count` places before it has left the window.
+
+That rule is right for sliding windows, for fixed ones of any phase, and for buckets that hold as much. Two things are
+corrected on the way: the guard (calls travel at unlike speeds, so one may arrive too early) and, by tests, the count.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum, auto
+
+from pipeline.gateway.ratelimit.history import History, Rejection
+from pipeline.gateway.ratelimit.identification import SPANS_S, is_whole, min_wait_s
+from pipeline.gateway.ratelimit.latency import LatencyTracker
+
+NEVER = float("inf")
+LONG_AGO = float("-inf")
+
+SHORT_SPAN_S = 3.0
+"""Up to this span (seconds) a hint's hold is a large part of a window, so its calls are guarded better."""
+SHORT_GUARD, LONG_GUARD, UNHINTED_GUARD = 5.0, 3.0, 1.8
+"""Guard in standard deviations of the arrival: of a hundred windows one has a rejection that costs a hold; without
+hints a rejection costs only itself (3, 1.8 and 1.2 cost 0.02 of sliding 40 in 1 s)."""
+GUARD_STEP, UNHINTED_STEP = 1.5, 0.7
+"""Standard deviations by which the guard grows after a call that came too early."""
+GUARD_DECAY, UNHINTED_DECAY = 0.0006, 0.004
+"""Part of that growth forgotten with each call admitted: a tracked quantile (Robbins and Monro 1951)."""
+MAX_GUARD_SPAN, MAX_GUARD_S = 0.1, 0.15
+"""The guard never grows beyond this part of a span, nor this long."""
+GAP, LONG_GAP, GAP_SPAN = 0.2, 0.07, 0.15
+"""Calls of a window are a part of the latency apart (windows below 5 s; longer ones), or of the span over the count,
+whichever is smaller: when the limit fell, few are in flight."""
+TEST_INTERVAL, MAX_TEST_INTERVAL = 150, 600
+"""Calls between two tests whether the window holds one more; doubles with each that fails, a cost of 0.2 %."""
+HINTED_INTERVAL, HINTED_WINDOWS = 600, 10
+"""The same, at least, where a test may cost a hold: calls, and windows."""
+UNSETTLED_CALLS, UNSETTLED_INTERVAL = 600, 2
+"""For so many calls after a fall, so many windows lie between two tests: what moves is tested more often."""
+TESTS_PER_COST, UNSETTLED_PER_COST = 100, 8
+"""Calls between two tests for each call that a failed test costs: 1 %, and more soon after a fall."""
+MAX_SURGE = 1.0
+"""A test that is admitted goes on to so much more of the count within the same window."""
+FELL = 0.85
+"""A proven window that ends below this part of its count has fallen; above it, calls have overtaken each other."""
+PROVEN_WINDOWS = 2
+"""Windows after which a model is proven."""
+MAX_CUTS, MAX_EARLY, MAX_HINTED_EARLY, NEAR_SPANS = 3, 6, 3, 6
+"""So many windows cut short, or calls too early, within six to eight spans: it is not this window."""
+
+
+class Verdict(Enum):
+    """What a rejection means for the model."""
+
+    KEEP = auto()
+    REFIT = auto()
+
+
+class WindowFollower:
+    """Says when the next call may go, and what a rejection means."""
+
+    def __init__(self, history: History, latency: LatencyTracker, *, count: int, span_s: float) -> None:
+        self.count, self.span_s = max(count, 1), span_s
+        self.opened_at = LONG_AGO
+        """calls that arrived before do not count: a fixed window opened then"""
+        self.is_hinted = False
+        """whether rejections come with hints that are obeyed"""
+        self.rounds_hints = False
+        """whether those hints are whole seconds"""
+        self.is_sure = True
+        """whether no bucket explains what was admitted; else it is tested soon"""
+        self.trial_gap_s = 0.0
+        """while the model is one guess of two, calls are exactly this far apart"""
+        self.counts_rejected = False
+        """whether rejected calls count as well, as it once seemed"""
+        self._history, self._latency = history, latency
+        self._proven = self.count
+        self._extra_guard_s = 0.0
+        self._last_at = LONG_AGO
+        self._admitted = self._changed_at = self._confirm_at = self._since_test = 0
+        self._fell_at = -UNSETTLED_CALLS
+        self._interval: float = TEST_INTERVAL
+        self._is_testing = self._surging = False
+        self._early: deque[float] = deque(maxlen=MAX_EARLY)
+        self._cuts: deque[float] = deque(maxlen=MAX_CUTS)
+
+    @property
+    def rate(self) -> float:
+        """Calls a second."""
+        return self.count / self.span_s
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it explained several windows."""
+        return self._admitted - self._changed_at > PROVEN_WINDOWS * self.count
+
+    @property
+    def is_testing(self) -> bool:
+        """Whether the call in flight is one more than the model allows."""
+        return self._is_testing
+
+    def ready_at(self, now: float, unsent: int, busy: int) -> float:
+        """The earliest time of the next call."""
+        at = max(self._last_at + self._gap_s(), self._opens_at(unsent))
+        if at > now and not busy and self._may_test():
+            return min(at, self._test_at(now, at))
+        return at
+
+    def take(self, due_at: float, unsent: int) -> None:
+        """A call will go then; `unsent` counts it."""
+        self._last_at = max(self._last_at, due_at)
+        if self._may_test() and due_at < self._opens_at(unsent - 1) - 1e-6:
+            self._is_testing, self._since_test = True, 0
+
+    def give_back(self) -> None:
+        """A taken call was not sent."""
+        self._is_testing = False
+
+    def admitted(self) -> None:
+        """A call sent after the last rejection was admitted."""
+        self._admitted += 1
+        self._since_test += 1
+        self._extra_guard_s *= 1 - (GUARD_DECAY if self.is_hinted else UNHINTED_DECAY)
+        if self._is_testing:
+            # It must hold for a whole window: the surplus may have been the next one's.
+            self._is_testing = False
+            self.count += 1
+            self._surging = self.count < (1 + MAX_SURGE) * self._proven
+            self._confirm_at = self._admitted + self.count + 1
+            self._interval = max(min(self._interval / 4, self.count / 2), 1)
+        elif self.count > self._proven and self._admitted >= self._confirm_at:
+            self._proven, self._surging = self.count, False
+
+    def rejected(self, it: Rejection, *, fails: int) -> Verdict:
+        """The `fails`-th rejection in a row."""
+        tested, self._is_testing = self._is_testing, False
+        self._surging = False
+        calls = self._calls_in(it)
+        if tested:
+            self.is_sure = True
+            self._test_failed(calls)
+            return Verdict.KEEP
+        self._since_test = 0
+        if self.count > self._proven:
+            return self._surplus_failed()
+        if self._is_longer(it, fails):
+            return Verdict.KEEP
+        self._proven = self.count
+        if calls < self.count and not self.counts_rejected and self._would_be_full(it, calls):
+            self.counts_rejected = True
+            return Verdict.KEEP
+        if calls >= self.count - (0 if self.trial_gap_s else 1):
+            return self._came_early(it)
+        return self._cut_short(it, calls)
+
+    def lengthen(self, usual: list[float], max_s: float) -> None:
+        """The span is longer than was believed: one of the usual ones, or about `max_s`."""
+        self.span_s = usual[-1] if usual else next((span for span in SPANS_S if max_s <= span), max_s)
+        self.opened_at = LONG_AGO
+
+    def fall_to(self, count: int) -> None:
+        """The limit fell: what was admitted is the count now, and it is tested more often."""
+        self.count = self._proven = max(count, 1)
+        self._fell_at = self._admitted
+        self._interval = max(6, UNSETTLED_INTERVAL * self.count)
+
+    # ------------------------------------------------------------------ times
+
+    def _noise_s(self) -> float:
+        return max(0.7 * self._latency.jitter_s, 0.001)
+
+    def _gap_s(self) -> float:
+        if self.trial_gap_s:
+            return self.trial_gap_s
+        part = GAP if self.span_s < 5 else LONG_GAP
+        return min(part * self._latency.latency_s, GAP_SPAN * self.span_s / self.count)
+
+    def guard_s(self) -> float:
+        """Seconds between a window's end and the expected arrival of the first call of the next."""
+        if not self.is_hinted:
+            return max(self._extra_guard_s, UNHINTED_GUARD * self._noise_s())
+        least = SHORT_GUARD if self.span_s <= SHORT_SPAN_S else LONG_GUARD
+        return max(self._extra_guard_s, least * self._noise_s())
+
+    def _opens_at(self, unsent: int) -> float:
+        """When a call may leave so that it arrives after the one `count` places before it has left the window."""
+        arrived = self._history.nth_last(self.count - unsent, counting_rejected=self.counts_rejected)
+        if arrived is None or arrived < self.opened_at:
+            return LONG_AGO
+        return arrived + self.span_s + self.guard_s() - self._latency.latency_s / 2
+
+    def _test_at(self, now: float, opens_at: float) -> float:
+        """When a test costs least: a whole-second hint outlasts the window, unless what is left of it is whole too."""
+        rest_s = opens_at - self.guard_s() - now
+        if not self.is_sure:  # in the silence after a window, when a bucket would hold two calls again
+            return max(now, self._last_at + min(2 * self.span_s / self.count, 0.6 * self.span_s))
+        if not self.rounds_hints or self._surging:
+            return now
+        if rest_s < 1:
+            lost_calls = (1 - rest_s) * self.rate
+            per_cost = UNSETTLED_PER_COST if self._is_unsettled() else TESTS_PER_COST
+            return now if self._since_test >= per_cost * lost_calls else NEVER
+        return now + rest_s % 1 + 2 * self._noise_s()
+
+    def _may_test(self) -> bool:
+        if self.trial_gap_s:
+            return False
+        if self._surging:
+            return True
+        interval = self._interval
+        if not self.is_sure:
+            return self._since_test >= UNSETTLED_INTERVAL * self.count and self._admitted >= self._confirm_at
+        if self.is_hinted and not self._is_unsettled():
+            interval = max(interval, HINTED_INTERVAL, HINTED_WINDOWS * self.count)
+        return self._since_test >= interval and self._admitted >= self._confirm_at
+
+    # ------------------------------------------------------------- rejections
+
+    def _calls_in(self, it: Rejection) -> int:
+        """Calls in the window that the rejection ended."""
+        margin_s = 2.5 * self._noise_s() + 0.002
+        calls = self._history.count(it.at - self.span_s - margin_s, it.at + margin_s)
+        if it.at - self.opened_at < self.span_s:
+            calls = min(calls, self._history.count(self.opened_at - 1e-9, it.at + self._noise_s()))
+        return calls
+
+    def _would_be_full(self, it: Rejection, calls: int) -> bool:
+        """Whether the window was full if rejected calls counted."""
+        margin_s = 2.5 * self._noise_s() + 0.002
+        rejected = self._history.rejected_between(it.at - self.span_s - margin_s, it.at - it.half_s)
+        return calls + rejected >= self.count
+
+    def _test_failed(self, calls: int) -> None:
+        if self.count > self._proven:
+            self.count = max(min(self.count, calls), self._proven)
+        self._interval = min(2 * self._interval, MAX_TEST_INTERVAL)
+        self._unsettle()
+
+    def _unsettle(self) -> None:
+        if self._is_unsettled():
+            self._interval = min(self._interval, max(6, 2 * UNSETTLED_INTERVAL * self.count))
+
+    def _is_unsettled(self) -> bool:
+        return self._admitted - self._fell_at < UNSETTLED_CALLS
+
+    def _surplus_failed(self) -> Verdict:
+        """What was admitted beyond the proven count belonged to the next window, so it does not hold."""
+        self.count = self._proven
+        self._interval = min(TEST_INTERVAL, 2 * self.count)
+        self._unsettle()
+        return Verdict.KEEP
+
+    def could_ask_for(self, it: Rejection) -> bool:
+        """Whether this window, or a smaller one of the same span, could have answered with such a hint."""
+        last = self._history.nth_last(1)
+        return last is None or min_wait_s(it.retry_after_s) <= last + self.span_s - it.at + self._noise_s()
+
+    def _is_longer(self, it: Rejection, fails: int) -> bool:
+        """A full window that ends later than was believed: the hint says when."""
+        hint = it.retry_after_s
+        if hint is None or hint <= 1.5 or (fails == 1 and self.is_proven):
+            return False
+        noise_s = self._noise_s()
+        if self._history.count(it.at - 1.1 * self.span_s, it.at + noise_s) < self.count - 1:
+            return False
+        first = self._history.nth_last(min(self.count, len(self._history)))
+        if first is None:
+            return False
+        max_s = it.at + hint - first + noise_s
+        min_s = max_s - (1.0 if is_whole(hint) else 0.0) - 3 * noise_s
+        if min_s <= 1.02 * self.span_s:
+            return False
+        usual = [span for span in SPANS_S if min_s < span <= max_s]
+        self.span_s = usual[-1] if usual else max_s
+        self.opened_at = LONG_AGO
+        return True
+
+    def _came_early(self, it: Rejection) -> Verdict:
+        noise_s = self._noise_s()
+        step_s = (GUARD_STEP if self.is_hinted else UNHINTED_STEP) * noise_s
+        most_s = min(MAX_GUARD_SPAN * self.span_s + 0.01, MAX_GUARD_S)
+        self._extra_guard_s = min(self.guard_s() + step_s, most_s)
+        self._early.append(it.at)
+        times = MAX_HINTED_EARLY if self.is_hinted else MAX_EARLY
+        if len(self._early) >= times and self._early[-times] > it.at - (NEAR_SPANS + 2) * self.span_s:
+            self._early.clear()
+            return Verdict.REFIT
+        return Verdict.KEEP
+
+    def _cut_short(self, it: Rejection, calls: int) -> Verdict:
+        self._cuts.append(it.at)
+        often = len(self._cuts) == MAX_CUTS and self._cuts[0] > it.at - NEAR_SPANS * self.span_s
+        if often or self.trial_gap_s:
+            return Verdict.REFIT
+        if calls >= FELL * self.count:
+            return Verdict.KEEP
+        if not self.is_proven:
+            return Verdict.REFIT
+        self.fall_to(calls)
+        return Verdict.KEEP

@@ -1,0 +1,153 @@
+"""What must hold between a ledger's file and the journal beside it before money moves.
+
+MONEY: the journal follows the file. Where it is ahead, the file lost events, and they are booked again; where it lacks
+some of those events, one of them may be a purchase that nothing here names, so nothing is bought.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, func, select
+
+from pipeline.errors import LedgerError
+from pipeline.ledger.database import read_meta
+from pipeline.ledger.identity import COPY, HOLE, LEDGER_ID, is_elsewhere, place_of
+from pipeline.ledger.journal import SNAPSHOT, last_entry
+from pipeline.ledger.journal_check import ForeignJournalError, ForkedJournalError, Gap, JournalWalk, lines_of
+from pipeline.ledger.replay import ReplayResult, replay
+from pipeline.ledger.schema import history, runs
+
+if TYPE_CHECKING:
+    from pipeline.ledger.sqlite_ledger import SqliteLedger
+
+SETTLE = (
+    "`dop ledger rebuild` makes the ledger from what is left. The next `dop run MANIFEST` then lists the rows that it "
+    "does not know as unknown instead of buying them, and `dop resolve ROW --charged`, `--adopt JOB` or `--resend` "
+    "settles each; the gateway's own list of jobs says which were bought"
+)
+"""How the operator closes a hole. It never leads to a second purchase by itself."""
+
+
+def hole_text(name: str, gaps: list[Gap]) -> str:
+    """What a hole means, for the operator."""
+    missing = sum(gap.last - gap.first + 1 for gap in gaps)
+    events = "; ".join(str(gap) for gap in gaps[:5]) + ("; .." if len(gaps) > 5 else "")
+    return (
+        f"the journal {name} lacks {missing} event{'s' if missing > 1 else ''} that the ledger does not hold either: "
+        f"{events}. Rows that the ledger does not know may be bought already"
+    )
+
+
+def mark_of(gaps: list[Gap]) -> str:
+    """The mark of a ledger with a hole: the numbers of the missing events."""
+    return ", ".join(f"{gap.first}-{gap.last}" for gap in gaps)
+
+
+def origin_of(journal: Path) -> dict[str, str | None]:
+    """What a database that has just been made takes from the journal beside it: the id, and whether it is a copy."""
+    walk = JournalWalk(str(journal))
+    try:
+        for _ in walk.entries(lines_of(journal)):
+            pass
+    except ForeignJournalError:
+        return {COPY: "its journal holds lines of several ledgers"}
+    if walk.seq == 0 and not walk.damaged:
+        return {}
+    found: dict[str, str | None] = {}
+    if LEDGER_ID in walk.facts:
+        found[LEDGER_ID] = walk.facts[LEDGER_ID]
+    if walk.place is None or is_elsewhere(walk.place, place_of(journal)):
+        found[COPY] = "it was made from a journal that was copied here"
+    return found
+
+
+def is_new(connection: Connection) -> bool:
+    """Whether nothing was ever written to the ledger."""
+    has_runs = connection.execute(select(func.count()).select_from(runs)).scalar_one()
+    return read_meta(connection)["seq"] == "0" and not has_runs
+
+
+def reconcile(ledger: SqliteLedger) -> list[str]:
+    """Brings file and journal together; returns notices for the operator.
+
+    Raises:
+        LedgerError: the journal belongs to another ledger, or events are lost that may have been purchases.
+    """
+    journal, seq = ledger.journal.path, ledger.head[0]
+    last = last_entry(journal)
+    if last is None:
+        if seq:
+            ledger.write_journal_again()
+        elif journal.is_file() and journal.stat().st_size:
+            raise LedgerError(f"{hole_text(str(journal), [Gap(1, 1, 'no line can be read')])}. {SETTLE}")
+        return []
+    _check_owner(ledger, last)
+    last_seq = int(str(last["seq"]))
+    if last_seq > seq:
+        return _catch_up(ledger, last_seq)
+    if last_seq < seq or last.get("event") == SNAPSHOT:
+        _check_is_ours(ledger, last)
+        ledger.write_journal_again()
+    elif "chain" in last and last["chain"] != ledger.head[1]:
+        raise ForkedJournalError(_other_history(ledger))
+    return []
+
+
+def _check_owner(ledger: SqliteLedger, last: dict[str, object]) -> None:
+    owner = last.get("ledger", ledger.ledger_id)
+    if owner != ledger.ledger_id:
+        raise ForeignJournalError(
+            f"the journal {ledger.journal.path} belongs to another ledger ({owner}, and {ledger.name} is "
+            f"{ledger.ledger_id}); nothing is bought. Put the ledger's own journal there; `dop ledger check` says more"
+        )
+
+
+def _other_history(ledger: SqliteLedger) -> str:
+    return (
+        f"the journal {ledger.journal.path} and {ledger.name} tell different events: one of them is a copy's, which "
+        "was spent with; nothing is bought. Put the two that belong together there; `dop ledger check` says more"
+    )
+
+
+def _check_is_ours(ledger: SqliteLedger, last: dict[str, object]) -> None:
+    """A journal that is behind must end with an event that the ledger knows; otherwise a copy wrote it."""
+    if "request_id" not in last or last.get("event") == SNAPSHOT:
+        return
+    same = (
+        (history.c.request_id == last["request_id"])
+        & (history.c.event == str(last["event"]))
+        & (history.c.at == last["at"])
+    )
+    with ledger.reader.connect() as connection:
+        if connection.execute(select(history.c.seq).where(same).limit(1)).first() is None:
+            raise ForkedJournalError(_other_history(ledger))
+
+
+def _catch_up(ledger: SqliteLedger, last_seq: int) -> list[str]:
+    seq, chain = ledger.head
+    path = ledger.journal.path
+    walk = JournalWalk(str(path), ledger_id=ledger.ledger_id, at=(seq, chain), after=seq)
+
+    def work(connection: Connection) -> ReplayResult:
+        result = replay(connection, walk.entries(lines_of(path)))
+        gaps = walk.lacks(seq) + [Gap(one.seq, one.seq, str(one)) for one in result.unnamed]
+        if gaps:
+            raise LedgerError(f"{hole_text(str(path), gaps)}; nothing is bought. {SETTLE}")
+        return result
+
+    result = ledger.transact(work)
+    ledger.reload()
+    notices = [f"the ledger was {last_seq - seq} events behind its journal; they were booked now"]
+    return notices + [f"warning: {one}" for one in result.passed_over]
+
+
+def hole_notice(facts: dict[str, str]) -> list[str]:
+    """What the operator hears at each start while a hole is open."""
+    if HOLE not in facts:
+        return []
+    return [
+        f"the ledger lacks events {facts[HOLE]}: rows that it does not know are listed as unknown, not bought; "
+        "when all are settled, `dop ledger adopt` closes the hole"
+    ]

@@ -1,0 +1,57 @@
+"""The files beside a ledger's database: named after its full name, so that x.db and x.sqlite share none of them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+_SQLITE_HEADER = b"SQLite format 3\0"
+
+
+def journal_path(ledger: Path) -> Path:
+    """The second book."""
+    return ledger.with_name(f"{ledger.name}.journal")
+
+
+def spare_path(ledger: Path) -> Path:
+    """The file that is given up when the disk is full."""
+    return ledger.with_name(f"{ledger.name}.spare")
+
+
+def holder_path(ledger: Path) -> Path:
+    """Who holds the lock, for messages."""
+    return ledger.with_name(f"{ledger.name}.holder")
+
+
+def found_journal(ledger: Path) -> Path:
+    """The journal of a ledger, also under the name that earlier versions gave it; need not exist."""
+    path, old = journal_path(ledger), ledger.with_suffix(".journal")
+    is_old = old != path and not path.exists() and old.is_file() and not _has_sibling(ledger)
+    return old if is_old else path
+
+
+def take_over_old_files(ledger: Path) -> None:
+    """Renames side files of an earlier version, unless another ledger of the same stem may have written them. Needs
+    the lock."""
+    path, old = journal_path(ledger), found_journal(ledger)
+    if old != path:
+        old.rename(path)
+    if not _has_sibling(ledger):
+        for suffix in (".spare", ".holder", ".lock"):
+            with suppress(OSError):
+                ledger.with_suffix(suffix).unlink()
+
+
+def _has_sibling(ledger: Path) -> bool:
+    """Whether another database lies here under the same stem: earlier versions let the two share a journal."""
+    return any(
+        _is_database(other)
+        for other in ledger.parent.glob(f"{ledger.stem}.*")
+        if other != ledger and other.stem == ledger.stem
+    )
+
+
+def _is_database(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
+    return False

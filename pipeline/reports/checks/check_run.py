@@ -1,0 +1,42 @@
+"""Check the clips of a run that have no result yet, with progress. Blocks: call it in a thread."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipeline.ledger.queries import Run
+from pipeline.ledger.workspace import OpenLedger
+from pipeline.records import Attempt, State
+from pipeline.reports.checks.pool import check_all
+from pipeline.reports.checks.run_checks import jobs_of
+
+SAMPLES = Path(__file__).resolve().parents[2] / "sandbox" / "photos"
+"""The pictures that a manifest names `sandbox:NAME`."""
+
+
+def check_run(
+    workspace: OpenLedger,
+    run: Run,
+    *,
+    again: bool = False,
+    show_bar: bool = True,
+    stop: threading.Event | None = None,
+) -> int:
+    """Check what has no result, or with `again` everything; returns the number of clips that were checked.
+
+    Writes: results, posters and start frames beside the clips. Never touches the ledger.
+    """
+    settings = workspace.settings.checks
+    lines = workspace.book.report(run.run_id, (State.DONE,))
+    attempts = (line for line in lines if isinstance(line, Attempt))
+    jobs = jobs_of(attempts, workspace.outputs, settings, samples=SAMPLES, again=again)
+    if not jobs:
+        return 0
+    hidden = not (show_bar and sys.stderr.isatty())
+    with tqdm(total=len(jobs), desc="checking clips", unit="clip", leave=False, disable=hidden) as bar:
+        check_all(jobs, done=bar.update, stop=stop)
+    return len(jobs)

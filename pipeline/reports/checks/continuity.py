@@ -1,0 +1,119 @@
+"""Changes of scene: a hard cut, a row of unrelated stills, the seam of a loop. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.reports.checks.alignment import align, shift_between
+from pipeline.reports.checks.allowances import Allowance
+from pipeline.reports.checks.findings import Finding, Grade, Kind
+from pipeline.reports.checks.signals import Numbers, Signals
+
+UNRELATED = 0.45
+"""Below this correlation of details, lined up as well as can be, two frames show different things."""
+
+MAX_FLASH_STEP = 25.0
+"""Jump of brightness, of 255, that a preset's flash explains."""
+
+SHARP_DROP = 0.35
+"""The same for frames that resemble each other a little, as two scenes of one kind do."""
+
+MIN_SHARED = 0.3
+"""Share of the picture that neighbours have in common, also in the fastest pan."""
+
+RETURNED = 0.6
+"""From this correlation on the picture from before a break is back; two scenes bent into each other reach 0.55."""
+
+CALM = 0.2
+"""A cut is lonely: so much better do the frames beside it resemble their neighbours."""
+
+RETURNS_S = (0.05, 0.12, 0.25, 0.5, 1.0, 1.5, 2.2)
+"""Moments after a break, seconds, at which the picture from before it may be back: an explosion that clears."""
+
+STROBE_S = 2.0
+STROBE_MAX_FRAMES = 6
+
+
+SEAM_STEPS = 2.5
+"""Usual steps between neighbours that the seam of a loop may be."""
+
+
+def likeness(signals: Signals) -> Numbers:
+    """How alike neighbours are, -1..1, lined up; details decide, and broad shapes where a picture has no detail."""
+    return np.where(signals.steps.overlap >= MIN_SHARED, signals.steps.detail, 0.0)
+
+
+def _pair(signals: Signals, one: int, two: int) -> float:
+    first, second = signals.half[one][None], signals.half[two][None]
+    here = align(first, second)
+    there = align(first, second, shift_between(first, second))
+    found = [float(aligned.detail[0]) for aligned in (here, there) if aligned.overlap[0] >= MIN_SHARED]
+    return max(found, default=0.0)
+
+
+def cut(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list[Finding], float]:
+    """A change of scene between two frames; also how sure it is, 0..1."""
+    alike = likeness(signals)
+    found: tuple[float, int] | None = None
+    for at in np.flatnonzero(alike < RETURNED).tolist():
+        if blank[max(0, at - 1) : at + 3].any():
+            continue
+        before, after = alike[max(0, at - 3) : at], alike[at + 1 : at + 4]
+        if not len(before) or not len(after):
+            continue
+        calm = min(float(np.median(before)), float(np.median(after)))
+        if allowance.flashes > 1 and abs(signals.mean[at + 1] - signals.mean[at]) > MAX_FLASH_STEP:
+            continue
+        left_s = signals.film.times[-1] - signals.film.times[at + 1]
+        if allowance.flashes > 1 and left_s < RETURNS_S[-1] / 2:
+            continue  # the flash or the fireball has no time to clear
+        least = CALM if alike[at] < UNRELATED else SHARP_DROP
+        if calm - alike[at] < least or not _is_new_scene(signals, at):
+            continue
+        if found is None or alike[at] < found[0]:
+            found = (float(alike[at]), at)
+    if found is None:
+        return [], 0.0
+    grade = Grade.WARN if allowance.is_transition else Grade.BAD
+    figure = f"at {signals.film.times[found[1] + 1]:.1f} s"
+    return [Finding(kind=Kind.CUT, grade=grade, figure=figure)], 1 - found[0]
+
+
+def _is_new_scene(signals: Signals, at: int) -> bool:
+    """Whether the picture before does not come back within the next frames."""
+    times, last = signals.film.times, signals.film.count - 1
+    later = np.searchsorted(times, times[at + 1] + np.array(RETURNS_S))
+    return all(_pair(signals, max(0, at - 1), min(last, int(index))) < RETURNED for index in later)
+
+
+def strobe(signals: Signals, allowance: Allowance) -> tuple[list[Finding], float]:
+    """Unrelated stills every 1 to 6 frames for 2 s; also the longest such stretch in seconds."""
+    times = signals.film.times
+    breaks = np.flatnonzero(likeness(signals) < UNRELATED)
+    longest, begin, start = 0.0, 0.0, 0
+    for number in range(1, len(breaks) + 1):
+        if number < len(breaks) and breaks[number] - breaks[number - 1] <= 2 * STROBE_MAX_FRAMES + 1:
+            continue  # one of the stills may resemble the one before it
+        length = float(times[breaks[number - 1] + 1] - times[breaks[start]])
+        frames = breaks[number - 1] - breaks[start] + 1
+        if length > longest and number - start >= frames / (1.4 * STROBE_MAX_FRAMES):
+            longest, begin = length, float(times[breaks[start]])
+        start = number
+    if longest < STROBE_S * 0.85 or allowance.jumps:
+        return [], longest
+    return [Finding(kind=Kind.STROBE, grade=Grade.BAD, figure=f"{longest:.1f} s from {begin:.1f} s")], longest
+
+
+def loop_seam(signals: Signals) -> tuple[list[Finding], float]:
+    """Whether the last frame leads on to the first; also by how many usual steps it misses."""
+    luma = signals.film.luma
+    if len(luma) < 4:
+        return [], 0.0
+    seam = float(np.abs(luma[-1] - luma[0]).mean())
+    value = seam / max(0.6, float(np.percentile(signals.change, 90)))
+    found = align(signals.half[-1][None], signals.half[0][None])
+    way = float(found.move[0]) / max(0.002, float(np.percentile(signals.steps.move, 90)))
+    value = max(value if seam >= 2.0 else 0.0, way if found.detail[0] > 0.5 else 0.0)
+    if value < SEAM_STEPS and found.detail[0] > UNRELATED:
+        return [], value
+    return [Finding(kind=Kind.LOOP_SEAM, grade=Grade.WARN, figure=f"{value:.1f} usual steps")], value

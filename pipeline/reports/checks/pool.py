@@ -1,0 +1,143 @@
+"""Check many clips at a time: one worker process for each core, fed job by job. Blocks: call it in a thread."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.reports.checks.findings import unchecked
+from pipeline.reports.checks.store import save_check
+from pipeline.reports.checks.worker import CheckJob
+
+MAX_WORKERS = 16
+
+PATIENCE_S = 60.0
+"""Seconds of wall-clock that a clip gets beyond ten times its CPU seconds, on a machine that is busy."""
+
+
+def check_all(
+    jobs: Sequence[CheckJob],
+    *,
+    done: Callable[[], object] = lambda: None,
+    stop: threading.Event | None = None,
+    workers: int | None = None,
+) -> None:
+    """Check every clip; each result is kept beside its clip as soon as it is there.
+
+    A worker that dies or hangs leaves `unchecked` for its clip and is replaced.
+
+    Args:
+        done: called after each clip, from several threads.
+        stop: set it to give up what is left.
+    """
+    waiting: queue.SimpleQueue[CheckJob] = queue.SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
+    halt = stop if stop is not None else threading.Event()
+    count = min(len(jobs), workers or min(MAX_WORKERS, _cores()))
+    threads = [threading.Thread(target=_feed, args=(waiting, halt, done), name="check") for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _feed(waiting: queue.SimpleQueue[CheckJob], halt: threading.Event, done: Callable[[], object]) -> None:
+    """One worker process and its jobs, until none is left."""
+    process: subprocess.Popen[str] | None = None
+    try:
+        while not halt.is_set():
+            try:
+                job = waiting.get_nowait()
+            except queue.Empty:
+                return
+            if process is not None and process.poll() is not None:
+                _end(process)
+                process = None
+            if process is None:
+                process = _start()
+                threading.Thread(target=_kill_on, args=(process, halt), daemon=True).start()
+            problem = _ask(process, job)
+            if halt.is_set():
+                return
+            if problem:
+                _leave_word(job, problem)
+            done()
+    finally:
+        if process is not None:
+            _end(process)
+
+
+def _start() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.reports.checks.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": _search_path()},
+    )
+
+
+def _search_path() -> str:
+    """Where this process found its modules, so that the worker finds the same ones from any folder."""
+    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+
+
+def _ask(process: subprocess.Popen[str], job: CheckJob) -> str:
+    """Hand one job over and wait; returns what went wrong, or ""."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    alarm = threading.Timer(10 * job.max_cpu_s + PATIENCE_S, process.kill)
+    alarm.start()
+    try:
+        process.stdin.write(json.dumps(asdict(job)) + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+    except OSError:
+        line = ""
+    finally:
+        alarm.cancel()
+    if not line:
+        process.kill()
+        return "the decoder crashed or took too long"
+    return str(json.loads(line).get("error", ""))
+
+
+def _kill_on(process: subprocess.Popen[str], halt: threading.Event) -> None:
+    while process.poll() is None:
+        if halt.wait(0.5):
+            process.kill()
+            return
+
+
+def _leave_word(job: CheckJob, problem: str) -> None:
+    try:
+        save_check(Path(job.clip), unchecked(problem))
+    except OSError:
+        return  # a full disk: the report says "not checked yet"
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):  # what was written to a process that died
+                pipe.close()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,155 @@
+"""Fine detail at the end of a clip against its start, through the way the camera went. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.reports.checks.alignment import align
+from pipeline.reports.checks.allowances import Allowance
+from pipeline.reports.checks.findings import Finding, Grade, Kind
+from pipeline.reports.checks.frames import Luma
+from pipeline.reports.checks.signals import Signals
+
+SOFT_WARN = 0.5
+SOFT_BAD = 0.2
+UNLINED_WARN = 0.2
+"""Limit where start and end cannot be lined up: other things are in the picture, and they may have less detail."""
+
+COLUMNS, ROWS = 8, 5
+"""Blocks that are compared one by one: a focus that moves from one thing to another leaves some of them sharp."""
+
+SHARPEST = 60
+"""Percentile over the blocks."""
+
+FLOOR = 2.0
+"""Detail, of 255, that rounding and the codec put into a picture without any."""
+
+FAINT = 3.0
+"""Blocks whose start has less detail than this, of 255, say nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sharpness:
+    """Share of fine detail that is left at the end, and whether start and end could be lined up."""
+
+    share: float
+    is_lined_up: bool
+
+
+MIN_LIGHT = 0.4
+"""A picture that is faded has less detail in proportion; below this brightness against its start it says nothing."""
+
+NEARER = 0.9
+"""Scale below which the camera came nearer: an enlargement loses detail, a model draws more; expect a mean."""
+
+
+def soft(signals: Signals, allowance: Allowance) -> tuple[list[Finding], Sharpness | None]:
+    """Whether the last half second has lost its fine detail; None when the start had none."""
+    sharpness = measure(signals)
+    if sharpness is None:
+        return [], None
+    limit = (SOFT_WARN if sharpness.is_lined_up else UNLINED_WARN) * allowance.blurs
+    if sharpness.share >= limit:
+        return [], sharpness
+    grade = Grade.BAD if sharpness.share < SOFT_BAD else Grade.WARN
+    return [Finding(kind=Kind.SOFT, grade=grade, figure=f"{sharpness.share:.2f}")], sharpness
+
+
+def measure(signals: Signals) -> Sharpness | None:
+    """The share of detail left, by block where start and end line up."""
+    film = signals.film
+    start = sorted(film.start_detail, key=_fine)[len(film.start_detail) // 2]  # a key frame may keep more grain
+    best = max(range(len(film.end_detail)), key=lambda number: _fine(film.end_detail[number]))
+    end, index = film.end_detail[best], film.end_indices[best]
+    way = signals.way[index][None]
+    pair = signals.half[0][None], signals.half[index][None]
+    found = align(*pair, starts=way, levels=((2, 5), (1, 3)))
+    plain = align(*pair)
+    if plain.detail[0] > found.detail[0]:
+        found = plain
+    light = min(1.0, float((signals.mean[index] + 2) / (signals.mean[0] + 2)))
+    if light < MIN_LIGHT:
+        return None
+    if found.detail[0] > 0.5 and found.overlap[0] > 0.12:
+        light = min(1.0, max(MIN_LIGHT, float(found.gain[0])))
+        share = _by_block(_seen(start, found.maps[0]) * np.float32(light), end)
+        if share is not None:
+            nearer = np.sqrt(abs(found.maps[0, 1] * found.maps[0, 5])) < NEARER
+            plain_share = _fine(end) / max(1e-6, _fine(start)) / light
+            share = float(np.sqrt(share * min(share, plain_share))) if nearer else share
+            return Sharpness(share=share, is_lined_up=True)
+        if found.overlap[0] > 0.5:
+            return None
+    if _fine(start) < 2 * FAINT:
+        return None
+    return Sharpness(share=_fine(end) / _fine(start) / light, is_lined_up=False)
+
+
+def _curvature(picture: Luma) -> tuple[Luma, Luma]:
+    """Second differences across and down."""
+    inner = picture[1:-1, 1:-1]
+    return (2 * inner - picture[1:-1, :-2] - picture[1:-1, 2:], 2 * inner - picture[:-2, 1:-1] - picture[2:, 1:-1])
+
+
+def _fine(picture: Luma) -> float:
+    return float(sum(max(0.0, float(part.var()) - FLOOR**2) ** 0.5 for part in _curvature(picture)))
+
+
+def _blocks(picture: Luma) -> NDArray[np.float64]:
+    """2 x ROWS x COLUMNS: detail across and down in each block."""
+    result = np.zeros((2, ROWS, COLUMNS))
+    for number, part in enumerate(_curvature(picture)):
+        squares = part.astype(np.float64) ** 2
+        high, wide = squares.shape[0] // ROWS, squares.shape[1] // COLUMNS
+        blocks = squares[: high * ROWS, : wide * COLUMNS].reshape(ROWS, high, COLUMNS, wide)
+        result[number] = np.sqrt(np.maximum(blocks.mean(axis=(1, 3)) - FLOOR**2, 0))
+    return result
+
+
+def _by_block(expected: Luma, end: Luma) -> float | None:
+    """Percentile of the share left over the blocks that had detail; the better of both directions in each block."""
+    had, left = _blocks(np.nan_to_num(expected)), _blocks(end)
+    seen = np.isfinite(_blocks(expected)).all(axis=0)
+    share = np.where(had > FAINT, left / np.maximum(had, 1e-6), np.nan)
+    share = np.fmax(share[0], share[1])
+    known = share[seen & np.isfinite(share)]
+    if len(known) < 4:
+        return None
+    return float(np.percentile(known, SHARPEST))
+
+
+def _seen(start: Luma, way: NDArray[np.float64]) -> Luma:
+    """The start as the camera would show it at the end; NaN where it did not see."""
+    height, width = start.shape
+    shrink = float(np.sqrt(abs(way[1] * way[5] - way[2] * way[4])))
+    if shrink > 1.15:  # seen from further away: average first, or fine detail turns into noise
+        factor = shrink
+        small = Image.fromarray(start).resize(
+            (max(16, round(width / factor)), max(16, round(height / factor))), Image.Resampling.BOX
+        )
+        way = way / factor
+        way[0], way[3] = way[0] * factor, way[3] * factor
+        return _through(small, way, (width, height))
+    return _through(Image.fromarray(start), way, (width, height))
+
+
+def _through(picture: Image.Image, way: NDArray[np.float64], size: tuple[int, int]) -> Luma:
+    width, height = size
+    scale_x = picture.width / width
+    cx, cy = (width - 1) / 2, (height - 1) / 2
+    px, py = (picture.width - 1) / 2, (picture.height - 1) / 2
+    factor = scale_x
+    m = way.copy()
+    if factor != 1:
+        m[[1, 2, 4, 5]] = way[[1, 2, 4, 5]] * (1 / factor) * factor
+    a, b, d, e = m[1], m[2], m[4], m[5]
+    c = m[0] * picture.width + px - a * cx - b * cy
+    f = m[3] * picture.width + py - d * cx - e * cy
+    seen = picture.transform(
+        size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC, fillcolor=float("nan")
+    )
+    return np.asarray(seen, dtype=np.float32)

@@ -1,0 +1,160 @@
+"""Frames that repeat, and clips in which nothing moves. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.reports.checks.alignment import FINE, align, blurred, reduced, warped
+from pipeline.reports.checks.allowances import Allowance
+from pipeline.reports.checks.findings import Finding, Grade, Kind
+from pipeline.reports.checks.signals import BLOCK_PX, Signals, runs
+
+MIN_FROZEN_S = 0.5
+BAD_FROZEN_S = 0.8
+MIN_PAUSE_S = 2.2
+"""Rest that a preset with pauses may have."""
+
+QUIET = 0.4
+"""Mean change between neighbours, of 255, that a codec makes of a repeated frame at most."""
+
+QUIET_SHARE = 0.16
+"""And at most this share of the change where the clip moves, so that slow clips are no freeze."""
+
+QUIET_MIN = 0.05
+"""Below this change two frames are the same whatever the clip does."""
+
+STEADY_PX = 0.06
+"""Way of the camera, in pixels of 160, over a whole freeze: what lining up two encodings of one picture yields."""
+
+STILL_WAY = 0.005
+"""Way of the camera over the clip, in widths."""
+
+STILL_BLOCK = 2.0
+"""Change of a block's mean brightness, of 255, that grain and codec make; anything that moves makes more."""
+
+GRAIN_BLOCKS = 7.0
+"""With strong grain all blocks change: the largest is then at most so many times the usual one."""
+
+FROZEN_BLOCK = 0.6
+"""Change of a block over the inner part of a freeze, of 255; a slow camera makes more."""
+
+PULSE = 0.5
+"""A key frame within a freeze changes the picture by at most this share of the change where the clip moves."""
+
+BETWEEN_PULSES = 4
+"""Key frames are at least so many pairs apart; 12 pictures in 24 frames, which also alternate, are not."""
+
+MIN_LEVEL = 0.12
+"""Change of neighbours in a clip that moves, of 255: below it no stretch can be told from the rest."""
+
+NO_CHANGE = 0.012
+"""Mean change of a pair of which a codec says that it is the same."""
+
+FULL_CONTRAST = 20.0
+"""Spread of brightness, of 255, from which the limits above hold in full."""
+
+SETTLING = 5
+"""Pairs at the start of a freeze in which a codec still adds detail to the repeated picture."""
+
+
+def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list[Finding], float]:
+    """The longest stretch of repeated frames; also its length in seconds."""
+    times, change = signals.film.times, signals.change
+    if len(change) < 2:
+        return [], 0.0
+    level = min(float(np.percentile(change, 85)), 6 * max(QUIET_MIN, float(np.median(change))))  # flashes apart
+    faint = _faintness(signals)
+    limit = max(QUIET_MIN * faint, min(QUIET, QUIET_SHARE * level))
+    quiet = change <= limit
+    least_s = MIN_PAUSE_S if allowance.pauses else MIN_FROZEN_S
+    step_s = float(np.median(np.diff(times)))
+    longest, begin = 0.0, 0.0
+    for found_start, stop in _joined(runs(quiet), change, level):
+        start = _settled(change, found_start, 0.5 * level)
+        length = float(times[stop] - times[start]) + step_s
+        if length < least_s - 0.02 or length <= longest or blank[start : stop + 1].mean() > 0.5:
+            continue
+        whole = stop - start >= 0.97 * len(change)
+        if whole and allowance.is_static:
+            continue
+        if not whole and level < (3 * QUIET_MIN if allowance.is_static else MIN_LEVEL):
+            continue
+        if _is_sudden_rest(change, start, stop, level) or _repeats(signals, start, stop, faint):
+            longest, begin = length, float(times[start])
+    if not longest:
+        return [], 0.0
+    grade = Grade.BAD if longest >= BAD_FROZEN_S - 0.02 else Grade.WARN
+    return [Finding(kind=Kind.FROZEN, grade=grade, figure=f"{longest:.1f} s from {begin:.1f} s")], longest
+
+
+def _joined(found: list[tuple[int, int]], change: np.ndarray, level: float) -> list[tuple[int, int]]:
+    """Stretches with single pairs between them joined: a key frame within a freeze differs by its coding."""
+    joined: list[tuple[int, int]] = []
+    last = 0
+    for start, stop in found:
+        is_long = bool(joined) and min(last, stop - start) >= BETWEEN_PULSES
+        last = stop - start
+        if is_long and start - joined[-1][1] <= 1 and change[joined[-1][1]] < max(1.0, PULSE * level):
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+def _settled(change: np.ndarray, start: int, limit: float) -> int:
+    """The start of a stretch, moved back over pairs whose change dies away."""
+    first = start
+    while start > max(0, first - SETTLING) and change[start] * 0.9 <= change[start - 1] < limit:
+        start -= 1
+    return start
+
+
+def _faintness(signals: Signals) -> float:
+    """1 for a picture of usual contrast, less for a faint one, in which motion changes little."""
+    return min(1.0, max(0.1, float(np.median(signals.contrast)) / FULL_CONTRAST))
+
+
+def _is_sudden_rest(change: np.ndarray, start: int, stop: int, level: float) -> bool:
+    """Whether pairs without any change begin or end in full motion: a camera that slows down does neither."""
+    if float(np.median(change[start:stop])) > max(NO_CHANGE, 0.02 * level):
+        return False
+    beside = [change[at] for at in (start - 1, stop) if 0 <= at < len(change)]
+    return any(value >= 0.4 * level for value in beside)
+
+
+def _repeats(signals: Signals, start: int, stop: int, faint: float) -> bool:
+    """Whether the first and the last frame of a stretch are the same picture: no way of the camera, nothing moved."""
+    luma = signals.film.luma
+    length = stop - start  # its first frames may be coded worse, its last ones belong to a slow move
+    inner = (start + round(0.25 * length), start + round(0.85 * length))
+    first, last = luma[inner[0]][None], luma[inner[1]][None]
+    found = align(first, last, levels=FINE)
+    side = min(BLOCK_PX, *luma.shape[1:])
+    block = float(np.abs(reduced(last - first, side)).max())
+    moved_px = float(found.move[0]) * luma.shape[2]
+    if block < FROZEN_BLOCK * faint / 4 and moved_px < 5 * STEADY_PX:
+        return True
+    return moved_px < STEADY_PX and block < FROZEN_BLOCK * faint
+
+
+def still(signals: Signals, allowance: Allowance) -> tuple[list[Finding], float]:
+    """A clip whose camera rests while nothing moves in it; also the way of the camera in widths."""
+    luma = signals.film.luma
+    if len(luma) < 8:
+        return [], 0.0
+    picks = np.unique(np.linspace(0, len(luma) - 1, 9).round().astype(int))
+    pictures = np.stack([luma[max(0, i - 1) : i + 2].mean(axis=0) for i in picks])
+    first = np.repeat(pictures[:1], len(picks) - 1, axis=0)
+    rough = align(first, pictures[1:])
+    if float(rough.move.max()) > 2 * STILL_WAY:
+        return [], float(rough.move.max())
+    found = align(first, pictures[1:], rough.maps, levels=FINE[2:])
+    way = float(found.move.max())
+    if allowance.is_static or way > STILL_WAY or float(found.detail.min()) < 0.6:
+        return [], way
+    seen, inside = warped(blurred(first, 1), found.maps)
+    rest = (blurred(pictures[1:], 1) - seen * found.gain[:, None, None].astype(np.float32)) * inside
+    blocks = np.abs(reduced(rest.astype(np.float32), BLOCK_PX))
+    if float(blocks.max()) > max(STILL_BLOCK, GRAIN_BLOCKS * float(np.median(blocks))):
+        return [], way
+    return [Finding(kind=Kind.STILL, grade=Grade.WARN, figure=f"{100 * way:.1f} % of the width")], way
