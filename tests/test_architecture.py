@@ -129,6 +129,7 @@ def test_a_shared_name_is_noticed(tmp_path: Path) -> None:
 
 
 FOREIGN_OBJECTS = {
+    "pipeline.cli.arguments": "args of argparse",
     "pipeline.cli.commands.derive": "args of argparse",
     "pipeline.cli.commands.init": "an action of argparse, which shtab reads",
     "pipeline.cli.streams": "sys.stdout and sys.stderr are replaced for the whole process",
@@ -151,13 +152,26 @@ PENDING_ASSIGNMENTS = {
     "pipeline.cli.commands.run": {"order.bound.must_be_seen"},
     "pipeline.config.loader": {"settings._sources"},
     "pipeline.gateway.client": {"taken.what", "taken.status", "taken.headers", "taken.complete", "taken.body"},
+    "pipeline.gateway.ratelimit.bucket_follower": {
+        "bucket.hold_cost",
+        "bucket.is_eager",
+        "bucket.rate",
+        "bucket.sending_rate",
+        "bucket.test_calls",
+        "bucket.unsure",
+    },
     "pipeline.gateway.ratelimit.controller": {
-        "self._search.refused_at",
-        "self._search.hold_s",
-        "self.even.latency_s",
+        "follower.opened_at",
+        "follower.trial_gap_s",
+        "self.follower.opened_at",
+        "self.follower.ramp_after",
+        "window.is_hinted",
+        "window.is_sure",
+        "window.rounds_hints",
+        "window.trial_gap_s",
     },
     "pipeline.gateway.ratelimit.limiter": {"self._turns.hurry_polls"},
-    "pipeline.ledger.postgres_ledger": {"job.change"},
+    "pipeline.ledger.postgres_ledger": {"job.change", "self._pending.is_behind"},
     "pipeline.manifest.loader": {"self._surroundings.folder"},
     "pipeline.manifest.row_sources": {"surroundings.folder"},
     "pipeline.planning.against_ledger": {

@@ -29,6 +29,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         "outputs": "outputs.dir",
         "max_in_flight": "pace.max_in_flight",
         "rate": "pace.rate",
+        "max_unknown": "on_unknown.max",
         "fail_on_check": "checks.fail_on",
         "max_unknown": "on_unknown.max",
     }
