@@ -31,7 +31,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
         "rate": "pace.rate",
         "max_unknown": "on_unknown.max",
         "fail_on_check": "checks.fail_on",
-        "max_unknown": "on_unknown.max",
     }
     for flag, key in flags.items():
         value = getattr(args, flag, None)
