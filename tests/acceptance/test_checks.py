@@ -14,7 +14,7 @@ version: 1
 name: checks
 defaults: {model: dop-lite, enhance_prompt: false, strength: 0.7, image: "sandbox:coffee", prompt: a cup}
 rows:
-  - {id: cup, matrix: {motion: [Dolly In, Arc Left], seed: [1, 2, 3]}}
+  - {id: cup, matrix: {motion: [Dolly In, Arc Left], seed: [1, 2]}}
 """
 
 CHECKED = {"DOP_CHECKS__ENABLED": "true", "DOP_SANDBOX__SIZE": "180p", "DOP_SANDBOX__GENERATION_S": "0"}
@@ -27,28 +27,30 @@ def checking(rehearsal: Dop) -> Dop:
     return rehearsal
 
 
+@pytest.mark.timeout(300)
 def test_good_clips_pass_and_the_tables_say_so(checking: Dop) -> None:
     ended = checking.call("run", "m.yaml", "--yes", "--fail-on-check")
     assert ended.code == 0, ended.err
-    assert "checks: ok=6 warn=0 bad=0 unchecked=0" in ended.err
+    assert "checks: ok=4 warn=0 bad=0 unchecked=0" in ended.err
     rows = checking.rows()
     assert {row["check"] for row in rows} == {"ok"}
     assert {row["check_reasons"] for row in rows} == {""}
 
 
+@pytest.mark.timeout(300)
 def test_broken_clips_are_found_counted_and_shown(checking: Dop) -> None:
     checking.environ["DOP_SANDBOX__DEFECTS"] = "1"
     ended = checking.call("run", "m.yaml", "--yes")
     assert ended.code == 0, ended.err
     rows = checking.rows()
     found = [row for row in rows if row["check"] in ("bad", "warn")]
-    assert len(found) == len(rows) == 6
+    assert len(found) == len(rows) == 4
     summary = json.loads((checking.latest / "run.json").read_text(encoding="utf-8"))
     assert summary["checks"]["bad"] == sum(row["check"] == "bad" for row in rows)
-    assert sum(summary["checks"]["kinds"].values()) >= 6
+    assert sum(summary["checks"]["kinds"].values()) >= 4
     assert json.loads(checking.call("status", "--json").out)["checks"] == summary["checks"]
     page = (checking.latest / "report.html").read_text(encoding="utf-8")
-    assert page.count('<span class="check ') == 6
+    assert page.count('<span class="check ') == 4
 
     assert checking.call("check").code == 0
     named = checking.call("check", "--json", "--again", "--set", "checks.fail_on=all")

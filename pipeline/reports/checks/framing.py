@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +46,12 @@ MAX_PART_SQUEEZE = 1.7
 CONTRAST = 40.0
 """Every picture is brought to this spread of brightness before it is compared."""
 
+MAX_BEND = 1.12
+"""Lining up may change a supposed shape by so much."""
+
+AS_ALIKE = 0.05
+"""Likeness that two places may differ by and still count as equally good."""
+
 WHOLE = 0.9
 """Share of the picture across and down from which a place is the whole of it."""
 
@@ -69,11 +77,13 @@ class Match:
         likeness: -1..1, mean of the correlation of light and shade and that of details.
         squeeze: scale across over scale down; 1 for a picture that keeps its shape.
         crop: share of the picture's width that the frame shows.
+        bend: the part of `squeeze` that lining up added to what was supposed.
     """
 
     likeness: float
     squeeze: float
     crop: float
+    bend: float = 1.0
 
 
 def judge(film: Film, index: int, reference: Reference, kind: Kind) -> tuple[list[Finding], Match]:
@@ -83,7 +93,7 @@ def judge(film: Film, index: int, reference: Reference, kind: Kind) -> tuple[lis
     faint = min(float(film.luma[index].std()), float(luma_of(reference.looks[0]).std())) < FAINT
     if match.likeness < (FAINT_UNLIKE if faint else UNLIKE):
         findings.append(Finding(kind=kind, grade=Grade.BAD, figure=f"{max(0.0, match.likeness):.2f}"))
-    elif kind is Kind.WRONG_START and match.likeness > SURE_SHAPE and abs(math.log(match.squeeze)) > math.log(SQUEEZED):
+    elif kind is Kind.WRONG_START and match.likeness > SURE_SHAPE and _is_squeezed(match.squeeze):
         share = abs(1 - (match.squeeze if match.squeeze < 1 else 1 / match.squeeze))
         findings.append(Finding(kind=Kind.FORMAT, grade=Grade.BAD, figure=f"squeezed by {100 * share:.0f} %"))
     return findings, match
@@ -136,15 +146,33 @@ def _search(frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float
 
     A rough search lists the peaks over crops and squeezes; the best of them are lined up exactly.
     """
-    best = Match(likeness=-1.0, squeeze=1.0, crop=1.0)
+    found: list[Match] = []
     whole = shown[0] / shown[1] / ratio
     for squeezes in ((1.0,), (whole, *SQUEEZES)):
-        peaks = [peak for squeeze in squeezes for peak in _peaks(frame, shown, picture, ratio, squeeze)]
-        for place in sorted(peaks, key=lambda peak: peak.score, reverse=True)[:4]:
-            best = max(best, _exact(frame, shown, picture, ratio, place), key=lambda match: match.likeness)
-        if best.likeness >= SURE - 0.1:
+        peaks = [_peaks(frame, shown, picture, ratio, squeeze) for squeeze in squeezes]
+        most = 4 if len(squeezes) == 1 else 2
+        places = [place for some in peaks for place in heapq.nlargest(most, some, key=lambda peak: peak.score)]
+        found += [_exact(frame, shown, picture, ratio, place) for place in places]
+        best = max(found, key=lambda match: match.likeness)
+        if best.likeness >= SURE - 0.1 and not _is_squeezed(best.squeeze):
             break
-    return best
+    return best if _is_confirmed(best, found) else replace(best, squeeze=1.0)
+
+
+def _is_squeezed(squeeze: float, limit: float = SQUEEZED) -> bool:
+    return abs(math.log(squeeze)) > math.log(limit)
+
+
+def _is_confirmed(best: Match, found: Sequence[Match]) -> bool:
+    """Whether a squeeze was supposed and then held, and no place of the true shape is nearly as alike.
+
+    Lining up smooth pictures may bend them as it likes: a squeeze that only comes out of that says nothing.
+    """
+    if not _is_squeezed(best.squeeze):
+        return True
+    near = [match for match in found if match.likeness >= best.likeness - AS_ALIKE]
+    held = any(_is_squeezed(match.squeeze) and not _is_squeezed(match.bend, MAX_BEND) for match in near)
+    return held and all(_is_squeezed(match.squeeze, MAX_BEND) for match in near)
 
 
 def _peaks(frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float, squeeze: float) -> list[Place]:
@@ -237,7 +265,7 @@ def _exact(frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float,
         likeness < SURE_SHAPE or (bent > math.log(MAX_PART_SQUEEZE) and min(across, down) < WHOLE)
     ):
         likeness = min(likeness, UNLIKE - 0.05)
-    return Match(likeness=likeness, squeeze=squeeze, crop=float(across * wide))
+    return Match(likeness=likeness, squeeze=squeeze, crop=float(across * wide), bend=tall / wide)
 
 
 def _pattern(one: Luma, two: Luma, maps: NDArray[np.float64]) -> float:
