@@ -353,7 +353,6 @@ class Mute(GatewayDouble):
         await fake_gateway._send(writer, 200, content, {"Content-Type": "video/mp4"})
 
 
-@pytest.mark.xfail(strict=True, reason="one clip without a picture track ends the contact sheet with 7")
 @pytest.mark.parametrize("name", ["sheet.png", "grid.mp4", "sheet.html"])
 def test_a_clip_without_a_picture_track_does_not_end_the_sheet(tmp_path: Path, name: str) -> None:
     with Mute(Script(key=KEY)) as double:
