@@ -144,7 +144,8 @@ def create_or_check(engine: Engine, place: str) -> dict[str, str]:
             f"{place} is of an earlier version ({version}); the next `dop run` brings it up to date"
         )
     for name in (LEDGER_ID, CHAIN):
-        if not _HEX.fullmatch(found.get(name, "")):
+        value: object = found.get(name)  # in a damaged file it may be anything
+        if not isinstance(value, str) or not _HEX.fullmatch(value):
             raise LedgerError(f"{place} is damaged: its {name} is {found.get(name)!r}; {REBUILD}")
     return found
 
