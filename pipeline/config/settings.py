@@ -245,7 +245,7 @@ class PaceSettings(SettingsSection):
     """How fast submits go. `max_in_flight` None: no cap but the gateway's own, which is learned."""
 
     rate: RateText = "auto"
-    burst: Positive | None = None
+    burst: Annotated[Positive | None, _none_if("auto")] = None
     max_in_flight: Annotated[Positive | None, _none_if("auto")] = None
     submit_concurrency: Workers = 16
 

@@ -439,7 +439,6 @@ def test_a_spool_entry_that_conflicts_becomes_a_note_and_its_file_is_kept(
 # --- the breaker
 
 
-@pytest.mark.xfail(strict=True, reason="every start closes the breaker again")
 def test_the_breaker_begins_from_the_newest_outcomes_in_the_ledger(against: Against) -> None:
     """A gateway that charges and answers 502: 3 + the submits in flight may be lost, over all starts together."""
     in_flight = 4

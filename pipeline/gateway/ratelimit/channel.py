@@ -34,6 +34,7 @@ class RateChannel:
         """Polls and submits use it both: a default burst would let whoever asks first have all of it."""
         if self.spacing is not None and self._has_default_burst:
             self.spacing.space_evenly()
+            self._rate = None  # even spacing keeps the rate; waiting for a span's end as well would cost a tenth of it
 
     def ready_at(self, now: float) -> float:
         self._pass_over(now)
@@ -44,9 +45,11 @@ class RateChannel:
 
         The call `count` places before must have arrived a whole span before this one arrives.
         """
-        if self.spacing is None or self._rate is None:
+        if self.spacing is None:
             return now
         at = self.spacing.ready_at()
+        if self._rate is None:
+            return at
         place = self._rate.count - self.law.unsent
         sent_at, arrived = (
             self.law.history.nth_last_sent(place),

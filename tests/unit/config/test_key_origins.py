@@ -50,7 +50,7 @@ def test_a_trusted_origin_may_receive_it_and_another_port_may_not(tmp_path: Path
     origins = KeyOrigins(tmp_path / "a" / "state")
     origins.trust(origin(OTHER))
     origins.trust(origin("https://[::1]:8443/"))
-    assert origins.trusted() == {"https://gateway.example:443", "https://[::1]:8443"}
+    assert origins.trusted() == {"https://gateway.example:443", "https://127.0.0.1:8443"}
     assert may_receive_key(settings_from(tmp_path, file=f"{OTHER}:443"), {}, origins)
     assert not may_receive_key(settings_from(tmp_path, file=f"{OTHER}:444"), {}, origins)
     file = tmp_path / "a" / "state" / "trusted-origins.json"
