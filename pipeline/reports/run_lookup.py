@@ -11,6 +11,18 @@ from pipeline.ledger.workspace import OpenLedger, ledger_name
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, Attempt, State, Totals, usd
 
 
+def ending_name(run_id: str) -> str:
+    """Under which name the ledger keeps how a run's newest command ended."""
+    return f"ending {run_id}"
+
+
+def ending_facts(workspace: OpenLedger, run: Run) -> dict[str, object]:
+    """How the run's newest command ended: `unfinished`, `budget_reached`, `stopped_by` (a signal's name, or None)."""
+    usual: dict[str, object] = {"unfinished": run.ended_at is None, "budget_reached": False, "stopped_by": None}
+    kept = workspace.ledger.load_state(ending_name(run.run_id))
+    return usual | {key: value for key, value in kept.items() if key in usual}
+
+
 def status_json(run: Run, totals: Totals, rate_per_s: float = 0.0) -> dict[str, object]:
     """The object of `dop status --json`.
 

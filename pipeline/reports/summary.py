@@ -63,6 +63,7 @@ def run_json(
     ended_at: float | None = None,
     versions: Mapping[str, str] | None = None,
     checks: Mapping[str, object] | None = None,
+    ending: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """The object of run.json.
 
@@ -71,6 +72,7 @@ def run_json(
         started_at, ended_at: Unix seconds; None while not known.
         versions: what `installed_versions()` found, or a test's own.
         checks: clips by grade and findings by kind.
+        ending: how the newest command ended (`run_lookup.ending_facts`).
     """
     return {
         "run": run,
@@ -81,6 +83,7 @@ def run_json(
         "counts": {state.value: totals.counts[state] for state in State if totals.counts.get(state)},
         **{f"{word}_usd": amount for word, amount in _sums(totals).items()},
         "worst_usd": usd(totals.worst_microusd),
+        **(ending or {}),
         "checks": dict(checks or {}),
         "settings": without_secrets(settings),
         "versions": dict(installed_versions() if versions is None else versions),

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pipeline.records import FAILED_FOR_GOOD, State, Totals
 from pipeline.runner.stop import StopReason
 
+SIGNAL_NAMES = {129: "SIGHUP", 130: "SIGINT", 143: "SIGTERM"}
+"""The exit code of a run that a signal stopped, with the signal's name."""
+
 SIGNAL_EXITS = frozenset({129, 130, 143})
 
 
@@ -55,3 +58,28 @@ class RunEnding:
         if self.nothing_to_do:
             return 9
         return 1 if self.totals.count(*FAILED_FOR_GOOD) else 0
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What one exit code cannot say: `unfinished`, `budget_reached`, and the signal in `stopped_by` (or None)."""
+        asked = {reason.exit_code for reason in self.reasons}
+        pending = [State.PLANNED, State.SUBMITTING]
+        if self.collects:
+            pending += [State.ACCEPTED, State.STALLED]
+        return {
+            "unfinished": self.totals.count(*pending) > 0 or (self.collects and self.missing_videos > 0),
+            "budget_reached": 8 in asked,
+            "stopped_by": next((name for code, name in SIGNAL_NAMES.items() if code in asked), None),
+        }
+
+    @property
+    def words(self) -> str:
+        """All that holds of the ending, in one line; empty where the exit code says it all."""
+        facts = self.facts
+        unknown, planned = self.totals.count(State.UNKNOWN), self.totals.count(State.PLANNED)
+        parts = [f"{unknown} unknown (`dop status` has the commands that settle them)"] if unknown else []
+        parts += ["the budget is reached"] if facts["budget_reached"] else []
+        parts += [f"stopped by {facts['stopped_by']}"] if facts["stopped_by"] else []
+        if facts["unfinished"]:
+            parts.append(f"unfinished, {planned} not bought: run again to go on")
+        return "; ".join(parts) if len(parts) > 1 else ""

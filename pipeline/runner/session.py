@@ -6,16 +6,19 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.assets import image_checks
 from pipeline.assets.publishing import download_missing, open_publisher
+from pipeline.errors import LedgerError
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Totals
 from pipeline.reports.run_folder import RunFolder
+from pipeline.reports.run_lookup import ending_name
 from pipeline.reports.summary import checks_line, summary_line
 from pipeline.reports.writer import PAGE_LINES, checks_of, write_page, write_reports
 from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
@@ -141,6 +144,8 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
     )
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
+    with suppress(LedgerError):  # a full disk: the reports say the rest
+        workspace.ledger.save_state(ending_name(run.run_id), ending.facts)
     reported = _reported(session, job)
     if missing := await download_missing(workspace.settings, book, run.run_id, max_lines=PAGE_LINES):
         session.tell(f"the page lacks videos of other hosts: {missing}")
@@ -160,6 +165,8 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
         if line := checks_line(checks.counts()):
             session.tell(line)
         session.tell(summary_line(totals, run.run_id))
+        if ending.words:
+            session.tell(f"exit {code}: {ending.words}")
     return RunOutcome(
         run_id=run.run_id,
         folder=job.folder.path,

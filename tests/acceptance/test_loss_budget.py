@@ -245,7 +245,6 @@ def facts(dop: Dop) -> list[dict[str, Any]]:
     return [json.loads((dop.latest / "run.json").read_text()), status]
 
 
-@pytest.mark.xfail(strict=True, reason="exit 3 hides a budget that is reached and rows that are not bought")
 def test_exit_3_says_that_the_budget_is_reached(against: Against) -> None:
     dop, double = against(submits={"2": LOST})
     end = dop.buy(dop.csv(shots(45)), "--max-cost", "5.50")  # a twentieth of it are two videos
@@ -260,7 +259,6 @@ def test_exit_3_says_that_the_budget_is_reached(against: Against) -> None:
     assert "budget" in last, last
 
 
-@pytest.mark.xfail(strict=True, reason="exit 3 hides rows that are not bought")
 def test_exit_3_says_that_the_run_is_unfinished(against: Against) -> None:
     dop, double = against(submits={"2": LOST}, generation_s=3600)
     end = dop.buy(dop.csv(shots(6)), *ONE, *ENOUGH)
@@ -273,7 +271,6 @@ def test_exit_3_says_that_the_run_is_unfinished(against: Against) -> None:
     assert "unfinished" in last or "run again" in last, last
 
 
-@pytest.mark.xfail(strict=True, reason="exit 3 hides the signal that stopped the run")
 def test_exit_3_says_which_signal_stopped_the_run(against: Against) -> None:
     dop, double = against(submits={"1": LOST}, generation_s=3600)
     process = dop.start("run", dop.csv(shots(3)), "--yes", *ONE)
@@ -287,7 +284,6 @@ def test_exit_3_says_which_signal_stopped_the_run(against: Against) -> None:
     assert "TERM" in end.err.strip().splitlines()[-1], end.err
 
 
-@pytest.mark.xfail(strict=True, reason="run.json does not say how a run ended")
 def test_a_run_that_ends_well_says_so_as_well(against: Against) -> None:
     dop, _ = bought(against, 2)
     for found in facts(dop):

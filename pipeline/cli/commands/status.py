@@ -21,7 +21,7 @@ from pipeline.reports.dataframe import write_parquet
 from pipeline.reports.junit import write_junit
 from pipeline.reports.progress import strip_control_chars
 from pipeline.reports.run_folder import RunFolder
-from pipeline.reports.run_lookup import find_request, find_run, status_json
+from pipeline.reports.run_lookup import ending_facts, find_request, find_run, status_json
 from pipeline.reports.summary import checks_line, summary_line
 from pipeline.reports.tables import json_line, write_csv, write_jsonl
 from pipeline.reports.writer import PAGE, PAGE_LINES, PICTURES, checks_of, draw, report_rows, write_reports
@@ -39,7 +39,8 @@ def status(args: argparse.Namespace) -> int:
         if args.json:
             rate = workspace.book.accepted_since(run.run_id, time.time() - RATE_SPAN_S) / RATE_SPAN_S
             checks = checks_of(workspace, run).counts()
-            print_json({**status_json(run, totals, rate_per_s=rate), "checks": checks})
+            facts = ending_facts(workspace, run)
+            print_json({**status_json(run, totals, rate_per_s=rate), **facts, "checks": checks})
         else:
             print(summary_line(totals, run.run_id))
             if line := checks_line(checks_of(workspace, run).counts()):
