@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from tests.support.postgres import postgres, postgres_server
 __all__ = ["postgres", "postgres_server"]
 
 _STATE_FOLDERS = itertools.count()
+
+for _number in (signal.SIGHUP, signal.SIGINT):
+    # A runner in the background may ignore these, and every command that a test starts would inherit it and obey.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL if _number is signal.SIGHUP else signal.default_int_handler)
 
 LOOPBACK = ["127.0.0.1", "::1", "localhost"]
 

@@ -112,7 +112,7 @@ def test_a_key_that_is_refused_comes_before_an_unknown_outcome(against: Against)
 @pytest.mark.long
 def test_an_unknown_outcome_comes_before_the_budget_and_a_failure(against: Against) -> None:
     dop, _ = against(submits={"1": UNKNOWN}, rows={"scene 2 ": {"end": "failed"}})
-    end = dop.buy(dop.csv(shots(4)), "--set", "pace.submit_concurrency=1", "--max-cost", "0.30")
+    end = dop.buy(dop.csv(shots(4)), "--set", "pace.submit_concurrency=1", "--max-cost", "0.30", "--max-unknown", "5")
     assert end.code == 3, end.err
     assert end.counts == {"failed": 1, "unknown": 1, "planned": 2}
     assert "budget" in end.err

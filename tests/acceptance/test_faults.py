@@ -133,7 +133,6 @@ def test_no_submit_path_at_all_is_a_wrong_address(against: Against) -> None:
     [
         (401, "Access denied due to invalid subscription key."),
         (402, "Payment Required"),
-        (403, "Access denied for this operation"),
         (400, "Insufficient credits: please top up your balance"),
     ],
 )
@@ -148,6 +147,17 @@ def test_no_key_or_no_credit_stops_buying_and_collects_what_is_paid(against: Aga
     double.script.submits = {}
     assert dop.buy(dop.csv(shots(6))).code == 0
     assert double.charged == 6
+
+
+@pytest.mark.long
+def test_three_rows_refused_with_403_after_an_acceptance_stop_the_buying(against: Against) -> None:
+    fault = {"status": 403, "body": {"error": "Access denied for this operation"}}
+    dop, double = against(submits={"3-": fault}, generation_s=0.3)
+    end = dop.buy(dop.csv(shots(6)), "--set", "pace.submit_concurrency=1")
+    assert end.code == 7, end.err
+    assert end.counts == {"done": 2, "failed": 3, "planned": 1}
+    assert "Access denied" in end.err
+    assert (len(double.submits), double.charged) == (5, 2)
 
 
 @pytest.mark.long

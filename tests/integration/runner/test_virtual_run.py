@@ -53,7 +53,7 @@ async def storm(folder: Path, rows: int, seed: str) -> Told:
     sandbox = Sandbox(settings, now=wall)
     base_url = await sandbox.start()
     try:
-        with ledger_for(folder, base_url) as workspace:
+        with ledger_for(folder, base_url, **{"on_unknown.max": "300"}) as workspace:
             story = await carried(workspace, wanted(workspace, rows))
             for _ in range(6):  # the same command again, as a person would
                 if not story.result.totals.count(State.PLANNED):

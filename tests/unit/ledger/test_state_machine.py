@@ -147,9 +147,16 @@ class LedgerMachine(RuleBasedStateMachine):
             with pytest.raises(InvariantError):
                 act()
             assert self.snapshot() == before
+        elif event is Event.ADOPT and one.state is State.PLANNED and not self.was_submitted(number):
+            assert act() == Conflict(state=one.state), "what was never sent has no job"
+            assert self.snapshot() == before
         else:
             assert isinstance(act(), Applied)
             one.state = TRANSITIONS[one.state][event]
+
+    def was_submitted(self, number: int) -> bool:
+        """Whether the request's latest attempt was ever reserved."""
+        return self.book.attempts_of(ROWS[number].request_id)[-1].submit_attempts > 0
 
     @precondition(lambda self: any(one.state is State.SUBMITTING for one in self.model))
     @rule(data=st.data(), job=JOBS, event=st.sampled_from((Event.ACCEPT, Event.ACCEPT, Event.NOTE)))
