@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -184,7 +184,7 @@ def evaluate(looks: Mapping[str, ProbeResult], cache: dict[str, CachedProbe], no
         elif look.kind is ProbeStatus.UNSURE:
             found.warnings.append(f"{url} {look.reason}: the gateway may fare better, or not")
         elif look.unchanged and before is not None:
-            cache[url] = CachedProbe(**{**asdict(before), "looked_at": now})
+            cache[url] = replace(before, probed_at=now)
         else:
             cache[url] = _seen(look, before, now)
             found.warnings += _oddities(url, look, before)

@@ -240,7 +240,9 @@ def _breaker(setup: PipelineSetup) -> CircuitBreaker:
 def _losses(setup: PipelineSetup, context: RunContext) -> LossGuard:
     configured = setup.workspace.settings.on_unknown.max
     rows = sum(setup.totals.counts.values())
-    limit = default_limit(rows, setup.caps.run_microusd) if configured is None else parse_loss_limit(configured)
+    # A worker's cap is what was agreed for this order, not a sum that the user set: a share of it says nothing.
+    max_cost = None if setup.shared_gate is not None else setup.caps.run_microusd
+    limit = default_limit(rows, max_cost) if configured is None else parse_loss_limit(configured)
     unknowns = setup.workspace.book.attempts_in(setup.run_id, (State.UNKNOWN,))
     return LossGuard(context, LossBudget(limit), unknowns)
 

@@ -101,7 +101,7 @@ async def test_a_second_run_asks_nothing_and_a_changed_picture_is_noticed(rehear
         assert [asked for asked in host.asked if '"' in asked] == []
         memory = rehearsal.outputs / "images.json"
         known = json.loads(memory.read_text())
-        memory.write_text(json.dumps({url: seen | {"looked_at": 1.0} for url, seen in known.items()}))
+        memory.write_text(json.dumps({url: seen | {"probed_at": 1.0} for url, seen in known.items()}))
         host.pictures["/one"] = jpeg("green")
         host.asked.clear()
         widest = rehearsal.csv(rows(host, "one", "two", "one", "one", "two"))

@@ -71,10 +71,13 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
     """Orders a manifest's run, in the transaction that writes its rows down, and follows it. Leads to purchases."""
     with _session(args, settings) as opened:
         workspace = opened.workspace
+        # MONEY: read before the offer is made: what workers give back meanwhile is in this sum, or in the offer.
+        origin = str(order.bound.manifest.origin.resolve())
+        earlier = workspace.book.unfinished_run(origin, workspace.gateway, order.bound.selection.part)
+        spent = workspace.book.totals(earlier.run_id).worst_microusd if earlier is not None else 0
         offer = make_offer(order.bound, settings, workspace.book, announced=order.plan)
         if not agreed(args, order, offer, settings, workspace):
             return 2
-        from pipeline.runner.cluster.monitor import counted
 
         before: list[Totals] = []
         caps = NO_CAPS
@@ -86,7 +89,6 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
                     "machine only; nothing was sent"
                 )
             # MONEY: workers may spend what is spent already, and what was agreed, and not a cent more.
-            spent = counted(connection, run_id).worst_microusd
             most = Caps(run_microusd=spent + offer.agreement.price_microusd)
             before.append(_put(connection, workspace.settings, run_id, wishes, lowest((caps, most))))
 
