@@ -262,9 +262,14 @@ class RunExecutor:
 
     def start(self) -> None:
         """The steps begin to work."""
-        steps = (self._buy, self.pipeline.poller.run, self.pipeline.downloader.run)
+        steps = (self._buy, self._poll, self.pipeline.downloader.run)
         self._tasks = [asyncio.create_task(self._run_step(step)) for step in steps]
         self._tasks.append(asyncio.create_task(self._watch()))
+
+    async def _poll(self) -> None:
+        """Poll what is accepted; an order of `dop submit` leaves it for the command that collects."""
+        if self.order.collect:
+            await self.pipeline.poller.run()
 
     async def _buy(self) -> None:
         try:
