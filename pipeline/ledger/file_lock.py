@@ -44,6 +44,8 @@ def locked(ledger: Path, *, wait_s: float, now: float) -> Iterator[None]:
         descriptor, inode = _acquire(path, wait_s)
     except TimeoutError:
         raise LockedError(f"another run holds {ledger} ({_holder_text(holder)}); nothing was sent") from None
+    except IsADirectoryError:
+        raise UsageError(f"{ledger} is a folder; the ledger is a file: set another ledger.path") from None
     except OSError as error:
         raise UsageError(f"{ledger.parent} can't be written ({error.strerror}); choose another --outputs") from None
     try:

@@ -31,6 +31,7 @@ def test_nothing_is_paid_twice_or_lost_on_the_worst_day(
     script = Script(generation_s=1.0, submits=SLOW_ANSWERS)
     with GatewayDouble(script) as double, several(tmp_path, postgres, double) as machines:
         machines.environ["DOP_PACE__RATE"] = "40/1s"
+        machines.environ["DOP_ON_UNKNOWN__MAX"] = str(REQUESTS)  # so many kills use up the default limit
         machines.hire(3)
         command = machines.start("run", machines.csv(shots(REQUESTS)), "--yes", "--cluster")
         in_doubt = _worst_day(machines, double, postgres_server)
