@@ -108,7 +108,7 @@ class CountingSandbox(Sandbox):
         self._reach("accepted", self._accepted)
 
     def _polled(self, arrived: float, job_set_id: str, answer: web.StreamResponse) -> None:
-        job: Job = self._trade._books.jobs[job_set_id]
+        job: Job = self._gateway._books.jobs[job_set_id]
         seen = self.tally.jobs.setdefault(job_set_id, [job.accepted_at, job.generation_s, None])
         told = answer.body if isinstance(answer, web.Response) else None
         if seen[2] is None and isinstance(told, bytes) and b'"completed"' in told:
@@ -122,7 +122,7 @@ class CountingSandbox(Sandbox):
 
     def finished_tally(self) -> Tally:
         """The tally, with the jobs that no poll asked for."""
-        for key, job in self._trade._books.jobs.items():
+        for key, job in self._gateway._books.jobs.items():
             self.tally.jobs.setdefault(key, [job.accepted_at, job.generation_s, None])
         self.tally.cpu_s = time.process_time()
         return self.tally

@@ -26,7 +26,7 @@ class KnowingCaller(AdaptiveRateLimiter):
     """Sends when its own copy of the limiter would admit the call, `guard_s` later."""
 
     def __init__(self, limiter: Limiter, *, half_s: float, guard_s: float) -> None:
-        super().__init__(told=Rate(1, 1e-9))
+        super().__init__(rate=Rate(1, 1e-9))
         self._copy, self._half_s, self._guard_s = limiter, half_s, guard_s
         self._open = 0
         self._held_until = -math.inf

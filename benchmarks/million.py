@@ -262,7 +262,7 @@ class BatchRun:
         self.scenario, self.outcomes = scenario, Outcomes()
         self.gateway = Gateway(scenario)
         told = parse_rate(scenario.rate) if scenario.told else None
-        self.pace = AdaptiveRateLimiter(told=told, shared=True if scenario.shared and scenario.told else None)
+        self.pace = AdaptiveRateLimiter(rate=told, shared=True if scenario.shared and scenario.told else None)
         self.plan = PollSchedule(first_s=15, min_s=3, max_s=60, deadline_s=DEADLINE_S, max_lag_s=scenario.lag_s)
         self.halt = StopSignal()
         events = EventSink()

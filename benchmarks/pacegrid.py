@@ -75,8 +75,8 @@ class Result:
     @property
     def line(self) -> str:
         row = self.row
-        told = f"{row.name:<26} {row.latency_s * 1000:4.0f} ms  hints {row.hint:<6} {row.count:5} rows"
-        return f"{told}  {self.ratio:6.3f} / {self.refused}"
+        rate = f"{row.name:<26} {row.latency_s * 1000:4.0f} ms  hints {row.hint:<6} {row.count:5} rows"
+        return f"{rate}  {self.ratio:6.3f} / {self.refused}"
 
 
 def measure(row: Row) -> Result:
@@ -84,7 +84,7 @@ def measure(row: Row) -> Result:
     ideal, ratios, refused, broken = ideal_s(row.make, row.count), [], [], 0
     for seed in row.seeds:
         tally = run_submits(
-            AdaptiveRateLimiter(told=None),
+            AdaptiveRateLimiter(rate=None),
             row.make(),
             row.count,
             hint=HINTS[row.hint],
@@ -285,7 +285,7 @@ def compare(row: Row) -> tuple[list[float], list[int], int]:
             **drawn,  # type: ignore[arg-type]
         )
         tally = run_submits(
-            AdaptiveRateLimiter(told=None),
+            AdaptiveRateLimiter(rate=None),
             row.make(),
             row.count,
             latency=latency,

@@ -172,14 +172,14 @@ async def run(
         offer = make_offer(bound, found, workspace.book, max_new=max_new)
         opened = open_run(workspace, order)
         keep_max_cost(workspace, opened, cap)
-        wishes = RunOptions(agreement=offer.agreement, show_bar=progress, quiet=not progress)
+        options = RunOptions(agreement=offer.agreement, show_bar=progress, quiet=not progress)
         print_notice(f"warning: {warning}" for warning in bound.warnings)
         session = SpendingSession(workspace=workspace, key=key, tell=lambda line: print_notice([line]))
         outcome = await run_session_async(
             session,
             opened,
             caps=caps_of_run(workspace, opened, allowed=bound.caps(), max_cost_microusd=cap),
-            wishes=wishes,
+            options=options,
             manifest=bound.manifest.path,
             sha256_of=bound.binder.sha256_of,
         )

@@ -39,8 +39,8 @@ def wanted(settings: Settings) -> bool:
 
     A rehearsal's images need not exist, and its gateway draws what it cannot fetch.
     """
-    told = settings.images.preflight
-    return told == "always" or (told == "auto" and not _at_home(settings))
+    shown = settings.images.preflight
+    return shown == "always" or (shown == "auto" and not _at_home(settings))
 
 
 def _at_home(settings: Settings) -> bool:
@@ -121,9 +121,9 @@ def cache_text(images: Iterable[str], settings: Settings) -> list[str]:
     seen = {url: known[url] for url in images if url in known}
     if not seen:
         return []
-    told = [f"  {url}: {one}{_changed(one)}" for url, one in list(seen.items())[:MAX_NAMED_IMAGES]]
+    shown = [f"  {url}: {one}{_changed(one)}" for url, one in list(seen.items())[:MAX_NAMED_IMAGES]]
     more = [f"  and {len(seen) - MAX_NAMED_IMAGES} more"] if len(seen) > MAX_NAMED_IMAGES else []
-    return ["images as they were last seen (sha256, of a URL's the first 64 kB):", *told, *more]
+    return ["images as they were last seen (sha256, of a URL's the first 64 kB):", *shown, *more]
 
 
 def _changed(seen: CachedProbe) -> str:

@@ -53,7 +53,7 @@ class ImageHost:
 
     def __init__(
         self,
-        told: UploadSettings,
+        uploads: UploadSettings,
         images: InputImages,
         *,
         store: ObjectStore | None,
@@ -61,7 +61,7 @@ class ImageHost:
         etag_of: Callable[[str], str],
         wall: Callable[[], float],
     ) -> None:
-        self._told, self._images, self._store, self._base_url = told, images, store, base_url
+        self._uploads, self._images, self._store, self._base_url = uploads, images, store, base_url
         self._etag_of, self._wall = etag_of, wall
         self._hosted: dict[str, HostedImage] = {}
         self._stores: dict[str, ObjectStore] = {}
@@ -88,7 +88,7 @@ class ImageHost:
         hosted = self._hosted[key]
         if hosted.public is not None:
             return hosted.public
-        now, expiry_s = self._wall(), self._told.presign_expiry_s
+        now, expiry_s = self._wall(), self._uploads.presign_expiry_s
         if not expiry_s / 2 <= hosted.good_until - now <= expiry_s:  # more is left only where the clock was set back
             hosted.url = hosted.store.sign(hosted.name, expiry_s)
             hosted.good_until = now + expiry_s
@@ -117,7 +117,7 @@ class ImageHost:
             raise UsageError(f"{path} can't be read any more ({error.strerror})") from None
         if hashlib.sha256(content).hexdigest() != sha256:
             raise FatalError(f"{path} changed since the run was planned: run again")
-        content, ending = await asyncio.to_thread(normalize_orientation, path, content, self._told.max_px)
+        content, ending = await asyncio.to_thread(normalize_orientation, path, content, self._uploads.max_px)
         sent_sha256 = hashlib.sha256(content).hexdigest()
         name = f"{sent_sha256}.{ending}"
         try:
@@ -126,14 +126,14 @@ class ImageHost:
                 await self._store.put(name, content, kind=KINDS[ending], sha256=sent_sha256)
         except StoreError as error:
             raise StoreError(f"{path} can't be uploaded: {error}; run again when the store is back") from None
-        base = self._told.public_base
+        base = self._uploads.public_base
         return HostedImage(store=self._store, name=name, public=None if base is None else f"{base}/{name}")
 
     async def _found(self, address: str) -> HostedImage:
         """MONEY: the object as the run was planned with, or nothing is bought: its address shows what is there now."""
         bucket, name = object_place(address)
         if bucket not in self._stores:
-            self._stores[bucket] = open_object_store(self._told, bucket, self._base_url)
+            self._stores[bucket] = open_object_store(self._uploads, bucket, self._base_url)
         there = await self._stores[bucket].head(name)
         if there is None:
             raise FatalError(f"{address} is not there any more")
@@ -142,14 +142,14 @@ class ImageHost:
         return HostedImage(store=self._stores[bucket], name=name)
 
 
-def open_object_store(told: UploadSettings, bucket: str, base_url: str) -> ObjectStore:
+def open_object_store(uploads: UploadSettings, bucket: str, base_url: str) -> ObjectStore:
     """The bucket that images of a manifest lie in, such as `s3://bucket`. Asks nobody.
 
     Raises:
         UsageError: it can't be used, or the gateway could not read from there.
     """
-    _check_visible(told.endpoint, base_url)
-    return open_store(bucket, endpoint=told.endpoint, region=told.region)
+    _check_visible(uploads.endpoint, base_url)
+    return open_store(bucket, endpoint=uploads.endpoint, region=uploads.region)
 
 
 def normalize_orientation(path: Path, content: bytes, max_px: int | None) -> tuple[bytes, str]:
@@ -194,12 +194,12 @@ def open_hosting(
     Raises:
         UsageError: the extra is not installed, or the gateway could not read from there.
     """
-    told = settings.uploads
+    uploads = settings.uploads
     store = None
-    if told.url is not None:
-        _check_visible(told.public_base or told.endpoint, base_url)
-        store = open_store(told.url, endpoint=told.endpoint, region=told.region)
-    return ImageHost(told, images, store=store, base_url=base_url, etag_of=etag_of, wall=wall)
+    if uploads.url is not None:
+        _check_visible(uploads.public_base or uploads.endpoint, base_url)
+        store = open_store(uploads.url, endpoint=uploads.endpoint, region=uploads.region)
+    return ImageHost(uploads, images, store=store, base_url=base_url, etag_of=etag_of, wall=wall)
 
 
 def _check_visible(seen_at: str | None, base_url: str) -> None:

@@ -180,9 +180,9 @@ def open_store(url: str, *, endpoint: str | None = None, region: str | None = No
         from obstore.store import from_url  # noqa: PLC0415
     except ImportError:
         raise UsageError(f"{url} needs the extra s3: pip install 'dop-batch[s3]'") from None
-    told = {"base_url" if url.startswith("gs://") else "endpoint": endpoint}
-    told["region"] = region if url.startswith("s3://") else None
-    more: dict[str, Any] = {name: value for name, value in told.items() if value}
+    location = {"base_url" if url.startswith("gs://") else "endpoint": endpoint}
+    location["region"] = region if url.startswith("s3://") else None
+    more: dict[str, Any] = {name: value for name, value in location.items() if value}
     options: dict[str, Any] = {"allow_http": (endpoint or "").startswith("http://"), "timeout": "60s"}
     opened: Callable[..., Any] = from_url
     try:

@@ -184,10 +184,10 @@ def open_publisher(settings: Settings) -> OutputPublisher | None:
     Raises:
         UsageError: the extra is not installed, or the store can't be used so. Nothing is asked of it.
     """
-    told = settings.outputs
-    if told.url is None:
+    outputs = settings.outputs
+    if outputs.url is None:
         return None
-    return OutputPublisher(open_store(told.url, endpoint=told.endpoint, region=told.region), told.dir)
+    return OutputPublisher(open_store(outputs.url, endpoint=outputs.endpoint, region=outputs.region), outputs.dir)
 
 
 async def download_missing(settings: Settings, book: LedgerQueries, run_id: str, *, max_lines: int) -> str:

@@ -94,8 +94,8 @@ def agreed(
         return True
     print_notice([plan_text(path, offer.plan, caps, settings)])
     again = len(offer.agreement.resends)
-    told = f", {again} of them again after an unknown outcome (perhaps paid already)" if again else ""
-    if confirm(f"buy {len(offer.agreement)} videos for ${usd(offer.agreement.price_microusd)}{told}?"):
+    repeats = f", {again} of them again after an unknown outcome (perhaps paid already)" if again else ""
+    if confirm(f"buy {len(offer.agreement)} videos for ${usd(offer.agreement.price_microusd)}{repeats}?"):
         return True
     print_notice(["not bought: the answer was no"])
     return False

@@ -80,7 +80,7 @@ class SubmitOutcome:
     status: int | None = None
     ticket: SubmittedJob | None = None
     wait_s: float | None = None
-    told_wait_s: float | None = None
+    stated_wait_s: float | None = None
     stop_submitting: bool = False
     slow_down: bool = False
     salvaged: tuple[str, ...] = ()
@@ -174,13 +174,13 @@ def _refused(heard: ErrorHints, rule: ClassificationRule) -> SubmitOutcome:
     """Nothing was created; the rule says what it means for the request and the hint for everybody."""
     slow = rule.kind in (SubmitOutcomeKind.THROTTLED, SubmitOutcomeKind.CONCURRENCY)
     # A 429's hint may mislead and is the pace's to weigh; a quota that is gone for longer ends the buying.
-    too_long = heard.status == 403 and (heard.told_wait_s or 0.0) > MAX_WAIT_S
+    too_long = heard.status == 403 and (heard.stated_wait_s or 0.0) > MAX_WAIT_S
     return SubmitOutcome(
         kind=rule.kind,
         reason=heard.reason,
         status=heard.status,
         wait_s=heard.wait_s if slow else None,
-        told_wait_s=heard.told_wait_s if slow else None,
+        stated_wait_s=heard.stated_wait_s if slow else None,
         stop_submitting=rule.stop or (slow and too_long),
         slow_down=slow,
         job_cap=heard.job_cap() if rule.kind is SubmitOutcomeKind.CONCURRENCY else None,
@@ -194,7 +194,7 @@ def _unknown(heard: ErrorHints, salvaged: tuple[str, ...]) -> SubmitOutcome:
         reason=heard.reason,
         status=heard.status,
         wait_s=heard.wait_s,
-        told_wait_s=heard.told_wait_s,
+        stated_wait_s=heard.stated_wait_s,
         stop_submitting=heard.says(CREDIT) or heard.says(KEY),
         slow_down=heard.wait_s is not None or heard.says(QUOTA) or heard.says(CONCURRENCY),
         salvaged=salvaged,

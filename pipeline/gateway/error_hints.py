@@ -63,27 +63,27 @@ class ErrorHints:
         return one_line(f"{answer.status} {error_text(answer.body)}".strip() + cut)
 
     @cached_property
-    def told_wait_s(self) -> float | None:
+    def stated_wait_s(self) -> float | None:
         """The wait hint as it was said, None without one."""
         return retry_after_s(self._answer.headers, self.text, now_wall=self._now_wall)
 
     @property
     def wait_s(self) -> float | None:
         """The wait hint within its bounds."""
-        return bounded(self.told_wait_s)
+        return bounded(self.stated_wait_s)
 
     def says(self, what: re.Pattern[str] | str | None) -> bool:
         """Whether the text holds the pattern, or there is a `HINT`; None is always said."""
         if what is None:
             return True
         if isinstance(what, str):
-            return self.told_wait_s is not None
+            return self.stated_wait_s is not None
         return what.search(self.text.replace("_", " ")) is not None
 
     def job_cap(self) -> int | None:
         """The number of jobs at once in `requests (4) has been reached` or `"limit": 4`."""
-        told = _JOB_CAP.search(self.text)
-        return (int(told[1] or told[2]) or None) if told else None
+        match = _JOB_CAP.search(self.text)
+        return (int(match[1] or match[2]) or None) if match else None
 
 
 def error_hints(answer: Response, now_wall: float) -> ErrorHints:

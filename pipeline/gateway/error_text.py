@@ -98,9 +98,9 @@ def wait_hint_s(headers: Mapping[str, str], text: str, *, now_wall: float) -> fl
     return bounded(retry_after_s(headers, text, now_wall=now_wall))
 
 
-def bounded(told_s: float | None) -> float | None:
+def bounded(stated_s: float | None) -> float | None:
     """A wait hint within 1 s .. 15 min."""
-    return None if told_s is None else min(max(told_s, MIN_WAIT_S), MAX_WAIT_S)
+    return None if stated_s is None else min(max(stated_s, MIN_WAIT_S), MAX_WAIT_S)
 
 
 def retry_after_s(headers: Mapping[str, str], text: str, *, now_wall: float) -> float | None:

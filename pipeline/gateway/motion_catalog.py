@@ -53,8 +53,8 @@ class RefreshResult:
     left_out: int
 
     def __str__(self) -> str:
-        told = f"{len(self.catalogue.presets)} presets; {self.new} new, {self.gone} gone, {self.renamed} renamed"
-        return told + (f"; {self.left_out} entries without a UUID of their own left out" if self.left_out else "")
+        summary = f"{len(self.catalogue.presets)} presets; {self.new} new, {self.gone} gone, {self.renamed} renamed"
+        return summary + (f"; {self.left_out} entries without a UUID of their own left out" if self.left_out else "")
 
 
 async def refresh(settings: Settings, client: GatewayClient, *, now: float) -> RefreshResult:

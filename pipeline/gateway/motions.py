@@ -54,8 +54,8 @@ class MotionCatalog:
     @property
     def digest(self) -> str:
         """What names mean here: the same digest gives the same ids and end frames."""
-        told = "".join(f"{one.name}\n{one.motions_id} {one.start_end_frame}\n" for one in self.presets)
-        return hashlib.sha256(told.encode()).hexdigest()
+        text = "".join(f"{one.name}\n{one.motions_id} {one.start_end_frame}\n" for one in self.presets)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def find(self, name_or_id: str) -> MotionPreset | None:
         """The preset of that name or UUID; None if the catalogue has none."""

@@ -71,8 +71,8 @@ class WebhookTokens:
         return CallbackDelivery(request_id=request_id, attempt=attempt)
 
     def _mac(self, purpose: str, request_id: str, attempt: int) -> bytes:
-        told = f"dop callback\n{purpose}\n{self._gateway}\n{request_id}\n{attempt}"
-        return hmac.new(self._seed, told.encode(), hashlib.sha256).digest()
+        text = f"dop callback\n{purpose}\n{self._gateway}\n{request_id}\n{attempt}"
+        return hmac.new(self._seed, text.encode(), hashlib.sha256).digest()
 
 
 def callback_url(public_url: str, token: str) -> str:

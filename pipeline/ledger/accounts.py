@@ -28,8 +28,8 @@ FOLDER = "dop-batch"
 
 def state_folder(environ: Mapping[str, str], home: Path) -> Path:
     """Where programs of this user keep what they remember: $XDG_STATE_HOME, else ~/.local/state."""
-    told = environ.get("XDG_STATE_HOME", "")
-    base = Path(told) if told.startswith("/") else home / ".local" / "state"
+    configured = environ.get("XDG_STATE_HOME", "")
+    base = Path(configured) if configured.startswith("/") else home / ".local" / "state"
     return base / FOLDER
 
 

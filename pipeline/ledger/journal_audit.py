@@ -63,14 +63,14 @@ def _differences(replayed: Connection, ledger: LedgerWriter) -> tuple[str, ...]:
     sent = select(attempts.c.request_id, attempts.c.attempt, attempts.c.state, attempts.c.job_set_id).where(
         attempts.c.submit_attempts > 0
     )
-    told = {(row.request_id, row.attempt): (row.state, row.job_set_id) for row in replayed.execute(sent)}
+    journaled = {(row.request_id, row.attempt): (row.state, row.job_set_id) for row in replayed.execute(sent)}
     with ledger.reader.connect() as connection:
         booked = {(row.request_id, row.attempt): (row.state, row.job_set_id) for row in connection.execute(sent)}
     found = [
-        f"request {key[0]} attempt {key[1]} is {_words(booked.get(key))} in the ledger and {_words(told.get(key))} "
-        "in its journal"
-        for key in sorted({*told, *booked})
-        if told.get(key) != booked.get(key)
+        f"request {key[0]} attempt {key[1]} is {_words(booked.get(key))} in the ledger "
+        f"and {_words(journaled.get(key))} in its journal"
+        for key in sorted({*journaled, *booked})
+        if journaled.get(key) != booked.get(key)
     ]
     return tuple(found[:MAX_DIFFERENCES])
 

@@ -129,14 +129,14 @@ class PendingOutcomes:
         if self._spool is None:
             return []
         changes = list(self._spool.changes())
-        results = book([QueuedWrite.for_nobody(change) for change in changes])
+        results = book([QueuedWrite.unawaited(change) for change in changes])
         lost = [
             found
             for change, result in zip(changes, results, strict=True)
             if (found := _unbookable(connection, change, result)) is not None
         ]
         if lost:
-            book([QueuedWrite.for_nobody(one.note()) for one in lost])
+            book([QueuedWrite.unawaited(one.note()) for one in lost])
         return [str(one) for one in lost] + self._spool.damage
 
     def done(self, warnings: Sequence[str]) -> None:

@@ -107,7 +107,7 @@ class PostgresLedger(LedgerWriter):
         if may_migrate and self._lock.is_first:
             done = migrate(self.engine, None, name=self.name)
             if done is not None:
-                self._told.append(f"the ledger was of version {done[0]} and is up to date now")
+                self._notices.append(f"the ledger was of version {done[0]} and is up to date now")
         return create_or_check(self.engine, self.name)
 
     def _say(self, text: str) -> None:
@@ -133,7 +133,7 @@ class PostgresLedger(LedgerWriter):
         Raises:
             LedgerError: copied, moved or damaged.
         """
-        notices = list(self._told)
+        notices = list(self._notices)
         check_not_moved(self.facts, self.name)
         if self.is_copy:
             raise LedgerError(
@@ -214,9 +214,9 @@ class PostgresLedger(LedgerWriter):
 
     def _written(self, batch: Sequence[QueuedWrite]) -> list[WriteResult]:
         with self._begin() as connection:
-            told = self._resolve_in_doubt(connection)
-            if told is not None:
-                return told
+            resolved = self._resolve_in_doubt(connection)
+            if resolved is not None:
+                return resolved
             if self._lock.taken_by is not None and any(is_intent(job) for job in batch):
                 raise LockLostError(
                     f"another run works on {self.name} now ({self._lock.taken_by}); nothing more is bought"

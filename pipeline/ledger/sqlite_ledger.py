@@ -104,7 +104,7 @@ class SqliteLedger(LedgerWriter):
                 raise
         done = migrate(self.engine, self.path)
         if done is not None:
-            self._told.append(
+            self._notices.append(
                 f"the ledger was of version {done[0]} and is up to date now; {done[1]} is a copy of before"
             )
         return create_or_check(self.engine, str(self.path))
@@ -130,7 +130,7 @@ class SqliteLedger(LedgerWriter):
             ) from None
 
     def _made_ready(self) -> list[str]:
-        notices = list(self._told)
+        notices = list(self._notices)
         if self.is_copy:
             raise LedgerError(
                 f"{self.name} is a copy or was restored from one, and spending with two copies pays twice. "

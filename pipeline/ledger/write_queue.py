@@ -42,7 +42,7 @@ class QueuedWrite:
         self.alone = alone
 
     @classmethod
-    def for_nobody(cls, change: LedgerChange) -> QueuedWrite:
+    def unawaited(cls, change: LedgerChange) -> QueuedWrite:
         """A change without a caller that waits for its outcome."""
         return cls(Future(), change=change)
 

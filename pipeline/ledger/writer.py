@@ -86,7 +86,7 @@ class LedgerWriter(ABC):
 
     def __init__(self, *, inline: bool) -> None:
         self.tell: Callable[[str], None] = lambda text: None
-        self._told: list[str] = []
+        self._notices: list[str] = []
         self._newest_at = 0.0  # Unix seconds of the newest event, by the clock that counts
         self._writes = WriteQueue(self._do, self._leave, inline=inline)
 

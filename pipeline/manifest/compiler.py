@@ -206,8 +206,8 @@ class Compiler:
         given.update(self._zipped_variables(shape.vars, (*path, "vars")))
         sizes = {name: len(values) for name, values in given.items()}
         if len(set(sizes.values())) != 1 or set(given) == {"label"}:
-            told = ", ".join(f"{name.removeprefix(VAR)} {size}" for name, size in sizes.items()) or "nothing"
-            self.report(f"needs lists of equal length, and has {told}", path)
+            factors = ", ".join(f"{name.removeprefix(VAR)} {size}" for name, size in sizes.items()) or "nothing"
+            self.report(f"needs lists of equal length, and has {factors}", path)
             return ValueAxis(name=ZIP, values=(AxisValue(label="?", sets=dict.fromkeys(given, INVALID)),))
         named = given.pop("label", None) or self._zip_labels(given)
         points = tuple(

@@ -76,8 +76,8 @@ class _PassedOver:
     def notice(self, file: Path) -> str | None:
         """What is said about it; None if there is nothing to say."""
         counts = [(self.lines, "line", "lines"), (self.columns, "column without a name", "columns without a name")]
-        told = " and ".join(f"{count} {one if count == 1 else several}" for count, one, several in counts if count)
-        return f"{file}: {told} without content: passed over" if told else None
+        message = " and ".join(f"{count} {one if count == 1 else several}" for count, one, several in counts if count)
+        return f"{file}: {message} without content: passed over" if message else None
 
 
 class CsvRows:
@@ -143,8 +143,8 @@ class CsvRows:
         known = {ALIASES.get(name, name) for name in header}
         for name in self._fill_down:
             if ALIASES.get(name, name) not in known:
-                told = f"fill_down: the sheet has no column {name!r}.{did_you_mean(name, header)}"
-                mistakes.add(Diagnostic(file=self.path, line=line, message=told))
+                message = f"fill_down: the sheet has no column {name!r}.{did_you_mean(name, header)}"
+                mistakes.add(Diagnostic(file=self.path, line=line, message=message))
         return Layout(
             path=self.path,
             header=header,

@@ -63,10 +63,10 @@ class Diagnostics:
 
     def problems(self, texts: Mapping[Path, str]) -> tuple[Problem, ...]:
         """The mistakes with line and column, in the order of the files' lines. `texts` are the YAML texts by file."""
-        told = [problem for mistakes in _by_file(self.found) for problem in _told(mistakes, texts)]
+        problems = [problem for mistakes in _by_file(self.found) for problem in _problems(mistakes, texts)]
         if self.untold:
-            told.append(Problem(file=told[0].file, message=f"{self.untold:,} more mistakes of these kinds"))
-        return tuple(told)
+            problems.append(Problem(file=problems[0].file, message=f"{self.untold:,} more mistakes of these kinds"))
+        return tuple(problems)
 
     def error(self, texts: Mapping[Path, str]) -> ManifestError:
         """The error that tells them all."""
@@ -80,7 +80,7 @@ def _by_file(found: Iterable[Diagnostic]) -> list[list[Diagnostic]]:
     return list(groups.values())
 
 
-def _told(mistakes: list[Diagnostic], texts: Mapping[Path, str]) -> list[Problem]:
+def _problems(mistakes: list[Diagnostic], texts: Mapping[Path, str]) -> list[Problem]:
     """The problems of one file, in the order of its lines; those without a line at the end."""
     file = mistakes[0].file
     text = texts.get(file) if file is not None else None

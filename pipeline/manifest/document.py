@@ -56,8 +56,8 @@ class TooManyRowsError(ManifestError):
         self.max_rows = max_rows
         sizes = " x ".join(f"{name} {size:,}" for name, size in measure.axes)
         upto = "" if measure.even else " at most (rows differ)"
-        told = f"{sizes}{upto} = {measure.total:,} videos, more than max_rows {max_rows:,}"
-        super().__init__([*problems, Problem(file=file, message=f"{told}. Raise max_rows if you mean it")])
+        message = f"{sizes}{upto} = {measure.total:,} videos, more than max_rows {max_rows:,}"
+        super().__init__([*problems, Problem(file=file, message=f"{message}. Raise max_rows if you mean it")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,8 +103,8 @@ class Expander:
 
     def _claim(self, row: SpecRow, cell_id: str) -> None:
         if self._is_taken(cell_id):
-            told = f"two cells would be called {cell_id!r}: give ids or labels that differ"
-            self._mistakes.add(row.location.diagnostic(told))
+            message = f"two cells would be called {cell_id!r}: give ids or labels that differ"
+            self._mistakes.add(row.location.diagnostic(message))
         self._cell_ids.add(hash(cell_id))
 
     # axes -----------------------------------------------------------------------------------------------------------
@@ -181,8 +181,8 @@ class Expander:
 
     def _tell_unmatched(self) -> None:
         for pattern in self._unmatched.values():
-            told = "matches no cell: nothing would change"
-            self._mistakes.add(Diagnostic(file=self._program.file, path=pattern.path, message=told))
+            message = "matches no cell: nothing would change"
+            self._mistakes.add(Diagnostic(file=self._program.file, path=pattern.path, message=message))
 
     # cells ----------------------------------------------------------------------------------------------------------
 
@@ -240,8 +240,8 @@ class Expander:
             return
         meant = template.other_brackets(prompt, [name[len(VAR) :] for name in fields if name.startswith(VAR)])
         if meant is not None:
-            told = f"{meant[0]} is text, and there is a variable {meant[1]!r}: write {{{{ {meant[1]} }}}}"
-            self._mistakes.add(row.location.diagnostic(told, "prompt"))
+            message = f"{meant[0]} is text, and there is a variable {meant[1]!r}: write {{{{ {meant[1]} }}}}"
+            self._mistakes.add(row.location.diagnostic(message, "prompt"))
 
     def unused_variables(self, defined: Iterable[str]) -> list[str]:
         """Those of the variables that no prompt of this pass asked for."""
@@ -267,8 +267,8 @@ class Expander:
             return
         missing = [name for name in REQUIRED if name not in fields]
         hint = " (seed, seeds, or an axis seed)" if "seed" in missing else ""
-        told = f"needs {_listed(missing)}{hint}: neither the row, nor an axis, nor the defaults give it"
-        self._mistakes.add(row.location.diagnostic(told))
+        message = f"needs {_listed(missing)}{hint}: neither the row, nor an axis, nor the defaults give it"
+        self._mistakes.add(row.location.diagnostic(message))
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -40,8 +40,8 @@ def image(value: object, folder: Path, allowed: Iterable[Path] = ()) -> str:
     if isinstance(value, str) and _ORDINARY.fullmatch(value) and "://" not in value[8:]:
         return _of_a_picture(value)
     written = no_template(text(value))
-    if (told := address_advice.advice(written)) is not None:
-        raise ValueError(f"{plain(written)} {told}")
+    if (advice := address_advice.advice(written)) is not None:
+        raise ValueError(f"{plain(written)} {advice}")
     if written != written.strip():
         raise ValueError(f"{plain(written)} has spaces around it")
     if written.startswith("sandbox:"):

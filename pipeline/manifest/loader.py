@@ -93,11 +93,11 @@ class ManifestLoader:
             )
         for cut in read.cut:
             if not _takes_comment(cut):
-                told = (
+                message = (
                     f"what follows '#' is a comment, and the text ends at {plain(cut.text[-20:])}: put it all in quotes"
                 )
                 self._mistakes.add(
-                    Diagnostic(file=self._path, path=cut.path, line=cut.line, column=cut.column, message=told)
+                    Diagnostic(file=self._path, path=cut.path, line=cut.line, column=cut.column, message=message)
                 )
         return read
 
@@ -278,8 +278,8 @@ class ManifestLoader:
         for key in ("x", "y", "tabs"):
             name = getattr(shape, key)
             if name is not None and name not in known:
-                told = f"{name!r} is not an axis or a field.{did_you_mean(name, known)}"
-                self._mistakes.add(Diagnostic(file=self._path, path=("sheet", key), message=told))
+                message = f"{name!r} is not an axis or a field.{did_you_mean(name, known)}"
+                self._mistakes.add(Diagnostic(file=self._path, path=("sheet", key), message=message))
         return SheetAxes(x=shape.x, y=shape.y, tabs=shape.tabs)
 
 

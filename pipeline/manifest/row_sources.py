@@ -56,13 +56,13 @@ def columns_to_fill(shape: yaml_model.RowsFileModel, compiler: Compiler) -> tupl
     filled = []
     for place, name in enumerate(shape.fill_down or ()):
         if name in NOT_FILLED:
-            told = f"fill_down: {name!r} is not filled: every row says its own"
+            message = f"fill_down: {name!r} is not filled: every row says its own"
         elif not is_column(name):
-            told = f"fill_down: {name!r} is not a column.{did_you_mean(name, COLUMNS)}"
+            message = f"fill_down: {name!r} is not a column.{did_you_mean(name, COLUMNS)}"
         else:
             filled.append(name)
             continue
-        compiler.report(told, ("rows", "fill_down", place))
+        compiler.report(message, ("rows", "fill_down", place))
     return tuple(ALIASES.get(name, name) for name in filled)
 
 

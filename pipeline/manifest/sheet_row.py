@@ -175,8 +175,8 @@ class RowBuilder:
             return _why_ragged(record, columns)
         for place in self._unnamed:
             if record[place].strip():
-                told = f"column {place + 1} has no name, and this cell holds {record[place]!r}"
-                return f"{told}: name the column, or empty the cell"
+                message = f"column {place + 1} has no name, and this cell holds {record[place]!r}"
+                return f"{message}: name the column, or empty the cell"
         return None
 
     def _made(self, own: dict[str, object], record: list[str], line: int) -> SpecRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from pipeline.assets.object_checks import check_objects
+from pipeline.assets import object_checks
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
 from pipeline.ledger.agreement import Agreement, RequestIds
@@ -18,14 +18,14 @@ from pipeline.planning.saved_plan import SavedPlan
 from pipeline.records import Request, State
 
 
-def looked_at_objects(bound: BoundManifest, settings: Settings) -> list[str]:
+def check_bound_objects(bound: BoundManifest, settings: Settings) -> list[str]:
     """Looks at the images that lie in an object store; returns warnings. Asks the store, for free.
 
     Raises:
         ManifestError: some are not there, or no pictures.
         UsageError: the store does not answer.
     """
-    return check_objects(settings, bound.objects(), manifest=bound.manifest.path, now=time.time())
+    return object_checks.check_objects(settings, bound.objects(), manifest=bound.manifest.path, now=time.time())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,9 +83,9 @@ class RequestBinder:
             end = signed_urls.expires_at(image) if "?" in image else None
             if end is not None and end <= self.now:
                 at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(end))
-                told = f"the signature of {signed_urls.unsigned(image)} expired at {at}: sign the address again"
+                message = f"the signature of {signed_urls.unsigned(image)} expired at {at}: sign the address again"
                 file = cell.file or self.manifest
-                self.expired[request_id] = Problem(file=file, line=cell.line, where=cell.row_id, message=told)
+                self.expired[request_id] = Problem(file=file, line=cell.line, where=cell.row_id, message=message)
 
     def image_keys(self, params: Params) -> dict[str, str]:
         """What stands for the images of a request in its identity where that is not their text."""
@@ -100,7 +100,7 @@ class RequestBinder:
         local: dict[str, str] | None = None
         for image in (*params.input_images, *params.input_images_end):
             if image not in self._known_images:
-                self._known_images[image] = self._looked_at(image)
+                self._known_images[image] = self._resolve(image)
             key, refusal = self._known_images[image]
             if refusal:
                 self._problems.append(
@@ -123,7 +123,7 @@ class RequestBinder:
             row=cell.row,
         )
 
-    def _looked_at(self, image: str) -> tuple[str | None, str]:
+    def _resolve(self, image: str) -> tuple[str | None, str]:
         """What stands for an image in the identity where that is not its text, and why it can't be given, if so."""
         if image.startswith(SAMPLE_PREFIX):
             if self.takes_samples:

@@ -56,8 +56,8 @@ class Lookalikes:
             if key in self._suspects:
                 alike.setdefault(key, {}).setdefault(cell.params.prompt, {})[cell.row_id] = None
         groups = [prompts for prompts in alike.values() if len(prompts) > 1]
-        told = [named(row for rows in prompts.values() for row in rows) for prompts in groups[:MAX_GROUPS]]
-        return told + ([f"{len(groups) - MAX_GROUPS} more groups of rows"] if len(groups) > MAX_GROUPS else [])
+        warnings = [named(row for rows in prompts.values() for row in rows) for prompts in groups[:MAX_GROUPS]]
+        return warnings + ([f"{len(groups) - MAX_GROUPS} more groups of rows"] if len(groups) > MAX_GROUPS else [])
 
     def bought_before(
         self,

@@ -131,8 +131,8 @@ def reached(snapshot: ProgressSnapshot) -> int:
 
 def plain_line(snapshot: ProgressSnapshot) -> str:
     """One line for a log without a terminal."""
-    told = (counts_text(snapshot), money_text(snapshot), pace_text(snapshot), eta_text(snapshot))
-    return f"{strip_control_chars(snapshot.phase)}: {reached(snapshot)}/{snapshot.total}; {'; '.join(told)}"
+    parts = (counts_text(snapshot), money_text(snapshot), pace_text(snapshot), eta_text(snapshot))
+    return f"{strip_control_chars(snapshot.phase)}: {reached(snapshot)}/{snapshot.total}; {'; '.join(parts)}"
 
 
 def bar_line(snapshot: ProgressSnapshot, columns: int | None = None) -> str:
@@ -142,19 +142,19 @@ def bar_line(snapshot: ProgressSnapshot, columns: int | None = None) -> str:
         columns: what the terminal has; what does not fit is left out whole, the least important first. None: not known.
     """
     head = f"{strip_control_chars(snapshot.phase)} {reached(snapshot)}/{snapshot.total}"
-    told = _bar_parts(snapshot)
+    parts = _bar_parts(snapshot)
     narrowest, widest = BAR_COLUMNS
-    room = _room(columns, head, told)
-    while len(told) > 1 and room < narrowest:
-        told.pop()
-        room = _room(columns, head, told)
+    room = _room(columns, head, parts)
+    while len(parts) > 1 and room < narrowest:
+        parts.pop()
+        room = _room(columns, head, parts)
     bar = f"{{bar:{max(narrowest, min(widest, room))}}}"
-    return f"{head.replace('{', '{{').replace('}', '}}')} |{bar}| {'  '.join(told)}"
+    return f"{head.replace('{', '{{').replace('}', '}}')} |{bar}| {'  '.join(parts)}"
 
 
-def _room(columns: int | None, head: str, told: Sequence[str]) -> int:
+def _room(columns: int | None, head: str, parts: Sequence[str]) -> int:
     """Columns that are left for the bar."""
-    return BAR_COLUMNS[1] if columns is None else columns - len(f"{head} || {'  '.join(told)}")
+    return BAR_COLUMNS[1] if columns is None else columns - len(f"{head} || {'  '.join(parts)}")
 
 
 def _bar_parts(snapshot: ProgressSnapshot) -> list[str]:

@@ -141,8 +141,8 @@ def reason_of(attempt: Attempt) -> str | None:
     """Why it ended so; an attempt that was sent again after an unknown outcome says that first."""
     if not attempt.resends:
         return attempt.reason
-    told = "sent again after an unknown outcome"
-    return told if attempt.reason is None or attempt.reason.startswith(told) else f"{told}; {attempt.reason}"
+    note = "sent again after an unknown outcome"
+    return note if attempt.reason is None or attempt.reason.startswith(note) else f"{note}; {attempt.reason}"
 
 
 def dollars(amount_microusd: int) -> Decimal:

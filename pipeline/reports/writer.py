@@ -142,8 +142,8 @@ def write_page(workspace: OpenLedger, run: Run, folder: RunFolder) -> list[Repor
         left = _make_some_stills(view)
         write_sheet(view, folder.path / PAGE, stills=False)
     except Exception as error:  # noqa: BLE001 - a picture must never cost the run its exit code or its tables
-        told = f"warning: {folder.path / PAGE} could not be made ({error}); the tables are there"
-        return [ReportNotice(text=told, is_wrong=True)]
+        warning = f"warning: {folder.path / PAGE} could not be made ({error}); the tables are there"
+        return [ReportNotice(text=warning, is_wrong=True)]
     return [ReportNotice(text=f"{left} pictures of clips are missing on the page; {later} makes them")] if left else []
 
 

@@ -197,10 +197,10 @@ def check_reachable(settings: Settings, base_url: str) -> None:
     Raises:
         UsageError: the gateway is elsewhere and no public address is told, or no port for it.
     """
-    told = settings.webhook
-    if told.public_url is None and not is_loopback(urlsplit(base_url).hostname or ""):
+    webhook = settings.webhook
+    if webhook.public_url is None and not is_loopback(urlsplit(base_url).hostname or ""):
         raise UsageError("--webhook: set webhook.public_url, the https address under which the gateway can call")
-    if told.public_url is not None and told.listen is None:
+    if webhook.public_url is not None and webhook.listen is None:
         raise UsageError("--webhook: set webhook.listen, the HOST:PORT that webhook.public_url leads to")
 
 

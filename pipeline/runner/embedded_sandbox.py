@@ -44,21 +44,21 @@ def sandbox_folder(settings: Settings) -> Path:
 
 
 def _sandbox_settings(settings: Settings) -> SandboxSettings:
-    told = settings.sandbox
+    sandbox = settings.sandbox
     return SandboxSettings(
         data_dir=sandbox_folder(settings),
-        key=told.key,
-        dialect=told.dialect,
-        rate=None if told.rate in (None, "auto") else told.rate,
-        limiter=told.limiter,
-        shared_limit=told.shared_limit,
-        max_concurrent=told.max_concurrent,
-        retry_after=told.retry_after,
-        generation_s=told.generation_s,
-        size=told.size,
-        chaos=told.chaos,
-        chaos_intensity=told.chaos_intensity,
-        defects=told.defects,
+        key=sandbox.key,
+        dialect=sandbox.dialect,
+        rate=None if sandbox.rate in (None, "auto") else sandbox.rate,
+        limiter=sandbox.limiter,
+        shared_limit=sandbox.shared_limit,
+        max_concurrent=sandbox.max_concurrent,
+        retry_after=sandbox.retry_after,
+        generation_s=sandbox.generation_s,
+        size=sandbox.size,
+        chaos=sandbox.chaos,
+        chaos_intensity=sandbox.chaos_intensity,
+        defects=sandbox.defects,
     )
 
 

@@ -90,7 +90,7 @@ class RunJob:
     caps: Caps
     key: str
     sha256_of: dict[str, str] = field(default_factory=dict)
-    wishes: RunOptions = field(default_factory=RunOptions)
+    options: RunOptions = field(default_factory=RunOptions)
     wall: Callable[[], float] = time.time
 
 
@@ -99,11 +99,11 @@ async def execute(job: RunJob) -> StepsResult:
     stop, settings = StopSignal(), job.workspace.settings
     async with AsyncExitStack() as stack:
         log = stack.enter_context(
-            run_log(job.folder.path / "run.log", also=sys.stderr if job.wishes.log_json else None)
+            run_log(job.folder.path / "run.log", also=sys.stderr if job.options.log_json else None)
         )
         progress = stack.enter_context(
             ProgressDisplay(
-                clock=time.monotonic, show_bar=job.wishes.show_bar, quiet=job.wishes.quiet or job.wishes.log_json
+                clock=time.monotonic, show_bar=job.options.show_bar, quiet=job.options.quiet or job.options.log_json
             )
         )
         base_url = await stack.enter_async_context(gateway_for(settings))
@@ -116,7 +116,7 @@ async def execute(job: RunJob) -> StepsResult:
         )
         endpoint = (
             await stack.enter_async_context(open_callback_endpoint(settings, base_url, log.warning))
-            if job.wishes.webhook
+            if job.options.webhook
             else None
         )
         runner = LocalRunner(
@@ -174,7 +174,7 @@ class LocalRunner:
             self.pipeline.schedule,
             self.pipeline.permits,
             models=job.workspace.settings.models,
-            buys=job.wishes.buy,
+            buys=job.options.buy,
         )
         self._loop = asyncio.get_running_loop()
         job.workspace.ledger.report_to(self._notify_from_ledger)
@@ -184,14 +184,14 @@ class LocalRunner:
     def _build(self, client: GatewayClient, fetcher: VideoFetcher, images: LocalImages) -> RunPipeline:
         job, workspace, endpoint = self.job, self.job.workspace, self._endpoint
         poll, events = workspace.settings.poll, EventSink(self._on_listener_error)
-        if job.wishes.halt is not None:
+        if job.options.halt is not None:
             events.subscribe(EventRecorded, self._check_failure_limit)
         return build_pipeline(
             PipelineSetup(
                 workspace=workspace,
                 run_id=job.run.run_id,
                 caps=job.caps,
-                agreement=job.wishes.agreement,
+                agreement=job.options.agreement,
                 totals=self._before,
                 folder=job.folder,
                 client=client,
@@ -206,7 +206,7 @@ class LocalRunner:
                     book=workspace.book,
                     run_id=job.run.run_id,
                     uploader=images.uploader,
-                    agreement=job.wishes.agreement,
+                    agreement=job.options.agreement,
                 ),
                 stop=self.stop,
                 events=events,
@@ -214,7 +214,7 @@ class LocalRunner:
                 notify=self._notify,
                 fail_point=fail_point(os.environ),
                 log=self._log,
-                collect=job.wishes.collect,
+                collect=job.options.collect,
                 remembered=RememberedGateway.from_state(workspace.ledger.load_state(self._memory)),
                 callbacks=CallbackSetup(
                     state_of=self._state_to_recover, linger_s=min(PROVEN * poll.max_s, poll.deadline_s)
@@ -235,7 +235,7 @@ class LocalRunner:
         return state if self.job.workspace.book.listed(self.job.run.run_id, request_id) else None
 
     def _check_failure_limit(self, event: EventRecorded) -> None:
-        limit = self.job.wishes.halt
+        limit = self.job.options.halt
         if limit is not None and limit.reached(self._before, event.totals):
             failed = event.totals.count(*FAILED_FOR_GOOD) - self._before.count(*FAILED_FOR_GOOD)
             self.stop.request(f"--halt: {failed} requests failed", exit_code=5, reach=StopScope.SUBMITS)
@@ -288,7 +288,7 @@ class LocalRunner:
         """Hand what earlier runs left in flight, or without its file, to the poller and the downloader."""
         book, run_id, context = self.job.workspace.book, self.job.run.run_id, self.pipeline.context
         loop_now, wall_now = asyncio.get_running_loop().time(), self.job.wall()
-        if not self.job.wishes.collect:
+        if not self.job.options.collect:
             return
         for page in book.iter_attempts(run_id, (State.ACCEPTED, State.STALLED)):
             for attempt in page:
@@ -300,7 +300,7 @@ class LocalRunner:
 
     @property
     def _downloads(self) -> bool:
-        return self.job.wishes.collect and self.job.workspace.settings.download.enabled
+        return self.job.options.collect and self.job.workspace.settings.download.enabled
 
     async def _buy(self) -> None:
         pipeline = self.pipeline
@@ -310,10 +310,10 @@ class LocalRunner:
                 self._endpoint.drain(self._state_of)
                 await pipeline.recovery.wait()
                 self._endpoint.drain(self._state_of)  # what is recorded now need not be kept
-            if self.job.wishes.buy and await self._outputs_ready():
+            if self.job.options.buy and await self._outputs_ready():
                 await self._resend_unknowns()
                 await pipeline.buy()
-            if pipeline.callbacks is not None and self.job.wishes.collect:
+            if pipeline.callbacks is not None and self.job.options.collect:
                 await pipeline.callbacks.wait_for_late_callbacks()
             await pipeline.recovery.wait()
         finally:
@@ -334,12 +334,12 @@ class LocalRunner:
         used, resent = book.resent(self.job.run.run_id)
         policy = ResendPolicy(max_cost_microusd=rule.max_cost_microusd, used_microusd=used, resent=resent)
         unknowns = book.attempts_in(self.job.run.run_id, (State.UNKNOWN,))
-        chosen = [attempt for attempt in unknowns if attempt.request_id in self.job.wishes.agreement.resends]
+        chosen = [attempt for attempt in unknowns if attempt.request_id in self.job.options.agreement.resends]
         await resend_unknowns(self.pipeline.context, policy, chosen)
 
     async def _poll(self) -> None:
         try:
-            if self.job.wishes.collect:
+            if self.job.options.collect:
                 await self.pipeline.poller.run()
         finally:
             self.pipeline.downloader.close_input()
@@ -350,7 +350,7 @@ class LocalRunner:
 
     async def _log_stops(self) -> None:
         """Log each reason to stop; the run's time limit is such a reason."""
-        limit_s = self.job.wishes.max_duration_s
+        limit_s = self.job.options.max_duration_s
         if limit_s is not None:
             asyncio.get_running_loop().call_later(limit_s, self._time_is_over, limit_s)
         async for _ in self.stop.follow():
@@ -377,9 +377,9 @@ class LocalRunner:
         totals = self.pipeline.context.recorder.totals
         if self.stop.submits:
             return "stopping" if self.stop.all else "collecting"
-        if self.job.wishes.buy and totals.count(State.PLANNED, State.SUBMITTING):
+        if self.job.options.buy and totals.count(State.PLANNED, State.SUBMITTING):
             return "buying"
-        return "collecting" if self.job.wishes.collect and len(self.pipeline.poller) else "fetching"
+        return "collecting" if self.job.options.collect and len(self.pipeline.poller) else "fetching"
 
 
 def gateway_client(settings: Settings, base_url: str, key: str) -> GatewayClient:

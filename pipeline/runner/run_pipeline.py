@@ -250,23 +250,23 @@ def _losses(setup: PipelineSetup, context: RunContext) -> LossGuard:
 def _limiter(setup: PipelineSetup, now: float) -> AdaptiveRateLimiter:
     settings = setup.workspace.settings
     pace, poll_rate = settings.pace, settings.poll.rate
-    poll_told = None if poll_rate == "shared" else parse_rate(poll_rate)
+    own_poll_rate = None if poll_rate == "shared" else parse_rate(poll_rate)
     if setup.shared_gate is not None:  # open submits and polls of this worker alone; the rest is the shared row's
         return AdaptiveRateLimiter(
-            told=None if pace.rate == "auto" else NO_BOUND,
+            rate=None if pace.rate == "auto" else NO_BOUND,
             burst=1,
             submit_concurrency=pace.submit_concurrency,
-            poll_told=poll_told,
+            poll_rate=own_poll_rate,
             shared=False,
             now=now,
         )
     return AdaptiveRateLimiter(
-        told=parse_rate(pace.rate),
+        rate=parse_rate(pace.rate),
         burst=pace.burst,
         learned=setup.remembered.limits,
         max_in_flight=pace.max_in_flight,
         submit_concurrency=pace.submit_concurrency,
-        poll_told=poll_told,
+        poll_rate=own_poll_rate,
         shared=True if poll_rate == "shared" else None,
         jobs_in_flight=setup.totals.count(State.ACCEPTED),
         now=now,

@@ -50,7 +50,7 @@ def prepare(
     run: Run,
     *,
     caps: Caps,
-    wishes: RunOptions,
+    options: RunOptions,
     manifest: Path | None = None,
     sha256_of: Mapping[str, str] | None = None,
 ) -> RunJob:
@@ -68,7 +68,7 @@ def prepare(
         caps=caps,
         key=session.key,
         sha256_of=dict(sha256_of or {}),
-        wishes=wishes,
+        options=options,
     )
 
 
@@ -77,7 +77,7 @@ async def run_session_async(
     run: Run,
     *,
     caps: Caps,
-    wishes: RunOptions,
+    options: RunOptions,
     manifest: Path | None = None,
     sha256_of: Mapping[str, str] | None = None,
 ) -> RunOutcome:
@@ -88,14 +88,14 @@ async def run_session_async(
         ManifestError: an image that no video can be made of; nothing was sent.
     """
     had_work = session.workspace.book.has_open(run.run_id)
-    if wishes.buy and wishes.preflight:
-        await check_images(session, run, wishes)
-    job = prepare(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
+    if options.buy and options.preflight:
+        await check_images(session, run, options)
+    job = prepare(session, run, caps=caps, options=options, manifest=manifest, sha256_of=sha256_of)
     result = await execute(job)
     return await finish(session, job, result, had_work=had_work)
 
 
-async def check_images(session: SpendingSession, run: Run, wishes: RunOptions) -> None:
+async def check_images(session: SpendingSession, run: Run, options: RunOptions) -> None:
     """MONEY: before the first submit; a picture that is not there would be paid for and refused."""
     workspace = session.workspace
     if not image_checks.wanted(workspace.settings):
@@ -105,7 +105,7 @@ async def check_images(session: SpendingSession, run: Run, wishes: RunOptions) -
         workspace.book,
         run.run_id,
         manifest=Path(run.manifest_path),
-        only=wishes.agreement,
+        only=options.agreement,
         now=time.time(),
     )
     for warning in warnings:
@@ -117,13 +117,13 @@ def run_session(
     run: Run,
     *,
     caps: Caps,
-    wishes: RunOptions,
+    options: RunOptions,
     manifest: Path | None = None,
     sha256_of: Mapping[str, str] | None = None,
 ) -> int:
     """The same for a command, which has no event loop of its own; returns the exit code. Pays likewise."""
     return asyncio.run(
-        run_session_async(session, run, caps=caps, wishes=wishes, manifest=manifest, sha256_of=sha256_of)
+        run_session_async(session, run, caps=caps, options=options, manifest=manifest, sha256_of=sha256_of)
     ).exit_code
 
 
@@ -139,8 +139,8 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
         totals=totals,
         reasons=result.reasons,
         missing_videos=book.without_video(run.run_id) if workspace.settings.download.enabled else 0,
-        nothing_to_do=job.wishes.error_on_nothing and not had_work,
-        collects=job.wishes.collect,
+        nothing_to_do=job.options.error_on_nothing and not had_work,
+        collects=job.options.collect,
     )
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
@@ -153,7 +153,7 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
         reported = _reported(session, job)
     checks = checks_of(workspace, run)
     for note in write_page(workspace, run, job.folder):
-        if note.is_wrong or not job.wishes.quiet:
+        if note.is_wrong or not job.options.quiet:
             session.tell(note.text)
     reported = await _landed(session, job) and reported
     for reason in result.reasons:
@@ -161,7 +161,7 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
     failing = checks.failing(workspace.settings.checks.fail_on)
     code = ending.exit_code if ending.exit_code not in (0, 9) else 1 if failing else ending.exit_code
     code = code or (0 if reported else 5)
-    if not (job.wishes.quiet and code in (0, 9)):
+    if not (job.options.quiet and code in (0, 9)):
         if line := checks_line(checks.counts()):
             session.tell(line)
         session.tell(summary_line(totals, run.run_id))
@@ -197,7 +197,7 @@ async def _checked(session: SpendingSession, job: RunJob) -> bool:
 
     stop = threading.Event()
     try:
-        show_bar = job.wishes.show_bar and not job.wishes.quiet
+        show_bar = job.options.show_bar and not job.options.quiet
         return await asyncio.to_thread(check_run, session.workspace, job.run, show_bar=show_bar, stop=stop) > 0
     except OSError as error:
         session.tell(f"warning: the clips could not be checked ({error}); `dop check {job.run.run_id}` does it")

@@ -255,7 +255,7 @@ class Submitter:
         response, call = await self._post(attempt, body, token, path, proof)
         outcome = self._classify(attempt, response)
         feedback = LIMIT_FEEDBACK.get(outcome.kind, LimitFeedback.OTHER)
-        context.gate.answered(call, feedback, outcome.told_wait_s, outcome.job_cap)
+        context.gate.answered(call, feedback, outcome.stated_wait_s, outcome.job_cap)
         context.fail_point("after-post")
         # MONEY: from here on the outcome is recorded even if this task is cancelled.
         return await finish(self._evaluate(ReservedAttempt(attempt, token, path, reserved.row), outcome, response))
@@ -324,5 +324,5 @@ class Submitter:
             status=outcome.status,
             reason=outcome.reason,
             job_set_id=outcome.ticket.job_set_id if outcome.ticket else None,
-            wait_s=outcome.told_wait_s,
+            wait_s=outcome.stated_wait_s,
         )

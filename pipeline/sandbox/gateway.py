@@ -61,7 +61,7 @@ class SandboxHandlers:
         self._address = address
         self._clip_made = clip_made
         self._storm = storm_of(settings)
-        self._weather = FaultInjector(self._storm, settings.generation_s, inline=settings.inline)
+        self._faults = FaultInjector(self._storm, settings.generation_s, inline=settings.inline)
         self._courier = WebhookSender(now=now, window_s=settings.webhook_window_s)
         self._limiter: Limiter | None = None
         self.set_rate(settings.rate)
@@ -92,7 +92,7 @@ class SandboxHandlers:
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """POST on either submit path."""
-        refusal = self._door(request) or self._throttle()
+        refusal = self._refusal_of(request) or self._throttle()
         if refusal is not None:
             return as_json(refusal)
         if request.content_type != "application/json":
@@ -110,7 +110,7 @@ class SandboxHandlers:
             visit = self._books.count("submit", mark)
             fault = self._storm.submit_fault(mark, visit)
         if fault in BEFORE:
-            return await self._weather.instead_of_accepting(fault, request, ("submit", mark, visit))
+            return await self._faults.instead_of_accepting(fault, request, ("submit", mark, visit))
         crowded = self._crowded()
         if crowded is not None:
             return as_json(crowded)
@@ -122,8 +122,8 @@ class SandboxHandlers:
             return as_json(responses.refused(500, responses.SERVER_ERROR))
         self._begin(job)
         await self._call_hastily(job)
-        told, other = self._accepted(job), self._accepted(self._other(job))
-        return await self._weather.after_accepting(fault, request, ("submit", mark, visit), told, other)
+        first, other = self._accepted(job), self._accepted(self._other(job))
+        return await self._faults.after_accepting(fault, request, ("submit", mark, visit), first, other)
 
     def _new_job(self, raw: bytes, mark: str, callback_url: str | None) -> Job:
         job = new_job(
@@ -160,7 +160,7 @@ class SandboxHandlers:
 
     async def poll(self, request: web.Request) -> web.StreamResponse:
         """POST with a `job_set_id`: the document's way to ask for results."""
-        refusal = self._poll_door(request)
+        refusal = self._poll_refusal_of(request)
         if refusal is not None:
             return as_json(refusal)
         try:
@@ -173,7 +173,7 @@ class SandboxHandlers:
 
     async def queue_poll(self, request: web.Request) -> web.StreamResponse:
         """GET of a polling address: the unified queue's way."""
-        refusal = self._poll_door(request)
+        refusal = self._poll_refusal_of(request)
         if refusal is not None:
             return as_json(refusal)
         return await self._tell(request, request.match_info["job_set_id"], responses.queue_status)
@@ -188,9 +188,9 @@ class SandboxHandlers:
         if self._storm is not None:
             visit = self._books.count("poll", job_set_id)
             fault = self._storm.poll_fault(job_set_id, visit)
-        told = self._shaped(self._ailing(self._outcome(job)), form)
+        first = self._shaped(self._ailing(self._outcome(job)), form)
         other = self._shaped(self._outcome(self._other(job)), form)
-        return await self._weather.poll(fault, request, ("poll", job_set_id, visit), told, other)
+        return await self._faults.poll(fault, request, ("poll", job_set_id, visit), first, other)
 
     def _shaped(self, outcome: JobView, form: Callable[[JobView], dict[str, object]]) -> SandboxResponse:
         shape = self._settings.shape
@@ -214,7 +214,7 @@ class SandboxHandlers:
 
     async def motions(self, request: web.Request) -> web.StreamResponse:
         """The motion list, to GET and POST."""
-        refusal = self._door(request)
+        refusal = self._refusal_of(request)
         return as_json(refusal or SandboxResponse(status=200, value=responses.motions(presets().values())))
 
     async def result(self, request: web.Request) -> web.StreamResponse:
@@ -228,7 +228,7 @@ class SandboxHandlers:
         if self._storm is not None:
             visit = self._books.count("result", job.job_set_id)
             fault = self._storm.result_fault(job.job_set_id, visit)
-        return await self._weather.result(fault, request, ("result", job.job_set_id, visit), self._studio.file(job))
+        return await self._faults.result(fault, request, ("result", job.job_set_id, visit), self._studio.file(job))
 
     def _expired(self, job: Job, number: str) -> bool:
         ailment = self._ailment(job)
@@ -265,15 +265,15 @@ class SandboxHandlers:
         message_id = f"msg_{occasion}_{job.job_set_id}"
         return Delivery(url=url, secret=job.callback_secret, message_id=message_id, value=answer.value)
 
-    def _door(self, request: web.Request) -> SandboxResponse | None:
+    def _refusal_of(self, request: web.Request) -> SandboxResponse | None:
         given = request.headers.get(KEY_HEADER)
         known = self._settings.key
         if given and (known is None or hmac.compare_digest(given.encode(), known.encode())):
             return None
         return responses.no_key(given)
 
-    def _poll_door(self, request: web.Request) -> SandboxResponse | None:
-        return self._door(request) or (self._throttle() if self._settings.shared_limit else None)
+    def _poll_refusal_of(self, request: web.Request) -> SandboxResponse | None:
+        return self._refusal_of(request) or (self._throttle() if self._settings.shared_limit else None)
 
     def _throttle(self) -> SandboxResponse | None:
         wait_s = self._limiter.admit(self._now()) if self._limiter is not None else 0.0

@@ -58,15 +58,15 @@ class Sandbox:
 
     def set_rate(self, rate: str | None) -> None:
         """Change the limit of a running sandbox; the new limiter starts empty-handed."""
-        self._trade.set_rate(rate)
+        self._gateway.set_rate(rate)
 
     def callbacks_idle(self) -> bool:
         """Whether no callback is waited for or under way."""
-        return self._trade.callbacks_idle()
+        return self._gateway.callbacks_idle()
 
     async def callbacks_done(self) -> None:
         """Wait for the callbacks that are waited for or under way now."""
-        await self._trade.callbacks_done()
+        await self._gateway.callbacks_done()
 
     async def clip_made(self) -> None:
         """Wait until the next clip is made, or cannot be made."""
@@ -87,7 +87,7 @@ class Sandbox:
         self._gallery = ImageStore(folder / "images")
         self._studio = ClipRenderer(folder / "clips", self._gallery, self.settings)
         loop = asyncio.get_running_loop()
-        self._trade = SandboxHandlers(
+        self._gateway = SandboxHandlers(
             self.settings,
             books=self._books,
             gallery=self._gallery,
@@ -104,12 +104,12 @@ class Sandbox:
             await self.close()
             raise SandboxError(f"port {self.settings.port} of {HOST} cannot be had: {error.strerror}") from error
         self.base_url = f"http://{HOST}:{port}"
-        self._trade.resume()
+        self._gateway.resume()
         return self.base_url
 
     async def close(self) -> None:
         """Stop listening, finish the clips being drawn, close the books. Unfinished jobs go on at the next start."""
-        await self._trade.close()
+        await self._gateway.close()
         await self._runner.cleanup()
         await asyncio.get_running_loop().run_in_executor(None, self._studio.close)
         self._books.close()
@@ -131,16 +131,16 @@ class Sandbox:
     def _application(self) -> web.Application:
         app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[_document_errors])
         for path in SUBMIT_PATHS:
-            app.router.add_post(path, self._trade.submit)
-        app.router.add_post(POLL_PATH, self._trade.poll)
-        app.router.add_get(QUEUE_POLL_PATH, self._trade.queue_poll)
-        app.router.add_get(MOTIONS_PATH, self._trade.motions)
-        app.router.add_post(MOTIONS_PATH, self._trade.motions)
-        app.router.add_get("/results/{name}", self._trade.result)
+            app.router.add_post(path, self._gateway.submit)
+        app.router.add_post(POLL_PATH, self._gateway.poll)
+        app.router.add_get(QUEUE_POLL_PATH, self._gateway.queue_poll)
+        app.router.add_get(MOTIONS_PATH, self._gateway.motions)
+        app.router.add_post(MOTIONS_PATH, self._gateway.motions)
+        app.router.add_get("/results/{name}", self._gateway.result)
         app.router.add_get(PHOTO_ROUTE + "{name}", self._photo)
         app.router.add_put(UPLOAD_ROUTE + "{digest}", self._store)
         app.router.add_get(UPLOAD_ROUTE + "{digest}", self._uploaded)
-        app.router.add_get(BOOKS_PATH, self._trade.show_books)
+        app.router.add_get(BOOKS_PATH, self._gateway.show_books)
         return app
 
     async def _photo(self, request: web.Request) -> web.StreamResponse:

@@ -62,11 +62,11 @@ class Unclear:
         jobs = [{"id": "j", "status": "completed", "results": results}]
         return web.json_response({"job_set_id": job_set_id, "jobs": jobs, "input_params": echo})
 
-    async def call(self, body: dict[str, Any], told: dict[str, Any], **headers: str) -> None:
+    async def call(self, body: dict[str, Any], value: dict[str, Any], **headers: str) -> None:
         """One callback to the address of a submit."""
         async with (
             aiohttp.ClientSession() as session,
-            session.post(body["webhook_url"], json=told, headers=headers) as answer,
+            session.post(body["webhook_url"], json=value, headers=headers) as answer,
         ):
             self.statuses.append(answer.status)
 
@@ -98,8 +98,8 @@ async def before_the_answer(gateway: Unclear, number: int, body: dict[str, Any])
 
 
 async def after_the_answer(gateway: Unclear, number: int, body: dict[str, Any]) -> int:
-    told = gateway.call(body, {"job_set_id": f"job-{number}"}, **{SECRET: body["webhook_secret"]})
-    gateway.soon(told)
+    value = gateway.call(body, {"job_set_id": f"job-{number}"}, **{SECRET: body["webhook_secret"]})
+    gateway.soon(value)
     return 502
 
 
@@ -172,12 +172,12 @@ async def test_a_call_that_comes_between_two_runs_is_kept_and_proves_the_submit(
         assert receiver.stdout is not None
         address = (await asyncio.to_thread(receiver.stdout.readline)).strip()
         host = address.removeprefix("http://")
-        told = ("--set", f"webhook.listen={host}", "--set", f"webhook.public_url={address}")
-        end = await buy(rehearsal, gateway, 1, *told)
+        value = ("--set", f"webhook.listen={host}", "--set", f"webhook.public_url={address}")
+        end = await buy(rehearsal, gateway, 1, *value)
         assert end.code == 3, end.err
         await gateway.call(gateway.bodies[0], {"job_set_id": "job-1"})
         assert gateway.statuses == [204]
-        again = await buy(rehearsal, gateway, 1, *told)
+        again = await buy(rehearsal, gateway, 1, *value)
     assert again.code == 0, again.err
     assert again.counts == {"done": 1}
     assert len(gateway.bodies) == 1

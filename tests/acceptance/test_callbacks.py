@@ -57,8 +57,8 @@ def test_a_run_uses_the_receiver_that_is_there_already(rehearsal: Dop) -> None:
     receiver = serving(rehearsal)
     assert receiver.stdout is not None
     address = receiver.stdout.readline().strip().removeprefix("http://")
-    told = ("--set", f"webhook.listen={address}", "--set", f"webhook.public_url=http://{address}")
-    end = rehearsal.call("run", rehearsal.csv(shots(5)), "--webhook", *told, *SLOW_POLLS)
+    sets = ("--set", f"webhook.listen={address}", "--set", f"webhook.public_url=http://{address}")
+    end = rehearsal.call("run", rehearsal.csv(shots(5)), "--webhook", *sets, *SLOW_POLLS)
     assert end.code == 0, end.err
     assert sum(int(row["polls"]) for row in rehearsal.rows()) == 5
     spool = rehearsal.outputs / "callbacks" / "sandbox"
@@ -74,8 +74,8 @@ def test_a_receiver_of_another_ledger_is_refused_before_anything_is_bought(rehea
     rehearsal.started.append(other)
     assert other.stdout is not None
     address = other.stdout.readline().strip().removeprefix("http://")
-    told = ("--set", f"webhook.listen={address}", "--set", f"webhook.public_url=http://{address}")
-    end = rehearsal.call("run", rehearsal.csv(shots(1)), "--webhook", *told)
+    sets = ("--set", f"webhook.listen={address}", "--set", f"webhook.public_url=http://{address}")
+    end = rehearsal.call("run", rehearsal.csv(shots(1)), "--webhook", *sets)
     assert end.code == 2
     assert "can't be had" in end.err
     assert rehearsal.ledger_mills() == 0
@@ -83,16 +83,16 @@ def test_a_receiver_of_another_ledger_is_refused_before_anything_is_bought(rehea
 
 @pytest.mark.long
 def test_callbacks_that_nobody_makes_cost_patience_and_then_polls(rehearsal: Dop) -> None:
-    told = ("--set", "webhook.listen=127.0.0.1:0", "--set", "webhook.public_url=https://hooks.example.com")
+    sets = ("--set", "webhook.listen=127.0.0.1:0", "--set", "webhook.public_url=https://hooks.example.com")
     end = rehearsal.call(
-        "run", rehearsal.csv(shots(5)), "--webhook", *told, "--set", "poll.max_s=0.5", "--set", "sandbox.size=180p"
+        "run", rehearsal.csv(shots(5)), "--webhook", *sets, "--set", "poll.max_s=0.5", "--set", "sandbox.size=180p"
     )
     assert end.code == 0, end.err
     assert "nobody calls back" in end.err
 
 
 def test_a_public_gateway_needs_a_public_address(rehearsal: Dop) -> None:
-    told = ("--set", "gateway.base_url=https://gateway.example", "--yes")
-    end = rehearsal.call("run", rehearsal.csv(shots(1)), "--webhook", *told)
+    sets = ("--set", "gateway.base_url=https://gateway.example", "--yes")
+    end = rehearsal.call("run", rehearsal.csv(shots(1)), "--webhook", *sets)
     assert end.code == 2
     assert "set webhook.public_url" in end.err

@@ -88,9 +88,9 @@ def test_a_key_that_the_gateway_quotes_back_is_left_nowhere(tmp_path: Path) -> N
         ):
             witness.call(*map(str, words))
         for words in (["check"], ["copy", tmp_path / "copy.db"]):
-            told = witness.dop.typed("ledger", *map(str, words), "--outputs", str(witness.dop.outputs))
-            assert told.code == 0, told.err
-            witness.said += [told.out, told.err]
+            printed = witness.dop.typed("ledger", *map(str, words), "--outputs", str(witness.dop.outputs))
+            assert printed.code == 0, printed.err
+            witness.said += [printed.out, printed.err]
         assert witness.leaks() == []
         assert "***" in "".join(file.read_text(errors="replace") for file in tmp_path.rglob("run.log"))
 

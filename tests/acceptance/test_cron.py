@@ -49,13 +49,13 @@ def film(against: Callable[..., Opened]) -> Callable[..., tuple[Dop, GatewayDoub
 
 def as_cron(dop: Dop, command: str) -> subprocess.CompletedProcess[str]:
     """The command in /bin/sh with cron's bare environment; the document's places are this test's."""
-    told = command.replace("/opt/dop-batch/.venv/bin/dop", str(DOP)).replace("/srv/film", str(dop.folder))
+    adapted = command.replace("/opt/dop-batch/.venv/bin/dop", str(DOP)).replace("/srv/film", str(dop.folder))
     environ = {"HOME": str(dop.folder / "home"), "LOGNAME": "film", "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}
     quick = {f"DOP_POLL__{name}": "0.05" for name in ("FIRST_S", "MIN_S", "MAX_S")}
     gateway = {"DOP_GATEWAY__BASE_URL": str(dop.base_url)}
     kept = {name: value for name, value in dop.environment().items() if name == "PYTHONPATH"}
     return subprocess.run(
-        ["/bin/sh", "-c", told],
+        ["/bin/sh", "-c", adapted],
         cwd="/",
         env=environ | quick | gateway | kept,
         capture_output=True,
@@ -118,8 +118,8 @@ def test_the_units_are_what_systemd_takes(tmp_path: Path) -> None:
     if analyze is None:
         pytest.skip("systemd-analyze is not here: apt-get install systemd")
     for ending, text in (("service", service), ("timer", timer)):
-        told = text.replace("/opt/dop-batch/.venv/bin/dop", str(DOP)).replace("/srv/film", str(tmp_path))
-        (tmp_path / f"dop-nightly.{ending}").write_text(told.replace("User=film", "User=root"))
+        adapted = text.replace("/opt/dop-batch/.venv/bin/dop", str(DOP)).replace("/srv/film", str(tmp_path))
+        (tmp_path / f"dop-nightly.{ending}").write_text(adapted.replace("User=film", "User=root"))
     units = [str(tmp_path / f"dop-nightly.{ending}") for ending in ("service", "timer")]
     done = subprocess.run(
         [analyze, "verify", "--man=no", *units], capture_output=True, text=True, timeout=60, check=False
@@ -146,8 +146,8 @@ def test_the_price_of_a_change_is_shown_in_ci_without_a_key(film: Callable[..., 
     assert len(commands) == 2
     summary = dop.folder / "summary.md"
     for command in commands:
-        told = command.replace("dop ", f"{DOP} ", 1).replace("$GITHUB_STEP_SUMMARY", str(summary))
-        done = as_cron(dop, f"cd /srv/film && {told}")
+        adapted = command.replace("dop ", f"{DOP} ", 1).replace("$GITHUB_STEP_SUMMARY", str(summary))
+        done = as_cron(dop, f"cd /srv/film && {adapted}")
         assert done.returncode == 0, done.stderr
     assert "3 videos, $0.405" in summary.read_text()
     assert gateway.charged == 0

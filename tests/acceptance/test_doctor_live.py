@@ -88,6 +88,6 @@ async def test_what_a_gateway_says_is_judged(
 
 
 def test_callbacks_are_tried_through_the_public_address(rehearsal: Dop) -> None:
-    told = ("--set", "webhook.listen=127.0.0.1:0", "--set", "webhook.public_url=http://127.0.0.1:9")
-    found = checks(rehearsal.call("doctor", "--live", "--json", *told))
+    sets = ("--set", "webhook.listen=127.0.0.1:0", "--set", "webhook.public_url=http://127.0.0.1:9")
+    found = checks(rehearsal.call("doctor", "--live", "--json", *sets))
     assert found["callbacks"] == (None, "http://127.0.0.1:9 does not lead back here from this machine")

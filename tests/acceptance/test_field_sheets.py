@@ -233,10 +233,10 @@ def test_a_row_that_differs_from_a_bought_one_by_white_space_only_is_named(again
     dop, _ = against()
     assert dop.buy(sheet(dop, "first,sandbox:cat,A cat,1", "other,sandbox:cat,A dog,1")).code == 0
     changed = sheet(dop, f"newer,sandbox:cat,{prompt},1", "other,sandbox:cat,A dog,1")
-    told = [line for line in warned(dop, changed) if names(line, "newer")]
-    assert len(told) == 1, told
-    assert names(told[0], "first")
-    assert "white space" in told[0]
+    warnings = [line for line in warned(dop, changed) if names(line, "newer")]
+    assert len(warnings) == 1, warnings
+    assert names(warnings[0], "first")
+    assert "white space" in warnings[0]
     assert not any(names(line, "other") for line in warned(dop, changed))
 
 
@@ -412,10 +412,10 @@ def test_a_variable_that_no_prompt_uses_is_warned_about(rehearsal: Dop) -> None:
         "b,sandbox:cat,A {{ style }} dog,1,noir,",
         head="id,image,prompt,seed,var:style,var:name\n",
     )
-    told = [line for line in warned(rehearsal, manifest) if "name" in line]
-    assert len(told) == 1
-    assert "'name'" in told[0]
-    assert "style" not in told[0]
+    warnings = [line for line in warned(rehearsal, manifest) if "name" in line]
+    assert len(warnings) == 1
+    assert "'name'" in warnings[0]
+    assert "style" not in warnings[0]
 
 
 def test_a_variable_of_a_yaml_file_that_no_prompt_uses_is_warned_about(rehearsal: Dop) -> None:
@@ -423,9 +423,9 @@ def test_a_variable_of_a_yaml_file_that_no_prompt_uses_is_warned_about(rehearsal
         "vars: {light: dawn, mood: calm}\nrows:\n"
         "  - {id: a, image: sandbox:cat, seed: 1, prompt: 'A {{ light }} cat'}\n"
     )
-    told = warned(rehearsal, written(rehearsal, "m.yaml", text))
-    assert len(told) == 1
-    assert "'mood'" in told[0]
+    warnings = warned(rehearsal, written(rehearsal, "m.yaml", text))
+    assert len(warnings) == 1
+    assert "'mood'" in warnings[0]
 
 
 # 09: YAML's own idea of values ---------------------------------------------------------------------------------------
@@ -473,11 +473,11 @@ def test_a_plan_says_which_columns_are_partly_filled(rehearsal: Dop) -> None:
     end = rehearsal.call("plan", case(rehearsal, "10-merged-cells/s.csv"))
     assert end.code == 0
     for column, default in {"motion": "General", "strength": "0.7", "model": "dop-lite"}.items():
-        told = [
+        warnings = [
             line for line in (end.out + end.err).splitlines() if re.search(rf"\b{column}\b", line) and "3 of 5" in line
         ]
-        assert len(told) == 1, (column, end.out, end.err)
-        assert default in told[0]
+        assert len(warnings) == 1, (column, end.out, end.err)
+        assert default in warnings[0]
 
 
 def test_full_and_empty_columns_are_not_mentioned(rehearsal: Dop) -> None:
@@ -685,9 +685,9 @@ def test_a_tag_of_a_sheet_without_tags(rehearsal: Dop) -> None:
 def test_noise_is_passed_over_with_one_notice(rehearsal: Dop, name: str, requests: int, count: str) -> None:
     manifest = case(rehearsal, f"16-noise-in-sheets/{name}")
     assert planned(rehearsal, manifest)["requests"] == requests
-    told = warned(rehearsal, manifest)
-    assert len(told) == 1, told
-    assert names(told[0], count)
+    warnings = warned(rehearsal, manifest)
+    assert len(warnings) == 1, warnings
+    assert names(warnings[0], count)
 
 
 def test_a_column_without_a_name_that_is_not_empty_is_refused(rehearsal: Dop) -> None:
@@ -833,10 +833,10 @@ def test_addresses_that_only_resemble_those_are_read(rehearsal: Dop) -> None:
 
 
 def test_rows_that_differ_by_what_nobody_sees_are_named(rehearsal: Dop) -> None:
-    told = warned(rehearsal, case(rehearsal, "19-near-equal-rows/neardup.csv"))
-    assert any(names(line, "a", "b", "c", "d", "g") for line in told), told
-    assert any(names(line, "e", "f") for line in told), told
-    assert len(told) <= 2
+    warnings = warned(rehearsal, case(rehearsal, "19-near-equal-rows/neardup.csv"))
+    assert any(names(line, "a", "b", "c", "d", "g") for line in warnings), warnings
+    assert any(names(line, "e", "f") for line in warnings), warnings
+    assert len(warnings) <= 2
 
 
 def test_siblings_of_nearly_equal_rows(rehearsal: Dop) -> None:
@@ -850,11 +850,11 @@ def test_siblings_of_nearly_equal_rows(rehearsal: Dop) -> None:
         "aa,sandbox:cat," + unicodedata.normalize("NFD", "Über Äpfel") + ",1",
         "bb,sandbox:cat," + unicodedata.normalize("NFC", "Über Äpfel") + ",1",
     )
-    told = warned(rehearsal, manifest)
-    assert len(told) == 2, told
-    assert names(told[0] + told[1], "one", "two", "ten", "aa", "bb")
-    assert not names(told[0] + told[1], "six")
-    assert not names(told[0] + told[1], "low")
+    warnings = warned(rehearsal, manifest)
+    assert len(warnings) == 2, warnings
+    assert names(warnings[0] + warnings[1], "one", "two", "ten", "aa", "bb")
+    assert not names(warnings[0] + warnings[1], "six")
+    assert not names(warnings[0] + warnings[1], "low")
 
 
 def test_rows_that_differ_visibly_are_not_warned_about(rehearsal: Dop) -> None:
@@ -866,10 +866,10 @@ def test_rows_that_differ_visibly_are_not_warned_about(rehearsal: Dop) -> None:
 
 
 def test_prompts_inside_quotes_are_named(rehearsal: Dop) -> None:
-    told = warned(rehearsal, case(rehearsal, "20-quotes-in-cells/s.csv"))
-    assert len(told) == 1, told
-    assert names(told[0], "a", "b", "c")
-    assert "quotes" in told[0]
+    warnings = warned(rehearsal, case(rehearsal, "20-quotes-in-cells/s.csv"))
+    assert len(warnings) == 1, warnings
+    assert names(warnings[0], "a", "b", "c")
+    assert "quotes" in warnings[0]
 
 
 def test_other_quotes_round_whole_prompts(rehearsal: Dop) -> None:
@@ -883,7 +883,7 @@ def test_other_quotes_round_whole_prompts(rehearsal: Dop) -> None:
         "ok2,sandbox:cat,It's the boys',1",
         'ok3,sandbox:cat,"""Stop"" says the sign",1',
     )
-    told = warned(rehearsal, manifest)
-    assert len(told) == 1, told
-    assert names(told[0], "q1", "q2", "q3", "q4")
-    assert "ok" not in told[0]
+    warnings = warned(rehearsal, manifest)
+    assert len(warnings) == 1, warnings
+    assert names(warnings[0], "q1", "q2", "q3", "q4")
+    assert "ok" not in warnings[0]

@@ -58,8 +58,8 @@ def test_every_shape_of_a_result_is_understood_in_either_dialect(
     rehearsal: Dop, monkeypatch: pytest.MonkeyPatch, dialect: str
 ) -> None:
     worded_by_seed(monkeypatch)
-    told = ("--set", f"sandbox.dialect={dialect}", "--set", "sandbox.size=180p", "--set", "sandbox.generation_s=0.1s")
-    end = rehearsal.buy(rehearsal.csv(matrix(len(SHAPES))), *told)
+    sets = ("--set", f"sandbox.dialect={dialect}", "--set", "sandbox.size=180p", "--set", "sandbox.generation_s=0.1s")
+    end = rehearsal.buy(rehearsal.csv(matrix(len(SHAPES))), *sets)
     assert end.code == 0, end.err
     rows = rehearsal.rows()
     assert {row["seed"]: row["status"] for row in rows} == {str(seed): "done" for seed in range(1, len(SHAPES) + 1)}
@@ -72,8 +72,8 @@ def test_every_shape_of_a_bad_end_is_understood_in_either_dialect(
     rehearsal: Dop, monkeypatch: pytest.MonkeyPatch, dialect: str, mark: str
 ) -> None:
     worded_by_seed(monkeypatch)
-    told = ("--set", f"sandbox.dialect={dialect}", "--set", "sandbox.size=180p", "--set", "sandbox.generation_s=0.1s")
-    end = rehearsal.buy(rehearsal.csv(matrix(len(SHAPES), f"{mark}a mill")), *told)
+    sets = ("--set", f"sandbox.dialect={dialect}", "--set", "sandbox.size=180p", "--set", "sandbox.generation_s=0.1s")
+    end = rehearsal.buy(rehearsal.csv(matrix(len(SHAPES), f"{mark}a mill")), *sets)
     assert end.code == 1, end.err
     wrong = {row["seed"] for row in rehearsal.rows() if row["status"] != ENDINGS[mark]}
     assert wrong <= {str(number) for number in NO_OTHER_WORD_THAN_FAILED}
@@ -87,9 +87,9 @@ def test_every_shape_of_an_accepted_submit_goes_with_every_shape_of_a_result(
 ) -> None:
     worded_by_seed(monkeypatch)
     monkeypatch.setattr(SandboxHandlers, "_accepted", lambda trade, job: accepted_as(job, form, trade._address()))
-    told = ("--no-download", "--set", "sandbox.size=180p", "--set", "sandbox.generation_s=0.1s")
+    sets = ("--no-download", "--set", "sandbox.size=180p", "--set", "sandbox.generation_s=0.1s")
     # Ends that need no clip: what is tested here is whether the job is found again.
-    end = rehearsal.buy(rehearsal.csv(matrix(len(SHAPES), "[sandbox:fail] a mill")), *told)
+    end = rehearsal.buy(rehearsal.csv(matrix(len(SHAPES), "[sandbox:fail] a mill")), *sets)
     assert end.code == 1, end.err
     assert end.counts == {"failed": len(SHAPES)}
 

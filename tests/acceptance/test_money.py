@@ -77,8 +77,8 @@ def test_a_rehearsal_ends_with_playable_videos_and_books_that_agree(rehearsal: D
     assert {row["bought_in"] for row in rehearsal.rows()} == {end.run}
     assert {(row["cost_usd"], row["cost_state"]) for row in rehearsal.rows()} == {("0.000", "none")}
     assert rehearsal.videos() == rehearsal.videos(end.run), "the report of the second run shows the first one's videos"
-    told = rehearsal.environment()["PIXAZO_API_KEY"].encode()
-    assert [path for path in rehearsal.outputs.rglob("*") if path.is_file() and told in path.read_bytes()] == []
+    result = rehearsal.environment()["PIXAZO_API_KEY"].encode()
+    assert [path for path in rehearsal.outputs.rglob("*") if path.is_file() and result in path.read_bytes()] == []
     command = [str(DOP), "sandbox", "serve", "--data", str(rehearsal.outputs / "sandbox")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -115,9 +115,9 @@ def test_what_a_run_leaves_is_where_the_documents_say(against: Against) -> None:
     failures = list(csv.DictReader((dop.latest / "failures.csv").read_text(encoding="utf-8-sig").splitlines()))
     assert [row["row_id"] for row in failures] == ["row-2"]
     assert failures[0]["reason"].startswith("'=")
-    told = json.loads((dop.latest / "run.json").read_text())
-    assert (told["run"], told["confirmed_usd"], told["disputed_usd"]) == (end.run, "0.270", "0.135")
-    assert told["versions"]["python"]
+    result = json.loads((dop.latest / "run.json").read_text())
+    assert (result["run"], result["confirmed_usd"], result["disputed_usd"]) == (end.run, "0.270", "0.135")
+    assert result["versions"]["python"]
     for line in (dop.latest / "run.log").read_text().splitlines():
         assert {"at", "level", "event"} <= set(json.loads(line))
     private = [path for path in dop.outputs.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o077]
@@ -203,8 +203,8 @@ def test_a_plan_counts_by_what_the_ledger_knows_and_sends_nothing(against: Again
     sent = len(double.submits), len(double.polls)
     end = dop.call("plan", manifest, "--json")
     assert end.code == 0, end.err
-    told = json.loads(end.out)
-    assert told | {"by_model": None} == told | {
+    result = json.loads(end.out)
+    assert result | {"by_model": None} == result | {
         "requests": 4,
         "price_usd": "0.540",
         "new": 1,
@@ -215,7 +215,7 @@ def test_a_plan_counts_by_what_the_ledger_knows_and_sends_nothing(against: Again
         "failed": 1,
         "by_model": None,
     }
-    assert told["by_model"] == {"dop-lite": {"requests": 4, "price_usd": "0.540"}}
+    assert result["by_model"] == {"dop-lite": {"requests": 4, "price_usd": "0.540"}}
     assert (len(double.submits), len(double.polls)) == sent
 
 
@@ -224,8 +224,8 @@ def test_a_plan_of_a_hundred_thousand_rows_counts_them_all(rehearsal: Dop) -> No
     manifest = rehearsal.csv(shots(100_000))
     end = rehearsal.call("plan", manifest, "--json", timeout_s=110)
     assert end.code == 0, end.err
-    told = json.loads(end.out)
-    assert (told["requests"], told["new"], told["price_usd"]) == (100_000, 100_000, "13500.000")
+    result = json.loads(end.out)
+    assert (result["requests"], result["new"], result["price_usd"]) == (100_000, 100_000, "13500.000")
     assert not (rehearsal.outputs / "latest").exists()
 
 

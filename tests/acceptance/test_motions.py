@@ -20,10 +20,10 @@ def test_the_list_is_searched_refreshed_and_used_by_manifests(rehearsal: Dop) ->
     _, err = motions(rehearsal, "--refresh", "--search", "doly in")
     assert "0 new, 0 gone, 0 renamed" in err
     assert "did you mean Dolly In?" in err
-    told = json.loads(motions(rehearsal, "--json")[0])
-    assert told["gateway"] == "sandbox"
-    assert told["source"].startswith("sandbox, 20")
-    assert len(told["motions"]) == 120
+    printed = json.loads(motions(rehearsal, "--json")[0])
+    assert printed["gateway"] == "sandbox"
+    assert printed["source"].startswith("sandbox, 20")
+    assert len(printed["motions"]) == 120
     kept = rehearsal.outputs / "motions-sandbox.csv"
     kept.write_text(kept.read_text().replace("Dolly In,", "Push Closer,"))
     manifest = rehearsal.csv(shots(1, motion="Push Closer"))

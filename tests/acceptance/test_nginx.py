@@ -74,15 +74,15 @@ class Nginx:
         folder.mkdir()
         self.folder, self.port, self.clear_port = folder, free_port(), free_port()
         cert, key = certificate(folder)
-        told = example()
+        config = example()
         for was, now in (
             ("listen 443 ssl;", f"listen 127.0.0.1:{self.port} ssl; listen 127.0.0.1:{self.clear_port};"),
             ("/etc/letsencrypt/live/hooks.example.com/fullchain.pem", str(cert)),
             ("/etc/letsencrypt/live/hooks.example.com/privkey.pem", str(key)),
             ("http://127.0.0.1:8099", f"http://127.0.0.1:{receiver_port}"),
         ):
-            assert told.count(was) == 1, was
-            told = told.replace(was, now)
+            assert config.count(was) == 1, was
+            config = config.replace(was, now)
         logs = f"access_log {folder}/access.log; error_log {folder}/error.log info;"
         temps = " ".join(
             f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -90,7 +90,7 @@ class Nginx:
         user = "user root;" if os.geteuid() == 0 else ""  # another user can't look into the test's own folder
         main = f"{user} daemon off; pid {folder}/pid; error_log {folder}/main.log; worker_processes 1; events {{}}"
         self.config = folder / "nginx.conf"
-        self.config.write_text(f"{main}\nhttp {{\n{logs}\n{temps}\n{told}}}\n", encoding="utf-8")
+        self.config.write_text(f"{main}\nhttp {{\n{logs}\n{temps}\n{config}}}\n", encoding="utf-8")
 
     def __enter__(self) -> Nginx:
         assert NGINX is not None
@@ -165,16 +165,16 @@ async def test_a_flood_is_cut_by_the_proxy_and_a_slow_sender_by_its_deadline(pro
     writer.write(b"POST /dop/x HTTP/1.1\r\nHost: hooks.example.com\r\n")
     await writer.drain()
     async with asyncio.timeout(20):
-        told = await reader.read()
+        config = await reader.read()
     writer.close()
-    assert told.startswith(b"HTTP/1.1 408") or told == b""
+    assert config.startswith(b"HTTP/1.1 408") or config == b""
 
 
 def test_a_run_is_called_through_the_proxy_and_polls_once_a_job(rehearsal: Dop, tmp_path: Path) -> None:
     port = free_port()
     with Nginx(tmp_path / "nginx", port) as nginx:
-        told = (f"webhook.listen=127.0.0.1:{port}", f"webhook.public_url=http://127.0.0.1:{nginx.clear_port}")
-        sets = [word for one in (*told, "poll.max_s=60s", "sandbox.size=180p") for word in ("--set", one)]
+        config = (f"webhook.listen=127.0.0.1:{port}", f"webhook.public_url=http://127.0.0.1:{nginx.clear_port}")
+        sets = [word for one in (*config, "poll.max_s=60s", "sandbox.size=180p") for word in ("--set", one)]
         end = rehearsal.call("run", rehearsal.csv(shots(8)), "--webhook", *sets)
         assert end.code == 0, end.err
         assert sum(int(row["polls"]) for row in rehearsal.rows()) == 8

@@ -225,14 +225,14 @@ def test_spend_tells_every_span_and_finds_what_the_vendor_lists_otherwise(agains
     usage = dop.folder / "usage.csv"
     usage.write_text(f"job_set_id,amount\n{jobs[0]},0.135\n{jobs[1]},0\nstranger,0.135\n")
 
-    told = json.loads(dop.call("spend", "--usage", usage, "--json").out)
+    spend = json.loads(dop.call("spend", "--usage", usage, "--json").out)
 
-    (gateway,) = told["gateways"].values()
+    (gateway,) = spend["gateways"].values()
     assert (gateway["confirmed_usd"], gateway["disputed_usd"], gateway["worst_usd"]) == ("0.270", "0.135", "0.405")
     assert gateway["by_model"]["dop-lite"]["confirmed_usd"] == "0.270"
-    assert told["usage"]["not_charged"] == [jobs[1]]
-    assert told["usage"]["not_in_ledger"] == ["stranger"]
-    assert told["usage"]["not_in_usage"] == [jobs[2]]
+    assert spend["usage"]["not_charged"] == [jobs[1]]
+    assert spend["usage"]["not_in_ledger"] == ["stranger"]
+    assert spend["usage"]["not_in_usage"] == [jobs[2]]
     assert dop.call("spend", "--day", "2001-01-01").out.strip() == "nothing was spent yet"
 
 
@@ -245,8 +245,8 @@ def test_a_sweep_that_explodes_is_refused_with_the_size_of_each_axis_and_its_pri
     )
     ended = rehearsal.call("plan", manifest)
     assert ended.code == 2
-    for told in ("seed 1,000,000", "strength 100", "200,000,000", "$55100000.000"):
-        assert told in ended.err
+    for words in ("seed 1,000,000", "strength 100", "200,000,000", "$55100000.000"):
+        assert words in ended.err
 
 
 def test_a_run_whose_rows_are_refused_never_was(against: Against) -> None:

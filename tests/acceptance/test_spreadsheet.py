@@ -77,9 +77,9 @@ def _opened(report: Path, folder: Path, charset: int) -> list[dict[int, str]]:
     Raises:
         AssertionError: there is a formula in it.
     """
-    told = f"Text - txt - csv (StarCalc):44,34,{charset},1,,0,false,false"
+    options = f"Text - txt - csv (StarCalc):44,34,{charset},1,,0,false,false"
     command = [str(OFFICE), "--headless", f"-env:UserInstallation={(folder / 'profile').as_uri()}"]
-    command += [f"--infilter={told}", "--convert-to", "xlsx", "--outdir", str(folder), str(report)]
+    command += [f"--infilter={options}", "--convert-to", "xlsx", "--outdir", str(folder), str(report)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     with zipfile.ZipFile(folder / "report.xlsx") as book:
         texts = [_text(one) for one in _tree(book, "sharedStrings").findall(f"{_SPACE}si")]

@@ -53,9 +53,9 @@ def rows(store: S3Server, run: str) -> list[dict[str, str]]:
 
 def check(dop: Dop, store: S3Server, run: str, count: int) -> None:
     """Every video that the report in the store names stands beside it, whole; the page's links lead there."""
-    told = rows(store, run)
-    assert [row["status"] for row in told] == ["done"] * count
-    for row in told:
+    stored = rows(store, run)
+    assert [row["status"] for row in stored] == ["done"] * count
+    for row in stored:
         content = store.get(f"films/{run}/{row['local_path']}")
         assert hashlib.sha256(content).hexdigest() == row["sha256"]
         assert len(content) == int(row["size_bytes"])
@@ -128,9 +128,9 @@ def test_a_run_that_is_killed_around_the_landing_goes_on(
     live: Callable[..., Opened], store: S3Server, moment: str
 ) -> None:
     dop, double = live()
-    manifest, told = dop.csv(shots(3)), ("--set", "download.concurrency=1", *words(dop))
-    assert killed(dop.buy(manifest, *told, fail_point=f"{moment}:2"))
-    end = dop.buy(manifest, *told)
+    manifest, stored = dop.csv(shots(3)), ("--set", "download.concurrency=1", *words(dop))
+    assert killed(dop.buy(manifest, *stored, fail_point=f"{moment}:2"))
+    end = dop.buy(manifest, *stored)
     assert (end.code, end.counts, double.charged) == (0, {"done": 3}, 3), end.err
     assert len(double.downloads) == 3
     check(dop, store, end.run, 3)

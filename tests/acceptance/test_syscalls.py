@@ -19,7 +19,7 @@ WAL_WRITE = re.compile(r"(pwrite64|write)\(\d+<[^>]*ledger\.db-wal>")
 WAL_SYNC = re.compile(r"f(data)?sync\(\d+<[^>]*ledger\.db-wal>")
 SENDS = r"(sendto|sendmsg|write|writev)\(\d+<[^>]*(socket|TCP)[^>]*>.*"
 SUBMIT = re.compile(SENDS + r"POST /ai-model-api/v1/")
-TOLD = re.compile(r"write\(\d+<[^>]*ledger\.db\.journal>.*event\W+reserve")
+ANNOUNCED = re.compile(r"write\(\d+<[^>]*ledger\.db\.journal>.*event\W+reserve")
 POLL = re.compile(SENDS + r"POST /ai-model-api-polling/")
 PART_WRITE = re.compile(r"write\(\d+<[^>]*\.mp4\.part>")
 PART_SYNC = re.compile(r"fsync\(\d+<[^>]*\.mp4\.part>")
@@ -81,11 +81,11 @@ def unproven(lines: list[str]) -> str:
     journal, each since the POST before it. Other news of the ledger may be on its way meanwhile."""
     previous = -1
     for post in places(lines, SUBMIT):
-        told = last_before(places(lines, TOLD), post)
-        if told <= previous:
+        announced = last_before(places(lines, ANNOUNCED), post)
+        if announced <= previous:
             return "no intent was booked for this POST"
-        synced = last_before(places(lines, WAL_SYNC), told)
-        if not previous < last_before(places(lines, WAL_WRITE), told) < synced:
+        synced = last_before(places(lines, WAL_SYNC), announced)
+        if not previous < last_before(places(lines, WAL_WRITE), announced) < synced:
             return "the intent was written and not synced when the POST left"
         previous = post
     return ""

@@ -138,8 +138,8 @@ def test_without_a_store_local_pictures_are_refused_at_a_live_gateway(against: C
 
 def test_a_store_of_this_machine_is_refused_for_a_gateway_elsewhere(rehearsal: Dop) -> None:
     photo(rehearsal, "mill.jpg")
-    told = {"URL": f"s3://{BUCKET}", "ENDPOINT": "http://127.0.0.1:9", "REGION": "us-east-1"}
-    rehearsal.environ = {f"DOP_UPLOADS__{name}": value for name, value in told.items()}
+    upload = {"URL": f"s3://{BUCKET}", "ENDPOINT": "http://127.0.0.1:9", "REGION": "us-east-1"}
+    rehearsal.environ = {f"DOP_UPLOADS__{name}": value for name, value in upload.items()}
     rehearsal.environ["DOP_GATEWAY__BASE_URL"] = "https://gateway.example"
     end = rehearsal.buy(manifest(rehearsal, "mill.jpg"))
     assert end.code == 2

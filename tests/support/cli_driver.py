@@ -142,10 +142,10 @@ class Dop:
     def environment(self) -> dict[str, str]:
         """What the process sees: nothing of the tester's own settings."""
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ", "LC_ALL", "PYTHONPATH") if name in os.environ}
-        told = {"HOME": str(self.folder / "home"), "PIXAZO_API_KEY": KEY}
+        variables = {"HOME": str(self.folder / "home"), "PIXAZO_API_KEY": KEY}
         if self.base_url is not None:
-            told["DOP_GATEWAY__BASE_URL"] = self.base_url
-        return kept | CHECKS_OFF | told | self.environ
+            variables["DOP_GATEWAY__BASE_URL"] = self.base_url
+        return kept | CHECKS_OFF | variables | self.environ
 
     def words(self, verb: str, words: Iterable[object]) -> list[str]:
         """The whole command line; settings of a quick test first, so that the test's own come after them."""
@@ -232,8 +232,8 @@ class Here(Dop):
         with (
             mock.patch.dict(os.environ, self.environment(), clear=True),
             chdir(self.folder),
-            open(os.devnull) as nobody,
-            mock.patch.object(sys, "stdin", nobody),
+            open(os.devnull) as unwritable,
+            mock.patch.object(sys, "stdin", unwritable),
             redirect_stdout(out),
             redirect_stderr(err),
         ):

@@ -194,7 +194,7 @@ class Experiment:
             ledger, run_id=RUN, caps=self.caps, totals=book.totals(RUN), wall=lambda: AT, reach=reach, events=events
         )
         pace = AdaptiveRateLimiter(
-            told=parse_rate("100/1s"), burst=16, learned=LearnedLimits(), submit_concurrency=self.workers
+            rate=parse_rate("100/1s"), burst=16, learned=LearnedLimits(), submit_concurrency=self.workers
         )
         tokens = itertools.count()
         context = RunContext(

@@ -306,11 +306,11 @@ class GatewayDouble:
 
     def _charge(self, body: Json, at: float) -> Job:
         number = len(self.jobs) + 1
-        told = next((one for spec, one in self.script.jobs.items() if in_range(spec, number)), {})
+        keys = next((one for spec, one in self.script.jobs.items() if in_range(spec, number)), {})
         for word, one in self.script.rows.items():
             if word in body["prompt"]:
-                told = one
-        script = JobScript(**told)
+                keys = one
+        script = JobScript(**keys)
         shape = SHAPES[script.shape or self.script.shape]
         job = Job(job=str(uuid.uuid4()), body=body, script=script, shape=shape, at=at)
         self.jobs[job.job] = job
@@ -320,12 +320,12 @@ class GatewayDouble:
         return job
 
     def _fault_of(self, number: int, body: bytes) -> Fault | None:
-        for spec, told in self.script.submits.items():
+        for spec, script in self.script.submits.items():
             if in_range(spec, number):
-                return Fault(**told)
-        for word, told in self.script.prompts.items():
+                return Fault(**script)
+        for word, script in self.script.prompts.items():
             if word in body.decode("utf-8", "replace"):
-                return Fault(**told)
+                return Fault(**script)
         return None
 
     def _refusal(self, heard: Heard) -> Fault | None:
@@ -361,8 +361,8 @@ class GatewayDouble:
             return
         job.polls += 1
         if job.polls <= job.script.polls_in_trouble:
-            told = job.script.trouble
-            await _play(writer, Fault(**told[(job.polls - 1) % len(told)]))
+            script = job.script.trouble
+            await _play(writer, Fault(**script[(job.polls - 1) % len(script)]))
             return
         await _say(writer, 200, self._state(job))
 
@@ -505,8 +505,8 @@ def main(argv: list[str] | None = None) -> int:
     """Prints the address and serves until it is stopped."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.fake_gateway")
     parser.add_argument("--script", type=Path)
-    told = parser.parse_args(argv).script
-    script = Script(**json.loads(told.read_text())) if told else Script()
+    script = parser.parse_args(argv).script
+    script = Script(**json.loads(script.read_text())) if script else Script()
     with GatewayDouble(script) as double:
         sys.stdout.write(f"{double.base_url}\n")
         sys.stdout.flush()

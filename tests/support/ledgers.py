@@ -48,10 +48,12 @@ Place = Path | str
 """A file, or the URL of a database."""
 
 
-def ledger_at(place: Place, *, inline: bool = True, **told: Any) -> SqliteLedger | PostgresLedger:
+def ledger_at(place: Place, *, inline: bool = True, **options: Any) -> SqliteLedger | PostgresLedger:
     """The ledger at a file, or on a server."""
     return (
-        SqliteLedger(place, inline=inline) if isinstance(place, Path) else PostgresLedger(place, inline=inline, **told)
+        SqliteLedger(place, inline=inline)
+        if isinstance(place, Path)
+        else PostgresLedger(place, inline=inline, **options)
     )
 
 

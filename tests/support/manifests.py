@@ -51,7 +51,7 @@ def problems(folder: Path, text: str | bytes, name: str = "batch.yaml", **option
     return []
 
 
-def told(folder: Path, text: str | bytes, name: str = "batch.yaml", **options: Any) -> str:
+def message_of(folder: Path, text: str | bytes, name: str = "batch.yaml", **options: Any) -> str:
     """The messages of what is wrong, a line each, without the folder."""
     found = problems(folder, text, name, **options)
     return "\n".join(str(problem).replace(f"{folder}/", "") for problem in found)

@@ -81,9 +81,9 @@ class S3Server:
             self.put(name, content)
 
     def _bucket(self) -> S3Store:
-        told = {name.lower(): value for name, value in CREDENTIALS.items()}
+        config = {name.lower(): value for name, value in CREDENTIALS.items()}
         options: Any = {"allow_http": True}
-        return S3Store(BUCKET, endpoint=self.url, client_options=options, config=cast(Any, told))
+        return S3Store(BUCKET, endpoint=self.url, client_options=options, config=cast(Any, config))
 
     def empty(self) -> None:
         """Makes it forget everything but the bucket."""

@@ -71,9 +71,9 @@ class Client:
 
 
 @asynccontextmanager
-async def open_sandbox(folder: Path, *, key: str | None = DEFAULT_KEY, **told: Any) -> AsyncIterator[Client]:
+async def open_sandbox(folder: Path, *, key: str | None = DEFAULT_KEY, **options: Any) -> AsyncIterator[Client]:
     """A sandbox with inline rendering of the smallest clips, so that a clip is there as soon as its time is over."""
-    settings = SandboxSettings(data_dir=folder, **{"size": "180p", "inline": True, "one_clip": True, **told})
+    settings = SandboxSettings(data_dir=folder, **{"size": "180p", "inline": True, "one_clip": True, **options})
     clock = Clock()
     sandbox = Sandbox(settings, now=clock)
     headers = {"Ocp-Apim-Subscription-Key": key} if key is not None else {}

@@ -59,14 +59,18 @@ def _cell(outputs: Path, model: str, strength: int, seed: int) -> Line:
     else:
         state, reason = TROUBLES.get((strength, seed), (State.DONE, None))
     number = SEEDS.index(seed) * 40 + strength
-    told: dict[str, Any] = {"submitted_at": 1_762_074_600.0 + number, "accepted_at": 1_762_074_601.0 + number}
+    fields: dict[str, Any] = {"submitted_at": 1_762_074_600.0 + number, "accepted_at": 1_762_074_601.0 + number}
     if state is State.DONE:
         path = f"{RUN}/videos/{model}-{strength}-{seed}.mp4"
         make_clip(outputs / path, hue=number)
-        told |= {"local_path": path, "finished_at": 1_762_074_640.0 + number * 2, "job_set_id": f"js-{model}-{number}"}
+        fields |= {
+            "local_path": path,
+            "finished_at": 1_762_074_640.0 + number * 2,
+            "job_set_id": f"js-{model}-{number}",
+        }
     return make_attempt(
         row_id=row_id, axes=axes, model=model, seed=seed, strength_hundredths=strength, state=state, reason=reason,
-        prompt=f"Old mill {HOSTILE}", motion="360 Orbit", tags=("hero",) if strength == 60 else (), **told,
+        prompt=f"Old mill {HOSTILE}", motion="360 Orbit", tags=("hero",) if strength == 60 else (), **fields,
         price_microusd=135_000 if model == "dop-lite" else 416_000,
     )  # fmt: skip
 

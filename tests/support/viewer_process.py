@@ -63,9 +63,9 @@ class View:
         """One request; `path` is sent as it stands. Headers are named with underscores."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
-            told = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.putrequest(method, path, skip_host="Host" in told)
-            for name, value in told.items():
+            values = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.putrequest(method, path, skip_host="Host" in values)
+            for name, value in values.items():
                 connection.putheader(name, value)
             if body is not None:
                 connection.putheader("Content-Length", str(len(body)))
@@ -77,8 +77,8 @@ class View:
 
     def save(self, picks: object, **headers: str) -> Answer:
         """Sends picks as the page does."""
-        told = {"Origin": self.origin, "Content_Type": "application/json"} | headers
-        return self.ask(f"{self.page}picks", method="POST", body=json.dumps(picks).encode(), **told)
+        values = {"Origin": self.origin, "Content_Type": "application/json"} | headers
+        return self.ask(f"{self.page}picks", method="POST", body=json.dumps(picks).encode(), **values)
 
     @contextmanager
     def news(self, *, after: int, requests: int) -> Iterator[Iterator[tuple[str, object]]]:

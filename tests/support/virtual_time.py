@@ -57,8 +57,8 @@ def in_virtual_time(monkeypatch: pytest.MonkeyPatch, story: Callable[[], Awaitab
     )
     loop = Loop()
     try:
-        told: T = loop.run_until_complete(story())
-        return told
+        options: T = loop.run_until_complete(story())
+        return options
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
@@ -86,9 +86,9 @@ class Story:
 
 
 @contextmanager
-def ledger_for(folder: Path, base_url: str, **told: str) -> Iterator[OpenLedger]:
+def ledger_for(folder: Path, base_url: str, **options: str) -> Iterator[OpenLedger]:
     """A ledger that works in the loop itself, with the settings of a live gateway at `base_url`."""
-    overrides = {"gateway.base_url": base_url, "outputs.dir": str(folder / "outputs"), **told}
+    overrides = {"gateway.base_url": base_url, "outputs.dir": str(folder / "outputs"), **options}
     settings = load(Path("configs/live.yaml"), overrides=overrides, environ={})
     ledger = SqliteLedger(settings.ledger_path, inline=True)
     try:
@@ -122,7 +122,7 @@ async def carried(
     caps: Caps = NO_CAPS,
     clock: Callable[[], float] = wall,
     max_new: int | None = None,
-    **wishes: Any,
+    **chosen: Any,
 ) -> Story:
     """Carries a run of `rows` out, the same one again when it is there already; `clock` is the machine's clock."""
     book = workspace.book
@@ -133,10 +133,10 @@ async def carried(
         book.sync_rows(run.run_id, rows, rows_digest=lambda: "digest")
     folder = RunFolder(workspace.outputs, run.run_id)
     folder.make(None)
-    told = RunOptions(
-        **{"agreement": everything(book, run.run_id, max_new), "quiet": True, "show_bar": False, **wishes}
+    options = RunOptions(
+        **{"agreement": everything(book, run.run_id, max_new), "quiet": True, "show_bar": False, **chosen}
     )
     began = asyncio.get_running_loop().time()
-    job = RunJob(workspace=workspace, run=run, folder=folder, caps=caps, key=KEY, wishes=told, wall=clock)
+    job = RunJob(workspace=workspace, run=run, folder=folder, caps=caps, key=KEY, options=options, wall=clock)
     result = await execute(job)
     return Story(result=result, book=book, elapsed_s=asyncio.get_running_loop().time() - began)

@@ -171,15 +171,15 @@ def assert_nothing_lost(
     machines: Machines, double: GatewayDouble, done: Ended, *, requests: int, in_doubt: int
 ) -> None:
     """Each request is bought once, or unknown and then one of `in_doubt` submits; the rest is done and downloaded."""
-    told = done.err + machines.all_said()
-    assert bought_twice(double) == [], told
+    output = done.err + machines.all_said()
+    assert bought_twice(double) == [], output
     states = machines.states()
     unknown = states.get("unknown", 0)
-    assert states == {"done": requests - unknown} | ({"unknown": unknown} if unknown else {}), told
-    assert unknown <= in_doubt, told
-    assert done.code == (3 if unknown else 0), told
-    assert requests - unknown <= double.charged <= requests, told
-    assert len(machines.videos()) == requests - unknown, told
+    assert states == {"done": requests - unknown} | ({"unknown": unknown} if unknown else {}), output
+    assert unknown <= in_doubt, output
+    assert done.code == (3 if unknown else 0), output
+    assert requests - unknown <= double.charged <= requests, output
+    assert len(machines.videos()) == requests - unknown, output
 
 
 @contextmanager

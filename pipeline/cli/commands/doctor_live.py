@@ -129,11 +129,11 @@ async def _callbacks(settings: Settings, base_url: str) -> LiveCheckResult:
     if settings.webhook.public_url is None:
         return LiveCheckResult(name="callbacks", ok=None, text="webhook.public_url is not set: polling only")
     try:
-        async with open_callback_endpoint(settings, base_url) as desk:
-            if await answers_as_ours(desk.public_url, desk.keys):
-                return LiveCheckResult(name="callbacks", ok=True, text=f"{desk.public_url} leads to webhook.listen")
+        async with open_callback_endpoint(settings, base_url) as endpoint:
+            if await answers_as_ours(endpoint.public_url, endpoint.keys):
+                return LiveCheckResult(name="callbacks", ok=True, text=f"{endpoint.public_url} leads to webhook.listen")
             return LiveCheckResult(
-                name="callbacks", ok=None, text=f"{desk.public_url} does not lead back here from this machine"
+                name="callbacks", ok=None, text=f"{endpoint.public_url} does not lead back here from this machine"
             )
     except DopError as error:
         return LiveCheckResult(name="callbacks", ok=False, text=str(error))
@@ -146,8 +146,8 @@ async def _store(settings: Settings, base_url: str) -> LiveCheckResult:
         )
     try:
         open_hosting(settings, base_url, InputImages({}), etag_of=lambda _: "", wall=time.time)
-        told = settings.uploads
-        problem = await open_store(settings.uploads.url, endpoint=told.endpoint, region=told.region).problem()
+        uploads = settings.uploads
+        problem = await open_store(settings.uploads.url, endpoint=uploads.endpoint, region=uploads.region).problem()
     except DopError as error:
         return LiveCheckResult(name="uploads", ok=False, text=str(error))
     if problem:

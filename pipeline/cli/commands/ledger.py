@@ -18,6 +18,7 @@ from pipeline.cli.arguments import print_notice, seconds, settings_of
 from pipeline.config.settings import Settings, ledger_url
 from pipeline.config.units import duration_s
 from pipeline.errors import LedgerError, LedgerUnavailableError, UsageError
+from pipeline.ledger import recovery
 from pipeline.ledger.clock import CLOCK, is_behind, newest_event_at
 from pipeline.ledger.file_lock import locked
 from pipeline.ledger.identity import HOLE, MOVED
@@ -28,8 +29,6 @@ from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LockMode
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.reconcile import SETTLE, hole_text
-from pipeline.ledger.recovery import rebuild as made_anew
-from pipeline.ledger.recovery import rebuild_on_server as made_anew_there
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.side_files import found_journal
 from pipeline.ledger.sqlite_ledger import SqliteLedger
@@ -158,7 +157,7 @@ def rebuild(args: argparse.Namespace) -> int:
     settings, now = settings_of(args), time.time()
     path, url = settings.ledger_path, settings.ledger.url
     with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
-        found = made_anew(path, now=now) if url is None else made_anew_there(url, now=now)
+        found = recovery.rebuild(path, now=now) if url is None else recovery.rebuild_on_server(url, now=now)
     name = ledger_name(settings)
     print(f"{name} was made from {found.events} events: {found.requests} requests, {found.runs} runs")
     if found.kept is not None:

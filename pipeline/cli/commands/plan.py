@@ -14,7 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.workspace import ledger_exists, open_for_reading
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS
-from pipeline.planning.against_ledger import looked_at_objects, make_offer, plan_against_ledger, saved_plan
+from pipeline.planning.against_ledger import check_bound_objects, make_offer, plan_against_ledger, saved_plan
 from pipeline.planning.plan import Plan
 from pipeline.planning.saved_plan import save
 from pipeline.records import usd
@@ -42,7 +42,7 @@ def plan(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     bound = bound_manifest(args, settings, may_draw=True)
     if args.look:
-        print_notice(f"warning: {warning}" for warning in looked_at_objects(bound, settings))
+        print_notice(f"warning: {warning}" for warning in check_bound_objects(bound, settings))
     bound.must_be_seen = args.out is not None
     offer = plan_against_ledger(bound, settings)
     found = offer.plan

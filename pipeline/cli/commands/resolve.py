@@ -104,8 +104,8 @@ def retry(args: argparse.Namespace) -> int:
             new=RequestIds(attempt.request_id for attempt in chosen),
             price_microusd=sum(settings.prices_microusd[attempt.params.model] for attempt in chosen),
         )
-        wishes = replace(run_options(args, buy=True, collect=True), agreement=agreement)
-        code = run_session(opened, run, caps=caps, wishes=wishes, sha256_of=same.sha256_of)
+        options = replace(run_options(args, buy=True, collect=True), agreement=agreement)
+        code = run_session(opened, run, caps=caps, options=options, sha256_of=same.sha256_of)
         return code or (1 if same.changed else 0)
 
 
@@ -115,14 +115,14 @@ def _agreed(chosen: list[Attempt], caps: Caps, settings: Settings, args: argpars
     if unpriced:
         raise UsageError(f"no price is known for {', '.join(unpriced)}; add it under `prices`")
     price = sum(prices[attempt.params.model] for attempt in chosen)
-    told = f"{len(chosen)} requests again for ${usd(price)}"
-    print_notice([told])
+    purchase = f"{len(chosen)} requests again for ${usd(price)}"
+    print_notice([purchase])
     if args.dry_run:
         return False
     if settings.gateway.is_embedded or args.yes:
         return True
     if sys.stdin is not None and sys.stdin.isatty():
-        return confirm(f"buy {told}?")
+        return confirm(f"buy {purchase}?")
     if caps.any:
         return True
     raise UsageError("give --yes or a budget to buy without a terminal; nothing was sent")

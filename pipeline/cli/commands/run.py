@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.run_registry import Run
-from pipeline.planning.against_ledger import looked_at_objects, make_offer, plan_against_ledger
+from pipeline.planning.against_ledger import check_bound_objects, make_offer, plan_against_ledger
 from pipeline.planning.requests import bind_manifest
 from pipeline.planning.run_setup import (
     PurchaseOrder,
@@ -42,14 +42,15 @@ def submit(args: argparse.Namespace) -> int:
 def collect(args: argparse.Namespace) -> int:
     """Poll, download and report what is already bought. Never spends."""
     settings = settings_of(args)
-    wishes = run_options(args, buy=False, collect=True)
+    options = run_options(args, buy=False, collect=True)
     if args.cluster:
         from pipeline.cli.commands.run_on_cluster import collect_on_cluster
 
-        return collect_on_cluster(args, settings, wishes)
+        return collect_on_cluster(args, settings, options)
     with session(settings, args) as opened:
         codes = [
-            run_session(opened, run, caps=NO_CAPS, wishes=wishes) for run in runs_to_collect(opened.workspace, args.run)
+            run_session(opened, run, caps=NO_CAPS, options=options)
+            for run in runs_to_collect(opened.workspace, args.run)
         ]
     return worst_exit_code(codes, nothing=args.error_on_nothing)
 
@@ -70,7 +71,7 @@ def _order(args: argparse.Namespace, settings: Settings) -> PurchaseOrder:
     return PurchaseOrder(bound=bound, max_cost_microusd=flag, plan=plan)
 
 
-def _buy(args: argparse.Namespace, wishes: RunOptions) -> int:
+def _buy(args: argparse.Namespace, options: RunOptions) -> int:
     settings = settings_of(args)
     if args.cluster:
         from pipeline.cli.commands.run_on_cluster import check
@@ -82,12 +83,12 @@ def _buy(args: argparse.Namespace, wishes: RunOptions) -> int:
         caps = order.bound.caps(order.max_cost_microusd)
         print(plan_text(path, plan_against_ledger(order.bound, settings).plan, caps, settings))
         return 0
-    print_notice(f"warning: {warning}" for warning in looked_at_objects(order.bound, settings))
+    print_notice(f"warning: {warning}" for warning in check_bound_objects(order.bound, settings))
     order.bound.must_be_seen = True
     if args.cluster:
         from pipeline.cli.commands.run_on_cluster import run_ordered
 
-        return run_ordered(args, settings, order, wishes)
+        return run_ordered(args, settings, order, options)
     with session(settings, args) as opened:
         # MONEY: compared, shown and agreed under the lock, so that nothing comes between the answer and the purchase.
         offer = make_offer(order.bound, settings, opened.workspace.book, max_new=args.max_new, announced=order.plan)
@@ -99,7 +100,7 @@ def _buy(args: argparse.Namespace, wishes: RunOptions) -> int:
             opened.workspace, found, allowed=order.bound.caps(), max_cost_microusd=order.max_cost_microusd
         )
         print_notice(f"warning: {warning}" for warning in order.bound.warnings)
-        job = _BoundRun(opened=opened, run=found, caps=caps, order=order, wishes=wishes)
+        job = _BoundRun(opened=opened, run=found, caps=caps, order=order, options=options)
         rest = offer.agreement
         if args.pilot is not None:
             pilot, rest = _split_pilot(opened, found, offer.agreement, args.pilot)
@@ -117,7 +118,7 @@ class _BoundRun:
     run: Run
     caps: Caps
     order: PurchaseOrder
-    wishes: RunOptions
+    options: RunOptions
 
     def buy(self, agreement: Agreement) -> int:
         """Buy what `agreement` names, collect, and return the exit code."""
@@ -125,7 +126,7 @@ class _BoundRun:
             self.opened,
             self.run,
             caps=self.caps,
-            wishes=replace(self.wishes, agreement=agreement),
+            options=replace(self.options, agreement=agreement),
             manifest=self.order.bound.manifest.path,
             sha256_of=self.order.bound.binder.sha256_of,
         )

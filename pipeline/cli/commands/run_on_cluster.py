@@ -67,7 +67,7 @@ def check(args: argparse.Namespace, settings: Settings) -> str:
     return database(settings)
 
 
-def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrder, wishes: RunOptions) -> int:
+def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrder, options: RunOptions) -> int:
     """Orders a manifest's run, in the transaction that writes its rows down, and follows it. Leads to purchases."""
     with _session(args, settings) as opened:
         workspace = opened.workspace
@@ -90,11 +90,11 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
                 )
             # MONEY: workers may spend what is spent already, and what was agreed, and not a cent more.
             most = Caps(run_microusd=spent + offer.agreement.price_microusd)
-            before.append(_put(connection, workspace.settings, run_id, wishes, lowest((caps, most))))
+            before.append(_put(connection, workspace.settings, run_id, options, lowest((caps, most))))
 
-        if wishes.preflight and image_checks.wanted(settings):  # before anything is queued: a worker may be quick
-            asyncio.run(check_images(opened, open_run(workspace, order), wishes))
-        if wishes.buy and (problem := _store_problem(workspace, order)):
+        if options.preflight and image_checks.wanted(settings):  # before anything is queued: a worker may be quick
+            asyncio.run(check_images(opened, open_run(workspace, order), options))
+        if options.buy and (problem := _store_problem(workspace, order)):
             print_notice([f"nothing is bought: {problem}"])
             return 5
         listed, flag = open_run(workspace, order), order.max_cost_microusd
@@ -105,7 +105,7 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
         had_work = workspace.book.has_open(found.run_id)
         print_notice(f"warning: {warning}" for warning in order.bound.warnings)
         manifest = order.bound.manifest.path
-        return _followed(opened, found, caps, wishes, before=before[-1], had_work=had_work, manifest=manifest)
+        return _followed(opened, found, caps, options, before=before[-1], had_work=had_work, manifest=manifest)
 
 
 def _store_problem(workspace: OpenLedger, order: PurchaseOrder) -> str:
@@ -118,7 +118,7 @@ def _store_problem(workspace: OpenLedger, order: PurchaseOrder) -> str:
     return asyncio.run(landing.check_writable(folder.path))
 
 
-def collect_on_cluster(args: argparse.Namespace, settings: Settings, wishes: RunOptions) -> int:
+def collect_on_cluster(args: argparse.Namespace, settings: Settings, options: RunOptions) -> int:
     """Has the workers poll and fetch what is bought. Never spends."""
     check(args, settings)
     codes = []
@@ -126,13 +126,13 @@ def collect_on_cluster(args: argparse.Namespace, settings: Settings, wishes: Run
         workspace = opened.workspace
         for run in runs_to_collect(workspace, args.run):
             had_work = workspace.book.has_open(run.run_id)
-            before = _put_alone(workspace, run.run_id, wishes)
+            before = _put_alone(workspace, run.run_id, options)
             _measure(workspace)
-            codes.append(_followed(opened, run, NO_CAPS, wishes, before=before, had_work=had_work, manifest=None))
+            codes.append(_followed(opened, run, NO_CAPS, options, before=before, had_work=had_work, manifest=None))
     return worst_exit_code(codes, nothing=args.error_on_nothing)
 
 
-def _put(connection: Connection, settings: Settings, run_id: str, wishes: RunOptions, caps: Caps) -> Totals:
+def _put(connection: Connection, settings: Settings, run_id: str, options: RunOptions, caps: Caps) -> Totals:
     """Orders a run; what it came to before any worker could know."""
     from pipeline.config.loader import gateway_id
     from pipeline.runner.cluster.job_queue import put_order
@@ -142,8 +142,8 @@ def _put(connection: Connection, settings: Settings, run_id: str, wishes: RunOpt
         connection,
         run_id=run_id,
         gateway=gateway_id(settings),
-        buy=wishes.buy,
-        collect=wishes.collect,
+        buy=options.buy,
+        collect=options.collect,
         caps=caps,
         window=settings.cluster.window,
         files=settings.download.enabled,
@@ -151,10 +151,10 @@ def _put(connection: Connection, settings: Settings, run_id: str, wishes: RunOpt
     return counted(connection, run_id)
 
 
-def _put_alone(workspace: OpenLedger, run_id: str, wishes: RunOptions) -> Totals:
+def _put_alone(workspace: OpenLedger, run_id: str, options: RunOptions) -> Totals:
     before: list[Totals] = []
     workspace.ledger.transact(
-        lambda connection: before.append(_put(connection, workspace.settings, run_id, wishes, NO_CAPS))
+        lambda connection: before.append(_put(connection, workspace.settings, run_id, options, NO_CAPS))
     )
     return before[-1]
 
@@ -189,23 +189,23 @@ def _followed(
     opened: SpendingSession,
     run: Run,
     caps: Caps,
-    wishes: RunOptions,
+    options: RunOptions,
     *,
     before: Totals,
     had_work: bool,
     manifest: Path | None,
 ) -> int:
     async def all_of_it() -> int:
-        job = prepare(opened, run, caps=caps, wishes=wishes, manifest=manifest)
-        with ProgressDisplay(clock=time.monotonic, show_bar=wishes.show_bar, quiet=wishes.quiet) as progress:
-            result = await _result(opened, run, wishes, before, progress)
+        job = prepare(opened, run, caps=caps, options=options, manifest=manifest)
+        with ProgressDisplay(clock=time.monotonic, show_bar=options.show_bar, quiet=options.quiet) as progress:
+            result = await _result(opened, run, options, before, progress)
         return (await finish(opened, job, result, had_work=had_work)).exit_code
 
     return asyncio.run(all_of_it())
 
 
 async def _result(
-    opened: SpendingSession, run: Run, wishes: RunOptions, before: Totals, progress: ProgressDisplay
+    opened: SpendingSession, run: Run, options: RunOptions, before: Totals, progress: ProgressDisplay
 ) -> StepsResult:
     from pipeline.runner.cluster.job_queue import JobQueue
     from pipeline.runner.cluster.monitor import MonitorOptions, follow
@@ -223,14 +223,14 @@ async def _result(
                 queue=queue,
                 run_id=run.run_id,
                 version=order.version,
-                buys=wishes.buy,
-                collects=wishes.collect,
+                buys=options.buy,
+                collects=options.collect,
                 before=before,
                 window=settings.cluster.window,
                 silent_s=settings.cluster.stalled_after_s,
                 notify=progress.print_line,
-                rule=wishes.halt,
-                max_duration_s=wishes.max_duration_s,
+                rule=options.halt,
+                max_duration_s=options.max_duration_s,
             ),
             progress,
         )

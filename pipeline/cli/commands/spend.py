@@ -28,8 +28,8 @@ def spend(args: argparse.Namespace) -> int:
         compared = _reconciled(workspace, args.usage) if args.usage is not None else None
     found = group_spend(lines)
     if args.json:
-        told: dict[str, object] = {"gateways": found}
-        print_json(told if compared is None else {**told, "usage": compared})
+        answer: dict[str, object] = {"gateways": found}
+        print_json(answer if compared is None else {**answer, "usage": compared})
     else:
         _print(found, compared)
     return 0

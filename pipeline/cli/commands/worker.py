@@ -49,7 +49,7 @@ def _rebuild(settings: Settings, url: str) -> int:
     from pipeline.runner.cluster.job_queue import JobQueue
     from pipeline.runner.cluster.tables import prepare
 
-    async def anew() -> tuple[int, int]:
+    async def rebuild() -> tuple[int, int]:
         queue = JobQueue(url, gateway_id(settings))
         try:
             return await queue.rebuild(settings.cluster.window, settings.cluster.stalled_after_s)
@@ -59,7 +59,7 @@ def _rebuild(settings: Settings, url: str) -> int:
     with open_shared(settings, wait_s=LOCK_MAX_WAIT_S, now=time.time()) as workspace:
         print_notice(workspace.notices)
         prepare(url)
-        dropped, queued = asyncio.run(anew())
+        dropped, queued = asyncio.run(rebuild())
     print_notice([f"{dropped} jobs dropped, {queued} queued from the ledger"])
     return 0
 

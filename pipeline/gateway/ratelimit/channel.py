@@ -20,12 +20,12 @@ and for longer ones, where it costs nothing; there it is at least this part of a
 class RateChannel:
     """One allowance: its told rate, its hints, its law, and its counters."""
 
-    def __init__(self, *, told: Rate | None, burst: int | None, max_open: int) -> None:
+    def __init__(self, *, rate: Rate | None, burst: int | None, max_open: int) -> None:
         """`told` is the configured rate, None for auto; `burst` how many of it may go at once, None for its default."""
-        self._rate = told
+        self._rate = rate
         self._has_default_burst = burst is None
-        self.spacing = GcraSpacing(told, burst or told.default_burst) if told is not None else None
-        self.law = RateController(max_open=max_open, open_at_first=float(max_open) if told is not None else 1.0)
+        self.spacing = GcraSpacing(rate, burst or rate.default_burst) if rate is not None else None
+        self.law = RateController(max_open=max_open, open_at_first=float(max_open) if rate is not None else 1.0)
         self.hold = RetryAfterHold()
         self._open: deque[float] = deque()
         self._silent: list[float] = []

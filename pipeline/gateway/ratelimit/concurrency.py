@@ -12,10 +12,10 @@ LONGEST_PAUSE_S = 60.0
 class InFlightLimit:
     """How many jobs may be in flight. Too many is said by 400 "concurren...", 423 or a full queue (`seen`)."""
 
-    def __init__(self, *, told: int | None, learned: int | None, in_flight: int) -> None:
+    def __init__(self, *, configured: int | None, learned: int | None, in_flight: int) -> None:
         self.learned = learned
         self.in_flight = in_flight
-        self._told = told
+        self._configured = configured
         self._stated = False
         self._ended = 0
         self._patience = FIRST_PATIENCE
@@ -25,7 +25,7 @@ class InFlightLimit:
     @property
     def cap(self) -> int | None:
         """The lower of the told and the learned cap; None while there is neither."""
-        return min((cap for cap in (self._told, self.learned) if cap is not None), default=None)
+        return min((cap for cap in (self._configured, self.learned) if cap is not None), default=None)
 
     def ready_at(self, now: float, submits_under_way: int) -> float:
         """The earliest time one more may be submitted; infinity while a job must end first."""

@@ -121,13 +121,13 @@ class AdaptiveRateLimiter:
     def __init__(
         self,
         *,
-        told: Rate | None,
+        rate: Rate | None,
         burst: int | None = None,
         learned: LearnedLimits | None = None,
         max_in_flight: int | None = None,
         submit_concurrency: int = 16,
         poll_concurrency: int = 16,
-        poll_told: Rate | None = None,
+        poll_rate: Rate | None = None,
         shared: bool | None = None,
         jobs_in_flight: int = 0,
         now: float = 0.0,
@@ -143,20 +143,20 @@ class AdaptiveRateLimiter:
             jobs_in_flight: jobs that earlier runs left in flight.
         """
         learned = learned or LearnedLimits()
-        self._submits = RateChannel(told=told, burst=burst, max_open=submit_concurrency)
-        self._polls = RateChannel(told=poll_told, burst=None, max_open=poll_concurrency)
+        self._submits = RateChannel(rate=rate, burst=burst, max_open=submit_concurrency)
+        self._polls = RateChannel(rate=poll_rate, burst=None, max_open=poll_concurrency)
         self._turns = SubmitPollSharing()
-        self._may_share = shared is None and poll_told is None
+        self._may_share = shared is None and poll_rate is None
         self._refused_at = dict.fromkeys(CallKind, float("-inf"))
         self._throttled = dict.fromkeys(CallKind, 0)
         self._sent = dict.fromkeys(CallKind, 0)
         if shared or (self._may_share and learned.shared):
             self._share()
-        self._jobs = InFlightLimit(told=max_in_flight, learned=learned.in_flight_cap, in_flight=jobs_in_flight)
+        self._jobs = InFlightLimit(configured=max_in_flight, learned=learned.in_flight_cap, in_flight=jobs_in_flight)
         self._submits_under_way = 0
         self._lead = SlotLeadTime()
         self._sent_at: deque[float] = deque(maxlen=RATE_OVER_CALLS)
-        if told is None:
+        if rate is None:
             _begin(self._submits.law, learned, now)
 
     @property

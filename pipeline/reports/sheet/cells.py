@@ -97,7 +97,7 @@ def sheet_cell(
         place=place,
         stills=stills,
         facts=tuple((name, text) for name, text in (*_check_facts(check), *_facts(line)) if text),
-        history=tuple(_told(attempt) for attempt in earlier),
+        history=tuple(_describe(attempt) for attempt in earlier),
         request_id=line.request_id,
         attempt=line.attempt,
         check="" if check is None else check.grade.value,
@@ -150,7 +150,7 @@ def _cost(attempt: Attempt) -> str:
     return f"{_price(attempt)} {attempt.cost_state.value}"
 
 
-def _told(attempt: Attempt) -> str:
+def _describe(attempt: Attempt) -> str:
     reason = f": {attempt.reason}" if attempt.reason else ""
     return f"attempt {attempt.attempt} {attempt.state.value}{reason} ({_cost(attempt)})"
 

@@ -111,61 +111,61 @@ def draw_page(page: PagePlan, *, title: str, corner: str, width_px: int, shape: 
     step = cell_px[1] + GAP_PX + (0 if page.columns else NAME_PX)
     across, down = left + page.width_cells * (cell_px[0] + GAP_PX), top + len(page.rows) * step
     paper = Image.new("RGB", (_even(across - GAP_PX + EDGE_PX), _even(down - GAP_PX + EDGE_PX)), PAPER)
-    pen = ImageDraw.Draw(paper)
+    draw = ImageDraw.Draw(paper)
     name = " · ".join(part for part in (title, page.title) if part)
-    write(pen, (EDGE_PX, EDGE_PX), name, size=24, width=paper.width - 2 * EDGE_PX)
+    write(draw, (EDGE_PX, EDGE_PX), name, size=24, width=paper.width - 2 * EDGE_PX)
     for number, column in enumerate(page.columns):
         x = left + number * (cell_px[0] + GAP_PX)
-        write(pen, (x, EDGE_PX + TITLE_PX), column or "–", size=16, width=cell_px[0])
+        write(draw, (x, EDGE_PX + TITLE_PX), column or "–", size=16, width=cell_px[0])
     if _label_px(page) and page.columns:
-        write(pen, (EDGE_PX, EDGE_PX + TITLE_PX + 2), corner, size=13, width=_label_px(page) - GAP_PX, colour=SOFT)
+        write(draw, (EDGE_PX, EDGE_PX + TITLE_PX + 2), corner, size=13, width=_label_px(page) - GAP_PX, colour=SOFT)
     spots = []
     for number, (label, cells) in enumerate(page.rows):
         y = top + number * step
-        write(pen, (EDGE_PX, y + 2), label, size=16, width=_label_px(page) - GAP_PX)
-        spots += list(_row(pen, cells, (left, y), cell_px))
+        write(draw, (EDGE_PX, y + 2), label, size=16, width=_label_px(page) - GAP_PX)
+        spots += list(_row(draw, cells, (left, y), cell_px))
     if not page.columns:
-        _name(pen, spots, cell_px)
+        _name(draw, spots, cell_px)
     return RenderedPage(paper=paper, spots=tuple(spots), cell_px=cell_px)
 
 
 def _row(
-    pen: ImageDraw.ImageDraw, cells: Sequence[SheetCell | None], corner: tuple[int, int], cell_px: tuple[int, int]
+    draw: ImageDraw.ImageDraw, cells: Sequence[SheetCell | None], corner: tuple[int, int], cell_px: tuple[int, int]
 ) -> Iterator[CellPosition]:
     for number, cell in enumerate(cells):
         x, y = corner[0] + number * (cell_px[0] + GAP_PX), corner[1]
         if cell is not None and cell.state != "skipped":
-            _card(pen, cell, (x, y), cell_px)
+            _card(draw, cell, (x, y), cell_px)
             yield CellPosition(cell=cell, x=x, y=y)
 
 
-def _name(pen: ImageDraw.ImageDraw, spots: Sequence[CellPosition], cell_px: tuple[int, int]) -> None:
+def _name(draw: ImageDraw.ImageDraw, spots: Sequence[CellPosition], cell_px: tuple[int, int]) -> None:
     for spot in spots:
         below = (spot.x, spot.y + cell_px[1] + 2)
-        write(pen, below, spot.cell.row_id, size=13, width=cell_px[0], colour=SOFT)
+        write(draw, below, spot.cell.row_id, size=13, width=cell_px[0], colour=SOFT)
 
 
-def _card(pen: ImageDraw.ImageDraw, cell: SheetCell, corner: tuple[int, int], cell_px: tuple[int, int]) -> None:
+def _card(draw: ImageDraw.ImageDraw, cell: SheetCell, corner: tuple[int, int], cell_px: tuple[int, int]) -> None:
     x, y = corner
-    pen.rectangle((x, y, x + cell_px[0] - 1, y + cell_px[1] - 1), fill=EMPTY)
+    draw.rectangle((x, y, x + cell_px[0] - 1, y + cell_px[1] - 1), fill=EMPTY)
     if cell.state == "done":
         return
-    write(pen, (x + 8, y + 6), cell.state.replace("_", " "), size=15, width=cell_px[0] - 16, colour=TROUBLE)
+    write(draw, (x + 8, y + 6), cell.state.replace("_", " "), size=15, width=cell_px[0] - 16, colour=TROUBLE)
     if cell_px[1] >= 60:
-        write(pen, (x + 8, y + 28), cell.reason, size=13, width=cell_px[0] - 16, colour=SOFT)
+        write(draw, (x + 8, y + 28), cell.reason, size=13, width=cell_px[0] - 16, colour=SOFT)
 
 
 def write(
-    pen: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, *, size: int, width: int, colour: str = INK
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, *, size: int, width: int, colour: str = INK
 ) -> None:
     """One line of text, cut with an ellipsis where the room ends."""
     line = " ".join(text.split())
     font = _font(line, size)
-    if pen.textlength(line, font=font) > width:
-        while line and pen.textlength(line + "…", font=font) > width:
+    if draw.textlength(line, font=font) > width:
+        while line and draw.textlength(line + "…", font=font) > width:
             line = line[:-1]
         line += "…"
-    pen.text(corner, line, font=font, fill=colour)
+    draw.text(corner, line, font=font, fill=colour)
 
 
 WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")

@@ -80,8 +80,8 @@ def axes_of(lines: Sequence[Line], places: Sequence[Place], wanted: Sequence[str
         number: dict[str, int] = {}
         partition = tuple(number.setdefault(place.get(name, ""), len(number)) for place in places)
         values = tuple(number)
-        told = len(values) if name in named else len([value for value in values if value])
-        if name in wanted or (told > 1 and (name in named or partition not in partitions)):
+        count = len(values) if name in named else len([value for value in values if value])
+        if name in wanted or (count > 1 and (name in named or partition not in partitions)):
             kept.append(LayoutAxis(name=name, values=values))
             partitions.add(partition)
     return kept

@@ -137,7 +137,7 @@ def clip_shape(view: RunView) -> tuple[int, int]:
 
 
 def _shape(
-    lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path, *, looked_at: int = SHAPE_CLIPS
+    lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path, *, checked: int = SHAPE_CLIPS
 ) -> tuple[int, int]:
     """The commonest width and height among the first posters, so that cells have the clips' shape before they load."""
     sizes: Counter[tuple[int, int]] = Counter()
@@ -235,7 +235,7 @@ def page_data(view: RunView, sheet: SheetModel) -> dict[str, object]:
             [pool.number(cell.place.get(name, "")) for name in axis_names],
             [pool.number(link) for link in (cell.stills.clip, cell.stills.poster, cell.stills.start)],
             [pool.number(text) for fact in cell.facts for text in fact],
-            [pool.number(told) for told in cell.history],
+            [pool.number(line) for line in cell.history],
             pool.number(cell.request_id),
             cell.attempt,
             pool.number(cell.due),

@@ -73,7 +73,7 @@ def _cells(workspace: OpenLedger, run_id: str, attempts: list[Attempt]) -> list[
         stills = with_stills(CellMedia(clip=_link(line, workspace.outputs, folder)))
         clip = None if line.local_path is None else workspace.outputs / line.local_path
         check = None if clip is None or not workspace.settings.checks.enabled else load_check(clip)
-        cells.append(_told(sheet_cell(0, line, earlier, {}, stills, check=check)))
+        cells.append(_as_json(sheet_cell(0, line, earlier, {}, stills, check=check)))
     return cells
 
 
@@ -85,7 +85,7 @@ def _link(attempt: Attempt, outputs: Path, folder: Path) -> str:
     return quote(rest if owner == folder.name else f"../{attempt.local_path}")
 
 
-def _told(cell: SheetCell) -> dict[str, object]:
+def _as_json(cell: SheetCell) -> dict[str, object]:
     return {
         "requestId": cell.request_id,
         "state": cell.state,

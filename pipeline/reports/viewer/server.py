@@ -273,11 +273,11 @@ def _is_number(text: str) -> bool:
 
 def _as_events(found: LiveUpdate) -> str:
     """The news as lines of the stream; JSON has no line breaks of its own."""
-    told: list[tuple[str, object]] = []
+    events: list[tuple[str, object]] = []
     if found.cells:
-        told.append(("cells", found.cells))
+        events.append(("cells", found.cells))
     if found.status is not None:
-        told.append(("status", found.status))
+        events.append(("status", found.status))
     if found.is_stale:
-        told.append(("stale", None))
-    return "".join(f"id: {found.seen.event}\nevent: {name}\ndata: {json.dumps(data)}\n\n" for name, data in told)
+        events.append(("stale", None))
+    return "".join(f"id: {found.seen.event}\nevent: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events)

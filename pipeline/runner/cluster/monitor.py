@@ -84,7 +84,7 @@ class RunMonitor:
         self._this, self._progress = this, progress
         self._began = self._lonely_since = time.monotonic()
         self._quiet = 0
-        self._told_lonely = self._ruled = False
+        self._said_lonely = self._ruled = False
         self.is_cut = False
 
     @property
@@ -153,8 +153,8 @@ class RunMonitor:
     async def _look_for_workers(self) -> None:
         if await self._this.queue.workers(self._this.silent_s):
             self._lonely_since = time.monotonic()
-        elif not self._told_lonely and time.monotonic() - self._lonely_since > NO_WORKER_NOTICE_S:
-            self._told_lonely = True
+        elif not self._said_lonely and time.monotonic() - self._lonely_since > NO_WORKER_NOTICE_S:
+            self._said_lonely = True
             self._this.notify("no worker is there: start one with `dop worker`; this command waits")
 
 

@@ -138,13 +138,13 @@ class SharedRateGate(RateGate):
         super().job_ended()
 
     def _tell(self, message: Coroutine[Any, Any, None]) -> None:
-        async def told() -> None:
+        async def report() -> None:
             try:
                 await message
             except _AWAY as error:
                 self._trouble(f"the pace could not be passed on ({cause_of(error)})")
 
-        task = asyncio.create_task(told())
+        task = asyncio.create_task(report())
         self._messages.add(task)
         task.add_done_callback(self._messages.discard)
 

@@ -25,11 +25,11 @@ def database(postgres: str) -> str:
     return postgres
 
 
-Told = Callable[..., Awaitable[SharedRateLimiter]]
+Limiters = Callable[..., Awaitable[SharedRateLimiter]]
 
 
 @pytest.fixture
-async def told(database: str) -> AsyncIterator[Told]:
+async def limiters(database: str) -> AsyncIterator[Limiters]:
     """Opens the pace as one more worker, telling it a rate or a cap."""
     rows: list[SharedRateLimiter] = []
 
@@ -55,24 +55,26 @@ async def take_many(row: SharedRateLimiter, count: int) -> list[float]:
     return found
 
 
-async def test_three_workers_share_a_told_rate_to_the_slot(told: Told) -> None:
-    rows = [await told(per_s=200.0) for _ in range(3)]
+async def test_three_workers_share_a_told_rate_to_the_slot(limiters: Limiters) -> None:
+    rows = [await limiters(per_s=200.0) for _ in range(3)]
     moments = sorted(chain.from_iterable(await asyncio.gather(*(take_many(row, 40) for row in rows))))
     gaps = [after - before for before, after in pairwise(moments)]
     assert min(gaps) >= 0.0024  # a late one is made up for, by half a gap at most
     assert (len(moments) - 1) / (moments[-1] - moments[0]) <= 200.5
 
 
-async def test_a_rate_that_is_told_anew_reaches_everybody_at_once(told: Told) -> None:
-    one, other = await told(per_s=500.0), await told(per_s=500.0)
+async def test_a_rate_that_is_told_anew_reaches_everybody_at_once(limiters: Limiters) -> None:
+    one, other = await limiters(per_s=500.0), await limiters(per_s=500.0)
     await take_many(one, 3)
     await other.configure(per_s=4.0, burst=1, cap=None)
     moments = await take_many(one, 2)
     assert moments[1] - moments[0] >= 0.25 - CATCH_UP_S - 0.001
 
 
-async def test_a_hint_seen_by_one_voids_the_slots_of_all_and_gives_none_before_it_has_passed(told: Told) -> None:
-    one, other = await told(per_s=100.0), await told(per_s=100.0)
+async def test_a_hint_seen_by_one_voids_the_slots_of_all_and_gives_none_before_it_has_passed(
+    limiters: Limiters,
+) -> None:
+    one, other = await limiters(per_s=100.0), await limiters(per_s=100.0)
     ours, theirs = await one.take(), await other.take()
     assert await other.leave(theirs.db_now) == 0.0
     await one.on_rejected(ours.db_now, 1.0)
@@ -83,8 +85,8 @@ async def test_a_hint_seen_by_one_voids_the_slots_of_all_and_gives_none_before_i
     assert time.monotonic() - held_since < 3.0
 
 
-async def test_after_a_refusal_one_submit_at_a_time_asks_until_one_is_let_in(told: Told) -> None:
-    row = await told()
+async def test_after_a_refusal_one_submit_at_a_time_asks_until_one_is_let_in(limiters: Limiters) -> None:
+    row = await limiters()
     first = await row.take()
     await row.on_rejected(first.db_now, None)
     probe = (await take_many(row, 1))[0]
@@ -94,8 +96,8 @@ async def test_after_a_refusal_one_submit_at_a_time_asks_until_one_is_let_in(tol
     assert again[1] - probe < 5.0
 
 
-async def test_submits_that_were_held_up_leave_one_after_the_other(told: Told) -> None:
-    row = await told(per_s=2.0)
+async def test_submits_that_were_held_up_leave_one_after_the_other(limiters: Limiters) -> None:
+    row = await limiters(per_s=2.0)
     slot = await row.take()
     first, second, third, fourth = [await row.leave(slot.db_now) for _ in range(4)]
     assert first == 0.0
@@ -105,8 +107,8 @@ async def test_submits_that_were_held_up_leave_one_after_the_other(told: Told) -
     assert fourth is None
 
 
-async def test_a_cap_on_jobs_in_flight_counts_all_workers(told: Told, database: str) -> None:
-    row = await told(cap=2)
+async def test_a_cap_on_jobs_in_flight_counts_all_workers(limiters: Limiters, database: str) -> None:
+    row = await limiters(cap=2)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("INSERT INTO attempts VALUES (%s, 'accepted')", (GATEWAY,))
         slot = await row.take()
@@ -118,8 +120,10 @@ async def test_a_cap_on_jobs_in_flight_counts_all_workers(told: Told, database: 
         assert await row.leave(slot.db_now) is None
 
 
-async def test_a_worker_that_freezes_over_the_row_does_not_hold_up_the_others(told: Told, database: str) -> None:
-    row = await told(per_s=100.0)
+async def test_a_worker_that_freezes_over_the_row_does_not_hold_up_the_others(
+    limiters: Limiters, database: str
+) -> None:
+    row = await limiters(per_s=100.0)
     frozen = psycopg.connect(database, **client(database, **SESSION | {"idle_in_transaction_session_timeout": "200ms"}))
     frozen.execute("SELECT * FROM dop_pace FOR UPDATE")
     assert (await asyncio.wait_for(row.take(), 1.0)).in_s is not None

@@ -43,8 +43,8 @@ def test_the_videos_of_all_hosts_lie_in_the_store_and_the_report_names_them(
         for host in ("one", "two"):
             machines.hire(words=words(machines, host))
         done = machines.buy(machines.csv(shots(REQUESTS)), "--cluster", *words(machines, "desk"))
-        told = done.err + machines.all_said()
-        assert (done.code, done.counts, double.charged) == (0, {"done": REQUESTS}, REQUESTS), told
+        output = done.err + machines.all_said()
+        assert (done.code, done.counts, double.charged) == (0, {"done": REQUESTS}, REQUESTS), output
         one, two, desk = ({path.name for path in (tmp_path / host).rglob("*.mp4")} for host in ("one", "two", "desk"))
         assert (len(one) + len(two), one | two) == (REQUESTS, desk), "each is fetched from the gateway once"
         assert one

@@ -27,9 +27,9 @@ def settings_for(folder: Path, url: str) -> Settings:
     return load(empty, overrides={"gateway.base_url": url, "outputs.dir": str(folder)}, environ={})
 
 
-def answers(*told: tuple[str, bytes]) -> Script:
+def answers(*replies: tuple[str, bytes]) -> Script:
     """Gives the answers in turn, one a request."""
-    left = list(told)
+    left = list(replies)
 
     async def script(caller: Caller) -> None:
         while left:
@@ -59,7 +59,7 @@ async def test_post_is_tried_where_get_is_not_served_and_the_list_is_kept(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("replies", "words"),
     [
         ([("401 Unauthorized", b'{"error": "Invalid or missing authentication"}')], "401: Invalid or missing"),
         ([("404 Not Found", b""), ("404 Not Found", b"")], r"\(404\)"),
@@ -69,9 +69,9 @@ async def test_post_is_tried_where_get_is_not_served_and_the_list_is_kept(tmp_pa
     ],
 )
 async def test_a_gateway_without_a_list_leaves_the_old_one(
-    tmp_path: Path, told: list[tuple[str, bytes]], words: str
+    tmp_path: Path, replies: list[tuple[str, bytes]], words: str
 ) -> None:
-    async with ScriptedGateway(answers(*told)) as gateway, GatewayClient(base_url=gateway.url, key=KEY) as client:
+    async with ScriptedGateway(answers(*replies)) as gateway, GatewayClient(base_url=gateway.url, key=KEY) as client:
         settings = settings_for(tmp_path, gateway.url)
         with pytest.raises(FatalError, match=words):
             await refresh(settings, client, now=NOW)

@@ -48,8 +48,8 @@ def tmp_path() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def found(tmp_path: Path, monkeypatch: Patch, protocol: Protocol, seed: str = "1", **told: object) -> list[str]:
-    experiment = Experiment(folder=tmp_path, gateway=MemoryGateway(seed), protocol=protocol, **told)  # type: ignore[arg-type]
+def found(tmp_path: Path, monkeypatch: Patch, protocol: Protocol, seed: str = "1", **setup: object) -> list[str]:
+    experiment = Experiment(folder=tmp_path, gateway=MemoryGateway(seed), protocol=protocol, **setup)  # type: ignore[arg-type]
     return in_virtual_time(monkeypatch, experiment.violations)
 
 
@@ -233,7 +233,7 @@ def test_a_broken_protocol_is_caught(
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("protocol", "told", "caught_by"),
+    ("protocol", "setup", "caught_by"),
     [
         (Protocol(scribe=NoIntent), {"point": "after-post", "visit": 3}, "paid twice"),
         (Protocol(submitter=RetryUnknown), {"rows": 40}, "paid twice"),
@@ -246,9 +246,9 @@ def test_a_broken_protocol_is_caught(
     ],
 )
 def test_a_broken_protocol_is_caught_on_a_server(  # noqa: PLR0917
-    tmp_path: Path, monkeypatch: Patch, postgres: str, protocol: Protocol, told: dict[str, object], caught_by: str
+    tmp_path: Path, monkeypatch: Patch, postgres: str, protocol: Protocol, setup: dict[str, object], caught_by: str
 ) -> None:
-    violations = found(tmp_path, monkeypatch, protocol, server=postgres, **told)  # type: ignore[arg-type]
+    violations = found(tmp_path, monkeypatch, protocol, server=postgres, **setup)  # type: ignore[arg-type]
     assert any(caught_by in violation for violation in violations), violations
 
 

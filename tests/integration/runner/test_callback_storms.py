@@ -58,7 +58,7 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class StormResult:
     """What is left of a story."""
 
     counts: dict[State, int]
@@ -68,7 +68,7 @@ class Told:
     elapsed_s: float
 
 
-async def story(folder: Path, rows: int, dialect: Any = "job-set", **told: str) -> Told:
+async def story(folder: Path, rows: int, dialect: Any = "job-set", **options: str) -> StormResult:
     settings = SandboxSettings(
         data_dir=folder / "sandbox",
         key=KEY,
@@ -83,28 +83,28 @@ async def story(folder: Path, rows: int, dialect: Any = "job-set", **told: str) 
     sandbox = Sandbox(settings, now=wall)
     base_url = await sandbox.start()
     try:
-        with ledger_for(folder, base_url, **told) as workspace:
+        with ledger_for(folder, base_url, **options) as workspace:
             ran = await carried(workspace, wanted(workspace, rows), webhook=True)
             await asyncio.sleep(60)  # whatever the storm still sends meets a closed door
-            return _told(ran, len(sandbox._books.jobs))
+            return _result(ran, len(sandbox._books.jobs))
     finally:
         await sandbox.close()
 
 
-def _told(ran: Story, charged: int) -> Told:
+def _result(ran: Story, charged: int) -> StormResult:
     with ran.book.ledger.reader.connect() as connection:
         kept = connection.exec_driver_sql("select group_concat(detail || ' ') from history").scalar()
     assert ran.book.ledger.problems() == []
     counts = {state: count for state, count in ran.result.totals.counts.items() if count}
-    return Told(counts, ran.result.polls, charged, str(kept), ran.elapsed_s)
+    return StormResult(counts, ran.result.polls, charged, str(kept), ran.elapsed_s)
 
 
 def through(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: CallbackFault, *, rows: int = ROWS, **told: Any
-) -> Told:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: CallbackFault, *, rows: int = ROWS, **options: Any
+) -> StormResult:
     """A run through one fault of every callback: everything is done, and bought once."""
     monkeypatch.setattr(FaultPlan, "callback_fault", lambda *_: fault)
-    found = in_virtual_time(monkeypatch, partial(story, tmp_path, rows, **told))
+    found = in_virtual_time(monkeypatch, partial(story, tmp_path, rows, **options))
     assert found.counts == {State.DONE: rows}
     assert found.charged == rows
     return found

@@ -18,7 +18,7 @@ def run_plan(
     plan = PollSchedule(first_s=first_s, min_s=median_s / 20, max_s=3 * median_s, deadline_s=1e6, max_lag_s=max_lag_s)
     durations_s = [median_s * rng.lognormvariate(0, spread) for _ in range(count)]
     run = BatchRun(
-        AdaptiveRateLimiter(told=None), plan, submit_limiter=Open(), poll_limiter=Open(), durations_s=durations_s
+        AdaptiveRateLimiter(rate=None), plan, submit_limiter=Open(), poll_limiter=Open(), durations_s=durations_s
     )
     batch = run.run()
     assert len(batch.noticed_s) == count
@@ -49,13 +49,13 @@ def test_a_bound_on_the_lag_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "shared", "hint"), [("40/1s", True, no_hint), (None, None, no_hint), (None, None, whole_seconds)]
+    ("rate", "shared", "hint"), [("40/1s", True, no_hint), (None, None, no_hint), (None, None, whole_seconds)]
 )
-def test_a_shared_bucket_is_used_fairly_and_fully(told: str | None, shared: bool | None, hint: Hint) -> None:
+def test_a_shared_bucket_is_used_fairly_and_fully(rate: str | None, shared: bool | None, hint: Hint) -> None:
     rng = random.Random(1)
     durations_s = [10 * rng.lognormvariate(0, 0.3) for _ in range(1200)]
     limiter = Bucket(40, 40)
-    pace = AdaptiveRateLimiter(told=parse_rate(told) if told else None, shared=shared)
+    pace = AdaptiveRateLimiter(rate=parse_rate(rate) if rate else None, shared=shared)
     plan = PollSchedule(first_s=5, min_s=0.5, max_s=30, deadline_s=1e6)
     batch = BatchRun(pace, plan, submit_limiter=limiter, poll_limiter=limiter, durations_s=durations_s, hint=hint).run(
         10_000

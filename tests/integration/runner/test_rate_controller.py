@@ -41,7 +41,7 @@ def race(
     make: Make, count: int, *, hint: Hint = no_hint, pace: AdaptiveRateLimiter | None = None
 ) -> tuple[float, Tally]:
     """(ideal / reached, tally) of `count` submits."""
-    tally = run_submits(pace or AdaptiveRateLimiter(told=None), make(), count, hint=hint, latency=QUICK, until_s=20_000)
+    tally = run_submits(pace or AdaptiveRateLimiter(rate=None), make(), count, hint=hint, latency=QUICK, until_s=20_000)
     assert len(tally.accepted) == count
     return ideal_s(make, count) / tally.makespan_s, tally
 
@@ -82,7 +82,7 @@ def test_a_fill_that_reaches_into_the_next_window_is_no_flow(tenths: int) -> Non
     ids=["bucket", "fixed", "sliding"],
 )
 def test_thirty_rows_at_ten_a_minute_waste_no_minute(make: Make) -> None:
-    tally = run_submits(AdaptiveRateLimiter(told=None), make(), 30, hint=whole_seconds, latency=Latency(typical_s=0.4))
+    tally = run_submits(AdaptiveRateLimiter(rate=None), make(), 30, hint=whole_seconds, latency=Latency(typical_s=0.4))
     assert len(tally.accepted) == 30
     assert tally.makespan_s <= 1.1 * ideal_s(make, 30) + 1
     assert len(tally.refused) <= 16
@@ -96,19 +96,19 @@ def test_a_client_that_writes_first_and_pauses_now_and_then_gets_nearly_as_much(
 ) -> None:
     """Slots are taken well before their calls go, several calls leave at once, and answers come late."""
     slow = {"latency": QUICK, "write_s": 0.004, "pause_s": 0.05}
-    tally = run_submits(AdaptiveRateLimiter(told=None), FORTY[kind](), 1200, hint=hint, seed=seed, **slow)  # type: ignore[arg-type]
+    tally = run_submits(AdaptiveRateLimiter(rate=None), FORTY[kind](), 1200, hint=hint, seed=seed, **slow)  # type: ignore[arg-type]
     assert tally.hint_broken == 0
     assert ideal_s(FORTY[kind], 1200) / tally.makespan_s >= (0.975 if hint is no_hint else 0.945)
     assert len(tally.refused) <= most_refused(1200, 0.02)
 
 
 def test_what_was_learned_spares_the_next_run_its_refusals() -> None:
-    first = AdaptiveRateLimiter(told=None)
+    first = AdaptiveRateLimiter(rate=None)
     race(FORTY["fixed window"], 400, pace=first)
     learned = LearnedLimits.from_json(first.learned().as_json())
     assert learned == first.learned()
     assert (learned.count, learned.span_s) == (40, 1.0)
-    _, again = race(FORTY["fixed window"], 400, pace=AdaptiveRateLimiter(told=None, learned=learned))
+    _, again = race(FORTY["fixed window"], 400, pace=AdaptiveRateLimiter(rate=None, learned=learned))
     assert len(again.refused) <= 4
 
 
@@ -135,7 +135,7 @@ def test_a_limit_that_falls_and_rises_is_followed(kind: str, hint: Hint) -> None
 @pytest.mark.parametrize("latency_s", [0.005, 0.05])
 def test_other_limits_are_used_up_too(make: Make, latency_s: float) -> None:
     tally = run_submits(
-        AdaptiveRateLimiter(told=None), make(), 600, latency=Latency(typical_s=latency_s), until_s=20_000
+        AdaptiveRateLimiter(rate=None), make(), 600, latency=Latency(typical_s=latency_s), until_s=20_000
     )
     assert len(tally.accepted) == 600
     assert ideal_s(make, 600) / tally.makespan_s >= 0.94
@@ -143,13 +143,13 @@ def test_other_limits_are_used_up_too(make: Make, latency_s: float) -> None:
 
 
 def test_without_a_limit_the_start_is_quick() -> None:
-    tally = run_submits(AdaptiveRateLimiter(told=None), Open(), 5000, latency=Latency(typical_s=0.01))
+    tally = run_submits(AdaptiveRateLimiter(rate=None), Open(), 5000, latency=Latency(typical_s=0.01))
     assert tally.refused == []
     assert tally.makespan_s <= 5.0
 
 
 def test_a_misleading_hint_of_an_hour_stops_the_run_for_a_minute_at_most() -> None:
-    tally = run_submits(AdaptiveRateLimiter(told=None), Bucket(40, 40), 400, hint=misleading, latency=QUICK)
+    tally = run_submits(AdaptiveRateLimiter(rate=None), Bucket(40, 40), 400, hint=misleading, latency=QUICK)
     assert len(tally.accepted) == 400
     assert 60 <= tally.makespan_s <= 100
 
@@ -157,14 +157,14 @@ def test_a_misleading_hint_of_an_hour_stops_the_run_for_a_minute_at_most() -> No
 @given(count=st.integers(1, 120), span_s=st.sampled_from([1.0, 10.0, 60.0]), kind=st.sampled_from(["b", "f", "s"]))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_a_configured_rate_is_used_up_and_never_exceeded(count: int, span_s: float, kind: str) -> None:
-    told = parse_rate(f"{count}/{span_s:.0f}s")
+    rate = parse_rate(f"{count}/{span_s:.0f}s")
     limiters: dict[str, Limiter] = {
         "b": Bucket(count / span_s, count),
         "f": Fixed(count, span_s),
         "s": Sliding(count, span_s),
     }
     calls = min(2 * count + 2, 150)
-    tally = run_submits(AdaptiveRateLimiter(told=told), limiters[kind], calls, latency=QUICK, until_s=10_000)
+    tally = run_submits(AdaptiveRateLimiter(rate=rate), limiters[kind], calls, latency=QUICK, until_s=10_000)
     sent = tally.sent_s
     assert len(tally.refused) <= (0 if span_s >= 10 else 3), "arrivals scatter more than was seen so far"
     assert all(sum(at <= other < at + span_s - 1e-9 for other in sent) <= count for at in sent)
@@ -173,11 +173,11 @@ def test_a_configured_rate_is_used_up_and_never_exceeded(count: int, span_s: flo
 
 def test_a_configured_rate_reaches_99_percent_of_itself() -> None:
     for text, latency_s in (("10/1m", 0.4), ("40/1s", 0.02), ("120/3s", 0.05), ("600/1h", 0.4)):
-        told = parse_rate(text)
-        assert told is not None
-        calls, latency = 20 * told.count, Latency(typical_s=latency_s)
-        tally = run_submits(AdaptiveRateLimiter(told=told), Open(), calls, latency=latency, until_s=1e6)
-        assert (calls - told.default_burst) / tally.makespan_s >= 0.98 * told.per_second
+        rate = parse_rate(text)
+        assert rate is not None
+        calls, latency = 20 * rate.count, Latency(typical_s=latency_s)
+        tally = run_submits(AdaptiveRateLimiter(rate=rate), Open(), calls, latency=latency, until_s=1e6)
+        assert (calls - rate.default_burst) / tally.makespan_s >= 0.98 * rate.per_second
 
 
 @given(
@@ -203,7 +203,7 @@ def test_no_limiter_starves_the_run(  # noqa: PLR0917 - drawn by name
     count = min(4 * per_span, 600)
     most_s = 10 * (max(ideal_s(make, count), count * latency_s / 16) + 2 * span_s + 10)
     tally = run_submits(
-        AdaptiveRateLimiter(told=None),
+        AdaptiveRateLimiter(rate=None),
         make(),
         count,
         hint=hint,
@@ -220,7 +220,7 @@ def test_half_a_minute_after_an_outage_the_limit_is_used_again(kind: str) -> Non
     """All but one call is refused from 10 s to 20 s."""
     make = FORTY[kind]
     stages = [(0.0, make()), (10.0, Fixed(1, 1e9, -1.0)), (20.0, make())]
-    tally = run_submits(AdaptiveRateLimiter(told=None), Changing(stages), 1500, latency=QUICK, until_s=100)
+    tally = run_submits(AdaptiveRateLimiter(rate=None), Changing(stages), 1500, latency=QUICK, until_s=100)
     late = [at for at in tally.accepted if 50 <= at < 60]
     assert len(late) >= (300 if len(tally.accepted) < 1500 else 0)
     assert sum(10 <= at < 20 for at in tally.refused) <= 40

@@ -15,7 +15,7 @@ from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.stop import StopSignal
 
 
-def told(story: Coroutine[Any, Any, None]) -> None:
+def rate(story: Coroutine[Any, Any, None]) -> None:
     """Runs it in virtual time."""
     loop = VirtualLoop()
     try:
@@ -41,10 +41,10 @@ def test_calls_go_when_they_are_due_though_each_takes_its_time_to_get_ready() ->
             gate.answered(ticket, LimitFeedback.ACCEPTED)
 
     async def story() -> None:
-        gate = RateGate(AdaptiveRateLimiter(told=Rate(20, 1), burst=1), StopSignal())
+        gate = RateGate(AdaptiveRateLimiter(rate=Rate(20, 1), burst=1), StopSignal())
         await asyncio.gather(*(worker(gate, 25) for _ in range(8)))
 
-    told(story())
+    rate(story())
     assert len(gone_at) == 200
     assert all(gone >= due for gone, due in zip(gone_at, due_at, strict=True))
     assert gone_at[-1] == pytest.approx(199 / 20, abs=0.1)
@@ -54,7 +54,7 @@ def test_calls_go_when_they_are_due_though_each_takes_its_time_to_get_ready() ->
 
 def test_a_hint_that_comes_while_a_call_waits_for_its_turn_voids_it() -> None:
     async def story() -> None:
-        pace = AdaptiveRateLimiter(told=Rate(10, 1), burst=1)
+        pace = AdaptiveRateLimiter(rate=Rate(10, 1), burst=1)
         gate, loop = RateGate(pace, StopSignal()), asyncio.get_running_loop()
         for _ in range(60):  # calls have been taking 30 ms to get ready
             slot = await gate.slot(CallKind.SUBMIT)
@@ -69,4 +69,4 @@ def test_a_hint_that_comes_while_a_call_waits_for_its_turn_voids_it() -> None:
         assert await gate.slot_is_void(slot)
         assert loop.time() >= slot.due_at
 
-    told(story())
+    rate(story())

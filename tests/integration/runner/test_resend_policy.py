@@ -51,8 +51,8 @@ def test_without_a_price_nothing_is_sent_again() -> None:
 
 
 def test_the_report_says_that_it_was_sent_again() -> None:
-    told = "sent again after an unknown outcome"
-    assert reason_of(make_attempt(resends=1)) == told
-    assert reason_of(make_attempt(resends=1, reason="out of memory")) == f"{told}; out of memory"
+    note = "sent again after an unknown outcome"
+    assert reason_of(make_attempt(resends=1)) == note
+    assert reason_of(make_attempt(resends=1, reason="out of memory")) == f"{note}; out of memory"
     assert reason_of(make_attempt(reason="out of memory")) == "out of memory"
     assert reason_of(make_attempt()) is None

@@ -44,9 +44,9 @@ async def story(folder: Path, rows: int) -> tuple[Story, list[Job]]:
     )
     sandbox = Sandbox(settings, now=wall)
     base_url = await sandbox.start()
-    told = {"pace.rate": "3/1h", "uploads.presign_expiry_s": str(EXPIRY_S)}
+    options = {"pace.rate": "3/1h", "uploads.presign_expiry_s": str(EXPIRY_S)}
     try:
-        with ledger_for(folder, base_url, **told) as workspace:
+        with ledger_for(folder, base_url, **options) as workspace:
             images: Any = {"input_images": ("s3://pictures/a.png",)}
             ran = await carried(workspace, wanted(workspace, rows, **images))
             return ran, list(sandbox._books.jobs.values())

@@ -75,7 +75,7 @@ class NoRoom(EventRecorder):
 
 
 def test_a_paid_id_that_no_book_took_is_told_aloud(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    notices: list[str] = []
     gateway = MemoryGateway("1", {"accepted": 1})
     experiment = Experiment(
         folder=tmp_path,  # type: ignore[arg-type]
@@ -83,10 +83,10 @@ def test_a_paid_id_that_no_book_took_is_told_aloud(tmp_path: object, monkeypatch
         protocol=Protocol(scribe=NoRoom),
         rows=1,
         workers=1,
-        say=told.append,
+        say=notices.append,
     )
     assert in_virtual_time(monkeypatch, experiment.violations) == ["more unknown than submits were in flight"]
-    assert told == ["lake-1: paid as job job-1-1, and the ledger could not be written"]
+    assert notices == ["lake-1: paid as job job-1-1, and the ledger could not be written"]
 
 
 def stopped_after_a_second(
@@ -146,8 +146,8 @@ class WithSlowLedger(EventRecorder):
 
     last: WithSlowLedger
 
-    def __init__(self, ledger: LedgerWriter, **told: Any) -> None:
-        super().__init__(SlowLedger(ledger), **told)  # type: ignore[arg-type]
+    def __init__(self, ledger: LedgerWriter, **notices: Any) -> None:
+        super().__init__(SlowLedger(ledger), **notices)  # type: ignore[arg-type]
         WithSlowLedger.last = self
 
 
@@ -203,13 +203,13 @@ def test_a_person_who_settled_a_submit_is_not_overruled_by_its_late_answer(
     class Settled(GivenUp):
         decision = Event.CHARGE
 
-    told: list[str] = []
+    notices: list[str] = []
     gateway = MemoryGateway("1", {"accepted": 1})
     experiment = Experiment(
-        folder=tmp_path, gateway=gateway, protocol=Protocol(scribe=Settled), rows=1, workers=1, say=told.append
+        folder=tmp_path, gateway=gateway, protocol=Protocol(scribe=Settled), rows=1, workers=1, say=notices.append
     )
     assert in_virtual_time(monkeypatch, experiment.violations) == []
-    assert told == ["lake-1: paid as job job-1-1, but the request was settled meanwhile; `dop show` tells"]
+    assert notices == ["lake-1: paid as job job-1-1, but the request was settled meanwhile; `dop show` tells"]
     ledger = tmp_path / "0" / "ledger.db"
     assert read(ledger, "select state, job_set_id from attempts") == [("written_off", None)]
     ((detail,),) = read(ledger, "select detail from history where event = 'note'")

@@ -37,7 +37,7 @@ def check_books(story: Story, charged: Counter[int]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class StormResult:
     """What is left of a story: every event with its time, counts by state, and how long it took."""
 
     trace: list[tuple[object, ...]]
@@ -45,7 +45,7 @@ class Told:
     elapsed_s: float
 
 
-async def storm(folder: Path, rows: int, seed: str) -> Told:
+async def storm(folder: Path, rows: int, seed: str) -> StormResult:
     """A run of `rows` through the sandbox's storm `seed`."""
     settings = SandboxSettings(
         data_dir=folder / "sandbox", key=KEY, inline=True, one_clip=True, size="180p", generation_s=40.0, chaos=seed
@@ -62,26 +62,26 @@ async def storm(folder: Path, rows: int, seed: str) -> Told:
                 story = await carried(workspace, [])
             check_books(story, Counter(int(str(job.body["seed"])) for job in sandbox._books.jobs.values()))
             counts = Counter({state.value: count for state, count in story.result.totals.counts.items()})
-            return Told(trace=story.trace, counts=counts, elapsed_s=asyncio.get_running_loop().time())
+            return StormResult(trace=story.trace, counts=counts, elapsed_s=asyncio.get_running_loop().time())
     finally:
         await sandbox.close()
 
 
 def through_a_storm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, seed: str) -> None:
     """Twice, and the second time is like the first."""
-    told: list[Told] = []
+    results: list[StormResult] = []
     for name in ("first", "second"):
         folder = tmp_path / name
         folder.mkdir()
-        told.append(in_virtual_time(monkeypatch, partial(storm, folder, rows, seed)))
+        results.append(in_virtual_time(monkeypatch, partial(storm, folder, rows, seed)))
         shutil.rmtree(folder)
-    counts = told[0].counts
+    counts = results[0].counts
     assert sum(counts.values()) == rows
     assert counts["planned"] == counts["submitting"] == counts["accepted"] == 0
     assert counts["done"] > rows * 0.5
     assert counts["unknown"] > 0
-    assert told[0].elapsed_s > 600
-    assert told[0].trace == told[1].trace
+    assert results[0].elapsed_s > 600
+    assert results[0].trace == results[1].trace
 
 
 def test_thirty_rows_through_a_storm_are_bought_once_each_and_twice_the_same(
@@ -152,9 +152,9 @@ class Outage:
 
 async def sit_out(folder: Path, outage: Outage, rows: int, workers: int) -> tuple[Story, Counter[int]]:
     runner, base_url = await outage.listen()
-    told = {"pace.submit_concurrency": str(workers), "download.enabled": "false", "pace.rate": "30/1m"}
+    results = {"pace.submit_concurrency": str(workers), "download.enabled": "false", "pace.rate": "30/1m"}
     try:
-        with ledger_for(folder, base_url, **told) as workspace:
+        with ledger_for(folder, base_url, **results) as workspace:
             story = await carried(workspace, wanted(workspace, rows))
             check_books(story, outage.charged)
             return story, outage.charged
@@ -189,10 +189,10 @@ async def vanish(folder: Path, workers: int) -> tuple[Story, Counter[int]]:
         await asyncio.sleep(HOUR_S)
         runner, _ = await outage.listen()
 
-    told = {"pace.submit_concurrency": str(workers), "download.enabled": "false", "pace.rate": "30/1m"}
+    results = {"pace.submit_concurrency": str(workers), "download.enabled": "false", "pace.rate": "30/1m"}
     switching = asyncio.create_task(switch_off())
     try:
-        with ledger_for(folder, base_url, **told) as workspace:
+        with ledger_for(folder, base_url, **results) as workspace:
             story = await carried(workspace, wanted(workspace, 60))
             check_books(story, outage.charged)
             return story, outage.charged
@@ -233,8 +233,8 @@ def test_money_that_comes_back_while_the_cap_is_full_buys_the_next(
         gateway = SlowToRefuse(begins_s=10**9, lasts_s=1)
         runner, base_url = await gateway.listen()
         try:
-            told = {"pace.rate": "60/1m", "download.enabled": "false"}
-            with ledger_for(tmp_path, base_url, **told) as workspace:
+            results = {"pace.rate": "60/1m", "download.enabled": "false"}
+            with ledger_for(tmp_path, base_url, **results) as workspace:
                 cap = Caps(run_microusd=2 * LITE_MICROUSD)
                 return await carried(workspace, wanted(workspace, 4), caps=cap), gateway
         finally:
@@ -267,12 +267,12 @@ async def jolted(folder: Path, jump_s: float, at_s: float) -> tuple[Story, Outag
 
 
 def test_a_clock_that_jumps_in_a_run_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = []
+    results = []
     for jump_s in (0.0, -86_400.0, 400 * 86_400.0):
         folder = tmp_path / str(jump_s)
         folder.mkdir()
-        told.append(in_virtual_time(monkeypatch, partial(jolted, folder, jump_s, 30.0)))
-    (calm, undisturbed), *jumped = told
+        results.append(in_virtual_time(monkeypatch, partial(jolted, folder, jump_s, 30.0)))
+    (calm, undisturbed), *jumped = results
     assert +Counter(calm.result.totals.counts) == {State.DONE: 30}
     for story, gateway in jumped:
         assert (story.result.totals.counts, gateway.polls) == (calm.result.totals.counts, undisturbed.polls)

@@ -298,9 +298,9 @@ async def test_served_alone_with_a_wrong_flag_it_says_so(tmp_path: Path) -> None
         sys.executable, "-m", "pipeline.sandbox.command", "--data", str(tmp_path), "--rate", "soon",
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    _, told = await process.communicate()
+    _, output = await process.communicate()
     assert process.returncode == 2
-    assert b"'soon'" in told
+    assert b"'soon'" in output
 
 
 def test_naming_the_sandbox_imports_nothing_heavy() -> None:
@@ -310,5 +310,5 @@ def test_naming_the_sandbox_imports_nothing_heavy() -> None:
         "import sys, pipeline.sandbox.command, pipeline.sandbox;"
         "print([name for name in ('aiohttp', 'av', 'numpy', 'PIL') if name in sys.modules])"
     )
-    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
-    assert told.strip() == "[]"
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert output.strip() == "[]"

@@ -25,7 +25,7 @@ BROKEN = (aiohttp.ClientError, ConnectionError)
 @pytest.fixture
 def weather(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the storm says, as the test decides; calm where the test says nothing."""
-    told: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     calm = {
         "submit_fault": SubmitFault.NONE,
         "poll_fault": PollFault.NONE,
@@ -37,13 +37,13 @@ def weather(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "shape": None,
     }
     for name, value in calm.items():
-        monkeypatch.setattr(FaultPlan, name, lambda *_args, name=name, value=value: told.get(name, value))
-    return told
+        monkeypatch.setattr(FaultPlan, name, lambda *_args, name=name, value=value: options.get(name, value))
+    return options
 
 
 @asynccontextmanager
-async def stormy(folder: Path, **told: Any) -> AsyncIterator[Client]:
-    async with open_sandbox(folder, chaos="7", generation_s=0.05, **told) as client:
+async def stormy(folder: Path, **options: Any) -> AsyncIterator[Client]:
+    async with open_sandbox(folder, chaos="7", generation_s=0.05, **options) as client:
         yield client
 
 
@@ -132,8 +132,8 @@ async def test_a_second_answer_waits_on_the_kept_alive_connection(tmp_path: Path
         writer.write(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         ids = []
         for _ in range(2):
-            told = await reader.readuntil(b"\r\n\r\n")
-            length = int(told.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            options = await reader.readuntil(b"\r\n\r\n")
+            length = int(options.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             ids.append(json.loads(await reader.readexactly(length))["job_set_id"])
         writer.close()
         await writer.wait_closed()

@@ -277,8 +277,8 @@ async def test_the_rate_of_a_running_sandbox_can_be_changed(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("style", "status"), [("400", 400), ("429", 429)])
 async def test_a_cap_on_unfinished_jobs_refuses_until_one_is_finished(tmp_path: Path, style: str, status: int) -> None:
-    told: dict[str, Any] = {"max_concurrent": 2, "concurrent_style": style, "generation_s": 10}
-    async with open_sandbox(tmp_path, **told) as client:
+    options: dict[str, Any] = {"max_concurrent": 2, "concurrent_style": style, "generation_s": 10}
+    async with open_sandbox(tmp_path, **options) as client:
         replies = await throttled(client, 3)
         assert [reply.status for reply in replies] == [200, 200, status]
         if style == "400":

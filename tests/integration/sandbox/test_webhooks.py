@@ -137,8 +137,8 @@ async def test_a_storm_doubles_forges_and_hurries_callbacks(
     states: list[str | None],
 ) -> None:
     monkeypatch.setattr(FaultPlan, "callback_fault", lambda *_args: fault)
-    told: dict[str, Any] = {"chaos": "7", "chaos_intensity": 0.0, "generation_s": 500}
-    async with receiving() as receiver, open_sandbox(tmp_path, **told) as client:
+    options: dict[str, Any] = {"chaos": "7", "chaos_intensity": 0.0, "generation_s": 500}
+    async with receiving() as receiver, open_sandbox(tmp_path, **options) as client:
         await client.submit(webhook_url=receiver.url, webhook_secret=SECRET)
         first = [await receiver.next()] if fault in (CallbackFault.EARLY, CallbackFault.HASTY) else []
         client.at.now += 5000

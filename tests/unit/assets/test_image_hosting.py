@@ -31,12 +31,12 @@ class Shelf:
         return f"https://store.example/{name}?X-Amz-Signature=1"
 
 
-def hosting(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, etag: str, **told: Any) -> ImageHost:
+def hosting(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, etag: str, **uploads: Any) -> ImageHost:
     monkeypatch.setattr(pipeline.assets.image_hosting, "open_store", lambda *_, **__: shelf)
     base_url = "https://gateway.example"
     images = InputImages({})
     return ImageHost(
-        UploadSettings(**told),
+        UploadSettings(**uploads),
         images,
         store=None,
         base_url=base_url,

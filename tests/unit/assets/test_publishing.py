@@ -141,8 +141,8 @@ def test_what_other_hosts_saved_is_brought_here_once_and_only_as_it_was_saved(tm
             asked.append(name)
             return None if name == "run/videos/gone.mp4" else (ObjectInfo(size_bytes=len(content), etag="e"), content)
 
-    told = {"run/videos/a.mp4": "", "run/videos/b.mp4": good, "run/videos/c.mp4": bad, "run/videos/gone.mp4": good}
+    digests = {"run/videos/a.mp4": "", "run/videos/b.mp4": good, "run/videos/c.mp4": bad, "run/videos/gone.mp4": good}
     landing = OutputPublisher(cast(ObjectStore, Reads()), tmp_path)
-    assert asyncio.run(landing.download_missing(told)) == ""
+    assert asyncio.run(landing.download_missing(digests)) == ""
     assert {path.name: path.read_bytes() for path in video.parent.iterdir()} == {"a.mp4": b"video", "b.mp4": content}
     assert asked == ["run/videos/b.mp4", "run/videos/c.mp4", "run/videos/gone.mp4"]

@@ -242,7 +242,7 @@ def test_the_cap_on_jobs_at_once_is_read_where_it_is_said() -> None:
 
 
 def test_a_hint_is_also_given_as_it_was_told() -> None:
-    assert judged(429, b"", retry_after="3600").told_wait_s == 3600
+    assert judged(429, b"", retry_after="3600").stated_wait_s == 3600
 
 
 def test_nothing_may_be_sent_again_that_could_have_been_paid() -> None:

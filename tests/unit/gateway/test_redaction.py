@@ -68,8 +68,8 @@ def test_no_verdict_repeats_a_signature(body: object) -> None:
     raw = json.dumps(body).encode()
     for status in (200, 400, 422, 429, 500):
         answer = Response(status=status, body=raw)
-        told = [classify_submit(answer, now_unix=0.0).reason, classify_poll(answer, now_unix=0.0).reason]
-        assert not [secret for secret in SECRETS if secret in "".join(told)]
+        reasons = [classify_submit(answer, now_unix=0.0).reason, classify_poll(answer, now_unix=0.0).reason]
+        assert not [secret for secret in SECRETS if secret in "".join(reasons)]
     failed = {"job_set_id": "j", "jobs": [{"status": "failed", "error": f"can't fetch {S3}"}]}
     report = classify_poll(Response(status=200, body=json.dumps(failed).encode()), now_unix=0.0).report
     assert report is not None

@@ -45,5 +45,5 @@ def test_buying_until_refused_never_passes_any_cap(limit: Caps, prices: list[int
 def test_the_lowest_of_several_caps_holds(several: list[Caps]) -> None:
     chosen = lowest(several)
     for name in ("run_microusd", "day_microusd", "month_microusd"):
-        told = [value for value in (getattr(one, name) for one in several) if value is not None]
-        assert getattr(chosen, name) == (min(told) if told else None)
+        given = [value for value in (getattr(one, name) for one in several) if value is not None]
+        assert getattr(chosen, name) == (min(given) if given else None)

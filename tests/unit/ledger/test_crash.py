@@ -70,8 +70,8 @@ class Camera:
         self.shots: list[tuple[bytes, bytes, bytes]] = []
         self.events: list[str] = []
 
-    def take(self, told: str) -> None:
-        self.events.append(told)
+    def take(self, event: str) -> None:
+        self.events.append(event)
         names = (self.path, self.path.with_name("ledger.db-wal"), journal_path(self.path))
         self.shots.append(tuple(name.read_bytes() if name.exists() else b"" for name in names))  # type: ignore[arg-type]
 
@@ -93,16 +93,16 @@ def test_a_power_cut_between_two_commits_loses_none_that_was_told(folder: Path, 
     """The next commit's bytes are torn anywhere; the journal, which is not synced, is cut anywhere."""
     chance = random.Random(seed)
     camera = filmed(folder / "ledger.db", 6)
-    told = chance.randrange(len(camera.shots) - 1)
-    (db, wal, _), (_, next_wal, journal) = camera.shots[told], camera.shots[told + 1]
+    event = chance.randrange(len(camera.shots) - 1)
+    (db, wal, _), (_, next_wal, journal) = camera.shots[event], camera.shots[event + 1]
     assert next_wal.startswith(wal[32:48]) or len(next_wal) > len(wal)
     torn = next_wal[: chance.randrange(len(wal), len(next_wal))]
     if chance.random() < 0.5:
         torn += chance.randbytes(chance.randrange(1, 3 * PAGE))
     path = put(folder, db, torn, journal[: chance.randrange(len(journal) + 1)])
     events = after_the_cut(path)
-    assert events[: told + 1] == camera.events[: told + 1]
-    assert len(events) <= told + 2
+    assert events[: event + 1] == camera.events[: event + 1]
+    assert len(events) <= event + 2
 
 
 @pytest.mark.parametrize("seed", range(10))

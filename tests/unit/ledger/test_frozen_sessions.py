@@ -175,8 +175,8 @@ def test_the_driver_s_own_way_is_found_out(
 def test_who_only_reads_may_think_between_two_questions(postgres: str, planned: list[Request]) -> None:
     asked = "SHOW idle_in_transaction_session_timeout"
     with beside(postgres) as ledger, ledger.engine.connect() as writer, ledger.reader.connect() as reader:
-        told = [one.exec_driver_sql(asked).scalar_one() for one in (writer, reader)]
-    assert told == ["5s", "15min"]
+        values = [one.exec_driver_sql(asked).scalar_one() for one in (writer, reader)]
+    assert values == ["5s", "15min"]
 
 
 def test_lines_may_say_the_same_in_different_types(postgres: str, planned: list[Request]) -> None:

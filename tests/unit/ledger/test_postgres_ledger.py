@@ -31,9 +31,9 @@ CUT = "select pg_terminate_backend(pid) from pg_stat_activity where application_
 
 
 @contextmanager
-def spent_with(url: str, **told: object) -> Iterator[tuple[PostgresLedger, LedgerQueries]]:
+def spent_with(url: str, **value: object) -> Iterator[tuple[PostgresLedger, LedgerQueries]]:
     """The ledger as a run has it, alone."""
-    ledger = PostgresLedger(url, **{"inline": True, "hold": LockMode.EXCLUSIVE, **told})  # type: ignore[arg-type]
+    ledger = PostgresLedger(url, **{"inline": True, "hold": LockMode.EXCLUSIVE, **value})  # type: ignore[arg-type]
     try:
         ledger.ready_to_spend()
         yield ledger, LedgerQueries(ledger)
@@ -262,9 +262,9 @@ def test_outcomes_survive_an_outage_that_outlasts_the_run(postgres: str, tmp_pat
         heard: list[str] = []
         ledger.tell = heard.append
         LosesTheAnswer(ledger, 99, before=True)
-        for told in (accept(lake, "job-1", "lake"), change(sea, Event.RELEASE, token="sea"), reserve(hill, "hill")):
+        for value in (accept(lake, "job-1", "lake"), change(sea, Event.RELEASE, token="sea"), reserve(hill, "hill")):
             with pytest.raises(LedgerUnavailableError, match="run again later"):
-                ledger.apply_now(told)
+                ledger.apply_now(value)
         assert "nothing is bought meanwhile" in heard[0]
         assert len(list(tmp_path.iterdir())) == 1
     assert state_of(postgres, lake) == "submitting"
@@ -359,8 +359,8 @@ def test_a_text_that_the_server_refuses_keeps_nothing_paid_from_being_booked(pos
         start(book, [lake])
         ledger.apply_now(reserve(lake))
         values = {"job_set_id": "job", "accepted_at": AT, "reason": "odd\0\ud800"}
-        told = change(lake, Event.ACCEPT, token="token", values=values, detail="200 \0")
-        assert isinstance(ledger.apply_now(told), Applied)
+        value = change(lake, Event.ACCEPT, token="token", values=values, detail="200 \0")
+        assert isinstance(ledger.apply_now(value), Applied)
         assert ledger.problems() == []
 
 
@@ -379,9 +379,9 @@ def test_one_damaged_row_does_not_keep_the_others_from_being_booked(postgres: st
         assert isinstance(second, Applied)
 
 
-def _outcome(ledger: PostgresLedger, told: object) -> object:
+def _outcome(ledger: PostgresLedger, value: object) -> object:
     try:
-        return ledger.apply_now(told)  # type: ignore[arg-type]
+        return ledger.apply_now(value)  # type: ignore[arg-type]
     except LedgerError as error:
         return error
 

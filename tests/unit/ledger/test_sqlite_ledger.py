@@ -47,8 +47,8 @@ def test_an_event_is_on_the_disk_when_it_is_told(place: Place) -> None:
         assert read(place, "select state, token from attempts") == [("submitting", "token")]
         assert read(place, "select event, state from history") == [("reserve", "submitting")]
         assert read(place, "select reserved from spend") == [(LITE_MICROUSD,)]
-        told = [entry["event"] for entry in JournalWalk("journal").entries(ledger.journal_lines())]
-        assert [event for event in told if event != MARK] == ["reserve"]
+        statement = [entry["event"] for entry in JournalWalk("journal").entries(ledger.journal_lines())]
+        assert [event for event in statement if event != MARK] == ["reserve"]
 
 
 def test_a_swap_that_fails_leaves_no_trace(place: Place) -> None:
@@ -170,13 +170,13 @@ def test_the_writer_is_durable_or_refuses(tmp_path: Path) -> None:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
 
 
-@pytest.mark.parametrize("told", ["PRAGMA journal_mode=DELETE", "PRAGMA synchronous=NORMAL"])
-def test_a_disk_that_cannot_be_made_durable_is_refused(tmp_path: Path, told: str) -> None:
+@pytest.mark.parametrize("statement", ["PRAGMA journal_mode=DELETE", "PRAGMA synchronous=NORMAL"])
+def test_a_disk_that_cannot_be_made_durable_is_refused(tmp_path: Path, statement: str) -> None:
     with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         assert_durable(connection, tmp_path / "a.db")
-        connection.execute(told)
+        connection.execute(statement)
         with pytest.raises(LedgerError, match="can't be made durable here"):
             assert_durable(connection, tmp_path / "a.db")
 

@@ -301,7 +301,7 @@ class ServerMachine(LedgerMachine):
 
 
 def _run(examples: int, steps: int, *, machine: type[LedgerMachine] = LedgerMachine, shrink: bool = True) -> None:
-    told = settings(
+    limits = settings(
         max_examples=examples,
         stateful_step_count=steps,
         deadline=None,
@@ -310,7 +310,7 @@ def _run(examples: int, steps: int, *, machine: type[LedgerMachine] = LedgerMach
         phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(machine, settings=told)
+    run_state_machine_as_test(machine, settings=limits)
 
 
 def test_the_ledger_does_what_its_model_does() -> None:

@@ -50,9 +50,9 @@ def test_everything_arrives_and_the_file_spends_no_more(outputs: Path, postgres:
     before = {table: read(path, LINES[table]) for table in TABLES}
     secret = postgres.replace("postgres@", "postgres:canary-password@")
     assert dop(outputs, "ledger", "copy", "--to", secret) == 0
-    told = capsys.readouterr()
-    assert f"{postgres} holds what {path} held: 7 requests, 1 runs, 12 events, $0.675" in told.out
-    assert "canary" not in told.out + told.err
+    printed = capsys.readouterr()
+    assert f"{postgres} holds what {path} held: 7 requests, 1 runs, 12 events, $0.675" in printed.out
+    assert "canary" not in printed.out + printed.err
     assert {table: read(postgres, LINES[table]) for table in TABLES} == before
     with pytest.raises(LedgerError, match=r"was moved to postgresql://.* DOP_LEDGER__URL"), opened(path):
         pass
@@ -112,7 +112,7 @@ def test_a_connection_that_is_lost_at_the_end_leaves_no_two_ledgers_that_spend(
     source, target = SqliteLedger(outputs / "ledger.db", inline=True), PostgresLedger(postgres, inline=True)
     real = target.transact
 
-    def cut(work: object, **told: object) -> object:
+    def cut(work: object, **printed: object) -> object:
         real(work)  # type: ignore[arg-type]
         raise LedgerUnavailableError("the server went away")
 

@@ -49,9 +49,9 @@ def make_row(state: State = State.PLANNED, **only_what_matters: Any) -> Row:
 
 
 def judged(
-    row: Row | None, event: Event, *, money: SpendAccumulator | None = None, owner: str | None = None, **told: Any
+    row: Row | None, event: Event, *, money: SpendAccumulator | None = None, owner: str | None = None, **given: Any
 ) -> ChangeResult:
-    change = LedgerChange(request_id="r1", event=event, **{"at": AT, **told})
+    change = LedgerChange(request_id="r1", event=event, **{"at": AT, **given})
     return apply_change(row, change, money=money or SpendAccumulator(lambda *_: 0), job_owner=lambda *_: owner)
 
 
@@ -92,10 +92,10 @@ def test_a_forbidden_event_raises_and_changes_neither_row_nor_money() -> None:
     assert (row, money.deltas) == (before, {})
 
 
-@pytest.mark.parametrize("told", [{"run_id": RUN}, {"token": "t"}])
-def test_an_intent_without_its_run_or_token_is_refused(told: dict[str, Any]) -> None:
+@pytest.mark.parametrize("given", [{"run_id": RUN}, {"token": "t"}])
+def test_an_intent_without_its_run_or_token_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(InvariantError, match="needs a run and a token"):
-        judged(make_row(), Event.RESERVE, **told)
+        judged(make_row(), Event.RESERVE, **given)
 
 
 @pytest.mark.parametrize("price", [0, -1, None, "135000", 0.135])
@@ -116,8 +116,8 @@ def test_the_budget_refuses_and_nothing_changes() -> None:
 
 def test_a_batch_counts_what_it_has_just_reserved() -> None:
     money = SpendAccumulator(lambda *_: 0)
-    told: dict[str, Any] = {"token": "t", "run_id": RUN, "caps": Caps(run_microusd=2 * LITE_MICROUSD), "money": money}
-    outcomes = [judged(make_row(request_id=f"r{number}"), Event.RESERVE, **told) for number in range(4)]
+    given: dict[str, Any] = {"token": "t", "run_id": RUN, "caps": Caps(run_microusd=2 * LITE_MICROUSD), "money": money}
+    outcomes = [judged(make_row(request_id=f"r{number}"), Event.RESERVE, **given) for number in range(4)]
     assert [isinstance(outcome, Applied) for outcome in outcomes] == [True, True, False, False]
 
 

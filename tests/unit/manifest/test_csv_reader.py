@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.manifests import cells, problems, told
+from tests.support.manifests import cells, message_of, problems
 
 HEAD = "id,image,prompt,seed\n"
 URL = "https://cdn.example.com/mill.jpg"
@@ -84,7 +84,7 @@ def test_booleans_are_read_as_spreadsheets_write_them(tmp_path: Path, cell: str,
 )
 def test_a_wrong_header_is_told_once_and_not_on_every_line(tmp_path: Path, header: str, message: str) -> None:
     lines = "\n".join(",".join(["a"] * len(header.split(","))) for _ in range(3))
-    found = told(tmp_path, f"{header}\n{lines}\n", "a.csv")
+    found = message_of(tmp_path, f"{header}\n{lines}\n", "a.csv")
     assert found.count(message) == 1, found
     assert "a.csv:1" in found.splitlines()[0]
 
@@ -130,11 +130,11 @@ def test_utf8_with_any_line_end_and_with_or_without_mark_is_read(tmp_path: Path,
 )
 def test_another_encoding_is_named(tmp_path: Path, encoding: str, message: str) -> None:
     text = f"{HEAD}a,{URL},p,1\nä,{URL},p,1\n"
-    assert message in told(tmp_path, text.encode(encoding), "a.csv")
+    assert message in message_of(tmp_path, text.encode(encoding), "a.csv")
 
 
 def test_a_null_byte_is_refused(tmp_path: Path) -> None:
-    assert "control character U+0000" in told(tmp_path, f"{HEAD}a,{URL},p\0q,1\n", "a.csv")
+    assert "control character U+0000" in message_of(tmp_path, f"{HEAD}a,{URL},p\0q,1\n", "a.csv")
 
 
 def test_an_empty_cell_takes_the_default_and_a_variable_column_fills_the_prompt(tmp_path: Path) -> None:
@@ -158,15 +158,15 @@ def test_a_sheet_of_a_manifest_finds_its_pictures_beside_itself(tmp_path: Path) 
 
 
 def test_an_empty_sheet_and_one_with_only_a_header_are_told(tmp_path: Path) -> None:
-    assert "is empty: the first line names the columns" in told(tmp_path, "", "a.csv")
-    assert "has no rows" in told(tmp_path, HEAD, "a.csv")
+    assert "is empty: the first line names the columns" in message_of(tmp_path, "", "a.csv")
+    assert "has no rows" in message_of(tmp_path, HEAD, "a.csv")
 
 
 def test_lines_written_one_by_one_are_not_counted_but_what_they_multiply_to_is(tmp_path: Path) -> None:
     lines = "".join(f"r{number},{URL},p,{number + 1}\n" for number in range(400))
     assert len(cells(tmp_path, HEAD + lines, "a.csv")) == 400
     many = "id,image,prompt,seeds\n" + "".join(f"r{number},{URL},p,x3\n" for number in range(100))
-    assert "rows 100 x seed 3 = 300 videos, more than max_rows 256" in told(tmp_path, many, "b.csv")
+    assert "rows 100 x seed 3 = 300 videos, more than max_rows 256" in message_of(tmp_path, many, "b.csv")
 
 
 def test_a_row_without_id_gets_one_that_does_not_depend_on_its_place(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ManifestError
-from tests.support.manifests import ONE, cells, opened, problems, told, written
+from tests.support.manifests import ONE, cells, message_of, opened, problems, written
 
 HEAD = "id,image,prompt,motion,strength,seed\n"
 
@@ -35,7 +35,7 @@ rows:
 vars: {{brand: Aster}}
 sheet: {{x: sed}}
 """
-    lines = told(tmp_path, text).splitlines()
+    lines = message_of(tmp_path, text).splitlines()
     assert [line.split(": ", 1)[1] for line in lines] == [
         "version: 2 is not a version of the manifest language that is read here: write 1",
         "nam: unknown key. Did you mean 'name'?",
@@ -183,10 +183,10 @@ def test_an_end_frame_with_a_motion_that_takes_none_is_a_mistake_and_an_unknown_
     tmp_path: Path,
 ) -> None:
     row = "prompt: p, seed: 1, image: sandbox:cat, end_image: sandbox:cat"
-    assert "the motion 'Agent Reveal' takes no end frame" not in told(
+    assert "the motion 'Agent Reveal' takes no end frame" not in message_of(
         tmp_path, f"rows: [{{{row}, motion: Agent Reveal}}]"
     )
-    assert "the motion 'Flood' takes no end frame" in told(tmp_path, f"rows: [{{{row}, motion: flood}}]")
+    assert "the motion 'Flood' takes no end frame" in message_of(tmp_path, f"rows: [{{{row}, motion: flood}}]")
     motion = "3C90C3CC-0d44-4b50-8888-8dd25736052a"
     manifest = opened(written(tmp_path, f"rows: [{{{row}, motion: {motion}}}]"))
     found = list(manifest.cells())
@@ -197,7 +197,7 @@ def test_an_end_frame_with_a_motion_that_takes_none_is_a_mistake_and_an_unknown_
 
 def test_the_configurations_defaults_are_judged_too(tmp_path: Path) -> None:
     text = f"rows: [{{{ONE}, seed: 1}}]"
-    found = told(tmp_path, text, defaults={"model": "dop-lite", "strength": 0.755, "motion": "General"})
+    found = message_of(tmp_path, text, defaults={"model": "dop-lite", "strength": 0.755, "motion": "General"})
     assert found.splitlines() == [
         "configuration.defaults.strength: 0.755 has more than two decimals: the nearest is 0.76",
         "batch.yaml:1:8: rows[0]: needs enhance_prompt: neither the row, nor an axis, nor the defaults give it",
@@ -228,12 +228,12 @@ def test_more_mistakes_than_anybody_reads_are_counted(tmp_path: Path) -> None:
     ],
 )
 def test_a_manifest_that_asks_for_nothing_is_told(tmp_path: Path, text: str, message: str) -> None:
-    assert message in told(tmp_path, text)
+    assert message in message_of(tmp_path, text)
 
 
 @pytest.mark.parametrize("name", ["batch.txt", "batch", "batch.xls"])
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
-    assert told(tmp_path, "rows: []", name).startswith(f"{name}: is not a manifest")
+    assert message_of(tmp_path, "rows: []", name).startswith(f"{name}: is not a manifest")
 
 
 def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:

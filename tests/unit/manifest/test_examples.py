@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import ManifestError
 from pipeline.manifest import yaml_model
 from pipeline.records import Cell, usd
-from tests.support.manifests import REPO, cells, opened, told, written
+from tests.support.manifests import REPO, cells, message_of, opened, written
 
 PRICES = {"dop-lite": 135_000, "dop-turbo": 416_000, "dop-preview": 573_000}
 
@@ -203,7 +203,7 @@ def test_the_manifest_and_the_mistakes_on_the_languages_page_are_real(tmp_path: 
     assert [found[0].row_id, found[-1].row_id, len(found)] == ["coffee@calm-11", "coffee@bold-13", 6]
     row = "image: sandbox:cat\n    prompt: p\n    seed: 1"
     bad = f"rows:\n  - id: a\n    {row}\n    strenght: 0.5\n  - id: b\n    {row}\n    strength: 0.755\n"
-    for problem in told(tmp_path, bad).splitlines():
+    for problem in message_of(tmp_path, bad).splitlines():
         assert problem.split(": ", 2)[2] in page
 
 

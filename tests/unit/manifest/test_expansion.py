@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ManifestError
 from pipeline.manifest import TooManyRowsError, ranges, seeds
 from pipeline.records import Cell
-from tests.support.manifests import ONE, cells, opened, told, written
+from tests.support.manifests import ONE, cells, message_of, opened, written
 
 SHARED = "defaults: {image: https://cdn.example.com/mill.jpg, prompt: Old mill}\n"
 
@@ -116,7 +116,7 @@ def test_strength_is_counted_in_hundredths_and_never_rounded(tmp_path: Path, axi
     ],
 )
 def test_a_strength_axis_that_cannot_be_says_why(tmp_path: Path, axis: str, message: str) -> None:
-    assert message in told(tmp_path, f"{SHARED}matrix: {{strength: {axis}, seed: [1]}}\n")
+    assert message in message_of(tmp_path, f"{SHARED}matrix: {{strength: {axis}, seed: [1]}}\n")
 
 
 @given(
@@ -150,7 +150,7 @@ matrix: {strength: [0.2, 0.1], seed: [2, 1]}
 
 def test_zipped_lists_of_unequal_length_are_told_with_their_lengths(tmp_path: Path) -> None:
     text = "zip: {image: [sandbox:cat, sandbox:rocket], prompt: [A, B, C]}\nmatrix: {seed: [1]}\n"
-    assert "zip: needs lists of equal length, and has image 2, prompt 3" in told(tmp_path, text)
+    assert "zip: needs lists of equal length, and has image 2, prompt 3" in message_of(tmp_path, text)
 
 
 def test_a_row_may_have_its_own_zip_and_seeds(tmp_path: Path) -> None:
@@ -164,18 +164,18 @@ def test_a_row_may_have_its_own_zip_and_seeds(tmp_path: Path) -> None:
 
 def test_a_field_in_a_row_and_in_a_shared_axis_is_a_mistake_unless_the_row_replaces_the_axis(tmp_path: Path) -> None:
     rows = f"rows:\n  - {{id: a, {ONE}, strength: 0.5%s}}\nmatrix: {{strength: [0.1, 0.2], seed: [1, 2]}}\n"
-    assert "strength is set in the row and by the axis 'strength'" in told(tmp_path, rows % "")
-    assert "strength is set in the row and by" in told(tmp_path, rows % ", matrix: {seed: [1]}")
+    assert "strength is set in the row and by the axis 'strength'" in message_of(tmp_path, rows % "")
+    assert "strength is set in the row and by" in message_of(tmp_path, rows % ", matrix: {seed: [1]}")
     own = f"rows:\n  - {{id: a, {ONE}, matrix: {{strength: [0.5]}}}}\nmatrix: {{strength: [0.1, 0.2], seed: [1, 2]}}\n"
     assert ids(cells(tmp_path, own)) == ["a@0.5-1", "a@0.5-2"]
     (tmp_path / "rows.csv").write_text("id,image,prompt,seed\na,sandbox:cat,p,5\nb,sandbox:cat,p,\n")
-    sheet = told(tmp_path, "rows: {file: rows.csv}\nmatrix: {seed: [1, 2]}\n")
+    sheet = message_of(tmp_path, "rows: {file: rows.csv}\nmatrix: {seed: [1, 2]}\n")
     assert sheet == (
         "rows.csv:2: column 'seed': seed is set in the row and by the axis 'seed': "
         "empty the cell, or take the axis out of matrix"
     )
     own = f"rows:\n  - {{id: a, {ONE}, seeds: 5-6}}\nmatrix: {{seed: [1, 2]}}\n"
-    assert "seed is set by seeds and by the axis 'seed'" in told(tmp_path, own)
+    assert "seed is set by seeds and by the axis 'seed'" in message_of(tmp_path, own)
 
 
 def test_an_axis_beats_the_defaults_and_a_rows_new_axis_varies_fastest(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_an_axis_beats_the_defaults_and_a_rows_new_axis_varies_fastest(tmp_path:
 
 def test_two_axes_that_set_one_field_are_a_mistake(tmp_path: Path) -> None:
     text = f"{SHARED}matrix:\n  look: [{{label: a, strength: 0.1}}]\n  strength: [0.2]\n  seed: [1]\n"
-    assert "matrix.strength: the axis 'look' sets strength too" in told(tmp_path, text)
+    assert "matrix.strength: the axis 'look' sets strength too" in message_of(tmp_path, text)
 
 
 def test_a_linked_value_brings_variables_and_tags_and_needs_a_label(tmp_path: Path) -> None:
@@ -202,13 +202,15 @@ matrix:
     assert ids(found) == ["a@soft-light-1", "a@hard-1"]
     assert [cell.params and cell.params.prompt for cell in found] == ["Cat, soft", "Cat, hard"]
     assert [cell.tags for cell in found] == [("all", "s"), ("all",)]
-    assert "needs a label" in told(tmp_path, text.replace("label: hard, ", "strength: 0.1, "))
-    assert "two values are called 'Soft Light'" in told(tmp_path, text.replace("label: hard", "label: Soft Light"))
+    assert "needs a label" in message_of(tmp_path, text.replace("label: hard, ", "strength: 0.1, "))
+    assert "two values are called 'Soft Light'" in message_of(
+        tmp_path, text.replace("label: hard", "label: Soft Light")
+    )
 
 
 def test_an_axis_of_an_unknown_name_with_plain_values_is_told(tmp_path: Path) -> None:
     text = f"{SHARED}matrix: {{strenght: [0.1], seed: [1]}}\n"
-    lines = told(tmp_path, text)
+    lines = message_of(tmp_path, text)
     assert "matrix.strenght[0]: 'strenght' is not a field" in lines
     assert "Did you mean 'strength'?" in lines
 
@@ -251,9 +253,9 @@ def test_excluded_cells_go_first_then_overrides_look_at_what_is_left(tmp_path: P
 )
 def test_a_pattern_that_takes_nothing_out_is_a_mistake(tmp_path: Path, pattern: str, message: str) -> None:
     text = f"{SHARED}matrix:\n  look: [{{label: hard, strength: 0.9}}]\n  seed: [1]\n  exclude: [{pattern}]\n"
-    assert message in told(tmp_path, text)
+    assert message in message_of(tmp_path, text)
     change = text.replace(f"exclude: [{pattern}]", f"override: [{{where: {pattern}, set: {{strength: 0.1}}}}]")
-    assert message in told(tmp_path, change)
+    assert message in message_of(tmp_path, change)
 
 
 def test_patterns_match_labels_row_ids_and_fields_that_are_no_axis(tmp_path: Path) -> None:
@@ -308,7 +310,7 @@ rows: [{id: a, image: sandbox:cat, seed: 1, vars: {light: "{{ n }}"},
 
 def test_every_unknown_name_of_a_prompt_is_told(tmp_path: Path) -> None:
     text = 'vars: {light: soft}\nrows: [{image: sandbox:cat, seed: 1, prompt: "{{ ligth }} {{ a b }}"}]\n'
-    assert "{{ ligth }}, {{ a b }} is not in vars. Did you mean 'light'?" in told(tmp_path, text)
+    assert "{{ ligth }}, {{ a b }} is not in vars. Did you mean 'light'?" in message_of(tmp_path, text)
 
 
 def test_own_motion_names_are_used_before_the_catalogues(tmp_path: Path) -> None:
@@ -376,7 +378,7 @@ def test_a_sweep_of_billions_is_refused_before_it_is_expanded(tmp_path: Path) ->
 def test_the_size_guard_counts_rows_axes_and_repeats_and_max_rows_lifts_it(tmp_path: Path) -> None:
     rows = ", ".join(f"{{id: r{number}, {ONE}}}" for number in range(10))
     text = f"rows: [{rows}]\ndefaults: {{repeat: 3}}\nmatrix: {{seed: 1-10}}\n"
-    lines = told(tmp_path, text)
+    lines = message_of(tmp_path, text)
     assert "rows 10 x seed 10 x take 3 = 300 videos, more than max_rows 256. Raise max_rows if you mean it" in lines
     assert len(cells(tmp_path, f"max_rows: 300\n{text}")) == 300
     assert len(cells(tmp_path, text, max_rows=300)) == 300
@@ -389,10 +391,10 @@ def test_rows_written_out_are_not_counted(tmp_path: Path) -> None:
 
 def test_ids_that_would_meet_are_told(tmp_path: Path) -> None:
     text = f"rows: [{{id: a, {ONE}, seeds: 1-2}}, {{id: a@2, {ONE}, seed: 3}}]\n"
-    assert "the id 'a@2' is taken" in told(tmp_path, text)
+    assert "the id 'a@2' is taken" in message_of(tmp_path, text)
     axes = "matrix: {x: [{label: a-b, strength: 0.1}, {label: a, strength: 0.2}], "
     axes += "y: [{label: c, seed: 1}, {label: b-c, seed: 2}]}\n"
-    assert "two cells would be called 'batch@a-b-c'" in told(tmp_path, SHARED + axes)
+    assert "two cells would be called 'batch@a-b-c'" in message_of(tmp_path, SHARED + axes)
 
 
 @pytest.mark.parametrize(
@@ -408,14 +410,14 @@ def test_ids_that_would_meet_are_told(tmp_path: Path) -> None:
     ],
 )
 def test_an_axis_with_a_name_that_means_something_else_is_told(tmp_path: Path, axes: str, message: str) -> None:
-    assert message in told(tmp_path, f"{SHARED}matrix: {axes}\n")
+    assert message in message_of(tmp_path, f"{SHARED}matrix: {axes}\n")
 
 
 @pytest.mark.parametrize("name", ["exclude", "override", "include"])
 def test_patterns_in_a_rows_own_matrix_are_told_and_not_passed_over(tmp_path: Path, name: str) -> None:
     item = "{where: {seed: 1}, set: {skip: true}}" if name == "override" else "{seed: 1}"
     text = f"rows: [{{id: a, {ONE}, matrix: {{seed: [1, 2], {name}: [{item}]}}}}]\n"
-    assert f"rows[0].matrix.{name}" in told(tmp_path, text)
+    assert f"rows[0].matrix.{name}" in message_of(tmp_path, text)
 
 
 def test_loop_is_the_tag_loop_and_changes_no_request(tmp_path: Path) -> None:

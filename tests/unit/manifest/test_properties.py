@@ -202,10 +202,10 @@ def test_no_file_at_all_brings_anything_but_cells_or_mistakes(raw: bytes, name: 
             found = cells(home, raw, name)
         except ManifestError as error:
             found = []
-            told = str(error)
+            outcome = str(error)
         else:
-            told = "read"
-    assert found or told.endswith("nothing was sent")
+            outcome = "read"
+    assert found or outcome.endswith("nothing was sent")
 
 
 LEAVES = st.one_of(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.manifest import strict_yaml
-from tests.support.manifests import told
+from tests.support.manifests import message_of
 
 BOMB = "a: &a [x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(9))
 
@@ -46,7 +46,7 @@ BOMB = "a: &a [x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, 
 )
 def test_what_yaml_could_do_beyond_data_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
     before = time.process_time()
-    assert message in told(tmp_path, text)
+    assert message in message_of(tmp_path, text)
     assert time.process_time() - before < 2
 
 
@@ -102,11 +102,11 @@ def test_a_quoted_word_is_always_text() -> None:
 def test_another_encoding_is_named_and_a_mark_is_forgiven(
     tmp_path: Path, text: str, encoding: str, message: str
 ) -> None:
-    assert message in told(tmp_path, text.encode(encoding))
+    assert message in message_of(tmp_path, text.encode(encoding))
 
 
 def test_a_manifest_larger_than_20_mb_is_told_to_become_a_sheet(tmp_path: Path) -> None:
-    assert "is larger than 20 MB: put the rows into a CSV file" in told(tmp_path, b"#" * 20_000_001)
+    assert "is larger than 20 MB: put the rows into a CSV file" in message_of(tmp_path, b"#" * 20_000_001)
 
 
 @given(

@@ -40,7 +40,7 @@ def test_what_is_no_rate_is_refused_with_examples(text: str) -> None:
 
 
 def test_a_configured_rate_is_spaced_evenly_where_no_burst_is_allowed() -> None:
-    pace = AdaptiveRateLimiter(told=Rate(10, 60), burst=1)
+    pace = AdaptiveRateLimiter(rate=Rate(10, 60), burst=1)
     go(pace, 0.0)
     assert pace.next_slot(0.0) == pytest.approx(6.0)
     assert pace.next_slot(5.9) == pytest.approx(0.1)
@@ -48,35 +48,35 @@ def test_a_configured_rate_is_spaced_evenly_where_no_burst_is_allowed() -> None:
 
 
 def test_a_burst_is_allowed_where_it_was_told() -> None:
-    pace = AdaptiveRateLimiter(told=Rate(10, 60), burst=3)
+    pace = AdaptiveRateLimiter(rate=Rate(10, 60), burst=3)
     for _ in range(3):
         go(pace, 0.0)
     assert pace.next_slot(0.0) == pytest.approx(6.0)
 
 
 def test_a_slot_given_back_is_free_again() -> None:
-    pace = AdaptiveRateLimiter(told=Rate(10, 60))
+    pace = AdaptiveRateLimiter(rate=Rate(10, 60))
     assert isinstance(pace.next_slot(0.0), Slot)
     pace.release(0.0)
     go(pace, 0.0)
 
 
 def test_a_told_rate_still_slows_down_when_refused() -> None:
-    pace = AdaptiveRateLimiter(told=Rate(100, 1))
+    pace = AdaptiveRateLimiter(rate=Rate(100, 1))
     ticket = go(pace, 0.0)
     pace.answered(ticket, 0.01, LimitFeedback.THROTTLED, 5.0)
     assert pace.next_slot(0.02) == pytest.approx(4.99)
 
 
 def test_a_hint_holds_everybody_to_the_second_and_no_longer() -> None:
-    pace = AdaptiveRateLimiter(told=None)
+    pace = AdaptiveRateLimiter(rate=None)
     pace.answered(go(pace, 0.0), 1.0, LimitFeedback.THROTTLED, 60.0)
     assert not isinstance(pace.next_slot(60.9), Slot)
     go(pace, 61.0)
 
 
 def test_a_hint_seen_elsewhere_holds_too_and_a_slot_in_hand_is_not_used() -> None:
-    pace = AdaptiveRateLimiter(told=None)
+    pace = AdaptiveRateLimiter(rate=None)
     assert isinstance(pace.next_slot(0.0), Slot)
     pace.hold_until(0.1, 7.0)
     assert pace.slot_is_void(0.1)
@@ -84,7 +84,7 @@ def test_a_hint_seen_elsewhere_holds_too_and_a_slot_in_hand_is_not_used() -> Non
 
 
 def test_a_hint_beyond_a_minute_allows_one_probe_a_minute() -> None:
-    pace = AdaptiveRateLimiter(told=None)
+    pace = AdaptiveRateLimiter(rate=None)
     pace.answered(go(pace, 0.0), 0.0, LimitFeedback.THROTTLED, 600.0)
     assert pace.next_slot(59.9) == pytest.approx(0.1)
     probe = go(pace, 60.0)
@@ -96,7 +96,7 @@ def test_a_hint_beyond_a_minute_allows_one_probe_a_minute() -> None:
 
 
 def test_the_longest_hint_ends_after_a_quarter_of_an_hour() -> None:
-    pace = AdaptiveRateLimiter(told=None)
+    pace = AdaptiveRateLimiter(rate=None)
     pace.answered(go(pace, 0.0), 0.0, LimitFeedback.THROTTLED, 86_400.0)
     for minute in range(1, 15):
         pace.answered(go(pace, 60.0 * minute), 60.0 * minute, LimitFeedback.UNKNOWN)
@@ -105,14 +105,14 @@ def test_the_longest_hint_ends_after_a_quarter_of_an_hour() -> None:
 
 
 def test_a_probe_that_is_let_in_ends_a_long_hold_for_all() -> None:
-    pace = AdaptiveRateLimiter(told=None)
+    pace = AdaptiveRateLimiter(rate=None)
     pace.answered(go(pace, 0.0), 0.0, LimitFeedback.THROTTLED, 3600.0)
     pace.answered(go(pace, 60.0), 60.1, LimitFeedback.ACCEPTED)
     go(pace, 60.2)
 
 
 def test_a_refuted_long_hint_is_not_believed_the_next_time() -> None:
-    pace = AdaptiveRateLimiter(told=None)
+    pace = AdaptiveRateLimiter(rate=None)
     pace.answered(go(pace, 0.0), 0.0, LimitFeedback.THROTTLED, 3600.0)
     pace.answered(go(pace, 60.0), 60.1, LimitFeedback.ACCEPTED)
     pace.answered(go(pace, 60.2), 60.3, LimitFeedback.THROTTLED, 3600.0)
@@ -120,7 +120,7 @@ def test_a_refuted_long_hint_is_not_believed_the_next_time() -> None:
 
 
 def test_too_many_jobs_in_flight_is_a_cap_that_is_learned_and_tested_again() -> None:
-    pace = AdaptiveRateLimiter(told=Rate(1000, 1))
+    pace = AdaptiveRateLimiter(rate=Rate(1000, 1))
     now = 0.0
     for _ in range(4):
         now += 1.0
@@ -139,7 +139,7 @@ def test_too_many_jobs_in_flight_is_a_cap_that_is_learned_and_tested_again() -> 
 
 
 def test_the_number_of_jobs_that_the_gateway_states_is_the_cap_and_is_not_tested() -> None:
-    pace = AdaptiveRateLimiter(told=Rate(1000, 1))
+    pace = AdaptiveRateLimiter(rate=Rate(1000, 1))
     pace.answered(go(pace, 1.0), 1.0, LimitFeedback.ACCEPTED)
     pace.answered(go(pace, 2.0), 2.0, LimitFeedback.CONCURRENCY, None, 3)
     assert pace.in_flight_cap() == 3
@@ -157,14 +157,14 @@ def test_the_number_of_jobs_that_the_gateway_states_is_the_cap_and_is_not_tested
 
 
 def test_a_hint_of_milliseconds_is_obeyed_as_it_is() -> None:
-    pace = AdaptiveRateLimiter(told=None)
+    pace = AdaptiveRateLimiter(rate=None)
     pace.answered(go(pace, 0.0), 0.1, LimitFeedback.THROTTLED, 0.02)
     assert pace.next_slot(0.11) == pytest.approx(0.01)
     go(pace, 0.1201)
 
 
 def test_a_configured_rate_sends_its_count_at_once_and_never_more_within_its_span() -> None:
-    pace = AdaptiveRateLimiter(told=Rate(10, 60))
+    pace = AdaptiveRateLimiter(rate=Rate(10, 60))
     for call in range(10):
         pace.answered(go(pace, 0.1 * call), 0.1 * call + 0.05, LimitFeedback.ACCEPTED)
     wait_s = pace.next_slot(1.0)
@@ -179,7 +179,7 @@ def test_an_hours_rate_sends_a_minutes_worth_at_once() -> None:
 
 
 def test_a_told_cap_counts_submits_under_way() -> None:
-    pace = AdaptiveRateLimiter(told=Rate(1000, 1), max_in_flight=2, jobs_in_flight=1)
+    pace = AdaptiveRateLimiter(rate=Rate(1000, 1), max_in_flight=2, jobs_in_flight=1)
     go(pace, 0.0)
     assert not isinstance(pace.next_slot(1.0), Slot)
     assert pace.in_flight_cap() == 2
@@ -195,14 +195,14 @@ def test_what_was_learned_survives_its_json_and_nonsense_is_ignored() -> None:
 
 
 def test_polls_do_not_wait_for_the_submits_limit_where_they_have_their_own() -> None:
-    pace = AdaptiveRateLimiter(told=Rate(1, 60))
+    pace = AdaptiveRateLimiter(rate=Rate(1, 60))
     go(pace, 0.0)
     assert not isinstance(pace.next_slot(0.0), Slot)
     go(pace, 0.0, CallKind.POLL)
 
 
 def test_polls_and_submits_refused_together_share_from_then_on() -> None:
-    pace = AdaptiveRateLimiter(told=None)
+    pace = AdaptiveRateLimiter(rate=None)
     pace.answered(go(pace, 0.0), 0.1, LimitFeedback.THROTTLED)
     assert not pace.is_shared
     pace.answered(go(pace, 0.2, CallKind.POLL), 0.3, LimitFeedback.THROTTLED)
@@ -211,7 +211,7 @@ def test_polls_and_submits_refused_together_share_from_then_on() -> None:
 
 
 def test_of_a_shared_limit_polls_get_their_part_while_both_wait() -> None:
-    pace = AdaptiveRateLimiter(told=Rate(10, 1), shared=True)
+    pace = AdaptiveRateLimiter(rate=Rate(10, 1), shared=True)
     taken = {CallKind.SUBMIT: 0, CallKind.POLL: 0}
     now = 0.0
     while now < 100.0:
@@ -226,7 +226,7 @@ def test_of_a_shared_limit_polls_get_their_part_while_both_wait() -> None:
 
 def test_of_a_shared_limit_either_kind_alone_gets_all() -> None:
     for kind in CallKind:
-        pace = AdaptiveRateLimiter(told=Rate(10, 1), shared=True)
+        pace = AdaptiveRateLimiter(rate=Rate(10, 1), shared=True)
         taken, now = 0, 0.0
         while now < 10.0:
             if isinstance(pace.next_slot(now, kind), Slot):
@@ -237,7 +237,7 @@ def test_of_a_shared_limit_either_kind_alone_gets_all() -> None:
 
 
 def test_a_call_that_is_never_answered_holds_nobody_up_for_long() -> None:
-    pace = AdaptiveRateLimiter(told=None)
+    pace = AdaptiveRateLimiter(rate=None)
     assert isinstance(pace.next_slot(0.0), Slot)
     silent = pace.mark_sent(0.0)
     assert not isinstance(pace.next_slot(1.0), Slot), "the first answer shows what the gateway bears"
@@ -250,7 +250,7 @@ def test_a_call_that_is_never_answered_holds_nobody_up_for_long() -> None:
 
 
 def test_a_gateway_that_answers_nothing_at_all_gets_few_calls() -> None:
-    pace = AdaptiveRateLimiter(told=None)
+    pace = AdaptiveRateLimiter(rate=None)
     now, sent = 0.0, 0
     while now < 300.0:
         if isinstance(pace.next_slot(now), Slot):
@@ -261,7 +261,7 @@ def test_a_gateway_that_answers_nothing_at_all_gets_few_calls() -> None:
 
 
 def test_a_slot_in_hand_is_void_once_the_limit_is_met() -> None:
-    pace, now = AdaptiveRateLimiter(told=None), 0.0
+    pace, now = AdaptiveRateLimiter(rate=None), 0.0
     for _ in range(40):
         pace.answered(go(pace, now), now + 0.1, LimitFeedback.ACCEPTED)
         now += 0.1
@@ -275,7 +275,7 @@ def test_a_slot_in_hand_is_void_once_the_limit_is_met() -> None:
 
 
 def test_a_slot_is_handed_out_before_it_is_due_by_the_time_that_calls_take_to_get_ready() -> None:
-    pace, now = AdaptiveRateLimiter(told=Rate(10, 1), burst=1), 0.0
+    pace, now = AdaptiveRateLimiter(rate=Rate(10, 1), burst=1), 0.0
     gone_at, early_s = [], []
     for _ in range(40):
         while not isinstance(slot := pace.next_slot(now), Slot):

@@ -31,15 +31,15 @@ def test_every_attempt_is_in_exactly_one_count_of_the_summary_line() -> None:
 
 
 def test_run_json_holds_totals_settings_and_versions() -> None:
-    told = run_json(
+    summary = run_json(
         run="r1", gateway="sandbox", totals=TOTALS, settings={"pace": {"rate": "10/1m"}}, started_at=0.0, ended_at=61.5
     )
-    assert json.loads(json.dumps(told)) == told
-    assert told["counts"] == {"planned": 5, "accepted": 4, "stalled": 3, "done": 12, "expired": 1, "refused": 2}
-    assert (told["confirmed_usd"], told["worst_usd"]) == ("1.620", "2.835")
-    assert (told["started_at"], told["ended_at"]) == ("1970-01-01T00:00:00Z", "1970-01-01T00:01:01Z")
-    assert told["settings"] == {"pace": {"rate": "10/1m"}}
-    versions = told["versions"]
+    assert json.loads(json.dumps(summary)) == summary
+    assert summary["counts"] == {"planned": 5, "accepted": 4, "stalled": 3, "done": 12, "expired": 1, "refused": 2}
+    assert (summary["confirmed_usd"], summary["worst_usd"]) == ("1.620", "2.835")
+    assert (summary["started_at"], summary["ended_at"]) == ("1970-01-01T00:00:00Z", "1970-01-01T00:01:01Z")
+    assert summary["settings"] == {"pace": {"rate": "10/1m"}}
+    versions = summary["versions"]
     assert isinstance(versions, dict)
     assert {"python", "aiohttp", "dop-batch"} <= set(versions)
 

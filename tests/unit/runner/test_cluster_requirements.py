@@ -20,8 +20,8 @@ WHOLE = {
 
 
 def database(**changed: str) -> str:
-    told = WHOLE | {key.replace("__", "."): value for key, value in changed.items()}
-    return requirements.database(load(None, overrides=told, environ={}))
+    overrides = WHOLE | {key.replace("__", "."): value for key, value in changed.items()}
+    return requirements.database(load(None, overrides=overrides, environ={}))
 
 
 def test_settings_of_a_cluster_are_taken() -> None:
@@ -43,9 +43,9 @@ def test_what_is_missing_is_said_before_anything_is_sent(changed: dict[str, str]
 
 
 def test_a_ledger_in_a_file_is_no_cluster() -> None:
-    told = {key: value for key, value in WHOLE.items() if key != "ledger.url"}
+    overrides = {key: value for key, value in WHOLE.items() if key != "ledger.url"}
     with pytest.raises(UsageError, match=r"ledger\.url"):
-        requirements.database(load(None, overrides=told, environ={}))
+        requirements.database(load(None, overrides=overrides, environ={}))
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pipeline.runner.stop import StopScope, StopSignal
 
 async def test_a_request_alone_ends_the_wait_for_a_slot() -> None:
     stop = StopSignal()
-    gate = RateGate(AdaptiveRateLimiter(told=Rate(1, 3600.0), now=asyncio.get_running_loop().time()), stop)
+    gate = RateGate(AdaptiveRateLimiter(rate=Rate(1, 3600.0), now=asyncio.get_running_loop().time()), stop)
     assert await gate.slot(CallKind.SUBMIT) is not None
     waiting = asyncio.create_task(gate.slot(CallKind.SUBMIT))
     await asyncio.sleep(0)
