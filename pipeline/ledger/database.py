@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool, SingletonThreadPool, StaticPool
 
 from pipeline.errors import LedgerError
 from pipeline.ledger.identity import CHAIN, GENESIS, LEDGER_ID, new_ledger_id
-from pipeline.ledger.schema import ON_SERVERS_ONLY, SCHEMA_VERSION, meta, metadata
+from pipeline.ledger.schema import ON_SERVERS_ONLY, SCHEMA_VERSION, meta, metadata, reviews
 
 BUSY_TIMEOUT_MS = 30_000
 REBUILD = "`dop ledger rebuild` makes it from its journal"
@@ -27,6 +27,13 @@ CREATE FUNCTION dop_journal_stays() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'the journal of dop is append-only'; END $$;
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON journal
 FOR EACH STATEMENT EXECUTE FUNCTION dop_journal_stays()
+"""
+
+_REVIEWS_APPEND_ONLY = """
+CREATE FUNCTION dop_reviews_stay() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'the reviews of dop are append-only'; END $$;
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON reviews
+FOR EACH STATEMENT EXECUTE FUNCTION dop_reviews_stay()
 """
 
 
@@ -164,12 +171,20 @@ def _is_new(connection: Connection, place: str) -> bool:
 
 def _create(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
-        metadata.create_all(connection)
+        metadata.create_all(connection, [table for table in metadata.sorted_tables if table is not reviews])
         connection.exec_driver_sql(_APPEND_ONLY)
+        create_reviews(connection)
     else:
         metadata.create_all(connection, [table for table in metadata.sorted_tables if table not in ON_SERVERS_ONLY])
     own = {"schema_version": str(SCHEMA_VERSION), "seq": "0", CHAIN: GENESIS, LEDGER_ID: new_ledger_id()}
     write_meta(connection, own)
+
+
+def create_reviews(connection: Connection) -> None:
+    """The table of reviews; a server also refuses to change or remove one."""
+    reviews.create(connection)
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(_REVIEWS_APPEND_ONLY)
 
 
 def number_in(facts: Mapping[str, str], name: str, place: str) -> int:

@@ -17,10 +17,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.database import number_in, read_meta, write_meta
+from pipeline.ledger.database import create_reviews, number_in, read_meta, write_meta
 from pipeline.ledger.gateway_names import map_gateways
 from pipeline.ledger.identity import CHAIN, GENESIS, JOURNAL_STALE, LEDGER_ID, new_ledger_id
-from pipeline.ledger.schema import SCHEMA_VERSION
+from pipeline.ledger.schema import SCHEMA_VERSION, reviews
 
 Step = Callable[[Connection], None]
 
@@ -37,7 +37,13 @@ def _give_identity(connection: Connection) -> None:
         write_meta(connection, {JOURNAL_STALE: "yes"})
 
 
-STEPS: Mapping[int, Step] = MappingProxyType({1: _give_identity})
+def _add_reviews(connection: Connection) -> None:
+    """2 -> 3: a table for what reviewers say of clips."""
+    if reviews.name not in connection.dialect.get_table_names(connection):
+        create_reviews(connection)
+
+
+STEPS: Mapping[int, Step] = MappingProxyType({1: _give_identity, 2: _add_reviews})
 """Version -> what makes the next version of it."""
 
 

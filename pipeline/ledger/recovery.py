@@ -33,8 +33,9 @@ from pipeline.ledger.migrations import copy_file, fsync_path
 from pipeline.ledger.postgres_session import address, refusal, server_engine
 from pipeline.ledger.reconcile import hole_text, mark_of, origin_of
 from pipeline.ledger.replay import ReplayResult, replay
+from pipeline.ledger.review_store import restore_reviews, write_copy
 from pipeline.ledger.schema import attempts, checksum, history, run_rows, runs, spend
-from pipeline.ledger.side_files import journal_path, take_over_old_files
+from pipeline.ledger.side_files import journal_path, reviews_path, take_over_old_files
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.records import State
 
@@ -156,6 +157,7 @@ def _mend(path: Path, journal: Path, base: _Base, foreign: ForeignJournalError |
             _forget_unsent(connection)
             write_meta(connection, {HOLE: mark_of(gaps)})
         connection.execute(update(runs).values(rows_digest=None))
+        restore_reviews(connection, reviews_path(path))
         write_meta(connection, {"sums": sums_digest(connection)})
         if problems := audit(connection):
             raise LedgerError(f"{path} would not be whole: {problems[0]}; nothing was changed")
@@ -164,6 +166,7 @@ def _mend(path: Path, journal: Path, base: _Base, foreign: ForeignJournalError |
     with _opened(path) as ledger:
         events, requests = ledger.transact(work)
         _write_journal(ledger, journal, now)
+        ledger.transact(lambda connection: write_copy(connection, reviews_path(path)))
         listed = ledger.ask(select(func.count()).select_from(runs))[0][0]
     return RecoveryResult(events=events, requests=requests, runs=int(listed), kept=kept, hole=_hole_of(path))
 
@@ -275,10 +278,13 @@ def _made(
             lost = gaps + [Gap(one.seq, one.seq, str(one)) for one in found.unnamed]
             _revive(connection)
             salvaged = _salvage(connection, old)
+            restore_reviews(connection, reviews_path(old), old)
             own = {INODE: inode_of(fresh), MACHINE: machine_id(), "clean": "yes"}
             write_meta(connection, own | origin | ({HOLE: mark_of(lost)} if lost else {}))
             requests = connection.execute(select(func.count()).select_from(attempts)).scalar_one()
             problems = integrity_problems(connection) + audit(connection)
+            if not problems:
+                write_copy(connection, reviews_path(old))
         if problems:
             raise LedgerError(f"the journal {journal} does not make a whole ledger: {problems[0]}")
         with engine.connect() as connection:

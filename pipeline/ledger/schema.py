@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from pipeline.records import Params
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 
@@ -143,6 +143,27 @@ spend = Table(
     PrimaryKeyConstraint("gateway", "run_id", "day", "model"),
     Index("spend_by_day", "gateway", "day"),
 )
+
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("request_id", Text, nullable=False),
+    Column("at", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("verdict", Text),
+    Column("stars", Integer),
+    Column("note", Text),
+    Column("rival", Text),
+    Column("duel", Integer),
+    Index("reviews_by_request", "request_id"),
+)
+"""What reviewers said of clips, append-only: one row a change, and a column that is NULL was not changed by it.
+
+`duel` is 1 where the clip was preferred to `rival`, -1 where that is taken back. No money depends on it, so it has no
+number in the chain of events; see `reviews`.
+"""
 
 
 def checksum(row: Mapping[str, object]) -> str:

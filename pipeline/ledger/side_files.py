@@ -13,6 +13,11 @@ def journal_path(ledger: Path) -> Path:
     return ledger.with_name(f"{ledger.name}.journal")
 
 
+def reviews_path(ledger: Path) -> Path:
+    """The second copy of the reviews."""
+    return ledger.with_name(f"{ledger.name}.reviews")
+
+
 def spare_path(ledger: Path) -> Path:
     """The file that is given up when the disk is full."""
     return ledger.with_name(f"{ledger.name}.spare")

@@ -18,13 +18,20 @@ from pipeline.ledger.integrity import audit, sums_digest
 from pipeline.ledger.journal import line_of
 from pipeline.ledger.journal_check import JournalWalk
 from pipeline.ledger.postgres_ledger import PostgresLedger
-from pipeline.ledger.schema import attempts, history, journal, run_rows, runs, spend
+from pipeline.ledger.schema import attempts, history, journal, reviews, run_rows, runs, spend
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.writer import LedgerWriter
 
-TABLES = (runs, run_rows, attempts, history, spend)
+TABLES = (runs, run_rows, attempts, history, spend, reviews)
 _STAYS = {INODE, MACHINE, JOURNAL_PLACE, COPY, MOVED, "identity", "clean", "sums", "schema_version"}
 """What a ledger knows of itself and not of what was bought."""
+
+_COUNT_ON = (
+    "SELECT setval(pg_get_serial_sequence('history', 'seq'), coalesce(max(seq), 1), max(seq) IS NOT NULL) FROM history",
+    "SELECT setval(pg_get_serial_sequence('reviews', 'number'), coalesce(max(number), 1), max(number) IS NOT NULL) "
+    "FROM reviews",
+)
+"""The server's own numbers go on after those that were copied."""
 
 CHUNK = 2_000
 
@@ -105,10 +112,8 @@ def _fill(connection: Connection, reading: Connection) -> None:
     for table in TABLES:
         found = reading.execution_options(yield_per=CHUNK).execute(select(table))
         _copy(connection, table, (tuple(row) for row in found))
-    connection.exec_driver_sql(
-        "SELECT setval(pg_get_serial_sequence('history', 'seq'), coalesce(max(seq), 1), max(seq) IS NOT NULL) "
-        "FROM history"
-    )
+    for statement in _COUNT_ON:
+        connection.exec_driver_sql(statement)
 
 
 def _lines(connection: Connection, journal_entries: Iterable[Mapping[str, object]]) -> None:

@@ -29,8 +29,9 @@ from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LockMode
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.reconcile import SETTLE, hole_text
+from pipeline.ledger.review_store import copy_problems
 from pipeline.ledger.run_registry import Run
-from pipeline.ledger.side_files import found_journal
+from pipeline.ledger.side_files import found_journal, reviews_path
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.transfer import move
 from pipeline.ledger.workspace import (
@@ -57,6 +58,7 @@ REBUILD = "`dop ledger rebuild` makes the ledger from its journal; the old file 
 ADOPT = "use the original, or say `dop ledger adopt` when this is the only one in use now"
 THERE = "use it there with ledger.url, or say `dop ledger adopt` when that one was given up"
 JOURNAL = "`dop ledger rebuild` writes the journal again from the ledger, which is what counts; the old one is kept"
+REVIEWS = "`dop ledger rebuild` makes both hold everything that either holds"
 HOLE_IS_OPEN = (
     "`dop run MANIFEST` lists them as unknown and buys none of them; `dop resolve ROW --charged`, `--adopt JOB` or "
     "`--resend` settles each, and `dop ledger adopt` closes the hole when all are settled"
@@ -115,6 +117,7 @@ def _troubles(settings: Settings) -> Iterator[LedgerProblem]:
         if ledger.facts.get("clean", "yes") != "yes":
             print("note   a run is under way, or the last one did not end cleanly: the next one settles that by itself")
         yield from _journal_troubles(ledger)
+        yield from _review_troubles(ledger)
     finally:
         ledger.close(clean=False)
 
@@ -129,6 +132,13 @@ def unfit(ledger: LedgerWriter, *, now: float) -> Iterator[LedgerProblem]:
         yield LedgerProblem(text=f"{ledger.name} lacks events {ledger.facts[HOLE]}", remedy=OPEN_HOLE)
     if is_behind(now, _newest_at(ledger)):
         yield LedgerProblem(text=f"the clock is behind the newest event of {ledger.name}", remedy=CLOCK_REMEDY)
+
+
+def _review_troubles(ledger: LedgerWriter) -> Iterator[LedgerProblem]:
+    if isinstance(ledger, SqliteLedger):
+        with ledger.reader.connect() as connection:
+            problems = copy_problems(connection, reviews_path(ledger.path))
+        yield from (LedgerProblem(text=problem, remedy=REVIEWS) for problem in problems)
 
 
 def _journal_troubles(ledger: LedgerWriter) -> Iterator[LedgerProblem]:

@@ -19,7 +19,7 @@ from pipeline.records import State
 from tests.support.ledgers import AT, RUN, accept, change, money, opened, read, requests, reserve, start
 
 Say = pytest.CaptureFixture[str]
-TABLES = ("runs", "run_rows", "attempts", "history", "spend")
+TABLES = ("runs", "run_rows", "attempts", "history", "spend", "reviews")
 LINES = {table: f"select * from {table} order by 1, 2, 3" for table in TABLES}
 
 
