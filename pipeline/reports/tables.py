@@ -11,10 +11,12 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -78,6 +80,8 @@ FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 
 _SPLIT_FORMULA = re.compile(r"([;,|\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
 """A formula's first sign behind a separator: `a;=F(1)` is two cells where the semicolon separates them."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -188,11 +192,19 @@ def write_csv(rows: Iterable[ReportRow], path: Path) -> int:
     machine's own code page, and with it a plain UTF-8 reader sees a first column named `\\ufeffrequest_id`. LibreOffice
     and pandas read both.
     """
-    with whole_path(path) as temporary:
-        with temporary.open("w", encoding="utf-8", errors="replace", newline="") as stream:
-            count, is_ascii = _write_lines(rows, stream)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryFile(dir=path.parent) as plain,
+        TextIOWrapper(plain, encoding="utf-8", errors="replace", newline="") as lines,
+        whole_path(path) as draft,
+        draft.open("wb") as stream,
+    ):
+        count, is_ascii = _write_lines(rows, lines)
+        lines.flush()
+        plain.seek(0)
         if not is_ascii:
-            _put_mark_in_front(temporary)
+            stream.write(BYTE_ORDER_MARK)
+        shutil.copyfileobj(plain, stream, 1 << 20)
     return count
 
 
@@ -205,12 +217,6 @@ def _write_lines(rows: Iterable[ReportRow], stream: TextIO) -> tuple[int, bool]:
         is_ascii = is_ascii and all(map(str.isascii, cells))
         writer.writerow(cells)
     return count, is_ascii
-
-
-def _put_mark_in_front(path: Path) -> None:
-    with whole_path(path) as marked, path.open("rb") as plain, marked.open("wb") as stream:
-        stream.write(b"\xef\xbb\xbf")
-        shutil.copyfileobj(plain, stream, 1 << 20)
 
 
 def csv_cells(row: ReportRow) -> list[str]:
