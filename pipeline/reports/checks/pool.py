@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.reports.checks.findings import unchecked
+from pipeline.reports.checks.jobs import CheckJob
 from pipeline.reports.checks.store import save_check
-from pipeline.reports.checks.worker import CheckJob
 
 MAX_WORKERS = 16
 
