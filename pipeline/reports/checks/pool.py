@@ -113,6 +113,7 @@ def _ask(process: subprocess.Popen[str], job: CheckJob) -> str:
         alarm.cancel()
     if not line:
         process.kill()
+        process.wait()  # else the next job may be handed to a process that is dying
         return "the decoder crashed or took too long"
     return str(json.loads(line).get("error", ""))
 
