@@ -22,6 +22,7 @@ from typing import TextIO
 
 from pipeline.assets import signed_urls
 from pipeline.files import whole_path, whole_text
+from pipeline.ledger.reviews import ClipReview
 from pipeline.records import FAILED_FOR_GOOD, MICROUSD, Attempt, State
 from pipeline.reports.checks.findings import ClipCheck
 
@@ -62,6 +63,9 @@ KINDS = {
     "reason": "text",
     "check": "text",
     "check_reasons": "reasons",
+    "verdict": "text",
+    "stars": "int",
+    "note": "text",
     "gateway": "text",
     "bought_in": "text",
 }
@@ -87,12 +91,18 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def report_row(
-    attempt: Attempt, *, outputs: Path, run_folder: Path, check: ClipCheck | None = None
+    attempt: Attempt,
+    *,
+    outputs: Path,
+    run_folder: Path,
+    check: ClipCheck | None = None,
+    review: ClipReview | None = None,
 ) -> dict[str, object]:
     """One attempt as raw values under REPORT_COLUMNS, and METRICS_COLUMN.
 
     Args:
         check: what was found in its clip; None without a video.
+        review: what reviewers said of its clip.
         outputs: the folder that `attempt.local_path` is relative to.
         run_folder: the folder that the row's `local_path` is made relative to (may begin with `../`).
 
@@ -135,6 +145,9 @@ def report_row(
         "reason": reason_of(attempt),
         "check": None if check is None else check.grade.value,
         "check_reasons": [] if check is None else list(check.reasons),
+        "verdict": None if review is None else review.verdict,
+        "stars": None if review is None else review.stars,
+        "note": None if review is None else review.note,
         "gateway": attempt.gateway,
         "bought_in": attempt.bought_in,
         METRICS_COLUMN: None if check is None else dict(check.metrics),

@@ -14,17 +14,19 @@ from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, UsageError
 from pipeline.files import whole_text
 from pipeline.gateway.motion_catalog import load_catalog
+from pipeline.ledger.reviews import all_reviews, fold
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
 from pipeline.planning.against_ledger import plan_against_ledger
 from pipeline.planning.derive import DerivedManifest, derive_manifest, differences, field_of, suffix_of
 from pipeline.planning.requests import bind_manifest
 from pipeline.records import Attempt, Cell
-from pipeline.reports.picks import MAX_PICKS_BYTES, Picks, parse_picks, picked
+from pipeline.reports.picks import Picks, picked
+from pipeline.reports.review_file import earlier_picks, read_picks
 from pipeline.reports.run_lookup import find_run
 
-PICKS = "picks.json"
-"""In the run's folder: what was picked on the pages of `dop view`."""
+EARLIER = "picks.json"
+"""The reviewer under whose name picks of an earlier version count."""
 
 
 def derive(args: argparse.Namespace) -> int:
@@ -39,7 +41,7 @@ def derive(args: argparse.Namespace) -> int:
             raise UsageError(f"the picks are of run {picks.run}, not of {run.run_id}")
         chosen = picked(picks, _attempts(workspace, run))
     if not chosen:
-        raise UsageError("no clip is picked: mark some on the run's page, or name rows with --row ID")
+        raise UsageError("no clip is picked: keep some on the run's page, or name rows with --row ID")
     target = args.output or _usual_target(run, changes)
     _write(target, run, chosen, changes, settings)
     print_notice([f"{target}: {len(chosen)} clips of {run.run_id}"])
@@ -67,7 +69,7 @@ def _changes(args: argparse.Namespace) -> dict[str, str]:
 
 def _given(args: argparse.Namespace) -> Picks | None:
     """The picks that the command names; None when it leaves them to the run's folder."""
-    named = None if args.picks is None else _read(args.picks)
+    named = None if args.picks is None else read_picks(args.picks)
     if not args.row:
         return named
     rows = tuple((name,) for name in args.row)
@@ -75,23 +77,19 @@ def _given(args: argparse.Namespace) -> Picks | None:
 
 
 def _kept(workspace: OpenLedger, run: Run) -> Picks:
-    path = workspace.outputs / run.run_id / PICKS
-    if not path.is_file():
-        raise UsageError(f"nothing is picked in {run.run_id}: give --picks FILE or --row ID, or pick in `dop view`")
-    return _read(path)
+    """The clips that reviewers keep, and those of a picks file of an earlier version unless they were reviewed since.
 
-
-def _read(path: Path) -> Picks:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_PICKS_BYTES + 1)
-        if len(content) > MAX_PICKS_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_PICKS_BYTES} bytes")
-        return parse_picks(content.decode("utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"{path} can't be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8") from None
+    Raises:
+        UsageError: there are none.
+    """
+    changes = all_reviews(workspace.ledger)
+    changes += earlier_picks(workspace, run, who=EARLIER)
+    counting = fold(sorted(changes, key=lambda change: change.at))
+    kept = [request_id for request_id, found in counting.items() if found.verdict == "keep"]
+    names = tuple((attempt.request_id,) for attempt in _attempts(workspace, run) if attempt.request_id in set(kept))
+    if not names:
+        raise UsageError(f"no clip of {run.run_id} is kept: keep some in `dop view`, or give --row ID or --picks FILE")
+    return Picks(run=run.run_id, names=names)
 
 
 def _attempts(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:
