@@ -185,6 +185,7 @@ def bind_manifest(
     path: Path,
     settings: Settings,
     *,
+    origin: Path | None = None,
     frozen_seeds: Mapping[str, tuple[int, ...]] | None = None,
     draw: Callable[[str, int], tuple[int, ...]] | None = None,
     selection: Selection = ALL,
@@ -193,6 +194,7 @@ def bind_manifest(
     """Reads a manifest's structure and gets it ready to be bound.
 
     Args:
+        origin: the file that the manifest counts as, where it was written for this process only.
         frozen_seeds: the random seeds of a saved plan. `draw` makes new ones, for a plan that is being made.
         max_rows: what its axes may multiply to where the manifest itself does not say.
 
@@ -200,7 +202,6 @@ def bind_manifest(
         ManifestError: the structure is wrong.
     """
     presets = load_catalog(settings)
-    origin = None
     if path == STDIN:
         path = source_files.kept_stdin(sys.stdin.buffer)
         origin = Path.cwd() / path.name

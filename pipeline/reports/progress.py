@@ -10,16 +10,21 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TextIO
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from tqdm import TqdmWarning, tqdm
 
 from pipeline.records import usd
+
+with warnings.catch_warnings():
+    # In a notebook without ipywidgets this module of tqdm warns about a bar that is not used here.
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
 REFRESH_S = 0.2
 """Shortest time between two drawings of the bar: quicker ones only flicker."""

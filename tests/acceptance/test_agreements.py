@@ -6,7 +6,6 @@ what the gateway charged with what was announced.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import signal
@@ -245,7 +244,7 @@ def test_the_cap_of_a_command_holds_for_a_notebook_that_continues_it(
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.setenv("PIXAZO_API_KEY", KEY)
         monkeypatch.setenv("DOP_GATEWAY__BASE_URL", gateway.url)
-        result = asyncio.run(pipeline.run(manifest, yes=True, progress=False, outputs__dir=dop.outputs))
+        result = pipeline.run(manifest, yes=True, progress=False, outputs__dir=dop.outputs)
         assert (result.exit_code, len(gateway.orders)) == (BUDGET, 2)
         assert result.confirmed_usd == Decimal("0.27")
 

@@ -31,7 +31,7 @@ def check(args: argparse.Namespace) -> int:
         if folder.path.is_dir():
             write_reports(workspace, run, folder)
             print_notice(note.text for note in write_page(workspace, run, folder) if note.is_wrong)
-        rows = _rows(workspace, run, found)
+        rows = check_rows(workspace, run, found)
     if args.json:
         print_json({"run": run.run_id, "checks": found.counts(), "clips": rows})
     else:
@@ -42,7 +42,8 @@ def check(args: argparse.Namespace) -> int:
     return 1 if found.failing(settings.checks.fail_on) else 0
 
 
-def _rows(workspace: OpenLedger, run: Run, found: RunChecks) -> list[dict[str, object]]:
+def check_rows(workspace: OpenLedger, run: Run, found: RunChecks) -> list[dict[str, object]]:
+    """The run's checked clips, in the manifest's order: grade, reasons and figures of each."""
     rows: list[dict[str, object]] = []
     for line in workspace.book.report(run.run_id, (State.DONE,)):
         known = found.of(line) if isinstance(line, Attempt) else None

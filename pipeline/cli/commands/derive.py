@@ -14,43 +14,58 @@ from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, UsageError
 from pipeline.files import whole_text
 from pipeline.gateway.motion_catalog import load_catalog
-from pipeline.ledger.reviews import all_reviews, fold
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
 from pipeline.planning.against_ledger import plan_against_ledger
 from pipeline.planning.derive import DerivedManifest, derive_manifest, differences, field_of, suffix_of
 from pipeline.planning.requests import bind_manifest
 from pipeline.records import Attempt, Cell
-from pipeline.reports.picks import Picks, picked
-from pipeline.reports.review_file import earlier_picks, read_picks
+from pipeline.reports.picks import MAX_PICKS_BYTES, Picks, parse_picks, picked
 from pipeline.reports.run_lookup import find_run
 
-EARLIER = "picks.json"
-"""The reviewer under whose name picks of an earlier version count."""
+PICKS = "picks.json"
+"""In the run's folder: what was picked on the pages of `dop view`."""
 
 
 def derive(args: argparse.Namespace) -> int:
     """Writes a manifest of the chosen clips with what `--set` changes, and shows what it would cost."""
     changes = _changes(args)
     settings = settings_of(args)
-    with open_for_reading(settings) as workspace:
-        picks = _given(args)
-        run = find_run(workspace, args.run or (picks.run if picks is not None else None))
-        picks = picks or _kept(workspace, run)
-        if picks.run not in (None, run.run_id):
-            raise UsageError(f"the picks are of run {picks.run}, not of {run.run_id}")
-        chosen = picked(picks, _attempts(workspace, run))
-    if not chosen:
-        raise UsageError("no clip is picked: keep some on the run's page, or name rows with --row ID")
-    target = args.output or _usual_target(run, changes)
-    _write(target, run, chosen, changes, settings)
-    print_notice([f"{target}: {len(chosen)} clips of {run.run_id}"])
+    target, run, clips = write_derived(settings, run=args.run, given=_given(args), changes=changes, output=args.output)
+    print_notice([f"{target}: {clips} clips of {run.run_id}"])
     bound = bind_manifest(target, settings)
     found = plan_against_ledger(bound, settings).plan
     print(plan_text(target, found, bound.caps(), settings))
     if not found.new:
         print_notice(["nothing in it is new: change something with --set, or buy another take with --set take=2"])
     return 0
+
+
+def write_derived(
+    settings: Settings, *, run: str | None, given: Picks | None, changes: dict[str, str], output: Path | None
+) -> tuple[Path, Run, int]:
+    """Write the manifest of the chosen clips; return its file, their run and how many they are.
+
+    Args:
+        run: the run's name; None for the one that the picks name, else the newest.
+        given: which clips; None for those that were picked in `dop view`.
+        changes: field -> value.
+        output: the file; None for a free name beside the run's manifest.
+
+    Raises:
+        UsageError: no clip is chosen, or the file exists or can't be written.
+    """
+    with open_for_reading(settings) as workspace:
+        source = find_run(workspace, run or (given.run if given is not None else None))
+        picks = given or kept_picks(workspace, source)
+        if picks.run not in (None, source.run_id):
+            raise UsageError(f"the picks are of run {picks.run}, not of {source.run_id}")
+        chosen = picked(picks, attempts_of(workspace, source))
+    if not chosen:
+        raise UsageError("no clip is picked: mark some on the run's page, or name rows with --row ID")
+    target = output or _usual_target(source, changes)
+    _write(target, source, chosen, changes, settings)
+    return target, source, len(chosen)
 
 
 def _changes(args: argparse.Namespace) -> dict[str, str]:
@@ -76,23 +91,38 @@ def _given(args: argparse.Namespace) -> Picks | None:
     return Picks(run=named.run, names=named.names + rows) if named is not None else Picks(run=None, names=rows)
 
 
-def _kept(workspace: OpenLedger, run: Run) -> Picks:
-    """The clips that reviewers keep, and those of a picks file of an earlier version unless they were reviewed since.
+def kept_picks(workspace: OpenLedger, run: Run) -> Picks:
+    """What was picked on the run's page in `dop view`.
 
     Raises:
-        UsageError: there are none.
+        UsageError: nothing was.
     """
-    changes = all_reviews(workspace.ledger)
-    changes += earlier_picks(workspace, run, who=EARLIER)
-    counting = fold(sorted(changes, key=lambda change: change.at))
-    kept = [request_id for request_id, found in counting.items() if found.verdict == "keep"]
-    names = tuple((attempt.request_id,) for attempt in _attempts(workspace, run) if attempt.request_id in set(kept))
-    if not names:
-        raise UsageError(f"no clip of {run.run_id} is kept: keep some in `dop view`, or give --row ID or --picks FILE")
-    return Picks(run=run.run_id, names=names)
+    path = workspace.outputs / run.run_id / PICKS
+    if not path.is_file():
+        raise UsageError(f"nothing is picked in {run.run_id}: give --picks FILE or --row ID, or pick in `dop view`")
+    return read_picks(path)
 
 
-def _attempts(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:
+def read_picks(path: Path) -> Picks:
+    """The picks in a file that the page saved.
+
+    Raises:
+        UsageError: it can't be read, or holds none.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_PICKS_BYTES + 1)
+        if len(content) > MAX_PICKS_BYTES:
+            raise UsageError(f"{path} is larger than {MAX_PICKS_BYTES} bytes")
+        return parse_picks(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"{path} can't be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8") from None
+
+
+def attempts_of(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:
+    """The run's attempts, in the manifest's order."""
     return (line for line in workspace.book.report(run.run_id) if isinstance(line, Attempt))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from pipeline.cli.arguments import bound_manifest, money, print_notice, selection_of, settings_of
@@ -103,7 +104,7 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
         job = _BoundRun(opened=opened, run=found, caps=caps, order=order, options=options)
         rest = offer.agreement
         if args.pilot is not None:
-            pilot, rest = _split_pilot(opened, found, offer.agreement, args.pilot)
+            pilot, rest = split_pilot(opened, found, offer.agreement, args.pilot)
             code = _pilot(job, pilot) if len(pilot) else None
             if code is not None:
                 return code
@@ -132,7 +133,7 @@ class _BoundRun:
         )
 
 
-def _split_pilot(opened: SpendingSession, found: Run, agreement: Agreement, count: int) -> tuple[Agreement, Agreement]:
+def split_pilot(opened: SpendingSession, found: Run, agreement: Agreement, count: int) -> tuple[Agreement, Agreement]:
     """The `count` cheapest of what was agreed, and the rest of it."""
     prices = opened.workspace.settings.prices_microusd
     planned = opened.workspace.book.attempts_in(found.run_id, (State.PLANNED,))
@@ -151,21 +152,30 @@ def _split_pilot(opened: SpendingSession, found: Run, agreement: Agreement, coun
 
 def _pilot(job: _BoundRun, pilot: Agreement) -> int | None:
     """Buy the pilot's requests first; None when all of them came out well, else the exit code."""
-    book = job.opened.workspace.book
     found = job.run
-    chosen = [
-        attempt.request_id
-        for page in book.iter_attempts(found.run_id, (State.PLANNED,))
-        for attempt in page
-        if attempt.request_id in pilot
-    ]
+    chosen = pilot_ids(job.opened, found, pilot)
     code = job.buy(pilot)
-    states = book.states(sorted(chosen))
-    if all(state is State.DONE for state in states.values()) and book.without_video(found.run_id) == 0:
+    states = job.opened.workspace.book.states(chosen)
+    if pilot_succeeded(job.opened, found, states.values()):
         print_notice([f"the pilot's {len(chosen)} came out well; going on"])
         return None
     print_notice([f"the pilot did not come out well ({_tally(states.values())}); nothing more is bought"])
     return code if code in (7, 3, 8, 129, 130, 143) else 5
+
+
+def pilot_ids(opened: SpendingSession, run: Run, pilot: Agreement) -> list[str]:
+    """The ids of the pilot's requests, sorted; read before they are bought."""
+    return sorted(
+        attempt.request_id
+        for page in opened.workspace.book.iter_attempts(run.run_id, (State.PLANNED,))
+        for attempt in page
+        if attempt.request_id in pilot
+    )
+
+
+def pilot_succeeded(opened: SpendingSession, run: Run, states: Iterable[State]) -> bool:
+    """Whether every request of the pilot is done, and no paid video of the run is missing."""
+    return all(state is State.DONE for state in states) and opened.workspace.book.without_video(run.run_id) == 0
 
 
 def _tally(states: object) -> str:
