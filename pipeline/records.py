@@ -285,6 +285,11 @@ class Attempt:
         return CostState.NONE if self.bought_in is not None else COST_STATE[self.state]
 
     @property
+    def lacks_file(self) -> bool:
+        """Whether its video, if there is one, was never saved or was found to be gone."""
+        return self.local_path is None or self.sha256 is None
+
+    @property
     def cost_microusd(self) -> int:
         """What this attempt adds to the reported run's sums."""
         return 0 if self.cost_state is CostState.NONE else self.price_microusd

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import and_, func, or_, select
 
@@ -34,6 +35,19 @@ CHUNK = 2_000
 
 UNFINISHED = (State.PLANNED, State.SUBMITTING, State.ACCEPTED, State.STALLED, State.UNKNOWN)
 
+LACKS_FILE = or_(attempts.c.local_path.is_(None), attempts.c.sha256.is_(None))
+"""Of a finished request: its video was never saved, or was found to be gone; then `local_path` says where it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedFile:
+    """One video that was saved: `local_path` is relative to the outputs folder."""
+
+    request_id: str
+    row_id: str
+    local_path: str
+    size_bytes: int | None
+
 
 class LedgerQueries(RunRegistry):
     """Questions to one open ledger, and the keeping of its runs."""
@@ -46,6 +60,21 @@ class LedgerQueries(RunRegistry):
             .where(run_rows.c.run_id == run_id, attempts.c.local_path.is_not(None))
         )
         return [(row.request_id, row.local_path) for row in self.ledger.ask(statement)]
+
+    def saved_files(self, run_id: str) -> list[SavedFile]:
+        """Every video that the run lists and that is saved as far as the ledger knows, in the manifest's order."""
+        statement = (
+            select(attempts.c.request_id, attempts.c.row_id, attempts.c.local_path, attempts.c.size_bytes)
+            .select_from(run_rows.join(attempts, attempts.c.request_id == run_rows.c.request_id))
+            .where(
+                run_rows.c.run_id == run_id,
+                attempts.c.superseded == 0,
+                attempts.c.state == State.DONE.value,
+                ~LACKS_FILE,
+            )
+            .order_by(run_rows.c.position)
+        )
+        return [SavedFile(**row._mapping) for row in self.ledger.ask(statement)]
 
     def latest(self, run_id: str, request_id: str) -> Attempt:
         """The latest attempt of a request, as the run lists it."""
@@ -69,10 +98,10 @@ class LedgerQueries(RunRegistry):
     ) -> Iterator[list[Attempt]]:
         """The run's latest attempts in any of `states`, in the manifest's order, read page by page as it is asked.
 
-        With `lacks_file` only those whose video was not saved.
+        With `lacks_file` only those whose video was not saved, or was found to be gone.
         """
         wanted = [state.value for state in states]
-        files = [attempts.c.local_path.is_(None)] if lacks_file else []
+        files = [LACKS_FILE] if lacks_file else []
         after = -1
         while True:
             statement = (
@@ -147,7 +176,7 @@ class LedgerQueries(RunRegistry):
     def has_open(self, run_id: str) -> bool:
         """Whether the run lists anything that is planned, in flight, unknown, or finished without its file."""
         open_states = [state.value for state in UNFINISHED]
-        lacks_file = and_(attempts.c.state == State.DONE.value, attempts.c.local_path.is_(None))
+        lacks_file = and_(attempts.c.state == State.DONE.value, LACKS_FILE)
         statement = (
             select(attempts.c.request_id)
             .select_from(run_rows.join(attempts, attempts.c.request_id == run_rows.c.request_id))
@@ -225,7 +254,7 @@ class LedgerQueries(RunRegistry):
                 run_rows.c.run_id == run_id,
                 attempts.c.superseded == 0,
                 attempts.c.state == State.DONE,
-                attempts.c.local_path.is_(None),
+                LACKS_FILE,
             )
         )
         return int(self.ledger.ask(statement)[0][0])

@@ -14,6 +14,7 @@ from pipeline.ledger.workspace import OpenLedger
 from pipeline.planning.against_ledger import make_offer
 from pipeline.planning.requests import BoundManifest
 from pipeline.planning.saved_plan import SavedPlan
+from pipeline.reports.missing_videos import missing_videos
 from pipeline.reports.run_folder import run_name
 from pipeline.reports.run_lookup import find_run
 
@@ -133,14 +134,19 @@ def _sheet(bound: BoundManifest) -> dict[str, str] | None:
 
 
 def runs_to_collect(workspace: OpenLedger, wanted: str | None) -> list[Run]:
-    """The run that is named, or every one with something open.
+    """The run that is named, or every one with something open or with a video that is gone.
 
     Raises:
         UsageError: there is none of that name at this gateway.
     """
     book = workspace.book
     if wanted is None:
-        return [run for run in book.runs() if run.gateway == workspace.gateway and book.has_open(run.run_id)]
+        ours = [run for run in book.runs() if run.gateway == workspace.gateway]
+        # A run whose whole folder was moved away or removed is fetched again when it is named, not by the way.
+        here = {run.run_id for run in ours if (workspace.outputs / run.run_id).is_dir()}
+        return [
+            run for run in ours if book.has_open(run.run_id) or (run.run_id in here and missing_videos(workspace, run))
+        ]
     run = find_run(workspace, wanted)
     if run.gateway != workspace.gateway:
         raise UsageError(f"run {run.run_id} belongs to {run.gateway}, and the configuration is for {workspace.gateway}")

@@ -51,6 +51,8 @@ class ReadyVideo:
     job_set_id: str
     polling_url: str | None
     video_url: str
+    local_path: str | None = None
+    """where it was saved before, relative to the outputs folder"""
     tries: int = 0
     refreshed: bool = False
 
@@ -133,4 +135,5 @@ def ready_video_of(attempt: Attempt) -> ReadyVideo:
         job_set_id=attempt.job_set_id or "",
         polling_url=attempt.polling_url,
         video_url=attempt.video_url or "",
+        local_path=attempt.local_path,
     )

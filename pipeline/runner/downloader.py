@@ -10,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from pipeline.errors import DopError, LedgerError
@@ -150,7 +150,7 @@ class Downloader:
 
     async def _try(self, video: ReadyVideo) -> None:
         """One download of one video."""
-        context, target = self._context, self._folder / self._name_of(video)
+        context, target = self._context, self._target(video)
         if self._publisher is not None and video.tries == 0:
             staged = await self._publisher.find_staged(target)
             if staged is not None:
@@ -174,6 +174,14 @@ class Downloader:
                 await self._give_up(video, outcome.reason)
             case Unacceptable() | TransientFailure():
                 await self._failed(video, outcome)
+
+    def _target(self, video: ReadyVideo) -> Path:
+        """Where the video goes: where it was before, if it was saved once."""
+        if video.local_path is None or ".." in PurePosixPath(video.local_path).parts:
+            return self._folder / self._name_of(video)
+        target = self._outputs / video.local_path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return target
 
     async def _failed(self, video: ReadyVideo, outcome: Unacceptable | TransientFailure) -> None:
         """Not this time: the video waits for its next try without holding a place, or is given up in this run."""

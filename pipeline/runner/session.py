@@ -17,12 +17,16 @@ from pipeline.ledger.budget import Caps
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Totals
+from pipeline.reports.missing_videos import mark_missing, missing_videos
 from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.run_lookup import ending_name
 from pipeline.reports.summary import checks_line, summary_line
 from pipeline.reports.writer import PAGE_LINES, checks_of, write_page, write_reports
 from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
 from pipeline.runner.exit_code import RunEnding
+
+MAX_NAMED = 10
+"""Missing videos that are named one by one, so that a removed folder does not fill the terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +91,25 @@ async def run_session_async(
         UsageError: the run's folder can't be written; nothing was sent.
         ManifestError: an image that no video can be made of; nothing was sent.
     """
+    if options.collect:
+        fetch_missing_again(session, run)
     had_work = session.workspace.book.has_open(run.run_id)
     if options.buy and options.preflight:
         await check_images(session, run, options)
     job = prepare(session, run, caps=caps, options=options, manifest=manifest, sha256_of=sha256_of)
     result = await execute(job)
     return await finish(session, job, result, had_work=had_work)
+
+
+def fetch_missing_again(session: SpendingSession, run: Run) -> None:
+    """Write to the ledger which videos of the run are gone, so that this session fetches them again, free of charge."""
+    workspace = session.workspace
+    missing = missing_videos(workspace, run) if workspace.settings.download.enabled else []
+    mark_missing(workspace, missing, now=time.time())
+    for video in missing[:MAX_NAMED]:
+        session.tell(f"{video}; it is fetched again, free of charge")
+    if len(missing) > MAX_NAMED:
+        session.tell(f"so are {len(missing) - MAX_NAMED} other videos")
 
 
 async def check_images(session: SpendingSession, run: Run, options: RunOptions) -> None:

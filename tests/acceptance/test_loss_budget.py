@@ -305,7 +305,6 @@ def test_a_poll_that_is_refused_twice_and_then_answered_ends_well(against: Again
 # --- videos
 
 
-@pytest.mark.xfail(strict=True, reason="no verb misses a video")
 @pytest.mark.parametrize("how", ["vanished", "emptied", "cut"])
 def test_a_video_that_is_gone_is_noticed_and_fetched_again(against: Against, how: str) -> None:
     dop, double = bought(against, 3)

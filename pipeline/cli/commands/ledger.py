@@ -44,6 +44,7 @@ from pipeline.ledger.workspace import (
 )
 from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import usd
+from pipeline.reports.missing_videos import mark_pruned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,11 +277,12 @@ def prune(args: argparse.Namespace) -> int:
     with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
         with open_for_reading(settings) as workspace:
             old = _old_ones(workspace, now - keep_s)
-        _show(old, args.keep)
-        if not old or not _agreed(args):
-            return 0 if not old else 2
-        for one in old:
-            shutil.rmtree(one.folder)
+            _show(old, args.keep)
+            if not old or not _agreed(args):
+                return 0 if not old else 2
+            for one in old:
+                mark_pruned(workspace, one.run.run_id, now=now)
+                shutil.rmtree(one.folder)
         newest = settings.outputs.dir / "latest"
         if newest.is_symlink() and not newest.exists():
             newest.unlink()

@@ -19,6 +19,7 @@ from pipeline.ledger.workspace import OpenLedger, open_for_reading
 from pipeline.records import Attempt, State, usd
 from pipeline.reports.dataframe import write_parquet
 from pipeline.reports.junit import write_junit
+from pipeline.reports.missing_videos import missing_videos
 from pipeline.reports.progress import strip_control_chars
 from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.run_lookup import ending_facts, find_request, find_run, status_json
@@ -36,16 +37,21 @@ def status(args: argparse.Namespace) -> int:
     with open_for_reading(settings) as workspace:
         run = find_run(workspace, args.run)
         totals = workspace.book.totals(run.run_id)
+        missing = missing_videos(workspace, run)
         if args.json:
             rate = workspace.book.accepted_since(run.run_id, time.time() - RATE_SPAN_S) / RATE_SPAN_S
             checks = checks_of(workspace, run).counts()
             facts = ending_facts(workspace, run)
+            facts["unfinished"] = facts["unfinished"] or bool(missing)
+            facts["missing_videos"] = len(missing)
             print_json({**status_json(run, totals, rate_per_s=rate), **facts, "checks": checks})
         else:
             print(summary_line(totals, run.run_id))
             if line := checks_line(checks_of(workspace, run).counts()):
                 print(line)
             _tell_unknowns(workspace, run)
+            for video in missing:
+                print(f"missing: {strip_control_chars(str(video))}; `dop collect {run.run_id}` fetches it again, free")
     return 0
 
 

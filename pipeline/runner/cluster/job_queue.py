@@ -34,7 +34,8 @@ SET_ASIDE = f"^({REFUSED}|{NOT_SENT})"
 
 _CAUSES = """
     a.state IN ('submitting', 'accepted') AND (o.collect OR a.state = 'submitting')
-    OR %(again)s AND o.collect AND (a.state = 'stalled' OR a.state = 'done' AND a.local_path IS NULL AND %(files)s)
+    OR %(again)s AND o.collect AND (a.state = 'stalled' OR a.state = 'done' AND %(files)s
+        AND (a.local_path IS NULL OR a.sha256 IS NULL))
     OR a.state = 'planned' AND o.buy AND (%(again)s OR coalesce(a.reason, '') !~ %(set_aside)s)
         AND NOT EXISTS (SELECT 1 FROM dop_halts h WHERE h.run_id = o.run_id AND h.version = o.version)
 """

@@ -198,7 +198,7 @@ class RunExecutor:
             job = pending_job_of(attempt, loop_now=asyncio.get_running_loop().time(), now_unix=time.time())
             self.pipeline.poller.resume(job, soon=self.pipeline.callbacks is not None)
             return True
-        elif attempt.state is State.DONE and attempt.local_path is None and self._downloads:
+        elif attempt.state is State.DONE and attempt.lacks_file and self._downloads:
             self.pipeline.context.ready.put_nowait(ready_video_of(attempt))
             return True
         return False

@@ -37,7 +37,9 @@ def path(tmp_path: Path) -> Path:
             ledger.apply_now(accept(row, f"job-{number}"))
         done, failed, refused, canceled, stalled, _, lost, rejected = rows[:8]
         ledger.apply_now(change(done, Event.COMPLETE, values={"video_url": "https://cdn.example.com/1.mp4"}))
-        ledger.apply_now(change(done, Event.SAVE, values={"local_path": "run/videos/1.mp4", "size_bytes": 9}))
+        ledger.apply_now(
+            change(done, Event.SAVE, values={"local_path": "run/videos/1.mp4", "size_bytes": 9, "sha256": "0" * 64})
+        )
         ledger.apply_now(change(failed, Event.FAIL, values={"reason": "out of memory"}))
         ledger.apply_now(change(refused, Event.REFUSE))
         ledger.apply_now(change(canceled, Event.CANCEL))

@@ -31,7 +31,7 @@ def buy(ledger: LedgerWriter, book: LedgerQueries, outputs: Path, run_id: str, *
         ledger.apply_now(change(row, Event.COMPLETE, values={"video_url": "https://cdn.example.com/1.mp4"}))
         name = f"{run_id}/videos/{row.params.seed}.mp4"
         (outputs / name).write_bytes(b"clip" * 100)
-        ledger.apply_now(change(row, Event.SAVE, values={"local_path": name, "size_bytes": 400}))
+        ledger.apply_now(change(row, Event.SAVE, values={"local_path": name, "size_bytes": 400, "sha256": "0" * 64}))
 
 
 @pytest.fixture
