@@ -26,9 +26,10 @@ from pathlib import Path
 from benchmarks.checkclips.cases import KINDS, Case, make, make_cases
 from benchmarks.checkclips.gallery import draw_gallery
 from pipeline.reports.checks.check import Subject, check_clip, check_film
-from pipeline.reports.checks.duplicates import Taken, duplicates
+from pipeline.reports.checks.duplicates import duplicates
 from pipeline.reports.checks.findings import Grade
 from pipeline.reports.checks.frames import TooLargeError, UndecodableError, read_film
+from pipeline.reports.checks.jobs import Taken
 
 MOTIONS = Path(__file__).resolve().parents[1] / "configs" / "motions.csv"
 GOOD, EACH, SEED = 2, 20, 11

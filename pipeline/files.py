@@ -1,33 +1,66 @@
-"""Files that are there whole or not at all. Never leaves a half-written report under its final name."""
+"""Files that are there whole or not at all, and the removal of drafts whose process died.
+
+A draft has a mark in its name and an OS lock while its process lives. A killed process leaves the file and loses the
+lock: so the next process of this program knows which drafts it may remove. Never touches a file of another name.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
+import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+
+DRAFT = re.compile(r"\.draft-[a-z0-9_]{8}-.*")
+"""The name of a draft that `draft_beside` makes, and of what SQLite writes beside one."""
+
+FOLDER_PREFIX = "dop-batch-tmp-"
+_FOLDER = re.compile(FOLDER_PREFIX + r"[a-z0-9_]{8}")
+
+MAX_NAME_BYTES = 180
+"""Bytes of the target's name that its draft repeats: file systems allow 255, SQLite's side files need some more."""
+
+CLAIM_TRIES = 8
+"""A cleaner may remove a new draft in the moment before it is locked; then another one is made."""
+
+_swept: set[Path] = set()
+_swept_lock = threading.Lock()
+
+
+@contextmanager
+def draft_beside(path: Path) -> Iterator[Path]:
+    """A private empty file beside `path` for the block, locked by this process and removed at the end.
+
+    The name keeps the ending of `path`, because renderers choose their format by it. The first draft of this process in
+    a folder removes those that dead processes left there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_once(path.parent)
+    handle, draft = _new_draft(path)
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+        os.close(handle)
 
 
 @contextmanager
 def whole_path(path: Path) -> Iterator[Path]:
-    """A private temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise.
+    """A draft that takes the place of `path` when the block ends well, and vanishes otherwise.
 
-    Writes: `path`, by rename, so that a reader sees the old file or the new one. The temporary name keeps the ending,
-    because renderers choose their format by it.
+    Writes: `path`, by rename, so that a reader sees the old file or the new one. The block must write the draft in
+    place: another file under its name would not be locked.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _to_disk(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with draft_beside(path) as draft:
+        yield draft
+        _to_disk(draft)
+        draft.replace(path)
 
 
 @contextmanager
@@ -39,6 +72,107 @@ def whole_text(path: Path) -> Iterator[TextIO]:
     ):
         yield stream
         stream.flush()
+
+
+def remove_abandoned(folder: Path, *, also: re.Pattern[str] | None = None) -> int:
+    """Remove the drafts in `folder` that no living process owns; returns how many.
+
+    Args:
+        also: further names of files that their owners lock with `flock`.
+    """
+    removed = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if DRAFT.fullmatch(entry.name) or (also is not None and also.fullmatch(entry.name)):
+                removed += _remove_unowned(Path(entry.path))
+    return removed
+
+
+def temporary_folder() -> tuple[Path, int]:
+    """A new private folder for temporary files, and the handle that locks it while this process lives.
+
+    Removes the folders of the same user whose processes died.
+    """
+    place = Path(tempfile.gettempdir())
+    with suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if _FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                _remove_unowned_folder(Path(entry.path))
+    for _ in range(CLAIM_TRIES):
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        with suppress(FileNotFoundError):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if _lock(handle) is not False and _still_named(handle, folder):
+                return folder, handle
+            os.close(handle)
+    raise OSError(f"{place}: no temporary folder could be locked")
+
+
+def _sweep_once(folder: Path) -> None:
+    with _swept_lock:
+        if folder in _swept:
+            return
+        _swept.add(folder)
+    remove_abandoned(folder)
+
+
+def _new_draft(path: Path) -> tuple[int, Path]:
+    """A locked new file beside `path`."""
+    name = path.name.encode(errors="surrogateescape")[-MAX_NAME_BYTES:].decode(errors="ignore")
+    for _ in range(CLAIM_TRIES):
+        handle, made = tempfile.mkstemp(prefix=".draft-", suffix=f"-{name}", dir=path.parent)
+        draft = Path(made)
+        if _lock(handle) is not False and _still_named(handle, draft):
+            return handle, draft
+        os.close(handle)
+    raise OSError(f"{path.parent}: no draft could be locked")
+
+
+def _remove_unowned(path: Path) -> int:
+    """Remove a regular file whose lock can be had: its owner is dead. Returns 1 when it was removed."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        is_file = os.fstat(handle).st_nlink > 0 and path.is_file()
+        if is_file and _lock(handle) and _still_named(handle, path):
+            path.unlink()
+            return 1
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+    return 0
+
+
+def _remove_unowned_folder(folder: Path) -> None:
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if os.fstat(handle).st_uid == os.getuid() and _lock(handle):
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int) -> bool | None:
+    """Whether the lock was had; None where the file system has no locks: nothing is removed there."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _still_named(handle: int, path: Path) -> bool:
+    """Whether `path` still names the open file: between open and lock another process may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _to_disk(path: Path) -> None:

@@ -22,6 +22,9 @@ SEED_MIN, SEED_MAX = 1, 1_000_000
 STRENGTH_STEPS = 100
 """motions_strength runs 0..1 in steps of 0.01. Source: API document, parameter table."""
 
+LOOP = "loop"
+"""The tag that `loop: true` gives a row: its last frame is to lead on to the first."""
+
 UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 

@@ -11,7 +11,7 @@ from pipeline.api.manifests import ManifestFile, manifest_file
 from pipeline.api.results import ManifestPlan, RunReport, RunResult, load_report, manifest_plan
 from pipeline.cli.arguments import print_notice
 from pipeline.cli.commands.check import check_rows
-from pipeline.cli.commands.derive import attempts_of, kept_picks, read_picks, write_derived
+from pipeline.cli.commands.derive import attempts_of, kept_picks, write_derived
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.workspace import ledger_exists, ledger_name, open_for_reading
@@ -22,6 +22,7 @@ from pipeline.planning.requests import BoundManifest, bind_manifest, with_price
 from pipeline.planning.selection import Selection
 from pipeline.records import MICROUSD
 from pipeline.reports.picks import Picks, picked
+from pipeline.reports.review_file import read_picks
 from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.run_lookup import find_run
 from pipeline.reports.writer import checks_of, write_page, write_reports

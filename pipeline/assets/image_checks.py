@@ -12,14 +12,18 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.assets.image_probe import ImageProbe, ProbeResult, ProbeStatus
+from pipeline.assets.probe_results import ProbeResult, ProbeStatus
 from pipeline.config.settings import Settings, is_loopback
 from pipeline.errors import ManifestError, Problem
 from pipeline.files import whole_text
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.records import Attempt, State
+
+if TYPE_CHECKING:
+    from pipeline.assets.image_probe import ImageProbe
 
 CONCURRENCY = 8
 FRESH_S = 600.0
@@ -146,6 +150,8 @@ async def check_images(
     path = cache_path(settings)
     cache = load_cache(path)
     due = [url for url in images if not (url in cache and 0 <= now - cache[url].probed_at < FRESH_S)]
+    from pipeline.assets.image_probe import ImageProbe  # noqa: PLC0415 - brings aiohttp
+
     async with ImageProbe(gateway_is_loopback=_at_home(settings)) as looker:
         looks = await _probe_all(looker, due, cache)
     found = evaluate(looks, cache, now)

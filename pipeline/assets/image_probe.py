@@ -10,8 +10,6 @@ import asyncio
 import hashlib
 import ipaddress
 import re
-from dataclasses import dataclass
-from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 from pipeline.assets.image_header import ImageHeader, read_image_header
+from pipeline.assets.probe_results import ProbeResult, ProbeStatus, bad, unsure
 from pipeline.gateway.download_outcomes import Unacceptable
 from pipeline.gateway.ssrf_connector import ConnectAudit, guarded_connector, track_connects
 from pipeline.gateway.ssrf_rules import readable_url
@@ -40,41 +39,6 @@ HEADERS = {
     "User-Agent": "dop-batch",
 }
 _TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
-
-
-class ProbeStatus(StrEnum):
-    """What a look came to."""
-
-    GOOD = "good"
-    BAD = "bad"
-    """nobody can make a video of it: not there, or no picture"""
-    UNSURE = "unsure"
-    """it could not be seen from here; the gateway may"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeResult:
-    """What one look saw. `head_sha256` is of the first HEAD_BYTES; sizes are None where nothing said them."""
-
-    kind: ProbeStatus
-    reason: str = ""
-    picture: str = ""
-    width: int | None = None
-    height: int | None = None
-    size_bytes: int | None = None
-    head_sha256: str = ""
-    etag: str = ""
-    unchanged: bool = False
-
-
-def bad(reason: str) -> ProbeResult:
-    """A look at something that is no picture."""
-    return ProbeResult(kind=ProbeStatus.BAD, reason=reason)
-
-
-def unsure(reason: str) -> ProbeResult:
-    """A look that saw nothing."""
-    return ProbeResult(kind=ProbeStatus.UNSURE, reason=reason)
 
 
 class ImageProbe:

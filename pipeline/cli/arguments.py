@@ -8,17 +8,18 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config.loader import Settings, environment, load
 from pipeline.config.settings import ALL_KINDS, CHECK_KINDS
 from pipeline.config.units import duration_s
 from pipeline.errors import UsageError
-from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
-from pipeline.planning.requests import BoundManifest, bind_manifest, with_price
-from pipeline.planning.saved_plan import draw_seeds
-from pipeline.planning.selection import Selection, parse_shard
 from pipeline.records import microusd
 from pipeline.reports.progress import UnbreakableStream, escape_controls, strip_control_chars
+
+if TYPE_CHECKING:
+    from pipeline.planning.requests import BoundManifest
+    from pipeline.planning.selection import Selection
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -90,6 +91,8 @@ def selection_of(args: argparse.Namespace) -> Selection:
     Raises:
         UsageError: a number below 1, or no shard.
     """
+    from pipeline.planning.selection import Selection, parse_shard
+
     for flag in ("first", "sample", "max_new", "pilot"):
         value = getattr(args, flag, None)
         if value is not None and value < 1:
@@ -108,6 +111,10 @@ def bound_manifest(args: argparse.Namespace, settings: Settings, *, may_draw: bo
     Raises:
         ManifestError: mistakes; too large a sweep tells its price too.
     """
+    from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError  # brings the readers of YAML and CSV
+    from pipeline.planning.requests import bind_manifest, with_price
+    from pipeline.planning.saved_plan import draw_seeds
+
     try:
         return bind_manifest(
             args.manifest,

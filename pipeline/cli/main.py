@@ -69,4 +69,6 @@ def entry() -> NoReturn:
     """The `dop` command."""
     harden_stdio()
     gc.set_threshold(10_000)  # by default every 700 objects are looked over: 4 % of a run's work
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # what is alive now dies with the process: no last collection has to go through it, which is 60 ms
+    sys.exit(code)

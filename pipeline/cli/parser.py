@@ -264,15 +264,35 @@ def _add_choosing(verbs: _Verbs) -> None:
     sub.add_argument("run", nargs="?", metavar="RUN", help="which to open (default: the newest)")
     sub.add_argument("--port", type=int, default=0, metavar="N", help="on 127.0.0.1 (default: any free one)")
     sub.add_argument("--no-open", action="store_true", help="print the address and leave the browser alone")
+    _add_reviewer(sub)
     _add_settings(sub)
 
-    text = "a new manifest from chosen clips"
-    sub = verbs.add("derive", "derive:derive", text, "dop derive latest --picks picks.json --set model=dop-preview")
+    review = verbs.add("review", "", "what reviewers said of the clips, as a file", "dop review import reviews.json")
+    words = _Verbs(review.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
+    text = "add the reviews that a page saved as a file, or `export` wrote, or the picks of an earlier version"
+    sub = words.add("import", "review:import_reviews", text, "dop review import reviews.json --as ana")
+    sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="- is stdin")
+    _add_reviewer(sub)
+    _add_settings(sub)
+    text = "every review ever made, with who made it and when; of one run's clips with RUN"
+    sub = words.add("export", "review:export_reviews", text, "dop review export latest -o reviews.json")
+    sub.add_argument("run", nargs="?", metavar="RUN")
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: stdout")
+    _add_settings(sub)
+
+    text = "a new manifest from the clips that reviewers keep"
+    sub = verbs.add("derive", "derive:derive", text, "dop derive latest --set model=dop-preview")
     sub.add_argument("run", nargs="?", metavar="RUN", help="default: the run that the picks name, else the newest")
-    sub.add_argument("--picks", type=Path, metavar="PICKS", help="what the page saved (default: those of `dop view`)")
+    sub.add_argument("--picks", type=Path, metavar="FILE", help="these picks instead of what reviewers keep")
     sub.add_argument("--row", action="append", metavar="ID", help="row id or request id of a clip; repeatable")
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: beside the run's manifest")
     _add_settings(sub)
+
+
+def _add_reviewer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--as", dest="reviewer", metavar="NAME", help="whose reviews they are (default: your user name)"
+    )
 
 
 def _add_care(verbs: _Verbs) -> None:

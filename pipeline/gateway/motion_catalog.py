@@ -9,16 +9,19 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config.loader import gateway_id, packaged
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError, UsageError
 from pipeline.files import whole_text
-from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.motion_response import ParsedMotions, parse_motions
 from pipeline.gateway.motions import MotionCatalog, as_csv, load
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import error_text, read_json
+
+if TYPE_CHECKING:
+    from pipeline.gateway.client import GatewayClient
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 OTHER_METHOD = frozenset({404, 405, 501})

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
+from pipeline.files import whole_path
 from pipeline.ledger.database import create_reviews, number_in, read_meta, write_meta
 from pipeline.ledger.gateway_names import map_gateways
 from pipeline.ledger.identity import CHAIN, GENESIS, JOURNAL_STALE, LEDGER_ID, new_ledger_id
@@ -93,20 +94,17 @@ def copy_file(path: Path, target: Path, *, replace: bool = False) -> Path:
     """
     if target.exists() and not replace:
         raise LedgerError(f"{target} exists already; nothing was copied")
-    part = target.with_name(f"{target.name}.part")
+    if not target.parent.is_dir():
+        raise LedgerError(f"{path} could not be copied to {target} ({target.parent} is no folder)")
     try:
-        part.unlink(missing_ok=True)
-        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with (
+            whole_path(target) as draft,
             closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as source,
-            closing(sqlite3.connect(part)) as copy,
+            closing(sqlite3.connect(draft)) as copy,
         ):
             source.backup(copy)
-        fsync_path(part)
-        part.replace(target)
         fsync_path(target.parent)
     except (OSError, sqlite3.Error) as error:
-        part.unlink(missing_ok=True)
         raise LedgerError(f"{path} could not be copied to {target} ({error})") from None
     return target
 

@@ -29,6 +29,7 @@ from pipeline.ledger.journal_check import (
     lines_of,
     table_lines,
 )
+from pipeline.ledger.leftovers import REBUILDING
 from pipeline.ledger.migrations import copy_file, fsync_path
 from pipeline.ledger.postgres_session import address, refusal, server_engine
 from pipeline.ledger.reconcile import hole_text, mark_of, origin_of
@@ -188,7 +189,7 @@ def _hole_of(path: Path) -> str | None:
 
 def _made_from(path: Path, journal: Path, base: _Base | None, gaps: list[Gap], *, now: float) -> RecoveryResult:
     """The ledger from its journal alone, beside the old file, and put in its place when it is whole."""
-    fresh = path.with_name(f"{path.name}.rebuilding")
+    fresh = path.with_name(f"{path.name}{REBUILDING}")
     _remove(fresh)
     origin: dict[str, str | None] = {COPY: None}
     if base is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection, select
 
@@ -24,6 +24,7 @@ from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.text import storable
 from pipeline.ledger.writer import LedgerWriter
 
+T = TypeVar("T")
 Verdict = Literal["keep", "reject"]
 
 WITHDRAWN = ""
@@ -213,6 +214,6 @@ def _at(value: object, now: float) -> str:
     return moment(min(seconds, now))
 
 
-def batches(changes: Sequence[Review], size: int) -> Iterator[Sequence[Review]]:
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Parts of a long list, so that no write keeps a run's purchases waiting for long."""
-    return (changes[start : start + size] for start in range(0, len(changes), size))
+    return (items[start : start + size] for start in range(0, len(items), size))

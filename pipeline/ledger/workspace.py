@@ -14,6 +14,7 @@ from pipeline.ledger import postgres_session
 from pipeline.ledger.accounts import Account, AccountMemory, account_name, check_account, remember, state_folder
 from pipeline.ledger.clock import check_clock
 from pipeline.ledger.file_lock import locked
+from pipeline.ledger.leftovers import remove_leftovers
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LockMode
 from pipeline.ledger.queries import LedgerQueries
@@ -151,6 +152,11 @@ def open_for_spending(
     with _held_ledger(settings, LockMode.EXCLUSIVE, wait_s=lock_wait_s, now=now) as ledger:
         notices = ledger.ready_to_spend() + _check_buyer(account, ledger, settings, now)
         book = LedgerQueries(ledger)
+        remove_leftovers(
+            settings.outputs.dir,
+            None if settings.ledger.url else settings.ledger_path,
+            (run.run_id for run in book.runs()),
+        )
         lost = recover(ledger, book, now)
         if lost:
             notices.append(f"{lost} submits were under way when the last run died: their outcome is unknown")

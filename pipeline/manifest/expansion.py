@@ -17,8 +17,8 @@ from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import did_you_mean
 from pipeline.manifest.resolution import REQUIRED
 from pipeline.manifest.row_merging import TAKE, ExpansionSize, MergedRow, conflicts, merge_row
-from pipeline.manifest.spec import INVALID, LOOP, VAR, CellFilter, ManifestSpec, SpecRow
-from pipeline.records import Cell, Params
+from pipeline.manifest.spec import INVALID, VAR, CellFilter, ManifestSpec, SpecRow
+from pipeline.records import LOOP, Cell, Params
 
 NEEDED = frozenset(REQUIRED)
 AxisLabels = tuple[tuple[str, str], ...]

@@ -9,11 +9,11 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.files import temporary_folder
 from pipeline.manifest import delimited, sheet_row, workbook
 from pipeline.manifest.delimited import Table
 from pipeline.manifest.diagnostics import Diagnostic
@@ -115,7 +115,7 @@ def lines(path: Path) -> Iterator[str]:
 def kept_stdin(stream: BinaryIO) -> Path:
     """A file of this process with what comes through stdin, because a manifest is read several times."""
     content = stream.read()
-    folder = Path(tempfile.mkdtemp(prefix="dop-"))
+    folder, _ = temporary_folder()  # its lock is given up by the end of the process
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     encoding = "utf-16" if content.startswith(UTF_16) else "utf-8-sig"
     first = next((line for line in content.decode(encoding, "replace").splitlines() if line.strip()), "")

@@ -24,9 +24,6 @@ class _Invalid:
 INVALID: Final = _Invalid()
 """Stands where a value was refused: the field counts as given, and nothing more is said about it."""
 
-LOOP = "loop"
-"""The tag that `loop: true` gives a row: its last frame is to lead on to the first."""
-
 VAR = "var:"
 ZIP = "zip"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.files import whole_text
 from pipeline.planning.selection import Selection
 from pipeline.records import SEED_MAX, SEED_MIN
 
@@ -68,9 +69,8 @@ def save(plan: SavedPlan, path: Path) -> None:
         "plan": dict(plan.counts),
     }
     try:
-        fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        fresh.replace(path)
+        with whole_text(path) as stream:
+            stream.write(json.dumps(content, indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"{path} can't be written ({error.strerror})") from None
 

@@ -56,15 +56,17 @@ class RunFolder:
             os.umask(old_mask)
 
     def _point_latest(self) -> None:
+        """Replaces the link by a rename; again when another run took the draft of it for one that a crash left."""
         link = self.outputs / "latest"
-        fresh = self.outputs / f".latest-{secrets.token_hex(4)}"
-        fresh.symlink_to(self.path.name)
-        try:
-            fresh.replace(link)
-        except OSError:
-            fresh.unlink()
-            raise
-
-    def left_parts(self) -> list[Path]:
-        """Downloads that were cut by a crash."""
-        return sorted(self.videos.glob("*.part*")) if self.videos.is_dir() else []
+        for tries_left in (2, 1, 0):
+            fresh = self.outputs / f".latest-{secrets.token_hex(4)}"
+            fresh.symlink_to(self.path.name)
+            try:
+                fresh.replace(link)
+                return
+            except FileNotFoundError:
+                if not tries_left:
+                    raise
+            except OSError:
+                fresh.unlink()
+                raise

@@ -11,15 +11,18 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
 from pipeline.assets import signed_urls
 from pipeline.files import whole_path, whole_text
+from pipeline.ledger.reviews import ClipReview
 from pipeline.records import FAILED_FOR_GOOD, MICROUSD, Attempt, State
 from pipeline.reports.checks.findings import ClipCheck
 
@@ -60,6 +63,9 @@ KINDS = {
     "reason": "text",
     "check": "text",
     "check_reasons": "reasons",
+    "verdict": "text",
+    "stars": "int",
+    "note": "text",
     "gateway": "text",
     "bought_in": "text",
 }
@@ -79,16 +85,24 @@ FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 _SPLIT_FORMULA = re.compile(r"([;,|\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
 """A formula's first sign behind a separator: `a;=F(1)` is two cells where the semicolon separates them."""
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def report_row(
-    attempt: Attempt, *, outputs: Path, run_folder: Path, check: ClipCheck | None = None
+    attempt: Attempt,
+    *,
+    outputs: Path,
+    run_folder: Path,
+    check: ClipCheck | None = None,
+    review: ClipReview | None = None,
 ) -> dict[str, object]:
     """One attempt as raw values under REPORT_COLUMNS, and METRICS_COLUMN.
 
     Args:
         check: what was found in its clip; None without a video.
+        review: what reviewers said of its clip.
         outputs: the folder that `attempt.local_path` is relative to.
         run_folder: the folder that the row's `local_path` is made relative to (may begin with `../`).
 
@@ -131,6 +145,9 @@ def report_row(
         "reason": reason_of(attempt),
         "check": None if check is None else check.grade.value,
         "check_reasons": [] if check is None else list(check.reasons),
+        "verdict": None if review is None else review.verdict,
+        "stars": None if review is None else review.stars,
+        "note": None if review is None else review.note,
         "gateway": attempt.gateway,
         "bought_in": attempt.bought_in,
         METRICS_COLUMN: None if check is None else dict(check.metrics),
@@ -188,11 +205,19 @@ def write_csv(rows: Iterable[ReportRow], path: Path) -> int:
     machine's own code page, and with it a plain UTF-8 reader sees a first column named `\\ufeffrequest_id`. LibreOffice
     and pandas read both.
     """
-    with whole_path(path) as temporary:
-        with temporary.open("w", encoding="utf-8", errors="replace", newline="") as stream:
-            count, is_ascii = _write_lines(rows, stream)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryFile(dir=path.parent) as plain,
+        TextIOWrapper(plain, encoding="utf-8", errors="replace", newline="") as lines,
+        whole_path(path) as draft,
+        draft.open("wb") as stream,
+    ):
+        count, is_ascii = _write_lines(rows, lines)
+        lines.flush()
+        plain.seek(0)
         if not is_ascii:
-            _put_mark_in_front(temporary)
+            stream.write(BYTE_ORDER_MARK)
+        shutil.copyfileobj(plain, stream, 1 << 20)
     return count
 
 
@@ -205,12 +230,6 @@ def _write_lines(rows: Iterable[ReportRow], stream: TextIO) -> tuple[int, bool]:
         is_ascii = is_ascii and all(map(str.isascii, cells))
         writer.writerow(cells)
     return count, is_ascii
-
-
-def _put_mark_in_front(path: Path) -> None:
-    with whole_path(path) as marked, path.open("rb") as plain, marked.open("wb") as stream:
-        stream.write(b"\xef\xbb\xbf")
-        shutil.copyfileobj(plain, stream, 1 << 20)
 
 
 def csv_cells(row: ReportRow) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.config.loader import effective
 from pipeline.files import whole_text
 from pipeline.ledger.attempt_rows import SkippedRow
+from pipeline.ledger.reviews import clip_reviews
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State
@@ -47,9 +48,11 @@ def report_rows(
         checks: what is known of the clips, where the caller has read that already.
     """
     known = checks if checks is not None else checks_of(workspace, run)
+    reviews = clip_reviews(workspace.ledger)
     for line in workspace.book.report(run.run_id, states):
         if isinstance(line, Attempt):
-            yield report_row(line, outputs=folder.outputs, run_folder=folder.path, check=known.of(line))
+            review = reviews.get(line.request_id) if line.state is State.DONE else None
+            yield report_row(line, outputs=folder.outputs, run_folder=folder.path, check=known.of(line), review=review)
         else:
             yield _placeholder(line, run)
 

@@ -21,6 +21,7 @@ import aiohttp
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings, is_loopback
 from pipeline.errors import UsageError
+from pipeline.files import draft_beside, whole_text
 from pipeline.gateway.webhook_tokens import (
     MAX_IDS,
     SEED_BYTES,
@@ -61,14 +62,9 @@ def keys_for(settings: Settings) -> WebhookTokens:
 
 def _write_new(path: Path, text: str) -> None:
     """A private file that appears whole: two processes may start at the same time."""
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(text + "\n")
-    try:
+    with draft_beside(path) as draft:
+        draft.write_text(text + "\n", encoding="ascii")
         os.link(draft, path)
-    finally:
-        draft.unlink()
 
 
 class CallbackInbox:
@@ -87,9 +83,8 @@ class CallbackInbox:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / f"{delivery.request_id}-{delivery.attempt}.json"
         kept = [*(ids for ids in _kept(path) if ids != delivery.job_set_ids), delivery.job_set_ids]
-        draft = self.folder / f".{secrets.token_hex(4)}"
-        draft.write_text(json.dumps(kept[-MAX_KEPT:]), encoding="ascii")
-        draft.replace(path)
+        with whole_text(path) as stream:
+            stream.write(json.dumps(kept[-MAX_KEPT:]))
 
     def waiting(self) -> Iterator[tuple[Path, list[CallbackDelivery]]]:
         """What is kept now, attempt by attempt."""

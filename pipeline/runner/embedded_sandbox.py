@@ -13,7 +13,6 @@ from pipeline.assets.image_urls import InputImages
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError, UsageError
 from pipeline.records import Params
-from pipeline.sandbox.server import Sandbox
 from pipeline.sandbox.settings import SandboxError, SandboxSettings
 
 
@@ -27,6 +26,8 @@ async def gateway_for(settings: Settings) -> AsyncIterator[str]:
     if not settings.gateway.is_embedded:
         yield settings.gateway.base_url
         return
+    from pipeline.sandbox.server import Sandbox  # noqa: PLC0415 - brings the renderer: numpy, av and Pillow
+
     try:
         sandbox = Sandbox(_sandbox_settings(settings))
         base_url = await sandbox.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import signal
 import sys
 from pathlib import Path
@@ -73,6 +72,8 @@ def settings_of(args: argparse.Namespace) -> SandboxSettings:
 def main(args: argparse.Namespace) -> int:
     """Serve until INT, TERM or HUP. Returns the exit code: 0, or 2 when the sandbox cannot do as told."""
     try:
+        import asyncio  # noqa: PLC0415  # 20 ms that `dop --help` does not need
+
         asyncio.run(serve(settings_of(args)))
     except SandboxError as error:
         sys.stderr.write(f"dop sandbox serve: {error}\n")
@@ -82,6 +83,8 @@ def main(args: argparse.Namespace) -> int:
 
 async def serve(settings: SandboxSettings) -> None:
     """Print the base URL as the first line of stdout and serve until a signal comes."""
+    import asyncio  # noqa: PLC0415
+
     from pipeline.sandbox.server import Sandbox  # noqa: PLC0415  # imports aiohttp and av
 
     stopped = asyncio.Event()

@@ -21,7 +21,8 @@ REPO = Path(__file__).resolve().parents[2]
 
 _VERBS = """
 init completion validate plan run submit collect retry resolve status list show report view derive spend doctor
-worker motions webhook webhook|serve ledger ledger|check ledger|rebuild ledger|copy ledger|adopt prune sandbox
+worker motions webhook webhook|serve review review|import review|export
+ledger ledger|check ledger|rebuild ledger|copy ledger|adopt prune sandbox
 sandbox|serve"""
 VERBS = _VERBS.split()
 

@@ -1,4 +1,4 @@
-"""Help must come at once: it loads none of the heavy libraries."""
+"""Help must come at once, and reading must not wait for what buying needs: which libraries a command loads."""
 
 from __future__ import annotations
 
@@ -30,3 +30,24 @@ def test_help_loads_no_heavy_library(words: list[str]) -> None:
     *said, loaded = done.stdout.splitlines()
     assert len(said) >= 1
     assert set(loaded.split()[1:]) & HEAVY == set()
+
+
+NEEDED_BY_NO_READER = {"aiohttp", "av", "jinja2", "numpy", "pandas", "PIL"}
+NEEDED_AFTER_A_PURCHASE = {"av", "jinja2", "numpy", "pandas", "PIL"}
+
+
+def loaded(folder: Path, *words: str) -> set[str]:
+    """The libraries that one command loads."""
+    end = subprocess.run(
+        [sys.executable, "-c", LOADED_BY, *words], cwd=folder, capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(end.stdout.splitlines()[-1].split()[1:])
+
+
+def test_commands_that_only_read_load_no_client_decoder_or_sheet_reader(tmp_path: Path) -> None:
+    (tmp_path / "shots.csv").write_text("image,prompt,seed\nsandbox:coffee,Steam rises.,5\n")
+    assert loaded(tmp_path, "plan", "shots.csv") & NEEDED_AFTER_A_PURCHASE == set()
+    bought = loaded(tmp_path, "run", "shots.csv", "--yes", "-q", "--set", "sandbox.generation_s=0.1")
+    assert {"aiohttp", "av", "sqlalchemy"} <= bought
+    for words in (["status"], ["list"], ["spend"], ["show", "--row", "shots-1"]):
+        assert loaded(tmp_path, *words) & NEEDED_BY_NO_READER == set(), words

@@ -406,7 +406,6 @@ def test_a_full_table_of_file_handles_is_not_called_a_full_disk(tmp_path: Path) 
 # --- what a killed run leaves
 
 
-@pytest.mark.xfail(strict=True, reason="temporary files of killed runs stay for ever")
 @pytest.mark.parametrize("name", ["report.csv", "report.html", "run.json", "latest", ".jpg"])
 def test_temporary_files_of_a_killed_run_are_removed_by_the_next(against: Against, name: str) -> None:
     dop, double = against()

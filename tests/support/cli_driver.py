@@ -67,6 +67,9 @@ COLUMNS = [
     "reason",
     "check",
     "check_reasons",
+    "verdict",
+    "stars",
+    "note",
     "gateway",
     "bought_in",
 ]
@@ -150,7 +153,7 @@ class Dop:
     def words(self, verb: str, words: Iterable[object]) -> list[str]:
         """The whole command line; settings of a quick test first, so that the test's own come after them."""
         quick = [word for setting in QUICK for word in ("--set", setting)]
-        return [str(DOP), verb, *quick, "--outputs", str(self.outputs), *map(str, words)]
+        return [str(DOP), *verb.split(), *quick, "--outputs", str(self.outputs), *map(str, words)]
 
     def start(self, verb: str, *words: object, fail_point: str | None = None) -> subprocess.Popen[str]:
         """The command, under way. Its outputs are read by `ended`."""

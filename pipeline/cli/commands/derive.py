@@ -14,17 +14,19 @@ from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, UsageError
 from pipeline.files import whole_text
 from pipeline.gateway.motion_catalog import load_catalog
+from pipeline.ledger.reviews import all_reviews, fold
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
 from pipeline.planning.against_ledger import plan_against_ledger
 from pipeline.planning.derive import DerivedManifest, derive_manifest, differences, field_of, suffix_of
 from pipeline.planning.requests import bind_manifest
 from pipeline.records import Attempt, Cell
-from pipeline.reports.picks import MAX_PICKS_BYTES, Picks, parse_picks, picked
+from pipeline.reports.picks import Picks, picked
+from pipeline.reports.review_file import earlier_picks, read_picks
 from pipeline.reports.run_lookup import find_run
 
-PICKS = "picks.json"
-"""In the run's folder: what was picked on the pages of `dop view`."""
+EARLIER = "picks.json"
+"""The reviewer under whose name picks of an earlier version count."""
 
 
 def derive(args: argparse.Namespace) -> int:
@@ -48,7 +50,7 @@ def write_derived(
 
     Args:
         run: the run's name; None for the one that the picks name, else the newest.
-        given: which clips; None for those that were picked in `dop view`.
+        given: which clips; None for those that reviewers keep.
         changes: field -> value.
         output: the file; None for a free name beside the run's manifest.
 
@@ -62,7 +64,7 @@ def write_derived(
             raise UsageError(f"the picks are of run {picks.run}, not of {source.run_id}")
         chosen = picked(picks, attempts_of(workspace, source))
     if not chosen:
-        raise UsageError("no clip is picked: mark some on the run's page, or name rows with --row ID")
+        raise UsageError("no clip is picked: keep some on the run's page, or name rows with --row ID")
     target = output or _usual_target(source, changes)
     _write(target, source, chosen, changes, settings)
     return target, source, len(chosen)
@@ -92,33 +94,19 @@ def _given(args: argparse.Namespace) -> Picks | None:
 
 
 def kept_picks(workspace: OpenLedger, run: Run) -> Picks:
-    """What was picked on the run's page in `dop view`.
+    """The clips that reviewers keep, and those of a picks file of an earlier version unless they were reviewed since.
 
     Raises:
-        UsageError: nothing was.
+        UsageError: there are none.
     """
-    path = workspace.outputs / run.run_id / PICKS
-    if not path.is_file():
-        raise UsageError(f"nothing is picked in {run.run_id}: give --picks FILE or --row ID, or pick in `dop view`")
-    return read_picks(path)
-
-
-def read_picks(path: Path) -> Picks:
-    """The picks in a file that the page saved.
-
-    Raises:
-        UsageError: it can't be read, or holds none.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_PICKS_BYTES + 1)
-        if len(content) > MAX_PICKS_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_PICKS_BYTES} bytes")
-        return parse_picks(content.decode("utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"{path} can't be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8") from None
+    changes = all_reviews(workspace.ledger)
+    changes += earlier_picks(workspace, run, who=EARLIER)
+    counting = fold(sorted(changes, key=lambda change: change.at))
+    kept = [request_id for request_id, found in counting.items() if found.verdict == "keep"]
+    names = tuple((attempt.request_id,) for attempt in attempts_of(workspace, run) if attempt.request_id in set(kept))
+    if not names:
+        raise UsageError(f"no clip of {run.run_id} is kept: keep some in `dop view`, or give --row ID or --picks FILE")
+    return Picks(run=run.run_id, names=names)
 
 
 def attempts_of(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:

@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.assets.publishing import download_missing, open_publisher
 from pipeline.cli.arguments import print_json, print_notice, settings_of
-from pipeline.cli.commands.report_into import write_into
 from pipeline.errors import UsageError
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
@@ -133,6 +131,8 @@ def report(args: argparse.Namespace) -> int:
         if not args.output and args.into is None:
             folder.path.mkdir(parents=True, exist_ok=True)
             write_reports(workspace, run, folder)
+            from pipeline.assets.publishing import download_missing
+
             if missing := asyncio.run(download_missing(settings, workspace.book, run.run_id, max_lines=PAGE_LINES)):
                 print_notice([f"the page lacks videos of other hosts: {missing}"])
             draw(workspace, run, folder.path / PAGE)
@@ -142,6 +142,8 @@ def report(args: argparse.Namespace) -> int:
                 print_notice([problem, summary_line(totals, run.run_id)])
                 return 5
         if args.into is not None:
+            from pipeline.cli.commands.report_into import write_into  # brings the readers of sheets
+
             rows = report_rows(workspace, run, folder)
             target = write_into(args.into, args.output, run, rows, run_folder=folder.path.resolve(), settings=settings)
             print_notice([str(target), summary_line(totals, run.run_id)])
@@ -155,6 +157,8 @@ def report(args: argparse.Namespace) -> int:
 
 def _landed(workspace: OpenLedger, folder: RunFolder) -> str:
     """Puts the reports into the object store, where one is told; returns what was wrong."""
+    from pipeline.assets.publishing import open_publisher  # brings aiohttp
+
     landing = open_publisher(workspace.settings)
     return asyncio.run(landing.publish_reports(folder.path)) if landing is not None else ""
 

@@ -6,14 +6,15 @@ import argparse
 import asyncio
 import html
 import os
+import shutil
 import threading
 import webbrowser
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.errors import UsageError
+from pipeline.files import temporary_folder
 from pipeline.ledger.workspace import OpenLedger, ledger_exists, ledger_name, open_for_reading
 from pipeline.reports.run_lookup import find_run
 from pipeline.reports.viewer.server import Viewer
@@ -44,12 +45,16 @@ async def _serve(workspace: OpenLedger, run_id: str, *, port: int, opens: bool) 
     try:
         print(address, flush=True)
         print_notice(["only this machine's own browser can see it; Ctrl-C ends it"])
-        with TemporaryDirectory(prefix="dop-view-") as folder:
+        folder, lock = temporary_folder()
+        try:
             if opens:
-                page = redirect_page(Path(folder), address)
+                page = redirect_page(folder, address)
                 # A browser of the terminal would hold the thread until it is closed.
                 threading.Thread(target=webbrowser.open, args=(page.as_uri(),), daemon=True).start()
             await stop.wait()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
     finally:
         await viewer.stop()
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
+from pipeline.gateway.ratelimit.fits import BucketFit
 from pipeline.gateway.ratelimit.history import Rejection
-from pipeline.gateway.ratelimit.identification import BucketFit
 from pipeline.gateway.ratelimit.latency import LatencyTracker
 
 LONG_AGO = float("-inf")

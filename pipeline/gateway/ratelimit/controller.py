@@ -37,8 +37,8 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from pipeline.gateway.ratelimit.bucket_follower import BucketFollower, bucket_of_fit
+from pipeline.gateway.ratelimit.fits import SPANS_S, WindowFit, is_whole, min_wait_s
 from pipeline.gateway.ratelimit.history import History, Rejection
-from pipeline.gateway.ratelimit.identification import SPANS_S, WindowFit, is_whole, min_wait_s
 from pipeline.gateway.ratelimit.latency import LatencyTracker
 from pipeline.gateway.ratelimit.model_choice import RATE_MARGIN, Follower, ModelChoice
 from pipeline.gateway.ratelimit.probing import (

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MAX_CALLS = 16_384
 """Calls kept; the oldest half is dropped when there are more. A fit needs `identification.MAX_CALLS` of them; the
@@ -137,5 +139,7 @@ class History:
 
     def arrivals(self, since: float) -> NDArray[np.float64]:
         """Sorted arrivals of admitted calls from `since` on."""
+        import numpy as np  # noqa: PLC0415 - 0.1 s of CPU that a run without a rejection does not need
+
         arrived = self._admitted.arrived
         return np.sort(np.array(arrived[bisect_left(arrived, since - 1e-9) :], dtype=np.float64))

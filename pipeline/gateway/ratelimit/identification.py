@@ -22,17 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.gateway.ratelimit.fits import SPANS_S, BucketFit, WindowFit, min_wait_s
 from pipeline.gateway.ratelimit.history import Rejection
 
 Floats = NDArray[np.float64]
 
-SPANS_S = (
-    *(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 15.0, 20.0, 30.0, 40.0, 45.0),
-    *(60.0, 90.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0),
-)
-"""Lengths (seconds) that windows usually have."""
-USUAL_SPANS_S = (1.0, 10.0, 60.0)
-"""The most usual ones: they win where several explain the same."""
 MAX_CALLS = 1_200
 """Calls that one fit uses: 0.3 ms. 350 are too few at 100 calls a second."""
 FIRST_CELLS, MAX_RATES = 20_000, 160
@@ -44,44 +38,10 @@ MIN_TOLERANCE, MAX_TOLERANCE, EACH_TOLERANCE = 0.3, 0.6, 0.05
 for each rejection. A tolerance that grew with the rate would let every high rate in."""
 MAX_WHOLE_BURST = 8
 """Bursts below are whole numbers of calls: this decides between 3/s that holds 1 and 2/s that holds 1.3."""
-ROUNDING_S = 1e-3
-"""By which a hint that is no whole number of seconds may be rounded up; a whole one may be by a second."""
 FIXED_MISFIT = 1.2
 """Misfit (calls) of a window that admitted up to twice its count: a fixed one, and calls on both sides of its end."""
 MIN_SAME_COUNT, SAME_TIMES = 8, 3
 """A window of so many calls that ended so many times at the same count is no coincidence."""
-
-
-@dataclass(frozen=True, slots=True)
-class WindowFit:
-    """A window and how badly (calls) it explains what happened."""
-
-    count: int
-    span_s: float
-    misfit: float
-
-
-@dataclass(frozen=True, slots=True)
-class BucketFit:
-    """A bucket, how badly (calls) it explains what happened, and between which rates it may be."""
-
-    rate: float
-    burst: float
-    misfit: float
-    min_rate: float
-    max_rate: float
-
-
-def min_wait_s(hint_s: float | None) -> float:
-    """The shortest true wait (seconds) that a gateway would round up to this hint."""
-    if hint_s is None:
-        return 0.0
-    return max(0.0, hint_s - (1.0 if is_whole(hint_s) else ROUNDING_S))
-
-
-def is_whole(hint_s: float) -> bool:
-    """Whether a hint is a whole number of seconds, as the Retry-After header has it."""
-    return abs(hint_s - round(hint_s)) < 1e-6
 
 
 def window_bounds(

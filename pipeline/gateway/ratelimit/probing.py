@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pipeline.gateway.ratelimit.fits import SPANS_S, WindowFit, is_whole
 from pipeline.gateway.ratelimit.history import Rejection
-from pipeline.gateway.ratelimit.identification import SPANS_S, WindowFit, is_whole
 
 PROBED_SPANS_S = (
     *(1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 45.0),

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum, auto
 
+from pipeline.gateway.ratelimit.fits import SPANS_S, is_whole, min_wait_s
 from pipeline.gateway.ratelimit.history import History, Rejection
-from pipeline.gateway.ratelimit.identification import SPANS_S, is_whole, min_wait_s
 from pipeline.gateway.ratelimit.latency import LatencyTracker
 
 NEVER = float("inf")

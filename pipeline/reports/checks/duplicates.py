@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.reports.checks.alignment import reduced
 from pipeline.reports.checks.frames import Film
 from pipeline.reports.checks.framing import resized
+from pipeline.reports.checks.jobs import Taken
 
 WIDTH, HEIGHT, MOMENTS = 32, 18, 10
 """A fingerprint: so many small pictures, evenly over the clip; 5.8 kB."""
@@ -37,22 +37,6 @@ def fingerprint(film: Film) -> bytes:
     picks = np.clip(np.searchsorted(film.times, moments), 0, film.count - 1)
     pictures = np.stack([resized(film.luma[pick], WIDTH, HEIGHT) for pick in picks])
     return np.clip(np.round(pictures * 1.0), 0, 255).astype(np.uint8).tobytes()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """A clip among those that are compared.
-
-    Args:
-        name: how others name it.
-        sha256: of its bytes, empty when unknown.
-        params: what was asked for; clips with equal ones may be equal.
-    """
-
-    name: str
-    sha256: str
-    params: str
-    fingerprint: bytes
 
 
 def duplicates(clips: Sequence[Taken]) -> Mapping[int, int]:

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.reports.checks.findings import unchecked
+from pipeline.reports.checks.jobs import CheckJob
 from pipeline.reports.checks.store import save_check
-from pipeline.reports.checks.worker import CheckJob
 
 MAX_WORKERS = 16
 
@@ -113,6 +113,7 @@ def _ask(process: subprocess.Popen[str], job: CheckJob) -> str:
         alarm.cancel()
     if not line:
         process.kill()
+        process.wait()  # else the next job may be handed to a process that is dying
         return "the decoder crashed or took too long"
     return str(json.loads(line).get("error", ""))
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.assets.addresses import is_local
 from pipeline.config.settings import CheckSettings
-from pipeline.manifest.spec import LOOP
-from pipeline.records import Attempt, State
-from pipeline.reports.checks.duplicates import Taken, duplicates
+from pipeline.records import LOOP, Attempt, State
 from pipeline.reports.checks.findings import ClipCheck, Grade, Key, Kind, RunChecks, unchecked
+from pipeline.reports.checks.jobs import CheckJob, Taken
 from pipeline.reports.checks.store import load_check
-from pipeline.reports.checks.worker import CheckJob
 
 NOT_YET = "not checked yet, `dop check` does it"
 
@@ -102,9 +100,17 @@ def load_checks(attempts: Iterable[Attempt], outputs: Path) -> RunChecks:
                     fingerprint=check.fingerprint,
                 )
             )
+    if len(taken) > 1:
+        _find_duplicates(found, keys, taken)
+    return RunChecks(found=found)
+
+
+def _find_duplicates(found: dict[Key, ClipCheck], keys: Sequence[Key], taken: Sequence[Taken]) -> None:
+    """Adds the finding to each clip that repeats an earlier one."""
+    from pipeline.reports.checks.duplicates import duplicates  # noqa: PLC0415 - brings numpy
+
     for later, earlier in duplicates(taken).items():
         found[keys[later]] = _repeating(found[keys[later]], taken[earlier].name)
-    return RunChecks(found=found)
 
 
 def _repeating(check: ClipCheck, other: str) -> ClipCheck:

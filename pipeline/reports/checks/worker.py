@@ -9,40 +9,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from av.video.frame import VideoFrame
 
 from pipeline.reports.checks.check import Subject, check_clip
 from pipeline.reports.checks.findings import ClipCheck
+from pipeline.reports.checks.jobs import CheckJob
 from pipeline.reports.checks.store import save_check
 from pipeline.reports.sheet.thumbnails import POSTER_AT_S, make_poster, make_start, save_poster, save_start
 
 MEMORY_BYTES = 3 << 30
 """Address space of a worker: a check needs 0.3 GB; a file that asks for ten times that is given up."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckJob:
-    """One clip to check. `start` and `end` are local picture files, or "".
-
-    Args:
-        has_end: an end picture was given, on this machine or not.
-        note: a word that the result ends with.
-        wants_start: also keep the clip's first frame as a small picture.
-    """
-
-    clip: str
-    preset: str
-    start: str = ""
-    end: str = ""
-    has_end: bool = False
-    loop: bool = False
-    small: bool = False
-    max_cpu_s: float = 5.0
-    wants_start: bool = False
-    note: str = ""
 
 
 class _Stills:

@@ -7,7 +7,8 @@ import io
 import pytest
 from PIL import Image
 
-from pipeline.assets.image_probe import MAX_BYTES, ImageProbe, ProbeResult, ProbeStatus
+from pipeline.assets.image_probe import MAX_BYTES, ImageProbe
+from pipeline.assets.probe_results import ProbeResult, ProbeStatus
 from tests.support.raw_server import Caller, Script, ScriptedGateway, http
 
 

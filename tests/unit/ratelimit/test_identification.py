@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.simulation import Bucket, Fixed, Limiter, Sliding
+from pipeline.gateway.ratelimit.fits import min_wait_s
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.identification import (
     bucket_bounds,
     events_of,
     fit_bucket,
     fit_windows,
-    min_wait_s,
     window_bounds,
 )
 

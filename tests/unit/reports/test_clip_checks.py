@@ -13,9 +13,10 @@ from PIL import Image
 
 from pipeline.reports.checks.allowances import ALLOWANCES, allowance_of
 from pipeline.reports.checks.check import Subject, check_clip, check_film
-from pipeline.reports.checks.duplicates import Taken, duplicates, fingerprint
+from pipeline.reports.checks.duplicates import duplicates, fingerprint
 from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
 from pipeline.reports.checks.frames import Film, luma_of
+from pipeline.reports.checks.jobs import Taken
 from pipeline.reports.checks.reference import UnreadablePictureError, read_reference
 from pipeline.sandbox.rendering.clip import ClipPlan, render
 

@@ -12,10 +12,11 @@ from pipeline.config.settings import CheckSettings
 from pipeline.records import Attempt, State
 from pipeline.reports.checks import pool
 from pipeline.reports.checks.findings import ClipCheck, Grade, Kind, counts_as_failure, unchecked
+from pipeline.reports.checks.jobs import CheckJob
 from pipeline.reports.checks.pool import check_all
 from pipeline.reports.checks.run_checks import NOT_YET, jobs_of, load_checks, local_picture
 from pipeline.reports.checks.store import check_path, load_check, save_check
-from pipeline.reports.checks.worker import CheckJob, answer
+from pipeline.reports.checks.worker import answer
 from pipeline.reports.sheet.thumbnails import poster_path, start_path
 from pipeline.sandbox.rendering.clip import ClipPlan, render
 from tests.support.factories import make_attempt

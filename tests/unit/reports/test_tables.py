@@ -37,7 +37,7 @@ COLUMNS_OF_THE_DOCUMENTATION = (
     "request_id, row_id, tags, status, model, seed, prompt, image, end_image, motion, motions_id, motions_strength, "
     "enhance_prompt, check_nsfw, take, attempt, job_set_id, video_url, local_path, size_bytes, sha256, price_usd, "
     "cost_usd, cost_state, submit_attempts, throttled, polls, submitted_at, finished_at, duration_s, reason, "
-    "check, check_reasons, gateway, "
+    "check, check_reasons, verdict, stars, note, gateway, "
     "bought_in"
 )
 
