@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.simulation import Bucket, Limiter, Open
-from pipeline.gateway.client import SUBMIT_PATH, GatewayClient
+from pipeline.gateway.client import GatewayClient
+from pipeline.gateway.kinds.interface import Call
+from pipeline.gateway.kinds.pixazo import SUBMIT_PATH, Pixazo
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, parse_rate
 from pipeline.gateway.responses import Response, SendProof
 from pipeline.ledger.budget import NO_CAPS
@@ -47,7 +49,7 @@ from pipeline.runner.poller import Poller
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
-from pipeline.runner.submit_body import SubmitBodyBuilder
+from pipeline.runner.submit_body import SubmitCallBuilder
 from pipeline.runner.submit_decisions import SubmitEndpoint
 from pipeline.runner.submit_permits import SubmitPermits
 from pipeline.runner.submitter import Submitter
@@ -140,7 +142,7 @@ class Gateway:
         self.submits = self.refused = self.polls = self.polls_refused = self.while_away = 0
         self.lag_s = 0.0
 
-    async def submit(self, body: bytes, *, proof: SendProof | None = None, **_: object) -> Response:
+    async def submit(self, call: Call, *, proof: SendProof | None = None) -> Response:
         """Accepts a job where the limiter lets it in; nothing is charged while the gateway is away."""
         if proof is not None:
             proof.sent = True
@@ -272,6 +274,7 @@ class BatchRun:
         recorder = EventRecorder(
             ledger, run_id=RUN, caps=NO_CAPS, totals=Totals(), wall=wall, reach=lambda name: None, events=events
         )
+        kind = Pixazo()
         context = RunContext(
             recorder=recorder,
             client=cast(GatewayClient, self.gateway),
@@ -280,7 +283,8 @@ class BatchRun:
             prices_microusd={MODEL: PRICE_MICROUSD},
             unix_time=wall,
             new_token=self._token,
-            bodies=SubmitBodyBuilder(),
+            kind=kind,
+            calls=SubmitCallBuilder(kind),
             events=events,
             firewall=Firewall(recorder, self.halt, self.outcomes.said.append),
             fail_point=lambda name: None,
@@ -295,7 +299,7 @@ class BatchRun:
             context,
             planned(scenario.jobs),
             permits=permits,
-            endpoint=SubmitEndpoint(SUBMIT_PATH),
+            endpoint=SubmitEndpoint(SUBMIT_PATH, kind.submit_paths),
             recovery=JobRecovery(context),
             workers=16,
         )

@@ -9,7 +9,7 @@ Source: API document, "Common Status Codes and Responses"; official for 402, 403
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -102,35 +102,20 @@ class ClassificationRule:
     stop: bool = False
 
 
-def _of(*statuses: int) -> frozenset[int]:
-    return frozenset(statuses)
-
-
-REFUSALS: Final = _of(400, 401, 402, 403, 404, 405, 406, 411, 413, 414, 415, 422, 423, 429, 431)
-"""Statuses by which a server says that it did not do what was asked. 408, 409, 425 and 499 are not among them: they can
-come after the request was taken. Nor is a status that nobody has seen here."""
-
-RULES: Final = (
-    #    status                                 text or hint   what it means           buy on?
-    ClassificationRule(REFUSALS, CREDIT, SubmitOutcomeKind.FATAL, stop=True),
-    ClassificationRule(_of(401, 402), None, SubmitOutcomeKind.FATAL, stop=True),
-    ClassificationRule(_of(403), HINT, SubmitOutcomeKind.THROTTLED),
-    ClassificationRule(_of(403), QUOTA, SubmitOutcomeKind.THROTTLED),
-    ClassificationRule(_of(403), KEY, SubmitOutcomeKind.FATAL, stop=True),
-    ClassificationRule(_of(403), None, SubmitOutcomeKind.FORBIDDEN),
-    ClassificationRule(_of(400, 423, 429), CONCURRENCY, SubmitOutcomeKind.CONCURRENCY),
-    ClassificationRule(_of(423, 429), None, SubmitOutcomeKind.THROTTLED),
-    ClassificationRule(_of(404, 405), None, SubmitOutcomeKind.WRONG_PATH),
-    ClassificationRule(_of(400, 406, 411, 413, 414, 415, 422, 431), None, SubmitOutcomeKind.REJECTED),
-)
-"""What a refused submit means; the first row that applies. Every status that is in no row is UNKNOWN."""
-
-
-def classify_submit(outcome: Response | NoResponse, *, now_unix: float, params: Params | None = None) -> SubmitOutcome:
+def judge_submit(
+    outcome: Response | NoResponse,
+    *,
+    refusals: frozenset[int],
+    rules: Sequence[ClassificationRule],
+    now_unix: float,
+    params: Params | None = None,
+) -> SubmitOutcome:
     """What the end of one submit means for its request.
 
     Args:
-        now_wall: Unix seconds, for a Retry-After date.
+        refusals: the statuses by which the gateway says that it created nothing; every other one is UNKNOWN.
+        rules: what a refusal means; the first that applies.
+        now_unix: Unix seconds, for a Retry-After date.
         params: what was sent; an answer that repeats another seed or prompt is not the answer to it.
 
     Pays: decides what may be sent again; see the module's first lines.
@@ -142,9 +127,9 @@ def classify_submit(outcome: Response | NoResponse, *, now_unix: float, params: 
         return _judge_success(outcome, params, now_unix)
     heard = error_hints(outcome, now_unix)
     # MONEY: a refusal that names a job set contradicts itself; only a look at that job can tell.
-    if outcome.status not in REFUSALS or names_job_set(outcome.body):
+    if outcome.status not in refusals or names_job_set(outcome.body):
         return _unknown(heard, recoverable_ids(outcome.body))
-    rule = next(rule for rule in RULES if outcome.status in rule.statuses and heard.says(rule.says))
+    rule = next(rule for rule in rules if outcome.status in rule.statuses and heard.says(rule.says))
     return _refused(heard, rule)
 
 
@@ -230,21 +215,17 @@ class PollOutcome:
     stop_submitting: bool = False
 
 
-POLL_KINDS: Final[Mapping[int, PollOutcomeKind]] = {
-    401: PollOutcomeKind.KEY_REFUSED,
-    402: PollOutcomeKind.KEY_REFUSED,
-    403: PollOutcomeKind.KEY_REFUSED,
-    404: PollOutcomeKind.NOT_FOUND,
-    423: PollOutcomeKind.THROTTLED,
-    429: PollOutcomeKind.THROTTLED,
-}
-"""Status of a poll -> kind; 2xx is read, every other status is unclear: an error never decides a job's fate."""
-
-
-def classify_poll(outcome: Response | NoResponse, *, now_unix: float, job_set_id: str | None = None) -> PollOutcome:
+def judge_poll(
+    outcome: Response | NoResponse,
+    *,
+    kinds: Mapping[int, PollOutcomeKind],
+    now_unix: float,
+    job_set_id: str | None = None,
+) -> PollOutcome:
     """What the end of one poll means.
 
     Args:
+        kinds: status -> what it means; 2xx is read, every other status is unclear.
         job_set_id: the id asked for. On a kept-alive connection an answer can be another job's; one that names
             another id is unclear.
     """
@@ -253,7 +234,7 @@ def classify_poll(outcome: Response | NoResponse, *, now_unix: float, job_set_id
     heard = error_hints(outcome, now_unix)
     if 200 <= outcome.status <= 299:
         return _judge_report(outcome, heard, job_set_id)
-    kind = POLL_KINDS.get(outcome.status, PollOutcomeKind.UNCLEAR)
+    kind = kinds.get(outcome.status, PollOutcomeKind.UNCLEAR)
     if outcome.status == 403 and not heard.says(CREDIT) and (heard.says(HINT) or heard.says(QUOTA)):
         kind = PollOutcomeKind.THROTTLED
     return PollOutcome(

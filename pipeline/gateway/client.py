@@ -10,29 +10,20 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from types import SimpleNamespace, TracebackType
 from typing import Final, Self
-from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
-from pipeline.gateway.origin import Origin, checked_header, checked_key, checked_path
+from pipeline.gateway.kinds.interface import Call, GatewayKind
+from pipeline.gateway.origin import Origin, checked_key
 from pipeline.gateway.redaction import blank_secret_bytes
 from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
 from pipeline.gateway.tcp_keepalive import keepalive_socket
-from pipeline.gateway.wire import poll_body
 
-__all__ = ["CallPhase", "GatewayClient", "NoResponse", "PollStyle", "Response", "SendProof"]
+__all__ = ["CallPhase", "GatewayClient", "NoResponse", "Response", "SendProof"]
 
-SUBMIT_PATH: Final = "/ai-model-api/v1/generateImageToVideoRequest"
-POLL_PATH: Final = "/ai-model-api-polling/getGenerationResults"
-"""Source: API document."""
-QUEUE_STATUS_PATH: Final = "/v2/requests/status/{job_set_id}"
-"""Source: official (the unified queue)."""
-MOTIONS_PATH: Final = "/ai-model-api-polling/motions"
-"""Source: inferred from the document's name of the operation."""
 
 BODY_CAP_BYTES: Final = 1 << 20
 """of a decompressed answer; the longest known one is under 20 kB"""
@@ -40,36 +31,17 @@ READ_BYTES: Final = 1 << 16
 MIN_SECRET_CHARS: Final = 8
 """a shorter key (a sandbox's) is no secret, and blanking it out would maim the answers"""
 
-KEY_HEADER: Final = "Ocp-Apim-Subscription-Key"
-HEADERS: Final = {
-    "Content-Type": "application/json",
-    "Cache-Control": "no-cache",
-    "Accept": "application/json",
-    # Not compressed, so that the id can still be read in an answer that was cut.
-    "Accept-Encoding": "identity",
-    "User-Agent": "dop-batch",
-}
 KEPT_HEADERS: Final = frozenset(
     {"content-type", "date", "location", "retry-after", "server", "x-request-id", "x-should-retry"}
 )
 KEPT_HEADER_PREFIXES: Final = ("ratelimit", "x-ratelimit")
 
 
-class PollStyle(StrEnum):
-    """How a result is asked for."""
-
-    AUTO = "auto"
-    """GET the answer's own polling_url when it is the gateway's, else the document's POST"""
-    JOB_SET = "job-set"
-    """the document's POST"""
-    QUEUE = "queue"
-    """GET polling_url when it is the gateway's, else the unified queue's own address"""
-
-
 class GatewayClient:
     """One gateway, one key. Use it as `async with GatewayClient(...) as client`.
 
     Args:
+        kind: what the gateway's calls look like.
         base_url: https, or http on a loopback host.
         key: visible ASCII only.
         connect_timeout_s: name, connection and TLS together; running out is proof that nothing was sent.
@@ -87,12 +59,9 @@ class GatewayClient:
     def __init__(
         self,
         *,
+        kind: GatewayKind,
         base_url: str,
         key: str,
-        submit_path: str = SUBMIT_PATH,
-        poll_path: str = POLL_PATH,
-        queue_status_path: str = QUEUE_STATUS_PATH,
-        motions_path: str = MOTIONS_PATH,
         connect_timeout_s: float = 10.0,
         read_timeout_s: float = 330.0,
         poll_read_timeout_s: float = 60.0,
@@ -102,11 +71,10 @@ class GatewayClient:
         ssl_context: ssl.SSLContext | None = None,
         trust_env: bool = False,
     ) -> None:
+        self._kind = kind
         self._origin = Origin(base_url)
-        self._key = checked_key(key)
-        self._has_secret_key = len(key) >= MIN_SECRET_CHARS
-        paths = (submit_path, poll_path, queue_status_path, motions_path)
-        self._submit_path, self._poll_path, self._queue_status_path, self._motions_path = map(checked_path, paths)
+        self._auth = dict(kind.auth_headers(checked_key(key)))
+        self._secrets = tuple(secret for secret in kind.secrets_of(key) if len(secret) >= MIN_SECRET_CHARS)
         self._submit_patience = _Timeouts(
             # `connect` bounds the look-up of the name too, which `sock_connect` does not.
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, sock_read=read_timeout_s),
@@ -154,88 +122,66 @@ class GatewayClient:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=HEADERS,
+            headers=self._kind.headers,
             trace_configs=[sent_hook],
             trust_env=self._trust_env,
         )
 
     # --- the calls ---
 
-    async def submit(
-        self,
-        body: bytes,
-        *,
-        idempotency_key: str,
-        path: str | None = None,
-        webhook_url: str | None = None,
-        proof: SendProof | None = None,
-    ) -> Response | NoResponse:
-        """POST one request. After a cancellation `proof.sent` still tells whether it may have left.
+    async def submit(self, call: Call, *, proof: SendProof | None = None) -> Response | NoResponse:
+        """Send one paid call, once. After a cancellation `proof.sent` still tells whether it may have left.
 
-        Args:
-            body: from `wire.submit_body`.
-            idempotency_key: a hint the gateway may ignore. Source: official for the upstream vendor only.
-            path: another submit path than the configured one (queue dialect).
-            webhook_url: sent as `X-Webhook-URL` (queue dialect); the document's own field goes into the body.
-
-        Pays: yes. It is sent once; whether it may be sent again is for `verdict.judge_submit`.
-        Raises:
-            UsageError: a header value that cannot be sent; nothing was sent.
+        Pays: yes. Whether it may be sent again is for the kind's `classify_submit`.
         """
-        headers = {"Idempotency-Key": checked_header("idempotency key", idempotency_key)}
-        if webhook_url is not None:
-            headers["X-Webhook-URL"] = checked_header("webhook_url", webhook_url)
-        url = self._origin.url(self._submit_path if path is None else checked_path(path))
         session, patience = _opened(self._submits), self._submit_patience
-        return await self._call(session, patience, "POST", url, body, headers=headers, proof=proof or SendProof())
+        return await self._call(session, patience, call, proof=proof or SendProof())
 
     async def poll(
-        self, job_set_id: str, polling_url: str | None = None, style: PollStyle | str = PollStyle.AUTO
+        self, job_set_id: str, polling_url: str | None = None, style: str | None = None
     ) -> Response | NoResponse:
         """Ask once for the state of one job set. Free.
 
         `polling_url` is used only when its scheme, host and port are the gateway's, else the key would go elsewhere.
         A GET on a connection that the gateway had just closed is repeated once by the HTTP library.
         """
-        url = self._polling_url(job_set_id, polling_url, PollStyle(style))
-        if url is None:
-            return await self._free("POST", self._origin.url(self._poll_path), poll_body(job_set_id))
-        return await self._free("GET", url)
+        own = self._origin.own_url(polling_url) if polling_url is not None else None
+        own_url = None if own is None else str(own)
+        return await self.ask(self._kind.poll_call(job_set_id, own_url, style or self._kind.poll_styles[0]))
 
     async def get_motions(self, *, method: str = "GET") -> Response | NoResponse:
         """Ask once for the catalogue of motion presets. Free. Source: inferred; some gateways want POST."""
-        return await self._free(method, self._origin.url(self._motions_path), b"{}" if method == "POST" else None)
+        return await self.ask(self._kind.motions_call(method))
 
-    async def _free(self, method: str, url: URL, body: bytes | None = None) -> Response | NoResponse:
+    async def ask(self, call: Call) -> Response | NoResponse:
+        """Send one free call, once."""
         session, patience = _opened(self._polls), self._poll_patience
-        return await self._call(session, patience, method, url, body, headers={}, proof=SendProof())
+        return await self._call(session, patience, call, proof=SendProof())
 
     def _with_key(self, url: URL, headers: Mapping[str, str]) -> Mapping[str, str]:
         """The key rides only to the gateway's own origin, whatever address a call was given; nothing is redirected."""
-        return {**headers, KEY_HEADER: self._key} if self._origin.owns(url) else headers
+        return {**headers, **self._auth} if self._origin.owns(url) else headers
 
     async def _call(
         self,
         session: aiohttp.ClientSession,
         patience: _Timeouts,
-        method: str,
-        url: URL,
-        body: bytes | None,
+        call: Call,
         *,
-        headers: Mapping[str, str],
         proof: SendProof,
     ) -> Response | NoResponse:
         """One request, at most one answer. Whatever the HTTP library raises ends here as a record."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         taken = _PartialResponse()
+        url = self._origin.url(call.target) if call.target.startswith("/") else URL(call.target)
         try:
             async with asyncio.timeout(patience.answer_s):
                 response = await session.request(
-                    method,
+                    call.method,
                     url,
-                    data=body,
-                    headers=self._with_key(url, headers),
+                    data=call.body,
+                    headers=self._with_key(url, call.headers),
                     timeout=patience.timeout,
                     allow_redirects=False,
                     trace_request_ctx=proof,
@@ -282,19 +228,12 @@ class GatewayClient:
 
     def _blank(self, said: bytes) -> bytes:
         """`said` without the key: a gateway may quote it back in an error."""
-        return blank_secret_bytes(said, self._key) if self._has_secret_key else said
+        for secret in self._secrets:
+            said = blank_secret_bytes(said, secret)
+        return said
 
     def _blank_text(self, said: str) -> str:
         return self._blank(said.encode("utf-8", "replace")).decode("utf-8")
-
-    def _polling_url(self, job_set_id: str, polling_url: str | None, style: PollStyle) -> URL | None:
-        """Where to GET the result, or None for the document's POST."""
-        if style is PollStyle.JOB_SET:
-            return None
-        own = self._origin.own_url(polling_url) if polling_url is not None else None
-        if own is not None or style is PollStyle.AUTO:
-            return own
-        return self._origin.url(self._queue_status_path.replace("{job_set_id}", quote(job_set_id, safe="")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,8 @@ Sources: the API document; `official`, `seen` and `inferred` shapes are marked w
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -29,7 +27,7 @@ from pipeline.gateway.json_fields import (
     read_json,
     single,
 )
-from pipeline.records import STRENGTH_STEPS, Params
+from pipeline.records import Params
 
 __all__ = [
     "Dialect",
@@ -45,61 +43,11 @@ __all__ = [
     "parse_echo",
     "parse_poll",
     "parse_submit",
-    "poll_body",
     "read_json",
     "recoverable_ids",
     "retry_after_s",
-    "submit_body",
     "wait_hint_s",
 ]
-
-
-# --- what is sent ---------------------------------------------------------------------------------------------------
-
-
-def submit_body(
-    params: Params,
-    *,
-    images: Mapping[str, str] | None = None,
-    webhook_url: str | None = None,
-    webhook_secret: str | None = None,
-) -> bytes:
-    """The body of one submit: ASCII JSON, fields in the document's order, optional ones only when given.
-
-    Args:
-        images: image as the manifest wrote it -> URL to send instead (uploads, sandbox pictures).
-        webhook_url: needs `webhook_secret` and the other way round.
-
-    Raises:
-        ValueError: one of the two webhook fields without the other.
-    Source: API document, "Parameters for /generateImageToVideoRequest".
-    """
-    if (webhook_url is None) != (webhook_secret is None):
-        raise ValueError("webhook_url and webhook_secret go together")
-    sent = images or {}
-    body: dict[str, object] = {
-        "model": params.model,
-        "prompt": params.prompt,
-        "seed": params.seed,
-        "motions_id": params.motions_id,
-        # An integer divided by 100 is the nearest double, which prints with two decimals at most.
-        "motions_strength": params.strength_hundredths / STRENGTH_STEPS,
-        "input_images": [sent.get(image, image) for image in params.input_images],
-    }
-    if params.input_images_end:
-        body["input_images_end"] = [sent.get(image, image) for image in params.input_images_end]
-    body["enhance_prompt"] = params.enhance_prompt
-    if params.check_nsfw is not None:
-        body["check_nsfw"] = params.check_nsfw
-    if webhook_url is not None:
-        body["webhook_url"] = webhook_url
-        body["webhook_secret"] = webhook_secret
-    return json.dumps(body).encode("ascii")
-
-
-def poll_body(job_set_id: str) -> bytes:
-    """The body of one result call. Source: API document, "Retrieving Video Result and URL"."""
-    return json.dumps({"job_set_id": job_set_id}).encode("ascii")
 
 
 # --- the submit answer -----------------------------------------------------------------------------------------------

@@ -9,13 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pipeline.gateway.client import GatewayClient
+from pipeline.gateway.kinds.interface import GatewayKind
 from pipeline.records import Attempt
 from pipeline.runner.events import EventSink, JobAccepted
 from pipeline.runner.firewall import Firewall
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
-from pipeline.runner.submit_body import SubmitBodyBuilder
+from pipeline.runner.submit_body import SubmitCallBuilder
 
 RESERVATION_LEASE_S = 20.0
 """Seconds from a reservation to the first byte of its POST, connecting (10 s at most) included. A ledger's server drops
@@ -72,12 +73,13 @@ class RunContext:
 
     recorder: EventRecorder
     client: GatewayClient
+    kind: GatewayKind
     gate: RateGate
     stop: StopSignal
     prices_microusd: Mapping[str, int]
     unix_time: Callable[[], float]
     new_token: Callable[[], str]
-    bodies: SubmitBodyBuilder
+    calls: SubmitCallBuilder
     events: EventSink
     firewall: Firewall
     fail_point: Callable[[str], None]

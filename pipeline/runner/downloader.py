@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from pipeline.errors import DopError, LedgerError
-from pipeline.gateway.classification import classify_poll
 from pipeline.gateway.download import DiskFull, LinkExpired, Saved, TransientFailure, Unacceptable, VideoFetcher
 from pipeline.ledger.states import Event
 from pipeline.runner.context import ReadyVideo, RunContext
@@ -221,7 +220,7 @@ class Downloader:
         video.refreshed = True
         context = self._context
         answer = await context.client.poll(video.job_set_id, video.polling_url)
-        report = classify_poll(answer, now_unix=context.unix_time(), job_set_id=video.job_set_id).report
+        report = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=video.job_set_id).report
         if report is not None and report.video_url is not None:
             video.video_url = report.video_url
         return True

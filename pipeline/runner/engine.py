@@ -22,6 +22,7 @@ from pipeline.config.settings import Settings, is_loopback
 from pipeline.errors import DopError
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
+from pipeline.gateway.kinds import kind_of
 from pipeline.ledger.agreement import NOTHING, Agreement
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.run_registry import Run
@@ -43,7 +44,7 @@ from pipeline.runner.run_pipeline import CallbackSetup, PipelineSetup, Remembere
 from pipeline.runner.signals import SIGNALS, signal_handlers
 from pipeline.runner.status import ProgressSampler
 from pipeline.runner.stop import StopReason, StopScope, StopSignal
-from pipeline.runner.submit_body import CallbackAddresses, SubmitBodyBuilder
+from pipeline.runner.submit_body import CallbackAddresses, SubmitCallBuilder
 from pipeline.runner.unknowns import ResendPolicy, resend_unknowns
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ class LocalRunner:
     def _build(self, client: GatewayClient, fetcher: VideoFetcher, images: LocalImages) -> RunPipeline:
         job, workspace, endpoint = self.job, self.job.workspace, self._endpoint
         poll, events = workspace.settings.poll, EventSink(self._on_listener_error)
+        kind = kind_of(workspace.settings)
         if job.options.halt is not None:
             events.subscribe(EventRecorded, self._check_failure_limit)
         return build_pipeline(
@@ -195,9 +197,11 @@ class LocalRunner:
                 totals=self._before,
                 folder=job.folder,
                 client=client,
+                kind=kind,
                 fetcher=fetcher,
                 publisher=self._publisher,
-                bodies=SubmitBodyBuilder(
+                calls=SubmitCallBuilder(
+                    kind,
                     images.urls,
                     CallbackAddresses(endpoint.keys, endpoint.public_url) if endpoint is not None else None,
                 ),
@@ -386,11 +390,9 @@ def gateway_client(settings: Settings, base_url: str, key: str) -> GatewayClient
     """The client of the gateway as the settings say, not yet opened."""
     gateway = settings.gateway
     return GatewayClient(
+        kind=kind_of(settings),
         base_url=base_url,
         key=key,
-        submit_path=gateway.submit_path,
-        poll_path=gateway.poll_path,
-        motions_path=gateway.motions_path,
         connect_timeout_s=gateway.connect_timeout_s,
         read_timeout_s=gateway.read_timeout_s,
     )

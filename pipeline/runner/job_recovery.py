@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import DopError, InvariantError
-from pipeline.gateway.classification import PollOutcomeKind, classify_poll
+from pipeline.gateway.classification import PollOutcomeKind
 from pipeline.gateway.job_proof import JobProof, only_id, prove_job
 from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
 from pipeline.ledger.queries import LedgerQueries
@@ -122,7 +122,7 @@ class JobRecovery:
             return None
         call = context.gate.sent(CallKind.POLL)
         answer = await context.client.poll(job_set_id)
-        outcome = classify_poll(answer, now_unix=context.unix_time(), job_set_id=job_set_id)
+        outcome = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=job_set_id)
         context.gate.answered(call, _FEEDBACK.get(outcome.kind, LimitFeedback.ACCEPTED), outcome.wait_s)
         return prove_job(answer, outcome, attempt.params)
 

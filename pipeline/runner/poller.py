@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from pipeline.errors import DopError, LedgerError
-from pipeline.gateway.classification import PollOutcome, PollOutcomeKind, classify_poll
-from pipeline.gateway.client import PollStyle
+from pipeline.gateway.classification import PollOutcome, PollOutcomeKind
 from pipeline.gateway.job_status import JobStatus, JobStatusReport
 from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
 from pipeline.gateway.responses import NoResponse, Response
@@ -39,8 +38,6 @@ NO_URL_TRIES = 5
 MIN_NUDGE_GAP_S = 1.0
 """Between two looks at one job that hints ask for: whoever repeats a callback buys no flood of polls."""
 
-STYLES = (PollStyle.AUTO, PollStyle.QUEUE, PollStyle.JOB_SET)
-
 SENSELESS_POLLS = 3
 """Answered polls in a row that say nothing about the job, after which the operator is notified: one may be a glitch."""
 
@@ -58,7 +55,7 @@ class Poller:
     """Every job in flight, polled as the schedule says. Jobs come by the queue `context.accepted`."""
 
     def __init__(
-        self, context: RunContext, plan: PollSchedule, breaker: CircuitBreaker, *, style: PollStyle = PollStyle.AUTO
+        self, context: RunContext, plan: PollSchedule, breaker: CircuitBreaker, *, style: str | None = None
     ) -> None:
         self._context = context
         self.plan = plan
@@ -72,7 +69,7 @@ class Poller:
         self._notified_senseless = False
         self._looking: set[str] = set()
         self._again: set[str] = set()
-        self.style = style
+        self.style = style or context.kind.poll_styles[0]
         """what answers here: remembered from run to run, since a wrong one costs each job its grace"""
         self.polls = 0
         context.stop.subscribe(self._news.set)
@@ -191,7 +188,7 @@ class Poller:
         job.polls += 1
         self.polls += 1
         answer = await self._ask(job)
-        verdict = classify_poll(answer, now_unix=context.unix_time(), job_set_id=job.job_set_id)
+        verdict = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=job.job_set_id)
         outcome = LimitFeedback.THROTTLED if verdict.kind is PollOutcomeKind.THROTTLED else LimitFeedback.ACCEPTED
         if verdict.kind is PollOutcomeKind.UNCLEAR:
             outcome = LimitFeedback.UNKNOWN
@@ -202,9 +199,9 @@ class Poller:
         """The poll; after a 404 the other style is tried in turn, since dialect and address vary independently."""
         return await self._context.client.poll(job.job_set_id, job.polling_url, self._style_for(job))
 
-    def _style_for(self, job: PendingJob) -> PollStyle:
+    def _style_for(self, job: PendingJob) -> str:
         """The style that last gave a report, then the others."""
-        styles = (self.style, *(style for style in STYLES if style is not self.style))
+        styles = (self.style, *(style for style in self._context.kind.poll_styles if style != self.style))
         return styles[job.refused % len(styles)]
 
     async def _act(self, job: PendingJob, verdict: PollOutcome) -> None:

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pipeline.assets.publishing import OutputPublisher
 from pipeline.config.loss_limit import parse_loss_limit
 from pipeline.config.settings import Settings
-from pipeline.gateway.client import GatewayClient, PollStyle
+from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
+from pipeline.gateway.kinds.interface import GatewayKind
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimits, Rate, parse_rate
 from pipeline.ledger.agreement import Agreement
 from pipeline.ledger.budget import Caps
@@ -38,11 +39,11 @@ from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.loss_budget import LossBudget, default_limit
 from pipeline.runner.loss_guard import LossGuard
 from pipeline.runner.poll_schedule import PollSchedule
-from pipeline.runner.poller import STYLES, Poller
+from pipeline.runner.poller import Poller
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
-from pipeline.runner.submit_body import SubmitBodyBuilder
+from pipeline.runner.submit_body import SubmitCallBuilder
 from pipeline.runner.submit_decisions import SubmitEndpoint
 from pipeline.runner.submit_permits import SubmitPermits
 from pipeline.runner.submitter import Submitter
@@ -58,7 +59,7 @@ class RememberedGateway:
 
     limits: LearnedLimits = field(default_factory=LearnedLimits)
     submit_path: str | None = None
-    poll_style: PollStyle = PollStyle.AUTO
+    poll_style: str | None = None
 
     @classmethod
     def from_state(cls, state: dict[str, object]) -> RememberedGateway:
@@ -67,7 +68,7 @@ class RememberedGateway:
         return cls(
             limits=LearnedLimits.from_json(state),
             submit_path=str(state["submit_path"]) if state.get("submit_path") else None,
-            poll_style=PollStyle(str(style)) if style in STYLES else PollStyle.AUTO,
+            poll_style=style if isinstance(style, str) else None,
         )
 
 
@@ -100,9 +101,10 @@ class PipelineSetup:
     totals: Totals
     folder: RunFolder
     client: GatewayClient
+    kind: GatewayKind
     fetcher: VideoFetcher
     publisher: OutputPublisher | None
-    bodies: SubmitBodyBuilder
+    calls: SubmitCallBuilder
     requests: Callable[[RunContext], AsyncIterator[Attempt]]
     stop: StopSignal
     events: EventSink
@@ -143,7 +145,7 @@ class RunPipeline:
         learned: dict[str, object] = dict(self.context.gate.pace.learned().as_json())
         if self.endpoint.proven:
             learned["submit_path"] = self.endpoint.current
-        learned["poll_style"] = self.poller.style.value
+        learned["poll_style"] = str(self.poller.style)
         return learned
 
 
@@ -152,8 +154,8 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
     settings, workspace, context = setup.workspace.settings, setup.workspace, _context(setup)
     breaker, schedule = _breaker(setup), _schedule(settings, with_callbacks=setup.callbacks is not None)
     recovery, template = JobRecovery(context), settings.download.name
-    poller = Poller(context, schedule, breaker, style=setup.remembered.poll_style)
-    endpoint = _endpoint(settings, setup.remembered)
+    poller = Poller(context, schedule, breaker, style=_poll_style(setup))
+    endpoint = _endpoint(setup)
     permits = SubmitPermits(
         context,
         breaker,
@@ -207,12 +209,13 @@ def _context(setup: PipelineSetup) -> RunContext:
     return RunContext(
         recorder=recorder,
         client=setup.client,
+        kind=setup.kind,
         gate=RateGate(limiter, stop) if setup.shared_gate is None else setup.shared_gate(limiter, stop),
         stop=stop,
         prices_microusd=dict(setup.workspace.settings.prices_microusd),
         unix_time=unix_time,
         new_token=lambda: uuid.uuid4().hex,
-        bodies=setup.bodies,
+        calls=setup.calls,
         events=setup.events,
         firewall=Firewall(recorder, stop, setup.notify),
         fail_point=setup.fail_point,
@@ -284,10 +287,18 @@ def _schedule(settings: Settings, *, with_callbacks: bool) -> PollSchedule:
     )
 
 
-def _endpoint(settings: Settings, remembered: RememberedGateway) -> SubmitEndpoint:
+def _endpoint(setup: PipelineSetup) -> SubmitEndpoint:
     """The configured submit path; the one that answered before, where none was configured."""
-    known, is_default = remembered.submit_path, settings.sources.get("gateway.submit_path") == "default"
-    return SubmitEndpoint(known if known and is_default else settings.gateway.submit_path, proven=bool(known))
+    known, paths = setup.remembered.submit_path, setup.kind.submit_paths
+    is_default = setup.workspace.settings.sources.get("gateway.submit_path") == "default"
+    configured = paths[0] if paths else ""
+    return SubmitEndpoint(known if known and is_default else configured, paths, proven=bool(known))
+
+
+def _poll_style(setup: PipelineSetup) -> str | None:
+    """The way to poll that answered before, if the kind has it."""
+    style = setup.remembered.poll_style
+    return style if style in setup.kind.poll_styles else None
 
 
 def _callbacks(

@@ -1,11 +1,12 @@
-"""What one submit consists of: the JSON body, and the address and secret under which the gateway may call back."""
+"""What one submit consists of: the call, and the address and secret under which the gateway may call back."""
 
 from __future__ import annotations
 
 from pipeline.assets.image_urls import ImageUrlResolver
+from pipeline.gateway.kinds.interface import Call, Callback, GatewayKind
 from pipeline.gateway.redaction import blank_secret
 from pipeline.gateway.webhook_tokens import WebhookTokens, callback_url
-from pipeline.gateway.wire import submit_body
+from pipeline.ledger.transitions import idempotency_key
 from pipeline.records import Attempt
 
 
@@ -30,31 +31,40 @@ class CallbackAddresses:
         return blank_secret(blank_secret(text, token), self.secret(attempt))
 
 
-class SubmitBodyBuilder:
-    """Builds submits of one run. Without `images` every image is sent as written, without `callbacks` no one calls."""
+class SubmitCallBuilder:
+    """Builds the submits of one run.
 
-    def __init__(self, images: ImageUrlResolver | None = None, callbacks: CallbackAddresses | None = None) -> None:
+    Args:
+        kind: what the gateway's calls look like.
+        images: without it every image is sent as written; without `callbacks` no one calls.
+    """
+
+    def __init__(
+        self,
+        kind: GatewayKind,
+        images: ImageUrlResolver | None = None,
+        callbacks: CallbackAddresses | None = None,
+    ) -> None:
+        self._kind = kind
         self._images = images
         self._callbacks = callbacks
 
-    def build(self, attempt: Attempt) -> bytes:
-        """The body of an attempt's POST.
+    def build(self, attempt: Attempt, path: str) -> Call:
+        """The paid call of an attempt, to one of the kind's submit paths.
 
         Raises:
             DopError: an image has no address now.
         """
-        urls = self._images.urls(attempt.params) if self._images is not None else {}
-        if self._callbacks is None:
-            return submit_body(attempt.params, images=urls)
-        url, secret = self._callbacks.url(attempt), self._callbacks.secret(attempt)
-        return submit_body(attempt.params, images=urls, webhook_url=url, webhook_secret=secret)
-
-    def callback_url(self, attempt: Attempt) -> str | None:
-        """The address for the queue dialect's header.
-
-        API: which dialect answers is known from the response only, so the header goes along with the fields.
-        """
-        return self._callbacks.url(attempt) if self._callbacks is not None else None
+        callbacks = self._callbacks
+        return self._kind.submit_call(
+            attempt.params,
+            idempotency_key=idempotency_key(attempt.request_id, attempt.attempt),
+            images=self._images.urls(attempt.params) if self._images is not None else {},
+            callback=None
+            if callbacks is None
+            else Callback(url=callbacks.url(attempt), secret=callbacks.secret(attempt)),
+            path=path,
+        )
 
     def without_secrets(self, attempt: Attempt, text: str) -> str:
         """`text` as it may be kept in the ledger."""

@@ -5,19 +5,15 @@ MONEY: only RELEASE lets a request be sent again, and it needs an outcome that p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from pipeline.gateway.classification import SubmitOutcome, SubmitOutcomeKind
-from pipeline.gateway.client import SUBMIT_PATH
 from pipeline.gateway.ratelimit.limiter import LimitFeedback
 from pipeline.runner.circuit_breaker import Outcome
 from pipeline.runner.stop import StopReason, StopScope
-
-OTHER_SUBMIT_PATH = "/ai-model-api/v1/image-to-video"
-"""Source: official (the unified queue); a 404 at one path means that nothing was created there."""
 
 LIMIT_FEEDBACK: Final[Mapping[SubmitOutcomeKind, LimitFeedback]] = {
     SubmitOutcomeKind.ACCEPTED: LimitFeedback.ACCEPTED,
@@ -107,12 +103,12 @@ def _wrong_path(outcome: SubmitOutcome, *, has_other_path: bool, any_accepted: b
 
 
 class SubmitEndpoint:
-    """The submit path of the gateway: the configured one, the other one once when that gives 404."""
+    """The submit path of the gateway: the current one, another one once when that gives 404."""
 
-    def __init__(self, configured: str, *, proven: bool = False) -> None:
-        self.current = configured
+    def __init__(self, current: str, others: Iterable[str] = (), *, proven: bool = False) -> None:
+        self.current = current
         self.proven = proven
-        self._untried = [path for path in (SUBMIT_PATH, OTHER_SUBMIT_PATH) if path != configured]
+        self._untried = [path for path in others if path != current]
 
     def works(self, path: str) -> None:
         """A submit was accepted (or rejected for its content) at `path`."""

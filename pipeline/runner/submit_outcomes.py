@@ -179,7 +179,7 @@ class OutcomeRecorder:
         else:
             body = response.body[:BODY_BYTES].decode("utf-8", "replace")
             text = redact(f"{response.status} {body}")[:DETAIL_CHARS]
-        return self._context.bodies.without_secrets(attempt, text)
+        return self._context.calls.without_secrets(attempt, text)
 
 
 async def finish(work: Coroutine[Any, Any, T]) -> T:

@@ -36,12 +36,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from pipeline.errors import DopError, LedgerError, UsageError
-from pipeline.gateway.classification import SubmitOutcome, SubmitOutcomeKind, classify_submit
+from pipeline.gateway.classification import SubmitOutcome, SubmitOutcomeKind
+from pipeline.gateway.kinds.interface import Call
 from pipeline.gateway.ratelimit.limiter import CallInFlight, CallKind, LimitFeedback, Slot
 from pipeline.gateway.responses import NoResponse, Response, SendProof
 from pipeline.ledger.budget import CapReached
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied, ChangeResult, idempotency_key
+from pipeline.ledger.transitions import Applied, ChangeResult
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
 from pipeline.runner.events import RequestSetAside
@@ -132,7 +133,8 @@ class Submitter:
             return False
         try:
             # After the wait, because addresses in it expire; before the intent: what can't be built is not in flight.
-            body, price_microusd = self._context.bodies.build(attempt), self._price(attempt)
+            path = self._endpoint.current
+            call, price_microusd = self._context.calls.build(attempt, path), self._price(attempt)
             token, proof = self._context.new_token(), SendProof(may_send=self._lease())
             reserved = await self._reserve(attempt, token, price_microusd)
         except Exception:
@@ -141,7 +143,7 @@ class Submitter:
         if isinstance(reserved, Applied):
             self._context.firewall.passed(STEP)
             with self._doubt():
-                return await self._spend(slot, attempt, body, token, reserved, proof=proof)
+                return await self._spend(slot, ReservedAttempt(attempt, token, path, reserved.row), call, proof=proof)
         self._permits.release(attempt.request_id)
         return isinstance(reserved, CapReached) and await self._may_have_room(reserved)
 
@@ -166,18 +168,17 @@ class Submitter:
         began, began_unix = loop.time(), context.unix_time()
         return lambda: max(loop.time() - began, context.unix_time() - began_unix) <= context.lease_s
 
-    async def _spend(
-        self, slot: Slot, attempt: Attempt, body: bytes, token: str, reserved: Applied, *, proof: SendProof
-    ) -> bool:
+    async def _spend(self, slot: Slot, reserved: ReservedAttempt, call: Call, *, proof: SendProof) -> bool:
         """A reserved attempt until its outcome is recorded; True when the request may be tried again.
 
         MONEY: whatever goes wrong here, an outcome is recorded under the token: RELEASE where it is proved that no byte
         left, else LOSE. Where the true outcome was recorded already, the ledger refuses this one.
         """
+        attempt, token = reserved.attempt, reserved.token
         try:
             if await self._slot_expired(slot, attempt, token):
                 return True
-            return await self._send(attempt, body, token, reserved, proof)
+            return await self._send(reserved, call, proof)
         except LedgerError:
             raise
         except Exception as error:  # noqa: BLE001 - see above
@@ -250,44 +251,40 @@ class Submitter:
 
     # --- the call and its outcome
 
-    async def _send(self, attempt: Attempt, body: bytes, token: str, reserved: Applied, proof: SendProof) -> bool:
-        context, path = self._context, self._endpoint.current
-        response, call = await self._post(attempt, body, token, path, proof)
-        outcome = self._classify(attempt, response)
+    async def _send(self, reserved: ReservedAttempt, call: Call, proof: SendProof) -> bool:
+        context = self._context
+        response, in_flight = await self._post(reserved, call, proof)
+        outcome = self._classify(reserved.attempt, response)
         feedback = LIMIT_FEEDBACK.get(outcome.kind, LimitFeedback.OTHER)
-        context.gate.answered(call, feedback, outcome.stated_wait_s, outcome.job_cap)
+        context.gate.answered(in_flight, feedback, outcome.stated_wait_s, outcome.job_cap)
         context.fail_point("after-post")
         # MONEY: from here on the outcome is recorded even if this task is cancelled.
-        return await finish(self._evaluate(ReservedAttempt(attempt, token, path, reserved.row), outcome, response))
+        return await finish(self._evaluate(reserved, outcome, response))
 
     async def _post(
-        self, attempt: Attempt, body: bytes, token: str, path: str, proof: SendProof
+        self, reserved: ReservedAttempt, call: Call, proof: SendProof
     ) -> tuple[Response | NoResponse, CallInFlight]:
-        context = self._context
-        call = context.gate.sent(CallKind.SUBMIT)
+        context, attempt = self._context, reserved.attempt
+        in_flight = context.gate.sent(CallKind.SUBMIT)
         context.fail_point("before-post")
         try:
-            response = await context.client.submit(
-                body,
-                idempotency_key=idempotency_key(attempt.request_id, attempt.attempt),
-                path=path,
-                webhook_url=context.bodies.callback_url(attempt),
-                proof=proof,
-            )
+            response = await context.client.submit(call, proof=proof)
         except asyncio.CancelledError:
             # MONEY: a cancelled POST is an outcome too: unknown, unless it is proved that nothing left.
             event = Event.LOSE if proof.sent else Event.RELEASE
             why = {"reason": "the run was stopped during the submit"}
-            await finish(context.recorder.record(attempt.request_id, event, why, token=token))
+            await finish(context.recorder.record(attempt.request_id, event, why, token=reserved.token))
             raise
         except Exception:
-            context.gate.answered(call, LimitFeedback.OTHER)
+            context.gate.answered(in_flight, LimitFeedback.OTHER)
             raise
-        return response, call
+        return response, in_flight
 
     def _classify(self, attempt: Attempt, response: Response | NoResponse) -> SubmitOutcome:
         try:
-            return classify_submit(response, now_unix=self._context.unix_time(), params=attempt.params)
+            return self._context.kind.classify_submit(
+                response, now_unix=self._context.unix_time(), params=attempt.params
+            )
         except Exception as error:  # noqa: BLE001 - MONEY: what can't be judged is perhaps paid, and keeps its text
             reason = f"the response could not be judged ({error_words(error)})"
             return SubmitOutcome(kind=SubmitOutcomeKind.UNKNOWN, reason=reason)

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from pipeline.gateway.client import POLL_PATH, SUBMIT_PATH
+from pipeline.gateway.kinds.pixazo import POLL_PATH, SUBMIT_PATH
 from tests.support.cli_driver import Dop, Ended, shots
 from tests.support.webhook_catcher import serving
 

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from pipeline.gateway.client import POLL_PATH, SUBMIT_PATH
+from pipeline.gateway.kinds.pixazo import POLL_PATH, SUBMIT_PATH
 from tests.support.cli_driver import Dop, Ended, table
 from tests.support.fake_gateway import tiny_clip
 from tests.support.s3_server import BUCKET, CREDENTIALS, S3Server

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import cast
 
 from pipeline.gateway.client import GatewayClient
+from pipeline.gateway.kinds.interface import Call
+from pipeline.gateway.kinds.pixazo import Pixazo
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimits, parse_rate
 from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
 from pipeline.ledger.budget import NO_CAPS, Caps
@@ -36,7 +38,7 @@ from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
-from pipeline.runner.submit_body import SubmitBodyBuilder
+from pipeline.runner.submit_body import SubmitCallBuilder
 from pipeline.runner.submit_decisions import SubmitEndpoint
 from pipeline.runner.submit_permits import SubmitPermits
 from pipeline.runner.submitter import Submitter
@@ -52,12 +54,12 @@ CHARGED = ("accepted", "lost", "error, charged")
 UNCLEAR = ("lost", "error, charged", "error")
 
 
-class SeedAsBody(SubmitBodyBuilder):
+class SeedAsBody(SubmitCallBuilder):
     """Submits that the gateway in memory understands."""
 
-    def build(self, attempt: Attempt) -> bytes:
+    def build(self, attempt: Attempt, path: str) -> Call:
         """The seed, in digits."""
-        return str(attempt.params.seed).encode()
+        return Call(method="POST", target=path, body=str(attempt.params.seed).encode())
 
 
 class KilledError(BaseException):
@@ -81,8 +83,8 @@ class MemoryGateway:
         bounds = itertools.accumulate(self.fates.values())
         return next(name for name, bound in zip(self.fates, bounds, strict=True) if wanted < bound)
 
-    async def submit(self, body: bytes, *, proof: SendProof, **_: object) -> Response | NoResponse:
-        number = int(body)
+    async def submit(self, call: Call, *, proof: SendProof) -> Response | NoResponse:
+        number = int(call.body or b"")
         self.visits[number] += 1
         fate = self.fate(number)
         if fate == "not sent":
@@ -197,6 +199,7 @@ class Experiment:
             rate=parse_rate("100/1s"), burst=16, learned=LearnedLimits(), submit_concurrency=self.workers
         )
         tokens = itertools.count()
+        kind = Pixazo()
         context = RunContext(
             recorder=scribe,
             client=cast("GatewayClient", self.gateway),
@@ -205,7 +208,8 @@ class Experiment:
             prices_microusd={"dop-lite": LITE_MICROUSD},
             unix_time=lambda: AT,
             new_token=lambda: f"{self._runs}-{next(tokens)}",
-            bodies=SeedAsBody(),
+            kind=kind,
+            calls=SeedAsBody(kind),
             events=events,
             firewall=Firewall(scribe, halt, self.say),
             fail_point=reach,

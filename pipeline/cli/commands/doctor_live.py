@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.assets.image_hosting import open_hosting
 from pipeline.assets.image_urls import InputImages
@@ -17,7 +17,8 @@ from pipeline.assets.object_store import open_store
 from pipeline.assets.publishing import open_publisher
 from pipeline.config.settings import Settings
 from pipeline.errors import DopError
-from pipeline.gateway.client import GatewayClient, PollStyle
+from pipeline.gateway.client import GatewayClient
+from pipeline.gateway.kinds import kind_of
 from pipeline.gateway.motion_catalog import OTHER_METHOD, describe_response, load_catalog
 from pipeline.gateway.motion_response import parse_motions
 from pipeline.gateway.responses import NoResponse, Response
@@ -62,19 +63,17 @@ async def _all(settings: Settings, key: str) -> list[LiveCheckResult]:
 
 
 async def _gateway(settings: Settings, base_url: str, key: str) -> AsyncIterator[LiveCheckResult]:
+    kind = kind_of(settings)
     async with gateway_client(settings, base_url, key) as client:
-        nowhere = await _nowhere(base_url, key)
-        answer = await client.poll(NOBODYS_JOB, style=PollStyle.JOB_SET)
-        yield _key(answer, nowhere)
-        yield _path("poll path", settings.gateway.poll_path, answer, nowhere)
-        queue = await client.poll(NOBODYS_JOB, style=PollStyle.QUEUE)
-        yield _path("queue's poll path", "/v2/requests/status/..", queue, nowhere)
-        yield await _motions(settings, client)
-
-
-async def _nowhere(base_url: str, key: str) -> Response | NoResponse:
-    async with GatewayClient(base_url=base_url, key=key, poll_path=NOWHERE) as client:
-        return await client.poll(NOBODYS_JOB, style=PollStyle.JOB_SET)
+        for number, (name, style) in enumerate(kind.poll_probes):
+            call = kind.poll_call(NOBODYS_JOB, None, style)
+            answer = await client.ask(call)
+            nowhere = await client.ask(replace(call, target=NOWHERE))
+            if number == 0:
+                yield _key(answer, nowhere)
+            yield _path(name, call.target.replace(NOBODYS_JOB, ".."), answer, nowhere)
+        if kind.abilities.motions:
+            yield await _motions(settings, client)
 
 
 def _key(answer: Response | NoResponse, nowhere: Response | NoResponse) -> LiveCheckResult:

@@ -21,6 +21,7 @@ from pipeline.assets.publishing import OutputPublisher
 from pipeline.errors import InvariantError, LedgerError
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
+from pipeline.gateway.kinds import kind_of
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter
 from pipeline.gateway.webhook_tokens import CallbackDelivery
 from pipeline.ledger.postgres_session import cause_of
@@ -41,7 +42,7 @@ from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.run_pipeline import CallbackSetup, PipelineSetup, RunPipeline, build_pipeline
 from pipeline.runner.stop import StopScope, StopSignal
-from pipeline.runner.submit_body import SubmitBodyBuilder
+from pipeline.runner.submit_body import SubmitCallBuilder
 
 RECOVERY_TIMEOUT_S = 10.0
 """How long, in seconds, an executor that closes waits for the proof of an unclear submit."""
@@ -115,6 +116,7 @@ class RunExecutor:
         events.subscribe(EventRecorded, self._recorded)
         events.subscribe(LedgerFailed, self._ledger_failed)
         events.subscribe(RequestSetAside, lambda event: self._end(event.request_id))
+        kind = kind_of(around.workspace.settings)
         urls = ImageUrlResolver(InputImages({}), embedded=False, base_url=around.base_url)
         relay = around.callbacks
         return build_pipeline(
@@ -127,7 +129,8 @@ class RunExecutor:
                 client=around.client,
                 fetcher=around.fetcher,
                 publisher=around.publisher,
-                bodies=SubmitBodyBuilder(urls, relay.addresses if relay is not None else None),
+                kind=kind,
+                calls=SubmitCallBuilder(kind, urls, relay.addresses if relay is not None else None),
                 requests=lambda _: self._fed(),
                 stop=self.stop,
                 events=events,

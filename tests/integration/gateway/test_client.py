@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.gateway.classification import PollOutcomeKind, SubmitOutcomeKind, classify_poll, classify_submit
-from pipeline.gateway.client import GatewayClient, PollStyle
+from pipeline.gateway.classification import PollOutcomeKind, SubmitOutcomeKind
+from pipeline.gateway.client import GatewayClient
+from pipeline.gateway.kinds.pixazo import Pixazo, PollStyle, classify_poll, classify_submit, submit_body, submit_call
 from pipeline.gateway.responses import NoResponse, Response
-from pipeline.gateway.wire import submit_body
 from tests.support.factories import make_params
 from tests.support.raw_server import Caller, Script, ScriptedGateway, http
 
@@ -21,7 +21,7 @@ NOW = 1_790_000_000.0
 
 
 def make_client(url: str) -> GatewayClient:
-    return GatewayClient(base_url=url, key=KEY)
+    return GatewayClient(kind=Pixazo(), base_url=url, key=KEY)
 
 
 def saying(body: bytes, *, status: str = "200 OK", headers: bytes = b"") -> Script:
@@ -40,7 +40,7 @@ def saying(body: bytes, *, status: str = "200 OK", headers: bytes = b"") -> Scri
 
 async def test_a_submit_is_the_documents_call_to_the_byte() -> None:
     async with ScriptedGateway(saying(b"{}")) as gateway, make_client(gateway.url) as client:
-        await client.submit(BODY, idempotency_key="attempt-1")
+        await client.submit(submit_call(BODY, idempotency_key="attempt-1"))
     head, _, body = gateway.heard.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     assert lines[0] == "POST /ai-model-api/v1/generateImageToVideoRequest HTTP/1.1"
@@ -57,9 +57,8 @@ async def test_a_submit_is_the_documents_call_to_the_byte() -> None:
 
 async def test_another_path_and_a_webhook_header_serve_the_queue_dialect() -> None:
     async with ScriptedGateway(saying(b"{}")) as gateway, make_client(gateway.url) as client:
-        await client.submit(
-            BODY, idempotency_key="k", path="/ai-model-api/v1/image-to-video", webhook_url="https://me.example/cb"
-        )
+        path, url = "/ai-model-api/v1/image-to-video", "https://me.example/cb"
+        await client.submit(submit_call(BODY, idempotency_key="k", path=path, webhook_url=url))
     assert gateway.heard.startswith(b"POST /ai-model-api/v1/image-to-video HTTP/1.1\r\n")
     assert b"X-Webhook-URL: https://me.example/cb\r\n" in gateway.heard
 
@@ -67,7 +66,7 @@ async def test_another_path_and_a_webhook_header_serve_the_queue_dialect() -> No
 async def test_each_submit_has_a_connection_of_its_own_and_polls_share_theirs() -> None:
     async with ScriptedGateway(saying(b"{}")) as gateway, make_client(gateway.url) as client:
         for _ in range(3):
-            await client.submit(BODY, idempotency_key="k")
+            await client.submit(submit_call(BODY, idempotency_key="k"))
         assert len(gateway.callers) == 3
         for _ in range(3):
             await client.poll("a1")
@@ -144,7 +143,7 @@ async def test_a_redirect_is_an_answer_and_takes_neither_key_nor_money_along(sta
     async with ScriptedGateway(saying(b'{"job_set_id":"stolen"}')) as thief:
         moved = saying(b"", status=status, headers=b"Location: " + thief.url.encode() + b"/x\r\n")
         async with ScriptedGateway(moved) as gateway, make_client(gateway.url) as client:
-            paid = await client.submit(BODY, idempotency_key="k")
+            paid = await client.submit(submit_call(BODY, idempotency_key="k"))
             free = await client.poll("a1")
         assert thief.callers == []
     assert classify_submit(paid, now_unix=NOW).kind is SubmitOutcomeKind.UNKNOWN
@@ -163,7 +162,7 @@ async def test_the_twin_that_follows_redirects_gives_the_key_and_the_order_away(
 @pytest.mark.parametrize("key", ["", "a\nb", "a\r\nX: y", "a b", "a\tb", "schlüssel", "k\x00", "鍵", "k" * 5000])
 def test_a_key_that_cannot_be_a_header_is_refused_without_being_shown(key: str) -> None:
     with pytest.raises(UsageError) as refusal:
-        GatewayClient(base_url="https://gateway.pixazo.ai", key=key)
+        GatewayClient(kind=Pixazo(), base_url="https://gateway.pixazo.ai", key=key)
     assert len(key) < 2 or key not in repr(refusal.value)
 
 
@@ -171,7 +170,7 @@ async def test_a_gateway_that_quotes_the_key_back_does_not_get_it_into_our_recor
     body = json.dumps({"error": f"invalid key {KEY}", "again": KEY}).replace("9/a", "9\\/a").encode()
     script = saying(body + KEY.encode(), status="401 Unauthorized", headers=f"X-Request-Id: {KEY}\r\n".encode())
     async with ScriptedGateway(script) as gateway, make_client(gateway.url) as client:
-        for outcome in (await client.submit(BODY, idempotency_key="k"), await client.poll("a1")):
+        for outcome in (await client.submit(submit_call(BODY, idempotency_key="k")), await client.poll("a1")):
             assert isinstance(outcome, Response)
             assert KEY not in repr(outcome)
             assert KEY.replace("/", "\\/").encode() not in outcome.body
@@ -185,7 +184,7 @@ async def test_an_answer_in_words_the_library_cannot_read_is_a_record_without_th
         await caller.say(f"HTTP/1.1 2x0 {KEY}\r\n\r\n".encode())
 
     async with ScriptedGateway(script) as gateway, make_client(gateway.url) as client:
-        outcome = await client.submit(BODY, idempotency_key="k")
+        outcome = await client.submit(submit_call(BODY, idempotency_key="k"))
     assert isinstance(outcome, NoResponse)
     assert outcome.sent
     assert KEY not in repr(outcome)
@@ -213,7 +212,7 @@ async def test_a_proxy_of_the_environment_is_not_used_unasked(monkeypatch: pytes
     "url", ["https://gateway.pixazo.ai", "http://127.0.0.1:8080", "http://localhost", "http://[::1]:1"]
 )
 def test_https_and_loopback_are_addresses_for_a_key(url: str) -> None:
-    assert GatewayClient(base_url=url, key=KEY)
+    assert GatewayClient(kind=Pixazo(), base_url=url, key=KEY)
 
 
 @pytest.mark.parametrize(
@@ -234,27 +233,27 @@ def test_https_and_loopback_are_addresses_for_a_key(url: str) -> None:
 )
 def test_other_addresses_are_refused_before_a_key_can_travel(url: str) -> None:
     with pytest.raises(UsageError):
-        GatewayClient(base_url=url, key=KEY)
+        GatewayClient(kind=Pixazo(), base_url=url, key=KEY)
 
 
 @pytest.mark.parametrize("path", ["", "x", "https://evil.example/x", "/a b", "/a\r\nb", "/a\\b", "/a#b"])
 def test_a_path_that_is_none_is_refused(path: str) -> None:
     with pytest.raises(UsageError):
-        GatewayClient(base_url="https://gateway.pixazo.ai", key=KEY, submit_path=path)
+        Pixazo(submit_path=path)
 
 
 @pytest.mark.parametrize("value", ["", "a\nb", "ü"])
 async def test_a_header_that_cannot_be_sent_is_refused_before_anything_is(value: str) -> None:
     async with ScriptedGateway(saying(b"{}")) as gateway, make_client(gateway.url) as client:
         with pytest.raises(UsageError):
-            await client.submit(BODY, idempotency_key=value)
+            await client.submit(submit_call(BODY, idempotency_key=value))
         assert gateway.callers == []
 
 
 async def test_a_client_that_is_not_open_sends_nothing() -> None:
-    client = GatewayClient(base_url="http://127.0.0.1:9", key=KEY)
+    client = GatewayClient(kind=Pixazo(), base_url="http://127.0.0.1:9", key=KEY)
     with pytest.raises(RuntimeError, match="async with"):
-        await client.submit(BODY, idempotency_key="k")
+        await client.submit(submit_call(BODY, idempotency_key="k"))
 
 
 # --- what is kept of an answer ---
@@ -283,7 +282,10 @@ async def one_too_many(caller: Caller) -> None:
 
 async def test_a_stray_answer_never_becomes_the_next_submits_job() -> None:
     async with ScriptedGateway(one_too_many) as gateway, make_client(gateway.url) as client:
-        verdicts = [classify_submit(await client.submit(BODY, idempotency_key=str(n)), now_unix=NOW) for n in range(20)]
+        verdicts = [
+            classify_submit(await client.submit(submit_call(BODY, idempotency_key=str(n))), now_unix=NOW)
+            for n in range(20)
+        ]
     assert [verdict.ticket.job_set_id if verdict.ticket else None for verdict in verdicts] == [
         f"job-{n}-1" for n in range(20)
     ]

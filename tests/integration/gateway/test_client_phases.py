@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pipeline.gateway.classification import SubmitOutcomeKind, classify_submit
+from pipeline.gateway.classification import SubmitOutcomeKind
 from pipeline.gateway.client import GatewayClient, SendProof
+from pipeline.gateway.kinds.pixazo import Pixazo, classify_submit, submit_body, submit_call
 from pipeline.gateway.responses import CallPhase, NoResponse, Response
-from pipeline.gateway.wire import submit_body
 from tests.support.factories import make_params
 from tests.support.raw_server import ANSWER_BODY, Caller, Script, ScriptedGateway, http
 
@@ -75,6 +75,7 @@ def tls(request: pytest.FixtureRequest, certificate: Tls) -> Tls | None:
 def make_client(url: str, tls: Tls | None = None, **settings: float) -> GatewayClient:
     """A client whose patience fits a test."""
     return GatewayClient(
+        kind=Pixazo(),
         base_url=url,
         key=KEY,
         ssl_context=tls.client if tls else None,
@@ -92,7 +93,7 @@ async def submit_once(
         ScriptedGateway(script, tls=tls.server if tls else None) as gateway,
         make_client(gateway.url, tls, **settings) as client,
     ):
-        outcome = await client.submit(BODY, idempotency_key="k1")
+        outcome = await client.submit(submit_call(BODY, idempotency_key="k1"))
     assert KEY not in repr(outcome)
     return outcome, gateway
 
@@ -288,7 +289,7 @@ def unused_port() -> int:
 
 async def submit_to(url: str, **settings: float) -> NoResponse:
     async with make_client(url, None, **settings) as client:
-        outcome = await client.submit(BODY, idempotency_key="k1")
+        outcome = await client.submit(submit_call(BODY, idempotency_key="k1"))
     assert isinstance(outcome, NoResponse)
     assert KEY not in repr(outcome)
     return outcome
@@ -349,7 +350,7 @@ async def test_a_cancelled_call_leaves_its_proof_behind() -> None:
 
     proof = SendProof()
     async with ScriptedGateway(script) as gateway, make_client(gateway.url) as client:
-        call = asyncio.create_task(client.submit(BODY, idempotency_key="k1", proof=proof))
+        call = asyncio.create_task(client.submit(submit_call(BODY, idempotency_key="k1"), proof=proof))
         await read.wait()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -366,7 +367,7 @@ async def test_a_call_cancelled_while_it_connects_is_provably_not_sent() -> None
 
     proof = SendProof()
     async with ScriptedGateway(silent) as gateway, make_client(gateway.url.replace("http:", "https:")) as client:
-        call = asyncio.create_task(client.submit(BODY, idempotency_key="k1", proof=proof))
+        call = asyncio.create_task(client.submit(submit_call(BODY, idempotency_key="k1"), proof=proof))
         await connected.wait()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -441,7 +442,7 @@ async def fuzz(posts: int, seed: int, tls: Tls | None) -> tuple[int, int]:
     ):
         for _ in range(posts):
             before = len(gateway.callers)
-            outcome = await client.submit(BODY, idempotency_key="k1")
+            outcome = await client.submit(submit_call(BODY, idempotency_key="k1"))
             assert len(gateway.callers) == before + 1, "a silent second send"
             read = bool(gateway.callers[-1].heard)
             ours += read and isinstance(outcome, NoResponse) and not outcome.sent
@@ -487,7 +488,7 @@ async def test_no_byte_of_a_call_leaves_after_its_reservation_has_expired(tls: T
 
         for _ in range(50):
             proof = SendProof(may_send=expired)
-            outcome = await client.submit(BODY, idempotency_key="k1", proof=proof)
+            outcome = await client.submit(submit_call(BODY, idempotency_key="k1"), proof=proof)
             assert isinstance(outcome, NoResponse)
             assert (outcome.sent, proof.sent) == (False, False)
             assert "frozen" in outcome.what
@@ -501,6 +502,6 @@ async def test_a_call_whose_reservation_is_young_leaves(tls: Tls | None) -> None
         make_client(gateway.url, tls) as client,
     ):
         proof = SendProof(may_send=lambda: True)
-        outcome = await client.submit(BODY, idempotency_key="k1", proof=proof)
+        outcome = await client.submit(submit_call(BODY, idempotency_key="k1"), proof=proof)
     assert isinstance(outcome, Response)
     assert proof.sent

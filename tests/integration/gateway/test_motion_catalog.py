@@ -11,6 +11,7 @@ from pipeline.config.loader import load
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError
 from pipeline.gateway.client import GatewayClient
+from pipeline.gateway.kinds.pixazo import Pixazo
 from pipeline.gateway.motion_catalog import kept_path, load_catalog, refresh
 from tests.support.raw_server import Caller, Script, ScriptedGateway, http
 from tests.support.sandboxes import open_sandbox
@@ -43,7 +44,10 @@ def answers(*replies: tuple[str, bytes]) -> Script:
 @pytest.mark.parametrize("refused", ["404 Not Found", "405 Method Not Allowed"])
 async def test_post_is_tried_where_get_is_not_served_and_the_list_is_kept(tmp_path: Path, refused: str) -> None:
     script = answers((refused, b'{"error": "no"}'), ("200 OK", LIST))
-    async with ScriptedGateway(script) as gateway, GatewayClient(base_url=gateway.url, key=KEY) as client:
+    async with (
+        ScriptedGateway(script) as gateway,
+        GatewayClient(kind=Pixazo(), base_url=gateway.url, key=KEY) as client,
+    ):
         settings = settings_for(tmp_path, gateway.url)
         done = await refresh(settings, client, now=NOW)
     heard = gateway.heard.decode()
@@ -71,7 +75,10 @@ async def test_post_is_tried_where_get_is_not_served_and_the_list_is_kept(tmp_pa
 async def test_a_gateway_without_a_list_leaves_the_old_one(
     tmp_path: Path, replies: list[tuple[str, bytes]], words: str
 ) -> None:
-    async with ScriptedGateway(answers(*replies)) as gateway, GatewayClient(base_url=gateway.url, key=KEY) as client:
+    async with (
+        ScriptedGateway(answers(*replies)) as gateway,
+        GatewayClient(kind=Pixazo(), base_url=gateway.url, key=KEY) as client,
+    ):
         settings = settings_for(tmp_path, gateway.url)
         with pytest.raises(FatalError, match=words):
             await refresh(settings, client, now=NOW)
@@ -82,7 +89,7 @@ async def test_a_gateway_without_a_list_leaves_the_old_one(
 async def test_the_sandboxes_list_is_the_shipped_one(tmp_path: Path) -> None:
     async with open_sandbox(tmp_path / "sandbox") as sandbox:
         settings = settings_for(tmp_path, sandbox.url)
-        async with GatewayClient(base_url=sandbox.url, key=sandbox.sandbox.settings.key or "") as client:
+        async with GatewayClient(kind=Pixazo(), base_url=sandbox.url, key=sandbox.sandbox.settings.key or "") as client:
             done = await refresh(settings, client, now=NOW)
     assert (done.new, done.gone, done.renamed, done.left_out) == (0, 0, 0, 0)
 

@@ -6,6 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import cast
 
+from pipeline.gateway.kinds.pixazo import Pixazo
 from pipeline.ledger.states import Event
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import PendingJob, RunContext
@@ -40,7 +41,7 @@ async def test_a_submit_that_is_accepted_while_the_looks_are_booked_does_not_bre
     halt = StopSignal()
     halt.request("stopped by SIGTERM", exit_code=143, reach=StopScope.ALL)
     plan = PollSchedule(first_s=15, min_s=3, max_s=60, deadline_s=1200)
-    context = SimpleNamespace(recorder=Pen(), stop=halt, accepted=queue)
+    context = SimpleNamespace(recorder=Pen(), stop=halt, accepted=queue, kind=Pixazo())
     poller = Poller(cast(RunContext, context), plan, CircuitBreaker())
     queue.put_nowait(in_flight("a", polls=2))
     queue.put_nowait(in_flight("b", polls=3))

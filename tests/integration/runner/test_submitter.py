@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import LedgerError
+from pipeline.gateway.kinds.interface import Call
 from pipeline.gateway.ratelimit.limiter import Slot
 from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
 from pipeline.ledger.states import Event
@@ -219,13 +220,14 @@ def test_a_person_who_settled_a_submit_is_not_overruled_by_its_late_answer(
 class FrozenGateway(MemoryGateway):
     """The process stands still for half a minute before the first byte of its first call."""
 
-    async def submit(self, body: bytes, *, proof: SendProof, **rest: object) -> Response | NoResponse:
-        if not self.visits[int(body)]:
+    async def submit(self, call: Call, *, proof: SendProof) -> Response | NoResponse:
+        number = int(call.body or b"")
+        if not self.visits[number]:
             await asyncio.sleep(30.0)
         if not proof.may_send():
-            self.visits[int(body)] += 1
+            self.visits[number] += 1
             return NoResponse(sent=False, what="the process was frozen", phase=CallPhase.CONNECT)
-        return await super().submit(body, proof=proof, **rest)
+        return await super().submit(call, proof=proof)
 
 
 def test_a_reservation_that_is_too_old_is_released_and_not_sent(

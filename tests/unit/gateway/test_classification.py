@@ -8,16 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.gateway.classification import (
-    NOTHING_CREATED,
-    REFUSALS,
-    RULES,
-    PollOutcomeKind,
-    SubmitOutcome,
-    SubmitOutcomeKind,
-    classify_poll,
-    classify_submit,
-)
+from pipeline.gateway.classification import NOTHING_CREATED, PollOutcomeKind, SubmitOutcome, SubmitOutcomeKind
+from pipeline.gateway.kinds.pixazo import REFUSALS, RULES, classify_poll, classify_submit
 from pipeline.gateway.responses import CallPhase, NoResponse, Response
 from pipeline.gateway.wire import JobStatus
 from tests.support.factories import make_params

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.gateway.classification import classify_poll
 from pipeline.gateway.job_proof import JobProof, only_id, prove_job
+from pipeline.gateway.kinds.pixazo import classify_poll
 from pipeline.gateway.responses import CallPhase, NoResponse, Response
 from pipeline.records import job_id_spellings
 from tests.support.factories import make_params

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from pipeline.gateway.classification import classify_poll, classify_submit
+from pipeline.gateway.kinds.pixazo import classify_poll, classify_submit
 from pipeline.gateway.redaction import redact
 from pipeline.gateway.responses import Response
 

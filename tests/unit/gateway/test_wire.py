@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.gateway.wire import (
-    Dialect,
-    echo_differs,
-    names_job_set,
-    parse_submit,
-    poll_body,
-    read_json,
-    recoverable_ids,
-    submit_body,
-)
+from pipeline.gateway.kinds.pixazo import poll_body, submit_body
+from pipeline.gateway.wire import Dialect, echo_differs, names_job_set, parse_submit, read_json, recoverable_ids
 from tests.support.factories import make_params
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"

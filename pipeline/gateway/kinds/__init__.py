@@ -1,0 +1,26 @@
+"""The kinds of gateway that this program knows, by their name in the configuration (`gateway.kind`).
+
+One module a kind, made of pure functions; a new one is entered in KINDS and nowhere else (docs/internals/gateways.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.config.settings import Settings
+from pipeline.gateway.kinds.interface import GatewayKind
+from pipeline.gateway.kinds.pixazo import Pixazo
+
+
+def _pixazo(settings: Settings) -> GatewayKind:
+    gateway = settings.gateway
+    return Pixazo(submit_path=gateway.submit_path, poll_path=gateway.poll_path, motions_path=gateway.motions_path)
+
+
+KINDS: dict[str, Callable[[Settings], GatewayKind]] = {"pixazo": _pixazo}
+"""`gateway.kind` -> what makes it from the settings."""
+
+
+def kind_of(settings: Settings) -> GatewayKind:
+    """The kind of the configured gateway."""
+    return KINDS["pixazo"](settings)

@@ -1,0 +1,196 @@
+"""What a kind of gateway is: pure functions from what is wanted to one HTTP call, and from a response to its meaning.
+
+Everything above this package asks `abilities`, never a kind's name. Connections, pace, ledger and breaker are the same
+for every kind. How to add one: docs/internals/gateways.md.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import ClassVar
+
+from pipeline.errors import InvariantError
+from pipeline.gateway.classification import PollOutcome, SubmitOutcome
+from pipeline.gateway.responses import NoResponse, Response
+from pipeline.records import Params
+
+
+class Recovery(StrEnum):
+    """How the outcome of an unclear submit can be found out."""
+
+    REPLAY = "replay"
+    """the same bytes under the same idempotency key give the original job's id, and are charged once"""
+    NONE = "none"
+    """not at all: it stays unknown unless an id in the response or a callback proves it"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """What a kind of gateway can do beyond submit and poll.
+
+    Attributes:
+        refunds_known: the gateway publishes that failed, refused and canceled jobs are not charged.
+        motions: it lists its motion presets.
+        webhooks: it calls back when a job ends.
+    """
+
+    recovery: Recovery = Recovery.NONE
+    cancel: bool = False
+    upload: bool = False
+    estimate: bool = False
+    usage: bool = False
+    models: bool = False
+    refunds_known: bool = False
+    motions: bool = False
+    webhooks: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One HTTP call. It never holds the key; the client adds that.
+
+    Attributes:
+        target: a path below the gateway's base URL, query included, or a whole address of the gateway's own origin.
+        headers: besides those of every call (`GatewayKind.headers`).
+    """
+
+    method: str
+    target: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def sealed(self) -> str:
+        """The call as one line of ASCII, from which `unsealed` makes the very same bytes."""
+        body = None if self.body is None else self.body.decode("ascii")
+        return json.dumps({"method": self.method, "target": self.target, "headers": dict(self.headers), "body": body})
+
+    @classmethod
+    def unsealed(cls, text: str) -> Call | None:
+        """The inverse of `sealed`; None for any other text."""
+        try:
+            found = json.loads(text)
+            body = found["body"]
+            return cls(
+                method=str(found["method"]),
+                target=str(found["target"]),
+                headers={str(name): str(value) for name, value in found["headers"].items()},
+                body=None if body is None else str(body).encode("ascii"),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callback:
+    """Where the gateway is asked to call back about one attempt; `secret` proves it, where the kind sends one."""
+
+    url: str
+    secret: str
+
+
+class GatewayKind(ABC):
+    """One kind of gateway. Pure: no I/O, no clock.
+
+    Attributes:
+        headers: of every call, without the key.
+        poll_styles: the ways to ask for a job, the usual one first; after a 404 the next one is tried.
+        poll_probes: (name for the user, style) of each address that `dop doctor --live` tries with a made-up job.
+        submit_paths: the paths that may take a submit, the configured one first; empty where the model is the path.
+    """
+
+    name: ClassVar[str]
+    abilities: ClassVar[Abilities]
+    headers: ClassVar[Mapping[str, str]]
+    poll_styles: ClassVar[tuple[str, ...]]
+    poll_probes: ClassVar[tuple[tuple[str, str], ...]]
+    submit_paths: tuple[str, ...] = ()
+
+    # --- the key
+
+    @abstractmethod
+    def auth_headers(self, key: str) -> Mapping[str, str]:
+        """The headers by which a call to the gateway's own origin proves who asks."""
+
+    def secrets_of(self, key: str) -> tuple[str, ...]:
+        """The texts that no log may hold: the key, or its parts."""
+        return (key,)
+
+    # --- calls
+
+    @abstractmethod
+    def submit_call(
+        self,
+        params: Params,
+        *,
+        idempotency_key: str,
+        images: Mapping[str, str],
+        callback: Callback | None = None,
+        path: str = "",
+    ) -> Call:
+        """The paid call.
+
+        Args:
+            idempotency_key: one per intended purchase.
+            images: image as the manifest wrote it -> address to send instead.
+            path: one of `submit_paths`.
+        """
+
+    @abstractmethod
+    def poll_call(self, job_set_id: str, own_url: str | None, style: str) -> Call:
+        """The free call that asks for one job.
+
+        Args:
+            own_url: the address that the submit's response gave, if it is the gateway's own.
+            style: one of `poll_styles`.
+        """
+
+    def motions_call(self, method: str) -> Call:
+        """The free call that lists the motion presets."""
+        raise self._unable("motions")
+
+    def cancel_call(self, job_set_id: str) -> Call:
+        """The free call that cancels a job."""
+        raise self._unable("cancel")
+
+    def upload_call(self, content_type: str) -> Call:
+        """The free call that asks for an address to upload a picture to."""
+        raise self._unable("upload")
+
+    def estimate_call(self, params: Params, images: Mapping[str, str]) -> Call:
+        """The free call that prices one submit."""
+        raise self._unable("estimate")
+
+    def usage_call(self, start: str, end: str) -> Call:
+        """The free call for what the account used between two moments (ISO 8601, UTC)."""
+        raise self._unable("usage")
+
+    def models_call(self) -> Call:
+        """The free call that lists what the account may buy."""
+        raise self._unable("models")
+
+    # --- what a response means
+
+    @abstractmethod
+    def classify_submit(
+        self, outcome: Response | NoResponse, *, now_unix: float, params: Params | None = None
+    ) -> SubmitOutcome:
+        """What the end of a first submit means. Pays: decides what may be sent again."""
+
+    @abstractmethod
+    def classify_poll(
+        self, outcome: Response | NoResponse, *, now_unix: float, job_set_id: str | None = None
+    ) -> PollOutcome:
+        """What the end of one poll means."""
+
+    # --- requests
+
+    def inexpressible(self, params: Params) -> str | None:
+        """What this kind cannot be asked for, as a sentence for the user; None when it can express everything."""
+        return None
+
+    def _unable(self, ability: str) -> InvariantError:
+        return InvariantError(f"a gateway of kind {self.name} has no {ability}; ask `abilities` first")
