@@ -106,7 +106,7 @@ class Scenario:
     outage_s: float = 0.0
     latency_s: float = 0.2
     shared: bool = False
-    told: bool = False
+    configured: bool = False
     lag_s: float | None = None
     ledger: str = "memory"
     seed: int = 1
@@ -263,8 +263,8 @@ class BatchRun:
     def __init__(self, scenario: Scenario, ledger: LedgerWriter) -> None:
         self.scenario, self.outcomes = scenario, Outcomes()
         self.gateway = Gateway(scenario)
-        told = parse_rate(scenario.rate) if scenario.told else None
-        self.pace = AdaptiveRateLimiter(rate=told, shared=True if scenario.shared and scenario.told else None)
+        configured = parse_rate(scenario.rate) if scenario.configured else None
+        self.pace = AdaptiveRateLimiter(rate=configured, shared=True if scenario.shared and scenario.configured else None)
         self.plan = PollSchedule(first_s=15, min_s=3, max_s=60, deadline_s=DEADLINE_S, max_lag_s=scenario.lag_s)
         self.halt = StopSignal()
         events = EventSink()
@@ -430,10 +430,10 @@ def measure(scenario: Scenario) -> str:
 
         run = loop.run_until_complete(story())
         loop.close()
-    return told(scenario, run, began_mb=before_mb, cpu_s=time.process_time() - began_s)
+    return configured(scenario, run, began_mb=before_mb, cpu_s=time.process_time() - began_s)
 
 
-def told(scenario: Scenario, run: BatchRun, *, began_mb: float, cpu_s: float) -> str:
+def configured(scenario: Scenario, run: BatchRun, *, began_mb: float, cpu_s: float) -> str:
     """The lines."""
     peak_mb = memory_mb()
     got, side, bound = run.outcomes, run.gateway, bound_s(scenario)
@@ -463,7 +463,7 @@ def _scenario(argv: list[str] | None) -> Scenario:
     parser.add_argument("--outage", type=float, default=0.0, help="seconds without the gateway, in the middle")
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--shared", action="store_true", help="polls use the submits' limit")
-    parser.add_argument("--told", action="store_true", help="the program is told the limit")
+    parser.add_argument("--configured", action="store_true", help="configure the limit instead of finding it")
     parser.add_argument("--lag", type=float, default=None, help="poll.max_lag_s")
     parser.add_argument("--ledger", choices=("memory", "file"), default="memory")
     parser.add_argument("--seed", type=int, default=1)
@@ -476,7 +476,7 @@ def _scenario(argv: list[str] | None) -> Scenario:
         outage_s=said.outage,
         latency_s=said.latency,
         shared=said.shared,
-        told=said.told,
+        configured=said.configured,
         lag_s=said.lag,
         ledger=said.ledger,
         seed=said.seed,

@@ -1,4 +1,4 @@
-"""Every error that may cross a door, and the exit code a person sees for it.
+"""Every error that a public function may raise, and the exit code that the user sees for it.
 
     DopError                          the root: message says what happened, to which row or key, and what to do next
     |-- UsageError            2      arguments, configuration or a refused question; nothing was sent
@@ -26,7 +26,7 @@ class DopError(Exception):
 
 
 class UsageError(DopError):
-    """The person asked for something that cannot be done as asked; nothing was sent."""
+    """The user asked for something that cannot be done as asked; nothing was sent."""
 
     exit_code = 2
 
@@ -35,7 +35,7 @@ class UsageError(DopError):
 class Problem:
     """One mistake in a manifest or a configuration, with its place.
 
-    `line` and `column` count from 1; `where` is the path a person would say, e.g. `rows[0].strength`.
+    `line` and `column` count from 1; `where` is the path in the user's words, e.g. `rows[0].strength`.
     """
 
     file: Path | None
@@ -69,7 +69,7 @@ class LockedError(DopError):
 
 
 class FatalError(DopError):
-    """Nothing more may be bought until a person acts (key, credit, price, address)."""
+    """Nothing more may be bought until the operator acts (key, credit, price, address)."""
 
     exit_code = 7
 
@@ -79,7 +79,7 @@ class LedgerError(FatalError):
 
 
 class LedgerUnavailableError(LedgerError):
-    """The ledger's database can't be reached now. Nothing is bought meanwhile; the same command goes on later."""
+    """The ledger's database can't be reached now. Nothing is bought meanwhile; the same command continues later."""
 
     exit_code = 5
 

@@ -86,7 +86,7 @@ class State(StrEnum):
     REJECTED = "rejected"
     """a 4xx answer: never created"""
     UNKNOWN = "unknown"
-    """perhaps paid: a person settles it"""
+    """perhaps paid: the operator resolves it"""
     WRITTEN_OFF = "written_off"
     """settled by `dop resolve --charged`"""
     SKIPPED = "skipped"
@@ -167,7 +167,7 @@ class Cell:
 
     `row_id` is the cell id, unique in its manifest (`lamp@calm-11`). `axes` maps axis name to the value's label, in the
     manifest's order, for the contact sheet. `params` is None only for a placeholder (`skip: true`).
-    `file` and `line` are where its row stands, as far as that is known; `row` is the id of that row, which its axes
+    `file` and `line` are where its row is, as far as that is known; `row` is the id of that row, which its axes
     multiplied.
     """
 
@@ -218,7 +218,7 @@ def request_key(params: Params, *, take: int, gateway: str, image_keys: Mapping[
     """Identity of a purchase: 32 hex digits over the paid fields, the take and the gateway; never the row's place.
 
     Args:
-        image_keys: what stands for an image in the identity where that is not its text (the sha256 of a local file).
+        image_keys: the key of an image in the identity where that is not its text (the sha256 of a local file).
     """
     keys = image_keys or {}
     start = [keys.get(image, image) for image in params.input_images]

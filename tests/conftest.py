@@ -1,4 +1,4 @@
-"""What every test stands on: no connection leaves the machine, and no setting of the person's shell leaks in."""
+"""The ground rules of every test: no connection leaves the machine, and no setting of the user's shell leaks in."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ KINDS: tuple[Kind, ...] = ("bucket", "fixed", "sliding")
 
 
 def greedy_s(limiter: Limiter, count: int, start_s: float) -> float:
-    """When a caller who waits exactly as long as told gets its last call in."""
+    """When a caller that waits exactly as long as demanded gets its last call in."""
     now = start_s
     for _ in range(count):
         while (wait_s := limiter.admit(now)) > 0:
@@ -70,7 +70,7 @@ def test_the_cookbook_starts_nothing_for_fifteen_seconds_after_the_last_refusal(
     assert pause.ask(17.0) == 0.0
 
 
-def test_the_cookbook_starts_with_a_whole_minute_of_its_told_rate_and_then_keeps_to_it() -> None:
+def test_the_cookbook_starts_with_a_whole_minute_of_its_configured_rate_and_then_keeps_to_it() -> None:
     pause = FixedPause(per_minute=60, now=0.0)
     started = sum(pause.ask(0.0) == 0.0 for _ in range(100))
     assert started == 60
@@ -79,7 +79,7 @@ def test_the_cookbook_starts_with_a_whole_minute_of_its_told_rate_and_then_keeps
 
 
 @pytest.mark.long
-def test_botocore_limits_itself_after_the_first_refusal_and_goes_on_until_it_is_let_in() -> None:
+def test_botocore_limits_itself_after_the_first_refusal_and_continues_until_it_is_let_in() -> None:
     pytest.importorskip("botocore")
     from benchmarks.rivals import Adaptive
 

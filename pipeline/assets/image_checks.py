@@ -1,6 +1,6 @@
 """Looks at every image of the rows that are about to be bought, before money moves. Free; asks hosts politely.
 
-It refuses what nobody can make a video of, and only warns of what can't be seen from here. What it saw is kept beside
+It refuses what no video can be made of, and only warns of what can't be seen from here. The results are kept beside
 the ledger by URL and ETag, so that a second run hardly asks, and a changed picture is noticed.
 """
 
@@ -39,7 +39,7 @@ SKIPPED_BY = "--no-preflight skips this check"
 
 
 def wanted(settings: Settings) -> bool:
-    """Whether images are looked at: `images.preflight`; `auto` leaves out gateways of this machine.
+    """Whether images are checked: `images.preflight`; `auto` leaves out gateways of this machine.
 
     A rehearsal's images need not exist, and its gateway draws what it cannot fetch.
     """
@@ -105,7 +105,7 @@ def updated_cache(path: Path, looks: Mapping[str, CachedProbe]) -> list[str]:
         with whole_text(path) as file:
             json.dump({url: asdict(seen) for url, seen in looks.items()}, file)
     except OSError as error:
-        return [f"{path} can't be written ({error.strerror}): images will be looked at again"]
+        return [f"{path} can't be written ({error.strerror}): images will be checked again"]
     return []
 
 
@@ -212,7 +212,7 @@ def _seen(look: ProbeResult, before: CachedProbe | None, now: float) -> CachedPr
 
 
 def changed_text(address: str, before: CachedProbe | None, now: CachedProbe) -> str:
-    """What a person should know of an object that changed, "" when it did not. Its content is its identity."""
+    """A warning about an object that changed, "" when it did not. Its content is its identity."""
     if before is None or before.sha256 == now.sha256:
         return ""
     day = datetime.fromtimestamp(before.probed_at, UTC).strftime("%Y-%m-%d")
@@ -222,7 +222,7 @@ def changed_text(address: str, before: CachedProbe | None, now: CachedProbe) -> 
 def _oddities(url: str, look: ProbeResult, before: CachedProbe | None) -> Iterable[str]:
     if before is not None and before.head_sha256 != look.head_sha256:
         day = datetime.fromtimestamp(before.probed_at, UTC).strftime("%Y-%m-%d")
-        yield f"{url} is another picture than on {day}; what was bought with it stays bought (`take: 2` buys anew)"
+        yield f"{url} is another picture than on {day}; what was bought with it stays bought (`take: 2` buys again)"
     if (look.size_bytes or 0) > LARGE_BYTES:
         yield f"{url} has {look.size_bytes} bytes: the gateway's limit is not known"
 

@@ -1,7 +1,7 @@
 """Pictures for a gateway that wants URLs: local ones are uploaded once, by their content; those of a store are signed.
 
 The file on disk is never changed: what is turned or made smaller is a copy. An address that was signed is a secret for
-as long as it is good: whoever asks for one tells it to nobody but the gateway.
+as long as it is good: the caller passes it to the gateway and to no one else.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class ImageHost:
     Args:
         store: where local pictures go; None where nothing is configured, and then there are none.
         base_url: the gateway's, which must be able to read the addresses.
-        etag_of: what an object was when the run was planned, "" where nobody knows.
-        wall: Unix seconds, for the expiry of addresses: it goes on while the machine sleeps.
+        etag_of: what an object was when the run was planned, "" where it is unknown.
+        wall: Unix seconds, for the expiry of addresses: it runs on while the machine sleeps.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class ImageHost:
 
 
 def open_object_store(uploads: UploadSettings, bucket: str, base_url: str) -> ObjectStore:
-    """The bucket that images of a manifest lie in, such as `s3://bucket`. Asks nobody.
+    """The bucket that images of a manifest are in, such as `s3://bucket`. Sends no request.
 
     Raises:
         UsageError: it can't be used, or the gateway could not read from there.

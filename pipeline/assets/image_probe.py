@@ -1,7 +1,7 @@
-"""One look at an image that the gateway will be told to fetch: is it there, and is it a picture. Free, and guarded.
+"""One probe of an image that the gateway will fetch: is it there, and is it a picture. Free, and guarded.
 
 It reads the beginning of the file and no more, carries no key, cookie or referrer, and never says "bad" of what it
-only could not reach: the gateway stands elsewhere in the network than this machine.
+only could not reach: the gateway is elsewhere in the network than this machine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.gateway.ssrf_rules import readable_url
 HEAD_BYTES = 64 * 1024
 """hashed, so that another picture under the same address is noticed"""
 MAX_BYTES = 1024 * 1024
-"""read at most, where a picture's size stands behind a large EXIF block or colour profile"""
+"""read at most, where a picture's size comes after a large EXIF block or colour profile"""
 PROBE_TIMEOUT_S = 10.0
 PER_HOST = 4
 MAX_REDIRECTS = 3
@@ -70,7 +70,7 @@ class ImageProbe:
             await self._session.close()
 
     async def probe(self, url: str, *, etag: str = "") -> ProbeResult:
-        """What stands at `url`. With the `etag` of an earlier look the answer may be `unchanged`, and nothing else."""
+        """Probe `url`. With the `etag` of an earlier probe the response may be `unchanged`, and nothing else."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._follow(url, etag)

@@ -1,4 +1,4 @@
-"""What the gateway is told an image is: the URL that goes into a submit for an image as the manifest wrote it."""
+"""The URL that goes into a submit for an image as the manifest wrote it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.records import Params
 SANDBOX_IMAGE_PREFIX = "sandbox:sha256-"
 SANDBOX_PHOTOS = "/_sandbox/photos/"
 REHEARSED_OBJECT = "https://object.invalid/"
-"""Stands for a store's object in a rehearsal, which asks no store: the sandbox draws a picture for it."""
+"""Replaces a store's object in a rehearsal, which asks no store: the sandbox draws a picture for it."""
 
 
 class InputImages:

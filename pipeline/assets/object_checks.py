@@ -1,7 +1,7 @@
 """Looks at a manifest's pictures that lie in an object store, before anything is listed: their content is identity.
 
 Each is read once, whole; afterwards one question a run says whether it is still the same (ETag and size). What was seen
-is kept with the other looks, beside the ledger, so that a plan can be made without asking anybody. Free.
+is kept with the other looks, beside the ledger, so that a plan can be made without a request. Free.
 """
 
 from __future__ import annotations

@@ -24,19 +24,19 @@ MIN_BYTES_PER_S = 250_000
 PART_BYTES = 8 * 2**20
 PARTS_CONCURRENCY = 4
 RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
-"""of the library, inside one of our tries: it waits minutes for a store that is gone, unless it is told"""
+"""Retries of the library within one of our tries. Its default waits minutes for an unavailable store."""
 
 HASH_NAME = "sha256"
 """Under this name an object of ours carries the hash of its content."""
 
 
 class StoreError(Exception):
-    """The store does not do what it was asked, now. Nothing stands half done in it."""
+    """The store does not do what it was asked, now. Nothing is half done in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:
-    """An object that is there. `sha256` is what it was put with, "" where nobody said it or it was not asked for."""
+    """An object that is there. `sha256` is what it was put with, "" where it is unknown or was not asked for."""
 
     size_bytes: int
     etag: str
@@ -44,13 +44,13 @@ class ObjectInfo:
 
 
 class ObjectStore:
-    """A folder of a bucket. `inner` is obstore's; `url` is how a person calls it. Safe to use side by side."""
+    """A folder of a bucket. `inner` is obstore's; `url` is its name for the user. Safe to use side by side."""
 
     def __init__(self, inner: Any, url: str) -> None:
         self._inner, self.url = inner, url
 
     async def put(self, name: str, content: bytes | Path, *, kind: str, sha256: str = "") -> None:
-        """Writes one object, over what stood there; large files go up in parts that nobody sees before the last one.
+        """Writes one object, over what was there; the parts of a large file are invisible until the last one is there.
 
         Raises:
             StoreError: the store does not take it (three tries).
@@ -75,7 +75,7 @@ class ObjectStore:
         await self._tried(f"does not take {name}", send, CALL_TIMEOUT_S + size_bytes / MIN_BYTES_PER_S)
 
     async def head(self, name: str) -> ObjectInfo | None:
-        """What stands under a name; None where nothing does.
+        """The object of a name; None where there is none.
 
         Raises:
             StoreError: the store does not say.
@@ -127,7 +127,7 @@ class ObjectStore:
         return await self._tried(f"does not list {folder}", names)
 
     def sign(self, name: str, expiry_s: float) -> str:
-        """An address that anybody can read the object at, for so long. Asks nobody.
+        """An address at which the object can be read without a key, for so long. Sends no request.
 
         Raises:
             StoreError: the credentials do not sign.
@@ -140,7 +140,7 @@ class ObjectStore:
             raise StoreError(f"{self.url} signs no address ({error_summary(error)})") from None
 
     async def problem(self) -> str:
-        """What is wrong with the store, asked by looking for an object that nobody has; "" when nothing is."""
+        """What is wrong with the store, found out by asking for an object that is not there; "" when nothing is."""
         try:
             await self.head("dop-looks-for-nothing")
         except StoreError as error:
@@ -168,7 +168,7 @@ def _stored(meta: Any, sha256: str = "") -> ObjectInfo:
 
 
 def open_store(url: str, *, endpoint: str | None = None, region: str | None = None) -> ObjectStore:
-    """The store that a URL names: `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`. Asks nobody.
+    """The store that a URL names: `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`. No request.
 
     Args:
         endpoint: where the store answers, if it is not its vendor's own address; `region` is S3's.

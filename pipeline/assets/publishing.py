@@ -34,7 +34,7 @@ LATEST = "latest"
 """An object that holds the newest run's name: a store has no links."""
 
 LAST = ("report.html", "report.csv", "run.json")
-"""Put last, in this order: what they point to stands there before them."""
+"""Put last, in this order: what they point to is there before them."""
 
 KINDS = {".csv": "text/csv; charset=utf-8", ".log": "application/x-ndjson", ".yaml": "application/yaml"}
 
@@ -64,7 +64,7 @@ class OutputPublisher:
         return Saved(size_bytes=size_bytes, sha256=sha256, content_type=None)
 
     async def publish_video(self, target: Path, saved: Saved) -> str:
-        """Puts a whole video into the store, unless it stands there already; returns what was wrong, else "".
+        """Puts a whole video into the store, unless it is there already; returns what was wrong, else "".
 
         The file stays: page, posters and viewer read it here.
         """

@@ -30,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """Prints the installed version; nothing is looked up before somebody asks."""
+    """Prints the installed version; nothing is looked up before the flag is used."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
@@ -259,7 +259,7 @@ def _add_looking(verbs: _Verbs) -> None:
 
 
 def _add_choosing(verbs: _Verbs) -> None:
-    text = "look at the clips in the browser, also while the run goes on"
+    text = "look at the clips in the browser, also during the run"
     sub = verbs.add("view", "view:view", text, "dop view latest")
     sub.add_argument("run", nargs="?", metavar="RUN", help="which to open (default: the newest)")
     sub.add_argument("--port", type=int, default=0, metavar="N", help="on 127.0.0.1 (default: any free one)")
@@ -328,7 +328,7 @@ def _add_worker(verbs: _Verbs) -> None:
     sub = verbs.add("worker", "worker:worker", text, "dop worker --config live.yaml")
     way = sub.add_mutually_exclusive_group()
     way.add_argument("--health", action="store_true", help="exit 0 when this host's workers are well, else 5")
-    way.add_argument("--rebuild-queue", action="store_true", help="make the queue anew from the ledger, and stop")
+    way.add_argument("--rebuild-queue", action="store_true", help="rebuild the queue from the ledger, and stop")
     sub.add_argument("--webhook", action="store_true", help="let the gateway call back instead of most polls")
     _add_settings(sub)
 
@@ -362,7 +362,7 @@ def _add_ledger_care(verbs: _Verbs) -> None:
     sub = words.add("check", "ledger:check", text, "dop ledger check")
     _add_settings(sub)
 
-    text = "make it anew from its journal; the old file is kept"
+    text = "make it again from its journal; the old file is kept"
     sub = words.add("rebuild", "ledger:rebuild", text, "dop ledger rebuild")
     _add_lock_wait(sub)
     _add_settings(sub)

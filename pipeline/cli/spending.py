@@ -44,7 +44,7 @@ def run_options(args: argparse.Namespace, *, buy: bool, collect: bool) -> RunOpt
 
 @contextmanager
 def session(settings: Settings, args: argparse.Namespace) -> Iterator[SpendingSession]:
-    """The ledger opened for spending, with the key for its gateway; notices are told.
+    """The ledger opened for spending, with the key for its gateway; notices are printed.
 
     Raises:
         FatalError: a live gateway and no key.
@@ -102,6 +102,6 @@ def agreed(
 
 
 def confirm(question: str) -> bool:
-    """Whether the person at the terminal says yes."""
+    """Whether the user at the terminal says yes."""
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

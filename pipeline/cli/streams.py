@@ -1,7 +1,7 @@
 """The command's three standard streams, made safe before anything is opened or sent.
 
 A terminal that is closed or a reader that goes away (`2>&1 | head`) must never end a run in the middle of a purchase.
-Used by the command alone: whoever imports the package keeps his own streams.
+Used by the command alone: a program that imports the package keeps its own streams.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def load(path: Path | None, *, overrides: Mapping[str, str], environ: Mapping[st
     Args:
         path: the file of `--config`; None takes ./configs/default.yaml, else the one that ships with the package.
         overrides: `section.key` -> text, of `--set` and of the flags that stand for a key.
-        environ: `DOP_SECTION__KEY` -> text; other names are not looked at.
+        environ: `DOP_SECTION__KEY` -> text; other names are ignored.
 
     Raises:
         ManifestError: every mistake of every source, each with its place.
@@ -152,7 +152,7 @@ def _what_is_wrong(path: tuple[str, ...], given: RawValue) -> str | None:
 def _what_is_unknown(path: tuple[str, ...]) -> str | None:
     name, key = path[0], path[1] if len(path) > 1 else None
     if name != "sandbox" and path[-1].lower() in _SECRET_WORDS:
-        return f"a key never stands in a configuration: set {KEY_VARIABLE}, or write it to ~/{KEY_FILE} (chmod 600)"
+        return f"a key never belongs in a configuration: set {KEY_VARIABLE}, or write it to ~/{KEY_FILE} (chmod 600)"
     if name not in _top_level():
         return "unknown section." + _did_you_mean(name, _top_level())
     if name == "models":

@@ -285,7 +285,7 @@ class BudgetSettings(SettingsSection):
 
 
 class OutputSettings(SettingsSection):
-    """Where a run leaves its folder: `told` is a folder of this machine, or one of an object store.
+    """Where a run leaves its folder: `text` is a folder of this machine, or one of an object store.
 
     With a store, everything is made in `staging` first, and the ledger stays there.
     """
@@ -386,7 +386,7 @@ class ClusterSettings(SettingsSection):
 
 
 class ScheduleSettings(SettingsSection):
-    """A run that the workers of a cluster start by themselves: `cron` has 5 fields, or 6 with seconds last; UTC."""
+    """A run that the workers of a cluster start on a schedule: `cron` has 5 fields, or 6 with seconds last; UTC."""
 
     cron: Annotated[str, Field(pattern=r"^\s*\S+(\s+\S+){4,5}\s*$")] | None = None
     manifest: Path | None = None
@@ -464,7 +464,7 @@ class EmbeddedSandboxSettings(SettingsSection):
 
 
 class Settings(SettingsSection):
-    """Everything a run is told besides its manifest. `sources` names where each value came from."""
+    """All settings of a run besides its manifest. `sources` names where each value came from."""
 
     gateway: GatewaySettings = GatewaySettings()
     pace: PaceSettings = PaceSettings()

@@ -1,4 +1,4 @@
-"""One configuration file as the values somebody wrote, each with its place. Knows YAML; knows no setting.
+"""One configuration file as the values in it, each with its place. Knows YAML; knows no setting.
 
 Scalars stay text (digits of money are never floats) except where a caller asks for typed ones. YAML 1.2 words only:
 `no` is text. Aliases and names given twice are refused.
@@ -28,7 +28,7 @@ _NULL = {"", "~", "null", "Null", "NULL"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawValue:
-    """One value as somebody wrote it: text or None, a list or mapping of such, and the place."""
+    """One value as written: text or None, a list or mapping of such, and the place."""
 
     value: object
     source: str
@@ -63,7 +63,7 @@ def file_text(file: Path) -> str:
 
 
 def read_leaves(file: Path, *, typed: Container[str], problems: list[Problem]) -> RawValues:
-    """`(section, key)` -> value as written, `(name,)` for a value that stands at the top; mistakes go to `problems`.
+    """`(section, key)` -> value as written, `(name,)` for a value at the top; mistakes go to `problems`.
 
     Args:
         typed: sections whose plain scalars become booleans, integers and decimals.

@@ -51,9 +51,9 @@ class SubmitOutcomeKind(StrEnum):
     FORBIDDEN = "forbidden"
     """refused, nothing created, and its words do not say whether the key or this one request is meant"""
     FATAL = "fatal"
-    """key or credit: nothing created, back to planned, and no submit until a person acts"""
+    """key or credit: nothing created, back to planned, and no submit until the operator acts"""
     UNKNOWN = "unknown"
-    """perhaps paid: park it, never send it again by itself"""
+    """perhaps paid: park it, never send it again automatically"""
 
 
 NOTHING_CREATED: Final = frozenset(SubmitOutcomeKind) - {SubmitOutcomeKind.ACCEPTED, SubmitOutcomeKind.UNKNOWN}

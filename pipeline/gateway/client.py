@@ -1,4 +1,4 @@
-"""The door to the gateway: each method is one HTTP call, and what came of it as a record.
+"""The client of the gateway: each method makes one HTTP call and returns a record of its outcome.
 
 It never retries, never follows a redirect, never keeps a cookie, never sends the key anywhere but to the gateway's own
 origin, and never lets an exception of the HTTP library out: those carry the key in their `repr` and `args`.

@@ -93,8 +93,8 @@ class _DiskError(Exception):
 class VideoFetcher:
     """Fetches videos, each in one guarded GET. Use it as an async context manager; calls may run side by side.
 
-    A connection is used once: an answer that nobody asked for, waiting on an idle connection, would otherwise be saved
-    as somebody else's video.
+    A connection is used once: an unrequested response, waiting on an idle connection, would otherwise be saved
+    as another job's video.
 
     Args:
         gateway_is_loopback: lets `http` URLs and loopback addresses through as well.
@@ -148,10 +148,10 @@ class VideoFetcher:
         self._disk.shutdown(wait=False)
 
     async def fetch(self, url: str, target: Path) -> DownloadOutcome:
-        """Download `url` to `target`, whose folder must exist; replaces what stands there, only by a whole video.
+        """Download `url` to `target`, whose folder must exist; an existing file is replaced only by a whole video.
 
         Returns:
-            Saved when the video stands under its final name. Anything else, and a cancelled call, leaves no file.
+            Saved when the video has its final name. Anything else, and a cancelled call, leaves no file.
         Writes: `target` (mode 0600), and `<target>.part` while it runs.
         Source: inferred from public material about result URLs; the API document says nothing about them.
         """
@@ -257,7 +257,7 @@ class VideoFetcher:
         return PartFile(target)
 
     async def _on_disk(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run a blocking file operation in a thread. A cancelled caller leaves; the operation still ends by itself."""
+        """Run a blocking file operation in a thread. A cancelled caller leaves; the operation still runs to its end."""
         loop = asyncio.get_running_loop()
         work = asyncio.ensure_future(loop.run_in_executor(self._disk, lambda: call(*args, **kwargs)))
         work.add_done_callback(lambda done: done.cancelled() or done.exception())

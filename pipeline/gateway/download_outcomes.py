@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """The whole video stands under its final name, durable. `sha256` in hex; `content_type` as the server said."""
+    """The whole video has its final name and is durable. `sha256` in hex; `content_type` as the server said."""
 
     size_bytes: int
     sha256: str

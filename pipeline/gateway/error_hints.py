@@ -37,7 +37,7 @@ QUOTA: Final = re.compile(r"quota|call volume|rate limit|too many requests|reple
 KEY: Final = re.compile(r"(?:invalid|missing)[\w ]{0,40}(?:authentication|(?:subscription|api) key)", re.IGNORECASE)
 
 HINT: Final = "a wait hint"
-"""stands where a text could for: Retry-After, or a time to wait in the text"""
+"""found where a wait can be written: Retry-After, or a time to wait in the text"""
 
 _JOB_CAP: Final = re.compile(r'concurren[^()]{0,60}\(([0-9]{1,5})\)|"limit"\s*:\s*([0-9]{1,5})\b', re.IGNORECASE)
 

@@ -1,4 +1,4 @@
-"""Reading JSON that somebody else wrote: any value in, small typed pieces out, nothing raises.
+"""Reading JSON of other programs: any value in, small typed pieces out, nothing raises.
 
 Pure. Part of `wire`: what the gateway's answers have in common, whichever call they belong to.
 """

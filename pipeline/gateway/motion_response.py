@@ -85,7 +85,7 @@ def _preset(entry: Json, known: MotionCatalog, taken: Iterable[str]) -> MotionPr
 
 
 def _name(entry: Json, motions_id: str, before: MotionPreset | None, taken: Iterable[str]) -> str:
-    """A name that nobody else has: two presets may share theirs, and a manifest must mean one of them."""
+    """A name that is unique in the list: two presets may share theirs, and a manifest must mean one of them."""
     said = first([entry], _NAMES)
     name = one_line(said, NAME_CHARS).lstrip(SPREADSHEET_MARKS).strip() if isinstance(said, str) else ""
     name = name or (before.name if before else "") or motions_id
@@ -95,7 +95,7 @@ def _name(entry: Json, motions_id: str, before: MotionPreset | None, taken: Iter
 
 
 def _preview(said: object) -> str | None:
-    """The address of a preview for a person to open; the program never follows it."""
+    """The address of a preview for the user to open; the program never follows it."""
     if not isinstance(said, str) or len(said) > URL_CHARS or not said.startswith(("https://", "http://")):
         return None
     return said if all("!" <= character <= "~" for character in said) else None

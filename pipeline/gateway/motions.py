@@ -1,6 +1,6 @@
 """The catalogue of motion presets: a name or a UUID becomes the preset that `motions_id` names.
 
-It never asks the network and never guesses: an unknown name is nobody's preset, and the caller says so.
+It never asks the network and never guesses: an unknown name has no preset, and the caller reports that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FRAMES = {"true": True, "false": False}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MotionPreset:
-    """One motion preset. `start_end_frame` is None where nobody knows whether it takes an end frame."""
+    """One motion preset. `start_end_frame` is None where it is unknown whether it takes an end frame."""
 
     name: str
     motions_id: str
@@ -86,7 +86,7 @@ def parse(text: str) -> MotionCatalog:
     A first line that begins with `# ` names its source.
 
     Raises:
-        FatalError: another header, an id that is no UUID, or a name that stands twice.
+        FatalError: another header, an id that is no UUID, or a name that appears twice.
     """
     source = SHIPPED_SOURCE
     if text.startswith(SOURCE_MARK):

@@ -133,7 +133,7 @@ def _undo_percent(text: str) -> str:
 
 @lru_cache(maxsize=16)
 def _spellings(secret: str) -> re.Pattern[str]:
-    """A pattern of every spelling of `secret`, each character by itself: `+` is also %2B, \\u002B, &#43; or &plus;."""
+    """A pattern of every spelling of `secret`, character by character: `+` is also %2B, \\u002B, &#43; or &plus;."""
     return re.compile("".join(_spelling(character) for character in secret))
 
 

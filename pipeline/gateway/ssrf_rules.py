@@ -1,7 +1,7 @@
 """Judges where a video may be fetched from: the form of its URL, and the address behind it.
 
 Pure; it resolves no name and opens no socket. A result URL comes from outside, so it may point into the machine or the
-network that the run stands in. Host names are not judged at all: only the address that is about to be connected to
+network of this machine. Host names are not judged at all: only the address that is about to be connected to
 tells where a request really goes.
 """
 
@@ -48,7 +48,7 @@ SHUT_V4 = tuple(
 SHUT_V6 = tuple(
     IPv6Network(text)
     for text in (
-        "2001::/23",  # protocol assignments, Teredo (2001::/32) among them: nobody serves videos there
+        "2001::/23",  # protocol assignments, Teredo (2001::/32) among them: no video host is there
         "2001:db8::/32",
         "3fff::/20",
     )
@@ -60,7 +60,7 @@ def readable_url(url: str, *, http_allowed: bool, base: str = "") -> URL | Unacc
 
     Args:
         http_allowed: http as well as https.
-        base: where a relative `url` (of a redirect) stands.
+        base: the address that a relative `url` (of a redirect) is relative to.
     """
     if re.search(r"[\x00-\x1f\x7f]", url):
         return Unacceptable(reason="not a URL: control characters in it")

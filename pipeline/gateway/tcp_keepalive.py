@@ -1,4 +1,4 @@
-"""Sockets to the gateway that notice when nobody is at the other end any more.
+"""Sockets to the gateway that notice when the peer is gone.
 
 A cable that was pulled, or a router that forgot a connection, says nothing: an answer that takes minutes and one that
 never comes look alike. The operating system asks the peer, which costs the gateway nothing.

@@ -1,7 +1,7 @@
 """Callback addresses and what is delivered there: a token and a secret for each attempt, the ids in a body.
 
 Pure. Tokens and secrets are derived from one seed beside the ledger, so that nothing about them has to be stored: a
-receiver that was started anew, or runs as another process, knows its own. A delivery is only ever a hint.
+receiver that was restarted, or runs as another process, knows its own. A delivery is only ever a hint.
 Source: API document (`webhook_url`, `webhook_secret`); official (Standard Webhooks, the queue's X-Webhook-URL).
 """
 
@@ -18,7 +18,7 @@ from pipeline.gateway.json_fields import ID_KEYS, as_id, places, read_json, sing
 PATH = "/dop/"
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the scheme's public prefix
 SELF_TEST = "0" * 32
-"""Stands for a request where somebody asks whether a receiver is of this ledger."""
+"""Used in place of a request in the question whether a receiver belongs to this ledger."""
 
 MAX_IDS = 4
 SEED_BYTES = 32
@@ -36,7 +36,7 @@ class CallbackDelivery:
 
     @property
     def is_self_test(self) -> bool:
-        """Whether it stands for no request at all."""
+        """Whether it names no request."""
         return self.request_id == SELF_TEST
 
 
@@ -53,7 +53,7 @@ class WebhookTokens:
         self._gateway = gateway
 
     def token(self, request_id: str, attempt: int) -> str:
-        """The last part of the callback's path; nobody without the seed can make one up."""
+        """The last part of the callback's path; it cannot be made up without the seed."""
         return f"{request_id}-{attempt}-{self._mac('path', request_id, attempt).hex()[:40]}"
 
     def secret(self, request_id: str, attempt: int) -> str:
@@ -76,7 +76,7 @@ class WebhookTokens:
 
 
 def callback_url(public_url: str, token: str) -> str:
-    """What the gateway is told to call."""
+    """The callback address that the submit sends to the gateway."""
     return public_url.rstrip("/") + PATH + token
 
 

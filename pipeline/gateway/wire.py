@@ -1,6 +1,6 @@
 """JSON of the API <-> records: with its three pages (shapes, results, errortext) all that knows how the gateway spells.
 
-Pure. Everything read here was written by somebody else: no shape raises, what is not understood becomes None. Nothing
+Pure. Everything read here was written by another program: no shape raises, what is not understood becomes None. Nothing
 here decides what an answer means for money (`verdict`), and no address found here is ever followed (`client`).
 Sources: the API document; `official`, `seen` and `inferred` shapes are marked where they are read.
 """
@@ -54,7 +54,7 @@ __all__ = [
 
 
 class Dialect(StrEnum):
-    """Which of the gateway's two APIs an answer speaks. Told apart by the submit answer, never by the URL."""
+    """Which of the gateway's two APIs an answer speaks. Recognized by the submit response, never by the URL."""
 
     JOB_SET = "job-set"
     """API document"""

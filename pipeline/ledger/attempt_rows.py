@@ -86,7 +86,7 @@ def check_unsent(rows: Iterable[Any]) -> None:
         if row.state == State.PLANNED and row.digest != digest(row._mapping):
             raise LedgerError(
                 f"the ledger is damaged: request {row.request_id}: what it says was changed; nothing is bought. "
-                "`dop ledger check` lists everything, `dop ledger rebuild` makes it anew from its journal"
+                "`dop ledger check` lists everything, `dop ledger rebuild` makes it again from its journal"
             )
 
 

@@ -50,7 +50,7 @@ def sqlite_engine(path: Path, *, write: bool) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # the driver must not begin transactions by itself
+        connection.isolation_level = None  # the driver must not begin transactions of its own
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         if write:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -136,7 +136,7 @@ def create_or_check(engine: Engine, place: str) -> dict[str, str]:
             found = read_meta(connection)
     except (DatabaseError, UnicodeError) as error:
         if engine.dialect.name == "postgresql":
-            raise  # whoever knows servers says whether it is away or wrong
+            raise  # the caller that knows servers decides whether it is unavailable or wrong
         cause = getattr(error, "orig", "damaged")
         raise LedgerError(f"{place} can't be read as a ledger ({cause}); `dop ledger check` says more") from None
     version = number_in(found, "schema_version", place)

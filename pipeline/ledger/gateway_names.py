@@ -42,7 +42,7 @@ def map_gateways(connection: Connection) -> int:
 
 
 def _new_ids(connection: Connection, old: str, new: str) -> dict[str, str]:
-    """Old request id -> its id under the new name; the same where it can't be told, or where that one is taken."""
+    """Old request id -> its id under the new name; the same where it is unknown, or where that one is taken."""
     known = {str(one) for (one,) in connection.execute(select(attempts.c.request_id).distinct())}
     found: dict[str, str] = {}
     columns = (attempts.c.request_id, attempts.c.params, attempts.c.take)
@@ -58,7 +58,7 @@ def _new_ids(connection: Connection, old: str, new: str) -> dict[str, str]:
 
 
 def _image_keys(params: Params) -> Mapping[str, str]:
-    """What stands for the local pictures of a request in its id, as far as they are still there."""
+    """The keys of a request's local images in its id, as far as they are still there."""
     found = {}
     for image in (*params.input_images, *params.input_images_end):
         with suppress(OSError):

@@ -45,7 +45,7 @@ READERS_MAX_WAIT_S = 10.0
 
 CLOSE_MAX_WAIT_S = 3.0
 _AT_LEISURE = "SET LOCAL idle_in_transaction_session_timeout = '15min'; SET LOCAL lock_timeout = 0"
-"""For work that keeps nobody from booking, and may wait for whoever fills the queue."""
+"""For work that does not block other commits, and may wait for the process that fills the queue."""
 
 
 class PostgresLedger(LedgerWriter):
@@ -71,9 +71,9 @@ class PostgresLedger(LedgerWriter):
         Args:
             spool: the folder in which this process keeps outcomes while the server is away.
             wait_s: seconds to wait for the hold.
-            may_migrate: bring an earlier version up to date; only when nobody else works on it.
+            may_migrate: bring an earlier version up to date; only when no other process works on it.
         Raises:
-            LockedError: somebody else holds it.
+            LockedError: another process holds it.
             LedgerAwayError: the server can't be reached.
             LedgerError: not a server that a ledger can stand on, damaged, or newer.
         """
@@ -128,7 +128,7 @@ class PostgresLedger(LedgerWriter):
         return self.facts.get("identity", self._identity) != self._identity
 
     def ready_to_spend(self) -> list[str]:
-        """Checks everything that must hold before money moves; returns notices for the person.
+        """Checks everything that must hold before money moves; returns notices for the user.
 
         Raises:
             LedgerError: copied, moved or damaged.
@@ -231,7 +231,7 @@ class PostgresLedger(LedgerWriter):
         """MONEY: a commit whose answer was lost is neither done again nor forgotten: the journal knows."""
         if self._doubt is None:
             return None
-        self._sql.seq(connection)  # whoever has the turn to book looks back on a transaction that has ended
+        self._sql.seq(connection)  # the process that holds the turn sees a transaction that has ended
         took_place = self._doubt.took_place(connection)
         results, self._doubt = self._doubt.results, None
         return results if took_place else None
@@ -297,7 +297,7 @@ class PostgresLedger(LedgerWriter):
     def _free_the_turn(self) -> None:
         with suppress(LedgerUnavailableError, DatabaseError), self.reader.connect() as connection:
             for name in postgres_session.end_idle_lock_holder(connection):
-                self._say(f"{name} kept everybody from booking and stands still: its session was ended")
+                self._say(f"{name} blocked every commit and does not move: its session was ended")
 
     def _back(self, *, spooled: bool, waited_s: float) -> None:
         self._gave_up = False
@@ -307,7 +307,7 @@ class PostgresLedger(LedgerWriter):
             self._say(f"the ledger {self.name} is back")
 
     def _give_up(self, batch: Sequence[QueuedWrite], error: LedgerUnavailableError) -> None:
-        # MONEY: whoever asked is told no and sends nothing; if its commit took place after all, this takes it back.
+        # MONEY: the caller gets an error and sends nothing; if its commit took place after all, this takes it back.
         intents = [job.change for job in batch if job.change is not None and is_intent(job)]
         if self._doubt:
             self._pending.keep([replace(change, event=Event.RELEASE, values={}) for change in intents])
@@ -337,7 +337,7 @@ class PostgresLedger(LedgerWriter):
         self._pending.done(self._unbooked)
 
     def close(self, *, clean: bool = True) -> None:
-        """Writes what waits, marks a clean end where nobody else works on it, and lets go of the server."""
+        """Writes what waits, marks a clean end where no other process works on it, and lets go of the server."""
         self._leaving = True
         if clean and self.facts.get("clean") == "no" and not self._gave_up:
             with suppress(DopError):

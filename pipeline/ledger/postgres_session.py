@@ -35,7 +35,7 @@ IDLE_LOCK_HOLDER_S = 5
 """Between two statements of a booking lie milliseconds; who takes so long is frozen or cut off."""
 
 LOCK_WAIT_S = 15
-"""A booking waits so long for its turn, and then looks whether whoever has it stands still."""
+"""Seconds that a commit waits for its turn before it checks whether the process that holds it is frozen."""
 
 _SESSION = """
 SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
@@ -55,7 +55,7 @@ CLIENT: Mapping[str, Any] = MappingProxyType(
 """For every connection: a host that was cut off notices within seconds, not when its kernel has given up repeating."""
 
 _READER = "SET default_transaction_read_only = on; SET idle_in_transaction_session_timeout = '15min'"
-"""A reader keeps nobody waiting, and a look at a million rows takes its time between two statements."""
+"""A reader blocks no other session, and a query over a million rows takes its time between two statements."""
 
 _WRITER = f"SET idle_in_transaction_session_timeout = '{IDLE_LOCK_HOLDER_S}s'; SET lock_timeout = '{LOCK_WAIT_S}s'"
 
@@ -70,7 +70,7 @@ LOCK_CLASS = 0x646F70  # "dop"
 def client(url: str, **session: str) -> dict[str, Any]:
     """How a connection to `url` is opened: as every other, its session with these settings beside the URL's own.
 
-    Whoever stands still between two statements lets go of what it holds.
+    A session that is idle between two statements loses its locks.
     """
     from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - only who uses PostgreSQL needs it
 
@@ -80,7 +80,7 @@ def client(url: str, **session: str) -> dict[str, Any]:
 
 
 def address(url: str) -> str:
-    """A database's URL as it may be told: user, hosts and name; no password, no options."""
+    """A database's URL as it may be shown: user, hosts and name; no password, no options."""
     parts = urlsplit(url)
     login, _, hosts = parts.netloc.rpartition("@")
     user = login.partition(":")[0]
@@ -191,7 +191,7 @@ class LedgerLock:
         return bool(_lock_call(connection, f"pg_try_advisory_lock{shared}"))
 
     def take_alone(self, connection: Connection) -> bool:
-        """Takes it alone, for a moment in which nobody else works on the ledger."""
+        """Takes it alone, for a moment in which no other process works on the ledger."""
         return bool(_lock_call(connection, "pg_try_advisory_lock"))
 
     def leave_alone(self, connection: Connection) -> None:
@@ -206,7 +206,7 @@ class LedgerLock:
         """Takes the lock within `wait_s` seconds.
 
         Raises:
-            LockedError: somebody else holds it; `refusal` says who.
+            LockedError: another process holds it; `refusal` says who.
         """
         pause = threading.Event()
         for _ in range(1 + int(wait_s / 0.1)):
@@ -266,7 +266,7 @@ def locked(url: str, *, wait_s: float) -> Iterator[None]:
     """Holds the ledger's lock alone, for care that does not go through an open ledger.
 
     Raises:
-        LockedError: somebody works on it.
+        LockedError: another process works on it.
         LedgerAwayError: the server can't be reached.
     """
     engine = server_engine(url, write=True)
@@ -328,7 +328,7 @@ def identity(connection: Connection) -> str:
 
 
 def is_in_journal(connection: Connection, seq: int, line: str) -> bool:
-    """Whether the journal holds this very line; for whoever has the turn to book.
+    """Whether the journal holds this very line; for the process that holds the turn.
 
     Numbers of events have no gaps, so the walk back from the end is over at the line's own number.
     """

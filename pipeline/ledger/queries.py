@@ -267,7 +267,7 @@ class LedgerQueries(RunRegistry):
         return [row.request_id for row in self.ledger.ask(statement)]
 
     def unknowns(self, gateway: str) -> list[Attempt]:
-        """Every request of a gateway whose outcome nobody has settled."""
+        """Every request of a gateway whose outcome is unresolved."""
         statement = plain_view().where(
             attempts.c.state == State.UNKNOWN, attempts.c.superseded == 0, attempts.c.gateway == gateway
         )
@@ -276,7 +276,7 @@ class LedgerQueries(RunRegistry):
     def resent(self, run_id: str) -> tuple[int, frozenset[str]]:
         """What this run has sent again after an unknown outcome: its price, micro-dollars; and who was ever sent again.
 
-        Counts what waits to be sent again too, and what a person sent again with `dop resolve --resend`.
+        Counts what waits to be sent again too, and what the operator sent again with `dop resolve --resend`.
         """
         listed = select(run_rows.c.request_id).where(run_rows.c.run_id == run_id)
         statement = select(attempts.c.request_id, attempts.c.run_id, attempts.c.state, attempts.c.price_microusd).where(

@@ -26,7 +26,7 @@ SETTLE = (
     "does not know as unknown instead of buying them, and `dop resolve ROW --charged`, `--adopt JOB` or `--resend` "
     "settles each; the gateway's own list of jobs says which were bought"
 )
-"""How the operator closes a hole. It never leads to a second purchase by itself."""
+"""How the operator closes a hole. It never leads to a second purchase on its own."""
 
 
 def hole_text(name: str, gaps: list[Gap]) -> str:

@@ -221,7 +221,7 @@ def _forget_unsent(connection: Connection) -> None:
 
 
 def rebuild_on_server(url: str, *, now: float) -> RecoveryResult:
-    """Makes the ledger in a database anew from the journal in it, in one transaction; the old rows are kept aside.
+    """Rebuilds the ledger in a database from the journal in it, in one transaction; the old rows are kept aside.
 
     Args:
         now: Unix seconds, for the names under which the old rows are kept.
@@ -255,7 +255,7 @@ def rebuild_on_server(url: str, *, now: float) -> RecoveryResult:
             if problems:
                 raise LedgerError(f"the journal in {name} does not make a whole ledger: {problems[0]}")
     except DBAPIError as error:
-        raise refusal(error, name, "could not be made anew") from None
+        raise refusal(error, name, "could not be rebuilt") from None
     finally:
         writing.dispose()
         reading.dispose()
@@ -314,7 +314,7 @@ def _salvage(connection: Connection, old: Path) -> int:
     """Runs and what they list, from the damaged file; returns how many runs could be read."""
     found = [row for row in _rows_of(old, "runs") if isinstance(row["started_at"], float)]
     for row in found:
-        row["rows_digest"] = None  # the manifest is read anew, which plans what was not sent yet
+        row["rows_digest"] = None  # the manifest is read again, which plans what was not sent yet
     if found:
         connection.execute(insert(runs).prefix_with("OR IGNORE"), found)
     listed = [row for row in _rows_of(old, "run_rows") if isinstance(row["position"], int)]

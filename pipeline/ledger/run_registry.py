@@ -128,7 +128,7 @@ class RunRegistry:
         self.ledger.transact(lambda connection: connection.execute(statement) and None)
 
     def reopen_run(self, run_id: str) -> None:
-        """An ended run goes on: something of it is bought again or settled anew."""
+        """Reopen an ended run: something of it is bought again or resolved again."""
         statement = update(runs).where(runs.c.run_id == run_id).values(ended_at=None)
         self.ledger.transact(lambda connection: connection.execute(statement) and None)
 

@@ -280,7 +280,7 @@ class SqliteLedger(LedgerWriter):
         return False
 
     def _only_journal(self, batch: Sequence[QueuedWrite], error: Exception) -> None:
-        """The database failed: what was already paid still goes to the second book, on disk, before anybody is told."""
+        """The database failed: what was already paid still goes to the spool on disk before the error is reported."""
         self._full = self._full or f"the ledger {self.path} can't be written ({error})"
         changes = [job.change for job in batch if job.change is not None and job.change.event is not Event.RESERVE]
         self._ahead = self._ahead or bool(changes)

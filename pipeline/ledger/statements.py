@@ -169,7 +169,7 @@ class Statements:
         return self.seq(hand), str(_run(hand, self._read_chain).fetchone()[0])
 
     def keep(self, hand: Executor, lines: Sequence[tuple[object, ...]]) -> None:
-        """Adds lines (seq, text) to the journal that stands in the database."""
+        """Adds lines (seq, text) to the journal in the database."""
         self._many(hand, self._keep, lines)
 
     def set_head(self, hand: Executor, seq: int, chain: str) -> None:
@@ -180,7 +180,7 @@ class Statements:
         """Runs a statement for all lines.
 
         On a server as one statement over arrays. A driver's way to many of them is a pipeline, and a process that
-        stands still within one keeps its locks, which no time-out of the server's own ends. An array is of one type.
+        is frozen within one keeps its locks, which no time-out of the server's own ends. An array is of one type.
         """
         if not lines:
             return

@@ -24,13 +24,13 @@ class Event(StrEnum):
     ACCEPT = "accept"
     """The gateway gave an id."""
     REJECT = "reject"
-    """A 4xx for this one request: never created, not worth sending again as it stands."""
+    """A 4xx for this one request: never created, not worth sending again unchanged."""
     LOSE = "lose"
     """The outcome is not known: perhaps paid."""
     COMPLETE = "complete"
     """The gateway says the video is ready."""
     SAVE = "save"
-    """The video stands verified under its final name."""
+    """The video is verified and has its final name."""
     FAIL = "fail"
     REFUSE = "refuse"
     CANCEL = "cancel"
@@ -41,15 +41,15 @@ class Event(StrEnum):
     ADOPT = "adopt"
     """An unknown outcome was matched to a job."""
     CHARGE = "charge"
-    """A person says an unknown outcome was charged and is lost."""
+    """The operator says that an unknown outcome was charged and is lost."""
     RESEND = "resend"
-    """A person (or the opt-in policy) says an unknown outcome was not charged."""
+    """The operator (or the opt-in policy) says that an unknown outcome was not charged."""
     NOTE = "note"
     """Counters, a fresh URL or a reason; the state stays."""
 
 
 OUTCOMES_OF_A_SUBMIT = frozenset({Event.ACCEPT, Event.RELEASE, Event.REJECT, Event.LOSE})
-"""What a POST came to. Said late, by its token, it counts as long as nobody has settled the request otherwise."""
+"""What a POST came to. Reported late, by its token, it counts as long as the request is not resolved otherwise."""
 
 S, E = State, Event
 
@@ -79,7 +79,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
             E.STALL: S.STALLED,
             E.EXPIRE: S.EXPIRED,
             E.NOTE: S.STALLED,
-        },  # looked at again, still not there
+        },  # checked again, still not there
         S.UNKNOWN: {
             # MONEY: the late answer of the very submit that was given up: it proves as much as one in time does, and
             # only under its token. No other submit can be meant: each has a token of its own.

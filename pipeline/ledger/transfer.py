@@ -98,7 +98,7 @@ def move(source: SqliteLedger, target: PostgresLedger) -> LedgerFingerprint:
 
 
 def unmark(ledger: LedgerWriter) -> None:
-    """The ledger was not moved after all, or a person says that the other one was given up."""
+    """The ledger was not moved after all, or the operator says that the other one was given up."""
     ledger.mark({MOVED: None})
 
 

@@ -1,7 +1,7 @@
 """A batch of changes judged against the rows as one transaction sees them. Pure: rows in, changed rows out.
 
-The store reads the rows under a write lock, lets this room judge, and writes what it says. That makes every change a
-compare-and-swap: nobody can move a row between the judgement and the write.
+The store reads the rows under a write lock, calls this module, and writes its result. That makes every change a
+compare-and-swap: no other process can move a row between the judgement and the write.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """Somebody else moved the row first (or it is not there): nothing was changed.
+    """Another writer moved the row first (or it is not there): nothing was changed.
 
     So is an outcome of a submit that comes, or comes again, after the request was settled.
     """
@@ -97,7 +97,7 @@ def utc_day(at: float) -> str:
 
 
 class SpendAccumulator:
-    """The spend book of one transaction: what stands in the ledger plus what this batch adds."""
+    """The spend book of one transaction: what is in the ledger plus what this batch adds."""
 
     def __init__(
         self, spent_in_ledger: Callable[[str, str, str], int], *, day_of: Callable[[float], str] = utc_day
@@ -176,7 +176,7 @@ def apply_change(
 
 
 def _keep_paid_twice(row: Row, before: object) -> None:
-    """MONEY: that a second job was charged is told as long as the row exists, whatever happens to the first one."""
+    """MONEY: that a second job was charged is reported as long as the row exists, whatever happens to the first one."""
     if isinstance(before, str) and before.startswith(PAID_TWICE):
         now = row["reason"]
         row["reason"] = before if now is None or str(now).startswith(before) else f"{before}; {now}"
@@ -193,7 +193,7 @@ def _is_mine(row: Row, state: State, change: LedgerChange) -> bool:
 
 
 def _is_too_late(state: State, change: LedgerChange) -> bool:
-    """MONEY: whether a submit's outcome comes after the request was settled: a person's decision or a proof stands.
+    """MONEY: whether a submit's outcome comes after the request was resolved: the operator's decision or a proof stays.
 
     Raises:
         InvariantError: it does not say which submit it is of, so it proves nothing.

@@ -26,7 +26,7 @@ from pipeline.ledger.writer import LedgerWriter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenLedger:
-    """An opened ledger with what it belongs to. `notices` are told to the person."""
+    """An opened ledger with what it belongs to. `notices` are printed for the user."""
 
     settings: Settings
     gateway: str
@@ -199,7 +199,7 @@ def open_shared(
 
 
 def recover(ledger: LedgerWriter, book: LedgerQueries, now: float) -> int:
-    """MONEY: a submit that nobody waits for any more may have been paid: it is unknown, never planned again."""
+    """MONEY: a submit that no process waits for any more may have been paid: it is unknown, never planned again."""
     left = book.abandoned_submits()
     for request_id in left:
         reason = {"reason": "the run ended while this submit was under way"}

@@ -76,7 +76,7 @@ T = TypeVar("T")
 class LedgerWriter(ABC):
     """An open ledger, wherever it is. `inline` does the writer's work in the event loop itself (virtual time in tests).
 
-    `name` is where it is, for messages: never with a password. Whoever makes one calls `_start` when it is open.
+    `name` is where it is, for messages: never with a password. The subclass calls `_start` when it is open.
     """
 
     name: str
@@ -108,7 +108,7 @@ class LedgerWriter(ABC):
 
     @abstractmethod
     def ready_to_spend(self) -> list[str]:
-        """Checks everything that must hold before money moves; returns notices for the person.
+        """Checks everything that must hold before money moves; returns notices for the user.
 
         Raises:
             LedgerError: copied, moved or damaged.
@@ -335,7 +335,7 @@ class LedgerWriter(ABC):
         return rows
 
     def _add_cold(self, hand: Executor, entries: Sequence[dict[str, object]]) -> None:
-        """An intent's journal line holds the whole request, so that the journal alone can make the ledger anew."""
+        """An intent's journal line holds the whole request, so that the journal alone can rebuild the ledger."""
         reserved = {str(entry["request_id"]): entry for entry in entries if entry["event"] == Event.RESERVE}
         if reserved:
             for request_id, cold in self._sql.cold(hand, reserved).items():
@@ -351,5 +351,5 @@ def _jobs_named(changes: Iterable[LedgerChange]) -> list[str]:
 def _damaged(name: str, row: Row) -> LedgerError:
     return LedgerError(
         f"{name}: the row of request {row['request_id']} does not match its checksum; nothing is bought with a damaged "
-        "ledger. `dop ledger check` lists everything, `dop ledger rebuild` makes it anew from its journal"
+        "ledger. `dop ledger check` lists everything, `dop ledger rebuild` makes it again from its journal"
     )

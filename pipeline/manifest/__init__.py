@@ -1,4 +1,4 @@
-"""The manifest room: what to buy, read from CSV or YAML, every mistake told at once. It never spends or sends."""
+"""What to buy, read from CSV or YAML, with every mistake reported at once. It never spends or sends."""
 
 from pipeline.manifest.reader import Manifest, ManifestBudget, SheetAxes, TooManyRowsError, read
 

@@ -30,7 +30,7 @@ _OTHER_FILES = {
 
 
 def advice(written: str) -> str | None:
-    """What a text is that is no address as it stands, and what to write; None where nothing is known about it."""
+    """What is wrong with a text that is not an address as written, and what to write; None where nothing is known."""
     if len(parts := _SEVERAL.split(written.strip())) > 1:
         return f"holds {len(parts)} addresses, and a cell takes one address (several images are an axis, or rows)"
     for pattern, what in ((_FORMULA, "a formula"), (_MARKDOWN, "a Markdown link"), (_NAMED, "a name with an address")):

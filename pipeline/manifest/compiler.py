@@ -1,6 +1,6 @@
 """The read shape of a YAML manifest -> a program: aliases normalize_name, axes built, patterns settled. Pure.
 
-After a mistake it goes on: whatever was refused is BAD and the rest is still looked at, so one reading tells all.
+After a mistake it continues: a refused value becomes INVALID and the rest is still checked, so one reading reports all.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Compiler:
     """Turns the parts of one document into values of a program and tells what does not fit together.
 
     Args:
-        poison: places of mappings -> their keys whose values were refused; '*' stands for all of a mapping.
+        poison: places of mappings -> their keys whose values were refused; '*' means all of a mapping.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Compiler:
             if name in poisoned:
                 axes.append(self._refused(name))
             elif name in yaml_model.PATTERNS:
-                self.report("stands in the matrix at the top, not in a row's", (*path, name))
+                self.report("belongs in the matrix at the top, not in a row's", (*path, name))
             elif name in yaml_model.NO_AXES:
                 self.report(f"an axis cannot be called {name!r}.{_write_instead(name)}", (*path, name))
             elif name in extra or name in shape.model_fields_set:
@@ -169,12 +169,12 @@ class Compiler:
         if name == "seed" and all(isinstance(value, int) for value in values):
             twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
             if twice is not None:
-                raise ValueError(f"{twice} stands twice")
+                raise ValueError(f"{twice} is given twice")
             return SeedAxis(values=tuple(values))
         plain_values = [value for value in values if not isinstance(value, yaml_model.LabeledValues)]
         for place, value in enumerate(plain_values):
             if value in plain_values[:place]:
-                raise ValueError(f"{labels.label(name, value)} stands twice")
+                raise ValueError(f"{labels.label(name, value)} is given twice")
         named = iter(scalars(name, plain_values).values)
         points = tuple(
             self._linked(name, value, (*path, place)) if isinstance(value, yaml_model.LabeledValues) else next(named)

@@ -33,14 +33,14 @@ def header_mistakes(header: Sequence[str]) -> list[tuple[str, str]]:
         field_name = ALIASES.get(name, name)
         if why is None and field_name in spelled:
             first = spelled[field_name]
-            why = "stands twice" if first == name else f"is the same field as {first!r}: keep one of them"
+            why = "is there twice" if first == name else f"is the same field as {first!r}: keep one of them"
         spelled.setdefault(field_name, name)
         if why is not None:
             wrong.append((name, why))
     if "seed" in header and "seeds" in header:
-        wrong.append(("seeds", "stands beside 'seed': keep one of them"))
+        wrong.append(("seeds", "is given beside 'seed': keep one of them"))
     if "take" in header and "repeat" in header:
-        wrong.append(("repeat", "stands beside 'take': keep one of them"))
+        wrong.append(("repeat", "is given beside 'take': keep one of them"))
     return wrong
 
 

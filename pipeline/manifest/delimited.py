@@ -19,7 +19,7 @@ _SEP_LINE = re.compile(r"sep=([,;\t])\s*", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Records with the line on which each begins, from 1; a message stands for a record that cannot be read.
+    """Records with the line on which each begins, from 1; a message takes the place of a record that cannot be read.
 
     `separator` is what separates the cells; "" where the file has cells of its own.
     """
@@ -93,5 +93,5 @@ def _why_not_csv(error: str) -> str:
     if "unexpected end of data" in error:
         return "a quote that opens in this row is never closed"
     if "expected after" in error:
-        return "text stands behind a closing quote: double the quotes inside a quoted cell"
+        return "text follows a closing quote: double the quotes inside a quoted cell"
     return f"not CSV: {error}"

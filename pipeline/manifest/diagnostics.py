@@ -1,4 +1,4 @@
-"""Mistakes gathered while a manifest is read, each with its place, and told all at once. Pure."""
+"""Mistakes gathered while a manifest is read, each with its place, and reported all at once. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pipeline.errors import ManifestError, Problem
 from pipeline.manifest import strict_yaml
 
 MAX_SHOWN = 10_000
-"""Mistakes told one by one; beyond it only their number is told, so that a million bad lines fit in memory."""
+"""Mistakes reported one by one; of the rest only the number is kept, so that a million bad lines fit in memory."""
 
 _WORD = re.compile(r"[^\s.\[\]:'\"]+")
 
 
 def format_path(path: strict_yaml.Path) -> str:
-    """A path as a person says it: rows[0].strength."""
+    """A path in the user's words: rows[0].strength."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -42,7 +42,7 @@ class Diagnostic:
 
 @dataclass(slots=True)
 class Diagnostics:
-    """All mistakes of one reading. The same one is told once."""
+    """All mistakes of one reading. The same one is reported once."""
 
     found: dict[Diagnostic, None] = field(default_factory=dict)
     untold: int = 0

@@ -1,7 +1,7 @@
 """A manifest that was read: its caps, its sheet, and the stream of cells that tells its mistakes at the end.
 
 It reads its files again for every stream, never touches the network and writes nothing. What it hands out may be acted
-on only when everything was looked at.
+on only when everything was read.
 """
 
 from __future__ import annotations
@@ -119,10 +119,10 @@ class Manifest:
         ]
 
     def cells(self) -> Iterator[Cell]:
-        """The cells in the manifest's order, streamed; each call begins anew. Act on them only after the last one.
+        """The cells in the manifest's order, streamed; each call starts again. Act on them only after the last one.
 
         Raises:
-            ManifestError: all mistakes, when everything was looked at; after the first one no more cells come.
+            ManifestError: all mistakes, when everything was read; after the first one no more cells come.
             TooManyRows: the axes multiply to more than `max_rows`.
         """
         mistakes = self._mistakes.copy()

@@ -1,6 +1,6 @@
 """A program -> cells, streamed: every row with the defaults, axes multiplied, patterns applied, limits checked. Pure.
 
-Nothing is expanded before it is counted. After the first mistake no more cells come out, but the looking goes on.
+Nothing is expanded before it is counted. After the first mistake no more cells come out, but the rest is still checked.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class Expander:
     # cells ----------------------------------------------------------------------------------------------------------
 
     def _cell(self, block: MergedRow, fields: Mapping[str, Any], cell_id: str, placed: AxisLabels = ()) -> Cell | None:
-        """The finished cell; None if something is wrong with it, which is then told."""
+        """The finished cell; None if something is wrong with it, which is then reported."""
         row = block.row
         skip = fields.get("skip") is True
         if skip and isinstance(prompt := fields.get("prompt"), str):

@@ -1,7 +1,7 @@
 """One value of one field: what the API document's table allows, and what to write instead. Pure.
 
 A function takes what YAML gives (text, whole number, Decimal, boolean, list, mapping) and returns what the rest of the
-program uses, or raises ValueError with a message for a person. CSV cells are text: `FROM_TEXT` is their way in.
+program uses, or raises ValueError with a message for the user. CSV cells are text: `FROM_TEXT` is their way in.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_DIGITS = 30
 
 
 def plain(number: object) -> str:
-    """A value as a person reads it: numbers without exponent, text in quotes, lists and mappings by their kind."""
+    """A value for display: numbers without exponent, text in quotes, lists and mappings by their kind."""
     if number is None:
         return "an empty value"
     if isinstance(number, bool):

@@ -30,7 +30,7 @@ def image(value: object, folder: Path, allowed: Iterable[Path] = ()) -> str:
     """The frame as `Params` wants it: addresses and `sandbox:NAME` as written, a file as its absolute path.
 
     Args:
-        folder: what a relative path is relative to: the folder of the file it stands in.
+        folder: what a relative path is relative to: the folder of the file it is written in.
         allowed: the other folders that pictures may come from.
 
     Raises:
@@ -92,7 +92,7 @@ def _of_a_picture(url: str) -> str:
 
 
 def has_credentials(url: str) -> bool:
-    """Whether a user name or password stands in the URL, which the gateway and the report would then see."""
+    """Whether the URL contains a user name or password, which the gateway and the report would then see."""
     return "@" in url and "://" in url and "@" in urlsplit(url).netloc
 
 

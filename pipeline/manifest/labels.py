@@ -69,7 +69,7 @@ def label(field: str, value: object) -> str:
 
 
 def distinct(labels: Sequence[str], values: Sequence[object]) -> list[str]:
-    """The labels, those that stand more than once told apart by a hash of their value."""
+    """The labels; equal ones are distinguished by a hash of their value."""
     slugs = [slug(text) for text in labels]
     return [
         f"{text}~{short_hash(repr(value), 4)}" if slugs.count(part) > 1 else text

@@ -89,7 +89,7 @@ class ManifestLoader:
             self._refuse("is empty" if read.value is None else "must be a mapping of keys: rows, defaults, matrix, ...")
         for path, line, column in read.repeated:
             self._mistakes.add(
-                Diagnostic(file=self._path, path=path, line=line, column=column, message="this key stands twice")
+                Diagnostic(file=self._path, path=path, line=line, column=column, message="this key is given twice")
             )
         for cut in read.cut:
             if not _takes_comment(cut):
@@ -125,7 +125,7 @@ class ManifestLoader:
                 self._mistakes.add(Diagnostic(file=self._path, path=("motions", name), message=str(error)))
 
     def _configured(self, defaults: Mapping[str, object]) -> Defaults:
-        """The configuration's defaults; what is wrong with them is told as the configuration's mistake."""
+        """The configuration's defaults; their mistakes are reported as the configuration's."""
         written = {name: Decimal(str(value)) if isinstance(value, float) else value for name, value in defaults.items()}
         shaper = SchemaValidator(None, self._surroundings, self._mistakes, prefix=("configuration", "defaults"))
         shape = shaper.shaped(yaml_model.DefaultsModel, written)
@@ -290,7 +290,7 @@ COMMENTED_FIELDS = frozenset(
 
 
 def _takes_comment(cut: strict_yaml.CutText) -> bool:
-    """Whether what stands behind a plain text can only be a comment."""
+    """Whether what follows a plain text can only be a comment."""
     names = {part for part in cut.path if isinstance(part, str)}
     is_address = "://" in cut.text or cut.text.startswith("sandbox:")
     return ("vars" not in names and bool(names & COMMENTED_FIELDS)) or (is_address and " " not in cut.text)

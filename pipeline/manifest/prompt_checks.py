@@ -76,7 +76,7 @@ def debris(text: str) -> str | None:
     if _ALONE_PATTERN.fullmatch(stripped) or stripped.rstrip(" .\u2026").lower() in _WAITING:
         return "is what a program shows where a value is missing"
     if "\ufffd" in text:
-        return "holds U+FFFD, which stands for a character that was lost"
+        return "holds U+FFFD, which replaces a character that was lost"
     if broken := _MOJIBAKE.search(text):
         return f"holds {broken[0]!r}: UTF-8 that was read as Windows-1252; save the sheet as 'CSV UTF-8'"
     if html := _HTML.search(text):
@@ -94,7 +94,7 @@ def is_invisible(text: str) -> bool:
 
 
 def is_quoted(text: str) -> bool:
-    """Whether the whole of a text stands inside quotes, once or several times."""
+    """Whether a whole text is inside quotes, once or several times."""
     inner = text.strip()
     while len(inner) > 2 and inner[-1] in _PAIRS.get(inner[0], ()):
         mark, inner = inner[0], inner[1:-1]

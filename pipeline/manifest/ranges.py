@@ -59,7 +59,7 @@ class NumberScale:
         return int(scaled)
 
     def text(self, units: int | Fraction) -> str:
-        """Units as a person writes the number."""
+        """Units as the user writes the number."""
         return number_text(Fraction(units) / self.units)
 
     @property
@@ -74,7 +74,7 @@ TAKE = NumberScale(name="take", units=1, low=1, high=1_000_000, default_step=1)
 
 
 def number_text(value: Fraction) -> str:
-    """A fraction with at most four decimals, `...` where it goes on."""
+    """A fraction with at most four decimals, `...` where there are more."""
     shifted = value * 10_000
     text = f"{int(shifted) // 10_000}.{int(shifted) % 10_000:04d}".rstrip("0").rstrip(".")
     return text if shifted.denominator == 1 else f"{text}..."
@@ -116,7 +116,7 @@ def values_of(scale: NumberScale, text: str) -> Sequence[int]:
     """The values of an expression in units, in its order.
 
     Raises:
-        ValueError: it is no expression, a value is out of bounds, or one stands twice; the message says what to write.
+        ValueError: it is no expression, or a value is out of bounds or given twice; the message says what to write.
     """
     for written in _BETWEEN_VALUES.split(text.strip()):
         if _DOUBTFUL[scale.units].fullmatch(written):
@@ -138,7 +138,7 @@ def joined(scale: NumberScale, pieces: Sequence[range]) -> Sequence[int]:
     """Ranges one after the other; a single one stays a range.
 
     Raises:
-        ValueError: a value stands twice.
+        ValueError: a value is given twice.
     """
     if len(pieces) == 1:
         return pieces[0]
@@ -149,7 +149,7 @@ def joined(scale: NumberScale, pieces: Sequence[range]) -> Sequence[int]:
     for piece in pieces:
         for value in piece:
             if value in seen:
-                raise ValueError(f"{scale.text(value)} stands twice")
+                raise ValueError(f"{scale.text(value)} is given twice")
             seen[value] = None
     return tuple(seen)
 
@@ -200,7 +200,7 @@ def _why_not(token: str, text: str) -> str:
     if "–" in token or "—" in token or ".." in token:
         return f"{text!r}: write a range with a hyphen, '1-10'"
     if re.fullmatch(r"[xX]\d+", token):
-        return f"{text!r}: xN stands alone"
+        return f"{text!r}: xN is written alone"
     if not token:
         return f"{text!r}: a value is missing beside a comma"
     if re.fullmatch(r"\d{1,3}(?:['\u2019\u00a0\u202f ]\d{3})+", token):

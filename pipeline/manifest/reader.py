@@ -1,7 +1,7 @@
-"""What to buy, read from a CSV or YAML file: the door of the manifest room.
+"""What to buy, read from a CSV or YAML file: the entry of this package.
 
 It reads the manifest, the sheet it names and the beginnings of local pictures. It never touches the network and writes
-nothing. What it hands out may be acted on only when everything was looked at.
+nothing. What it hands out may be acted on only when everything was read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read(
     origin: Path | None = None,
     picture_folders: tuple[Path, ...] = (),
 ) -> Manifest:
-    """Reads a manifest and checks its shape; a manifest of a wrong shape is looked at whole before it is refused.
+    """Reads a manifest and checks its shape; a manifest of a wrong shape is read whole before it is refused.
 
     Args:
         defaults: fields of every row, from the configuration; the manifest's own defaults beat them.
@@ -44,7 +44,7 @@ def read(
 
     Raises:
         ManifestError: the file is no manifest, or its shape is wrong: with all mistakes, not only those of shape.
-        TooManyRows: the axes multiply to more than allowed, where that can be told without reading a sheet.
+        TooManyRows: the axes multiply to more than allowed, where that is known without reading a sheet.
     """
     reading = ManifestLoader(
         path,

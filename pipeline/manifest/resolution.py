@@ -16,10 +16,10 @@ from pipeline.manifest.labels import did_you_mean
 from pipeline.records import UUID_PATTERN
 
 PLACEHOLDER_MOTION = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
-"""The API document's example id, which is nobody's preset. API: it stands in every example of the vendor."""
+"""The API document's example id, which is no preset. API: it is in every example of the vendor."""
 
 MAX_CACHED = 10_000
-"""Values remembered for one column, then it starts anew: a million different prompts must not fill the memory."""
+"""Values remembered for one column, then the cache is emptied: a million different prompts must not fill the memory."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,7 +115,7 @@ VALIDATORS: Mapping[str, Callable[[ValidationContext, object], Any]] = {
     "loop": lambda _, value: field_types.boolean(value),
     "id": lambda _, value: field_types.word(value),
 }
-"""How each field of one value is judged, whichever file it stands in."""
+"""How each field of one value is judged, whichever file it is in."""
 
 REQUEST_FIELDS = ("model", "prompt", "seed", "motion", "strength", "image", "end_image", "enhance_prompt", "check_nsfw")
 """The fields that are sent, under the manifest's names."""

@@ -22,7 +22,7 @@ class _Invalid:
 
 
 INVALID: Final = _Invalid()
-"""Stands where a value was refused: the field counts as given, and nothing more is said about it."""
+"""Takes the place of a refused value: the field counts as given, and nothing more is said about it."""
 
 VAR = "var:"
 ZIP = "zip"
@@ -30,7 +30,7 @@ ZIP = "zip"
 
 @dataclass(slots=True, kw_only=True)
 class SourceLocation:
-    """Where a row stands: a file with a line (CSV) or a path (YAML)."""
+    """Where a row is: a file with a line (CSV) or a path (YAML)."""
 
     file: Path | None
     path: strict_yaml.Path | None = None
@@ -112,7 +112,7 @@ class Defaults:
 
 @dataclass(slots=True, kw_only=True)
 class ManifestSpec:
-    """All that the expansion needs. `rows()` gives the rows anew each time it is called."""
+    """All that the expansion needs. `rows()` gives the rows again each time it is called."""
 
     file: Path
     rows: Callable[[], Iterable[SpecRow]]

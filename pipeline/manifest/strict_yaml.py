@@ -124,7 +124,7 @@ class CutText:
 
 @dataclass(slots=True)
 class ParsedYaml:
-    """A read text: `value`, the line of each of its `rows` (from 1), where a null stands (`nulls`), and `cut` texts."""
+    """A read text: `value`, the line of each of its `rows` (from 1), where a null is (`nulls`), and `cut` texts."""
 
     value: Any = None
     row_lines: list[int] = field(default_factory=list)
@@ -136,7 +136,7 @@ class ParsedYaml:
 def read(text: str) -> ParsedYaml:
     """The values of a YAML text: dict, list, str, int, Decimal, bool. Keys without a value are left out, see `nulls`.
 
-    What stands below a key `vars` is text as written, because it goes into a prompt: 1.50, True, +7.
+    What is below a key `vars` is text as written, because it goes into a prompt: 1.50, True, +7.
 
     Raises:
         YamlTextError: syntax, an alias, an anchor, a tag, too many levels, a key that is no word, a second document.
@@ -173,7 +173,7 @@ class _Reader:
         self._begun = False
 
     def path(self, event: yaml.Event) -> Path | None:
-        """Where the key or value of an event stands; None for an event that is neither."""
+        """Where the key or value of an event is; None for an event that is neither."""
         if not isinstance(event, yaml.NodeEvent):
             return None
         outer = self._here()

@@ -26,7 +26,7 @@ def names(prompt: str) -> list[str]:
 
 
 def other_brackets(prompt: str, known: Collection[str]) -> tuple[str, str] | None:
-    """The first known name that stands in other brackets, as written and as it is called; None if there is none."""
+    """The first known name that is in other brackets, as written and as it is called; None if there is none."""
     by_word = {name.casefold(): name for name in known}
     for match in _OTHER_BRACKETS.finditer(prompt):
         name = by_word.get(next(filter(None, match.groups())).strip().casefold())
@@ -44,7 +44,7 @@ def filled(prompt: str, values: Mapping[str, str]) -> str:
     """The prompt with every `{{ name }}` replaced by its value; single braces and `{% %}` stay as they are.
 
     Raises:
-        UnknownNamesError: between two pairs of braces stands something that is not a name in `values`.
+        UnknownNamesError: between two pairs of braces is something that is not a name in `values`.
     """
     unknown: dict[str, None] = {}
 

@@ -1,7 +1,7 @@
 """Plain values of a YAML text -> the shape of `model.Document`, whatever mistakes stand in it. Pure.
 
-A refused value is cut out, told, and remembered as poison, until what is left has the right shape: so one reading tells
-every mistake, and a field that was refused is not called missing as well.
+A refused value is cut out, reported and remembered as invalid, until the rest has the right shape: so one reading
+reports every mistake, and a field that was refused is not called missing as well.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class SchemaValidator:
 
 
 def _place(detail: ErrorDetails) -> Place:
-    """Where a mistake stands, without pydantic's union tags."""
+    """Where a mistake is, without pydantic's union tags."""
     return tuple(part for part in detail["loc"] if not (isinstance(part, str) and part.startswith(yaml_model.TAG)))
 
 
@@ -122,7 +122,7 @@ def _unknown(kind: type[BaseModel], key: str, place: Place) -> str:
     )
     near = did_you_mean(key, known)
     if not near and elsewhere is not None:
-        return f"unknown key here: it stands in {elsewhere}"
+        return f"unknown key here: it belongs in {elsewhere}"
     return f"unknown key.{near}"
 
 

@@ -25,7 +25,7 @@ class WorkbookError(ValueError):
 
 
 def records(path: Path) -> Iterator[tuple[int, list[str] | str]]:
-    """Rows with their numbers, from 1; a message stands for a row that cannot be read.
+    """Rows with their numbers, from 1; a message takes the place of a row that cannot be read.
 
     Raises:
         WorkbookError: it is no workbook, or openpyxl is not installed.

@@ -244,7 +244,7 @@ NO_AXES = (
 )
 """Names that an axis must not have: they mean something else."""
 PATTERNS = ("exclude", "override", "include")
-"""What stands in the shared matrix beside its axes."""
+"""Keys of the shared matrix beside its axes."""
 
 
 def _refusing(*names: str) -> Callable[[JsonDict], None]:

@@ -30,7 +30,7 @@ class RequestBinder:
     """Turns cells into requests for one gateway.
 
     `takes_local` says whether the gateway can be handed local files, `takes_samples` whether it knows the sandbox's
-    pictures. `object_sha256` tells the hash of a store's object as it was last looked at, None where nobody did; for a
+    pictures. `object_sha256` gives the hash of a store's object as it was last checked, None if it never was; for a
     rehearsal there is no such teller, and an object is known by its address alone. After the stream is exhausted,
     `sha256_of`, `unseen` (objects that were not checked yet) and `expired` (request id -> what is wrong with its
     signature, which ended before `now`) say what was met.
@@ -88,7 +88,7 @@ class RequestBinder:
                 self.expired[request_id] = Problem(file=file, line=cell.line, where=cell.row_id, message=message)
 
     def image_keys(self, params: Params) -> dict[str, str]:
-        """What stands for the images of a request in its identity where that is not their text."""
+        """The keys of the images of a request in its identity where that is not their text."""
         known = ((image, self._known_images.get(image)) for image in (*params.input_images, *params.input_images_end))
         return {image: found[0] for image, found in known if found is not None and found[0] is not None}
 
@@ -124,7 +124,7 @@ class RequestBinder:
         )
 
     def _resolve(self, image: str) -> tuple[str | None, str]:
-        """What stands for an image in the identity where that is not its text, and why it can't be given, if so."""
+        """The key of an image in the identity where that is not its text, and why it can't be given, if so."""
         if image.startswith(SAMPLE_PREFIX):
             if self.takes_samples:
                 return None, ""

@@ -1,4 +1,4 @@
-"""A new manifest from clips that were bought: the same seeds, prompts and pictures, and what a person changes of them.
+"""A new manifest from clips that were bought: the same seeds, prompts and pictures, and what the user changes of them.
 
 Makes text, and compares what was read back with what was meant. Writes no file and reads none.
 """
@@ -60,7 +60,7 @@ _PARAM_OF = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DerivedManifest:
-    """A manifest as text, its name, and the id under which each chosen attempt stands in it, in order."""
+    """A manifest as text, its name, and the id under which each chosen attempt appears in it, in order."""
 
     name: str
     text: str

@@ -42,7 +42,7 @@ class Lookalikes:
         """What is said about the rows of this stream; `cells` gives the manifest's cells once more."""
         found = [f"{group}: the prompts look the same and are bought separately" for group in self._groups(cells)]
         if self.quoted:
-            found.append(f"{named(self.quoted)}: the whole prompt stands in quotes, which are sent with it")
+            found.append(f"{named(self.quoted)}: the whole prompt is in quotes, which are sent with it")
         return found
 
     def _groups(self, cells: Callable[[], Iterable[Cell]]) -> list[str]:

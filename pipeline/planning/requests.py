@@ -43,7 +43,7 @@ class BoundManifest:
     selection: Selection = ALL
     motions: str = ""
     must_be_seen: bool = False
-    """whether every object of a store must have been looked at: who buys needs to know what it is"""
+    """whether every object of a store must have been checked: a purchase needs its content"""
     warnings: list[str] = field(default_factory=list)
     folding: Folding = field(default_factory=Folding)
     states: Callable[[list[str]], Mapping[str, State]] | None = None
@@ -77,10 +77,10 @@ class BoundManifest:
             )
         if self.binder.unseen:
             some, count = min(self.binder.unseen), len(self.binder.unseen)
-            told = f"{count} images of an object store were not looked at yet ({some}{', ..' if count > 1 else ''})"
+            message = f"{count} images of an object store were not checked yet ({some}{', ..' if count > 1 else ''})"
             if self.must_be_seen:
-                raise UsageError(f"{told}: `dop plan --look` looks at them; nothing was sent")
-            self.warnings.append(f"{told}: their rows count as new; `dop plan --look` looks at them, for free")
+                raise UsageError(f"{message}: `dop plan --look` checks them; nothing was sent")
+            self.warnings.append(f"{message}: their rows count as new; `dop plan --look` checks them, for free")
 
     def _noting_expired(self, rows: Iterable[Request | Cell], expired: dict[str, Problem]) -> Iterator[Request | Cell]:
         for row in rows:
@@ -113,7 +113,7 @@ class BoundManifest:
 
     def digest(self) -> str:
         """What the rows depend on, besides local images: the same digest gives the same rows."""
-        told = {
+        parts = {
             "manifest": self.manifest.sha256,
             "gateway": gateway_id(self.settings),
             "defaults": {name: str(value) for name, value in self.settings.defaults.items()},
@@ -123,7 +123,7 @@ class BoundManifest:
             "selection": str(self.selection),
             "motions": self.motions,
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def manifest_caps(self) -> Caps:
         """What the manifest itself allows."""
@@ -135,15 +135,17 @@ class BoundManifest:
         )
 
     def caps(self, flag_microusd: int | None = None) -> Caps:
-        """The lowest of manifest, configuration and flag, each span by itself."""
+        """The lowest of manifest, configuration and flag, each span on its own."""
         return lowest((self.manifest_caps(), configured_caps(self.settings), Caps(run_microusd=flag_microusd)))
 
 
 def configured_caps(settings: Settings) -> Caps:
     """What the configuration allows."""
-    told = settings.budget
+    budget = settings.budget
     return Caps(
-        run_microusd=told.max_cost_microusd, day_microusd=told.per_day_microusd, month_microusd=told.per_month_microusd
+        run_microusd=budget.max_cost_microusd,
+        day_microusd=budget.per_day_microusd,
+        month_microusd=budget.per_month_microusd,
     )
 
 
@@ -231,5 +233,5 @@ def with_price(error: TooManyRowsError, settings: Settings) -> ManifestError:
     prices = settings.prices_microusd
     total = sum(prices.get(model, 0) * count for model, count in error.by_model.items())
     *others, last = error.problems
-    told = f"{last.message} (it would cost up to ${usd(total)})"
-    return ManifestError([*others, replace(last, message=told)])
+    message = f"{last.message} (it would cost up to ${usd(total)})"
+    return ManifestError([*others, replace(last, message=message)])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 LOCAL_MARK = "local:"
-"""Begins the digest of rows that depend on files of this machine: they are read anew each time."""
+"""Begins the digest of rows that depend on files of this machine: they are read again each time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +154,6 @@ def runs_to_collect(workspace: OpenLedger, wanted: str | None) -> list[Run]:
 
 
 def worst_exit_code(codes: list[int], *, nothing: bool) -> int:
-    """The one exit code of several runs; `nothing` says that none at all is to be told."""
+    """The one exit code of several runs; `nothing` says that it reports that there was none."""
     order = (7, 3, 8, 129, 130, 143, 5, 1)
     return next((code for code in order if code in codes), 9 if nothing and not codes else 0)

@@ -56,7 +56,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def chosen(rows: Iterable[Request | Cell], selection: Selection) -> Iterator[Request | Cell]:
-    """The chosen rows, in the manifest's order. The stream is always read to its end, so that every mistake is told.
+    """The chosen rows, in the manifest's order. The stream is read to its end, so that every mistake is reported.
 
     Shards and samples go by the request's identity: adding or sorting rows moves no other row to another shard.
     Placeholders stay only when nothing is left out.

@@ -1,6 +1,6 @@
 """How a run looks while it runs: a bar on a terminal, one plain line a minute elsewhere; all of it on stderr.
 
-Shows what it is told and decides nothing. The clock is handed in; no data ever goes to stdout from here.
+Shows the snapshots it gets and decides nothing. The clock is handed in; no data ever goes to stdout from here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BUYING, FINISHED = "buying", "finished"
 """Phases that are shown in their own way: how many are bought, not how many have come; and nothing that is left."""
 
 BAR_COLUMNS = (6, 24)
-"""The narrowest bar, and the widest, which also stands where the terminal's width is not known."""
+"""The narrowest bar, and the widest, which is also used where the terminal's width is unknown."""
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0, C1, the marks that turn the writing direction round, and halves of surrogate pairs."""
@@ -163,7 +163,7 @@ def _room(columns: int | None, head: str, parts: Sequence[str]) -> int:
 
 
 def _bar_parts(snapshot: ProgressSnapshot) -> list[str]:
-    """What stands behind the bar, the most important first. What came well is told by the bar itself."""
+    """The parts behind the bar, the most important first. The bar itself shows what went well."""
     if snapshot.phase == FINISHED:
         return [text for text in (money_text(snapshot), _troubles_text(snapshot)) if text]
     flying = ", ".join(text for text in (f"{snapshot.in_flight} in flight", _troubles_text(snapshot)) if text)
@@ -262,7 +262,7 @@ class ProgressDisplay:
 
     def _redirect(self, logger: logging.Logger) -> None:
         """Console records go above the bar. A logger without a console handler stays silent, and levels stay as set:
-        the redirection by itself would give each logger a handler for everything.
+        the redirection alone would give each logger a handler for everything.
         """
         console = [handler for handler in logger.handlers if _writes_to_console(handler)]
         if not console:
@@ -318,7 +318,7 @@ class UnbreakableStream(io.TextIOBase):
 
 
 class _Bar(tqdm):  # type: ignore[type-arg] # generic in its stubs only
-    monitor_interval = 0  # no thread beside ours: we draw when told
+    monitor_interval = 0  # no thread beside ours: we draw when asked
 
 
 def may_colour(environ: Mapping[str, str]) -> bool:

@@ -48,7 +48,7 @@ def status_json(run: Run, totals: Totals, rate_per_s: float = 0.0) -> dict[str, 
 
 
 def find_run(workspace: OpenLedger, wanted: str | None) -> Run:
-    """The run a person means: a name, a folder, the beginning of a name, or the newest.
+    """The run that the user means: a name, a folder, the beginning of a name, or the newest.
 
     Raises:
         UsageError: there is none, or more than one.
@@ -68,7 +68,7 @@ def find_run(workspace: OpenLedger, wanted: str | None) -> Run:
 
 
 def find_request(workspace: OpenLedger, wanted: str, *, states: Collection[State] = ()) -> Attempt:
-    """The request a person means: the beginning of its id, its row's id, or its job's id; rather one in `states`.
+    """The request that the user means: the beginning of its id, its row's id, or its job's id; rather one in `states`.
 
     Raises:
         UsageError: there is none, or more than one.

@@ -291,7 +291,7 @@ _CELL_OF_KIND = {
 
 
 def write_failures_csv(rows: Iterable[ReportRow], path: Path) -> int:
-    """Writes what needs a person, in the report's own columns: unknown outcomes first, then manifest order.
+    """Write the requests that need the operator, in the report's columns: unknown outcomes first, then manifest order.
 
     A failed attempt that a later attempt of the same request replaced is left out. Returns the number of lines.
     """
@@ -299,7 +299,7 @@ def write_failures_csv(rows: Iterable[ReportRow], path: Path) -> int:
 
 
 def failures(rows: Iterable[ReportRow]) -> list[ReportRow]:
-    """The rows that nobody should overlook: failed for good, unknown or stalled, and not tried again since."""
+    """The rows that must not be overlooked: failed for good, unknown or stalled, and not tried again since."""
     latest: dict[object, ReportRow] = {}
     for row in rows:
         known = latest.get(row["request_id"])

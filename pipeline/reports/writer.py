@@ -28,7 +28,7 @@ from pipeline.reports.tables import NEEDS_THE_USER, REPORT_COLUMNS, report_row, 
 PAGE = "report.html"
 
 PAGE_LINES = 20_000
-"""A larger run gets its page only when somebody asks for it. Measured: 20,000 cells take 3.5 s and 150 MB of memory."""
+"""A larger run gets its page only on request. Measured: 20,000 cells take 3.5 s and 150 MB of memory."""
 
 STILLS_S = 20.0
 """What the end of a run may spend on posters; the page shows clips without one, too."""
@@ -126,7 +126,7 @@ def _sheet_lines(lines: Iterable[Attempt | SkippedRow]) -> Iterator[runview.Line
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportNotice:
-    """What a person should know of the run's page. `is_wrong`: also one who wants to hear only of trouble."""
+    """A notice about the run's page. `is_wrong`: also one who wants to hear only of trouble."""
 
     text: str
     is_wrong: bool = False
@@ -140,7 +140,7 @@ def write_page(workspace: OpenLedger, run: Run, folder: RunFolder) -> list[Repor
 
         lines = sum(workspace.book.totals(run.run_id).counts.values())
         if lines > PAGE_LINES:
-            return [ReportNotice(text=f"no {PAGE} by itself for {lines} requests; {later} makes it")]
+            return [ReportNotice(text=f"no automatic {PAGE} for {lines} requests; {later} makes it")]
         view = run_view(workspace, run)
         left = _make_some_stills(view)
         write_sheet(view, folder.path / PAGE, stills=False)

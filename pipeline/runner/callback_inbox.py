@@ -1,4 +1,4 @@
-"""Where callbacks come in: a run's own receiver, or the spool that `dop webhook serve` fills for whoever runs next.
+"""Where callbacks come in: a run's own receiver, or the spool that `dop webhook serve` fills for the next run.
 
 The seed of all tokens lies beside the ledger, private. The spool holds hints and nothing else: losing it costs polls.
 """
@@ -78,7 +78,7 @@ class CallbackInbox:
         """Write one beside what is kept for the attempt.
 
         Raises:
-            OSError: the disk does not take it; the caller must be told, so that it delivers again.
+            OSError: the disk does not take it; the receiver must answer with an error, so that it is delivered again.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / f"{delivery.request_id}-{delivery.attempt}.json"
@@ -181,7 +181,7 @@ class CallbackEndpoint:
 
 
 def listen_address(settings: Settings) -> tuple[str, int]:
-    """Host and port of `webhook.listen`; any free port of this machine where nothing is told."""
+    """Host and port of `webhook.listen`; any free port of this machine where it is not configured."""
     host, _, port = (settings.webhook.listen or ANY_PORT).rpartition(":")
     return host.strip("[]"), int(port)
 
@@ -190,7 +190,7 @@ def check_reachable(settings: Settings, base_url: str) -> None:
     """Refuses callbacks that cannot work as configured.
 
     Raises:
-        UsageError: the gateway is elsewhere and no public address is told, or no port for it.
+        UsageError: the gateway is elsewhere and no public address is configured, or no port for it.
     """
     webhook = settings.webhook
     if webhook.public_url is None and not is_loopback(urlsplit(base_url).hostname or ""):

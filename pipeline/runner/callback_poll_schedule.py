@@ -1,7 +1,7 @@
 """When to look while callbacks are on: when called, and otherwise late, as a safety net. Pure.
 
-Trust is earned and lost: while nobody has called yet the net is closer, and when jobs end time after time without a
-call the usual plan is in force again.
+Until the first callback the fallback polls come sooner. When jobs end time after time without a callback, the usual
+schedule is in force again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class CallbackPollSchedule(PollSchedule):
             self._called += 1
 
     def ended(self, job: Hashable, now: float, duration_s: float | None = None) -> None:
-        """The job is finished; if nobody called, that is remembered against the callbacks."""
+        """The job is finished; a missing callback counts against the callbacks."""
         super().ended(job, now, duration_s)
         if job not in self._nudged:
             self._missed += 1

@@ -51,7 +51,7 @@ class BreakerState(StrEnum):
     POLL_PROBE = "poll_probe"
     """a free poll of a known job must be answered first"""
     ROW_PROBE = "row_probe"
-    """one row may be submitted, whoever asks first"""
+    """one row may be submitted, the first that asks"""
 
 
 class CircuitBreaker:
@@ -98,7 +98,7 @@ class CircuitBreaker:
         """Whether a row may be submitted now. As a probe it goes to one caller, until its outcome is recorded.
 
         Args:
-            who: the request's id. Who holds the probe may ask again; without a name nobody may.
+            who: the request's id. The holder of the probe may ask again; without an id no request may.
         Pays: True lets a paid call go.
         """
         state = self.state(now)

@@ -43,10 +43,10 @@ class Publisher(Protocol):
     """Where videos go on to from the folder that they are fetched into."""
 
     async def find_staged(self, target: Path) -> Saved | None:
-        """A whole video that stands there already."""
+        """A whole video that is there already."""
 
     async def publish_video(self, target: Path, saved: Saved) -> str:
-        """Takes it on; returns what was wrong, "" when it stands where it belongs."""
+        """Publishes it; returns the error, "" when it is where it belongs."""
 
 
 class Downloader:

@@ -40,7 +40,7 @@ async def gateway_for(settings: Settings) -> AsyncIterator[str]:
 
 
 def sandbox_folder(settings: Settings) -> Path:
-    """Where the embedded sandbox keeps its jobs, books and clips: beside the ledger unless told."""
+    """Where the embedded sandbox keeps its jobs, books and clips: beside the ledger unless configured."""
     return settings.sandbox.data or settings.ledger_path.parent / "sandbox"
 
 

@@ -96,7 +96,7 @@ class RunJob:
 
 
 async def execute(job: RunJob) -> StepsResult:
-    """Run the steps until nothing is left to do, or something stops them. Pays, when the wishes say buy."""
+    """Run the steps until nothing is left to do, or something stops them. Pays when `options.buy` is set."""
     stop, settings = StopSignal(), job.workspace.settings
     async with AsyncExitStack() as stack:
         log = stack.enter_context(
@@ -374,7 +374,7 @@ class LocalRunner:
                     handler.flush()
             if not notified and isinstance(schedule, CallbackPollSchedule) and schedule.gave_up:
                 notified = True
-                self._notify("jobs end and nobody calls back: polling as usual; check webhook.public_url")
+                self._notify("jobs end without a callback: polling as usual; check webhook.public_url")
             await asyncio.sleep(REFRESH_INTERVAL_S)
 
     def _phase(self) -> str:

@@ -42,7 +42,7 @@ class Firewall:
         self._failed: dict[str, tuple[str, set[str]]] = {}
 
     def passed(self, step: str) -> None:
-        """A row came through this step: what failed before it failed by itself."""
+        """A row came through this step: an earlier failure was the failed row's own."""
         self._failed.pop(step, None)
 
     def failed(self, step: str, request_id: str, error: BaseException) -> None:

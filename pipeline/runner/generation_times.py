@@ -12,9 +12,9 @@ from collections import Counter
 from itertools import accumulate
 from math import exp, log
 
-SHORTEST_S, RATIO, BINS = 0.05, 1.08, 200
+MIN_AGE_S, RATIO, BINS = 0.05, 1.08, 200
 """edges run from 0.05 s by steps of 8 % to 2.6 days"""
-EDGES_S = tuple(SHORTEST_S * RATIO**step for step in range(BINS))
+EDGES_S = tuple(MIN_AGE_S * RATIO**step for step in range(BINS))
 PRIOR_WEIGHT = 0.5
 """jobs that the prior counts as"""
 PRIOR_SPREAD = 0.7
@@ -23,7 +23,7 @@ REMEMBERED = 2_000
 """ended jobs; older ones fade, so that a model that becomes slower is followed"""
 ROUNDS = 12
 REFIT_SHARE = 0.1
-"""of new looks, or of ended jobs, after which the estimate is made anew: a hundred looks tell less than one end"""
+"""Share of new polls, or of ended jobs, after which the estimate is refitted: a hundred polls say less than one end."""
 
 
 def bin_of(age_s: float) -> int:
@@ -53,7 +53,7 @@ class GenerationTimes:
         self._looks += 1
 
     def remove(self, before_s: float | None) -> None:
-        """A job is no longer looked at; nothing is known of its end."""
+        """A job is no longer polled; its end is unknown."""
         if before_s is not None:
             self._forget_at_work(before_s)
 
@@ -121,7 +121,7 @@ class GenerationTimes:
 
 
 def _prior(typical_s: float) -> list[float]:
-    centre = log(max(typical_s, SHORTEST_S))
+    centre = log(max(typical_s, MIN_AGE_S))
     weights = [exp(-(((log(edge) - centre) / PRIOR_SPREAD) ** 2) / 2) + 1e-6 for edge in EDGES_S]
     total = sum(weights)
     return [weight / total for weight in weights]

@@ -1,9 +1,9 @@
 """When to look next, for the whole batch: which of the jobs in flight is worth a poll now. Pure.
 
 It must never decide a job's fate, read a clock or send anything. A waiting job is a row of this plan, not a task.
-A job is looked at when it is likely to be finished: at the age by which a share `sureness` of the jobs of its model
+A job is polled when it is likely to be finished: at the age by which a share `sureness` of the jobs of its model
 that had come as far are done. That makes about 1 / sureness polls a job. The first jobs of a model, and a few later
-ones, are scouts: looked at often, so that the distribution is known. What is known grows while a job waits, so each
+ones, are sampled: polled often, so that the distribution is known. What is known grows while a job waits, so each
 plan is reviewed half way. Times are seconds of one monotonic clock, handed in.
 """
 
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pipeline.runner.generation_times import GenerationTimes
 
 SURENESS = ((50, 0.8), (10, 0.5), (0, 0.3))
-"""(jobs in flight at least, share of jobs expected to be done when looked at): the last ones hold up a whole run."""
+"""(jobs in flight at least, share of jobs expected to be done when polled): the last jobs delay a whole run."""
 SAMPLED_JOBS = 6
-"""first jobs of a model that are looked at often"""
+"""First jobs of a model, which are polled often."""
 SAMPLE_EVERY = 50
 SAMPLE_STEP = 1.25
-"""a scout's age grows by this factor from look to look"""
+"""a sampled job's age grows by this factor from poll to poll"""
 SAMPLE_QUANTILES = (0.2, 0.4, 0.6, 0.8)
 EARLIEST = 0.01
 """share of jobs finished at the age from which `max_lag_s` counts"""
@@ -127,7 +127,7 @@ class PollSchedule:
         return self._max_lag_s is not None and due is not None and now - due > self._max_lag_s
 
     def put_back(self, job: Hashable, now: float) -> None:
-        """A taken job that was not looked at: it is due at once again."""
+        """A taken job that was not polled: it is due at once again."""
         if (row := self._rows.get(job)) is not None:
             self._force(job, row, now)
 

@@ -36,7 +36,7 @@ NO_URL_TRIES = 5
 """Looks at a finished job that names no video before it counts as failed. Source: wire, point 5."""
 
 MIN_NUDGE_GAP_S = 1.0
-"""Between two looks at one job that hints ask for: whoever repeats a callback buys no flood of polls."""
+"""Seconds between two hinted polls of one job: a client that repeats a callback causes no flood of polls."""
 
 SENSELESS_POLLS = 3
 """Answered polls in a row that say nothing about the job, after which the operator is notified: one may be a glitch."""
@@ -302,7 +302,7 @@ class Poller:
             self._context.stop.request(text, exit_code=7, reach=StopScope.ALL)
 
     async def _record_poll_counts(self) -> None:
-        """How often the jobs still in flight were looked at, for their line of the report."""
+        """How often the jobs still in flight were polled, for their line of the report."""
         for job in list(self._jobs.values()):  # a submit under way may still add to it
             if job.polls:
                 with suppress(DopError):

@@ -1,6 +1,6 @@
 """The run's own log: one JSON object a line in its folder, for machines; warnings also go where people look.
 
-Only warnings are written out at once; the other lines are when somebody calls `flush` on the logger's handlers.
+Only warnings are written out at once; the other lines are when the caller calls `flush` on the logger's handlers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _RunFile(logging.FileHandler):
             self.stream.write(f"{self.format(record)}\n")
             if record.levelno >= logging.WARNING:
                 self.flush()
-        except Exception:  # noqa: BLE001 - as in the library: a log that fails is told on stderr and stops nothing
+        except Exception:  # noqa: BLE001 - as in the library: a log that fails is reported on stderr and stops nothing
             self.handleError(record)
 
 

@@ -42,7 +42,7 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpendingSession:
-    """An opened ledger, the key of its gateway, and where words for the person go."""
+    """An opened ledger, the key of its gateway, and where messages for the user go."""
 
     workspace: OpenLedger
     key: str
@@ -85,7 +85,7 @@ async def run_session_async(
     manifest: Path | None = None,
     sha256_of: Mapping[str, str] | None = None,
 ) -> RunOutcome:
-    """Carries a run out and reports it in an event loop that may be somebody else's. Pays, when the wishes say buy.
+    """Carries a run out and reports it in the caller's event loop. Pays when `options.buy` is set.
 
     Raises:
         UsageError: the run's folder can't be written; nothing was sent.
@@ -147,7 +147,7 @@ def run_session(
 async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, had_work: bool) -> RunOutcome:
     """Ends the run where nothing is left, writes its reports, tells the summary.
 
-    A contact sheet that can't be made is told as a warning: it changes neither the exit code nor the tables.
+    A contact sheet that can't be made is reported as a warning: it changes neither the exit code nor the tables.
     """
     workspace, run = job.workspace, job.run
     book = workspace.book
@@ -194,7 +194,7 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
 
 
 async def _landed(session: SpendingSession, job: RunJob) -> bool:
-    """Puts the reports into the object store, where one is told; False, and words for the person, when it is gone."""
+    """Put the reports into the object store, if configured; False, and a message for the user, if it is away."""
     landing = open_publisher(session.workspace.settings)
     problem = await landing.publish_reports(job.folder.path) if landing is not None else ""
     if problem:
@@ -224,7 +224,7 @@ async def _checked(session: SpendingSession, job: RunJob) -> bool:
 
 
 def _reported(session: SpendingSession, job: RunJob) -> bool:
-    """Writes the tables; False, and words for the person, when the disk does not take them. The ledger has it all."""
+    """Writes the tables; False, and a message for the user, when the disk does not take them. The ledger has it all."""
     try:
         write_reports(session.workspace, job.run, job.folder)
     except OSError as error:

@@ -87,7 +87,7 @@ def decide(outcome: SubmitOutcome, *, has_other_path: bool, any_accepted: bool) 
 def _stop_reason(outcome: SubmitOutcome) -> StopReason | None:
     if not outcome.stop_submitting:
         return None
-    code = 5 if outcome.kind is SubmitOutcomeKind.THROTTLED else 7  # a quota is renewed by itself, a key is not
+    code = 5 if outcome.kind is SubmitOutcomeKind.THROTTLED else 7  # a quota renews automatically, a key does not
     text = f"the gateway refuses further submits: {outcome.reason}"
     return StopReason(text=text, exit_code=code, reach=StopScope.SUBMITS)
 

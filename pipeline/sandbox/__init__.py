@@ -1,6 +1,6 @@
 """A local gateway that answers like the Higgsfield DoP API, keeps its own books and renders real clips.
 
-The room stands in for the paid service, so it is written from the API document alone and imports no other room: a
+It replaces the paid service in rehearsals, is written from the API document alone and imports no other package: a
 misreading of the API must not be shared by both sides. It listens on loopback only and never leaves it.
 """
 

@@ -70,7 +70,7 @@ def settings_of(args: argparse.Namespace) -> SandboxSettings:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Serve until INT, TERM or HUP. Returns the exit code: 0, or 2 when the sandbox cannot do as told."""
+    """Serve until INT, TERM or HUP. Returns the exit code: 0, or 2 when the sandbox cannot use its settings."""
     try:
         import asyncio  # noqa: PLC0415  # 20 ms that `dop --help` does not need
 

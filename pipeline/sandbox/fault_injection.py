@@ -1,4 +1,4 @@
-"""What the storm does on the wire: resets, cut and doubled answers, waits. In calm weather answers go out unchanged."""
+"""Faults on the wire: resets, cut and doubled responses, waits. Without a fault the response goes out unchanged."""
 
 from __future__ import annotations
 

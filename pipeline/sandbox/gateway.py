@@ -1,7 +1,7 @@
-"""What is bought and told here: submits, polls, result files, books, callbacks.
+"""The request handlers: submits, polls, result files, the job list, callbacks.
 
-Judgement lives in rules, limiter, jobs, answers, shapes and chaos; this module asks them, writes the books, and lets
-the weather put the answer on the wire. Nothing is sent back for a submit before the books have it.
+The decisions are in request_validation, rate_limiters, jobs, responses, response_variants and faults; this module calls
+them, writes the job store, and lets the fault injector send the response. No submit is answered before it is stored.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class JobStore:
             raise
 
     def count(self, hook: str, name: str) -> int:
-        """Count a visit, from 1. Written soon, so that a restarted storm goes on where it was."""
+        """Count a visit, from 1. Written soon, so that a restarted fault plan continues where it was."""
         key = f"{hook} {name}"
         self._visits[key] += 1
         visits = self._visits[key]

@@ -1,6 +1,6 @@
 """The sandbox as a server: it opens the folder, listens on 127.0.0.1, routes requests, keeps pictures, and closes.
 
-What is bought and told is `trade`'s business. It never listens on another address than loopback.
+Submits and polls are handled in `gateway`. It never listens on another address than loopback.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Sandbox:
         """Open the books, go on with unfinished jobs, listen. Returns the base URL, without a slash at its end.
 
         Raises:
-            SandboxError: the folder is in use by another sandbox, or the port told is taken.
+            SandboxError: the folder is in use by another sandbox, or the configured port is taken.
         """
         folder = self.settings.data_dir
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""What a sandbox can be told, as one frozen record, and how its values are written on a command line. Pure."""
+"""The settings of a sandbox, as one frozen record, and how its values are written on a command line. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class SandboxError(Exception):
-    """The sandbox cannot do as told: a setting is wrong, or its port or folder cannot be had."""
+    """The sandbox cannot use its settings: a setting is wrong, or its port or folder cannot be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def parse_duration(text: str) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
-    """Everything a sandbox can be told. The host is not among it: a sandbox listens on 127.0.0.1 only.
+    """All settings of a sandbox. The host is not among it: a sandbox listens on 127.0.0.1 only.
 
     Args:
         data_dir: folder of books, clips, uploaded images and the last port; made when missing.
@@ -81,7 +81,7 @@ class SandboxSettings:
         one_clip: every job of one input image shares one clip; for benchmarks of thousands of jobs.
         render_threads: encoder threads (each job is encoded by one); None = the number of cores, at most 2.
         inline: write books and render clips on the event loop itself; for event loops in virtual time.
-        chaos: seed of the storm; None = calm weather.
+        chaos: seed of the storm; None = no faults.
         chaos_intensity: 0..1, share of the storm's full strength.
         defects: 0..1, share of the clips that come out broken; from 2 on a seed that chooses them.
         shape: number of the result shape polls answer with; None = the documented one (or by hash in a storm).

@@ -1,4 +1,4 @@
-"""Callbacks: a POST to the job's webhook when it has ended, sent again until somebody answers 2xx. Loopback only.
+"""Callbacks: a POST to the job's webhook when it has ended, sent again until the receiver answers 2xx. Loopback only.
 
 The secret goes back in clear in `X-Webhook-Secret-Key` (official, v1), and signs the body in the headers of Standard
 Webhooks (official, newest). A delivery never changes a job.

@@ -23,7 +23,7 @@ def person(request: pytest.FixtureRequest) -> type[Dop]:
 
 @pytest.fixture
 def against(tmp_path: Path, person: type[Dop]) -> Iterator[Callable[..., Opened]]:
-    """Makes a gateway double of a script and a person's folder pointed at it."""
+    """Makes a gateway double of a script and a user's folder pointed at it."""
     with ExitStack() as stack:
 
         def make(**script: Any) -> Opened:
@@ -37,7 +37,7 @@ def against(tmp_path: Path, person: type[Dop]) -> Iterator[Callable[..., Opened]
 
 @pytest.fixture
 def rehearsal(tmp_path: Path, person: type[Dop]) -> Iterator[Dop]:
-    """A person's folder pointed at the embedded sandbox."""
+    """A user's folder pointed at the embedded sandbox."""
     dop = person(folder=tmp_path)
     yield dop
     dop.end_all()

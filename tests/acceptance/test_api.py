@@ -88,7 +88,7 @@ def live(sheet: Path, against: Callable[..., Opened], monkeypatch: pytest.Monkey
     return opened
 
 
-async def test_a_live_gateway_wants_to_be_told_what_may_be_spent(sheet: Path, live: Opened) -> None:
+async def test_a_live_gateway_needs_to_know_what_may_be_spent(sheet: Path, live: Opened) -> None:
     _, gateway = live
     with pytest.raises(UsageError, match=r"give max_cost=5\.00, or yes=True"):
         await pipeline.arun(sheet, budget__max_cost="9.00")

@@ -184,7 +184,7 @@ def test_a_home_that_is_not_set_and_a_clock_far_off_are_survived(against: Agains
 
 
 @pytest.mark.long
-def test_a_run_that_is_stopped_and_continued_by_the_shell_goes_on(against: Against) -> None:
+def test_a_run_that_is_stopped_and_continued_by_the_shell_finishes(against: Against) -> None:
     dop, double = against(generation_s=0.2)
     process = dop.start("run", dop.csv(shots(20)), "--yes")
     double.watch = lambda what, number: (

@@ -30,7 +30,7 @@ Behaviour = Callable[["Unclear", int, dict[str, Any]], Awaitable[int]]
 
 @dataclass
 class Unclear:
-    """A gateway whose submits all end unclear; `behave` is told each of them and may call back."""
+    """A gateway whose submits all end unclear; `behave` gets each of them and may call back."""
 
     behave: Behaviour
     url: str = ""

@@ -1,4 +1,4 @@
-"""Callbacks as a person uses them: `dop run --webhook` against the sandbox, and `dop webhook serve` beside runs."""
+"""Callbacks as a user uses them: `dop run --webhook` against the sandbox, and `dop webhook serve` beside runs."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def test_a_receiver_of_another_ledger_is_refused_before_anything_is_bought(rehea
 
 
 @pytest.mark.long
-def test_callbacks_that_nobody_makes_cost_patience_and_then_polls(rehearsal: Dop) -> None:
+def test_missing_callbacks_cost_patience_and_then_polls(rehearsal: Dop) -> None:
     sets = ("--set", "webhook.listen=127.0.0.1:0", "--set", "webhook.public_url=https://hooks.example.com")
     end = rehearsal.call(
         "run", rehearsal.csv(shots(5)), "--webhook", *sets, "--set", "poll.max_s=0.5", "--set", "sandbox.size=180p"
     )
     assert end.code == 0, end.err
-    assert "nobody calls back" in end.err
+    assert "without a callback" in end.err
 
 
 def test_a_public_gateway_needs_a_public_address(rehearsal: Dop) -> None:

@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
 
 
 def cron_commands() -> list[str]:
-    """What stands behind the five fields of each line."""
+    """The command of each line, after its five fields."""
     return re.findall(r"^(?:\S+ ){5} *(\S.*)$", blocks("crontab")[0], flags=re.M)
 
 
@@ -163,7 +163,7 @@ def test_ci_keeps_the_report_and_the_exit_code(film: Callable[..., tuple[Dop, Ga
 
 
 @pytest.mark.long
-def test_between_json_lines_stands_no_progress(against: Callable[..., Opened]) -> None:
+def test_no_progress_is_printed_between_json_lines(against: Callable[..., Opened]) -> None:
     dop, _ = against(generation_s=0.0)
     end = dop.buy(dop.csv(shots(1)), "--log-json")
     assert end.code == 0

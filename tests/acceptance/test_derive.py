@@ -70,7 +70,7 @@ def test_what_cannot_be_derived_is_refused_in_words(rehearsal: Dop, tmp_path: Pa
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"run": rehearsal.latest.name, "picks": []}))
     assert "is kept: keep some in `dop view`" in refusal(rehearsal)
-    assert "not in the run: nobody" in refusal(rehearsal, "--row", "nobody")
+    assert "not in the run: absent" in refusal(rehearsal, "--row", "absent")
     assert "Did you mean 'model'" in refusal(rehearsal, "--row", "row-1", "--set", "modell=dop-lite")
     said = refusal(rehearsal, "--row", "row-1", "--set", "seed=0", "-o", tmp_path / "new.yaml")
     assert f"{tmp_path}/new.yaml" in said

@@ -97,7 +97,7 @@ def test_every_parameter_reaches_the_wire_as_the_document_has_it(against: Agains
     ],
     ids=lambda value: named(value) if isinstance(value, dict) else "",
 )
-def test_a_value_outside_the_documents_limits_is_told_before_anything_is_sent(
+def test_a_value_outside_the_documents_limits_is_reported_before_anything_is_sent(
     rehearsal: Dop, changes: dict[str, object], words: str
 ) -> None:
     end = rehearsal.buy(rehearsal.csv(table([ROW | changes])))

@@ -22,7 +22,7 @@ def test_nothing_wrong_and_quiet_says_nothing(against: Against) -> None:
     assert (nothing.code, nothing.out, nothing.err) == (9, "", "")
 
 
-def test_mistakes_are_told_all_at_once_and_nothing_is_sent(against: Against) -> None:
+def test_mistakes_are_reported_all_at_once_and_nothing_is_sent(against: Against) -> None:
     dop, double = against()
     manifest = dop.csv("id,image,prompt,seed,strenght\na,https://x.example/1.jpg,hi,0,0.7\na,ftp://x,,5,\n")
     end = dop.buy(manifest)
@@ -34,7 +34,7 @@ def test_mistakes_are_told_all_at_once_and_nothing_is_sent(against: Against) -> 
     assert not (dop.outputs / "latest").exists()
 
 
-def test_nobody_to_ask_and_nothing_that_bounds_the_spending_is_a_refusal(against: Against) -> None:
+def test_no_terminal_and_no_bound_on_the_spending_is_a_refusal(against: Against) -> None:
     dop, double = against()
     manifest = dop.csv(shots(1))
     end = dop.call("run", manifest)

@@ -56,7 +56,7 @@ def asked(bodies: list[str]) -> Counter[str]:
 
 
 @pytest.mark.process
-def test_requests_that_are_refused_for_good_cost_nothing_and_stop_nobody(against: Against) -> None:
+def test_requests_that_are_refused_for_good_cost_nothing_and_stop_no_others(against: Against) -> None:
     good: dict[str, Json] = {"fine-1": {}, "fine-2": {}}
     dop, double = against(prompts={f"({name})": fault for name, fault in REJECTED.items()})
     manifest = dop.csv(named({**REJECTED, **good}))
@@ -70,7 +70,7 @@ def test_requests_that_are_refused_for_good_cost_nothing_and_stop_nobody(against
     assert len(double.submits) == 5
     again = dop.buy(manifest)
     assert again.code == 1, again.err
-    assert len(double.submits) == 5, "what was refused is not sent again by itself"
+    assert len(double.submits) == 5, "what was refused is not sent again automatically"
 
 
 @pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.long) for part in range(1, 5))])
@@ -93,7 +93,7 @@ def test_unclear_answers_are_parked_and_never_sent_again(against: Against, part:
     again = dop.buy(manifest)
     assert again.code == 3, again.err
     assert len(double.submits) == sent == 4 + len(faults)
-    assert again.run == end.run, "a run with an open question goes on"
+    assert again.run == end.run, "a run with an unresolved outcome continues"
 
 
 @pytest.mark.long
@@ -161,7 +161,7 @@ def test_three_rows_refused_with_403_after_an_acceptance_stop_the_buying(against
 
 
 @pytest.mark.long
-def test_quota_text_with_a_short_hint_waits_and_goes_on(against: Against) -> None:
+def test_quota_text_with_a_short_hint_waits_and_continues(against: Against) -> None:
     text = "Out of call volume quota. Quota will be replenished in 00:00:02."
     quota = {"status": 403, "body": {"statusCode": 403, "message": text}, "wait_s": 2}
     dop, double = against(submits={"2": quota})
@@ -188,16 +188,16 @@ def test_nothing_is_sent_before_the_time_that_a_429_names(against: Against, says
     assert end.code == 0, end.err
     assert end.counts == {"done": 12}
     assert double.charged == 12
-    _nobody_came_early(double.submits, double.shut_until)
+    _none_came_early(double.submits, double.shut_until)
     assert any(int(row["throttled"]) for row in dop.rows())
 
 
-def _nobody_came_early(submits: list[Json], open_at: float) -> None:
-    """Whoever had not left when the first 429 was written waits until the door opens."""
+def _none_came_early(submits: list[Json], open_at: float) -> None:
+    """Every submit that had not left when the first 429 was written waits until submits are admitted again."""
     refused = [submit["at"] for submit in submits if submit["job"] is None]
     assert refused
     late = [at for at in refused if at > refused[0] + 0.25]
-    assert late == [], f"{len(late)} of {len(refused)} came although a wait was told"
+    assert late == [], f"{len(late)} of {len(refused)} came although a wait was demanded"
     after = [submit["at"] for submit in submits if submit["at"] > refused[0] + 0.25]
     assert min(after) >= open_at
 
@@ -209,7 +209,7 @@ def test_ten_seconds_of_429_lose_nothing(against: Against) -> None:
     assert end.code == 0, end.err
     assert double.charged == 60
     assert max(asked(double.bodies()).values()) == 1
-    _nobody_came_early(double.submits, double.shut_until)
+    _none_came_early(double.submits, double.shut_until)
 
 
 @pytest.mark.long

@@ -78,7 +78,7 @@ def test_lists_that_mean_one_thing_only_are_read(rehearsal: Dop, cell: str, coun
     assert planned(rehearsal, manifest)["requests"] == count
 
 
-# 02: addresses that are signed anew each night -----------------------------------------------------------------------
+# 02: addresses that are signed again each night ----------------------------------------------------------------------
 
 
 def _amz(at: float, signature: str, expires_s: int = 3600) -> str:
@@ -832,7 +832,7 @@ def test_addresses_that_only_resemble_those_are_read(rehearsal: Dop) -> None:
 # 19: rows that are nearly equal --------------------------------------------------------------------------------------
 
 
-def test_rows_that_differ_by_what_nobody_sees_are_named(rehearsal: Dop) -> None:
+def test_rows_that_differ_invisibly_are_named(rehearsal: Dop) -> None:
     warnings = warned(rehearsal, case(rehearsal, "19-near-equal-rows/neardup.csv"))
     assert any(names(line, "a", "b", "c", "d", "g") for line in warnings), warnings
     assert any(names(line, "e", "f") for line in warnings), warnings

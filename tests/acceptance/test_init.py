@@ -1,4 +1,4 @@
-"""The first five minutes: samples that run at once, files of a person that stay, the version, completion in a shell."""
+"""The first five minutes: samples that run at once, files of the user that stay, the version, completion in a shell."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_init_leaves_what_is_there_and_adds_what_is_missing(rehearsal: Dop) -> N
     ]
 
 
-def test_a_file_in_the_way_of_the_folder_is_told(rehearsal: Dop) -> None:
+def test_a_file_in_the_way_of_the_folder_is_reported(rehearsal: Dop) -> None:
     (rehearsal.folder / "film").write_text("a file")
     assert "can't be written" in plain(rehearsal, "init", "film", code=2).err
 

@@ -282,7 +282,7 @@ SIGNALS = [
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
-def test_a_signal_books_the_posts_in_flight_and_the_next_run_goes_on(
+def test_a_signal_books_the_posts_in_flight_and_the_next_run_continues(
     against: Against, number: signal.Signals, code: int
 ) -> None:
     dop, double = against(generation_s=0.2, submits={"*": {"stall_s": 0.4, "book": True}})
@@ -327,7 +327,7 @@ def test_a_second_signal_leaves_at_once_and_loses_nothing(against: Against) -> N
     check_books(dop, double)
 
 
-def test_two_runs_at_once_are_one_and_the_other_is_told_who_works(against: Against) -> None:
+def test_two_runs_at_once_are_one_and_the_other_learns_who_works(against: Against) -> None:
     dop, double = against()
     manifest = dop.csv(shots(2))
     process = dop.start("run", manifest, "--yes")

@@ -38,7 +38,7 @@ def tamper(dop: Dop, statement: str) -> None:
         connection.execute(statement)
 
 
-def goes_on(dop: Dop, double: GatewayDouble) -> None:
+def continues(dop: Dop, double: GatewayDouble) -> None:
     end = dop.buy(dop.csv(shots(5)))
     assert end.code == 0, end.err
     assert len(double.submits) == 5
@@ -56,7 +56,7 @@ def test_a_damaged_ledger_is_rebuilt_and_buys_nothing_twice(against: Against) ->
     assert rebuilt.code == 0, rebuilt.err
     assert "3 requests" in rebuilt.out
     assert care(dop, "check").code == 0
-    goes_on(dop, double)
+    continues(dop, double)
 
 
 def test_sums_that_were_changed_stop_the_next_run(against: Against) -> None:
@@ -64,7 +64,7 @@ def test_sums_that_were_changed_stop_the_next_run(against: Against) -> None:
     tamper(dop, "update spend set confirmed = 0")
     refused(dop, double, "does not equal its requests", "dop ledger rebuild")
     assert care(dop, "rebuild").code == 0
-    goes_on(dop, double)
+    continues(dop, double)
 
 
 def test_a_copied_ledger_is_adopted_first(against: Against) -> None:
@@ -73,7 +73,7 @@ def test_a_copied_ledger_is_adopted_first(against: Against) -> None:
     (dop.outputs / "copy.db").replace(dop.outputs / "ledger.db")
     refused(dop, double, "dop ledger adopt")
     assert care(dop, "adopt").code == 0
-    goes_on(dop, double)
+    continues(dop, double)
 
 
 def test_an_older_backup_put_in_place_is_brought_up_to_date_by_the_journal(against: Against) -> None:
@@ -82,7 +82,7 @@ def test_an_older_backup_put_in_place_is_brought_up_to_date_by_the_journal(again
     assert care(dop, "copy", "backup.db").code == 0
     assert dop.buy(dop.csv(shots(3))).code == 0
     shutil.copyfile(dop.folder / "backup.db", dop.outputs / "ledger.db")
-    goes_on(dop, double)
+    continues(dop, double)
 
 
 def test_a_newer_ledger_is_left_alone(against: Against) -> None:

@@ -102,6 +102,6 @@ def test_setup_looks_for_a_newer_python_beside_an_old_one_and_says_so(tmp_path: 
     assert "apt install python3.12-venv" in said
 
 
-def test_setup_refuses_the_interpreter_it_is_told_when_that_is_old(tmp_path: Path) -> None:
+def test_setup_refuses_the_configured_interpreter_when_that_is_old(tmp_path: Path) -> None:
     environ = machine(tmp_path, python3=NEW_WITHOUT_VENV, mine=OLD) | {"PYTHON": "mine"}
     assert "mine is not Python 3.11 or newer" in set_up(tmp_path, environ)

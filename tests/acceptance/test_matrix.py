@@ -37,7 +37,7 @@ def worded_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renderer, "render", same)
 
     def shaped(
-        trade: SandboxHandlers, outcome: JobView, form: Callable[[JobView], dict[str, object]]
+        handlers: SandboxHandlers, outcome: JobView, form: Callable[[JobView], dict[str, object]]
     ) -> SandboxResponse:
         return SandboxResponse(status=200, value=SHAPES[_seed(outcome) % len(SHAPES)](outcome))
 
@@ -86,7 +86,7 @@ def test_every_shape_of_an_accepted_submit_goes_with_every_shape_of_a_result(
     rehearsal: Dop, monkeypatch: pytest.MonkeyPatch, form: int
 ) -> None:
     worded_by_seed(monkeypatch)
-    monkeypatch.setattr(SandboxHandlers, "_accepted", lambda trade, job: accepted_as(job, form, trade._address()))
+    monkeypatch.setattr(SandboxHandlers, "_accepted", lambda handlers, job: accepted_as(job, form, handlers._address()))
     sets = ("--no-download", "--set", "sandbox.size=180p", "--set", "sandbox.generation_s=0.1s")
     # Ends that need no clip: what is tested here is whether the job is found again.
     end = rehearsal.buy(rehearsal.csv(matrix(len(SHAPES), "[sandbox:fail] a mill")), *sets)

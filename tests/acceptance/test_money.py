@@ -121,7 +121,7 @@ def test_what_a_run_leaves_is_where_the_documents_say(against: Against) -> None:
     for line in (dop.latest / "run.log").read_text().splitlines():
         assert {"at", "level", "event"} <= set(json.loads(line))
     private = [path for path in dop.outputs.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o077]
-    assert [path for path in private if path.parent.stat().st_mode & 0o077] == [], "nobody else can read it"
+    assert [path for path in private if path.parent.stat().st_mode & 0o077] == [], "no other user can read it"
 
 
 def test_a_manifest_that_is_edited_buys_only_what_is_new(against: Against) -> None:
@@ -172,7 +172,7 @@ def test_an_unfinished_run_takes_up_an_edited_manifest(against: Against) -> None
 
 
 @pytest.mark.long
-def test_equal_rows_are_one_purchase_and_the_person_is_told(against: Against) -> None:
+def test_equal_rows_are_one_purchase_and_the_user_is_notified(against: Against) -> None:
     dop, double = against()
     line = "https://cdn.example.com/1.jpg,the same scene,5"
     end = dop.buy(dop.csv(f"id,image,prompt,seed\na,{line}\nb,{line}\nc,{line}\n"))

@@ -1,4 +1,4 @@
-"""`dop motions` as a person types it."""
+"""`dop motions` as a user types it."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ async def test_calls_reach_the_receiver_and_nothing_else_does(proxied: tuple[Dop
 
 async def test_a_flood_is_cut_by_the_proxy_and_a_slow_sender_by_its_deadline(proxied: tuple[Dop, Nginx]) -> None:
     _, nginx = proxied
-    statuses = await asyncio.gather(*(nginx.call("POST", f"{PATH}nobody") for _ in range(200)))
+    statuses = await asyncio.gather(*(nginx.call("POST", f"{PATH}unknown") for _ in range(200)))
     assert set(statuses) == {404, 503}
     assert statuses.count(404) >= 100
     reader, writer = await asyncio.open_connection("127.0.0.1", nginx.clear_port)

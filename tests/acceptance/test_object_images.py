@@ -79,7 +79,7 @@ def test_a_picture_that_changed_is_another_request_and_said_so(live: Opened, sto
     shots = manifest(dop, ADDRESS)
     assert dop.buy(shots).code == 0
     store.put("in/old mill.png", picture("blue"))
-    assert json.loads(dop.call("plan", shots, "--json").out)["new"] == 0, "a plan asks nobody"
+    assert json.loads(dop.call("plan", shots, "--json").out)["new"] == 0, "a plan sends no request"
     end = dop.call("plan", shots, "--json", "--look")
     assert json.loads(end.out)["new"] == 1
     assert "is another picture than on" in end.err
@@ -88,14 +88,14 @@ def test_a_picture_that_changed_is_another_request_and_said_so(live: Opened, sto
     assert "sha256" in dop.call("plan", shots).out
 
 
-def test_a_plan_asks_nobody_and_a_saved_one_wants_to_know(live: Opened, store: S3Server) -> None:
+def test_a_plan_sends_no_request_and_a_saved_one_wants_to_know(live: Opened, store: S3Server) -> None:
     dop, double = live
     store.put("in/old mill.png", picture())
     store.stop()
     shots, plan = manifest(dop, ADDRESS), dop.folder / "plan.json"
     end = dop.call("plan", shots, "--json")
     assert (end.code, json.loads(end.out)["new"]) == (0, 1)
-    assert "not looked at yet" in end.err
+    assert "not checked yet" in end.err
     assert dop.call("plan", shots, "--out", plan).code == 2
     store.start()
     store.put("in/old mill.png", picture())
@@ -122,7 +122,9 @@ def test_what_is_no_picture_is_refused_before_anything_is_bought(
     assert f"row r2: {ADDRESS} {why}" in end.err
 
 
-def test_a_store_that_stops_in_the_middle_costs_nothing_and_the_next_run_goes_on(live: Opened, store: S3Server) -> None:
+def test_a_store_that_stops_in_the_middle_costs_nothing_and_the_next_run_continues(
+    live: Opened, store: S3Server
+) -> None:
     dop, double = live
     names = [f"in/p{number}.png" for number in range(5)]
 

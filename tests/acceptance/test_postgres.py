@@ -21,7 +21,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def on_server(against: Against, postgres: str) -> Callable[..., Opened]:
-    """A person whose every command keeps its ledger on the server."""
+    """A user whose every command keeps its ledger on the server."""
 
     def make(**script: object) -> Opened:
         dop, double = against(**script)
@@ -36,7 +36,7 @@ def leaves(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
-def test_every_verb_works_and_no_password_is_told(on_server: Against) -> None:
+def test_every_verb_works_and_no_password_is_printed(on_server: Against) -> None:
     dop, double = on_server(generation_s=0.1, prompts={"scene 2 ": {"status": 500, "body": {"error": "odd"}}})
     manifest = dop.csv(shots(3))
     said = ""
@@ -131,7 +131,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_one_books_what_was_a
 
 
 @pytest.mark.process
-def test_of_two_runs_on_two_hosts_one_works_and_the_other_is_told_who(on_server: Against, tmp_path: Path) -> None:
+def test_of_two_runs_on_two_hosts_one_works_and_the_other_learns_who(on_server: Against, tmp_path: Path) -> None:
     dop, double = on_server()
     manifest = dop.csv(shots(3))
     other = _on_another_host(dop, double, tmp_path / "other")
@@ -148,7 +148,7 @@ def test_of_two_runs_on_two_hosts_one_works_and_the_other_is_told_who(on_server:
     assert refused.code == 11, refused.err
     assert "another run holds postgresql://postgres@127.0.0.1" in refused.err
     assert f"process {first.pid}, since 20" in refused.err
-    assert other.buy(manifest).code == 0, "and goes on with what the first one bought"
+    assert other.buy(manifest).code == 0, "and continues what the first one bought"
     assert len(double.submits) == 3
 
 

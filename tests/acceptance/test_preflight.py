@@ -1,4 +1,4 @@
-"""Images are looked at before they are paid for; what nobody can make a video of is refused with its rows."""
+"""Images are checked before money is spent; an image that cannot become a video is refused with its rows."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def rows(host: Host, *names: str) -> str:
     )
 
 
-async def test_a_bad_image_is_told_with_its_rows_and_nothing_is_sent(rehearsal: Dop) -> None:
+async def test_a_bad_image_is_reported_with_its_rows_and_nothing_is_sent(rehearsal: Dop) -> None:
     async with hosting(good=jpeg(), page=b"<html>") as host:
         manifest = rehearsal.csv(rows(host, "good", "gone", "page", "gone"))
         end = await run(rehearsal, "run", manifest, *LOOKING)

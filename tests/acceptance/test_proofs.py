@@ -151,7 +151,7 @@ def test_a_callback_that_names_two_jobs_proves_neither(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["while the second job runs", pytest.param("after the run", marks=pytest.mark.long)])
-def test_a_callback_that_names_a_second_paid_job_is_written_down_and_told(tmp_path: Path, moment: str) -> None:
+def test_a_callback_that_names_a_second_paid_job_is_recorded_and_reported(tmp_path: Path, moment: str) -> None:
     """The first submit was charged and lost, and the request was sent again as configured: now two jobs are paid."""
     called = asyncio.Event()
 

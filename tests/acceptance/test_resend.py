@@ -1,4 +1,4 @@
-"""Unknown outcomes: never sent again by default; with `on_unknown: resend` once each, under a cap, and told."""
+"""Unknown outcomes: never sent again by default; with `on_unknown: resend` once each, under a cap, and reported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_an_unknown_outcome_is_never_sent_again_by_default(against: Against) -> 
     assert set(keys(double).values()) == {1}
 
 
-def test_when_told_it_is_sent_again_once_under_the_same_key_and_the_report_says_so(against: Against) -> None:
+def test_when_configured_it_is_sent_again_once_under_the_same_key_and_the_report_says_so(against: Against) -> None:
     dop, double = against(submits={"1-2": LOST})
     manifest = dop.csv(shots(2))
     assert dop.buy(manifest, *ONE).code == 3
@@ -47,7 +47,7 @@ def test_when_told_it_is_sent_again_once_under_the_same_key_and_the_report_says_
     assert dop.ledger_mills() == double.charged_mills == 270
 
 
-def test_what_is_lost_a_second_time_waits_for_a_person(against: Against) -> None:
+def test_what_is_lost_a_second_time_waits_for_the_operator(against: Against) -> None:
     dop, double = against(submits={"*": LOST})
     manifest = dop.csv(shots(1))
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""What a person decides: plans that are kept, chosen rows, unknown outcomes settled, failures bought again."""
+"""What the operator decides: plans that are kept, chosen rows, unknown outcomes settled, failures bought again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def unknown(against: Against, *, book: bool) -> tuple[Opened, Path]:
 def test_an_unknown_that_was_not_charged_is_bought_once_more_after_resend(against: Against) -> None:
     (dop, double), manifest = unknown(against, book=False)
     again = dop.buy(manifest)
-    assert (again.code, len(double.submits)) == (3, 1), "an unknown outcome was sent again by itself"
+    assert (again.code, len(double.submits)) == (3, 1), "an unknown outcome was sent again automatically"
 
     settled = dop.call("resolve", "lake", "--resend")
     assert settled.code == 0, settled.err
@@ -86,7 +86,7 @@ def test_retry_buys_the_failed_again_as_a_new_attempt_under_a_new_key(against: A
     assert (first.code, first.counts) == (1, {"done": 1, "failed": 1})
 
     priced = dop.call("retry", first.run, "--failed")
-    assert priced.code == 2, "a live gateway charged without --yes, a budget or a person"
+    assert priced.code == 2, "a live gateway charged without --yes, a budget or a yes of the user"
     assert len(double.submits) == 2
     ended = dop.call("retry", first.run, "--failed", "--yes")
 
@@ -196,7 +196,7 @@ def test_a_pilot_that_fails_stops_the_purchase(against: Against) -> None:
     assert "pilot did not come out well" in ended.err
 
 
-def test_a_pilot_buys_the_cheapest_first_and_goes_on_when_they_came_out_well(against: Against) -> None:
+def test_a_pilot_buys_the_cheapest_first_and_continues_when_they_came_out_well(against: Against) -> None:
     dop, double = against()
     rows = [
         {"id": f"r{n}", "image": "https://cdn.example.com/a.jpg", "prompt": f"scene {n}", "seed": n, "model": model}

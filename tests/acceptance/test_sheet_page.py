@@ -1,4 +1,4 @@
-"""The contact sheet in a real browser, opened from a file: what a person sees, hears said and can do."""
+"""The contact sheet in a real browser, opened from a file: what the user sees, hears and can do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IN_STEP_S = 0.1
 
 
 class Sheet:
-    """One page in the browser, spoken to in the words of a person who looks at it."""
+    """One page in the browser, driven in the words of its user."""
 
     def __init__(self, driver: Any, page: Path) -> None:
         self.driver = driver
@@ -210,7 +210,7 @@ def test_a_clip_is_enlarged_with_its_whole_request_as_text(sheet: Sheet) -> None
     assert facts["prompt"].startswith("Old mill <script>")
     assert facts["cost"] == "$0.135 confirmed"
     sheet.press("\ue014", "\ue014", "\ue014")
-    assert sheet.texts("#box .told") == ["failed: the render ran out of memory"]
+    assert sheet.texts("#box .history") == ["failed: the render ran out of memory"]
     sheet.press("\ue00c")
     assert not sheet.js("return document.querySelector('#box').open")
     sheet.until(lambda: sheet.js("return document.activeElement.closest('.cell.failed') !== null"), "focus is back")

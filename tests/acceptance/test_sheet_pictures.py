@@ -1,4 +1,4 @@
-"""Posters, the grid video and the contact print of a run with real clips, opened again and looked at."""
+"""Posters, the grid video and the contact print of a run with real clips, opened again and checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.records import State
 from pipeline.reports.sheet.contact_print import write_contact_print
 from pipeline.reports.sheet.grid_video import write_grid_video
-from pipeline.reports.sheet.image_pages import EDGE_PX, GAP_PX, MOST_CELL_PX
+from pipeline.reports.sheet.image_pages import EDGE_PX, GAP_PX, MAX_CELL_PX
 from pipeline.reports.sheet.page import write_sheet
 from pipeline.reports.sheet.run_view import Line
 from pipeline.reports.sheet.thumbnails import frame_at, make_poster, make_start, poster_path, start_path
@@ -22,7 +22,7 @@ from tests.support.sheet_run import RUN, make_clip, make_study, make_view
 
 
 def bright_column(picture: Image.Image) -> int:
-    """Where the white bar of the test clips stands."""
+    """Where the white bar of the test clips is."""
     row = picture.convert("L").crop((0, picture.height // 2, picture.width, picture.height // 2 + 1))
     values = list(row.tobytes())
     return values.index(max(values))
@@ -92,8 +92,8 @@ def test_clips_of_the_grid_video_are_in_step(tmp_path: Path) -> None:
         bright = [x for x, value in enumerate(middle) if value > 230]
         lefts = [x for x in bright if x - 1 not in bright]
         assert len(lefts) == 2
-        assert abs(lefts[1] - lefts[0] - (MOST_CELL_PX + GAP_PX)) <= 2
-        assert abs(lefts[0] - EDGE_PX - int(at_s * 12) / 60 * (160 - 12) * MOST_CELL_PX / 160) <= 10
+        assert abs(lefts[1] - lefts[0] - (MAX_CELL_PX + GAP_PX)) <= 2
+        assert abs(lefts[0] - EDGE_PX - int(at_s * 12) / 60 * (160 - 12) * MAX_CELL_PX / 160) <= 10
 
 
 @pytest.mark.long

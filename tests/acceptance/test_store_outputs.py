@@ -52,7 +52,7 @@ def rows(store: S3Server, run: str) -> list[dict[str, str]]:
 
 
 def check(dop: Dop, store: S3Server, run: str, count: int) -> None:
-    """Every video that the report in the store names stands beside it, whole; the page's links lead there."""
+    """Every video that the report in the store names is beside it, whole; the page's links lead there."""
     stored = rows(store, run)
     assert [row["status"] for row in stored] == ["done"] * count
     for row in stored:
@@ -124,7 +124,7 @@ def test_a_store_that_is_away_from_the_start_buys_nothing(live: Callable[..., Op
 
 
 @pytest.mark.parametrize("moment", ["after-download", "after-landing"])
-def test_a_run_that_is_killed_around_the_landing_goes_on(
+def test_a_run_that_is_killed_around_the_publishing_continues(
     live: Callable[..., Opened], store: S3Server, moment: str
 ) -> None:
     dop, double = live()

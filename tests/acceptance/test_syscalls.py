@@ -77,7 +77,7 @@ def last_before(places_of: list[int], number: int) -> int:
 
 
 def unproven(lines: list[str]) -> str:
-    """What is wrong with the order before some POST, or nothing: its intent is committed, synced and then told to the
+    """What is wrong with the order before some POST, or nothing: its intent is committed, synced and then passed to the
     journal, each since the POST before it. Other news of the ledger may be on its way meanwhile."""
     previous = -1
     for post in places(lines, SUBMIT):
@@ -96,7 +96,7 @@ def test_nothing_of_the_ledger_is_unsynced_when_a_post_leaves(traced: list[str])
     assert unproven(traced) == ""
 
 
-def test_an_accepted_id_is_synced_before_anybody_asks_for_its_video(traced: list[str]) -> None:
+def test_an_accepted_id_is_synced_before_its_first_poll_asks_for_its_video(traced: list[str]) -> None:
     writes, syncs, submits = places(traced, WAL_WRITE), places(traced, WAL_SYNC), places(traced, SUBMIT)
     first_poll = places(traced, POLL)[0]
     settled = [write for write in writes if submits[0] < write < first_poll]

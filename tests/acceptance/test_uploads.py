@@ -106,7 +106,7 @@ def test_a_picture_is_turned_upright_and_made_smaller_on_request(
     assert path.read_bytes() == before
 
 
-def test_a_store_that_stops_ends_the_buying_and_the_next_run_goes_on(live: Opened, store: S3Server) -> None:
+def test_a_store_that_stops_ends_the_buying_and_the_next_run_continues(live: Opened, store: S3Server) -> None:
     dop, double = live
     names = [f"p{number}.png" for number in range(6)]
     for number, name in enumerate(names):

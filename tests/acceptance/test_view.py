@@ -1,4 +1,4 @@
-"""`dop view` over real HTTP: what it shows, what it lets nobody else see, and what it tells while a run goes on."""
+"""`dop view` over real HTTP: what it shows, what it refuses to others, and what it sends during a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests sta
 
 
 @pytest.fixture(scope="module")
-def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dop, View]]:
+def viewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dop, View]]:
     """A finished run of three videos, and the server."""
     with GatewayDouble(Script(key=KEY)) as gateway:
         dop = Dop(folder=tmp_path_factory.mktemp("looked-at"), base_url=gateway.base_url)
@@ -30,8 +30,8 @@ def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dop, V
         dop.end_all()
 
 
-def test_runs_money_and_the_sheet_are_shown(looked_at: tuple[Dop, View]) -> None:
-    dop, view = looked_at
+def test_runs_money_and_the_sheet_are_shown(viewed: tuple[Dop, View]) -> None:
+    dop, view = viewed
     runs = view.ask(view.root).text
     assert f'href="runs/{dop.latest.name}/"' in runs
     assert "$0.405" in runs
@@ -43,8 +43,8 @@ def test_runs_money_and_the_sheet_are_shown(looked_at: tuple[Dop, View]) -> None
     assert view.ask(f"{view.page}report.csv").body == (dop.latest / "report.csv").read_bytes()
 
 
-def test_clips_come_whole_or_in_ranges(looked_at: tuple[Dop, View]) -> None:
-    dop, view = looked_at
+def test_clips_come_whole_or_in_ranges(viewed: tuple[Dop, View]) -> None:
+    dop, view = viewed
     clip = dop.videos()[0]
     path = f"{view.page}videos/{clip.name}"
     whole = view.ask(path)
@@ -55,8 +55,8 @@ def test_clips_come_whole_or_in_ranges(looked_at: tuple[Dop, View]) -> None:
     assert part.headers["Content-Range"] == f"bytes 4-11/{clip.stat().st_size}"
 
 
-def test_a_poster_that_is_not_there_is_made_for_the_page_and_not_for_the_disk(looked_at: tuple[Dop, View]) -> None:
-    dop, view = looked_at
+def test_a_poster_that_is_not_there_is_made_for_the_page_and_not_for_the_disk(viewed: tuple[Dop, View]) -> None:
+    dop, view = viewed
     for picture in dop.latest.glob("videos/*.jpg"):
         picture.unlink()
     page = view.ask(view.page).text
@@ -66,7 +66,7 @@ def test_a_poster_that_is_not_there_is_made_for_the_page_and_not_for_the_disk(lo
         made = view.ask(f"{view.page}{ending}")
         assert made.headers["Content-Type"] == "image/jpeg"
         assert made.body.startswith(b"\xff\xd8\xff")
-    assert view.ask(f"{view.page}videos/nobody.jpg").status == 404
+    assert view.ask(f"{view.page}videos/absent.jpg").status == 404
     assert list(dop.latest.glob("videos/*.jpg")) == []
 
 
@@ -94,23 +94,23 @@ def hostile(view: View) -> dict[str, int]:
     }
 
 
-def test_other_sites_are_refused_and_change_nothing(looked_at: tuple[Dop, View]) -> None:
-    dop, view = looked_at
+def test_other_sites_are_refused_and_change_nothing(viewed: tuple[Dop, View]) -> None:
+    dop, view = viewed
     before = sorted(dop.latest.rglob("*"))
     assert set(hostile(view).values()) == {403}
     assert sorted(dop.latest.rglob("*")) == before
 
 
-def test_without_the_secret_of_the_address_there_is_nothing(looked_at: tuple[Dop, View]) -> None:
-    _, view = looked_at
+def test_without_the_secret_of_the_address_there_is_nothing(viewed: tuple[Dop, View]) -> None:
+    _, view = viewed
     rest = view.page.removeprefix(view.root)
     for path in ("/", f"/{rest}", f"/wrong/{rest}", f"{view.root[:-2]}/{rest}", "//", "/favicon.ico"):
         found = view.ask(path)
         assert (found.status, found.text) == (404, "not found\n"), path
 
 
-def test_no_path_leads_out_of_the_runs(looked_at: tuple[Dop, View]) -> None:
-    dop, view = looked_at
+def test_no_path_leads_out_of_the_runs(viewed: tuple[Dop, View]) -> None:
+    dop, view = viewed
     secret = "a secret of the same disk"
     for place in (dop.folder / "secret.mp4", dop.outputs / "secret.mp4", dop.latest / "secret.txt"):
         place.write_text(secret)
@@ -135,13 +135,13 @@ def test_no_path_leads_out_of_the_runs(looked_at: tuple[Dop, View]) -> None:
         assert found.status in (400, 404), path
         assert secret.encode() not in found.body
         assert b"SQLite" not in found.body
-    for run in ("..", "%2e%2e", ".", "latest", "nobody"):
+    for run in ("..", "%2e%2e", ".", "latest", "absent"):
         assert view.ask(f"{view.root}runs/{run}/videos/secret.mp4").status == 404
         assert view.ask(f"{view.root}runs/{run}/").status in (200, 404)
 
 
-def test_every_answer_forbids_frames_guesses_of_types_and_other_sites(looked_at: tuple[Dop, View]) -> None:
-    dop, view = looked_at
+def test_every_answer_forbids_frames_guesses_of_types_and_other_sites(viewed: tuple[Dop, View]) -> None:
+    dop, view = viewed
     answers = [
         view.ask(path)
         for path in (
@@ -165,8 +165,8 @@ def test_every_answer_forbids_frames_guesses_of_types_and_other_sites(looked_at:
         assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 
-def test_picks_are_kept_beside_the_run_and_derive_finds_them(looked_at: tuple[Dop, View]) -> None:
-    dop, view = looked_at
+def test_picks_are_kept_beside_the_run_and_derive_finds_them(viewed: tuple[Dop, View]) -> None:
+    dop, view = viewed
     rows = dop.rows()
     (dop.latest / "picks.json").unlink(missing_ok=True)
     assert json.loads(view.ask(f"{view.page}picks").body)["picks"] == []
@@ -181,8 +181,8 @@ def test_picks_are_kept_beside_the_run_and_derive_finds_them(looked_at: tuple[Do
     assert "to buy now: 1 for $0.573" in made.out
 
 
-def test_what_are_no_picks_of_this_run_is_not_kept(looked_at: tuple[Dop, View]) -> None:
-    dop, view = looked_at
+def test_what_are_no_picks_of_this_run_is_not_kept(viewed: tuple[Dop, View]) -> None:
+    dop, view = viewed
     run = dop.latest.name
     kept = [path.read_bytes() for path in dop.latest.glob("picks.json")]
     answers = {
@@ -204,7 +204,7 @@ def until(news: Iterator[tuple[str, Any]], name: str, is_so: Callable[[Any], boo
     return next(data for found, data in news if found == name and is_so(data))
 
 
-def test_a_page_hears_of_a_run_that_goes_on_and_does_not_disturb_it(against: Callable[..., Opened]) -> None:
+def test_a_page_follows_a_running_run_and_does_not_disturb_it(against: Callable[..., Opened]) -> None:
     dop, gateway = against(generation_s=0.3)
     manifest = dop.csv(shots(4))
     assert dop.buy(manifest, "--max-new", "1").code == 5
@@ -230,10 +230,10 @@ def test_a_page_hears_of_a_run_that_goes_on_and_does_not_disturb_it(against: Cal
         name, cells = next(news)
         assert name == "cells"
         assert len(cells) == 4  # type: ignore[arg-type]
-        assert view.interrupt() == 0, "also while somebody listens"
+        assert view.interrupt() == 0, "also while a page listens"
 
 
-def test_a_page_whose_rows_are_old_is_told_to_load_anew(against: Callable[..., Opened]) -> None:
+def test_a_page_whose_rows_are_old_must_reload(against: Callable[..., Opened]) -> None:
     dop, _ = against()
     assert dop.buy(dop.csv(shots(2)), "--max-new", "1").code == 5
     view = start_view(dop)
@@ -247,7 +247,7 @@ def test_a_page_whose_rows_are_old_is_told_to_load_anew(against: Callable[..., O
     assert view.interrupt() == 0
 
 
-def test_what_stands_in_the_way_is_said(against: Callable[..., Opened]) -> None:
+def test_an_obstacle_is_reported(against: Callable[..., Opened]) -> None:
     dop, _ = against()
     nothing = dop.call("view", "--no-open")
     assert (nothing.code, nothing.out) == (2, "")
@@ -260,7 +260,7 @@ def test_what_stands_in_the_way_is_said(against: Callable[..., Opened]) -> None:
         refused = dop.call("view", "--no-open", "--port", taken.getsockname()[1])
     assert refused.code == 2
     assert "can't be used" in refused.err
-    assert dop.call("view", "nobody", "--no-open").code == 2
+    assert dop.call("view", "absent", "--no-open").code == 2
     assert dop.call("view", "--no-open", "--port", "70000").code == 2
 
 

@@ -1,4 +1,4 @@
-"""The command as a person or a timer starts it: in a folder of its own, with a bare environment.
+"""The command as a user or a timer starts it: in a folder of its own, with a bare environment.
 
 `Dop` gives every call a process of its own; `Here` calls it in this process, which saves its start of 1 to 3 s.
 What it leaves is read from its files alone: report.csv, the summary line, the ledger's spend table.
@@ -26,7 +26,7 @@ from pipeline.cli.main import main
 from tests.support.ledgers import read
 
 DOP = Path(sys.executable).with_name("dop")
-KEY = "test-key-of-nobody-0123456789"
+KEY = "test-key-for-loopback-0123456789"
 CHECKS_OFF = {"DOP_CHECKS__ENABLED": "false"}
 """Most tests are not about what is in a clip; those that are set it to true. It saves half a second a run."""
 
@@ -223,7 +223,7 @@ class Dop:
 
 
 class Here(Dop):
-    """The command called in this very process; one that is killed or goes on meanwhile still gets its own."""
+    """The command called in this very process; one that is killed or runs meanwhile still gets its own."""
 
     def call(self, verb: str, *words: object, fail_point: str | None = None, timeout_s: float = 60) -> Ended:
         if fail_point is not None:

@@ -124,7 +124,7 @@ class MemoryGateway:
 class Protocol:
     """How a run buys. Its parts can be exchanged for broken ones."""
 
-    scribe: type[EventRecorder] = EventRecorder
+    recorder: type[EventRecorder] = EventRecorder
     submitter: type[Submitter] = Submitter
 
 
@@ -192,7 +192,7 @@ class Experiment:
                 raise KilledError
 
         events = EventSink()
-        scribe = self.protocol.scribe(
+        recorder = self.protocol.recorder(
             ledger, run_id=RUN, caps=self.caps, totals=book.totals(RUN), wall=lambda: AT, reach=reach, events=events
         )
         pace = AdaptiveRateLimiter(
@@ -201,7 +201,7 @@ class Experiment:
         tokens = itertools.count()
         kind = Pixazo()
         context = RunContext(
-            recorder=scribe,
+            recorder=recorder,
             client=cast("GatewayClient", self.gateway),
             gate=RateGate(pace, halt),
             stop=halt,
@@ -211,7 +211,7 @@ class Experiment:
             kind=kind,
             calls=SeedAsBody(kind),
             events=events,
-            firewall=Firewall(scribe, halt, self.say),
+            firewall=Firewall(recorder, halt, self.say),
             fail_point=reach,
             notify=self.say,
         )
@@ -229,8 +229,8 @@ class Experiment:
             workers=self.workers,
         )
         await submitter.run()
-        if hasattr(scribe, "flush"):
-            await scribe.flush()
+        if hasattr(recorder, "flush"):
+            await recorder.flush()
 
     def _photograph(self, ledger: SqliteLedger | PostgresLedger) -> None:
         self.gateway = self.gateway.photograph()

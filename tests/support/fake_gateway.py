@@ -329,7 +329,7 @@ class GatewayDouble:
         return None
 
     def _refusal(self, heard: Heard) -> Fault | None:
-        """What the gateway refuses by itself: key, body, a shut door, too many at once."""
+        """What the gateway refuses without a script: key, body, an outage, too many at once."""
         key = heard.headers.get("ocp-apim-subscription-key")
         if self.script.key is not None and key != self.script.key:
             text = "Access denied due to invalid subscription key. Make sure to provide a valid key for an active one."
@@ -409,7 +409,7 @@ def complaints(heard: Heard) -> list[str]:
         found.append("no POST with a key")
     body = json.loads(heard.body)
     checks = {
-        "a field nobody knows": set(body) <= KNOWN_FIELDS,
+        "an unknown field": set(body) <= KNOWN_FIELDS,
         "model": body.get("model") in PRICE_MILLS,
         "prompt": isinstance(body.get("prompt"), str) and bool(body["prompt"].strip()),
         "seed": type(body.get("seed")) is int and 1 <= body["seed"] <= 1_000_000,

@@ -77,7 +77,7 @@ def start(book: LedgerQueries, rows: Sequence[Request], run: Run | None = None) 
 
 
 def change(request: Request, event: Event, **only_what_matters: Any) -> LedgerChange:
-    """One event of a request, at AT unless told."""
+    """One event of a request, at AT unless given."""
     return LedgerChange(request_id=request.request_id, event=event, **{"at": AT, **only_what_matters})
 
 

@@ -7,7 +7,7 @@ How to use: ask for the fixture `postgres` and get the URL of an empty database,
 
 `postgres_server` is the server itself: `server.new_database()`, `server.drop(url)`, `server.restart()`,
 `server.stop()`, `server.start()`, `server.crash()` (no shutdown checkpoint: the next start recovers). It keeps its port
-and data over restarts. Whoever stops it starts it again, since the session shares it. Every password is accepted.
+and data over restarts. A test that stops it starts it again, since the session shares it. Every password is accepted.
 
 It runs Debian's server (`apt-get install postgresql`), as the user `postgres` where the tests run as root: initdb
 1.2 s, start 0.2 s, a database 0.05 s. Where there is none, or no psycopg, the tests are skipped with the reason; with
@@ -112,7 +112,7 @@ class PostgresServer:
         return self.url(name)
 
     def drop(self, url: str) -> None:
-        """Drops a database, whoever is connected to it."""
+        """Drops a database, with all connections to it."""
         self.sql(f'DROP DATABASE IF EXISTS "{url.rpartition("/")[2]}" WITH (FORCE)')
 
     def sql(self, statement: str) -> None:
@@ -123,7 +123,7 @@ class PostgresServer:
             connection.execute(statement.encode())
 
     def trust(self, subnet: str) -> None:
-        """Lets in whoever comes from these addresses; the server listens on loopback all the same."""
+        """Admits clients from these addresses; the server listens on loopback all the same."""
         with (self._data / "pg_hba.conf").open("a") as file:
             file.write(f"host all all {subnet} trust\n")
         self.sql("SELECT pg_reload_conf()")

@@ -1,4 +1,4 @@
-"""A raw TCP gateway that says exactly the bytes it is told to, and remembers every byte it was sent."""
+"""A raw TCP gateway that sends exactly the bytes of its script, and remembers every byte it was sent."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How gateways of this family word the same three answers, for the double. Written from the published pages alone.
 
-A shape says where the id stands in the answer to a submit, which words a job's states have, and where the video's
-address stands. Every answer to a poll also repeats the input image and a page of its own: addresses that are traps.
+A shape says where the id is in the answer to a submit, which words a job's states have, and where the video's
+address is. Every answer to a poll also repeats the input image and a page of its own: addresses that are traps.
 """
 
 from __future__ import annotations

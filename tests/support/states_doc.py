@@ -36,15 +36,15 @@ EVENT_WORDS = {
     Event.REJECT: "a 4xx for this one request",
     Event.LOSE: "sent, and no answer that says what became of it",
     Event.COMPLETE: "a poll says that the video is ready",
-    Event.SAVE: "the video stands verified under its final name",
+    Event.SAVE: "the video is verified and has its final name",
     Event.FAIL: "a poll says failed",
     Event.REFUSE: "a poll says nsfw",
     Event.CANCEL: "a poll says canceled",
     Event.STALL: "the deadline passed",
     Event.EXPIRE: "the link is dead and a fresh poll gave no living one",
     Event.ADOPT: "an unknown outcome was matched to a job",
-    Event.CHARGE: "a person says that it was charged and is lost",
-    Event.RESEND: "a person (or `on_unknown: resend`) says that it may be sent again",
+    Event.CHARGE: "the operator says that it was charged and is lost",
+    Event.RESEND: "the operator (or `on_unknown: resend`) says that it may be sent again",
     Event.NOTE: "counters, a fresh link or a reason",
 }
 

@@ -53,7 +53,7 @@ class Cables:
         return ["nsenter", f"--net=/run/netns/{self._hosts[host]}"]
 
     def pull(self, host: int) -> None:
-        """The host's cable is out: what is on its way is lost, and nobody is told."""
+        """The host's cable is out: data in flight is lost without an error."""
         self._call("link", "set", self._hosts[host], "down")
 
     def plug(self, host: int) -> None:

@@ -60,7 +60,7 @@ class View:
         return urlsplit(self.address).path
 
     def ask(self, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
-        """One request; `path` is sent as it stands. Headers are named with underscores."""
+        """One request; `path` is sent unchanged. Headers are named with underscores."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             values = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -33,7 +33,7 @@ TICK_S = 1e-5
 
 
 class Loop(async_solipsism.EventLoop):  # type: ignore[misc] # the library has no types
-    """The loop of virtual time. A real clock goes on by itself; this one must be made to, or a wait for the rest of a
+    """The loop of virtual time. A real clock advances on its own; this one must be made to, or a wait for the rest of a
     rounding would never end."""
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
@@ -49,7 +49,7 @@ class Loop(async_solipsism.EventLoop):  # type: ignore[misc] # the library has n
 
 
 def in_virtual_time(monkeypatch: pytest.MonkeyPatch, story: Callable[[], Awaitable[T]]) -> T:
-    """What `story` returns, told in a loop without real waiting."""
+    """What `story` returns, run in a loop without real waiting."""
     monkeypatch.setattr(
         aiohttp.connector.aiohappyeyeballs,  # type: ignore[attr-defined]
         "start_connection",

@@ -63,7 +63,7 @@ class Heartbeat:
         return any(stall < end and begin < over for stall, over in self._stalls)
 
     def too_busy(self) -> str:
-        """Why nothing can be told of single seconds; empty where the machine had some room."""
+        """Why single seconds cannot be judged; empty where the machine had idle time."""
         idle, spent = (after - before for before, after in zip(self._begun, self._ended, strict=True))
         if idle < self.SPARE * spent:
             return f"its processors were idle for {idle / spent:.1%} of the time"
@@ -123,11 +123,11 @@ class Machines(Dop):
         return self.folder / f"worker-{number}.log"
 
     def said(self, process: subprocess.Popen[str]) -> str:
-        """What a worker has told so far."""
+        """The output of a worker so far."""
         return self._log(self.workers.index(process)).read_text(encoding="utf-8")
 
     def all_said(self) -> str:
-        """What all workers told, for the message of a test that fails."""
+        """The output of all workers, for the message of a test that fails."""
         return "\n".join(f"-- {number}\n{self.said(one)[-2000:]}" for number, one in enumerate(self.workers))
 
     def dismiss(self, whom: Sequence[subprocess.Popen[str]] | None = None) -> list[int]:
@@ -153,12 +153,12 @@ class Machines(Dop):
 
 
 def freeze(process: subprocess.Popen[str]) -> None:
-    """The process stands still, as in a suspended virtual machine."""
+    """The process is frozen, as in a suspended virtual machine."""
     os.kill(process.pid, signal.SIGSTOP)
 
 
 def wake(process: subprocess.Popen[str]) -> None:
-    """It goes on as if nothing had been."""
+    """It continues as if nothing had happened."""
     os.kill(process.pid, signal.SIGCONT)
 
 

@@ -161,7 +161,7 @@ def _draft(target: Path, made: DerivedManifest) -> Iterator[Path]:
 
 
 def _read_back(draft: Path, target: Path, settings: Settings) -> list[Cell]:
-    """What the draft asks for; its mistakes are told under the name that the person knows."""
+    """What the draft asks for; its mistakes are reported under the name that the user gave."""
     try:
         return list(bind_manifest(draft, settings).manifest.cells())
     except ManifestError as error:

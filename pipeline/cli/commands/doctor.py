@@ -1,4 +1,4 @@
-"""`doctor`: what a person should know before spending: settings, key, ledger, disk, clock."""
+"""`doctor`: what the user should know before spending: settings, key, ledger, disk, clock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLOCK_FLOOR_S = 1_750_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """One thing that was looked at. `ok` None: it could not be checked."""
+    """One thing that was checked. `ok` None: it could not be checked."""
 
     name: str
     ok: bool | None

@@ -38,7 +38,7 @@ REFUSALS = frozenset({401, 402, 403})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveCheckResult:
-    """One thing that was tried. `ok` None: it could not be told."""
+    """One thing that was tried. `ok` None: it could not be found out."""
 
     name: str
     ok: bool | None
@@ -77,7 +77,7 @@ async def _gateway(settings: Settings, base_url: str, key: str) -> AsyncIterator
 
 
 def _key(answer: Response | NoResponse, nowhere: Response | NoResponse) -> LiveCheckResult:
-    """Whether the key is taken, going by a poll of a job that nobody has."""
+    """Whether the key is taken, judged by a poll of a job that does not exist."""
     if isinstance(answer, NoResponse):
         return LiveCheckResult(name="live key", ok=None, text=f"the gateway does not answer: {answer.what}")
     if answer.status in REFUSALS:
@@ -85,7 +85,7 @@ def _key(answer: Response | NoResponse, nowhere: Response | NoResponse) -> LiveC
     if answer.status == 404 and _same(answer, nowhere):
         # API: a gateway may look for the path first, and for the key only where there is one.
         return LiveCheckResult(
-            name="live key", ok=None, text=f"can't be told: the path may be wrong ({describe_response(answer)})"
+            name="live key", ok=None, text=f"unknown: the path may be wrong ({describe_response(answer)})"
         )
     if answer.status < 500:
         return LiveCheckResult(
@@ -98,7 +98,7 @@ def _path(name: str, path: str, answer: Response | NoResponse, nowhere: Response
     """Whether anything lives at a path. A 404 may mean the path or the job: another body than nowhere's tells."""
     said = f"{path} ({describe_response(answer)})"
     if isinstance(answer, NoResponse) or answer.status >= 500 or answer.status in REFUSALS:
-        return LiveCheckResult(name=name, ok=None, text=f"can't be told: {said}")
+        return LiveCheckResult(name=name, ok=None, text=f"unknown: {said}")
     if answer.status not in (404, 405):
         return LiveCheckResult(name=name, ok=True, text=said)
     if _same(answer, nowhere):

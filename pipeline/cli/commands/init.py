@@ -1,4 +1,4 @@
-"""`init` and `completion`: what a person needs once, before the first run. Overwrites nothing and buys nothing."""
+"""`init` and `completion`: what the user needs once, before the first run. Overwrites nothing and buys nothing."""
 
 from __future__ import annotations
 

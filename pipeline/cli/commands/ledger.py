@@ -116,7 +116,7 @@ def _troubles(settings: Settings) -> Iterator[LedgerProblem]:
         yield from (LedgerProblem(text=problem, remedy=REBUILD) for problem in ledger.problems())
         yield from unfit(ledger, now=time.time())
         if ledger.facts.get("clean", "yes") != "yes":
-            print("note   a run is under way, or the last one did not end cleanly: the next one settles that by itself")
+            print("note   a run is in progress, or the last one did not end cleanly: the next run resolves that")
         yield from _journal_troubles(ledger)
         yield from _review_troubles(ledger)
     finally:
@@ -164,7 +164,7 @@ def _journal_troubles(ledger: LedgerWriter) -> Iterator[LedgerProblem]:
 
 
 def rebuild(args: argparse.Namespace) -> int:
-    """Makes the ledger anew from its journal; the old file is kept aside."""
+    """Rebuilds the ledger from its journal; the old file is kept aside."""
     settings, now = settings_of(args), time.time()
     path, url = settings.ledger_path, settings.ledger.url
     with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
@@ -221,7 +221,7 @@ def _move(target_url: str, args: argparse.Namespace, settings: Settings) -> int:
 
 
 def adopt(args: argparse.Namespace) -> int:
-    """Lets a copied, restored or moved ledger spend: a person says that it is the only one in use."""
+    """Lets a copied, restored or moved ledger spend: the operator says that it is the only one in use."""
     settings, now = settings_of(args), time.time()
     name = ledger_name(settings)
     if not ledger_exists(settings) and _journal_of_a_lost_ledger(settings) is None:

@@ -1,4 +1,4 @@
-"""`resolve` and `retry`: what a person decides about requests that ended badly or whose outcome nobody knows."""
+"""`resolve` and `retry`: what the operator decides about requests that ended badly or whose outcome is unknown."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def _settle(workspace: OpenLedger, attempt: Attempt, args: argparse.Namespace) -
         _book(workspace, LedgerChange(request_id=attempt.request_id, event=Event.ADOPT, at=now, values=values))
         return f"{attempt.row_id}: in flight as job {args.adopt}; `dop collect` fetches it"
     if args.charged:
-        values = {"reason": "a person says it was charged and the video is lost", "finished_at": now}
+        values = {"reason": "the operator says it was charged and the video is lost", "finished_at": now}
         _book(workspace, LedgerChange(request_id=attempt.request_id, event=Event.CHARGE, at=now, values=values))
         return f"{attempt.row_id}: written off, ${price} is disputed"
-    values = {"reason": "a person says it was not charged", "resends": attempt.resends + 1}
+    values = {"reason": "the operator says it was not charged", "resends": attempt.resends + 1}
     _book(workspace, LedgerChange(request_id=attempt.request_id, event=Event.RESEND, at=now, values=values))
     return f"{attempt.row_id}: planned again; the next `dop run` buys it for ${price}"
 
@@ -68,7 +68,7 @@ def _book(workspace: OpenLedger, change: LedgerChange) -> None:
     if isinstance(outcome, JobTaken):
         raise UsageError(f"that job already belongs to request {outcome.owner_request_id}")
     if not isinstance(outcome, Applied):
-        raise UsageError("somebody else settled it meanwhile; nothing was changed")
+        raise UsageError("another command resolved it meanwhile; nothing was changed")
 
 
 def retry(args: argparse.Namespace) -> int:

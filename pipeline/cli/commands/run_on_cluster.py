@@ -162,7 +162,7 @@ def _put_alone(workspace: OpenLedger, run_id: str, options: RunOptions) -> Total
 def _measure(workspace: OpenLedger) -> None:
     """Has the server look at the tables that have just grown.
 
-    It does so by itself within minutes. Until then it takes them for empty, and each question for the next job, and for
+    Without this it takes some minutes. Until then it takes them for empty, and each query for the next job, and for
     the counts of a run, costs it a second of its time for some thousands of rows.
     """
     workspace.ledger.transact(

@@ -156,7 +156,7 @@ def report(args: argparse.Namespace) -> int:
 
 
 def _landed(workspace: OpenLedger, folder: RunFolder) -> str:
-    """Puts the reports into the object store, where one is told; returns what was wrong."""
+    """Puts the reports into the object store, where one is configured; returns what was wrong."""
     from pipeline.assets.publishing import open_publisher  # brings aiohttp
 
     landing = open_publisher(workspace.settings)

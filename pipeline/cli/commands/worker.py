@@ -1,4 +1,4 @@
-"""`dop worker`: one more machine of a cluster, its health, and the queue made anew."""
+"""`dop worker`: one more machine of a cluster, its health, and the queue rebuilt."""
 
 from __future__ import annotations
 

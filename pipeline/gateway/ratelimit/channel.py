@@ -18,10 +18,10 @@ and for longer ones, where it costs nothing; there it is at least this part of a
 
 
 class RateChannel:
-    """One allowance: its told rate, its hints, its law, and its counters."""
+    """One allowance: its configured rate, Retry-After hold, controller and counters."""
 
     def __init__(self, *, rate: Rate | None, burst: int | None, max_open: int) -> None:
-        """`told` is the configured rate, None for auto; `burst` how many of it may go at once, None for its default."""
+        """`rate` is the configured rate, None for auto; `burst` how many of it may go at once, None for its default."""
         self._rate = rate
         self._has_default_burst = burst is None
         self.spacing = GcraSpacing(rate, burst or rate.default_burst) if rate is not None else None
@@ -31,7 +31,7 @@ class RateChannel:
         self._silent: list[float] = []
 
     def share(self) -> None:
-        """Polls and submits use it both: a default burst would let whoever asks first have all of it."""
+        """Polls and submits use it both: a default burst would let the first of the two take all of it."""
         if self.spacing is not None and self._has_default_burst:
             self.spacing.space_evenly()
             self._rate = None  # even spacing keeps the rate; waiting for a span's end as well would cost a tenth of it
@@ -80,7 +80,10 @@ class RateChannel:
         self._open.append(now)
 
     def _pass_over(self, now: float) -> None:
-        """A call that stays without an answer for long holds nobody up; only a few at a time may be passed over."""
+        """Stop counting calls without a response for long as in flight, so that a hung call does not block the rest.
+
+        At most MAX_SILENT calls at a time: each may be a paid submit.
+        """
         while self._open and len(self._silent) < MAX_SILENT and now - self._open[0] > self._patience_s():
             self._silent.append(self._open.popleft())
             self.law.passed_over(now)

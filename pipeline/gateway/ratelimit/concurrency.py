@@ -1,12 +1,12 @@
-"""The cap on jobs in flight: told, or learned from being refused; now and then one more is tried. Pure."""
+"""The cap on jobs in flight: configured, or learned from rejections; now and then one more is tried. Pure."""
 
 from __future__ import annotations
 
-FIRST_PATIENCE, MOST_PATIENCE = 2, 32
+FIRST_TEST_INTERVAL_JOBS, MAX_TEST_INTERVAL_JOBS = 2, 32
 """Jobs that must end, as a multiple of the learned cap, before one more than the cap is tried; doubles when refused."""
 PAUSE_S = 5.0
-"""when jobs in flight are refused and none of ours is: somebody else fills the queue"""
-LONGEST_PAUSE_S = 60.0
+"""when jobs in flight are refused and none of ours is: another client fills the queue"""
+MAX_PAUSE_S = 60.0
 
 
 class InFlightLimit:
@@ -18,13 +18,13 @@ class InFlightLimit:
         self._configured = configured
         self._stated = False
         self._ended = 0
-        self._patience = FIRST_PATIENCE
+        self._patience = FIRST_TEST_INTERVAL_JOBS
         self._paused_until = float("-inf")
         self._pause_s = PAUSE_S
 
     @property
     def cap(self) -> int | None:
-        """The lower of the told and the learned cap; None while there is neither."""
+        """The lower of the configured and the learned cap; None while there is neither."""
         return min((cap for cap in (self._configured, self.learned) if cap is not None), default=None)
 
     def ready_at(self, now: float, submits_under_way: int) -> float:
@@ -45,11 +45,11 @@ class InFlightLimit:
         """
         self._stated = stated is not None and stated > 0
         self.learned = stated if stated is not None and self._stated else max(self.in_flight, 1)
-        self._ended, self._patience = 0, min(self._patience * 2, MOST_PATIENCE)
+        self._ended, self._patience = 0, min(self._patience * 2, MAX_TEST_INTERVAL_JOBS)
         if self.in_flight == 0 or wait_s is not None or self.in_flight < self.learned:
-            pause_s = self._pause_s if wait_s is None else min(max(wait_s, 1.0), LONGEST_PAUSE_S)
+            pause_s = self._pause_s if wait_s is None else min(max(wait_s, 1.0), MAX_PAUSE_S)
             self._paused_until = max(self._paused_until, now + pause_s)
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S)
 
     def ended(self) -> None:
         """One job fewer is in flight; after enough of them a cap that was guessed is tested by one more."""

@@ -1,4 +1,4 @@
-"""How fast one allowance of the gateway may be used when nobody publishes its limit.
+"""How fast one allowance of the gateway may be used when its limit is not published.
 
 The theory, on one page. Every limiter is, seen from the outside, a window (at most `count` calls in each `span`) or a
 bucket (at most `burst + rate * t` calls in t seconds). All answers so far leave a set of limiters that explain them, a

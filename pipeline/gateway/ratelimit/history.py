@@ -1,7 +1,7 @@
 """What one allowance of the gateway has answered so far: calls with their arrival, rejections with their wait hint.
 
-Nothing is known of an arrival but that it happened between sending and answer. It is taken to be in the middle; whoever
-needs certainty adds half the round trip on both sides (`half_s`).
+Nothing is known of an arrival but that it happened between sending and answer. It is taken to be in the
+middle; for certainty, half the round trip is added on both sides (`half_s`).
 """
 
 from __future__ import annotations

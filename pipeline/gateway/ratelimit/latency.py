@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 LATENCY_MEMORY = 8
-LEAST_KEPT = 1.001
+MIN_KEPT_FACTOR = 1.001
 """by which the shortest latency grows with each call that is slower: what was quick once may be so no longer"""
-OUTLIER, LEAST_JITTER = 3.0, 0.02
+OUTLIER, MIN_JITTER = 3.0, 0.02
 """times the usual difference, at least this part of the latency: more counts as that much, so that one pause does not
 look like calls that overtake each other"""
-LEAD_RISE, LEAD_FALL, MOST_LEAD_S = 1 / 4, 1 / 64, 0.05
+LEAD_RISE, LEAD_FALL, MAX_LEAD_S = 1 / 4, 1 / 64, 0.05
 """how quickly the time to get a call ready is taken to be longer, or shorter, than before; and the longest"""
 
 
@@ -24,7 +24,7 @@ class SlotLeadTime:
 
     def ready(self, took_s: float) -> None:
         """A call was ready to go so long after its slot was handed out."""
-        more_s = min(took_s, MOST_LEAD_S) - self.s
+        more_s = min(took_s, MAX_LEAD_S) - self.s
         self.s += more_s * (LEAD_RISE if more_s > 0 else LEAD_FALL)
 
 
@@ -42,8 +42,8 @@ class LatencyTracker:
         if not self.latency_s:
             self.latency_s = self.least_latency_s = took_s
             self.jitter_s = took_s / 8
-        self.least_latency_s = min(took_s, LEAST_KEPT * self.least_latency_s)
-        usual_s = max(self.jitter_s, LEAST_JITTER * self.latency_s)
+        self.least_latency_s = min(took_s, MIN_KEPT_FACTOR * self.least_latency_s)
+        usual_s = max(self.jitter_s, MIN_JITTER * self.latency_s)
         far_s = min(abs(took_s - self.latency_s), OUTLIER * usual_s)
         self.jitter_s += (far_s - self.jitter_s) / LATENCY_MEMORY
         self.latency_s += (took_s - self.latency_s) / LATENCY_MEMORY

@@ -135,7 +135,7 @@ class AdaptiveRateLimiter:
         """Starts with nothing in use.
 
         Args:
-            told: the submits' rate, None to find it out; it goes before what was learned.
+            rate: the configured rate of submits, None to measure it; it goes before a learned rate.
             burst: submits that may go at once where their rate is configured; None for the rate's default.
             learned: what an earlier run handed over.
             poll_told: the polls' own rate, None to find it out.
@@ -176,7 +176,7 @@ class AdaptiveRateLimiter:
 
     @property
     def is_shared(self) -> bool:
-        """Whether polls and submits use one allowance, as told or found out."""
+        """Whether polls and submits use one allowance, as configured or measured."""
         return self._polls is self._submits
 
     def next_slot(self, now: float, kind: CallKind = CallKind.SUBMIT) -> Slot | float:
@@ -257,7 +257,7 @@ class AdaptiveRateLimiter:
         self._turns.hurry_polls = hurry
 
     def in_flight_cap(self) -> int | None:
-        """The most jobs in flight, as told or learned; None while no cap is known."""
+        """The most jobs in flight, as configured or learned; None while no cap is known."""
         return self._jobs.cap
 
     def job_ended(self, now: float) -> None:

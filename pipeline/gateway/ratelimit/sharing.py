@@ -13,9 +13,9 @@ POLL_SHARE = 0.15
 """of the calls while submits wait"""
 HURRIED_SHARE = 0.5
 """while finished videos are noticed later than they may be"""
-MOST_CREDIT, LEAST_CREDIT = 2.0, -1.0
+MAX_CREDIT, MIN_CREDIT = 2.0, -1.0
 WANT_S = 0.1
-"""Seconds after the time it was told to ask again for which a kind counts as still waiting."""
+"""Seconds after its next permitted request during which a kind counts as still waiting."""
 
 
 class CallKind(StrEnum):
@@ -51,4 +51,4 @@ class SubmitPollSharing:
         spent = 1.0 if kind is CallKind.POLL else 0.0
         share = HURRIED_SHARE if self.hurry_polls else POLL_SHARE
         owed = self._owed_polls + share - spent
-        self._owed_polls = min(max(owed, LEAST_CREDIT), MOST_CREDIT)
+        self._owed_polls = min(max(owed, MIN_CREDIT), MAX_CREDIT)

@@ -39,7 +39,7 @@ UNSETTLED_CALLS, UNSETTLED_INTERVAL = 600, 2
 TESTS_PER_COST, UNSETTLED_PER_COST = 100, 8
 """Calls between two tests for each call that a failed test costs: 1 %, and more soon after a fall."""
 MAX_SURGE = 1.0
-"""A test that is admitted goes on to so much more of the count within the same window."""
+"""Share of the window's count that may be sent beyond it in the same window, once a test call was admitted."""
 FELL = 0.85
 """A proven window that ends below this part of its count has fallen; above it, calls have overtaken each other."""
 PROVEN_WINDOWS = 2

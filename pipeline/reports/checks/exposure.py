@@ -169,7 +169,7 @@ def flicker(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[
 
 
 def repeated(change: Numbers) -> np.ndarray:
-    """Pairs of frames that repeat a picture: 12 pictures in 24 frames, coded anew."""
+    """Pairs of frames that repeat a picture: 12 pictures in 24 frames, encoded again."""
     around = np.lib.stride_tricks.sliding_window_view(np.pad(change, 3, mode="edge"), 7)
     return np.asarray(change < np.maximum(SAME_FRAME, CADENCE * np.median(around, axis=1)))
 

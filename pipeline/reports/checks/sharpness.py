@@ -31,7 +31,7 @@ COLUMNS, ROWS = 8, 5
 SHARPEST = 50
 """Percentile over the blocks."""
 
-FLOOR = 2.0
+NOISE_SIGMA = 2.0
 """Detail, of 255, that rounding and the codec put into a picture without any."""
 
 CLEAR = 5.0
@@ -107,7 +107,7 @@ def _curvature(picture: Luma) -> tuple[Luma, Luma]:
 
 
 def _fine(picture: Luma) -> float:
-    return float(sum(max(0.0, float(part.var()) - FLOOR**2) ** 0.5 for part in _curvature(picture)))
+    return float(sum(max(0.0, float(part.var()) - NOISE_SIGMA**2) ** 0.5 for part in _curvature(picture)))
 
 
 def _blocks(picture: Luma) -> NDArray[np.float64]:
@@ -117,7 +117,7 @@ def _blocks(picture: Luma) -> NDArray[np.float64]:
         squares = part.astype(np.float64) ** 2
         high, wide = squares.shape[0] // ROWS, squares.shape[1] // COLUMNS
         blocks = squares[: high * ROWS, : wide * COLUMNS].reshape(ROWS, high, COLUMNS, wide)
-        result[number] = np.sqrt(np.maximum(blocks.mean(axis=(1, 3)) - FLOOR**2, 0))
+        result[number] = np.sqrt(np.maximum(blocks.mean(axis=(1, 3)) - NOISE_SIGMA**2, 0))
     return result
 
 

@@ -45,7 +45,7 @@ BETWEEN_PULSES = 4
 """Key frames are at least so many pairs apart; 12 pictures in 24 frames, which also alternate, are not."""
 
 MIN_LEVEL = 0.12
-"""Change of neighbours in a clip that moves, of 255: below it no stretch can be told from the rest."""
+"""Change of neighbours in a clip that moves, of 255: below it no stretch differs clearly from the rest."""
 
 NO_CHANGE = 0.012
 """Mean change of a pair of which a codec says that it is the same."""

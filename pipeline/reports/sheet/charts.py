@@ -22,7 +22,7 @@ _Say = Callable[[float], str]
 
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 14, 30
-BINS, LEAST_BINS = 48, 10
+BINS, MIN_BINS = 48, 10
 DOTS = 240
 """At most so many single clips are drawn for a model; the box is made of all of them."""
 
@@ -107,7 +107,7 @@ def pace(samples: Sequence[RateSample]) -> Chart | None:
         return None
     start, end = min(sample.at for sample in samples), max(sample.at for sample in samples)
     width_s = max(_nice(max(end - start, 1.0) / BINS), 1.0)
-    count = max(int((end - start) // width_s) + 1, LEAST_BINS)
+    count = max(int((end - start) // width_s) + 1, MIN_BINS)
     taken, refused = [0] * count, [0] * count
     for sample in samples:
         at = int((sample.at - start) // width_s)

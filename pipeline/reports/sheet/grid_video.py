@@ -33,8 +33,8 @@ RATE = 24
 PAGE_S = 5.0
 """A page is shown this long, and longer when a clip of it is longer. Source: API document, pricing (5 seconds)."""
 
-MOST_COLUMNS, MOST_CELLS = 8, 48
-"""Of a page: more at once could not be told apart, and each open clip takes memory."""
+MAX_COLUMNS, MAX_CELLS = 8, 48
+"""Of a page: more at once could not be distinguished, and each open clip takes memory."""
 
 MAX_WIDTH_PX = 1920
 MAX_HEIGHT_PX = 1920
@@ -56,7 +56,7 @@ def write_grid_video(view: RunView, path: Path) -> int:
         raise UsageError(f"{view.run} has no clip on disk yet: collect it first")
     make_stills(clips[:SHAPE_CLIPS], ())
     sheet = build_sheet(view, path.parent)
-    pages = pages_of(sections(sheet, most=len(sheet.cells)), most_columns=MOST_COLUMNS, most_cells=MOST_CELLS)
+    pages = pages_of(sections(sheet, most=len(sheet.cells)), most_columns=MAX_COLUMNS, most_cells=MAX_CELLS)
     pages = [page for page in pages if any(cell and cell.stills.clip for _, cells in page.rows for cell in cells)]
     shape = clip_shape(view)
     tall = max(len(page.rows) for page in pages)
@@ -103,7 +103,7 @@ class _Encoder:
 
 
 def _played(plate: RenderedPage, folder: Path) -> Iterator[Picture]:
-    """The page's pictures, one per frame of the video; a clip that ends early stands still."""
+    """The page's pictures, one per frame of the video; a clip that ends early holds its last picture."""
     canvas: Picture = np.array(plate.paper)
     with ExitStack() as stack:
         clips = [clip for spot in plate.spots if (clip := _opened(spot, folder, plate.cell_px, stack)) is not None]

@@ -18,7 +18,7 @@ from pipeline.reports.sheet.page import SheetSection
 
 PAPER, INK, SOFT, EMPTY, TROUBLE = "#101217", "#eceef2", "#9aa2b0", "#1b1f27", "#ff9d92"
 GAP_PX, EDGE_PX, TITLE_PX, HEAD_PX, LABEL_PX, NAME_PX = 8, 24, 48, 28, 128, 20
-LEAST_CELL_PX, MOST_CELL_PX = 64, 480
+MIN_CELL_PX, MAX_CELL_PX = 64, 480
 
 GridRows = tuple[tuple[str, tuple[SheetCell | None, ...]], ...]
 
@@ -93,7 +93,7 @@ def cell_width(pages: Sequence[PagePlan], *, most_width_px: int) -> int:
     """The even width of a cell at which the widest page fits, within reason."""
     wide = max(page.width_cells for page in pages)
     room = most_width_px - 2 * EDGE_PX - max(_label_px(page) for page in pages)
-    return max(LEAST_CELL_PX, min(MOST_CELL_PX, room // wide - GAP_PX)) // 2 * 2
+    return max(MIN_CELL_PX, min(MAX_CELL_PX, room // wide - GAP_PX)) // 2 * 2
 
 
 def corner_text(plan: SheetLayout) -> str:

@@ -19,7 +19,7 @@ CLOSE_FILL = 0.5
 MAX_STACKED = 4
 """So many clips may lie below each other at one crossing before they are parted into tabs."""
 
-FEW = 8
+MAX_FEW_VALUES = 8
 """So many values of a single axis still fit beside each other."""
 
 _DERIVED: Mapping[str, Callable[[Attempt], str]] = {
@@ -121,7 +121,7 @@ def _chosen(
     x = "seed" if "seed" in free else [name for name in free if name != ROW][-1:][0] if set(free) != {ROW} else ROW
     y = _partner(list(free.values()), x, without=without)
     if y is None:
-        return (x, None) if len(free[x].values) <= FEW else (None, None)
+        return (x, None) if len(free[x].values) <= MAX_FEW_VALUES else (None, None)
     crossings = {(place.get(x, ""), place.get(y, "")) for place in places}
     if len(crossings) < CLOSE_FILL * len(free[x].values) * len(free[y].values):
         return (None, None) if len(free[y].values) * 2 > len(places) else (None, y)

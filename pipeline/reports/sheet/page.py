@@ -286,7 +286,7 @@ def totals_shown(totals: Totals) -> list[tuple[str, str, str]]:
 
 
 def troubles_of(cells: Sequence[SheetCell]) -> list[tuple[str, str, int]]:
-    """What a person should know about before looking at the clips, as (name, its states, count)."""
+    """What the user should know before looking at the clips, as (name, its states, count)."""
     kinds = (("failed", sorted(FAILED_FOR_GOOD)), ("unknown", [State.UNKNOWN]), ("stalled", [State.STALLED]))
     return [(name, " ".join(states), sum(cell.state in states for cell in cells)) for name, states in kinds]
 

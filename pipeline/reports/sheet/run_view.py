@@ -1,6 +1,6 @@
-"""What the contact sheet is told about a run: one record, so that a page, a grid video and a print show the same.
+"""What the contact sheet shows of a run: one record, so that a page, a grid video and a print show the same.
 
-Holds no file and asks nobody; the caller reads the ledger and the manifest and fills it in.
+Holds no file and sends no request; the caller reads the ledger and the manifest and fills it in.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ Line = Attempt | SkippedLine
 def latest_lines(lines: tuple[Line, ...]) -> list[tuple[Line, list[Attempt]]]:
     """One entry a cell: the latest attempt of each request (or the placeholder) and the attempts before it, in order.
 
-    A request stands where its first attempt stood.
+    A request is listed where its first attempt was.
     """
     cells: list[tuple[Line, list[Attempt]]] = []
     place: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """Who may ask: this server's own pages in this person's browser. Values in, a refusal in words or nothing out.
 
-Any web page that is open in the same browser can send requests to 127.0.0.1. Against them stand: an address that
-nobody can guess, the Host header (a name of somebody else's that resolves to 127.0.0.1), the Origin header, and what
+Any web page that is open in the same browser can send requests to 127.0.0.1. The protection: an address that
+cannot be guessed, the Host header (a foreign name that resolves to 127.0.0.1), the Origin header, and what
 the browser says about who asks (Sec-Fetch-*).
 """
 
@@ -15,7 +15,7 @@ OWN_SITES = ("same-origin", "none")
 """`none`: typed, bookmarked, or opened by another program."""
 
 SHEET_POLICY = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-"""Beside the policy that stands in the sheet itself, which names its script by hash: what only a header can say."""
+"""Beside the policy in the sheet itself, which names its script by hash: what only a header can say."""
 
 PAGE_POLICY = f"default-src 'none'; style-src 'self'; img-src 'self' data:; {SHEET_POLICY}"
 """Of everything but a contact sheet."""
@@ -49,7 +49,7 @@ def access_refusal(method: str, headers: Mapping[str, str], port: int) -> str | 
 
 
 def _is_own(method: str, headers: Mapping[str, str]) -> bool:
-    """Whether the browser says that one of our pages or the person asks; a link that is followed may be anywhere."""
+    """Whether the browser says that one of our pages or the user asks; a link that is followed may be anywhere."""
     if headers.get("Sec-Fetch-Site", "none") in OWN_SITES:
         return True
     followed = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"

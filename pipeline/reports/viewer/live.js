@@ -8,7 +8,7 @@ badge.hidden = true;
 place.prepend(badge);
 place.append(el("a", { href: "../../" }, "All runs"), el("a", { href: "../../spend" }, "Spend"));
 
-/** One cell as it is now. Its element is made anew and takes the old one's place; what plays in it stops. */
+/** One cell as it is now. Its element is made again and takes the old one's place; what plays in it stops. */
 function renew(fresh) {
   const cell = byRequest.get(fresh.requestId);
   if (!cell) return askToReload();
@@ -47,7 +47,7 @@ function showStatus(status) {
   finish(status.ended);
 }
 
-/** How many cells are in each state: in the filter, and in the head where a person should know. */
+/** How many cells are in each state: in the filter, and in the head where the user should know. */
 function showCounts() {
   const counts = Map.groupBy(cells, (cell) => cell.state);
   const count = (state) => counts.get(state)?.length ?? 0;
@@ -68,10 +68,10 @@ function finish(isEnded) {
 }
 
 let reload = null;
-/** The manifest was read anew, or too much happened: the arrangement itself is old. */
+/** The manifest was read again, or too much happened: the arrangement itself is old. */
 function askToReload() {
   if (reload) return;
-  reload = el("button", { type: "button", id: "live-reload" }, "The run has changed: load the page anew");
+  reload = el("button", { type: "button", id: "live-reload" }, "The run has changed: reload the page");
   reload.addEventListener("click", () => location.reload());
   place.append(reload);
 }
@@ -90,7 +90,7 @@ const hears = {
 
 let news = null;
 let heardUpTo = served.event;
-/** Only while somebody looks: a browser opens six connections to a server, and a stream in a hidden tab holds one. */
+/** Only while the page is visible: a browser opens six connections to a server, and a stream in a hidden tab holds one. */
 function listen() {
   news?.close();
   if (document.hidden) return;

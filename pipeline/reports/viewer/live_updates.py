@@ -1,4 +1,4 @@
-"""What a page is told while a run goes on: counts and money, and the cells that changed, each as the page shows it."""
+"""What a page is sent during a run: counts and money, and the cells that changed, each as the page shows it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.reports.sheet.run_view import latest_lines
 from pipeline.reports.viewer.thumbnail_cache import with_stills
 
 MAX_CELLS = 2_000
-"""Changed cells that are sent one by one; a page that missed more is told to load anew."""
+"""Changed cells that are sent one by one; a page that missed more must reload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class ClientState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveUpdate:
-    """What a page is told now; empty parts are not sent. `is_stale`: it must be loaded anew."""
+    """One update of a page; empty parts are not sent. `is_stale`: the page must reload."""
 
     seen: ClientState
     status: dict[str, object] | None = None

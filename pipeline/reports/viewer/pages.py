@@ -74,7 +74,7 @@ def spend_page(workspace: OpenLedger) -> str:
 
 
 def sheet_page(workspace: OpenLedger, run: Run) -> str:
-    """The run's contact sheet as it is now; its script goes on from the event that is read before anything else."""
+    """The run's contact sheet as it is now; its script continues from the event that is read before anything else."""
     event = workspace.book.last_event()
     view = run_view(workspace, run)
     sheet = build_sheet(view, workspace.outputs / run.run_id)

@@ -1,4 +1,4 @@
-"""The server: an address nobody can guess on 127.0.0.1, and below it runs, money, contact sheets and their news."""
+"""The server: an unguessable address on 127.0.0.1, and below it runs, money, contact sheets and their news."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.reports.viewer.thumbnail_cache import ThumbnailCache
 
 HOST = "127.0.0.1"
 REFRESH_INTERVAL_S = 1.0
-"""How often the ledger is asked for news of a run that somebody looks at."""
+"""How often the ledger is asked for news of a run whose page is open."""
 
 BEATS = 15
 """Ticks without news after which a word is sent all the same: a page that is gone is noticed by it."""
@@ -36,7 +36,7 @@ TABLES = ("report.csv", "failures.csv", "run.json")
 """Files of a run that are given out, besides its clips and their pictures."""
 
 _CLIP_FILE = re.compile(r"(?![.-])[A-Za-z0-9_.@-]+\.(mp4|jpg)")
-"""Names that this program gives to clips and posters; nothing else of the folder is anybody's business."""
+"""Names that this program gives to clips and posters; nothing else of the folder is served."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -258,7 +258,7 @@ def _html(text: str) -> web.Response:
 
 
 def _seen(request: web.Request) -> ClientState:
-    """Where the page stands: what it was loaded with, or the last event it heard before the connection broke."""
+    """The page's position: what it was loaded with, or the last event it heard before the connection broke."""
     after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
     requests = request.query.get("requests", "")
     if not _is_number(after):

@@ -30,12 +30,12 @@ MAX_WAITING = 10_000
 MAX_ID_CHARS = 200
 """Characters of an id that is passed on: a notification holds 8,000 bytes. Source: PostgreSQL, NOTIFY."""
 RETRY_INTERVAL_S = 5.0
-"""After this long a lost connection is opened anew, and a port that another worker had is asked for again."""
+"""Seconds after which a lost connection is reopened, and a port that another worker had is asked for again."""
 _AWAY = (psycopg.Error, OSError)
 
 
 def shared_keys(url: str, gateway: str) -> WebhookTokens:
-    """The tokens of this ledger at this gateway, the same on all hosts; their seed is made by whoever comes first.
+    """The tokens of this ledger at this gateway, the same on all hosts; the first worker makes their seed.
 
     Raises:
         LedgerAwayError: the database can't be asked.
@@ -100,7 +100,7 @@ class CallbackRelay:
         return bound
 
     async def run(self) -> None:
-        """Passes calls on, hears of those that others pass on, and stands in for a receiver that is gone."""
+        """Relays callbacks to other workers and takes over from a receiver that is gone."""
         await asyncio.gather(self._hear(), self._tell(), self._stand_in())
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
-"""The queue of requests, made from the ledger by one statement: first filling, topping up and building anew are alike.
+"""The queue of requests, made from the ledger by one statement: first filling, topping up and rebuilding are alike.
 
 A job is "look after this request"; its lock is the request's key, so at most one worker does. There are two queues a
-gateway: to buy, and to look after what is bought, which goes on when buying has to wait. The queue may be dropped at
+gateway: to buy, and to look after what is bought, which continues while buying has to wait. The queue may be dropped at
 any time: nothing is known here that the ledger does not know.
 """
 
@@ -97,7 +97,7 @@ RETURNING j.id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOrder:
-    """What the workers are to do for a run. `version` rises each time that somebody orders it anew."""
+    """What the workers are to do for a run. `version` rises each time that the run is ordered again."""
 
     run_id: str
     version: int
@@ -124,7 +124,7 @@ def put_order(
     """
     order = {"run_id": run_id, "gateway": gateway, "buy": buy, "collect": collect}
     spans = {"run_cap": caps.run_microusd, "day_cap": caps.day_microusd, "month_cap": caps.month_microusd}
-    # Whoever tops up meanwhile would not see these jobs, and fill the window twice or wait for this transaction.
+    # A worker that tops up meanwhile would not see these jobs, and fill the window twice or wait for this transaction.
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (TOP_UP_LOCK,))
     connection.exec_driver_sql(_ORDER, {**order, **spans})
     values = {"gateway": gateway, "window": window, "again": True, "files": files, "set_aside": SET_ASIDE}
@@ -137,7 +137,7 @@ def queues(gateway: str) -> list[str]:
 
 
 class JobQueue:
-    """The queue of one gateway as workers and followers see it: one connection, opened anew when it was lost."""
+    """The queue of one gateway as workers and followers see it: one connection, reopened when it was lost."""
 
     def __init__(self, url: str, gateway: str) -> None:
         self._url, self._gateway = url, gateway
@@ -162,7 +162,7 @@ class JobQueue:
         return [StopNotice(**row) for row in await self._ask(text, {"run_id": run_id})]
 
     async def put_stop_notice(self, run_id: str, version: int, reason: StopNotice) -> None:
-        """Nothing more is bought for a run, on any host, until it is ordered anew."""
+        """Nothing more is bought for a run, on any host, until it is ordered again."""
         await self._ask(
             "INSERT INTO dop_halts (run_id, version, text, exit_code) "
             "VALUES (%(run_id)s, %(version)s, %(text)s, %(exit_code)s) ON CONFLICT DO NOTHING RETURNING run_id",
@@ -170,7 +170,7 @@ class JobQueue:
         )
 
     async def close_order(self, run_id: str, version: int) -> None:
-        """Nobody looks after the run any more."""
+        """End the run's order: no worker processes the run any more."""
         await self._ask(
             "UPDATE dop_orders SET is_open = false WHERE run_id = %(run_id)s "
             "AND version = %(version)s RETURNING run_id",
@@ -233,7 +233,7 @@ class JobQueue:
         return len(await self._ask(_BACK, {"queues": queues(self._gateway), "silent_s": silent_s}))
 
     async def rebuild(self, window: int, silent_s: float) -> tuple[int, int]:
-        """Drops what is queued, but for what living workers hold, and makes it anew; (dropped, queued)."""
+        """Drops what is queued, but for what living workers hold, and fills it again; (dropped, queued)."""
         dropped = await self._ask(_DROP, {"queues": queues(self._gateway), "silent_s": silent_s})
         return len(dropped), await self.top_up(window)
 

@@ -1,4 +1,4 @@
-"""Following a run that workers carry out: what a person sees meanwhile, and how it ended. Buys nothing itself."""
+"""Following a run that workers carry out: what the user sees meanwhile, and how it ended. Buys nothing itself."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 REFRESH_INTERVAL_S = 0.5
 QUIET = 2
-"""Looks in a row that find nothing queued and nothing due: then nobody will go on by himself."""
-STOPPED = "buying is stopped on every host; what is paid is collected by the workers. The same command goes on"
+"""Polls in a row that find nothing queued and nothing due; after them no worker will continue the run."""
+STOPPED = "buying is stopped on every host; what is paid is collected by the workers. The same command continues"
 NO_WORKER_NOTICE_S = 10.0
-"""How long no worker may be heard of before a person is told."""
+"""Seconds without a sign of any worker before the user is notified."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class RunMonitor:
         )  # past it, the database is away: it is tried again
 
     async def once(self) -> None:
-        """One look; stops the buying on every host where this command was told to.
+        """One look; stops the buying on every host where this command must stop it.
 
         The workers top up the queue. Only where nothing is left in it is it looked for here whether all is done.
         """

@@ -53,7 +53,7 @@ PENDING_STATES = frozenset({State.PLANNED, State.SUBMITTING, State.ACCEPTED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerResources:
-    """What all lines of a worker share. `trouble` hears that this worker should begin anew."""
+    """What all lines of a worker share. `trouble` is called when this worker should restart its session."""
 
     workspace: OpenLedger
     queue: JobQueue
@@ -159,7 +159,7 @@ class RunExecutor:
         """Says once that callbacks are wanted and none come."""
         if not self._warned and isinstance(self._schedule, CallbackPollSchedule) and self._schedule.gave_up:
             self._warned = True
-            self._around.notify("jobs end and nobody calls back: polling as usual; check webhook.public_url")
+            self._around.notify("jobs end without a callback: polling as usual; check webhook.public_url")
 
     # -- one request
 
@@ -207,7 +207,7 @@ class RunExecutor:
         return False
 
     async def _lost_by_another(self, attempt: Attempt) -> None:
-        """MONEY: its worker died or froze during the submit. It may be paid: never sent again by itself.
+        """MONEY: its worker died or froze during the submit. It may be paid: never sent again automatically.
 
         The token names that very submit: when its worker wakes after all, its answer is still booked.
         """
@@ -249,7 +249,7 @@ class RunExecutor:
             done.set_result(not self._closing)
 
     def called(self, delivery: CallbackDelivery) -> bool:
-        """Somebody called about a request; False when this line has nothing to do with it."""
+        """A callback named this request; False when this executor does not process it."""
         callbacks = self.pipeline.callbacks
         return callbacks is not None and callbacks.delivered(delivery)
 
@@ -307,7 +307,7 @@ class RunExecutor:
                 self._around.on_failure(f"a stop reason could not be passed on ({cause_of(error)})")
 
     async def close(self) -> None:
-        """Submits under way end and are booked; everything else is left for whoever takes it up."""
+        """Submits under way end and are booked; everything else is left for other workers."""
         self._broken = self._closing = True  # what is said from here on is about this worker, not about the run
         self.stop.request("the worker stops", exit_code=143, reach=StopScope.ALL)
         self.pipeline.poller.close_input()

@@ -1,4 +1,4 @@
-"""Runs that the workers start by themselves (`schedule:`), as a periodic task of the engine: one at a time."""
+"""Runs that the workers start on a schedule (`schedule:`), as a periodic task of the engine: one at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ScheduledRuns:
     """When to start which command. A run that is still going when its time comes is not started twice."""
 
     def __init__(self, cron: str, command: Sequence[str], say: Callable[[str], None]) -> None:
-        """`command` is a whole command line; its exit code is told.
+        """`command` is a whole command line; its exit code is logged.
 
         Raises:
             UsageError: the times can't be read.
@@ -49,7 +49,7 @@ class ScheduledRuns:
         self._say(f"worker: the scheduled run of {timestamp} ended with {code}")
 
     async def stop(self) -> None:
-        """Ends a run that this worker started: the next one goes on with it."""
+        """Ends a run that this worker started: the next one continues it."""
         process = self._process
         if process is not None:
             with suppress(ProcessLookupError):

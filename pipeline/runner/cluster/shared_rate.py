@@ -1,12 +1,13 @@
 """One pace for all workers of a gateway: a row of the database, from which every slot is taken by one statement.
 
-A slot is a moment. It may lie a little ahead (`AHEAD_S`), and whoever took it sleeps until then, so workers never
+A slot is a moment. It may be a little ahead (`AHEAD_S`); the worker that took it sleeps until then, so workers never
 contend for the same moment. Hints, refusals and the cap on jobs in flight are in the row too and hold everybody. The
 clock is the database's. Seconds are Unix seconds of that clock. Slots need not survive a crash: no commit here waits
 for the disk.
 
-The rate is told, or measured: a refusal says that the allowance was empty, so what was let in since the last one is
-what flowed in (as `gateway.paceeven` reads it for one process). In between it grows a little until the next refusal.
+The rate is configured or measured: a rejection says that the allowance was empty, so the calls admitted since the last
+one are what flowed in (as `gateway.ratelimit` reads it for one process). In between it grows a little until the
+next rejection.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ CATCH_UP_GAPS, CATCH_UP_S = 0.5, 0.02
 """How late a slot may be taken and still be made up for: the smaller of these (gaps, seconds)."""
 HASTE, LATE_S = 1.01, 1.0
 """How much faster than the rate go those that were held up between slot and wire; and how late they may be at most."""
-SHORTEST_HINT_S, LONGEST_HINT_S = 1.0, 60.0
+MIN_HINT_S, MAX_HINT_S = 1.0, 60.0
 """A longer hint is obeyed a minute at a time: then one submit asks again."""
-FIRST_GROWTH, PATIENCE, MOST_DOUBLINGS = 0.002, 60.0, 12.0
+FIRST_GROWTH, PATIENCE, MAX_DOUBLINGS = 0.002, 60.0, 12.0
 """The rate grows by this share of itself, doubling every `PATIENCE` submits let in (more where a refusal is dear)."""
 GUESS_TEST_INTERVAL_CALLS = 10.0
 """While the rate is a guess from the first refusal."""
-DEAR_CALLS, MOST_DEAR = 20.0, 8.0
+DEAR_CALLS, MAX_DEAR = 20.0, 8.0
 """A hint that costs this many submits makes the patience twice as long, and so on."""
-SLACK, FEW = 0.998, 4.0
-LEAST_PER_S, MOST_PER_S = 1 / 900, 10_000.0
+SLACK, MIN_ADMITTED = 0.998, 4.0
+MIN_PER_S, MAX_PER_S = 1 / 900, 10_000.0
 PROBE_GAP_S = 1.0
 """After a refusal one submit at a time until one is let in; the next after this long when none is answered."""
 CAP_TEST_INTERVAL_CALLS = 4.0
@@ -47,7 +48,7 @@ STALE_S = 2.0
 """A transaction that its worker leaves open for longer (frozen) is ended by the server."""
 SESSION = {"synchronous_commit": "off", "idle_in_transaction_session_timeout": f"{int(STALE_S * 1000)}ms"}
 
-_RATE = f"(p.rate * (1 + {FIRST_GROWTH} * (power(2, least(p.quiet / p.patience, {MOST_DOUBLINGS})) - 1)))"
+_RATE = f"(p.rate * (1 + {FIRST_GROWTH} * (power(2, least(p.quiet / p.patience, {MAX_DOUBLINGS})) - 1)))"
 _GAP = f"(1.0 / coalesce(p.told_per_s, {_RATE}))"
 _START = (
     "CASE WHEN p.told_per_s IS NULL AND p.rate IS NULL THEN t.now "
@@ -122,16 +123,16 @@ def rejected_row(
     Only the first refusal of a limit counts; those sent before it was known change nothing but the hold.
     """
     held = float(row["held_until"] or 0.0)
-    hold_s = None if hint_s is None else min(max(hint_s, SHORTEST_HINT_S), LONGEST_HINT_S)
+    hold_s = None if hint_s is None else min(max(hint_s, MIN_HINT_S), MAX_HINT_S)
     if hold_s is not None:
         held = max(held, now + hold_s)
     if sent_at <= float(row["blocked_at"] or 0.0):
         return {"held_until": held, "hinted_at": now}
     rate = _measured(row, sent_at)
-    dear = 1.0 if hold_s is None else min(1.0 + rate * hold_s / DEAR_CALLS, MOST_DEAR)
+    dear = 1.0 if hold_s is None else min(1.0 + rate * hold_s / DEAR_CALLS, MAX_DEAR)
     fails = int(row["fails"] or 0) + 1
     if hold_s is None:
-        held = max(held, now + min(2.0 ** (fails - 1) / rate, LONGEST_HINT_S))
+        held = max(held, now + min(2.0 ** (fails - 1) / rate, MAX_HINT_S))
     return {
         "held_until": held,
         "rate": rate,
@@ -148,7 +149,7 @@ def rejected_row(
 
 def grown_rate(row: Mapping[str, float | bool | None]) -> float:
     """Submits a second at this moment: the measured rate and what it has grown by. Pure; the row must have a rate."""
-    doublings = min(float(row["quiet"] or 0.0) / float(row["patience"] or PATIENCE), MOST_DOUBLINGS)
+    doublings = min(float(row["quiet"] or 0.0) / float(row["patience"] or PATIENCE), MAX_DOUBLINGS)
     return float(row["rate"] or 0.0) * (1 + FIRST_GROWTH * (exp2(doublings) - 1))
 
 
@@ -160,16 +161,16 @@ def _measured(row: Mapping[str, float | bool | None], sent_at: float) -> float:
     let_in = float(row["let_in"] or 0.0)
     since_s = max(sent_at - float(row["origin"] or sent_at), 1e-3)
     if row["rate"] is None:
-        return min(max(max(let_in, 1.0) / max(since_s, 0.05), LEAST_PER_S), MOST_PER_S)
+        return min(max(max(let_in, 1.0) / max(since_s, 0.05), MIN_PER_S), MAX_PER_S)
     grown = grown_rate(row)
-    if let_in < FEW:
-        return max(0.92 * grown, LEAST_PER_S)
+    if let_in < MIN_ADMITTED:
+        return max(0.92 * grown, MIN_PER_S)
     whole_s = max(sent_at - float(row["blocked_at"] or 0.0), since_s)
-    return min(max(SLACK * let_in / sqrt(since_s * whole_s), 0.5 * grown, LEAST_PER_S), 0.99 * grown)
+    return min(max(SLACK * let_in / sqrt(since_s * whole_s), 0.5 * grown, MIN_PER_S), 0.99 * grown)
 
 
 class SharedRateLimiter:
-    """The row of one gateway. One connection, used by one caller at a time; a lost one is opened anew."""
+    """The row of one gateway. One connection, used by one caller at a time; a lost one is reopened."""
 
     def __init__(self, url: str, gateway: str) -> None:
         self._url, self._gateway = url, gateway
@@ -201,7 +202,7 @@ class SharedRateLimiter:
         )
 
     async def on_admitted(self, sent_at: float) -> None:
-        """A submit sent at `sent_at` was let in: nobody has to probe any more."""
+        """A submit sent at `sent_at` was let in: no worker has to probe any more."""
         await self._ask(ON_ADMITTED, {"sent_at": sent_at}, answers=False)
 
     async def leave(self, taken_at: float) -> float | None:
@@ -214,7 +215,7 @@ class SharedRateLimiter:
         return None if in_s is None else max(0.0, float(in_s))
 
     async def on_rejected(self, sent_at: float, hint_s: float | None) -> None:
-        """The rate limit refused a submit: everybody holds, and the rate is measured anew."""
+        """The rate limit refused a submit: every worker holds, and the rate is measured again."""
         async with self._turn:
             connection = await self._open()
             async with connection.transaction():

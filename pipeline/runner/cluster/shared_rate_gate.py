@@ -149,7 +149,7 @@ class SharedRateGate(RateGate):
         task.add_done_callback(self._messages.discard)
 
     async def close(self) -> None:
-        """Waits for what is being told."""
+        """Waits for the reports that are being written."""
         await asyncio.gather(*self._messages, return_exceptions=True)
 
 

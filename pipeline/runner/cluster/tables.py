@@ -1,7 +1,7 @@
-"""The cluster's own tables beside the ledger's, and the engine's; made once, whoever comes first.
+"""The cluster's own tables beside the ledger's, and the engine's; made once, by the first process that needs them.
 
-All of it may be dropped: the queue comes back from the ledger, the pace is learned anew, orders are written by the next
-`dop run --cluster`. What was bought is never here.
+All of it may be dropped: the queue comes back from the ledger, the rate is learned again, the next run writes its
+order (`dop run --cluster`). What was bought is never here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from procrastinate.schema import SchemaManager
 from pipeline.ledger.postgres_session import client
 
 ONE_AT_A_TIME = 0x646F7001
-"""Advisory lock of whoever makes the tables."""
+"""Advisory lock of the process that makes the tables."""
 
 TABLES = (
     """

@@ -1,8 +1,8 @@
-"""A worker: takes requests from the queue and looks after them, until it is told to stop.
+"""A worker: takes requests from the queue and processes them until it receives a stop signal.
 
-It lives in lives: when the engine ends (the database restarted, this process was frozen, a step broke), submits under
-way are booked, everything else is dropped, and after a pause a new life begins. The ledger outlives them: it waits for
-its server by itself. Must never: sell a request twice; that is the ledger's to prevent, not the queue's.
+The worker restarts its session when the engine ends (the database restarted, this process was frozen, a step broke):
+submits in flight are recorded, everything else is dropped, and after a pause a new session starts. The ledger outlives
+sessions: it waits for its server. The queue does not prevent that a request is bought twice; the ledger does.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ FETCH_INTERVAL_S = 0.5
 MAINTENANCE_INTERVAL_S = 2.0
 """Between two rounds of topping up, taking back and signs of life."""
 ORDER_CACHE_S = 0.5
-"""An order that is given anew is heeded within this time."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+"""Seconds within which a changed order takes effect."""
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
 WELL_S = 60.0
 """A life of this length was a good one: the next pause is short again."""
 FROZEN_S = 1.0
-"""How often the clock is looked at for a gap."""
+"""Seconds between two checks of the clock for a gap."""
 
 _TROUBLES = (psycopg.Error, ProcrastinateException, OSError, DopError)
 
@@ -60,7 +60,7 @@ class _RequestReleasedError(Exception):
 
 
 class ThrottledJobManager(JobManager):
-    """The engine's manager, which fetches nothing to buy while enough waits here, and nothing at all when told."""
+    """The engine's manager, which fetches nothing to buy while enough waits here, and nothing once it is stopped."""
 
     def __init__(self, connector: procrastinate.BaseConnector, has_room: Callable[[], bool]) -> None:
         super().__init__(connector)
@@ -141,7 +141,7 @@ class Worker:
         return self.life is not None and self.life.called(delivery)
 
     def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        """The engine's own tasks fail when the database goes or others took over: that is no news for a person."""
+        """The engine's own tasks fail when the database goes or others took over: that is no news for the user."""
         self.log.info("stray", extra={"fields": {"what": _stray(context)}})
 
     async def _run_forever(self) -> None:
@@ -154,9 +154,9 @@ class Worker:
                 why = cause_of(error)
             if self.stopping.is_set():
                 return
-            pause_s = FIRST_PAUSE_S if time.monotonic() - began > WELL_S else min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = FIRST_PAUSE_S if time.monotonic() - began > WELL_S else min(2 * pause_s, MAX_PAUSE_S)
             self.state = "waiting"
-            self.notify(f"worker: begins anew ({why or 'the engine ended'})")
+            self.notify(f"worker: restarts its session ({why or 'the engine ended'})")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spread
 
@@ -246,13 +246,13 @@ class WorkerSession:
         return sum(line.active_count for line in self._lines.values())
 
     def end(self, why: str) -> None:
-        """This life is over, for a reason (none: the worker is told to stop)."""
+        """End this session, for a reason (none: the worker must stop)."""
         self._why = self._why or why
         self._manager.stop()
         self._over.set()
 
     def called(self, delivery: CallbackDelivery) -> bool:
-        """Somebody called about a request; whether it is in this worker's hands."""
+        """A callback named this request; whether this worker processes it."""
         return any(line.called(delivery) for line in self._lines.values())
 
     def _has_room(self) -> bool:
@@ -261,7 +261,7 @@ class WorkerSession:
         return unsent < 2 * self._settings.pace.submit_concurrency
 
     async def run(self) -> str:
-        """Works until the engine ends or somebody says so; returns why."""
+        """Works until the engine ends or the session is stopped; returns why."""
         settings = self._settings.cluster
         engine = asyncio.create_task(
             self._app.run_worker_async(
@@ -328,7 +328,7 @@ class WorkerSession:
             self._manager.taken_up()
 
     async def _executor(self, run_id: str) -> RunExecutor | None:
-        """The line of a run as it is ordered now; an order given anew makes a new one."""
+        """The executor of a run as it is ordered now; a changed order makes a new one."""
         line = self._lines.get(run_id)
         if line is not None and time.monotonic() - self._asked_at.get(run_id, 0.0) < ORDER_CACHE_S:
             return line
@@ -363,7 +363,7 @@ class WorkerSession:
                     line.warn()
                     for known in await self.queue.stop_notices(line.order.run_id):
                         line.apply_stop(known)
-            except Exception as error:  # noqa: BLE001 - without this round nobody would take over: begin anew
+            except Exception as error:  # noqa: BLE001 - without this round no worker would take over: restart
                 self.end(cause_of(error))
                 return
             if taken:

@@ -18,7 +18,7 @@ FINEST = 2.0
 """The source is at most this much finer than the frame: beyond, bilinear sampling would flicker."""
 
 _MARGIN = 0.004
-_MOST_ZOOM = 6.0
+_MAX_ZOOM = 6.0
 
 Size = tuple[int, int]
 Matrix = NDArray[np.float64]
@@ -27,7 +27,7 @@ Matrix = NDArray[np.float64]
 def framed(poses: Sequence[CameraPose], size: Size) -> list[CameraPose]:
     """The same move, zoomed in by one factor for the whole clip, so that no frame ever looks past the image's edge."""
     probe = [*poses[::3], poses[-1]]
-    low, high = 1.0, _MOST_ZOOM
+    low, high = 1.0, _MAX_ZOOM
     if _inside(probe, size, low):
         high = low
     while high - low > 0.003:
@@ -50,7 +50,7 @@ def _inside(poses: Sequence[CameraPose], size: Size, zoom: float) -> bool:
 
 
 def homography(pose: CameraPose, size: Size, source_px: Size) -> Matrix:
-    """3x3 matrix from frame pixels to source pixels, its last entry 1. The image turns about the point looked at."""
+    """3x3 matrix from frame pixels to source pixels, its last entry 1. The image turns about the target."""
     width, height = size
     focal = FOCAL * max(width, height)
     centre = np.array(

@@ -81,7 +81,7 @@ def open_still(image: bytes) -> Image.Image:
 
 
 def frame_size(image_px: tuple[int, int], long_side_px: int) -> tuple[int, int]:
-    """Width and height of the clip: the image's aspect (at most 3:1), even numbers, the longer side as told."""
+    """Width and height of the clip: the image's aspect (at most 3:1), even numbers, the longer side as configured."""
     width, height = image_px
     ratio = min(max(width / height, 1 / 3), 3.0)
     if ratio >= 1:

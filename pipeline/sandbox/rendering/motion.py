@@ -1,4 +1,4 @@
-"""The motion presets: the camera move and the effect each name stands for, and where the camera is when. Pure.
+"""The motion presets: the camera move and the effect of each name, and where the camera is when. Pure.
 
 A clip is a still image seen by a moving camera. `Pose` is that camera at one moment; a path gives the pose for a beat.
 """

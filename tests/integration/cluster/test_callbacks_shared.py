@@ -1,4 +1,4 @@
-"""A callback reaches any host, and the worker that waits for the job looks at it; forged ones reach nobody."""
+"""A callback reaches any host, and the worker that waits for the job looks at it; forged ones reach no worker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def told(listen: str) -> Settings:
+def listening_at(listen: str) -> Settings:
     return Settings.model_validate({"gateway": {"base_url": GATEWAY}, "webhook": {"listen": listen}})
 
 
@@ -48,7 +48,7 @@ async def host(
 ) -> AsyncIterator[tuple[CallbackRelay, asyncio.Queue[CallbackDelivery]]]:
     """One worker's side of the callbacks, and what reached it; only the request `own` is its own."""
     reached: asyncio.Queue[CallbackDelivery] = asyncio.Queue()
-    calls = CallbackRelay(told(listen), url, GATEWAY)
+    calls = CallbackRelay(listening_at(listen), url, GATEWAY)
 
     def here(delivery: CallbackDelivery) -> bool:
         reached.put_nowait(delivery)
@@ -72,7 +72,7 @@ async def call(address: str, body: object) -> int:
 async def heard(address: str, reached: asyncio.Queue[CallbackDelivery]) -> CallbackDelivery:
     """Calls as a gateway does, again and again, until it is heard."""
     for _ in range(100):
-        with suppress(aiohttp.ClientConnectionError):  # nobody listens yet
+        with suppress(aiohttp.ClientConnectionError):  # no worker listens yet
             assert await call(address, {"job_set_id": JOB}) == 204
         try:
             return await asyncio.wait_for(reached.get(), 0.2)
@@ -99,14 +99,14 @@ async def test_a_call_that_this_host_waited_for_is_not_passed_on(postgres: str) 
         assert all(other_heard.get_nowait().request_id == "a" * 32 for _ in range(other_heard.qsize()))
 
 
-async def test_a_forged_call_reaches_nobody(postgres: str) -> None:
+async def test_a_forged_call_reaches_no_worker(postgres: str) -> None:
     async with host(postgres, "127.0.0.1:0") as (one, first_heard):
         token = shared_keys(postgres, GATEWAY).token(REQUEST, 1)
         assert await call(callback_url(one.public_url, token[:-1] + ("1" if token[-1] == "0" else "0")), {}) == 404
         assert first_heard.empty()
 
 
-async def test_one_worker_of_a_host_listens_and_another_stands_in_when_it_is_gone(
+async def test_one_worker_of_a_host_listens_and_another_takes_over_when_it_is_gone(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls_room, "RETRY_INTERVAL_S", 0.05)
@@ -124,7 +124,7 @@ async def test_a_port_of_another_program_is_refused(postgres: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        calls = CallbackRelay(told(f"127.0.0.1:{other.getsockname()[1]}"), postgres, GATEWAY)
+        calls = CallbackRelay(listening_at(f"127.0.0.1:{other.getsockname()[1]}"), postgres, GATEWAY)
         with pytest.raises(UsageError, match="can't be had"):
             await calls.open(lambda delivery: False)
 

@@ -1,4 +1,4 @@
-"""What docs/cluster.md shows can be used as it stands."""
+"""What docs/cluster.md shows can be used unchanged."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ HELD = """
 INSERT INTO procrastinate_jobs (queue_name, task_name, status, lock, queueing_lock, args)
 SELECT %s, %s, 'doing', 'request-' || n, 'request-' || n, '{}' FROM generate_series(1, 3) AS n RETURNING id
 """
-"""Jobs in the hands of a worker that nobody hears of."""
+"""Jobs of a worker without a sign of life."""
 
 TAKEN = "SELECT procrastinate_retry_job_v2(id, now(), 0, queue_name, lock) FROM procrastinate_jobs WHERE id = %s"
 

@@ -1,4 +1,4 @@
-"""What the command that follows the workers was told holds on every host; what it can't do is refused beforehand."""
+"""The options of the command that follows the workers hold on every host; what it can't do is refused beforehand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_flag_of_the_following_command_is_not_refused(flag: str) -> None:
 
 
 @pytest.mark.long
-def test_a_run_whose_time_is_over_buys_nothing_more_on_any_host_and_goes_on_when_called_again(
+def test_a_run_whose_time_is_over_buys_nothing_more_on_any_host_and_continues_when_called_again(
     tmp_path: Path, postgres: str
 ) -> None:
     with GatewayDouble(Script(generation_s=1)) as double, several(tmp_path, postgres, double) as machines:
@@ -93,7 +93,7 @@ def test_failures_of_all_hosts_together_stop_the_buying_and_what_is_paid_is_coll
 
 
 @pytest.mark.long
-def test_the_following_command_waits_for_a_plain_run_as_long_as_it_is_told(tmp_path: Path, postgres: str) -> None:
+def test_the_following_command_waits_for_a_plain_run_as_long_as_configured(tmp_path: Path, postgres: str) -> None:
     with GatewayDouble(Script(generation_s=600)) as double, several(tmp_path, postgres, double) as machines:
         plain = machines.start("run", machines.csv(shots(2), "plain.csv"), "--yes")
         wait_for(lambda: double.charged == 2)

@@ -40,7 +40,7 @@ def test_a_host_that_is_cut_off_for_a_minute_costs_nothing_and_comes_back(
         wait_for(lambda: double.charged > charged)
         wait_for(lambda: time.monotonic() > until, at_most_s=CUT_S)
         cables.plug(0)
-        wait_for(lambda: "begins anew" in machines.said(cut_off), at_most_s=60)
+        wait_for(lambda: "restarts its session" in machines.said(cut_off), at_most_s=60)
         assert command.poll() is None
         done = ended(command, timeout_s=200)
         assert_nothing_lost(machines, double, done, requests=REQUESTS, in_doubt=in_doubt)

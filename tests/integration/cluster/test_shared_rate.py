@@ -1,4 +1,4 @@
-"""One pace for all: a told rate is met to the slot, a refusal holds everybody, and a limit is found and followed."""
+"""One rate for all: a configured rate is met to the slot, a rejection holds all, and a limit is found and followed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def take_many(row: SharedRateLimiter, count: int) -> list[float]:
     return found
 
 
-async def test_three_workers_share_a_told_rate_to_the_slot(limiters: Limiters) -> None:
+async def test_three_workers_share_a_configured_rate_to_the_slot(limiters: Limiters) -> None:
     rows = [await limiters(per_s=200.0) for _ in range(3)]
     moments = sorted(chain.from_iterable(await asyncio.gather(*(take_many(row, 40) for row in rows))))
     gaps = [after - before for before, after in pairwise(moments)]
@@ -63,7 +63,7 @@ async def test_three_workers_share_a_told_rate_to_the_slot(limiters: Limiters) -
     assert (len(moments) - 1) / (moments[-1] - moments[0]) <= 200.5
 
 
-async def test_a_rate_that_is_told_anew_reaches_everybody_at_once(limiters: Limiters) -> None:
+async def test_a_changed_rate_reaches_all_workers_at_once(limiters: Limiters) -> None:
     one, other = await limiters(per_s=500.0), await limiters(per_s=500.0)
     await take_many(one, 3)
     await other.configure(per_s=4.0, burst=1, cap=None)

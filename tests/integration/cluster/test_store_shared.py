@@ -29,7 +29,7 @@ def store() -> Iterator[S3Server]:
 
 
 def words(machines: Machines, host: str) -> tuple[str, ...]:
-    """What a command on one of the hosts is told: the store for all, its own disk for itself."""
+    """The arguments of a command on one of the hosts: the store for all, its own disk for itself."""
     return ("--set", f"outputs.staging={machines.folder / host}", "--outputs", FOLDER)
 
 
@@ -42,11 +42,11 @@ def test_the_videos_of_all_hosts_lie_in_the_store_and_the_report_names_them(
         machines.environ["DOP_PACE__RATE"] = "10/1s"
         for host in ("one", "two"):
             machines.hire(words=words(machines, host))
-        done = machines.buy(machines.csv(shots(REQUESTS)), "--cluster", *words(machines, "desk"))
+        done = machines.buy(machines.csv(shots(REQUESTS)), "--cluster", *words(machines, "third"))
         output = done.err + machines.all_said()
         assert (done.code, done.counts, double.charged) == (0, {"done": REQUESTS}, REQUESTS), output
-        one, two, desk = ({path.name for path in (tmp_path / host).rglob("*.mp4")} for host in ("one", "two", "desk"))
-        assert (len(one) + len(two), one | two) == (REQUESTS, desk), "each is fetched from the gateway once"
+        one, two, third = ({path.name for path in (tmp_path / host).rglob("*.mp4")} for host in ("one", "two", "third"))
+        assert (len(one) + len(two), one | two) == (REQUESTS, third), "each is fetched from the gateway once"
         assert one
         assert two
         report = store.get(f"films/{done.run}/report.csv").decode("utf-8-sig")
@@ -71,10 +71,10 @@ def test_a_store_that_is_away_when_the_run_is_ordered_buys_nothing_on_any_host(
         machines.environ |= CREDENTIALS | {"DOP_OUTPUTS__ENDPOINT": store.url, "DOP_CLUSTER__SHARED_OUTPUTS": "false"}
         machines.hire(words=words(machines, "one"))
         store.stop()
-        done = machines.buy(machines.csv(shots(3)), "--cluster", *words(machines, "desk"))
+        done = machines.buy(machines.csv(shots(3)), "--cluster", *words(machines, "third"))
         assert done.code == 5, done.err + machines.all_said()
         assert f"nothing is bought: {FOLDER} does not take" in done.err
         assert (machines.states(), double.submits) == ({"planned": 3}, [])
         store.start()
-        again = machines.buy(machines.csv(shots(3)), "--cluster", *words(machines, "desk"))
+        again = machines.buy(machines.csv(shots(3)), "--cluster", *words(machines, "third"))
         assert (again.code, again.counts, double.charged) == (0, {"done": 3}, 3), again.err + machines.all_said()

@@ -1,4 +1,4 @@
-"""Workers on several machines buy each request once, whatever happens to them, and a person sees one run."""
+"""Workers on several machines buy each request once, whatever happens to them, and the user sees one run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_two_workers_carry_a_run_out_and_one_command_follows_it(tmp_path: Path, 
         assert machines.asked("SELECT count(*) FROM procrastinate_jobs") == [(0,)]
 
 
-def test_a_told_rate_is_met_by_all_workers_together(tmp_path: Path, postgres: str) -> None:
+def test_a_configured_rate_is_met_by_all_workers_together(tmp_path: Path, postgres: str) -> None:
     with GatewayDouble() as double, several(tmp_path, postgres, double) as machines:
         # Two durable commits a submit: a busy machine takes its time for them, so more submits are open at once.
         machines.environ |= {"DOP_PACE__RATE": "25/1s", "DOP_PACE__SUBMIT_CONCURRENCY": "48"}
@@ -75,7 +75,7 @@ def test_a_budget_is_met_to_the_cent_by_workers_that_race(tmp_path: Path, postgr
         assert (more.code, double.charged) == (8, 21), more.err
 
 
-def test_workers_that_are_told_to_stop_leave_everything_to_others(tmp_path: Path, postgres: str) -> None:
+def test_workers_that_must_stop_leave_everything_to_others(tmp_path: Path, postgres: str) -> None:
     slow = {"*": {"book": True, "stall_s": 0.5}}
     with GatewayDouble(Script(generation_s=3, submits=slow)) as double, several(tmp_path, postgres, double) as machines:
         machines.environ["DOP_PACE__RATE"] = "20/1s"

@@ -1,4 +1,4 @@
-"""The door to the gateway: what it sends, to whom, and what it never does."""
+"""The client of the gateway: what it sends, to whom, and what it never does."""
 
 from __future__ import annotations
 

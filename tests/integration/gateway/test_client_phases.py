@@ -1,4 +1,4 @@
-"""Every way a paid call can break, told by a raw server byte by byte, plain and TLS: is "not sent" ever wrong?"""
+"""Every way a paid call can break, played by a raw server byte by byte, plain and TLS: is "not sent" ever wrong?"""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ async def test_a_name_that_is_not_found_is_not_sent(monkeypatch: pytest.MonkeyPa
     assert "name" in outcome.what
 
 
-async def test_a_certificate_of_somebody_else_is_not_sent(certificate: Tls) -> None:
+async def test_a_foreign_certificate_is_not_sent(certificate: Tls) -> None:
     async with ScriptedGateway(answer, tls=certificate.server) as gateway:
         outcome = await submit_to(gateway.url)
         assert gateway.heard == b""

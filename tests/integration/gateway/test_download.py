@@ -41,8 +41,8 @@ def loopback_fetcher(**options: Any) -> VideoFetcher:
 
 
 async def fetch_from(target: Path, *answers: Answer, fetcher: VideoFetcher | None = None) -> DownloadOutcome:
-    async with video_host(*answers) as host, fetcher or loopback_fetcher() as door:
-        return await door.fetch(host.url, target)
+    async with video_host(*answers) as host, fetcher or loopback_fetcher() as opened:
+        return await opened.fetch(host.url, target)
 
 
 def assert_nothing_left(target: Path) -> None:
@@ -60,7 +60,7 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("answer", [whole(CLIP), chunked(CLIP), head() + CLIP], ids=["length", "chunks", "until close"])
-async def test_a_whole_clip_stands_under_its_name_with_size_and_hash(target: Path, answer: bytes) -> None:
+async def test_a_whole_clip_is_stored_under_its_name_with_size_and_hash(target: Path, answer: bytes) -> None:
     saved = await fetch_from(target, answer)
     assert isinstance(saved, Saved)
     assert target.read_bytes() == CLIP
@@ -84,7 +84,7 @@ async def test_the_file_is_private_whatever_the_umask(target: Path, umask: int) 
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 
-async def test_a_gzip_that_nobody_asked_for_is_opened(target: Path) -> None:
+async def test_a_unrequested_gzip_is_opened(target: Path) -> None:
     saved = await fetch_from(target, whole(gzip.compress(CLIP), content_encoding="gzip"))
     assert isinstance(saved, Saved)
     assert target.read_bytes() == CLIP
@@ -103,8 +103,8 @@ async def test_a_newer_download_replaces_the_file_in_one_step(target: Path) -> N
 
 async def test_the_request_carries_no_key_no_cookie_no_referrer(target: Path) -> None:
     moved = head("302 Found", location="/b", set_cookie="a=1")
-    async with video_host(moved, whole(CLIP)) as host, loopback_fetcher() as door:
-        assert isinstance(await door.fetch(host.url, target), Saved)
+    async with video_host(moved, whole(CLIP)) as host, loopback_fetcher() as fetcher:
+        assert isinstance(await fetcher.fetch(host.url, target), Saved)
     names = {line.partition(":")[0].lower() for text in host.heads for line in text.splitlines()[1:] if line}
     assert names == {"host", "accept", "accept-encoding", "user-agent", "connection"}
     assert "Accept-Encoding: identity" in host.heads[0]
@@ -112,18 +112,18 @@ async def test_the_request_carries_no_key_no_cookie_no_referrer(target: Path) ->
 
 async def test_each_video_has_a_connection_of_its_own(target: Path) -> None:
     """An unasked answer on an idle connection would become the next request's video."""
-    async with video_host(whole(CLIP) + whole(clip_bytes()), whole(CLIP)) as host, loopback_fetcher() as door:
-        first = await door.fetch(host.url, target)
-        second = await door.fetch(host.url, target.with_name("other.mp4"))
+    async with video_host(whole(CLIP) + whole(clip_bytes()), whole(CLIP)) as host, loopback_fetcher() as fetcher:
+        first = await fetcher.fetch(host.url, target)
+        second = await fetcher.fetch(host.url, target.with_name("other.mp4"))
     assert isinstance(first, Saved)
     assert first == second
     assert host.connections == 2
 
 
 async def test_many_downloads_run_side_by_side(target: Path) -> None:
-    async with video_host(whole(CLIP)) as host, loopback_fetcher() as door:
+    async with video_host(whole(CLIP)) as host, loopback_fetcher() as fetcher:
         targets = [target.with_name(f"{number}.mp4") for number in range(20)]
-        outcomes = await asyncio.gather(*(door.fetch(host.url, each) for each in targets))
+        outcomes = await asyncio.gather(*(fetcher.fetch(host.url, each) for each in targets))
     assert all(isinstance(outcome, Saved) for outcome in outcomes)
     assert sorted(target.parent.iterdir()) == sorted(targets)
 
@@ -227,7 +227,7 @@ async def test_the_broken_twin_that_believes_every_end_is_caught(target: Path) -
 
 
 def hold(answer: bytes, reached: asyncio.Event, release: asyncio.Event) -> Callable[[asyncio.StreamWriter], Any]:
-    """Send `answer`, say so, and keep the connection open until told."""
+    """Send `answer`, say so, and keep the connection open until `gates` open."""
 
     async def held(writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
@@ -247,8 +247,8 @@ async def gates() -> AsyncIterator[tuple[asyncio.Event, asyncio.Event]]:
 
 @pytest.mark.parametrize("sent", [b"", head(), whole(CLIP)[:-1]], ids=["silent", "after the head", "before the end"])
 async def test_a_server_that_stalls_is_trouble(target: Path, gates: Any, sent: bytes) -> None:
-    async with video_host(hold(sent, *gates)) as host, loopback_fetcher(read_timeout_s=0.05) as door:
-        assert await door.fetch(host.url, target) == TransientFailure(reason="127.0.0.1: timed out")
+    async with video_host(hold(sent, *gates)) as host, loopback_fetcher(read_timeout_s=0.05) as fetcher:
+        assert await fetcher.fetch(host.url, target) == TransientFailure(reason="127.0.0.1: timed out")
         gates[1].set()
     assert_nothing_left(target)
 
@@ -260,14 +260,14 @@ async def test_a_slow_drip_ends_at_the_total_time(target: Path) -> None:
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    door = loopback_fetcher(read_timeout_s=5, total_timeout_s=0.2)
-    assert await fetch_from(target, drip, fetcher=door) == TransientFailure(reason="not through after 0.2 s")
+    fetcher = loopback_fetcher(read_timeout_s=5, total_timeout_s=0.2)
+    assert await fetch_from(target, drip, fetcher=fetcher) == TransientFailure(reason="not through after 0.2 s")
     assert_nothing_left(target)
 
 
 async def test_a_cancelled_download_leaves_no_file(target: Path, gates: Any) -> None:
-    async with video_host(hold(whole(CLIP)[:-1], *gates)) as host, loopback_fetcher() as door:
-        task = asyncio.create_task(door.fetch(host.url, target))
+    async with video_host(hold(whole(CLIP)[:-1], *gates)) as host, loopback_fetcher() as fetcher:
+        task = asyncio.create_task(fetcher.fetch(host.url, target))
         await gates[0].wait()
         while not list(target.parent.iterdir()):
             await asyncio.sleep(0)
@@ -315,8 +315,8 @@ async def test_what_is_no_mp4_is_unfit_and_not_kept(target: Path, body: bytes) -
 
 async def test_a_page_instead_of_a_video_is_unfit_before_it_has_ended(target: Path, gates: Any) -> None:
     page = head(content_length=10**6) + b"<html>" + b" " * 600_000
-    async with video_host(hold(page, *gates)) as host, loopback_fetcher() as door:
-        assert isinstance(await door.fetch(host.url, target), Unacceptable)
+    async with video_host(hold(page, *gates)) as host, loopback_fetcher() as fetcher:
+        assert isinstance(await fetcher.fetch(host.url, target), Unacceptable)
         gates[1].set()
     assert_nothing_left(target)
 
@@ -340,9 +340,9 @@ async def test_a_video_of_exactly_the_cap_is_saved(target: Path) -> None:
 
 
 async def test_no_reason_repeats_the_signature_of_a_url(target: Path) -> None:
-    async with loopback_fetcher() as door:
+    async with loopback_fetcher() as fetcher:
         for url in ("http://127.0.0.1:1/a?sig=hush", "http://nowhere.invalid/a?sig=hush", "ftp://h/a?sig=hush"):
-            assert "hush" not in str(await door.fetch(url, target))
+            assert "hush" not in str(await fetcher.fetch(url, target))
 
 
 # --- the disk --------------------------------------------------------------------------------------------------------
@@ -356,11 +356,11 @@ async def test_a_stale_part_is_taken_over_from_its_start(target: Path) -> None:
 
 
 async def test_two_downloads_never_write_the_same_part(target: Path, gates: Any) -> None:
-    async with video_host(hold(whole(CLIP)[:-1], *gates), whole(CLIP)) as host, loopback_fetcher() as door:
-        first = asyncio.create_task(door.fetch(host.url, target))
+    async with video_host(hold(whole(CLIP)[:-1], *gates), whole(CLIP)) as host, loopback_fetcher() as fetcher:
+        first = asyncio.create_task(fetcher.fetch(host.url, target))
         while not list(target.parent.iterdir()):
             await asyncio.sleep(0)
-        assert await door.fetch(host.url, target) == TransientFailure(
+        assert await fetcher.fetch(host.url, target) == TransientFailure(
             reason="another run is downloading the same video"
         )
         assert [path.name for path in target.parent.iterdir()] == ["lake-7-1.mp4.part"]

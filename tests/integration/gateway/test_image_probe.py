@@ -56,7 +56,7 @@ async def test_a_picture_is_known_by_its_content(kind: str, status: str, headers
     assert not any(word in asked for word in (b"cookie", b"referer", b"subscription", b"authorization"))
 
 
-async def test_an_unchanged_picture_is_told_by_its_etag_alone() -> None:
+async def test_an_unchanged_picture_is_recognized_by_its_etag_alone() -> None:
     look, heard = await looked(saying(b"HTTP/1.1 304 Not Modified\r\n\r\n"), etag='"e1"')
     assert look.unchanged
     assert b'If-None-Match: "e1"' in heard
@@ -72,7 +72,7 @@ async def test_an_unchanged_picture_is_told_by_its_etag_alone() -> None:
         (http(b""), "is empty"),
     ],
 )
-async def test_what_is_no_picture_for_anybody_is_bad(answer: bytes, reason: str) -> None:
+async def test_what_is_no_picture_at_all_is_bad(answer: bytes, reason: str) -> None:
     look, _ = await looked(saying(answer))
     assert look.kind is ProbeStatus.BAD
     assert reason in look.reason

@@ -128,7 +128,7 @@ def test_after_discard_nothing_is_written_claimed_or_kept(target: Path) -> None:
 
 def test_discard_before_any_claim_leaves_other_parts_alone(target: Path) -> None:
     other = target.with_name("clip.mp4.part")
-    other.write_bytes(b"somebody's")
+    other.write_bytes(b"another's")
     PartFile(target).discard()
     assert other.exists()
 

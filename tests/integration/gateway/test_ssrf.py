@@ -42,21 +42,21 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def inner_host() -> AsyncIterator[VideoHost]:
-    """Something inside the machine that nobody outside may reach through us."""
+    """A server inside the machine that no client outside may reach through us."""
     async with video_host(whole(CLIP)) as host:
         yield host
 
 
 @pytest.fixture
-async def sandbox_door() -> AsyncIterator[VideoFetcher]:
-    async with VideoFetcher(gateway_is_loopback=True) as door:
-        yield door
+async def sandbox_fetcher() -> AsyncIterator[VideoFetcher]:
+    async with VideoFetcher(gateway_is_loopback=True) as fetcher:
+        yield fetcher
 
 
 @pytest.fixture
-async def live_door() -> AsyncIterator[VideoFetcher]:
-    async with VideoFetcher(gateway_is_loopback=False) as door:
-        yield door
+async def live_fetcher() -> AsyncIterator[VideoFetcher]:
+    async with VideoFetcher(gateway_is_loopback=False) as fetcher:
+        yield fetcher
 
 
 def resolving_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
@@ -80,69 +80,71 @@ WAYS_TO_LOOPBACK = [
     *("localhost", "LOCALHOST", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:0:0:1]"),
     *("0.0.0.0", "0", "[::]", "１２７.0.0.1", "①②⑦.0.0.1", "127。0。0。1"),
 ]
-"""As a person who knows tricks would write it."""
+"""As an attacker would write it."""
 
 
 @pytest.mark.parametrize("name", WAYS_TO_LOOPBACK)
 async def test_no_way_of_writing_it_leads_a_live_run_into_the_machine(
-    target: Path, inner_host: VideoHost, live_door: VideoFetcher, name: str
+    target: Path, inner_host: VideoHost, live_fetcher: VideoFetcher, name: str
 ) -> None:
-    assert isinstance(await live_door.fetch(f"https://{name}:{inner_host.port}/clip.mp4", target), Unacceptable)
+    assert isinstance(await live_fetcher.fetch(f"https://{name}:{inner_host.port}/clip.mp4", target), Unacceptable)
     assert inner_host.connections == 0
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "fd00:ec2::254", "::ffff:10.0.0.1"])
 async def test_a_name_that_resolves_to_an_inner_address_is_not_connected_to(
-    target: Path, inner_host: VideoHost, live_door: VideoFetcher, monkeypatch: pytest.MonkeyPatch, address: str
+    target: Path, inner_host: VideoHost, live_fetcher: VideoFetcher, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     resolving_to(monkeypatch, address)
     for name in ("cdn.example", "localhost.", "xn--bcher-kva.example"):
-        outcome = await live_door.fetch(f"https://{name}:{inner_host.port}/clip.mp4", target)
+        outcome = await live_fetcher.fetch(f"https://{name}:{inner_host.port}/clip.mp4", target)
         assert isinstance(outcome, Unacceptable)
         assert address in outcome.reason
     assert inner_host.connections == 0
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "169.254.169.254", "0.0.0.0", "[fe80::1]", "[64:ff9b::a00:1]"])
-async def test_a_loopback_gateway_opens_loopback_only(target: Path, sandbox_door: VideoFetcher, address: str) -> None:
-    assert isinstance(await sandbox_door.fetch(f"http://{address}/clip.mp4", target), Unacceptable)
+async def test_a_loopback_gateway_opens_loopback_only(
+    target: Path, sandbox_fetcher: VideoFetcher, address: str
+) -> None:
+    assert isinstance(await sandbox_fetcher.fetch(f"http://{address}/clip.mp4", target), Unacceptable)
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
 async def test_a_loopback_gateway_gives_its_videos(
-    target: Path, inner_host: VideoHost, sandbox_door: VideoFetcher, name: str
+    target: Path, inner_host: VideoHost, sandbox_fetcher: VideoFetcher, name: str
 ) -> None:
-    assert isinstance(await sandbox_door.fetch(f"http://{name}:{inner_host.port}/clip.mp4", target), Saved)
+    assert isinstance(await sandbox_fetcher.fetch(f"http://{name}:{inner_host.port}/clip.mp4", target), Saved)
 
 
 async def test_of_several_addresses_the_allowed_one_serves(
-    target: Path, inner_host: VideoHost, sandbox_door: VideoFetcher, monkeypatch: pytest.MonkeyPatch
+    target: Path, inner_host: VideoHost, sandbox_fetcher: VideoFetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolving_to(monkeypatch, "10.0.0.1", "127.0.0.1", "fe80::1")
-    assert isinstance(await sandbox_door.fetch(f"http://cdn.example:{inner_host.port}/clip.mp4", target), Saved)
+    assert isinstance(await sandbox_fetcher.fetch(f"http://cdn.example:{inner_host.port}/clip.mp4", target), Saved)
 
 
 async def test_an_allowed_address_that_does_not_answer_is_trouble_even_beside_a_forbidden_one(
-    target: Path, sandbox_door: VideoFetcher, monkeypatch: pytest.MonkeyPatch
+    target: Path, sandbox_fetcher: VideoFetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolving_to(monkeypatch, "127.0.0.1", "10.0.0.1")
-    assert isinstance(await sandbox_door.fetch("http://cdn.example:1/clip.mp4", target), TransientFailure)
+    assert isinstance(await sandbox_fetcher.fetch("http://cdn.example:1/clip.mp4", target), TransientFailure)
 
 
 @pytest.mark.parametrize("name", ["a" * 64 + ".example", "a..example", "nowhere.invalid"])
 async def test_a_name_that_cannot_be_looked_up_is_an_outcome_not_an_error(
-    target: Path, live_door: VideoFetcher, name: str
+    target: Path, live_fetcher: VideoFetcher, name: str
 ) -> None:
-    assert isinstance(await live_door.fetch(f"https://{name}/clip.mp4", target), TransientFailure | Unacceptable)
+    assert isinstance(await live_fetcher.fetch(f"https://{name}/clip.mp4", target), TransientFailure | Unacceptable)
 
 
 async def test_a_proxy_of_the_environment_is_not_used(
-    target: Path, inner_host: VideoHost, sandbox_door: VideoFetcher, monkeypatch: pytest.MonkeyPatch
+    target: Path, inner_host: VideoHost, sandbox_fetcher: VideoFetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with video_host(GONE) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
-        assert isinstance(await sandbox_door.fetch(inner_host.url, target), Saved)
+        assert isinstance(await sandbox_fetcher.fetch(inner_host.url, target), Saved)
     assert proxy.connections == 0
 
 
@@ -178,18 +180,18 @@ async def test_the_broken_twin_that_guards_names_only_is_caught(target: Path, in
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
-async def test_a_redirect_is_followed(target: Path, sandbox_door: VideoFetcher, status: str) -> None:
+async def test_a_redirect_is_followed(target: Path, sandbox_fetcher: VideoFetcher, status: str) -> None:
     async with video_host(moved("/other%2Fname.mp4?sig=a%2Bb", status), whole(CLIP)) as host:
-        assert isinstance(await sandbox_door.fetch(host.url, target), Saved)
+        assert isinstance(await sandbox_fetcher.fetch(host.url, target), Saved)
     assert host.heads[1].startswith("GET /other%2Fname.mp4?sig=a%2Bb HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize(("redirects", "kind"), [(3, Saved), (4, TransientFailure)])
 async def test_three_redirects_are_followed_and_no_fourth(
-    target: Path, sandbox_door: VideoFetcher, redirects: int, kind: type[DownloadOutcome]
+    target: Path, sandbox_fetcher: VideoFetcher, redirects: int, kind: type[DownloadOutcome]
 ) -> None:
     async with video_host(*[moved("next")] * redirects, whole(CLIP)) as host:
-        assert isinstance(await sandbox_door.fetch(host.url, target), kind)
+        assert isinstance(await sandbox_fetcher.fetch(host.url, target), kind)
     assert host.connections == 4
 
 
@@ -207,20 +209,22 @@ async def test_three_redirects_are_followed_and_no_fourth(
         "",
     ],
 )
-async def test_a_redirect_is_judged_like_the_first_url(target: Path, sandbox_door: VideoFetcher, location: str) -> None:
+async def test_a_redirect_is_judged_like_the_first_url(
+    target: Path, sandbox_fetcher: VideoFetcher, location: str
+) -> None:
     async with video_host(moved(location), moved("file:///etc/passwd")) as host:
-        assert isinstance(await sandbox_door.fetch(host.url, target), Unacceptable)
+        assert isinstance(await sandbox_fetcher.fetch(host.url, target), Unacceptable)
     assert not target.exists()
 
 
-async def test_a_redirect_without_a_place_is_trouble(target: Path, sandbox_door: VideoFetcher) -> None:
+async def test_a_redirect_without_a_place_is_trouble(target: Path, sandbox_fetcher: VideoFetcher) -> None:
     async with video_host(head("302 Found", content_length=0)) as host:
-        assert await sandbox_door.fetch(host.url, target) == TransientFailure(reason="answered 302")
+        assert await sandbox_fetcher.fetch(host.url, target) == TransientFailure(reason="answered 302")
 
 
-async def test_a_redirect_to_a_dead_link_is_gone(target: Path, sandbox_door: VideoFetcher) -> None:
+async def test_a_redirect_to_a_dead_link_is_gone(target: Path, sandbox_fetcher: VideoFetcher) -> None:
     async with video_host(moved("/late.mp4"), GONE) as host:
-        assert await sandbox_door.fetch(host.url, target) == LinkExpired(status=404)
+        assert await sandbox_fetcher.fetch(host.url, target) == LinkExpired(status=404)
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------
@@ -254,14 +258,16 @@ Tls = tuple[ssl.SSLContext, ssl.SSLContext]
 async def test_a_video_comes_over_tls(target: Path, tls: Tls) -> None:
     async with (
         video_host(whole(CLIP), tls=tls[0]) as host,
-        VideoFetcher(gateway_is_loopback=True, ssl_context=tls[1]) as door,
+        VideoFetcher(gateway_is_loopback=True, ssl_context=tls[1]) as fetcher,
     ):
-        assert isinstance(await door.fetch(host.url, target), Saved)
+        assert isinstance(await fetcher.fetch(host.url, target), Saved)
 
 
-async def test_a_certificate_that_is_not_trusted_is_trouble(target: Path, tls: Tls, sandbox_door: VideoFetcher) -> None:
+async def test_a_certificate_that_is_not_trusted_is_trouble(
+    target: Path, tls: Tls, sandbox_fetcher: VideoFetcher
+) -> None:
     async with video_host(whole(CLIP), tls=tls[0]) as host:
-        assert isinstance(await sandbox_door.fetch(host.url, target), TransientFailure)
+        assert isinstance(await sandbox_fetcher.fetch(host.url, target), TransientFailure)
     assert not target.exists()
 
 
@@ -270,9 +276,9 @@ async def test_a_redirect_from_https_to_http_is_refused_even_beside_a_loopback_g
 ) -> None:
     async with (
         video_host(moved(inner_host.url), tls=tls[0]) as host,
-        VideoFetcher(gateway_is_loopback=True, ssl_context=tls[1]) as door,
+        VideoFetcher(gateway_is_loopback=True, ssl_context=tls[1]) as fetcher,
     ):
-        assert await door.fetch(host.url, target) == Unacceptable(reason="only https is allowed, not http")
+        assert await fetcher.fetch(host.url, target) == Unacceptable(reason="only https is allowed, not http")
     assert inner_host.connections == 0
 
 
@@ -282,14 +288,19 @@ async def test_a_body_cut_over_tls_without_a_length_is_trouble(target: Path, tls
         await writer.drain()
         writer.transport.abort()
 
-    async with video_host(cut, tls=tls[0]) as host, VideoFetcher(gateway_is_loopback=True, ssl_context=tls[1]) as door:
-        assert isinstance(await door.fetch(host.url, target), TransientFailure)
+    async with (
+        video_host(cut, tls=tls[0]) as host,
+        VideoFetcher(gateway_is_loopback=True, ssl_context=tls[1]) as fetcher,
+    ):
+        assert isinstance(await fetcher.fetch(host.url, target), TransientFailure)
     assert not target.exists()
 
 
 # --- http for a live gateway -----------------------------------------------------------------------------------------
 
 
-async def test_a_live_gateway_gives_no_http_url(target: Path, inner_host: VideoHost, live_door: VideoFetcher) -> None:
-    assert await live_door.fetch(inner_host.url, target) == Unacceptable(reason="only https is allowed, not http")
+async def test_a_live_gateway_gives_no_http_url(
+    target: Path, inner_host: VideoHost, live_fetcher: VideoFetcher
+) -> None:
+    assert await live_fetcher.fetch(inner_host.url, target) == Unacceptable(reason="only https is allowed, not http")
     assert inner_host.connections == 0

@@ -137,7 +137,7 @@ async def test_a_signature_of_the_account_is_verified_with_its_secret() -> None:
         assert post.warnings == [UNVERIFIED]
 
 
-async def test_what_cannot_be_kept_is_answered_503_and_nothing_of_it_is_told() -> None:
+async def test_what_cannot_be_kept_is_answered_503_and_nothing_of_it_is_delivered() -> None:
     def full(delivery: CallbackDelivery) -> None:
         raise OSError(28, "no space left on device", "/secret/place")
 

@@ -172,7 +172,7 @@ class RetryUnknown(Submitter):
 
 
 def no_intent(tmp_path: Path, monkeypatch: Patch) -> list[str]:
-    return found(tmp_path, monkeypatch, Protocol(scribe=NoIntent), point="after-post", visit=3)
+    return found(tmp_path, monkeypatch, Protocol(recorder=NoIntent), point="after-post", visit=3)
 
 
 def retry_on_unknown(tmp_path: Path, monkeypatch: Patch) -> list[str]:
@@ -180,7 +180,7 @@ def retry_on_unknown(tmp_path: Path, monkeypatch: Patch) -> list[str]:
 
 
 def late_settle(tmp_path: Path, monkeypatch: Patch) -> list[str]:
-    return found(tmp_path, monkeypatch, Protocol(scribe=LateSettle), point="before-post", visit=8, workers=1)
+    return found(tmp_path, monkeypatch, Protocol(recorder=LateSettle), point="before-post", visit=8, workers=1)
 
 
 def count_only_what_is_done(tmp_path: Path, monkeypatch: Patch) -> list[str]:
@@ -195,7 +195,7 @@ def count_only_what_is_done(tmp_path: Path, monkeypatch: Patch) -> list[str]:
 
 
 def budget_outside_the_transaction(tmp_path: Path, monkeypatch: Patch) -> list[str]:
-    return found(tmp_path, monkeypatch, Protocol(scribe=CapOutside), caps=CAP, workers=8)
+    return found(tmp_path, monkeypatch, Protocol(recorder=CapOutside), caps=CAP, workers=8)
 
 
 def forget_submits_under_way(tmp_path: Path, monkeypatch: Patch) -> list[str]:
@@ -235,14 +235,14 @@ def test_a_broken_protocol_is_caught(
 @pytest.mark.parametrize(
     ("protocol", "setup", "caught_by"),
     [
-        (Protocol(scribe=NoIntent), {"point": "after-post", "visit": 3}, "paid twice"),
+        (Protocol(recorder=NoIntent), {"point": "after-post", "visit": 3}, "paid twice"),
         (Protocol(submitter=RetryUnknown), {"rows": 40}, "paid twice"),
         (
-            Protocol(scribe=LateSettle),
+            Protocol(recorder=LateSettle),
             {"point": "before-post", "visit": 8, "workers": 1},
             "more unknown than submits were in flight",
         ),
-        (Protocol(scribe=CapOutside), {"caps": CAP, "workers": 8}, "the cap was passed"),
+        (Protocol(recorder=CapOutside), {"caps": CAP, "workers": 8}, "the cap was passed"),
     ],
 )
 def test_a_broken_protocol_is_caught_on_a_server(  # noqa: PLR0917

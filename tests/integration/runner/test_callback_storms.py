@@ -85,7 +85,7 @@ async def story(folder: Path, rows: int, dialect: Any = "job-set", **options: st
     try:
         with ledger_for(folder, base_url, **options) as workspace:
             ran = await carried(workspace, wanted(workspace, rows), webhook=True)
-            await asyncio.sleep(60)  # whatever the storm still sends meets a closed door
+            await asyncio.sleep(60)  # whatever the storm still sends meets a closed port
             return _result(ran, len(sandbox._books.jobs))
     finally:
         await sandbox.close()

@@ -29,7 +29,7 @@ def carried(scenario: Scenario) -> BatchRun:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_of_one_bucket_polls_and_submits_both_get_their_part(known: bool) -> None:
-    scenario = Scenario(jobs=300, rate="10/1s", generation_s=(20, 30), shared=True, told=known)
+    scenario = Scenario(jobs=300, rate="10/1s", generation_s=(20, 30), shared=True, configured=known)
     run = carried(scenario)
     assert run.outcomes.done == 300
     assert run.outcomes.ended_s <= 1.15 * bound_s(scenario)

@@ -33,7 +33,7 @@ async def test_a_submit_that_is_accepted_while_the_looks_are_booked_does_not_bre
 
     queue: asyncio.Queue[PendingJob] = asyncio.Queue()
 
-    class Pen:
+    class Recorder:
         async def record(self, request_id: str, event: Event, values: dict[str, object]) -> None:
             booked[request_id] = values["polls"]
             queue.put_nowait(in_flight(f"late-{request_id}"))
@@ -45,6 +45,6 @@ async def test_a_submit_that_is_accepted_while_the_looks_are_booked_does_not_bre
     poller = Poller(cast(RunContext, context), plan, CircuitBreaker())
     queue.put_nowait(in_flight("a", polls=2))
     queue.put_nowait(in_flight("b", polls=3))
-    queue.put_nowait(in_flight("never looked at"))
+    queue.put_nowait(in_flight("never polled"))
     await poller.run()
     assert booked == {"a": 2, "b": 3}

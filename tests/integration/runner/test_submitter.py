@@ -1,4 +1,4 @@
-"""What is under way is booked: through cancellations in a row, and told aloud when neither book can be written."""
+"""Submits in flight are recorded: through cancellations in a row, and printed when neither store can be written."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_three_cancellations_in_a_row_let_the_booking_end(monkeypatch: pytest.Mo
     assert booked == ["done"]
 
 
-def test_a_booking_that_fails_reaches_whoever_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_booking_that_fails_reaches_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     async def booking() -> None:
         await asyncio.sleep(1)
         raise LedgerError("full")
@@ -75,13 +75,13 @@ class NoRoom(EventRecorder):
         return await super().record(request_id, event, values, token=token, detail=detail)
 
 
-def test_a_paid_id_that_no_book_took_is_told_aloud(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paid_id_that_no_store_took_is_printed(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     notices: list[str] = []
     gateway = MemoryGateway("1", {"accepted": 1})
     experiment = Experiment(
         folder=tmp_path,  # type: ignore[arg-type]
         gateway=gateway,
-        protocol=Protocol(scribe=NoRoom),
+        protocol=Protocol(recorder=NoRoom),
         rows=1,
         workers=1,
         say=notices.append,
@@ -143,7 +143,7 @@ class SlowLedger:
 
 
 class WithSlowLedger(EventRecorder):
-    """A run's pen, whose ledger takes its time."""
+    """A run's recorder, whose ledger takes its time."""
 
     last: WithSlowLedger
 
@@ -155,7 +155,7 @@ class WithSlowLedger(EventRecorder):
 def test_a_run_stopped_while_intents_are_written_takes_them_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert stopped_after_a_second(tmp_path, monkeypatch, Protocol(scribe=WithSlowLedger)) == [("planned", 3, 3)]
+    assert stopped_after_a_second(tmp_path, monkeypatch, Protocol(recorder=WithSlowLedger)) == [("planned", 3, 3)]
     totals = WithSlowLedger.last.totals
     assert (totals.count(State.PLANNED), totals.count(State.SUBMITTING), totals.reserved_microusd) == (3, 0, 0)
 
@@ -164,11 +164,11 @@ def test_a_run_that_is_stopped_does_not_wait_for_a_ledger_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SlowLedger, "away_s", 300.0)
-    assert stopped_after_a_second(tmp_path, monkeypatch, Protocol(scribe=WithSlowLedger)) == [("planned", 3, 0)]
+    assert stopped_after_a_second(tmp_path, monkeypatch, Protocol(recorder=WithSlowLedger)) == [("planned", 3, 0)]
 
 
 class GivenUp(EventRecorder):
-    """Another process takes each submit for lost before its answer is there; `decision` is a person's, then."""
+    """Another process takes each submit for lost before its answer is there; `decision` is then the operator's."""
 
     decision: Event | None = None
 
@@ -193,12 +193,12 @@ def test_submits_that_others_gave_up_are_settled_by_their_late_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = MemoryGateway("1", FATES | {"rejected": 25, "lost": 15, "throttled": 15})
-    experiment = Experiment(folder=tmp_path, gateway=gateway, protocol=Protocol(scribe=GivenUp), rows=30)
+    experiment = Experiment(folder=tmp_path, gateway=gateway, protocol=Protocol(recorder=GivenUp), rows=30)
     assert in_virtual_time(monkeypatch, experiment.violations) == []
     assert experiment._runs == 2, "the first run bought all there was, the second found nothing to do"
 
 
-def test_a_person_who_settled_a_submit_is_not_overruled_by_its_late_answer(
+def test_an_operator_who_resolved_a_submit_is_not_overruled_by_its_late_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Settled(GivenUp):
@@ -207,7 +207,7 @@ def test_a_person_who_settled_a_submit_is_not_overruled_by_its_late_answer(
     notices: list[str] = []
     gateway = MemoryGateway("1", {"accepted": 1})
     experiment = Experiment(
-        folder=tmp_path, gateway=gateway, protocol=Protocol(scribe=Settled), rows=1, workers=1, say=notices.append
+        folder=tmp_path, gateway=gateway, protocol=Protocol(recorder=Settled), rows=1, workers=1, say=notices.append
     )
     assert in_virtual_time(monkeypatch, experiment.violations) == []
     assert notices == ["lake-1: paid as job job-1-1, but the request was settled meanwhile; `dop show` tells"]
@@ -218,7 +218,7 @@ def test_a_person_who_settled_a_submit_is_not_overruled_by_its_late_answer(
 
 
 class FrozenGateway(MemoryGateway):
-    """The process stands still for half a minute before the first byte of its first call."""
+    """The process is frozen for half a minute before the first byte of its first call."""
 
     async def submit(self, call: Call, *, proof: SendProof) -> Response | NoResponse:
         number = int(call.body or b"")

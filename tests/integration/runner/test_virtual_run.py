@@ -55,7 +55,7 @@ async def storm(folder: Path, rows: int, seed: str) -> StormResult:
     try:
         with ledger_for(folder, base_url, **{"on_unknown.max": "300"}) as workspace:
             story = await carried(workspace, wanted(workspace, rows))
-            for _ in range(6):  # the same command again, as a person would
+            for _ in range(6):  # the same command again, as a user would
                 if not story.result.totals.count(State.PLANNED):
                     break
                 await asyncio.sleep(600)
@@ -171,7 +171,7 @@ def test_a_gateway_that_is_down_for_an_hour_costs_three_and_what_was_in_flight(
     story, _ = in_virtual_time(monkeypatch, partial(sit_out, tmp_path, outage, 60, workers))
     counts = story.result.totals.counts
     assert 1 <= counts[State.UNKNOWN] <= 3 + workers
-    assert counts[State.UNKNOWN] + counts[State.DONE] == 60, "it went on by itself"
+    assert counts[State.UNKNOWN] + counts[State.DONE] == 60, "it continued on its own"
     during = [at for at in outage.submits if outage.begins_s + 2 <= at < outage.ends_s]
     assert len(during) <= 3 + workers
     assert story.elapsed_s > HOUR_S

@@ -108,7 +108,7 @@ def test_a_placeholder_depends_on_its_url_alone() -> None:
     assert draw_scene("https://example.com/a.jpg") != draw_scene("https://example.com/b.jpg")
 
 
-def test_the_shipped_photographs_are_real_pictures_with_their_sources_told() -> None:
+def test_the_shipped_photographs_are_real_pictures_with_named_sources() -> None:
     sources = (PHOTOS / "SOURCES.md").read_text(encoding="utf-8")
     photos = sorted(PHOTOS.glob("*.jpg"))
     assert len(photos) >= 5

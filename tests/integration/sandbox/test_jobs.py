@@ -117,7 +117,7 @@ async def test_the_books_need_no_key(tmp_path: Path) -> None:
         assert await client.books() == {"charged": 0, "usd": "0.000", "jobs": []}
 
 
-@pytest.mark.parametrize(("body", "status"), [({}, 400), ({"job_set_id": 7}, 400), ({"job_set_id": "nobody"}, 404)])
+@pytest.mark.parametrize(("body", "status"), [({}, 400), ({"job_set_id": 7}, 400), ({"job_set_id": "absent"}, 404)])
 async def test_a_poll_for_nothing_is_refused(tmp_path: Path, body: dict[str, Any], status: int) -> None:
     async with open_sandbox(tmp_path) as client:
         reply = await client.call("POST", "/ai-model-api-polling/getGenerationResults", json=body)
@@ -125,7 +125,7 @@ async def test_a_poll_for_nothing_is_refused(tmp_path: Path, body: dict[str, Any
         assert "error" in reply.value
 
 
-async def test_a_restarted_sandbox_knows_its_jobs_its_port_and_goes_on(tmp_path: Path) -> None:
+async def test_a_restarted_sandbox_knows_its_jobs_its_port_and_continues(tmp_path: Path) -> None:
     async with open_sandbox(tmp_path, generation_s=50) as client:
         url, job_set_id = client.url, await bought(client)
         before = await client.books()
@@ -168,7 +168,7 @@ async def test_two_sandboxes_cannot_share_a_folder(tmp_path: Path) -> None:
             await Sandbox(SandboxSettings(data_dir=tmp_path)).start()
 
 
-async def test_a_port_that_was_told_and_is_taken_is_an_error(tmp_path: Path) -> None:
+async def test_a_configured_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
     async with open_sandbox(tmp_path / "a") as client:
         port = int(client.url.rsplit(":", 1)[1])
         with pytest.raises(SandboxError, match=str(port)):

@@ -23,7 +23,7 @@ BROKEN = (aiohttp.ClientError, ConnectionError)
 
 
 @pytest.fixture
-def weather(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def chosen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the storm says, as the test decides; calm where the test says nothing."""
     options: dict[str, Any] = {}
     calm = {
@@ -61,10 +61,10 @@ async def submitted(client: Client) -> tuple[int, bytes] | None:
 
 @pytest.mark.parametrize("fault", [fault for fault in SubmitFault if fault is not SubmitFault.NONE])
 async def test_a_submit_is_charged_exactly_when_its_fault_comes_after_acceptance(
-    tmp_path: Path, weather: dict[str, Any], fault: SubmitFault
+    tmp_path: Path, chosen: dict[str, Any], fault: SubmitFault
 ) -> None:
     async with stormy(tmp_path) as client:
-        weather["submit_fault"] = fault
+        chosen["submit_fault"] = fault
         await submitted(client)
         books = await client.books()
         assert books["charged"] == (0 if fault in BEFORE else 1)
@@ -95,10 +95,10 @@ async def test_a_submit_is_charged_exactly_when_its_fault_comes_after_acceptance
     ],
 )
 async def test_a_fault_of_a_submit_looks_like_its_name(
-    tmp_path: Path, weather: dict[str, Any], fault: SubmitFault, status: int | None
+    tmp_path: Path, chosen: dict[str, Any], fault: SubmitFault, status: int | None
 ) -> None:
     async with stormy(tmp_path) as client:
-        weather["submit_fault"] = fault
+        chosen["submit_fault"] = fault
         answer = await submitted(client)
         assert (answer and answer[0]) == status
         if fault in (SubmitFault.HTML_AFTER, SubmitFault.BAD_GATEWAY_BEFORE, SubmitFault.PROXY_BEFORE):
@@ -113,19 +113,19 @@ async def test_a_fault_of_a_submit_looks_like_its_name(
             assert b"_id" not in answer[1]
 
 
-async def test_a_wrong_answer_is_the_one_of_an_earlier_request(tmp_path: Path, weather: dict[str, Any]) -> None:
+async def test_a_wrong_answer_is_the_one_of_an_earlier_request(tmp_path: Path, chosen: dict[str, Any]) -> None:
     async with stormy(tmp_path) as client:
         first = (await client.submit(seed=1)).value["job_set_id"]
-        weather["submit_fault"] = SubmitFault.WRONG_ANSWER
+        chosen["submit_fault"] = SubmitFault.WRONG_ANSWER
         assert (await client.submit(seed=2)).value["job_set_id"] == first
         assert (await client.books())["charged"] == 2
 
 
-async def test_a_second_answer_waits_on_the_kept_alive_connection(tmp_path: Path, weather: dict[str, Any]) -> None:
+async def test_a_second_answer_waits_on_the_kept_alive_connection(tmp_path: Path, chosen: dict[str, Any]) -> None:
     async with stormy(tmp_path) as client:
         port = int(client.url.rsplit(":", 1)[1])
         first = (await client.submit(seed=1)).value["job_set_id"]
-        weather["submit_fault"] = SubmitFault.SECOND_ANSWER
+        chosen["submit_fault"] = SubmitFault.SECOND_ANSWER
         body = json.dumps(DOCUMENT_BODY).encode()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         head = f"POST {SUBMIT} HTTP/1.1\r\nHost: x\r\nOcp-Apim-Subscription-Key: sandbox-key\r\n"
@@ -158,18 +158,18 @@ async def test_a_second_answer_waits_on_the_kept_alive_connection(tmp_path: Path
     ],
 )
 async def test_a_fault_of_a_poll_looks_like_its_name_and_the_next_poll_is_well(
-    tmp_path: Path, weather: dict[str, Any], fault: PollFault, status: int | None
+    tmp_path: Path, chosen: dict[str, Any], fault: PollFault, status: int | None
 ) -> None:
     async with stormy(tmp_path) as client:
         job_set_id = (await client.submit()).value["job_set_id"]
-        weather["poll_fault"] = fault
+        chosen["poll_fault"] = fault
         try:
             answer = await exchange(client, "POST", POLL, json={"job_set_id": job_set_id})
         except BROKEN:
             assert status is None
         else:
             assert answer[0] == status
-        weather["poll_fault"] = PollFault.NONE
+        chosen["poll_fault"] = PollFault.NONE
         fresh = aiohttp.ClientSession(headers={"Ocp-Apim-Subscription-Key": "sandbox-key"})
         async with fresh, fresh.post(client.url + POLL, json={"job_set_id": job_set_id}) as well:
             assert (await well.json())["job_set_id"] == job_set_id
@@ -188,13 +188,13 @@ async def test_a_fault_of_a_poll_looks_like_its_name_and_the_next_poll_is_well(
     ],
 )
 async def test_a_fault_of_a_download_never_gives_the_clip(
-    tmp_path: Path, weather: dict[str, Any], fault: ResultFault, status: int | None
+    tmp_path: Path, chosen: dict[str, Any], fault: ResultFault, status: int | None
 ) -> None:
     async with stormy(tmp_path) as client:
         job_set_id = (await client.submit()).value["job_set_id"]
         client.at.now += 100
         clip = await exchange(client, "GET", f"/results/{job_set_id}.mp4")
-        weather["result_fault"] = fault
+        chosen["result_fault"] = fault
         try:
             spoiled = await exchange(client, "GET", f"/results/{job_set_id}.mp4")
         except BROKEN:
@@ -206,9 +206,9 @@ async def test_a_fault_of_a_download_never_gives_the_clip(
             assert (await client.call("GET", f"/results/{job_set_id}.mp4")).value == clip[1]
 
 
-async def test_an_expired_url_is_helped_by_a_fresh_poll(tmp_path: Path, weather: dict[str, Any]) -> None:
+async def test_an_expired_url_is_helped_by_a_fresh_poll(tmp_path: Path, chosen: dict[str, Any]) -> None:
     async with stormy(tmp_path) as client:
-        weather["ailment"] = ResultDefect.EXPIRED_ONCE
+        chosen["ailment"] = ResultDefect.EXPIRED_ONCE
         job_set_id = (await client.submit()).value["job_set_id"]
         client.at.now += 100
         statuses = []
@@ -216,16 +216,16 @@ async def test_an_expired_url_is_helped_by_a_fresh_poll(tmp_path: Path, weather:
             url = (await client.poll(job_set_id)).value["jobs"][0]["results"]["raw"]["url"]
             statuses.append((await client.call("GET", url)).status)
         assert statuses == [403, 200]
-        weather["ailment"] = ResultDefect.EXPIRED
+        chosen["ailment"] = ResultDefect.EXPIRED
         assert (await client.call("GET", url)).status == 403
 
 
 @pytest.mark.parametrize(("ailment", "urls"), [(ResultDefect.NO_URL_YET, 1), (ResultDefect.NO_URL, 0)])
 async def test_a_completed_job_may_have_no_url_for_a_while_or_for_ever(
-    tmp_path: Path, weather: dict[str, Any], ailment: ResultDefect, urls: int
+    tmp_path: Path, chosen: dict[str, Any], ailment: ResultDefect, urls: int
 ) -> None:
     async with stormy(tmp_path) as client:
-        weather["ailment"] = ailment
+        chosen["ailment"] = ailment
         job_set_id = (await client.submit()).value["job_set_id"]
         client.at.now += 100
         jobs = [(await client.poll(job_set_id)).value["jobs"][0] for _ in range(3)]
@@ -234,7 +234,7 @@ async def test_a_completed_job_may_have_no_url_for_a_while_or_for_ever(
 
 
 @pytest.mark.parametrize("number", range(len(SHAPES)))
-async def test_every_shape_is_told_by_both_poll_styles(tmp_path: Path, number: int) -> None:
+async def test_every_shape_is_reported_by_both_poll_styles(tmp_path: Path, number: int) -> None:
     async with open_sandbox(tmp_path, shape=number) as client:
         job_set_id = (await client.submit()).value["job_set_id"]
         client.at.now += 100
@@ -278,7 +278,7 @@ async def test_the_same_seed_gives_the_same_storm_and_books_that_match_its_fault
     assert 0 < charged < 40
 
 
-async def test_a_restarted_storm_goes_on_where_it_was(tmp_path: Path, weather: dict[str, Any]) -> None:
+async def test_a_restarted_storm_continues_where_it_was(tmp_path: Path, chosen: dict[str, Any]) -> None:
     visits: list[int] = []
 
     def watch(_storm: FaultPlan, _mark: str, visit: int) -> SubmitFault:
@@ -290,5 +290,5 @@ async def test_a_restarted_storm_goes_on_where_it_was(tmp_path: Path, weather: d
         for _ in range(2):
             async with stormy(tmp_path) as client:
                 await submitted(client)
-    assert weather == {}
+    assert chosen == {}
     assert visits == [1, 2]

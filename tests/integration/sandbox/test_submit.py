@@ -200,7 +200,7 @@ async def test_a_body_of_another_type_is_refused(tmp_path: Path) -> None:
         ("GET", "/ai-model-api-polling/motions"),
     ],
 )
-async def test_without_the_key_the_door_stays_shut(
+async def test_without_the_key_nothing_is_answered(
     tmp_path: Path, key: str | None, words: str, method: str, path: str
 ) -> None:
     async with open_sandbox(tmp_path, key=key) as client:

@@ -20,7 +20,7 @@ SECRET = "webhook_secret_abc123"
 
 
 class Receiver:
-    """A webhook that answers as told (200 when nothing is left to tell) and keeps what it got."""
+    """A webhook that gives the answers in its list (200 when none is left) and keeps what it got."""
 
     def __init__(self, *answers: int) -> None:
         self._answers = list(answers)

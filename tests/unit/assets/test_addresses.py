@@ -1,4 +1,4 @@
-"""Objects of a store in a manifest: what is an address, whose place it is, and what stands for it in the identity."""
+"""Objects of a store in a manifest: what is an address, whose place it is, and its key in the identity."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_an_object_is_known_by_its_content_and_not_by_its_name() -> None:
     assert one != bound(ADDRESS, {ADDRESS: "b" * 64})[0]
 
 
-def test_an_object_that_nobody_looked_at_is_told() -> None:
+def test_an_unchecked_object_is_reported() -> None:
     assert bound(ADDRESS, {})[1].unseen == {ADDRESS}
     assert bound(ADDRESS, None)[1].unseen == set()
 

@@ -92,7 +92,7 @@ async def test_a_store_that_is_away_is_asked_again_after_a_while(shelf: Shelf, v
     assert await lander.publish_video(video, SAVED) == ""
 
 
-async def test_what_an_earlier_run_staged_is_measured_anew(shelf: Shelf, video: Path, tmp_path: Path) -> None:
+async def test_what_an_earlier_run_staged_is_measured_again(shelf: Shelf, video: Path, tmp_path: Path) -> None:
     found = await landing(shelf, tmp_path).find_staged(video)
     assert found is not None
     assert (found.size_bytes, found.sha256) == (5, hashlib.sha256(b"video").hexdigest())

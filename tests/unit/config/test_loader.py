@@ -87,7 +87,7 @@ def test_a_model_name_with_a_dot_can_be_priced_by_flag(tmp_path: Path) -> None:
     assert read(tmp_path, flags={"prices.dop-2.1": "0.3"}).prices_microusd["dop-2.1"] == 300_000
 
 
-def test_variables_of_other_programs_are_not_looked_at(tmp_path: Path) -> None:
+def test_variables_of_other_programs_are_ignored(tmp_path: Path) -> None:
     assert read(tmp_path, environ={"DOP_LEVEL": "x", "DOPAMINE": "1", "POLL__MIN_S": "1"}).poll.min_s == 3
 
 
@@ -155,7 +155,7 @@ def test_defaults_of_rows_get_the_types_of_a_manifest(tmp_path: Path) -> None:
     }
 
 
-def test_the_ledger_is_beside_the_outputs_unless_told(tmp_path: Path) -> None:
+def test_the_ledger_is_beside_the_outputs_unless_configured(tmp_path: Path) -> None:
     assert read(tmp_path, "outputs: {dir: clips}\n").ledger_path == Path("clips/ledger.db")
     assert read(tmp_path, "ledger: {path: /srv/l.db}\n").ledger_path == Path("/srv/l.db")
 
@@ -220,7 +220,7 @@ def test_an_address_that_could_leak_the_key_is_refused(tmp_path: Path, base_url:
 @pytest.mark.parametrize(
     ("host", "here"), [("127.8.9.1", True), ("::1", True), ("LOCALHOST", True), ("0.0.0.0", False)]
 )
-def test_loopback_is_told_by_the_address(host: str, here: bool) -> None:
+def test_loopback_is_recognized_by_the_address(host: str, here: bool) -> None:
     assert is_loopback(host) is here
 
 

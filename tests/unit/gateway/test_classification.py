@@ -233,7 +233,7 @@ def test_the_cap_on_jobs_at_once_is_read_where_it_is_said() -> None:
     assert judged(429, {"error": "too many concurrent jobs"}).job_cap is None
 
 
-def test_a_hint_is_also_given_as_it_was_told() -> None:
+def test_a_hint_is_also_given_as_stated() -> None:
     assert judged(429, b"", retry_after="3600").stated_wait_s == 3600
 
 

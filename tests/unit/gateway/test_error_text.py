@@ -68,7 +68,7 @@ def test_every_wait_hint_is_read_and_bounded(headers: dict[str, str], text: str,
     assert wait_hint_s(headers, text, now_wall=NOW) == seconds
 
 
-def test_the_hint_as_told_keeps_its_length() -> None:
+def test_the_stated_hint_keeps_its_length() -> None:
     text = "Quota will be replenished in 29.23:59:59."
     assert retry_after_s({}, text, now_wall=NOW) == 29 * 86400 + 86399
     assert retry_after_s({"retry-after": "3600"}, text, now_wall=NOW) == 3600

@@ -1,4 +1,4 @@
-"""A gzip that nobody asked for: opened in bounded steps, and whole only when its own end says so."""
+"""An unrequested gzip: opened in bounded steps, and whole only when its own end says so."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_the_documents_submit_answer_is_also_a_report() -> None:
     )
 
 
-# --- where the clip's address stands ---
+# --- where the clip's address is ---
 
 RESULT_SHAPES = {
     "jobs raw and min": {"jobs": [{"status": "S", "results": {"raw": {"url": CLIP}, "min": {"url": SMALL}}}]},
@@ -255,7 +255,7 @@ def test_a_failures_reason_is_the_gateways_own_words_on_one_line(fields: dict[st
     assert read({"job_set_id": "a", "status": "failed", **fields}).reason == reason
 
 
-def test_a_job_that_goes_on_has_no_reason() -> None:
+def test_a_running_job_has_no_reason() -> None:
     assert read({"job_set_id": "a", "status": "queued", "message": "12,000th in the queue"}).reason is None
 
 

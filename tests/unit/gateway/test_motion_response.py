@@ -14,7 +14,7 @@ from tests.support.manifests import CATALOGUE
 ONE = "11111111-aaaa-4bbb-8ccc-000000000001"
 TWO = "11111111-aaaa-4bbb-8ccc-000000000002"
 ORBIT = "ea035f68-b350-40f1-b7f4-7dff999fdd67"
-NOBODY = MotionCatalog([])
+EMPTY = MotionCatalog([])
 LIST = [{"id": ONE, "name": "Push"}, {"motion_id": TWO.upper(), "title": "Pull", "start_end_frame": False}]
 
 
@@ -31,7 +31,7 @@ LIST = [{"id": ONE, "name": "Push"}, {"motion_id": TWO.upper(), "title": "Pull",
     ],
 )
 def test_a_list_is_read_in_every_wrapping(payload: object) -> None:
-    found = parse_motions(payload, NOBODY)
+    found = parse_motions(payload, EMPTY)
     assert found is not None
     assert [(one.name, one.motions_id, one.start_end_frame) for one in found.presets] == [
         ("Push", ONE, None),
@@ -42,7 +42,7 @@ def test_a_list_is_read_in_every_wrapping(payload: object) -> None:
 
 @pytest.mark.parametrize("payload", [None, 7, "no", [], {}, {"error": "no"}, {"data": None}, [{"id": "abc"}], [[LIST]]])
 def test_what_lists_no_preset_is_none(payload: object) -> None:
-    assert parse_motions(payload, NOBODY) is None
+    assert parse_motions(payload, EMPTY) is None
 
 
 def test_what_the_answer_does_not_say_comes_from_the_list_before() -> None:
@@ -52,7 +52,7 @@ def test_what_the_answer_does_not_say_comes_from_the_list_before() -> None:
 
 
 def test_two_presets_of_one_name_can_both_be_meant() -> None:
-    found = parse_motions([{"id": ONE, "name": "Push"}, {"id": TWO, "name": "push"}, {"id": ONE}], NOBODY)
+    found = parse_motions([{"id": ONE, "name": "Push"}, {"id": TWO, "name": "push"}, {"id": ONE}], EMPTY)
     assert found is not None
     assert [one.name for one in found.presets] == ["Push", "push (11111111)"]
     assert found.left_out == 1
@@ -70,7 +70,7 @@ def test_two_presets_of_one_name_can_both_be_meant() -> None:
     ],
 )
 def test_a_name_is_one_harmless_line(said: object, kept: str) -> None:
-    found = parse_motions([{"id": ONE, "name": said}], NOBODY)
+    found = parse_motions([{"id": ONE, "name": said}], EMPTY)
     assert found is not None
     assert found.presets[0].name == kept
 
@@ -85,7 +85,7 @@ def test_a_name_is_one_harmless_line(said: object, kept: str) -> None:
     ],
 )
 def test_a_preview_is_an_ordinary_address_or_none(said: object, kept: str | None) -> None:
-    found = parse_motions([{"id": ONE, "name": "Push", "preview_url": said}], NOBODY)
+    found = parse_motions([{"id": ONE, "name": "Push", "preview_url": said}], EMPTY)
     assert found is not None
     assert found.presets[0].preview_url == kept
 

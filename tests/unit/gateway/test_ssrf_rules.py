@@ -58,7 +58,7 @@ def test_an_ipv4_address_gets_the_same_answer_however_it_is_carried(address: obj
     assert (refusal(f"2002:{number >> 16:x}:{number & 0xFFFF:x}::1") is None) == (plain is None)
 
 
-def test_https_is_always_allowed_and_http_only_when_told() -> None:
+def test_https_is_always_allowed_and_http_only_when_configured() -> None:
     assert isinstance(readable_url("https://cdn.example/a.mp4", http_allowed=False), URL)
     assert isinstance(readable_url("http://127.0.0.1:8000/a.mp4", http_allowed=True), URL)
     assert readable_url("http://cdn.example/a.mp4", http_allowed=False) == Unacceptable(

@@ -1,4 +1,4 @@
-"""Callback tokens and bodies: nobody makes one up, every shape of body is read, nothing raises."""
+"""Callback tokens and bodies: none can be made up, every shape of body is read, nothing raises."""
 
 from __future__ import annotations
 

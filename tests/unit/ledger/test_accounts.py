@@ -83,7 +83,7 @@ def test_files_that_were_put_back_to_an_older_state_buy_nothing_again(tmp_path: 
         assert ledger.problems() == []
 
 
-def test_a_damaged_record_is_told_and_not_passed_over(tmp_path: Path, memory: AccountMemory) -> None:
+def test_a_damaged_record_is_reported_and_not_passed_over(tmp_path: Path, memory: AccountMemory) -> None:
     with opened(tmp_path / "one.db") as (one, _):
         check_account(one, account(memory), outputs=tmp_path, gateway=GATEWAY)
         (record,) = (tmp_path / "state").rglob("*.json")

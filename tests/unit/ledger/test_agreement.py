@@ -45,7 +45,7 @@ async def reserved(folder: Path, rows: list[Request], agreement: Agreement | Non
     found = []
     with opened(folder / "ledger.db") as (ledger, book):
         start(book, rows)
-        clock: Callable[[], float] = lambda: AT  # noqa: E731 - a clock that stands
+        clock: Callable[[], float] = lambda: AT  # noqa: E731 - a clock that does not move
         recorder = EventRecorder(
             ledger,
             run_id=RUN,

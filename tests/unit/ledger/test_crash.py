@@ -89,7 +89,7 @@ def filmed(path: Path, count: int) -> Camera:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_power_cut_between_two_commits_loses_none_that_was_told(folder: Path, seed: int) -> None:
+def test_a_power_cut_between_two_commits_loses_no_reported_event(folder: Path, seed: int) -> None:
     """The next commit's bytes are torn anywhere; the journal, which is not synced, is cut anywhere."""
     chance = random.Random(seed)
     camera = filmed(folder / "ledger.db", 6)
@@ -123,7 +123,7 @@ def test_a_power_cut_while_the_file_is_brought_up_to_its_log_loses_nothing(folde
 
 
 def test_a_log_that_is_gone_is_made_up_for_by_the_journal(folder: Path) -> None:
-    """Beyond what SQLite promises: somebody removed ledger.db-wal. The second book has it all."""
+    """Beyond what SQLite promises: ledger.db-wal was removed. The journal has it all."""
     camera = filmed(folder / "ledger.db", 4)
     db, _, journal = camera.shots[-1]
     path = put(folder, db, b"", journal)
@@ -181,7 +181,7 @@ def _flip_through(folder: Path, count: int, seed: int) -> tuple[int, int]:
         if problems:
             noticed += 1
             continue
-        assert what_it_says(path) == before, "a flipped bit that nobody noticed"
+        assert what_it_says(path) == before, "a flipped bit went unnoticed"
         harmless += 1
     return noticed, harmless
 
@@ -346,6 +346,6 @@ def test_a_journal_that_cannot_be_written_stops_buying_and_loses_nothing(folder:
         assert book.states([one.request_id]) == {one.request_id: State.ACCEPTED}
 
 
-def test_a_ledger_in_a_folder_that_became_read_only_is_told(folder: Path) -> None:
+def test_a_ledger_in_a_folder_that_became_read_only_is_reported(folder: Path) -> None:
     with full_disk(1), pytest.raises(DopError, match=r"can't be|could not be"):
         SqliteLedger(folder / "new" / "ledger.db", inline=True)

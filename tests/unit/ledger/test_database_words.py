@@ -26,7 +26,7 @@ SECRET = "c4n4ryPASS"
         (f"something new about {SECRET}", "OperationalError"),
     ],
 )
-def test_a_failed_connection_is_told_in_our_words(text: str, words: str) -> None:
+def test_a_failed_connection_is_reported_in_our_words(text: str, words: str) -> None:
     assert database_words(psycopg.OperationalError(text)) == words
 
 
@@ -39,7 +39,7 @@ def test_a_failed_connection_is_told_in_our_words(text: str, words: str) -> None
         ("AdminShutdown", "it is shutting down (SQLSTATE 57P01)"),
     ],
 )
-def test_a_servers_error_is_told_by_its_sqlstate(kind: str, words: str) -> None:
+def test_a_servers_error_is_recognized_by_its_sqlstate(kind: str, words: str) -> None:
     assert database_words(getattr(psycopg.errors, kind)(f"Key (token)=({SECRET})")) == words
 
 

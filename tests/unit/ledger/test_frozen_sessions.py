@@ -1,4 +1,4 @@
-"""A host that stands still in the middle of what it tells the server must not hold all others up for long."""
+"""A host that is frozen in the middle of a message to the server must not block all others for long."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Relay:
 
     def through(self) -> str:
         """The database's URL by way of this line."""
-        door = socket.create_server(("127.0.0.1", 0))
-        self._ends.append(door)
-        threading.Thread(target=self._accept, args=(door,), daemon=True).start()
+        server = socket.create_server(("127.0.0.1", 0))
+        self._ends.append(server)
+        threading.Thread(target=self._accept, args=(server,), daemon=True).start()
         parts = urlsplit(self.url)
-        here = parts._replace(netloc=f"{parts.username}@127.0.0.1:{door.getsockname()[1]}")
+        here = parts._replace(netloc=f"{parts.username}@127.0.0.1:{server.getsockname()[1]}")
         return here.geturl() + "?sslmode=disable&gssencmode=disable"
 
     def listen(self) -> None:
@@ -64,10 +64,10 @@ class Relay:
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
 
-    def _accept(self, door: socket.socket) -> None:
+    def _accept(self, server: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                near, _ = door.accept()
+                near, _ = server.accept()
                 parts = urlsplit(self.url)
                 far = socket.create_connection((parts.hostname, parts.port))
                 self._ends += [near, far]
@@ -107,7 +107,7 @@ def _some(spoken: Any, count: int) -> bytes:
 def in_a_pipeline(
     _: Statements, hand: Executor, statement: statements._BatchStatement, lines: Sequence[tuple[object, ...]]
 ) -> None:
-    """The twin: line by line, as the driver does it by itself."""
+    """The twin: line by line, as the driver does it."""
     assert isinstance(hand, Connection)
     if lines:
         hand.exec_driver_sql(statement.text, [tuple([value] for value in line) for line in lines])
@@ -134,7 +134,7 @@ def booked(ledger: PostgresLedger, wanted: Sequence[Request]) -> list[object]:
 
 
 def messages_of_a_batch(url: str, bought: Sequence[Request]) -> str:
-    """What is told to the server while these are booked."""
+    """What is sent to the server while these are recorded."""
     relay = Relay(url)
     try:
         with beside(relay.through()) as ledger:
@@ -147,7 +147,7 @@ def messages_of_a_batch(url: str, bought: Sequence[Request]) -> str:
 
 @pytest.fixture
 def planned(postgres: str) -> list[Request]:
-    """Requests of a run that nobody has bought yet."""
+    """Requests of a run that are not bought yet."""
     rows = requests(40)
     with beside(postgres) as ledger:
         start(LedgerQueries(ledger), rows)
@@ -159,7 +159,7 @@ def half_said(kinds: str) -> str:
     return kinds.replace("ES", "")
 
 
-def test_the_server_is_told_of_each_statement_that_it_is_over(postgres: str, planned: list[Request]) -> None:
+def test_the_server_learns_the_end_of_each_statement(postgres: str, planned: list[Request]) -> None:
     kinds = messages_of_a_batch(postgres, planned[:TOGETHER])
     assert kinds.count("E") > 5, "all of a batch was heard"
     assert "E" not in half_said(kinds), kinds
@@ -188,7 +188,7 @@ def test_lines_may_say_the_same_in_different_types(postgres: str, planned: list[
 
 
 def ended_one_after_the_other(url: str) -> str:
-    """What stands in the ledger when two who shared it have gone; the first one's session ends late at the server."""
+    """The ledger's rows when two hosts that shared it have gone; the first one's session ends late at the server."""
     relay = Relay(url, keeps_farewells=True)
     try:
         with beside(url, clean=True), beside(relay.through(), clean=True):
@@ -206,7 +206,7 @@ def test_the_lock_is_free_as_soon_as_a_ledger_is_closed(postgres: str, monkeypat
 
 
 def moments_that_stop_all(url: str, planned: Sequence[Request]) -> Iterator[int]:
-    """Within which of the messages that bring values a host may fall silent so that nobody else can book any more."""
+    """Within which of the messages that bring values a host may fall silent so that no other host can record."""
     whole = messages_of_a_batch(url, planned[:TOGETHER])
     rest = iter(planned[TOGETHER:])
     for number in (number for number, kind in enumerate(whole) if kind == "B"):
@@ -234,14 +234,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("impatient")
-def test_whoever_stands_still_within_a_message_holds_nobody_up(postgres: str, planned: list[Request]) -> None:
+def test_a_host_frozen_within_a_message_blocks_no_other(postgres: str, planned: list[Request]) -> None:
     assert list(moments_that_stop_all(postgres, planned)) == []
 
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("impatient")
-def test_the_server_by_itself_would_wait_for_the_rest(
+def test_the_server_alone_would_wait_for_the_rest(
     postgres: str, planned: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "end_idle_lock_holder", lambda connection: [])

@@ -56,7 +56,7 @@ def tamper(path: Path, statement: str) -> None:
         connection.execute(statement)
 
 
-def told(path: Path) -> list[str]:
+def problems_of(path: Path) -> list[str]:
     ledger = SqliteLedger(path, inline=True)
     try:
         return ledger.problems()
@@ -65,7 +65,7 @@ def told(path: Path) -> list[str]:
 
 
 def test_a_whole_ledger_has_no_problems(path: Path) -> None:
-    assert told(path) == []
+    assert problems_of(path) == []
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ def test_a_whole_ledger_has_no_problems(path: Path) -> None:
         ("update attempts set superseded = 0", "two live attempts"),
     ],
 )
-def test_what_was_changed_by_hand_is_told(path: Path, statement: str, words: str) -> None:
+def test_what_was_changed_by_hand_is_reported(path: Path, statement: str, words: str) -> None:
     tamper(path, statement)
-    assert any(words in problem for problem in told(path))
+    assert any(words in problem for problem in problems_of(path))
 
 
-def test_a_ledger_made_anew_from_its_journal_is_the_same(path: Path) -> None:
+def test_a_ledger_rebuilt_from_its_journal_is_the_same(path: Path) -> None:
     before = [read(path, WHOLE), read(path, SUMS), read(path, STORY)]
     found = rebuild(path, now=AT)
     never_sent = [row for row in before[0] if row[7] == "planned"]
@@ -115,7 +115,7 @@ def test_what_was_never_sent_is_planned_again_when_the_manifest_is_read(path: Pa
         assert len(list(book.report(RUN))) == 10
 
 
-def test_a_ledger_that_is_beyond_reading_is_made_anew(path: Path) -> None:
+def test_a_ledger_that_is_beyond_reading_is_rebuilt(path: Path) -> None:
     sums = read(path, SUMS)
     path.write_bytes(b"\0" * 5000)
     found = rebuild(path, now=AT)
@@ -123,7 +123,7 @@ def test_a_ledger_that_is_beyond_reading_is_made_anew(path: Path) -> None:
     assert found.runs == 0, "which run lists which row was only in the file"
 
 
-def test_a_ledger_that_is_gone_comes_back_by_itself(path: Path) -> None:
+def test_a_ledger_that_is_gone_comes_back_automatically(path: Path) -> None:
     sums = read(path, SUMS)
     path.unlink()
     ledger = SqliteLedger(path, inline=True)
@@ -145,7 +145,7 @@ def test_a_planned_retry_that_was_never_sent_leaves_its_failure_as_the_latest(pa
         assert book.states([refused.request_id]) == {refused.request_id: State.REFUSED}
 
 
-def test_sums_that_were_changed_while_nobody_looked_stop_the_next_run(path: Path) -> None:
+def test_sums_that_were_changed_between_runs_stop_the_next_run(path: Path) -> None:
     tamper(path, "update spend set reserved = reserved - 135000")
     ledger = SqliteLedger(path, inline=True)
     with pytest.raises(LedgerError, match="does not equal its requests"):
@@ -220,7 +220,7 @@ def test_a_ledger_that_is_lost_beside_a_damaged_journal_gets_a_hole_and_buys_not
         assert book.totals("run-2").counts == {State.PLANNED: 1}
 
 
-def test_a_lost_journal_is_written_anew_and_enough_to_rebuild(path: Path) -> None:
+def test_a_lost_journal_is_rewritten_and_enough_to_rebuild(path: Path) -> None:
     before = read(path, SUMS), [row for row in read(path, WHOLE) if row[7] != "planned"]
     journal_path(path).unlink()
     with opened(path):
@@ -270,14 +270,14 @@ def test_a_budget_counts_money_of_days_and_months_by_gateway(path: Path) -> None
         assert ledger.apply_now(reserve(other, run_id="run-2", caps=Caps(month_microusd=spent + LITE_MICROUSD)))
 
 
-def test_every_event_stands_in_the_journal_once_and_in_order(path: Path) -> None:
+def test_every_event_is_in_the_journal_once_and_in_order(path: Path) -> None:
     numbers = [entry["seq"] for entry in entries(journal_path(path))]
     assert numbers == list(range(1, len(numbers) + 1))
     assert read(path, "select value from meta where name = 'seq'") == [(str(len(numbers)),)]
 
 
 @pytest.mark.parametrize("cut", [1, 40, 400, 2_000])
-def test_a_journal_that_was_cut_while_it_was_written_anew_is_written_anew_again(path: Path, cut: int) -> None:
+def test_a_journal_that_was_cut_while_it_was_rewritten_is_rewritten_again(path: Path, cut: int) -> None:
     before = read(path, SUMS), [row for row in read(path, WHOLE) if row[7] != "planned"]
     journal = journal_path(path)
     journal.unlink()

@@ -1,4 +1,4 @@
-"""The second book: torn tails are mended, damaged lines are noticed, and the ledger can be made anew from it."""
+"""The journal: torn tails are repaired, damaged lines are noticed, and the ledger can be rebuilt from it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_torn_last_line_is_passed_over_and_cut_off_before_the_next(tmp_path: P
     assert [entry["seq"] for entry in entries(path)] == [1, 2, 3]
 
 
-def test_a_damaged_line_before_the_last_is_told_with_its_number_and_event(tmp_path: Path) -> None:
+def test_a_damaged_line_before_the_last_is_reported_with_its_number_and_event(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db.journal"
     lines = written(path, 4)
     lines[1] = lines[1].replace('"seq":2', '"seq":9')

@@ -136,8 +136,8 @@ def test_pruning_shows_what_goes_and_removes_only_that(outputs: Path, capsys: Sa
 def test_without_a_terminal_pruning_needs_a_yes(
     outputs: Path, capsys: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with open("/dev/null", encoding="ascii") as nobody:
-        monkeypatch.setattr("sys.stdin", nobody)
+    with open("/dev/null", encoding="ascii") as empty_input:
+        monkeypatch.setattr("sys.stdin", empty_input)
         assert dop(outputs, "prune", "--keep", "30d") == 2
     assert "give --yes" in capsys.readouterr().err
     assert (outputs / "old").is_dir()

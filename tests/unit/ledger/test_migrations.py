@@ -87,7 +87,7 @@ def test_a_step_that_fails_changes_nothing(old: Path) -> None:
     assert read(old, "select value from meta where name = 'schema_version'") == [("0",)]
 
 
-def test_several_steps_are_taken_in_order_and_a_cut_between_them_goes_on(old: Path) -> None:
+def test_several_steps_are_taken_in_order_and_a_cut_between_them_is_resumed(old: Path) -> None:
     engine = engine_of(old)
     with pytest.raises(LedgerError, match="from version 1 to 2"):
         migrate(engine, old, to=2, steps={0: add_caps, 1: fail_half_way})

@@ -87,7 +87,7 @@ def test_a_worker_that_leaves_beside_others_does_not_call_the_ledger_closed(post
 
 
 @pytest.mark.long
-def test_whoever_waits_for_the_lock_gets_it_when_its_holder_dies(postgres: str) -> None:
+def test_a_process_that_waits_for_the_lock_gets_it_when_its_holder_dies(postgres: str) -> None:
     holder = PostgresLedger(postgres, inline=True, hold=LockMode.EXCLUSIVE)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(PostgresLedger, postgres, inline=True, hold=LockMode.EXCLUSIVE, wait_s=20)
@@ -98,7 +98,7 @@ def test_whoever_waits_for_the_lock_gets_it_when_its_holder_dies(postgres: str) 
 # --- while the server is away
 
 
-def test_a_session_that_was_cut_is_made_anew_with_its_lock(postgres: str) -> None:
+def test_a_session_that_was_cut_is_reopened_with_its_lock(postgres: str) -> None:
     with spent_with(postgres) as (ledger, book):
         lake, sea = requests(2)
         start(book, [lake, sea])
@@ -227,7 +227,7 @@ def test_an_intent_that_a_crash_of_the_server_undid_is_written_again(
 
 
 def _booked_beside(postgres: str) -> list[str]:
-    """What stands when a host's booking is undone, and another host's gets its number."""
+    """The rows after a host's commit is undone, and another host's gets its number."""
     with (
         spent_with(postgres, hold=LockMode.SHARED) as (one, book),
         spent_with(postgres, hold=LockMode.SHARED) as (two, _),
@@ -250,7 +250,7 @@ def test_the_broken_twin_that_looks_at_numbers_alone_is_caught(postgres: str, mo
         return bool(found)
 
     monkeypatch.setattr(sessions, "is_in_journal", by_number)
-    assert _booked_beside(postgres) == ["planned", "submitting"], "told as booked, and sent without an intent"
+    assert _booked_beside(postgres) == ["planned", "submitting"], "reported as recorded, and sent without an intent"
 
 
 def test_outcomes_survive_an_outage_that_outlasts_the_run(postgres: str, tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_a_run_waits_for_a_server_that_restarts(postgres: str, postgres_server: 
 
 
 @pytest.mark.long
-def test_a_server_that_is_down_at_the_start_is_told_at_once(postgres: str, postgres_server: PostgresServer) -> None:
+def test_a_server_that_is_down_at_the_start_is_reported_at_once(postgres: str, postgres_server: PostgresServer) -> None:
     postgres_server.stop()
     try:
         secret = postgres.replace("postgres@", "postgres:canary-password@")
@@ -433,7 +433,7 @@ def test_a_restored_copy_does_not_spend(postgres: str, postgres_server: Postgres
 
 
 @pytest.mark.long
-def test_a_damaged_ledger_is_made_anew_from_its_journal(postgres: str) -> None:
+def test_a_damaged_ledger_is_rebuilt_from_its_journal(postgres: str) -> None:
     one, two, three = requests(3)
     with spent_with(postgres) as (ledger, book):
         start(book, [one, two, three])

@@ -28,7 +28,7 @@ def test_sorting_inserting_and_rewording_keep_what_is_bought(place: Place) -> No
             ledger.apply_now(accept(row, job))
         reworded = requests(1, prompt="A lake in the rain")[0]
         new = requests(9)[8]
-        again = [three, new, two, reworded]  # `one` was re-worded, the rest sorted anew, `new` inserted
+        again = [three, new, two, reworded]  # `one` was re-worded, the rest sorted again, `new` inserted
         assert book.sync_rows(RUN, again, rows_digest=lambda: "second") == 4
         assert listed(list(book.report(RUN))) == [
             ("lake-3", "planned"),

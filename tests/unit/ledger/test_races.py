@@ -50,7 +50,7 @@ def race(place: Place, caps: Caps, processes: int = 2) -> Counter[str]:
     ledger = ledger_at(place)
     ledger.ready_to_spend()
     start(LedgerQueries(ledger), requests(ROWS))
-    ledger.close(clean=False)  # as it stands while runs go on: nobody has closed the sums yet
+    ledger.close(clean=False)  # as it is during runs: the sums are not closed yet
     barrier, bought = PROCESSES.Barrier(processes), PROCESSES.Queue()
     runs = [PROCESSES.Process(target=_buy, args=(place, who, caps, barrier, bought)) for who in "abcd"[:processes]]
     for run in runs:
@@ -81,7 +81,7 @@ def test_two_processes_never_reserve_one_request_twice_nor_pass_the_cap(place: P
         assert book.totals(RUN).reserved_microusd == most * LITE_MICROUSD
 
 
-def test_numbers_of_events_are_given_once_whoever_writes(place: Place) -> None:
+def test_numbers_of_events_are_given_once_across_writers(place: Place) -> None:
     race(place, Caps())
     (count,) = read(place, "select count(*) from history")[0]
     marks = isinstance(place, Path)  # a file notes its place once, as an event of no request

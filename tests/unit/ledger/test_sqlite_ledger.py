@@ -1,4 +1,4 @@
-"""The durable book: swaps that fail change nothing, what is told is on the disk, files are private."""
+"""The durable ledger: swaps that fail change nothing, a reported result is on the disk, files are private."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.support.ledgers import (
 )
 
 
-def test_an_event_is_on_the_disk_when_it_is_told(place: Place) -> None:
+def test_an_event_is_on_the_disk_when_it_is_reported(place: Place) -> None:
     with opened(place) as (ledger, book):
         lake, *_ = requests(1)
         start(book, [lake])
@@ -231,13 +231,13 @@ def test_what_was_learned_is_remembered(place: Place) -> None:
         assert ledger.load_state("learned sandbox") == {"rate": 2.5}
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LedgerError, match="can't be written"):
         SqliteLedger(tmp_path / "file" / "ledger.db")
 
 
-def test_a_clean_end_and_an_unclean_one_are_told_apart(place: Place) -> None:
+def test_a_clean_end_and_an_unclean_one_are_distinguished(place: Place) -> None:
     ledger = ledger_at(place)
     assert ledger.ready_to_spend() == []
     ledger.close(clean=False)
@@ -271,7 +271,7 @@ def test_a_newer_ledger_is_refused(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("seq", "1O"), ("seq", ""), ("schema_version", "-1"), ("seq", None)])
-def test_a_damaged_fact_is_told_and_not_crashed_on(place: Place, name: str, value: str | None) -> None:
+def test_a_damaged_fact_is_reported_and_not_crashed_on(place: Place, name: str, value: str | None) -> None:
     with opened(place):
         pass
     if value is None:

@@ -139,7 +139,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert act() == Conflict(state=one.state)
             assert self.snapshot() == before
         elif event in OUTCOMES and token is not None and event not in TRANSITIONS[one.state]:
-            assert act() == Conflict(state=one.state), "what was settled stands"
+            assert act() == Conflict(state=one.state), "what was resolved stays"
             assert self.snapshot() == before
         elif event not in TRANSITIONS[one.state] or (
             event in OUTCOMES and token is None and one.state in (State.UNKNOWN, State.PLANNED)
@@ -217,7 +217,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.book.sync_rows(RUN, ROWS, rows_digest=lambda: "digest")
 
     def ruin_and_rebuild(self, ruin: str) -> None:
-        """The ledger as it is, or what is left of it, made anew from its journal."""
+        """The ledger as it is, or what is left of it, rebuilt from its journal."""
         if ruin == "zeros":
             self.path.write_bytes(b"\0" * 4096)
         if ruin == "gone":
@@ -356,14 +356,14 @@ def _late_money(machine: type[LedgerMachine], monkeypatch: pytest.MonkeyPatch) -
 
 
 def _no_swap(machine: type[LedgerMachine], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Anybody may move any row."""
+    """Every process may move any row."""
     from pipeline.ledger import transitions
 
     monkeypatch.setattr(transitions, "_is_mine", lambda *_: True)
 
 
 def _late_word_wins(machine: type[LedgerMachine], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a submit came to is believed whenever it comes, whoever has settled the request."""
+    """The outcome of a submit is believed whenever it comes, also for a resolved request."""
     from pipeline.ledger import states, transitions
 
     real = states.next_state

@@ -205,7 +205,7 @@ def test_a_submit_that_was_refused_and_released_is_rejected_later_under_its_toke
     ("state", "event"),
     [(state, event) for state in SETTLED for event in OUTCOMES if (state, event) != (State.PLANNED, Event.REJECT)],
 )
-def test_what_was_settled_meanwhile_stands_against_a_late_outcome(state: State, event: Event) -> None:
+def test_what_was_settled_meanwhile_prevails_over_a_late_outcome(state: State, event: Event) -> None:
     row, money = make_row(state, token="mine"), SpendAccumulator(lambda *_: 0)
     before = dict(row)
     assert judged(row, event, money=money, token="mine", values={"job_set_id": "j"}) == Conflict(state=state)
@@ -217,7 +217,7 @@ def test_an_idempotency_key_belongs_to_one_attempt() -> None:
     assert len({idempotency_key("r1", 1), idempotency_key("r1", 2), idempotency_key("r2", 1)}) == 3
 
 
-def test_a_second_paid_job_is_told_whatever_happens_to_the_first() -> None:
+def test_a_second_paid_job_is_reported_whatever_happens_to_the_first() -> None:
     row = make_row(State.ACCEPTED, job_set_id="second")
     judged(row, Event.NOTE, values={"reason": f"{PAID_TWICE}: also as job first"})
     judged(row, Event.COMPLETE, values={"reason": None, "video_url": "https://cdn.example.com/1.mp4"})

@@ -68,12 +68,12 @@ def test_booleans_are_read_as_spreadsheets_write_them(tmp_path: Path, cell: str,
     ("header", "message"),
     [
         ("id,image,promt,seed", "column 'promt': unknown column. Did you mean 'prompt'?"),
-        ("id,image,prompt,seed,seed", "column 'seed': stands twice"),
+        ("id,image,prompt,seed,seed", "column 'seed': is there twice"),
         ("id,image, prompt,seed", "column ' prompt': has spaces around it: write 'prompt'"),
         ("id,Image,prompt,seed", "column 'Image': unknown column. Did you mean 'image'?"),
         ("id,image,prompt,seed,motion,motions_id", "is the same field as 'motion'"),
-        ("id,image,prompt,seed,seeds", "stands beside 'seed'"),
-        ("id,image,prompt,seed,take,repeat", "stands beside 'take'"),
+        ("id,image,prompt,seed,seeds", "is given beside 'seed'"),
+        ("id,image,prompt,seed,take,repeat", "is given beside 'take'"),
         ("id,image,prompt,seed,webhook_url", "callbacks are the run's business"),
         ("id,image,seed", "column 'prompt': is missing, and no default gives it"),
         ("id,image,prompt", "column 'seed' or 'seeds': is missing"),
@@ -82,7 +82,7 @@ def test_booleans_are_read_as_spreadsheets_write_them(tmp_path: Path, cell: str,
         ("id,image,prompt,seed,var:", "column 'var:': unknown column"),
     ],
 )
-def test_a_wrong_header_is_told_once_and_not_on_every_line(tmp_path: Path, header: str, message: str) -> None:
+def test_a_wrong_header_is_reported_once_and_not_on_every_line(tmp_path: Path, header: str, message: str) -> None:
     lines = "\n".join(",".join(["a"] * len(header.split(","))) for _ in range(3))
     found = message_of(tmp_path, f"{header}\n{lines}\n", "a.csv")
     assert found.count(message) == 1, found
@@ -101,11 +101,11 @@ def test_an_unquoted_comma_never_shifts_a_column(tmp_path: Path) -> None:
     ("line", "message"),
     [
         (f'a,{URL}, "Lake, mist",1', "there is a space before an opening quote"),
-        (f'a,{URL},"Lake "mist"",1', "text stands behind a closing quote"),
+        (f'a,{URL},"Lake "mist"",1', "text follows a closing quote"),
         (f'a,{URL},"Lake,1', "a quote that opens in this row is never closed"),
     ],
 )
-def test_quotes_gone_wrong_are_told_with_the_line(tmp_path: Path, line: str, message: str) -> None:
+def test_quotes_gone_wrong_are_reported_with_the_line(tmp_path: Path, line: str, message: str) -> None:
     found = problems(tmp_path, f"{HEAD}ok,{URL},p,1\n{line}\n", "a.csv")
     assert found[0].line == 3
     assert message in found[0].message
@@ -157,7 +157,7 @@ def test_a_sheet_of_a_manifest_finds_its_pictures_beside_itself(tmp_path: Path) 
     assert found[0].params.input_images == (str(tmp_path / "sheets" / "a.png"),)
 
 
-def test_an_empty_sheet_and_one_with_only_a_header_are_told(tmp_path: Path) -> None:
+def test_an_empty_sheet_and_one_with_only_a_header_are_reported(tmp_path: Path) -> None:
     assert "is empty: the first line names the columns" in message_of(tmp_path, "", "a.csv")
     assert "has no rows" in message_of(tmp_path, HEAD, "a.csv")
 

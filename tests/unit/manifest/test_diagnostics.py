@@ -1,4 +1,4 @@
-"""What a person is told: every mistake at once, with its place and what to write instead; and no cell comes out."""
+"""Error reports: every mistake at once, with its place and what to write instead; and no cell comes out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.manifests import ONE, cells, message_of, opened, problems, wr
 HEAD = "id,image,prompt,motion,strength,seed\n"
 
 
-def test_a_key_that_is_misspelt_is_told_with_line_column_place_and_suggestion(tmp_path: Path) -> None:
+def test_a_key_that_is_misspelt_is_reported_with_line_column_place_and_suggestion(tmp_path: Path) -> None:
     text = f"version: 1\nrows:\n  - {{{ONE}, seed: 1}}\n  - id: two\n    strenght: 0.5\n"
     found = problems(tmp_path, text)
     assert str(found[0]) == (
@@ -22,7 +22,7 @@ def test_a_key_that_is_misspelt_is_told_with_line_column_place_and_suggestion(tm
     assert str(found[1]) == f"{tmp_path}/batch.yaml:5:5: rows[1].strenght: unknown key. Did you mean 'strength'?"
 
 
-def test_mistakes_of_shape_of_value_and_between_rows_are_told_together(tmp_path: Path) -> None:
+def test_mistakes_of_shape_of_value_and_between_rows_are_reported_together(tmp_path: Path) -> None:
     text = f"""\
 version: 2
 nam: x
@@ -46,7 +46,7 @@ sheet: {{x: sed}}
         "rows[0].strength: 0.755 has more than two decimals: the nearest is 0.76",
         "rows[0].webhook_url: callbacks are the run's business: see `webhook` in the configuration",
         "rows[1].id: the id 'a' is taken, see line 6",
-        "rows[1].prompt: this key stands twice",
+        "rows[1].prompt: this key is given twice",
         "rows[1].model: 'dop-light' is not a model. Did you mean 'dop-lite'?",
         "rows[2]: 'nothing' is not a mapping of keys and values",
         "sheet.x: 'sed' is not an axis or a field. Did you mean 'seed'?",
@@ -95,7 +95,7 @@ def test_no_cell_comes_out_after_the_first_mistake(tmp_path: Path) -> None:
         ("seed: 1, input_images: [https://x.test/a.jpg, https://x.test/b.jpg]", "exactly 1 image is needed, not 2"),
         ("seed: 1, end_image: []", "at least 1 end image is needed"),
         ("seed: 1, webhook_secret: s3cret", "a secret has no place in a manifest"),
-        ("seed: 1, budget: {}", "unknown key here: it stands in the top of the manifest"),
+        ("seed: 1, budget: {}", "unknown key here: it belongs in the top of the manifest"),
         ("seed: 1, tags: [5]", "5 is not a text"),
         ("seed: 1, tags: ['a;b']", "must not have a comma or a semicolon"),
         ("seed: 1, id: ' a'", "has spaces around it"),
@@ -106,7 +106,7 @@ def test_no_cell_comes_out_after_the_first_mistake(tmp_path: Path) -> None:
         ("seeds: 'range(1,5)'", "range() leaves out its end"),
     ],
 )
-def test_a_field_that_breaks_the_documents_table_is_told(tmp_path: Path, fields: str, message: str) -> None:
+def test_a_field_that_breaks_the_documents_table_is_reported(tmp_path: Path, fields: str, message: str) -> None:
     image = "" if "input_images" in fields else "image: https://cdn.example.com/mill.jpg, "
     found = problems(tmp_path, f"rows:\n  - {{{image}prompt: Old mill, {fields}}}\n")
     assert len(found) == 1, found
@@ -115,7 +115,7 @@ def test_a_field_that_breaks_the_documents_table_is_told(tmp_path: Path, fields:
 
 
 @pytest.mark.parametrize("prompt", ['""', '"   "', '"\\n"', '"a\\0b"', '"a\\x1bb"', "5", "'#REF!'"])
-def test_a_prompt_with_nothing_or_something_odd_in_it_is_told(tmp_path: Path, prompt: str) -> None:
+def test_a_prompt_with_nothing_or_something_odd_in_it_is_reported(tmp_path: Path, prompt: str) -> None:
     found = problems(tmp_path, f"rows: [{{image: 'https://x.test/a.jpg', seed: 1, prompt: {prompt}}}]\n")
     assert [problem.where for problem in found] == ["rows[0].prompt"]
 
@@ -149,7 +149,7 @@ def test_a_prompt_that_only_looks_odd_is_text(tmp_path: Path, prompt: str) -> No
         ("pipe.jpg", "is not a file"),
     ],
 )
-def test_a_frame_that_cannot_be_one_is_told(tmp_path: Path, image: str, message: str) -> None:
+def test_a_frame_that_cannot_be_one_is_reported(tmp_path: Path, image: str, message: str) -> None:
     import os
 
     (tmp_path / "page.jpg").write_text("<html>not found</html>")
@@ -204,7 +204,7 @@ def test_the_configurations_defaults_are_judged_too(tmp_path: Path) -> None:
     ]
 
 
-def test_more_mistakes_than_anybody_reads_are_counted(tmp_path: Path) -> None:
+def test_more_mistakes_than_the_report_lists_are_counted(tmp_path: Path) -> None:
     lines = "".join(f"r{number},https://x.test/a.jpg,p,,,0\n" for number in range(10_050))
     found = problems(tmp_path, HEAD + lines, "many.csv")
     assert len(found) == 10_001
@@ -227,7 +227,7 @@ def test_more_mistakes_than_anybody_reads_are_counted(tmp_path: Path) -> None:
         ("matrix:\n", "matrix: has no value"),
     ],
 )
-def test_a_manifest_that_asks_for_nothing_is_told(tmp_path: Path, text: str, message: str) -> None:
+def test_a_manifest_that_asks_for_nothing_is_reported(tmp_path: Path, text: str, message: str) -> None:
     assert message in message_of(tmp_path, text)
 
 

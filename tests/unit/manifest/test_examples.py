@@ -207,7 +207,7 @@ def test_the_manifest_and_the_mistakes_on_the_languages_page_are_real(tmp_path: 
         assert problem.split(": ", 2)[2] in page
 
 
-def test_every_key_of_the_language_stands_on_its_page() -> None:
+def test_every_key_of_the_language_is_on_its_page() -> None:
     page = (REPO / "docs" / "manifest.md").read_text(encoding="utf-8")
     keys = {
         *yaml_model.DocumentModel.model_fields,

@@ -57,10 +57,10 @@ def test_a_seed_expression_gives_its_values_in_order(text: str, values: list[int
         ("0-10", "0 is outside 1..1000000"),
         ("1-1000001", "1000001 is outside 1..1000000"),
         ("1.5", "1.5 is not a whole number"),
-        ("1, 1", "1 stands twice"),
-        ("1-5, 3", "3 stands twice"),
+        ("1, 1", "1 is given twice"),
+        ("1-5, 3", "3 is given twice"),
         (",".join(["1-1000000"] * 50), "some stand twice"),
-        ("1, 2, ..., 10, 10", "10 stands twice"),
+        ("1, 2, ..., 10, 10", "10 is given twice"),
         ("1, ..., 10", "dots stand between values"),
         ("..., 10", "dots stand between values"),
         ("1, 2, ...", "dots stand between values"),
@@ -70,7 +70,7 @@ def test_a_seed_expression_gives_its_values_in_order(text: str, values: list[int
         ("1,,2", "a value is missing beside a comma"),
         ("7-Oct", "rewritten by a spreadsheet?"),
         ("1E+05", "rewritten by a spreadsheet?"),
-        ("5, x3", "xN stands alone"),
+        ("5, x3", "xN is written alone"),
         ("seven", "is not a number or a range"),
         ("-5", "is not a number or a range"),
         ("１-３", "is not a number or a range"),
@@ -109,7 +109,7 @@ def test_strength_is_counted_in_hundredths_and_never_rounded(tmp_path: Path, axi
         ("{from: 0, to: 1, count: 4}", "0, 0.3333..., 0.6666..., 1 are not each a number with at most 2 decimals"),
         ("{from: 0.3, to: 0.9, step: 0.005}", "step 0.005 is not a number with at most 2 decimals above 0"),
         ("{from: 0.3}", "to: is missing"),
-        ("[0.3, 0.30]", "0.3 stands twice"),
+        ("[0.3, 0.30]", "0.3 is given twice"),
         ("[[0.3, 0.4]]", "a list is an axis"),
         ("{count: 3, key: a}", "unknown key"),
         ("[]", "is empty"),
@@ -148,7 +148,7 @@ matrix: {strength: [0.2, 0.1], seed: [2, 1]}
     assert found[0].axes == (("zip", "lake"), ("strength", "0.2"), ("seed", "2"))
 
 
-def test_zipped_lists_of_unequal_length_are_told_with_their_lengths(tmp_path: Path) -> None:
+def test_zipped_lists_of_unequal_length_are_reported_with_their_lengths(tmp_path: Path) -> None:
     text = "zip: {image: [sandbox:cat, sandbox:rocket], prompt: [A, B, C]}\nmatrix: {seed: [1]}\n"
     assert "zip: needs lists of equal length, and has image 2, prompt 3" in message_of(tmp_path, text)
 
@@ -208,7 +208,7 @@ matrix:
     )
 
 
-def test_an_axis_of_an_unknown_name_with_plain_values_is_told(tmp_path: Path) -> None:
+def test_an_axis_of_an_unknown_name_with_plain_values_is_reported(tmp_path: Path) -> None:
     text = f"{SHARED}matrix: {{strenght: [0.1], seed: [1]}}\n"
     lines = message_of(tmp_path, text)
     assert "matrix.strenght[0]: 'strenght' is not a field" in lines
@@ -308,7 +308,7 @@ rows: [{id: a, image: sandbox:cat, seed: 1, vars: {light: "{{ n }}"},
     assert found[0].params.prompt == "a {{ n }} 0.50 {x} ${y} {% z %} }}"
 
 
-def test_every_unknown_name_of_a_prompt_is_told(tmp_path: Path) -> None:
+def test_every_unknown_name_of_a_prompt_is_reported(tmp_path: Path) -> None:
     text = 'vars: {light: soft}\nrows: [{image: sandbox:cat, seed: 1, prompt: "{{ ligth }} {{ a b }}"}]\n'
     assert "{{ ligth }}, {{ a b }} is not in vars. Did you mean 'light'?" in message_of(tmp_path, text)
 
@@ -389,7 +389,7 @@ def test_rows_written_out_are_not_counted(tmp_path: Path) -> None:
     assert len(cells(tmp_path, f"rows: [{rows}]\n")) == 300
 
 
-def test_ids_that_would_meet_are_told(tmp_path: Path) -> None:
+def test_ids_that_would_meet_are_reported(tmp_path: Path) -> None:
     text = f"rows: [{{id: a, {ONE}, seeds: 1-2}}, {{id: a@2, {ONE}, seed: 3}}]\n"
     assert "the id 'a@2' is taken" in message_of(tmp_path, text)
     axes = "matrix: {x: [{label: a-b, strength: 0.1}, {label: a, strength: 0.2}], "
@@ -409,12 +409,12 @@ def test_ids_that_would_meet_are_told(tmp_path: Path) -> None:
         ("{tags: [{label: a, seed: 1}]}", "an axis cannot be called 'tags'."),
     ],
 )
-def test_an_axis_with_a_name_that_means_something_else_is_told(tmp_path: Path, axes: str, message: str) -> None:
+def test_an_axis_with_a_name_that_means_something_else_is_reported(tmp_path: Path, axes: str, message: str) -> None:
     assert message in message_of(tmp_path, f"{SHARED}matrix: {axes}\n")
 
 
 @pytest.mark.parametrize("name", ["exclude", "override", "include"])
-def test_patterns_in_a_rows_own_matrix_are_told_and_not_passed_over(tmp_path: Path, name: str) -> None:
+def test_patterns_in_a_rows_own_matrix_are_reported_and_not_passed_over(tmp_path: Path, name: str) -> None:
     item = "{where: {seed: 1}, set: {skip: true}}" if name == "override" else "{seed: 1}"
     text = f"rows: [{{id: a, {ONE}, matrix: {{seed: [1, 2], {name}: [{item}]}}}}]\n"
     assert f"rows[0].matrix.{name}" in message_of(tmp_path, text)

@@ -37,8 +37,8 @@ BOMB = "a: &a [x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, 
         ("[" * 200_000, "more than 32 levels deep"),
         ("- " * 200_000, "more than 32 levels deep"),
         ("{a: " * 200_000, "more than 32 levels deep"),
-        ("version: 1\nversion: 1\n", "batch.yaml:2:1: version: this key stands twice"),
-        ("rows: [{id: a, id: b}]\n", "batch.yaml:1:16: rows[0].id: this key stands twice"),
+        ("version: 1\nversion: 1\n", "batch.yaml:2:1: version: this key is given twice"),
+        ("rows: [{id: a, id: b}]\n", "batch.yaml:1:16: rows[0].id: this key is given twice"),
         ("<<: {a: b}\n", "unknown key"),
         ("1: x\n", "unknown key"),
     ],
@@ -105,7 +105,7 @@ def test_another_encoding_is_named_and_a_mark_is_forgiven(
     assert message in message_of(tmp_path, text.encode(encoding))
 
 
-def test_a_manifest_larger_than_20_mb_is_told_to_become_a_sheet(tmp_path: Path) -> None:
+def test_a_manifest_larger_than_20_mb_must_become_a_sheet(tmp_path: Path) -> None:
     assert "is larger than 20 MB: put the rows into a CSV file" in message_of(tmp_path, b"#" * 20_000_001)
 
 

@@ -1,4 +1,4 @@
-"""The gate's rules, call by call: told rates, hints for everybody, caps on jobs, and whose turn it is."""
+"""The gate's rules, call by call: configured rates, hints for all calls, caps on jobs, and whose turn it is."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_configured_rate_is_spaced_evenly_where_no_burst_is_allowed() -> None:
     go(pace, 6.0)
 
 
-def test_a_burst_is_allowed_where_it_was_told() -> None:
+def test_a_burst_is_allowed_where_configured() -> None:
     pace = AdaptiveRateLimiter(rate=Rate(10, 60), burst=3)
     for _ in range(3):
         go(pace, 0.0)
@@ -61,7 +61,7 @@ def test_a_slot_given_back_is_free_again() -> None:
     go(pace, 0.0)
 
 
-def test_a_told_rate_still_slows_down_when_refused() -> None:
+def test_a_configured_rate_still_slows_down_when_refused() -> None:
     pace = AdaptiveRateLimiter(rate=Rate(100, 1))
     ticket = go(pace, 0.0)
     pace.answered(ticket, 0.01, LimitFeedback.THROTTLED, 5.0)
@@ -178,7 +178,7 @@ def test_an_hours_rate_sends_a_minutes_worth_at_once() -> None:
     assert Rate(5, 1).default_burst == 5
 
 
-def test_a_told_cap_counts_submits_under_way() -> None:
+def test_a_configured_cap_counts_submits_under_way() -> None:
     pace = AdaptiveRateLimiter(rate=Rate(1000, 1), max_in_flight=2, jobs_in_flight=1)
     go(pace, 0.0)
     assert not isinstance(pace.next_slot(1.0), Slot)
@@ -236,7 +236,7 @@ def test_of_a_shared_limit_either_kind_alone_gets_all() -> None:
         assert taken >= 95
 
 
-def test_a_call_that_is_never_answered_holds_nobody_up_for_long() -> None:
+def test_a_call_that_is_never_answered_blocks_the_others_for_a_short_time() -> None:
     pace = AdaptiveRateLimiter(rate=None)
     assert isinstance(pace.next_slot(0.0), Slot)
     silent = pace.mark_sent(0.0)
@@ -290,5 +290,5 @@ def test_a_slot_is_handed_out_before_it_is_due_by_the_time_that_calls_take_to_ge
     assert early_s[0] == 0.0
     assert early_s[-1] == pytest.approx(0.03, abs=0.001)
     assert [b - a for a, b in pairwise(gone_at[20:])] == pytest.approx([0.1] * 19, abs=0.003), (
-        "and then it goes on time"
+        "and then it leaves on time"
     )

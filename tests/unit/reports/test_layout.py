@@ -1,4 +1,4 @@
-"""Which axes the sheet offers and how it lays them out when nobody says."""
+"""Which axes the sheet offers and how it lays them out by default."""
 
 from __future__ import annotations
 

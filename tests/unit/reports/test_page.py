@@ -182,7 +182,7 @@ def test_beyond_two_thousand_cells_the_first_are_drawn_and_the_rest_is_named() -
     assert "first 2000 of 2100" in text
 
 
-def test_earlier_attempts_are_told_with_what_they_cost() -> None:
+def test_earlier_attempts_are_shown_with_what_they_cost() -> None:
     first = make_attempt(state=State.FAILED, reason="boom")
     view = make_view([first, make_attempt(state=State.DONE, attempt=2)])
     (cell,) = build_sheet(view, view.outputs).cells

@@ -120,7 +120,7 @@ def test_while_buying_the_bar_shows_what_is_bought_and_at_the_end_nothing_that_i
     assert bar_line(make_snapshot(phase=FINISHED, eta_s=0.0)).endswith("| $1.620 (worst $5.670)  1 failed")
 
 
-def test_no_pace_is_told_when_nothing_is_left_to_buy() -> None:
+def test_no_pace_is_shown_when_nothing_is_left_to_buy() -> None:
     assert "/min" not in bar_line(make_snapshot(planned=0))
 
 
@@ -142,7 +142,7 @@ def test_a_phase_with_braces_is_shown_as_it_is() -> None:
     assert "{bar} {x} 12/120" in stream.getvalue()
 
 
-def test_a_new_phase_is_told_at_once() -> None:
+def test_a_new_phase_is_shown_at_once() -> None:
     clock, stream = Clock(), io.StringIO()
     with ProgressDisplay(clock=clock, stream=stream, environ={}) as progress:
         progress.update(make_snapshot(phase="submitting"))

@@ -98,7 +98,7 @@ def test_a_clock_that_went_back_gives_no_duration() -> None:
     assert row_of(accepted_at=100.0, finished_at=90.0)["duration_s"] is None
 
 
-def test_a_check_stands_in_its_columns_and_its_metrics_in_json_only(tmp_path: Path) -> None:
+def test_a_check_is_in_its_columns_and_its_metrics_in_json_only(tmp_path: Path) -> None:
     check = ClipCheck(
         grade=Grade.BAD,
         reasons=("frozen 1.2 s from 3.8 s", "soft 0.31"),

@@ -1,4 +1,4 @@
-"""Who may ask the local server: its own pages and the person, nobody else's page."""
+"""Who may ask the local server: its own pages and the user, no foreign page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OWN = {"Host": f"127.0.0.1:{PORT}"}
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
     ],
 )
-def test_the_person_and_our_own_pages_may_read(headers: dict[str, str]) -> None:
+def test_the_user_and_our_own_pages_may_read(headers: dict[str, str]) -> None:
     assert access_refusal("GET", OWN | headers, PORT) is None
     assert access_refusal("HEAD", OWN | headers, PORT) is None
 
@@ -44,7 +44,7 @@ def test_the_person_and_our_own_pages_may_read(headers: dict[str, str]) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_nobody_else_may_read_or_write(method: str, headers: dict[str, str]) -> None:
+def test_no_other_client_may_read_or_write(method: str, headers: dict[str, str]) -> None:
     assert access_refusal(method, OWN | headers, PORT) is not None
 
 

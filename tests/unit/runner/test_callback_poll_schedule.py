@@ -1,4 +1,4 @@
-"""The plan of polls with callbacks on: called jobs are looked at now, others late, and broken callbacks are noticed."""
+"""The plan of polls with callbacks on: called jobs are polled now, others late, and broken callbacks are noticed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def make_plan() -> CallbackPollSchedule:
 
 
 def first_look(plan: CallbackPollSchedule, job: str, start: float) -> float:
-    """When the plan looks at a job by itself."""
+    """When the plan polls a job without a callback."""
     now = start
     while not (taken := plan.take(now, 10)):
         due = plan.next_due(now)
@@ -20,7 +20,7 @@ def first_look(plan: CallbackPollSchedule, job: str, start: float) -> float:
     return now
 
 
-def test_a_job_nobody_called_about_is_left_alone_for_twice_the_longest_wait() -> None:
+def test_a_job_without_a_callback_is_left_alone_for_twice_the_longest_wait() -> None:
     plan = make_plan()
     plan.add("a", "dop-lite", 0.0, 0.0)
     assert 20.0 <= first_look(plan, "a", 0.0) < 21.0

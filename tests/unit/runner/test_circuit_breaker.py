@@ -56,7 +56,7 @@ def test_two_unknowns_do_not_open_it_and_the_third_does() -> None:
     assert not breaker.may_submit(0.0, "a")
 
 
-def test_an_answer_between_unknowns_starts_the_row_anew() -> None:
+def test_an_answer_between_unknowns_starts_the_row_again() -> None:
     breaker = CircuitBreaker()
     outcomes: tuple[Outcome, ...] = ("unknown", "unknown", "answered", "unknown", "unknown")
     for outcome in outcomes:
@@ -331,7 +331,7 @@ class NeverOpens(CircuitBreaker):
 
 
 class ManyProbes(CircuitBreaker):
-    """Broken twin: after the pause whoever asks may probe."""
+    """Broken twin: after the pause any request may probe."""
 
     def may_submit(self, now: float, who: str | None = None) -> bool:
         return self.state(now) in (CLOSED, ROW_PROBE)

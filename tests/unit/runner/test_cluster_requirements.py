@@ -1,4 +1,4 @@
-"""A cluster says at the start what it lacks, and nobody else loads any of it."""
+"""A cluster says at the start what it lacks, and no other command loads any of it."""
 
 from __future__ import annotations
 

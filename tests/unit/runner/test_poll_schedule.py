@@ -19,7 +19,7 @@ def make_plan(**only_what_matters: float) -> PollSchedule:
     return PollSchedule(**settings_s)
 
 
-def test_the_first_look_waits_as_long_as_told() -> None:
+def test_the_first_poll_waits_as_long_as_configured() -> None:
     plan = make_plan()
     plan.add("a", "m", 0.0, 0.0)
     assert plan.take(14.9, 10) == []
@@ -35,7 +35,7 @@ def test_a_taken_job_comes_again_only_when_it_was_answered_for() -> None:
     assert plan.take(900.0, 10) == ["a"]
 
 
-def test_pauses_stay_between_the_told_bounds() -> None:
+def test_pauses_stay_between_the_configured_bounds() -> None:
     plan = make_plan()
     plan.add("a", "m", 0.0, 0.0)
     now, looks = 0.0, []
@@ -79,7 +79,7 @@ def test_jobs_that_take_many_times_as_long_as_expected_are_all_noticed(done_at: 
     assert max(seen.values()) < 2 * done_at + 1
 
 
-def test_whatever_is_expected_each_job_is_looked_at_by_its_deadline() -> None:
+def test_whatever_is_expected_each_job_is_polled_by_its_deadline() -> None:
     plan = make_plan(first_s=5000.0)
     plan.add("a", "m", 0.0, 0.0)
     assert [plan.take(float(now), 1) for now in range(1190, 1201, 10)] == [[], ["a"]]
@@ -141,7 +141,7 @@ def test_the_deadline_counts_only_time_in_which_polls_were_answered() -> None:
     assert plan.is_overdue("a", 1110.0)
 
 
-def test_a_job_that_was_never_looked_at_is_not_overdue() -> None:
+def test_a_job_that_was_never_polled_is_not_overdue() -> None:
     plan = make_plan(deadline_s=100.0)
     plan.add("a", "m", 0.0, 5000.0)
     assert not plan.is_overdue("a", 5000.0)
@@ -170,7 +170,7 @@ def test_a_callback_makes_a_job_due_at_once() -> None:
     plan.add("a", "m", 0.0, 0.0)
     plan.nudge("a", 1.0)
     assert plan.take(1.0, 1) == ["a"]
-    plan.nudge("nobody", 1.0)
+    plan.nudge("absent", 1.0)
 
 
 def test_a_forgotten_job_is_never_taken() -> None:

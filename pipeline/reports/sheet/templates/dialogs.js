@@ -19,7 +19,7 @@ function openBox(cell) {
   boxCell = cell;
   by("box-title").textContent = cell.rowId;
   by("box-show").replaceChildren(large(cell), ...frames(cell));
-  by("box-facts").replaceChildren(...told(cell), facts(cell));
+  by("box-facts").replaceChildren(...historyLines(cell), facts(cell));
   for (const button of by("box").querySelectorAll('[data-do="pick"], [data-do="compare"]')) button.disabled = !cell.clip;
   by("box").querySelector('[data-do="previous"]').disabled = order.indexOf(cell) <= 0;
   by("box").querySelector('[data-do="next"]').disabled = order.indexOf(cell) >= order.length - 1;
@@ -46,11 +46,11 @@ function frames(cell) {
   return [el("div", { class: "frames" }, el("div", {}, el("img", { src: cell.start, alt: "Start frame" }), "Start frame"))];
 }
 
-function told(cell) {
+function historyLines(cell) {
   const lines = [];
   if (!cell.clip) lines.push(`${sheet.words[cell.state]}${cell.reason ? `: ${cell.reason}` : ""}`);
   lines.push(...cell.history.map(text));
-  return lines.map((line) => el("p", { class: "told" }, line));
+  return lines.map((line) => el("p", { class: "history" }, line));
 }
 
 function facts(cell) {

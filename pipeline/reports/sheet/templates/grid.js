@@ -1,7 +1,7 @@
 // Draws the arrangement. A cell's element is made once (or taken from the page as it came) and moved, never made again.
 
 const elements = new Map();
-const MOST_CHIPS = 12;
+const MAX_CHIPS = 12;
 let order = [];
 let current = null;
 
@@ -155,7 +155,7 @@ function drawTabs() {
     const values = sheet.axes[axisNumber.get(axis)].values;
     const counts = filtersSet() ? countsOf(axis) : null;
     const named = [...values, "*"].map((value) => [value, tabName(value, counts)]);
-    if (values.length > MOST_CHIPS) return tabSelect(axis, named, chosen);
+    if (values.length > MAX_CHIPS) return tabSelect(axis, named, chosen);
     const chips = named.map(([value, name]) => tabChip(axis, value, name, value === chosen));
     return el("fieldset", {}, el("legend", {}, axis), el("div", { class: "chips" }, ...chips));
   });
@@ -203,7 +203,7 @@ function focusable(cell) {
 let isSizeChosen = false;
 let widest = 1; // clips side by side in the longest row
 
-/** Clips as large as the longest row allows, until somebody moves the slider. */
+/** Clips as large as the longest row allows, until the user moves the slider. */
 function fit() {
   if (isSizeChosen) return;
   const isSmall = innerWidth <= 700;

@@ -2,7 +2,7 @@
 
 const picked = new Set(JSON.parse(memory.read(`dop-picks:${sheet.run}`) ?? "[]"));
 const compared = [];
-const MOST_COMPARED = 4;
+const MAX_COMPARED = 4;
 
 function pickKey(cell) {
   return cell.requestId;
@@ -22,7 +22,7 @@ function toggleCompare(cell) {
   if (!cell?.clip) return;
   const at = compared.indexOf(cell);
   if (at >= 0) compared.splice(at, 1);
-  else if (compared.length < MOST_COMPARED) compared.push(cell);
+  else if (compared.length < MAX_COMPARED) compared.push(cell);
   else return say("Four clips are compared at most");
   elementOf(cell).classList.toggle("compared", compared.includes(cell));
   say(`${compared.length} marked for comparing`);

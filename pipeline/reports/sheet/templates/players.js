@@ -1,6 +1,6 @@
 // Clips in step. One clock leads, each video follows: small lags are made good by speed, large ones by a jump.
 
-const MOST_PLAYERS = 48; // browsers give a page 75 at most, some phones 40
+const MAX_PLAYERS = 48; // browsers give a page 75 at most, some phones 40
 const FRAME_S = 1 / 24;
 const USUAL_LENGTH_S = 5; // until the first clip tells
 const clampedRate = (rate) => Math.min(4, Math.max(0.1, rate));
@@ -11,7 +11,7 @@ function makeConductor(onTime) {
   let time = 0;
   let since = 0;
   let speed = 1;
-  let isWanted = false; // what the person asked for
+  let isWanted = false; // what the user asked for
   let isPlaying = false; // whether the clock runs: not while videos are brought into line
   let turn = 0;
   let checkedAt = 0;
@@ -169,7 +169,7 @@ function makeVideo(cell) {
 
 /** A video over each clip on screen, and none elsewhere: a page of a thousand videos would not move. */
 function castPlayers() {
-  const wanted = [...onScreen].filter((cell) => cell.clip).sort((one, other) => one.n - other.n).slice(0, MOST_PLAYERS);
+  const wanted = [...onScreen].filter((cell) => cell.clip).sort((one, other) => one.n - other.n).slice(0, MAX_PLAYERS);
   const keep = new Set(wanted);
   for (const cell of players.keys()) if (!keep.has(cell)) dismiss(cell);
   for (const cell of wanted) {
