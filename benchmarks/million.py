@@ -263,8 +263,8 @@ class BatchRun:
     def __init__(self, scenario: Scenario, ledger: LedgerWriter) -> None:
         self.scenario, self.outcomes = scenario, Outcomes()
         self.gateway = Gateway(scenario)
-        configured = parse_rate(scenario.rate) if scenario.configured else None
-        self.pace = AdaptiveRateLimiter(rate=configured, shared=True if scenario.shared and scenario.configured else None)
+        rate = parse_rate(scenario.rate) if scenario.configured else None
+        self.pace = AdaptiveRateLimiter(rate=rate, shared=True if scenario.shared and scenario.configured else None)
         self.plan = PollSchedule(first_s=15, min_s=3, max_s=60, deadline_s=DEADLINE_S, max_lag_s=scenario.lag_s)
         self.halt = StopSignal()
         events = EventSink()
@@ -430,10 +430,10 @@ def measure(scenario: Scenario) -> str:
 
         run = loop.run_until_complete(story())
         loop.close()
-    return configured(scenario, run, began_mb=before_mb, cpu_s=time.process_time() - began_s)
+    return result_lines(scenario, run, began_mb=before_mb, cpu_s=time.process_time() - began_s)
 
 
-def configured(scenario: Scenario, run: BatchRun, *, began_mb: float, cpu_s: float) -> str:
+def result_lines(scenario: Scenario, run: BatchRun, *, began_mb: float, cpu_s: float) -> str:
     """The lines."""
     peak_mb = memory_mb()
     got, side, bound = run.outcomes, run.gateway, bound_s(scenario)
