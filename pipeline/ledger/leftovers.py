@@ -17,7 +17,7 @@ HALF_DOWNLOAD = re.compile(r".+\.mp4\.part")
 """The name of a video that is being fetched. Its process locks it."""
 
 LINK_DRAFT = re.compile(r"\.latest-[0-9a-f]{8}")
-"""The name of the link `latest` before it takes its place. Whoever makes one tries again when it is gone."""
+"""The name of the link `latest` before it takes its place. A process whose link is gone makes it again."""
 
 REBUILDING = ".rebuilding"
 """Ends the name of a ledger that is being made from its journal."""
