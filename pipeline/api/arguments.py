@@ -18,7 +18,7 @@ Dollars = float | int | str | Decimal
 """US dollars. A float is taken as Python prints it: 0.1 is ten cents exactly."""
 
 SEPARATOR = "__"
-"""Stands between section and key in a keyword, as it does in the environment: `outputs__dir`."""
+"""Separates section and key in a keyword, as it does in the environment: `outputs__dir`."""
 
 
 def settings_from(config: Path | str | None, given: Mapping[str, object]) -> Settings:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 def wait_for(make: Callable[[], Coroutine[object, object, T]]) -> T:
     """Run the coroutine that `make` makes to its end, and return its result.
 
-    In a running event loop it runs in a thread of its own, and the caller's loop stands still meanwhile. Ctrl-C (in a
+    In a running event loop it runs in a thread of its own, and the caller's loop is blocked meanwhile. Ctrl-C (in a
     notebook: Interrupt the kernel) then reaches the run as it would in a terminal: the first one drains it.
     """
     try:

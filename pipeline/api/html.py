@@ -36,9 +36,9 @@ def plan_html(title: str, counts: Mapping[str, int], by_model: Mapping[str, tupl
         f"<tr><td>{escape(model)}</td><td>{count}</td><td>${price:.3f}</td></tr>"
         for model, (count, price) in by_model.items()
     )
-    told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+    summary = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
     head = "<tr><th>model</th><th>videos</th><th>price</th></tr>"
-    return f"<div><b>{escape(title)}</b><br>{escape(told)}<table>{head}{rows}</table></div>"
+    return f"<div><b>{escape(title)}</b><br>{escape(summary)}<table>{head}{rows}</table></div>"
 
 
 def run_html(title: str, rows: Sequence[Mapping[str, object]], folder: Path) -> str:

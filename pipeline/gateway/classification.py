@@ -68,7 +68,7 @@ class SubmitOutcome:
         status: of the real status line, None without one.
         ticket: only with `accepted`.
         wait_s: hint within 1 s .. 15 min that holds for all submits, None when none was given.
-        told_wait_s: the same hint as it was said, without the bounds.
+        stated_wait_s: the same hint as stated, without the bounds.
         stop_submitting: buy nothing more in this run; what is paid is still collected.
         slow_down: a reason to lower the rate, whatever became of this request.
         salvaged: ids found in an answer that was not understood; one free poll each may settle it.

@@ -299,7 +299,7 @@ def end_session(connection: Connection, pid: int) -> None:
     connection.exec_driver_sql(text, (pid, session_name()))
 
 
-_STANDS_STILL = """
+_IDLE_LOCK_HOLDERS = """
 SELECT s.application_name, pg_terminate_backend(s.pid) FROM meta m JOIN pg_stat_activity s ON s.backend_xid = m.xmax
 WHERE m.name = 'seq' AND s.application_name LIKE 'dop %%' AND s.wait_event = 'ClientRead'
 AND s.state_change < clock_timestamp() - make_interval(secs => %s)
@@ -312,7 +312,7 @@ def end_idle_lock_holder(connection: Connection) -> list[str]:
     The server does so itself between two statements. Within one it would wait for as long as the connection lives, and
     that of a frozen process lives: its kernel answers. What it had not committed is undone, and it asks again.
     """
-    found = connection.exec_driver_sql(_STANDS_STILL, (IDLE_LOCK_HOLDER_S,)).all()
+    found = connection.exec_driver_sql(_IDLE_LOCK_HOLDERS, (IDLE_LOCK_HOLDER_S,)).all()
     return [name.removeprefix("dop ") for name, ended in found if ended]
 
 

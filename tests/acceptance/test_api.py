@@ -218,7 +218,7 @@ async def test_run_needs_no_await_where_a_loop_runs_already(sheet: Path) -> None
 
 
 def test_interrupting_a_run_in_a_loop_drains_it(sheet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run is in a thread then, which no signal reaches by itself."""
+    """The run is in a thread then, which no signal reaches directly."""
     monkeypatch.setenv("DOP_SANDBOX__GENERATION_S", "60")
     in_flight = threading.Event()
 

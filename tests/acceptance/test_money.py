@@ -57,7 +57,7 @@ def frames(video: Path) -> tuple[float, int]:
 @pytest.mark.process
 def test_a_rehearsal_ends_with_playable_videos_and_books_that_agree(rehearsal: Dop) -> None:
     manifest = REPO / "manifests" / "example.yaml"
-    rehearsal.environ["PIXAZO_API_KEY"] = "the-key-of-a-person-0123456789"
+    rehearsal.environ["PIXAZO_API_KEY"] = "the-key-of-a-user-0123456789"
     end = rehearsal.buy(manifest, "--set", "sandbox.generation_s=0.2s", "--set", "sandbox.size=180p")
     assert end.code == 0, end.err
     rows = rehearsal.rows()
@@ -130,10 +130,10 @@ def test_a_manifest_that_is_edited_buys_only_what_is_new(against: Against) -> No
     manifest = dop.csv(shots(4))
     assert dop.buy(manifest).code == 0
     assert double.charged == 4
-    sorted_anew = [line + ",1" for line in (*reversed(lines[1:]), lines[0])]
+    resorted = [line + ",1" for line in (*reversed(lines[1:]), lines[0])]
     inserted = 'new,https://cdn.example.com/new.jpg,"a new scene, at the front",9,1'
-    reworded = sorted_anew[0].replace("scene 4 of all", "scene four of all")
-    dop.csv("\n".join([f"{head},take", inserted, reworded, *sorted_anew[1:]]))
+    reworded = resorted[0].replace("scene 4 of all", "scene four of all")
+    dop.csv("\n".join([f"{head},take", inserted, reworded, *resorted[1:]]))
     end = dop.buy(manifest)
     assert end.code == 0, end.err
     assert double.charged == 6, "one inserted and one reworded row; re-sorting buys nothing"

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests sta
 def viewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dop, View]]:
     """A finished run of three videos, and the server."""
     with GatewayDouble(Script(key=KEY)) as gateway:
-        dop = Dop(folder=tmp_path_factory.mktemp("looked-at"), base_url=gateway.base_url)
+        dop = Dop(folder=tmp_path_factory.mktemp("viewed"), base_url=gateway.base_url)
         assert dop.buy(dop.csv(shots(3))).code == 0
         view = start_view(dop)
         yield dop, view

@@ -30,7 +30,7 @@ from pathlib import Path
 import pytest
 
 SERVER_USER = "postgres"
-LONGEST_S = 240
+MAX_WAIT_S = 240
 """A shutdown writes everything to disk, which takes a busy machine more than a minute."""
 _numbers = itertools.count(1)
 
@@ -71,7 +71,7 @@ class PostgresServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                timeout=LONGEST_S,
+                timeout=MAX_WAIT_S,
                 check=False,
             )
         if done.returncode != 0:
@@ -90,7 +90,7 @@ class PostgresServer:
 
     def stop(self, mode: str = "fast") -> None:
         """Ends the server: `fast` cuts every connection, `immediate` is a crash."""
-        self._call("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "-t", str(LONGEST_S), "stop")
+        self._call("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "-t", str(MAX_WAIT_S), "stop")
 
     def crash(self) -> None:
         """Ends the server as a power cut of the process would: the next start recovers from its log."""
@@ -130,7 +130,7 @@ class PostgresServer:
 
     def remove(self) -> None:
         """Ends the server if it runs, and removes its folder."""
-        self._keeper.communicate(timeout=LONGEST_S)
+        self._keeper.communicate(timeout=MAX_WAIT_S)
 
 
 def _free_port() -> int:

@@ -19,7 +19,7 @@ from pipeline.ledger.workspace import ledger_exists, ledger_name, opened
 from pipeline.runner.credentials import resolve_api_key
 
 LOW_DISK_BYTES = 1_000_000_000
-CLOCK_FLOOR_S = 1_750_000_000
+MIN_CLOCK_S = 1_750_000_000
 """A moment of June 2025: a clock before it is wrong, and daily budgets would be too."""
 
 
@@ -60,7 +60,7 @@ def _findings(settings: Settings, *, live: bool) -> Iterator[CheckResult]:
     yield _key(settings)
     yield from _ledger(settings)
     yield _disk(settings)
-    clock_ok = time.time() > CLOCK_FLOOR_S
+    clock_ok = time.time() > MIN_CLOCK_S
     yield CheckResult(name="clock", ok=clock_ok, text="plausible" if clock_ok else "it is in the past: set it first")
     if live:
         yield from _asked(settings)

@@ -138,7 +138,7 @@ class AdaptiveRateLimiter:
             rate: the configured rate of submits, None to measure it; it goes before a learned rate.
             burst: submits that may go at once where their rate is configured; None for the rate's default.
             learned: what an earlier run handed over.
-            poll_told: the polls' own rate, None to find it out.
+            poll_rate: the polls' own rate, None to measure it.
             shared: whether polls and submits use one allowance; None to find that out.
             jobs_in_flight: jobs that earlier runs left in flight.
         """

@@ -49,13 +49,13 @@ STALE_S = 2.0
 SESSION = {"synchronous_commit": "off", "idle_in_transaction_session_timeout": f"{int(STALE_S * 1000)}ms"}
 
 _RATE = f"(p.rate * (1 + {FIRST_GROWTH} * (power(2, least(p.quiet / p.patience, {MAX_DOUBLINGS})) - 1)))"
-_GAP = f"(1.0 / coalesce(p.told_per_s, {_RATE}))"
+_GAP = f"(1.0 / coalesce(p.configured_per_s, {_RATE}))"
 _START = (
-    "CASE WHEN p.told_per_s IS NULL AND p.rate IS NULL THEN t.now "
+    "CASE WHEN p.configured_per_s IS NULL AND p.rate IS NULL THEN t.now "
     f"ELSE greatest(t.now, p.due - (p.burst - 1) * {_GAP}) END"
 )
 _BEGIN = f"CASE WHEN t.now - p.due <= least({CATCH_UP_GAPS} * {_GAP}, {CATCH_UP_S}) THEN p.due ELSE t.now END"
-_CAP = "least(p.cap, p.told_cap)"
+_CAP = "least(p.cap, p.configured_cap)"
 _IN_FLIGHT = "(SELECT count(*) FROM attempts a WHERE a.gateway = p.gateway AND a.state IN ('submitting', 'accepted'))"
 _OK = f"(t.now >= p.held_until AND ({_START}) <= t.now + {AHEAD_S} AND ({_CAP} IS NULL OR {_IN_FLIGHT} < {_CAP}))"
 _GROWN = f"p.cap IS NOT NULL AND p.ended + %(ended)s >= {CAP_TEST_INTERVAL_CALLS} * p.cap"
@@ -63,7 +63,7 @@ _GROWN = f"p.cap IS NOT NULL AND p.ended + %(ended)s >= {CAP_TEST_INTERVAL_CALLS
 TAKE = f"""
 UPDATE dop_pace AS p SET
     slot = CASE WHEN {_OK} THEN {_START} END,
-    due = CASE WHEN {_OK} AND coalesce(p.told_per_s, p.rate) IS NOT NULL THEN ({_BEGIN}) + {_GAP} ELSE p.due END,
+    due = CASE WHEN {_OK} AND coalesce(p.configured_per_s, p.rate) IS NOT NULL THEN ({_BEGIN}) + {_GAP} ELSE p.due END,
     held_until = CASE WHEN {_OK} AND p.probing THEN ({_START}) + {PROBE_GAP_S} ELSE p.held_until END,
     origin = coalesce(p.origin, t.now),
     let_in = p.let_in + %(let_in)s,
@@ -73,7 +73,7 @@ UPDATE dop_pace AS p SET
 FROM (SELECT extract(epoch FROM clock_timestamp())::float8 AS now) AS t
 WHERE p.gateway = %(gateway)s
 RETURNING p.slot, t.now, p.probing, p.blocked_at,
-    greatest(p.held_until, CASE WHEN coalesce(p.told_per_s, p.rate) IS NULL THEN t.now ELSE {_START} END) AS ready
+    greatest(p.held_until, CASE WHEN coalesce(p.configured_per_s, p.rate) IS NULL THEN t.now ELSE {_START} END) AS ready
 """  # noqa: S608 - constants of this module only; values go in as parameters
 
 ON_ADMITTED = """
@@ -81,14 +81,14 @@ UPDATE dop_pace SET probing = false, fails = 0, held_until = CASE WHEN probing T
 WHERE gateway = %(gateway)s AND blocked_at < %(sent_at)s
 """
 
-_STANDS = (
+_HELD_SLOT = (
     f"greatest(p.blocked_at, p.hinted_at) <= %(taken_at)s AND ({_CAP} IS NULL OR {_IN_FLIGHT} <= {_CAP}) "
     f"AND coalesce(p.left_at + {_GAP} / {HASTE} <= t.now + {LATE_S}, true)"
 )
 LEAVE = f"""
 UPDATE dop_pace AS p SET
-    leaves = CASE WHEN {_STANDS} THEN greatest(t.now, p.left_at + {_GAP} / {HASTE}) END,
-    left_at = CASE WHEN {_STANDS} THEN greatest(t.now, p.left_at + {_GAP} / {HASTE}) ELSE p.left_at END
+    leaves = CASE WHEN {_HELD_SLOT} THEN greatest(t.now, p.left_at + {_GAP} / {HASTE}) END,
+    left_at = CASE WHEN {_HELD_SLOT} THEN greatest(t.now, p.left_at + {_GAP} / {HASTE}) ELSE p.left_at END
 FROM (SELECT extract(epoch FROM clock_timestamp())::float8 AS now) AS t
 WHERE p.gateway = %(gateway)s
 RETURNING p.leaves - t.now AS in_s
@@ -181,9 +181,10 @@ class SharedRateLimiter:
     async def configure(self, *, per_s: float | None, burst: int, cap: int | None) -> None:
         """What the configuration says, for everybody: the worker that started last decides."""
         await self._ask(
-            "INSERT INTO dop_pace (gateway, told_per_s, burst, told_cap) VALUES (%(gateway)s, %(per_s)s, %(burst)s, "
-            "%(cap)s) ON CONFLICT (gateway) DO UPDATE SET told_per_s = excluded.told_per_s, burst = excluded.burst, "
-            "told_cap = excluded.told_cap RETURNING gateway",
+            "INSERT INTO dop_pace (gateway, configured_per_s, burst, configured_cap) "
+            "VALUES (%(gateway)s, %(per_s)s, %(burst)s, %(cap)s) ON CONFLICT (gateway) DO UPDATE SET "
+            "configured_per_s = excluded.configured_per_s, burst = excluded.burst, "
+            "configured_cap = excluded.configured_cap RETURNING gateway",
             {"per_s": per_s, "burst": burst, "cap": cap},
         )
 

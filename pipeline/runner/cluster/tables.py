@@ -18,9 +18,9 @@ TABLES = (
     """
     CREATE TABLE IF NOT EXISTS dop_pace (
         gateway text PRIMARY KEY,
-        told_per_s float8,
+        configured_per_s float8,
         burst integer NOT NULL DEFAULT 1,
-        told_cap integer,
+        configured_cap integer,
         rate float8,
         quiet float8 NOT NULL DEFAULT 0,
         patience float8 NOT NULL DEFAULT 60,

@@ -1,0 +1,48 @@
+"""Code and pages keep to the field's words, and the reader that checks it finds each way to break the rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.plain_words import private_words, private_words_below
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def test_code_and_pages_use_no_private_word() -> None:
+    assert private_words_below(REPO, "pipeline", "tests") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ('"""A call that is never answered holds nobody up."""', "nobody"),
+        ("# whoever asks first takes the slot", "whoever"),
+        ("told = settings.uploads", "told"),
+        ("def f(*, poll_told: int) -> None: ...", "told"),
+        ("class ToldRate: ...", "told"),
+        ("looked_at = 3", "looked at"),
+        ('"""The queue is made anew."""', "anew"),
+        ("print('the run goes on')", "goes on"),
+        ('raise UsageError(f"{name} stands twice")', "stands"),
+        ("MOST_CELLS = 3", "MOST_"),
+        ("_LONGEST_PAUSE_S = 3", "LONGEST_"),
+        ("math.floor(1) + desk", "desk"),
+    ],
+)
+def test_a_private_word_is_noticed(line: str, word: str) -> None:
+    assert (1, word) in list(private_words(line))
+
+
+@pytest.mark.parametrize("line", ["math.floor(2.5)", "MAX_CELLS = 3", "opened = open(path)", "standing = understands"])
+def test_other_words_pass(line: str) -> None:
+    assert list(private_words(line)) == []
+
+
+def test_a_file_that_breaks_the_rule_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "step.py").write_text("x = 1\n# of its own accord\n", encoding="utf-8")
+    (tmp_path / "pipeline" / "page.js").write_text("let pen;\n", encoding="utf-8")
+    assert private_words_below(tmp_path, "pipeline") == ["pipeline/page.js:1 pen", "pipeline/step.py:2 own accord"]
