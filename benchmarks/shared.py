@@ -24,11 +24,11 @@ ABREAST = 2
 WIDE = (0.2, 3.0)
 SHARED = {"rate": f"{PER_S}/1s", "shared_limit": True, "generation_s": GENERATION_S, "retry_after": "yes"}
 UNKNOWN = Bout(count=COUNT, until="noticed", sandbox=SHARED, poll_every_s=EVERY_S, settings=PRESSED, most_s=110.0)
-KNOWN = replace(UNKNOWN, configured_per_s=PER_S, settings=(*PRESSED, "poll.rate=shared"))
+KNOWN = replace(UNKNOWN, told_per_s=PER_S, settings=(*PRESSED, "poll.rate=shared"))
 SCATTERED = replace(
     UNKNOWN,
     sandbox={"rate": f"{PER_S}/1s", "generation_s": GENERATION_S, "generation_spread": WIDE},
-    configured_per_s=PER_S,
+    told_per_s=PER_S,
 )
 
 

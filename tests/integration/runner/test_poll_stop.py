@@ -41,7 +41,7 @@ async def test_a_submit_that_is_accepted_while_the_looks_are_booked_does_not_bre
     halt = StopSignal()
     halt.request("stopped by SIGTERM", exit_code=143, reach=StopScope.ALL)
     plan = PollSchedule(first_s=15, min_s=3, max_s=60, deadline_s=1200)
-    context = SimpleNamespace(recorder=Pen(), stop=halt, accepted=queue, kind=Pixazo())
+    context = SimpleNamespace(recorder=Recorder(), stop=halt, accepted=queue, kind=Pixazo())
     poller = Poller(cast(RunContext, context), plan, CircuitBreaker())
     queue.put_nowait(in_flight("a", polls=2))
     queue.put_nowait(in_flight("b", polls=3))
