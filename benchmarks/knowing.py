@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 from benchmarks.simulation import Hint, Latency, Limiter, run_submits
+from pipeline.gateway.allowance_headers import StatedAllowance
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, CallInFlight, CallKind, LimitFeedback, Slot
 from pipeline.gateway.ratelimit.rates import Rate
 
@@ -66,7 +67,9 @@ class KnowingCaller(AdaptiveRateLimiter):
         now: float,
         outcome: LimitFeedback,
         wait_s: float | None = None,
+        *,
         job_cap: int | None = None,
+        stated: StatedAllowance | None = None,
     ) -> None:
         """Obeys hints."""
         self._open -= 1

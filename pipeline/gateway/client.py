@@ -16,6 +16,7 @@ from typing import Final, Self
 import aiohttp
 from yarl import URL
 
+from pipeline.gateway.allowance_headers import HEADER_PREFIXES
 from pipeline.gateway.kinds.interface import Call, GatewayKind
 from pipeline.gateway.origin import Origin, checked_key
 from pipeline.gateway.redaction import blank_secret_bytes
@@ -34,7 +35,6 @@ MIN_SECRET_CHARS: Final = 8
 KEPT_HEADERS: Final = frozenset(
     {"content-type", "date", "location", "retry-after", "server", "x-request-id", "x-should-retry"}
 )
-KEPT_HEADER_PREFIXES: Final = ("ratelimit", "x-ratelimit")
 
 
 class GatewayClient:
@@ -282,7 +282,7 @@ def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
 
 
 def _kept(name: str) -> bool:
-    return name in KEPT_HEADERS or name.startswith(KEPT_HEADER_PREFIXES)
+    return name in KEPT_HEADERS or name.startswith(HEADER_PREFIXES)
 
 
 def describe_error(error: Exception, patience: _Timeouts) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from pipeline.gateway.allowance_headers import StatedAllowance
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, CallInFlight, CallKind, LimitFeedback, Slot
 from pipeline.runner.stop import StopSignal
 
@@ -63,10 +64,12 @@ class RateGate:
         ticket: CallInFlight,
         outcome: LimitFeedback,
         wait_s: float | None = None,
+        *,
         job_cap: int | None = None,
+        stated: StatedAllowance | None = None,
     ) -> None:
         """What the answer said about the allowance, and the number of jobs at once that it names."""
-        self.pace.answered(ticket, _now(), outcome, wait_s, job_cap)
+        self.pace.answered(ticket, _now(), outcome, wait_s, job_cap=job_cap, stated=stated)
         self.wake()
 
     def job_ended(self) -> None:

@@ -36,6 +36,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from pipeline.errors import DopError, LedgerError, UsageError
+from pipeline.gateway.allowance_headers import allowance_of
 from pipeline.gateway.classification import SubmitOutcome, SubmitOutcomeKind
 from pipeline.gateway.kinds.interface import Call
 from pipeline.gateway.ratelimit.limiter import CallInFlight, CallKind, LimitFeedback, Slot
@@ -256,7 +257,9 @@ class Submitter:
         response, in_flight = await self._post(reserved, call, proof)
         outcome = self._classify(reserved.attempt, response)
         feedback = LIMIT_FEEDBACK.get(outcome.kind, LimitFeedback.OTHER)
-        context.gate.answered(in_flight, feedback, outcome.stated_wait_s, outcome.job_cap)
+        headers = response.headers if isinstance(response, Response) else {}
+        stated = allowance_of(headers, now_unix=context.unix_time())
+        context.gate.answered(in_flight, feedback, outcome.stated_wait_s, job_cap=outcome.job_cap, stated=stated)
         context.fail_point("after-post")
         # MONEY: from here on the outcome is recorded even if this task is cancelled.
         return await finish(self._evaluate(reserved, outcome, response))

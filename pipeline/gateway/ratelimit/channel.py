@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 
+from pipeline.gateway.allowance_headers import StatedAllowance
 from pipeline.gateway.ratelimit.controller import RateController
 from pipeline.gateway.ratelimit.rates import GcraSpacing, Rate
 from pipeline.gateway.ratelimit.retry_after import RetryAfterHold
+from pipeline.gateway.ratelimit.stated_limit import StatedLimit
 
 SILENCE_S, MAX_PATIENCE_S, SILENT_LATENCIES, MAX_SILENT = 5.0, 60.0, 8.0, 4
 """A call is passed over after this long (seconds), or this many usual latencies, without an answer; and how many at a
@@ -15,6 +17,8 @@ GUARD_JITTERS, LONG_JITTERS, LONG_SPAN_S, GUARD_LATENCY = 3.0, 6.0, 5.0, 0.6
 """Usual differences between round trips that are kept between a call and the one `count` places before, a span later,
 so that calls that travel at unlike speeds do not meet in one window of the gateway: for spans below so many seconds,
 and for longer ones, where it costs nothing; there it is at least this part of a latency, while few have been seen."""
+MAX_STATED_SPAN_S = 3600.0
+"""A stated window that is longer is a quota of a day or a month, which no run fills at once."""
 
 
 class RateChannel:
@@ -27,6 +31,7 @@ class RateChannel:
         self.spacing = GcraSpacing(rate, burst or rate.default_burst) if rate is not None else None
         self.law = RateController(max_open=max_open, open_at_first=float(max_open) if rate is not None else 1.0)
         self.hold = RetryAfterHold()
+        self._stated = StatedLimit()
         self._open: deque[float] = deque()
         self._silent: list[float] = []
 
@@ -38,7 +43,8 @@ class RateChannel:
 
     def ready_at(self, now: float) -> float:
         self._pass_over(now)
-        return max(self._spaced_at(now), self.hold.ready_at(now), self.law.ready_at(now))
+        at = max(self._spaced_at(now), self.hold.ready_at(now), self.law.ready_at(now))
+        return at if self.law.follower is not None else max(at, self._stated.ready_at(now))
 
     def _spaced_at(self, now: float) -> float:
         """When the configured rate allows a call: spaced, and never more than its count within its span.
@@ -66,17 +72,20 @@ class RateChannel:
     def take(self, due_at: float) -> None:
         self.law.take(due_at)
         self.hold.take(due_at)
+        self._stated.take()
         if self.spacing is not None:
             self.spacing.take(due_at)
 
     def give_back(self, now: float) -> None:
         self.law.give_back(now)
         self.hold.give_back(now)
+        self._stated.give_back()
         if self.spacing is not None:
             self.spacing.give_back()
 
     def sent(self, now: float) -> None:
         self.law.sent(now)
+        self._stated.sent(now)
         self._open.append(now)
 
     def _pass_over(self, now: float) -> None:
@@ -101,11 +110,24 @@ class RateChannel:
     def throttled(self, sent_at: float, now: float, wait_s: float | None) -> None:
         self._rejoin(sent_at)
         self.hold.refused(sent_at)
+        self._stated.rejected()
         hold_s = self.hold.hint(now, wait_s) if wait_s is not None else 0.0
         self.law.throttled(sent_at, now, hold_s, wait_s)
 
     def let_in(self, sent_at: float, now: float) -> None:
         self._rejoin(sent_at)
         self.law.accepted(sent_at, now)
+        self._stated.let_in(sent_at)
         if self.hold.let_in(sent_at, now):
             self.law.restart()
+
+    def stated(self, allowance: StatedAllowance, sent_at: float, now: float) -> None:
+        """The headers of the answer to a call that was let in; used only while the limit itself is not known."""
+        if self.law.follower is not None or self.law.history.rejections or self.spacing is not None:
+            return
+        count, span_s = allowance.count, allowance.span_s
+        if count is not None and span_s is not None and span_s <= MAX_STATED_SPAN_S:
+            self.law.begin_window(now, count=count, span_s=span_s)
+        elif allowance.remaining is not None:
+            in_flight = self.law.open + self.law.unsent
+            self._stated.heard(allowance.remaining, allowance.reset_s, sent_at=sent_at, now=now, in_flight=in_flight)

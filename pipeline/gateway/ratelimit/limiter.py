@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
+from pipeline.gateway.allowance_headers import StatedAllowance
 from pipeline.gateway.ratelimit.bucket_follower import BucketFollower
 from pipeline.gateway.ratelimit.channel import RateChannel
 from pipeline.gateway.ratelimit.concurrency import InFlightLimit
@@ -229,13 +230,16 @@ class AdaptiveRateLimiter:
         now: float,
         outcome: LimitFeedback,
         wait_s: float | None = None,
+        *,
         job_cap: int | None = None,
+        stated: StatedAllowance | None = None,
     ) -> None:
         """Learn from an answer.
 
         Args:
             wait_s: the gateway's wait hint (seconds), unclamped, where it gave one.
             job_cap: the jobs in flight that it says it allows, as in "concurrent requests (4) has been reached".
+            stated: what its headers say of the allowance.
         """
         self._submits_under_way -= ticket.kind is CallKind.SUBMIT
         if outcome is LimitFeedback.THROTTLED:
@@ -243,6 +247,8 @@ class AdaptiveRateLimiter:
             self._count_throttled(ticket.kind, now)
             return
         ticket.channel.let_in(ticket.sent_at, now)
+        if stated is not None:
+            ticket.channel.stated(stated, ticket.sent_at, now)
         if ticket.kind is CallKind.SUBMIT and outcome is LimitFeedback.ACCEPTED:
             self._jobs.accepted()
         elif ticket.kind is CallKind.SUBMIT and outcome is LimitFeedback.CONCURRENCY:

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from pipeline.gateway.allowance_headers import StatedAllowance
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, CallInFlight, CallKind, LimitFeedback
 from pipeline.gateway.ratelimit.limiter import Slot as OwnSlot
 from pipeline.ledger.postgres_session import cause_of
@@ -113,11 +114,13 @@ class SharedRateGate(RateGate):
         ticket: CallInFlight,
         outcome: LimitFeedback,
         wait_s: float | None = None,
+        *,
         job_cap: int | None = None,
+        stated: StatedAllowance | None = None,
     ) -> None:
         """What the answer said about the allowance goes to every worker."""
         if not self._shares(ticket.kind):
-            super().answered(ticket, outcome, wait_s, job_cap)
+            super().answered(ticket, outcome, wait_s, job_cap=job_cap, stated=stated)
             return
         sent_at = ticket.sent_at + self._ahead_s
         refused = outcome in (LimitFeedback.THROTTLED, LimitFeedback.CONCURRENCY)

@@ -141,7 +141,7 @@ def test_too_many_jobs_in_flight_is_a_cap_that_is_learned_and_tested_again() -> 
 def test_the_number_of_jobs_that_the_gateway_states_is_the_cap_and_is_not_tested() -> None:
     pace = AdaptiveRateLimiter(rate=Rate(1000, 1))
     pace.answered(go(pace, 1.0), 1.0, LimitFeedback.ACCEPTED)
-    pace.answered(go(pace, 2.0), 2.0, LimitFeedback.CONCURRENCY, None, 3)
+    pace.answered(go(pace, 2.0), 2.0, LimitFeedback.CONCURRENCY, job_cap=3)
     assert pace.in_flight_cap() == 3
     assert not isinstance(pace.next_slot(3.0), Slot), "others use the rest now: submits pause"
     now = 100.0
