@@ -67,6 +67,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--webhook", action="store_true", help="let the gateway call back instead of most polls")
     group.add_argument("--no-download", action="store_true", help="leave the videos where they are")
     group.add_argument("--error-on-nothing", action="store_true", help="exit 9 when there was nothing to do")
+    _add_json(parser)
 
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
@@ -211,6 +212,13 @@ def _add_settling(verbs: _Verbs) -> None:
         sub.add_argument(f"--{kind}", action="store_true", help=f"those that are {kind}")
     _add_buying_flags(sub)
     _add_run_flags(sub)
+    _add_settings(sub)
+
+    text = "name a failed row no more: it needs nothing from you"
+    sub = verbs.add("dismiss", "dismiss:dismiss", text, "dop dismiss row-7")
+    sub.add_argument("row", nargs="?", metavar="ROW", help="row id or request id; with --all a run (default: newest)")
+    sub.add_argument("run", nargs="?", metavar="RUN", help="the run whose row is meant (default: any)")
+    sub.add_argument("--all", action="store_true", help="every failed row of the run")
     _add_settings(sub)
 
     text = "settle an unknown outcome"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline.cli.announce import Endings
 from pipeline.cli.arguments import ask_to_trust, print_notice, seconds
 from pipeline.cli.commands.plan import plan_text
 from pipeline.config.settings import Settings
@@ -43,7 +44,7 @@ def run_options(args: argparse.Namespace, *, buy: bool, collect: bool) -> RunOpt
 
 
 @contextmanager
-def session(settings: Settings, args: argparse.Namespace) -> Iterator[SpendingSession]:
+def session(settings: Settings, args: argparse.Namespace, endings: Endings) -> Iterator[SpendingSession]:
     """The ledger opened for spending, with the key for its gateway; notices are printed.
 
     Raises:
@@ -55,7 +56,7 @@ def session(settings: Settings, args: argparse.Namespace) -> Iterator[SpendingSe
     account = buying_account(settings, key, args)
     with open_for_spending(settings, lock_wait_s=lock_wait_s, now=time.time(), account=account) as workspace:
         print_notice(workspace.notices)
-        yield SpendingSession(workspace=workspace, key=key, tell=lambda line: print_notice([line]))
+        yield SpendingSession(workspace=workspace, key=key, tell=lambda line: print_notice([line]), ended=endings.add)
 
 
 def buying_account(settings: Settings, key: str | None, args: argparse.Namespace) -> Account | None:

@@ -245,6 +245,19 @@ class LedgerQueries(RunRegistry):
         mean = self.ledger.ask(statement)[0][0]
         return None if mean is None else int(mean)
 
+    def price_in(self, run_id: str, states: Iterable[State]) -> int:
+        """What the run's latest attempts in any of `states` cost together, micro-dollars."""
+        statement = (
+            select(func.coalesce(func.sum(attempts.c.price_microusd), 0))
+            .select_from(run_rows.join(attempts, attempts.c.request_id == run_rows.c.request_id))
+            .where(
+                run_rows.c.run_id == run_id,
+                attempts.c.superseded == 0,
+                attempts.c.state.in_([state.value for state in states]),
+            )
+        )
+        return int(self.ledger.ask(statement)[0][0])
+
     def without_video(self, run_id: str) -> int:
         """How many of the run's finished requests have no file yet."""
         statement = (
@@ -295,6 +308,10 @@ class LedgerQueries(RunRegistry):
             found.update(row.request_id for row in self.ledger.ask(statement))
         return frozenset(found)
 
+    def row_ids(self, limit: int = 5_000) -> list[str]:
+        """Names of rows that any run lists, for suggestions."""
+        return [row.row_id for row in self.ledger.ask(select(run_rows.c.row_id).distinct().limit(limit))]
+
     def find(self, wanted: str) -> list[Attempt]:
         """Latest attempts whose request id begins with `wanted`, or whose row or job id is `wanted`; newest first."""
         listed = select(run_rows.c.request_id).where(run_rows.c.row_id == wanted)
@@ -320,6 +337,11 @@ class LedgerQueries(RunRegistry):
         found = self.ledger.ask(statement)
         check_unsent(found)
         return attempt_of(found[0], run_id) if found else None
+
+    def latest_attempts(self, request_ids: Sequence[str]) -> list[Attempt]:
+        """The latest attempt of each request that the ledger knows, in no order."""
+        statement = plain_view().where(attempts.c.request_id.in_(request_ids), attempts.c.superseded == 0)
+        return [attempt_of(row, None) for row in self.ledger.ask(statement)]
 
     def attempts_of(self, request_id: str) -> list[Attempt]:
         """Every attempt of one request, the latest last."""

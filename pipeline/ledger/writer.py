@@ -233,6 +233,13 @@ class LedgerWriter(ABC):
         found = json.loads(text) if text else {}
         return found if isinstance(found, dict) else {}
 
+    def load_states(self, prefix: str) -> dict[str, dict[str, object]]:
+        """Everything kept under names that begin with `prefix`, by the rest of the name."""
+        with self.reader.connect() as connection:
+            kept = read_meta(connection)
+        named = {name.removeprefix(prefix): json.loads(text) for name, text in kept.items() if name.startswith(prefix)}
+        return {name: values for name, values in named.items() if isinstance(values, dict)}
+
     def save_state(self, name: str, values: Mapping[str, object]) -> None:
         """Keeps a small JSON object for later runs: what was learned of a gateway, never a secret."""
         text = json.dumps(dict(values), sort_keys=True)

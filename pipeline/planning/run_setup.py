@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pipeline.planning.requests import BoundManifest
 from pipeline.planning.saved_plan import SavedPlan
 from pipeline.reports.missing_videos import missing_videos
 from pipeline.reports.run_folder import run_name
-from pipeline.reports.run_lookup import find_run
+from pipeline.reports.run_lookup import find_run, starter_name
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -78,7 +79,17 @@ def open_run(workspace: OpenLedger, order: PurchaseOrder, also: Callable[[Connec
     elif then is not None:
         workspace.ledger.transact(then)
     workspace.book.set_caps(found.run_id, bound.manifest_caps())
+    if new is not None:
+        workspace.ledger.save_state(starter_name(found.run_id), {"user": operator_name()})
     return found
+
+
+def operator_name() -> str:
+    """The account that the command runs under, for `dop list` and reports; "" where the system has no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 def _check_plan(workspace: OpenLedger, order: PurchaseOrder, plan: SavedPlan, *, continues: bool) -> None:

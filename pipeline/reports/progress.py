@@ -35,7 +35,7 @@ PLAIN_LINE_S = 60.0
 MIN_COLUMNS = 24
 """Of a terminal in which a bar says anything."""
 
-BUYING, FINISHED = "buying", "finished"
+BUYING, FINISHED, STOPPED = "buying", "finished", "stopped"
 """Phases that are shown in their own way: how many are bought, not how many have come; and nothing that is left."""
 
 BAR_COLUMNS = (6, 24)
@@ -136,7 +136,9 @@ def reached(snapshot: ProgressSnapshot) -> int:
 
 def plain_line(snapshot: ProgressSnapshot) -> str:
     """One line for a log without a terminal."""
-    parts = (counts_text(snapshot), money_text(snapshot), pace_text(snapshot), eta_text(snapshot))
+    is_over = snapshot.phase in (FINISHED, STOPPED)
+    left = () if is_over else (pace_text(snapshot), eta_text(snapshot))
+    parts = (counts_text(snapshot), money_text(snapshot), *left)
     return f"{strip_control_chars(snapshot.phase)}: {reached(snapshot)}/{snapshot.total}; {'; '.join(parts)}"
 
 
@@ -164,7 +166,7 @@ def _room(columns: int | None, head: str, parts: Sequence[str]) -> int:
 
 def _bar_parts(snapshot: ProgressSnapshot) -> list[str]:
     """The parts behind the bar, the most important first. The bar itself shows what went well."""
-    if snapshot.phase == FINISHED:
+    if snapshot.phase in (FINISHED, STOPPED):
         return [text for text in (money_text(snapshot), _troubles_text(snapshot)) if text]
     flying = ", ".join(text for text in (f"{snapshot.in_flight} in flight", _troubles_text(snapshot)) if text)
     pace = [pace_text(snapshot)] if snapshot.planned or snapshot.phase == BUYING else []
@@ -251,7 +253,7 @@ class ProgressDisplay:
 
     def _end_phase(self, phase: str, now: ProgressSnapshot) -> None:
         """Leaves the phase's bar as it ended; what came last only sums up, and takes the place of the bar before it."""
-        if now.phase != FINISHED:
+        if now.phase not in (FINISHED, STOPPED):
             self._draw(replace(now, phase=phase))
             self._close_bar()
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import difflib
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, ledger_name
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, Attempt, State, Totals, usd
+
+MAX_NAMES = 5
+"""Runs that a message lists where several may be meant."""
 
 
 def ending_name(run_id: str) -> str:
@@ -21,6 +25,16 @@ def ending_facts(workspace: OpenLedger, run: Run) -> dict[str, object]:
     usual: dict[str, object] = {"unfinished": run.ended_at is None, "budget_reached": False, "stopped_by": None}
     kept = workspace.ledger.load_state(ending_name(run.run_id))
     return usual | {key: value for key, value in kept.items() if key in usual}
+
+
+def starter_name(run_id: str) -> str:
+    """Under which name the ledger keeps who started the run."""
+    return f"started_by {run_id}"
+
+
+def started_by(workspace: OpenLedger, run: Run) -> str:
+    """The account name of the operator who started the run; "" where it is not known."""
+    return str(workspace.ledger.load_state(starter_name(run.run_id)).get("user", ""))
 
 
 def status_json(run: Run, totals: Totals, rate_per_s: float = 0.0) -> dict[str, object]:
@@ -62,21 +76,44 @@ def find_run(workspace: OpenLedger, wanted: str | None) -> Run:
         return next((run for run in runs if run.run_id == name), runs[0])
     name = Path(wanted).name
     found = [run for run in runs if run.run_id == name] or [run for run in runs if run.run_id.startswith(name)]
-    if len(found) != 1:
-        raise UsageError(f"{len(found) or 'no'} runs are called {wanted!r}; `dop list` shows them")
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(run.run_id for run in found[:MAX_NAMES])
+        raise UsageError(f"{len(found)} runs begin with {wanted!r}: {names}; write more of the name")
+    near = _near(name, [run.run_id for run in runs])
+    raise UsageError(f"no run is named {wanted!r}{near}; `dop list` shows them all")
 
 
-def find_request(workspace: OpenLedger, wanted: str, *, states: Collection[State] = ()) -> Attempt:
-    """The request that the user means: the beginning of its id, its row's id, or its job's id; rather one in `states`.
+def _near(wanted: str, known: Iterable[str]) -> str:
+    """Names that may be meant, for the end of a message; "" where none is near."""
+    names = list(dict.fromkeys(known))
+    near = [name for name in names if wanted.lower() in name.lower()]
+    near += [name for name in difflib.get_close_matches(wanted, names, n=3, cutoff=0.6) if name not in near]
+    return f". Did you mean {', '.join(near[:3])}?" if near else ""
+
+
+def find_request(
+    workspace: OpenLedger, wanted: str, *, run: str | None = None, states: Collection[State] = ()
+) -> Attempt:
+    """The request a user means: the beginning of its id, its row's id, or its job's id; rather one in `states`.
+
+    Args:
+        run: the run whose row is meant, where several runs have one of that name.
 
     Raises:
         UsageError: there is none, or more than one.
     """
     found = workspace.book.find(wanted)
+    if run is not None:
+        run_id = find_run(workspace, run).run_id
+        found = [one for one in found if workspace.book.listed(run_id, one.request_id) is not None]
     found = [one for one in found if one.state in states] or found
     found = [one for one in found if one.gateway == workspace.gateway] or found
-    if len(found) != 1:
-        names = ", ".join(f"{one.request_id} ({one.row_id}, {one.gateway})" for one in found[:10])
-        raise UsageError(f"{len(found) or 'no'} requests are called {wanted!r}{': ' + names if names else ''}")
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        near = _near(wanted, workspace.book.row_ids()) if len(wanted) > 1 else ""
+        raise UsageError(f"no request is named {wanted!r}{near}")
+    names = ", ".join(f"{one.request_id} ({one.row_id}, {one.gateway})" for one in found[:10])
+    raise UsageError(f"{len(found)} requests are named {wanted!r}: {names}; name the one by its id")

@@ -64,6 +64,7 @@ def run_json(
     versions: Mapping[str, str] | None = None,
     checks: Mapping[str, object] | None = None,
     ending: Mapping[str, object] | None = None,
+    started_by: str = "",
 ) -> dict[str, object]:
     """The object of run.json.
 
@@ -73,11 +74,13 @@ def run_json(
         versions: what `installed_versions()` found, or a test's own.
         checks: clips by grade and findings by kind.
         ending: how the newest command ended (`run_lookup.ending_facts`).
+        started_by: the operator's account name.
     """
     return {
         "run": run,
         "gateway": gateway,
         "manifest": manifest,
+        "started_by": started_by or None,
         "started_at": _iso(started_at),
         "ended_at": _iso(ended_at),
         "counts": {state.value: totals.counts[state] for state in State if totals.counts.get(state)},

@@ -20,7 +20,7 @@ from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State
 from pipeline.reports.checks.findings import RunChecks
 from pipeline.reports.run_folder import RunFolder
-from pipeline.reports.run_lookup import ending_facts
+from pipeline.reports.run_lookup import ending_facts, started_by
 from pipeline.reports.sheet import run_view as runview
 from pipeline.reports.summary import run_json
 from pipeline.reports.tables import NEEDS_THE_USER, REPORT_COLUMNS, report_row, write_csv, write_failures_csv
@@ -93,6 +93,7 @@ def write_reports(workspace: OpenLedger, run: Run, folder: RunFolder) -> None:
         ended_at=now.ended_at,
         checks=checks.counts() if checks.found else None,
         ending=ending_facts(workspace, now),
+        started_by=started_by(workspace, run),
     )
     with whole_text(folder.path / "run.json") as file:
         json.dump(summary, file, indent=2)

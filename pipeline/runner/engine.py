@@ -28,7 +28,7 @@ from pipeline.ledger.budget import Caps
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, State, Totals
-from pipeline.reports.progress import ProgressDisplay
+from pipeline.reports.progress import FINISHED, STOPPED, ProgressDisplay
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.callback_inbox import CallbackEndpoint, open_callback_endpoint
 from pipeline.runner.callback_poll_schedule import PROVEN, CallbackPollSchedule
@@ -69,6 +69,8 @@ class RunOptions:
     error_on_nothing: bool = False
     webhook: bool = False
     preflight: bool = True
+    show_end: bool = True
+    """whether the result is printed at the end; a pilot's is not, as the rest follows"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +277,7 @@ class LocalRunner:
                 task.cancel()
             await asyncio.gather(*aside, return_exceptions=True)
             with suppress(Exception):
-                progress.update(self._sampler.now("finished"))
+                progress.update(self._sampler.now(STOPPED if self.stop.all else FINISHED))
             with suppress(Exception):  # a disk that is full: the run's own reasons and its report say so
                 self.job.workspace.ledger.save_state(self._memory, self.pipeline.learned())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.records import FAILED_FOR_GOOD, State, Totals
+from pipeline.records import State, Totals
 from pipeline.runner.stop import StopReason
 
 SIGNAL_NAMES = {129: "SIGHUP", 130: "SIGINT", 143: "SIGTERM"}
@@ -18,11 +18,13 @@ SIGNAL_EXITS = frozenset({129, 130, 143})
 class RunEnding:
     """What is left when a run stops. `missing_videos` counts finished requests without their file.
 
+    `failed` counts the requests that failed for good in this command: a failure of an earlier one made that one's code.
     `nothing_to_do` says that the command had nothing to buy or collect, and that the user asked for a code of its own.
     `collects` is false for a command that only buys: what is in flight is then as it should be.
     """
 
     totals: Totals
+    failed: int = 0
     reasons: Sequence[StopReason] = ()
     missing_videos: int = 0
     nothing_to_do: bool = False
@@ -57,7 +59,7 @@ class RunEnding:
             return 5
         if self.nothing_to_do:
             return 9
-        return 1 if self.totals.count(*FAILED_FOR_GOOD) else 0
+        return 1 if self.failed else 0
 
     @property
     def facts(self) -> dict[str, object]:

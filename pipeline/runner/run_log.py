@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
+
+from pipeline.reports.progress import UnbreakableStream
 
 _as_json = json.JSONEncoder(ensure_ascii=True, default=str).encode
 
@@ -61,3 +63,18 @@ def run_log(path: Path, *, also: TextIO | None = None) -> Iterator[logging.Logge
             logger.removeHandler(handler)
             with suppress(OSError):  # a full disk
                 handler.close()
+
+
+def append_event(path: Path, event: str, fields: Mapping[str, object], *, also: TextIO | None = None) -> None:
+    """Write one line to the log of a run whose steps have ended, and to `also` where one is given.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    record = logging.LogRecord("pipeline.run", logging.INFO, "", 0, event, None, None)
+    record.fields = dict(fields)
+    line = f"{JsonLines().format(record)}\n"
+    if also is not None:
+        UnbreakableStream(also).write(line)
+    with path.open("a", encoding="ascii") as file:
+        file.write(line)

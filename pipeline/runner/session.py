@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,17 @@ from pipeline.errors import LedgerError
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
-from pipeline.records import Totals
+from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals
+from pipeline.reports.checks.findings import RunChecks
 from pipeline.reports.missing_videos import mark_missing, missing_videos
+from pipeline.reports.run_ending import RENDERING, RunSummary
 from pipeline.reports.run_folder import RunFolder
-from pipeline.reports.run_lookup import ending_name
+from pipeline.reports.run_lookup import ending_name, started_by
 from pipeline.reports.summary import checks_line, summary_line
-from pipeline.reports.writer import PAGE_LINES, checks_of, write_page, write_reports
+from pipeline.reports.writer import PAGE, PAGE_LINES, checks_of, write_page, write_reports
 from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
 from pipeline.runner.exit_code import RunEnding
+from pipeline.runner.run_log import append_event
 
 MAX_NAMED = 10
 """Missing videos that are named one by one, so that a removed folder does not fill the terminal."""
@@ -38,15 +42,48 @@ class RunOutcome:
     totals: Totals
     reasons: tuple[str, ...]
     exit_code: int
+    summary: RunSummary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStart:
+    """What a run was when a command began: what this command did is the difference.
+
+    Attributes:
+        failed: (request_id, attempt) of what had failed for good before.
+        had_work: whether there was anything to buy or to collect.
+        at: monotonic seconds.
+    """
+
+    totals: Totals
+    failed: frozenset[tuple[str, int]]
+    had_work: bool
+    at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpendingSession:
-    """An opened ledger, the key of its gateway, and where messages for the user go."""
+    """An opened ledger, the key of its gateway, and where lines for the user go.
+
+    `ended` gets the summary of each run that the command carried out.
+    """
 
     workspace: OpenLedger
     key: str
     tell: Callable[[str], None]
+    ended: Callable[[RunSummary], None] = lambda _: None
+
+
+def start_of(session: SpendingSession, run: Run) -> RunStart:
+    """The run as it is now, before the command does anything with it."""
+    book = session.workspace.book
+    failed = book.attempts_in(run.run_id, FAILED_FOR_GOOD)
+    return RunStart(
+        totals=book.totals(run.run_id),
+        failed=frozenset((one.request_id, one.attempt) for one in failed),
+        had_work=book.has_open(run.run_id),
+        at=time.monotonic(),
+    )
 
 
 def prepare(
@@ -93,12 +130,12 @@ async def run_session_async(
     """
     if options.collect:
         fetch_missing_again(session, run)
-    had_work = session.workspace.book.has_open(run.run_id)
+    start = start_of(session, run)
     if options.buy and options.preflight:
         await check_images(session, run, options)
     job = prepare(session, run, caps=caps, options=options, manifest=manifest, sha256_of=sha256_of)
     result = await execute(job)
-    return await finish(session, job, result, had_work=had_work)
+    return await finish(session, job, result, start)
 
 
 def fetch_missing_again(session: SpendingSession, run: Run) -> None:
@@ -144,19 +181,21 @@ def run_session(
     ).exit_code
 
 
-async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, had_work: bool) -> RunOutcome:
-    """Ends the run where nothing is left, writes its reports, tells the summary.
+async def finish(session: SpendingSession, job: RunJob, result: StepsResult, start: RunStart) -> RunOutcome:
+    """End the run where nothing is left, write its reports, print the result.
 
-    A contact sheet that can't be made is reported as a warning: it changes neither the exit code nor the tables.
+    A contact sheet that can't be made is a warning: it changes neither the exit code nor the tables.
     """
     workspace, run = job.workspace, job.run
     book = workspace.book
     totals = book.totals(run.run_id)
+    failed = [one for one in book.attempts_in(run.run_id, FAILED_FOR_GOOD) if _key(one) not in start.failed]
     ending = RunEnding(
         totals=totals,
+        failed=len(failed),
         reasons=result.reasons,
         missing_videos=book.without_video(run.run_id) if workspace.settings.download.enabled else 0,
-        nothing_to_do=job.options.error_on_nothing and not had_work,
+        nothing_to_do=job.options.error_on_nothing and not start.had_work,
         collects=job.options.collect,
     )
     if not ending.is_open:
@@ -178,19 +217,70 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, *, 
     failing = checks.failing(workspace.settings.checks.fail_on)
     code = ending.exit_code if ending.exit_code not in (0, 9) else 1 if failing else ending.exit_code
     code = code or (0 if reported else 5)
-    if not (job.options.quiet and code in (0, 9)):
-        if line := checks_line(checks.counts()):
-            session.tell(line)
-        session.tell(summary_line(totals, run.run_id))
-        if ending.words:
-            session.tell(f"exit {code}: {ending.words}")
+    summary = _summary(job, start, totals=totals, failed=failed, ending=ending, checks=checks, exit_code=code)
+    _print_end(session, job, summary)
+    session.ended(summary)
     return RunOutcome(
         run_id=run.run_id,
         folder=job.folder.path,
         totals=totals,
-        reasons=tuple(reason.text for reason in result.reasons),
+        reasons=summary.reasons,
         exit_code=code,
+        summary=summary,
     )
+
+
+def _key(attempt: Attempt) -> tuple[str, int]:
+    return attempt.request_id, attempt.attempt
+
+
+def _summary(
+    job: RunJob,
+    start: RunStart,
+    *,
+    totals: Totals,
+    failed: Sequence[Attempt],
+    ending: RunEnding,
+    checks: RunChecks,
+    exit_code: int,
+) -> RunSummary:
+    workspace, run = job.workspace, job.run
+    unknown = workspace.book.attempts_in(run.run_id, (State.UNKNOWN,)) if totals.count(State.UNKNOWN) else []
+    page = job.folder.path / PAGE
+    return RunSummary(
+        run=workspace.book.run(run.run_id) or run,
+        folder=job.folder.path,
+        sheet=page if page.exists() else job.folder.path / "report.csv",
+        before=start.totals,
+        totals=totals,
+        exit_code=exit_code,
+        elapsed_s=time.monotonic() - start.at,
+        collects=job.options.collect,
+        rendering_microusd=workspace.book.price_in(run.run_id, RENDERING),
+        unknown_microusd=sum(one.price_microusd for one in unknown),
+        failed=tuple(failed),
+        unknown=tuple(one.row_id for one in unknown),
+        facts=ending.facts,
+        hidden=ending.words,
+        reasons=tuple(reason.text for reason in ending.reasons),
+        missing_videos=ending.missing_videos,
+        bad_clips=checks.failing(workspace.settings.checks.fail_on),
+        checks=checks.counts(),
+        started_by=started_by(workspace, run),
+    )
+
+
+def _print_end(session: SpendingSession, job: RunJob, summary: RunSummary) -> None:
+    """The result in the run's log, as a line for programs, and on the terminal, as lines for the user."""
+    line = summary_line(summary.totals, job.run.run_id)
+    fields = {"summary": line, "checks": checks_line(summary.checks), "exit_code": summary.exit_code}
+    with suppress(OSError):  # a full disk
+        append_event(job.folder.path / "run.log", "end", fields, also=sys.stderr if job.options.log_json else None)
+    is_silent = job.options.log_json or not job.options.show_end
+    if is_silent or (job.options.quiet and summary.exit_code in (0, 9)):
+        return
+    for text in summary.lines():
+        session.tell(text)
 
 
 async def _landed(session: SpendingSession, job: RunJob) -> bool:

@@ -79,7 +79,7 @@ def test_a_retry_buys_what_it_announced_and_leaves_planned_rows_alone(tmp_path: 
         assert dop.states() == {"failed": 1, "planned": 6}, first.err
         ends.failed.clear()
         end = dop.call("retry", first.run, "--failed", "--yes")
-        assert "1 request" in end.err
+        assert "Buying 1 video again" in end.err
         assert "$0.135" in end.err
         assert len(gateway.charged) == 2, end.err
         assert dop.states() == {"done": 1, "planned": 6}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -31,7 +32,8 @@ def checking(rehearsal: Dop) -> Dop:
 def test_good_clips_pass_and_the_tables_say_so(checking: Dop) -> None:
     ended = checking.call("run", "m.yaml", "--yes", "--fail-on-check")
     assert ended.code == 0, ended.err
-    assert "checks: ok=4 warn=0 bad=0 unchecked=0" in ended.err
+    assert "  checks " not in ended.err, "what is as it should be is not printed"
+    assert "checks    4 ok" in checking.call("status").out
     rows = checking.rows()
     assert {row["check"] for row in rows} == {"ok"}
     assert {row["check_reasons"] for row in rows} == {""}
@@ -42,6 +44,7 @@ def test_broken_clips_are_found_counted_and_shown(checking: Dop) -> None:
     checking.environ["DOP_SANDBOX__DEFECTS"] = "1"
     ended = checking.call("run", "m.yaml", "--yes")
     assert ended.code == 0, ended.err
+    assert re.search(r"^  checks .*\d (bad|warn)", ended.err, flags=re.M), ended.err
     rows = checking.rows()
     found = [row for row in rows if row["check"] in ("bad", "warn")]
     assert len(found) == len(rows) == 4

@@ -38,7 +38,8 @@ REPLACED = (
 """What differs between two runs of the same code, and the word that replaces it."""
 
 _VOLATILE = """
-submitted_at finished_at duration_s polls throttled sha256 size_bytes started ended elapsed_s version python"""
+submitted_at finished_at duration_s polls throttled sha256 size_bytes started ended elapsed_s version python
+started_by rate_per_s"""
 VOLATILE = frozenset(_VOLATILE.split())
 """Columns and keys whose values are times or counts of the clock."""
 

@@ -27,7 +27,7 @@ def test_the_two_commands_that_init_names_do_what_it_says(rehearsal: Dop) -> Non
     commands = re.findall(r"^dop (\w+) (\S+)", said, flags=re.M)
     assert commands == [("plan", "shots.csv"), ("run", "shots.csv")]
     assert "to buy now: 7 for $1.507" in plain(rehearsal, "plan", "shots.csv").out
-    assert "done=7 " in plain(rehearsal, "run", "shots.csv", *QUIET).err
+    assert "Done: 7 videos ready, 7 new for $1.507" in plain(rehearsal, "run", "shots.csv", *QUIET).err
     assert "to buy now: 8 for $1.080" in plain(rehearsal, "plan", "sweep.yaml").out
 
 

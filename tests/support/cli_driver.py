@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import chdir, closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -77,40 +78,51 @@ COLUMNS = [
 
 SUMMARY = re.compile(
     r"^done=(\d+) failed=(\d+) refused=(\d+) unknown=(\d+) in_flight=(\d+) planned=(\d+) "
-    r"confirmed=(\d+\.\d{3}) disputed=(\d+\.\d{3}) reserved=(\d+\.\d{3}) run=(\S+)$",
-    re.M,
+    r"confirmed=(\d+\.\d{3}) disputed=(\d+\.\d{3}) reserved=(\d+\.\d{3}) run=(\S+)$"
 )
 SUMMARY_WORDS = ("done", "failed", "refused", "unknown", "in_flight", "planned")
+_NAME = r"(\d{4}-\d\d-\d\d_\d{4}-[a-z0-9-]+-[0-9a-f]{4})"
+SHEET = re.compile(rf"(?:^  sheet  \S*?|run=){_NAME}(?=/report\.\w+$|\")", re.M)
+"""The second of the three lines at the end of a run, or the last of `--log-json`: it names the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How one command ended."""
+    """How one command ended. `outputs` is the folder that it was given."""
 
     code: int
     out: str
     err: str
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The counts of the summary line; those that are 0 are left out."""
-        found = SUMMARY.search(self.err)
-        assert found, self.err
-        return {word: int(number) for word, number in zip(SUMMARY_WORDS, found.groups(), strict=False) if number != "0"}
-
-    @property
-    def usd(self) -> tuple[Decimal, Decimal, Decimal]:
-        """confirmed, disputed and reserved of the summary line."""
-        found = SUMMARY.search(self.err)
-        assert found, self.err
-        return Decimal(found[7]), Decimal(found[8]), Decimal(found[9])
+    outputs: Path | None = None
 
     @property
     def run(self) -> str:
         """The run's name."""
-        found = SUMMARY.search(self.err)
+        found = SHEET.findall(self.err)
         assert found, self.err
-        return found[10]
+        return str(found[-1])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counts of the summary line; those that are 0 are left out."""
+        found = self._summary.groups()
+        return {word: int(number) for word, number in zip(SUMMARY_WORDS, found, strict=False) if number != "0"}
+
+    @property
+    def usd(self) -> tuple[Decimal, Decimal, Decimal]:
+        """confirmed, disputed and reserved of the summary line."""
+        found = self._summary
+        return Decimal(found[7]), Decimal(found[8]), Decimal(found[9])
+
+    @property
+    def _summary(self) -> re.Match[str]:
+        """The summary line that the command wrote to the run's log."""
+        assert self.outputs is not None
+        events = map(json.loads, (self.outputs / self.run / "run.log").read_text().splitlines())
+        *_, line = (event["summary"] for event in events if event["event"] == "end")
+        found = SUMMARY.match(line)
+        assert found, line
+        return found
 
 
 @dataclass(slots=True, kw_only=True)
@@ -182,7 +194,7 @@ class Dop:
             timeout=60,
             check=False,
         )
-        return Ended(code=done.returncode, out=done.stdout, err=done.stderr)
+        return Ended(code=done.returncode, out=done.stdout, err=done.stderr, outputs=outputs_of(words))
 
     def call(self, verb: str, *words: object, fail_point: str | None = None, timeout_s: float = 60) -> Ended:
         """The command, from start to end."""
@@ -244,7 +256,7 @@ class Here(Dop):
                 code = main(words)
             except SystemExit as ending:
                 code = int(str(ending.code))
-        return Ended(code=code, out=out.getvalue(), err=err.getvalue())
+        return Ended(code=code, out=out.getvalue(), err=err.getvalue(), outputs=outputs_of(words))
 
 
 def ended(process: subprocess.Popen[str], *, timeout_s: float = 60) -> Ended:
@@ -255,7 +267,13 @@ def ended(process: subprocess.Popen[str], *, timeout_s: float = 60) -> Ended:
         process.kill()
         out, err = process.communicate()
         raise AssertionError(f"the command did not end in {timeout_s} s:\n{out}\n{err}") from None
-    return Ended(code=process.returncode, out=out, err=err)
+    words = [str(word) for word in process.args] if isinstance(process.args, list) else []
+    return Ended(code=process.returncode, out=out, err=err, outputs=outputs_of(words))
+
+
+def outputs_of(words: Sequence[str]) -> Path | None:
+    """The folder behind `--outputs`."""
+    return Path(words[words.index("--outputs") + 1]) if "--outputs" in words else None
 
 
 def wait_for(condition: Callable[[], bool], *, at_most_s: float = 30) -> None:

@@ -8,6 +8,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from pipeline.cli.announce import Endings, print_start
 from pipeline.cli.arguments import money, print_notice, seconds, settings_of
 from pipeline.cli.spending import confirm, run_options, session
 from pipeline.config.settings import Settings
@@ -21,6 +22,7 @@ from pipeline.planning.requests import configured_caps
 from pipeline.planning.retry import same_content
 from pipeline.planning.run_setup import caps_of_run, keep_max_cost
 from pipeline.records import RETRYABLE, Attempt, State, usd
+from pipeline.reports.run_ending import counted, named
 from pipeline.reports.run_lookup import find_request, find_run
 from pipeline.runner.session import run_session
 
@@ -77,7 +79,8 @@ def retry(args: argparse.Namespace) -> int:
     kinds = {State(kind) for kind in ("failed", "refused", "expired", "canceled", "rejected") if getattr(args, kind)}
     if not kinds:
         raise UsageError("say which kinds to buy again: --failed --refused --expired --canceled --rejected")
-    with session(settings, args) as opened:
+    endings = Endings()
+    with session(settings, args, endings) as opened:
         workspace = opened.workspace
         run = find_run(workspace, args.run)
         if run.gateway != workspace.gateway:
@@ -95,6 +98,11 @@ def retry(args: argparse.Namespace) -> int:
         flag = money(args.max_cost, "--max-cost")
         allowed = lowest((run.caps, configured_caps(settings)))
         caps = caps_of_run(workspace, run, allowed=allowed, max_cost_microusd=flag)
+        if args.dry_run:
+            price = sum(settings.prices_microusd.get(one.params.model, 0) for one in chosen)
+            print(f"{counted(len(chosen), 'video')} would be bought again for ${usd(price)}: ", end="")
+            print(named([one.row_id for one in chosen]))
+            return 0
         if not _agreed(chosen, caps, settings, args):
             return 2
         keep_max_cost(workspace, run, flag)
@@ -106,7 +114,9 @@ def retry(args: argparse.Namespace) -> int:
         )
         options = replace(run_options(args, buy=True, collect=True), agreement=agreement)
         code = run_session(opened, run, caps=caps, options=options, sha256_of=same.sha256_of)
-        return code or (1 if same.changed else 0)
+        code = code or (1 if same.changed else 0)
+        endings.print_json(args, code)
+        return code
 
 
 def _agreed(chosen: list[Attempt], caps: Caps, settings: Settings, args: argparse.Namespace) -> bool:
@@ -115,14 +125,12 @@ def _agreed(chosen: list[Attempt], caps: Caps, settings: Settings, args: argpars
     if unpriced:
         raise UsageError(f"no price is known for {', '.join(unpriced)}; add it under `prices`")
     price = sum(prices[attempt.params.model] for attempt in chosen)
-    purchase = f"{len(chosen)} requests again for ${usd(price)}"
-    print_notice([purchase])
-    if args.dry_run:
-        return False
+    again = f"{counted(len(chosen), 'video')} again for ${usd(price)}"
+    print_start(args, settings, f"Buying {again}.")
     if settings.gateway.is_embedded or args.yes:
         return True
     if sys.stdin is not None and sys.stdin.isatty():
-        return confirm(f"buy {purchase}?")
+        return confirm(f"Buy {again}?")
     if caps.any:
         return True
     raise UsageError("give --yes or a budget to buy without a terminal; nothing was sent")

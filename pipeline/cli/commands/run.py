@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from pipeline.cli.announce import Endings, end_of_nothing, print_offer, print_start
 from pipeline.cli.arguments import bound_manifest, money, print_notice, selection_of, settings_of
 from pipeline.cli.commands.plan import plan_text
 from pipeline.cli.spending import agreed, run_options, session
@@ -15,6 +16,7 @@ from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.run_registry import Run
 from pipeline.planning.against_ledger import check_bound_objects, make_offer, plan_against_ledger
+from pipeline.planning.nothing_new import nothing_new
 from pipeline.planning.requests import bind_manifest
 from pipeline.planning.run_setup import (
     PurchaseOrder,
@@ -26,6 +28,7 @@ from pipeline.planning.run_setup import (
 )
 from pipeline.planning.saved_plan import load
 from pipeline.records import State
+from pipeline.reports.run_ending import counted
 from pipeline.runner.engine import RunOptions
 from pipeline.runner.session import SpendingSession, run_session
 
@@ -48,12 +51,14 @@ def collect(args: argparse.Namespace) -> int:
         from pipeline.cli.commands.run_on_cluster import collect_on_cluster
 
         return collect_on_cluster(args, settings, options)
-    with session(settings, args) as opened:
-        codes = [
-            run_session(opened, run, caps=NO_CAPS, options=options)
-            for run in runs_to_collect(opened.workspace, args.run)
-        ]
-    return worst_exit_code(codes, nothing=args.error_on_nothing)
+    endings = Endings()
+    with session(settings, args, endings) as opened:
+        runs = runs_to_collect(opened.workspace, args.run)
+        print_start(args, settings, f"{counted(len(runs), 'run')} to collect." if runs else "Nothing to collect.")
+        codes = [run_session(opened, run, caps=NO_CAPS, options=options) for run in runs]
+    code = worst_exit_code(codes, nothing=args.error_on_nothing)
+    endings.print_json(args, code, several=True)
+    return code
 
 
 def _order(args: argparse.Namespace, settings: Settings) -> PurchaseOrder:
@@ -90,9 +95,13 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
         from pipeline.cli.commands.run_on_cluster import run_ordered
 
         return run_ordered(args, settings, order, options)
-    with session(settings, args) as opened:
+    endings = Endings()
+    with session(settings, args, endings) as opened:
         # MONEY: compared, shown and agreed under the lock, so that nothing comes between the answer and the purchase.
         offer = make_offer(order.bound, settings, opened.workspace.book, max_new=args.max_new, announced=order.plan)
+        if order.plan is None and (existing := nothing_new(opened.workspace, order, offer)) is not None:
+            return end_of_nothing(args, opened.workspace, existing)
+        print_offer(args, settings, order, offer)
         if not agreed(args, order, offer, settings, opened.workspace):
             return 2
         found = open_run(opened.workspace, order)
@@ -107,8 +116,12 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
             pilot, rest = split_pilot(opened, found, offer.agreement, args.pilot)
             code = _pilot(job, pilot) if len(pilot) else None
             if code is not None:
+                print_notice(replace(endings.summaries[-1], exit_code=code).lines())
+                endings.print_json(args, code)
                 return code
-        return job.buy(rest)
+        code = job.buy(rest)
+        endings.print_json(args, code)
+        return code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +134,13 @@ class _BoundRun:
     order: PurchaseOrder
     options: RunOptions
 
-    def buy(self, agreement: Agreement) -> int:
+    def buy(self, agreement: Agreement, *, show_end: bool = True) -> int:
         """Buy what `agreement` names, collect, and return the exit code."""
         return run_session(
             self.opened,
             self.run,
             caps=self.caps,
-            options=replace(self.options, agreement=agreement),
+            options=replace(self.options, agreement=agreement, show_end=show_end),
             manifest=self.order.bound.manifest.path,
             sha256_of=self.order.bound.binder.sha256_of,
         )
@@ -154,12 +167,12 @@ def _pilot(job: _BoundRun, pilot: Agreement) -> int | None:
     """Buy the pilot's requests first; None when all of them came out well, else the exit code."""
     found = job.run
     chosen = pilot_ids(job.opened, found, pilot)
-    code = job.buy(pilot)
+    code = job.buy(pilot, show_end=False)
     states = job.opened.workspace.book.states(chosen)
     if pilot_succeeded(job.opened, found, states.values()):
-        print_notice([f"the pilot's {len(chosen)} came out well; going on"])
+        print_notice([f"pilot: {len(chosen)} of {len(chosen)} rendered; the rest follows"])
         return None
-    print_notice([f"the pilot did not come out well ({_tally(states.values())}); nothing more is bought"])
+    print_notice([f"pilot: not all of {len(chosen)} rendered ({_tally(states.values())}); nothing more is bought"])
     return code if code in (7, 3, 8, 129, 130, 143) else 5
 
 

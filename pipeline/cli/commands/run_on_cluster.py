@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.assets import image_checks
 from pipeline.assets.publishing import open_publisher
+from pipeline.cli.announce import Endings, print_offer
 from pipeline.cli.arguments import print_notice, seconds
 from pipeline.cli.spending import agreed, buying_account
 from pipeline.config.api_key import read_key
@@ -35,7 +36,7 @@ from pipeline.reports.progress import ProgressDisplay
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.cluster.requirements import database
 from pipeline.runner.engine import RunOptions, StepsResult
-from pipeline.runner.session import SpendingSession, check_images, finish, prepare
+from pipeline.runner.session import RunStart, SpendingSession, check_images, finish, prepare, start_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -69,13 +70,15 @@ def check(args: argparse.Namespace, settings: Settings) -> str:
 
 def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrder, options: RunOptions) -> int:
     """Orders a manifest's run, in the transaction that writes its rows down, and follows it. Leads to purchases."""
-    with _session(args, settings) as opened:
+    endings = Endings()
+    with _session(args, settings, endings) as opened:
         workspace = opened.workspace
         # MONEY: read before the offer is made: what workers give back meanwhile is in this sum, or in the offer.
         origin = str(order.bound.manifest.origin.resolve())
         earlier = workspace.book.unfinished_run(origin, workspace.gateway, order.bound.selection.part)
         spent = workspace.book.totals(earlier.run_id).worst_microusd if earlier is not None else 0
         offer = make_offer(order.bound, settings, workspace.book, announced=order.plan)
+        print_offer(args, settings, order, offer)
         if not agreed(args, order, offer, settings, workspace):
             return 2
 
@@ -100,12 +103,14 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
         listed, flag = open_run(workspace, order), order.max_cost_microusd
         keep_max_cost(workspace, listed, flag)
         caps = caps_of_run(workspace, listed, allowed=order.bound.caps(), max_cost_microusd=flag)
+        start = start_of(opened, listed)
         found = open_run(workspace, order, put)
         _measure(workspace)
-        had_work = workspace.book.has_open(found.run_id)
         print_notice(f"warning: {warning}" for warning in order.bound.warnings)
         manifest = order.bound.manifest.path
-        return _followed(opened, found, caps, options, before=before[-1], had_work=had_work, manifest=manifest)
+        code = _followed(opened, found, caps, options, before=before[-1], start=start, manifest=manifest)
+    endings.print_json(args, code)
+    return code
 
 
 def _store_problem(workspace: OpenLedger, order: PurchaseOrder) -> str:
@@ -121,15 +126,17 @@ def _store_problem(workspace: OpenLedger, order: PurchaseOrder) -> str:
 def collect_on_cluster(args: argparse.Namespace, settings: Settings, options: RunOptions) -> int:
     """Has the workers poll and fetch what is bought. Never spends."""
     check(args, settings)
-    codes = []
-    with _session(args, settings) as opened:
+    codes, endings = [], Endings()
+    with _session(args, settings, endings) as opened:
         workspace = opened.workspace
         for run in runs_to_collect(workspace, args.run):
-            had_work = workspace.book.has_open(run.run_id)
+            start = start_of(opened, run)
             before = _put_alone(workspace, run.run_id, options)
             _measure(workspace)
-            codes.append(_followed(opened, run, NO_CAPS, options, before=before, had_work=had_work, manifest=None))
-    return worst_exit_code(codes, nothing=args.error_on_nothing)
+            codes.append(_followed(opened, run, NO_CAPS, options, before=before, start=start, manifest=None))
+    code = worst_exit_code(codes, nothing=args.error_on_nothing)
+    endings.print_json(args, code, several=True)
+    return code
 
 
 def _put(connection: Connection, settings: Settings, run_id: str, options: RunOptions, caps: Caps) -> Totals:
@@ -171,7 +178,7 @@ def _measure(workspace: OpenLedger) -> None:
 
 
 @contextmanager
-def _session(args: argparse.Namespace, settings: Settings) -> Iterator[SpendingSession]:
+def _session(args: argparse.Namespace, settings: Settings, endings: Endings) -> Iterator[SpendingSession]:
     """The ledger beside the workers. Nothing is sent from here; a key, where there is one, names the account."""
     from pipeline.runner.cluster.tables import prepare
 
@@ -182,7 +189,7 @@ def _session(args: argparse.Namespace, settings: Settings) -> Iterator[SpendingS
     with open_shared(settings, wait_s=wait_s, now=time.time(), account=account) as workspace:
         prepare(url)
         print_notice(workspace.notices)
-        yield SpendingSession(workspace=workspace, key="", tell=lambda line: print_notice([line]))
+        yield SpendingSession(workspace=workspace, key="", tell=lambda line: print_notice([line]), ended=endings.add)
 
 
 def _followed(
@@ -192,14 +199,14 @@ def _followed(
     options: RunOptions,
     *,
     before: Totals,
-    had_work: bool,
+    start: RunStart,
     manifest: Path | None,
 ) -> int:
     async def all_of_it() -> int:
         job = prepare(opened, run, caps=caps, options=options, manifest=manifest)
         with ProgressDisplay(clock=time.monotonic, show_bar=options.show_bar, quiet=options.quiet) as progress:
             result = await _result(opened, run, options, before, progress)
-        return (await finish(opened, job, result, had_work=had_work)).exit_code
+        return (await finish(opened, job, result, start)).exit_code
 
     return asyncio.run(all_of_it())
 

@@ -14,19 +14,44 @@ from pipeline.cli.arguments import print_json, print_notice, settings_of
 from pipeline.errors import UsageError
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
-from pipeline.records import Attempt, State, usd
+from pipeline.records import FAILED_FOR_GOOD, Attempt, State, usd
 from pipeline.reports.dataframe import write_parquet
+from pipeline.reports.dismissals import dismissals, not_dismissed
 from pipeline.reports.junit import write_junit
 from pipeline.reports.missing_videos import missing_videos
 from pipeline.reports.progress import strip_control_chars
+from pipeline.reports.run_ending import near_path
 from pipeline.reports.run_folder import RunFolder
-from pipeline.reports.run_lookup import ending_facts, find_request, find_run, status_json
-from pipeline.reports.summary import checks_line, summary_line
+from pipeline.reports.run_lookup import (
+    ending_facts,
+    find_request,
+    find_run,
+    started_by,
+    starter_name,
+    status_json,
+)
+from pipeline.reports.run_tables import run_lines, status_lines, table
 from pipeline.reports.tables import json_line, write_csv, write_jsonl
 from pipeline.reports.writer import PAGE, PAGE_LINES, PICTURES, checks_of, draw, report_rows, write_reports
 
 RATE_SPAN_S = 60.0
-"""Over which `status` tells the rate of accepted submits."""
+"""Seconds over which `status` measures the rate of accepted submits."""
+
+MAX_ROWS = 20
+"""Failed or unknown rows that `status` prints; failures.csv lists all."""
+
+REASON_CHARS = 100
+"""Characters of a reason in a table; `dop show ROW` prints all of it."""
+
+ID_CHARS = 12
+"""Characters of a request id in a command to copy: enough to be the only one."""
+
+UNKNOWN_HELP = (
+    "Unknown outcomes: the gateway may have charged for these. Look for each one on its invoice or job list, then say "
+    "what you\nfound: --charged (it is there, the video is lost), --adopt JOB_ID (it is there with this id), "
+    "--resend (it is not there)."
+)
+"""Printed above the unknown rows of `dop status`."""
 
 
 def status(args: argparse.Namespace) -> int:
@@ -42,22 +67,45 @@ def status(args: argparse.Namespace) -> int:
             facts = ending_facts(workspace, run)
             facts["unfinished"] = facts["unfinished"] or bool(missing)
             facts["missing_videos"] = len(missing)
+            facts["started_by"] = started_by(workspace, run) or None
             print_json({**status_json(run, totals, rate_per_s=rate), **facts, "checks": checks})
         else:
-            print(summary_line(totals, run.run_id))
-            if line := checks_line(checks_of(workspace, run).counts()):
-                print(line)
-            _tell_unknowns(workspace, run)
+            folder = RunFolder(workspace.outputs, run.run_id)
+            page = folder.path / PAGE
+            sheet = page if page.exists() else None
+            checks, starter = checks_of(workspace, run).counts(), started_by(workspace, run)
+            print("\n".join(status_lines(run, totals, starter=starter, sheet=sheet, checks=checks)))
+            _print_troubles(workspace, run)
             for video in missing:
                 print(f"missing: {strip_control_chars(str(video))}; `dop collect {run.run_id}` fetches it again, free")
     return 0
 
 
-def _tell_unknowns(workspace: OpenLedger, run: Run) -> None:
-    for page in workspace.book.iter_attempts(run.run_id, (State.UNKNOWN,)):
-        for attempt in page:
+def _print_troubles(workspace: OpenLedger, run: Run) -> None:
+    """Failed rows with their reasons, and unknown ones with the commands that settle them."""
+    book = workspace.book
+    failed = not_dismissed(book.attempts_in(run.run_id, FAILED_FOR_GOOD), dismissals(workspace))
+    if failed:
+        print(f"\nfailed: `dop retry {run.run_id} --{failed[0].state}` buys again, `dop dismiss ROW` hides a row")
+        rows = [[one.row_id, one.state.value, (one.reason or "")[:REASON_CHARS]] for one in failed[:MAX_ROWS]]
+        print("\n".join(table(("ROW", "STATE", "REASON"), rows)))
+        _print_rest(len(failed))
+    unknown = book.attempts_in(run.run_id, (State.UNKNOWN,))
+    if unknown:
+        print(f"\n{UNKNOWN_HELP}")
+        for attempt in unknown[:MAX_ROWS]:
             row, reason = strip_control_chars(attempt.row_id), strip_control_chars(attempt.reason or "")
-            print(f"unknown: {row} {attempt.request_id} ({reason})")
+            print(f"unknown: {row} {attempt.request_id} (${usd(attempt.price_microusd)}; {reason[:REASON_CHARS]})")
+            for words in ("--charged", "--resend", "--adopt JOB_ID"):
+                print(f"  dop resolve {attempt.request_id[:ID_CHARS]} {words}")
+        _print_rest(len(unknown))
+        if len(unknown) > 1:
+            print("all at once: dop resolve --all --charged, or dop resolve --from-usage USAGE.csv")
+
+
+def _print_rest(count: int) -> None:
+    if count > MAX_ROWS:
+        print(f"... and {count - MAX_ROWS} more; failures.csv lists all")
 
 
 def list_runs(args: argparse.Namespace) -> int:
@@ -65,13 +113,26 @@ def list_runs(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     with open_for_reading(settings) as workspace:
         found = [(run, workspace.book.totals(run.run_id)) for run in workspace.book.runs()]
+        kept = workspace.ledger.load_states(starter_name(""))
+    starters = {run_id: str(values.get("user", "")) for run_id, values in kept.items()}
     if args.json:
-        print_json({"runs": [status_json(run, totals) for run, totals in found]})
+        runs = [
+            {
+                **status_json(run, totals),
+                "started_at": _iso(run.started_at),
+                "started_by": starters.get(run.run_id) or None,
+                "manifest": run.manifest_path,
+            }
+            for run, totals in found
+        ]
+        print_json({"runs": runs})
         return 0
-    for run, totals in found:
-        state = "ended" if run.ended_at is not None else "open"
-        print(f"{state:<6} {summary_line(totals, run.run_id)} gateway={run.gateway}")
+    print("\n".join(run_lines(found, starters)))
     return 0
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def show(args: argparse.Namespace) -> int:
@@ -136,22 +197,21 @@ def report(args: argparse.Namespace) -> int:
             if missing := asyncio.run(download_missing(settings, workspace.book, run.run_id, max_lines=PAGE_LINES)):
                 print_notice([f"the page lacks videos of other hosts: {missing}"])
             draw(workspace, run, folder.path / PAGE)
-            print_notice([f"{folder.path / name}" for name in ("report.csv", PAGE)])
+            print_notice([near_path(folder.path / name) for name in ("report.csv", PAGE)])
             problem = _landed(workspace, folder)
             if problem:
-                print_notice([problem, summary_line(totals, run.run_id)])
+                print_notice([problem])
                 return 5
         if args.into is not None:
             from pipeline.cli.commands.report_into import write_into  # brings the readers of sheets
 
             rows = report_rows(workspace, run, folder)
             target = write_into(args.into, args.output, run, rows, run_folder=folder.path.resolve(), settings=settings)
-            print_notice([str(target), summary_line(totals, run.run_id)])
+            print_notice([str(target)])
             return 0
         for target in args.output:
             _write(workspace, run, folder, target)
             print_notice([str(target)])
-        print_notice([summary_line(totals, run.run_id)])
     return 0
 
 

@@ -1,0 +1,224 @@
+"""How a command ends: three lines for the user, one object for `--json` and for notifications. Pure but for paths.
+
+The first line says what came and what it cost, the second where the sheet is, the third what to do next and whether the
+money was real. Plain ASCII, so that every terminal and every log shows them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.config.settings import SANDBOX
+from pipeline.ledger.run_registry import Run
+from pipeline.records import Attempt, State, Totals, usd
+from pipeline.reports.progress import span, strip_control_chars
+from pipeline.reports.run_lookup import status_json
+
+RENDERING = (State.SUBMITTING, State.ACCEPTED, State.STALLED)
+"""States of a video that is paid for and has not come yet."""
+
+MAX_NAMES = 5
+"""Rows that a line names; a longer list is cut, and failures.csv has it all."""
+
+SIGNAL_CODES = (129, 130, 143)
+HEADS = {
+    1: "Done, with failures",
+    3: "Outcome unknown",
+    5: "Unfinished",
+    7: "Stopped by an error",
+    8: "Stopped at the budget",
+    9: "Nothing to do",
+} | dict.fromkeys(SIGNAL_CODES, "Stopped")
+"""The first words of the result, by exit code."""
+
+
+def money_words(gateway: str) -> str:
+    """The gateway and whether its videos cost money, e.g. `sandbox: no money spent`."""
+    if gateway == SANDBOX:
+        return "sandbox: no money spent"
+    return f"{short_gateway(gateway)}: real money"
+
+
+def short_gateway(gateway: str) -> str:
+    """A gateway's address without the port that its scheme implies."""
+    for scheme, port in (("https://", ":443"), ("http://", ":80")):
+        if gateway.startswith(scheme):
+            return gateway.removesuffix(port)
+    return gateway
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 video`, `2 videos`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def named(rows: Sequence[str], most: int = MAX_NAMES) -> str:
+    """Row names for a line of the terminal, a long list cut."""
+    shown = ", ".join(strip_control_chars(row) for row in rows[:most])
+    return shown if len(rows) <= most else f"{shown} and {len(rows) - most} more"
+
+
+def near_path(path: Path) -> str:
+    """The path as the user would type it: relative where it is below the working folder."""
+    try:
+        short = os.path.relpath(path)
+    except (OSError, ValueError):
+        return str(path)
+    return str(path) if short.startswith(os.pardir) else short
+
+
+def checks_words(checks: Mapping[str, object], *, only_trouble: bool = False) -> str:
+    """Clips by the grade of their check and findings by kind: `3 ok, 1 bad (frozen 1)`; "" when nothing was checked."""
+    grades = {name: value for name, value in checks.items() if name != "kinds" and value}
+    if not grades or (only_trouble and not grades.keys() & {"warn", "bad"}):
+        return ""
+    kinds = checks.get("kinds")
+    named_kinds = ", ".join(f"{kind} {count}" for kind, count in kinds.items()) if isinstance(kinds, Mapping) else ""
+    return ", ".join(f"{count} {name}" for name, count in grades.items()) + (f" ({named_kinds})" if named_kinds else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What one command did with a run.
+
+    Attributes:
+        before: the run's totals when the command began; the difference is what this command did.
+        totals: the run's totals at the end.
+        rendering_microusd: the price of what is paid and has not come.
+        unknown_microusd: the price of what is perhaps paid.
+        failed: attempts that failed for good during this command.
+        unknown: rows of unknown outcome.
+        facts: `unfinished`, `budget_reached` and `stopped_by`.
+        reasons: why the run stopped early, in words.
+        missing_videos: finished requests whose file is not on this machine.
+        hidden: what holds of the ending besides what its one exit code says.
+        bad_clips: how many clips failed a check that counts as a failure.
+    """
+
+    run: Run
+    folder: Path
+    sheet: Path
+    before: Totals
+    totals: Totals
+    exit_code: int
+    elapsed_s: float
+    collects: bool = True
+    rendering_microusd: int = 0
+    unknown_microusd: int = 0
+    failed: tuple[Attempt, ...] = ()
+    unknown: tuple[str, ...] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    hidden: str = ""
+    missing_videos: int = 0
+    bad_clips: int = 0
+    checks: Mapping[str, object] = field(default_factory=dict)
+    started_by: str = ""
+
+    @property
+    def new_videos(self) -> int:
+        """Videos that came during this command."""
+        return max(0, self.totals.count(State.DONE) - self.before.count(State.DONE))
+
+    @property
+    def _rendering(self) -> int:
+        return self.totals.count(*RENDERING)
+
+    def lines(self) -> list[str]:
+        """What the user reads at the end."""
+        checks = checks_words(self.checks, only_trouble=True)
+        *others, last = [
+            f"{self._head}{self._result}",
+            *([f"  checks {checks}"] if checks else []),
+            f"  sheet  {near_path(self.sheet)}",
+            f"  next   {self._next}",
+            *([f"  exit {self.exit_code}: {self.hidden}"] if self.hidden else []),
+        ]
+        return [*others, f"{last} - {money_words(self.run.gateway)}"]
+
+    @property
+    def _head(self) -> str:
+        if self.exit_code == 0:
+            return "Done: " if self.collects or not self._rendering else "Submitted: "
+        return f"{HEADS.get(self.exit_code, 'Ended')}{'. ' if self.exit_code in SIGNAL_CODES else ': '}"
+
+    @property
+    def _result(self) -> str:
+        if self.exit_code in SIGNAL_CODES and self._rendering:
+            return f"{self._paid_text} Run the same command again, or `dop collect`."
+        return "; ".join(part for part in self._parts() if part) + "."
+
+    @property
+    def _paid_text(self) -> str:
+        are = "is" if self._rendering == 1 else "are"
+        return f"{counted(self._rendering, 'video')} {are} paid and still rendering (${usd(self.rendering_microusd)})."
+
+    def _parts(self) -> list[str]:
+        totals, unknown = self.totals, self.totals.count(State.UNKNOWN)
+        planned, refund = totals.count(State.PLANNED), self._grown("disputed_microusd")
+        doubt = f"{unknown} perhaps paid (${usd(self.unknown_microusd)}): {named(self.unknown)}" if unknown else ""
+        failed = f"{len(self.failed)} failed: {named([one.row_id for one in self.failed])}" if self.failed else ""
+        rendering = self._paid_text.removesuffix(".") if self._rendering else ""
+        return [
+            doubt,
+            *([self._came] if self.collects else [rendering, self._came]),
+            failed + (f" (${usd(refund)} charged, refund not known)" if failed and refund else ""),
+            f"{counted(self.bad_clips, 'clip')} failed a check" if self.bad_clips else "",
+            rendering if self.collects else "",
+            f"{counted(self.missing_videos, 'video')} not downloaded" if self.missing_videos and self.collects else "",
+            f"{counted(planned, 'video')} not bought" if planned else "",
+        ]
+
+    @property
+    def _came(self) -> str:
+        done = self.totals.count(State.DONE)
+        if not (done or self.collects):
+            return ""
+        new, price = self.new_videos, self._grown("confirmed_microusd")
+        paid = f" for ${usd(price)}" if price else ""
+        came = f", {new:,} new{paid}" if new else paid
+        return f"{counted(done, 'video')} ready{came} in {span(self.elapsed_s)}"
+
+    def _grown(self, amount: str) -> int:
+        return max(0, int(getattr(self.totals, amount)) - int(getattr(self.before, amount)))
+
+    @property
+    def _next(self) -> str:
+        run = self.run.run_id
+        if self.exit_code == 1 and self.failed:
+            kinds = " ".join(f"--{state}" for state in sorted({one.state.value for one in self.failed}))
+            return f"`dop retry {run} {kinds}`, or `dop dismiss ROW`"
+        again = f"`dop run {near_path(Path(self.run.manifest_path))}` again"
+        texts = {
+            3: f"`dop status {run}` has the commands that settle it",
+            5: again,
+            7: f"put the cause right, then {again}",
+            8: f"raise the budget or wait, then {again}",
+        }
+        if self.exit_code in texts:
+            return texts[self.exit_code]
+        if self._rendering:
+            return "`dop collect` fetches the videos"
+        return "`dop view` to look at the clips and pick"
+
+    def as_json(self) -> dict[str, object]:
+        """The object of `--json`: the fields of `dop status --json`, and what this command did."""
+        return {
+            **status_json(self.run, self.totals),
+            **self.facts,
+            "exit_code": self.exit_code,
+            "real_money": self.run.gateway != SANDBOX,
+            "new_videos": self.new_videos,
+            "failed_now": [one.row_id for one in self.failed],
+            "unknown_rows": list(self.unknown),
+            "missing_videos": self.missing_videos,
+            "reasons": list(self.reasons),
+            "folder": str(self.folder),
+            "sheet": str(self.sheet),
+            "elapsed_s": round(self.elapsed_s, 3),
+            "started_by": self.started_by or None,
+            "checks": dict(self.checks),
+        }

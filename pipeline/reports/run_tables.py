@@ -1,0 +1,94 @@
+"""`dop list` and `dop status` as aligned tables for the terminal. Pure; times are UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.config.settings import SANDBOX
+from pipeline.ledger.run_registry import Run
+from pipeline.records import FAILED_FOR_GOOD, State, Totals, usd
+from pipeline.reports.progress import strip_control_chars
+from pipeline.reports.run_ending import RENDERING, checks_words, money_words, near_path, short_gateway
+
+RIGHT = frozenset({"READY", "COST", "VIDEOS", "USD"})
+"""Columns of numbers, whose digits are aligned at the right."""
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose columns are as wide as their widest cell."""
+    cells = [[strip_control_chars(cell) for cell in row] for row in rows]
+    widths = [max(len(row[index]) for row in [list(columns), *cells]) for index in range(len(columns))]
+    lines = []
+    for row in [list(columns), *cells]:
+        padded = (
+            cell.rjust(width) if name in RIGHT else cell.ljust(width)
+            for name, cell, width in zip(columns, row, widths, strict=True)
+        )
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+def run_lines(found: Sequence[tuple[Run, Totals]], starters: dict[str, str]) -> list[str]:
+    """Every run as one line of a table."""
+    rows = [
+        [
+            run.run_id,
+            _when(run.started_at),
+            starters.get(run.run_id, "") or "-",
+            SANDBOX if run.gateway == SANDBOX else short_gateway(run.gateway),
+            f"{totals.count(State.DONE)}/{sum(totals.counts.values())}",
+            f"${usd(totals.worst_microusd)}",
+            state_words(run, totals),
+        ]
+        for run, totals in found
+    ]
+    return table(("RUN", "STARTED (UTC)", "BY", "GATEWAY", "READY", "COST", "STATE"), rows)
+
+
+def state_words(run: Run, totals: Totals) -> str:
+    """What a run needs, in one or two words."""
+    unknown, failed = totals.count(State.UNKNOWN), totals.count(*FAILED_FOR_GOOD)
+    if unknown:
+        return f"{unknown} unknown"
+    if run.ended_at is None:
+        rendering = totals.count(*RENDERING)
+        return f"{rendering} rendering" if rendering else "unfinished"
+    return f"ended, {failed} failed" if failed else "ended"
+
+
+def status_lines(
+    run: Run, totals: Totals, *, starter: str, sheet: Path | None, checks: Mapping[str, object]
+) -> list[str]:
+    """One run: what it is, its videos by state, its money."""
+    ended = f", ended {_when(run.ended_at)}" if run.ended_at is not None else ", not ended"
+    facts = {
+        "run": run.run_id,
+        "gateway": money_words(run.gateway),
+        "manifest": near_path(Path(run.manifest_path)),
+        "started": f"{_when(run.started_at)} UTC{f' by {starter}' if starter else ''}{ended}",
+        "sheet": near_path(sheet) if sheet is not None else "not made yet: `dop report` makes it",
+    }
+    if words := checks_words(checks):
+        facts["checks"] = words
+    lines = [f"{name:<9} {strip_control_chars(text)}" for name, text in facts.items()]
+    counts = {
+        "ready": totals.count(State.DONE),
+        "rendering": totals.count(*RENDERING),
+        "unknown": totals.count(State.UNKNOWN),
+        **{state.value: totals.count(state) for state in sorted(FAILED_FOR_GOOD)},
+        "not bought": totals.count(State.PLANNED),
+    }
+    rows = [[word, f"{count:,}"] for word, count in counts.items() if count or word == "ready"]
+    sums = {
+        "confirmed": (totals.confirmed_microusd, "finished videos"),
+        "disputed": (totals.disputed_microusd, "failed after they were accepted; a refund is not known"),
+        "reserved": (totals.reserved_microusd, "rendering, or of unknown outcome"),
+    }
+    money = [[word, usd(amount), text] for word, (amount, text) in sums.items() if amount or word == "confirmed"]
+    return [*lines, "", *table(("STATE", "VIDEOS"), rows), "", *table(("MONEY", "USD", "OF"), money)]
+
+
+def _when(at: float | None) -> str:
+    return "-" if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}"
