@@ -130,14 +130,15 @@ class RunSummary:
     def lines(self) -> list[str]:
         """What the user reads at the end."""
         checks = checks_words(self.checks, only_trouble=True)
-        *others, last = [
+        lines = [
             f"{self._head}{self._result}",
-            *([f"  checks {checks}"] if checks else []),
+            f"  checks {checks}" if checks else "",
             f"  sheet  {near_path(self.sheet)}",
             f"  next   {self._next}",
-            *([f"  exit {self.exit_code}: {self.hidden}"] if self.hidden else []),
+            f"  exit {self.exit_code}: {self.hidden}" if self.hidden else "",
         ]
-        return [*others, f"{last} - {money_words(self.run.gateway)}"]
+        shown = [line for line in lines if line]
+        return [*shown[:-1], f"{shown[-1]} - {money_words(self.run.gateway)}"]
 
     @property
     def _head(self) -> str:
