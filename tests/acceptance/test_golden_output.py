@@ -32,7 +32,7 @@ REPLACED = (
     (r"\b20\d\d-\d\d(-\d\d)?\b", "DATE"),
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
     (r"(127\.0\.0\.1|localhost):\d+", "HOST"),
-    (r"\b\d+\.\d+ s\b", "N s"),
+    (r"\b\d+(\.\d+)? s\b", "N s"),
     (r"\d+\.\d+ GB free", "N GB free"),
 )
 """What differs between two runs of the same code, and the word that replaces it."""
