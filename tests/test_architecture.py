@@ -147,9 +147,6 @@ FOREIGN_OBJECTS = {
 """Modules that set up an object of a library which can be set up in no other way."""
 
 PENDING_ASSIGNMENTS = {
-    "pipeline.api.buying": {"bound.must_be_seen"},
-    "pipeline.cli.commands.plan": {"bound.must_be_seen"},
-    "pipeline.cli.commands.run": {"order.bound.must_be_seen"},
     "pipeline.config.loader": {"settings._sources"},
     "pipeline.gateway.client": {"taken.what", "taken.status", "taken.headers", "taken.complete", "taken.body"},
     "pipeline.gateway.ratelimit.bucket_follower": {
@@ -174,16 +171,6 @@ PENDING_ASSIGNMENTS = {
     "pipeline.ledger.postgres_ledger": {"job.change", "self._pending.is_behind"},
     "pipeline.manifest.loader": {"self._surroundings.folder"},
     "pipeline.manifest.row_sources": {"surroundings.folder"},
-    "pipeline.planning.against_ledger": {
-        "bound.frozen_seeds",
-        "bound.row_names",
-        "bound.states",
-        "found.duplicates",
-        "plan.duplicates",
-        "plan.resend",
-        "plan.resend_price_microusd",
-    },
-    "pipeline.planning.run_setup": {"bound.states", "bound.row_names"},
 }
 """Attributes of our own objects that are still set from outside; to be emptied. None is in pipeline.runner."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,19 +85,19 @@ async def arun(
     bound = bound_manifest(manifest_file(manifest, name), found, selection(tags, first, sample))
     warnings = await check_objects_async(found, bound.objects(), manifest=bound.manifest.path, now=time.time())
     print_notice(f"warning: {warning}" for warning in warnings)
-    bound.must_be_seen = True
     order = PurchaseOrder(bound=bound, max_cost_microusd=cap)
     with _session(found, new_ledger=new_ledger) as session:
         workspace = session.workspace
         # MONEY: compared under the lock, so that what is bought is what the manifest and the ledger say now.
-        offer = make_offer(bound, found, workspace.book, max_new=max_new)
-        opened = open_run(workspace, order)
+        offer = make_offer(bound, found, workspace.book, max_new=max_new, must_be_checked=True)
+        opened = open_run(workspace, order, offer)
         keep_max_cost(workspace, opened, cap)
-        print_notice(f"warning: {warning}" for warning in bound.warnings)
+        print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
         purchase = _Purchase(
             session=session,
             run=opened,
             order=order,
+            sha256_of=offer.summary.sha256_of,
             caps=caps_of_run(workspace, opened, allowed=bound.caps(), max_cost_microusd=cap),
             options=RunOptions(show_bar=progress, quiet=not progress),
         )
@@ -165,6 +165,7 @@ class _Purchase:
     session: SpendingSession
     run: Run
     order: PurchaseOrder
+    sha256_of: Mapping[str, str]
     caps: Caps
     options: RunOptions
 
@@ -184,14 +185,13 @@ class _Purchase:
         return await self._buy(rest)
 
     async def _buy(self, agreement: Agreement) -> RunOutcome:
-        bound = self.order.bound
         return await run_session_async(
             self.session,
             self.run,
             caps=self.caps,
             options=replace(self.options, agreement=agreement),
-            manifest=bound.manifest.path,
-            sha256_of=bound.binder.sha256_of,
+            manifest=self.order.bound.manifest.path,
+            sha256_of=self.sha256_of,
         )
 
 

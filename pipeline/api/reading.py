@@ -56,9 +56,9 @@ def plan(
     """
     found = settings_from(config, settings)
     bound = bound_manifest(manifest_file(manifest, name), found, selection(tags, first, sample))
-    counted = plan_against_ledger(bound, found).plan
-    print_notice(f"warning: {warning}" for warning in bound.warnings)
-    return manifest_plan(counted, bound)
+    offer = plan_against_ledger(bound, found)
+    print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
+    return manifest_plan(offer.plan, bound)
 
 
 def bound_manifest(file: ManifestFile, settings: Settings, chosen: Selection) -> BoundManifest:

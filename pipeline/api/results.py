@@ -63,7 +63,7 @@ class ManifestPlan:
         import pandas as pd  # noqa: PLC0415 - takes half a second, and many a plan is only a sum
 
         settings = self._bound.settings
-        requests = [row for row in self._bound.rows() if isinstance(row, Request)]
+        requests, _ = self._bound.read(lambda rows: [row for row in rows if isinstance(row, Request)])
         states: Mapping[str, State] = {}
         if ledger_exists(settings):
             with open_for_reading(settings) as workspace:

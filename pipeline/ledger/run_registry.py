@@ -142,14 +142,14 @@ class RunRegistry:
         run_id: str,
         rows: Iterable[Request | Cell | FoldedRow],
         *,
-        rows_digest: Callable[[], str],
+        rows_digest: str,
         new: Run | None = None,
         also: Callable[[Connection], None] | None = None,
     ) -> int:
         """Makes `rows` what the run lists, in order, and plans what the ledger does not know; returns how many rows.
 
         Rows of an earlier reading that the run has already bought stay listed behind the others; planned ones leave.
-        `rows_digest` is asked once the rows are exhausted. `new` is a run to be written down together with its rows: a
+        `rows_digest` is what the rows depend on. `new` is a run to be written down together with its rows: a
         mistake among them leaves neither. `also` is done in the same transaction, at its end.
         """
 
@@ -163,7 +163,7 @@ class RunRegistry:
                 list_chunk(connection, run_id, chunk, position)
                 position += len(chunk)
             drop_unlisted(connection, run_id, position)
-            connection.execute(update(runs).where(runs.c.run_id == run_id).values(rows_digest=rows_digest()))
+            connection.execute(update(runs).where(runs.c.run_id == run_id).values(rows_digest=rows_digest))
             if also is not None:
                 also(connection)
             return position

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.assets import object_checks
 from pipeline.config.loader import gateway_id
@@ -12,6 +12,7 @@ from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.workspace import ledger_exists, open_for_reading
 from pipeline.manifest.reader import TooManyRowsError
+from pipeline.planning.manifest_pass import BindingSummary
 from pipeline.planning.plan import Plan, split
 from pipeline.planning.requests import BoundManifest, with_price
 from pipeline.planning.saved_plan import SavedPlan
@@ -32,22 +33,23 @@ def check_bound_objects(bound: BoundManifest, settings: Settings) -> list[str]:
 class Offer:
     """What a command would buy: the plan to show, and the agreement that holds once the user says yes.
 
-    `stay_unknown` counts the unknown outcomes that `on_unknown.max_cost` leaves as they are.
+    `summary` is what the pass over the manifest met; `stay_unknown` counts the unknown outcomes that
+    `on_unknown.max_cost` leaves as they are.
     """
 
     plan: Plan
     agreement: Agreement
+    summary: BindingSummary
     stay_unknown: int = 0
 
 
 def saved_plan(bound: BoundManifest, offer: Offer, settings: Settings, *, max_rows: int) -> SavedPlan:
     """What `--out` keeps: the seeds that were drawn, the requests, and what everything depended on."""
     seeds = dict(bound.manifest.drawn)
-    bound.frozen_seeds = seeds
     return SavedPlan(
         manifest=bound.manifest.path,
         gateway=gateway_id(settings),
-        rows_digest=bound.digest(),
+        rows_digest=replace(bound, frozen_seeds=seeds).digest(),
         state_digest=offer.plan.state_digest,
         requests_digest=offer.plan.requests_digest,
         resends=tuple(sorted(offer.agreement.resends)),
@@ -58,16 +60,16 @@ def saved_plan(bound: BoundManifest, offer: Offer, settings: Settings, *, max_ro
     )
 
 
-def plan_against_ledger(bound: BoundManifest, settings: Settings) -> Offer:
+def plan_against_ledger(bound: BoundManifest, settings: Settings, *, must_be_checked: bool = False) -> Offer:
     """Read the ledger as it is now, without its lock; one that does not exist yet has no requests.
 
     Raises:
         ManifestError: mistakes, all of them.
     """
     if not ledger_exists(settings):
-        return make_offer(bound, settings, None)
+        return make_offer(bound, settings, None, must_be_checked=must_be_checked)
     with open_for_reading(settings) as workspace:
-        return make_offer(bound, settings, workspace.book)
+        return make_offer(bound, settings, workspace.book, must_be_checked=must_be_checked)
 
 
 def make_offer(
@@ -77,6 +79,7 @@ def make_offer(
     *,
     max_new: int | None = None,
     announced: SavedPlan | None = None,
+    must_be_checked: bool = False,
 ) -> Offer:
     """Compare the manifest with the ledger in one pass: what is new, what may be sent again, and what it costs.
 
@@ -84,6 +87,7 @@ def make_offer(
         book: the ledger; under its lock where something is bought afterwards. None for no ledger.
         max_new: at most so many purchases, unknown outcomes that are sent again first.
         announced: the saved plan that is carried out: nothing is sent again that it did not announce.
+        must_be_checked: refuse objects of a store that were not checked yet.
 
     Raises:
         ManifestError: mistakes, all of them.
@@ -98,26 +102,27 @@ def make_offer(
             unknown.append(request)
 
     try:
-        if book is not None:
-            bound.states, bound.row_names = book.states, book.row_names
-        plan = split(bound.rows(), book.states if book is not None else lambda _: {}, visit)
+        plan, summary = bound.read(
+            lambda rows: split(rows, book.states if book is not None else lambda _: {}, visit),
+            known=book,
+            must_be_checked=must_be_checked,
+        )
     except TooManyRowsError as error:
         raise with_price(error, settings) from None
-    plan.duplicates = bound.folding.duplicates
     again, stay = _to_send_again(unknown, bound, settings, book)
     if announced is not None:
         again = [request for request in again if request.request_id in announced.resends]
     if max_new is not None:
         again = again[:max_new]
         new = new[: max_new - len(again)]
-    plan.resend = len(again)
-    plan.resend_price_microusd = sum(request.price_microusd for request in again)
+    resend_price = sum(request.price_microusd for request in again)
     agreement = Agreement(
         new=RequestIds(request.request_id for request in new),
         resends=frozenset(request.request_id for request in again),
-        price_microusd=sum(request.price_microusd for request in new) + plan.resend_price_microusd,
+        price_microusd=sum(request.price_microusd for request in new) + resend_price,
     )
-    return Offer(plan=plan, agreement=agreement, stay_unknown=stay)
+    plan = replace(plan, duplicates=summary.duplicates, resend=len(again), resend_price_microusd=resend_price)
+    return Offer(plan=plan, agreement=agreement, summary=summary, stay_unknown=stay)
 
 
 def _to_send_again(

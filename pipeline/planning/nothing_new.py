@@ -43,7 +43,7 @@ def nothing_new(workspace: OpenLedger, order: PurchaseOrder, offer: Offer) -> No
     bound, book = order.bound, workspace.book
     if book.unfinished_run(str(bound.manifest.origin.resolve()), workspace.gateway, bound.selection.part) is not None:
         return None
-    requests = [row for row in bound.rows() if isinstance(row, Request)]
+    requests, _ = bound.read(lambda rows: [row for row in rows if isinstance(row, Request)], known=book)
     done: list[Attempt] = []
     failed: list[Attempt] = []
     for start in range(0, len(requests), CHUNK):

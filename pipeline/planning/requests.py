@@ -6,94 +6,70 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from pipeline.assets.addresses import OBJECT_PREFIXES, is_object
 from pipeline.assets.object_checks import known_objects
 from pipeline.config.loader import Settings, gateway_id
 from pipeline.config.settings import is_loopback
-from pipeline.errors import ManifestError, Problem, UsageError
+from pipeline.errors import ManifestError
 from pipeline.gateway.motion_catalog import load_catalog
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.manifest import Manifest, read, source_files
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS, TooManyRowsError
 from pipeline.planning.binding import RequestBinder
-from pipeline.planning.folding import Folding
-from pipeline.planning.lookalikes import Lookalikes
-from pipeline.planning.selection import ALL, Selection, chosen
-from pipeline.records import Cell, FoldedRow, Request, State, usd
+from pipeline.planning.manifest_pass import BindingSummary, KnownRequests, ManifestPass, Row
+from pipeline.planning.selection import ALL, Selection
+from pipeline.records import usd
 
+T = TypeVar("T")
 _BLOCK = 1 << 20
 STDIN = Path("-")
 """The manifest's name for what comes through stdin."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BoundManifest:
-    """A manifest bound to a gateway. `rows()` may be read again and again; act only once it is exhausted."""
+    """A manifest bound to a gateway and its prices. Its rows may be read again and again, in one pass each time."""
 
     manifest: Manifest
     settings: Settings
-    binder: RequestBinder
     frozen_seeds: Mapping[str, tuple[int, ...]] | None = None
     selection: Selection = ALL
     motions: str = ""
-    must_be_seen: bool = False
-    """whether every object of a store must have been checked: a purchase needs its content"""
-    warnings: list[str] = field(default_factory=list)
-    folding: Folding = field(default_factory=Folding)
-    states: Callable[[list[str]], Mapping[str, State]] | None = None
-    """request ids -> their states in the ledger; None where there is no ledger to compare with"""
-    row_names: Callable[[list[str]], Mapping[str, str]] | None = None
-    """request ids -> the rows that they were bought for"""
 
-    def rows(self) -> Iterator[Request | Cell | FoldedRow]:
-        """Requests, rows that ask for the video of an earlier request, and placeholders, in the manifest's order.
+    def read(
+        self,
+        consume: Callable[[Iterator[Row]], T],
+        *,
+        known: KnownRequests | None = None,
+        must_be_checked: bool = False,
+    ) -> tuple[T, BindingSummary]:
+        """Hand all rows to `consume` in the manifest's order; return its result and what the pass met.
+
+        Args:
+            consume: reads the rows to their end. It must not act on a row before that: mistakes are raised there.
+            known: the ledger to compare with; None where there is none.
+            must_be_checked: refuse objects of a store that were not checked yet: a purchase needs their content.
 
         Raises:
             ManifestError: mistakes, all of them; signatures that have ended, of rows that are still to be bought.
             FatalError: a model without a price.
             UsageError: a choice that no row meets; an object that must have been checked, and was not.
         """
-        self.binder = binder(self.manifest, self.settings)
-        self.folding = Folding()
-        alike = Lookalikes()
-        expired: dict[str, Problem] = {}
-        picked = chosen(self.binder.bind(self.manifest.cells()), self.selection)
-        yield from self.folding.folded(alike.watched(self._noting_expired(picked, expired)))
-        self._refuse_expired(expired)
-        self.warnings = list(self.manifest.warnings)
-        self.warnings += alike.warnings(self.manifest.cells)
-        if self.states is not None and self.row_names is not None:
-            self.warnings += alike.bought_before(self.states, self.row_names, self.binder.image_keys)
-        if self.folding.duplicates:
-            self.warnings.append(
-                f"{self.folding.duplicates} rows ask for a video that another row asks for already; each is bought "
-                "once (to buy one again, give it `take: 2` or `repeat: 2`)"
-            )
-        if self.binder.unseen:
-            some, count = min(self.binder.unseen), len(self.binder.unseen)
-            message = f"{count} images of an object store were not checked yet ({some}{', ..' if count > 1 else ''})"
-            if self.must_be_seen:
-                raise UsageError(f"{message}: `dop plan --look` checks them; nothing was sent")
-            self.warnings.append(f"{message}: their rows count as new; `dop plan --look` checks them, for free")
-
-    def _noting_expired(self, rows: Iterable[Request | Cell], expired: dict[str, Problem]) -> Iterator[Request | Cell]:
-        for row in rows:
-            if isinstance(row, Request) and row.request_id in self.binder.expired:
-                expired[row.request_id] = self.binder.expired[row.request_id]
-            yield row
-
-    def _refuse_expired(self, expired: Mapping[str, Problem]) -> None:
-        """What was bought already needs no address: only rows that would be sent are refused."""
-        known = self.states(list(expired)) if self.states is not None and expired else {}
-        problems = [problem for key, problem in expired.items() if known.get(key, State.PLANNED) is State.PLANNED]
-        if problems:
-            raise ManifestError(problems)
+        binding = ManifestPass(
+            self.manifest,
+            _binder(self.manifest, self.settings),
+            self.selection,
+            known=known,
+            must_be_checked=must_be_checked,
+        )
+        return consume(binding.rows()), binding.summary()
 
     def objects(self) -> dict[str, list[str]]:
         """Every object of a store that the manifest names, with its rows. A manifest that names none is not read.
@@ -149,7 +125,7 @@ def configured_caps(settings: Settings) -> Caps:
     )
 
 
-def binder(manifest: Manifest, settings: Settings) -> RequestBinder:
+def _binder(manifest: Manifest, settings: Settings) -> RequestBinder:
     """A fresh binder for one pass over the manifest's cells."""
     gateway = settings.gateway
     embedded = gateway.is_embedded
@@ -221,7 +197,6 @@ def bind_manifest(
     return BoundManifest(
         manifest=manifest,
         settings=settings,
-        binder=binder(manifest, settings),
         frozen_seeds=frozen_seeds,
         selection=selection,
         motions=presets.digest,

@@ -12,7 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.ledger.run_registry import Run, name_of_part
 from pipeline.ledger.workspace import OpenLedger
-from pipeline.planning.against_ledger import make_offer
+from pipeline.planning.against_ledger import Offer, make_offer
 from pipeline.planning.requests import BoundManifest
 from pipeline.planning.saved_plan import SavedPlan
 from pipeline.reports.missing_videos import missing_videos
@@ -43,17 +43,21 @@ class PurchaseOrder:
         return self.bound.digest() if self.plan is None else f"plan:{self.plan.state_digest}:{self.bound.digest()}"
 
 
-def open_run(workspace: OpenLedger, order: PurchaseOrder, also: Callable[[Connection, str], None] | None = None) -> Run:
+def open_run(
+    workspace: OpenLedger,
+    order: PurchaseOrder,
+    offer: Offer,
+    also: Callable[[Connection, str], None] | None = None,
+) -> Run:
     """The unfinished run of this manifest, or a new one, listing what the manifest says now.
 
-    `also` is done with the run's name in the transaction that lists its rows.
+    `offer` is what was made of the order; `also` is done with the run's name in the transaction that lists its rows.
 
     Raises:
         UsageError: the saved plan no longer fits.
     """
     bound, digest = order.bound, order.digest
     manifest = bound.manifest
-    bound.states, bound.row_names = workspace.book.states, workspace.book.row_names
     path = str(manifest.origin.resolve())
     found = workspace.book.unfinished_run(path, workspace.gateway, bound.selection.part)
     new: Run | None = None
@@ -75,7 +79,12 @@ def open_run(workspace: OpenLedger, order: PurchaseOrder, also: Callable[[Connec
     run_id = found.run_id
     then = None if also is None else lambda connection: also(connection, run_id)
     if found.rows_digest != digest:
-        workspace.book.sync_rows(run_id, bound.rows(), rows_digest=lambda: _mark(bound) + digest, new=new, also=then)
+        mark = LOCAL_MARK if offer.summary.sha256_of else ""
+        bound.read(
+            lambda rows: workspace.book.sync_rows(run_id, rows, rows_digest=mark + digest, new=new, also=then),
+            known=workspace.book,
+            must_be_checked=True,
+        )
     elif then is not None:
         workspace.ledger.transact(then)
     workspace.book.set_caps(found.run_id, bound.manifest_caps())
@@ -98,7 +107,7 @@ def _check_plan(workspace: OpenLedger, order: PurchaseOrder, plan: SavedPlan, *,
         raise UsageError(f"the plan is for {plan.gateway}, and the configuration is for {workspace.gateway}")
     if plan.rows_digest != order.bound.digest():
         raise UsageError("the manifest, the defaults or the prices changed since the plan was made: make a new plan")
-    now = make_offer(order.bound, workspace.settings, workspace.book).plan
+    now = make_offer(order.bound, workspace.settings, workspace.book, must_be_checked=True).plan
     if now.requests_digest != plan.requests_digest:
         raise UsageError("a picture changed since the plan was made: make a new plan; nothing was sent")
     if not continues and now.state_digest != plan.state_digest:
@@ -130,10 +139,6 @@ def keep_max_cost(workspace: OpenLedger, run: Run, max_cost_microusd: int | None
 
 def _max_cost_name(run: Run) -> str:
     return f"max_cost {run.run_id}"
-
-
-def _mark(bound: BoundManifest) -> str:
-    return LOCAL_MARK if bound.binder.sha256_of else ""
 
 
 def _sheet(bound: BoundManifest) -> dict[str, str] | None:

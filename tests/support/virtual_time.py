@@ -130,7 +130,7 @@ async def carried(
     if run is None:
         run = make_run(gateway=workspace.gateway)
         book.start_run(run)
-        book.sync_rows(run.run_id, rows, rows_digest=lambda: "digest")
+        book.sync_rows(run.run_id, rows, rows_digest="digest")
     folder = RunFolder(workspace.outputs, run.run_id)
     folder.make(None)
     options = RunOptions(

@@ -28,8 +28,9 @@ def validate(args: argparse.Namespace) -> int:
     """All mistakes at once, offline."""
     settings = settings_of(args)
     bound = bound_manifest(args, settings, may_draw=True)
-    found = make_offer(bound, settings, None).plan
-    print_notice(f"warning: {warning}" for warning in bound.warnings)
+    offer = make_offer(bound, settings, None)
+    found = offer.plan
+    print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
     if args.json:
         print_json({"valid": True, **found.as_json()})
     else:
@@ -43,10 +44,9 @@ def plan(args: argparse.Namespace) -> int:
     bound = bound_manifest(args, settings, may_draw=True)
     if args.look:
         print_notice(f"warning: {warning}" for warning in check_bound_objects(bound, settings))
-    bound.must_be_seen = args.out is not None
-    offer = plan_against_ledger(bound, settings)
+    offer = plan_against_ledger(bound, settings, must_be_checked=args.out is not None)
     found = offer.plan
-    print_notice(f"warning: {warning}" for warning in bound.warnings)
+    print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
     if args.out is not None:
         if bound.manifest.origin != bound.manifest.path:
             raise UsageError("a saved plan names its manifest: write what comes through stdin to a file first")
@@ -57,7 +57,7 @@ def plan(args: argparse.Namespace) -> int:
         print(plan_text(args.manifest, found, bound.caps(money(args.max_cost, "--max-cost")), settings))
         for column in bound.manifest.partly_filled:
             print(strip_control_chars(str(column)))
-        for line in cache_text(bound.binder.images, settings):
+        for line in cache_text(offer.summary.images, settings):
             print(strip_control_chars(line))
         if args.out is not None:
             print(f"saved: dop run --plan {args.out} buys exactly this, or refuses")

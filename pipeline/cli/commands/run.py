@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.cli.announce import Endings, end_of_nothing, print_offer, print_start
@@ -90,7 +90,6 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
         print(plan_text(path, plan_against_ledger(order.bound, settings).plan, caps, settings))
         return 0
     print_notice(f"warning: {warning}" for warning in check_bound_objects(order.bound, settings))
-    order.bound.must_be_seen = True
     if args.cluster:
         from pipeline.cli.commands.run_on_cluster import run_ordered
 
@@ -98,19 +97,28 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
     endings = Endings()
     with session(settings, args, endings) as opened:
         # MONEY: compared, shown and agreed under the lock, so that nothing comes between the answer and the purchase.
-        offer = make_offer(order.bound, settings, opened.workspace.book, max_new=args.max_new, announced=order.plan)
+        offer = make_offer(
+            order.bound,
+            settings,
+            opened.workspace.book,
+            max_new=args.max_new,
+            announced=order.plan,
+            must_be_checked=True,
+        )
         if order.plan is None and (existing := nothing_new(opened.workspace, order, offer)) is not None:
             return end_of_nothing(args, opened.workspace, existing)
         print_offer(args, settings, order, offer)
         if not agreed(args, order, offer, settings, opened.workspace):
             return 2
-        found = open_run(opened.workspace, order)
+        found = open_run(opened.workspace, order, offer)
         keep_max_cost(opened.workspace, found, order.max_cost_microusd)
         caps = caps_of_run(
             opened.workspace, found, allowed=order.bound.caps(), max_cost_microusd=order.max_cost_microusd
         )
-        print_notice(f"warning: {warning}" for warning in order.bound.warnings)
-        job = _BoundRun(opened=opened, run=found, caps=caps, order=order, options=options)
+        print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
+        job = _BoundRun(
+            opened=opened, run=found, caps=caps, order=order, sha256_of=offer.summary.sha256_of, options=options
+        )
         rest = offer.agreement
         if args.pilot is not None:
             pilot, rest = split_pilot(opened, found, offer.agreement, args.pilot)
@@ -132,6 +140,7 @@ class _BoundRun:
     run: Run
     caps: Caps
     order: PurchaseOrder
+    sha256_of: Mapping[str, str]
     options: RunOptions
 
     def buy(self, agreement: Agreement, *, show_end: bool = True) -> int:
@@ -142,7 +151,7 @@ class _BoundRun:
             caps=self.caps,
             options=replace(self.options, agreement=agreement, show_end=show_end),
             manifest=self.order.bound.manifest.path,
-            sha256_of=self.order.bound.binder.sha256_of,
+            sha256_of=self.sha256_of,
         )
 
 

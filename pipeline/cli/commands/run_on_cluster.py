@@ -22,7 +22,7 @@ from pipeline.errors import UsageError
 from pipeline.ledger.budget import NO_CAPS, Caps, lowest
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_shared
-from pipeline.planning.against_ledger import make_offer
+from pipeline.planning.against_ledger import Offer, make_offer
 from pipeline.planning.run_setup import (
     PurchaseOrder,
     caps_of_run,
@@ -77,7 +77,7 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
         origin = str(order.bound.manifest.origin.resolve())
         earlier = workspace.book.unfinished_run(origin, workspace.gateway, order.bound.selection.part)
         spent = workspace.book.totals(earlier.run_id).worst_microusd if earlier is not None else 0
-        offer = make_offer(order.bound, settings, workspace.book, announced=order.plan)
+        offer = make_offer(order.bound, settings, workspace.book, announced=order.plan, must_be_checked=True)
         print_offer(args, settings, order, offer)
         if not agreed(args, order, offer, settings, workspace):
             return 2
@@ -86,7 +86,7 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
         caps = NO_CAPS
 
         def put(connection: Connection, run_id: str) -> None:
-            if order.bound.binder.sha256_of:
+            if offer.summary.sha256_of:
                 raise UsageError(
                     "a cluster's images must be at addresses that the gateway can read: local files are on one "
                     "machine only; nothing was sent"
@@ -96,29 +96,29 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
             before.append(_put(connection, workspace.settings, run_id, options, lowest((caps, most))))
 
         if options.preflight and image_checks.wanted(settings):  # before anything is queued: a worker may be quick
-            asyncio.run(check_images(opened, open_run(workspace, order), options))
-        if options.buy and (problem := _store_problem(workspace, order)):
+            asyncio.run(check_images(opened, open_run(workspace, order, offer), options))
+        if options.buy and (problem := _store_problem(workspace, order, offer)):
             print_notice([f"nothing is bought: {problem}"])
             return 5
-        listed, flag = open_run(workspace, order), order.max_cost_microusd
+        listed, flag = open_run(workspace, order, offer), order.max_cost_microusd
         keep_max_cost(workspace, listed, flag)
         caps = caps_of_run(workspace, listed, allowed=order.bound.caps(), max_cost_microusd=flag)
         start = start_of(opened, listed)
-        found = open_run(workspace, order, put)
+        found = open_run(workspace, order, offer, put)
         _measure(workspace)
-        print_notice(f"warning: {warning}" for warning in order.bound.warnings)
+        print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
         manifest = order.bound.manifest.path
         code = _followed(opened, found, caps, options, before=before[-1], start=start, manifest=manifest)
     endings.print_json(args, code)
     return code
 
 
-def _store_problem(workspace: OpenLedger, order: PurchaseOrder) -> str:
+def _store_problem(workspace: OpenLedger, order: PurchaseOrder, offer: Offer) -> str:
     """MONEY: before a worker may buy: what is wrong with the store that is to take it; "" where there is none."""
     landing = open_publisher(workspace.settings)
     if landing is None:
         return ""
-    folder = RunFolder(workspace.outputs, open_run(workspace, order).run_id)
+    folder = RunFolder(workspace.outputs, open_run(workspace, order, offer).run_id)
     folder.make(order.bound.manifest.path)
     return asyncio.run(landing.check_writable(folder.path))
 

@@ -78,7 +78,7 @@ def test_files_that_were_put_back_to_an_older_state_buy_nothing_again(tmp_path: 
         assert book.totals(RUN).counts == {State.ACCEPTED: 1, State.UNKNOWN: 2}
         assert check_account(ledger, account(memory), outputs=folder, gateway=GATEWAY) == []
         start_again = [one, two, three, *requests(1, prompt="a new row")]
-        book.sync_rows(RUN, start_again, rows_digest=lambda: "digest")
+        book.sync_rows(RUN, start_again, rows_digest="digest")
         assert book.totals(RUN).counts == {State.ACCEPTED: 1, State.UNKNOWN: 3}
         assert ledger.problems() == []
 

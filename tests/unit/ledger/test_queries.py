@@ -29,7 +29,7 @@ def test_sorting_inserting_and_rewording_keep_what_is_bought(place: Place) -> No
         reworded = requests(1, prompt="A lake in the rain")[0]
         new = requests(9)[8]
         again = [three, new, two, reworded]  # `one` was re-worded, the rest sorted again, `new` inserted
-        assert book.sync_rows(RUN, again, rows_digest=lambda: "second") == 4
+        assert book.sync_rows(RUN, again, rows_digest="second") == 4
         assert listed(list(book.report(RUN))) == [
             ("lake-3", "planned"),
             ("lake-9", "planned"),
@@ -45,7 +45,7 @@ def test_rows_that_were_never_sent_leave_the_run(place: Place) -> None:
     with opened(place) as (_, book):
         rows = requests(5)
         start(book, rows)
-        book.sync_rows(RUN, rows[:2], rows_digest=lambda: "second")
+        book.sync_rows(RUN, rows[:2], rows_digest="second")
         assert len(list(book.report(RUN))) == 2
         assert book.totals(RUN).count(State.PLANNED) == 2
 
@@ -60,7 +60,7 @@ def test_a_listing_that_fails_half_way_changes_nothing(place: Place) -> None:
             raise ValueError("line 2 is wrong")
 
         with suppress(ValueError):
-            book.sync_rows(RUN, broken(), rows_digest=lambda: "second")  # type: ignore[arg-type]
+            book.sync_rows(RUN, broken(), rows_digest="second")  # type: ignore[arg-type]
         assert [line.row_id for line in book.report(RUN)] == ["lake-1", "lake-2", "lake-3"]
 
 
@@ -70,7 +70,7 @@ def test_placeholders_stay_in_their_place_and_cost_nothing(place: Place) -> None
         run = make_run()
         book.start_run(run)
         rows: list[Request | Cell] = [one, Cell(row_id="later", params=None, axes=(("look", "calm"),)), two]
-        book.sync_rows(run.run_id, rows, rows_digest=lambda: "d")
+        book.sync_rows(run.run_id, rows, rows_digest="d")
         lines = list(book.report(run.run_id))
         assert lines[1] == SkippedRow(row_id="later", axes=(("look", "calm"),))
         assert book.totals(run.run_id).count(State.PLANNED) == 2
@@ -147,7 +147,7 @@ def test_any_new_reading_of_a_manifest_buys_nothing_twice(
         start(book, rows)
         for number in bought:
             ledger.apply_now(reserve(rows[number]))
-        book.sync_rows(RUN, [rows[number] for number in order if number in kept], rows_digest=lambda: "second")
+        book.sync_rows(RUN, [rows[number] for number in order if number in kept], rows_digest="second")
         states = book.states([row.request_id for row in rows])
         assert {number for number in range(8) if states.get(rows[number].request_id) == State.SUBMITTING} == bought
         planned = [attempt.request_id for page in book.iter_attempts(RUN, (State.PLANNED,)) for attempt in page]
