@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.attribute_rules import foreign_assignments
 from tests.support.import_rules import CLOCK_READERS, IMPURE, LAYERS, PURE, broken_rules
+from tests.support.plain_words import private_words_below
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -26,6 +27,10 @@ def build(root: Path, **sources: str) -> list[str]:
 
 def test_the_program_breaks_no_rule() -> None:
     assert broken_rules(REPO) == []
+
+
+def test_code_and_pages_use_no_private_word() -> None:
+    assert private_words_below(REPO, "pipeline", "tests") == []
 
 
 def test_every_listed_module_exists() -> None:

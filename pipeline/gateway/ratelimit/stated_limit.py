@@ -19,7 +19,7 @@ MAX_RESET_S = 60.0
 MIN_WHOLE_RESET_S = 10.0
 """Whole seconds below this lose more than 5 % by their rounding; a measured window loses 3 %."""
 
-FEW_CALLS, MAX_POOR_HOLDS = 2, 2
+POOR_HOLD_CALLS, MAX_POOR_HOLDS = 2, 2
 """So many holds in a row after which at most so many calls went: the headers are put to the test."""
 
 
@@ -76,7 +76,7 @@ class StatedLimit:
             self._begin_hold()
 
     def _begin_hold(self) -> None:
-        self._poor_holds = self._poor_holds + 1 if self._calls <= FEW_CALLS else 0
+        self._poor_holds = self._poor_holds + 1 if self._calls <= POOR_HOLD_CALLS else 0
         self._calls = 0
         if self._poor_holds >= MAX_POOR_HOLDS:
             self._left, self._test_sent_at = 1, LONG_AGO
