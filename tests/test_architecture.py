@@ -174,8 +174,6 @@ PENDING_ASSIGNMENTS = {
     },
     "pipeline.gateway.ratelimit.limiter": {"self._turns.hurry_polls"},
     "pipeline.ledger.postgres_ledger": {"job.change", "self._pending.is_behind"},
-    "pipeline.manifest.loader": {"self._surroundings.folder"},
-    "pipeline.manifest.row_sources": {"surroundings.folder"},
 }
 """Attributes of our own objects that are still set from outside; to be emptied. None is in pipeline.runner."""
 

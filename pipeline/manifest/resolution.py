@@ -6,7 +6,7 @@ What cells have in common is settled once and remembered, because a sheet may ha
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ class ValidationContext:
     picture_folders: tuple[Path, ...] = ()
     own_motions: dict[str, MotionPreset] = field(default_factory=dict)
     warnings: dict[str, None] = field(default_factory=dict)
+
+    def in_folder(self, folder: Path) -> ValidationContext:
+        """The same context for a file of another folder: motions and warnings are shared, paths are relative to it."""
+        return replace(self, folder=folder)
 
     def model(self, value: object) -> str:
         """A model of the configuration."""

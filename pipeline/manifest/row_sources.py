@@ -34,8 +34,7 @@ def sheet(
     given = {*defaults.fields, *(name for axis in axes for name in axis.sets)}
     if defaults.seeds is not None:
         given.add("seed")
-    surroundings.folder = folder
-    return CsvRows(path, surroundings, frozenset(given), fill_down)
+    return CsvRows(path, surroundings.in_folder(folder), frozenset(given), fill_down)
 
 
 def rows_of(rows: CsvRows, mistakes: Callable[[], Diagnostics]) -> Rows:

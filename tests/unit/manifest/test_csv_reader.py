@@ -177,3 +177,24 @@ def test_a_row_without_id_gets_one_that_does_not_depend_on_its_place(tmp_path: P
     assert len(set(first)) == 3
     assert first[2] == f"{first[0]}-2"
     assert all(row_id.startswith("old-mill-at-dawn-") for row_id in first)
+
+
+def test_an_image_in_a_pattern_is_relative_to_the_manifest_and_not_to_its_sheet(tmp_path: Path) -> None:
+    shots, here = tmp_path / "shots", tmp_path
+    picture = b"\xff\xd8\xff\xe0\0\2\xff\xd9 and so on"
+    shots.mkdir()
+    for folder in (shots, here):
+        (folder / "mill.jpg").write_bytes(picture)
+        (folder / "lake.jpg").write_bytes(picture)
+    (shots / "rows.csv").write_text("id,image,prompt,seed\nmill,mill.jpg,Mill,1\nlake,lake.jpg,Lake,2\n")
+    text = (
+        "rows: {file: shots/rows.csv}\nmatrix:\n"
+        "  exclude: [{image: shots/mill.jpg}, {image: lake.jpg}]\n"
+        "  override: [{where: {image: shots/lake.jpg}, set: {prompt: Still lake, end_image: mill.jpg}}]\n"
+    )
+    assert message_of(tmp_path, text) == "batch.yaml:3:38: matrix.exclude[1]: matches no cell: nothing would change"
+    (kept,) = cells(tmp_path, text.replace(", {image: lake.jpg}", ""))
+    assert kept.params is not None
+    assert (kept.row_id, kept.params.prompt) == ("lake", "Still lake")
+    assert kept.params.input_images == (str(shots / "lake.jpg"),)
+    assert kept.params.input_images_end == (str(here / "mill.jpg"),)
