@@ -152,7 +152,6 @@ FOREIGN_OBJECTS = {
 """Modules that set up an object of a library which can be set up in no other way."""
 
 PENDING_ASSIGNMENTS = {
-    "pipeline.config.loader": {"settings._sources"},
     "pipeline.gateway.client": {"taken.what", "taken.status", "taken.headers", "taken.complete", "taken.body"},
     "pipeline.gateway.ratelimit.bucket_follower": {
         "bucket.hold_cost",

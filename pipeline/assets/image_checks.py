@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.assets.probe_results import ProbeResult, ProbeStatus
-from pipeline.config.settings import Settings, is_loopback
+from pipeline.config.gateway_address import is_loopback
+from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, Problem
 from pipeline.files import whole_text
 from pipeline.ledger.queries import LedgerQueries

@@ -18,7 +18,8 @@ from pipeline.assets.addresses import object_place
 from pipeline.assets.image_header import read_image_header
 from pipeline.assets.image_urls import InputImages
 from pipeline.assets.object_store import ObjectStore, StoreError, open_store
-from pipeline.config.settings import Settings, UploadSettings, is_loopback
+from pipeline.config.gateway_address import is_loopback
+from pipeline.config.settings import Settings, UploadSettings
 from pipeline.errors import FatalError, UsageError
 from pipeline.records import Params
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.loader import Settings, environment, load
-from pipeline.config.settings import ALL_KINDS, CHECK_KINDS
+from pipeline.config.setting_types import ALL_KINDS, CHECK_KINDS
 from pipeline.config.units import duration_s
 from pipeline.errors import UsageError
 from pipeline.records import microusd

@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.config.api_key import KEY_VARIABLE
-from pipeline.config.settings import Settings, is_loopback, origin_of
+from pipeline.config.gateway_address import is_loopback, origin_of
+from pipeline.config.settings import Settings
 from pipeline.errors import FatalError, UsageError
 from pipeline.files import whole_text
 

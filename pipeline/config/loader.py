@@ -67,8 +67,7 @@ def load(path: Path | None, *, overrides: Mapping[str, str], environ: Mapping[st
     if settings is None or problems:
         raise ManifestError(problems)
     given_by = {".".join(leaf): given.source for leaf, given in leaves.items()}
-    settings._sources = {key: given_by.get(key, "default") for key, _ in _walk(settings)}
-    return settings
+    return settings.with_sources({key: given_by.get(key, "default") for key, _ in _walk(settings)})
 
 
 def packaged(name: str) -> Path:

@@ -7,216 +7,45 @@ Limits that are ours are constants here; those of the API are in the API documen
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from pipeline.config import video_names
-from pipeline.config.loss_limit import parse_loss_limit
-from pipeline.config.units import duration_s, size_bytes
-from pipeline.records import microusd
-
-SANDBOX = "sandbox"
-"""`gateway.base_url` that starts the embedded sandbox, and the gateway id of everything rehearsed there."""
+from pipeline.config.gateway_address import SANDBOX, canonical_gateway
+from pipeline.config.setting_types import (
+    BaseUrl,
+    Bytes,
+    CheckKinds,
+    Duration,
+    Folder,
+    LedgerUrl,
+    ListenAddress,
+    LocalFolder,
+    LossLimit,
+    MicroUsd,
+    Names,
+    PictureFolders,
+    PollRateText,
+    Positive,
+    Prices,
+    PublicUrl,
+    RateText,
+    Region,
+    Seconds,
+    SigningSecret,
+    StoreUrl,
+    UrlPath,
+    VideoName,
+    Workers,
+    is_store_folder,
+    none_if,
+)
 
 DOCUMENT_PRICES_MICROUSD = MappingProxyType({"dop-lite": 135_000, "dop-preview": 573_000, "dop-turbo": 416_000})
 """Price of one 5 s 1080p video. Source: API document, "Higgsfield DoP API Pricing"."""
-
-_RATE = re.compile(r"[1-9][0-9]*/([1-9][0-9]*)?[smh]")
-_VISIBLE = re.compile(r"[!-~]+")
-MAX_PORT = 65535
-_PATH = re.compile(r"/[^\s?#]*")
-_STORE_FOLDER = re.compile(r"(?:s3|gs|az)://[^\s/?#@]+(?:/[^\s/?#@]+)*/?")
-
-LOOPBACK = "127.0.0.1"
-"""The name of this machine in a gateway's name, whichever way its address is written."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether connections to `host` stay on this machine, going by its name alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return without_final_dot(host.lower()) == "localhost"
-
-
-def without_final_dot(host: str) -> str:
-    """`example.com.` is the full name of `example.com`, and the same host."""
-    return host.removesuffix(".")
-
-
-def _duration(value: object) -> object:
-    return duration_s(value) if isinstance(value, str) else value
-
-
-def _size(value: object) -> object:
-    return size_bytes(value) if isinstance(value, str) else value
-
-
-def _money(value: object) -> object:
-    """MONEY: a float never becomes an amount; configuration files hand over the digits as written."""
-    if isinstance(value, str):
-        return microusd(value.strip())
-    raise ValueError("is not an amount in dollars")
-
-
-def _prices(value: object) -> object:
-    if not isinstance(value, dict):
-        raise ValueError("must hold a price for each model")
-    return {model: _money(price) for model, price in value.items()}
-
-
-def _listed(value: object) -> object:
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) and part.strip() for part in parts):
-        raise ValueError("must name at least one, e.g. [dop-lite, dop-turbo]")
-    return [part.strip() for part in parts]
-
-
-def _folders(value: object) -> object:
-    """Folders in a list, or separated by commas; none is an empty list."""
-    if value is None or value == "":
-        return []
-    return [str(Path(part).expanduser()) for part in _listed(value)]  # type: ignore[attr-defined]
-
-
-def _rate(text: str) -> str:
-    if text != "auto" and not _RATE.fullmatch(text):
-        raise ValueError(f"{text!r} is not a rate: write auto or e.g. 10/1m, 5/1s, 600/1h")
-    return text
-
-
-def _poll_rate(text: str) -> str:
-    return text if text == "shared" else _rate(text)
-
-
-def _none_if(word: str) -> BeforeValidator:
-    """`word` says in a file what null says: let the program decide, or no limit."""
-    return BeforeValidator(lambda value: None if value == word else value)
-
-
-def _path(text: str) -> str:
-    if not _PATH.fullmatch(text):
-        raise ValueError("must begin with / and hold no space, ? or #")
-    return text
-
-
-def ledger_url(text: str) -> str:
-    """The URL of a PostgreSQL database, as libpq takes it; the password may come from PGPASSWORD or ~/.pgpass.
-
-    Raises:
-        ValueError: it is none. The message never repeats it.
-    """
-    parts = urlsplit(text if _VISIBLE.fullmatch(text) else "")
-    if parts.scheme not in ("postgresql", "postgres"):
-        raise ValueError("must be an address such as postgresql://dop@db.example:5432/dop")
-    place = f"{parts.path}{parts.query}{parts.fragment}"
-    if "@" in place or ":" in parts.path or parts.fragment or parts.netloc.count("@") > 1:
-        raise ValueError("has a password with a special letter: write it as %40 for @, %2F for /, %3A for :, %23 for #")
-    if re.search(r"%(?![0-9a-fA-F]{2})|%00", text):
-        raise ValueError("has a % that begins no escape: write a % of the password as %25")
-    if "pass" in unquote(parts.query).lower():
-        raise ValueError("must not have its password among the options: write USER:PASSWORD@HOST, or set PGPASSWORD")
-    if not parts.path.strip("/"):
-        raise ValueError("must name the database: postgresql://dop@db.example:5432/DATABASE")
-    # libpq knows the scheme in small letters only, and repeats what it takes for no address.
-    return f"{parts.scheme}{text[len(parts.scheme) :]}"
-
-
-def _folder(text: str) -> str:
-    if re.match(r"[a-z0-9]+:/", text) and not _STORE_FOLDER.fullmatch(text):
-        stores = "s3://bucket/folder, gs://bucket/folder, az://container/folder"
-        raise ValueError(f"must be a folder of this machine, or {stores}")
-    return text.rstrip("/") or text
-
-
-def _local_folder(path: Path) -> Path:
-    if re.match(r"[a-z0-9]+:/", str(path)):
-        raise ValueError("must be a folder of this machine")
-    return path
-
-
-def _origin(text: str) -> SplitResult:
-    """The parts of a gateway's address; text that could carry a secret is never repeated in the error."""
-    parts = urlsplit(text if _VISIBLE.fullmatch(text) else "")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError("must be `sandbox` or an address such as https://gateway.example")
-    if parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("must be scheme, host and port only: the paths have keys of their own")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("must be https: the key would travel in clear (http is for this machine only)")
-    return parts
-
-
-def _base_url(text: str) -> str:
-    if text == SANDBOX:
-        return text
-    parts = _origin(text)
-    port = "" if parts.port is None else f":{parts.port}"
-    return f"{parts.scheme}://{_bracketed(without_final_dot(parts.hostname or ''))}{port}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _listen(text: str) -> str:
-    match = re.fullmatch(r"(?:\[[0-9a-fA-F:]+\]|[^\s:]+):([0-9]{1,5})", text)
-    if match is None or int(match[1]) > MAX_PORT:
-        raise ValueError("must be HOST:PORT, e.g. 127.0.0.1:8099")
-    return text
-
-
-def _public_url(text: str) -> str:
-    parts = urlsplit(text if _VISIBLE.fullmatch(text) else "")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError("must be an address such as https://hooks.example.com")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("must be scheme, host, port and path only")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("must be https: tokens and secrets would travel in clear (http is for this machine only)")
-    return text.rstrip("/")
-
-
-def _signing_secret(text: str) -> str:
-    """A secret in the form of Standard Webhooks; the error never repeats it."""
-    try:
-        base64.b64decode(text.removeprefix("whsec_"), validate=True)
-    except ValueError:
-        raise ValueError("must be a secret of Standard Webhooks: whsec_ and base64") from None
-    return text
-
-
-Seconds = Annotated[float, BeforeValidator(_duration), Field(gt=0, allow_inf_nan=False)]
-Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
-MicroUsd = Annotated[int, BeforeValidator(_money)]
-MAX_COUNT = 10_000_000
-"""Largest count that a setting takes: ten times the largest batch tried. A larger one is a slip of the keyboard."""
-
-MAX_WORKERS = 1_024
-"""Most calls or downloads at a time: each takes a file handle, and many systems give a process 1,024."""
-
-Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
-Workers = Annotated[int, Field(ge=1, le=MAX_WORKERS)]
-
-
-def _loss_limit(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("is no limit of unknown outcomes: write a number of rows, or dollars, e.g. 0.50")
-    parse_loss_limit(str(value))
-    return str(value)
-
-
-RateText = Annotated[str, AfterValidator(_rate)]
-VideoName = Annotated[str, AfterValidator(video_names.checked)]
-UrlPath = Annotated[str, AfterValidator(_path)]
 
 
 class SettingsSection(BaseModel):
@@ -228,7 +57,7 @@ class SettingsSection(BaseModel):
 class GatewaySettings(SettingsSection):
     """Where requests go. Paths of the API document; `motions_path` is inferred."""
 
-    base_url: Annotated[str, AfterValidator(_base_url)] = SANDBOX
+    base_url: BaseUrl = SANDBOX
     submit_path: UrlPath = "/ai-model-api/v1/generateImageToVideoRequest"
     poll_path: UrlPath = "/ai-model-api-polling/getGenerationResults"
     motions_path: UrlPath = "/ai-model-api-polling/motions"
@@ -245,8 +74,8 @@ class PaceSettings(SettingsSection):
     """How fast submits go. `max_in_flight` None: no cap but the gateway's own, which is learned."""
 
     rate: RateText = "auto"
-    burst: Annotated[Positive | None, _none_if("auto")] = None
-    max_in_flight: Annotated[Positive | None, _none_if("auto")] = None
+    burst: Annotated[Positive | None, none_if("auto")] = None
+    max_in_flight: Annotated[Positive | None, none_if("auto")] = None
     submit_concurrency: Workers = 16
 
 
@@ -257,8 +86,8 @@ class PollSettings(SettingsSection):
     min_s: Seconds = 3.0
     max_s: Seconds = 60.0
     deadline_s: Seconds = 1200.0
-    max_lag_s: Annotated[Seconds | None, _none_if("auto")] = None
-    rate: Annotated[str, AfterValidator(_poll_rate)] = "auto"
+    max_lag_s: Annotated[Seconds | None, none_if("auto")] = None
+    rate: PollRateText = "auto"
 
     @model_validator(mode="after")
     def _ordered(self) -> PollSettings:
@@ -290,15 +119,15 @@ class OutputSettings(SettingsSection):
     With a store, everything is made in `staging` first, and the ledger stays there.
     """
 
-    configured: Annotated[str, BeforeValidator(str), AfterValidator(_folder)] = Field(default="outputs", alias="dir")
-    staging: Annotated[Path, AfterValidator(_local_folder)] = Path("outputs")
-    endpoint: Annotated[str, AfterValidator(_public_url)] | None = None
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = None
+    configured: Folder = Field(default="outputs", alias="dir")
+    staging: LocalFolder = Path("outputs")
+    endpoint: PublicUrl | None = None
+    region: Region | None = None
 
     @property
     def url(self) -> str | None:
         """The object store's folder; None where the outputs are local."""
-        return self.configured if _STORE_FOLDER.fullmatch(self.configured) else None
+        return self.configured if is_store_folder(self.configured) else None
 
     @property
     def dir(self) -> Path:
@@ -310,7 +139,7 @@ class LedgerSettings(SettingsSection):
     """Where the ledger is: a file (default: `ledger.db` in the outputs folder) or a database's URL."""
 
     path: Path | None = None
-    url: Annotated[str, AfterValidator(ledger_url)] | None = None
+    url: LedgerUrl | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> LedgerSettings:
@@ -327,7 +156,7 @@ class UnknownSettings(SettingsSection):
 
     policy: Literal["hold", "resend"] = "hold"
     max_cost_microusd: MicroUsd | None = Field(default=None, alias="max_cost")
-    max: Annotated[str, BeforeValidator(_loss_limit)] | None = None
+    max: LossLimit | None = None
 
     @model_validator(mode="after")
     def _capped(self) -> UnknownSettings:
@@ -343,9 +172,9 @@ class WebhookSettings(SettingsSection):
     secret: it comes from the environment only, and no message shows it.
     """
 
-    listen: Annotated[str, AfterValidator(_listen)] | None = None
-    public_url: Annotated[str, AfterValidator(_public_url)] | None = None
-    signing_secret: Annotated[str, AfterValidator(_signing_secret)] | None = None
+    listen: ListenAddress | None = None
+    public_url: PublicUrl | None = None
+    signing_secret: SigningSecret | None = None
 
 
 class ImageSettings(SettingsSection):
@@ -356,7 +185,7 @@ class ImageSettings(SettingsSection):
     """
 
     preflight: Literal["auto", "always", "never"] = "auto"
-    allow: Annotated[tuple[Path, ...], BeforeValidator(_folders)] = ()
+    allow: PictureFolders = ()
 
 
 class UploadSettings(SettingsSection):
@@ -365,10 +194,10 @@ class UploadSettings(SettingsSection):
     Without `public_base` addresses are signed. `max_px` None: pictures keep their size. Credentials never stand here.
     """
 
-    url: Annotated[str, Field(pattern=r"^(s3|gs|az)://[^\s/?#@]+(/[^\s?#@]*)?$")] | None = None
-    endpoint: Annotated[str, AfterValidator(_public_url)] | None = None
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = None
-    public_base: Annotated[str, AfterValidator(_public_url)] | None = None
+    url: StoreUrl | None = None
+    endpoint: PublicUrl | None = None
+    region: Region | None = None
+    public_base: PublicUrl | None = None
     presign_expiry_s: Annotated[Seconds, Field(ge=600, le=604_800)] = 6 * 3600.0
     max_px: Annotated[int, Field(ge=64)] | None = None
 
@@ -382,7 +211,7 @@ class ClusterSettings(SettingsSection):
     shared_outputs: bool = False
     holds: Positive = 5_000
     window: Positive = 20_000
-    stalled_after_s: Annotated[float, BeforeValidator(_duration), Field(ge=3, allow_inf_nan=False)] = 30.0
+    stalled_after_s: Annotated[Duration, Field(ge=3, allow_inf_nan=False)] = 30.0
 
 
 class ScheduleSettings(SettingsSection):
@@ -398,41 +227,6 @@ class ScheduleSettings(SettingsSection):
         return self
 
 
-CHECK_KINDS = (
-    "unreadable",
-    "format",
-    "small",
-    "black",
-    "flash",
-    "cut",
-    "strobe",
-    "frozen",
-    "still",
-    "flicker",
-    "wrong_start",
-    "wrong_end",
-    "soft",
-    "color_drift",
-    "duplicate",
-    "loop_seam",
-)
-"""The defects that a check of a clip can find."""
-
-ALL_KINDS = "all"
-
-
-def _kinds(value: object) -> object:
-    """A list of kinds, `all`, or nothing."""
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
-        raise ValueError("must be a list of kinds, or all")
-    kinds = tuple(part.strip().strip("[]") for part in parts if part.strip().strip("[]"))
-    for kind in kinds:
-        if kind not in (*CHECK_KINDS, ALL_KINDS):
-            raise ValueError(f"{kind!r} is no kind of defect; known: {', '.join(CHECK_KINDS)}, or all")
-    return kinds
-
-
 class CheckSettings(SettingsSection):
     """The checks of clips. `fail_on`: kinds that count as failures of the run; `small`: also report clips below 700 px.
 
@@ -440,7 +234,7 @@ class CheckSettings(SettingsSection):
     """
 
     enabled: bool = True
-    fail_on: Annotated[tuple[str, ...], BeforeValidator(_kinds)] = ()
+    fail_on: CheckKinds = ()
     max_cpu_s: Seconds = 5.0
     small: bool = False
 
@@ -455,7 +249,7 @@ class EmbeddedSandboxSettings(SettingsSection):
     shared_limit: bool = False
     max_concurrent: Positive | None = None
     retry_after: Literal["yes", "no", "misleading"] = "yes"
-    generation_s: Annotated[float, BeforeValidator(_duration), Field(ge=0)] = 2.0
+    generation_s: Annotated[Duration, Field(ge=0)] = 2.0
     size: Literal["180p", "240p", "360p", "480p", "540p", "720p", "1080p"] = "240p"
     data: Path | None = None
     chaos: str | None = None
@@ -482,10 +276,8 @@ class Settings(SettingsSection):
     schedule: ScheduleSettings = ScheduleSettings()
     cluster: ClusterSettings = ClusterSettings()
     defaults: Mapping[str, object] = Field(default_factory=dict)
-    prices_microusd: Annotated[Mapping[str, int], BeforeValidator(_prices)] = Field(
-        default_factory=lambda: dict(DOCUMENT_PRICES_MICROUSD), alias="prices"
-    )
-    models: Annotated[tuple[str, ...], BeforeValidator(_listed)] = tuple(DOCUMENT_PRICES_MICROUSD)
+    prices_microusd: Prices = Field(default_factory=lambda: dict(DOCUMENT_PRICES_MICROUSD), alias="prices")
+    models: Names = tuple(DOCUMENT_PRICES_MICROUSD)
 
     _sources: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
@@ -493,6 +285,11 @@ class Settings(SettingsSection):
     def sources(self) -> Mapping[str, str]:
         """`section.key` -> "flag", "environment NAME", "FILE:LINE" or "default"."""
         return self._sources
+
+    def with_sources(self, sources: Mapping[str, str]) -> Self:
+        """These settings, once it is known where each value came from."""
+        self._sources = MappingProxyType(dict(sources))
+        return self
 
     @property
     def ledger_path(self) -> Path:
@@ -506,36 +303,3 @@ def gateway_id(settings: Settings) -> str:
     The paths do not enter it: an address books what it books, by whichever path it was asked.
     """
     return SANDBOX if settings.gateway.is_embedded else canonical_gateway(settings.gateway.base_url)
-
-
-def origin_of(address: str) -> str:
-    """The one name of a gateway's address: `scheme://host:port`, the port always written out.
-
-    Raises:
-        ValueError: it is no address that the key may go to.
-    """
-    _origin(address)
-    return canonical_gateway(address)
-
-
-def canonical_gateway(name: str) -> str:
-    """The one name of a gateway, however its address is written.
-
-    `localhost`, `127.0.0.1` and `[::1]` with one port are one gateway, and so is a host with a final dot. What is no
-    address (`sandbox`, a damaged name) stays as it is.
-    """
-    try:
-        parts = urlsplit(name)
-        port = parts.port or {"https": 443, "http": 80}[parts.scheme]
-    except (KeyError, ValueError):
-        return name
-    return f"{parts.scheme}://{_bracketed(_canonical_host(without_final_dot(parts.hostname or '')))}:{port}"
-
-
-def _canonical_host(host: str) -> str:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return LOOPBACK if host == "localhost" else host
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return LOOPBACK if str(mapped) in ("::1", LOOPBACK) else str(mapped)

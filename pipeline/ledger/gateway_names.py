@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, select, update
 
-from pipeline.config.settings import canonical_gateway
+from pipeline.config.gateway_address import canonical_gateway
 from pipeline.ledger.integrity import add_price, book_money, every_attempt
 from pipeline.ledger.schema import attempts, checksum, history, load_params, run_rows, runs, spend
 from pipeline.ledger.transitions import SpendKey

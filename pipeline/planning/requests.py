@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from pipeline.assets.addresses import OBJECT_PREFIXES, is_object
 from pipeline.assets.object_checks import known_objects
+from pipeline.config.gateway_address import is_loopback
 from pipeline.config.loader import Settings, gateway_id
-from pipeline.config.settings import is_loopback
 from pipeline.errors import ManifestError
 from pipeline.gateway.motion_catalog import load_catalog
 from pipeline.ledger.budget import Caps, lowest

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.config.settings import SANDBOX
+from pipeline.config.gateway_address import SANDBOX
 from pipeline.ledger.run_registry import Run
 from pipeline.records import Attempt, State, Totals, usd
 from pipeline.reports.progress import span, strip_control_chars

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.config.settings import SANDBOX
+from pipeline.config.gateway_address import SANDBOX
 from pipeline.ledger.run_registry import Run
 from pipeline.records import FAILED_FOR_GOOD, State, Totals, usd
 from pipeline.reports.progress import strip_control_chars

@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from pipeline.config.gateway_address import is_loopback
 from pipeline.config.loader import gateway_id
-from pipeline.config.settings import Settings, is_loopback
+from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.files import draft_beside, whole_text
 from pipeline.gateway.webhook_tokens import (

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.assets.publishing import open_publisher
-from pipeline.config.settings import Settings, is_loopback
+from pipeline.config.gateway_address import is_loopback
+from pipeline.config.settings import Settings
 from pipeline.errors import DopError
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher

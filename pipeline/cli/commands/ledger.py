@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cli.arguments import print_notice, seconds, settings_of
-from pipeline.config.settings import Settings, ledger_url
+from pipeline.config.setting_types import ledger_url
+from pipeline.config.settings import Settings
 from pipeline.config.units import duration_s
 from pipeline.errors import LedgerError, LedgerUnavailableError, UsageError
 from pipeline.ledger import recovery

@@ -6,7 +6,8 @@ import argparse
 import asyncio
 
 from pipeline.cli.arguments import print_notice, settings_of
-from pipeline.config.settings import Settings, is_loopback
+from pipeline.config.gateway_address import is_loopback
+from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.gateway.webhook_tokens import CallbackDelivery
 from pipeline.runner.callback_inbox import inbox_of, keys_for, listen_address

@@ -23,7 +23,8 @@ from procrastinate.exceptions import ProcrastinateException
 from procrastinate.manager import JobManager
 
 from pipeline.assets.publishing import open_publisher
-from pipeline.config.settings import Settings, is_loopback
+from pipeline.config.gateway_address import is_loopback
+from pipeline.config.settings import Settings
 from pipeline.errors import DopError
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.ratelimit.limiter import parse_rate

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import loader
+from pipeline.config.gateway_address import is_loopback
 from pipeline.config.loader import Settings, gateway_id, load, packaged, read_key
-from pipeline.config.settings import EmbeddedSandboxSettings, is_loopback
+from pipeline.config.settings import EmbeddedSandboxSettings
 from pipeline.config.units import duration_s, size_bytes
 from pipeline.errors import ManifestError, UsageError
 from pipeline.ledger.workspace import ledger_name
