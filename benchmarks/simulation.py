@@ -156,13 +156,22 @@ class Client:
     then the whole process stands still.
 
     One write to disk at a time, of about `write_s`; what is asked for meanwhile is written by the next one, so that
-    several calls leave at once. About every `PAUSE_EVERY_S` it pauses for up to `pause_s`.
+    several calls leave at once. About every `PAUSE_EVERY_S` it pauses for up to `pause_s`. From `freeze[0]` to
+    `freeze[1]` it does nothing at all, like a stopped process.
     """
 
     PAUSE_EVERY_S = 1.5
 
-    def __init__(self, rng: random.Random, *, write_s: float = 0.0, pause_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        *,
+        write_s: float = 0.0,
+        pause_s: float = 0.0,
+        freeze: tuple[float, float] = (math.inf, math.inf),
+    ) -> None:
         self._rng, self._write_s, self._pause_s = rng, write_s, pause_s
+        self.freeze = freeze
         self._writing_until = self._next_until = -math.inf
         self._pause = (0.0, 0.0)
 
@@ -183,6 +192,8 @@ class Client:
 
     def awake_at(self, when_s: float) -> float:
         """`when_s`, or the end of the pause it falls into."""
+        if self.freeze[0] <= when_s < self.freeze[1]:
+            return self.freeze[1]
         if not self._pause_s:
             return when_s
         while when_s > self._pause[1]:
@@ -313,10 +324,16 @@ def run_submits(
     write_s: float = 0.0,
     pause_s: float = 0.0,
     until_s: float = math.inf,
+    freeze: tuple[float, float] = (math.inf, math.inf),
+    notices_freeze: bool = True,
 ) -> Tally:
-    """Submits `count` calls until each is let in, from time 0; returns what happened. See `Client` for its seconds."""
+    """Submits `count` calls until each is let in, from time 0; returns what happened. See `Client` for its seconds.
+
+    Args:
+        notices_freeze: whether the pace learns that the client was frozen before it sees the answers of that time.
+    """
     rng, timeline, tally = random.Random(seed), Timeline(), Tally()
-    client = Client(random.Random(seed + 1), write_s=write_s, pause_s=pause_s)
+    client = Client(random.Random(seed + 1), write_s=write_s, pause_s=pause_s, freeze=freeze)
     calls = Calls(pace, timeline, hint=hint, latency=latency or Latency(), rng=rng, client=client)
     left = count
 
@@ -328,6 +345,9 @@ def run_submits(
 
     def ask() -> None:
         nonlocal left
+        if freeze[0] <= timeline.now < freeze[1]:
+            timeline.at(freeze[1], ask)
+            return
         while left:
             slot = pace.next_slot(timeline.now)
             if not isinstance(slot, Slot):
@@ -357,6 +377,8 @@ def run_submits(
 
     waker = Waker(timeline, ask)
     waker.by(0.0)
+    if notices_freeze and freeze[1] < math.inf:
+        timeline.at(freeze[1], lambda: pace.interrupted(timeline.now, freeze[1] - freeze[0]))
     timeline.run(until_s)
     tally.makespan_s = max(tally.accepted, default=0.0)
     return tally

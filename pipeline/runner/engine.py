@@ -264,7 +264,8 @@ class LocalRunner:
     async def run(self, progress: ProgressDisplay) -> None:
         """Run the steps; the ledger has what they did when this returns."""
         self._resume()
-        aside = [asyncio.create_task(self._log_stops()), asyncio.create_task(self._show_progress(progress))]
+        watch = self.pipeline.context.gate.watch
+        aside = [asyncio.create_task(task) for task in (self._log_stops(), self._show_progress(progress), watch())]
         if self._endpoint is not None:
             aside.append(asyncio.create_task(self._endpoint.watch(self._state_of)))
         try:

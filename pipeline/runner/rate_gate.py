@@ -6,6 +6,7 @@ import asyncio
 
 from pipeline.gateway.allowance_headers import StatedAllowance
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, CallInFlight, CallKind, LimitFeedback, Slot
+from pipeline.runner.process_pauses import TICK_S, PauseDetector
 from pipeline.runner.stop import StopSignal
 
 ROUNDING_S = 1e-6
@@ -15,17 +16,33 @@ ROUNDING_S = 1e-6
 class RateGate:
     """Turns the pace's "ask again in n seconds" into waiting. One waiter a kind asks, the others queue behind it."""
 
-    def __init__(self, pace: AdaptiveRateLimiter, halt: StopSignal) -> None:
+    def __init__(self, pace: AdaptiveRateLimiter, halt: StopSignal, pauses: PauseDetector | None = None) -> None:
         self.pace = pace
         self._halt = halt
+        self._pauses = pauses or PauseDetector()
         self._turns = {kind: asyncio.Lock() for kind in CallKind}
         self._news = {kind: asyncio.Event() for kind in CallKind}
         halt.subscribe(self.wake)
+
+    async def watch(self) -> None:
+        """Tick until cancelled, so that a pause of the process is noticed; run it beside the steps."""
+        while True:
+            self._notice_pause()
+            self._pauses.tick(_now())
+            await asyncio.sleep(TICK_S)
+
+    def _notice_pause(self) -> None:
+        """After a pause of the process, before anything is concluded from the time that passed."""
+        frozen_s = self._pauses.stood_still(_now())
+        if frozen_s is not None:
+            self.pace.interrupted(_now(), frozen_s)
+            self.wake()
 
     async def slot(self, kind: CallKind) -> Slot | None:
         """Waits for a slot and takes it, somewhat before the call may go; None when the run stopped meanwhile."""
         async with self._turns[kind]:
             while not self._stopped(kind):
+                self._notice_pause()
                 self._news[kind].clear()
                 answer = self.pace.next_slot(_now(), kind)
                 if isinstance(answer, Slot):
@@ -45,6 +62,7 @@ class RateGate:
 
     async def slot_is_void(self, slot: Slot) -> bool:
         """Waits until the slot's call may go; whether it must not, since the limit was met or a hint came meanwhile."""
+        self._notice_pause()
         self.pace.ready(slot, _now())
         if (early_s := slot.due_at - _now()) > 0.0:
             await asyncio.sleep(early_s + ROUNDING_S)
@@ -69,6 +87,7 @@ class RateGate:
         stated: StatedAllowance | None = None,
     ) -> None:
         """What the answer said about the allowance, and the number of jobs at once that it names."""
+        self._notice_pause()
         self.pace.answered(ticket, _now(), outcome, wait_s, job_cap=job_cap, stated=stated)
         self.wake()
 

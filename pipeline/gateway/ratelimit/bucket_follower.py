@@ -82,6 +82,11 @@ class BucketFollower:
         """A taken call was not sent."""
         self._level += 1
 
+    def interrupted(self, now: float) -> None:
+        """The process stood still until now: the count of calls without a rejection begins again."""
+        self.quiet = min(self.quiet, 1)
+        self.sending_rate = self.rate
+
     def empty_until(self, at: float) -> None:
         """The bucket is taken to be empty, and to fill up from then on."""
         self._level, self._level_at = 0.0, at

@@ -32,6 +32,7 @@ class RateChannel:
         self.law = RateController(max_open=max_open, open_at_first=float(max_open) if rate is not None else 1.0)
         self.hold = RetryAfterHold()
         self._stated = StatedLimit()
+        self._resumed_at = float("-inf")
         self._open: deque[float] = deque()
         self._silent: list[float] = []
 
@@ -93,9 +94,18 @@ class RateChannel:
 
         At most MAX_SILENT calls at a time: each may be a paid submit.
         """
-        while self._open and len(self._silent) < MAX_SILENT and now - self._open[0] > self._patience_s():
+        while self._open and len(self._silent) < MAX_SILENT and self._silent_s(now) > self._patience_s():
             self._silent.append(self._open.popleft())
             self.law.passed_over(now)
+
+    def _silent_s(self, now: float) -> float:
+        """How long the oldest open call has had no answer; while the process stood still none could be seen."""
+        return now - max(self._open[0], self._resumed_at)
+
+    def interrupted(self, now: float, frozen_s: float) -> None:
+        """The process stood still for `frozen_s` until now; see `RateController.interrupted`."""
+        self._resumed_at = now
+        self.law.interrupted(now, frozen_s)
 
     def _patience_s(self) -> float:
         return min(max(SILENCE_S, SILENT_LATENCIES * self.law.latency.latency_s), MAX_PATIENCE_S)
@@ -112,10 +122,17 @@ class RateChannel:
         self.hold.refused(sent_at)
         self._stated.rejected()
         hold_s = self.hold.hint(now, wait_s) if wait_s is not None else 0.0
+        if sent_at < self._resumed_at:
+            self.law.answered_unseen(sent_at, now, is_rejected=True)
+            return
         self.law.throttled(sent_at, now, hold_s, wait_s)
 
     def let_in(self, sent_at: float, now: float) -> None:
         self._rejoin(sent_at)
+        if sent_at < self._resumed_at:
+            self.law.answered_unseen(sent_at, now, is_rejected=False)
+            self.hold.let_in(sent_at, now)
+            return
         self.law.accepted(sent_at, now)
         self._stated.let_in(sent_at)
         if self.hold.let_in(sent_at, now):

@@ -48,6 +48,7 @@ from pipeline.gateway.ratelimit.probing import (
     spans_between,
     window_by_hint,
 )
+from pipeline.gateway.ratelimit.remembered import Memory, MemoryTest
 from pipeline.gateway.ratelimit.window_follower import Verdict, WindowFollower
 
 NEVER = float("inf")
@@ -76,6 +77,8 @@ FELL = 0.85
 MIN_INTERVAL, MAX_INTERVAL, SETTLED_PART = 40.0, 250.0, 1 / 8
 """Calls between two tests of a bucket's rate: doubled with each that confirms it, up to 0.4 % rejections; and no more
 than this part of the calls since the last fall, since what moves is tested more often."""
+REFUTED_OPEN = 2.0
+"""Open calls with which a limit is explored that is known to be higher than was remembered."""
 SAME_RATE = 0.05
 """A rate measured within this part of the last one confirms it."""
 
@@ -116,6 +119,9 @@ class RateController:
         self._outage_at = -1_000_000
         self._held_s = 0.0
         self._interval = MIN_INTERVAL
+        self._memory: MemoryTest | None = None
+        self._idle_s = 0.0
+        self._before: History | None = None
 
     # ------------------------------------------------------------- interface
 
@@ -137,15 +143,24 @@ class RateController:
             return NEVER if busy else max(now, self._not_before)
         if busy and (self._fails or (busy >= FILL_OPEN and self._is_filling())):
             return NEVER
-        if isinstance(self.follower, WindowFollower):
-            if busy and self.follower.is_testing:
-                return NEVER
-            at = self.follower.ready_at(now, self.unsent, busy)
-        else:
-            at = self.follower.ready_at(now)
+        memory = self._memory
+        if memory is not None and memory.is_testing:
+            return NEVER
+        if busy and isinstance(self.follower, WindowFollower) and self.follower.is_testing:
+            return NEVER
+        at = self._follower_ready_at(now, busy)
+        if memory is not None and at > now and not busy:
+            at = memory.test_at(at)
         return max(now, at, self._not_before)
 
+    def _follower_ready_at(self, now: float, busy: int) -> float:
+        if isinstance(self.follower, WindowFollower):
+            return self.follower.ready_at(now, self.unsent, busy)
+        return now if self.follower is None else self.follower.ready_at(now)
+
     def take(self, due_at: float) -> None:
+        if self._memory is not None:
+            self._memory.taken(due_at, self._follower_ready_at(due_at, self.open + self.unsent))
         self.unsent += 1
         if isinstance(self.follower, WindowFollower):
             self.follower.take(due_at, self.unsent)
@@ -154,6 +169,8 @@ class RateController:
 
     def give_back(self, now: float) -> None:
         self.unsent -= 1
+        if self._memory is not None:
+            self._memory.is_testing = False
         if self.follower is not None:
             self.follower.give_back()
         self._settle(now)
@@ -169,6 +186,32 @@ class RateController:
 
     def rejoined(self) -> None:
         self.open += 1
+
+    def interrupted(self, now: float, frozen_s: float) -> None:
+        """The process stood still for `frozen_s` until now: what the gateway did meanwhile was not seen.
+
+        A measured limit stays. One that was half measured is measured again: see `_limit_met`.
+        """
+        if self.phase is ControllerPhase.FOLLOW and self.follower is not None and _is_measured(self.follower):
+            self._settling, self._met, self._fails = False, None, 0
+            self._not_before, self._reopened_at = LONG_AGO, now
+            self._choice.begin_at(now)
+            self.follower.interrupted(now)
+            return
+        before, idle_s = self.history, self._idle_s + frozen_s
+        if self._before is not None:
+            before = self._before.followed_by(self.history)
+        elif self.phase is ControllerPhase.FOLLOW:
+            before = self.history.since(self._reopened_at, at_most=self._fill.count)
+        self.restart()
+        self._before, self._idle_s = before, idle_s
+
+    def answered_unseen(self, sent_at: float, now: float, *, is_rejected: bool) -> None:
+        """The answer to a call that was sent before the process stood still: when it came is not known."""
+        self.open -= 1
+        if is_rejected:
+            self.history.forget(sent_at)
+        self._settle(now)
 
     def accepted(self, sent_at: float, now: float) -> None:
         self.open -= 1
@@ -206,6 +249,11 @@ class RateController:
         self._fill = InitialFill(1, now, now)
         self._reopened_at = now
 
+    def doubt(self) -> None:
+        """The limit that was begun with is an earlier run's: test it before it is relied upon."""
+        burst = self.follower.burst if isinstance(self.follower, BucketFollower) else 0.0
+        self._memory = MemoryTest(burst=burst)
+
     # ------------------------------------------------------------------ steps
 
     def _growth(self) -> float:
@@ -237,6 +285,9 @@ class RateController:
     def _admitted(self, arrived: float, now: float) -> None:
         if self._settling:
             return
+        if self._memory is not None and self._memory.admitted(now) is Memory.REFUTED:
+            self._explore_again()
+            return
         fails, self._fails = self._fails, 0
         if self.phase is ControllerPhase.PROBE:
             self._reopen(arrived, now)
@@ -266,6 +317,8 @@ class RateController:
             if self._window is None:
                 self._window = window_by_hint(self._fill, it, self._noise_s()) if self._hold_s else None
             self._probe_later(it, now)
+        elif self._memory is not None:
+            self._judge_memory(self._memory, it, now)
         elif self._fails > 1:
             self._back_off(now)
             if self._fails >= SHUT_FAILS and not self._hold_s:
@@ -283,6 +336,30 @@ class RateController:
         else:
             self._refit(it, now)
 
+    def _judge_memory(self, memory: MemoryTest, it: Rejection, now: float) -> None:
+        """A rejection while the remembered limit is in doubt."""
+        assert self.follower is not None
+        if memory.is_testing:
+            self.follower.give_back()
+        wait_s = self._follower_ready_at(now, 0) - now
+        verdict = memory.rejected(hint_s=it.retry_after_s, wait_s=wait_s)
+        if verdict is Memory.REFUTED:
+            self._memory = self.follower = None
+            self._limit_met(it)
+            self._probe_later(it, now)
+            return
+        if verdict is Memory.CONFIRMED:
+            self._memory = None
+        elif isinstance(self.follower, BucketFollower):
+            self.follower.empty_until(now + self._hold_s)
+        self._back_off(now)
+
+    def _explore_again(self) -> None:
+        """The remembered limit is too low: explore, from what was admitted so far."""
+        self.phase = ControllerPhase.EXPLORE
+        self._memory = self.follower = None
+        self._allowed_open = max(self._open_at_first, REFUTED_OPEN)
+
     def _is_outage(self, it: Rejection) -> bool:
         """A hint longer than anything that the limit known so far could ask for."""
         if it.retry_after_s is None or self._answers - self._outage_at < OUTAGE_CALLS:
@@ -295,8 +372,15 @@ class RateController:
 
     def _limit_met(self, it: Rejection) -> None:
         self.phase = ControllerPhase.PROBE
+        if self._before is not None and len(self.history) < len(self._before):
+            # Fewer than before the pause: the limiter was not refilled by it, so the calls before it count as well.
+            self.history = self._before.followed_by(self.history)
+            self._choice = ModelChoice(self.history)
+        else:
+            self._idle_s = 0.0
+        self._before = None
         first = self.history.nth_last(len(self.history)) if len(self.history) else None
-        self._fill = InitialFill(max(len(self.history), 1), it.at if first is None else first, it.at)
+        self._fill = InitialFill(max(len(self.history), 1), it.at if first is None else first, it.at, self._idle_s)
         self._window = window_by_hint(self._fill, it, self._noise_s()) if self._hold_s else None
 
     def _probe_later(self, it: Rejection, now: float) -> None:

@@ -72,6 +72,24 @@ class _Calls:
 class History:
     """Arrivals in the order of sending, and rejections in the order of arrival."""
 
+    def since(self, at: float, *, at_most: int) -> History:
+        """The newest calls that were sent at `at` or later, without rejections."""
+        part = History()
+        for calls, own in ((part._admitted, self._admitted), (part._all, self._all)):
+            first = max(bisect_left(own.sent, at), len(own.sent) - at_most)
+            calls.sent, calls.arrived = own.sent[first:], own.arrived[first:]
+        return part
+
+    def followed_by(self, later: History) -> History:
+        """This history and a later one as one."""
+        both = History()
+        for calls, parts in ((both._admitted, (self._admitted, later._admitted)), (both._all, (self._all, later._all))):
+            for part in parts:
+                calls.sent += part.sent
+                calls.arrived += part.arrived
+        both.rejections = [*self.rejections, *later.rejections][-MAX_REJECTIONS:]
+        return both
+
     def __init__(self) -> None:
         self._admitted = _Calls()
         self._all = _Calls()
@@ -108,6 +126,10 @@ class History:
             insort(self.rejections, rejection, key=lambda it: it.at)
             del self.rejections[:-MAX_REJECTIONS]
         return rejection
+
+    def forget(self, sent_at: float) -> None:
+        """The call sent at `sent_at` was rejected, at a time that is not known."""
+        self._admitted.remove(sent_at)
 
     def rejected_between(self, after: float, until: float) -> int:
         """How many rejected calls arrived in (after, until]."""

@@ -254,6 +254,14 @@ class AdaptiveRateLimiter:
         elif ticket.kind is CallKind.SUBMIT and outcome is LimitFeedback.CONCURRENCY:
             self._jobs.refused(now, wait_s, job_cap)
 
+    def interrupted(self, now: float, frozen_s: float) -> None:
+        """The process stood still for `frozen_s` until now (a laptop's lid, a debugger, SIGSTOP).
+
+        Must be said before any answer of that time: how long calls took says nothing of the gateway's limits."""
+        for channel in {id(channel): channel for channel in (self._submits, self._polls)}.values():
+            channel.interrupted(now, frozen_s)
+        self._sent_at.clear()
+
     def hold_until(self, now: float, wait_s: float, kind: CallKind = CallKind.SUBMIT) -> None:
         """A hint seen elsewhere (another worker, another answer) holds this pace too."""
         self._lane(kind).hold.hint(now, wait_s)
@@ -313,6 +321,8 @@ def _begin(law: RateController, learned: LearnedLimits, now: float) -> None:
         law.begin_window(now, count=learned.count, span_s=learned.span_s)
     elif learned.submit_per_s is not None:
         law.begin_bucket(now, rate=learned.submit_per_s, burst=learned.burst or 1.0)
+    if law.follower is not None:
+        law.doubt()
 
 
 def _wait_s(ready_at: float, now: float) -> float:

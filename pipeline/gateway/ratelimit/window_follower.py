@@ -115,6 +115,13 @@ class WindowFollower:
         """A taken call was not sent."""
         self._is_testing = False
 
+    def interrupted(self, now: float) -> None:
+        """The process stood still until now: a test in flight, and what it seemed to prove, do not count."""
+        self._is_testing = self._surging = False
+        self.count = self._proven
+        self._early.clear()
+        self._cuts.clear()
+
     def admitted(self) -> None:
         """A call sent after the last rejection was admitted."""
         self._admitted += 1

@@ -267,7 +267,7 @@ class RunExecutor:
         """The steps begin to work."""
         steps = (self._buy, self._poll, self.pipeline.downloader.run)
         self._tasks = [asyncio.create_task(self._run_step(step)) for step in steps]
-        self._tasks.append(asyncio.create_task(self._watch()))
+        self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self.pipeline.context.gate.watch())]
 
     async def _poll(self) -> None:
         """Poll what is accepted; an order of `dop submit` leaves it for the command that collects."""
