@@ -170,7 +170,7 @@ class RateController:
     def give_back(self, now: float) -> None:
         self.unsent -= 1
         if self._memory is not None:
-            self._memory.is_testing = False
+            self._memory.withdrawn()
         if self.follower is not None:
             self.follower.give_back()
         self._settle(now)

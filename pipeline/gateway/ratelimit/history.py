@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,15 +45,22 @@ class Rejection:
 class _Calls:
     """Calls in the order of sending, with their estimated arrivals."""
 
-    def __init__(self) -> None:
-        self.sent: list[float] = []
-        self.arrived: list[float] = []
+    def __init__(self, sent: Sequence[float] = (), arrived: Sequence[float] = ()) -> None:
+        self.sent = list(sent)
+        self.arrived = list(arrived)
 
     def add(self, sent_at: float, arrived: float) -> None:
         self.sent.append(sent_at)
         self.arrived.append(arrived)
         if len(self.sent) > MAX_CALLS:
             del self.sent[: MAX_CALLS // 2], self.arrived[: MAX_CALLS // 2]
+
+    def since(self, at: float, at_most: int) -> _Calls:
+        first = max(bisect_left(self.sent, at), len(self.sent) - at_most)
+        return _Calls(self.sent[first:], self.arrived[first:])
+
+    def followed_by(self, later: _Calls) -> _Calls:
+        return _Calls([*self.sent, *later.sent], [*self.arrived, *later.arrived])
 
     def place(self, sent_at: float) -> int | None:
         place = bisect_right(self.sent, sent_at) - 1
@@ -72,28 +80,21 @@ class _Calls:
 class History:
     """Arrivals in the order of sending, and rejections in the order of arrival."""
 
+    def __init__(
+        self, admitted: _Calls | None = None, sent: _Calls | None = None, rejections: Sequence[Rejection] = ()
+    ) -> None:
+        self._admitted = admitted or _Calls()
+        self._all = sent or _Calls()
+        self.rejections = list(rejections)
+
     def since(self, at: float, *, at_most: int) -> History:
         """The newest calls that were sent at `at` or later, without rejections."""
-        part = History()
-        for calls, own in ((part._admitted, self._admitted), (part._all, self._all)):
-            first = max(bisect_left(own.sent, at), len(own.sent) - at_most)
-            calls.sent, calls.arrived = own.sent[first:], own.arrived[first:]
-        return part
+        return History(self._admitted.since(at, at_most), self._all.since(at, at_most))
 
     def followed_by(self, later: History) -> History:
         """This history and a later one as one."""
-        both = History()
-        for calls, parts in ((both._admitted, (self._admitted, later._admitted)), (both._all, (self._all, later._all))):
-            for part in parts:
-                calls.sent += part.sent
-                calls.arrived += part.arrived
-        both.rejections = [*self.rejections, *later.rejections][-MAX_REJECTIONS:]
-        return both
-
-    def __init__(self) -> None:
-        self._admitted = _Calls()
-        self._all = _Calls()
-        self.rejections: list[Rejection] = []
+        rejections = [*self.rejections, *later.rejections][-MAX_REJECTIONS:]
+        return History(self._admitted.followed_by(later._admitted), self._all.followed_by(later._all), rejections)
 
     def __len__(self) -> int:
         return len(self._admitted.sent)

@@ -61,6 +61,10 @@ class MemoryTest:
         if not self.is_testing:
             self._last_at = max(self._last_at, due_at)
 
+    def withdrawn(self) -> None:
+        """The call was not sent."""
+        self.is_testing = False
+
     def admitted(self, now: float) -> Memory:
         """A call was admitted; while a test is in flight it is the test."""
         self._admitted += 1

@@ -66,9 +66,9 @@ def test_a_freeze_poisons_neither_this_run_nor_the_next(seed: int) -> None:
         kind, hint = rng.choice(sorted(LIMITS)), rng.choice([no_hint, whole])
         begin_s, length_s = rng.uniform(0.01, 12.0), 3.0 * 120 ** rng.random()
         reached, believed = after_a_freeze(kind, hint, begin_s, length_s, notices=True)
-        told = f"{kind}, {hint.__name__}, frozen at {begin_s:.2f} for {length_s:.1f} s"
-        assert reached > 0.5, told
-        assert 0.3 < believed < 4.5, told
+        case = f"{kind}, {hint.__name__}, frozen at {begin_s:.2f} for {length_s:.1f} s"
+        assert reached > 0.5, case
+        assert 0.3 < believed < 4.5, case
         all_reached.append(reached)
     assert sum(all_reached) / len(all_reached) > 0.85
 
@@ -131,7 +131,7 @@ def test_a_jump_of_the_loops_clock_is_a_pause() -> None:
     assert pauses.stood_still(1_037.1) is None, "said once"
 
 
-def test_a_suspend_is_a_pause_though_the_loops_clock_stands() -> None:
+def test_a_suspend_is_a_pause_though_the_loops_clock_does_not_move() -> None:
     suspended = [0.0]
     pauses = PauseDetector(lambda: suspended[0])
     pauses.tick(5.0)
