@@ -47,6 +47,7 @@ from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import Poller
 from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.reachability import Reachability
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
 from pipeline.runner.submit_body import SubmitCallBuilder
@@ -289,6 +290,7 @@ class BatchRun:
             firewall=Firewall(recorder, self.halt, self.outcomes.said.append),
             fail_point=lambda name: None,
             notify=self.outcomes.said.append,
+            reachability=Reachability("gateway", self.halt, self.outcomes.said.append),
             log=_silent(),
         )
         breaker = CircuitBreaker()

@@ -152,7 +152,14 @@ FOREIGN_OBJECTS = {
 """Modules that set up an object of a library which can be set up in no other way."""
 
 PENDING_ASSIGNMENTS = {
-    "pipeline.gateway.client": {"taken.what", "taken.status", "taken.headers", "taken.complete", "taken.body"},
+    "pipeline.gateway.client": {
+        "taken.what",
+        "taken.status",
+        "taken.headers",
+        "taken.complete",
+        "taken.is_permanent",
+        "taken.body",
+    },
     "pipeline.gateway.ratelimit.bucket_follower": {
         "bucket.hold_cost",
         "bucket.is_eager",

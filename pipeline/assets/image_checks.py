@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pipeline.assets.probe_results import ProbeResult, ProbeStatus
 from pipeline.config.gateway_address import is_loopback
+from pipeline.config.network import network_environment
 from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, Problem
 from pipeline.files import whole_text
@@ -153,7 +155,8 @@ async def check_images(
     due = [url for url in images if not (url in cache and 0 <= now - cache[url].probed_at < FRESH_S)]
     from pipeline.assets.image_probe import ImageProbe  # noqa: PLC0415 - brings aiohttp
 
-    async with ImageProbe(gateway_is_loopback=_at_home(settings)) as looker:
+    network = network_environment(os.environ)
+    async with ImageProbe(gateway_is_loopback=_at_home(settings), network=network) as looker:
         looks = await _probe_all(looker, due, cache)
     found = evaluate(looks, cache, now)
     found.warnings += updated_cache(path, cache)

@@ -18,9 +18,10 @@ from yarl import URL
 
 from pipeline.assets.image_header import ImageHeader, read_image_header
 from pipeline.assets.probe_results import ProbeResult, ProbeStatus, bad, unsure
+from pipeline.config.network import NetworkEnvironment
 from pipeline.gateway.download_outcomes import Unacceptable
 from pipeline.gateway.ssrf_connector import ConnectAudit, guarded_connector, track_connects
-from pipeline.gateway.ssrf_rules import readable_url
+from pipeline.gateway.ssrf_rules import readable_url, refused_host
 
 HEAD_BYTES = 64 * 1024
 """hashed, so that another picture under the same address is noticed"""
@@ -46,16 +47,26 @@ class ImageProbe:
 
     Args:
         gateway_is_loopback: lets loopback addresses through: a gateway of this machine can fetch from them.
+        network: the proxies and certificates of the environment.
     """
 
-    def __init__(self, *, gateway_is_loopback: bool, timeout_s: float = PROBE_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        *,
+        gateway_is_loopback: bool,
+        timeout_s: float = PROBE_TIMEOUT_S,
+        network: NetworkEnvironment | None = None,
+    ) -> None:
+        self._network = network if network is not None else NetworkEnvironment()
         self._loopback = gateway_is_loopback
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=guarded_connector(loopback_allowed=self._loopback, per_host=PER_HOST),
+            connector=guarded_connector(
+                loopback_allowed=self._loopback, per_host=PER_HOST, ssl_context=self._network.ssl_context()
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=HEADERS,
             auto_decompress=False,
@@ -92,10 +103,13 @@ class ImageProbe:
     async def _one_get(self, url: URL, etag: str) -> ProbeResult | str:
         """One GET: what it saw, or where it was sent on to."""
         assert self._session is not None, "use it as `async with ImageLooker(...)`"
-        connects = track_connects()
+        proxy = self._network.proxy_for(str(url))
+        if proxy is not None and (why_not := refused_host(url.host or "", loopback_allowed=self._loopback)):
+            return bad(f"leads to a host that {why_not}: the gateway can't see it")
+        connects = track_connects(proxy)
         headers = {"If-None-Match": etag} if etag else {}
         try:
-            async with self._session.get(url, headers=headers, allow_redirects=False) as answer:
+            async with self._session.get(url, headers=headers, allow_redirects=False, proxy=proxy) as answer:
                 if answer.status in REDIRECTS and "Location" in answer.headers:
                     return answer.headers["Location"]
                 return await _seen(answer, etag)

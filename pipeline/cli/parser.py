@@ -314,6 +314,7 @@ def _add_care(verbs: _Verbs) -> None:
 
     sub = verbs.add("doctor", "doctor:doctor", "checks of key, ledger, clock and disk", "dop doctor --config live.yaml")
     sub.add_argument("--live", action="store_true", help="ask the gateway, with calls that cost nothing")
+    sub.add_argument("--settings", action="store_true", help="also every setting in force and where it comes from")
     _add_json(sub)
     _add_settings(sub)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pipeline.cli.announce import Endings
 from pipeline.cli.arguments import ask_to_trust, print_notice, seconds
 from pipeline.cli.commands.plan import plan_text
+from pipeline.config.network import network_environment
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.accounts import Account
@@ -51,6 +53,7 @@ def session(settings: Settings, args: argparse.Namespace, endings: Endings) -> I
         FatalError: a live gateway and no key.
         LockedError: another run works on this ledger.
     """
+    network_environment(os.environ).ssl_context()  # a proxy or a bundle that can't be used: before anything is locked
     key = resolve_api_key(settings, ask=ask_to_trust)
     lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
     account = buying_account(settings, key, args)

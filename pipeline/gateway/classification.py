@@ -73,6 +73,7 @@ class SubmitOutcome:
         slow_down: a reason to lower the rate, whatever became of this request.
         salvaged: ids found in an answer that was not understood; one free poll each may settle it.
         job_cap: how many jobs at once the gateway says it allows.
+        is_permanent: not sent, and waiting does not help (an unknown host, a certificate that is not valid).
     """
 
     kind: SubmitOutcomeKind
@@ -85,6 +86,7 @@ class SubmitOutcome:
     slow_down: bool = False
     salvaged: tuple[str, ...] = ()
     job_cap: int | None = None
+    is_permanent: bool = False
 
     @property
     def may_send_again(self) -> bool:
@@ -122,7 +124,7 @@ def judge_submit(
     """
     if isinstance(outcome, NoResponse):
         kind = SubmitOutcomeKind.UNKNOWN if outcome.sent else SubmitOutcomeKind.NOT_SENT
-        return SubmitOutcome(kind=kind, reason=outcome.what)
+        return SubmitOutcome(kind=kind, reason=outcome.what, is_permanent=outcome.is_permanent)
     if 200 <= outcome.status <= 299:
         return _judge_success(outcome, params, now_unix)
     heard = error_hints(outcome, now_unix)
@@ -205,7 +207,10 @@ class PollOutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollOutcome:
-    """What one poll's end means. `wait_s` is a hint for all polls; `report` comes with kind `report` only."""
+    """What one poll's end means. `wait_s` is a hint for all polls; `report` comes with kind `report` only.
+
+    `is_permanent`: no connection, and waiting does not help.
+    """
 
     kind: PollOutcomeKind
     report: JobStatusReport | None = None
@@ -213,6 +218,7 @@ class PollOutcome:
     reason: str = ""
     status: int | None = None
     stop_submitting: bool = False
+    is_permanent: bool = False
 
 
 def judge_poll(
@@ -230,7 +236,8 @@ def judge_poll(
             another id is unclear.
     """
     if isinstance(outcome, NoResponse):
-        return PollOutcome(kind=PollOutcomeKind.UNCLEAR, reason=outcome.what)
+        unsent = outcome.is_permanent
+        return PollOutcome(kind=PollOutcomeKind.UNCLEAR, reason=outcome.what, is_permanent=unsent)
     heard = error_hints(outcome, now_unix)
     if 200 <= outcome.status <= 299:
         return _judge_report(outcome, heard, job_set_id)

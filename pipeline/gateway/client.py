@@ -16,8 +16,10 @@ from typing import Final, Self
 import aiohttp
 from yarl import URL
 
+from pipeline.config.network import NetworkEnvironment
 from pipeline.gateway.allowance_headers import HEADER_PREFIXES
 from pipeline.gateway.kinds.interface import Call, GatewayKind
+from pipeline.gateway.network_errors import LeaseExpiredError, describe_error, is_permanent
 from pipeline.gateway.origin import Origin, checked_key
 from pipeline.gateway.redaction import blank_secret_bytes
 from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
@@ -50,7 +52,7 @@ class GatewayClient:
         poll_read_timeout_s: the same for the free calls.
         answer_timeout_s: end of a submit whose answer drips in for ever; None means three times the silence.
         poll_connections: how many kept-alive connections the free calls share.
-        trust_env: use the environment's proxies.
+        network: the proxies and certificates of the environment.
 
     Raises:
         UsageError: an address or a key that must not be used; the message does not hold the key.
@@ -69,7 +71,7 @@ class GatewayClient:
         poll_connections: int = 32,
         body_cap_bytes: int = BODY_CAP_BYTES,
         ssl_context: ssl.SSLContext | None = None,
-        trust_env: bool = False,
+        network: NetworkEnvironment | None = None,
     ) -> None:
         self._kind = kind
         self._origin = Origin(base_url)
@@ -86,8 +88,9 @@ class GatewayClient:
         )
         self._poll_connections = poll_connections
         self._body_cap_bytes = body_cap_bytes
-        self._ssl: ssl.SSLContext | bool = ssl_context if ssl_context is not None else True
-        self._trust_env = trust_env
+        self._network = network if network is not None else NetworkEnvironment()
+        context = ssl_context if ssl_context is not None else self._network.ssl_context()
+        self._ssl: ssl.SSLContext | bool = context if context is not None else True
         self._submits: aiohttp.ClientSession | None = None
         self._polls: aiohttp.ClientSession | None = None
 
@@ -124,7 +127,7 @@ class GatewayClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._kind.headers,
             trace_configs=[sent_hook],
-            trust_env=self._trust_env,
+            trust_env=False,  # it would also take passwords from ~/.netrc
         )
 
     # --- the calls ---
@@ -184,16 +187,24 @@ class GatewayClient:
                     headers=self._with_key(url, call.headers),
                     timeout=patience.timeout,
                     allow_redirects=False,
+                    proxy=self._network.proxy_for(str(url)),
                     trace_request_ctx=proof,
                 )
                 await self._take(response, taken)
         except Exception as error:  # noqa: BLE001 - MONEY: a paid call must end in a record, and the key stays inside
-            taken.what = describe_error(error, patience)
+            taken.what = describe_error(error, url, patience.timeout)
+            taken.is_permanent = is_permanent(error)
         elapsed_s = loop.time() - started
         if taken.status is not None:
             return self._answer(taken, elapsed_s)
         phase = CallPhase.WAIT if proof.sent else CallPhase.CONNECT
-        return NoResponse(sent=proof.sent, what=self._blank_text(taken.what), phase=phase, elapsed_s=elapsed_s)
+        return NoResponse(
+            sent=proof.sent,
+            what=self._blank_text(taken.what),
+            phase=phase,
+            elapsed_s=elapsed_s,
+            is_permanent=taken.is_permanent and not proof.sent,
+        )
 
     async def _take(self, response: aiohttp.ClientResponse, taken: _PartialResponse) -> None:
         """Read one answer up to the cap. What was read stays in `taken` whatever happens then."""
@@ -244,14 +255,10 @@ class _Timeouts:
     answer_s: float
 
 
-class LeaseExpiredError(Exception):
-    """The call became due to leave only after its reservation had expired: the process was frozen."""
-
-
 class _PartialResponse:
     """What has been read of one answer so far."""
 
-    __slots__ = ("body", "complete", "headers", "status", "what")
+    __slots__ = ("body", "complete", "headers", "is_permanent", "status", "what")
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -259,6 +266,7 @@ class _PartialResponse:
         self.body = bytearray()
         self.complete = False
         self.what = ""
+        self.is_permanent = False
 
 
 async def _mark_sent(
@@ -283,36 +291,3 @@ def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
 
 def _kept(name: str) -> bool:
     return name in KEPT_HEADERS or name.startswith(HEADER_PREFIXES)
-
-
-def describe_error(error: Exception, patience: _Timeouts) -> str:
-    """A failure in our words. MONEY: only for eyes: no class of exception says whether a request was sent.
-
-    Never `str(error)`: it may quote headers, and with them the key.
-    """
-    match error:
-        case LeaseExpiredError():
-            return "the process was frozen after its reservation; nothing was sent"
-        case aiohttp.ClientConnectorCertificateError():
-            return "the gateway's certificate is not valid for it"
-        case aiohttp.ClientConnectorDNSError():
-            return "the gateway's name was not found"
-        case aiohttp.ClientSSLError():
-            return "the secure connection could not be made"
-        case aiohttp.ClientConnectorError():
-            return f"no connection: {error.os_error.strerror or 'refused'}"
-        case aiohttp.ConnectionTimeoutError():
-            return "no connection in time"
-        case aiohttp.ServerTimeoutError():
-            return f"silence for {patience.timeout.sock_read:g} s"
-        case TimeoutError():
-            return "the answer did not end in time"
-        case aiohttp.ClientPayloadError():
-            return "the answer was cut"
-        case aiohttp.ServerDisconnectedError():
-            return "the connection was closed without an answer"
-        case aiohttp.ClientResponseError():
-            return "what came back is not HTTP"
-        case OSError():
-            return f"the connection broke: {error.strerror or type(error).__name__}"
-    return f"the call failed ({type(error).__name__})"

@@ -21,6 +21,7 @@ from typing import ParamSpec, Self, TypeVar
 import aiohttp
 from yarl import URL
 
+from pipeline.config.network import NetworkEnvironment
 from pipeline.gateway.download_outcomes import (
     DiskFull,
     DownloadOutcome,
@@ -34,7 +35,7 @@ from pipeline.gateway.gzip_stream import GZIP_MAGIC, Gunzip
 from pipeline.gateway.mp4_check import Mp4BoxScanner, Mp4Fault, Mp4FaultKind
 from pipeline.gateway.part_file import PartFile
 from pipeline.gateway.ssrf_connector import guarded_connector, track_connects
-from pipeline.gateway.ssrf_rules import readable_url
+from pipeline.gateway.ssrf_rules import readable_url, refused_host
 
 __all__ = ["DiskFull", "DownloadOutcome", "LinkExpired", "Saved", "TransientFailure", "Unacceptable", "VideoFetcher"]
 
@@ -101,6 +102,7 @@ class VideoFetcher:
         max_bytes: cap of one video, on what is announced and on what comes.
         total_timeout_s: longest transfer, all redirects included.
         ssl_context: for tests; default is the system's trust.
+        network: the proxies and certificates of the environment.
         wall: Unix seconds, to read a date in Retry-After that comes without a Date; else it is the shortest wait.
     """
 
@@ -114,6 +116,7 @@ class VideoFetcher:
         total_timeout_s: float = TOTAL_TIMEOUT_S,
         max_redirects: int = 3,
         ssl_context: ssl.SSLContext | None = None,
+        network: NetworkEnvironment | None = None,
         wall: Callable[[], float] | None = None,
     ) -> None:
         self._loopback = gateway_is_loopback
@@ -123,7 +126,8 @@ class VideoFetcher:
         )
         self._total_timeout_s = total_timeout_s
         self._max_redirects = max_redirects
-        self._ssl = ssl_context
+        self._network = network if network is not None else NetworkEnvironment()
+        self._ssl = ssl_context if ssl_context is not None else self._network.ssl_context()
         self._wall = wall
         self._session: aiohttp.ClientSession | None = None
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="video-file")
@@ -190,9 +194,12 @@ class VideoFetcher:
 
     async def _one_get(self, url: URL, part: PartFile) -> _Step:
         assert self._session is not None, "use it as `async with VideoFetcher(...)`"
-        connects = track_connects()
+        proxy = self._network.proxy_for(str(url))
+        if proxy is not None and (why_not := refused_host(url.host or "", loopback_allowed=self._loopback)):
+            return Unacceptable(reason=f"{url.host}: {why_not}")
+        connects = track_connects(proxy)
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
+            async with self._session.get(url, allow_redirects=False, proxy=proxy) as response:
                 return self._refused_answer(response) or await self._receive(response, part)
         except (aiohttp.InvalidURL, UnicodeError):
             return Unacceptable(reason=f"{url.host}: not an address that can be called")

@@ -44,13 +44,15 @@ class NoResponse:
 
     Attributes:
         sent: False only with proof that no byte of the request was written; True means "perhaps".
-        what: for people and the log; never holds the key.
+        what: for the user and the log; never holds the key.
+        is_permanent: waiting does not help: an unknown host, a certificate that is not valid, a proxy's refusal.
     """
 
     sent: bool
     what: str
     phase: CallPhase
     elapsed_s: float = 0.0
+    is_permanent: bool = False
 
 
 @dataclass(slots=True)

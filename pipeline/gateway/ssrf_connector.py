@@ -19,18 +19,23 @@ from pipeline.gateway.ssrf_rules import refusal
 
 @dataclass(slots=True)
 class ConnectAudit:
-    """The addresses that were refused and allowed for one request."""
+    """The addresses that were refused and allowed for one request. `by_proxy`: the connection is to a proxy."""
 
     refused: list[str] = field(default_factory=list)
     allowed: int = 0
+    by_proxy: bool = False
 
 
 _connects: ContextVar[ConnectAudit] = ContextVar("guarded_connects")
 
 
-def track_connects() -> ConnectAudit:
-    """A fresh record for the request that this task makes next."""
-    connects = ConnectAudit()
+def track_connects(proxy: str | None = None) -> ConnectAudit:
+    """A fresh record for the request that this task makes next.
+
+    Args:
+        proxy: the proxy that the request goes through: its own address is the operator's choice and is not judged.
+    """
+    connects = ConnectAudit(by_proxy=proxy is not None)
     _connects.set(connects)
     return connects
 
@@ -50,7 +55,7 @@ def guarded_connector(
     def make(address_info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, address = address_info
         connects = _connects.get()
-        why_not = refusal(str(address[0]), loopback_allowed=loopback_allowed)
+        why_not = None if connects.by_proxy else refusal(str(address[0]), loopback_allowed=loopback_allowed)
         if why_not is not None:
             connects.refused.append(f"{address[0]} {why_not}")
             raise PermissionError(errno.EACCES, "address refused")

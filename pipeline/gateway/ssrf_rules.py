@@ -96,6 +96,20 @@ def refusal(address: str, *, loopback_allowed: bool = False) -> str | None:
     return None if _is_public(number) else "is not a public address"
 
 
+def refused_host(host: str, *, loopback_allowed: bool = False) -> str | None:
+    """Why a host must not be asked for through a proxy, which alone sees the address behind a name; else None.
+
+    A name that is not of this machine is left to the proxy.
+    """
+    if host.lower().rstrip(".") == "localhost":
+        return None if loopback_allowed else "is a loopback address"
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return refusal(host, loopback_allowed=loopback_allowed)
+
+
 def _as_connected(number: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     """What the system connects to: for ::ffff:a.b.c.d that is a.b.c.d over IPv4."""
     if isinstance(number, IPv6Address) and number.ipv4_mapped is not None:

@@ -14,6 +14,7 @@ from pipeline.records import Attempt
 from pipeline.runner.events import EventSink, JobAccepted
 from pipeline.runner.firewall import Firewall
 from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.reachability import Reachability
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
 from pipeline.runner.submit_body import SubmitCallBuilder
@@ -68,6 +69,7 @@ class RunContext:
         ready: videos on their way from the poller to the downloader.
         fail_point: called with the name of each fail point.
         notify: prints one line for the user.
+        reachability: every call reports to it whether the gateway was reached.
         lease_s: seconds for which a reservation may be sent.
     """
 
@@ -84,6 +86,7 @@ class RunContext:
     firewall: Firewall
     fail_point: Callable[[str], None]
     notify: Callable[[str], None]
+    reachability: Reachability
     lease_s: float = RESERVATION_LEASE_S
     accepted: asyncio.Queue[PendingJob] = field(default_factory=asyncio.Queue)
     ready: asyncio.Queue[ReadyVideo] = field(default_factory=asyncio.Queue)

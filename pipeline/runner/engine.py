@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from pipeline.assets.publishing import open_publisher
 from pipeline.config.gateway_address import is_loopback
+from pipeline.config.network import network_environment
 from pipeline.config.settings import Settings
 from pipeline.errors import DopError
 from pipeline.gateway.client import GatewayClient
@@ -116,6 +117,7 @@ async def execute(job: RunJob) -> StepsResult:
             VideoFetcher(
                 gateway_is_loopback=is_loopback(urlsplit(base_url).hostname or ""),
                 max_bytes=settings.download.max_bytes,
+                network=network_environment(os.environ),
             )
         )
         endpoint = (
@@ -399,4 +401,5 @@ def gateway_client(settings: Settings, base_url: str, key: str) -> GatewayClient
         key=key,
         connect_timeout_s=gateway.connect_timeout_s,
         read_timeout_s=gateway.read_timeout_s,
+        network=network_environment(os.environ),
     )

@@ -189,6 +189,10 @@ class Poller:
         self.polls += 1
         answer = await self._ask(job)
         verdict = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=job.job_set_id)
+        if isinstance(answer, Response) or answer.sent:
+            context.reachability.reached()
+        else:
+            context.reachability.failed(verdict.reason, is_permanent=verdict.is_permanent)
         outcome = LimitFeedback.THROTTLED if verdict.kind is PollOutcomeKind.THROTTLED else LimitFeedback.ACCEPTED
         if verdict.kind is PollOutcomeKind.UNCLEAR:
             outcome = LimitFeedback.UNKNOWN

@@ -41,6 +41,7 @@ from pipeline.runner.loss_guard import LossGuard
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.poller import Poller
 from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.reachability import Reachability
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
 from pipeline.runner.submit_body import SubmitCallBuilder
@@ -220,9 +221,15 @@ def _context(setup: PipelineSetup) -> RunContext:
         firewall=Firewall(recorder, stop, setup.notify),
         fail_point=setup.fail_point,
         notify=setup.notify,
+        reachability=Reachability(_address(setup), stop, setup.notify),
         lease_s=setup.lease_s,
         log=setup.log,
     )
+
+
+def _address(setup: PipelineSetup) -> str:
+    gateway = setup.workspace.settings.gateway
+    return "on this machine" if gateway.is_embedded else gateway.base_url
 
 
 def _breaker(setup: PipelineSetup) -> CircuitBreaker:

@@ -50,8 +50,12 @@ class ProgressSampler:
             rate_per_s=pace.rate_now(loop_now),
             throttled=pace.throttled_total,
             eta_s=self._eta_s(loop_now),
-            pause="" if self._context.stop.submits else self._permits.pause_text,
+            pause="" if self._context.stop.submits else self._pause_text,
         )
+
+    @property
+    def _pause_text(self) -> str:
+        return self._context.reachability.pause_text or self._permits.pause_text
 
     def _eta_s(self, now: float) -> float | None:
         """Until the last video: the time to submit the rest, then a slow generation; None while nothing is known."""

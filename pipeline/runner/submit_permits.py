@@ -107,6 +107,7 @@ class SubmitPermits:
     def mark_reachable(self) -> None:
         """The gateway was reached: it is waited for again when it is lost."""
         self._ever_answered = True
+        self._context.reachability.reached()
         self._answered_at = asyncio.get_running_loop().time()
 
     async def _wait_for_breaker(self, wait_s: float) -> None:
@@ -115,7 +116,8 @@ class SubmitPermits:
         if self.breaker.state(now) is BreakerState.POLL_PROBE and not self._can_poll():
             await self._probe_by_poll()
         if now - self._answered_at > self._max_wait_s():
-            text = "the gateway can't be reached; run again later"
+            cause = self._context.reachability.cause
+            text = f"the gateway can't be reached{f' ({cause})' if cause else ''}; run again later"
             self._context.stop.request(text, exit_code=5, reach=StopScope.SUBMITS)
             return
         await self._context.stop.pause(min(wait_s, BREAKER_POLL_INTERVAL_S))

@@ -271,7 +271,8 @@ class Submitter:
         in_flight = context.gate.sent(CallKind.SUBMIT)
         context.fail_point("before-post")
         try:
-            response = await context.client.submit(call, proof=proof)
+            with context.reachability.watch(proof):
+                response = await context.client.submit(call, proof=proof)
         except asyncio.CancelledError:
             # MONEY: a cancelled POST is an outcome too: unknown, unless it is proved that nothing left.
             event = Event.LOSE if proof.sent else Event.RELEASE
@@ -298,7 +299,9 @@ class Submitter:
         """Record what the outcome means; True when the request may be tried again."""
         attempt, endpoint = reserved.attempt, self._endpoint
         self._log(attempt, outcome)
-        if outcome.kind is not SubmitOutcomeKind.NOT_SENT:
+        if outcome.kind is SubmitOutcomeKind.NOT_SENT:
+            self._context.reachability.failed(outcome.reason, is_permanent=outcome.is_permanent)
+        else:
             self._permits.mark_reachable()
         decision = decide(
             outcome,

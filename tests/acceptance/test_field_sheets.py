@@ -597,7 +597,6 @@ def test_a_whole_picture_with_bytes_behind_its_end_is_read(rehearsal: Dop, kind:
 # 13: faults of the network -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="a fault of the network is waited for without its cause")
 def test_doctor_fails_when_the_gateway_is_not_there(rehearsal: Dop) -> None:
     rehearsal.base_url = "https://127.0.0.1:9"
     end = rehearsal.call("doctor")
@@ -605,7 +604,6 @@ def test_doctor_fails_when_the_gateway_is_not_there(rehearsal: Dop) -> None:
     assert "refused" in end.out + end.err
 
 
-@pytest.mark.xfail(strict=True, reason="a fault of the network is waited for without its cause")
 @pytest.mark.long
 def test_an_unknown_host_ends_the_run_at_once(rehearsal: Dop) -> None:
     rehearsal.base_url = "https://gateway.invalid"

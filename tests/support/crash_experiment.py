@@ -36,6 +36,7 @@ from pipeline.runner.events import EventSink
 from pipeline.runner.firewall import Firewall
 from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.rate_gate import RateGate
+from pipeline.runner.reachability import Reachability
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
 from pipeline.runner.submit_body import SubmitCallBuilder
@@ -214,6 +215,7 @@ class Experiment:
             firewall=Firewall(recorder, halt, self.say),
             fail_point=reach,
             notify=self.say,
+            reachability=Reachability("gateway", halt, self.say),
         )
         submitter = self.protocol.submitter(
             context,

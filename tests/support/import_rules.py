@@ -45,9 +45,11 @@ PURE = (
 
 IMPURE = (
     "pipeline.gateway.client",
+    "pipeline.gateway.connection_probe",
     "pipeline.gateway.download",
     "pipeline.gateway.motion_catalog",
     "pipeline.gateway.motions",
+    "pipeline.gateway.network_errors",
     "pipeline.gateway.part_file",
     "pipeline.gateway.ssrf_connector",
     "pipeline.gateway.tcp_keepalive",

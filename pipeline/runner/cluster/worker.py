@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from procrastinate.manager import JobManager
 
 from pipeline.assets.publishing import open_publisher
 from pipeline.config.gateway_address import is_loopback
+from pipeline.config.network import network_environment
 from pipeline.config.settings import Settings
 from pipeline.errors import DopError
 from pipeline.gateway.download import VideoFetcher
@@ -210,7 +212,11 @@ class WorkerSession:
             client = await stack.enter_async_context(gateway_client(settings, base_url, host.key))
             loopback = is_loopback(urlsplit(base_url).hostname or "")
             fetcher = await stack.enter_async_context(
-                VideoFetcher(gateway_is_loopback=loopback, max_bytes=settings.download.max_bytes)
+                VideoFetcher(
+                    gateway_is_loopback=loopback,
+                    max_bytes=settings.download.max_bytes,
+                    network=network_environment(os.environ),
+                )
             )
             self.queue = JobQueue(host.url, gateway)
             stack.push_async_callback(self.queue.close)
