@@ -128,7 +128,7 @@ def _proxy(name: str, value: str) -> str:
 def _matches(host: str, entry: str) -> bool:
     """Whether an entry of NO_PROXY means the host: `*`, a name and all below it, an address, or a network (10.0.0.0/8).
 
-    A port behind the entry is not looked at: a host that is named is called directly on every port.
+    A port behind the entry is ignored: a host that is named is called directly on every port.
     """
     if entry == "*":
         return True

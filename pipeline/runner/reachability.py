@@ -11,7 +11,7 @@ from pipeline.reports.progress import span
 from pipeline.runner.stop import StopScope, StopSignal
 
 NOTICE_S = 3.0
-"""Seconds without a connection after which the user is told the cause: shorter ones pass before anyone has read it."""
+"""Seconds without a connection after which the cause is printed: shorter ones pass before anyone has read it."""
 
 PERMANENT_EXIT_CODE = 7
 """Exit code of a fault that waiting does not put right."""
