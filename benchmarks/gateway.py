@@ -19,8 +19,9 @@ from typing import Any
 
 from aiohttp import web
 
+from pipeline.sandbox.gateway import POLL_PATH, SUBMIT_PATHS
 from pipeline.sandbox.jobs import Job, clip_key
-from pipeline.sandbox.server import POLL_PATH, SUBMIT_PATHS, Sandbox
+from pipeline.sandbox.server import Sandbox
 from pipeline.sandbox.settings import SandboxSettings
 
 TICK_S = 0.05

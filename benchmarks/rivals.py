@@ -31,7 +31,7 @@ import aiohttp
 
 from benchmarks.fixedpause import FixedPause
 from benchmarks.gateway import IMAGE
-from pipeline.sandbox.server import POLL_PATH, SUBMIT_PATHS
+from pipeline.sandbox.gateway import POLL_PATH, SUBMIT_PATHS
 
 WORKERS = 16
 GUESS_PER_S = 100.0

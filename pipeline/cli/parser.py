@@ -355,8 +355,10 @@ def _add_reaching_out(verbs: _Verbs) -> None:
     text = "let the key go to a gateway's address that a file of the folder names"
     sub = words.add("trust", "key:trust", text, "dop key trust https://gateway.example")
     sub.add_argument("origin", metavar="ORIGIN", help="https://HOST[:PORT]")
-    text = "store the key in ~/.pixazo/api-key for this user alone; it is typed unseen, or read from stdin"
-    words.add("set", "key:store", text, "dop key set")
+    _add_settings(sub)
+    text = "store the key in its file (~/.pixazo/api-key) for this user alone; it is typed unseen, or read from stdin"
+    sub = words.add("set", "key:store", text, "dop key set")
+    _add_settings(sub)
     webhook = verbs.add("webhook", "", "the callback receiver", "dop webhook serve")
     words = _Verbs(webhook.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
     text = "take callbacks as a process of its own, for runs with --webhook that come and go"

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.yaml_file import file_text
@@ -13,34 +14,101 @@ from pipeline.errors import UsageError
 from pipeline.files import whole_text
 
 KEY_VARIABLE = "PIXAZO_API_KEY"
-SECRET_VARIABLES = (KEY_VARIABLE, "DOP_WEBHOOK__SIGNING_SECRET")
-"""Variables whose values are secrets: a `.env` that holds one must not be readable by others."""
-
 KEY_FILE = Path(".pixazo") / "api-key"
 
 
-def read_key(environ: Mapping[str, str], home: Path) -> str | None:
-    """The gateway's key: PIXAZO_API_KEY, else ~/.pixazo/api-key, else None. It is never part of the settings.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """Where the key of one kind of gateway comes from.
+
+    Attributes:
+        variables: environment variables, the usual ones first; the values of one group are joined by a colon.
+        file: the key's file below the home folder.
+        origins: `scheme://host:port` that the key may go to without asking: the gateway's own.
+        prefix: begins the names of other trusted origins, so that trust in one kind's key is not trust in another's.
+        parts: how many parts, joined by colons, a whole key has.
+    """
+
+    variables: tuple[tuple[str, ...], ...]
+    file: Path
+    origins: tuple[str, ...]
+    prefix: str = ""
+    parts: int = 1
+
+    @property
+    def places(self) -> str:
+        """The usual places, for a sentence to the user."""
+        return f"{' and '.join(self.variables[0])} or ~/{self.file}"
+
+    @property
+    def in_words(self) -> str:
+        """The same at more length."""
+        names = " and ".join(self.variables[0])
+        plural = "s" if len(self.variables[0]) > 1 else ""
+        return f"the environment variable{plural} {names} or the file ~/{self.file} (chmod 600)"
+
+    def is_in(self, environ: Mapping[str, str]) -> bool:
+        """Whether the environment holds a whole key."""
+        return any(all(environ.get(name) for name in group) for group in self.variables)
+
+
+PIXAZO_CREDENTIAL = Credential(variables=((KEY_VARIABLE,),), file=KEY_FILE, origins=("https://gateway.pixazo.ai:443",))
+"""Source of the origin: API document, "Request Code"."""
+
+HIGGSFIELD_CREDENTIAL = Credential(
+    variables=(
+        ("HF_API_KEY_ID", "HF_API_KEY_SECRET"),
+        ("HF_API_KEY", "HF_API_SECRET"),
+        ("HF_KEY",),
+        ("HF_CREDENTIALS",),
+    ),
+    file=Path(".higgsfield") / "api-key",
+    origins=("https://api.higgsfield.ai:443", "https://platform.higgsfield.ai:443"),
+    prefix="higgsfield ",
+    parts=2,
+)
+"""Source: official (the vendor's pages, then the names that its SDKs read)."""
+
+CREDENTIALS = (PIXAZO_CREDENTIAL, HIGGSFIELD_CREDENTIAL)
+
+SECRET_VARIABLES = (
+    *(name for one in CREDENTIALS for group in one.variables for name in group),
+    "DOP_WEBHOOK__SIGNING_SECRET",
+)
+"""Variables whose values are secrets: a `.env` that holds one must not be readable by others."""
+
+
+def read_key(environ: Mapping[str, str], home: Path, credential: Credential = PIXAZO_CREDENTIAL) -> str | None:
+    """The gateway's key: from the environment, else from its file, else None. It is never part of the settings.
 
     Raises:
-        UsageError: the key cannot stand in a header, or others may read its file. The key is not repeated.
+        UsageError: the key cannot stand in a header, lacks a part, or others may read its file. It is not repeated.
     """
-    if environ.get(KEY_VARIABLE):
-        return checked_key(environ[KEY_VARIABLE], KEY_VARIABLE)
-    file = home / KEY_FILE
+    for group in credential.variables:
+        if all(environ.get(name) for name in group):
+            return _whole(
+                checked_key(":".join(environ[name] for name in group), " and ".join(group)), credential, group[0]
+            )
+    file = home / credential.file
     if not file.exists():
         return None
     _refuse_readable_by_others(file)
-    return checked_key(file_text(file).removesuffix("\n").removesuffix("\r"), str(file))
+    return _whole(checked_key(file_text(file).removesuffix("\n").removesuffix("\r"), str(file)), credential, str(file))
 
 
-def store_key(key: str, home: Path) -> Path:
+def _whole(key: str, credential: Credential, place: str) -> str:
+    if len([part for part in key.split(":") if part]) < credential.parts:
+        raise UsageError(f"{place}: the key has {credential.parts} parts, joined by a colon: ID:SECRET")
+    return key
+
+
+def store_key(key: str, home: Path, credential: Credential = PIXAZO_CREDENTIAL) -> Path:
     """Write the key to its file in `home`, mode 0600, whole or not at all; return the file.
 
     Raises:
         UsageError: the disk does not take it.
     """
-    file = home / KEY_FILE
+    file = home / credential.file
     old_mask = os.umask(0o077)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.config.api_key import KEY_VARIABLE
+from pipeline.config.api_key import PIXAZO_CREDENTIAL, Credential
 from pipeline.config.gateway_address import is_loopback, origin_of
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError, UsageError
 from pipeline.files import whole_text
-
-SHIPPED_ORIGIN = "https://gateway.pixazo.ai:443"
-"""Origin of the gateway that configs/live.yaml ships with. Source: API document, "Request Code"."""
 
 STATE_FOLDER = "dop-batch"
 FILE = "trusted-origins.json"
@@ -86,19 +83,21 @@ def origin(address: str) -> str:
         raise UsageError(f"the origin {error}") from None
 
 
-def may_receive_key(settings: Settings, environ: Mapping[str, str], origins: KeyOrigins) -> bool:
+def may_receive_key(
+    settings: Settings, environ: Mapping[str, str], origins: KeyOrigins, credential: Credential = PIXAZO_CREDENTIAL
+) -> bool:
     """Whether the key may go to the configured gateway without asking.
 
-    Trusted are the shipped gateway; an address that the user gave with this command or in this process's environment; a
-    gateway of this machine for a key of this environment (tests, CI); and what `origins` holds.
+    Trusted are the gateway of that kind of key; an address that the user gave with this command or in this process's
+    environment; a gateway of this machine for a key of this environment (tests, CI); and what `origins` holds.
     """
     address = settings.gateway.base_url
     target = origin_of(address)
-    if target == SHIPPED_ORIGIN or _was_given_by_the_user(settings, environ):
+    if target in credential.origins or _was_given_by_the_user(settings, environ):
         return True
-    if environ.get(KEY_VARIABLE) and is_loopback(urlsplit(address).hostname or ""):
+    if credential.is_in(environ) and is_loopback(urlsplit(address).hostname or ""):
         return True
-    return target in origins.trusted()
+    return f"{credential.prefix}{target}" in origins.trusted()
 
 
 def refusal(settings: Settings) -> FatalError:

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from pipeline.config.api_key import KEY_FILE, KEY_VARIABLE, environment, read_key
-from pipeline.config.settings import DOCUMENT_PRICES_MICROUSD, Settings, gateway_id
+from pipeline.config.gateway_address import SANDBOX
+from pipeline.config.settings import KIND_PRICES_MICROUSD, PIXAZO, Settings, gateway_id
 from pipeline.config.units import duration_s, size_bytes
 from pipeline.config.yaml_file import RawValue, RawValues, is_null, read_leaves, typed_scalar
 from pipeline.errors import ManifestError, Problem, UsageError
@@ -170,7 +171,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _build(leaves: RawValues, problems: list[Problem]) -> Settings | None:
-    values: dict[str, Any] = {"prices": _document_prices()}
+    values: dict[str, Any] = {"prices": _default_prices(leaves)}
     for path, given in leaves.items():
         if len(path) == 1:
             values[path[0]] = given.value
@@ -185,8 +186,13 @@ def _build(leaves: RawValues, problems: list[Problem]) -> Settings | None:
     return settings
 
 
-def _document_prices() -> dict[str, str]:
-    return {model: str(Decimal(price) / MICROUSD) for model, price in DOCUMENT_PRICES_MICROUSD.items()}
+def _default_prices(leaves: RawValues) -> dict[str, str]:
+    """The prices of the kind of gateway that is configured; one of another kind has none by default."""
+    base_url, kind = leaves.get(("gateway", "base_url")), leaves.get(("gateway", "kind"))
+    if base_url is None or base_url.value == SANDBOX:
+        kind = leaves.get(("sandbox", "kind")) or kind
+    prices = KIND_PRICES_MICROUSD.get(PIXAZO if kind is None or kind.value is None else str(kind.value), {})
+    return {model: str(Decimal(price) / MICROUSD) for model, price in prices.items()}
 
 
 def _problem(leaves: RawValues, loc: tuple[int | str, ...], message: str) -> Problem:

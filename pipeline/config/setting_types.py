@@ -210,6 +210,10 @@ RateText = Annotated[str, AfterValidator(_rate)]
 PollRateText = Annotated[str, AfterValidator(_poll_rate)]
 VideoName = Annotated[str, AfterValidator(video_names.checked)]
 UrlPath = Annotated[str, AfterValidator(_path)]
+ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")]
+"""A vendor's id of a model, which is a path there."""
+
+KindName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 BaseUrl = Annotated[str, AfterValidator(base_url)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 ListenAddress = Annotated[str, AfterValidator(_listen)]

@@ -21,11 +21,13 @@ from pipeline.config.setting_types import (
     CheckKinds,
     Duration,
     Folder,
+    KindName,
     LedgerUrl,
     ListenAddress,
     LocalFolder,
     LossLimit,
     MicroUsd,
+    ModelId,
     Names,
     PictureFolders,
     PollRateText,
@@ -47,6 +49,18 @@ from pipeline.config.setting_types import (
 DOCUMENT_PRICES_MICROUSD = MappingProxyType({"dop-lite": 135_000, "dop-preview": 573_000, "dop-turbo": 416_000})
 """Price of one 5 s 1080p video. Source: API document, "Higgsfield DoP API Pricing"."""
 
+PIXAZO = "pixazo"
+"""The default of `gateway.kind`: the gateway of the API document."""
+
+KIND_PRICES_MICROUSD: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        PIXAZO: DOCUMENT_PRICES_MICROUSD,
+        "higgsfield": MappingProxyType({"dop-lite": 125_000, "dop-preview": 562_500, "dop-turbo": 406_250}),
+    }
+)
+"""Default prices by kind. Source of the vendor's: seen (2, 9 and 6.5 credits at 16 a dollar, 2025-11); the vendor's own
+estimate is the authority (official)."""
+
 
 class SettingsSection(BaseModel):
     """What all sections share: frozen, closed, and silent about values in its errors."""
@@ -55,8 +69,12 @@ class SettingsSection(BaseModel):
 
 
 class GatewaySettings(SettingsSection):
-    """Where requests go. Paths of the API document; `motions_path` is inferred."""
+    """Where requests go. `kind` says whose API it is (pipeline/gateway/kinds).
 
+    The paths are those of the API document; `motions_path` is inferred.
+    """
+
+    kind: KindName = PIXAZO
     base_url: BaseUrl = SANDBOX
     submit_path: UrlPath = "/ai-model-api/v1/generateImageToVideoRequest"
     poll_path: UrlPath = "/ai-model-api-polling/getGenerationResults"
@@ -240,8 +258,12 @@ class CheckSettings(SettingsSection):
 
 
 class EmbeddedSandboxSettings(SettingsSection):
-    """The embedded sandbox, as `dop sandbox serve` has it. The key is no secret; `data` None: beside the ledger."""
+    """The embedded sandbox, as `dop sandbox serve` has it. The key is no secret; `data` None: beside the ledger.
 
+    `kind` None: the gateway's own (`gateway.kind`).
+    """
+
+    kind: Literal["pixazo", "higgsfield"] | None = None
     key: str = "sandbox-key"
     dialect: Literal["job-set", "queue"] = "job-set"
     rate: RateText | None = None
@@ -278,6 +300,7 @@ class Settings(SettingsSection):
     defaults: Mapping[str, object] = Field(default_factory=dict)
     prices_microusd: Prices = Field(default_factory=lambda: dict(DOCUMENT_PRICES_MICROUSD), alias="prices")
     models: Names = tuple(DOCUMENT_PRICES_MICROUSD)
+    model_ids: Mapping[str, ModelId] = Field(default_factory=dict)
 
     _sources: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
@@ -292,14 +315,22 @@ class Settings(SettingsSection):
         return self
 
     @property
+    def kind(self) -> str:
+        """The kind of gateway: for a rehearsal the one that `sandbox.kind` names, if it does."""
+        return (self.sandbox.kind if self.gateway.is_embedded else None) or self.gateway.kind
+
+    @property
     def ledger_path(self) -> Path:
         """The ledger's file, where `ledger.url` is not set."""
         return self.ledger.path or self.outputs.dir / "ledger.db"
 
 
 def gateway_id(settings: Settings) -> str:
-    """The name under which purchases at this gateway are kept: `sandbox`, else scheme://host:port (port always).
+    """The name under which purchases at this gateway are kept: `sandbox` (with its kind, unless it is the API
+    document's), else scheme://host:port (port always).
 
     The paths do not enter it: an address books what it books, by whichever path it was asked.
     """
-    return SANDBOX if settings.gateway.is_embedded else canonical_gateway(settings.gateway.base_url)
+    if settings.gateway.is_embedded:
+        return SANDBOX if settings.kind == PIXAZO else f"{SANDBOX}-{settings.kind}"
+    return canonical_gateway(settings.gateway.base_url)

@@ -48,6 +48,8 @@ class SubmitOutcomeKind(StrEnum):
     """this request is refused for good, nothing created"""
     WRONG_PATH = "wrong_path"
     """nothing lives at this path, nothing created: the other submit path may serve"""
+    MODEL_GONE = "model_gone"
+    """nothing created: the gateway does not sell this model (any more)"""
     FORBIDDEN = "forbidden"
     """refused, nothing created, and its words do not say whether the key or this one request is meant"""
     FATAL = "fatal"

@@ -33,7 +33,7 @@ class RequestBinder:
     pictures. `object_sha256` gives the hash of a store's object as it was last checked, None if it never was; for a
     rehearsal there is no such teller, and an object is known by its address alone. After the stream is exhausted,
     `sha256_of`, `unseen` (objects that were not checked yet) and `expired` (request id -> what is wrong with its
-    signature, which ended before `now`) say what was met.
+    signature, which ended before `now`) say what was met. `inexpressible` says what the gateway cannot be asked for.
     """
 
     gateway: str
@@ -42,6 +42,7 @@ class RequestBinder:
     takes_local: bool
     takes_samples: bool
     object_sha256: Callable[[str], str | None] | None = None
+    inexpressible: Callable[[Params], str | None] = lambda params: None
     now: float = 0.0
     expired: dict[str, Problem] = field(default_factory=dict)
     unseen: set[str] = field(default_factory=set)
@@ -96,6 +97,11 @@ class RequestBinder:
         price = self.prices_microusd.get(params.model)
         if not price:
             self._unpriced[params.model] += 1
+            return None
+        if problem := self.inexpressible(params):
+            self._problems.append(
+                Problem(file=cell.file or self.manifest, line=cell.line, where=cell.row_id, message=problem)
+            )
             return None
         local: dict[str, str] | None = None
         for image in (*params.input_images, *params.input_images_end):

@@ -18,6 +18,7 @@ from pipeline.assets.object_checks import known_objects
 from pipeline.config.gateway_address import is_loopback
 from pipeline.config.loader import Settings, gateway_id
 from pipeline.errors import ManifestError
+from pipeline.gateway.kinds import kind_of
 from pipeline.gateway.motion_catalog import load_catalog
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.manifest import Manifest, read, source_files
@@ -127,16 +128,17 @@ def configured_caps(settings: Settings) -> Caps:
 
 def _binder(manifest: Manifest, settings: Settings) -> RequestBinder:
     """A fresh binder for one pass over the manifest's cells."""
-    gateway = settings.gateway
+    gateway, kind = settings.gateway, kind_of(settings)
     embedded = gateway.is_embedded
     host = "" if embedded else _host(gateway.base_url)
     return RequestBinder(
         gateway=gateway_id(settings),
         prices_microusd=settings.prices_microusd,
         manifest=manifest.path,
-        takes_local=embedded or settings.uploads.url is not None,
+        takes_local=embedded or settings.uploads.url is not None or kind.abilities.upload,
         takes_samples=embedded or is_loopback(host),
         object_sha256=known_objects(settings),
+        inexpressible=kind.inexpressible,
         now=time.time(),
     )
 

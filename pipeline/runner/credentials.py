@@ -10,6 +10,7 @@ from pipeline.config.key_origins import KeyOrigins, may_receive_key, refusal, st
 from pipeline.config.loader import gateway_id, read_key
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError
+from pipeline.gateway.kinds import kind_of
 
 
 def resolve_api_key(settings: Settings, *, ask: Callable[[Settings], bool] = lambda settings: False) -> str:
@@ -24,15 +25,13 @@ def resolve_api_key(settings: Settings, *, ask: Callable[[Settings], bool] = lam
     """
     if settings.gateway.is_embedded:
         return settings.sandbox.key
-    key = read_key(os.environ, Path.home())
+    credential = kind_of(settings).credential
+    key = read_key(os.environ, Path.home(), credential)
     if key is None:
-        raise FatalError(
-            "no key: put it into the environment variable PIXAZO_API_KEY or the file ~/.pixazo/api-key (chmod 600); "
-            "nothing was sent"
-        )
+        raise FatalError(f"no key: put it into {credential.in_words}; nothing was sent")
     origins = KeyOrigins(state_folder(os.environ, Path.home()))
-    if not may_receive_key(settings, os.environ, origins):
+    if not may_receive_key(settings, os.environ, origins, credential):
         if not ask(settings):
             raise refusal(settings)
-        origins.trust(gateway_id(settings))
+        origins.trust(f"{credential.prefix}{gateway_id(settings)}")
     return key

@@ -48,6 +48,7 @@ def _sandbox_settings(settings: Settings) -> SandboxSettings:
     sandbox = settings.sandbox
     return SandboxSettings(
         data_dir=sandbox_folder(settings),
+        kind="higgsfield" if settings.kind == "higgsfield" else "pixazo",
         key=sandbox.key,
         dialect=sandbox.dialect,
         rate=None if sandbox.rate in (None, "auto") else sandbox.rate,

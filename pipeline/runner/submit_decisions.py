@@ -46,6 +46,7 @@ class SubmitDecision:
         stop: a reason to buy nothing more.
         endpoint_works: the submit path exists; `endpoint_missing`: try the other one from now on.
         was_throttled: count it in the row's `throttled`.
+        is_model_gone: the gateway does not sell the row's model; its other rows are not tried.
         is_refused: the row or the key is refused; other rows show which (refused_rows).
     """
 
@@ -56,6 +57,7 @@ class SubmitDecision:
     endpoint_missing: bool = False
     was_throttled: bool = False
     is_refused: bool = False
+    is_model_gone: bool = False
 
 
 def decide(outcome: SubmitOutcome, *, has_other_path: bool, any_accepted: bool) -> SubmitDecision:
@@ -78,6 +80,8 @@ def decide(outcome: SubmitOutcome, *, has_other_path: bool, any_accepted: bool) 
         return SubmitDecision(action=SubmitAction.RELEASE, health="unreachable", stop=stop)
     if kind is SubmitOutcomeKind.WRONG_PATH:
         return _wrong_path(outcome, has_other_path=has_other_path, any_accepted=any_accepted)
+    if kind is SubmitOutcomeKind.MODEL_GONE:
+        return SubmitDecision(action=SubmitAction.RELEASE, stop=stop, is_model_gone=True)
     if kind is SubmitOutcomeKind.FORBIDDEN:
         return SubmitDecision(action=SubmitAction.RELEASE, stop=stop, endpoint_works=True, is_refused=True)
     throttled = kind in (SubmitOutcomeKind.THROTTLED, SubmitOutcomeKind.CONCURRENCY)

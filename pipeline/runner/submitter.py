@@ -84,6 +84,7 @@ class Submitter:
         self._next = asyncio.Lock()
         self._in_doubt = 0
         self._one_recorded = asyncio.Event()
+        self._gone_models: set[str] = set()
 
     async def run(self) -> None:
         """Submit until the requests are used up or the run stops; what is in flight is recorded before it returns."""
@@ -129,6 +130,9 @@ class Submitter:
 
         Pays: yes.
         """
+        if attempt.params.model in self._gone_models:
+            self._context.events.emit(RequestSetAside(request_id=attempt.request_id))
+            return False
         slot = await self._permits.acquire(attempt.request_id)
         if slot is None:
             return False
@@ -315,8 +319,17 @@ class Submitter:
             endpoint.works(reserved.path)
         if decision.endpoint_missing:
             endpoint.move_on(reserved.path)
+        if decision.is_model_gone:
+            self._give_up_model(attempt.params.model, outcome.reason)
         self._permits.record(decision.health, attempt.request_id, outcome.reason)
         return await self._outcomes.act(reserved, decision, outcome, response)
+
+    def _give_up_model(self, model: str, reason: str) -> None:
+        if model not in self._gone_models:
+            self._gone_models.add(model)
+            self._context.notify(
+                f"the gateway does not sell {model} ({reason}): its rows are not bought, and stay planned"
+            )
 
     def _log(self, attempt: Attempt, outcome: SubmitOutcome) -> None:
         self._context.log_event(

@@ -20,6 +20,7 @@ DEFAULT_DATA = Path("outputs/sandbox")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `dop sandbox serve`."""
+    parser.add_argument("--kind", choices=("pixazo", "higgsfield"), default="pixazo", help="whose API it imitates")
     parser.add_argument("--port", type=int, default=0, metavar="N", help="0 = the folder's last port if free, else any")
     parser.add_argument("--key", help="subscription key to ask for; without it any key is accepted")
     parser.add_argument("--dialect", choices=("job-set", "queue"), default="job-set", help="shape of the submit answer")
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chaos-intensity", type=float, default=1.0, metavar="0..1", help="strength of the storm")
     text = "share of the clips that come out broken, or from 2 on a seed that chooses them"
     parser.add_argument("--defects", type=float, default=0.0, metavar="0..1|SEED", help=text)
+    parser.add_argument("--ignore-keys", action="store_true", help="kind higgsfield: take a repeated key as a new one")
     parser.add_argument("--shape", type=int, metavar="N", help="number of the result shape that polls answer with")
 
 
@@ -49,6 +51,7 @@ def settings_of(args: argparse.Namespace) -> SandboxSettings:
     """
     return SandboxSettings(
         data_dir=args.data,
+        kind=args.kind,
         port=args.port,
         key=args.key,
         dialect=args.dialect,
@@ -66,6 +69,7 @@ def settings_of(args: argparse.Namespace) -> SandboxSettings:
         chaos_intensity=args.chaos_intensity,
         defects=args.defects,
         shape=args.shape,
+        honours_keys=not args.ignore_keys,
     )
 
 

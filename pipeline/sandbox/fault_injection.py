@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -80,11 +81,28 @@ class CutConnection(web.Response):
         """Nothing to write."""
 
 
-class FaultInjector:
-    """Puts answers on the wire, through a storm if there is one."""
+def _too_many(wait_s: float, number: int) -> SandboxResponse:
+    return responses.too_many(wait_s, number=number, mode="yes")
 
-    def __init__(self, storm: FaultPlan | None, generation_s: float, *, inline: bool = False) -> None:
+
+class FaultInjector:
+    """Puts answers on the wire, through a storm if there is one.
+
+    Args:
+        refused: (status, text) -> the API's error answer; `too_many`: (seconds, number) -> its 429.
+    """
+
+    def __init__(
+        self,
+        storm: FaultPlan | None,
+        generation_s: float,
+        *,
+        inline: bool = False,
+        refused: Callable[[int, str], SandboxResponse] = responses.refused,
+        too_many: Callable[[float, int], SandboxResponse] = _too_many,
+    ) -> None:
         self.storm = storm
+        self._refused, self._too_many = refused, too_many
         self._inline = inline
         self._generation_s = generation_s
 
@@ -93,12 +111,12 @@ class FaultInjector:
     ) -> web.StreamResponse:
         """The answer to a submit that the storm keeps from being accepted. Nothing is charged."""
         if fault is SubmitFault.THROTTLE:
-            return as_json(responses.too_many(self._generation_s, number=visit[2], mode="yes"))
+            return as_json(self._too_many(self._generation_s, visit[2]))
         if fault is SubmitFault.REDIRECT:
             location = str(request.url.with_path("/ai-model-api/v2/moved"))
             return web.Response(status=307, headers={"Location": location})
         if fault is SubmitFault.ERROR_BEFORE:
-            return as_json(responses.refused(500, responses.SERVER_ERROR))
+            return as_json(self._refused(500, responses.SERVER_ERROR))
         if fault is SubmitFault.BAD_GATEWAY_BEFORE:
             return _page(502)
         return _page(520) if fault is SubmitFault.PROXY_BEFORE else self._cut(visit)
@@ -112,13 +130,13 @@ class FaultInjector:
             other: the answer to another request.
         """
         if fault is SubmitFault.ERROR_AFTER:
-            return as_json(responses.refused(500, responses.SERVER_ERROR))
+            return as_json(self._refused(500, responses.SERVER_ERROR))
         if fault in (SubmitFault.BAD_GATEWAY_AFTER, SubmitFault.HTML_AFTER):
             return _page(502 if fault is SubmitFault.BAD_GATEWAY_AFTER else 200)
         if fault is SubmitFault.NO_ID:
             return as_json(SandboxResponse(status=200, value={"success": True, "type": responses.JOB_SET_TYPE}))
         if fault is SubmitFault.ERROR_TEXT:
-            return as_json(responses.refused(200, responses.SERVER_ERROR))
+            return as_json(self._refused(200, responses.SERVER_ERROR))
         if fault is SubmitFault.GARBAGE:
             return RawResponse(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
         if fault is SubmitFault.RESET_AFTER:
@@ -130,13 +148,13 @@ class FaultInjector:
     ) -> web.StreamResponse:
         """The answer to a poll, as the storm lets it through."""
         if fault is PollFault.LAG:
-            return as_json(responses.refused(404, "Job set not found"))
+            return as_json(self._refused(404, "Job set not found"))
         if fault is PollFault.ERROR:
-            return as_json(responses.refused(500, responses.SERVER_ERROR))
+            return as_json(self._refused(500, responses.SERVER_ERROR))
         if fault in (PollFault.BAD_GATEWAY, PollFault.HTML):
             return _page(502 if fault is PollFault.BAD_GATEWAY else 200)
         if fault is PollFault.THROTTLE:
-            return as_json(responses.too_many(self._generation_s, number=visit[2], mode="yes"))
+            return as_json(self._too_many(self._generation_s, visit[2]))
         if fault is PollFault.RESET:
             return self._cut(visit)
         return await self._spoil(fault.name, request, visit, answer, other)

@@ -30,6 +30,12 @@ from pipeline.sandbox.responses import JobView, SandboxResponse
 from pipeline.sandbox.settings import SandboxSettings, parse_rate
 from pipeline.sandbox.webhooks import Delivery, WebhookSender
 
+SUBMIT_PATHS = ("/ai-model-api/v1/generateImageToVideoRequest", "/ai-model-api/v1/image-to-video")
+POLL_PATH = "/ai-model-api-polling/getGenerationResults"
+QUEUE_POLL_PATH = "/v2/requests/status/{job_set_id}"
+MOTIONS_PATH = "/ai-model-api-polling/motions"
+"""Inferred from the document's hint at an operation `motions` of the api `ai-model-api-polling`."""
+BOOKS_PATH = "/_sandbox/books"
 KEY_HEADER = "Ocp-Apim-Subscription-Key"
 CALLBACK_HEADER = "X-Webhook-URL"
 """Where the unified queue takes the callback's address from. Source: official."""
@@ -67,6 +73,17 @@ class SandboxHandlers:
         self.set_rate(settings.rate)
         self._throttled = 0
         self._open: set[str] = set()
+
+    def add_routes(self, app: web.Application) -> None:
+        """Everything that is served of the API, and the books."""
+        for path in SUBMIT_PATHS:
+            app.router.add_post(path, self.submit)
+        app.router.add_post(POLL_PATH, self.poll)
+        app.router.add_get(QUEUE_POLL_PATH, self.queue_poll)
+        app.router.add_get(MOTIONS_PATH, self.motions)
+        app.router.add_post(MOTIONS_PATH, self.motions)
+        app.router.add_get("/results/{name}", self.result)
+        app.router.add_get(BOOKS_PATH, self.show_books)
 
     def set_rate(self, rate: str | None) -> None:
         """Change the limit; the new limiter starts empty-handed."""

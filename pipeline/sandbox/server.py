@@ -9,15 +9,20 @@ import asyncio
 import contextlib
 import re
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from aiohttp import web
 
 from pipeline.sandbox import responses
 from pipeline.sandbox.fault_injection import as_json
 from pipeline.sandbox.gateway import SandboxHandlers
+from pipeline.sandbox.higgsfield import responses as vendor_responses
+from pipeline.sandbox.higgsfield.books import VendorBooks
+from pipeline.sandbox.higgsfield.gateway import VendorHandlers
 from pipeline.sandbox.image_store import PHOTO_ROUTE, UPLOAD_LIMIT_BYTES, UPLOAD_ROUTE, ImageStore
 from pipeline.sandbox.job_store import JobStore
 from pipeline.sandbox.rendering.renderer import ClipRenderer
@@ -25,12 +30,6 @@ from pipeline.sandbox.responses import SandboxResponse
 from pipeline.sandbox.settings import SandboxError, SandboxSettings
 
 HOST = "127.0.0.1"
-SUBMIT_PATHS = ("/ai-model-api/v1/generateImageToVideoRequest", "/ai-model-api/v1/image-to-video")
-POLL_PATH = "/ai-model-api-polling/getGenerationResults"
-QUEUE_POLL_PATH = "/v2/requests/status/{job_set_id}"
-MOTIONS_PATH = "/ai-model-api-polling/motions"
-"""Inferred from the document's hint at an operation `motions` of the api `ai-model-api-polling`."""
-BOOKS_PATH = "/_sandbox/books"
 BODY_LIMIT_BYTES = 1024 * 1024
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -81,21 +80,9 @@ class Sandbox:
         """
         folder = self.settings.data_dir
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        storm = self.settings.chaos
-        token = None if storm is None else f"storm {storm}"
-        self._books = JobStore(folder / "books.db", inline=self.settings.inline, token=token)
         self._gallery = ImageStore(folder / "images")
         self._studio = ClipRenderer(folder / "clips", self._gallery, self.settings)
-        loop = asyncio.get_running_loop()
-        self._gateway = SandboxHandlers(
-            self.settings,
-            books=self._books,
-            gallery=self._gallery,
-            studio=self._studio,
-            now=self._now,
-            address=lambda: self.base_url,
-            clip_made=lambda: _call_soon(loop, self._made.set),
-        )
+        self._open_books(folder)
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         try:
@@ -106,6 +93,25 @@ class Sandbox:
         self.base_url = f"http://{HOST}:{port}"
         self._gateway.resume()
         return self.base_url
+
+    def _open_books(self, folder: Path) -> None:
+        loop, storm = asyncio.get_running_loop(), self.settings.chaos
+        token = None if storm is None else f"storm {storm}"
+        shared: dict[str, Any] = {
+            "gallery": self._gallery,
+            "studio": self._studio,
+            "now": self._now,
+            "address": lambda: self.base_url,
+            "clip_made": lambda: _call_soon(loop, self._made.set),
+        }
+        self._books: JobStore | VendorBooks
+        self._gateway: SandboxHandlers | VendorHandlers
+        if self.settings.kind == "higgsfield":
+            self._books = vendor = VendorBooks(folder / "vendor-books.db", token=token)
+            self._gateway = VendorHandlers(self.settings, books=vendor, **shared)
+        else:
+            self._books = jobs = JobStore(folder / "books.db", inline=self.settings.inline, token=token)
+            self._gateway = SandboxHandlers(self.settings, books=jobs, **shared)
 
     async def close(self) -> None:
         """Stop listening, finish the clips being drawn, close the books. Unfinished jobs go on at the next start."""
@@ -129,18 +135,13 @@ class Sandbox:
         return port
 
     def _application(self) -> web.Application:
-        app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[_document_errors])
-        for path in SUBMIT_PATHS:
-            app.router.add_post(path, self._gateway.submit)
-        app.router.add_post(POLL_PATH, self._gateway.poll)
-        app.router.add_get(QUEUE_POLL_PATH, self._gateway.queue_poll)
-        app.router.add_get(MOTIONS_PATH, self._gateway.motions)
-        app.router.add_post(MOTIONS_PATH, self._gateway.motions)
-        app.router.add_get("/results/{name}", self._gateway.result)
+        is_vendor = self.settings.kind == "higgsfield"
+        middlewares = [_correlated, _vendor_errors] if is_vendor else [_document_errors]
+        app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=middlewares)
         app.router.add_get(PHOTO_ROUTE + "{name}", self._photo)
         app.router.add_put(UPLOAD_ROUTE + "{digest}", self._store)
         app.router.add_get(UPLOAD_ROUTE + "{digest}", self._uploaded)
-        app.router.add_get(BOOKS_PATH, self._gateway.show_books)
+        self._gateway.add_routes(app)
         return app
 
     async def _photo(self, request: web.Request) -> web.StreamResponse:
@@ -178,6 +179,27 @@ async def _document_errors(
         return as_json(responses.refused(404, responses.NOT_FOUND))
     except web.HTTPException as error:
         return as_json(responses.refused(error.status, error.reason))
+
+
+@web.middleware
+async def _vendor_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Errors of the server library in the vendor's form."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return as_json(vendor_responses.refused(error.status, error.reason))
+
+
+@web.middleware
+async def _correlated(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Every answer of the vendor carries an id for its support."""
+    answer = await handler(request)
+    answer.headers["X-Correlation-ID"] = str(uuid.uuid4())
+    return answer
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:

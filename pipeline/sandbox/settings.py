@@ -10,6 +10,7 @@ from typing import Literal
 DEFAULT_KEY = "sandbox-key"
 """Subscription key of an embedded sandbox. It opens nothing but the sandbox, so it is no secret."""
 
+SandboxKind = Literal["pixazo", "higgsfield"]
 Dialect = Literal["job-set", "queue"]
 LimiterKind = Literal["bucket", "fixed", "sliding"]
 RetryAfter = Literal["yes", "no", "misleading"]
@@ -67,6 +68,7 @@ class SandboxSettings:
 
     Args:
         data_dir: folder of books, clips, uploaded images and the last port; made when missing.
+        kind: whose API it imitates: the API document's gateway, or the vendor's own.
         port: 0 = the folder's last port when it is free, else any; another number = that port or an error.
         key: the subscription key; None accepts any that is not empty.
         dialect: the shape of the submit answer. Both submit paths and both poll styles answer either way.
@@ -85,10 +87,12 @@ class SandboxSettings:
         chaos_intensity: 0..1, share of the storm's full strength.
         defects: 0..1, share of the clips that come out broken; from 2 on a seed that chooses them.
         shape: number of the result shape polls answer with; None = the documented one (or by hash in a storm).
+        honours_keys: kind higgsfield: a repeated Idempotency-Key gives the first request; False: it is ignored.
         webhook_window_s: how long a callback that is not answered with 2xx is sent again.
     """
 
     data_dir: Path
+    kind: SandboxKind = "pixazo"
     port: int = 0
     key: str | None = DEFAULT_KEY
     dialect: Dialect = "job-set"
@@ -110,6 +114,7 @@ class SandboxSettings:
     defects: float = 0.0
     shape: int | None = None
     webhook_window_s: float = 30.0
+    honours_keys: bool = True
 
     def __post_init__(self) -> None:
         if self.size not in LONG_SIDES_PX:

@@ -18,6 +18,7 @@ from pipeline.config.loader import Settings, effective, gateway_id, read_key
 from pipeline.config.network import network_environment
 from pipeline.errors import DopError
 from pipeline.gateway.connection_probe import connection_problem
+from pipeline.gateway.kinds import kind_of
 from pipeline.ledger.workspace import ledger_exists, ledger_name, opened
 from pipeline.reports.progress import strip_control_chars
 from pipeline.reports.run_ending import counted, money_words
@@ -131,12 +132,13 @@ def _key(settings: Settings) -> CheckResult:
     if settings.gateway.is_embedded:
         return CheckResult(name="key", ok=True, text="the sandbox needs none")
     try:
-        key = read_key(os.environ, Path.home())
+        credential = kind_of(settings).credential
+        key = read_key(os.environ, Path.home(), credential)
     except DopError as error:
         return CheckResult(name="key", ok=False, text=str(error))
     if key is None:
-        return CheckResult(name="key", ok=False, text="none in PIXAZO_API_KEY or ~/.pixazo/api-key", remedy=KEY_REMEDY)
-    if not may_receive_key(settings, os.environ, KeyOrigins(state_folder(os.environ, Path.home()))):
+        return CheckResult(name="key", ok=False, text=f"none in {credential.places}", remedy=KEY_REMEDY)
+    if not may_receive_key(settings, os.environ, KeyOrigins(state_folder(os.environ, Path.home())), credential):
         return CheckResult(name="key", ok=False, text=str(refusal(settings)))
     return CheckResult(name="key", ok=True, text="found; whether the gateway takes it is not checked")
 

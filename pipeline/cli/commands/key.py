@@ -8,15 +8,16 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline.cli.arguments import print_notice
+from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.config.api_key import checked_key, store_key
 from pipeline.config.key_origins import KeyOrigins, origin, state_folder
+from pipeline.gateway.kinds import kind_of
 
 
 def trust(args: argparse.Namespace) -> int:
     """Remember an origin that the key may go to."""
-    target = origin(args.origin)
-    KeyOrigins(state_folder(os.environ, Path.home())).trust(target)
+    target, credential = origin(args.origin), kind_of(settings_of(args)).credential
+    KeyOrigins(state_folder(os.environ, Path.home())).trust(f"{credential.prefix}{target}")
     print_notice([f"the key may go to {target}"])
     return 0
 
@@ -27,6 +28,7 @@ def store(args: argparse.Namespace) -> int:
         text = getpass.getpass("key (it is not shown): ")
     else:
         text = sys.stdin.readline() if sys.stdin is not None else ""
-    path = store_key(checked_key(text.strip("\r\n"), "the key"), Path.home())
+    credential = kind_of(settings_of(args)).credential
+    path = store_key(checked_key(text.strip("\r\n"), "the key"), Path.home(), credential)
     print_notice([f"{path}: the key is stored, readable for you alone"])
     return 0

@@ -19,6 +19,7 @@ from pipeline.cli.spending import agreed, buying_account
 from pipeline.config.api_key import read_key
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
+from pipeline.gateway.kinds import kind_of
 from pipeline.ledger.budget import NO_CAPS, Caps, lowest
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_shared
@@ -185,7 +186,7 @@ def _session(args: argparse.Namespace, settings: Settings, endings: Endings) -> 
     url = database(settings)
     lock_wait_s = seconds(args.lock_wait, "--lock-wait")
     wait_s = LOCK_MAX_WAIT_S if lock_wait_s is None else lock_wait_s
-    account = buying_account(settings, read_key(os.environ, Path.home()), args)
+    account = buying_account(settings, read_key(os.environ, Path.home(), kind_of(settings).credential), args)
     with open_shared(settings, wait_s=wait_s, now=time.time(), account=account) as workspace:
         prepare(url)
         print_notice(workspace.notices)

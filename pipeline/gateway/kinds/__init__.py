@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.config.settings import Settings
+from pipeline.errors import UsageError
+from pipeline.gateway.kinds.higgsfield import Higgsfield
 from pipeline.gateway.kinds.interface import GatewayKind
 from pipeline.gateway.kinds.pixazo import Pixazo
 
@@ -17,10 +19,21 @@ def _pixazo(settings: Settings) -> GatewayKind:
     return Pixazo(submit_path=gateway.submit_path, poll_path=gateway.poll_path, motions_path=gateway.motions_path)
 
 
-KINDS: dict[str, Callable[[Settings], GatewayKind]] = {"pixazo": _pixazo}
+def _higgsfield(settings: Settings) -> GatewayKind:
+    return Higgsfield(settings.model_ids)
+
+
+KINDS: dict[str, Callable[[Settings], GatewayKind]] = {"pixazo": _pixazo, "higgsfield": _higgsfield}
 """`gateway.kind` -> what makes it from the settings."""
 
 
 def kind_of(settings: Settings) -> GatewayKind:
-    """The kind of the configured gateway."""
-    return KINDS["pixazo"](settings)
+    """The kind of the configured gateway.
+
+    Raises:
+        UsageError: this program knows no such kind.
+    """
+    make = KINDS.get(settings.kind)
+    if make is None:
+        raise UsageError(f"gateway.kind {settings.kind!r} is not known; known: {', '.join(sorted(KINDS))}")
+    return make(settings)

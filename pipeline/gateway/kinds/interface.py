@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
+from pipeline.config.api_key import Credential
 from pipeline.errors import InvariantError
 from pipeline.gateway.classification import PollOutcome, SubmitOutcome
 from pipeline.gateway.responses import NoResponse, Response
+from pipeline.gateway.wire import SubmittedJob
 from pipeline.records import Params
 
 
@@ -47,6 +49,58 @@ class Abilities:
     refunds_known: bool = False
     motions: bool = False
     webhooks: bool = False
+
+
+class ReplayKind(StrEnum):
+    """What a repeated paid call says about the submit that it repeats."""
+
+    JOB = "job"
+    """a 2xx with an id: the one and only proof"""
+    IN_FLIGHT = "in_flight"
+    """the first call is still being worked on: ask again in a moment"""
+    MISMATCH = "mismatch"
+    """the key belongs to other bytes: never sent again, under this key or another"""
+    UNCLEAR = "unclear"
+    """this call failed, and says nothing about the first one"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayOutcome:
+    """What the end of a repeated paid call means. `job` comes with kind JOB only; `wait_s` is the gateway's hint."""
+
+    kind: ReplayKind
+    job: SubmittedJob | None = None
+    reason: str = ""
+    wait_s: float | None = None
+
+
+class CancelOutcome(StrEnum):
+    """What the end of a cancel call means."""
+
+    CANCELED = "canceled"
+    """canceled, and not charged"""
+    TOO_LATE = "too_late"
+    """it had started: it continues and is charged"""
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadTicket:
+    """Where a picture is uploaded to, with which headers, and the address under which the gateway reads it then."""
+
+    public_url: str
+    upload_url: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageLine:
+    """What the gateway says was used of one model on one day (UTC, `YYYY-MM-DD`)."""
+
+    day: str
+    model: str
+    quantity: int
+    cost_microusd: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +151,7 @@ class GatewayKind(ABC):
 
     Attributes:
         headers: of every call, without the key.
+        credential: where the key comes from, and to which origins it may go without asking.
         poll_styles: the ways to ask for a job, the usual one first; after a 404 the next one is tried.
         poll_probes: (name for the user, style) of each address that `dop doctor --live` tries with a made-up job.
         submit_paths: the paths that may take a submit, the configured one first; empty where the model is the path.
@@ -105,6 +160,7 @@ class GatewayKind(ABC):
     name: ClassVar[str]
     abilities: ClassVar[Abilities]
     headers: ClassVar[Mapping[str, str]]
+    credential: ClassVar[Credential]
     poll_styles: ClassVar[tuple[str, ...]]
     poll_probes: ClassVar[tuple[tuple[str, str], ...]]
     submit_paths: tuple[str, ...] = ()
@@ -186,7 +242,37 @@ class GatewayKind(ABC):
     ) -> PollOutcome:
         """What the end of one poll means."""
 
+    def classify_replay(
+        self, outcome: Response | NoResponse, *, now_unix: float, params: Params | None = None
+    ) -> ReplayOutcome:
+        """What the end of a repeated submit means. Pays: decides whether it is repeated once more."""
+        raise self._unable("replay")
+
+    def classify_cancel(self, outcome: Response | NoResponse) -> CancelOutcome:
+        """What the end of a cancel call means."""
+        raise self._unable("cancel")
+
+    def read_upload(self, outcome: Response | NoResponse) -> UploadTicket | None:
+        """Where to upload to; None where the gateway does not say."""
+        raise self._unable("upload")
+
+    def read_estimate(self, outcome: Response | NoResponse) -> int | None:
+        """The gateway's own price of one submit in micro-dollars; None where it names none."""
+        raise self._unable("estimate")
+
+    def read_models(self, outcome: Response | NoResponse) -> frozenset[str] | None:
+        """The gateway's ids of the models that are sold; None where it lists none."""
+        raise self._unable("models")
+
+    def read_usage(self, outcome: Response | NoResponse) -> tuple[UsageLine, ...] | None:
+        """What was used, by day and model; None where the gateway gives no list."""
+        raise self._unable("usage")
+
     # --- requests
+
+    def vendor_model(self, model: str) -> str:
+        """The gateway's own name of a manifest's model."""
+        return model
 
     def inexpressible(self, params: Params) -> str | None:
         """What this kind cannot be asked for, as a sentence for the user; None when it can express everything."""

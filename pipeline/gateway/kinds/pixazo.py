@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import quote
 
+from pipeline.config.api_key import PIXAZO_CREDENTIAL
 from pipeline.gateway.classification import (
     ClassificationRule,
     PollOutcome,
@@ -178,6 +179,7 @@ class Pixazo(GatewayKind):
     name = "pixazo"
     abilities = Abilities(motions=True, webhooks=True)
     headers = HEADERS
+    credential = PIXAZO_CREDENTIAL
     poll_styles = (PollStyle.AUTO, PollStyle.QUEUE, PollStyle.JOB_SET)
     poll_probes = (("poll path", PollStyle.JOB_SET), ("queue's poll path", PollStyle.QUEUE))
 

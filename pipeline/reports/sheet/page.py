@@ -182,7 +182,7 @@ def sheet_html(
             totals=totals_shown(view.totals),
             money=money_by_model(view),
             charts=charts_of(view),
-            is_sandbox=view.gateway == SANDBOX,
+            is_sandbox=view.gateway.partition("-")[0] == SANDBOX,
             started=_minute(view.started_at),
             lasted=_lasted(view),
         )

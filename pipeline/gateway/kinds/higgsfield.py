@@ -1,0 +1,357 @@
+"""The vendor's own API (Higgsfield API, "v2"): calls, error table, mapping of our parameters, free calls. Pure.
+
+Marks in this module: official = the vendor's pages or SDKs; seen = public third-party code; inferred = our reasoning.
+What a submit came to can be found out here: the same bytes under the same `Idempotency-Key` give the original job and
+are charged once (official). What a repeated call may prove is in `classify_replay`; who sends it and when in
+`runner/replays.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from pipeline.config.api_key import HIGGSFIELD_CREDENTIAL
+from pipeline.gateway.classification import (
+    ClassificationRule,
+    PollOutcome,
+    PollOutcomeKind,
+    SubmitOutcome,
+    SubmitOutcomeKind,
+    judge_poll,
+    judge_submit,
+)
+from pipeline.gateway.error_hints import CONCURRENCY, CREDIT, KEY
+from pipeline.gateway.error_text import error_text
+from pipeline.gateway.json_fields import as_object, objects, read_json
+from pipeline.gateway.kinds.interface import (
+    Abilities,
+    Call,
+    Callback,
+    CancelOutcome,
+    GatewayKind,
+    Recovery,
+    ReplayKind,
+    ReplayOutcome,
+    UploadTicket,
+    UsageLine,
+)
+from pipeline.gateway.origin import checked_header, checked_path
+from pipeline.gateway.responses import NoResponse, Response
+from pipeline.records import MICROUSD, STRENGTH_STEPS, Params
+
+HEADERS: Final = {
+    "Content-Type": "application/json",
+    "Accept": "application/json",
+    # Not compressed, so that the id can still be read in an answer that was cut.
+    "Accept-Encoding": "identity",
+    # Source: seen. The front refuses the usual names of HTTP libraries.
+    "User-Agent": "dop-batch",
+}
+
+MODEL_IDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "dop-lite": "higgsfield-ai/dop/lite",
+        "dop-turbo": "higgsfield-ai/dop/turbo",
+        "dop-preview": "higgsfield-ai/dop/standard",
+    }
+)
+"""A manifest's model -> the vendor's, which is the path; `model_ids` of the configuration override it. Official."""
+
+MAX_IMAGE_URL_CHARS: Final = 2083
+"""Longest address of an image. Source: seen elsewhere in this API."""
+
+CREDITS_A_DOLLAR: Final = 16
+"""Source: seen (official examples give credits and dollars)."""
+
+STATUS_PATH: Final = "/requests/{id}/status"
+CANCEL_PATH: Final = "/requests/{id}/cancel"
+UPLOAD_PATH: Final = "/files/generate-upload-url"
+ESTIMATE_PATH: Final = "/estimate/"
+USAGE_PATH: Final = "/models/usage"
+MODELS_PATH: Final = "/models?limit=500"
+"""Source: official; the list of models and its limit are seen."""
+
+REFUSALS: Final = frozenset({400, 401, 402, 403, 404, 405, 406, 411, 413, 414, 415, 422, 423, 429, 431})
+"""Statuses by which a FIRST post is refused: nothing was created. 409 is not among them: here it may mean that this
+very key is being worked on (inferred). Nor is 503: a proxy's looks like the vendor's "model not ready"."""
+
+
+def _of(*statuses: int) -> frozenset[int]:
+    return frozenset(statuses)
+
+
+RULES: Final = (
+    #    status                                 text           what it means           buy on?
+    ClassificationRule(_of(400, 402, 403), CREDIT, SubmitOutcomeKind.FATAL, stop=True),
+    ClassificationRule(_of(401, 402), None, SubmitOutcomeKind.FATAL, stop=True),
+    ClassificationRule(_of(403), KEY, SubmitOutcomeKind.FATAL, stop=True),
+    # No quota with a time exists here (official): a 403 is never a wait.
+    ClassificationRule(_of(403), None, SubmitOutcomeKind.FORBIDDEN),
+    ClassificationRule(_of(400, 423, 429), CONCURRENCY, SubmitOutcomeKind.CONCURRENCY),
+    ClassificationRule(_of(423, 429), None, SubmitOutcomeKind.THROTTLED),
+    ClassificationRule(_of(404, 405), None, SubmitOutcomeKind.MODEL_GONE),
+    ClassificationRule(_of(400, 406, 411, 413, 414, 415, 422, 431), None, SubmitOutcomeKind.REJECTED),
+)
+"""What a refused FIRST submit means; the first row that applies. Every status that is in no row is UNKNOWN."""
+
+POLL_KINDS: Final[Mapping[int, PollOutcomeKind]] = MappingProxyType(
+    {
+        401: PollOutcomeKind.KEY_REFUSED,
+        402: PollOutcomeKind.KEY_REFUSED,
+        403: PollOutcomeKind.KEY_REFUSED,
+        404: PollOutcomeKind.NOT_FOUND,
+        423: PollOutcomeKind.THROTTLED,
+        429: PollOutcomeKind.THROTTLED,
+    }
+)
+"""Status of a poll -> kind; 2xx is read, every other status is unclear: an error never decides a job's fate."""
+
+MISMATCH: Final = re.compile(
+    r"idempot|mismatch|(?:does not|doesn.t|not) match|original request|same key|(?:already|was) (?:been )?used"
+    r"|different (?:request|body|payload|parameters|content)",
+    re.IGNORECASE,
+)
+"""Words of a 422 that say that the key belongs to other bytes. Source: inferred; a validation error has a list."""
+
+
+class Higgsfield(GatewayKind):
+    """The vendor's own API.
+
+    Args:
+        model_ids: a manifest's model -> the vendor's id, beside and before those of MODEL_IDS.
+    """
+
+    name = "higgsfield"
+    abilities = Abilities(
+        recovery=Recovery.REPLAY,
+        cancel=True,
+        upload=True,
+        estimate=True,
+        usage=True,
+        models=True,
+        refunds_known=True,
+        webhooks=True,
+    )
+    headers = HEADERS
+    credential = HIGGSFIELD_CREDENTIAL
+    poll_styles = ("status",)
+    poll_probes = (("poll path", "status"),)
+
+    def __init__(self, model_ids: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._model_ids = {**MODEL_IDS, **model_ids}
+
+    # --- the key
+
+    def auth_headers(self, key: str) -> Mapping[str, str]:
+        """`Authorization: Key ID:SECRET`. Source: official."""
+        return {"Authorization": f"Key {key}"}
+
+    def secrets_of(self, key: str) -> tuple[str, ...]:
+        """The pair and each half: both are secret."""
+        identifier, _, secret = key.partition(":")
+        return (key, secret, identifier) if secret else (key,)
+
+    # --- the paid call
+
+    def submit_call(
+        self,
+        params: Params,
+        *,
+        idempotency_key: str,
+        images: Mapping[str, str],
+        callback: Callback | None = None,
+        path: str = "",
+    ) -> Call:
+        """The paid call: the model is the path, the callback's address a query. Source: official.
+
+        Raises:
+            UsageError: a header or a path that cannot be sent.
+        """
+        query = "" if callback is None else "?" + urlencode({"hf_webhook": callback.url})
+        return Call(
+            method="POST",
+            target=checked_path("/" + quote(self._model(params), safe="/") + query),
+            body=self._body(params, images),
+            headers={"Idempotency-Key": checked_header("idempotency key", idempotency_key)},
+        )
+
+    def _model(self, params: Params) -> str:
+        return self._model_ids.get(params.model, params.model)
+
+    def _body(self, params: Params, images: Mapping[str, str]) -> bytes:
+        """No field is left to the vendor's default: an absent one, null and the default are three bodies (official)."""
+        body: dict[str, object] = {
+            "prompt": params.prompt,
+            "image_url": images.get(params.input_images[0], params.input_images[0]),
+        }
+        if params.input_images_end:
+            body["end_image_url"] = images.get(params.input_images_end[0], params.input_images_end[0])
+        body["motions"] = [{"id": params.motions_id, "strength": params.strength_hundredths / STRENGTH_STEPS}]
+        body["seed"] = params.seed
+        body["enhance_prompt"] = params.enhance_prompt
+        return json.dumps(body).encode("ascii")
+
+    def inexpressible(self, params: Params) -> str | None:
+        """Two end images, `check_nsfw`, a model without an id here."""
+        if len(params.input_images_end) > 1:
+            return f"this gateway takes one end image, not {len(params.input_images_end)}"
+        if params.check_nsfw is not None:
+            return "this gateway has no check_nsfw (its moderation is always on): leave the field out"
+        if params.model not in self._model_ids and "/" not in params.model:
+            return f"this gateway has no id for model {params.model}: set model_ids.{params.model}"
+        long = [one for one in (*params.input_images, *params.input_images_end) if len(one) > MAX_IMAGE_URL_CHARS]
+        if long:
+            return f"an image's address has {len(long[0])} characters; this gateway takes {MAX_IMAGE_URL_CHARS}"
+        return None
+
+    def classify_submit(
+        self, outcome: Response | NoResponse, *, now_unix: float, params: Params | None = None
+    ) -> SubmitOutcome:
+        """What the end of a FIRST post means.
+
+        MONEY: a 422 that says that the key was used for other bytes is no refusal of a first post: something was
+        bought under this key, by this ledger before it was rebuilt or by another one.
+        """
+        found = judge_submit(outcome, refusals=REFUSALS, rules=RULES, now_unix=now_unix, params=params)
+        if isinstance(outcome, Response) and outcome.status == 422 and _is_mismatch(outcome):
+            return SubmitOutcome(kind=SubmitOutcomeKind.UNKNOWN, reason=found.reason, status=422)
+        return found
+
+    def classify_replay(
+        self, outcome: Response | NoResponse, *, now_unix: float, params: Params | None = None
+    ) -> ReplayOutcome:
+        """What the end of a repeated post means.
+
+        MONEY: nothing but a 2xx with an id settles anything. A 403, 404, 422, 423 or 429 speaks of this call; the first
+        one may have been accepted (inferred; the order of the vendor's checks is not stated).
+        """
+        found = self.classify_submit(outcome, now_unix=now_unix, params=params)
+        if found.kind is SubmitOutcomeKind.ACCEPTED and found.ticket is not None:
+            return ReplayOutcome(kind=ReplayKind.JOB, job=found.ticket)
+        kind = {409: ReplayKind.IN_FLIGHT, 422: ReplayKind.MISMATCH}.get(found.status or 0, ReplayKind.UNCLEAR)
+        return ReplayOutcome(kind=kind, reason=found.reason, wait_s=found.stated_wait_s)
+
+    # --- the job
+
+    def poll_call(self, job_set_id: str, own_url: str | None, style: str) -> Call:
+        """GET of the address that the gateway gave, if it is its own, else of the one made from the id (official)."""
+        return Call(method="GET", target=own_url or _path(STATUS_PATH, job_set_id))
+
+    def classify_poll(
+        self, outcome: Response | NoResponse, *, now_unix: float, job_set_id: str | None = None
+    ) -> PollOutcome:
+        """See the table POLL_KINDS."""
+        return judge_poll(outcome, kinds=POLL_KINDS, now_unix=now_unix, job_set_id=job_set_id)
+
+    def cancel_call(self, job_set_id: str) -> Call:
+        """Cancels a job that is still queued. Source: official."""
+        return Call(method="POST", target=_path(CANCEL_PATH, job_set_id), body=b"{}")
+
+    def classify_cancel(self, outcome: Response | NoResponse) -> CancelOutcome:
+        """202 with an empty body: canceled and refunded; 400: it had started (official)."""
+        if isinstance(outcome, NoResponse):
+            return CancelOutcome.UNCLEAR
+        if 200 <= outcome.status <= 299:
+            return CancelOutcome.CANCELED
+        return CancelOutcome.TOO_LATE if outcome.status in (400, 404) else CancelOutcome.UNCLEAR
+
+    # --- free calls
+
+    def upload_call(self, content_type: str) -> Call:
+        """Asks for an address to upload to. Source: official."""
+        return Call(method="POST", target=UPLOAD_PATH, body=json.dumps({"content_type": content_type}).encode("ascii"))
+
+    def read_upload(self, outcome: Response | NoResponse) -> UploadTicket | None:
+        """The two addresses, and the headers that the upload needs."""
+        top = _json_of(outcome)
+        public_url, upload_url = top.get("public_url"), top.get("upload_url")
+        headers = as_object(top.get("upload_headers"))
+        if not isinstance(public_url, str) or not isinstance(upload_url, str):
+            return None
+        texts = {name: value for name, value in headers.items() if isinstance(value, str)}
+        return UploadTicket(public_url=public_url, upload_url=upload_url, headers=texts)
+
+    def estimate_call(self, params: Params, images: Mapping[str, str]) -> Call:
+        """The price of one submit for this account. Source: official; it checks the body as the submit does (seen)."""
+        target = ESTIMATE_PATH + quote(self._model(params), safe="/")
+        return Call(method="POST", target=target, body=self._body(params, images))
+
+    def read_estimate(self, outcome: Response | NoResponse) -> int | None:
+        """Micro-dollars; None where the gateway names no figure."""
+        top = _json_of(outcome)
+        usd, credits_ = _amount(top.get("usd")), _amount(top.get("credits"))
+        if usd is not None:
+            return int(usd * MICROUSD)
+        return None if credits_ is None else int(credits_ * MICROUSD / CREDITS_A_DOLLAR)
+
+    def models_call(self) -> Call:
+        """What the account may buy. Source: seen."""
+        return Call(method="GET", target=MODELS_PATH)
+
+    def read_models(self, outcome: Response | NoResponse) -> frozenset[str] | None:
+        """The vendor's ids; None for an answer that is no list."""
+        items = _json_of(outcome).get("items")
+        if not isinstance(items, list):
+            return None
+        return frozenset(slug for item in objects(items) if isinstance(slug := item.get("slug"), str))
+
+    def vendor_model(self, model: str) -> str:
+        """The vendor's id of a manifest's model."""
+        return self._model_ids.get(model, model)
+
+    def usage_call(self, start: str, end: str) -> Call:
+        """What was completed between two moments, by day and model. Source: official."""
+        query = urlencode({"start": start, "end": end, "timeframe": "day", "expand": "time_series"})
+        return Call(method="GET", target=f"{USAGE_PATH}?{query}")
+
+    def read_usage(self, outcome: Response | NoResponse) -> tuple[UsageLine, ...] | None:
+        """One line a day and model; None for an answer that is no list."""
+        series = _json_of(outcome).get("time_series")
+        if not isinstance(series, list):
+            return None
+        found: list[UsageLine] = []
+        for bucket in objects(series):
+            for line in objects(bucket.get("results")):
+                quantity, cost = _amount(line.get("quantity")), _amount(line.get("cost"))
+                if quantity is not None:
+                    found.append(
+                        UsageLine(
+                            day=str(bucket.get("bucket", ""))[:10],
+                            model=str(line.get("model", "")),
+                            quantity=int(quantity),
+                            cost_microusd=None if cost is None else int(cost * MICROUSD),
+                        )
+                    )
+        return tuple(found)
+
+
+def _path(template: str, job_set_id: str) -> str:
+    return template.replace("{id}", quote(job_set_id, safe=""))
+
+
+def _json_of(outcome: Response | NoResponse) -> Mapping[str, object]:
+    """The object of a whole 2xx answer; an empty one otherwise."""
+    if isinstance(outcome, NoResponse) or not 200 <= outcome.status <= 299 or not outcome.complete:
+        return {}
+    return as_object(read_json(outcome.body))
+
+
+def _amount(value: object) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        found = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return found if found.is_finite() and found >= 0 else None
+
+
+def _is_mismatch(outcome: Response) -> bool:
+    detail = as_object(read_json(outcome.body)).get("detail")
+    return not isinstance(detail, list) and MISMATCH.search(error_text(outcome.body)) is not None

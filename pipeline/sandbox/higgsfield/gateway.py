@@ -1,0 +1,341 @@
+"""The vendor's side: submits under keys, status, cancel, uploads, estimates, usage, callbacks, and its own books.
+
+A request is in the books before its answer leaves. Where keys are honoured, the same call under the same key gives the
+request it gave first, and is charged once; another call under that key is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+from aiohttp import web
+
+from pipeline.sandbox.fault_injection import FaultInjector, as_json
+from pipeline.sandbox.faults import BEFORE, CallbackFault, FaultPlan, PollFault, ResultFault, SubmitFault
+from pipeline.sandbox.higgsfield import responses, rules
+from pipeline.sandbox.higgsfield.books import VendorBooks, VendorRequest
+from pipeline.sandbox.higgsfield.responses import refused
+from pipeline.sandbox.higgsfield.rules import CREDIT_MICROUSD, CREDITS, MODELS, InvalidCallError
+from pipeline.sandbox.higgsfield.states import RequestStates
+from pipeline.sandbox.higgsfield.uploads import UploadHandlers
+from pipeline.sandbox.image_store import ImageStore
+from pipeline.sandbox.jobs import (
+    TERMINAL,
+    Job,
+    JobOutcome,
+    SandboxJobState,
+    clip_key,
+    generation_time,
+    marked_fate,
+    share,
+)
+from pipeline.sandbox.rate_limiters import Limiter, make_limiter
+from pipeline.sandbox.rendering.renderer import ClipRenderer
+from pipeline.sandbox.responses import SandboxResponse
+from pipeline.sandbox.settings import SandboxSettings, parse_rate
+from pipeline.sandbox.webhooks import Delivery, WebhookSender
+
+IN_FLIGHT_SHARE = 0.05
+"""Share of repeated calls that a storm answers with 409."""
+
+ACCOUNT_SECRET = "whsec_c2FuZGJveC1hY2NvdW50LXNlY3JldA=="  # noqa: S105 - opens nothing but the sandbox
+LOOK_S = (0.02, 0.25)
+
+
+class VendorHandlers:
+    """The paid side of the vendor's API, on the event loop's thread."""
+
+    def __init__(
+        self,
+        settings: SandboxSettings,
+        *,
+        books: VendorBooks,
+        gallery: ImageStore,
+        studio: ClipRenderer,
+        now: Callable[[], float],
+        address: Callable[[], str],
+        clip_made: Callable[[], None],
+    ) -> None:
+        self._settings, self._books, self._studio = settings, books, studio
+        self._now, self._address, self._clip_made = now, address, clip_made
+        chaos, intensity = settings.chaos, settings.chaos_intensity
+        self._storm = None if chaos is None else FaultPlan(seed=chaos, intensity=intensity)
+        self._states = RequestStates(books, studio, cap=settings.max_concurrent, now=now, address=address)
+        self._uploads = UploadHandlers(books, gallery, address=address, refusal_of=self._refusal_of)
+        limit = settings.max_concurrent or 1
+        self._faults = FaultInjector(
+            self._storm,
+            settings.generation_s,
+            inline=settings.inline,
+            refused=refused,
+            too_many=lambda wait_s, _number: responses.queue_full(limit, wait_s, "yes"),
+        )
+        self._courier = WebhookSender(now=now, window_s=settings.webhook_window_s)
+        self._limiter: Limiter | None = None
+        self.set_rate(settings.rate)
+        self.honours_keys = settings.honours_keys
+        """whether a repeated key gives the first request; a vendor may switch that off at any time"""
+
+    def add_routes(self, app: web.Application) -> None:
+        """Everything that is served."""
+        app.router.add_get("/requests/{id}/status", self.status)
+        app.router.add_post("/requests/{id}/cancel", self.cancel)
+        self._uploads.add_routes(app)
+        app.router.add_get("/models", self.list_models)
+        app.router.add_get("/models/usage", self.usage)
+        app.router.add_get("/results/{name}", self.result)
+        app.router.add_get("/_sandbox/books", self.show_books)
+        app.router.add_post("/_sandbox/keys/{word:on|off}", self.switch_keys)
+        app.router.add_post("/estimate/{model:.+}", self.estimate)
+        app.router.add_post("/{model:.+}", self.submit)
+
+    def set_rate(self, rate: str | None) -> None:
+        """Change the limit; the new limiter starts empty-handed."""
+        chosen = self._settings.limiter
+        self._limiter = None if rate is None else make_limiter(chosen, parse_rate(rate), self._settings.burst)
+
+    def resume(self) -> None:
+        """Go on with every request of the books."""
+        for request in self._books.requests.values():
+            self._begin(request)
+
+    def callbacks_idle(self) -> bool:
+        """Whether no callback is waited for or under way."""
+        return self._courier.idle()
+
+    async def callbacks_done(self) -> None:
+        """Wait for the callbacks that are waited for or under way now."""
+        await self._courier.done()
+
+    async def close(self) -> None:
+        """Drop callbacks under way."""
+        await self._courier.close()
+
+    # --- submit
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        """POST on a model's path."""
+        refusal = self._refusal_of(request) or self._throttle()
+        if refusal is not None:
+            return as_json(refusal)
+        model, key = request.match_info["model"], request.headers.get("Idempotency-Key")
+        webhook, expiry = request.query.get("hf_webhook"), request.headers.get("Hf-Expires-After")
+        try:
+            rules.check_key(key)
+            body = rules.read_body(await request.read())
+            mark = rules.fingerprint(model, body, webhook, expiry)
+            if (known := self._known(key)) is not None:
+                return await self._repeated(request, known, str(key), mark)
+            if model not in MODELS:
+                return as_json(refused(404, "Model not found"))
+            rules.check_body(body)
+            rules.check_webhook(webhook)
+            rules.check_expiry(expiry)
+        except InvalidCallError as error:
+            return as_json(refused(422, error.detail))
+        visit, fault = self._books.count("submit", mark), SubmitFault.NONE
+        if self._storm is not None:
+            fault = self._storm.submit_fault(mark, visit)
+        if fault in BEFORE:
+            return await self._faults.instead_of_accepting(fault, request, ("submit", mark, visit))
+        if self._states.is_full():
+            cap = self._settings.max_concurrent or 1
+            return as_json(responses.queue_full(cap, 1.0, self._settings.retry_after))
+        new = VendorRequest(job=self._new_job(model, body, mark, webhook), model=model, key=key)
+        self._books.accept(new, keep_key=self.honours_keys)
+        self._begin(new)
+        return await self._answered(request, new, visit)
+
+    def _known(self, key: str | None) -> tuple[str, str] | None:
+        return self._books.keys.get(key) if key is not None and self.honours_keys else None
+
+    async def _repeated(self, request: web.Request, known: tuple[str, str], key: str, mark: str) -> web.StreamResponse:
+        """The same key again: the original request, or a refusal where anything differs."""
+        if known[0] != mark:
+            return as_json(refused(422, responses.MISMATCH))
+        visit = self._books.count("submit", mark)
+        if self._storm is not None and share(self._storm.seed, "in flight", key, visit) < IN_FLIGHT_SHARE:
+            return as_json(refused(409, responses.IN_FLIGHT))
+        return await self._answered(request, self._books.requests[known[1]], visit)
+
+    async def _answered(self, request: web.Request, found: VendorRequest, visit: int) -> web.StreamResponse:
+        mark = found.job.fingerprint
+        fault = SubmitFault.NONE if self._storm is None else self._storm.submit_fault(mark, visit)
+        if fault in BEFORE:
+            return await self._faults.instead_of_accepting(fault, request, ("submit", mark, visit))
+        first, other = self._said(found), self._said(self._other(found))
+        return await self._faults.after_accepting(fault, request, ("submit", mark, visit), first, other)
+
+    def _new_job(self, model: str, body: dict[str, object], mark: str, webhook: str | None) -> Job:
+        visit, settings = self._books.next_visit(mark), self._settings
+        drawn = rules.drawn_from(model, self._with_own_pictures(body))
+        name = str(drawn["model"])
+        job = Job(
+            job_set_id=_uuid(self._books.token, mark, visit),
+            job_id=_uuid(self._books.token, mark, visit, "job"),
+            fingerprint=mark,
+            visit=visit,
+            body=drawn,
+            price_microusd=int(CREDITS[name] * CREDIT_MICROUSD),
+            accepted_at=self._now(),
+            generation_s=generation_time(name, mark, visit, settings),
+            fate=marked_fate(str(body["prompt"])),
+            clip_key=clip_key(drawn, mark, settings),
+            callback_url=webhook,
+        )
+        if self._storm is None:
+            return job
+        fate = job.fate if job.fate is not JobOutcome.COMPLETED else self._storm.fate(mark, visit)
+        return replace(job, fate=fate, generation_s=job.generation_s * self._storm.slowness(mark, visit))
+
+    def _with_own_pictures(self, body: dict[str, object]) -> dict[str, object]:
+        """Addresses of pictures that were uploaded here, as the renderer finds them."""
+        return {
+            name: self._uploads.own_picture(value) if name.endswith("image_url") else value
+            for name, value in body.items()
+        }
+
+    def _begin(self, request: VendorRequest) -> None:
+        self._studio.begin(request.job, self._address(), done=self._clip_made)
+        url = request.job.callback_url
+        if url is not None and self._states.state(request) not in TERMINAL:
+            self._courier.begin(self._call_back(request, url))
+
+    # --- what is said of a request
+
+    def _said(self, request: VendorRequest) -> SandboxResponse:
+        value = responses.status(self._states.view(request), self._address(), self._states.ends_at(request))
+        return SandboxResponse(status=200, value=value)
+
+    def _other(self, request: VendorRequest) -> VendorRequest:
+        """Another request where there is one: whose answer a desynchronised connection would give."""
+        others = (one for key, one in self._books.requests.items() if key != request.request_id)
+        return next(others, request)
+
+    # --- calls about a request
+
+    async def status(self, request: web.Request) -> web.StreamResponse:
+        """GET of a request's state."""
+        found = self._refusal_of(request) or (self._throttle() if self._settings.shared_limit else None)
+        if found is not None:
+            return as_json(found)
+        known = self._books.requests.get(request.match_info["id"])
+        if known is None:
+            return as_json(refused(404, "Request not found"))
+        visit, fault = 0, PollFault.NONE
+        if self._storm is not None:
+            visit = self._books.count("poll", known.request_id)
+            fault = self._storm.poll_fault(known.request_id, visit)
+        place = ("poll", known.request_id, visit)
+        return await self._faults.poll(fault, request, place, self._said(known), self._said(self._other(known)))
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """POST: 202 and an empty body while the request waits, else 400."""
+        refusal = self._refusal_of(request)
+        if refusal is not None:
+            return as_json(refusal)
+        known = self._books.requests.get(request.match_info["id"])
+        if known is None:
+            return as_json(refused(404, "Request not found"))
+        self._states.advance()
+        if self._states.state(known) is SandboxJobState.QUEUED:
+            known.canceled_at = self._now()
+            self._books.save(known)
+        if known.canceled_at is None:
+            return as_json(refused(400, "Request has already started"))
+        return web.Response(status=202)
+
+    async def result(self, request: web.Request) -> web.StreamResponse:
+        """GET of a clip; needs no key."""
+        known = self._books.requests.get(request.match_info["name"].removesuffix(".mp4"))
+        if known is None or self._states.view(known).url is None:
+            return as_json(refused(404, "File not found"))
+        visit, fault = 0, ResultFault.NONE
+        if self._storm is not None:
+            visit = self._books.count("result", known.request_id)
+            fault = self._storm.result_fault(known.request_id, visit)
+        place = ("result", known.request_id, visit)
+        return await self._faults.result(fault, request, place, self._studio.file(known.job))
+
+    # --- free calls
+
+    async def estimate(self, request: web.Request) -> web.StreamResponse:
+        """POST of a submit's body: what it would cost."""
+        refusal = self._refusal_of(request)
+        if refusal is not None:
+            return as_json(refusal)
+        model = request.match_info["model"]
+        if model not in MODELS:
+            return as_json(refused(404, "Model not found"))
+        try:
+            rules.check_body(rules.read_body(await request.read()))
+        except InvalidCallError as error:
+            return as_json(refused(422, error.detail))
+        return as_json(SandboxResponse(status=200, value=responses.estimate(model)))
+
+    async def list_models(self, request: web.Request) -> web.StreamResponse:
+        """GET of what is sold."""
+        return as_json(self._refusal_of(request) or SandboxResponse(status=200, value=responses.models()))
+
+    async def usage(self, request: web.Request) -> web.StreamResponse:
+        """GET of what was completed, by day and model."""
+        refusal = self._refusal_of(request)
+        if refusal is not None:
+            return as_json(refusal)
+        done = (one for one in self._books.requests.values() if self._states.state(one) is SandboxJobState.COMPLETED)
+        lines = [(self._states.ends_at(one), one.model) for one in done]
+        start, end = request.query.get("start", ""), request.query.get("end", "9999")
+        return as_json(SandboxResponse(status=200, value=responses.usage(lines, start, end)))
+
+    # --- for tests and benchmarks
+
+    async def show_books(self, _request: web.Request) -> web.StreamResponse:
+        """Everything that was accepted; needs no key."""
+        views = [(self._states.view(one), one.model, one.key) for one in self._books.requests.values()]
+        charged = sum(view.job.price_microusd for view, _, _ in views if view.state not in NOT_CHARGED)
+        return as_json(SandboxResponse(status=200, value=responses.books(views, charged)))
+
+    async def switch_keys(self, request: web.Request) -> web.StreamResponse:
+        """Honour idempotency keys from now on, or ignore them."""
+        self.honours_keys = request.match_info["word"] == "on"
+        return web.Response(status=204)
+
+    # --- callbacks, key, pace
+
+    async def _call_back(self, request: VendorRequest, url: str) -> None:
+        fault = CallbackFault.NONE if self._storm is None else self._storm.callback_fault(request.request_id)
+        shortest, longest = LOOK_S
+        while (state := self._states.view(request).state) not in TERMINAL:  # noqa: ASYNC110 - its clock is the caller's
+            await asyncio.sleep(min(max(self._states.ends_at(request) - self._now(), shortest), longest))
+        if state is SandboxJobState.CANCELED:
+            return
+        value = responses.callback(self._states.view(request))
+        message_id = f"msg_{request.request_id}"
+        delivery = Delivery(url=url, secret=ACCOUNT_SECRET, message_id=message_id, value=value, in_clear=False)
+        await self._courier.deliver_through(fault, delivery)
+
+    def _refusal_of(self, request: web.Request) -> SandboxResponse | None:
+        given, known = request.headers.get("Authorization", ""), self._settings.key
+        if given.startswith("Key ") and (known is None or hmac.compare_digest(given.encode(), f"Key {known}".encode())):
+            return None
+        return refused(401, "Invalid credentials")
+
+    def _throttle(self) -> SandboxResponse | None:
+        wait_s = self._limiter.admit(self._now()) if self._limiter is not None else 0.0
+        if wait_s <= 0:
+            return None
+        return responses.queue_full(self._settings.max_concurrent or 1, wait_s, self._settings.retry_after)
+
+
+NOT_CHARGED = frozenset({SandboxJobState.FAILED, SandboxJobState.NSFW, SandboxJobState.CANCELED})
+
+
+def _uuid(*parts: object) -> str:
+    digest = hashlib.sha256(json.dumps([str(part) for part in parts]).encode("ascii")).digest()
+    return str(uuid.UUID(bytes=digest[:16], version=4))
