@@ -7,12 +7,16 @@ soon after the limit is really exceeded, and once three calls too many were admi
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from pipeline.gateway.ratelimit.fits import BucketFit
 from pipeline.gateway.ratelimit.history import Rejection
 from pipeline.gateway.ratelimit.latency import LatencyTracker
 
 LONG_AGO = float("-inf")
+
+MIN_RATE = 1e-3
+"""Calls a second of the slowest guess: a smaller one would hardly ever be tested."""
 
 MAX_LEVEL = 0.9
 """Part of the burst that may go at once after a pause: its estimate is not exact."""
@@ -40,26 +44,44 @@ BELOW, MAX_BELOW = 0.9, 0.03
 """A dear bucket is followed at this part of its rate at least, and this part below what was measured at most."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateTest:
+    """How the rate of a fit is tested.
+
+    Attributes:
+        unsure: by which part the rate may be higher than was measured.
+        is_eager: whether the highest possible rate is worth trying at once.
+        calls: from one rejection to the next, as they are wanted.
+    """
+
+    unsure: float = 0.0
+    is_eager: bool = True
+    calls: float = 250.0
+
+
 class BucketFollower:
     """Says when the next call may go."""
 
-    def __init__(self, latency: LatencyTracker, *, rate: float, burst: float, now: float, level: float = 0.0) -> None:
-        self.rate, self.burst = max(rate, 1e-3), max(burst, 1.0)
+    def __init__(
+        self,
+        latency: LatencyTracker,
+        *,
+        rate: float,
+        burst: float,
+        now: float,
+        level: float = 0.0,
+        ramp_after: float | None = None,
+        test: RateTest | None = None,
+    ) -> None:
+        """`level` calls may go at once. After `ramp_after` calls a guessed rate grows until it is rejected."""
+        self.rate, self.burst = rate, max(burst, 1.0)
         self.sending_rate = self.rate
         """the rate with its growth"""
         self.quiet = 0
-        self.admitted_total = 0
         """calls admitted since the last rejection"""
-        self.ramp_after: float | None = None
-        """the rate is a guess: after so many calls it grows until it is rejected"""
-        self.unsure = 0.0
-        """by which part the rate may be higher than was measured"""
-        self.hold_cost = 0.0
-        """calls that a rejection costs"""
-        self.test_calls = 250.0
-        """calls from one rejection to the next, as they are wanted"""
-        self.is_eager = True
-        """whether the highest possible rate is worth trying at once"""
+        self.admitted_total = 0
+        self.ramp_after = ramp_after
+        self.test = test if test is not None else RateTest()
         self._latency = latency
         self._level, self._level_at = level, now
         self._last_at = LONG_AGO
@@ -100,19 +122,20 @@ class BucketFollower:
                 self.sending_rate *= 1 + min(RAMP, RAMP_S / self.sending_rate)
             return
         growth = self._growth()
-        self.sending_rate = self.rate * (1 + min(growth, max(0.5, self.unsure)))
-        if self.quiet > RISEN_AFTER * self.test_calls:
+        self.sending_rate = self.rate * (1 + min(growth, max(0.5, self.test.unsure)))
+        if self.quiet > RISEN_AFTER * self.test.calls:
             self.ramp_after = 0
 
     def _growth(self) -> float:
-        doubling = self.test_calls / DOUBLINGS
+        test = self.test
+        doubling = test.calls / DOUBLINGS
         first = EXCESS_CALLS * math.log(2) / (doubling * 2.0**DOUBLINGS)
         crept = first * 2.0 ** min(self.quiet / doubling, 2.0 * DOUBLINGS)
-        wait = 0.0 if self.is_eager else self.test_calls / 4
+        wait = 0.0 if test.is_eager else test.calls / 4
         explored = max(0.0, self.quiet - wait) / min(SURE_CALLS, max(MIN_SURE_CALLS, SURE_S * self.rate))
-        if self.is_eager:
+        if test.is_eager:
             explored = min(explored, 1.0) * 2.0 ** min(max(0.0, explored - 1), 6.0)
-        return float(self.unsure * (explored if self.is_eager else min(explored, 1.0)) + crept)
+        return float(test.unsure * (explored if test.is_eager else min(explored, 1.0)) + crept)
 
     def _fill(self, now: float) -> None:
         if now > self._level_at:
@@ -140,17 +163,21 @@ def bucket_of_fit(
     if it.retry_after_s is not None:  # in a wait that short a third of a call flows in
         least = 0.3 / max(it.retry_after_s, 0.001)
         rate = max(rate, least) if fit.max_rate > least else rate
-    bucket = BucketFollower(latency, rate=rate, burst=fit.burst, now=now)
-    bucket.unsure = min(max(fit.max_rate / rate - 1, 0.0), MAX_UNSURE)
-    bucket.hold_cost = hold_s * rate - fit.burst
-    bucket.is_eager = bucket.unsure * HORIZON_CALLS > bucket.hold_cost
-    bucket.test_calls = interval * (1 + max(bucket.hold_cost, 0.0) / COST_INTERVAL)
-    if bucket.hold_cost > DEAR_CALLS or fit.burst < 2:  # rather a little below, by as much as is unknown
-        bucket.rate = max(fit.min_rate, BELOW * rate) * (1 - min(MAX_BELOW, 1 / quiet))
+    fit_rate = rate
+    unsure = min(max(fit.max_rate / rate - 1, 0.0), MAX_UNSURE)
+    hold_cost = hold_s * rate - fit.burst  # calls that a rejection costs
+    test = RateTest(
+        unsure=unsure,
+        is_eager=unsure * HORIZON_CALLS > hold_cost,
+        calls=interval * (1 + max(hold_cost, 0.0) / COST_INTERVAL),
+    )
+    rate = max(rate, MIN_RATE)
+    if hold_cost > DEAR_CALLS or fit.burst < 2:  # rather a little below, by as much as is unknown
+        rate = max(fit.min_rate, BELOW * fit_rate) * (1 - min(MAX_BELOW, 1 / quiet))
         if fit.burst < 2:
-            guard_s = (2.0 if hold_s else 1.0) * max(0.7 * latency.jitter_s, 0.001)
-            bucket.rate = 1 / (1 / min(fit.min_rate, bucket.rate) + guard_s)
-        bucket.sending_rate = bucket.rate
+            guard_s = (2.0 if hold_s else 1.0) * latency.noise_s
+            rate = 1 / (1 / min(fit.min_rate, rate) + guard_s)
+    bucket = BucketFollower(latency, rate=rate, burst=fit.burst, now=now, test=test)
     # After a hold the bucket has filled up by as much; nothing is built on that while the rate is unsure.
     bucket.empty_until(now + (hold_s if quiet < SURE_CALLS else 0.0))
     return bucket

@@ -36,18 +36,14 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from pipeline.gateway.ratelimit.bucket_follower import BucketFollower, bucket_of_fit
-from pipeline.gateway.ratelimit.fits import SPANS_S, WindowFit, is_whole, min_wait_s
+from pipeline.gateway.ratelimit.bucket_follower import MIN_RATE, BucketFollower
+from pipeline.gateway.ratelimit.fits import min_wait_s
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.latency import LatencyTracker
-from pipeline.gateway.ratelimit.model_choice import RATE_MARGIN, Follower, ModelChoice
-from pipeline.gateway.ratelimit.probing import (
-    InitialFill,
-    next_probe_at,
-    second_fill_rate,
-    spans_between,
-    window_by_hint,
-)
+from pipeline.gateway.ratelimit.model_choice import RATE_MARGIN, Follower
+from pipeline.gateway.ratelimit.probe import Probe
+from pipeline.gateway.ratelimit.probing import InitialFill
+from pipeline.gateway.ratelimit.refitting import FELL, Refitting, is_measured
 from pipeline.gateway.ratelimit.remembered import Memory, MemoryTest
 from pipeline.gateway.ratelimit.window_follower import Verdict, WindowFollower
 
@@ -70,17 +66,8 @@ SETTLED_CALLS = 100
 """A bucket that was followed for so many calls is a bucket: silence is an outage."""
 OUTAGE_FAILS, OUTAGE_CALLS = 4, 20
 """After so many rejections in a row the history begins again; two outages are at least so many calls apart."""
-SURE_CALLS = 4.0
-"""Fewer calls that a bucket would have admitted in a second fill: it is none."""
-FELL = 0.85
-"""A limit below this part of what was measured has fallen."""
-MIN_INTERVAL, MAX_INTERVAL, SETTLED_PART = 40.0, 250.0, 1 / 8
-"""Calls between two tests of a bucket's rate: doubled with each that confirms it, up to 0.4 % rejections; and no more
-than this part of the calls since the last fall, since what moves is tested more often."""
 REFUTED_OPEN = 2.0
 """Open calls with which a limit is explored that is known to be higher than was remembered."""
-SAME_RATE = 0.05
-"""A rate measured within this part of the last one confirms it."""
 
 
 class ControllerPhase(Enum):
@@ -92,6 +79,8 @@ class ControllerPhase(Enum):
 
 
 class RateController:
+    """Says when the next call of one allowance may go. All times are seconds of one monotonic clock."""
+
     def __init__(self, *, max_open: int, open_at_first: float = 1.0) -> None:
         self.open = self.unsent = 0
         self.latency = LatencyTracker()
@@ -99,9 +88,10 @@ class RateController:
         self.restart()
 
     def restart(self) -> None:
+        """Forget the limit: it is looked for from the beginning."""
         self.phase = ControllerPhase.EXPLORE
         self.follower: Follower | None = None
-        self.history = History()
+        self._begin_history(History())
         self._allowed_open = self._open_at_first
         self._settling = False
         self._met: Rejection | None = None
@@ -110,30 +100,30 @@ class RateController:
         self._hold_s = 0.0
         self._not_before = LONG_AGO
         self._answers = 0
-        self._fell_at = -1_000_000
-        self._fill = InitialFill(0, 0.0, 0.0)
-        self._window: WindowFit | None = None
-        self._failed_age_s = 0.0
-        self._reopened_at = LONG_AGO
-        self._choice = ModelChoice(self.history)
         self._outage_at = -1_000_000
-        self._held_s = 0.0
-        self._interval = MIN_INTERVAL
         self._memory: MemoryTest | None = None
         self._idle_s = 0.0
         self._before: History | None = None
+
+    def _begin_history(self, history: History) -> None:
+        self.history = history
+        self._probe = Probe(history, self.latency)
+        self._refitting = Refitting(history, self.latency)
 
     # ------------------------------------------------------------- interface
 
     @property
     def rate(self) -> float | None:
+        """Calls a second, as followed; None while no limit is known."""
         return self.follower.rate if self.follower is not None else None
 
     @property
     def is_shut(self) -> bool:
+        """Whether the limit was met, and calls in flight are waited for."""
         return self._settling
 
     def ready_at(self, now: float) -> float:
+        """The earliest time of the next call."""
         busy = self.open + self.unsent
         if busy >= self._max_open or (self._settling and busy):
             return NEVER
@@ -159,6 +149,7 @@ class RateController:
         return now if self.follower is None else self.follower.ready_at(now)
 
     def take(self, due_at: float) -> None:
+        """A call will go then."""
         if self._memory is not None:
             self._memory.taken(due_at, self._follower_ready_at(due_at, self.open + self.unsent))
         self.unsent += 1
@@ -168,6 +159,7 @@ class RateController:
             self.follower.take(due_at)
 
     def give_back(self, now: float) -> None:
+        """A taken call was not sent."""
         self.unsent -= 1
         if self._memory is not None:
             self._memory.withdrawn()
@@ -176,44 +168,49 @@ class RateController:
         self._settle(now)
 
     def sent(self, now: float) -> None:
+        """A taken call was sent."""
         self.unsent -= 1
         self.open += 1
         self.history.sent(now, self.latency.latency_s / 2)
 
     def passed_over(self, now: float) -> None:
+        """A call that is not answered for long does not count as open any more."""
         self.open -= 1
         self._settle(now)
 
     def rejoined(self) -> None:
+        """It is answered after all: the answer follows."""
         self.open += 1
 
     def interrupted(self, now: float, frozen_s: float) -> None:
-        """The process stood still for `frozen_s` until now: what the gateway did meanwhile was not seen.
+        """The process was frozen for `frozen_s` until now: what the gateway did meanwhile was not seen.
 
         A measured limit stays. One that was half measured is measured again: see `_limit_met`.
         """
-        if self.phase is ControllerPhase.FOLLOW and self.follower is not None and _is_measured(self.follower):
+        if self.phase is ControllerPhase.FOLLOW and self.follower is not None and is_measured(self.follower):
             self._settling, self._met, self._fails = False, None, 0
-            self._not_before, self._reopened_at = LONG_AGO, now
-            self._choice.begin_at(now)
+            self._not_before = LONG_AGO
+            self._probe.reopened(now)
+            self._refitting.begin_at(now)
             self.follower.interrupted(now)
             return
         before, idle_s = self.history, self._idle_s + frozen_s
         if self._before is not None:
             before = self._before.followed_by(self.history)
         elif self.phase is ControllerPhase.FOLLOW:
-            before = self.history.since(self._reopened_at, at_most=self._fill.count)
+            before = self.history.since(self._probe.reopened_at, at_most=self._probe.fill.count)
         self.restart()
         self._before, self._idle_s = before, idle_s
 
     def answered_unseen(self, sent_at: float, now: float, *, is_rejected: bool) -> None:
-        """The answer to a call that was sent before the process stood still: when it came is not known."""
+        """The answer to a call that was sent before the process was frozen: when it came is not known."""
         self.open -= 1
         if is_rejected:
             self.history.forget(sent_at)
         self._settle(now)
 
     def accepted(self, sent_at: float, now: float) -> None:
+        """The call that was sent at `sent_at` was admitted."""
         self.open -= 1
         self._answers += 1
         self.latency.answered(now - sent_at)
@@ -225,6 +222,7 @@ class RateController:
         self._settle(now)
 
     def throttled(self, sent_at: float, now: float, hold_s: float = 0.0, hint_s: float | None = None) -> None:
+        """The call that was sent at `sent_at` was rejected, which holds everything for `hold_s` seconds."""
         self.open -= 1
         self._answers += 1
         self._hold_s = hold_s
@@ -238,16 +236,16 @@ class RateController:
         self._settle(now)
 
     def begin_window(self, now: float, *, count: int, span_s: float) -> None:
+        """Follow a window that was known before, or that the gateway states."""
         self.phase = ControllerPhase.FOLLOW
         self.follower = WindowFollower(self.history, self.latency, count=count, span_s=span_s)
-        self._fill = InitialFill(count, now, now)
-        self._reopened_at = now
+        self._probe.begin_known(count, now)
 
     def begin_bucket(self, now: float, *, rate: float, burst: float) -> None:
+        """Follow a bucket that was known before."""
         self.phase = ControllerPhase.FOLLOW
-        self.follower = BucketFollower(self.latency, rate=rate, burst=burst, now=now, level=burst)
-        self._fill = InitialFill(1, now, now)
-        self._reopened_at = now
+        self.follower = BucketFollower(self.latency, rate=max(rate, MIN_RATE), burst=burst, now=now, level=burst)
+        self._probe.begin_known(1, now)
 
     def doubt(self) -> None:
         """The limit that was begun with is an earlier run's: test it before it is relied upon."""
@@ -265,9 +263,6 @@ class RateController:
         latency = self.latency
         return latency.latency_s / 2 + latency.jitter_s if latency.latency_s else NEVER
 
-    def _noise_s(self) -> float:
-        return max(0.7 * self.latency.jitter_s, 0.001)
-
     def _is_filling(self) -> bool:
         """Whether it is not known yet what kind of limit it is."""
         follower = self.follower
@@ -276,6 +271,7 @@ class RateController:
         return follower is not None and follower.ramp_after is not None
 
     def _settle(self, now: float) -> None:
+        """Judge the rejection once no call is open that was sent before it."""
         if self._settling and not self.open + self.unsent:
             self._settling = False
             met, self._met = self._met, None
@@ -290,33 +286,22 @@ class RateController:
             return
         fails, self._fails = self._fails, 0
         if self.phase is ControllerPhase.PROBE:
-            self._reopen(arrived, now)
+            self.phase = ControllerPhase.FOLLOW
+            self.follower = self._probe.admitted(self.follower, arrived, now, hold_s=self._hold_s)
             return
         assert self.follower is not None
         if fails >= OUTAGE_FAILS and isinstance(self.follower, BucketFollower):
-            self._choice.begin_at(arrived)
+            self._refitting.begin_at(arrived)
         self.follower.admitted()
         if isinstance(self.follower, WindowFollower) and self.follower.trial_gap_s:
-            self._end_trial(self.follower)
-
-    def _end_trial(self, window: WindowFollower) -> None:
-        """All of the first fill were admitted again: a window, unless a bucket would have admitted as many, too."""
-        if self.history.count(self._reopened_at - 1e-9, NEVER) - self.open < window.count:
-            return
-        window.trial_gap_s = 0.0
-        last = self.history.nth_last(1)
-        again_s = (self._reopened_at if last is None else last) - self._reopened_at
-        fewer = self._fill.count * (self._fill.took_s - again_s) / (1 + again_s)
-        window.is_sure = fewer >= SURE_CALLS
+            self._probe.judge_trial(self.follower, in_flight=self.open)
 
     def _judge(self, it: Rejection, now: float) -> None:
         if self.phase is ControllerPhase.EXPLORE:
-            self._limit_met(it)
-            self._probe_later(it, now)
+            self._limit_met(it, now)
         elif self.phase is ControllerPhase.PROBE:
-            if self._window is None:
-                self._window = window_by_hint(self._fill, it, self._noise_s()) if self._hold_s else None
-            self._probe_later(it, now)
+            self._probe.rejected(it, hold_s=self._hold_s)
+            self._not_before = self._probe.next_at(it, now, hold_s=self._hold_s)
         elif self._memory is not None:
             self._judge_memory(self._memory, it, now)
         elif self._fails > 1:
@@ -328,13 +313,27 @@ class RateController:
                     self._bucket_stays_empty(it, now)
         elif self._is_outage(it):
             self._outage_at = self._answers
-            self._choice.begin_at(it.at)
+            self._refitting.begin_at(it.at)
             if isinstance(self.follower, BucketFollower):
                 self.follower.empty_until(now + self._hold_s)
         elif isinstance(self.follower, WindowFollower):
-            self._window_rejected(self.follower, it, now)
+            verdict = self.follower.rejected(it, fails=self._fails, hold_s=self._hold_s)
+            self._back_off(now)
+            if verdict is Verdict.REFIT:
+                self._refit(it, now)
         else:
             self._refit(it, now)
+
+    def _limit_met(self, it: Rejection, now: float) -> None:
+        self.phase = ControllerPhase.PROBE
+        if self._before is not None and len(self.history) < len(self._before):
+            # Fewer than before the pause: the limiter was not refilled by it, so the calls before it count as well.
+            self._begin_history(self._before.followed_by(self.history))
+        else:
+            self._idle_s = 0.0
+        self._before = None
+        self._probe.limit_met(it, hold_s=self._hold_s, idle_s=self._idle_s)
+        self._not_before = self._probe.next_at(it, now, hold_s=self._hold_s)
 
     def _judge_memory(self, memory: MemoryTest, it: Rejection, now: float) -> None:
         """A rejection while the remembered limit is in doubt."""
@@ -345,8 +344,7 @@ class RateController:
         verdict = memory.rejected(hint_s=it.retry_after_s, wait_s=wait_s)
         if verdict is Memory.REFUTED:
             self._memory = self.follower = None
-            self._limit_met(it)
-            self._probe_later(it, now)
+            self._limit_met(it, now)
             return
         if verdict is Memory.CONFIRMED:
             self._memory = None
@@ -366,79 +364,37 @@ class RateController:
             return False
         if isinstance(self.follower, WindowFollower):
             return self.follower.is_proven and not self.follower.could_ask_for(it)
-        return self._choice.fits > 0 and self.rate is not None and min_wait_s(it.retry_after_s) > 2 / self.rate
-
-    # ------------------------------------------------- explore, probe, reopen
-
-    def _limit_met(self, it: Rejection) -> None:
-        self.phase = ControllerPhase.PROBE
-        if self._before is not None and len(self.history) < len(self._before):
-            # Fewer than before the pause: the limiter was not refilled by it, so the calls before it count as well.
-            self.history = self._before.followed_by(self.history)
-            self._choice = ModelChoice(self.history)
-        else:
-            self._idle_s = 0.0
-        self._before = None
-        first = self.history.nth_last(len(self.history)) if len(self.history) else None
-        self._fill = InitialFill(max(len(self.history), 1), it.at if first is None else first, it.at, self._idle_s)
-        self._window = window_by_hint(self._fill, it, self._noise_s()) if self._hold_s else None
-
-    def _probe_later(self, it: Rejection, now: float) -> None:
-        self._failed_age_s = it.at - self._fill.begin
-        self._not_before = now
-        if self._hold_s:
-            return
-        self._not_before = next_probe_at(self._fill, now, self.latency.latency_s / 2, self._noise_s())
-
-    def _reopen(self, arrived: float, now: float) -> None:
-        """A probe was admitted: follow what the hints or the time it took suggest, else fill a second time."""
-        self.phase = ControllerPhase.FOLLOW
-        self._reopened_at = arrived
-        noise_s, fill = self._noise_s(), self._fill
-        age_s = arrived - fill.begin
-        if isinstance(self.follower, WindowFollower):
-            if not self.follower.is_proven and 1.2 * self.follower.span_s < age_s < 8 * self.follower.span_s:
-                self.follower.lengthen(spans_between(self._failed_age_s, age_s, noise_s), age_s + 2 * noise_s)
-            self.follower.opened_at = arrived - 1e-9
-            return
-        window = self._window
-        if window is None:
-            inside = spans_between(self._failed_age_s, age_s, noise_s)
-            span_s = inside[-1] if inside else next((span for span in SPANS_S if age_s <= span), age_s)
-            if self._hold_s or span_s <= 2:
-                self._second_fill(span_s, now)
-                return
-            window = WindowFit(fill.count, span_s, 0.0)
-        follower = self._new_window(window)
-        if age_s < window.span_s - 3 * noise_s - 0.01:
-            follower.opened_at = arrived - 1e-9
-        if self._hold_s and window.span_s <= 2:
-            follower.trial_gap_s = 0.5 * fill.took_s / fill.count
-            follower.opened_at = arrived - 1e-9
-        self.follower = follower
-
-    def _second_fill(self, span_s: float, now: float) -> None:
-        rate = second_fill_rate(self._fill, span_s)
-        if not self._hold_s:  # one call flowed in since the rejection, at least
-            rate = max(rate, 1 / max(self._reopened_at - self._fill.rejected_at, 1e-3))
-        self.follower = BucketFollower(self.latency, rate=rate, burst=self._fill.count, now=now)
-        self.follower.ramp_after = self._fill.count + 2
-
-    def _new_window(self, fit: WindowFit) -> WindowFollower:
-        window = WindowFollower(self.history, self.latency, count=fit.count, span_s=fit.span_s)
-        window.is_hinted = self._hold_s > 0
-        window.rounds_hints = window.is_hinted and is_whole(self._hold_s)
-        return window
+        is_known = self._refitting.is_bucket_known and self.rate is not None
+        return is_known and min_wait_s(it.retry_after_s) > 2 / (self.rate or 1.0)
 
     # ------------------------------------------------------------- rejections
+
+    def _refit(self, it: Rejection, now: float) -> None:
+        assert self.follower is not None
+        ramp = (
+            self.follower.sending_rate * RATE_MARGIN
+            if isinstance(self.follower, BucketFollower)
+            else self._probe.fill.max_rate
+        )
+        self.follower = self._refitting.refit(
+            it,
+            self.follower,
+            now=now,
+            hold_s=self._hold_s,
+            answers=self._answers,
+            max_rate=ramp,
+            reopened_at=self._probe.reopened_at,
+        )
+        self._back_off(now)
 
     def _back_off(self, now: float) -> None:
         if self._hold_s:
             return
+        noise_s = self.latency.noise_s
         if isinstance(self.follower, WindowFollower):
-            first_s = max(self._noise_s(), 0.003 * self.follower.span_s)
+            first_s = max(noise_s, 0.003 * self.follower.span_s)
         else:
-            first_s = max(0.3 * self._noise_s(), min(0.5 / max(self.rate or 1.0, 1e-3), 0.25))
+            first_s = max(0.3 * noise_s, min(0.5 / max(self.rate or 1.0, 1e-3), 0.25))
         self._not_before = now + min(first_s * BACKOFF ** (min(self._fails, 10) - 1), MAX_BACKOFF_S)
 
     def _window_stays_shut(self, window: WindowFollower, it: Rejection, now: float) -> None:
@@ -450,64 +406,22 @@ class RateController:
             window.fall_to(calls)
             self._fails = 1
             return
-        self.phase = ControllerPhase.PROBE
         first = self.history.nth_last(min(window.count, len(self.history)))
-        self._fill = InitialFill(window.count, it.at if first is None else first, it.at)
-        self._window = None
-        self._probe_later(it, now)
+        self._probe_again(InitialFill(window.count, it.at if first is None else first, it.at), it, now)
 
     def _bucket_stays_empty(self, it: Rejection, now: float) -> None:
         """Nothing flows in for so long that it is no bucket: when it is open again tells which window it is."""
         assert isinstance(self.follower, BucketFollower)
         shut_s = it.at - self._blocked_at
-        if shut_s < max(SHUT_CALLS / self.follower.rate, 4 * self._noise_s()) or (
+        if shut_s < max(SHUT_CALLS / self.follower.rate, 4 * self.latency.noise_s) or (
             self.follower.admitted_total > SETTLED_CALLS
         ):
             return
+        reopened_at = self._probe.reopened_at
+        calls = self.history.count(reopened_at - 1e-9, it.at)
+        self._probe_again(InitialFill(max(calls, 1), reopened_at, self._blocked_at), it, now)
+
+    def _probe_again(self, fill: InitialFill, it: Rejection, now: float) -> None:
         self.phase = ControllerPhase.PROBE
-        calls = self.history.count(self._reopened_at - 1e-9, it.at)
-        self._fill = InitialFill(max(calls, 1), self._reopened_at, self._blocked_at)
-        self._window = None
-        self._probe_later(it, now)
-
-    def _window_rejected(self, window: WindowFollower, it: Rejection, now: float) -> None:
-        window.is_hinted = self._hold_s > 0
-        window.rounds_hints = it.retry_after_s is not None and is_whole(it.retry_after_s)
-        verdict = window.rejected(it, fails=self._fails)
-        self._back_off(now)
-        if verdict is Verdict.REFIT:
-            self._refit(it, now)
-
-    # ------------------------------------------------------------------- refit
-
-    def _refit(self, it: Rejection, now: float) -> None:
-        old = self.follower
-        assert old is not None
-        ramp = old.sending_rate * RATE_MARGIN if isinstance(old, BucketFollower) else self._fill.max_rate
-        fit = self._choice.choose(
-            it, old, noise_s=self._noise_s(), hinted=self._hold_s > 0, calls=self._answers, max_rate=ramp
-        )
-        if fit is None:
-            fit = self._choice.lately(it, old, reopened_at=self._reopened_at, held_s=self._held_s)
-        rate = fit.count / fit.span_s if isinstance(fit, WindowFit) else fit.rate
-        if rate < FELL * old.rate and _is_measured(old):
-            self._fell_at = self._answers
-        if isinstance(fit, WindowFit):
-            self.follower = self._new_window(fit)
-        else:
-            same = isinstance(old, BucketFollower) and abs(fit.rate - old.rate) < SAME_RATE * old.rate
-            settled = max(MIN_INTERVAL, (self._answers - self._fell_at) * SETTLED_PART)
-            self._interval = min(2 * self._interval, MAX_INTERVAL, settled) if same else MIN_INTERVAL
-            quiet = max(old.quiet, 1) if isinstance(old, BucketFollower) else 1
-            self.follower = bucket_of_fit(
-                fit, it, self.latency, now=now, hold_s=self._hold_s, interval=self._interval, quiet=quiet
-            )
-            self._held_s = self._hold_s
-        self._back_off(now)
-
-
-def _is_measured(old: Follower) -> bool:
-    """Whether the model was more than a guess, so that less than it is a fall."""
-    if isinstance(old, WindowFollower):
-        return old.is_proven
-    return old.ramp_after is None and old.unsure < 0.1 and old.sending_rate < 1.2 * old.rate
+        self._probe.begin(fill)
+        self._not_before = self._probe.next_at(it, now, hold_s=self._hold_s)

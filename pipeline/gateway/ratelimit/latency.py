@@ -5,6 +5,8 @@ from __future__ import annotations
 LATENCY_MEMORY = 8
 MIN_KEPT_FACTOR = 1.001
 """by which the shortest latency grows with each call that is slower: what was quick once may be so no longer"""
+NOISE_PART, MIN_NOISE_S = 0.7, 0.001
+"""Part of the round trips' difference by which arrivals differ; and the least (seconds), of clocks and schedulers."""
 OUTLIER, MIN_JITTER = 3.0, 0.02
 """times the usual difference, at least this part of the latency: more counts as that much, so that one pause does not
 look like calls that overtake each other"""
@@ -36,6 +38,11 @@ class LatencyTracker:
         """the usual time to an answer, and the shortest"""
         self.jitter_s = 0.0
         """how far latencies differ"""
+
+    @property
+    def noise_s(self) -> float:
+        """The standard deviation of a call's arrival, at least a millisecond."""
+        return max(NOISE_PART * self.jitter_s, MIN_NOISE_S)
 
     def answered(self, took_s: float) -> None:
         """A call had its answer."""

@@ -268,7 +268,7 @@ class AdaptiveRateLimiter:
 
     def hurry_polls(self, hurry: bool) -> None:
         """Whether polls get a larger share of a shared allowance: videos are noticed later than they may be."""
-        self._turns.hurry_polls = hurry
+        self._turns.hurry(hurry)
 
     def in_flight_cap(self) -> int | None:
         """The most jobs in flight, as configured or learned; None while no cap is known."""

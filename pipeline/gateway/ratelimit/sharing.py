@@ -29,9 +29,13 @@ class SubmitPollSharing:
     """Who waits, and how many calls polls are owed."""
 
     def __init__(self) -> None:
-        self.hurry_polls = False
+        self._hurries_polls = False
         self._owed_polls = 0.0
         self._wanted_until = dict.fromkeys(CallKind, float("-inf"))
+
+    def hurry(self, hurries: bool) -> None:
+        """Whether finished videos are noticed later than they may be: polls get a larger share."""
+        self._hurries_polls = hurries
 
     def wants(self, kind: CallKind, until: float) -> None:
         """A call of this kind waits, and will ask again by `until`."""
@@ -49,6 +53,6 @@ class SubmitPollSharing:
         """A call of this kind goes now."""
         self._wanted_until[kind] = float("-inf")
         spent = 1.0 if kind is CallKind.POLL else 0.0
-        share = HURRIED_SHARE if self.hurry_polls else POLL_SHARE
+        share = HURRIED_SHARE if self._hurries_polls else POLL_SHARE
         owed = self._owed_polls + share - spent
         self._owed_polls = min(max(owed, MIN_CREDIT), MAX_CREDIT)

@@ -58,18 +58,31 @@ class Verdict(Enum):
 class WindowFollower:
     """Says when the next call may go, and what a rejection means."""
 
-    def __init__(self, history: History, latency: LatencyTracker, *, count: int, span_s: float) -> None:
+    def __init__(
+        self,
+        history: History,
+        latency: LatencyTracker,
+        *,
+        count: int,
+        span_s: float,
+        opened_at: float = LONG_AGO,
+        trial_gap_s: float = 0.0,
+        hold_s: float = 0.0,
+    ) -> None:
+        """Follow `count` calls in `span_s` seconds.
+
+        Args:
+            opened_at: calls that arrived before do not count: a fixed window opened then.
+            trial_gap_s: while the model is one guess of two, calls are exactly this far apart.
+            hold_s: how long the last rejection holds everything; 0 where rejections come without hints.
+        """
         self.count, self.span_s = max(count, 1), span_s
-        self.opened_at = LONG_AGO
-        """calls that arrived before do not count: a fixed window opened then"""
-        self.is_hinted = False
-        """whether rejections come with hints that are obeyed"""
-        self.rounds_hints = False
-        """whether those hints are whole seconds"""
+        self.opened_at = opened_at
         self.is_sure = True
         """whether no bucket explains what was admitted; else it is tested soon"""
-        self.trial_gap_s = 0.0
-        """while the model is one guess of two, calls are exactly this far apart"""
+        self.trial_gap_s = trial_gap_s
+        self._is_hinted = hold_s > 0
+        self._rounds_hints = self._is_hinted and is_whole(hold_s)
         self.counts_rejected = False
         """whether rejected calls count as well, as it once seemed"""
         self._history, self._latency = history, latency
@@ -126,7 +139,7 @@ class WindowFollower:
         """A call sent after the last rejection was admitted."""
         self._admitted += 1
         self._since_test += 1
-        self._extra_guard_s *= 1 - (GUARD_DECAY if self.is_hinted else UNHINTED_DECAY)
+        self._extra_guard_s *= 1 - (GUARD_DECAY if self._is_hinted else UNHINTED_DECAY)
         if self._is_testing:
             # It must hold for a whole window: the surplus may have been the next one's.
             self._is_testing = False
@@ -137,8 +150,10 @@ class WindowFollower:
         elif self.count > self._proven and self._admitted >= self._confirm_at:
             self._proven, self._surging = self.count, False
 
-    def rejected(self, it: Rejection, *, fails: int) -> Verdict:
-        """The `fails`-th rejection in a row."""
+    def rejected(self, it: Rejection, *, fails: int, hold_s: float) -> Verdict:
+        """The `fails`-th rejection in a row, which holds everything for `hold_s` seconds."""
+        self._is_hinted = hold_s > 0
+        self._rounds_hints = it.retry_after_s is not None and is_whole(it.retry_after_s)
         tested, self._is_testing = self._is_testing, False
         self._surging = False
         calls = self._calls_in(it)
@@ -159,6 +174,14 @@ class WindowFollower:
             return self._came_early(it)
         return self._cut_short(it, calls)
 
+    def reopen(self, at: float) -> None:
+        """A probe that arrived at `at` opened the window: calls before it do not count."""
+        self.opened_at = at - 1e-9
+
+    def end_trial(self, *, is_sure: bool) -> None:
+        """The first fill was admitted again. `is_sure`: no bucket would have admitted as many."""
+        self.trial_gap_s, self.is_sure = 0.0, is_sure
+
     def lengthen(self, usual: list[float], max_s: float) -> None:
         """The span is longer than was believed: one of the usual ones, or about `max_s`."""
         self.span_s = usual[-1] if usual else next((span for span in SPANS_S if max_s <= span), max_s)
@@ -172,9 +195,6 @@ class WindowFollower:
 
     # ------------------------------------------------------------------ times
 
-    def _noise_s(self) -> float:
-        return max(0.7 * self._latency.jitter_s, 0.001)
-
     def _gap_s(self) -> float:
         if self.trial_gap_s:
             return self.trial_gap_s
@@ -183,10 +203,10 @@ class WindowFollower:
 
     def guard_s(self) -> float:
         """Seconds between a window's end and the expected arrival of the first call of the next."""
-        if not self.is_hinted:
-            return max(self._extra_guard_s, UNHINTED_GUARD * self._noise_s())
+        if not self._is_hinted:
+            return max(self._extra_guard_s, UNHINTED_GUARD * self._latency.noise_s)
         least = SHORT_GUARD if self.span_s <= SHORT_SPAN_S else LONG_GUARD
-        return max(self._extra_guard_s, least * self._noise_s())
+        return max(self._extra_guard_s, least * self._latency.noise_s)
 
     def _opens_at(self, unsent: int) -> float:
         """When a call may leave so that it arrives after the one `count` places before it has left the window."""
@@ -200,13 +220,13 @@ class WindowFollower:
         rest_s = opens_at - self.guard_s() - now
         if not self.is_sure:  # in the silence after a window, when a bucket would hold two calls again
             return max(now, self._last_at + min(2 * self.span_s / self.count, 0.6 * self.span_s))
-        if not self.rounds_hints or self._surging:
+        if not self._rounds_hints or self._surging:
             return now
         if rest_s < 1:
             lost_calls = (1 - rest_s) * self.rate
             per_cost = UNSETTLED_PER_COST if self._is_unsettled() else TESTS_PER_COST
             return now if self._since_test >= per_cost * lost_calls else NEVER
-        return now + rest_s % 1 + 2 * self._noise_s()
+        return now + rest_s % 1 + 2 * self._latency.noise_s
 
     def _may_test(self) -> bool:
         if self.trial_gap_s:
@@ -216,7 +236,7 @@ class WindowFollower:
         interval = self._interval
         if not self.is_sure:
             return self._since_test >= UNSETTLED_INTERVAL * self.count and self._admitted >= self._confirm_at
-        if self.is_hinted and not self._is_unsettled():
+        if self._is_hinted and not self._is_unsettled():
             interval = max(interval, HINTED_INTERVAL, HINTED_WINDOWS * self.count)
         return self._since_test >= interval and self._admitted >= self._confirm_at
 
@@ -224,15 +244,15 @@ class WindowFollower:
 
     def _calls_in(self, it: Rejection) -> int:
         """Calls in the window that the rejection ended."""
-        margin_s = 2.5 * self._noise_s() + 0.002
+        margin_s = 2.5 * self._latency.noise_s + 0.002
         calls = self._history.count(it.at - self.span_s - margin_s, it.at + margin_s)
         if it.at - self.opened_at < self.span_s:
-            calls = min(calls, self._history.count(self.opened_at - 1e-9, it.at + self._noise_s()))
+            calls = min(calls, self._history.count(self.opened_at - 1e-9, it.at + self._latency.noise_s))
         return calls
 
     def _would_be_full(self, it: Rejection, calls: int) -> bool:
         """Whether the window was full if rejected calls counted."""
-        margin_s = 2.5 * self._noise_s() + 0.002
+        margin_s = 2.5 * self._latency.noise_s + 0.002
         rejected = self._history.rejected_between(it.at - self.span_s - margin_s, it.at - it.half_s)
         return calls + rejected >= self.count
 
@@ -259,14 +279,14 @@ class WindowFollower:
     def could_ask_for(self, it: Rejection) -> bool:
         """Whether this window, or a smaller one of the same span, could have answered with such a hint."""
         last = self._history.nth_last(1)
-        return last is None or min_wait_s(it.retry_after_s) <= last + self.span_s - it.at + self._noise_s()
+        return last is None or min_wait_s(it.retry_after_s) <= last + self.span_s - it.at + self._latency.noise_s
 
     def _is_longer(self, it: Rejection, fails: int) -> bool:
         """A full window that ends later than was believed: the hint says when."""
         hint = it.retry_after_s
         if hint is None or hint <= 1.5 or (fails == 1 and self.is_proven):
             return False
-        noise_s = self._noise_s()
+        noise_s = self._latency.noise_s
         if self._history.count(it.at - 1.1 * self.span_s, it.at + noise_s) < self.count - 1:
             return False
         first = self._history.nth_last(min(self.count, len(self._history)))
@@ -282,12 +302,12 @@ class WindowFollower:
         return True
 
     def _came_early(self, it: Rejection) -> Verdict:
-        noise_s = self._noise_s()
-        step_s = (GUARD_STEP if self.is_hinted else UNHINTED_STEP) * noise_s
+        noise_s = self._latency.noise_s
+        step_s = (GUARD_STEP if self._is_hinted else UNHINTED_STEP) * noise_s
         most_s = min(MAX_GUARD_SPAN * self.span_s + 0.01, MAX_GUARD_S)
         self._extra_guard_s = min(self.guard_s() + step_s, most_s)
         self._early.append(it.at)
-        times = MAX_HINTED_EARLY if self.is_hinted else MAX_EARLY
+        times = MAX_HINTED_EARLY if self._is_hinted else MAX_EARLY
         if len(self._early) >= times and self._early[-times] > it.at - (NEAR_SPANS + 2) * self.span_s:
             self._early.clear()
             return Verdict.REFIT

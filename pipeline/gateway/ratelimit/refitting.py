@@ -1,0 +1,83 @@
+"""The follower after a rejection that the present one did not expect: fitted to the history, and tested as it deserves.
+
+A bucket whose rate each fit confirms is tested less and less often; a limit that fell is tested more often.
+"""
+
+from __future__ import annotations
+
+from pipeline.gateway.ratelimit.bucket_follower import BucketFollower, bucket_of_fit
+from pipeline.gateway.ratelimit.fits import WindowFit
+from pipeline.gateway.ratelimit.history import History, Rejection
+from pipeline.gateway.ratelimit.latency import LatencyTracker
+from pipeline.gateway.ratelimit.model_choice import Follower, ModelChoice
+from pipeline.gateway.ratelimit.window_follower import WindowFollower
+
+FELL = 0.85
+"""A limit below this part of what was measured has fallen."""
+MIN_INTERVAL, MAX_INTERVAL, SETTLED_PART = 40.0, 250.0, 1 / 8
+"""Calls between two tests of a bucket's rate: doubled with each that confirms it, up to 0.4 % rejections; and no more
+than this part of the calls since the last fall, since what moves is tested more often."""
+SAME_RATE = 0.05
+"""A rate measured within this part of the last one confirms it."""
+
+
+class Refitting:
+    """What is remembered from one fit to the next."""
+
+    def __init__(self, history: History, latency: LatencyTracker) -> None:
+        self._history, self._latency = history, latency
+        self._choice = ModelChoice(history)
+        self._interval = MIN_INTERVAL
+        self._fell_at = -1_000_000
+        self._held_s = 0.0
+
+    @property
+    def is_bucket_known(self) -> bool:
+        """Whether a fit of a bucket was precise."""
+        return self._choice.fits > 0
+
+    def begin_at(self, at: float) -> None:
+        """Nothing before counts: it was an outage."""
+        self._choice.begin_at(at)
+
+    def refit(
+        self,
+        it: Rejection,
+        old: Follower,
+        *,
+        now: float,
+        hold_s: float,
+        answers: int,
+        max_rate: float,
+        reopened_at: float,
+    ) -> Follower:
+        """The follower of what explains the history best.
+
+        Args:
+            hold_s: how long the rejection `it` holds everything (seconds).
+            answers: calls that were answered so far.
+            max_rate: no bucket gains more calls a second.
+            reopened_at: when the limit was last open after a probe.
+        """
+        noise_s = self._latency.noise_s
+        fit = self._choice.choose(it, old, noise_s=noise_s, hinted=hold_s > 0, calls=answers, max_rate=max_rate)
+        if fit is None:
+            fit = self._choice.lately(it, old, reopened_at=reopened_at, held_s=self._held_s)
+        rate = fit.count / fit.span_s if isinstance(fit, WindowFit) else fit.rate
+        if rate < FELL * old.rate and is_measured(old):
+            self._fell_at = answers
+        if isinstance(fit, WindowFit):
+            return WindowFollower(self._history, self._latency, count=fit.count, span_s=fit.span_s, hold_s=hold_s)
+        same = isinstance(old, BucketFollower) and abs(fit.rate - old.rate) < SAME_RATE * old.rate
+        settled = max(MIN_INTERVAL, (answers - self._fell_at) * SETTLED_PART)
+        self._interval = min(2 * self._interval, MAX_INTERVAL, settled) if same else MIN_INTERVAL
+        self._held_s = hold_s
+        quiet = max(old.quiet, 1) if isinstance(old, BucketFollower) else 1
+        return bucket_of_fit(fit, it, self._latency, now=now, hold_s=hold_s, interval=self._interval, quiet=quiet)
+
+
+def is_measured(old: Follower) -> bool:
+    """Whether the model was more than a guess, so that less than it is a fall."""
+    if isinstance(old, WindowFollower):
+        return old.is_proven
+    return old.ramp_after is None and old.test.unsure < 0.1 and old.sending_rate < 1.2 * old.rate
