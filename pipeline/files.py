@@ -6,6 +6,7 @@ lock: so the next process of this program knows which drafts it may remove. Neve
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -28,6 +29,9 @@ MAX_NAME_BYTES = 180
 
 CLAIM_TRIES = 8
 """A cleaner may remove a new draft in the moment before it is locked; then another one is made."""
+
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+"""The process, or the machine, has as many open files as it may have."""
 
 _swept: set[Path] = set()
 _swept_lock = threading.Lock()
@@ -72,6 +76,18 @@ def whole_text(path: Path) -> Iterator[TextIO]:
     ):
         yield stream
         stream.flush()
+
+
+def remedy(error: object) -> str:
+    """What the user can do about an error of a file: an imperative without a full stop."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in TOO_MANY_FILES or "unable to open database file" in str(error):
+        return "close programs or raise the limit of open files (`ulimit -n`), and run again"
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "full" in str(error):
+        return "free some disk space and run again"
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM) or "readonly" in str(error):
+        return "make it writable and run again"
+    return "run again when that is put right"
 
 
 def remove_abandoned(folder: Path, *, also: re.Pattern[str] | None = None) -> int:

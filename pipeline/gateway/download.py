@@ -22,6 +22,7 @@ import aiohttp
 from yarl import URL
 
 from pipeline.config.network import NetworkEnvironment
+from pipeline.files import TOO_MANY_FILES, remedy
 from pipeline.gateway.download_outcomes import (
     DiskFull,
     DownloadOutcome,
@@ -84,11 +85,14 @@ class _DiskError(Exception):
 
     def __init__(self, error: OSError) -> None:
         super().__init__(error.strerror)
-        self.outcome: DiskFull | TransientFailure = DiskFull(
-            reason=error.strerror or errno.errorcode.get(error.errno or 0, "disk")
-        )
+        self.outcome: DiskFull | TransientFailure
         if isinstance(error, BlockingIOError):
             self.outcome = TransientFailure(reason="another run is downloading the same video")
+        elif error.errno in TOO_MANY_FILES:
+            self.outcome = TransientFailure(reason="too many open files")
+        else:
+            reason = error.strerror or errno.errorcode.get(error.errno or 0, "disk")
+            self.outcome = DiskFull(reason=reason, remedy=remedy(error))
 
 
 class VideoFetcher:

@@ -38,9 +38,13 @@ class TransientFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskFull:
-    """The disk does not take it (full, quota, read only, folder missing): no other download will fare better now."""
+    """The disk does not take it (full, quota, read only, folder missing): no other download will fare better now.
+
+    `remedy` says what the user can do about it.
+    """
 
     reason: str
+    remedy: str = "run again"
 
 
 DownloadOutcome = Saved | LinkExpired | Unacceptable | TransientFailure | DiskFull

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
+from pipeline.files import remedy
 from pipeline.ledger.clock import CLOCK, is_behind, last_history_number, newest_event_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine, write_meta
 from pipeline.ledger.fitness import check_not_moved, check_sums
@@ -273,7 +274,7 @@ class SqliteLedger(LedgerWriter):
         return [job for job in batch if job not in intents]
 
     def _give_up_spare(self, cause: object) -> bool:
-        self._full = f"the ledger {self.path} can't be written ({cause}); free some disk space and run again"
+        self._full = f"the ledger {self.path} can't be written ({cause}); {remedy(cause)}"
         with suppress(OSError):
             self.spare.unlink()
             return True
@@ -297,7 +298,7 @@ class SqliteLedger(LedgerWriter):
         try:
             self.journal.append(entries)
         except OSError as error:
-            self._full = f"the journal {self.journal.path} can't be written ({error.strerror}); free some disk space"
+            self._full = f"the journal {self.journal.path} can't be written ({error.strerror}); {remedy(error)}"
 
     def _keep_beside(self, entries: list[dict[str, object]]) -> None:
         try:

@@ -237,7 +237,7 @@ class Downloader:
 
     def _disk_full(self, outcome: DiskFull) -> None:
         self._context.stop.request(
-            f"videos can't be written ({outcome.reason}); free some space and run again",
+            f"videos can't be written ({outcome.reason}); {outcome.remedy}",
             exit_code=5,
             reach=StopScope.SUBMITS,
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.assets import image_checks
 from pipeline.assets.publishing import download_missing, open_publisher
 from pipeline.errors import LedgerError
+from pipeline.files import remedy
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
@@ -318,7 +319,7 @@ def _reported(session: SpendingSession, job: RunJob) -> bool:
     try:
         write_reports(session.workspace, job.run, job.folder)
     except OSError as error:
-        again = f"nothing is lost: make room, then `dop report {job.run.run_id}` writes it"
+        again = f"nothing is lost: {remedy(error)}; `dop report {job.run.run_id}` writes it as well"
         session.tell(f"{job.folder.path}: the report can't be written ({error.strerror or error}); {again}")
         return False
     return True

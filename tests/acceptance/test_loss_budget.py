@@ -376,7 +376,6 @@ def test_run_json_without_a_ledger_refuses_to_buy(against: Against) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.xfail(strict=True, reason="a full table of file handles is taken for a full disk")
 def test_a_full_table_of_file_handles_is_not_called_a_full_disk(tmp_path: Path) -> None:
     """From a number of handles at which nothing starts, to one at which all goes well."""
     said = []
