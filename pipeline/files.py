@@ -85,6 +85,8 @@ def remedy(error: object) -> str:
         return "close programs or raise the limit of open files (`ulimit -n`), and run again"
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "full" in str(error):
         return "free some disk space and run again"
+    if "I/O error" in str(error):  # SQLite says so of a disk that is full at some moments
+        return "free some disk space, or check the disk, and run again"
     if number in (errno.EROFS, errno.EACCES, errno.EPERM) or "readonly" in str(error):
         return "make it writable and run again"
     return "run again when that is put right"

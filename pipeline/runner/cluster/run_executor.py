@@ -313,10 +313,10 @@ class RunExecutor:
         self.pipeline.poller.close_input()
         self._to_buy.put_nowait(None)
         if self._tasks:
-            buying, looking, fetching, watching = self._tasks
+            buying, looking, fetching, *watching = self._tasks
             await asyncio.wait([buying])
             await asyncio.wait([looking])
-            for task in (fetching, watching):
+            for task in (fetching, *watching):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._gate.close()
