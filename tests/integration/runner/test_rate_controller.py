@@ -171,13 +171,15 @@ def test_a_configured_rate_is_used_up_and_never_exceeded(count: int, span_s: flo
     assert tally.makespan_s <= ideal_s(lambda: Sliding(count, span_s), calls) * 1.01 + 0.1 + len(tally.refused) * span_s
 
 
-def test_a_configured_rate_reaches_99_percent_of_itself() -> None:
-    for text, latency_s in (("10/1m", 0.4), ("40/1s", 0.02), ("120/3s", 0.05), ("600/1h", 0.4)):
+def test_a_configured_rate_reaches_99_percent_of_itself_and_nearly_so_where_the_span_is_a_few_seconds() -> None:
+    cases = (("10/1m", 0.4, 0.99), ("10/1m", 0.05, 0.998), ("60/1m", 0.2, 0.99), ("600/1h", 0.4, 0.999))
+    short = (("40/1s", 0.02, 0.985), ("120/3s", 0.05, 0.98))  # the guard against overtaking is a larger part of a span
+    for text, latency_s, least in cases + short:
         rate = parse_rate(text)
         assert rate is not None
         calls, latency = 20 * rate.count, Latency(typical_s=latency_s)
         tally = run_submits(AdaptiveRateLimiter(rate=rate), Open(), calls, latency=latency, until_s=1e6)
-        assert (calls - rate.default_burst) / tally.makespan_s >= 0.98 * rate.per_second
+        assert (calls - rate.default_burst) / tally.makespan_s >= least * rate.per_second, text
 
 
 @given(
