@@ -23,9 +23,31 @@ from pipeline.ledger.transitions import LedgerChange
 _compact = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
+class SealedEntry(dict[str, object]):
+    """An entry with its JSON as the chain covers it: a line repeats that text, so it is encoded once.
+
+    After `cover` only `chain` and `cold` may be added.
+    """
+
+    __slots__ = ("covered",)
+
+    def __init__(self, entry: Mapping[str, object]) -> None:
+        super().__init__(entry)
+        self.covered = ""
+
+    def cover(self) -> str:
+        """Keep and return the text that the chain covers."""
+        self.covered = _covered(self)
+        return self.covered
+
+
 def line_of(entry: Mapping[str, object]) -> str:
     """One journal line, newline included."""
-    text = _compact(entry)
+    if isinstance(entry, SealedEntry) and entry.covered:
+        cold = f',"cold":{_compact(entry["cold"])}' if "cold" in entry else ""
+        text = f'{entry.covered[:-1]},"chain":"{entry["chain"]}"{cold}}}'
+    else:
+        text = _compact(entry)
     return f"{zlib.crc32(text.encode('ascii')):08x} {text}\n"
 
 
@@ -53,25 +75,32 @@ def sealed(entry: dict[str, object], ledger_id: str, chain: str) -> str:
     An intent's `cold` part is added afterwards and is not covered: the request's own digest covers it.
     """
     entry["ledger"] = ledger_id
-    entry["chain"] = link = link_of(entry, chain)
+    covered = entry.cover() if isinstance(entry, SealedEntry) else _covered(entry)
+    entry["chain"] = link = next_link(chain, covered)
     return link
+
+
+def _covered(entry: Mapping[str, object]) -> str:
+    return _compact({name: value for name, value in entry.items() if name not in ("chain", "cold")})
 
 
 def link_of(entry: Mapping[str, object], chain: str) -> str:
     """The chain after an entry, from the one before it."""
-    return next_link(chain, _compact({name: value for name, value in entry.items() if name not in ("chain", "cold")}))
+    return next_link(chain, _covered(entry))
 
 
-def row_entry(row: Mapping[str, object], change: LedgerChange, seq: int) -> dict[str, object]:
+def row_entry(row: Mapping[str, object], change: LedgerChange, seq: int) -> SealedEntry:
     """The line of a change that the database took: the row after it, without the columns that hold nothing."""
-    return {
-        "seq": seq,
-        "event": change.event.value,
-        "at": change.at,
-        "request_id": change.request_id,
-        "row": {name: value for name, value in row.items() if value is not None},
-        "detail": change.detail,
-    }
+    return SealedEntry(
+        {
+            "seq": seq,
+            "event": change.event.value,
+            "at": change.at,
+            "request_id": change.request_id,
+            "row": {name: value for name, value in row.items() if value is not None},
+            "detail": change.detail,
+        }
+    )
 
 
 def snapshot_entry(row: Mapping[str, object], seq: int, ledger_id: str, number: int) -> dict[str, object]:

@@ -16,6 +16,8 @@ from pipeline.records import CostState, canonical_job_id
 
 _FIXED = frozenset({"request_id", "attempt", "gateway", "model", "superseded", "digest"})
 CHANGING = tuple(name for name in MUTABLE if name not in _FIXED)
+KEY = ("request_id", "attempt")
+"""What names one row of attempts."""
 _SPANS = {"run": "run_id = {mark}", "day": "day = {mark}", "month": "day LIKE {mark}"}
 
 
@@ -34,6 +36,15 @@ class DbapiConnection(Protocol):
 
 Executor = Connection | DbapiConnection
 """What runs the statements."""
+
+
+ChangedRow = tuple[Row, tuple[str, ...]]
+"""A row after its changes, and the names of the columns that changed, of those in CHANGING and in their order."""
+
+
+def changed_columns(before: Row, after: Row) -> tuple[str, ...]:
+    """The names of the columns that differ."""
+    return tuple(name for name in CHANGING if before[name] != after[name])
 
 
 _ARRAYS = {Text: "text[]", Integer: "integer[]", BigInteger: "bigint[]", Float: "float8[]"}
@@ -55,7 +66,8 @@ class Statements:
         mark = "%s" if self._on_server else "?"
         self._mark = mark
         self._lock = " FOR UPDATE" if self._on_server else ""
-        self._update = self._changed(attempts, CHANGING, ("request_id", "attempt"))
+        self._update = self._changed(attempts, CHANGING, KEY)
+        self._updates: dict[tuple[str, ...], _BatchStatement] = {}
         self._note = self._added(history, [column.name for column in history.columns if column.name != "seq"])
         self._spend = self._added(
             spend,
@@ -144,11 +156,27 @@ class Statements:
         value = f"{key}-%" if span == "month" else key
         return int(_run(hand, self._spent[span], (gateway, value)).fetchone()[0])
 
-    def save(self, hand: Executor, rows: Iterable[Row], lines: Sequence[tuple[object, ...]]) -> None:
-        """Writes changed rows and their lines of history (request_id, attempt, at, event, state, detail)."""
-        values = [(*(row[name] for name in CHANGING), row["request_id"], row["attempt"]) for row in rows]
-        self._many(hand, self._update, values)
+    def save(self, hand: Executor, rows: Iterable[ChangedRow], lines: Sequence[tuple[object, ...]]) -> None:
+        """Writes changed rows and their lines of history (request_id, attempt, at, event, state, detail).
+
+        In a file only the columns that changed, since an index is written for each that is named. On a server one
+        statement for all columns, since there a further statement costs a round trip.
+        """
+        if self._on_server:
+            self._many(hand, self._update, [_values(row, (*CHANGING, *KEY)) for row, _ in rows])
+        else:
+            self._save_columns(hand, rows)
         self._many(hand, self._note, lines)
+
+    def _save_columns(self, hand: Executor, rows: Iterable[ChangedRow]) -> None:
+        alike: dict[tuple[str, ...], list[Row]] = {}
+        for row, columns in rows:
+            if columns:  # a note changes none
+                alike.setdefault(columns, []).append(row)
+        for columns, found in alike.items():
+            if columns not in self._updates:
+                self._updates[columns] = self._changed(attempts, columns, KEY)
+            self._many(hand, self._updates[columns], [_values(row, (*columns, *KEY)) for row in found])
 
     def book(self, hand: Executor, deltas: Mapping[SpendKey, Mapping[CostState, int]]) -> None:
         """Adds a transaction's money to the spend book."""
@@ -194,6 +222,10 @@ class Statements:
 
     def _padded(self, ids: tuple[str, ...]) -> tuple[str, ...]:
         return ids + (ids[-1],) * (_rounded(len(ids)) - len(ids)) if ids else ("",)
+
+
+def _values(row: Row, columns: tuple[str, ...]) -> tuple[object, ...]:
+    return tuple([row[name] for name in columns])
 
 
 def _run(hand: Executor, text: str, values: tuple[Any, ...] = ()) -> Any:

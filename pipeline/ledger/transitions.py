@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from pipeline.errors import InvariantError
 from pipeline.ledger.budget import NO_CAPS, CapReached, Caps, Spent, cap_reached
@@ -20,6 +21,9 @@ from pipeline.records import COST_STATE, CostState, State, canonical_job_id
 Row = dict[str, object]
 SpendKey = tuple[str, str, str, str]
 """gateway, run_id, day, model"""
+
+DAY_S = 86_400
+"""Seconds of a UTC day: Unix time has no leap seconds."""
 
 _IDEMPOTENCY_SPACE = uuid.UUID("5f0c9a50-7f0e-4f58-8a8f-6a0f3f7f1d0b")
 
@@ -93,7 +97,13 @@ def idempotency_key(request_id: str, attempt: int) -> str:
 
 def utc_day(at: float) -> str:
     """The UTC day of a moment, as `YYYY-MM-DD`."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
+    return _day(int(at // DAY_S))
+
+
+@lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    """The day with this number since 1970; there are one or two in a run."""
+    return datetime.fromtimestamp(number * DAY_S, UTC).strftime("%Y-%m-%d")
 
 
 class SpendAccumulator:

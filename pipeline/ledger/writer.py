@@ -56,7 +56,7 @@ from pipeline.ledger.identity import CHAIN, LEDGER_ID
 from pipeline.ledger.integrity import sums_digest
 from pipeline.ledger.journal import mark_entry, row_entry, sealed
 from pipeline.ledger.schema import checksum
-from pipeline.ledger.statements import Executor, Statements
+from pipeline.ledger.statements import Executor, Statements, changed_columns
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import (
     Applied,
@@ -298,10 +298,11 @@ class LedgerWriter(ABC):
             return owners.get((gateway, canonical_job_id(job_set_id)))
 
         results: list[WriteResult] = []
-        touched: dict[str, Row] = {}
+        before: dict[str, Row] = {}
         lines: list[tuple[object, ...]] = []
         for change in changes:
             row = rows.get(change.request_id)
+            first = dict(row) if row is not None and change.request_id not in before else None
             try:
                 outcome = apply_change(row, change, money=money, job_owner=owner_of)
             except DopError as error:
@@ -311,15 +312,17 @@ class LedgerWriter(ABC):
                 if "job_set_id" in change.values:
                     owners[str(row["gateway"]), canonical_job_id(str(row["job_set_id"]))] = change.request_id
                 row["checksum"] = checksum(row)
-                touched[change.request_id] = row
+                if first is not None:
+                    before[change.request_id] = first
                 state, detail = row["state"], change.detail
                 lines.append((change.request_id, row["attempt"], change.at, change.event.value, state, detail))
                 entries.append(row_entry(row, change, self._seq + len(entries) + 1))
                 chain = sealed(entries[-1], self.ledger_id, chain)
                 outcome = Applied(row=dict(row), before=outcome.before)
             results.append((outcome, None))
-        if touched:
-            self._sql.save(hand, touched.values(), lines)
+        if before:
+            changed = [(rows[name], changed_columns(row, rows[name])) for name, row in before.items()]
+            self._sql.save(hand, changed, lines)
             self._sql.book(hand, money.deltas)
             self._sql.set_head(hand, self._seq + len(lines), chain)
             self._add_cold(hand, entries)

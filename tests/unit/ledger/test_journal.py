@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger.journal import Journal, change_entry, entry_of, last_seq, line_of
+from pipeline.ledger.identity import GENESIS
+from pipeline.ledger.journal import Journal, SealedEntry, change_entry, entry_of, last_seq, line_of, link_of, sealed
 from pipeline.ledger.journal_check import JournalWalk, entries, lines_of
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import LedgerChange
@@ -31,6 +32,20 @@ def test_a_line_reads_as_it_was_written_and_stays_one_line(entry: dict[str, obje
     assert line.isascii()
     assert line.count("\n") == 1
     assert entry_of(line) == entry
+
+
+@given(st.dictionaries(st.text(), plain, max_size=4), st.none() | st.dictionaries(st.text(), plain, max_size=3))
+def test_a_sealed_line_is_the_one_that_the_whole_entry_would_give(
+    row: dict[str, object], cold: dict[str, object] | None
+) -> None:
+    entry = SealedEntry({"seq": 1, "row": row, "detail": "x"})
+    link = sealed(entry, "ledger-1", GENESIS)
+    if cold is not None:
+        entry["cold"] = cold
+    assert line_of(entry) == line_of(dict(entry))
+    read = entry_of(line_of(entry))
+    assert read is not None
+    assert link_of(read, GENESIS) == link
 
 
 @given(st.integers(min_value=0), st.integers(min_value=0, max_value=7))

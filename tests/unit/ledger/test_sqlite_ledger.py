@@ -51,6 +51,17 @@ def test_an_event_is_on_the_disk_when_it_is_reported(place: Place) -> None:
         assert [event for event in statement if event != MARK] == ["reserve"]
 
 
+def test_a_note_without_values_changes_no_column_and_is_in_the_history(place: Place) -> None:
+    with opened(place) as (ledger, book):
+        lake, *_ = requests(1)
+        start(book, [lake])
+        ledger.apply_now(reserve(lake))
+        before = read(place, "select * from attempts")
+        assert isinstance(ledger.apply_now(change(lake, Event.NOTE, detail="seen")), Applied)
+        assert read(place, "select * from attempts") == before
+        assert read(place, "select event, detail from history order by seq") == [("reserve", ""), ("note", "seen")]
+
+
 def test_a_swap_that_fails_leaves_no_trace(place: Place) -> None:
     with opened(place) as (ledger, book):
         lake, *_ = requests(1)
