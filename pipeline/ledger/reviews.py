@@ -86,6 +86,18 @@ def all_reviews(ledger: LedgerWriter) -> list[Review]:
     return [Review(**row._mapping) for row in rows]
 
 
+def reviews_after(ledger: LedgerWriter, number: int) -> tuple[int, list[Review]]:
+    """The changes with a higher number, and the highest number there is: what a page that follows lacks."""
+    rows = ledger.ask(select(reviews).where(reviews.c.number > number).order_by(reviews.c.number))
+    changes = [Review(**{name: value for name, value in row._mapping.items() if name != "number"}) for row in rows]
+    return (int(rows[-1].number) if rows else number), changes
+
+
+def plain_review(change: Review) -> dict[str, object]:
+    """A change as JSON: without the fields that it leaves alone."""
+    return {name: value for name, value in asdict(change).items() if value is not None}
+
+
 def fold(changes: Iterable[Review]) -> dict[str, ClipReview]:
     """What counts after all changes, which are oldest first."""
     said: dict[str, dict[str, dict[str, tuple[int, str | int]]]] = {}

@@ -10,11 +10,10 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.ledger.reviews import MAX_WHO_CHARS, Review, moment, reviews_in
+from pipeline.ledger.reviews import MAX_WHO_CHARS, Review, moment, plain_review, reviews_in
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.text import storable
 from pipeline.ledger.workspace import OpenLedger
@@ -27,6 +26,9 @@ MAX_FILE_BYTES = 64_000_000
 VERSION = 1
 PICKS = "picks.json"
 """In the run's folder: what was picked on the pages of an earlier version."""
+
+EARLIER = PICKS
+"""The reviewer under whose name those picks count."""
 
 
 def reviewer_name(given: str | None) -> str:
@@ -71,8 +73,10 @@ def parse_reviews(text: str, *, who: str, now: float) -> list[Review] | Picks:
 
 def reviews_text(changes: Iterable[Review]) -> str:
     """The changes as a file's text."""
-    items = [{name: value for name, value in asdict(change).items() if value is not None} for change in changes]
-    return json.dumps({"version": VERSION, "reviews": items}, indent=1, ensure_ascii=False) + "\n"
+    return (
+        json.dumps({"version": VERSION, "reviews": list(map(plain_review, changes))}, indent=1, ensure_ascii=False)
+        + "\n"
+    )
 
 
 def picks_as_reviews(picks: Picks, attempts: Iterable[Attempt], *, who: str, at: float) -> list[Review]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.config.loader import effective
 from pipeline.files import whole_text
 from pipeline.ledger.attempt_rows import SkippedRow
-from pipeline.ledger.reviews import clip_reviews
+from pipeline.ledger.reviews import all_reviews, clip_reviews
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State
@@ -117,6 +117,8 @@ def run_view(workspace: OpenLedger, run: Run) -> runview.RunView:
         started_at=now.started_at,
         ended_at=now.ended_at,
         checks=checks_of(workspace, run),
+        reviews=tuple(all_reviews(workspace.ledger)),
+        prices=workspace.settings.prices_microusd,
     )
 
 

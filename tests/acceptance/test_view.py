@@ -24,7 +24,7 @@ def viewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dop, View
     with GatewayDouble(Script(key=KEY)) as gateway:
         dop = Dop(folder=tmp_path_factory.mktemp("viewed"), base_url=gateway.base_url)
         assert dop.buy(dop.csv(shots(3))).code == 0
-        view = start_view(dop)
+        view = start_view(dop, "--as", "director")
         yield dop, view
         assert view.interrupt() == 0
         dop.end_all()
@@ -73,7 +73,7 @@ def test_a_poster_that_is_not_there_is_made_for_the_page_and_not_for_the_disk(vi
 def hostile(view: View) -> dict[str, int]:
     """What each strange request is answered with."""
     page, evil = view.page, "https://evil.example"
-    picks = b'{"run": "x", "picks": []}'
+    changes = b'{"changes": []}'
     other_port = f"http://127.0.0.1:{view.port + 1}"
     return {
         "another host": view.ask(page, Host="evil.example").status,
@@ -84,13 +84,13 @@ def hostile(view: View) -> dict[str, int]:
             page, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate", Sec_Fetch_Dest="iframe"
         ).status,
         "another site's form": view.ask(
-            f"{page}picks", method="POST", body=picks, Origin=evil, Content_Type="text/plain"
+            f"{page}reviews", method="POST", body=changes, Origin=evil, Content_Type="text/plain"
         ).status,
-        "another port's page": view.ask(f"{page}picks", method="POST", body=picks, Origin=other_port).status,
-        "no page at all": view.ask(f"{page}picks", method="POST", body=picks).status,
-        "a file's page": view.ask(f"{page}picks", method="POST", body=picks, Origin="null").status,
-        "a preflight": view.ask(f"{page}picks", method="OPTIONS", Origin=evil).status,
-        "removal": view.ask(f"{page}picks", method="DELETE", Origin=view.origin).status,
+        "another port's page": view.ask(f"{page}reviews", method="POST", body=changes, Origin=other_port).status,
+        "no page at all": view.ask(f"{page}reviews", method="POST", body=changes).status,
+        "a file's page": view.ask(f"{page}reviews", method="POST", body=changes, Origin="null").status,
+        "a preflight": view.ask(f"{page}reviews", method="OPTIONS", Origin=evil).status,
+        "removal": view.ask(f"{page}reviews", method="DELETE", Origin=view.origin).status,
     }
 
 
@@ -149,7 +149,7 @@ def test_every_answer_forbids_frames_guesses_of_types_and_other_sites(viewed: tu
             view.page,
             f"{view.root}spend",
             f"{view.root}view.css",
-            f"{view.page}picks",
+            f"{view.page}reviews",
             f"{view.page}report.csv",
             f"{view.page}videos/{dop.videos()[0].name}",
             f"{view.page}nothing",
@@ -165,38 +165,65 @@ def test_every_answer_forbids_frames_guesses_of_types_and_other_sites(viewed: tu
         assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 
-def test_picks_are_kept_beside_the_run_and_derive_finds_them(viewed: tuple[Dop, View]) -> None:
+def test_reviews_are_in_the_ledger_and_derive_takes_what_is_kept(viewed: tuple[Dop, View]) -> None:
     dop, view = viewed
-    rows = dop.rows()
-    (dop.latest / "picks.json").unlink(missing_ok=True)
-    assert json.loads(view.ask(f"{view.page}picks").body)["picks"] == []
-    chosen = {"row_id": "row-2", "request_id": rows[1]["request_id"], "attempt": 1}
-    answer = view.save({"version": 1, "run": dop.latest.name, "picks": [chosen, chosen]})
-    assert (answer.status, json.loads(answer.body)) == (200, {"saved": 1})
-    kept = json.loads((dop.latest / "picks.json").read_text())
-    assert (kept["run"], kept["picks"]) == (dop.latest.name, [chosen])
-    assert json.loads(view.ask(f"{view.page}picks").body) == kept
+    first, second, *_ = (row["request_id"] for row in dop.rows())
+    changes = [{"request_id": first, "verdict": "reject"}, {"request_id": second, "verdict": "keep", "stars": 4}]
+    answer = view.save(*changes)
+    assert (answer.status, json.loads(answer.body)) == (200, {"saved": 2})
+    lines = dop.ledger("select request_id, verdict, stars, who from reviews order by number")
+    assert [line[:3] for line in lines] == [(first, "reject", None), (second, "keep", 4)]
+    assert {line[3] for line in lines} == {"director"}
+    assert '"verdict":"keep","stars":4' in view.ask(view.page).text
     made = dop.call("derive", "--set", "model=dop-preview")
     assert made.code == 0, made.err
     assert "to buy now: 1 for $0.573" in made.out
 
 
-def test_what_are_no_picks_of_this_run_is_not_kept(viewed: tuple[Dop, View]) -> None:
+def test_picks_of_an_earlier_version_are_taken_over_once(viewed: tuple[Dop, View]) -> None:
     dop, view = viewed
-    run = dop.latest.name
-    kept = [path.read_bytes() for path in dop.latest.glob("picks.json")]
+    third = dop.rows()[2]["request_id"]
+    (dop.latest / "picks.json").write_text(json.dumps({"run": dop.latest.name, "picks": [third]}))
+    for _ in range(2):
+        view.ask(view.page)
+    assert dop.ledger("select request_id, verdict, who from reviews where who = 'picks.json'") == [
+        (third, "keep", "picks.json")
+    ]
+    (dop.latest / "picks.json").write_text("no picks")
+    assert view.ask(view.page).status == 200
+    (dop.latest / "picks.json").unlink()
+
+
+def test_what_are_no_reviews_of_this_run_is_not_kept(viewed: tuple[Dop, View]) -> None:
+    dop, view = viewed
+    first = dop.rows()[0]["request_id"]
+    before = dop.ledger("select * from reviews")
     answers = {
-        "another run's": view.save({"run": "another", "picks": []}).status,
-        "strangers": view.save({"run": run, "picks": ["../../etc/passwd"]}).status,
-        "no list": view.save({"run": run, "picks": "all"}).status,
+        "strangers": view.save({"request_id": "../../etc/passwd", "stars": 1}).status,
+        "one stranger": view.save({"request_id": first, "stars": 1}, {"request_id": "x" * 32, "stars": 1}).status,
+        "a strange rival": view.save({"request_id": first, "rival": "x" * 32, "duel": 1}).status,
+        "six stars": view.save({"request_id": first, "stars": 6}).status,
+        "no list": view.send({"changes": "all"}).status,
+        "no object": view.send([]).status,
         "no JSON": view.ask(
-            f"{view.page}picks", method="POST", body=b"\xff", Origin=view.origin, Content_Type="application/json"
+            f"{view.page}reviews", method="POST", body=b"\xff", Origin=view.origin, Content_Type="application/json"
         ).status,
     }
     assert set(answers.values()) == {400}, answers
-    assert view.save({"run": run, "picks": []}, Content_Type="text/plain").status == 415
-    assert view.save({"run": run, "picks": ["x" * 9_000_000]}).status == 413
-    assert [path.read_bytes() for path in dop.latest.glob("picks.json")] == kept
+    assert view.save(Content_Type="text/plain").status == 415
+    assert view.save("x" * 9_000_000).status == 413
+    assert dop.ledger("select * from reviews") == before
+
+
+def test_a_page_hears_what_another_one_said(viewed: tuple[Dop, View]) -> None:
+    dop, view = viewed
+    second = dop.rows()[1]["request_id"]
+    known = dop.ledger("select coalesce(max(number), 0) from reviews")[0][0]
+    with view.news(after=0, requests=3) as news:
+        assert view.save({"request_id": second, "note": "=1+1 <b>", "who": "an impostor"}).status == 200
+        heard = until(news, "reviews", lambda data: data["number"] > known)
+    assert {(one["request_id"], one.get("note")) for one in heard["changes"]} >= {(second, "=1+1 <b>")}
+    assert {one["who"] for one in heard["changes"]} <= {"director", "picks.json"}
 
 
 def until(news: Iterator[tuple[str, Any]], name: str, is_so: Callable[[Any], bool]) -> Any:

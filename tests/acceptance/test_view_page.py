@@ -1,8 +1,7 @@
-"""The live page in a real browser: cells become clips without a reload, and picks are kept beside the run."""
+"""The live page in a real browser: cells become clips without a reload, and reviews are kept in the ledger."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +36,7 @@ def until(driver: Any, script: str, what: str) -> Any:
     return found
 
 
-def test_the_page_follows_the_run_and_keeps_the_picks(
+def test_the_page_follows_the_run_and_keeps_the_reviews(
     against: Callable[..., Opened], browser: Any, tmp_path: Path
 ) -> None:
     dop, _ = against(generation_s=0.2, prompts={"scene 4": {"status": 422, "body": {"error": "<b>no</b> such scene"}}})
@@ -50,9 +49,7 @@ def test_the_page_follows_the_run_and_keeps_the_picks(
     browser.execute_script("window.notReloaded = true")
     assert dop.buy(manifest).code == 1
 
-    until(
-        browser, "document.querySelectorAll('#sheet .cell.done .shot[href] img:not(.inset)').length === 4", "clips came"
-    )
+    until(browser, "document.querySelectorAll('#sheet .cell.done .shot[href] img').length === 4", "clips came")
     until(browser, "[...document.querySelectorAll('#sheet img')].every((i) => i.complete && i.naturalWidth)", "posters")
     until(browser, "document.querySelector('#sheet .cell.rejected')", "the failed one")
     assert (
@@ -65,13 +62,17 @@ def test_the_page_follows_the_run_and_keeps_the_picks(
     assert browser.execute_script("return document.getElementById('live-badge').hidden")
     assert browser.execute_script("return window.notReloaded")
 
+    until(
+        browser, "document.querySelectorAll('#numbers .money .figures td')[2].textContent === '4'", "the charts are new"
+    )
+
     browser.execute_script("document.querySelectorAll('#sheet .cell.done .shot')[1].focus()")
     webdriver.ActionChains(browser).send_keys("p").perform()
-    picks = dop.latest / "picks.json"
-    until(browser, "fetch('picks').then((a) => a.json()).then((found) => found.picks.length === 1)", "saved")
-    assert [pick["row_id"] for pick in json.loads(picks.read_text())["picks"]] == ["row-2"]
+    until(browser, "document.getElementById('saved').textContent === 'saved'", "saved")
+    until(browser, "document.getElementById('next-sum').textContent === '1 kept x dop-preview = $0.57'", "the panel")
+    assert [line[0] for line in dop.ledger("select verdict from reviews")] == ["keep"]
     browser.refresh()
-    until(browser, "document.querySelectorAll('#sheet .cell.picked').length === 1", "the pick is there again")
+    until(browser, "document.querySelectorAll('#sheet .cell.keep').length === 1", "the verdict is there again")
     webdriver.ActionChains(browser).send_keys(" ").perform()
     until(
         browser, "[...document.querySelectorAll('#sheet video')].some((video) => video.currentTime > 0.2)", "it plays"

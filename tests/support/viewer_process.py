@@ -75,10 +75,14 @@ class View:
         finally:
             connection.close()
 
-    def save(self, picks: object, **headers: str) -> Answer:
-        """Sends picks as the page does."""
+    def save(self, *changes: object, **headers: str) -> Answer:
+        """Sends changes of reviews as the page does."""
+        return self.send({"changes": changes}, **headers)
+
+    def send(self, content: object, **headers: str) -> Answer:
+        """Sends any JSON to where reviews go."""
         values = {"Origin": self.origin, "Content_Type": "application/json"} | headers
-        return self.ask(f"{self.page}picks", method="POST", body=json.dumps(picks).encode(), **values)
+        return self.ask(f"{self.page}reviews", method="POST", body=json.dumps(content).encode(), **values)
 
     @contextmanager
     def news(self, *, after: int, requests: int) -> Iterator[Iterator[tuple[str, object]]]:

@@ -22,11 +22,8 @@ from pipeline.planning.derive import DerivedManifest, derive_manifest, differenc
 from pipeline.planning.requests import bind_manifest
 from pipeline.records import Attempt, Cell
 from pipeline.reports.picks import Picks, picked
-from pipeline.reports.review_file import earlier_picks, read_picks
+from pipeline.reports.review_file import EARLIER, earlier_picks, read_picks
 from pipeline.reports.run_lookup import find_run
-
-EARLIER = "picks.json"
-"""The reviewer under whose name picks of an earlier version count."""
 
 
 def derive(args: argparse.Namespace) -> int:

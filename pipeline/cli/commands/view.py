@@ -1,4 +1,4 @@
-"""`view`: the runs of a ledger in the browser, until Ctrl-C. Nothing is sent, bought or locked."""
+"""`view`: the runs of a ledger in the browser, until Ctrl-C. It sends, buys and locks nothing."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.errors import UsageError
 from pipeline.files import temporary_folder
 from pipeline.ledger.workspace import OpenLedger, ledger_exists, ledger_name, open_for_reading
+from pipeline.reports.review_file import reviewer_name
 from pipeline.reports.run_lookup import find_run
 from pipeline.reports.viewer.server import Viewer
 from pipeline.runner.signals import handled_signals
@@ -28,19 +29,20 @@ def view(args: argparse.Namespace) -> int:
         raise UsageError(f"no run yet in {ledger_name(settings)}; `dop run MANIFEST` makes one")
     if not 0 <= args.port <= 65535:
         raise UsageError(f"--port {args.port}: give a number from 1 to 65535")
+    reviewer = reviewer_name(args.reviewer)
     with open_for_reading(settings) as workspace:
         run = find_run(workspace, args.run)
-        asyncio.run(_serve(workspace, run.run_id, port=args.port, opens=not args.no_open))
+        asyncio.run(_serve(workspace, run.run_id, port=args.port, opens=not args.no_open, reviewer=reviewer))
     return 0
 
 
-async def _serve(workspace: OpenLedger, run_id: str, *, port: int, opens: bool) -> None:
+async def _serve(workspace: OpenLedger, run_id: str, *, port: int, opens: bool, reviewer: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in handled_signals():
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
-    viewer = Viewer(workspace)
+    viewer = Viewer(workspace, reviewer=reviewer)
     address = f"{await viewer.start(port)}runs/{run_id}/"
     try:
         print(address, flush=True)

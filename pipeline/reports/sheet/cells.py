@@ -17,7 +17,7 @@ from pipeline.reports.tables import generation_s, moment
 STATE_WORDS = {
     State.PLANNED: "not sent yet",
     State.SUBMITTING: "being sent",
-    State.ACCEPTED: "in flight",
+    State.ACCEPTED: "rendering",
     State.STALLED: "stalled: past its deadline, still collectable",
     State.DONE: "made, but the video is not here",
     State.EXPIRED: "expired: paid, but the video is gone",

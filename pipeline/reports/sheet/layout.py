@@ -13,8 +13,10 @@ from pipeline.reports.sheet.run_view import Line
 ROW = "row"
 """The axis of the manifest's rows: a cell id without its axis values."""
 
-CLOSE_FILL = 0.5
-"""Rows and columns are worth drawing when at least this part of their crossings has a clip."""
+CLOSE_FILL = 0.6
+"""Rows and columns are worth drawing when at least this part of their crossings has a clip.
+
+More than a half: two rows with seeds of their own fill exactly half, and the second row's clips lie off the screen."""
 
 MAX_STACKED = 4
 """So many clips may lie below each other at one crossing before they are parted into tabs."""

@@ -22,6 +22,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.files import whole_text
+from pipeline.ledger.reviews import plain_review
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals, usd
 from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
 from pipeline.reports.progress import span
@@ -35,8 +36,36 @@ from pipeline.reports.tables import moment
 PAGE_CELLS = 2000
 """Cells shown at a time: more would make scrolling stutter. The rest is a page further on."""
 
-SCRIPTS = ("data", "arrange", "grid", "players", "picks", "dialogs", "controls", "keys", "start")
+SCRIPTS = (
+    "data", "arrange", "reviews", "bradley", "grid", "players", "triage", "compare", "duel", "controls", "keys",
+    "start",
+)  # fmt: skip
 """The page's scripts, in the order in which they are joined."""
+
+HELP_KEYS = (
+    ("← → ↑ ↓", "move between the clips"),
+    ("J shift+J", "the next clip, the one before"),
+    ("K", "keep, or take that back (P as well)"),
+    ("X", "reject, or take that back"),
+    ("1 … 5", "stars; 0 takes them back"),
+    ("N", "note"),
+    ("U", "undo"),
+    ("enter", "one clip large, its takes below"),
+    ("F", "the same over the whole screen"),
+    ("C", "mark for comparing (2 to 4)"),
+    ("V", "compare the marked clips, or the takes of this shot"),
+    ("W", "in a comparison of two: wipe"),
+    ("B", "blind duel between two takes of this shot: ← or → wins, S another pair, O the order"),
+    ("space", "play or pause"),
+    (", .", "one frame back or on"),
+    ("I", "details: prices, run, the whole request"),
+    ("[ ]", "the tab before or after"),
+    ("− +", "smaller or larger clips"),
+    ("/", "filter"),
+    ("esc", "close, or back to the stills"),
+    ("?", "this list"),
+)
+"""Every key of the page, as its help lists them."""
 
 SANDBOX = "sandbox"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -167,7 +196,7 @@ def sheet_html(
         .render(
             view=view,
             sheet=sheet,
-            data=_for_script(page_data(view, sheet)),
+            data=_for_script(page_data(view, sheet, is_served=bool(served_script))),
             style=Markup(style),  # noqa: S704 # our own file and two numbers
             script=Markup(script),  # noqa: S704 # our own files
             style_hash=_hash(style),
@@ -183,6 +212,7 @@ def sheet_html(
             money=money_by_model(view),
             charts=charts_of(view),
             is_sandbox=view.gateway.partition("-")[0] == SANDBOX,
+            help_keys=HELP_KEYS,
             started=_minute(view.started_at),
             lasted=_lasted(view),
         )
@@ -220,9 +250,10 @@ def _section(plan: SheetLayout, tab: tuple[str, ...], cells: Sequence[SheetCell]
     )
 
 
-def page_data(view: RunView, sheet: SheetModel) -> dict[str, object]:
+def page_data(view: RunView, sheet: SheetModel, *, is_served: bool = False) -> dict[str, object]:
     """What the page's scripts know: each text once, cells as lists of numbers of texts."""
     pool = _StringPool()
+    listed = {cell.request_id for cell in sheet.cells}
     axis_names = [axis.name for axis in sheet.axes]
     cells = [
         [
@@ -255,6 +286,10 @@ def page_data(view: RunView, sheet: SheetModel) -> dict[str, object]:
         "words": {state.value: words for state, words in STATE_WORDS.items()},
         "pageCells": PAGE_CELLS,
         "mostStacked": MAX_STACKED,
+        "isServed": is_served,
+        "reviewer": view.reviewer,
+        "reviews": [plain_review(change) for change in view.reviews if change.request_id in listed],
+        "prices": dict(view.prices),
         "cells": cells,
         "strings": pool.texts,
     }

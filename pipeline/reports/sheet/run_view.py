@@ -5,10 +5,11 @@ Holds no file and sends no request; the caller reads the ledger and the manifest
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.ledger.reviews import Review
 from pipeline.records import Attempt, Totals
 from pipeline.reports.checks.findings import RunChecks
 
@@ -38,7 +39,9 @@ class RunView:
     `lines` are attempts and placeholders in manifest order; of several attempts of one request the latest is the cell
     and the others are its history. `x`, `y` and `tabs` are the manifest's `sheet:`; None or empty: chosen by what
     varies. `outputs` is the folder that `Attempt.local_path` is relative to. Times are Unix seconds. Without `samples`
-    the plot of the pace is drawn from the attempts' own times. `checks` is what was found in the clips.
+    the plot of the pace is drawn from the attempts' own times. `checks` is what was found in the clips. `reviews` are
+    what reviewers said, oldest first; `reviewer` is who looks at the page ("" where the page is a file); `prices` are
+    micro-dollars of each model, for what the kept clips would cost on it.
     """
 
     run: str
@@ -54,6 +57,9 @@ class RunView:
     ended_at: float | None = None
     samples: tuple[RateSample, ...] = ()
     checks: RunChecks = field(default_factory=RunChecks)
+    reviews: tuple[Review, ...] = ()
+    reviewer: str = ""
+    prices: Mapping[str, int] = field(default_factory=dict)
 
     def attempts(self) -> Iterator[Attempt]:
         """Every attempt, without the placeholders."""

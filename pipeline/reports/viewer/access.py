@@ -44,7 +44,7 @@ def access_refusal(method: str, headers: Mapping[str, str], port: int) -> str | 
     if origin is not None and origin.lower() not in tuple(f"http://{host}" for host in hosts):
         return "another site asks"
     if method not in READING and (method != "POST" or origin is None):
-        return "only this server's own pages save picks"
+        return "only this server's own pages save reviews"
     return None if _is_own(method, headers) else "another site asks"
 
 

@@ -1,6 +1,5 @@
-// Only on a page that `dop view` gives out: the run's news as they come, and picks that are saved beside the run.
+// Only on a page that `dop view` gives out: the run's news as they come, and reviews that go to the ledger.
 
-const byRequest = new Map(cells.filter((cell) => cell.requestId).map((cell) => [cell.requestId, cell]));
 const numberOf = (words) => sheet.strings.push(words) - 1;
 const place = document.querySelector(".what p");
 const badge = el("span", { class: "badge", id: "live-badge" });
@@ -27,7 +26,7 @@ function renew(fresh) {
   onScreen.delete(cell);
   elements.delete(cell.n);
   const element = elementOf(cell);
-  element.querySelector(".name").textContent = old.querySelector(".name").textContent;
+  element.querySelector(".tells").textContent = old.querySelector(".tells").textContent;
   old.replaceWith(element);
   if (cell === current) element.querySelector(".shot").tabIndex = 0;
   if (hadFocus) element.querySelector(".shot").focus({ preventScroll: true });
@@ -61,11 +60,27 @@ function showCounts() {
 }
 
 /** At the end the heads of rows get their start frames, unless something plays. */
-let isOver = false;
+let isOver = served.ended;
 function finish(isEnded) {
-  if (isEnded && !isOver && !isEngaged) draw();
+  if (isEnded && !isOver) {
+    if (!isEngaged) draw();
+    refreshNumbers();
+  }
   isOver = isEnded;
 }
+
+/** The numbers below the clips as they are now: they came with the page and do not follow the run. */
+function refreshNumbers() {
+  const request = new XMLHttpRequest(); // it parses a page without running what is in it
+  request.open("GET", location.pathname);
+  request.responseType = "document";
+  request.addEventListener("load", () => {
+    const plots = request.response?.querySelector("#numbers .plots");
+    if (plots) by("numbers").querySelector(".plots").replaceWith(document.adoptNode(plots));
+  });
+  request.send();
+}
+by("numbers-open").addEventListener("toggle", ({ target }) => target.open && refreshNumbers());
 
 let reload = null;
 /** The manifest was read again, or too much happened: the arrangement itself is old. */
@@ -79,6 +94,7 @@ function askToReload() {
 const hears = {
   status: (event) => showStatus(JSON.parse(event.data)),
   stale: askToReload,
+  reviews: (event) => hearReviews(JSON.parse(event.data)),
   cells(event) {
     JSON.parse(event.data).forEach(renew);
     showCounts();
@@ -94,7 +110,7 @@ let heardUpTo = served.event;
 function listen() {
   news?.close();
   if (document.hidden) return;
-  news = new EventSource(`events?after=${heardUpTo}&requests=${served.requests}`);
+  news = new EventSource(`events?after=${heardUpTo}&requests=${served.requests}&reviews=${served.reviews}`);
   for (const [name, hear] of Object.entries(hears)) {
     news.addEventListener(name, (event) => {
       heardUpTo = Number(event.lastEventId) || heardUpTo;
@@ -105,39 +121,75 @@ function listen() {
 document.addEventListener("visibilitychange", listen);
 listen();
 
-let saving = 0;
-function savePicksSoon() {
-  clearTimeout(saving);
-  saving = setTimeout(async () => {
-    try {
-      const answer = await fetch("picks", {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify(picksFile()),
-      });
-      if (!answer.ok) throw new Error(await answer.text());
-    } catch (error) {
-      say(`The picks could not be saved: ${error.message}`);
-    }
-  }, 200);
-}
+// --- reviews
 
-const toggleHere = togglePick;
-togglePick = (cell) => {
-  toggleHere(cell);
-  savePicksSoon();
-};
+const MAX_SENT = 200; // changes of one request
+const outboxName = `dop-outbox:${sheet.run}:${sheet.reviewer}:${Math.random().toString(36).slice(2)}`;
+let isSending = false;
+let pause_ms = 500;
 
-/** What was picked before, in whichever browser. */
-async function fetchPicks() {
-  const answer = await fetch("picks");
-  if (!answer.ok) return;
-  const saved = new Set((await answer.json()).picks.map((pick) => pick.request_id));
-  picked.clear();
-  for (const cell of cells) {
-    if (saved.has(cell.requestId)) picked.add(pickKey(cell));
-    elements.get(cell.n)?.classList.toggle("picked", picked.has(pickKey(cell)));
+/** What another page or reviewer said. */
+function hearReviews({ number, changes }) {
+  served.reviews = number;
+  for (const change of changes) {
+    if (!takeIn(change)) continue;
+    const cell = byRequest.get(change.request_id);
+    if (!cell) continue;
+    if (change.rival) paintTakes(cell);
+    else repaint(cell);
   }
   drawMarks();
 }
-fetchPicks();
+
+/** A change counts as saved when the server says that it is on the disk; until then it is kept here and sent again. */
+send = async () => {
+  memory.write(outboxName, JSON.stringify(outbox));
+  showSaved();
+  if (isSending || !outbox.length) return;
+  isSending = true;
+  const part = outbox.slice(0, MAX_SENT);
+  try {
+    const answer = await fetch("reviews", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ changes: part }),
+      keepalive: true,
+    });
+    if (!answer.ok) throw new Error(await answer.text());
+    outbox = outbox.slice(part.length);
+    memory.write(outboxName, outbox.length ? JSON.stringify(outbox) : null);
+    pause_ms = 500;
+    showSaved();
+    if (outbox.length) setTimeout(send);
+  } catch (error) {
+    showSaved(error.message);
+    pause_ms = Math.min(10_000, pause_ms * 2);
+    setTimeout(send, pause_ms);
+  } finally {
+    isSending = false;
+  }
+};
+
+function showSaved(trouble = "") {
+  const count = outbox.length;
+  by("saved").classList.toggle("wrong", Boolean(trouble));
+  if (trouble) by("saved").textContent = `${count} not saved (${trouble.trim()}); it is tried again`;
+  else by("saved").textContent = count ? "saving" : kept.length ? "saved" : "";
+}
+
+/** What an earlier page could not send: the ledger takes each change once, however often it is sent. */
+function adoptOutboxes() {
+  for (const name of memory.names(`dop-outbox:${sheet.run}:${sheet.reviewer}:`)) {
+    const left = JSON.parse(memory.read(name) ?? "[]");
+    memory.write(name, null);
+    for (const change of left) {
+      takeIn(change);
+      outbox.push(change);
+    }
+  }
+  if (!outbox.length) return;
+  showAllMarks();
+  send();
+}
+adoptOutboxes();
+addEventListener("beforeunload", (event) => outbox.length && event.preventDefault());

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from sqlalchemy import select
+
+from pipeline.ledger.reviews import plain_review, reviews_after
 from pipeline.ledger.run_registry import Run
+from pipeline.ledger.schema import run_rows
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt
 from pipeline.reports.checks.store import load_check
@@ -22,10 +26,14 @@ MAX_CELLS = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientState:
-    """What a page knows: the last event, how many requests there are, and the counts and money it shows."""
+    """What a page knows: the last event, how many requests there are, the counts and money it shows, and reviews.
+
+    `reviews` is the number of the last review that it has.
+    """
 
     event: int
     requests: int | None = None
+    reviews: int = 0
     status: dict[str, object] | None = None
 
 
@@ -36,6 +44,7 @@ class LiveUpdate:
     seen: ClientState
     status: dict[str, object] | None = None
     cells: tuple[dict[str, object], ...] = ()
+    reviews: tuple[dict[str, object], ...] = ()
     is_stale: bool = False
 
 
@@ -45,17 +54,28 @@ def live_update(workspace: OpenLedger, run_id: str, seen: ClientState) -> LiveUp
     now = book.last_event()
     run = book.run(run_id)
     if run is None or now < seen.event:
-        return LiveUpdate(seen=ClientState(event=now), is_stale=True)
+        return LiveUpdate(seen=ClientState(event=now, reviews=seen.reviews), is_stale=True)
+    number, changes = reviews_after(workspace.ledger, seen.reviews)
+    if changes:
+        listed = listed_requests(workspace, run_id)
+        changes = [change for change in changes if change.request_id in listed]
     status = run_status(workspace, run)
     requests = int(str(status["requests"]))
     attempts = book.changed(run_id, after=seen.event, upto=now) if now > seen.event else []
     grown = seen.requests is not None and requests != seen.requests
     return LiveUpdate(
-        seen=ClientState(event=now, requests=requests, status=status),
+        seen=ClientState(event=now, requests=requests, status=status, reviews=number),
         status=status if status != seen.status else None,
         cells=tuple(_cells(workspace, run_id, attempts[:MAX_CELLS])),
+        reviews=tuple(plain_review(change) for change in changes),
         is_stale=grown or len(attempts) > MAX_CELLS,
     )
+
+
+def listed_requests(workspace: OpenLedger, run_id: str) -> frozenset[str]:
+    """The ids of the requests that a run lists."""
+    statement = select(run_rows.c.request_id).where(run_rows.c.run_id == run_id)
+    return frozenset(row.request_id for row in workspace.ledger.ask(statement))
 
 
 def run_status(workspace: OpenLedger, run: Run) -> dict[str, object]:

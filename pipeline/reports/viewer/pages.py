@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -14,9 +15,12 @@ from urllib.parse import quote
 import av
 import jinja2
 
+from pipeline.errors import DopError
+from pipeline.ledger.reviews import record, reviews_after
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals, usd
+from pipeline.reports.review_file import EARLIER, earlier_picks
 from pipeline.reports.sheet.page import build_sheet, clip_of, sheet_html
 from pipeline.reports.sheet.run_view import RunView
 from pipeline.reports.spend import group_spend
@@ -73,13 +77,23 @@ def spend_page(workspace: OpenLedger) -> str:
     return _environment().get_template("spend.html").render(gateways=group_spend(workspace.book.spend_lines()))
 
 
-def sheet_page(workspace: OpenLedger, run: Run) -> str:
+def sheet_page(workspace: OpenLedger, run: Run, *, reviewer: str) -> str:
     """The run's contact sheet as it is now; its script continues from the event that is read before anything else."""
     event = workspace.book.last_event()
-    view = run_view(workspace, run)
+    reviews, _ = reviews_after(workspace.ledger, 0)
+    with suppress(DopError):  # an old file that can't be read, or a full disk: the page is there all the same
+        record(workspace.ledger, earlier_picks(workspace, run, who=EARLIER))
+    view = replace(run_view(workspace, run), reviewer=reviewer)
     sheet = build_sheet(view, workspace.outputs / run.run_id)
     cells = tuple(replace(cell, stills=with_stills(cell.stills)) for cell in sheet.cells)
-    known = json.dumps({"event": event, "requests": sum(view.totals.counts.values())})
+    known = json.dumps(
+        {
+            "event": event,
+            "requests": sum(view.totals.counts.values()),
+            "reviews": reviews,
+            "ended": view.ended_at is not None,
+        }
+    )
     script = f"const served = {known};\n{_live_script()}"
     return sheet_html(view, replace(sheet, cells=cells), shape=_shape(view), served_script=script)
 

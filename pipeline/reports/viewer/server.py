@@ -6,20 +6,19 @@ import asyncio
 import json
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 from aiohttp import web
 
-from pipeline.errors import UsageError
-from pipeline.files import whole_text
+from pipeline.errors import LedgerError, UsageError
+from pipeline.ledger.reviews import record, reviews_in
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
-from pipeline.records import Attempt
-from pipeline.reports.picks import VERSION, parse_picks, picked
 from pipeline.reports.viewer.access import HEADERS, PAGE_POLICY, SHEET_POLICY, access_refusal, is_token
-from pipeline.reports.viewer.live_updates import ClientState, LiveUpdate, live_update
+from pipeline.reports.viewer.live_updates import ClientState, LiveUpdate, listed_requests, live_update
 from pipeline.reports.viewer.pages import runs_page, sheet_page, spend_page, style
 from pipeline.reports.viewer.thumbnail_cache import ThumbnailCache
 
@@ -31,7 +30,6 @@ BEATS = 15
 """Ticks without news after which a word is sent all the same: a page that is gone is noticed by it."""
 
 MAX_STREAMS = 32
-PICKS = "picks.json"
 TABLES = ("report.csv", "failures.csv", "run.json")
 """Files of a run that are given out, besides its clips and their pictures."""
 
@@ -44,8 +42,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Viewer:
     """One server over one ledger. `start` gives its address; `stop` ends it and every stream."""
 
-    def __init__(self, workspace: OpenLedger) -> None:
+    def __init__(self, workspace: OpenLedger, *, reviewer: str) -> None:
+        """A server whose pages review under the name of `reviewer`."""
         self._workspace = workspace
+        self._reviewer = reviewer
         self._token = secrets.token_urlsafe(24)
         self._port = 0
         self._stopped = asyncio.Event()
@@ -84,8 +84,7 @@ class Viewer:
                 web.get("/{token}/view.css", self._style),
                 web.get("/{token}/runs/{run}/", self._sheet),
                 web.get("/{token}/runs/{run}/events", self._events, allow_head=False),
-                web.get("/{token}/runs/{run}/picks", self._picks),
-                web.post("/{token}/runs/{run}/picks", self._save_picks),
+                web.post("/{token}/runs/{run}/reviews", self._save_reviews),
                 web.get("/{token}/runs/{run}/videos/{name}", self._clip),
                 web.get("/{token}/runs/{run}/{name}", self._table),
             ]
@@ -108,6 +107,8 @@ class Viewer:
                 answer = web.Response(status=refused.status, text=f"{refused.text}\n")
             except UsageError as error:
                 answer = web.Response(status=400, text=f"{error}\n")
+            except LedgerError as error:
+                answer = web.Response(status=503, text=f"{error}\n")
         if not answer.prepared:
             for name, value in HEADERS.items():
                 answer.headers.setdefault(name, value)
@@ -125,7 +126,7 @@ class Viewer:
 
     async def _sheet(self, request: web.Request) -> web.Response:
         run = await self._run(request)
-        page = _html(await asyncio.to_thread(sheet_page, self._workspace, run))
+        page = _html(await asyncio.to_thread(sheet_page, self._workspace, run, reviewer=self._reviewer))
         page.headers["Content-Security-Policy"] = SHEET_POLICY
         return page
 
@@ -166,59 +167,39 @@ class Viewer:
         """Whether it is a file, and lies in the outputs folder also when links are followed."""
         return path.is_file() and path.resolve().is_relative_to(self._workspace.outputs.resolve())
 
-    # -- picks
+    # -- reviews
 
-    async def _picks(self, request: web.Request) -> web.Response:
-        run = await self._run(request)
-        path = self._workspace.outputs / run.run_id / PICKS
-        try:
-            content = json.loads(await asyncio.to_thread(path.read_text, "utf-8"))
-            parse_picks(json.dumps(content))
-        except (OSError, ValueError, UsageError):
-            content = {"version": VERSION, "run": run.run_id, "picks": []}
-        return web.json_response(content)
-
-    async def _save_picks(self, request: web.Request) -> web.Response:
-        """Keeps the picks beside the run. Writes: picks.json in the run's folder, whole, and nothing else."""
+    async def _save_reviews(self, request: web.Request) -> web.Response:
+        """Adds a page's changes to the ledger; when it answers, they are on the disk."""
         run = await self._run(request)
         if request.content_type != "application/json":
-            raise web.HTTPUnsupportedMediaType(text="picks are JSON")
+            raise web.HTTPUnsupportedMediaType(text="reviews are JSON")
         try:
-            text = (await request.read()).decode("utf-8")
-        except UnicodeDecodeError:
-            raise web.HTTPBadRequest(text="picks are UTF-8") from None
-        saved = await asyncio.to_thread(self._save, run, text)
+            content = json.loads((await request.read()).decode("utf-8"))
+        except (ValueError, RecursionError):
+            raise web.HTTPBadRequest(text="reviews are JSON in UTF-8") from None
+        if not isinstance(content, dict):
+            raise web.HTTPBadRequest(text='reviews are {"changes": [...]}')
+        saved = await asyncio.to_thread(self._record, run, content.get("changes"))
         return web.json_response({"saved": saved})
 
-    def _save(self, run: Run, text: str) -> int:
-        """Writes the picks down in our own words, never in the page's; returns how many.
+    def _record(self, run: Run, items: object) -> int:
+        """Records changes under this server's reviewer, whatever the page says; returns how many were new.
 
         Raises:
-            UsageError: they are no picks, or not of this run.
+            UsageError: they are no reviews, or not of this run's clips.
         """
-        picks = parse_picks(text)
-        if picks.run != run.run_id:
-            raise UsageError(f"the picks are of run {picks.run}, not of {run.run_id}")
-        lines = self._workspace.book.report(run.run_id)
-        chosen = picked(picks, (line for line in lines if isinstance(line, Attempt)))
-        content = {
-            "version": VERSION,
-            "run": run.run_id,
-            "gateway": run.gateway,
-            "picks": [{"row_id": one.row_id, "request_id": one.request_id, "attempt": one.attempt} for one in chosen],
-        }
-        try:
-            with whole_text(self._workspace.outputs / run.run_id / PICKS) as file:
-                json.dump(content, file, indent=2)
-                file.write("\n")
-        except OSError as error:
-            raise UsageError(f"{PICKS} can't be written ({error.strerror})") from None
-        return len(chosen)
+        changes = reviews_in(items, who=self._reviewer, now=time.time())
+        named = {change.request_id for change in changes} | {change.rival for change in changes if change.rival}
+        strange = named - listed_requests(self._workspace, run.run_id)
+        if strange:
+            raise UsageError(f"this run has no request {sorted(strange)[0]}")
+        return record(self._workspace.ledger, changes)
 
     # -- news
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events: `status`, `cells` and `stale`, each with the ledger's event number as its id."""
+        """Server-sent events: `status`, `cells`, `reviews` and `stale`, with the number of the last event as id."""
         run = await self._run(request)
         seen = _seen(request)
         if self._streams >= MAX_STREAMS:
@@ -263,7 +244,8 @@ def _seen(request: web.Request) -> ClientState:
     requests = request.query.get("requests", "")
     if not _is_number(after):
         raise web.HTTPBadRequest(text="after=NUMBER says what is known")
-    seen = ClientState(event=int(after))
+    reviews = request.query.get("reviews", "")
+    seen = ClientState(event=int(after), reviews=int(reviews) if _is_number(reviews) else 0)
     return replace(seen, requests=int(requests)) if _is_number(requests) else seen
 
 
@@ -278,6 +260,8 @@ def _as_events(found: LiveUpdate) -> str:
         events.append(("cells", found.cells))
     if found.status is not None:
         events.append(("status", found.status))
+    if found.reviews:
+        events.append(("reviews", {"number": found.seen.reviews, "changes": found.reviews}))
     if found.is_stale:
         events.append(("stale", None))
     return "".join(f"id: {found.seen.event}\nevent: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events)

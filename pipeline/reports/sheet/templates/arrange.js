@@ -5,9 +5,58 @@ const view = {
   y: sheet.y,
   tabs: {},
   page: 0,
-  filter: { status: new Set(), model: "", tag: "", price: "", text: "", picks: false, check: new Set(), defect: "" },
+  filter: { status: new Set(), model: "", tag: "", price: "", text: "", verdict: new Set(), stars: 0, check: new Set(), defect: "" },
   sort: "",
 };
+
+/** What every run can be grouped and sorted by, beside its own axes: name -> [value of a cell, order of the values]. */
+const extraAxes = new Map(
+  Object.entries({
+    row: [rowOf],
+    tag: [(cell) => cell.tags[0] ?? ""],
+    motion: [(cell) => factOf(cell, "motion")],
+    model: [(cell) => cell.model],
+    seed: [(cell) => factOf(cell, "seed")],
+    check: [(cell) => cell.check, GRADES],
+    stars: [(cell) => starsText(reviewOf(cell).stars), [5, 4, 3, 2, 1, 0].map(starsText)],
+    verdict: [(cell) => reviewOf(cell).verdict, ["keep", "", "reject"]],
+  }).filter(([name]) => !axisNumber.has(name)),
+);
+const isAxis = (name) => axisNumber.has(name) || extraAxes.has(name);
+
+function valueOf(cell, axis) {
+  if (axis === null) return "";
+  const own = axisNumber.get(axis);
+  return own === undefined ? extraAxes.get(axis)[0](cell) : cell.place[own];
+}
+
+/** The values of an axis, in their order. */
+function valuesOf(axis) {
+  if (axisNumber.has(axis)) return sheet.axes[axisNumber.get(axis)].values;
+  const [value, order] = extraAxes.get(axis);
+  return order ?? [...new Set(cells.map(value))];
+}
+
+const SORTS = {
+  row: rowOf,
+  tag: (cell) => cell.tags[0] ?? "",
+  motion: (cell) => factOf(cell, "motion"),
+  model: (cell) => cell.model,
+  seed: (cell) => Number(factOf(cell, "seed")),
+  check: (cell) => GRADES.indexOf(cell.check),
+  stars: (cell) => -reviewOf(cell).stars,
+  duels: (cell) => standing(cell)?.place ?? Infinity,
+};
+
+/** The cells in the chosen order; those that are alike in it stay as they are. */
+function sorted(some) {
+  const key = SORTS[view.sort];
+  if (!key) return some;
+  const keyed = some.map((cell) => [key(cell), cell]);
+  const order = (one, other) =>
+    typeof one === "number" ? (one === other ? 0 : one - other) : one.localeCompare(other, undefined, { numeric: true });
+  return keyed.sort(([one], [other]) => order(one, other)).map(([, cell]) => cell);
+}
 
 /** The axes without which several cells would share a crossing; those the manifest asked for come first. */
 function tabAxes() {
@@ -33,7 +82,7 @@ function tabAxes() {
 function tabChoice() {
   const choice = {};
   for (const name of tabAxes()) {
-    const values = sheet.axes[axisNumber.get(name)].values;
+    const values = valuesOf(name);
     const isChosen = view.tabs[name] === "*" || values.includes(view.tabs[name]);
     if (isChosen) choice[name] = view.tabs[name];
     else choice[name] = sheet.tabs.includes(name) || crowd(choice) > sheet.mostStacked ? values[0] : "*";
@@ -53,14 +102,15 @@ function crowd(choice) {
 }
 
 function isWanted(cell) {
-  const { status, model, tag, price, text: words, picks } = view.filter;
+  const { status, model, tag, price, text: words, verdict, stars } = view.filter;
   if (status.size && !status.has(cell.state)) return false;
   if (model && cell.model !== model) return false;
   if (tag && !cell.tags.includes(tag)) return false;
   if (price && !(cell.price && dollars(cell.price) <= dollars(price))) return false;
   if (view.filter.check.size && !view.filter.check.has(cell.check)) return false;
   if (view.filter.defect && !kindsOf(cell).includes(view.filter.defect)) return false;
-  if (picks && !picked.has(pickKey(cell))) return false;
+  if (verdict.size && !(cell.clip && verdict.has(reviewOf(cell).verdict || "none"))) return false;
+  if (stars && reviewOf(cell).stars < stars) return false;
   return !words || searchText(cell).includes(words);
 }
 
@@ -70,15 +120,14 @@ function searchText(cell) {
 }
 
 const filtersSet = () => {
-  const { status, model, tag, price, text: words, picks, check, defect } = view.filter;
-  return [status.size > 0, model, tag, price, words, picks, check.size > 0, defect].filter(Boolean).length;
+  const { status, model, tag, price, text: words, verdict, stars, check, defect } = view.filter;
+  return [status.size > 0, model, tag, price, words, verdict.size > 0, stars, check.size > 0, defect].filter(Boolean).length;
 };
 
 /** The cells of the chosen tabs that pass the filters; `but` names a tab axis to be left out of the choice. */
 function wantedCells(but = null) {
   const choice = Object.entries(tabChoice()).filter(([axis, value]) => value !== "*" && axis !== but);
-  const wanted = cells.filter((cell) => choice.every(([axis, value]) => valueOf(cell, axis) === value) && isWanted(cell));
-  return view.sort === "check" ? wanted.sort((one, other) => GRADES.indexOf(one.check) - GRADES.indexOf(other.check)) : wanted;
+  return sorted(cells.filter((cell) => choice.every(([axis, value]) => valueOf(cell, axis) === value) && isWanted(cell)));
 }
 
 /** How many cells each value of a tab axis would show. */
@@ -100,16 +149,16 @@ function arranged() {
     columns,
     count: wanted.length,
     pages: pages.length,
-    rows: pages[view.page].map(([name, row]) => ({
-      name,
-      crossings: columns.map((column) => row.filter((cell) => valueOf(cell, view.x) === column)),
-    })),
+    rows: pages[view.page].map(([name, row]) => {
+      const at = Map.groupBy(row, (cell) => valueOf(cell, view.x));
+      return { name, crossings: columns.map((column) => at.get(column) ?? []) };
+    }),
   };
 }
 
 function inOrder(axis, wanted) {
   const present = new Set(wanted.map((cell) => valueOf(cell, axis)));
-  return sheet.axes[axisNumber.get(axis)].values.filter((value) => present.has(value));
+  return valuesOf(axis).filter((value) => present.has(value));
 }
 
 /** Rows cut into pages of at most so many cells; a row longer than a page is cut too. */

@@ -2,6 +2,7 @@
 // The run's cells, read once from the page's own JSON block. Texts are numbers into one pool.
 
 const sheet = JSON.parse(document.getElementById("data").textContent);
+const { isServed } = sheet;
 const by = (id) => document.getElementById(id);
 const text = (number) => sheet.strings[number];
 const axisNumber = new Map(sheet.axes.map((axis, number) => [axis.name, number]));
@@ -29,11 +30,18 @@ const cells = sheet.cells.map(
   }),
 );
 
-const valueOf = (cell, axis) => (axis === null ? "" : cell.place[axisNumber.get(axis)]);
+const byRequest = new Map(cells.filter((cell) => cell.requestId).map((cell) => [cell.requestId, cell]));
+const rowOf = (cell) => cell.rowId.split("@", 1)[0];
+/** One of the lines that the details list; "" where there is none. */
+function factOf(cell, name) {
+  for (let at = 0; at < cell.facts.length; at += 2) if (text(cell.facts[at]) === name) return text(cell.facts[at + 1]);
+  return "";
+}
 /** The worst come first when clips are sorted by their check. */
 const GRADES = ["bad", "warn", "unchecked", "ok", ""];
 const kindsOf = (cell) => cell.defects.split("; ").map((defect) => defect.split(" ")[0]);
 const dollars = (price) => Number(price.slice(1) || 0);
+const starsText = (stars) => "★".repeat(stars || 0);
 const stateWord = (state) => state.replaceAll("_", " ");
 
 /** A new element; text children become text, never markup. */
@@ -55,11 +63,20 @@ const memory = {
   },
   write(name, value) {
     try {
-      localStorage.setItem(name, value);
+      if (value === null) localStorage.removeItem(name);
+      else localStorage.setItem(name, value);
     } catch {
       // nothing to do: the page works without
     }
   },
+};
+
+memory.names = (start) => {
+  try {
+    return Object.keys(localStorage).filter((name) => name.startsWith(start));
+  } catch {
+    return [];
+  }
 };
 
 let silence = 0;

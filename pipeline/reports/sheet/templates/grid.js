@@ -2,6 +2,7 @@
 
 const elements = new Map();
 const MAX_CHIPS = 12;
+const FAR_COLUMNS = 3; // so many columns fit on a small screen
 let order = [];
 let current = null;
 
@@ -28,6 +29,7 @@ function makeCell(cell) {
   element.classList.add(cell.state);
   element.dataset.n = cell.n;
   element.querySelector(".name").textContent = cell.rowId;
+  element.querySelector(".name").title = cell.rowId;
   element.querySelector(".price").textContent = cell.due ? `${cell.price} ${cell.due}` : cell.price;
   element.prepend(makeShot(cell));
   if (cell.check === "bad" || cell.check === "warn" || cell.check === "unchecked") element.append(makeCheck(cell));
@@ -57,7 +59,9 @@ function prepare(cell, element) {
   const shot = element.querySelector(".shot");
   shot.tabIndex = -1;
   if (!cell.clip && cell.state !== "skipped") shot.setAttribute("role", "button");
-  element.classList.toggle("picked", picked.has(pickKey(cell)));
+  if (said.has(cell.requestId) || duelled.size) paint(cell);
+  element.classList.toggle("compared", compared.includes(cell));
+  element.classList.toggle("current", cell === current);
   watcher.observe(element);
 }
 
@@ -67,11 +71,9 @@ function draw() {
   order = plan.rows.flatMap((row) => row.crossings.flat());
   widest = view.x === null ? Math.max(1, ...plan.rows.map((row) => row.crossings.flat().length)) : plan.columns.length;
   for (const row of plan.rows) {
-    const said = captionOf(row.crossings.flat());
-    for (const cell of row.crossings.flat()) {
-      elementOf(cell).querySelector(".name").textContent = said(cell);
-      elementOf(cell).querySelector(".inset")?.remove();
-    }
+    const some = row.crossings.flat();
+    const telling = captionOf(some);
+    for (const cell of some) elementOf(cell).querySelector(".tells").textContent = telling(cell);
   }
   const drawn = order.length === 0 ? emptyNote() : isTable ? table(plan) : flow();
   by("sheet").replaceChildren(el("section", { class: "tab" }, drawn));
@@ -80,20 +82,20 @@ function draw() {
   remember();
   fit();
   focusable(order.includes(current) ? current : order[0] ?? null);
-  if (by("bar").dataset.drawn) say(`${plan.count} of ${cells.length} clips`);
-  by("bar").dataset.drawn = "yes";
+  by("shown").textContent = plan.count === cells.length ? `${cells.length} clips` : `${plan.count} of ${cells.length} clips`;
 }
 
-/** Says what tells a clip from the others of its row, where row and column do not say it. */
+/** Says beside its id what tells a clip from the others of its row, where row and column do not say it. */
 function captionOf(some) {
-  if (view.x === null && view.y === null) return (cell) => cell.rowId;
+  if (view.x === null && view.y === null) return () => "";
   const chosen = Object.entries(tabChoice()).filter(([, value]) => value !== "*");
   const said = new Set([view.x, view.y, "prompt", "image", ...chosen.map(([axis]) => axis)]);
   const free = sheet.axes.filter((axis) => !said.has(axis.name) && axis.values.length > 1).map((axis) => axis.name);
   const telling = tellingAxes(free, some);
   const names = telling.length || view.x !== null ? telling : free;
   const worded = (name, value) => (/^[\d.]+$/.test(value) ? `${name} ${value}` : value);
-  return (cell) => names.map((name) => worded(name, valueOf(cell, name))).filter(Boolean).join(" · ");
+  // What the id says already is not said twice.
+  return (cell) => names.filter((name) => !cell.rowId.includes(valueOf(cell, name))).map((name) => worded(name, valueOf(cell, name))).filter(Boolean).join(" · ");
 }
 
 /** Those axes, in order, that part cells which all axes before them leave together. */
@@ -105,7 +107,6 @@ function tellingAxes(names, some) {
 }
 
 function flow() {
-  order.forEach(addInset);
   return el("div", { class: "flow" }, ...order.map(elementOf));
 }
 
@@ -127,7 +128,7 @@ function table(plan) {
     const starts = new Set(row.crossings.flat().map((cell) => cell.start).filter(Boolean));
     const head = headOf(view.y, row.name, "row");
     if (starts.size === 1) head.append(startFrame([...starts][0]));
-    else for (const cell of row.crossings.flat()) addInset(cell);
+    if (view.y !== null) head.append(rowCount(row));
     body.append(el("tr", {}, head, ...row.crossings.map((some) => el("td", {}, ...some.map(elementOf)))));
   }
   grid.append(body);
@@ -138,11 +139,13 @@ function headOf(axis, value, scope) {
   return el("th", { scope }, ...(axis === null ? [] : [el("small", {}, axis), value || "–"]));
 }
 
-/** The start frame in the corner of its own clip, where the row's head cannot show one for all. */
-function addInset(cell) {
-  if (!cell.start || !cell.clip) return;
-  const inset = el("img", { class: "inset", src: cell.start, alt: "", title: "Start frame", loading: "lazy" });
-  elementOf(cell).querySelector(".shot").append(inset);
+/** How many clips a row has; where the first of them lies far to the right, a button leads there. */
+function rowCount(row) {
+  const some = row.crossings.flat();
+  const words = `${some.length} ${some.length === 1 ? "clip" : "clips"}`;
+  const first = row.crossings.findIndex((crossing) => crossing.length);
+  if (first < FAR_COLUMNS || !some.length) return el("small", { class: "count" }, words);
+  return el("button", { type: "button", class: "count", "data-first": some[0].n }, `${words} →`);
 }
 
 function startFrame(link) {
@@ -152,7 +155,7 @@ function startFrame(link) {
 function drawTabs() {
   const choice = tabChoice();
   const sets = Object.entries(choice).map(([axis, chosen]) => {
-    const values = sheet.axes[axisNumber.get(axis)].values;
+    const values = valuesOf(axis);
     const counts = filtersSet() ? countsOf(axis) : null;
     const named = [...values, "*"].map((value) => [value, tabName(value, counts)]);
     if (values.length > MAX_CHIPS) return tabSelect(axis, named, chosen);
@@ -195,9 +198,14 @@ function drawPager({ pages, count }) {
 
 /** Exactly one clip is in the tab order; the arrow keys move between them. */
 function focusable(cell) {
-  if (current && elements.has(current.n)) elements.get(current.n).querySelector(".shot").tabIndex = -1;
+  if (current && elements.has(current.n)) {
+    elements.get(current.n).querySelector(".shot").tabIndex = -1;
+    elements.get(current.n).classList.remove("current");
+  }
   current = cell;
-  if (cell) elementOf(cell).querySelector(".shot").tabIndex = 0;
+  if (!cell) return;
+  elementOf(cell).querySelector(".shot").tabIndex = 0;
+  elementOf(cell).classList.add("current");
 }
 
 let isSizeChosen = false;
@@ -210,7 +218,7 @@ function fit() {
   const room = document.documentElement.clientWidth - (isSmall ? 96 : 160);
   const isFlow = view.x === null && view.y === null;
   const wide = isFlow ? (isSmall ? room / 2 - 8 : 220) : room / widest - 8;
-  setSize(Math.max(isSmall ? room / 2 - 8 : 150, Math.min(wide, 340)));
+  setSize(Math.max(isSmall ? room / 2 - 8 : 128, Math.min(wide, 340)));
 }
 
 function setSize(width) {
@@ -221,6 +229,7 @@ function setSize(width) {
 /** The arrangement in the address, so that a bookmark opens it again. */
 function remember() {
   const parts = new URLSearchParams({ x: view.x ?? "", y: view.y ?? "", ...prefixed(tabChoice()) });
+  if (view.sort) parts.set("sort", view.sort);
   try {
     history.replaceState(null, "", `#${parts}`);
   } catch {
@@ -234,7 +243,8 @@ function recall() {
   const parts = new URLSearchParams(location.hash.slice(1));
   for (const side of ["x", "y"]) {
     const name = parts.get(side);
-    if (name === "" || axisNumber.has(name)) view[side] = name || null;
+    if (name === "" || (name && isAxis(name))) view[side] = name || null;
   }
   for (const [name, value] of parts) if (name.startsWith("tab.")) view.tabs[name.slice(4)] = value;
+  if (parts.get("sort") in SORTS) view.sort = parts.get("sort");
 }

@@ -164,6 +164,8 @@ function makeVideo(cell) {
   video.muted = true;
   video.disableRemotePlayback = true;
   video.src = cell.clip;
+  // A clip that is not there any more: the poster below it stays.
+  video.addEventListener("error", () => video.getAttribute("src") && (video.hidden = true));
   return video;
 }
 

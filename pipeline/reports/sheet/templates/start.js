@@ -9,9 +9,11 @@ function measureBar() {
 const theme = memory.read("dop-theme");
 if (theme) document.documentElement.dataset.theme = theme;
 by("bar").hidden = false;
+recallReviews();
 adoptCells();
 fillControls();
 recall();
+toggleDetails(memory.read("dop-details") === "yes");
 showAxes();
 wireControls();
 wireSheet();
@@ -26,3 +28,4 @@ new ResizeObserver(measureBar).observe(by("bar"));
 measureBar();
 draw();
 drawMarks();
+if (current) elementOf(current).querySelector(".shot").focus({ preventScroll: true });
