@@ -182,7 +182,7 @@ async function loadReviews(file) {
   }
 }
 
-/** A time of somebody's file in our own spelling. */
+/** A time of a loaded file in the page's own spelling. */
 const timeOf = (at) => (/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/.test(at) ? at : `${new Date(at).toISOString().slice(0, -1)}000Z`);
 
 function showAllMarks() {
