@@ -1,6 +1,6 @@
 """The contact sheet in a real browser: how heavy, how soon there, and its pictures for the documents.
 
-    .venv/bin/python -m benchmarks.sheet                            the figures of docs/sheet.md
+    .venv/bin/python -m benchmarks.sheet                            the figures of docs/internals/contact-sheet.md
     .venv/bin/python -m benchmarks.sheet --pictures outputs/latest  docs/pictures/sheet-*.png of that run
 
 Needs Chromium: apt-get install chromium chromium-driver. Nothing is sent anywhere.

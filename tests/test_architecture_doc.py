@@ -1,4 +1,4 @@
-"""docs/architecture.md names files that exist, and every package."""
+"""docs/internals/architecture.md names files that exist, and every package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
-TEXT = (REPO / "docs" / "architecture.md").read_text(encoding="utf-8")
+TEXT = (REPO / "docs" / "internals" / "architecture.md").read_text(encoding="utf-8")
 
 
 def test_every_file_that_the_page_names_exists() -> None:

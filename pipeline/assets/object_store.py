@@ -179,7 +179,7 @@ def open_store(url: str, *, endpoint: str | None = None, region: str | None = No
     try:
         from obstore.store import from_url  # noqa: PLC0415
     except ImportError:
-        raise UsageError(f"{url} needs the extra s3: pip install 'dop-batch[s3]'") from None
+        raise UsageError(f"{url} needs obstore, the extra [s3]: pip install obstore") from None
     location = {"base_url" if url.startswith("gs://") else "endpoint": endpoint}
     location["region"] = region if url.startswith("s3://") else None
     more: dict[str, Any] = {name: value for name, value in location.items() if value}

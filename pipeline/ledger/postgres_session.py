@@ -96,7 +96,7 @@ def server_engine(url: str, *, write: bool) -> Engine:
     try:
         import psycopg  # noqa: PLC0415 - only who uses PostgreSQL needs it
     except ImportError:
-        raise LedgerError("a ledger on PostgreSQL needs psycopg: pip install 'dop-batch[cluster]'") from None
+        raise LedgerError("a ledger on PostgreSQL needs psycopg: pip install 'psycopg[binary]'") from None
 
     def connect() -> psycopg.Connection[Any]:
         connection = psycopg.connect(url, autocommit=True, application_name=session_name(), **CLIENT)

@@ -363,7 +363,7 @@ class SheetAxesModel(StrictModel):
 
 
 class DocumentModel(StrictModel):
-    """What to buy. See docs/manifest.md."""
+    """What to buy. See docs/reference/manifest.md."""
 
     version: Version | None = None
     name: Word | None = Field(None, description="Names the run's folder. Default: the file's name.")

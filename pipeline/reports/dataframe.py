@@ -75,7 +75,7 @@ def _arrow(module: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        message = "Parquet needs pyarrow: `pip install 'dop-batch[parquet]'`, or write .csv or .jsonl instead"
+        message = "Parquet needs pyarrow: `pip install pyarrow`, or write .csv or .jsonl instead"
         raise UsageError(message) from error
 
 

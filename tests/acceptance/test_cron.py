@@ -1,4 +1,4 @@
-"""docs/cron.md keeps its word: each line is run as cron, systemd or CI would run it, against a gateway with books."""
+"""docs/guides/cron.md keeps its word: each line is run as cron, systemd or CI would run it, against a gateway with books."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.cli_driver import DOP, KEY, Dop, shots
 from tests.support.fake_gateway import GatewayDouble
 
 REPO = Path(__file__).resolve().parents[2]
-DOCUMENT = (REPO / "docs" / "cron.md").read_text(encoding="utf-8")
+DOCUMENT = (REPO / "docs" / "guides" / "cron.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The nginx example of docs/webhook.md, word by word but its ports and certificate, in a real nginx."""
+"""The nginx example of docs/guides/callbacks.md, word by word but its ports and certificate, in a real nginx."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ REQUEST = "ab" * 16
 
 
 def example() -> str:
-    found = re.search(r"```nginx\n(.*?)```", (REPO / "docs" / "webhook.md").read_text(encoding="utf-8"), re.S)
+    found = re.search(r"```nginx\n(.*?)```", (REPO / "docs" / "guides" / "callbacks.md").read_text(encoding="utf-8"), re.S)
     assert found
     return found[1]
 

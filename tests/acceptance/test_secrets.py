@@ -267,7 +267,7 @@ def test_the_place_of_a_workers_sign_of_life_does_not_depend_on_the_password(aga
 
 def test_no_page_recommends_an_argument_with_a_password() -> None:
     """Every user of a machine can read the arguments of every process."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     bad = re.compile(r"\bdop\b[^`\n]*(\$\{?DOP_LEDGER__URL|postgres(?:ql)?://[^\s/@:]+:[^\s@]+@)|PGPASSWORD=\S+ +dop\b")
     found = [f"{page.name}: {line}" for page in pages for line in page.read_text().splitlines() if bad.search(line)]
     assert found == []

@@ -150,7 +150,7 @@ def server_binaries() -> Path | None:
 
 def _missing() -> str | None:
     if importlib.util.find_spec("psycopg") is None:
-        return "psycopg is not installed (pip install 'dop-batch[cluster]')"
+        return "psycopg is not installed (pip install 'psycopg[binary]')"
     if server_binaries() is None:
         return "no PostgreSQL server on this machine (Debian: apt-get install postgresql)"
     return None

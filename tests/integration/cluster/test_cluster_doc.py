@@ -1,4 +1,4 @@
-"""What docs/cluster.md shows can be used unchanged."""
+"""What docs/guides/several-machines.md shows can be used unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from pipeline.cli.parser import build_parser
 
-PAGE = (Path(__file__).parents[3] / "docs" / "cluster.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "several-machines.md").read_text(encoding="utf-8")
 MAX_SUBMIT_S = 330
 
 

@@ -197,7 +197,7 @@ def test_every_shipped_manifest_is_tried_here() -> None:
 
 
 def test_the_manifest_and_the_mistakes_on_the_languages_page_are_real(tmp_path: Path) -> None:
-    page = (REPO / "docs" / "manifest.md").read_text(encoding="utf-8")
+    page = (REPO / "docs" / "reference" / "manifest.md").read_text(encoding="utf-8")
     example = page.split("```yaml\n")[1].split("```")[0]
     found = cells(tmp_path, example)
     assert [found[0].row_id, found[-1].row_id, len(found)] == ["coffee@calm-11", "coffee@bold-13", 6]
@@ -208,7 +208,7 @@ def test_the_manifest_and_the_mistakes_on_the_languages_page_are_real(tmp_path: 
 
 
 def test_every_key_of_the_language_is_on_its_page() -> None:
-    page = (REPO / "docs" / "manifest.md").read_text(encoding="utf-8")
+    page = (REPO / "docs" / "reference" / "manifest.md").read_text(encoding="utf-8")
     keys = {
         *yaml_model.DocumentModel.model_fields,
         *yaml_model.RowModel.model_fields,

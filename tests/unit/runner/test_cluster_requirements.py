@@ -50,7 +50,7 @@ def test_a_ledger_in_a_file_is_no_cluster() -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optional_packages, "find_spec", lambda name: None if name == "procrastinate" else object())
-    with pytest.raises(UsageError, match=r"procrastinate: pip install 'dop-batch\[cluster\]'"):
+    with pytest.raises(UsageError, match=r"procrastinate: pip install procrastinate 'psycopg\[binary\]'"):
         database()
 
 
