@@ -139,7 +139,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--write-docs", action="store_true", help="keep the tables in docs/internals/checks-figures.md")
-    parser.add_argument("--pictures", action="store_true", help="draw the pictures of docs/guides/checks.md, and nothing else")
+    parser.add_argument(
+        "--pictures", action="store_true", help="draw the pictures of docs/guides/checks.md, and nothing else"
+    )
     args = parser.parse_args()
     if args.pictures:
         print("\n".join(map(str, draw_gallery(MOTIONS.parents[1] / "docs" / "pictures"))))

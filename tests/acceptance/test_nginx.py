@@ -38,7 +38,9 @@ REQUEST = "ab" * 16
 
 
 def example() -> str:
-    found = re.search(r"```nginx\n(.*?)```", (REPO / "docs" / "guides" / "callbacks.md").read_text(encoding="utf-8"), re.S)
+    found = re.search(
+        r"```nginx\n(.*?)```", (REPO / "docs" / "guides" / "callbacks.md").read_text(encoding="utf-8"), re.S
+    )
     assert found
     return found[1]
 

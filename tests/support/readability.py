@@ -84,7 +84,9 @@ def paragraphs(text: str) -> list[str]:
 def private_words(text: str) -> list[str]:
     """Words of the page's prose and tables that have a usual word, in order, each with a few words around it."""
     prose = re.sub(r"`[^`]*`", "`", _FENCE.sub("", text))
-    return [prose[max(0, one.start() - 25) : one.end() + 15].replace("\n", " ") for one in PRIVATE_WORDS.finditer(prose)]
+    return [
+        prose[max(0, one.start() - 25) : one.end() + 15].replace("\n", " ") for one in PRIVATE_WORDS.finditer(prose)
+    ]
 
 
 def _plain(line: str) -> str:

@@ -13,7 +13,7 @@ from pipeline.config.loader import packaged
 from pipeline.errors import UsageError
 
 STARTER = Path(__file__).resolve().parents[1] / "starter"
-SAMPLES = ("shots.csv", "sweep.yaml")
+SAMPLES = ("shots.csv", "sweep.yaml", "live-shots.csv")
 CONFIGS = ("default.yaml", "live.yaml", "manifest.schema.json")
 """default.yaml is taken by every command without --config; the schema lets editors complete and check manifests."""
 

@@ -17,4 +17,6 @@ def check_installed() -> None:
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise UsageError(f"a cluster needs {' and '.join(missing)}: pip install procrastinate 'psycopg[binary]'; nothing was sent")
+        raise UsageError(
+            f"a cluster needs {' and '.join(missing)}: pip install procrastinate 'psycopg[binary]'; nothing was sent"
+        )
