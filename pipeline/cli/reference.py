@@ -21,8 +21,8 @@ COMMANDS_HEAD = """\
 
 Generated from the program. In the terminal, `dop COMMAND --help` shows the same.
 
-Times are written `30s`, `5m`, `2h`; money is in US dollars. `RUN` is a run's name, the beginning of one, or `latest`. Without `RUN` you
-get the newest run. Data goes to stdout, everything else to stderr.
+Times are written `30s`, `5m`, `2h`; money is in US dollars. `RUN` is a run's name, the beginning of one, or `latest`.
+Without `RUN` you get the newest run. Data goes to stdout, everything else to stderr.
 """
 
 CONFIGURATION_HEAD = """\
@@ -37,18 +37,18 @@ You can set each value in four places. The first one that is set applies:
 3. the configuration file;
 4. the program's default.
 
-The tables show the values of `configs/live.yaml`. An empty one is not set. Without a file you get `configs/default.yaml`, which uses the
-sandbox.
+The tables show the values of `configs/live.yaml`. An empty one is not set. Without a file you get
+`configs/default.yaml`, which uses the sandbox.
 
-`dop doctor` shows every value with its source. An unknown key is an error. Times are seconds or `250ms`, `30s`, `5m`, `2h`; money is in US
-dollars; sizes are bytes or `512MB`.
+`dop doctor` shows every value with its source. An unknown key is an error. Times are seconds or `250ms`, `30s`, `5m`,
+`2h`; money is in US dollars; sizes are bytes or `512MB`.
 
 Your API key is never in a configuration. Store it with `dop key set`, or set `PIXAZO_API_KEY`.
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class DocumentedOption:
     """An argument of a command: how it is written, and what it does."""
 
     written: str
@@ -78,10 +78,10 @@ def _commands(parser: argparse.ArgumentParser, prefix: str = "dop") -> Iterator[
                 yield from _commands(inner, f"{prefix} {name}")
 
 
-def _options(parser: argparse.ArgumentParser) -> list[Option]:
+def _options(parser: argparse.ArgumentParser) -> list[DocumentedOption]:
     actions = [action for action in parser._actions if not isinstance(action, argparse._SubParsersAction)]
     return [
-        Option(_written(action), _cell(action.help or ""))
+        DocumentedOption(_written(action), _cell(action.help or ""))
         for action in actions
         if action.help != argparse.SUPPRESS and "--help" not in action.option_strings
     ]
@@ -105,7 +105,7 @@ def _cell(text: str) -> str:
     return text.replace("%%", "%").replace("|", "\\|").replace("\n", " ")
 
 
-def _command(name: str, parser: argparse.ArgumentParser, common: set[Option]) -> str:
+def _command(name: str, parser: argparse.ArgumentParser, common: set[DocumentedOption]) -> str:
     lines = [f"## {name}", "", _sentence(parser.description or "")]
     examples = re.findall(r"^(?:examples?:)?\s*(dop .*)$", parser.epilog or "", flags=re.M)
     if examples:
@@ -121,13 +121,13 @@ def _sentence(text: str) -> str:
     return plain[:1].upper() + plain[1:] + ("" if plain.endswith((".", ":")) else ".")
 
 
-def _table(first: str, options: Iterable[Option]) -> str:
+def _table(first: str, options: Iterable[DocumentedOption]) -> str:
     rows = [f"| {option.written} | {option.does} |" for option in options]
     return "\n".join([f"| {first} | what it does |", "|---|---|", *rows]) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class DocumentedSetting:
     """A line of a configuration file: its value as written, and its comment."""
 
     value: str
@@ -156,11 +156,11 @@ def configuration_page() -> str:
     return "\n".join(parts)
 
 
-def _value(setting: Setting) -> str:
+def _value(setting: DocumentedSetting) -> str:
     return f"`{_cell(setting.value)}`" if setting.value else ""
 
 
-def _lines(text: str) -> Iterator[tuple[str, Setting]]:
+def _lines(text: str) -> Iterator[tuple[str, DocumentedSetting]]:
     """`section` or `section.key` -> what a configuration file says of it."""
     section = ""
     for line in text.splitlines():
@@ -170,7 +170,7 @@ def _lines(text: str) -> Iterator[tuple[str, Setting]]:
         if not found["indent"]:
             section = found["key"]
         key = f"{section}.{found['key']}" if found["indent"] else section
-        yield key, Setting(found["value"].strip(), found["comment"] or "")
+        yield key, DocumentedSetting(found["value"].strip(), found["comment"] or "")
 
 
 PAGES = {"commands.md": commands_page, "configuration.md": configuration_page}

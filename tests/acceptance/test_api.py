@@ -244,10 +244,14 @@ def test_interrupting_a_run_in_a_loop_drains_it(sheet: Path, monkeypatch: pytest
     assert result.reserved_usd > 0
 
 
-def test_a_pilot_that_fails_buys_no_more(sheet: Path, against: Callable[..., Opened], live: Opened) -> None:
+def test_a_pilot_that_succeeds_is_followed_by_the_rest(
+    sheet: Path, against: Callable[..., Opened], live: Opened
+) -> None:
     rows = [{"id": f"r{n}", "image": "sandbox:cat", "prompt": f"scene {n} x", "seed": n} for n in (1, 2, 3)]
     good = pipeline.run(rows[:2], max_cost=2, pilot=1, progress=False)
     assert (good.exit_code, good.done) == (0, 2)
+    more = pipeline.run(rows, max_cost=2, pilot=1, progress=False, download__enabled=False)
+    assert (more.exit_code, more.done) == (0, 3), "videos that are not fetched are not missing"
 
 
 def test_a_pilot_that_is_refused_ends_the_purchase(

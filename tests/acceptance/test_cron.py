@@ -1,4 +1,4 @@
-"""docs/guides/cron.md keeps its word: each line is run as cron, systemd or CI would run it, against a gateway with books."""
+"""The page of cron: each line is run as cron, systemd or CI would run it, against a gateway with books."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/guides/seed-bracketing.md: the table is what `plan` says, every manifest and command is one, and the pick loop works."""
+"""The page of seed bracketing: its table is what `plan` says, its manifests are some, and the pick loop works."""
 
 from __future__ import annotations
 

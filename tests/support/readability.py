@@ -23,7 +23,7 @@ _FENCE = re.compile(r"^(```|~~~).*?^\1[^\n]*$", re.MULTILINE | re.DOTALL)
 _NOT_PROSE = re.compile(r"^\s*(?:#|\||!\[|<|---)")
 _ITEM = re.compile(r"^\s*(?:[-*]|\d+\.)\s+")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
-_END = re.compile(r"(?<=[.!?:;])[\"')*_]*\s+(?=[A-Z`\"'(*\[0-9])|(?<=[.!?])[\"')*_]*$")
+_END = re.compile(r"(?<=[.!?])[\"')*_]*\s+(?=[A-Z`\"'(*\[0-9])|(?<=[.!?])[\"')*_]*$")
 _WORD = re.compile(r"[^\W_][\w'’.,%$/@+=-]*|\$[\d.]+")
 
 

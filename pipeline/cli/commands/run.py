@@ -196,8 +196,11 @@ def pilot_ids(opened: SpendingSession, run: Run, pilot: Agreement) -> list[str]:
 
 
 def pilot_succeeded(opened: SpendingSession, run: Run, states: Iterable[State]) -> bool:
-    """Whether every request of the pilot is done, and no paid video of the run is missing."""
-    return all(state is State.DONE for state in states) and opened.workspace.book.without_video(run.run_id) == 0
+    """Whether every request of the pilot is done, and no paid video of the run is missing where videos are fetched."""
+    workspace = opened.workspace
+    downloads = workspace.settings.download.enabled
+    missing = workspace.book.without_video(run.run_id) if downloads else 0
+    return all(state is State.DONE for state in states) and missing == 0
 
 
 def _tally(states: object) -> str:
