@@ -149,7 +149,7 @@ def configuration_page() -> str:
         inner = [key for key in keys if key.partition(".")[0] == section]
         about = written[section].comment
         rows = [f"| `{key}` | {_value(written[key])} | {_cell(written[key].comment)} |\n" for key in inner]
-        head = "| setting | value | what it is |\n|---|---|---|\n"
+        head = "| setting | value | what it is |\n|---|---|---|\n" if rows else ""
         parts.append(
             "\n\n".join(filter(None, [f"## {section}", _sentence(about) if about else "", head + "".join(rows)]))
         )

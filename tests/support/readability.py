@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
-PRIVATE_WORDS = re.compile(
-    r"\b(?:anew|looked at|looks at|look at it|whoever|somebody|nobody|by itself|stands|lies|of its own accord|goes on|"
-    r"go on|under way|a person|persons?|holds nobody up|is told|are told|was told|were told|tells? you every|"
-    r"door|house|pen|desk|eyes|dear|dearer|doubtful|settles?|settled|booked|booking|books it)\b",
+from tests.support.plain_words import private_words
+
+PAGE_WORDS = re.compile(
+    r"\b(?:dear|dearer|doubtful|settled?|settles|booked|booking|books it|lies|eyes|house|go on|under way|persons)\b",
     re.IGNORECASE,
 )
-"""Words of the project's first pages that stand for a usual word: restart, checked, automatically, in progress, ..."""
+"""Besides the words that code avoids (plain_words.py): each has a usual word, such as expensive, resolve, record."""
 
 _FENCE = re.compile(r"^(```|~~~).*?^\1[^\n]*$", re.MULTILINE | re.DOTALL)
 _NOT_PROSE = re.compile(r"^\s*(?:#|\||!\[|<|---)")
@@ -81,12 +81,10 @@ def paragraphs(text: str) -> list[str]:
     return found
 
 
-def private_words(text: str) -> list[str]:
-    """Words of the page's prose and tables that have a usual word, in order, each with a few words around it."""
+def page_words(text: str) -> list[str]:
+    """Words of the page's prose and tables that have a usual word. Code is not read."""
     prose = re.sub(r"`[^`]*`", "`", _FENCE.sub("", text))
-    return [
-        prose[max(0, one.start() - 25) : one.end() + 15].replace("\n", " ") for one in PRIVATE_WORDS.finditer(prose)
-    ]
+    return [word for _, word in private_words(prose)] + PAGE_WORDS.findall(prose)
 
 
 def _plain(line: str) -> str:
