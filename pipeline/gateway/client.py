@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace, TracebackType
 from typing import Final, Self
 
@@ -255,18 +255,16 @@ class _Timeouts:
     answer_s: float
 
 
+@dataclass(slots=True)
 class _PartialResponse:
     """What has been read of one answer so far."""
 
-    __slots__ = ("body", "complete", "headers", "is_permanent", "status", "what")
-
-    def __init__(self) -> None:
-        self.status: int | None = None
-        self.headers: dict[str, str] = {}
-        self.body = bytearray()
-        self.complete = False
-        self.what = ""
-        self.is_permanent = False
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytearray = field(default_factory=bytearray)
+    complete: bool = False
+    what: str = ""
+    is_permanent: bool = False
 
 
 async def _mark_sent(

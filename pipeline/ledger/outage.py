@@ -95,6 +95,14 @@ class PendingOutcomes:
         """The spool's file, where something is in it."""
         return self._spool.path if self._spool else None
 
+    def mark_behind(self) -> None:
+        """The spool holds what is not booked."""
+        self.is_behind = True
+
+    def mark_booked(self) -> None:
+        """Everything is booked, or about to be."""
+        self.is_behind = False
+
     def inherit(self) -> bool:
         """Takes over what dead processes left here; False when they left nothing."""
         if self._spool is None or not self._spool.inherit():

@@ -314,7 +314,10 @@ class PostgresLedger(LedgerWriter):
         self._doubt = None
         self._gave_up = True
         path = self._pending.path
-        self._pending.is_behind = path is not None
+        if path is not None:
+            self._pending.mark_behind()
+        else:
+            self._pending.mark_booked()
         kept = f"; what was answered meanwhile is in {path}" if path is not None else ""
         self._deliver(batch, [(None, LedgerUnavailableError(f"{error}{kept}"))] * len(batch))
 
@@ -322,7 +325,7 @@ class PostgresLedger(LedgerWriter):
         """Books what the spool holds; what was booked already is refused by its token or state, which is right."""
         if not self._pending.is_behind:
             return
-        self._pending.is_behind = False
+        self._pending.mark_booked()
         try:
             with self._begin() as connection:
                 self._unbooked = self._pending.flush(connection, lambda jobs: self._write(connection, jobs, []))
@@ -330,7 +333,7 @@ class PostgresLedger(LedgerWriter):
             self._say(f"what {self._pending.path} keeps can't be booked: {error}")
             return
         except DatabaseError:
-            self._pending.is_behind = True
+            self._pending.mark_behind()
             raise
         for warning in self._unbooked:
             self._say(f"warning: {warning}")
