@@ -27,7 +27,7 @@ from pipeline.ledger.workspace import account_of, open_for_spending
 from pipeline.planning.against_ledger import make_offer
 from pipeline.planning.run_setup import PurchaseOrder, caps_of_run, keep_max_cost, open_run, runs_to_collect
 from pipeline.runner.credentials import resolve_api_key
-from pipeline.runner.engine import RunOptions
+from pipeline.runner.run_job import RunOptions
 from pipeline.runner.session import RunOutcome, SpendingSession, run_session_async
 
 P = ParamSpec("P")

@@ -24,8 +24,8 @@ from pipeline.planning.run_setup import (
 )
 from pipeline.records import usd
 from pipeline.runner.credentials import resolve_api_key
-from pipeline.runner.engine import RunOptions
 from pipeline.runner.failure_limit import parse_failure_limit
+from pipeline.runner.run_job import RunOptions
 from pipeline.runner.session import SpendingSession
 
 

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -25,78 +24,27 @@ from pipeline.errors import DopError
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.kinds import kind_of
-from pipeline.ledger.agreement import NOTHING, Agreement
-from pipeline.ledger.budget import Caps
-from pipeline.ledger.run_registry import Run
-from pipeline.ledger.workspace import OpenLedger
-from pipeline.records import FAILED_FOR_GOOD, State, Totals
-from pipeline.reports.progress import FINISHED, STOPPED, ProgressDisplay
-from pipeline.reports.run_folder import RunFolder
+from pipeline.records import FAILED_FOR_GOOD, State
+from pipeline.reports.progress import ProgressDisplay
 from pipeline.runner.callback_inbox import CallbackEndpoint, open_callback_endpoint
-from pipeline.runner.callback_poll_schedule import PROVEN, CallbackPollSchedule
+from pipeline.runner.callback_poll_schedule import PROVEN
 from pipeline.runner.context import pending_job_of, ready_video_of
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.events import EventRecorded, EventSink
 from pipeline.runner.fail_points import fail_point
-from pipeline.runner.failure_limit import FailureLimit
 from pipeline.runner.firewall import FATAL_EXIT_CODE, error_words
 from pipeline.runner.local_images import LocalImages, open_local_images, planned_requests
+from pipeline.runner.run_display import RunDisplay
+from pipeline.runner.run_job import RunJob, StepsResult
 from pipeline.runner.run_log import run_log
 from pipeline.runner.run_pipeline import CallbackSetup, PipelineSetup, RememberedGateway, RunPipeline, build_pipeline
 from pipeline.runner.signals import SIGNALS, signal_handlers
-from pipeline.runner.status import ProgressSampler
-from pipeline.runner.stop import StopReason, StopScope, StopSignal
+from pipeline.runner.stop import StopScope, StopSignal
 from pipeline.runner.submit_body import CallbackAddresses, SubmitCallBuilder
 from pipeline.runner.unknowns import ResendPolicy, resend_unknowns
 
 if TYPE_CHECKING:
     import logging
-
-REFRESH_INTERVAL_S = 0.25
-"""Seconds between two refreshes of the progress line."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """What this command wants of the run. It buys what `agreement` names, and nothing else."""
-
-    buy: bool = True
-    collect: bool = True
-    agreement: Agreement = NOTHING
-    halt: FailureLimit | None = None
-    max_duration_s: float | None = None
-    quiet: bool = False
-    show_bar: bool = True
-    log_json: bool = False
-    error_on_nothing: bool = False
-    webhook: bool = False
-    preflight: bool = True
-    show_end: bool = True
-    """whether the result is printed at the end; a pilot's is not, as the rest follows"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepsResult:
-    """What the steps came to."""
-
-    totals: Totals
-    reasons: tuple[StopReason, ...]
-    submits: int
-    polls: int
-
-
-@dataclass(slots=True, kw_only=True)
-class RunJob:
-    """Everything that one run is carried out with."""
-
-    workspace: OpenLedger
-    run: Run
-    folder: RunFolder
-    caps: Caps
-    key: str
-    sha256_of: dict[str, str] = field(default_factory=dict)
-    options: RunOptions = field(default_factory=RunOptions)
-    wall: Callable[[], float] = time.time
 
 
 async def execute(job: RunJob) -> StepsResult:
@@ -175,13 +123,7 @@ class LocalRunner:
         self._before = job.workspace.book.totals(job.run.run_id)
         images = open_local_images(job.workspace.settings, base_url, job.sha256_of, wall=job.wall)
         self.pipeline = self._build(client, fetcher, images)
-        self._sampler = ProgressSampler(
-            self.pipeline.context,
-            self.pipeline.schedule,
-            self.pipeline.permits,
-            models=job.workspace.settings.models,
-            buys=job.options.buy,
-        )
+        self._display = RunDisplay(job, self.pipeline, stop, log=log, notify=self._notify)
         self._loop = asyncio.get_running_loop()
         job.workspace.ledger.report_to(self._notify_from_ledger)
         if endpoint is not None and self.pipeline.callbacks is not None:
@@ -267,7 +209,8 @@ class LocalRunner:
         """Run the steps; the ledger has what they did when this returns."""
         self._resume()
         watch = self.pipeline.context.gate.watch
-        aside = [asyncio.create_task(task) for task in (self._log_stops(), self._show_progress(progress), watch())]
+        beside = (self._display.log_stops(), self._display.show_progress(progress), watch())
+        aside = [asyncio.create_task(task) for task in beside]
         if self._endpoint is not None:
             aside.append(asyncio.create_task(self._endpoint.watch(self._state_of)))
         try:
@@ -280,8 +223,7 @@ class LocalRunner:
             for task in aside:
                 task.cancel()
             await asyncio.gather(*aside, return_exceptions=True)
-            with suppress(Exception):
-                progress.update(self._sampler.now(STOPPED if self.stop.all else FINISHED))
+            self._display.end(progress)
             with suppress(Exception):  # a disk that is full: the run's own reasons and its report say so
                 self.job.workspace.ledger.save_state(self._memory, self.pipeline.learned())
 
@@ -357,39 +299,6 @@ class LocalRunner:
     async def _download(self) -> None:
         if self._downloads:
             await self.pipeline.downloader.run()
-
-    async def _log_stops(self) -> None:
-        """Log each reason to stop; the run's time limit is such a reason."""
-        limit_s = self.job.options.max_duration_s
-        if limit_s is not None:
-            asyncio.get_running_loop().call_later(limit_s, self._time_is_over, limit_s)
-        async for _ in self.stop.follow():
-            with suppress(Exception):
-                self._log.warning("stop", extra={"fields": {"reasons": [reason.text for reason in self.stop.reasons]}})
-
-    def _time_is_over(self, limit_s: float) -> None:
-        self.stop.request(f"--max-duration of {limit_s:g} s is over", exit_code=5, reach=StopScope.ALL)
-
-    async def _show_progress(self, progress: ProgressDisplay) -> None:
-        schedule, notified = self.pipeline.schedule, False
-        while True:
-            with suppress(Exception):  # a terminal that is closed stops nothing
-                progress.update(self._sampler.now(self._phase()))
-            with suppress(Exception):  # a full disk stops the run by its ledger, not by its log
-                for handler in self._log.handlers:
-                    handler.flush()
-            if not notified and isinstance(schedule, CallbackPollSchedule) and schedule.gave_up:
-                notified = True
-                self._notify("jobs end without a callback: polling as usual; check webhook.public_url")
-            await asyncio.sleep(REFRESH_INTERVAL_S)
-
-    def _phase(self) -> str:
-        totals = self.pipeline.context.recorder.totals
-        if self.stop.submits:
-            return "stopping" if self.stop.all else "collecting"
-        if self.job.options.buy and totals.count(State.PLANNED, State.SUBMITTING):
-            return "buying"
-        return "collecting" if self.job.options.collect and len(self.pipeline.poller) else "fetching"
 
 
 def gateway_client(settings: Settings, base_url: str, key: str) -> GatewayClient:

@@ -26,8 +26,9 @@ from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.run_lookup import ending_name, started_by
 from pipeline.reports.summary import checks_line, summary_line
 from pipeline.reports.writer import PAGE, PAGE_LINES, checks_of, write_page, write_reports
-from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
+from pipeline.runner.engine import execute
 from pipeline.runner.exit_code import RunEnding
+from pipeline.runner.run_job import RunJob, RunOptions, StepsResult
 from pipeline.runner.run_log import append_event
 
 MAX_NAMED = 10

@@ -21,7 +21,8 @@ from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.workspace import OpenLedger, recover
 from pipeline.records import Request, State
 from pipeline.reports.run_folder import RunFolder
-from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
+from pipeline.runner.engine import execute
+from pipeline.runner.run_job import RunJob, RunOptions, StepsResult
 from tests.support.factories import make_request
 from tests.support.ledgers import AT, RUN, make_run
 

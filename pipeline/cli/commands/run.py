@@ -29,7 +29,7 @@ from pipeline.planning.run_setup import (
 from pipeline.planning.saved_plan import load
 from pipeline.records import State
 from pipeline.reports.run_ending import counted
-from pipeline.runner.engine import RunOptions
+from pipeline.runner.run_job import RunOptions
 from pipeline.runner.session import SpendingSession, run_session
 
 

@@ -36,7 +36,7 @@ from pipeline.records import Totals
 from pipeline.reports.progress import ProgressDisplay
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.cluster.requirements import database
-from pipeline.runner.engine import RunOptions, StepsResult
+from pipeline.runner.run_job import RunOptions, StepsResult
 from pipeline.runner.session import RunStart, SpendingSession, check_images, finish, prepare, start_of
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals
 from pipeline.reports.progress import ProgressDisplay, ProgressSnapshot
 from pipeline.runner.cluster.job_queue import JobQueue, StopNotice
-from pipeline.runner.engine import StepsResult
 from pipeline.runner.failure_limit import FailureLimit
+from pipeline.runner.run_job import StepsResult
 from pipeline.runner.signals import SIGNALS, signal_handlers
 from pipeline.runner.stop import StopReason, StopScope
 

@@ -1,0 +1,59 @@
+"""One run as a command asks for it: what it is carried out with, and what the steps came to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pipeline.ledger.agreement import NOTHING, Agreement
+from pipeline.ledger.budget import Caps
+from pipeline.ledger.run_registry import Run
+from pipeline.ledger.workspace import OpenLedger
+from pipeline.records import Totals
+from pipeline.reports.run_folder import RunFolder
+from pipeline.runner.failure_limit import FailureLimit
+from pipeline.runner.stop import StopReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What this command wants of the run. It buys what `agreement` names, and nothing else."""
+
+    buy: bool = True
+    collect: bool = True
+    agreement: Agreement = NOTHING
+    halt: FailureLimit | None = None
+    max_duration_s: float | None = None
+    quiet: bool = False
+    show_bar: bool = True
+    log_json: bool = False
+    error_on_nothing: bool = False
+    webhook: bool = False
+    preflight: bool = True
+    show_end: bool = True
+    """whether the result is printed at the end; a pilot's is not, as the rest follows"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepsResult:
+    """What the steps came to."""
+
+    totals: Totals
+    reasons: tuple[StopReason, ...]
+    submits: int
+    polls: int
+
+
+@dataclass(slots=True, kw_only=True)
+class RunJob:
+    """Everything that one run is carried out with."""
+
+    workspace: OpenLedger
+    run: Run
+    folder: RunFolder
+    caps: Caps
+    key: str
+    sha256_of: dict[str, str] = field(default_factory=dict)
+    options: RunOptions = field(default_factory=RunOptions)
+    wall: Callable[[], float] = time.time
