@@ -161,6 +161,30 @@ class Params:
             raise ValueError(f"motions_id {self.motions_id!r} is not a UUID")
 
 
+class KeepIf(StrEnum):
+    """What makes a clip a keeper: `keep_if` of the manifest."""
+
+    CHECK = "check"
+    """it passed the checks"""
+    PICK = "pick"
+    """the user kept it in the review"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidacy:
+    """Says that a cell is a candidate of a shot, of which `keep` clips are wanted (`keep: K` in the manifest).
+
+    Attributes:
+        shot: name of the shot: the row's id with the labels of all its axes but seed and take.
+        ahead: candidates to buy beyond those that are needed (`keep_ahead`).
+    """
+
+    shot: str
+    keep: int
+    keep_if: KeepIf = KeepIf.CHECK
+    ahead: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One video that a manifest asks for, before a gateway, a price and the ledger are known.
@@ -168,7 +192,7 @@ class Cell:
     `row_id` is the cell id, unique in its manifest (`lamp@calm-11`). `axes` maps axis name to the value's label, in the
     manifest's order, for the contact sheet. `params` is None only for a placeholder (`skip: true`).
     `file` and `line` are where its row is, as far as that is known; `row` is the id of that row, which its axes
-    multiplied.
+    multiplied. `candidacy` is None for a cell that is simply to be bought.
     """
 
     row_id: str
@@ -180,6 +204,7 @@ class Cell:
     line: int | None = None
     file: Path | None = field(default=None, compare=False)
     row: str = ""
+    candidacy: Candidacy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +224,7 @@ class Request:
     tags: tuple[str, ...] = ()
     axes: tuple[tuple[str, str], ...] = ()
     row: str = ""
+    candidacy: Candidacy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +235,7 @@ class FoldedRow:
     row_id: str
     tags: tuple[str, ...] = ()
     axes: tuple[tuple[str, str], ...] = ()
+    candidacy: Candidacy | None = None
 
 
 REQUEST_KEY_HEX = 32
@@ -281,6 +308,7 @@ class Attempt:
     finished_at: float | None = None
     reason: str | None = None
     bought_in: str | None = None
+    is_spare: bool = False
 
     @property
     def cost_state(self) -> CostState:
@@ -300,9 +328,13 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Counts by state and the three sums of a run or of a ledger, as one moment saw them."""
+    """Counts by state and the three sums of a run or of a ledger, as one moment saw them.
+
+    `spare` counts planned candidates that no shot needs now; `counts` leaves them out.
+    """
 
     counts: Mapping[State, int] = field(default_factory=dict)
+    spare: int = 0
     confirmed_microusd: int = 0
     disputed_microusd: int = 0
     reserved_microusd: int = 0

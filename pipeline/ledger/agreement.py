@@ -1,4 +1,4 @@
-"""What the user agreed to buy: exact request ids and the most that they may cost. Pure.
+"""What the user agreed to buy: exact request ids, the most that they may cost, and how many. Pure.
 
 A request id is a hash of everything that is paid for, the content of local pictures included. So a set of ids says what
 was agreed down to the picture: a changed picture has another id, and is not in the set.
@@ -38,21 +38,27 @@ class RequestIds:
 class Agreement:
     """Everything that one command may buy: made under the ledger's lock, shown, and checked at each reservation.
 
+    A shot that lacks keepers is agreed to with all its candidates: which of them are bought follows from their checks.
+
     Attributes:
         new: requests that have not been bought.
         resends: requests of unknown outcome that may be sent again; each may have been paid already.
-        price_microusd: the price of all of them, micro-dollars; no more than this may be reserved.
+        price_microusd: the most that may be reserved, micro-dollars: the price of all of them, or of the
+            `max_purchases` dearest.
+        max_purchases: how many of them may be bought; None for all.
     """
 
     new: RequestIds = field(default_factory=RequestIds)
     resends: frozenset[str] = frozenset()
     price_microusd: int = 0
+    max_purchases: int | None = None
 
     def __contains__(self, request_id: object) -> bool:
         return request_id in self.resends or request_id in self.new
 
     def __len__(self) -> int:
-        return len(self.new) + len(self.resends)
+        count = len(self.new) + len(self.resends)
+        return count if self.max_purchases is None else min(count, self.max_purchases)
 
 
 NOTHING = Agreement()

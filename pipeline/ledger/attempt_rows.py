@@ -77,6 +77,7 @@ def attempt_of(row: Any, run_id: str | None) -> Attempt:
         finished_at=values["finished_at"],
         reason=values["reason"],
         bought_in=values["run_id"] if bought_elsewhere else None,
+        is_spare=values["state"] == State.PLANNED and values["wanted"] == 0,
     )
 
 
@@ -100,6 +101,7 @@ def run_view(run_id: str) -> Select[Any]:
             run_rows.c.tags,
             run_rows.c.axes,
             run_rows.c.position,
+            run_rows.c.wanted,
         )
         .select_from(run_rows.outerjoin(attempts, attempts.c.request_id == run_rows.c.request_id))
         .where(run_rows.c.run_id == run_id)
@@ -110,9 +112,8 @@ def run_view(run_id: str) -> Select[Any]:
 def plain_view() -> Select[Any]:
     """Attempts with what their own run lists for them."""
     listing = and_(run_rows.c.request_id == attempts.c.request_id, run_rows.c.run_id == attempts.c.run_id)
-    return select(attempts, run_rows.c.row_id.label("listed_as"), run_rows.c.tags, run_rows.c.axes).select_from(
-        attempts.outerjoin(run_rows, listing)
-    )
+    listed = (run_rows.c.row_id.label("listed_as"), run_rows.c.tags, run_rows.c.axes, run_rows.c.wanted)
+    return select(attempts, *listed).select_from(attempts.outerjoin(run_rows, listing))
 
 
 def folded(connection: Connection, listed: Row[Any], run_id: str) -> Iterator[Attempt]:

@@ -16,7 +16,7 @@ from pipeline.ledger.schema import (
     run_rows,
 )
 from pipeline.ledger.text import storable
-from pipeline.records import Cell, FoldedRow, Request, State
+from pipeline.records import Candidacy, Cell, FoldedRow, KeepIf, Request, State
 
 SKIPPED_PREFIX = "skipped:"
 FOLDED_PREFIX = "folded:"
@@ -33,7 +33,9 @@ def list_chunk(connection: Connection, run_id: str, chunk: Sequence[Request | Ce
     listing = upsert(connection, run_rows)
     listing = listing.on_conflict_do_update(
         index_elements=["run_id", "request_id"],
-        set_={name: listing.excluded[name] for name in ("position", "row_id", "tags", "axes", "listed")},
+        set_={
+            name: listing.excluded[name] for name in ("position", "row_id", "tags", "axes", "listed", "shot", "wanted")
+        },
     )
     rows = [_listed_row(item, run_id, place) for place, item in enumerate(chunk, start=position)]
     connection.execute(listing, rows)
@@ -91,6 +93,23 @@ def _listed_key(item: Request | Cell | FoldedRow) -> str:
     return f"{SKIPPED_PREFIX}{item.row_id}"
 
 
+def dump_candidacy(candidacy: Candidacy) -> str:
+    """A candidacy as the column `shot` holds it."""
+    values = [candidacy.shot, candidacy.keep, candidacy.keep_if.value, candidacy.ahead]
+    return storable(json.dumps(values, ensure_ascii=False))
+
+
+def load_candidacy(text: str) -> Candidacy:
+    """The inverse of `dump_candidacy`."""
+    shot, keep, keep_if, ahead = json.loads(text)
+    return Candidacy(shot=shot, keep=keep, keep_if=KeepIf(keep_if), ahead=ahead)
+
+
+def request_of_key(key: str) -> str:
+    """The request that a listed row shows; the key of a placeholder unchanged."""
+    return key.removeprefix(FOLDED_PREFIX).partition(":")[0] if key.startswith(FOLDED_PREFIX) else key
+
+
 def _listed_row(item: Request | Cell | FoldedRow, run_id: str, position: int) -> dict[str, object]:
     return {
         "run_id": run_id,
@@ -100,6 +119,8 @@ def _listed_row(item: Request | Cell | FoldedRow, run_id: str, position: int) ->
         "tags": storable(json.dumps(item.tags, ensure_ascii=False)),
         "axes": storable(json.dumps(item.axes, ensure_ascii=False)),
         "listed": 1,
+        "shot": None if item.candidacy is None else dump_candidacy(item.candidacy),
+        "wanted": 1,
     }
 
 

@@ -21,7 +21,7 @@ from pipeline.files import whole_path
 from pipeline.ledger.database import create_reviews, number_in, read_meta, write_meta
 from pipeline.ledger.gateway_names import map_gateways
 from pipeline.ledger.identity import CHAIN, GENESIS, JOURNAL_STALE, LEDGER_ID, new_ledger_id
-from pipeline.ledger.schema import SCHEMA_VERSION, reviews
+from pipeline.ledger.schema import SCHEMA_VERSION, clip_checks, reviews, run_rows
 
 Step = Callable[[Connection], None]
 
@@ -44,7 +44,18 @@ def _add_reviews(connection: Connection) -> None:
         create_reviews(connection)
 
 
-STEPS: Mapping[int, Step] = MappingProxyType({1: _give_identity, 2: _add_reviews})
+def _add_shots(connection: Connection) -> None:
+    """3 -> 4: which shot a listed row is a candidate of, whether it is wanted, and what the checks found in clips."""
+    known = {column["name"] for column in connection.dialect.get_columns(connection, run_rows.name)}
+    for name, kind in (("shot", "TEXT"), ("wanted", "INTEGER NOT NULL DEFAULT 1")):
+        if name not in known:
+            connection.exec_driver_sql(f"ALTER TABLE run_rows ADD COLUMN {name} {kind}")
+    for index in run_rows.indexes:
+        index.create(connection, checkfirst=True)
+    clip_checks.create(connection, checkfirst=True)
+
+
+STEPS: Mapping[int, Step] = MappingProxyType({1: _give_identity, 2: _add_reviews, 3: _add_shots})
 """Version -> what makes the next version of it."""
 
 

@@ -18,7 +18,9 @@ from pipeline.ledger.attempt_rows import (
     run_view,
     sums_of,
 )
+from pipeline.ledger.keepers import Candidate
 from pipeline.ledger.listing import FOLDED_PREFIX
+from pipeline.ledger.outcomes import PurchaseOutcome, read_outcomes
 from pipeline.ledger.run_registry import RunRegistry
 from pipeline.ledger.schema import (
     attempts,
@@ -26,6 +28,7 @@ from pipeline.ledger.schema import (
     run_rows,
     spend,
 )
+from pipeline.ledger.shots import CheckRecord, Shots, Verdicts, read_candidates, read_checks, read_shots
 from pipeline.ledger.states import Event
 from pipeline.records import Attempt, State, Totals, job_id_spellings
 
@@ -37,6 +40,10 @@ UNFINISHED = (State.PLANNED, State.SUBMITTING, State.ACCEPTED, State.STALLED, St
 
 LACKS_FILE = or_(attempts.c.local_path.is_(None), attempts.c.sha256.is_(None))
 """Of a finished request: its video was never saved, or was found to be gone; then `local_path` says where it was."""
+
+
+TO_DO = or_(attempts.c.state != State.PLANNED.value, run_rows.c.wanted == 1)
+"""Leaves out planned candidates that no shot needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +105,8 @@ class LedgerQueries(RunRegistry):
     ) -> Iterator[list[Attempt]]:
         """The run's latest attempts in any of `states`, in the manifest's order, read page by page as it is asked.
 
-        With `lacks_file` only those whose video was not saved, or was found to be gone.
+        With `lacks_file` only those whose video was not saved, or was found to be gone. Planned candidates that no shot
+        needs are left out.
         """
         wanted = [state.value for state in states]
         files = [LACKS_FILE] if lacks_file else []
@@ -107,6 +115,7 @@ class LedgerQueries(RunRegistry):
             statement = (
                 run_view(run_id)
                 .where(run_rows.c.position > after, attempts.c.state.in_(wanted), attempts.c.superseded == 0, *files)
+                .where(TO_DO)
                 .limit(size)
             )
             found = self.ledger.ask(statement)
@@ -136,6 +145,26 @@ class LedgerQueries(RunRegistry):
                 else:
                     yield attempt_of(row, run_id)
 
+    def shots(self, run_id: str, verdicts: Verdicts) -> Shots:
+        """Where the shots of a run stand; without any where no row says `keep`."""
+        with self.ledger.reader.connect() as connection:
+            return read_shots(connection, run_id, verdicts)
+
+    def candidates(self, request_ids: Iterable[str], verdicts: Verdicts) -> dict[str, Candidate]:
+        """Request id -> what is known of its newest attempt, of those that the ledger knows."""
+        with self.ledger.reader.connect() as connection:
+            return read_candidates(connection, request_ids, verdicts)
+
+    def outcomes(self, verdicts: Verdicts, gateway: str | None = None) -> list[PurchaseOutcome]:
+        """What each purchase came to, of one gateway or of all; the oldest first."""
+        with self.ledger.reader.connect() as connection:
+            return read_outcomes(connection, verdicts, gateway)
+
+    def checks(self, request_ids: Sequence[str] | None = None) -> dict[tuple[str, int], CheckRecord]:
+        """(request id, attempt) -> what the checks found in its clip, as the newest run saw it."""
+        with self.ledger.reader.connect() as connection:
+            return read_checks(connection, request_ids)
+
     def last_event(self) -> int:
         """The number of the newest line of history; every change of an attempt makes a higher one."""
         return int(self.ledger.ask(select(func.coalesce(func.max(history.c.seq), 0)))[0][0])
@@ -156,16 +185,18 @@ class LedgerQueries(RunRegistry):
         joined = run_rows.join(
             attempts, and_(attempts.c.request_id == run_rows.c.request_id, attempts.c.superseded == 0)
         )
+        is_spare = and_(attempts.c.state == State.PLANNED.value, run_rows.c.wanted == 0)
         counted = (
-            select(attempts.c.state, func.count())
+            select(attempts.c.state, is_spare.label("is_spare"), func.count())
             .select_from(joined)
             .where(run_rows.c.run_id == run_id)
-            .group_by(attempts.c.state)
+            .group_by(attempts.c.state, is_spare)
         )
         with self.ledger.reader.connect() as connection:
-            counts = {State(state): number for state, number in connection.execute(counted)}
+            found = connection.execute(counted).all()
             money = sums_of(connection, spend.c.run_id == run_id)
-        return Totals(counts=counts, **money)
+        counts = {State(state): number for state, spare, number in found if not spare}
+        return Totals(counts=counts, spare=sum(number for _, spare, number in found if spare), **money)
 
     def spent(self, gateway: str, day_prefix: str) -> Totals:
         """The money of a gateway on a day or in a month (`2026-11`), without counts."""
@@ -174,7 +205,10 @@ class LedgerQueries(RunRegistry):
             return Totals(counts={}, **sums_of(connection, where))
 
     def has_open(self, run_id: str) -> bool:
-        """Whether the run lists anything that is planned, in flight, unknown, or finished without its file."""
+        """Whether the run lists anything that is planned, in flight, unknown, or finished without its file.
+
+        A planned candidate that no shot needs is nothing to do.
+        """
         open_states = [state.value for state in UNFINISHED]
         lacks_file = and_(attempts.c.state == State.DONE.value, LACKS_FILE)
         statement = (
@@ -184,6 +218,7 @@ class LedgerQueries(RunRegistry):
                 run_rows.c.run_id == run_id,
                 attempts.c.superseded == 0,
                 or_(attempts.c.state.in_(open_states), lacks_file),
+                TO_DO,
             )
             .limit(1)
         )

@@ -325,8 +325,10 @@ def _salvage(connection: Connection, old: Path) -> int:
 
 
 def _rows_of(old: Path, table: str) -> Iterator[dict[str, object]]:
-    names = [column.name for column in {"runs": runs, "run_rows": run_rows}[table].columns]
+    known = {column.name for column in {"runs": runs, "run_rows": run_rows}[table].columns}
     with suppress(sqlite3.Error, UnicodeError), closing(sqlite3.connect(f"file:{old}?mode=ro", uri=True)) as source:
+        # A file of an earlier version lacks some columns; they take their defaults.
+        names = [name for _, name, *_ in source.execute(f"PRAGMA table_info({table})") if name in known]
         for row in source.execute(f"SELECT {', '.join(names)} FROM {table}"):  # noqa: S608 - names of our own tables
             if all(value is None or isinstance(value, (str, int, float)) for value in row):
                 yield dict(zip(names, row, strict=True))

@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from pipeline.records import Params
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 metadata = MetaData()
 
@@ -57,9 +57,20 @@ run_rows = Table(
     Column("tags", Text, nullable=False),
     Column("axes", Text, nullable=False),
     Column("listed", Integer, nullable=False),
+    Column("shot", Text),
+    Column("wanted", Integer, nullable=False, server_default="1"),
     PrimaryKeyConstraint("run_id", "request_id"),
     Index("run_rows_in_order", "run_id", "position"),
 )
+Index(
+    "run_rows_by_shot",
+    run_rows.c.run_id,
+    run_rows.c.shot,
+    sqlite_where=run_rows.c.shot.is_not(None),
+    postgresql_where=run_rows.c.shot.is_not(None),
+)
+
+"""`shot` says of a candidate which shot it is for (see `shots`), `wanted` whether it is to be bought: 0 for a spare."""
 
 attempts = Table(
     "attempts",
@@ -164,6 +175,19 @@ reviews = Table(
 `duel` is 1 where the clip was preferred to `rival`, -1 where that is taken back. No money depends on it, so it has no
 number in the chain of events; see `reviews`.
 """
+
+
+clip_checks = Table(
+    "clip_checks",
+    metadata,
+    Column("request_id", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("grade", Text, nullable=False),
+    Column("reasons", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    PrimaryKeyConstraint("request_id", "attempt"),
+)
+"""What the checks found in the clip of an attempt, as the newest run saw it: what is bought next follows from it."""
 
 
 def checksum(row: Mapping[str, object]) -> str:

@@ -18,11 +18,11 @@ from pipeline.ledger.integrity import audit, sums_digest
 from pipeline.ledger.journal import line_of
 from pipeline.ledger.journal_check import JournalWalk
 from pipeline.ledger.postgres_ledger import PostgresLedger
-from pipeline.ledger.schema import attempts, history, journal, reviews, run_rows, runs, spend
+from pipeline.ledger.schema import attempts, clip_checks, history, journal, reviews, run_rows, runs, spend
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.writer import LedgerWriter
 
-TABLES = (runs, run_rows, attempts, history, spend, reviews)
+TABLES = (runs, run_rows, attempts, history, spend, reviews, clip_checks)
 _STAYS = {INODE, MACHINE, JOURNAL_PLACE, COPY, MOVED, "identity", "clean", "sums", "schema_version"}
 """What a ledger knows of itself and not of what was bought."""
 

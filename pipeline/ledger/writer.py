@@ -221,6 +221,13 @@ class LedgerWriter(ABC):
         self._writes.run([QueuedWrite(done, transaction=work, alone=alone)])
         return done.result()
 
+    async def transact_async(self, work: Callable[[Connection], T]) -> T:
+        """`transact` for coroutines: the event loop goes on meanwhile."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._writes.put(QueuedWrite(future, loop=loop, transaction=work), loop)
+        return await future
+
     def ask(self, statement: Executable) -> Sequence[Found[Any]]:
         """Everything that one question finds."""
         with self.reader.connect() as connection:

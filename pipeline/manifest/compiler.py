@@ -26,7 +26,7 @@ from pipeline.manifest.axes import (
 )
 from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import did_you_mean
-from pipeline.manifest.resolution import ALIASES, REQUEST_FIELDS, VALIDATORS, ValidationContext
+from pipeline.manifest.resolution import ALIASES, REQUEST_FIELDS, ROW_FIELDS, VALIDATORS, ValidationContext
 from pipeline.manifest.sheet_row import default_id, seeds_of
 from pipeline.manifest.spec import INVALID, VAR, ZIP, CellFilter, Defaults, OverrideRule, SourceLocation, SpecRow
 from pipeline.manifest.strict_yaml import Path
@@ -75,7 +75,7 @@ class Compiler:
             field_name = ALIASES.get(name, name)
             if field_name in own and name != field_name:
                 self.report(f"is the same field as {field_name!r}: give one of them", (*path, name))
-            elif field_name in (*FIELDS, "repeat", "tags", "skip", "loop"):
+            elif field_name in (*FIELDS, *ROW_FIELDS):
                 own[field_name] = INVALID if name in poisoned else getattr(shape, name)
         own.update(self.variables(getattr(shape, "vars", None), (*path, "vars")))
         return own

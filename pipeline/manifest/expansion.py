@@ -14,11 +14,11 @@ from pipeline.manifest import template
 from pipeline.manifest.axes import AxisValue, Draw, bound
 from pipeline.manifest.compiler import EXTRA_TAGS, ROW_ID
 from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
-from pipeline.manifest.labels import did_you_mean
-from pipeline.manifest.resolution import REQUIRED
+from pipeline.manifest.labels import did_you_mean, short_hash, slug
+from pipeline.manifest.resolution import KEEP_FIELDS, REQUIRED
 from pipeline.manifest.row_merging import TAKE, ExpansionSize, MergedRow, conflicts, merge_row
 from pipeline.manifest.spec import INVALID, VAR, CellFilter, ManifestSpec, SpecRow
-from pipeline.records import LOOP, Cell, Params
+from pipeline.records import LOOP, Candidacy, Cell, KeepIf, Params
 
 NEEDED = frozenset(REQUIRED)
 AxisLabels = tuple[tuple[str, str], ...]
@@ -70,6 +70,7 @@ class Expander:
         row_id = self._row_id(row)
         block = merge_row(row, self._program)
         block.row_id = row_id
+        self._tell_idle_keep_fields(block)
         if not block.axes and block.repeat == 1:
             if self._patterns and row.shared:
                 return self._swept(block, row_id, dict(block.fields), (), ())
@@ -79,6 +80,12 @@ class Expander:
             self._mistakes.add(mistake)
         self.measure.add(block)
         return self._multiplied(block, row_id) if not self.too_many else ()
+
+    def _tell_idle_keep_fields(self, block: MergedRow) -> None:
+        for name in KEEP_FIELDS:
+            if name in block.row.own and "keep" not in block.fields:
+                told = "says how to choose, and nothing says how many to keep: add keep: 1"
+                self._mistakes.add(block.row.location.diagnostic(told, name))
 
     # ids ------------------------------------------------------------------------------------------------------------
 
@@ -206,6 +213,7 @@ class Expander:
             line=row.location.line,
             file=row.location.file,
             row=block.row_id,
+            candidacy=_candidacy(block.row_id, fields, placed) if params is not None and "keep" in fields else None,
         )
 
     def _params(self, row: SpecRow, fields: Mapping[str, Any], cell_id: str) -> Params | None:
@@ -273,6 +281,19 @@ class Expander:
 
 def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _candidacy(row_id: str, fields: Mapping[str, Any], placed: AxisLabels) -> Candidacy | None:
+    """Which shot the cell is a candidate of: its row at the same place of all axes but seeds and takes."""
+    if fields["keep"] is INVALID:
+        return None
+    place = "-".join(slug(label) or short_hash(label, 6) for name, label in placed if name not in ("seed", TAKE))
+    return Candidacy(
+        shot=f"{row_id}@{place}" if place else row_id,
+        keep=fields["keep"],
+        keep_if=fields.get("keep_if", KeepIf.CHECK),
+        ahead=fields.get("keep_ahead", 0),
+    )
 
 
 def _tags(fields: Mapping[str, Any], *, swept: bool) -> tuple[str, ...]:

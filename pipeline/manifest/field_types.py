@@ -12,10 +12,13 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from pipeline.manifest import prompt_checks
 from pipeline.manifest.labels import strength_text
-from pipeline.records import SEED_MAX, SEED_MIN, STRENGTH_STEPS, microusd
+from pipeline.records import SEED_MAX, SEED_MIN, STRENGTH_STEPS, KeepIf, microusd
 
 MAX_TAKES = 1_000
 """Takes of one cell: a typing error must not buy more."""
+
+MAX_KEPT = 1_000
+"""Keepers of one shot, and candidates bought ahead: as many as it may have takes."""
 
 REWRITTEN = re.compile(
     r"\d[eE][+-]?\d|^\d+\.0+$|^(?:true|false)$|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", re.IGNORECASE
@@ -217,6 +220,14 @@ def whole_from_text(cell: str) -> int:
     return whole(number, low=-SEED_MAX * SEED_MAX, high=10**MAX_DIGITS)
 
 
+def keep_if(value: object) -> KeepIf:
+    """What makes a clip a keeper."""
+    name = word(value)
+    if name not in list(KeepIf):
+        raise ValueError(f"{name!r} is neither check (it passed the checks) nor pick (you kept it)")
+    return KeepIf(name)
+
+
 def boolean_from_text(cell: str) -> bool:
     """true or false in any case, as spreadsheets write TRUE and FALSE."""
     value = {"true": True, "false": False}.get(cell.lower())
@@ -234,6 +245,8 @@ FROM_TEXT: Mapping[str, Callable[[str], object]] = {
     "check_nsfw": boolean_from_text,
     "skip": boolean_from_text,
     "loop": boolean_from_text,
+    "keep": whole_from_text,
+    "keep_ahead": whole_from_text,
 }
 """How a CSV cell becomes what YAML would have given; the other fields are text in both."""
 

@@ -117,12 +117,21 @@ VALIDATORS: Mapping[str, Callable[[ValidationContext, object], Any]] = {
     "tags": lambda _, value: field_types.tags(value),
     "skip": lambda _, value: field_types.boolean(value),
     "loop": lambda _, value: field_types.boolean(value),
+    "keep": lambda _, value: field_types.whole(value, low=1, high=field_types.MAX_KEPT),
+    "keep_if": lambda _, value: field_types.keep_if(value),
+    "keep_ahead": lambda _, value: field_types.whole(value, low=0, high=field_types.MAX_KEPT),
     "id": lambda _, value: field_types.word(value),
 }
 """How each field of one value is judged, whichever file it is in."""
 
 REQUEST_FIELDS = ("model", "prompt", "seed", "motion", "strength", "image", "end_image", "enhance_prompt", "check_nsfw")
 """The fields that are sent, under the manifest's names."""
+
+KEEP_FIELDS = ("keep", "keep_if", "keep_ahead")
+"""How many of a row's candidates are wanted, what makes one a keeper, how many to buy ahead."""
+
+ROW_FIELDS = ("repeat", "tags", "skip", "loop", *KEEP_FIELDS)
+"""Fields of a row, and of defaults, that are not sent."""
 
 REQUIRED = ("model", "image", "prompt", "motion", "strength", "seed", "enhance_prompt")
 """Source: API document, parameter table, `Required: Yes`."""

@@ -13,10 +13,10 @@ from pipeline.manifest.axes import Axis, DerivedSeedAxis, SeedAxis
 from pipeline.manifest.delimited import is_blank
 from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import short_hash, slug
-from pipeline.manifest.resolution import ALIASES, REQUEST_FIELDS, ValidationContext, reader_of
+from pipeline.manifest.resolution import ALIASES, KEEP_FIELDS, REQUEST_FIELDS, ValidationContext, reader_of
 from pipeline.manifest.spec import INVALID, VAR, SourceLocation, SpecRow
 
-COLUMNS = (*REQUEST_FIELDS, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip", "loop")
+COLUMNS = (*REQUEST_FIELDS, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip", "loop", *KEEP_FIELDS)
 """The columns a sheet may have, besides `var:NAME`."""
 
 RESULT_COLUMNS = ("status", "video", "cost_usd", "reason")

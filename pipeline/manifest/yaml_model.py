@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema, core_schema
 from pipeline.gateway.motions import MotionPreset
 from pipeline.manifest import field_types, resolution
 from pipeline.manifest.seeds import SEEDS
-from pipeline.records import SEED_MAX, SEED_MIN
+from pipeline.records import SEED_MAX, SEED_MIN, KeepIf
 
 TAG = "\N{BLACK DIAMOND}"
 """First character of the union tags that pydantic puts into the places of its errors; no key begins so."""
@@ -70,6 +70,13 @@ Flag: TypeAlias = Annotated[bool, ValidatedBy(field_types.boolean, {"type": "boo
 Take: TypeAlias = Annotated[
     int, ValidatedBy("take", {"type": "integer", "minimum": 1, "maximum": field_types.MAX_TAKES})
 ]
+Kept: TypeAlias = Annotated[
+    int, ValidatedBy("keep", {"type": "integer", "minimum": 1, "maximum": field_types.MAX_KEPT})
+]
+Ahead: TypeAlias = Annotated[
+    int, ValidatedBy("keep_ahead", {"type": "integer", "minimum": 0, "maximum": field_types.MAX_KEPT})
+]
+KeepRule: TypeAlias = Annotated[KeepIf, ValidatedBy("keep_if", {"enum": [rule.value for rule in KeepIf]})]
 Tags: TypeAlias = Annotated[
     tuple[str, ...],
     ValidatedBy(
@@ -235,10 +242,26 @@ class DefaultsModel(RequestFields):
     seeds: SeedsOfRow | None = None
     tags: Tags | None = None
     loop: Flag | None = Field(None, description="Checks that the last frame leads on to the first; the tag loop.")
+    keep: Kept | None = Field(None, description="How many good clips are wanted: seeds are bought until so many are.")
+    keep_if: KeepRule | None = Field(None, description="check: a clip that passes the checks; pick: one that you keep.")
+    keep_ahead: Ahead | None = Field(None, description="Candidates to buy beyond what is needed, to save time.")
 
 
 NO_AXES = (
-    *("id", "seeds", "repeat", "tags", "vars", "skip", "loop", "matrix", "zip", "label", "row"),
+    *(
+        "id",
+        "seeds",
+        "repeat",
+        "tags",
+        "vars",
+        "skip",
+        "loop",
+        *resolution.KEEP_FIELDS,
+        "matrix",
+        "zip",
+        "label",
+        "row",
+    ),
     *resolution.ALIASES,
     *resolution.FORBIDDEN_FIELDS,
 )

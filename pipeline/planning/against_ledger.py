@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.assets import object_checks
@@ -10,8 +12,10 @@ from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
 from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.workspace import ledger_exists, open_for_reading
 from pipeline.manifest.reader import TooManyRowsError
+from pipeline.planning.keeper_offer import PassRate, ShotBook, ShotOffer, pass_rates
 from pipeline.planning.manifest_pass import BindingSummary
 from pipeline.planning.plan import Plan, split
 from pipeline.planning.requests import BoundManifest, with_price
@@ -94,16 +98,18 @@ def make_offer(
     """
     new: list[Request] = []
     unknown: list[Request] = []
+    shots = ShotBook()
 
     def visit(request: Request, state: State) -> None:
-        if state is State.PLANNED and (max_new is None or len(new) < max_new):
+        # The rest of a bounded purchase is needed only where a candidate may take another one's place.
+        if state is State.PLANNED and (max_new is None or len(new) < max_new or request.candidacy is not None):
             new.append(request)
         elif state is State.UNKNOWN:
             unknown.append(request)
 
     try:
         plan, summary = bound.read(
-            lambda rows: split(rows, book.states if book is not None else lambda _: {}, visit),
+            lambda rows: split(shots.noting(rows), book.states if book is not None else lambda _: {}, visit),
             known=book,
             must_be_checked=must_be_checked,
         )
@@ -114,15 +120,75 @@ def make_offer(
         again = [request for request in again if request.request_id in announced.resends]
     if max_new is not None:
         again = again[:max_new]
-        new = new[: max_new - len(again)]
     resend_price = sum(request.price_microusd for request in again)
-    agreement = Agreement(
-        new=RequestIds(request.request_id for request in new),
-        resends=frozenset(request.request_id for request in again),
-        price_microusd=sum(request.price_microusd for request in new) + resend_price,
-    )
     plan = replace(plan, duplicates=summary.duplicates, resend=len(again), resend_price_microusd=resend_price)
+    offered = _offered_shots(shots, settings, book)
+    if offered is not None:
+        plan = _with_keepers(plan, offered, new)
+        summary = replace(summary, warnings=(*summary.warnings, *shots.too_few()))
+    agreement = _agreement(new, again, offered, max_new)
     return Offer(plan=plan, agreement=agreement, summary=summary, stay_unknown=stay)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Offered:
+    """The shots of a manifest against the ledger, and what models did before."""
+
+    shots: ShotOffer
+    rates: Mapping[str, PassRate]
+
+
+def _offered_shots(shots: ShotBook, settings: Settings, book: LedgerQueries | None) -> _Offered | None:
+    """Where the shots stand; None where no row says `keep`."""
+    if not shots.request_ids:
+        return None
+    if book is None:
+        return _Offered(shots=shots.offer({}), rates={})
+    verdicts = latest_verdicts(book.ledger)
+    known = book.candidates(shots.request_ids, verdicts)
+    return _Offered(shots=shots.offer(known), rates=pass_rates(book.outcomes(verdicts, gateway_id(settings))))
+
+
+def _with_keepers(plan: Plan, offered: _Offered, new: Sequence[Request]) -> Plan:
+    """The plan without candidates that no shot needs, and with what the shots may cost."""
+    spare = [request for request in new if request.request_id in offered.shots.spare]
+    # A verdict or a check that came since the plan was made changes what may be bought.
+    lines = [f"{shot.rule} {shot.kept} {shot.needed} {shot.spare}" for shot in offered.shots.standings]
+    return replace(
+        plan,
+        new=plan.new - len(spare),
+        new_price_microusd=plan.new_price_microusd - sum(request.price_microusd for request in spare),
+        keepers=offered.shots.plan(offered.rates),
+        state_digest=hashlib.sha256("\n".join([plan.state_digest, *lines]).encode()).hexdigest(),
+    )
+
+
+def _agreement(
+    new: Sequence[Request], again: Sequence[Request], offered: _Offered | None, max_new: int | None
+) -> Agreement:
+    """What may be bought: what is new, every candidate of shots that lack keepers, and what is sent again.
+
+    With `max_new` the first so many of what is to be bought now. Where that is less, candidates may follow up to it.
+    """
+    spare: set[str] = set() if offered is None else offered.shots.spare
+    open_ones: set[str] = set() if offered is None else offered.shots.open - offered.shots.needed
+    first = [request for request in new if request.request_id not in spare | open_ones]
+    later = [request for request in new if request.request_id in open_ones]
+    resent = sum(request.price_microusd for request in again)
+    if max_new is not None:
+        first = first[: max_new - len(again)]
+        left = max_new - len(again) - len(first)
+        later = later if left else []
+        dearest = sorted((request.price_microusd for request in (*first, *later)), reverse=True)
+        price = resent + sum(dearest[: max_new - len(again)])
+    else:
+        price = resent + sum(request.price_microusd for request in (*first, *later))
+    return Agreement(
+        new=RequestIds(request.request_id for request in (*first, *later)),
+        resends=frozenset(request.request_id for request in again),
+        price_microusd=price,
+        max_purchases=max_new,
+    )
 
 
 def _to_send_again(

@@ -127,6 +127,7 @@ class RequestBinder:
             tags=cell.tags,
             axes=cell.axes,
             row=cell.row,
+            candidacy=cell.candidacy,
         )
 
     def _resolve(self, image: str) -> tuple[str | None, str]:

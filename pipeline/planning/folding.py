@@ -24,7 +24,13 @@ class Folding:
             mark = bytes.fromhex(row.request_id)
             if mark in self._seen:
                 self.duplicates += 1
-                yield FoldedRow(request_id=row.request_id, row_id=row.row_id, tags=row.tags, axes=row.axes)
+                yield FoldedRow(
+                    request_id=row.request_id,
+                    row_id=row.row_id,
+                    tags=row.tags,
+                    axes=row.axes,
+                    candidacy=row.candidacy,
+                )
             else:
                 self._seen.add(mark)
                 yield row

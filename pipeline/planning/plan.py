@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from pipeline.planning.binding import _CHUNK
+from pipeline.planning.keeper_offer import KeeperPlan
 from pipeline.records import (
     FAILED_FOR_GOOD,
     IN_FLIGHT,
@@ -34,7 +35,8 @@ class Plan:
 
     `resend` counts the requests of unknown outcome that `on_unknown.policy: resend` would send again.
     `requests_digest` changes when a request does (a changed picture is another request); `state_digest` also when the
-    ledger's state of one changes.
+    ledger's state of one changes. `new` leaves out candidates that no shot needs (`keepers.spare`); it counts every
+    candidate of the other shots, which is the most that may be bought.
     """
 
     requests: int = 0
@@ -49,6 +51,7 @@ class Plan:
     duplicates: int = 0
     resend: int = 0
     resend_price_microusd: int = 0
+    keepers: KeeperPlan | None = None
     by_model: dict[str, ModelShare] = field(default_factory=dict)
     state_digest: str = ""
     requests_digest: str = ""
@@ -66,6 +69,7 @@ class Plan:
             "failed": self.failed,
             "resend": self.resend,
             "resend_price_usd": usd(self.resend_price_microusd),
+            **({} if self.keepers is None else {"keepers": self.keepers.as_json()}),
             "skipped": self.skipped,
             "duplicates": self.duplicates,
             "by_model": {

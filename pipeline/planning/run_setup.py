@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from pipeline.ledger.budget import Caps, lowest
+from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.run_registry import Run, name_of_part
+from pipeline.ledger.shots import settle
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.planning.against_ledger import Offer, make_offer
 from pipeline.planning.requests import BoundManifest
@@ -51,7 +53,8 @@ def open_run(
 ) -> Run:
     """The unfinished run of this manifest, or a new one, listing what the manifest says now.
 
-    `offer` is what was made of the order; `also` is done with the run's name in the transaction that lists its rows.
+    Which candidates of its shots are wanted is settled anew. `offer` is what was made of the order; `also` is done with
+    the run's name in the transaction that lists its rows.
 
     Raises:
         UsageError: the saved plan no longer fits.
@@ -76,8 +79,13 @@ def open_run(
             ended_at=None,
             sheet=_sheet(bound),
         )
-    run_id = found.run_id
-    then = None if also is None else lambda connection: also(connection, run_id)
+    run_id, verdicts = found.run_id, latest_verdicts(workspace.ledger)
+
+    def then(connection: Connection) -> None:
+        settle(connection, run_id, verdicts)
+        if also is not None:
+            also(connection, run_id)
+
     if found.rows_digest != digest:
         mark = LOCAL_MARK if offer.summary.sha256_of else ""
         bound.read(
@@ -85,7 +93,7 @@ def open_run(
             known=workspace.book,
             must_be_checked=True,
         )
-    elif then is not None:
+    else:
         workspace.ledger.transact(then)
     workspace.book.set_caps(found.run_id, bound.manifest_caps())
     if new is not None:

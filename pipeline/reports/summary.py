@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from platform import platform, python_version
 
+from pipeline.ledger.keepers import NO_KEEPERS, KeeperSummary
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals, usd
 from pipeline.reports.tables import moment
 
 NAMED_PACKAGES = ("dop-batch", "aiohttp", "aiolimiter", "sqlalchemy", "pandas", "av", "pillow", "jinja2")
 """The packages whose versions run.json records."""
+
+MAX_NAMES = 20
+"""Shots that one line names; a terminal shows no more of use."""
 
 _SECRET_NAME = re.compile(
     r"(?:^|_)(?:key|keys|secret|token|password|passwd|credential|credentials|authorization)$", re.I
@@ -30,8 +34,24 @@ def summary_line(totals: Totals, run: str) -> str:
         "planned": totals.count(State.PLANNED),
     }
     parts = [f"{word}={count}" for word, count in counts.items()]
+    parts += [f"not_needed={totals.spare}"] if totals.spare else []
     parts += [f"{word}={amount}" for word, amount in _sums(totals).items()]
     return " ".join([*parts, f"run={run}"])
+
+
+def keepers_line(keepers: KeeperSummary) -> str:
+    """Where the shots of a run stand, those that lack keepers by name; "" without shots."""
+    if not keepers.shots:
+        return ""
+    parts = [f"keepers: {keepers.satisfied} of {keepers.shots} shots have theirs"]
+    parts += [f"no candidate left: {_some(keepers.used_up)}"] if keepers.used_up else []
+    parts += [f"waiting for your picks (`dop view`): {_some(keepers.waiting)}"] if keepers.waiting else []
+    return "; ".join(parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more (run.json has all)" if len(names) > MAX_NAMES else ""
+    return f"{', '.join(names[:MAX_NAMES])}{more}"
 
 
 def checks_line(checks: Mapping[str, object]) -> str:
@@ -65,6 +85,7 @@ def run_json(
     checks: Mapping[str, object] | None = None,
     ending: Mapping[str, object] | None = None,
     started_by: str = "",
+    keepers: KeeperSummary = NO_KEEPERS,
 ) -> dict[str, object]:
     """The object of run.json.
 
@@ -73,6 +94,7 @@ def run_json(
         started_at, ended_at: Unix seconds; None while not known.
         versions: what `installed_versions()` found, or a test's own.
         checks: clips by grade and findings by kind.
+        keepers: where the shots stand.
         ending: how the newest command ended (`run_lookup.ending_facts`).
         started_by: the operator's account name.
     """
@@ -83,11 +105,15 @@ def run_json(
         "started_by": started_by or None,
         "started_at": _iso(started_at),
         "ended_at": _iso(ended_at),
-        "counts": {state.value: totals.counts[state] for state in State if totals.counts.get(state)},
+        "counts": {
+            **{state.value: totals.counts[state] for state in State if totals.counts.get(state)},
+            **({"not_needed": totals.spare} if totals.spare else {}),
+        },
         **{f"{word}_usd": amount for word, amount in _sums(totals).items()},
         "worst_usd": usd(totals.worst_microusd),
         **(ending or {}),
         "checks": dict(checks or {}),
+        **({"keepers": keepers.as_json()} if keepers.shots else {}),
         "settings": without_secrets(settings),
         "versions": dict(installed_versions() if versions is None else versions),
     }

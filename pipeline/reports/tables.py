@@ -76,6 +76,9 @@ REPORT_COLUMNS = tuple(KINDS)
 METRICS_COLUMN = "check_metrics"
 """What a check measured, an object of numbers; in JSON Lines and Parquet only."""
 
+NOT_NEEDED = "not needed"
+"""The reason of a planned candidate whose shot needs no more of them."""
+
 NEEDS_THE_USER = FAILED_FOR_GOOD | {State.UNKNOWN, State.STALLED}
 """States that failures.csv lists."""
 
@@ -155,7 +158,9 @@ def report_row(
 
 
 def reason_of(attempt: Attempt) -> str | None:
-    """Why it ended so; an attempt that was sent again after an unknown outcome says that first."""
+    """Why it is so; an attempt that was sent again after an unknown outcome says that first."""
+    if attempt.is_spare:
+        return NOT_NEEDED
     if not attempt.resends:
         return attempt.reason
     note = "sent again after an unknown outcome"

@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.config.loader import effective
 from pipeline.files import whole_text
 from pipeline.ledger.attempt_rows import SkippedRow
-from pipeline.ledger.reviews import all_reviews, clip_reviews
+from pipeline.ledger.reviews import all_reviews, clip_reviews, latest_verdicts
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State
@@ -94,6 +94,7 @@ def write_reports(workspace: OpenLedger, run: Run, folder: RunFolder) -> None:
         checks=checks.counts() if checks.found else None,
         ending=ending_facts(workspace, now),
         started_by=started_by(workspace, run),
+        keepers=workspace.book.shots(run.run_id, latest_verdicts(workspace.ledger)).summary,
     )
     with whole_text(folder.path / "run.json") as file:
         json.dump(summary, file, indent=2)

@@ -23,6 +23,9 @@ from pipeline.runner.stop import StopScope
 STEP = "downloading"
 """Names this step in the firewall."""
 
+GIVEN_UP = "download: "
+"""Begins the reason of a finished request whose video could not be fetched in this run."""
+
 TRIES = 6
 """Fetches of one video in one run; the next run tries again."""
 
@@ -232,7 +235,7 @@ class Downloader:
 
     async def _give_up(self, video: ReadyVideo, reason: str) -> None:
         with suppress(DopError):
-            await self._context.recorder.record(video.request_id, Event.NOTE, {"reason": f"download: {reason}"})
+            await self._context.recorder.record(video.request_id, Event.NOTE, {"reason": f"{GIVEN_UP}{reason}"})
         self._context.notify(f"{video.row_id}: the video could not be fetched ({reason}); run again to fetch it")
 
     def _disk_full(self, outcome: DiskFull) -> None:

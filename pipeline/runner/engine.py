@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,16 +24,26 @@ from pipeline.errors import DopError
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.kinds import kind_of
-from pipeline.records import FAILED_FOR_GOOD, State
+from pipeline.ledger.agreement import NOTHING
+from pipeline.ledger.reviews import latest_verdicts
+from pipeline.records import FAILED_FOR_GOOD, Attempt, State
 from pipeline.reports.progress import ProgressDisplay
 from pipeline.runner.callback_inbox import CallbackEndpoint, open_callback_endpoint
 from pipeline.runner.callback_poll_schedule import PROVEN
-from pipeline.runner.context import pending_job_of, ready_video_of
+from pipeline.runner.context import RunContext, pending_job_of, ready_video_of
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.events import EventRecorded, EventSink
 from pipeline.runner.fail_points import fail_point
 from pipeline.runner.firewall import FATAL_EXIT_CODE, error_words
-from pipeline.runner.local_images import LocalImages, open_local_images, planned_requests
+from pipeline.runner.keeper_loop import KeeperLoop, KeeperSetup
+from pipeline.runner.local_images import (
+    ImageUploader,
+    LocalImages,
+    in_order,
+    open_local_images,
+    planned,
+    planned_requests,
+)
 from pipeline.runner.run_display import RunDisplay
 from pipeline.runner.run_job import RunJob, StepsResult
 from pipeline.runner.run_log import run_log
@@ -121,6 +131,7 @@ class LocalRunner:
         self._memory = f"learned {job.workspace.gateway}"
         self._publisher = open_publisher(job.workspace.settings)
         self._before = job.workspace.book.totals(job.run.run_id)
+        self._keepers: KeeperLoop | None = None
         images = open_local_images(job.workspace.settings, base_url, job.sha256_of, wall=job.wall)
         self.pipeline = self._build(client, fetcher, images)
         self._display = RunDisplay(job, self.pipeline, stop, log=log, notify=self._notify)
@@ -152,13 +163,7 @@ class LocalRunner:
                     images.urls,
                     CallbackAddresses(endpoint.keys, endpoint.public_url) if endpoint is not None else None,
                 ),
-                requests=partial(
-                    planned_requests,
-                    book=workspace.book,
-                    run_id=job.run.run_id,
-                    uploader=images.uploader,
-                    agreement=job.options.agreement,
-                ),
+                requests=partial(self._requests, images.uploader),
                 stop=self.stop,
                 events=events,
                 unix_time=job.wall,
@@ -174,6 +179,30 @@ class LocalRunner:
                 else None,
             )
         )
+
+    def _requests(self, uploader: ImageUploader, context: RunContext) -> AsyncIterator[Attempt]:
+        """What is planned; with shots also the candidates that follow when others are lost."""
+        job, book = self.job, self.job.workspace.book
+        shots = book.shots(job.run.run_id, latest_verdicts(book.ledger))
+        if shots.standings:
+            setup = KeeperSetup(
+                workspace=job.workspace,
+                run_id=job.run.run_id,
+                shots=shots,
+                agreement=job.options.agreement,
+                checker=job.checker(job.workspace, job.run),
+                collects=job.options.collect,
+                downloads=self._downloads,
+            )
+            self._keepers = KeeperLoop(setup, context)
+            attempts = self._keepers.requests(in_order(book, job.run.run_id), self._recovered)
+        else:
+            attempts = planned(book, job.run.run_id)
+        return planned_requests(context, attempts, uploader=uploader, agreement=job.options.agreement)
+
+    async def _recovered(self) -> None:
+        """Wait until no lost submit is being looked for."""
+        await self.pipeline.recovery.wait()
 
     def _state_of(self, request_id: str) -> State | None:
         return self.job.workspace.book.states([request_id]).get(request_id)
@@ -223,6 +252,9 @@ class LocalRunner:
             for task in aside:
                 task.cancel()
             await asyncio.gather(*aside, return_exceptions=True)
+            if self._keepers is not None:
+                with suppress(DopError):  # the next run settles it again
+                    await self._keepers.close()
             self._display.end(progress)
             with suppress(Exception):  # a disk that is full: the run's own reasons and its report say so
                 self.job.workspace.ledger.save_state(self._memory, self.pipeline.learned())
@@ -240,6 +272,8 @@ class LocalRunner:
         """Hand what earlier runs left in flight, or without its file, to the poller and the downloader."""
         book, run_id, context = self.job.workspace.book, self.job.run.run_id, self.pipeline.context
         loop_now, wall_now = asyncio.get_running_loop().time(), self.job.wall()
+        if self._keepers is not None:
+            self._keepers.resume()
         if not self.job.options.collect:
             return
         for page in book.iter_attempts(run_id, (State.ACCEPTED, State.STALLED)):
@@ -265,6 +299,9 @@ class LocalRunner:
             if self.job.options.buy and await self._outputs_ready():
                 await self._resend_unknowns()
                 await pipeline.buy()
+            elif self._keepers is not None:  # what would be bought next is known once the clips are checked
+                async for _ in self._keepers.requests(iter(()), self._recovered):
+                    pass
             if pipeline.callbacks is not None and self.job.options.collect:
                 await pipeline.callbacks.wait_for_late_callbacks()
             await pipeline.recovery.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.ledger.keepers import NO_KEEPERS, KeeperSummary
 from pipeline.records import State, Totals
 from pipeline.runner.stop import StopReason
 
@@ -20,7 +21,8 @@ class RunEnding:
 
     `failed` counts the requests that failed for good in this command: a failure of an earlier one made that one's code.
     `nothing_to_do` says that the command had nothing to buy or collect, and that the user asked for a code of its own.
-    `collects` is false for a command that only buys: what is in flight is then as it should be.
+    `collects` is false for a command that only buys: what is in flight is then as it should be. `keepers` says where
+    the shots stand: one that waits for the user's picks is unfinished, one without candidates left is a failure.
     """
 
     totals: Totals
@@ -29,19 +31,24 @@ class RunEnding:
     missing_videos: int = 0
     nothing_to_do: bool = False
     collects: bool = True
+    keepers: KeeperSummary = NO_KEEPERS
 
     @property
     def is_open(self) -> bool:
-        """Whether the run must go on another time: something is planned, in flight or unknown, or lacks its file."""
+        """Whether the run must go on another time: something is planned, in flight or unknown, or lacks its file.
+
+        Shots that wait for the user's picks keep it open, so that the next command goes on with it.
+        """
         states = (State.PLANNED, State.SUBMITTING, State.ACCEPTED, State.STALLED, State.UNKNOWN)
-        return self.totals.count(*states) > 0 or self.missing_videos > 0
+        return self.totals.count(*states) > 0 or self.missing_videos > 0 or bool(self.keepers.waiting)
 
     @property
     def is_unfinished(self) -> bool:
         """Whether the command left something that it was to do."""
         if self.collects:
             return self.is_open
-        return self.totals.count(State.PLANNED, State.SUBMITTING, State.UNKNOWN) > 0
+        pending = self.totals.count(State.PLANNED, State.SUBMITTING, State.UNKNOWN)
+        return pending > 0 or bool(self.keepers.waiting)
 
     @property
     def exit_code(self) -> int:
@@ -59,7 +66,7 @@ class RunEnding:
             return 5
         if self.nothing_to_do:
             return 9
-        return 1 if self.failed else 0
+        return 1 if self.failed or self.keepers.used_up else 0
 
     @property
     def facts(self) -> dict[str, object]:

@@ -15,6 +15,7 @@ from pipeline.ledger.queries import LedgerQueries
 from pipeline.records import Attempt, State
 from pipeline.runner.context import RunContext
 from pipeline.runner.embedded_sandbox import SandboxImageUploader
+from pipeline.runner.events import RequestSetAside
 from pipeline.runner.firewall import NOT_SENT
 from pipeline.runner.refused_rows import REFUSED
 from pipeline.runner.stop import StopScope
@@ -53,7 +54,7 @@ def open_local_images(
     return LocalImages(urls=urls, uploader=hosting)
 
 
-def _in_order(book: LedgerQueries, run_id: str) -> Iterator[Attempt]:
+def in_order(book: LedgerQueries, run_id: str) -> Iterator[Attempt]:
     """The planned attempts in their order; those that were refused or could not be sent in an earlier run go last."""
     last: list[Attempt] = []
     for page in book.iter_attempts(run_id, (State.PLANNED,)):
@@ -65,18 +66,27 @@ def _in_order(book: LedgerQueries, run_id: str) -> Iterator[Attempt]:
     yield from last
 
 
+async def planned(book: LedgerQueries, run_id: str) -> AsyncIterator[Attempt]:
+    """The planned attempts of a run without shots."""
+    for attempt in in_order(book, run_id):
+        yield attempt
+
+
 async def planned_requests(
     context: RunContext,
+    attempts: AsyncIterator[Attempt],
     *,
-    book: LedgerQueries,
-    run_id: str,
     uploader: ImageUploader,
     agreement: Agreement,
 ) -> AsyncIterator[Attempt]:
-    """The planned attempts of a run that were agreed to, in their order, with their images uploaded."""
-    for attempt in _in_order(book, run_id):
+    """Those of the planned attempts that were agreed to, in their order, with their images uploaded."""
+    count = 0
+    async for attempt in attempts:
         if attempt.request_id not in agreement:
             continue  # planned, but not part of what this command was asked to buy
+        if agreement.max_purchases is not None and count >= agreement.max_purchases:
+            return
+        count += 1
         try:
             await uploader.ensure_available(attempt.params)
         except StoreError as error:
@@ -84,6 +94,7 @@ async def planned_requests(
             return
         except Exception as error:  # noqa: BLE001 - this row's images can't be used; the others' can
             await context.firewall.park(STEP, attempt.request_id, attempt.row_id, error, reason=NOT_SENT)
+            context.events.emit(RequestSetAside(request_id=attempt.request_id))
             if context.stop.submits:
                 return
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from pipeline.errors import InvariantError
 from pipeline.ledger.agreement import Agreement
@@ -42,6 +43,7 @@ class EventRecorder:
         self.events = events
         self._agreement = agreement
         self._agreed_left_microusd = agreement.price_microusd if agreement is not None else 0
+        self._agreed_purchases = 0
         self._unawaited: set[str | None] = set()  # intents whose caller was cancelled; released, both are not counted
 
     async def record(
@@ -100,13 +102,23 @@ class EventRecorder:
         price = values.get("price_microusd", 0)
         if isinstance(price, int) and price > self._agreed_left_microusd:
             raise InvariantError(f"{request_id} would cost more than the agreed ${usd(agreement.price_microusd)}")
+        if agreement.max_purchases is not None and self._agreed_purchases >= agreement.max_purchases:
+            raise InvariantError(f"{request_id} would be more than the {agreement.max_purchases} purchases agreed")
 
     def _count_agreed(self, event: Event, applied: Applied) -> None:
         price = int(str(applied.row["price_microusd"]))
         if event is Event.RESERVE:
             self._agreed_left_microusd -= price
+            self._agreed_purchases += 1
         elif applied.before is State.SUBMITTING and COST_STATE[applied.state] is CostState.NONE:
             self._agreed_left_microusd += price
+            self._agreed_purchases -= 1
+
+    def want(self, count: int) -> None:
+        """So many spare candidates are wanted now; fewer than 0: some are no longer."""
+        counts = dict(self.totals.counts)
+        counts[State.PLANNED] = counts.get(State.PLANNED, 0) + count
+        self.totals = replace(self.totals, counts=counts, spare=self.totals.spare - count)
 
     def _count(self, applied: Applied) -> None:
         """Called for every event of a run, so the totals are built once, not by `replace` for each figure."""
@@ -127,6 +139,7 @@ class EventRecorder:
             sums[COST_STATE[after]] += price
         self.totals = Totals(
             counts=counts,
+            spare=totals.spare,
             confirmed_microusd=sums[CostState.CONFIRMED],
             disputed_microusd=sums[CostState.DISPUTED],
             reserved_microusd=sums[CostState.RESERVED],

@@ -12,6 +12,7 @@ from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Totals
 from pipeline.reports.run_folder import RunFolder
+from pipeline.runner.clip_checker import CheckerFactory, PooledChecker
 from pipeline.runner.failure_limit import FailureLimit
 from pipeline.runner.stop import StopReason
 
@@ -56,4 +57,5 @@ class RunJob:
     key: str
     sha256_of: dict[str, str] = field(default_factory=dict)
     options: RunOptions = field(default_factory=RunOptions)
+    checker: CheckerFactory = PooledChecker
     wall: Callable[[], float] = time.time

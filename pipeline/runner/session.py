@@ -16,7 +16,9 @@ from pipeline.assets.publishing import download_missing, open_publisher
 from pipeline.errors import LedgerError
 from pipeline.files import remedy
 from pipeline.ledger.budget import Caps
+from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.run_registry import Run
+from pipeline.ledger.shots import NO_SHOTS, Shots
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals
 from pipeline.reports.checks.findings import RunChecks
@@ -28,6 +30,7 @@ from pipeline.reports.summary import checks_line, summary_line
 from pipeline.reports.writer import PAGE, PAGE_LINES, checks_of, write_page, write_reports
 from pipeline.runner.engine import execute
 from pipeline.runner.exit_code import RunEnding
+from pipeline.runner.keeper_results import keep_results, next_purchase
 from pipeline.runner.run_job import RunJob, RunOptions, StepsResult
 from pipeline.runner.run_log import append_event
 
@@ -190,8 +193,11 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
     """
     workspace, run = job.workspace, job.run
     book = workspace.book
+    shots = await _settled(session, job)
     totals = book.totals(run.run_id)
-    failed = [one for one in book.attempts_in(run.run_id, FAILED_FOR_GOOD) if _key(one) not in start.failed]
+    gone = book.attempts_in(run.run_id, FAILED_FOR_GOOD)
+    replaced = shots.summary.replaced
+    failed = [one for one in gone if _key(one) not in start.failed and one.request_id not in replaced]
     ending = RunEnding(
         totals=totals,
         failed=len(failed),
@@ -199,6 +205,7 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
         missing_videos=book.without_video(run.run_id) if workspace.settings.download.enabled else 0,
         nothing_to_do=job.options.error_on_nothing and not start.had_work,
         collects=job.options.collect,
+        keepers=shots.summary,
     )
     if not ending.is_open:
         book.end_run(run.run_id, time.time())
@@ -210,6 +217,8 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
     if await _checked(session, job):  # the tables are there already, should the machine stop meanwhile
         reported = _reported(session, job)
     checks = checks_of(workspace, run)
+    with suppress(LedgerError):
+        keep_results(workspace, run, checks)
     for note in write_page(workspace, run, job.folder):
         if note.is_wrong or not job.options.quiet:
             session.tell(note.text)
@@ -219,7 +228,9 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
     failing = checks.failing(workspace.settings.checks.fail_on)
     code = ending.exit_code if ending.exit_code not in (0, 9) else 1 if failing else ending.exit_code
     code = code or (0 if reported else 5)
-    summary = _summary(job, start, totals=totals, failed=failed, ending=ending, checks=checks, exit_code=code)
+    summary = _summary(
+        job, start, totals=totals, failed=failed, ending=ending, checks=checks, exit_code=code, shots=shots
+    )
     _print_end(session, job, summary)
     session.ended(summary)
     return RunOutcome(
@@ -245,6 +256,7 @@ def _summary(
     ending: RunEnding,
     checks: RunChecks,
     exit_code: int,
+    shots: Shots,
 ) -> RunSummary:
     workspace, run = job.workspace, job.run
     unknown = workspace.book.attempts_in(run.run_id, (State.UNKNOWN,)) if totals.count(State.UNKNOWN) else []
@@ -269,6 +281,8 @@ def _summary(
         bad_clips=checks.failing(workspace.settings.checks.fail_on),
         checks=checks.counts(),
         started_by=started_by(workspace, run),
+        keepers=shots.summary,
+        next_candidates="" if job.options.buy else next_purchase(workspace, run, shots),
     )
 
 
@@ -283,6 +297,18 @@ def _print_end(session: SpendingSession, job: RunJob, summary: RunSummary) -> No
         return
     for text in summary.lines():
         session.tell(text)
+
+
+async def _settled(session: SpendingSession, job: RunJob) -> Shots:
+    """Where the run's shots stand once every clip is checked; a run without shots is checked after its tables."""
+    workspace, run = session.workspace, job.run
+    if not workspace.book.shots(run.run_id, {}).standings:
+        return NO_SHOTS
+    await _checked(session, job)
+    try:
+        return keep_results(workspace, run, checks_of(workspace, run))
+    except LedgerError:  # a full disk: what is kept already says where they stand
+        return workspace.book.shots(run.run_id, latest_verdicts(workspace.ledger))
 
 
 async def _landed(session: SpendingSession, job: RunJob) -> bool:

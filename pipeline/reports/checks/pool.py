@@ -19,8 +19,43 @@ from pipeline.reports.checks.store import save_check
 
 MAX_WORKERS = 16
 
+_Ordered = tuple[CheckJob, Callable[[], object]]
+"""A clip to check, and what is called afterwards."""
+
 PATIENCE_S = 60.0
 """Seconds of wall-clock that a clip gets beyond ten times its CPU seconds, on a machine that is busy."""
+
+
+class CheckPool:
+    """Worker processes, up to one for each core, that check clips as they come. Each result is kept beside its clip.
+
+    A worker that dies or hangs leaves `unchecked` for its clip and is replaced.
+
+    Args:
+        workers: how many processes at most; None for one a core.
+        stop: set it to give up what is left.
+    """
+
+    def __init__(self, *, workers: int | None = None, stop: threading.Event | None = None) -> None:
+        self._waiting: queue.SimpleQueue[_Ordered | None] = queue.SimpleQueue()
+        self._halt = stop if stop is not None else threading.Event()
+        self._limit = workers or min(MAX_WORKERS, cores())
+        self._threads: list[threading.Thread] = []
+
+    def put(self, job: CheckJob, done: Callable[[], object]) -> None:
+        """Check one clip; `done` is called afterwards, in another thread."""
+        self._waiting.put((job, done))
+        if len(self._threads) < self._limit:
+            thread = threading.Thread(target=_feed, args=(self._waiting, self._halt), name="check", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self) -> None:
+        """Wait for what was put, unless `stop` is set; no more comes."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
 
 
 def check_all(
@@ -30,39 +65,29 @@ def check_all(
     stop: threading.Event | None = None,
     workers: int | None = None,
 ) -> None:
-    """Check every clip; each result is kept beside its clip as soon as it is there.
-
-    A worker that dies or hangs leaves `unchecked` for its clip and is replaced.
+    """Check every clip and wait.
 
     Args:
         done: called after each clip, from several threads.
         stop: set it to give up what is left.
     """
-    waiting: queue.SimpleQueue[CheckJob] = queue.SimpleQueue()
+    pool = CheckPool(workers=workers, stop=stop)
     for job in jobs:
-        waiting.put(job)
-    halt = stop if stop is not None else threading.Event()
-    count = min(len(jobs), workers or min(MAX_WORKERS, _cores()))
-    threads = [threading.Thread(target=_feed, args=(waiting, halt, done), name="check") for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+        pool.put(job, done)
+    pool.close()
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _feed(waiting: queue.SimpleQueue[CheckJob], halt: threading.Event, done: Callable[[], object]) -> None:
-    """One worker process and its jobs, until none is left."""
+def _feed(waiting: queue.SimpleQueue[_Ordered | None], halt: threading.Event) -> None:
+    """One worker process and its jobs, until None comes or the work is given up."""
     process: subprocess.Popen[str] | None = None
     try:
-        while not halt.is_set():
-            try:
-                job = waiting.get_nowait()
-            except queue.Empty:
-                return
+        while (ordered := waiting.get()) is not None and not halt.is_set():
+            job, done = ordered
             if process is not None and process.poll() is not None:
                 _end(process)
                 process = None

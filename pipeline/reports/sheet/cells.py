@@ -12,7 +12,7 @@ from pipeline.records import Attempt, CostState, State, usd
 from pipeline.reports.checks.findings import ClipCheck, Grade
 from pipeline.reports.sheet.layout import Place
 from pipeline.reports.sheet.run_view import Line, SkippedLine
-from pipeline.reports.tables import generation_s, moment
+from pipeline.reports.tables import NOT_NEEDED, generation_s, moment
 
 STATE_WORDS = {
     State.PLANNED: "not sent yet",
@@ -87,7 +87,7 @@ def sheet_cell(
         number=number,
         row_id=line.row_id,
         state=line.state.value,
-        words=STATE_WORDS[line.state],
+        words=NOT_NEEDED if line.is_spare else STATE_WORDS[line.state],
         reason=_reason(line),
         price=_price(line),
         due=_due(line),

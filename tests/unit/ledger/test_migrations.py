@@ -203,3 +203,18 @@ def test_a_copy_is_whole_private_and_never_over_another_file(tmp_path: Path) -> 
         copy_file(path, target)
     with pytest.raises(LedgerError, match="could not be copied"):
         copy_file(path, tmp_path / "nowhere" / "copy.db")
+
+
+def test_a_ledger_without_shots_gets_them_and_wants_every_row(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with opened(path) as (_, book):
+        start(book, requests(3))
+    for statement in ("alter table run_rows drop column shot", "alter table run_rows drop column wanted"):
+        tamper(path, statement)
+    tamper(path, "drop table clip_checks")
+    tamper(path, "update meta set value = '3' where name = 'schema_version'")
+    ledger = SqliteLedger(path, inline=True, may_migrate=True)
+    ledger.ready_to_spend()
+    ledger.close()
+    assert read(path, "select shot, wanted from run_rows") == [(None, 1)] * 3
+    assert read(path, "select count(*) from clip_checks") == [(0,)]

@@ -1,0 +1,78 @@
+"""What each purchase came to: the attempts that money was booked for, with their clips' grades and verdicts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, and_, select
+
+from pipeline.ledger.keepers import BAD, KEEP, Candidate, Fate
+from pipeline.ledger.schema import attempts, clip_checks, run_rows
+from pipeline.ledger.shots import Verdicts
+from pipeline.records import COST_STATE, CostState, KeepIf, State
+
+NOT_BOUGHT = tuple(state.value for state, cost in COST_STATE.items() if cost is CostState.NONE)
+
+_STRENGTH_AT = 4
+"""Where `dump_params` puts motions_strength."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurchaseOutcome:
+    """One attempt that money was booked for.
+
+    Attributes:
+        price_microusd: what is booked for it: confirmed, disputed or reserved.
+        fate: KEPT as `keep_if: check` counts it (kept by the user, or passed and not rejected), LOST, or OPEN.
+        delivered: its video was made. `passed`: and checked, and is not bad. `picked`: the user kept it.
+    """
+
+    gateway: str
+    model: str
+    motion: str
+    strength_hundredths: int
+    tags: tuple[str, ...]
+    price_microusd: int
+    fate: Fate
+    delivered: bool
+    passed: bool
+    picked: bool
+
+
+def read_outcomes(connection: Connection, verdicts: Verdicts, gateway: str | None = None) -> list[PurchaseOutcome]:
+    """Every purchase of one gateway, or of all; the oldest first."""
+    listing = and_(run_rows.c.request_id == attempts.c.request_id, run_rows.c.run_id == attempts.c.run_id)
+    checked = and_(clip_checks.c.request_id == attempts.c.request_id, clip_checks.c.attempt == attempts.c.attempt)
+    columns = (
+        *(attempts.c.request_id, attempts.c.superseded, attempts.c.state, attempts.c.gateway, attempts.c.model),
+        *(attempts.c.motion, attempts.c.params, attempts.c.price_microusd, run_rows.c.tags, clip_checks.c.grade),
+    )
+    statement = (
+        select(*columns)
+        .select_from(attempts.outerjoin(run_rows, listing).outerjoin(clip_checks, checked))
+        .where(attempts.c.state.not_in(NOT_BOUGHT))
+        .order_by(attempts.c.submitted_at, attempts.c.request_id, attempts.c.attempt)
+    )
+    if gateway is not None:
+        statement = statement.where(attempts.c.gateway == gateway)
+    found = []
+    for row in connection.execute(statement):
+        state, verdict = State(row.state), None if row.superseded else verdicts.get(row.request_id)
+        candidate = Candidate(request_id=row.request_id, state=state, grade=row.grade, verdict=verdict)
+        delivered = state in (State.DONE, State.EXPIRED)
+        found.append(
+            PurchaseOutcome(
+                gateway=row.gateway,
+                model=row.model,
+                motion=row.motion,
+                strength_hundredths=json.loads(row.params)[_STRENGTH_AT],
+                tags=tuple(json.loads(row.tags or "[]")),
+                price_microusd=row.price_microusd,
+                fate=candidate.fate(KeepIf.CHECK),
+                delivered=delivered,
+                passed=delivered and row.grade is not None and row.grade != BAD,
+                picked=state is State.DONE and verdict == KEEP,
+            )
+        )
+    return found

@@ -1,0 +1,50 @@
+"""What the checks found, kept in the ledger; where the shots of a run then stand, and what would be bought next."""
+
+from __future__ import annotations
+
+import time
+
+from sqlalchemy import Connection
+
+from pipeline.ledger.reviews import latest_verdicts
+from pipeline.ledger.run_registry import Run
+from pipeline.ledger.shots import CheckRecord, Shots, save_checks, settle
+from pipeline.ledger.workspace import OpenLedger
+from pipeline.records import usd
+from pipeline.reports.checks.findings import Grade, RunChecks
+
+MAX_NAMES = 20
+"""Candidates that one line names."""
+
+
+def keep_results(workspace: OpenLedger, run: Run, checks: RunChecks) -> Shots:
+    """Keep what changed since it was last kept, and settle which candidates are wanted; in one transaction.
+
+    A clip that was not checked yet says nothing: its candidate is open.
+    """
+    known = workspace.book.checks(sorted({request_id for request_id, _ in checks.found}))
+    changed = [
+        CheckRecord(request_id=key[0], attempt=key[1], grade=check.grade.value, reasons=check.reasons)
+        for key, check in checks.found.items()
+        if (check.grade is not Grade.UNCHECKED and key not in known)
+        or (key in known and known[key].grade != check.grade.value and check.grade is not Grade.UNCHECKED)
+    ]
+    verdicts, now = latest_verdicts(workspace.ledger), time.time()
+
+    def work(connection: Connection) -> Shots:
+        save_checks(connection, changed, now)
+        return settle(connection, run.run_id, verdicts)
+
+    return workspace.ledger.transact(work)
+
+
+def next_purchase(workspace: OpenLedger, run: Run, shots: Shots) -> str:
+    """What the next `dop run` would buy for the shots, by name and price; "" when that is nothing."""
+    prices = workspace.settings.prices_microusd
+    found = [attempt for one in shots.needed if (attempt := workspace.book.listed(run.run_id, one)) is not None]
+    if not found:
+        return ""
+    names = [attempt.row_id for attempt in found]
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    price = sum(prices.get(attempt.params.model, attempt.price_microusd) for attempt in found)
+    return f"`dop run` buys {len(names)} candidates for ${usd(price)}: {', '.join(names[:MAX_NAMES])}{more}"
