@@ -189,7 +189,7 @@ class LocalRunner:
                 workspace=job.workspace,
                 run_id=job.run.run_id,
                 shots=shots,
-                agreement=job.options.agreement,
+                agreement=job.options.agreement if job.options.buy else NOTHING,
                 checker=job.checker(job.workspace, job.run),
                 collects=job.options.collect,
                 downloads=self._downloads,

@@ -1,4 +1,4 @@
-"""Runs with shots in virtual time: a sandbox that makes clips, and a checker that says by seed which of them are bad."""
+"""Runs with shots in virtual time: a sandbox makes the clips, a checker says by request which of them are bad."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from pipeline.reports.checks.findings import ClipCheck, Grade, Key
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.clip_checker import ClipChecker
 from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
-from pipeline.runner.keeper_results import keep_results
 from pipeline.sandbox import Sandbox, SandboxSettings
 from tests.support.factories import make_request
 from tests.support.ledgers import RUN, make_run
@@ -147,9 +146,8 @@ async def bought(
     run = listed(workspace, rows)
     folder = RunFolder(workspace.outputs, run.run_id)
     folder.make(None)
-    options = RunOptions(
-        **{"agreement": agreement or agreed_to(workspace, rows), "quiet": True, "show_bar": False, **chosen}
-    )
+    agreed = agreed_to(workspace, rows) if agreement is None else agreement
+    options = RunOptions(**{"agreement": agreed, "quiet": True, "show_bar": False, **chosen})
     job = RunJob(
         workspace=workspace,
         run=run,
@@ -167,6 +165,3 @@ def sandbox_at(folder: Path, **settings: Any) -> Sandbox:
     """A gateway in virtual time."""
     chosen = {"inline": True, "one_clip": True, "size": "180p", "generation_s": 40.0, **settings}
     return Sandbox(SandboxSettings(data_dir=folder / "sandbox", key=KEY, **chosen), now=wall)
-
-
-__all__ = ["keep_results"]
