@@ -29,6 +29,9 @@ def print_offer(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
     plan, count = offer.plan, len(offer.agreement)
     price = usd(offer.agreement.price_microusd)
     parts = [f"{counted(count, 'video')} to buy for ${price}" if count else "nothing new to buy"]
+    if count and plan.keepers is not None:
+        least = count - plan.keepers.most + plan.keepers.least
+        parts = [f"{max(0, least):,} to {counted(count, 'video')} to buy, at most ${price}"]
     counts = {"ready": plan.done, "in flight": plan.in_flight, "unknown": plan.unknown, "failed": plan.failed}
     parts += [f"{number:,} {word}" for word, number in counts.items() if number]
     print_start(args, settings, f"{near_path(order.bound.manifest.path)}: {', '.join(parts)}.")

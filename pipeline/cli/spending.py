@@ -99,7 +99,9 @@ def agreed(
     print_notice([plan_text(path, offer.plan, caps, settings)])
     again = len(offer.agreement.resends)
     repeats = f", {again} of them again after an unknown outcome (perhaps paid already)" if again else ""
-    if confirm(f"buy {len(offer.agreement)} videos for ${usd(offer.agreement.price_microusd)}{repeats}?"):
+    most = ("up to ", "at most ") if offer.plan.keepers is not None else ("", "")
+    price = f"{most[1]}${usd(offer.agreement.price_microusd)}"
+    if confirm(f"buy {most[0]}{len(offer.agreement)} videos for {price}{repeats}?"):
         return True
     print_notice(["not bought: the answer was no"])
     return False

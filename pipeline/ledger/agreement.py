@@ -7,7 +7,7 @@ was agreed down to the picture: a changed picture has another id, and is not in 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 _ID_BYTES = 16
@@ -29,6 +29,13 @@ class RequestIds:
         wanted = bytes.fromhex(request_id)
         at = bisect_left(range(len(self)), wanted, key=self._at)
         return at < len(self) and self._at(at) == wanted
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._at(index).hex() for index in range(len(self)))
+
+    def without(self, request_ids: Collection[str]) -> RequestIds:
+        """The ids but for some."""
+        return RequestIds(request_id for request_id in self if request_id not in request_ids)
 
     def _at(self, index: int) -> bytes:
         return self._sorted[index * _ID_BYTES : (index + 1) * _ID_BYTES]

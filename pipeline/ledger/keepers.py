@@ -66,7 +66,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Where a shot stands: its candidates by fate, in order; of the unsent ones which are needed and which spare."""
+    """The standing of a shot: its candidates by fate, in order; of the unsent ones which are needed and which spare."""
 
     rule: Candidacy
     kept: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ class Standing:
 
 
 def standing(rule: Candidacy, candidates: Sequence[Candidate]) -> Standing:
-    """Where a shot stands; `candidates` in the manifest's order."""
+    """The standing of a shot; `candidates` in the manifest's order."""
     by_fate: dict[Fate, list[str]] = {fate: [] for fate in Fate}
     for candidate in candidates:
         by_fate[candidate.fate(rule.keep_if)].append(candidate.request_id)

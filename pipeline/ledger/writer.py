@@ -222,7 +222,7 @@ class LedgerWriter(ABC):
         return done.result()
 
     async def transact_async(self, work: Callable[[Connection], T]) -> T:
-        """`transact` for coroutines: the event loop goes on meanwhile."""
+        """`transact` for coroutines: the event loop is free meanwhile."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._writes.put(QueuedWrite(future, loop=loop, transaction=work), loop)

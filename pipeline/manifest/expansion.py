@@ -84,8 +84,8 @@ class Expander:
     def _tell_idle_keep_fields(self, block: MergedRow) -> None:
         for name in KEEP_FIELDS:
             if name in block.row.own and "keep" not in block.fields:
-                told = "says how to choose, and nothing says how many to keep: add keep: 1"
-                self._mistakes.add(block.row.location.diagnostic(told, name))
+                message = "says how to choose, and nothing says how many to keep: add keep: 1"
+                self._mistakes.add(block.row.location.diagnostic(message, name))
 
     # ids ------------------------------------------------------------------------------------------------------------
 

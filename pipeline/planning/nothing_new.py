@@ -35,10 +35,12 @@ def nothing_new(workspace: OpenLedger, order: PurchaseOrder, offer: Offer) -> No
     """What exists already where the command has nothing to do; None where it has: a run is then needed.
 
     A run is needed as well where something is in flight or unknown, where an earlier run of this manifest is
-    unfinished, and where a video's file is missing.
+    unfinished, where a video's file is missing, and where a shot lacks clips: it is checked, or named.
     """
     plan = offer.plan
     if len(offer.agreement) or plan.new or plan.in_flight or plan.unknown or not plan.done + plan.failed:
+        return None
+    if plan.keepers is not None and plan.keepers.kept < plan.keepers.wanted:
         return None
     bound, book = order.bound, workspace.book
     if book.unfinished_run(str(bound.manifest.origin.resolve()), workspace.gateway, bound.selection.part) is not None:
@@ -50,7 +52,9 @@ def nothing_new(workspace: OpenLedger, order: PurchaseOrder, offer: Offer) -> No
         chunk = requests[start : start + CHUNK]
         kept = {one.request_id: one for one in book.latest_attempts([request.request_id for request in chunk])}
         for request in chunk:
-            attempt = kept[request.request_id]
+            attempt = kept.get(request.request_id)
+            if attempt is None:
+                continue  # a candidate that its shot does not need and no run has listed
             if attempt.state is State.DONE:
                 done.append(attempt)
             elif attempt.state in FAILED_FOR_GOOD:

@@ -53,8 +53,8 @@ def open_run(
 ) -> Run:
     """The unfinished run of this manifest, or a new one, listing what the manifest says now.
 
-    Which candidates of its shots are wanted is settled anew. `offer` is what was made of the order; `also` is done with
-    the run's name in the transaction that lists its rows.
+    Which candidates of its shots are wanted is decided again. `offer` is what was made of the order; `also` is done
+    with the run's name in the transaction that lists its rows.
 
     Raises:
         UsageError: the saved plan no longer fits.

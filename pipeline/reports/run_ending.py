@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.config.gateway_address import SANDBOX
+from pipeline.ledger.keepers import NO_KEEPERS, KeeperSummary
 from pipeline.ledger.run_registry import Run
 from pipeline.records import Attempt, State, Totals, usd
 from pipeline.reports.progress import span, strip_control_chars
 from pipeline.reports.run_lookup import status_json
+from pipeline.reports.summary import keepers_line
 
 RENDERING = (State.SUBMITTING, State.ACCEPTED, State.STALLED)
 """States of a video that is paid for and has not come yet."""
@@ -96,6 +98,8 @@ class RunSummary:
         missing_videos: finished requests whose file is not on this machine.
         hidden: what holds of the ending besides what its one exit code says.
         bad_clips: how many clips failed a check that counts as a failure.
+        keepers: where the shots stand. `next_candidates` says what would be bought next for them, where this command
+            bought nothing.
     """
 
     run: Run
@@ -117,6 +121,8 @@ class RunSummary:
     bad_clips: int = 0
     checks: Mapping[str, object] = field(default_factory=dict)
     started_by: str = ""
+    keepers: KeeperSummary = NO_KEEPERS
+    next_candidates: str = ""
 
     @property
     def new_videos(self) -> int:
@@ -133,6 +139,7 @@ class RunSummary:
         lines = [
             f"{self._head}{self._result}",
             f"  checks {checks}" if checks else "",
+            f"  keep   {strip_control_chars(keepers_line(self.keepers))}" if self.keepers.shots else "",
             f"  sheet  {near_path(self.sheet)}",
             f"  next   {self._next}",
             f"  exit {self.exit_code}: {self.hidden}" if self.hidden else "",
@@ -189,6 +196,12 @@ class RunSummary:
     @property
     def _next(self) -> str:
         run = self.run.run_id
+        if self.next_candidates:
+            return strip_control_chars(self.next_candidates)
+        if self.exit_code == 5 and self.keepers.waiting and not self.totals.count(State.PLANNED):
+            return f"`dop view` to keep or reject clips, then `dop run {near_path(Path(self.run.manifest_path))}` again"
+        if self.exit_code == 1 and self.keepers.used_up and not self.failed:
+            return "give the rows more seeds, or keep less of them"
         if self.exit_code == 1 and self.failed:
             kinds = " ".join(f"--{state}" for state in sorted({one.state.value for one in self.failed}))
             return f"`dop retry {run} {kinds}`, or `dop dismiss ROW`"
@@ -222,4 +235,5 @@ class RunSummary:
             "elapsed_s": round(self.elapsed_s, 3),
             "started_by": self.started_by or None,
             "checks": dict(self.checks),
+            **({"keepers": self.keepers.as_json()} if self.keepers.shots else {}),
         }

@@ -79,6 +79,7 @@ def status_lines(
         "unknown": totals.count(State.UNKNOWN),
         **{state.value: totals.count(state) for state in sorted(FAILED_FOR_GOOD)},
         "not bought": totals.count(State.PLANNED),
+        "not needed": totals.spare,
     }
     rows = [[word, f"{count:,}"] for word, count in counts.items() if count or word == "ready"]
     sums = {

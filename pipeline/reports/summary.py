@@ -43,9 +43,9 @@ def keepers_line(keepers: KeeperSummary) -> str:
     """Where the shots of a run stand, those that lack keepers by name; "" without shots."""
     if not keepers.shots:
         return ""
-    parts = [f"keepers: {keepers.satisfied} of {keepers.shots} shots have theirs"]
+    parts = [f"{keepers.satisfied} of {keepers.shots} shots have their clips"]
     parts += [f"no candidate left: {_some(keepers.used_up)}"] if keepers.used_up else []
-    parts += [f"waiting for your picks (`dop view`): {_some(keepers.waiting)}"] if keepers.waiting else []
+    parts += [f"waiting for you: {_some(keepers.waiting)}"] if keepers.waiting else []
     return "; ".join(parts)
 
 

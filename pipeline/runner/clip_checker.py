@@ -1,4 +1,4 @@
-"""Checks clips while a run goes on: in worker processes, so that the event loop never waits for a decoder."""
+"""Checks clips during a run: in worker processes, so that the event loop never waits for a decoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ClipChecker(Protocol):
     """Where a run's clips are checked."""
 
     async def check(self, attempt: Attempt) -> ClipCheck:
-        """What is found in the clip of an attempt, by itself; never raises for what a clip may hold."""
+        """What is found in the clip of an attempt alone; never raises for what a clip may hold."""
 
     async def review(self) -> Mapping[Key, ClipCheck]:
         """What is known of all clips of the run, repeated clips included."""

@@ -37,7 +37,7 @@ class RunEnding:
     def is_open(self) -> bool:
         """Whether the run must go on another time: something is planned, in flight or unknown, or lacks its file.
 
-        Shots that wait for the user's picks keep it open, so that the next command goes on with it.
+        Shots that wait for the user's picks keep it open, so that the next command continues it.
         """
         states = (State.PLANNED, State.SUBMITTING, State.ACCEPTED, State.STALLED, State.UNKNOWN)
         return self.totals.count(*states) > 0 or self.missing_videos > 0 or bool(self.keepers.waiting)

@@ -22,7 +22,8 @@ from pipeline.records import Attempt, Candidacy, Request, State
 from pipeline.reports.checks.findings import ClipCheck, Grade, Key
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.clip_checker import ClipChecker
-from pipeline.runner.engine import RunJob, RunOptions, StepsResult, execute
+from pipeline.runner.engine import execute
+from pipeline.runner.run_job import RunJob, RunOptions, StepsResult
 from pipeline.sandbox import Sandbox, SandboxSettings
 from tests.support.factories import make_request
 from tests.support.ledgers import RUN, make_run
@@ -109,7 +110,7 @@ def listed(workspace: OpenLedger, rows: Sequence[Request]) -> Run:
     if run is None:
         run = make_run(gateway=workspace.gateway)
         book.start_run(run)
-    book.sync_rows(run.run_id, rows, rows_digest=lambda: "digest")
+    book.sync_rows(run.run_id, rows, rows_digest="digest")
     verdicts = latest_verdicts(workspace.ledger)
     workspace.ledger.transact(partial(_settled, run_id=run.run_id, verdicts=verdicts))
     return run

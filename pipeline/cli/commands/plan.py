@@ -78,6 +78,7 @@ def plan_text(path: Path, found: Plan, caps: Caps, settings: Settings) -> str:
         f"to buy now: {found.new} for ${usd(found.new_price_microusd)}"
         f"  (done {found.done}, in flight {found.in_flight}, unknown {found.unknown}, failed {found.failed})"
     )
+    lines += found.keepers.lines() if found.keepers is not None else []
     if found.resend:
         lines.append(
             f"to send again: {found.resend} of unknown outcome for ${usd(found.resend_price_microusd)}; "

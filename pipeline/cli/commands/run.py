@@ -163,11 +163,14 @@ def split_pilot(opened: SpendingSession, found: Run, agreement: Agreement, count
     waiting.sort(key=lambda attempt: prices[attempt.params.model])
     chosen = waiting[:count]
     price = sum(prices[attempt.params.model] for attempt in chosen)
-    pilot = Agreement(new=RequestIds(attempt.request_id for attempt in chosen), price_microusd=price)
+    ids = {attempt.request_id for attempt in chosen}
+    pilot = Agreement(new=RequestIds(ids), price_microusd=price)
+    most = agreement.max_purchases
     rest = replace(
         agreement,
-        new=RequestIds(attempt.request_id for attempt in waiting[count:]),
+        new=agreement.new.without(ids),  # candidates of shots included that are not wanted yet
         price_microusd=agreement.price_microusd - price,
+        max_purchases=None if most is None else most - len(ids),
     )
     return pilot, rest
 

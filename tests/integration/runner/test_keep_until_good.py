@@ -40,7 +40,7 @@ def with_a_gateway(
     story: Callable[[OpenLedger, Sandbox], Awaitable[T]],
     **settings: object,
 ) -> T:
-    async def told() -> T:
+    async def whole() -> T:
         sandbox = sandbox_at(folder, **settings)
         base_url = await sandbox.start()
         try:
@@ -49,7 +49,7 @@ def with_a_gateway(
         finally:
             await sandbox.close()
 
-    return in_virtual_time(monkeypatch, told)
+    return in_virtual_time(monkeypatch, whole)
 
 
 def charges(sandbox: Sandbox) -> Counter[tuple[str, int]]:
@@ -141,7 +141,7 @@ async def used_up(workspace: OpenLedger, sandbox: Sandbox) -> None:
     assert workspace.book.shots(RUN, {}).summary.satisfied == 2
 
 
-def test_a_shot_without_candidates_left_is_named_and_goes_on_with_more_seeds(
+def test_a_shot_without_candidates_left_is_named_and_continues_with_more_seeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_a_gateway(tmp_path, monkeypatch, used_up)
@@ -314,8 +314,8 @@ async def sent_and_collected(workspace: OpenLedger, sandbox: Sandbox) -> None:
     assert (result.submits, len(charges(sandbox))) == (0, 3), "collect never buys"
     assert result.totals.count(State.PLANNED) == 2
     run = listed(workspace, rows)
-    told = next_purchase(workspace, run, workspace.book.shots(RUN, {}))
-    assert told == "next, `dop run` buys 2 candidates for $0.270: shot0@2, shot1@2"
+    text = next_purchase(workspace, run, workspace.book.shots(RUN, {}))
+    assert text == "`dop run` buys 2 candidates for $0.270: shot0@2, shot1@2"
 
 
 def test_submit_buys_the_first_ones_and_collect_says_what_would_be_bought_next(

@@ -18,9 +18,9 @@ def rule(keep: int = 1, *, keep_if: KeepIf = KeepIf.CHECK, ahead: int = 0) -> Ca
     return Candidacy(shot="lamp", keep=keep, keep_if=keep_if, ahead=ahead)
 
 
-def shot(told: str, keep: int = 1, *, keep_if: KeepIf = KeepIf.CHECK, ahead: int = 0) -> Standing:
+def shot(spelled: str, keep: int = 1, *, keep_if: KeepIf = KeepIf.CHECK, ahead: int = 0) -> Standing:
     """Candidates c0, c1, ... as words: new, way, unknown, failed, done (unchecked), ok, bad, keep, reject."""
-    return standing(rule(keep, keep_if=keep_if, ahead=ahead), [candidate(n, w) for n, w in enumerate(told.split())])
+    return standing(rule(keep, keep_if=keep_if, ahead=ahead), [candidate(n, w) for n, w in enumerate(spelled.split())])
 
 
 def candidate(number: int, word: str) -> Candidate:
@@ -31,7 +31,7 @@ def candidate(number: int, word: str) -> Candidate:
 
 
 @pytest.mark.parametrize(
-    ("told", "keep", "needed"),
+    ("spelled", "keep", "needed"),
     [
         ("new new new", 1, "c0"),
         ("new new new", 2, "c0 c1"),
@@ -53,8 +53,10 @@ def candidate(number: int, word: str) -> Candidate:
         ("new ok bad", 2, "c0"),
     ],
 )
-def test_the_next_candidate_is_bought_for_each_that_is_lost_and_for_no_other(told: str, keep: int, needed: str) -> None:
-    assert " ".join(shot(told, keep).needed) == needed
+def test_the_next_candidate_is_bought_for_each_that_is_lost_and_for_no_other(
+    spelled: str, keep: int, needed: str
+) -> None:
+    assert " ".join(shot(spelled, keep).needed) == needed
 
 
 def test_a_candidate_of_unknown_outcome_may_be_good_and_buys_no_other() -> None:
@@ -95,9 +97,9 @@ def test_what_is_not_needed_is_spare() -> None:
 
 
 def test_the_summary_names_shots_that_lack_keepers_and_counts_what_was_replaced() -> None:
-    told = [shot("failed ok"), shot("failed bad"), shot("ok", keep_if=PICK)]
+    spelled = [shot("failed ok"), shot("failed bad"), shot("ok", keep_if=PICK)]
     states = {"c0": State.FAILED, "c1": State.DONE}
-    found = summary(told, states)
+    found = summary(spelled, states)
     assert (found.shots, found.satisfied, found.replaced) == (3, 1, frozenset({"c0"}))
     assert found.used_up == ("lamp (0 of 1 kept)",)
     assert found.waiting == ("lamp (0 of 1 kept)",)
@@ -107,14 +109,14 @@ words = st.sampled_from(["new", "way", "unknown", "failed", "done", "ok", "warn"
 
 
 @given(st.lists(words, max_size=14), st.integers(1, 4), st.sampled_from(list(KeepIf)), st.integers(0, 3))
-def test_no_shot_ever_holds_more_hopes_than_it_may(told: list[str], keep: int, keep_if: KeepIf, ahead: int) -> None:
-    one = shot(" ".join(told), keep, keep_if=keep_if, ahead=ahead)
+def test_no_shot_ever_holds_more_hopes_than_it_may(spelled: list[str], keep: int, keep_if: KeepIf, ahead: int) -> None:
+    one = shot(" ".join(spelled), keep, keep_if=keep_if, ahead=ahead)
     parts = [*one.kept, *one.lost, *one.open, *one.waiting, *one.needed, *one.spare]
-    assert sorted(parts) == sorted(f"c{n}" for n in range(len(told)))
+    assert sorted(parts) == sorted(f"c{n}" for n in range(len(spelled)))
     hopes = len(one.kept) + len(one.open) + len(one.waiting) + len(one.needed)
     assert not one.needed or hopes <= keep + ahead
     assert not (one.needed and not one.missing)
-    unsent = [n for n, word in enumerate(told) if word == "new"]
+    unsent = [n for n, word in enumerate(spelled) if word == "new"]
     assert [f"c{n}" for n in unsent[: len(one.needed)]] == list(one.needed), "in their order"
 
 
