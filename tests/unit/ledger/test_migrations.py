@@ -209,7 +209,10 @@ def test_a_ledger_without_shots_gets_them_and_wants_every_row(tmp_path: Path) ->
     path = tmp_path / "ledger.db"
     with opened(path) as (_, book):
         start(book, requests(3))
-    for statement in ("alter table run_rows drop column shot", "alter table run_rows drop column wanted"):
+    for statement in (
+        "drop index run_rows_by_shot",
+        *(f"alter table run_rows drop column {n}" for n in ("shot", "wanted")),
+    ):
         tamper(path, statement)
     tamper(path, "drop table clip_checks")
     tamper(path, "update meta set value = '3' where name = 'schema_version'")
