@@ -5,6 +5,7 @@ The theory of this module, in the order of time. For one attempt:
     permit      the circuit breaker and the rate limiter let one submit go (submit_permits)
     body        the JSON is built; addresses in it expire, so not earlier. A body that can't be built costs nothing
     RESERVE     the intent, its token and its money are durable in the ledger; the budget is judged in the same commit
+                (from here to the outcome: paid_submit)
     slot        the last wait for the moment of the call; if the limit was met meanwhile, RELEASE
     POST        the first byte leaves
     outcome     the response, or the lack of one, is classified (gateway.classification), decided (submit_decisions)
@@ -33,36 +34,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from typing import ClassVar
 
 from pipeline.errors import DopError, LedgerError, UsageError
-from pipeline.gateway.allowance_headers import allowance_of
-from pipeline.gateway.classification import SubmitOutcome, SubmitOutcomeKind
-from pipeline.gateway.kinds.interface import Call
-from pipeline.gateway.ratelimit.limiter import CallInFlight, CallKind, LimitFeedback, Slot
-from pipeline.gateway.responses import NoResponse, Response, SendProof
+from pipeline.gateway.responses import SendProof
 from pipeline.ledger.budget import CapReached
-from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied, ChangeResult
+from pipeline.ledger.transitions import Applied
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
 from pipeline.runner.events import RequestSetAside
 from pipeline.runner.firewall import FATAL_EXIT_CODE, NOT_SENT, error_words
 from pipeline.runner.job_recovery import JobRecovery
+from pipeline.runner.paid_submit import STEP, PaidSubmit
 from pipeline.runner.stop import StopScope
-from pipeline.runner.submit_decisions import LIMIT_FEEDBACK, SubmitEndpoint, decide
-from pipeline.runner.submit_outcomes import OutcomeRecorder, ReservedAttempt, finish
+from pipeline.runner.submit_decisions import SubmitEndpoint
+from pipeline.runner.submit_outcomes import OutcomeRecorder, ReservedAttempt
 from pipeline.runner.submit_permits import SubmitPermits
-
-STEP = "submitting"
-"""Names this step in the firewall."""
-
-RELEASE_TIMEOUT_S = 2.0
-"""Seconds that a stopped run waits for intents to be released; a ledger that is unavailable releases them later."""
 
 
 class Submitter:
     """The worker pool. `requests` yields planned attempts in the order in which they are bought."""
+
+    paid_submit: ClassVar[type[PaidSubmit]] = PaidSubmit
 
     def __init__(
         self,
@@ -80,11 +74,11 @@ class Submitter:
         self._endpoint = endpoint
         self._recovery = recovery
         self._outcomes = OutcomeRecorder(context, recovery, any_accepted=endpoint.proven)
+        self._paid = self.paid_submit(context, permits, endpoint, self._outcomes)
         self._workers = workers
         self._next = asyncio.Lock()
         self._in_doubt = 0
         self._one_recorded = asyncio.Event()
-        self._gone_models: set[str] = set()
 
     async def run(self) -> None:
         """Submit until the requests are used up or the run stops; what is in flight is recorded before it returns."""
@@ -130,7 +124,7 @@ class Submitter:
 
         Pays: yes.
         """
-        if attempt.params.model in self._gone_models:
+        if self._paid.is_model_gone(attempt.params.model):
             self._context.events.emit(RequestSetAside(request_id=attempt.request_id))
             return False
         slot = await self._permits.acquire(attempt.request_id)
@@ -141,14 +135,16 @@ class Submitter:
             path = self._endpoint.current
             call, price_microusd = self._context.calls.build(attempt, path), self._price(attempt)
             token, proof = self._context.new_token(), SendProof(may_send=self._lease())
-            reserved = await self._reserve(attempt, token, price_microusd)
+            reserved = await self._paid.reserve(attempt, token, price_microusd)
         except Exception:
             self._permits.release(attempt.request_id)
             raise
         if isinstance(reserved, Applied):
             self._context.firewall.passed(STEP)
             with self._doubt():
-                return await self._spend(slot, ReservedAttempt(attempt, token, path, reserved.row), call, proof=proof)
+                return await self._paid.spend(
+                    slot, ReservedAttempt(attempt, token, path, reserved.row), call, proof=proof
+                )
         self._permits.release(attempt.request_id)
         return isinstance(reserved, CapReached) and await self._may_have_room(reserved)
 
@@ -173,29 +169,6 @@ class Submitter:
         began, began_unix = loop.time(), context.unix_time()
         return lambda: max(loop.time() - began, context.unix_time() - began_unix) <= context.lease_s
 
-    async def _spend(self, slot: Slot, reserved: ReservedAttempt, call: Call, *, proof: SendProof) -> bool:
-        """A reserved attempt until its outcome is recorded; True when the request may be tried again.
-
-        MONEY: whatever goes wrong here, an outcome is recorded under the token: RELEASE where it is proved that no byte
-        left, else LOSE. Where the true outcome was recorded already, the ledger refuses this one.
-        """
-        attempt, token = reserved.attempt, reserved.token
-        try:
-            if await self._slot_expired(slot, attempt, token):
-                return True
-            return await self._send(reserved, call, proof)
-        except LedgerError:
-            raise
-        except Exception as error:  # noqa: BLE001 - see above
-            event = Event.LOSE if proof.sent else Event.RELEASE
-            why = {"reason": f"{'' if proof.sent else NOT_SENT}{error_words(error)}"}
-            await finish(self._context.recorder.record(attempt.request_id, event, why, token=token))
-            self._permits.call_failed(attempt.request_id, is_sent=proof.sent)
-            self._context.notify(f"{attempt.row_id}: {why['reason']}")
-            self._context.firewall.failed(STEP, attempt.request_id, error)
-            self._context.events.emit(RequestSetAside(request_id=attempt.request_id))
-            return False
-
     async def _may_have_room(self, reached: CapReached) -> bool:
         """The budget is used up, submits in flight included; True when one of those ended and may have made room."""
         if self._in_doubt:
@@ -214,131 +187,3 @@ class Submitter:
             self._in_doubt -= 1
             self._one_recorded.set()
             self._one_recorded = asyncio.Event()
-
-    # --- the intent
-
-    async def _reserve(self, attempt: Attempt, token: str, price_microusd: int) -> ChangeResult:
-        """MONEY: the intent and its money are durable when this returns, before the first byte leaves."""
-        price = {"price_microusd": price_microusd}
-        try:
-            # Not as a task of its own: a caller that waits for room must get the refusal before the room is made.
-            return await self._context.recorder.record(attempt.request_id, Event.RESERVE, price, token=token)
-        except asyncio.CancelledError:
-            await self._release_reservation(attempt, token)  # written all the same, unless it was refused
-            raise
-
-    async def _release_reservation(self, attempt: Attempt, token: str) -> None:
-        """MONEY: the run is cancelled and nothing left yet, which is certain: the operator has nothing to settle."""
-        why = {"reason": "the run was stopped before the submit"}
-
-        async def release() -> None:
-            async with asyncio.timeout(RELEASE_TIMEOUT_S):
-                await self._context.recorder.record(attempt.request_id, Event.RELEASE, why, token=token)
-
-        with suppress(DopError, TimeoutError):
-            await finish(release())
-
-    async def _slot_expired(self, slot: Slot, attempt: Attempt, token: str) -> bool:
-        """Wait until the call may go; True when it must not, as the limit was met: its intent is released."""
-        context = self._context
-        try:
-            if not await context.gate.slot_is_void(slot):
-                return False
-        except asyncio.CancelledError:
-            await self._release_reservation(attempt, token)
-            raise
-        except Exception:
-            self._permits.release(attempt.request_id)
-            raise
-        self._permits.release(attempt.request_id)
-        await context.recorder.record(attempt.request_id, Event.RELEASE, token=token)
-        return True
-
-    # --- the call and its outcome
-
-    async def _send(self, reserved: ReservedAttempt, call: Call, proof: SendProof) -> bool:
-        context = self._context
-        response, in_flight = await self._post(reserved, call, proof)
-        outcome = self._classify(reserved.attempt, response)
-        feedback = LIMIT_FEEDBACK.get(outcome.kind, LimitFeedback.OTHER)
-        headers = response.headers if isinstance(response, Response) else {}
-        stated = allowance_of(headers, now_unix=context.unix_time())
-        context.gate.answered(in_flight, feedback, outcome.stated_wait_s, job_cap=outcome.job_cap, stated=stated)
-        context.fail_point("after-post")
-        # MONEY: from here on the outcome is recorded even if this task is cancelled.
-        return await finish(self._evaluate(reserved, outcome, response))
-
-    async def _post(
-        self, reserved: ReservedAttempt, call: Call, proof: SendProof
-    ) -> tuple[Response | NoResponse, CallInFlight]:
-        context, attempt = self._context, reserved.attempt
-        in_flight = context.gate.sent(CallKind.SUBMIT)
-        context.fail_point("before-post")
-        try:
-            with context.reachability.watch(proof):
-                response = await context.client.submit(call, proof=proof)
-        except asyncio.CancelledError:
-            # MONEY: a cancelled POST is an outcome too: unknown, unless it is proved that nothing left.
-            event = Event.LOSE if proof.sent else Event.RELEASE
-            why = {"reason": "the run was stopped during the submit"}
-            await finish(context.recorder.record(attempt.request_id, event, why, token=reserved.token))
-            raise
-        except Exception:
-            context.gate.answered(in_flight, LimitFeedback.OTHER)
-            raise
-        return response, in_flight
-
-    def _classify(self, attempt: Attempt, response: Response | NoResponse) -> SubmitOutcome:
-        try:
-            return self._context.kind.classify_submit(
-                response, now_unix=self._context.unix_time(), params=attempt.params
-            )
-        except Exception as error:  # noqa: BLE001 - MONEY: what can't be judged is perhaps paid, and keeps its text
-            reason = f"the response could not be judged ({error_words(error)})"
-            return SubmitOutcome(kind=SubmitOutcomeKind.UNKNOWN, reason=reason)
-
-    async def _evaluate(
-        self, reserved: ReservedAttempt, outcome: SubmitOutcome, response: Response | NoResponse
-    ) -> bool:
-        """Record what the outcome means; True when the request may be tried again."""
-        attempt, endpoint = reserved.attempt, self._endpoint
-        self._log(attempt, outcome)
-        if outcome.kind is SubmitOutcomeKind.NOT_SENT:
-            self._context.reachability.failed(outcome.reason, is_permanent=outcome.is_permanent)
-        else:
-            self._permits.mark_reachable()
-        decision = decide(
-            outcome,
-            has_other_path=endpoint.has_alternative(reserved.path),
-            any_accepted=self._outcomes.any_accepted,
-        )
-        if decision.stop is not None:
-            reason = decision.stop
-            self._context.stop.request(reason.text, exit_code=reason.exit_code, reach=reason.reach)
-        if decision.endpoint_works:
-            endpoint.works(reserved.path)
-        if decision.endpoint_missing:
-            endpoint.move_on(reserved.path)
-        if decision.is_model_gone:
-            self._give_up_model(attempt.params.model, outcome.reason)
-        self._permits.record(decision.health, attempt.request_id, outcome.reason)
-        return await self._outcomes.act(reserved, decision, outcome, response)
-
-    def _give_up_model(self, model: str, reason: str) -> None:
-        if model not in self._gone_models:
-            self._gone_models.add(model)
-            self._context.notify(
-                f"the gateway does not sell {model} ({reason}): its rows are not bought, and stay planned"
-            )
-
-    def _log(self, attempt: Attempt, outcome: SubmitOutcome) -> None:
-        self._context.log_event(
-            "submit",
-            request_id=attempt.request_id,
-            row_id=attempt.row_id,
-            verdict=outcome.kind.value,
-            status=outcome.status,
-            reason=outcome.reason,
-            job_set_id=outcome.ticket.job_set_id if outcome.ticket else None,
-            wait_s=outcome.stated_wait_s,
-        )

@@ -18,6 +18,7 @@ from pipeline.ledger.budget import NO_CAPS, CapReached, Caps
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult
 from pipeline.records import State
+from pipeline.runner.paid_submit import PaidSubmit
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.submit_outcomes import ReservedAttempt
 from pipeline.runner.submitter import Submitter
@@ -159,7 +160,7 @@ class CapOutside(EventRecorder):
         return await super().record(request_id, event, values, token=token, detail=detail)
 
 
-class RetryUnknown(Submitter):
+class RetryUnknown(PaidSubmit):
     """Takes an unclear answer for a failure and tries again."""
 
     async def _evaluate(
@@ -171,12 +172,18 @@ class RetryUnknown(Submitter):
         return await super()._evaluate(reserved, outcome, response)
 
 
+class RetryingSubmitter(Submitter):
+    """Buys with the twin above."""
+
+    paid_submit = RetryUnknown
+
+
 def no_intent(tmp_path: Path, monkeypatch: Patch) -> list[str]:
     return found(tmp_path, monkeypatch, Protocol(recorder=NoIntent), point="after-post", visit=3)
 
 
 def retry_on_unknown(tmp_path: Path, monkeypatch: Patch) -> list[str]:
-    return found(tmp_path, monkeypatch, Protocol(submitter=RetryUnknown), rows=40)
+    return found(tmp_path, monkeypatch, Protocol(submitter=RetryingSubmitter), rows=40)
 
 
 def late_settle(tmp_path: Path, monkeypatch: Patch) -> list[str]:
@@ -236,7 +243,7 @@ def test_a_broken_protocol_is_caught(
     ("protocol", "setup", "caught_by"),
     [
         (Protocol(recorder=NoIntent), {"point": "after-post", "visit": 3}, "paid twice"),
-        (Protocol(submitter=RetryUnknown), {"rows": 40}, "paid twice"),
+        (Protocol(submitter=RetryingSubmitter), {"rows": 40}, "paid twice"),
         (
             Protocol(recorder=LateSettle),
             {"point": "before-post", "visit": 8, "workers": 1},

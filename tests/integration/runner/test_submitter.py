@@ -17,10 +17,10 @@ from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, LedgerChange
 from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import State
+from pipeline.runner.paid_submit import RELEASE_TIMEOUT_S
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.submit_outcomes import finish
-from pipeline.runner.submitter import RELEASE_TIMEOUT_S
 from tests.support.crash_experiment import FATES, Experiment, MemoryGateway, Protocol
 from tests.support.ledgers import read
 from tests.support.virtual_time import in_virtual_time
