@@ -42,6 +42,14 @@ class SkippedRow:
     axes: tuple[tuple[str, str], ...]
 
 
+def _items(text: str | None) -> list[Any]:
+    """A list that is kept as JSON; most are empty, and parsing `[]` costs as much as parsing a longer one."""
+    if not text or text == "[]":
+        return []
+    items: list[Any] = json.loads(text)
+    return items
+
+
 def attempt_of(row: Any, run_id: str | None) -> Attempt:
     """A row of a view as a record; `run_id` names the run that is reported, if any."""
     values = row._asdict()  # a plain dictionary: a row's own mapping looks each name up the slow way
@@ -52,8 +60,8 @@ def attempt_of(row: Any, run_id: str | None) -> Attempt:
         gateway=values["gateway"],
         run_id=values["run_id"],
         row_id=values["listed_as"] or values["row_id"],
-        tags=tuple(json.loads(values["tags"] or "[]")),
-        axes=tuple((name, label) for name, label in json.loads(values["axes"] or "[]")),
+        tags=tuple(_items(values["tags"])),
+        axes=tuple((name, label) for name, label in _items(values["axes"])),
         params=load_params(values["params"]),
         motion=values["motion"],
         take=values["take"],

@@ -88,6 +88,9 @@ FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 _SPLIT_FORMULA = re.compile(r"([;,|\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
 """A formula's first sign behind a separator: `a;=F(1)` is two cells where the semicolon separates them."""
 
+_HARMLESS = re.compile(r"[0-9A-Za-z][ -+\-./0-:<>?@A-Z\[\\\]^_`a-z{}~]*")
+"""Most cells: printable ASCII that begins with a letter or digit and holds no separator, so that nothing can hide."""
+
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -239,7 +242,7 @@ def _write_lines(rows: Iterable[ReportRow], stream: TextIO) -> tuple[int, bool]:
 
 def csv_cells(row: ReportRow) -> list[str]:
     """The row's cells as the CSV prints them, in the order of REPORT_COLUMNS."""
-    return [_CELL_OF_KIND[kind](row[column]) for column, kind in KINDS.items()]
+    return [cell(row[column]) for column, cell in _CELL_OF_COLUMN]
 
 
 def escape_formula(text: str) -> str:
@@ -247,6 +250,8 @@ def escape_formula(text: str) -> str:
 
     Also behind leading blanks, and behind a sign at which a spreadsheet of another country splits the line into cells.
     """
+    if not text or _HARMLESS.fullmatch(text):
+        return text
     text = _SPLIT_FORMULA.sub(r"\1'", text)
     if text[:1].isalnum() and text.isprintable():
         return text
@@ -293,6 +298,7 @@ _CELL_OF_KIND = {
     "bool": _bool_cell,
     "time": _time_cell,
 }
+_CELL_OF_COLUMN = tuple((column, _CELL_OF_KIND[kind]) for column, kind in KINDS.items())
 
 
 def write_failures_csv(rows: Iterable[ReportRow], path: Path) -> int:
