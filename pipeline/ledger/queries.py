@@ -44,6 +44,16 @@ LACKS_FILE = or_(attempts.c.local_path.is_(None), attempts.c.sha256.is_(None))
 
 TO_DO = or_(attempts.c.state != State.PLANNED.value, run_rows.c.wanted == 1)
 """Leaves out planned candidates that no shot needs."""
+_OUTCOMES = (Event.ACCEPT.value, Event.REJECT.value, Event.LOSE.value)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitRecord:
+    """What one submit came to: event number `seq` of the ledger."""
+
+    seq: int
+    request_id: str
+    event: Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +270,6 @@ class LedgerQueries(RunRegistry):
 
     def newest_outcomes(self, gateway: str, limit: int) -> list[tuple[Event, float]]:
         """What the latest submits of this gateway came to (accept, reject or lose), oldest first, with Unix seconds."""
-        telling = [event.value for event in (Event.ACCEPT, Event.REJECT, Event.LOSE)]
         is_ours = (
             select(attempts.c.request_id)
             .where(attempts.c.request_id == history.c.request_id, attempts.c.gateway == gateway)
@@ -268,11 +277,25 @@ class LedgerQueries(RunRegistry):
         )
         statement = (
             select(history.c.event, history.c.at)
-            .where(history.c.event.in_(telling), is_ours)
+            .where(history.c.event.in_(_OUTCOMES), is_ours)
             .order_by(history.c.seq.desc())
             .limit(limit)
         )
         return [(Event(row.event), float(row.at)) for row in reversed(self.ledger.ask(statement))]
+
+    def outcomes_after(self, gateway: str, seq: int) -> list[SubmitRecord]:
+        """What the submits of a gateway came to (accept, reject or lose) after event `seq`, of all processes."""
+        is_ours = (
+            select(attempts.c.request_id)
+            .where(attempts.c.request_id == history.c.request_id, attempts.c.gateway == gateway)
+            .exists()
+        )
+        statement = (
+            select(history.c.seq, history.c.request_id, history.c.event)
+            .where(history.c.seq > seq, history.c.event.in_(_OUTCOMES), is_ours)
+            .order_by(history.c.seq)
+        )
+        return [SubmitRecord(row.seq, row.request_id, Event(row.event)) for row in self.ledger.ask(statement)]
 
     def mean_video_bytes(self, gateway: str) -> int | None:
         """What a video of this gateway weighs on average; None before the first one."""

@@ -127,6 +127,21 @@ class RunRegistry:
         statement = update(runs).where(runs.c.run_id == run_id).values(caps=_caps_text(caps))
         self.ledger.transact(lambda connection: connection.execute(statement) and None)
 
+    def keep_max_cost(self, run_id: str, microusd: int) -> None:
+        """Remember a command's `--max-cost` for the processes that continue the run."""
+        self.ledger.save_state(f"max_cost {run_id}", {"microusd": microusd})
+
+    def kept_max_cost(self, run_id: str) -> int | None:
+        """The newest `--max-cost` that a command gave the run, micro-dollars."""
+        kept = self.ledger.load_state(f"max_cost {run_id}").get("microusd")
+        return kept if isinstance(kept, int) else None
+
+    def max_cost(self, run_id: str) -> int | None:
+        """What the user allowed the run to cost at most, by the manifest or by `--max-cost`, micro-dollars."""
+        run = self.run(run_id)
+        sums = (self.kept_max_cost(run_id), run.caps.run_microusd if run is not None else None)
+        return min((one for one in sums if one is not None), default=None)
+
     def reopen_run(self, run_id: str) -> None:
         """Reopen an ended run: something of it is bought again or resolved again."""
         statement = update(runs).where(runs.c.run_id == run_id).values(ended_at=None)

@@ -134,19 +134,14 @@ def caps_of_run(workspace: OpenLedger, run: Run | None, *, allowed: Caps, max_co
     """
     most = max_cost_microusd
     if most is None and run is not None:
-        kept = workspace.ledger.load_state(_max_cost_name(run)).get("microusd")
-        most = kept if isinstance(kept, int) else None
+        most = workspace.book.kept_max_cost(run.run_id)
     return lowest((allowed, Caps(run_microusd=most)))
 
 
 def keep_max_cost(workspace: OpenLedger, run: Run, max_cost_microusd: int | None) -> None:
     """Remember a command's `--max-cost` for the commands that continue this run."""
     if max_cost_microusd is not None:
-        workspace.ledger.save_state(_max_cost_name(run), {"microusd": max_cost_microusd})
-
-
-def _max_cost_name(run: Run) -> str:
-    return f"max_cost {run.run_id}"
+        workspace.book.keep_max_cost(run.run_id, max_cost_microusd)
 
 
 def _sheet(bound: BoundManifest) -> dict[str, str] | None:

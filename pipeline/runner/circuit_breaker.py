@@ -104,7 +104,7 @@ class CircuitBreaker:
         state = self.state(now)
         if state is not BreakerState.ROW_PROBE:
             return state is BreakerState.CLOSED
-        if self._is_probing(now) and (who is None or who != self._prober):
+        if self.is_probing(now) and (who is None or who != self._prober):
             return False
         self._prober, self._probe_until = who or "", now + self._lease_s
         return True
@@ -168,9 +168,10 @@ class CircuitBreaker:
         """Seconds until it is worth asking again: 0 when a row may be submitted."""
         if self.state(now) is BreakerState.OPEN:
             return max(self._pause.left_s(now), self._down.left_s(now))
-        return POLL_INTERVAL_S if self._is_probing(now) or self.state(now) is BreakerState.POLL_PROBE else 0.0
+        return POLL_INTERVAL_S if self.is_probing(now) or self.state(now) is BreakerState.POLL_PROBE else 0.0
 
-    def _is_probing(self, now: float) -> bool:
+    def is_probing(self, now: float) -> bool:
+        """Whether a row was let go while the breaker is open, and its outcome is awaited."""
         return self._prober is not None and now < self._probe_until
 
     def _is_prober(self, who: str | None) -> bool:

@@ -49,6 +49,15 @@ class LossBudget:
         """A submit is not unknown (any more)."""
         self._unknown.pop(request_id, None)
 
+    def recount(self, unknown: Mapping[str, tuple[int, str]]) -> None:
+        """These submits are unknown, and no others: request id -> price in micro-dollars and reason."""
+        self._unknown = dict(unknown)
+
+    @property
+    def price_microusd(self) -> int:
+        """The highest price among the unknown ones; 0 without any."""
+        return max((price for price, _ in self._unknown.values()), default=0)
+
     def count_known(self) -> None:
         """A submit was accepted: for the share of those that are lost."""
         self._known_submits += 1

@@ -34,6 +34,13 @@ class LossGuard:
         self._is_buying = True
         self._check()
 
+    def recount(self, unknowns: Iterable[Attempt]) -> None:
+        """The run's unknown outcomes as the ledger has them, those of other processes included."""
+        self._budget.recount({one.request_id: (one.price_microusd, one.reason or "unknown") for one in unknowns})
+        self._price_microusd = self._price_microusd or self._budget.price_microusd
+        if self._is_buying:
+            self._check()
+
     def _recorded(self, recorded: EventRecorded) -> None:
         result = recorded.result
         if not isinstance(result, Applied):

@@ -46,7 +46,7 @@ from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.stop import StopSignal
 from pipeline.runner.submit_body import SubmitCallBuilder
 from pipeline.runner.submit_decisions import SubmitEndpoint
-from pipeline.runner.submit_permits import SubmitPermits
+from pipeline.runner.submit_permits import SharedHealth, SubmitPermits
 from pipeline.runner.submitter import Submitter
 from pipeline.runner.video_names import VideoNames
 
@@ -91,6 +91,7 @@ class PipelineSetup:
         requests: makes the iterator over planned attempts, in the order in which they are bought.
         collect: whether accepted jobs are polled and their videos downloaded.
         shared_gate: makes the gate of a rate that several workers share; without it the rate is this process's own.
+        shared_health: makes what several workers share of the gateway's losses; without it this process buys alone.
         callbacks: None where the gateway is not asked to call back.
         lease_s: seconds for which a reservation may be sent.
     """
@@ -117,6 +118,7 @@ class PipelineSetup:
     remembered: RememberedGateway = field(default_factory=RememberedGateway)
     recorder: type[EventRecorder] = EventRecorder
     shared_gate: Callable[[AdaptiveRateLimiter, StopSignal], RateGate] | None = None
+    shared_health: Callable[[CircuitBreaker, LossGuard], SharedHealth] | None = None
     callbacks: CallbackSetup | None = None
     lease_s: float = RESERVATION_LEASE_S
 
@@ -157,11 +159,13 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
     recovery, template = JobRecovery(context), settings.download.name
     poller = Poller(context, schedule, breaker, style=_poll_style(setup))
     endpoint = _endpoint(setup)
+    losses = _losses(setup, context)
     permits = SubmitPermits(
         context,
         breaker,
         can_poll=lambda: setup.collect and len(poller) > 0,
         known_job=lambda: workspace.book.latest_job(workspace.gateway),
+        shared=None if setup.shared_health is None else setup.shared_health(breaker, losses),
     )
     return RunPipeline(
         context=context,
@@ -174,7 +178,7 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
             workers=settings.pace.submit_concurrency,
         ),
         permits=permits,
-        losses=_losses(setup, context),
+        losses=losses,
         poller=poller,
         downloader=Downloader(
             context,
@@ -250,8 +254,8 @@ def _breaker(setup: PipelineSetup) -> CircuitBreaker:
 def _losses(setup: PipelineSetup, context: RunContext) -> LossGuard:
     configured = setup.workspace.settings.on_unknown.max
     rows = sum(setup.totals.counts.values())
-    # A worker's cap is what was agreed for this order, not a sum that the user set: a share of it says nothing.
-    max_cost = None if setup.shared_gate is not None else setup.caps.run_microusd
+    # A worker's cap is what was agreed for this order, not the sum that the user set: that is in the ledger.
+    max_cost = setup.caps.run_microusd if setup.shared_gate is None else setup.workspace.book.max_cost(setup.run_id)
     limit = default_limit(rows, max_cost) if configured is None else parse_loss_limit(configured)
     unknowns = setup.workspace.book.attempts_in(setup.run_id, (State.UNKNOWN,))
     return LossGuard(context, LossBudget(limit), unknowns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from pipeline.gateway.ratelimit.limiter import CallKind, Slot
 from pipeline.gateway.responses import Response
@@ -28,12 +29,29 @@ MAX_FAILED_PROBES = 3
 """Rows lost to an open breaker, one each pause, before nothing more is bought in this run."""
 
 
+class SharedHealth(Protocol):
+    """What other processes that buy from the same gateway know of it."""
+
+    async def refresh(self) -> None:
+        """Take over what their submits came to."""
+
+    def record_own(self, request_id: str, outcome: Outcome) -> None:
+        """A submit of this process has ended."""
+
+    async def may_probe(self) -> bool:
+        """Whether this process is the one that may send a row while the breaker is open."""
+
+    async def end_probe(self) -> None:
+        """Its probe, if it had one, has ended."""
+
+
 class SubmitPermits:
     """Gives out permits to submit, one a call; each is used or released.
 
     Args:
         can_poll: whether any job is being polled, whose poll could show that the gateway is back.
         known_job: any job of the gateway, for a free poll when none is in flight: (job_set_id, polling_url).
+        shared: what is shared with other processes; None where this process buys alone.
     """
 
     def __init__(
@@ -43,11 +61,13 @@ class SubmitPermits:
         *,
         can_poll: Callable[[], bool],
         known_job: Callable[[], tuple[str, str | None] | None],
+        shared: SharedHealth | None = None,
     ) -> None:
         self._context = context
         self.breaker = breaker
         self._can_poll = can_poll
         self._known_job = known_job
+        self._shared = shared
         self._probe_at = 0.0
         self._ever_answered = False
         self._answered_at = asyncio.get_running_loop().time()
@@ -61,6 +81,8 @@ class SubmitPermits:
         if health == "unknown":
             self._cause = reason
         self.breaker.record(health, asyncio.get_running_loop().time(), request_id)
+        if self._shared is not None:
+            self._shared.record_own(request_id, health)
 
     def _report_pause(self) -> None:
         """Notify each pause once, with its cause and its end."""
@@ -77,12 +99,19 @@ class SubmitPermits:
         """Wait for the breaker and for a slot, and take both; None when the run stopped meanwhile."""
         context, loop = self._context, asyncio.get_running_loop()
         while not context.stop.submits:
+            if self._shared is not None:
+                await self._shared.end_probe()
+                await self._shared.refresh()
             if (wait_s := self.breaker.wait_s(loop.time())) > 0.0:
                 await self._wait_for_breaker(wait_s)
                 continue
             slot = await context.gate.slot(CallKind.SUBMIT)
             if slot is None:
                 return None
+            if not await self._others_agree():
+                context.gate.release(CallKind.SUBMIT)
+                await self._wait_for_breaker(BREAKER_POLL_INTERVAL_S)
+                continue
             # MONEY: asked last, so that a worker that waited for a slot does not pass a breaker that opened meanwhile.
             if self.breaker.may_submit(loop.time(), request_id):
                 if self.breaker.paused_until is None:
@@ -91,6 +120,13 @@ class SubmitPermits:
             context.gate.release(CallKind.SUBMIT)
             await self._wait_for_breaker(BREAKER_POLL_INTERVAL_S)
         return None
+
+    async def _others_agree(self) -> bool:
+        """MONEY: whether a row may go as far as the other processes are concerned; asked after the wait for a slot."""
+        if self._shared is None:
+            return True
+        await self._shared.refresh()
+        return not self._context.stop.submits and await self._shared.may_probe()
 
     def release(self, request_id: str) -> None:
         """The permit is not used: no POST follows."""

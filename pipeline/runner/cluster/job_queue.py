@@ -29,6 +29,9 @@ COLLECT_SUFFIX = "#look"
 """Ends the name of a gateway's queue of bought requests."""
 TOP_UP_LOCK = 0x646F7002
 
+PROBE_LEASE_S = 400.0
+"""Seconds for which a worker keeps the right to probe an open breaker; a submit takes 340 s at most."""
+
 SET_ASIDE = f"^({REFUSED}|{NOT_SENT})"
 """A planned row with such a reason is not queued again under the same order: it would fail again."""
 
@@ -168,6 +171,21 @@ class JobQueue:
             "VALUES (%(run_id)s, %(version)s, %(text)s, %(exit_code)s) ON CONFLICT DO NOTHING RETURNING run_id",
             {"run_id": run_id, "version": version, "text": reason.text, "exit_code": reason.exit_code},
         )
+
+    async def claim_probe(self, holder: str) -> bool:
+        """Whether the holder may send the gateway's next probe; one at a time, until it ends or the lease does."""
+        text = (
+            "INSERT INTO dop_probes (gateway, holder, until) "
+            "VALUES (%(gateway)s, %(holder)s, now() + make_interval(secs => %(lease_s)s)) "
+            "ON CONFLICT (gateway) DO UPDATE SET holder = excluded.holder, until = excluded.until "
+            "WHERE dop_probes.until < now() OR dop_probes.holder = excluded.holder RETURNING holder"
+        )
+        return bool(await self._ask(text, {"gateway": self._gateway, "holder": holder, "lease_s": PROBE_LEASE_S}))
+
+    async def release_probe(self, holder: str) -> None:
+        """The holder's probe has ended."""
+        text = "DELETE FROM dop_probes WHERE gateway = %(gateway)s AND holder = %(holder)s RETURNING holder"
+        await self._ask(text, {"gateway": self._gateway, "holder": holder})
 
     async def close_order(self, run_id: str, version: int) -> None:
         """End the run's order: no worker processes the run any more."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,13 +32,16 @@ from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, State
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
+from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.cluster.callback_relay import CallbackRelay
 from pipeline.runner.cluster.job_queue import JobQueue, RunOrder, StopNotice
+from pipeline.runner.cluster.shared_losses import SharedLosses
 from pipeline.runner.cluster.shared_rate import SharedRateLimiter
 from pipeline.runner.cluster.shared_rate_gate import SharedRateGate
 from pipeline.runner.context import RESERVATION_LEASE_S, pending_job_of, ready_video_of
 from pipeline.runner.events import EventRecorded, EventSink, LedgerFailed, OutcomeUnknown, RequestSetAside
 from pipeline.runner.fail_points import fail_point
+from pipeline.runner.loss_guard import LossGuard
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.run_pipeline import CallbackSetup, PipelineSetup, RunPipeline, build_pipeline
@@ -141,10 +145,24 @@ class RunExecutor:
                 collect=order.collect,
                 recorder=ClusterEventRecorder,
                 shared_gate=partial(_shared_gate, around),
+                shared_health=self._shared_losses,
                 callbacks=CallbackSetup(state_of=self._state_of, linger_s=0.0) if relay is not None else None,
                 # MONEY: another worker takes the request over after `stalled_after`; by then this one must not send it.
                 lease_s=min(RESERVATION_LEASE_S, around.workspace.settings.cluster.stalled_after_s / 2),
             )
+        )
+
+    def _shared_losses(self, breaker: CircuitBreaker, losses: LossGuard) -> SharedLosses:
+        around = self._around
+        return SharedLosses(
+            book=around.workspace.book,
+            gateway=around.workspace.gateway,
+            run_id=self.order.run_id,
+            breaker=breaker,
+            losses=losses,
+            lease=around.queue,
+            holder=f"{uuid.uuid4().hex} {self.order.run_id}",
+            trouble=around.log.warning,
         )
 
     def _state_of(self, request_id: str) -> State | None:

@@ -61,6 +61,13 @@ TABLES = (
         PRIMARY KEY (run_id, version, exit_code)
     )
     """,
+    """
+    CREATE TABLE IF NOT EXISTS dop_probes (
+        gateway text PRIMARY KEY,
+        holder text NOT NULL,
+        until timestamptz NOT NULL
+    )
+    """,
 )
 
 
@@ -68,7 +75,7 @@ def prepare(url: str) -> None:
     """Makes what is missing; cheap when nothing is."""
     with psycopg.connect(url, **client(url)) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (ONE_AT_A_TIME,))
-        found = connection.execute("SELECT to_regclass('procrastinate_jobs'), to_regclass('dop_halts')").fetchone()
+        found = connection.execute("SELECT to_regclass('procrastinate_jobs'), to_regclass('dop_probes')").fetchone()
         assert found is not None
         if found[0] is None:
             connection.execute(SchemaManager.get_schema())
