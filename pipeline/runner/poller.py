@@ -6,49 +6,26 @@ An error of a poll never decides a job's fate, and a job past its deadline is st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import suppress
 
 from pipeline.errors import DopError, LedgerError
-from pipeline.gateway.classification import PollOutcome, PollOutcomeKind
-from pipeline.gateway.job_status import JobStatus, JobStatusReport
+from pipeline.gateway.classification import PollOutcomeKind
 from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied
 from pipeline.runner.circuit_breaker import CircuitBreaker
-from pipeline.runner.context import PendingJob, ReadyVideo, RunContext
+from pipeline.runner.context import PendingJob, RunContext
+from pipeline.runner.poll_outcomes import STEP, PollOutcomes
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.stop import StopScope
-
-STEP = "polling"
-"""Names this step in the firewall."""
 
 POLL_CONCURRENCY = 16
 
 MIN_PAUSE_S = 0.05
 """Thousands of plans are reviewed in small groups, not one at a time."""
 
-LAG_GRACE_S = 60.0
-"""A 404 this soon after the submit is replication lag. Source: wire, point 11."""
-
-NO_URL_TRIES = 5
-"""Looks at a finished job that names no video before it counts as failed. Source: wire, point 5."""
-
 MIN_NUDGE_GAP_S = 1.0
 """Seconds between two hinted polls of one job: a client that repeats a callback causes no flood of polls."""
-
-SENSELESS_POLLS = 3
-"""Answered polls in a row that say nothing about the job, after which the operator is notified: one may be a glitch."""
-
-KEY_REFUSALS = 5
-"""Refused polls in a row, with none answered between, after which the key is taken for refused."""
-
-_ENDINGS = {
-    JobStatus.FAILED: Event.FAIL,
-    JobStatus.REFUSED: Event.REFUSE,
-    JobStatus.CANCELED: Event.CANCEL,
-}
 
 
 class Poller:
@@ -59,14 +36,11 @@ class Poller:
     ) -> None:
         self._context = context
         self.plan = plan
-        self._breaker = breaker
         self._jobs: dict[str, PendingJob] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._input_closed = False
-        self._refusals = 0
-        self._strange_words: set[str] = set()
-        self._notified_senseless = False
+        self._outcomes = PollOutcomes(context, plan, breaker, self._jobs)
         self._looking: set[str] = set()
         self._again: set[str] = set()
         self.style = style or context.kind.poll_styles[0]
@@ -197,7 +171,11 @@ class Poller:
         if verdict.kind is PollOutcomeKind.UNCLEAR:
             outcome = LimitFeedback.UNKNOWN
         context.gate.answered(ticket, outcome, verdict.wait_s)
-        await self._act(job, verdict)
+        if verdict.kind is PollOutcomeKind.REPORT and verdict.report is not None:
+            self.style, job.refused = self._style_for(job), 0
+        elif verdict.kind is PollOutcomeKind.NOT_FOUND:
+            job.refused += 1
+        await self._outcomes.act(job, verdict)
 
     async def _ask(self, job: PendingJob) -> Response | NoResponse:
         """The poll; after a 404 the other style is tried in turn, since dialect and address vary independently."""
@@ -207,103 +185,6 @@ class Poller:
         """The style that last gave a report, then the others."""
         styles = (self.style, *(style for style in self._context.kind.poll_styles if style != self.style))
         return styles[job.refused % len(styles)]
-
-    async def _act(self, job: PendingJob, verdict: PollOutcome) -> None:
-        now = asyncio.get_running_loop().time()
-        if verdict.kind is PollOutcomeKind.REPORT and verdict.report is not None:
-            self._refusals = job.senseless = 0
-            self._context.firewall.passed(STEP)
-            self.style, job.refused = self._style_for(job), 0
-            self._breaker.poll_answered(now)
-            await self._report(job, verdict.report, now)
-            return
-        self._context.log_event("poll", row_id=job.row_id, verdict=verdict.kind.value, reason=verdict.reason)
-        if verdict.kind is PollOutcomeKind.KEY_REFUSED:
-            self._key_refused(verdict)
-        if verdict.kind is PollOutcomeKind.UNCLEAR and verdict.status is not None and verdict.status < 300:
-            self._count_senseless(job, verdict.reason)
-        if verdict.kind is PollOutcomeKind.NOT_FOUND and now - job.accepted_at > LAG_GRACE_S:
-            # API: an unknown id past the grace is still no verdict on the job; the deadline decides, as `stalled`.
-            self.plan.pending(job.request_id, now)
-        else:
-            self.plan.unclear(job.request_id, now, verdict.wait_s)
-        if verdict.kind is PollOutcomeKind.NOT_FOUND:
-            job.refused += 1
-        await self._stall_if_overdue(job, now)
-
-    def _count_senseless(self, job: PendingJob, reason: str) -> None:
-        """Notify once a run that polls are answered and make no sense: without a word it would look like patience."""
-        job.senseless += 1
-        job.senseless_reason = reason
-        if job.senseless == SENSELESS_POLLS and not self._notified_senseless:
-            self._notified_senseless = True
-            self._context.notify(
-                f"{job.row_id}: {SENSELESS_POLLS} polls in a row say nothing about job {job.job_set_id} ({reason}); "
-                "polling continues until the deadline"
-            )
-
-    async def _report(self, job: PendingJob, report: JobStatusReport, now: float) -> None:
-        if not report.known_word and report.word not in self._strange_words:
-            self._strange_words.add(report.word)
-            self._context.notify(
-                f"the gateway says {report.word!r}, a state this program does not know: taken as pending"
-            )
-        if report.status is JobStatus.DONE:
-            await self._done(job, report, now)
-        elif report.status in _ENDINGS:
-            reason = report.reason or report.word
-            await self._end(job, _ENDINGS[report.status], now, {"reason": reason})
-            self._context.notify(f"{job.row_id}: {report.status.value} ({reason}); whether it is refunded is not known")
-        else:
-            self.plan.pending(job.request_id, now, report.status.value)
-            await self._stall_if_overdue(job, now)
-
-    async def _done(self, job: PendingJob, report: JobStatusReport, now: float) -> None:
-        if report.video_url is None:
-            job.polls_without_url += 1
-            if job.polls_without_url < NO_URL_TRIES:
-                self.plan.unclear(job.request_id, now)  # not `pending`: its generation time is over
-                return
-            await self._end(job, Event.FAIL, now, {"reason": "no_result: the gateway says done and names no video"})
-            self._context.notify(f"{job.row_id}: the gateway says done and names no video")
-            return
-        found = {"video_url": report.video_url, "preview_url": report.preview_url, "reason": None}
-        await self._end(job, Event.COMPLETE, now, found)
-        self._context.ready.put_nowait(
-            ReadyVideo(
-                request_id=job.request_id,
-                row_id=job.row_id,
-                take=job.take,
-                job_set_id=job.job_set_id,
-                polling_url=job.polling_url,
-                video_url=report.video_url,
-            )
-        )
-
-    async def _end(self, job: PendingJob, event: Event, now: float, values: Mapping[str, object]) -> None:
-        ending = {"polls": job.polls, "finished_at": self._context.unix_time(), **values}
-        booked = await self._context.recorder.record(job.request_id, event, ending)
-        self.plan.ended(job.request_id, now, now - job.accepted_at if isinstance(booked, Applied) else None)
-        self._jobs.pop(job.request_id, None)
-        self._context.gate.job_ended()
-
-    async def _stall_if_overdue(self, job: PendingJob, now: float) -> None:
-        if not self.plan.is_overdue(job.request_id, now):
-            return
-        self.plan.forget(job.request_id)
-        self._jobs.pop(job.request_id, None)
-        reason = "deadline passed; still collectable with `dop collect`"
-        if job.senseless >= SENSELESS_POLLS:
-            reason = f"{reason}; no poll made sense: {job.senseless_reason}"
-        await self._context.recorder.record(job.request_id, Event.STALL, {"polls": job.polls, "reason": reason})
-        self._context.notify(f"{job.row_id}: no result before the deadline: stalled, paid, and still collectable")
-
-    def _key_refused(self, verdict: PollOutcome) -> None:
-        """One refused poll may be the front's mood; several without an answer between mean the key or the credit."""
-        self._refusals += 1
-        if self._refusals >= KEY_REFUSALS:
-            text = f"the gateway refuses the key or the account: {verdict.reason}"
-            self._context.stop.request(text, exit_code=7, reach=StopScope.ALL)
 
     async def _record_poll_counts(self) -> None:
         """How often the jobs still in flight were polled, for their line of the report."""
