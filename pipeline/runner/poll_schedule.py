@@ -59,6 +59,48 @@ class _Row:
         return None if self.looked_s == NEVER_LOOKED else self.looked_s
 
 
+class _Silence:
+    """Whether the gateway answers polls at all: how long it has not, and how long to wait before asking again."""
+
+    def __init__(self, min_s: float, max_s: float) -> None:
+        self._min_s, self._max_s = min_s, max_s
+        self._since: float | None = None
+        self._total_s = 0.0
+        self._unanswered = 0
+        self.quiet_until = float("-inf")
+        """no poll before, whosever it is"""
+        self.answers = 0
+
+    @property
+    def is_long(self) -> bool:
+        """Whether so many polls in a row had no answer that one at a time is enough."""
+        return self._unanswered >= SILENT_POLLS
+
+    def polled(self, now: float) -> None:
+        """A poll goes. While nothing at all is answered the pause before the next one doubles up to `max_s`."""
+        beyond = self._unanswered - SILENT_POLLS
+        if beyond >= 0:
+            self.quiet_until = now + min(self._min_s * 2 ** min(beyond, MAX_FAILED_POLLS), self._max_s)
+
+    def failed(self, now: float) -> None:
+        """A poll had no answer."""
+        if self._since is None:
+            self._since = now
+        self._unanswered += 1
+        self.polled(now)
+
+    def total_s(self, now: float) -> float:
+        """Seconds in which nothing was answered, in all."""
+        return self._total_s + (max(now - self._since, 0.0) if self._since is not None else 0.0)
+
+    def answered(self, now: float) -> None:
+        """A poll was answered, about whatever job."""
+        self.answers += 1
+        self._total_s = self.total_s(now)
+        self._since = None
+        self._unanswered, self.quiet_until = 0, float("-inf")
+
+
 class PollSchedule:
     """The plan of all polls: `add` a job, `take` those due, then say `pending`, `unclear` or `ended` for each."""
 
@@ -81,17 +123,14 @@ class PollSchedule:
         self._times: dict[str, GenerationTimes] = {}
         self._added: dict[str, int] = {}
         self._newest_at: dict[str, float] = {}
-        self._silent_since: float | None = None
-        self._silent_s = 0.0
-        self._unanswered, self._quiet_until = 0, float("-inf")
-        self._answers = 0
+        self._silence = _Silence(min_s, max_s)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, job: Hashable, model: str, accepted_at: float, now: float) -> None:
         """A job is in flight since `accepted_at` (which may lie before `now`, after a restart)."""
-        row = _Row(model, accepted_at, self._silent_until(now))
+        row = _Row(model, accepted_at, self._silence.total_s(now))
         number = self._added.get(model, 0)
         self._added[model] = number + 1
         self._newest_at[model] = max(self._newest_at.get(model, accepted_at), accepted_at)
@@ -104,12 +143,12 @@ class PollSchedule:
         """When the next job is due (a time, perhaps past); None when nothing waits."""
         while self._heap and not self._is_current(self._heap[0]):
             heapq.heappop(self._heap)
-        return max(self._heap[0][0], self._quiet_until) if self._heap else None
+        return max(self._heap[0][0], self._silence.quiet_until) if self._heap else None
 
     def take(self, now: float, limit: int) -> list[Hashable]:
         """At most `limit` jobs that are due, the most overdue first; each comes again only once answered for."""
         taken: list[Hashable] = []
-        limit = min(limit, 1) if self._unanswered >= SILENT_POLLS else limit
+        limit = min(limit, 1) if self._silence.is_long else limit
         while len(taken) < limit and (due := self.next_due(now)) is not None and due <= now:
             job = heapq.heappop(self._heap)[2]
             row = self._rows[job]
@@ -118,7 +157,7 @@ class PollSchedule:
                 continue
             row.due, row.forced = TAKEN, False
             taken.append(job)
-            self._keep_quiet(now)
+            self._silence.polled(now)
         return taken
 
     def is_late(self, now: float) -> bool:
@@ -133,7 +172,7 @@ class PollSchedule:
 
     def pending(self, job: Hashable, now: float, phase: str = "running") -> None:
         """The poll was answered: still at work (`phase` is the judged word: pending or running)."""
-        self._answered(now)
+        self._silence.answered(now)
         row = self._rows[job]
         age_s = max(now - row.accepted_at, 0.0)
         self._model(row.model).at_work(age_s, row.seen_s)
@@ -143,19 +182,16 @@ class PollSchedule:
 
     def unclear(self, job: Hashable, now: float, wait_s: float | None = None) -> None:
         """The poll failed: that says nothing about the job. Next look after `wait_s` or a growing pause."""
-        if self._silent_since is None:
-            self._silent_since = now
-        self._unanswered += 1
-        self._keep_quiet(now)
+        self._silence.failed(now)
         row = self._rows[job]
         if not row.trouble:
-            row.answers = self._answers
+            row.answers = self._silence.answers
         row.trouble = min(row.trouble + 1, MAX_FAILED_POLLS)
         self._force(job, row, now + (wait_s or min(self._min_s * 2**row.trouble, self._max_s)))
 
     def ended(self, job: Hashable, now: float, duration_s: float | None = None) -> None:
         """The job is finished, whatever became of it. `duration_s`: its age when noticed; None teaches nothing."""
-        self._answered(now)
+        self._silence.answered(now)
         row = self._rows.pop(job)
         times = self._model(row.model)
         if duration_s is None:
@@ -175,9 +211,9 @@ class PollSchedule:
         Where looks at this job alone fail, all time counts: a run must end when everything else has.
         """
         row = self._rows[job]
-        if row.trouble >= ILL_LOOKS and self._answers - row.answers >= ILL_ANSWERS:
+        if row.trouble >= ILL_LOOKS and self._silence.answers - row.answers >= ILL_ANSWERS:
             return now - row.accepted_at >= self._deadline_s
-        silent_s = self._silent_until(now) - row.silent_s
+        silent_s = self._silence.total_s(now) - row.silent_s
         return row.looks > 0 and now - row.accepted_at - silent_s >= self._deadline_s
 
     def nudge(self, job: Hashable, now: float) -> None:
@@ -260,19 +296,3 @@ class PollSchedule:
         row.due = due
         self._order += 1
         heapq.heappush(self._heap, (due, self._order, job))
-
-    def _keep_quiet(self, now: float) -> None:
-        """While nothing at all is answered: the pause before the next poll, whosever; it doubles up to `max_s`."""
-        beyond = self._unanswered - SILENT_POLLS
-        if beyond >= 0:
-            self._quiet_until = now + min(self._min_s * 2 ** min(beyond, MAX_FAILED_POLLS), self._max_s)
-
-    def _silent_until(self, now: float) -> float:
-        since = self._silent_since
-        return self._silent_s + (max(now - since, 0.0) if since is not None else 0.0)
-
-    def _answered(self, now: float) -> None:
-        self._answers += 1
-        self._silent_s = self._silent_until(now)
-        self._silent_since = None
-        self._unanswered, self._quiet_until = 0, float("-inf")
