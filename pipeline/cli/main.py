@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.cli.parser import build_parser
-from pipeline.cli.streams import harden_stdio
+from pipeline.cli.streams import close_stdout, harden_stdio
 from pipeline.errors import DopError, FatalError
 
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.verb is None:
-        parser.print_help()
+        parser.print_help(sys.stderr)
         return 2
     try:
         return _call(args)
@@ -65,10 +65,18 @@ def _call(args: argparse.Namespace) -> int:
     return code
 
 
+def _main_code() -> int:
+    """The exit code of `main`; argparse leaves by an exception."""
+    try:
+        return main()
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else 2
+
+
 def entry() -> NoReturn:
     """The `dop` command."""
     harden_stdio()
     gc.set_threshold(10_000)  # by default every 700 objects are looked over: 4 % of a run's work
-    code = main()
+    code = close_stdout(_main_code())
     gc.freeze()  # what is alive now dies with the process: no last collection has to go through it, which is 60 ms
     sys.exit(code)

@@ -3,30 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import re
-import sys
 from pathlib import Path
-from typing import Any, NoReturn
 
-
-class _Parser(argparse.ArgumentParser):
-    """argparse that says "did you mean" for a word or flag it does not know, and guesses at none by its beginning."""
-
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **more})
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(2, f"{self.prog}: error: {message}{self._suggestion(message)}\n")
-
-    def _suggestion(self, message: str) -> str:
-        known = [option for action in self._actions for option in (*action.option_strings, *(action.choices or ()))]
-        for word in re.split(r"[\s',:]+", message):
-            near = difflib.get_close_matches(word, [str(one) for one in known], n=1, cutoff=0.7)
-            if near and word not in known:
-                return f"; did you mean {near[0]}?"
-        return ""
+from pipeline.cli.parser_base import Parser, TopParser, Verbs
 
 
 class _Version(argparse.Action):
@@ -39,9 +18,26 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+_RUN_HELP = "name of the run or its beginning, or its folder (default: the newest)"
+
+_ALL = 10_000_000
+"""What `--show` without a number means: more rows than a manifest may have."""
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows: put --show behind the manifest, or --show 5")
+    return int(text)
+
+
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings")
-    group.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: configs/default.yaml)")
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="configuration (default: $DOP_CONFIG, ./dop.yaml, configs/default.yaml)",
+    )
     group.add_argument("--set", action="append", metavar="section.key=value", help="override one setting; repeatable")
     group.add_argument("--outputs", metavar="DIR", help="folder for runs and the ledger")
     group.add_argument("-v", "--verbose", action="store_true", help="say more")
@@ -61,7 +57,7 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to run")
     group.add_argument("-j", "--max-in-flight", type=int, metavar="N", help="at most N jobs in flight")
-    group.add_argument("--rate", metavar="N/1m", help="submits a second, minute or hour; default: found out")
+    group.add_argument("--rate", metavar="N/1m", help="submits a second, minute or hour; default: automatic")
     group.add_argument("--max-duration", metavar="2h", help="stop after that long; run again to continue")
     group.add_argument("--lock-wait", metavar="30s", help="wait that long for another run to end")
     group.add_argument("--webhook", action="store_true", help="let the gateway call back instead of most polls")
@@ -79,7 +75,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which rows")
     group.add_argument("--filter-tag", action="append", metavar="TAG", help="only rows with this tag; repeatable")
     group.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, the same part each time")
-    group.add_argument("--sample", type=int, metavar="N", help="N rows, as good as random, the same each time")
+    group.add_argument("--sample", type=int, metavar="N", help="N rows, pseudo-random, the same each time")
     group.add_argument("--first", type=int, metavar="N", help="only the first N rows")
     group.add_argument("--max-rows", type=int, metavar="N", help="how far axes may multiply (default 256)")
 
@@ -103,38 +99,18 @@ def _add_buying_flags(parser: argparse.ArgumentParser) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = _Parser(
+    parser = TopParser(
         prog="dop",
         description="Buy AI video in bulk without waste: a batch pipeline for the Higgsfield DoP image-to-video API.",
-        epilog="Start with make batch in the source tree. Exit codes are in the README.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="the version, and nothing else")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
 
-    _add_verbs(_Verbs(verbs))
+    _add_verbs(Verbs(verbs))
     return parser
 
 
-class _Verbs:
-    """The place where words of the command line are added, each with its example."""
-
-    def __init__(self, verbs: argparse._SubParsersAction[_Parser]) -> None:
-        self._verbs = verbs
-
-    def add(self, name: str, target: str, text: str, example: str) -> argparse.ArgumentParser:
-        """One more word; `target` is `module:function` below `pipeline.cli.commands`."""
-        sub = self._verbs.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=f"example: {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.set_defaults(target=target)
-        return sub
-
-
-def _add_verbs(verbs: _Verbs) -> None:
+def _add_verbs(verbs: Verbs) -> None:
     _add_starting(verbs)
     _add_planning(verbs)
     _add_buying(verbs)
@@ -144,20 +120,23 @@ def _add_verbs(verbs: _Verbs) -> None:
     _add_care(verbs)
 
 
-def _add_starting(verbs: _Verbs) -> None:
+def _add_starting(verbs: Verbs) -> None:
     text = "sample manifests and configurations to start from"
     sub = verbs.add("init", "init:init", text, "dop init my-film")
     sub.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where (default: here)")
     text = "a sheet with a row for each picture of a folder; photo.txt beside photo.jpg is its prompt"
     sub.add_argument("--from", dest="pictures", type=Path, metavar="DIR", help=text)
 
+    sub = verbs.add("help", "", "the help of a command", "dop help run")
+    sub.add_argument("words", nargs="*", metavar="COMMAND")
+
     text = "a script that completes verbs, flags and files"
     sub = verbs.add("completion", "init:completion", text, 'eval "$(dop completion bash)"')
-    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh", "fish"))
     sub.set_defaults(whole_parser=build_parser)
 
 
-def _add_planning(verbs: _Verbs) -> None:
+def _add_planning(verbs: Verbs) -> None:
     sub = verbs.add("validate", "plan:validate", "all mistakes of a manifest at once", "dop validate shots.csv")
     _add_manifest(sub)
     _add_choice(sub)
@@ -170,11 +149,13 @@ def _add_planning(verbs: _Verbs) -> None:
     sub.add_argument("--out", type=Path, metavar="PLAN", help="save it for `dop run --plan PLAN`")
     sub.add_argument("--look", action="store_true", help="ask the object store about its images first")
     sub.add_argument("--max-cost", metavar="USD", help="compare the price with this budget")
+    text = "every request as it would be sent, prompts expanded; or the first N"
+    sub.add_argument("--show", nargs="?", type=_count, const=_ALL, metavar="N", help=text)
     _add_choice(sub)
     _add_settings(sub)
 
 
-def _add_buying(verbs: _Verbs) -> None:
+def _add_buying(verbs: Verbs) -> None:
     sub = verbs.add("run", "run:run", "submit, poll, download, report", "dop run shots.csv --max-cost 5")
     sub.add_argument("manifest", nargs="?", type=Path, metavar="MANIFEST", help="a YAML or CSV file")
     sub.add_argument("--plan", type=Path, metavar="PLAN", help="buy exactly what `dop plan --out PLAN` showed")
@@ -204,10 +185,10 @@ def _add_buying(verbs: _Verbs) -> None:
     _add_settings(sub)
 
 
-def _add_settling(verbs: _Verbs) -> None:
+def _add_settling(verbs: Verbs) -> None:
     text = "buy chosen kinds of failure again"
     sub = verbs.add("retry", "resolve:retry", text, "dop retry latest --failed --refused")
-    sub.add_argument("run", nargs="?", metavar="RUN")
+    sub.add_argument("run", nargs="?", metavar="RUN", help=_RUN_HELP)
     for kind in ("failed", "refused", "expired", "canceled", "rejected"):
         sub.add_argument(f"--{kind}", action="store_true", help=f"those that are {kind}")
     _add_buying_flags(sub)
@@ -223,25 +204,28 @@ def _add_settling(verbs: _Verbs) -> None:
 
     text = "settle an unknown outcome"
     sub = verbs.add("resolve", "resolve:resolve", text, "dop resolve lamp@calm-11 --charged")
-    sub.add_argument("id", metavar="ID", help="request id (or its beginning) or row id")
-    way = sub.add_mutually_exclusive_group(required=True)
+    sub.add_argument("id", nargs="?", metavar="ID", help="request id (or its beginning) or row id")
+    sub.add_argument("--all", action="store_true", help="every unknown outcome; shown, and asked about, first")
+    text = "decide by the gateway's own list of charged jobs; shown, and asked about, first"
+    sub.add_argument("--from-usage", type=Path, metavar="CSV", help=text)
+    way = sub.add_mutually_exclusive_group()
     way.add_argument("--adopt", metavar="JOB_SET_ID", help="it was accepted as this job")
     way.add_argument("--charged", action="store_true", help="it was charged and is lost")
     way.add_argument("--resend", action="store_true", help="it was not charged: the next run buys it")
     sub.add_argument("--lock-wait", metavar="30s", help="wait that long for another run to end")
-    sub.add_argument("-y", "--yes", action="store_true", help="accepted for scripts; the way is the answer")
+    sub.add_argument("-y", "--yes", action="store_true", help="with --all or --from-usage: do not ask")
     _add_settings(sub)
 
 
-def _add_looking(verbs: _Verbs) -> None:
+def _add_looking(verbs: Verbs) -> None:
     sub = verbs.add("status", "status:status", "counts and money of a run", "dop status latest")
-    sub.add_argument("run", nargs="?", metavar="RUN")
+    sub.add_argument("run", nargs="?", metavar="RUN", help=_RUN_HELP)
     _add_json(sub)
     _add_settings(sub)
 
     text = "look for broken clips: frozen, black, cut, soft and other defects"
     sub = verbs.add("check", "check:check", text, "dop check latest --again")
-    sub.add_argument("run", nargs="?", metavar="RUN")
+    sub.add_argument("run", nargs="?", metavar="RUN", help=_RUN_HELP)
     sub.add_argument("--again", action="store_true", help="check every clip again, also those that have a result")
     _add_json(sub)
     _add_settings(sub)
@@ -257,7 +241,7 @@ def _add_looking(verbs: _Verbs) -> None:
 
     text = "tables and pictures of a run"
     sub = verbs.add("report", "status:report", text, "dop report latest -o run.jsonl sheet.html grid.mp4")
-    sub.add_argument("run", nargs="?", metavar="RUN")
+    sub.add_argument("run", nargs="?", metavar="RUN", help=_RUN_HELP)
     kinds = ".csv .jsonl .parquet .junit.xml .html .mp4 (all clips in one video) .png (contact print)"
     sub.add_argument("-o", "--output", nargs="+", type=Path, default=[], metavar="FILE", help=kinds)
     text = "the sheet of the run: -o is a copy of it with the results behind its columns"
@@ -266,17 +250,17 @@ def _add_looking(verbs: _Verbs) -> None:
     _add_settings(sub)
 
 
-def _add_choosing(verbs: _Verbs) -> None:
+def _add_choosing(verbs: Verbs) -> None:
     text = "look at the clips in the browser, also during the run"
     sub = verbs.add("view", "view:view", text, "dop view latest")
     sub.add_argument("run", nargs="?", metavar="RUN", help="which to open (default: the newest)")
     sub.add_argument("--port", type=int, default=0, metavar="N", help="on 127.0.0.1 (default: any free one)")
-    sub.add_argument("--no-open", action="store_true", help="print the address and leave the browser alone")
+    sub.add_argument("--no-open", action="store_true", help="print the address and do not open a browser")
     _add_reviewer(sub)
     _add_settings(sub)
 
     review = verbs.add("review", "", "what reviewers said of the clips, as a file", "dop review import reviews.json")
-    words = _Verbs(review.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
+    words = Verbs(review.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser))
     text = "add the reviews that a page saved as a file, or `export` wrote, or the picks of an earlier version"
     sub = words.add("import", "review:import_reviews", text, "dop review import reviews.json --as ana")
     sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="- is stdin")
@@ -284,7 +268,7 @@ def _add_choosing(verbs: _Verbs) -> None:
     _add_settings(sub)
     text = "every review ever made, with who made it and when; of one run's clips with RUN"
     sub = words.add("export", "review:export_reviews", text, "dop review export latest -o reviews.json")
-    sub.add_argument("run", nargs="?", metavar="RUN")
+    sub.add_argument("run", nargs="?", metavar="RUN", help=_RUN_HELP)
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: stdout")
     _add_settings(sub)
 
@@ -303,7 +287,7 @@ def _add_reviewer(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_care(verbs: _Verbs) -> None:
+def _add_care(verbs: Verbs) -> None:
     sub = verbs.add("spend", "spend:spend", "the spend book, by day, month and model", "dop spend --month 2026-11")
     span = sub.add_mutually_exclusive_group()
     span.add_argument("--day", metavar="YYYY-MM-DD", help="one day, UTC")
@@ -324,16 +308,16 @@ def _add_care(verbs: _Verbs) -> None:
 
     text = "a local gateway that renders real clips"
     sandbox = verbs.add("sandbox", "", text, "dop sandbox serve --port 8080")
-    actions = sandbox.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    actions = sandbox.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     serve = actions.add_parser("serve", help="serve it on 127.0.0.1", epilog="example: dop sandbox serve --rate 60/1m")
     from pipeline.sandbox.command import add_arguments
 
     add_arguments(serve)
-    serve.set_defaults(target="sandbox")
+    serve.set_defaults(target="sandbox", parser=serve)
 
 
-def _add_worker(verbs: _Verbs) -> None:
-    text = "one more machine of a cluster: takes requests from the ledger's database and looks after them"
+def _add_worker(verbs: Verbs) -> None:
+    text = "one more machine of a cluster; it takes its work from the ledger's database"
     sub = verbs.add("worker", "worker:worker", text, "dop worker --config live.yaml")
     way = sub.add_mutually_exclusive_group()
     way.add_argument("--health", action="store_true", help="exit 0 when this host's workers are well, else 5")
@@ -342,7 +326,7 @@ def _add_worker(verbs: _Verbs) -> None:
     _add_settings(sub)
 
 
-def _add_reaching_out(verbs: _Verbs) -> None:
+def _add_reaching_out(verbs: Verbs) -> None:
     text = "the motion presets that a manifest may name"
     sub = verbs.add("motions", "motions:motions", text, "dop motions --search zoom")
     sub.add_argument("--search", metavar="WORDS", help="only those whose name holds every word, or by their id")
@@ -351,7 +335,7 @@ def _add_reaching_out(verbs: _Verbs) -> None:
     _add_settings(sub)
 
     key = verbs.add("key", "", "the gateway's key: where it may go, and storing it", "dop key set")
-    words = _Verbs(key.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
+    words = Verbs(key.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser))
     text = "let the key go to a gateway's address that a file of the folder names"
     sub = words.add("trust", "key:trust", text, "dop key trust https://gateway.example")
     sub.add_argument("origin", metavar="ORIGIN", help="https://HOST[:PORT]")
@@ -360,15 +344,15 @@ def _add_reaching_out(verbs: _Verbs) -> None:
     sub = words.add("set", "key:store", text, "dop key set")
     _add_settings(sub)
     webhook = verbs.add("webhook", "", "the callback receiver", "dop webhook serve")
-    words = _Verbs(webhook.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
+    words = Verbs(webhook.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser))
     text = "take callbacks as a process of its own, for runs with --webhook that come and go"
     sub = words.add("serve", "webhook:serve", text, "dop webhook serve --set webhook.listen=127.0.0.1:8099")
     _add_settings(sub)
 
 
-def _add_ledger_care(verbs: _Verbs) -> None:
+def _add_ledger_care(verbs: Verbs) -> None:
     ledger = verbs.add("ledger", "", "care of the ledger; never spends", "dop ledger check")
-    words = _Verbs(ledger.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser))
+    words = Verbs(ledger.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser))
     text = "everything that is wrong with it, and what to do"
     sub = words.add("check", "ledger:check", text, "dop ledger check")
     _add_settings(sub)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pipeline.cli.announce import Endings
 from pipeline.cli.arguments import ask_to_trust, print_notice, seconds
 from pipeline.cli.commands.plan import plan_text
+from pipeline.cli.plan_details import budgets_of
 from pipeline.config.network import network_environment
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
@@ -23,6 +24,7 @@ from pipeline.planning.run_setup import (
     caps_of_run,
 )
 from pipeline.records import usd
+from pipeline.reports.run_ending import counted
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.failure_limit import parse_failure_limit
 from pipeline.runner.run_job import RunOptions
@@ -82,7 +84,6 @@ def agreed(
         print_notice([f"{offer.stay_unknown} stay unknown: sending them again would pass on_unknown.max_cost"])
     if settings.gateway.is_embedded or args.yes:
         return True
-    path = order.bound.manifest.path
     earlier = workspace.book.unfinished_run(
         str(order.bound.manifest.origin.resolve()), workspace.gateway, order.bound.selection.part
     )
@@ -96,14 +97,15 @@ def agreed(
         )
     if len(offer.agreement) == 0:
         return True
-    print_notice([plan_text(path, offer.plan, caps, settings)])
+    budgets = budgets_of(order.bound, offer, settings, max_cost_microusd=order.max_cost_microusd)
+    print_notice([plan_text(order.bound.manifest.path, offer.plan, budgets, settings)])
     again = len(offer.agreement.resends)
     repeats = f", {again} of them again after an unknown outcome (perhaps paid already)" if again else ""
+    videos, price = counted(len(offer.agreement), "video"), usd(offer.agreement.price_microusd)
     most = ("up to ", "at most ") if offer.plan.keepers is not None else ("", "")
-    price = f"{most[1]}${usd(offer.agreement.price_microusd)}"
-    if confirm(f"buy {most[0]}{len(offer.agreement)} videos for {price}{repeats}?"):
+    if confirm(f"Buy {most[0]}{videos} for {most[1]}${price}{repeats}?"):
         return True
-    print_notice(["not bought: the answer was no"])
+    print_notice(["Cancelled; nothing was bought."])
     return False
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from pipeline.errors import DopError
 
 
 class BrokenPipeSafeStream(io.TextIOWrapper):
@@ -27,16 +30,77 @@ class BrokenPipeSafeStream(io.TextIOWrapper):
             super().flush()
 
 
+class OutputStream(io.TextIOWrapper):
+    """stdout: a reader that went away is no error, a device that is full is one, and every terminal can show it."""
+
+    def write(self, text: str, /) -> int:
+        """Write; what the terminal's encoding lacks becomes an escape.
+
+        Raises:
+            OutputError: the device is full, or broken.
+        """
+        with _as_output_error():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Flush.
+
+        Raises:
+            OutputError: the device is full, or broken.
+        """
+        with _as_output_error():
+            super().flush()
+
+
+class OutputError(DopError):
+    """What was to be printed on stdout could not be: the command may have done its work, its words are lost."""
+
+    exit_code = 5
+
+
+@contextmanager
+def _as_output_error() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"stdout can't be written: {error.strerror or error}") from None
+
+
+def close_stdout(code: int) -> int:
+    """Write out what stdout still holds; returns the exit code. No traceback at the very end of the process."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _to_nowhere()
+    except (OutputError, OSError, ValueError) as error:
+        _to_nowhere()
+        print(f"dop: {error}", file=sys.stderr)
+        return code or OutputError.exit_code
+    return code
+
+
+def _to_nowhere() -> None:
+    """What is left in the buffer goes to the null device when the interpreter ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def harden_stdio() -> None:
-    """Opens closed streams to nowhere, so that no file takes their numbers, and makes stderr unbreakable."""
+    """Opens closed streams to nowhere, so that no file takes their numbers, and makes stdout and stderr safe."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
             # The lowest free number is given: this very one. Without it the ledger could become number 2.
             os.open(os.devnull, os.O_RDWR)
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115 - for good
+    sys.stdout = OutputStream(
+        open(1, "wb", closefd=False),  # noqa: SIM115 - for good
+        encoding="utf-8" if sys.stdout is None else sys.stdout.encoding,
+        errors="backslashreplace",
+        line_buffering=os.isatty(1),
+    )
     sys.stderr = BrokenPipeSafeStream(
         open(2, "wb", buffering=0, closefd=False),  # noqa: SIM115 - for good
         encoding="utf-8" if sys.stderr is None else sys.stderr.encoding,

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 PREFIX = "DOP_"
+CONFIG_VARIABLE = "DOP_CONFIG"
 TYPED = {"defaults"}
 """Values of manifest rows get the types a manifest would give them; all others stay the text that was written."""
 
@@ -51,7 +52,7 @@ def load(path: Path | None, *, overrides: Mapping[str, str], environ: Mapping[st
     """The settings in force: flag over environment over file over default.
 
     Args:
-        path: the file of `--config`; None takes ./configs/default.yaml, else the one that ships with the package.
+        path: the file of `--config`; None takes the usual one (`configuration_file`).
         overrides: `section.key` -> text, of `--set` and of the flags that stand for a key.
         environ: `DOP_SECTION__KEY` -> text; other names are ignored.
 
@@ -59,7 +60,7 @@ def load(path: Path | None, *, overrides: Mapping[str, str], environ: Mapping[st
         ManifestError: every mistake of every source, each with its place.
         UsageError: the file cannot be read.
     """
-    file = path if path is not None else _usual_file()
+    file = path if path is not None else configuration_file(environ)
     problems: list[Problem] = []
     leaves = read_leaves(file, typed=TYPED, problems=problems) | _from_environment(environ) | _from_flags(overrides)
     unknown = ((given, _what_is_wrong(leaf, given)) for leaf, given in leaves.items())
@@ -90,9 +91,19 @@ def effective(settings: Settings) -> Iterator[tuple[str, str, str]]:
         yield key, _shown(key, value), settings.sources.get(key, "default")
 
 
-def _usual_file() -> Path:
-    here = Path("configs") / "default.yaml"
-    return here if here.is_file() else packaged("default.yaml")
+def configuration_file(environ: Mapping[str, str]) -> Path:
+    """The configuration without `--config`: $DOP_CONFIG, ./dop.yaml, ./configs/default.yaml, the shipped one.
+
+    Raises:
+        UsageError: $DOP_CONFIG names a file that is not there: another one in its place could be another gateway.
+    """
+    named = environ.get(CONFIG_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise UsageError(f"{CONFIG_VARIABLE}={named}: there is no such file")
+        return Path(named)
+    usual = (Path("dop.yaml"), Path("configs") / "default.yaml")
+    return next((file for file in usual if file.is_file()), None) or packaged("default.yaml")
 
 
 # --- the three sources ---------------------------------------------------------------------------------------------
@@ -146,7 +157,19 @@ def _keys(name: str) -> set[str] | None:
 def _what_is_wrong(path: tuple[str, ...], given: RawValue) -> str | None:
     if path in _FROM_THE_ENVIRONMENT and given.value is not None and not given.source.startswith("environment "):
         return f"is a secret: set it in the environment as {PREFIX}{'__'.join(path).upper()}"
+    if len(path) == 1 and given.where.startswith(PREFIX) and (meant := _meant_variable(given.where)):
+        return f"is no setting. Did you mean {meant}?"
     return _what_is_unknown(path)
+
+
+def _meant_variable(variable: str) -> str | None:
+    """`DOP_GATEWAY_BASE_URL` lacks an underscore: `DOP_GATEWAY__BASE_URL`."""
+    words = variable.removeprefix(PREFIX).lower()
+    for section in _top_level():
+        key = words.removeprefix(f"{section}_")
+        if key != words and key in (_keys(section) or ()):
+            return f"{PREFIX}{section}__{key}".upper()
+    return None
 
 
 def _what_is_unknown(path: tuple[str, ...]) -> str | None:

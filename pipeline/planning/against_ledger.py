@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -37,6 +38,7 @@ def check_bound_objects(bound: BoundManifest, settings: Settings) -> list[str]:
 class Offer:
     """What a command would buy: the plan to show, and the agreement that holds once the user says yes.
 
+    `prices_microusd` has the price of each new purchase, in the manifest's order.
     `summary` is what the pass over the manifest met; `stay_unknown` counts the unknown outcomes that
     `on_unknown.max_cost` leaves as they are.
     """
@@ -44,6 +46,7 @@ class Offer:
     plan: Plan
     agreement: Agreement
     summary: BindingSummary
+    prices_microusd: Sequence[int] = ()
     stay_unknown: int = 0
 
 
@@ -127,7 +130,9 @@ def make_offer(
         plan = _with_keepers(plan, offered, new)
         summary = replace(summary, warnings=(*summary.warnings, *shots.too_few()))
     agreement = _agreement(new, again, offered, max_new)
-    return Offer(plan=plan, agreement=agreement, summary=summary, stay_unknown=stay)
+    spare: set[str] = set() if offered is None else offered.shots.spare
+    prices = array("q", (request.price_microusd for request in new if request.request_id not in spare))
+    return Offer(plan=plan, agreement=agreement, summary=summary, prices_microusd=prices, stay_unknown=stay)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from pipeline.records import FAILED_FOR_GOOD, State, Totals, usd
 from pipeline.reports.progress import strip_control_chars
 from pipeline.reports.run_ending import RENDERING, checks_words, money_words, near_path, short_gateway
 
-RIGHT = frozenset({"READY", "COST", "VIDEOS", "USD"})
+RIGHT = frozenset({"READY", "COST", "VIDEOS", "USD", "CAP", "USED", "LEFT", "PRICE"})
 """Columns of numbers, whose digits are aligned at the right."""
 
 

@@ -36,7 +36,7 @@ def test_init_leaves_what_is_there_and_adds_what_is_missing(rehearsal: Dop) -> N
     folder.mkdir()
     (folder / "shots.csv").write_text("mine")
     first = plain(rehearsal, "init", "film")
-    assert "shots.csv: is there already" in first.err
+    assert "shots.csv: already exists, skipped" in first.err
     assert first.out.startswith("cd film && dop plan")
     assert (folder / "shots.csv").read_text() == "mine"
     (folder / "sweep.yaml").unlink()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.cli.commands.plan import plan_text
+from pipeline.cli.plan_details import budgets_of
 from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, UsageError
 from pipeline.files import whole_text
@@ -33,9 +34,9 @@ def derive(args: argparse.Namespace) -> int:
     target, run, clips = write_derived(settings, run=args.run, given=_given(args), changes=changes, output=args.output)
     print_notice([f"{target}: {clips} clips of {run.run_id}"])
     bound = bind_manifest(target, settings)
-    found = plan_against_ledger(bound, settings).plan
-    print(plan_text(target, found, bound.caps(), settings))
-    if not found.new:
+    offer = plan_against_ledger(bound, settings)
+    print(plan_text(target, offer.plan, budgets_of(bound, offer, settings), settings))
+    if not offer.plan.new:
         print_notice(["nothing in it is new: change something with --set, or buy another take with --set take=2"])
     return 0
 

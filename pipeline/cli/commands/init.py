@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.cli.arguments import print_notice
 from pipeline.cli.commands import init_from_pictures
+from pipeline.cli.fish import fish_script
 from pipeline.config.loader import packaged
 from pipeline.errors import UsageError
 
@@ -67,15 +68,18 @@ def _put(target: Path, content: bytes) -> str:
         with target.open("xb") as file:
             file.write(content)
     except FileExistsError:
-        return "is there already, left as it is"
+        return "already exists, skipped"
     return "written"
 
 
 def completion(args: argparse.Namespace) -> int:
     """Prints a script that completes verbs, flags and file names in a shell."""
+    parser: argparse.ArgumentParser = args.whole_parser()
+    if args.shell == "fish":
+        print(fish_script(parser, _value_kind))
+        return 0
     import shtab
 
-    parser: argparse.ArgumentParser = args.whole_parser()
     for one in _parsers(parser):
         for action in one._actions:
             kind = _kind(action)
@@ -85,12 +89,16 @@ def completion(args: argparse.Namespace) -> int:
     return 0
 
 
+def _value_kind(action: argparse.Action) -> str:
+    if action.metavar in FILE_WORDS:
+        return "file"
+    return "folder" if action.metavar in FOLDER_WORDS else ""
+
+
 def _kind(action: argparse.Action) -> object:
     import shtab
 
-    if action.metavar in FILE_WORDS:
-        return shtab.FILE
-    return shtab.DIRECTORY if action.metavar in FOLDER_WORDS else None
+    return {"file": shtab.FILE, "folder": shtab.DIRECTORY}.get(_value_kind(action))
 
 
 def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

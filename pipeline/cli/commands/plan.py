@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pipeline.assets.image_checks import cache_text
 from pipeline.cli.arguments import bound_manifest, money, print_json, print_notice, settings_of
+from pipeline.cli.plan_details import Budgets, budgets_of, row_lines, shown_rows
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
-from pipeline.ledger.budget import Caps
 from pipeline.ledger.workspace import ledger_exists, open_for_reading
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS
 from pipeline.planning.against_ledger import check_bound_objects, make_offer, plan_against_ledger, saved_plan
@@ -19,6 +19,7 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.saved_plan import save
 from pipeline.records import usd
 from pipeline.reports.progress import strip_control_chars
+from pipeline.reports.run_ending import counted
 
 USUAL_VIDEO_BYTES = 12_000_000
 """of a 5 s 1080p clip, where none was bought yet. Source: wire, section 6: plan for 5 to 20 MB."""
@@ -51,10 +52,19 @@ def plan(args: argparse.Namespace) -> int:
         if bound.manifest.origin != bound.manifest.path:
             raise UsageError("a saved plan names its manifest: write what comes through stdin to a file first")
         save(saved_plan(bound, offer, settings, max_rows=args.max_rows or DEFAULT_MAX_ROWS), args.out)
+    budgets = budgets_of(bound, offer, settings, max_cost_microusd=money(args.max_cost, "--max-cost"))
+    shown = list(shown_rows(bound, settings, args.show)) if args.show is not None else []
     if args.json:
-        print_json({**found.as_json(), "partly_filled": [asdict(column) for column in bound.manifest.partly_filled]})
+        print_json(
+            {
+                **found.as_json(),
+                **budgets.as_json(),
+                "partly_filled": [asdict(column) for column in bound.manifest.partly_filled],
+                **({"rows": shown} if args.show is not None else {}),
+            }
+        )
     else:
-        print(plan_text(args.manifest, found, bound.caps(money(args.max_cost, "--max-cost")), settings))
+        print(plan_text(args.manifest, found, budgets, settings))
         for column in bound.manifest.partly_filled:
             print(strip_control_chars(str(column)))
         for line in cache_text(offer.summary.images, settings):
@@ -63,13 +73,15 @@ def plan(args: argparse.Namespace) -> int:
             print(f"saved: dop run --plan {args.out} buys exactly this, or refuses")
         elif bound.manifest.uses_random_seeds:
             print("its random seeds are drawn when the plan is saved: dop plan --out PLAN, then dop run --plan PLAN")
+        for line in row_lines(shown):
+            print(line)
     return 0
 
 
-def plan_text(path: Path, found: Plan, caps: Caps, settings: Settings) -> str:
-    """The plan for eyes."""
+def plan_text(path: Path, found: Plan, budgets: Budgets, settings: Settings) -> str:
+    """The plan for display."""
     where = "the sandbox (nothing is charged)" if settings.gateway.is_embedded else settings.gateway.base_url
-    lines = [f"{path}: {found.requests} videos, ${usd(found.price_microusd)} in all, from {where}"]
+    lines = [f"{path}: {counted(found.requests, 'video')}, ${usd(found.price_microusd)} in all, from {where}"]
     lines += [
         f"  {model:<14} {share.requests:>8}  ${usd(share.price_microusd)}"
         for model, share in sorted(found.by_model.items())
@@ -86,10 +98,7 @@ def plan_text(path: Path, found: Plan, caps: Caps, settings: Settings) -> str:
         )
     notes = {"placeholders": found.skipped, "equal rows bought once": found.duplicates}
     lines += [f"{what}: {count}" for what, count in notes.items() if count]
-    spans = {"run": caps.run_microusd, "day": caps.day_microusd, "month": caps.month_microusd}
-    lines += [f"{span} budget: ${usd(cap)}" for span, cap in spans.items() if cap is not None]
-    if caps.run_microusd is not None and found.new_price_microusd > caps.run_microusd:
-        lines.append("the run budget does not cover all of it: the run will stop at the budget and exit with 8")
+    lines += budgets.lines(found.new)
     lines.append(disk_text(found.new + found.in_flight, settings))
     return "\n".join(lines)
 

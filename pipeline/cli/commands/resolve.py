@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from pipeline.cli.announce import Endings, print_start
 from pipeline.cli.arguments import money, print_notice, seconds, settings_of
+from pipeline.cli.commands.resolve_many import chosen_resolutions
 from pipeline.cli.spending import confirm, run_options, session
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
@@ -28,14 +29,35 @@ from pipeline.runner.session import run_session
 
 
 def resolve(args: argparse.Namespace) -> int:
-    """Settles one unknown outcome: adopted, charged, or to be sent again by the next run."""
+    """Resolves one unknown outcome, or many: adopted, charged, or to be sent again by the next run."""
+    _check_way(args)
     with _ledger(settings_of(args), args) as workspace:
         print_notice(workspace.notices)
+        if args.all or args.from_usage is not None:
+            chosen = chosen_resolutions(workspace, args)
+            for one in chosen:
+                print(_settle(workspace, one.attempt, adopt=one.adopt, charged=one.charged))
+            return 0 if chosen else 2
         attempt = find_request(workspace, args.id, states=(State.UNKNOWN,))
         if attempt.state is not State.UNKNOWN:
             raise UsageError(f"{attempt.row_id} is {attempt.state}, not unknown: there is nothing to settle")
-        print(_settle(workspace, attempt, args))
+        print(_settle(workspace, attempt, adopt=args.adopt, charged=args.charged))
     return 0
+
+
+def _check_way(args: argparse.Namespace) -> None:
+    """Exactly one way for one request or all of them; a usage list decides the way itself.
+
+    Raises:
+        UsageError: none, or one too many.
+    """
+    has_way = args.adopt is not None or args.charged or args.resend
+    if args.from_usage is not None and (has_way or args.id is not None or args.all):
+        raise UsageError("--from-usage decides for every unknown outcome: leave out the request and the other flags")
+    if args.from_usage is None and not has_way:
+        raise UsageError("say how: --charged, --resend, or --adopt JOB_ID")
+    if args.from_usage is None and args.all == (args.id is not None):
+        raise UsageError("name one request, or --all for every unknown outcome")
 
 
 def _ledger(settings: Settings, args: argparse.Namespace) -> AbstractContextManager[OpenLedger]:
@@ -44,19 +66,19 @@ def _ledger(settings: Settings, args: argparse.Namespace) -> AbstractContextMana
     MONEY: not to send again. A worker that is frozen just before its POST would pay a second time when it wakes.
     """
     lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
-    if settings.ledger.url is not None and not args.resend:
+    if settings.ledger.url is not None and not (args.resend or args.from_usage):
         return open_shared(settings, wait_s=lock_wait_s, now=time.time())
     return open_for_spending(settings, lock_wait_s=lock_wait_s, now=time.time())
 
 
-def _settle(workspace: OpenLedger, attempt: Attempt, args: argparse.Namespace) -> str:
+def _settle(workspace: OpenLedger, attempt: Attempt, *, adopt: str | None, charged: bool) -> str:
     now = time.time()
     price = usd(attempt.price_microusd)
-    if args.adopt is not None:
-        values = {"job_set_id": args.adopt, "accepted_at": attempt.submitted_at or now, "reason": None}
+    if adopt is not None:
+        values = {"job_set_id": adopt, "accepted_at": attempt.submitted_at or now, "reason": None}
         _book(workspace, LedgerChange(request_id=attempt.request_id, event=Event.ADOPT, at=now, values=values))
-        return f"{attempt.row_id}: in flight as job {args.adopt}; `dop collect` fetches it"
-    if args.charged:
+        return f"{attempt.row_id}: in flight as job {adopt}; `dop collect` fetches it"
+    if charged:
         values = {"reason": "the operator says it was charged and the video is lost", "finished_at": now}
         _book(workspace, LedgerChange(request_id=attempt.request_id, event=Event.CHARGE, at=now, values=values))
         return f"{attempt.row_id}: written off, ${price} is disputed"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pipeline.cli.announce import Endings, end_of_nothing, print_offer, print_start
 from pipeline.cli.arguments import bound_manifest, money, print_notice, selection_of, settings_of
 from pipeline.cli.commands.plan import plan_text
+from pipeline.cli.plan_details import budgets_of
 from pipeline.cli.spending import agreed, run_options, session
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
@@ -86,8 +87,9 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
     order = _order(args, settings)
     path = order.bound.manifest.path
     if args.dry_run:
-        caps = order.bound.caps(order.max_cost_microusd)
-        print(plan_text(path, plan_against_ledger(order.bound, settings).plan, caps, settings))
+        offer = plan_against_ledger(order.bound, settings)
+        budgets = budgets_of(order.bound, offer, settings, max_cost_microusd=order.max_cost_microusd)
+        print(plan_text(path, offer.plan, budgets, settings))
         return 0
     print_notice(f"warning: {warning}" for warning in check_bound_objects(order.bound, settings))
     if args.cluster:

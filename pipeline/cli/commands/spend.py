@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import csv
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from pipeline.cli.arguments import print_json, settings_of
-from pipeline.errors import UsageError
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
-from pipeline.records import MICROUSD, State, canonical_job_id, usd
+from pipeline.records import State, canonical_job_id, usd
 from pipeline.reports.progress import strip_control_chars
 from pipeline.reports.spend import group_spend
-
-ID_COLUMNS = ("job_set_id", "request_id", "job_id", "id")
-AMOUNT_COLUMNS = ("amount_usd", "cost_usd", "price_usd", "amount", "cost", "price", "charge", "usd", "total")
-"""Headings under which a usage export names a job and its price. Inferred: no such export is documented."""
+from pipeline.reports.usage_list import read_usage
 
 
 def spend(args: argparse.Namespace) -> int:
@@ -60,7 +54,7 @@ def _print_line(name: str, sums: object) -> None:
 
 def _reconciled(workspace: OpenLedger, path: Path) -> dict[str, object]:
     """The vendor's list against ours, job by job."""
-    theirs = _usage(path)
+    theirs = read_usage(path)
     ours = {canonical_job_id(str(attempt.job_set_id)): attempt for attempt in workspace.book.jobs(workspace.gateway)}
     both = sorted(theirs.keys() & ours.keys())
     differing = [job for job in both if theirs[job] is not None and theirs[job] != ours[job].price_microusd]
@@ -80,33 +74,3 @@ def _reconciled(workspace: OpenLedger, path: Path) -> dict[str, object]:
         "ledger_usd": usd(sum(attempt.price_microusd for attempt in ours.values())),
         "unknown_outcomes": unknown,
     }
-
-
-def _usage(path: Path) -> dict[str, int | None]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            names = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
-            id_column = next((names[name] for name in ID_COLUMNS if name in names), None)
-            amount_column = next((names[name] for name in AMOUNT_COLUMNS if name in names), None)
-            if id_column is None:
-                raise UsageError(f"{path}: no column of job ids; one must be called {', '.join(ID_COLUMNS)}")
-            found: dict[str, int | None] = {}
-            for row in reader:
-                job = canonical_job_id((row[id_column] or "").strip())
-                if job:
-                    amount = _amount(path, reader.line_num, row[amount_column]) if amount_column else None
-                    found[job] = amount if job not in found else (found[job] or 0) + (amount or 0)
-            return found
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} can't be read as CSV ({error})") from None
-
-
-def _amount(path: Path, line: int, text: str | None) -> int | None:
-    cleaned = (text or "").strip().lstrip("$")
-    if not cleaned:
-        return None
-    try:
-        return int((Decimal(cleaned) * MICROUSD).to_integral_value())
-    except (InvalidOperation, ValueError):
-        raise UsageError(f"{path}:{line}: {text!r} is not an amount") from None
