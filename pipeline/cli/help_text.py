@@ -93,7 +93,7 @@ DETAILS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Sends nothing. Compares the manifest with the ledger: only what is new would be bought.",
         (
             "dop plan shots.csv --show 5      # the first five requests, prompts expanded",
-            "dop plan shots.csv --out p.plan && dop run --plan p.plan",
+            "dop plan shots.csv --out shots.plan   # then: dop run --plan shots.plan",
         ),
     ),
     "resolve": (
