@@ -41,8 +41,8 @@ The tables show the values of `configs/live.yaml`. An empty one is not set. The 
 the one that `DOP_CONFIG` names, else `dop.yaml` in the folder. Without a file you get `configs/default.yaml`, which
 uses the sandbox.
 
-`dop doctor --settings` shows every value with its source. An unknown key is an error. Times are seconds or `250ms`, `30s`, `5m`,
-`2h`; money is in US dollars; sizes are bytes or `512MB`.
+`dop doctor --settings` shows every value with its source. An unknown key is an error. Times are seconds or `250ms`,
+`30s`, `5m`, `2h`; money is in US dollars; sizes are bytes or `512MB`.
 
 Your API key is never in a configuration. Store it with `dop key set`, or set `PIXAZO_API_KEY`.
 """
