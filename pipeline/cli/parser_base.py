@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from pipeline.cli.help_text import DETAILS, EXAMPLES, EXIT_CODES, GROUPS, SYNONYMS
 
-FEW_CHOICES = 8
+MAX_LISTED = 8
 """Commands that an error lists; `dop` itself has more, and --help groups them."""
 
 COLUMN = 16
@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         meant = SYNONYMS.get(word) if SYNONYMS.get(word) in choices else None
         near = [meant] if meant is not None else _near(word, choices)
         guess = f"; did you mean {near[0]}?" if near else ""
-        listed = f"; there are {', '.join(choices)}" if not guess and len(choices) <= FEW_CHOICES else ""
+        listed = f"; there are {', '.join(choices)}" if not guess and len(choices) <= MAX_LISTED else ""
         return f"{word!r} is no command of {self.prog}{guess}{listed}"
 
     def _suggestion(self, message: str) -> str:
