@@ -336,3 +336,21 @@ def test_a_function_stays_one_whatever_was_imported_before(first: str) -> None:
 def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'buy'"):
         pipeline.buy  # noqa: B018
+
+
+def test_the_guides_example_prints_what_the_guide_shows(
+    sheet: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (REPO / "docs" / "guides" / "notebook.md").read_text(encoding="utf-8")
+    found = re.findall(r"```python\n(.*?)```\s+```\n(.*?)```", page, flags=re.S)
+    assert len(found) == 2
+    names: dict[str, object] = {}
+    for source, output in found:
+        exec(source.replace("max_cost=2.00", "max_cost=2.00, progress=False"), names)
+        assert capsys.readouterr().out.split() == output.split()
+
+
+def test_every_call_of_the_guide_is_one(sheet: Path) -> None:
+    page = (REPO / "docs" / "guides" / "notebook.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"`(?:await )?dop\.(\w+)\(", page))
+    assert shown == set(pipeline.__all__)
