@@ -87,7 +87,8 @@ def test_the_crontab_mails_what_went_wrong(film: Callable[..., tuple[Dop, Gatewa
     dop, _ = film(submits={"2": {"status": 502}})
     code, mail = said(as_cron(dop, cron_commands()[0]))
     assert code == 3
-    assert "unknown=1" in mail
+    assert "row-2: outcome unknown" in mail
+    assert "1 outcomes are unknown" in mail or "1 outcome is unknown" in mail
 
 
 @pytest.mark.long
@@ -167,6 +168,7 @@ def test_no_progress_is_printed_between_json_lines(against: Callable[..., Opened
     dop, _ = against(generation_s=0.0)
     end = dop.buy(dop.csv(shots(1)), "--log-json")
     assert end.code == 0
-    *log, summary = end.err.splitlines()
-    assert {json.loads(line)["event"] for line in log} >= {"submit"}
-    assert summary.startswith("done=1 ")
+    log = [json.loads(line) for line in end.err.splitlines()]
+    assert {line["event"] for line in log} >= {"submit"}
+    assert log[-1]["event"] == "end"
+    assert log[-1]["summary"].startswith("done=1 ")
