@@ -323,6 +323,8 @@ def _add_worker(verbs: Verbs) -> None:
     way.add_argument("--health", action="store_true", help="exit 0 when this host's workers are well, else 5")
     way.add_argument("--rebuild-queue", action="store_true", help="rebuild the queue from the ledger, and stop")
     sub.add_argument("--webhook", action="store_true", help="let the gateway call back instead of most polls")
+    text = "buy with a ledger that this account has not used before"
+    sub.add_argument("--new-ledger", action="store_true", help=text)
     _add_settings(sub)
 
 

@@ -11,6 +11,7 @@ import time
 
 from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.cli.commands.run_on_cluster import LOCK_MAX_WAIT_S
+from pipeline.cli.spending import buying_account
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
 from pipeline.ledger.postgres_session import address
@@ -79,7 +80,8 @@ def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
     if not args.verbose:
         logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
         logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
-    with open_shared(settings, wait_s=LOCK_MAX_WAIT_S, now=time.time()) as workspace:
+    account = buying_account(settings, key, args)
+    with open_shared(settings, wait_s=LOCK_MAX_WAIT_S, now=time.time(), account=account) as workspace:
         print_notice(workspace.notices)
         workspace.ledger.report_to(say)
         say(f"worker: ready for {workspace.gateway}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_driver import ended, shots, wait_for
+from tests.support.cli_driver import Dop, ended, shots, wait_for
 from tests.support.fake_gateway import GatewayDouble, Script
 from tests.support.worker_processes import several
 
@@ -39,3 +39,14 @@ def test_the_pause_after_losses_is_one_for_all_workers(tmp_path: Path, postgres:
         double.script.submits.clear()
         command.terminate()
         ended(command)
+
+
+def test_a_worker_does_not_buy_with_a_ledger_that_its_account_does_not_know(tmp_path: Path, postgres: str) -> None:
+    """The account has bought with a file ledger; a worker on the new database refuses until it is said."""
+    with GatewayDouble() as double, several(tmp_path, postgres, double) as machines:
+        alone = Dop(folder=machines.folder, base_url=double.base_url, environ={"HOME": machines.environment()["HOME"]})
+        assert alone.buy(alone.csv(shots(2), "alone.csv")).code == 0
+        refused = machines.call("worker", timeout_s=30)
+        assert refused.code == 2, refused.err
+        assert "--new-ledger" in refused.err
+        assert double.charged == 2
