@@ -292,7 +292,10 @@ def _add_care(verbs: Verbs) -> None:
     span = sub.add_mutually_exclusive_group()
     span.add_argument("--day", metavar="YYYY-MM-DD", help="one day, UTC")
     span.add_argument("--month", metavar="YYYY-MM", help="one month, UTC")
-    sub.add_argument("--usage", type=Path, metavar="CSV", help="compare with the vendor's usage list")
+    what = sub.add_mutually_exclusive_group()
+    what.add_argument("--usage", type=Path, metavar="CSV", help="compare with the vendor's usage list")
+    text = "what a good clip cost, by model, motion, strength and tag, with a 95 %% interval"
+    what.add_argument("--per-keeper", action="store_true", help=text)
     _add_json(sub)
     _add_settings(sub)
 

@@ -40,8 +40,14 @@ class PurchaseOutcome:
     picked: bool
 
 
-def read_outcomes(connection: Connection, verdicts: Verdicts, gateway: str | None = None) -> list[PurchaseOutcome]:
-    """Every purchase of one gateway, or of all; the oldest first."""
+def read_outcomes(
+    connection: Connection, verdicts: Verdicts, gateway: str | None = None, day_prefix: str = ""
+) -> list[PurchaseOutcome]:
+    """Every purchase of one gateway, or of all; the oldest first.
+
+    Args:
+        day_prefix: a day or month of the spend book (`2026-11`); "" for all.
+    """
     listing = and_(run_rows.c.request_id == attempts.c.request_id, run_rows.c.run_id == attempts.c.run_id)
     checked = and_(clip_checks.c.request_id == attempts.c.request_id, clip_checks.c.attempt == attempts.c.attempt)
     columns = (
@@ -56,6 +62,8 @@ def read_outcomes(connection: Connection, verdicts: Verdicts, gateway: str | Non
     )
     if gateway is not None:
         statement = statement.where(attempts.c.gateway == gateway)
+    if day_prefix:
+        statement = statement.where(attempts.c.spend_day.like(f"{day_prefix}%"))
     found = []
     for row in connection.execute(statement):
         state, verdict = State(row.state), None if row.superseded else verdicts.get(row.request_id)

@@ -165,10 +165,10 @@ class LedgerQueries(RunRegistry):
         with self.ledger.reader.connect() as connection:
             return read_candidates(connection, request_ids, verdicts)
 
-    def outcomes(self, verdicts: Verdicts, gateway: str | None = None) -> list[PurchaseOutcome]:
-        """What each purchase came to, of one gateway or of all; the oldest first."""
+    def outcomes(self, verdicts: Verdicts, gateway: str | None = None, day_prefix: str = "") -> list[PurchaseOutcome]:
+        """What each purchase came to, of one gateway or of all, on some days or ever; the oldest first."""
         with self.ledger.reader.connect() as connection:
-            return read_outcomes(connection, verdicts, gateway)
+            return read_outcomes(connection, verdicts, gateway, day_prefix)
 
     def checks(self, request_ids: Sequence[str] | None = None) -> dict[tuple[str, int], CheckRecord]:
         """(request id, attempt) -> what the checks found in its clip, as the newest run saw it."""

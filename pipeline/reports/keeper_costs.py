@@ -70,7 +70,8 @@ class KeeperCosts:
     @property
     def per_kept_microusd(self) -> int | None:
         """What one kept clip cost, rounded to a micro-dollar; None while none is kept."""
-        return round((self.cost_microusd - self.open_microusd) / self.kept) if self.kept else None
+        spent = self.cost_microusd - self.open_microusd
+        return (2 * spent + self.kept) // (2 * self.kept) if self.kept else None  # in integers: exact for any sum
 
     @property
     def interval_microusd(self) -> tuple[int, int | None]:

@@ -9,10 +9,12 @@ from pathlib import Path
 from pipeline.config.gateway_address import SANDBOX
 from pipeline.ledger.run_registry import Run
 from pipeline.records import FAILED_FOR_GOOD, State, Totals, usd
+from pipeline.reports.keeper_costs import KeeperCosts, KeeperTable, exact_usd
 from pipeline.reports.progress import strip_control_chars
 from pipeline.reports.run_ending import RENDERING, checks_words, money_words, near_path, short_gateway
 
-RIGHT = frozenset({"READY", "COST", "VIDEOS", "USD", "CAP", "USED", "LEFT", "PRICE"})
+KEEPER_COLUMNS = ("BOUGHT", "OPEN", "DELIVERED", "PASSED", "YOURS", "KEPT", "COST", "PER KEPT", "95 % INTERVAL")
+RIGHT = frozenset({"READY", "COST", "VIDEOS", "USD", "CAP", "USED", "LEFT", "PRICE", *KEEPER_COLUMNS})
 """Columns of numbers, whose digits are aligned at the right."""
 
 
@@ -93,3 +95,27 @@ def status_lines(
 
 def _when(at: float | None) -> str:
     return "-" if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}"
+
+
+def keeper_lines(costs: KeeperTable) -> list[str]:
+    """What a kept clip cost, in all and by group; a group's name begins its lines."""
+    rows = [["total", *_keeper_cells(costs.total)]]
+    for name, group in costs.groups.items():
+        word = name.removeprefix("by_")
+        rows += [[f"{word} {key}", *_keeper_cells(group[key])] for key in sorted(group)]
+    note = "kept: by you, or passed the checks and not reviewed; open: not come out yet, not counted in PER KEPT"
+    return [*table(("", *KEEPER_COLUMNS), rows), note]
+
+
+def _keeper_cells(costs: KeeperCosts) -> list[str]:
+    counts = (costs.bought, costs.open, costs.delivered, costs.passed, costs.picked, costs.kept)
+    low, high = costs.interval_microusd
+    each = exact_usd(costs.per_kept_microusd)
+    upper = exact_usd(high)
+    interval = f"{exact_usd(low)} to {upper}" if upper is not None else f"{exact_usd(low)} or more"
+    return [
+        *(f"{count:,}" for count in counts),
+        str(exact_usd(costs.cost_microusd)),
+        each if each is not None else "-",
+        interval if costs.settled else "-",
+    ]

@@ -6,17 +6,26 @@ import argparse
 from pathlib import Path
 
 from pipeline.cli.arguments import print_json, settings_of
+from pipeline.config.settings import Settings
+from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
 from pipeline.records import State, canonical_job_id, usd
+from pipeline.reports.keeper_costs import keeper_table
 from pipeline.reports.progress import strip_control_chars
+from pipeline.reports.run_tables import keeper_lines
 from pipeline.reports.spend import group_spend
 from pipeline.reports.usage_list import read_usage
 
 
 def spend(args: argparse.Namespace) -> int:
-    """Money by day, month and model of each gateway; with `--usage FILE` against the vendor's own list."""
+    """Money by day, month and model of each gateway; with `--usage FILE` against the vendor's own list.
+
+    With `--per-keeper` what a good clip cost instead.
+    """
     settings = settings_of(args)
     prefix = args.day or args.month or ""
+    if args.per_keeper:
+        return _per_keeper(args, settings, prefix)
     with open_for_reading(settings) as workspace:
         lines = workspace.book.spend_lines(prefix)
         compared = _reconciled(workspace, args.usage) if args.usage is not None else None
@@ -26,6 +35,19 @@ def spend(args: argparse.Namespace) -> int:
         print_json(answer if compared is None else {**answer, "usage": compared})
     else:
         _print(found, compared)
+    return 0
+
+
+def _per_keeper(args: argparse.Namespace, settings: Settings, prefix: str) -> int:
+    with open_for_reading(settings) as workspace:
+        found = keeper_table(workspace.book.outcomes(latest_verdicts(workspace.ledger), day_prefix=prefix))
+    if args.json:
+        print_json({"per_keeper": {gateway: table.as_json() for gateway, table in found.items()}})
+        return 0
+    if not found:
+        print("nothing was bought yet")
+    for gateway, costs in found.items():
+        print("\n".join([gateway, *keeper_lines(costs)]))
     return 0
 
 
