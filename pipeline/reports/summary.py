@@ -34,7 +34,6 @@ def summary_line(totals: Totals, run: str) -> str:
         "planned": totals.count(State.PLANNED),
     }
     parts = [f"{word}={count}" for word, count in counts.items()]
-    parts += [f"not_needed={totals.spare}"] if totals.spare else []
     parts += [f"{word}={amount}" for word, amount in _sums(totals).items()]
     return " ".join([*parts, f"run={run}"])
 

@@ -39,7 +39,9 @@ _CAUSES = """
     a.state IN ('submitting', 'accepted') AND (o.collect OR a.state = 'submitting')
     OR %(again)s AND o.collect AND (a.state = 'stalled' OR a.state = 'done' AND %(files)s
         AND (a.local_path IS NULL OR a.sha256 IS NULL))
-    OR a.state = 'planned' AND o.buy AND (%(again)s OR coalesce(a.reason, '') !~ %(set_aside)s)
+    OR a.state = 'done' AND o.collect AND a.sha256 IS NOT NULL AND r.shot IS NOT NULL AND NOT EXISTS
+        (SELECT 1 FROM clip_checks c WHERE c.request_id = a.request_id AND c.attempt = a.attempt)
+    OR a.state = 'planned' AND r.wanted = 1 AND o.buy AND (%(again)s OR coalesce(a.reason, '') !~ %(set_aside)s)
         AND NOT EXISTS (SELECT 1 FROM dop_halts h WHERE h.run_id = o.run_id AND h.version = o.version)
 """
 
@@ -207,7 +209,8 @@ class JobQueue:
         """How many planned rows of a run were refused or could not be sent: they wait for the next order."""
         text = (
             "SELECT count(*) AS n FROM run_rows r JOIN attempts a ON a.request_id = r.request_id "
-            "AND a.superseded = 0 WHERE r.run_id = %(run_id)s AND a.state = 'planned' AND a.reason ~ %(set_aside)s"
+            "AND a.superseded = 0 WHERE r.run_id = %(run_id)s AND a.state = 'planned' AND r.wanted = 1 "
+            "AND a.reason ~ %(set_aside)s"
         )
         return int((await self._ask(text, {"run_id": run_id, "set_aside": SET_ASIDE}))[0]["n"])
 

@@ -17,6 +17,7 @@ from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals
 from pipeline.reports.progress import ProgressDisplay, ProgressSnapshot
 from pipeline.runner.cluster.job_queue import JobQueue, StopNotice
+from pipeline.runner.cluster.shot_keeper import settle_run
 from pipeline.runner.failure_limit import FailureLimit
 from pipeline.runner.run_job import StepsResult
 from pipeline.runner.signals import SIGNALS, signal_handlers
@@ -111,7 +112,7 @@ class RunMonitor:
         this = self._this
         if await self._too_long():
             return
-        busy = await this.queue.live(this.run_id) or await this.queue.top_up(this.window)
+        busy = await this.queue.live(this.run_id) or await self._topped_up()
         totals = await _totals(this)
         await self._judge(totals)
         halted = bool(await this.queue.stop_notices(this.run_id))
@@ -119,6 +120,11 @@ class RunMonitor:
         self._quiet = 0 if busy or self._is_due(totals, planned, halted=halted) else self._quiet + 1
         await self._look_for_workers()
         self._progress.update(_snapshot(totals, this.before, time.monotonic() - self._began, halted=halted))
+
+    async def _topped_up(self) -> int:
+        """How many requests were queued here; candidates that a worker did not live to ask for among them."""
+        await asyncio.to_thread(settle_run, self._this.workspace, self._this.run_id)
+        return await self._this.queue.top_up(self._this.window)
 
     def _is_due(self, totals: Totals, planned: int, *, halted: bool) -> bool:
         """Whether the ledger has work for the workers; the queue may be full of other runs' meanwhile.
@@ -174,7 +180,7 @@ def counted(connection: Connection, run_id: str) -> Totals:
     """What a run came to, without its money, as the transaction of `connection` sees it."""
     text = (
         "SELECT a.state, count(*) FROM run_rows r JOIN attempts a ON a.request_id = r.request_id AND a.superseded = 0 "
-        "WHERE r.run_id = %(run_id)s GROUP BY a.state"
+        "WHERE r.run_id = %(run_id)s AND (a.state <> 'planned' OR r.wanted = 1) GROUP BY a.state"
     )
     found = connection.exec_driver_sql(text, {"run_id": run_id})
     return Totals(counts={State(state): number for state, number in found})

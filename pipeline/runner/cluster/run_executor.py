@@ -19,7 +19,7 @@ from typing import cast
 
 from pipeline.assets.image_urls import ImageUrlResolver, InputImages
 from pipeline.assets.publishing import OutputPublisher
-from pipeline.errors import InvariantError, LedgerError
+from pipeline.errors import DopError, InvariantError, LedgerError
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.kinds import kind_of
@@ -38,6 +38,7 @@ from pipeline.runner.cluster.job_queue import JobQueue, RunOrder, StopNotice
 from pipeline.runner.cluster.shared_losses import SharedLosses
 from pipeline.runner.cluster.shared_rate import SharedRateLimiter
 from pipeline.runner.cluster.shared_rate_gate import SharedRateGate
+from pipeline.runner.cluster.shot_keeper import ShotKeeper
 from pipeline.runner.context import RESERVATION_LEASE_S, pending_job_of, ready_video_of
 from pipeline.runner.events import EventRecorded, EventSink, LedgerFailed, OutcomeUnknown, RequestSetAside
 from pipeline.runner.fail_points import fail_point
@@ -50,6 +51,9 @@ from pipeline.runner.submit_body import SubmitCallBuilder
 
 RECOVERY_TIMEOUT_S = 10.0
 """How long, in seconds, an executor that closes waits for the proof of an unclear submit."""
+
+SETTLE_ROUNDS = 15
+"""Rounds of maintenance between two looks at all shots, for candidates whose worker died before it asked for more."""
 
 PENDING_STATES = frozenset({State.PLANNED, State.SUBMITTING, State.ACCEPTED})
 """Something remains to be done for it; every other state is an end, for now or for good."""
@@ -112,6 +116,9 @@ class RunExecutor:
         self._broken = self._closing = self._warned = False
         self._tasks: list[asyncio.Task[None]] = []
         self._downloads = order.collect and around.workspace.settings.download.enabled
+        self.shots = ShotKeeper(around.workspace, order.run_id)
+        self._checks: set[asyncio.Task[None]] = set()
+        self._rounds = 0
         self.pipeline = self._build()
         self._gate = cast("SharedRateGate", self.pipeline.context.gate)
 
@@ -179,6 +186,13 @@ class RunExecutor:
             self._warned = True
             self._around.notify("jobs end without a callback: polling as usual; check webhook.public_url")
 
+    async def maintain(self) -> None:
+        """One round of what is done from time to time."""
+        self.warn()
+        self._rounds += 1
+        if self._rounds % SETTLE_ROUNDS == 0:
+            await self.shots.settle_all()
+
     # -- one request
 
     @property
@@ -210,7 +224,7 @@ class RunExecutor:
         if attempt.state is State.SUBMITTING:
             await self._lost_by_another(attempt)
         elif attempt.state is State.PLANNED:
-            if not self.order.buy or self.stop.submits:
+            if not self.order.buy or self.stop.submits or attempt.is_spare:
                 return False
             self._unsent.add(attempt.request_id)
             self._to_buy.put_nowait(attempt)
@@ -222,6 +236,8 @@ class RunExecutor:
         elif attempt.state is State.DONE and attempt.lacks_file and self._downloads:
             self.pipeline.context.ready.put_nowait(ready_video_of(attempt))
             return True
+        elif attempt.state is State.DONE and self.shots.has(attempt.request_id):
+            await self.shots.check(attempt)  # the worker that fetched it did not live to check it
         return False
 
     async def _lost_by_another(self, attempt: Attempt) -> None:
@@ -253,7 +269,29 @@ class RunExecutor:
             self._sent(request_id)
         if state is State.DONE and event is Event.COMPLETE and self._downloads:
             return
+        if self.shots.has(request_id) and state not in PENDING_STATES:
+            self._settle(request_id, is_clip=state is State.DONE)
+            return
         if state not in PENDING_STATES or (state is State.ACCEPTED and not self.order.collect):
+            self._end(request_id)
+
+    def _settle(self, request_id: str, *, is_clip: bool) -> None:
+        """A candidate came out: its clip is checked, and its shot asks for the next one, before it is let go."""
+        task = asyncio.create_task(self._settled(request_id, is_clip=is_clip))
+        self._checks.add(task)
+        task.add_done_callback(self._checks.discard)
+
+    async def _settled(self, request_id: str, *, is_clip: bool) -> None:
+        try:
+            attempt = self._around.workspace.book.listed(self.order.run_id, request_id) if is_clip else None
+            if attempt is not None:
+                await self.shots.check(attempt)
+            else:
+                await self.shots.settle(request_id)
+        except DopError as error:
+            self._broken = True
+            self._around.on_failure(str(error))
+        finally:
             self._end(request_id)
 
     def _sent(self, request_id: str) -> None:
@@ -337,6 +375,10 @@ class RunExecutor:
             for task in (fetching, *watching):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        for check in self._checks:
+            check.cancel()
+        await asyncio.gather(*self._checks, return_exceptions=True)
+        await self.shots.close()
         await self._gate.close()
         with suppress(TimeoutError):
             await asyncio.wait_for(self.pipeline.recovery.wait(), RECOVERY_TIMEOUT_S)

@@ -367,7 +367,7 @@ class WorkerSession:
                 taken = await self.queue.take_back(settings.stalled_after_s)
                 await self.queue.top_up(settings.window)
                 for line in list(self._lines.values()):
-                    line.warn()
+                    await line.maintain()
                     for known in await self.queue.stop_notices(line.order.run_id):
                         line.apply_stop(known)
             except Exception as error:  # noqa: BLE001 - without this round no worker would take over: restart

@@ -1,0 +1,80 @@
+"""Keep buying until good in a cluster: the worker that fetched a clip checks it and marks what its shot wants next.
+
+The queue is made from the ledger, so a candidate that is marked as wanted is queued by whichever host tops up next.
+A worker that dies between two steps loses nothing: a clip without a result is queued again to be checked, and every
+worker settles its runs from time to time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from sqlalchemy import Connection
+
+from pipeline.ledger.reviews import latest_verdicts
+from pipeline.ledger.shots import CheckRecord, Shots, save_checks, settle
+from pipeline.ledger.workspace import OpenLedger
+from pipeline.records import Attempt, Candidacy
+from pipeline.runner.clip_checker import ClipChecker, PooledChecker
+
+
+class ShotKeeper:
+    """The shots of one ordered run, as one worker looks after them."""
+
+    def __init__(self, workspace: OpenLedger, run_id: str) -> None:
+        self._workspace, self._run_id = workspace, run_id
+        self._verdicts = latest_verdicts(workspace.ledger)
+        shots = workspace.book.shots(run_id, self._verdicts)
+        rules = {one.rule.shot: one.rule for one in shots.standings}
+        self._rules_of = {key: tuple(rules[name] for name in names) for key, names in shots.shots_of.items()}
+        self._shared = any(len(names) > 1 for names in self._rules_of.values())
+        run = workspace.book.run(run_id)
+        self._checker: ClipChecker | None = PooledChecker(workspace, run) if run is not None and rules else None
+
+    def has(self, request_id: str) -> bool:
+        """Whether the request is a candidate of a shot."""
+        return request_id in self._rules_of
+
+    async def check(self, attempt: Attempt) -> None:
+        """Check a candidate's clip; its result and what its shot wants next are durable when it returns."""
+        if self._checker is None:
+            return
+        found = await self._checker.check(attempt)
+        record = CheckRecord(
+            request_id=attempt.request_id, attempt=attempt.attempt, grade=found.grade.value, reasons=found.reasons
+        )
+        await self._settle([record], self._rules_of.get(attempt.request_id, ()))
+
+    async def settle(self, request_id: str) -> None:
+        """A candidate ended without a clip: mark what its shot wants next."""
+        await self._settle([], self._rules_of.get(request_id, ()))
+
+    async def settle_all(self) -> None:
+        """Mark what every shot wants, also for ends that no worker lived to settle."""
+        if self._rules_of:
+            self._verdicts = await asyncio.to_thread(latest_verdicts, self._workspace.ledger)
+            await self._settle([], None)
+
+    async def _settle(self, results: list[CheckRecord], only: Iterable[Candidacy] | None) -> None:
+        run_id, verdicts, at = self._run_id, self._verdicts, time.time()
+        some = None if self._shared else only
+
+        def work(connection: Connection) -> Shots:
+            save_checks(connection, results, at)
+            return settle(connection, run_id, verdicts, some)
+
+        await self._workspace.ledger.transact_async(work)
+
+    async def close(self) -> None:
+        """Give up what is not checked yet; it is queued again."""
+        if self._checker is not None:
+            await self._checker.close()
+
+
+def settle_run(workspace: OpenLedger, run_id: str) -> int:
+    """Mark what the shots of a run want now; how many candidates that are. Blocks."""
+    verdicts = latest_verdicts(workspace.ledger)
+    found = workspace.ledger.transact(lambda connection: settle(connection, run_id, verdicts))
+    return len(found.needed)
