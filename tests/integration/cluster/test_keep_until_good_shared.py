@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,10 @@ def test_clips_are_checked_by_the_worker_that_fetched_them(tmp_path: Path, postg
         assert grades == [("bad", 9)]
 
 
+def _has_charged(double: GatewayDouble, count: int) -> bool:
+    return double.charged >= count
+
+
 def test_workers_that_are_killed_buy_no_candidate_twice(tmp_path: Path, postgres: str) -> None:
     failing = {str(number): {"end": "failed"} for number in range(1, 30, 2)}
     with (
@@ -71,7 +76,7 @@ def test_workers_that_are_killed_buy_no_candidate_twice(tmp_path: Path, postgres
         machines.hire(2)
         command = machines.start("run", machines.csv(candidates(12, "1-8")), "--yes", "--cluster")
         for charged in (6, 14):
-            wait_for(lambda charged=charged: double.charged >= charged, at_most_s=60)
+            wait_for(partial(_has_charged, double, charged), at_most_s=60)
             machines.workers[0].send_signal(signal.SIGKILL)
             machines.workers.pop(0)
             machines.hire(1)
