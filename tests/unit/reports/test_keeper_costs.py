@@ -39,7 +39,7 @@ def outcome(fate: Fate, *, price: int = LITE_MICROUSD, **more: object) -> Purcha
 
 
 def bought_in_lots(chance: random.Random, share: float) -> KeeperCosts:
-    """So many clips as somebody may have bought, each kept with a chance of `share`."""
+    """Some clips, each kept with a chance of `share`."""
     bought = chance.randint(20, 300)
     kept = sum(chance.random() < share for _ in range(bought))
     return KeeperCosts(bought=bought, kept=kept, cost_microusd=bought * LITE_MICROUSD)
