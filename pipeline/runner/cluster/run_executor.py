@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +34,7 @@ from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.cluster.callback_relay import CallbackRelay
+from pipeline.runner.cluster.held_requests import HeldRequests
 from pipeline.runner.cluster.job_queue import JobQueue, RunOrder, StopNotice
 from pipeline.runner.cluster.shared_losses import SharedLosses
 from pipeline.runner.cluster.shared_rate import SharedRateLimiter
@@ -73,7 +74,6 @@ class WorkerResources:
     base_url: str
     notify: Callable[[str], None]
     on_failure: Callable[[str], None]
-    room: Callable[[], None]
     log: logging.Logger
     callbacks: CallbackRelay | None = None
 
@@ -110,9 +110,7 @@ class RunExecutor:
     def __init__(self, order: RunOrder, around: WorkerResources) -> None:
         self.order, self._around = order, around
         self.stop = StopSignal()
-        self._waiting: dict[str, asyncio.Future[bool]] = {}
-        self._unsent: set[str] = set()
-        self._to_buy: asyncio.Queue[Attempt | None] = asyncio.Queue()
+        self._held = HeldRequests()
         self._broken = self._closing = self._warned = False
         self._tasks: list[asyncio.Task[None]] = []
         self._downloads = order.collect and around.workspace.settings.download.enabled
@@ -142,7 +140,7 @@ class RunExecutor:
                 publisher=around.publisher,
                 kind=kind,
                 calls=SubmitCallBuilder(kind, urls, relay.addresses if relay is not None else None),
-                requests=lambda _: self._fed(),
+                requests=lambda _: self._held.fed(),
                 stop=self.stop,
                 events=events,
                 unix_time=time.time,
@@ -174,7 +172,7 @@ class RunExecutor:
 
     def _state_of(self, request_id: str) -> State | None:
         """For callbacks: whether this worker has the request; what the ledger says of others does not matter here."""
-        return State.SUBMITTING if request_id in self._waiting else None
+        return State.SUBMITTING if request_id in self._held else None
 
     @property
     def _schedule(self) -> PollSchedule:
@@ -198,26 +196,25 @@ class RunExecutor:
     @property
     def unsent(self) -> int:
         """How many requests wait here to be bought."""
-        return len(self._unsent)
+        return self._held.unsent
 
     @property
     def active_count(self) -> int:
         """How many requests are looked after here."""
-        return len(self._waiting)
+        return len(self._held)
 
     async def process_request(self, attempt: Attempt) -> bool:
         """One request's life from wherever the ledger says it is; False when the line closes before its end.
 
         Pays: yes, when it is planned and the order says buy.
         """
-        done = self._waiting.setdefault(attempt.request_id, asyncio.get_running_loop().create_future())
+        done = self._held.hold(attempt.request_id)
         try:
             if self._closing:
                 return False
             return not await self._take_up(attempt) or await asyncio.shield(done)
         finally:
-            self._waiting.pop(attempt.request_id, None)
-            self._sent(attempt.request_id)
+            self._held.release(attempt.request_id)
 
     async def _take_up(self, attempt: Attempt) -> bool:
         """Hands the request to its step; False when there is none for it."""
@@ -226,8 +223,7 @@ class RunExecutor:
         elif attempt.state is State.PLANNED:
             if not self.order.buy or self.stop.submits or attempt.is_spare:
                 return False
-            self._unsent.add(attempt.request_id)
-            self._to_buy.put_nowait(attempt)
+            self._held.buy(attempt)
             return True
         elif attempt.state in (State.ACCEPTED, State.STALLED) and self.order.collect:
             job = pending_job_of(attempt, loop_now=asyncio.get_running_loop().time(), now_unix=time.time())
@@ -251,10 +247,6 @@ class RunExecutor:
         if isinstance(recorded, Applied):
             context.events.emit(OutcomeUnknown(attempt=attempt))
 
-    async def _fed(self) -> AsyncIterator[Attempt]:
-        while (attempt := await self._to_buy.get()) is not None:
-            yield attempt
-
     # -- what the steps say
 
     def _recorded(self, recorded: EventRecorded) -> None:
@@ -266,7 +258,7 @@ class RunExecutor:
             return
         state = result.state
         if state is not State.SUBMITTING and state is not State.PLANNED:
-            self._sent(request_id)
+            self._held.sent(request_id)
         if state is State.DONE and event is Event.COMPLETE and self._downloads:
             return
         if self.shots.has(request_id) and state not in PENDING_STATES:
@@ -294,15 +286,8 @@ class RunExecutor:
         finally:
             self._end(request_id)
 
-    def _sent(self, request_id: str) -> None:
-        if request_id in self._unsent:
-            self._unsent.discard(request_id)
-            self._around.room()
-
     def _end(self, request_id: str) -> None:
-        done = self._waiting.get(request_id)
-        if done is not None and not done.done():
-            done.set_result(not self._closing)
+        self._held.end(request_id, is_finished=not self._closing)
 
     def called(self, delivery: CallbackDelivery) -> bool:
         """A callback named this request; False when this executor does not process it."""
@@ -334,7 +319,7 @@ class RunExecutor:
         try:
             await self.pipeline.buy()
         finally:
-            for request_id in list(self._unsent):
+            for request_id in self._held.unsent_ids():
                 self._end(request_id)
 
     async def _run_step(self, step: Callable[[], Awaitable[None]]) -> None:
@@ -352,7 +337,7 @@ class RunExecutor:
     async def _watch(self) -> None:
         """A reason to stop buying reaches the queue of this worker and every other host."""
         async for reason in self.stop.follow():
-            self._to_buy.put_nowait(None)
+            self._held.stop_buying()
             if self._broken or reason.exit_code in (129, 130, 143):
                 continue
             self._around.log.warning("stop", extra={"fields": {"run": self.order.run_id, "reason": reason.text}})
@@ -367,7 +352,7 @@ class RunExecutor:
         self._broken = self._closing = True  # what is said from here on is about this worker, not about the run
         self.stop.request("the worker stops", exit_code=143, reach=StopScope.ALL)
         self.pipeline.poller.close_input()
-        self._to_buy.put_nowait(None)
+        self._held.stop_buying()
         if self._tasks:
             buying, looking, fetching, *watching = self._tasks
             await asyncio.wait([buying])
@@ -382,11 +367,8 @@ class RunExecutor:
         await self._gate.close()
         with suppress(TimeoutError):
             await asyncio.wait_for(self.pipeline.recovery.wait(), RECOVERY_TIMEOUT_S)
-        for request_id in list(self._waiting):
-            self._end(request_id)
-        with suppress(asyncio.QueueEmpty):
-            while True:
-                self._to_buy.get_nowait()
+        self._held.end_all(is_finished=False)
+        self._held.forget_unsent()
 
 
 def _private_folder(workspace: OpenLedger, run_id: str) -> RunFolder:
