@@ -30,6 +30,7 @@ from pipeline.ledger.schema import (
 )
 from pipeline.ledger.shots import CheckRecord, Shots, Verdicts, read_candidates, read_checks, read_shots
 from pipeline.ledger.states import Event
+from pipeline.ledger.transitions import KEPT_CALL
 from pipeline.records import Attempt, State, Totals, job_id_spellings
 
 CHUNK = 2_000
@@ -409,4 +410,11 @@ class LedgerQueries(RunRegistry):
     def history(self, request_id: str) -> list[dict[str, object]]:
         """Everything that happened to a request, oldest first."""
         statement = select(history).where(history.c.request_id == request_id).order_by(history.c.seq)
-        return [dict(row._mapping) for row in self.ledger.ask(statement)]
+        return [_without_call(dict(row._mapping)) for row in self.ledger.ask(statement)]
+
+
+def _without_call(line: dict[str, object]) -> dict[str, object]:
+    """A line of history without the call that is kept with an intent: that is a secret, and for no reader."""
+    if str(line["detail"]).startswith(KEPT_CALL):
+        line["detail"] = "the call is kept, to be sent again under its key if its answer is lost"
+    return line

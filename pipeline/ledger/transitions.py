@@ -84,6 +84,10 @@ class JobTaken:
     owner_request_id: str
 
 
+KEPT_CALL = "call "
+"""Begins the detail of a RESERVE that holds the whole paid call, for gateways that honour idempotency keys. A secret:
+addresses in it may be signed."""
+
 PAID_TWICE = "paid twice"
 """First words of the reason of a request for which the gateway charged two jobs. No later event overwrites them."""
 

@@ -47,12 +47,18 @@ class PaidSubmit:
         """Whether the gateway said that it does not sell this model."""
         return model in self._gone_models
 
-    async def reserve(self, attempt: Attempt, token: str, price_microusd: int) -> ChangeResult:
-        """MONEY: the intent and its money are durable when this returns, before the first byte leaves."""
+    async def reserve(self, attempt: Attempt, token: str, price_microusd: int, detail: str = "") -> ChangeResult:
+        """MONEY: the intent and its money are durable when this returns, before the first byte leaves.
+
+        Args:
+            detail: what the ledger keeps with the intent: the call, where it may be sent again.
+        """
         price = {"price_microusd": price_microusd}
         try:
             # Not as a task of its own: a caller that waits for room must get the refusal before the room is made.
-            return await self._context.recorder.record(attempt.request_id, Event.RESERVE, price, token=token)
+            return await self._context.recorder.record(
+                attempt.request_id, Event.RESERVE, price, token=token, detail=detail
+            )
         except asyncio.CancelledError:
             await self._release_reservation(attempt, token)  # written all the same, unless it was refused
             raise

@@ -135,6 +135,8 @@ class PollOutcomes:
             return
         self._plan.forget(job.request_id)
         self._jobs.pop(job.request_id, None)
+        # It may still run, but is waited for no longer: under a small cap on jobs it would block the run for ever.
+        self._context.gate.job_ended()
         reason = "deadline passed; still collectable with `dop collect`"
         if job.senseless >= SENSELESS_POLLS:
             reason = f"{reason}; no poll made sense: {job.senseless_reason}"

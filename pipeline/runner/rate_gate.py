@@ -38,10 +38,14 @@ class RateGate:
             self.pace.interrupted(_now(), frozen_s)
             self.wake()
 
-    async def slot(self, kind: CallKind) -> Slot | None:
-        """Waits for a slot and takes it, somewhat before the call may go; None when the run stopped meanwhile."""
+    async def slot(self, kind: CallKind, *, after_stop: bool = False) -> Slot | None:
+        """Waits for a slot and takes it, somewhat before the call may go; None when the run stopped meanwhile.
+
+        Args:
+            after_stop: a submit that buys nothing new is also wanted when nothing more is bought.
+        """
         async with self._turns[kind]:
-            while not self._stopped(kind):
+            while not (self._halt.all if after_stop else self._stopped(kind)):
                 self._notice_pause()
                 self._news[kind].clear()
                 answer = self.pace.next_slot(_now(), kind)

@@ -43,6 +43,7 @@ from pipeline.runner.poller import Poller
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.reachability import Reachability
 from pipeline.runner.recorder import EventRecorder
+from pipeline.runner.replays import Replays
 from pipeline.runner.stop import StopSignal
 from pipeline.runner.submit_body import SubmitCallBuilder
 from pipeline.runner.submit_decisions import SubmitEndpoint
@@ -134,14 +135,18 @@ class RunPipeline:
     poller: Poller
     downloader: Downloader
     recovery: JobRecovery
+    replays: Replays
     callbacks: CallbackHandler | None
     endpoint: SubmitEndpoint
     schedule: PollSchedule
+    left_unclear: Callable[[], list[Attempt]]
 
     async def buy(self) -> None:
-        """Submit what is planned, within the loss budget. Pays: yes."""
+        """Submit what is planned, within the loss budget; find out what unclear submits came to. Pays: yes."""
         self.losses.start()
+        self.replays.add_all(self.left_unclear())
         await self.submitter.run()
+        await self.replays.finish()
 
     def learned(self) -> dict[str, object]:
         """What the next run should know about the gateway."""
@@ -192,6 +197,8 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
             else None,
         ),
         recovery=recovery,
+        replays=Replays(context, workspace.gateway),
+        left_unclear=lambda: _left_unclear(setup),
         callbacks=_callbacks(setup, context, poller, recovery),
         endpoint=endpoint,
         schedule=schedule,
@@ -234,6 +241,12 @@ def _context(setup: PipelineSetup) -> RunContext:
 def _address(setup: PipelineSetup) -> str:
     gateway = setup.workspace.settings.gateway
     return "on this machine" if gateway.is_embedded else gateway.base_url
+
+
+def _left_unclear(setup: PipelineSetup) -> list[Attempt]:
+    """Unclear submits of earlier runs; in a cluster each worker takes those that it hears of."""
+    is_shared = setup.shared_gate is not None
+    return [] if is_shared else setup.workspace.book.attempts_in(setup.run_id, (State.UNKNOWN,))
 
 
 def _breaker(setup: PipelineSetup) -> CircuitBreaker:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import DopError, LedgerError
 from pipeline.gateway.classification import SubmitOutcome
+from pipeline.gateway.kinds.interface import Recovery
 from pipeline.gateway.redaction import redact
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.ledger.states import Event
@@ -155,7 +156,11 @@ class OutcomeRecorder:
         if not isinstance(recorded, Applied):
             return  # settled by others meanwhile
         self._context.events.emit(OutcomeUnknown(attempt=attempt))
-        self._context.notify(f"{attempt.row_id}: outcome unknown, perhaps paid ({reason}); `dop resolve` settles it")
+        if self._context.kind.abilities.recovery is Recovery.REPLAY:
+            text = f"outcome not known yet ({reason}); it is sent again under its key"
+        else:
+            text = f"outcome unknown, perhaps paid ({reason}); `dop resolve` settles it"
+        self._context.notify(f"{attempt.row_id}: {text}")
 
     async def _reject(self, reserved: ReservedAttempt, outcome: SubmitOutcome) -> None:
         values = {"reason": outcome.reason, "finished_at": self._context.unix_time()}

@@ -5,7 +5,8 @@ The theory of this module, in the order of time. For one attempt:
     permit      the circuit breaker and the rate limiter let one submit go (submit_permits)
     body        the JSON is built; addresses in it expire, so not earlier. A body that can't be built costs nothing
     RESERVE     the intent, its token and its money are durable in the ledger; the budget is judged in the same commit
-                (from here to the outcome: paid_submit)
+                (from here to the outcome: paid_submit). Where keys are honoured, the whole call is kept with it
+                (kept_calls): only that is ever sent again
     slot        the last wait for the moment of the call; if the limit was met meanwhile, RELEASE
     POST        the first byte leaves
     outcome     the response, or the lack of one, is classified (gateway.classification), decided (submit_decisions)
@@ -46,6 +47,7 @@ from pipeline.runner.context import RunContext
 from pipeline.runner.events import RequestSetAside
 from pipeline.runner.firewall import FATAL_EXIT_CODE, NOT_SENT, error_words
 from pipeline.runner.job_recovery import JobRecovery
+from pipeline.runner.kept_calls import KeptCalls
 from pipeline.runner.paid_submit import STEP, PaidSubmit
 from pipeline.runner.stop import StopScope
 from pipeline.runner.submit_decisions import SubmitEndpoint
@@ -79,6 +81,7 @@ class Submitter:
         self._next = asyncio.Lock()
         self._in_doubt = 0
         self._one_recorded = asyncio.Event()
+        self._kept = KeptCalls(context)
 
     async def run(self) -> None:
         """Submit until the requests are used up or the run stops; what is in flight is recorded before it returns."""
@@ -133,9 +136,9 @@ class Submitter:
         try:
             # After the wait, because addresses in it expire; before the intent: what can't be built is not in flight.
             path = self._endpoint.current
-            call, price_microusd = self._context.calls.build(attempt, path), self._price(attempt)
+            call, price_microusd = self._kept.call(attempt, path), self._price(attempt)
             token, proof = self._context.new_token(), SendProof(may_send=self._lease())
-            reserved = await self._paid.reserve(attempt, token, price_microusd)
+            reserved = await self._paid.reserve(attempt, token, price_microusd, self._kept.detail(call))
         except Exception:
             self._permits.release(attempt.request_id)
             raise

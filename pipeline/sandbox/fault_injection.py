@@ -106,6 +106,10 @@ class FaultInjector:
         self._inline = inline
         self._generation_s = generation_s
 
+    def script(self, plan: FaultPlan) -> None:
+        """Let go wrong what `plan` says, from now on."""
+        self.storm = plan
+
     async def instead_of_accepting(
         self, fault: SubmitFault, request: web.Request, visit: FaultKey
     ) -> web.StreamResponse:

@@ -179,6 +179,9 @@ CALLBACK_ODDS: Mapping[CallbackFault, float] = {
 SLOW_SHARE, SLOW_FACTOR = 0.06, 5.0
 """Share of slow jobs, and how many times longer they take."""
 
+IN_FLIGHT_SHARE = 0.05
+"""Share of repeated calls that a gateway with idempotency keys answers with 409."""
+
 LAG_VISITS = 2
 BURST_VISITS = 2
 SHAPED_SHARE = 0.5
@@ -232,6 +235,10 @@ class FaultPlan:
         if share(self.seed, "shaped", fingerprint, visit) >= SHAPED_SHARE * self.intensity:
             return None
         return int(share(self.seed, "shape", fingerprint, visit) * shapes)
+
+    def in_flight(self, key: str, visit: int) -> bool:
+        """Whether the visit-th call under a key is answered as if the first were still being worked on."""
+        return share(self.seed, "in flight", key, visit) < IN_FLIGHT_SHARE * self.intensity
 
     def wait_share(self, hook: str, name: str, visit: int) -> float:
         """0..1: how long a stall is, and which of two ways a connection is cut."""

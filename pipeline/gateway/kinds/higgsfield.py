@@ -43,6 +43,7 @@ from pipeline.gateway.kinds.interface import (
 )
 from pipeline.gateway.origin import checked_header, checked_path
 from pipeline.gateway.responses import NoResponse, Response
+from pipeline.gateway.wire import SubmittedJob, parse_poll, parse_submit
 from pipeline.records import MICROUSD, STRENGTH_STEPS, Params
 
 HEADERS: Final = {
@@ -221,6 +222,8 @@ class Higgsfield(GatewayKind):
         found = judge_submit(outcome, refusals=REFUSALS, rules=RULES, now_unix=now_unix, params=params)
         if isinstance(outcome, Response) and outcome.status == 422 and _is_mismatch(outcome):
             return SubmitOutcome(kind=SubmitOutcomeKind.UNKNOWN, reason=found.reason, status=422)
+        if found.kind is SubmitOutcomeKind.UNKNOWN and (job := _job_with_state(outcome)) is not None:
+            return SubmitOutcome(kind=SubmitOutcomeKind.ACCEPTED, status=found.status, ticket=job)
         return found
 
     def classify_replay(
@@ -350,6 +353,18 @@ def _amount(value: object) -> Decimal | None:
     except InvalidOperation:
         return None
     return found if found.is_finite() and found >= 0 else None
+
+
+def _job_with_state(outcome: Response | NoResponse) -> SubmittedJob | None:
+    """The job of a whole 2xx answer that gives its state, also when it tells why the job failed.
+
+    The answer to a repeated call says how the job is now, and `error` then belongs to the job, not to the call.
+    """
+    top = _json_of(outcome)
+    job, report = parse_submit(top), parse_poll(top)
+    if job is None or report is None or not report.word or not report.known_word or report.job_set_id is None:
+        return None
+    return job
 
 
 def _is_mismatch(outcome: Response) -> bool:

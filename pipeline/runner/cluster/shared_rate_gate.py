@@ -52,9 +52,9 @@ class SharedRateGate(RateGate):
     def _shares(self, kind: CallKind) -> bool:
         return kind is CallKind.SUBMIT or self._polls_share
 
-    async def slot(self, kind: CallKind) -> OwnSlot | None:
+    async def slot(self, kind: CallKind, *, after_stop: bool = False) -> OwnSlot | None:
         """Waits for a place in this worker's pool and for a moment of the shared pace; None when the run stopped."""
-        slot = await super().slot(kind)
+        slot = await super().slot(kind, after_stop=after_stop)
         if slot is None or not self._shares(kind) or await self._moment(kind):
             return slot
         self.release(kind)

@@ -33,16 +33,12 @@ from pipeline.sandbox.jobs import (
     clip_key,
     generation_time,
     marked_fate,
-    share,
 )
 from pipeline.sandbox.rate_limiters import Limiter, make_limiter
 from pipeline.sandbox.rendering.renderer import ClipRenderer
 from pipeline.sandbox.responses import SandboxResponse
 from pipeline.sandbox.settings import SandboxSettings, parse_rate
 from pipeline.sandbox.webhooks import Delivery, WebhookSender
-
-IN_FLIGHT_SHARE = 0.05
-"""Share of repeated calls that a storm answers with 409."""
 
 ACCOUNT_SECRET = "whsec_c2FuZGJveC1hY2NvdW50LXNlY3JldA=="  # noqa: S105 - opens nothing but the sandbox
 LOOK_S = (0.02, 0.25)
@@ -68,17 +64,18 @@ class VendorHandlers:
         self._storm = None if chaos is None else FaultPlan(seed=chaos, intensity=intensity)
         self._states = RequestStates(books, studio, cap=settings.max_concurrent, now=now, address=address)
         self._uploads = UploadHandlers(books, gallery, address=address, refusal_of=self._refusal_of)
-        limit = settings.max_concurrent or 1
         self._faults = FaultInjector(
             self._storm,
             settings.generation_s,
             inline=settings.inline,
             refused=refused,
-            too_many=lambda wait_s, _number: responses.queue_full(limit, wait_s, "yes"),
+            too_many=lambda wait_s, _number: responses.queue_full(None, wait_s, "yes"),
         )
         self._courier = WebhookSender(now=now, window_s=settings.webhook_window_s)
         self._limiter: Limiter | None = None
         self.set_rate(settings.rate)
+        self.mismatches = 0
+        """calls that were refused because their key belongs to another one"""
         self.honours_keys = settings.honours_keys
         """whether a repeated key gives the first request; a vendor may switch that off at any time"""
 
@@ -94,6 +91,11 @@ class VendorHandlers:
         app.router.add_post("/_sandbox/keys/{word:on|off}", self.switch_keys)
         app.router.add_post("/estimate/{model:.+}", self.estimate)
         app.router.add_post("/{model:.+}", self.submit)
+
+    def script(self, plan: FaultPlan) -> None:
+        """Let go wrong what `plan` says, from now on."""
+        self._storm = plan
+        self._faults.script(plan)
 
     def set_rate(self, rate: str | None) -> None:
         """Change the limit; the new limiter starts empty-handed."""
@@ -145,7 +147,7 @@ class VendorHandlers:
         if fault in BEFORE:
             return await self._faults.instead_of_accepting(fault, request, ("submit", mark, visit))
         if self._states.is_full():
-            cap = self._settings.max_concurrent or 1
+            cap = self._settings.max_concurrent
             return as_json(responses.queue_full(cap, 1.0, self._settings.retry_after))
         new = VendorRequest(job=self._new_job(model, body, mark, webhook), model=model, key=key)
         self._books.accept(new, keep_key=self.honours_keys)
@@ -158,9 +160,10 @@ class VendorHandlers:
     async def _repeated(self, request: web.Request, known: tuple[str, str], key: str, mark: str) -> web.StreamResponse:
         """The same key again: the original request, or a refusal where anything differs."""
         if known[0] != mark:
+            self.mismatches += 1
             return as_json(refused(422, responses.MISMATCH))
         visit = self._books.count("submit", mark)
-        if self._storm is not None and share(self._storm.seed, "in flight", key, visit) < IN_FLIGHT_SHARE:
+        if self._storm is not None and self._storm.in_flight(key, visit):
             return as_json(refused(409, responses.IN_FLIGHT))
         return await self._answered(request, self._books.requests[known[1]], visit)
 
@@ -330,7 +333,7 @@ class VendorHandlers:
         wait_s = self._limiter.admit(self._now()) if self._limiter is not None else 0.0
         if wait_s <= 0:
             return None
-        return responses.queue_full(self._settings.max_concurrent or 1, wait_s, self._settings.retry_after)
+        return responses.queue_full(None, wait_s, self._settings.retry_after)
 
 
 NOT_CHARGED = frozenset({SandboxJobState.FAILED, SandboxJobState.NSFW, SandboxJobState.CANCELED})

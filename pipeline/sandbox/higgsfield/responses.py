@@ -28,10 +28,11 @@ def refused(status: int, detail: object) -> SandboxResponse:
     return SandboxResponse(status=status, value={"detail": detail})
 
 
-def queue_full(limit: int, wait_s: float, mode: RetryAfter) -> SandboxResponse:
-    """429 of an account whose queue is full, or that calls too often."""
+def queue_full(limit: int | None, wait_s: float, mode: RetryAfter) -> SandboxResponse:
+    """429 of an account whose queue is full (`limit` may run at once), or that calls too often (None)."""
     hint_s = 3600 if mode == "misleading" else max(1, math.ceil(wait_s))
-    value = {"code": "account_queue_full", "limit": limit}
+    full = {"code": "account_queue_full", "limit": limit}
+    value = full if limit is not None else {"detail": "Too many requests"}
     return SandboxResponse(status=429, value=value, headers={} if mode == "no" else {"Retry-After": str(hint_s)})
 
 

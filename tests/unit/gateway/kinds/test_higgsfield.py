@@ -128,6 +128,10 @@ def test_no_error_of_a_repeated_submit_settles_anything(status: int) -> None:
 def test_a_repeated_submit() -> None:
     accepted = answer(200, {"status": "completed", "request_id": "r-1"})
     assert KIND.classify_replay(accepted, now_unix=NOW).job.job_set_id == "r-1"  # type: ignore[union-attr]
+    failed = answer(200, {"status": "failed", "request_id": "r-1", "error": "Generation failed"})
+    assert KIND.classify_replay(failed, now_unix=NOW).job.job_set_id == "r-1"  # type: ignore[union-attr]
+    trace = answer(200, {"error": "An unexpected error", "request_id": "trace-1"})
+    assert KIND.classify_replay(trace, now_unix=NOW).kind is ReplayKind.UNCLEAR
     assert KIND.classify_replay(answer(409, {"detail": "busy"}), now_unix=NOW).kind is ReplayKind.IN_FLIGHT
     assert KIND.classify_replay(answer(422, {"detail": [{"msg": "x"}]}), now_unix=NOW).kind is ReplayKind.MISMATCH
     assert KIND.classify_replay(answer(200, {"ok": True}), now_unix=NOW).kind is ReplayKind.UNCLEAR

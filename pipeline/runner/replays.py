@@ -1,0 +1,237 @@
+"""Unclear submits are sent again under their keys, until the gateway says which job they became. Only for kinds of
+gateway whose `abilities.recovery` is REPLAY.
+
+The theory of this module. The gateway promises: the same bytes under the same idempotency key give the id of the job
+that they gave first, and are charged once. Five things follow.
+
+1. The bytes and the key are those that the ledger kept with the intent, before the first POST. Nothing is made again:
+   an address with a new signature would make other bytes. After a crash the same is done with what the ledger kept.
+2. Only a 2xx with an id proves anything. Every other answer speaks of the repeated call alone. A 422 says that the key
+   belongs to other bytes: the request is parked as `unknown`, and never sent under this key or another one again.
+3. A promise that is not kept is silent: a key that is ignored buys again, and the answer looks the same. So it is
+   tested before it is relied on, on a call whose job is known and that is not younger (a canary). The same id: keys of
+   that age are honoured now. Another id: they are not. That job is canceled at once, replay is switched off for this
+   gateway, and what is unclear stays `unknown`.
+4. The promise may end between the canary and the call. So a call that gave an id is repeated once more: it must give
+   the same one again. Where it does not, both jobs are canceled, and the request stays `unknown`.
+5. One call at a time, each with a slot of the pace, with growing pauses and a bounded number of tries.
+
+The calls are sent by `replay_calls`, points 3 and 4 are in `key_trust`.
+
+What must never happen: a repeated call with other bytes or under another key; a repeated call after a 422; a repeated
+call while the promise is known to be broken. tests/integration/runner/test_replays.py breaks each on purpose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.errors import DopError, InvariantError
+from pipeline.gateway.kinds.interface import Call, Recovery, ReplayKind, ReplayOutcome
+from pipeline.gateway.responses import NoResponse, Response
+from pipeline.ledger.held_jobs import HeldJobs
+from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.states import Event
+from pipeline.ledger.transitions import Applied, JobTaken
+from pipeline.records import Attempt, State
+from pipeline.runner.context import RunContext, accepted_job
+from pipeline.runner.events import OutcomeUnknown
+from pipeline.runner.firewall import error_words
+from pipeline.runner.key_trust import YOUNG_S, HeldCall, KeyTrust, Trust
+from pipeline.runner.replay_calls import ReplayCalls
+from pipeline.runner.stop import StopScope
+
+FIRST_PAUSE_S = 1.0
+MAX_PAUSE_S = 60.0
+"""Seconds between two tries for one request: doubled from the first to the longest."""
+
+MAX_TRIES = 20
+"""Tries for one request while the run buys: some 15 minutes. What is left gets LAST_TRIES when the buying is over."""
+
+LAST_TRIES = 10
+"""Tries once nothing more is bought: some four minutes."""
+
+MAX_IN_FLIGHT_WAITS = 60
+"""How often a second is waited for a first call that the gateway says it still works on."""
+
+MISMATCH = "the gateway says that its key belongs to another request"
+"""Begins the reason of a request that is parked for good."""
+
+DETAIL_CHARS = 2_000
+
+
+@dataclass(slots=True, kw_only=True)
+class _Case:
+    """One unclear submit: what was tried for it."""
+
+    request_id: str
+    tries: int = 0
+    waits: int = 0
+
+
+class Replays:
+    """The repeated calls of one run. `gateway` is the gateway's id in the ledger."""
+
+    def __init__(self, context: RunContext, gateway: str) -> None:
+        self._context, self._gateway = context, gateway
+        self._book, self._jobs = LedgerQueries(context.recorder.ledger), HeldJobs(context.recorder.ledger)
+        self._can_replay = context.kind.abilities.recovery is Recovery.REPLAY
+        self._calls = ReplayCalls(context)
+        self._keys = KeyTrust(context, gateway, self._calls)
+        self._cases: dict[str, _Case] = {}
+        self._given_up: dict[str, _Case] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
+        self._is_buying = True
+        self._notified: set[str] = set()
+        if self._can_replay:
+            context.events.subscribe(OutcomeUnknown, lambda event: self.add(event.attempt.request_id))
+
+    # --- what is asked of it
+
+    def add(self, request_id: str) -> None:
+        """Find out what became of an unclear submit."""
+        if not self._can_replay or request_id in self._cases:
+            return
+        if self._keys.off:
+            self._say_once(f"{self._keys.off}; `dop resolve` settles what is unknown")
+            return
+        self._begin(self._given_up.pop(request_id) if request_id in self._given_up else _Case(request_id=request_id))
+
+    def add_all(self, attempts: Iterable[Attempt]) -> None:
+        """The unclear submits of earlier runs."""
+        for attempt in attempts:
+            self.add(attempt.request_id)
+
+    async def finish(self) -> None:
+        """No submit follows: try once more what was given up, and wait until all is found out or given up."""
+        self._is_buying = False
+        for case in (*self._cases.values(), *self._given_up.values()):
+            case.tries = case.waits = 0
+            self.add(case.request_id)
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, case: _Case) -> None:
+        self._cases[case.request_id] = case
+        task = asyncio.create_task(self._settle(case))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- one unclear submit
+
+    async def _settle(self, case: _Case) -> None:
+        try:
+            while not self._context.stop.all and not self._keys.off:
+                await self._context.stop.pause(self._pause_s(case), until=StopScope.ALL)
+                async with self._turn:
+                    if self._context.stop.all or self._keys.off or await self._try(case):
+                        return
+                if case.tries >= self._max_tries() or case.waits >= MAX_IN_FLIGHT_WAITS:
+                    self._give_up(case)
+                    return
+        except DopError as error:
+            self._context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
+        except Exception as error:  # noqa: BLE001 - the request stays unknown, which is safe
+            self._context.log_event("replay", request_id=case.request_id, error=error_words(error))
+        finally:
+            self._cases.pop(case.request_id, None)
+
+    def _pause_s(self, case: _Case) -> float:
+        return min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** max(0, case.tries - 1))
+
+    def _max_tries(self) -> int:
+        return MAX_TRIES if self._is_buying and not self._context.stop.submits else LAST_TRIES
+
+    def _give_up(self, case: _Case) -> None:
+        self._given_up[case.request_id] = case
+        if not self._is_buying:
+            self._say_once("unclear submits were sent again under their keys and got no answer: they stay unknown")
+
+    async def _try(self, case: _Case) -> bool:
+        """One try for one request; True when nothing is left to do for it."""
+        attempts = self._book.attempts_of(case.request_id)
+        attempt = attempts[-1] if attempts else None
+        if attempt is None or attempt.state is not State.UNKNOWN or (attempt.reason or "").startswith(MISMATCH):
+            return True
+        call = self._keys.kept(attempt)
+        if call is None:
+            self._say_once("some unclear submits have no call that the ledger kept: `dop resolve` settles them")
+            return True
+        trust = await self._keys.trust(attempt)
+        if trust is Trust.BROKEN:
+            return True
+        if trust is Trust.UNSURE:
+            case.tries += 1
+            return False
+        if trust is Trust.NO_CANARY and not self._may_test_itself(attempt, case):
+            return not self._is_buying
+        return await self._resend(case, attempt, call)
+
+    def _may_test_itself(self, attempt: Attempt, case: _Case) -> bool:
+        """Without a canary a young intent may be repeated, but only when no canary is to be expected any more."""
+        if self._is_buying and not self._context.stop.submits:
+            case.tries = min(case.tries + 1, 4)  # other submits may give a canary: look again every few seconds
+            return False
+        if self._keys.age_s(attempt) <= YOUNG_S:
+            return True
+        self._say_once("no job is known that could show whether keys are honoured: old unclear submits stay unknown")
+        return False
+
+    async def _resend(self, case: _Case, attempt: Attempt, call: Call) -> bool:
+        """MONEY: the very bytes and the very key that the ledger kept."""
+        outcome, response = await self._calls.send(call, attempt, counts_job=True)
+        self._keys.used()
+        if outcome.kind is ReplayKind.JOB and outcome.job is not None:
+            case.tries += 1
+            return await self._accept(attempt, call, outcome, response)
+        if outcome.kind is ReplayKind.MISMATCH:
+            await self._park(attempt, outcome)
+            return True
+        if outcome.kind is ReplayKind.IN_FLIGHT:
+            case.waits += 1
+            return False
+        case.tries += 1
+        return False
+
+    async def _accept(
+        self, attempt: Attempt, call: Call, outcome: ReplayOutcome, response: Response | NoResponse
+    ) -> bool:
+        """Record the job that the repeated call named, if repeating it once more names the same one."""
+        job = outcome.job
+        assert job is not None
+        held = HeldCall(attempt=attempt, call=call, job_set_id=job.job_set_id)
+        if self._jobs.owner_of_job(self._gateway, job.job_set_id) not in (None, attempt.request_id):
+            return False  # the answer to another request: a desynchronised connection
+        if not await self._keys.gives_the_same_again(held):
+            return True
+        context = self._context
+        values = {"job_set_id": job.job_set_id, "polling_url": job.polling_url, "accepted_at": context.unix_time()}
+        body = response.body[:DETAIL_CHARS].decode("utf-8", "replace") if isinstance(response, Response) else ""
+        detail = context.calls.without_secrets(attempt, f"sent again under its key: {body}")
+        try:
+            recorded = await context.recorder.record(
+                attempt.request_id, Event.ACCEPT, {**values, "reason": None}, token=attempt.token, detail=detail
+            )
+        except InvariantError:
+            return True  # settled meanwhile
+        if isinstance(recorded, JobTaken):
+            return False
+        if isinstance(recorded, Applied):
+            context.notify(f"{attempt.row_id}: sent again under its key; it is job {job.job_set_id}, charged once")
+            now = asyncio.get_running_loop().time()
+            context.hand_to_poller(accepted_job(attempt, job.job_set_id, job.polling_url, now))
+        return True
+
+    async def _park(self, attempt: Attempt, outcome: ReplayOutcome) -> None:
+        """MONEY: never sent again, under this key or another: something was bought under it, perhaps by other bytes."""
+        reason = f"{MISMATCH} ({outcome.reason}); it is not sent again"
+        await self._context.recorder.record(attempt.request_id, Event.NOTE, {"reason": reason}, detail=reason)
+        self._context.notify(f"{attempt.row_id}: stays unknown: {reason}; `dop resolve` settles it")
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._notified:
+            self._notified.add(text)
+            self._context.notify(text)

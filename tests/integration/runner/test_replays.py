@@ -1,0 +1,335 @@
+"""Unclear submits at a gateway that honours keys: sent again as they were, charged once, never where it is unsafe."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.gateway.kinds.interface import Call
+from pipeline.records import Attempt, State
+from pipeline.runner import replays
+from pipeline.runner.kept_calls import KeptCalls
+from pipeline.runner.key_trust import KeyTrust, Trust
+from pipeline.runner.submit_body import SubmitCallBuilder
+from pipeline.sandbox import Sandbox, SandboxSettings
+from pipeline.sandbox.faults import FaultPlan, SubmitFault
+from pipeline.sandbox.higgsfield.books import VendorBooks
+from pipeline.sandbox.higgsfield.gateway import NOT_CHARGED, VendorHandlers
+from tests.support.virtual_time import KEY, Story, carried, in_virtual_time, ledger_for, wall, wanted
+
+pytestmark = pytest.mark.filterwarnings("ignore::async_solipsism.SolipsismWarning")
+
+SETTINGS = {
+    "gateway.kind": "higgsfield",
+    "download.enabled": "false",
+    "on_unknown.max": "1000",
+    "gateway.read_timeout_s": "60",
+}
+"""Of the runs here: a loss limit and a patience that do not end a storm."""
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What is left of a run: charges by the row's prompt, states, how many POSTs the gateway took, and the ledger."""
+
+    charged: Counter[str]
+    states: Counter[str]
+    posts: int
+    problems: list[str]
+    keys: Counter[str | None] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    refused: int = 0
+
+    @property
+    def paid_twice(self) -> list[str]:
+        return [row for row, times in self.charged.items() if times > 1]
+
+
+def _charges(handlers: VendorHandlers, books: VendorBooks) -> Counter[str]:
+    charged = (one for one in books.requests.values() if handlers._states.state(one) not in NOT_CHARGED)
+    return Counter(str(one.job.body["seed"]) for one in charged)
+
+
+async def bought(
+    folder: Path,
+    rows: int,
+    *,
+    runs: int = 1,
+    at: Callable[[Sandbox], Any] | None = None,
+    options: dict[str, str] | None = None,
+    **sandbox_options: Any,
+) -> Found:
+    """A run of `rows` at the vendor's sandbox, the same command again up to `runs` times; `at` begins with it."""
+    given = {"inline": True, "one_clip": True, "size": "180p", "generation_s": 40.0, **sandbox_options}
+    sandbox = Sandbox(SandboxSettings(data_dir=folder / "sandbox", kind="higgsfield", key=KEY, **given), now=wall)
+    base_url = await sandbox.start()
+    aside = asyncio.ensure_future(at(sandbox)) if at is not None else None
+    try:
+        with ledger_for(folder, base_url, **(SETTINGS | (options or {}))) as workspace:
+            story = await carried(workspace, wanted(workspace, rows))
+            for _ in range(runs - 1):
+                story = await carried(workspace, [])
+            return _found_in(story, sandbox)
+    finally:
+        if aside is not None:
+            aside.cancel()
+        await sandbox.close()
+
+
+def _found_in(story: Story, sandbox: Sandbox) -> Found:
+    books, handlers = sandbox._books, sandbox._gateway
+    assert isinstance(books, VendorBooks)
+    assert isinstance(handlers, VendorHandlers)
+    counts = story.result.totals.counts
+    return Found(
+        charged=_charges(handlers, books),
+        states=Counter({state.value: count for state, count in counts.items() if count}),
+        posts=sum(count for name, count in books._visits.items() if name.startswith("submit ")),
+        problems=story.book.ledger.problems(),
+        keys=Counter(one.key for one in books.requests.values()),
+        refused=handlers.mismatches,
+        notes=[str(detail) for *_, detail in story.trace],
+    )
+
+
+def run(monkeypatch: pytest.MonkeyPatch, folder: Path, rows: int, **options: Any) -> Found:
+    return in_virtual_time(monkeypatch, partial(bought, folder, rows, **options))
+
+
+# --- storms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scripted(FaultPlan):
+    """Nothing goes wrong but what the test says: `lost` names the fault of a submit by its visit."""
+
+    seed: str = "scripted"
+    intensity: float = 0.0
+    fault: Callable[[str, int], SubmitFault] = lambda mark, visit: SubmitFault.NONE
+    busy: int = 0
+
+    def submit_fault(self, fingerprint: str, visit: int) -> SubmitFault:
+        return self.fault(fingerprint, visit)
+
+    def in_flight(self, key: str, visit: int) -> bool:
+        return visit - 1 <= self.busy
+
+
+def lost_at_first(mark: str, visit: int) -> SubmitFault:
+    """The answer to each first submit is lost, after it was charged."""
+    return SubmitFault.RESET_AFTER if visit == 1 else SubmitFault.NONE
+
+
+def every_third_lost(mark: str, visit: int) -> SubmitFault:
+    return SubmitFault.RESET_AFTER if visit == 1 and int(mark[:4], 16) % 3 == 0 else SubmitFault.NONE
+
+
+def scripted(plan: FaultPlan) -> Callable[[Sandbox], Awaitable[None]]:
+    async def begin(sandbox: Sandbox) -> None:
+        gateway = sandbox._gateway
+        assert isinstance(gateway, VendorHandlers)
+        gateway.script(plan)
+
+    return begin
+
+
+def test_a_storm_leaves_nothing_unknown_and_pays_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(monkeypatch, tmp_path, 10, chaos="5", runs=2, generation_s=2.0)
+    assert found.posts > 12
+    assert found.paid_twice == []
+    assert found.states["unknown"] == found.states["submitting"] == found.states["planned"] == 0
+    assert found.problems == []
+    assert max(found.keys.values()) == 1
+
+
+def test_lost_answers_are_found_again_and_charged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(monkeypatch, tmp_path, 9, at=scripted(Scripted(fault=every_third_lost)), generation_s=2.0)
+    assert found.states == {"done": 9}
+    assert sum(found.charged.values()) == 9
+    assert found.paid_twice == []
+
+
+def test_a_single_lost_answer_is_tested_by_its_own_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(monkeypatch, tmp_path, 1, at=scripted(Scripted(fault=lost_at_first)), generation_s=30.0)
+    assert found.states == {"done": 1}
+    assert found.posts == 3
+    assert sum(found.charged.values()) == 1
+
+
+def test_a_call_that_is_still_worked_on_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(monkeypatch, tmp_path, 1, at=scripted(Scripted(fault=lost_at_first, busy=4)), generation_s=60.0)
+    assert found.states == {"done": 1}
+    assert sum(found.charged.values()) == 1
+
+
+# --- after a crash
+
+
+def test_what_a_dead_run_left_unclear_is_found_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run dies before it sends anything again."""
+    add, finish, dead = replays.Replays.add, replays.Replays.finish, [True]
+
+    def added(self: replays.Replays, request_id: str) -> None:
+        if not dead:
+            add(self, request_id)
+
+    async def finished(self: replays.Replays) -> None:
+        if not dead:
+            await finish(self)
+        dead.clear()
+
+    monkeypatch.setattr(replays.Replays, "add", added)
+    monkeypatch.setattr(replays.Replays, "finish", finished)
+    found = run(monkeypatch, tmp_path, 6, at=scripted(Scripted(fault=every_third_lost)), runs=2, generation_s=2.0)
+    assert found.states == {"done": 6}
+    assert found.paid_twice == []
+
+
+# --- keys that are not honoured
+
+
+def every_second_lost() -> Callable[[str, int], SubmitFault]:
+    """The answer to every second of the first submits is lost, after it was charged."""
+    first = itertools.count()
+
+    def fault(mark: str, visit: int) -> SubmitFault:
+        return SubmitFault.RESET_AFTER if visit == 1 and next(first) % 2 else SubmitFault.NONE
+
+    return fault
+
+
+def without_keys_after(accepted: int) -> Callable[[Sandbox], Awaitable[None]]:
+    """Keys are ignored once so many requests were accepted."""
+
+    async def begin(sandbox: Sandbox) -> None:
+        await scripted(Scripted(fault=every_second_lost()))(sandbox)
+        gateway, books = sandbox._gateway, sandbox._books
+        assert isinstance(gateway, VendorHandlers)
+        assert isinstance(books, VendorBooks)
+        while len(books.requests) < accepted:  # noqa: ASYNC110 - the books tell no one
+            await asyncio.sleep(0.05)
+        gateway.honours_keys = False
+
+    return begin
+
+
+@pytest.mark.parametrize("accepted", [0, 1, 4, 7])
+def test_keys_that_are_switched_off_in_the_middle_of_a_run_pay_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accepted: int
+) -> None:
+    found = run(monkeypatch, tmp_path, 14, at=without_keys_after(accepted), generation_s=60.0)
+    assert found.paid_twice == []
+    assert found.states["unknown"] > 0
+    assert set(found.states) <= {"done", "unknown", "planned"}  # the breaker may end the buying
+    assert found.problems == []
+
+
+def test_a_trust_that_is_blind_pays_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def blind(self: KeyTrust, attempt: Attempt) -> Trust:
+        return Trust.HONOURED
+
+    async def sure(self: KeyTrust, held: object) -> bool:
+        return True
+
+    monkeypatch.setattr(KeyTrust, "trust", blind)
+    monkeypatch.setattr(KeyTrust, "gives_the_same_again", sure)
+    assert run(monkeypatch, tmp_path, 14, at=without_keys_after(4), generation_s=60.0).paid_twice != []
+
+
+# --- the very bytes and the very key
+
+
+class FreshAddresses(SubmitCallBuilder):
+    """Each call that is built names its image by an address of its own, as a store that signs would."""
+
+    built = 0
+
+    def build(self, attempt: Attempt, path: str) -> Call:
+        type(self).built += 1
+        call = super().build(attempt, path)
+        image = b"lake-scene.jpg"
+        return replace(call, body=(call.body or b"").replace(image, image + b"?signed=%d" % type(self).built))
+
+
+@pytest.fixture
+def fresh_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.runner.engine.SubmitCallBuilder", FreshAddresses)
+
+
+@pytest.mark.usefixtures("fresh_addresses")
+def test_addresses_that_change_between_try_and_replay_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = run(monkeypatch, tmp_path, 2, at=scripted(Scripted(fault=lost_at_first)), generation_s=2.0)
+    assert found.states == {"done": 2}
+    assert found.paid_twice == []
+
+
+@pytest.mark.usefixtures("fresh_addresses")
+def test_a_resend_that_makes_its_call_again_is_refused_and_stays_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = KeyTrust.kept
+
+    def made_again(self: KeyTrust, attempt: Attempt) -> Call | None:
+        is_unclear = attempt.state is State.UNKNOWN
+        return self._context.calls.build(attempt, "") if is_unclear else kept(self, attempt)
+
+    monkeypatch.setattr(KeyTrust, "kept", made_again)
+    found = run(monkeypatch, tmp_path, 2, at=scripted(Scripted(fault=lost_at_first)), generation_s=2.0)
+    assert found.states["unknown"] > 0
+    assert found.paid_twice == []
+
+
+def test_a_resend_under_a_new_key_pays_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, made = KeyTrust.kept, itertools.count()
+
+    def new_key(self: KeyTrust, attempt: Attempt) -> Call | None:
+        call = kept(self, attempt)
+        if call is None or attempt.state is not State.UNKNOWN:
+            return call
+        return replace(call, headers={**call.headers, "Idempotency-Key": f"another-{next(made)}"})
+
+    monkeypatch.setattr(KeyTrust, "kept", new_key)
+    found = run(monkeypatch, tmp_path, 6, at=scripted(Scripted(fault=every_third_lost)), generation_s=2.0)
+    assert found.paid_twice != []
+
+
+def test_an_intent_without_its_call_stays_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KeptCalls, "detail", lambda self, call: "")
+    found = run(monkeypatch, tmp_path, 6, at=scripted(Scripted(fault=every_third_lost)), generation_s=2.0)
+    assert found.states["unknown"] > 0
+    assert found.paid_twice == []
+
+
+def test_a_mismatch_is_never_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def begin(sandbox: Sandbox) -> None:
+        await scripted(Scripted(fault=lost_at_first))(sandbox)
+        books = sandbox._books
+        assert isinstance(books, VendorBooks)
+        while not books.keys:  # noqa: ASYNC110 - the books tell no one
+            await asyncio.sleep(0.1)
+        books.keys = {key: ("other bytes", request_id) for key, (_, request_id) in books.keys.items()}
+
+    found = run(monkeypatch, tmp_path, 1, at=begin, runs=3, generation_s=2.0)
+    assert found.states == {"unknown": 1}
+    assert found.refused == 1
+    assert sum(found.charged.values()) == 1
+    assert any(note.startswith(replays.MISMATCH) for note in found.notes)
+
+
+def test_an_old_intent_without_an_equally_old_job_stays_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replays, "YOUNG_S", 0.5)
+    found = run(monkeypatch, tmp_path, 1, at=scripted(Scripted(fault=lost_at_first)), generation_s=2.0)
+    assert found.states == {"unknown": 1}
+    assert found.posts == 1
