@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pipeline.cli.announce import Endings
 from pipeline.cli.arguments import ask_to_trust, print_notice, seconds
 from pipeline.cli.commands.plan import plan_text
+from pipeline.cli.notifier import Notifier, notifying
 from pipeline.cli.plan_details import budgets_of
 from pipeline.config.network import network_environment
 from pipeline.config.settings import Settings
@@ -55,13 +56,28 @@ def session(settings: Settings, args: argparse.Namespace, endings: Endings) -> I
         FatalError: a live gateway and no key.
         LockedError: another run works on this ledger.
     """
-    network_environment(os.environ).ssl_context()  # a proxy or a bundle that can't be used: before anything is locked
-    key = resolve_api_key(settings, ask=ask_to_trust)
-    lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
-    account = buying_account(settings, key, args)
-    with open_for_spending(settings, lock_wait_s=lock_wait_s, now=time.time(), account=account) as workspace:
-        print_notice(workspace.notices)
-        yield SpendingSession(workspace=workspace, key=key, tell=lambda line: print_notice([line]), ended=endings.add)
+    with notifying(settings, args.verb) as notifier:
+        network_environment(
+            os.environ
+        ).ssl_context()  # a proxy or a bundle that can't be used: before anything is locked
+        key = resolve_api_key(settings, ask=ask_to_trust)
+        lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
+        account = buying_account(settings, key, args)
+        with open_for_spending(settings, lock_wait_s=lock_wait_s, now=time.time(), account=account) as workspace:
+            print_notice(workspace.notices)
+            yield spending_session(workspace, key, endings, notifier)
+
+
+def spending_session(workspace: OpenLedger, key: str, endings: Endings, notifier: Notifier) -> SpendingSession:
+    """A session whose runs are printed, kept for `--json` and notified."""
+    return SpendingSession(
+        workspace=workspace,
+        key=key,
+        tell=lambda line: print_notice([line]),
+        ended=endings.add,
+        announce=notifier.ended,
+        needs_user=notifier.needs_user,
+    )
 
 
 def buying_account(settings: Settings, key: str | None, args: argparse.Namespace) -> Account | None:

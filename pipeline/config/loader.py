@@ -243,6 +243,8 @@ def _shown(key: str, value: object) -> str:
         return "-"
     if tuple(key.split(".")) in _FROM_THE_ENVIRONMENT:
         return "***"
+    if key == "notify.url":  # the path of such an address is often its password
+        return re.sub(r"(?<=[^:/])/.*", "/***", str(value))
     if isinstance(value, int) and _MONEY.match(key):
         return f"${Decimal(value) / MICROUSD}"
     if isinstance(value, tuple):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -152,6 +153,27 @@ def _listen(text: str) -> str:
     return text
 
 
+def _command_line(text: str) -> str:
+    """A program and its arguments, as a shell writes them; no shell runs them."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        raise ValueError("has a quotation mark that is not closed") from None
+    if not words:
+        raise ValueError("must name a program")
+    return text
+
+
+def _notify_url(text: str) -> str:
+    """An address that takes a POST; its path or query may be a secret and is never repeated."""
+    parts = urlsplit(text if VISIBLE.fullmatch(text) else "")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("must be an address such as https://hooks.example.com/services/...")
+    if parts.username is not None or parts.fragment:
+        raise ValueError("must not have a user name or a fragment")
+    return text
+
+
 def _public_url(text: str) -> str:
     parts = urlsplit(text if VISIBLE.fullmatch(text) else "")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
@@ -215,6 +237,8 @@ ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")]
 
 KindName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 BaseUrl = Annotated[str, AfterValidator(base_url)]
+CommandLine = Annotated[str, AfterValidator(_command_line)]
+NotifyUrl = Annotated[str, AfterValidator(_notify_url)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 ListenAddress = Annotated[str, AfterValidator(_listen)]
 LedgerUrl = Annotated[str, AfterValidator(ledger_url)]

@@ -19,6 +19,7 @@ from pipeline.config.setting_types import (
     BaseUrl,
     Bytes,
     CheckKinds,
+    CommandLine,
     Duration,
     Folder,
     KindName,
@@ -29,6 +30,7 @@ from pipeline.config.setting_types import (
     MicroUsd,
     ModelId,
     Names,
+    NotifyUrl,
     PictureFolders,
     PollRateText,
     Positive,
@@ -195,6 +197,17 @@ class WebhookSettings(SettingsSection):
     signing_secret: SigningSecret | None = None
 
 
+class NotifySettings(SettingsSection):
+    """Who is notified at the end of a run, and when it needs the operator. Both get one JSON object.
+
+    `command` reads it from stdin; `url` gets it as a POST. Neither may take longer than `timeout_s`.
+    """
+
+    command: CommandLine | None = None
+    url: NotifyUrl | None = None
+    timeout_s: Seconds = 10.0
+
+
 class ImageSettings(SettingsSection):
     """Whether images are probed before they are paid for. `auto`: unless the gateway is on this machine.
 
@@ -291,6 +304,7 @@ class Settings(SettingsSection):
     ledger: LedgerSettings = LedgerSettings()
     on_unknown: UnknownSettings = UnknownSettings()
     webhook: WebhookSettings = WebhookSettings()
+    notify: NotifySettings = NotifySettings()
     images: ImageSettings = ImageSettings()
     uploads: UploadSettings = UploadSettings()
     checks: CheckSettings = CheckSettings()

@@ -32,7 +32,7 @@ from pipeline.runner.callback_inbox import CallbackEndpoint, open_callback_endpo
 from pipeline.runner.callback_poll_schedule import PROVEN
 from pipeline.runner.context import RunContext, pending_job_of, ready_video_of
 from pipeline.runner.embedded_sandbox import gateway_for
-from pipeline.runner.events import EventRecorded, EventSink
+from pipeline.runner.events import EventRecorded, EventSink, OutcomeUnknown
 from pipeline.runner.fail_points import fail_point
 from pipeline.runner.firewall import FATAL_EXIT_CODE, error_words
 from pipeline.runner.keeper_loop import KeeperLoop, KeeperSetup
@@ -111,6 +111,10 @@ def _on_signal(stop: StopSignal) -> Callable[[signal.Signals], None]:
     return on_signal
 
 
+UNKNOWN_NOTICE = "an outcome is unknown, perhaps paid: `dop status` has the commands that settle it"
+"""What the operator is notified of while the run continues; once, however many they are."""
+
+
 class LocalRunner:
     """The steps of one run on this machine: fed from the ledger, run side by side."""
 
@@ -143,6 +147,7 @@ class LocalRunner:
     def _build(self, client: GatewayClient, fetcher: VideoFetcher, images: LocalImages) -> RunPipeline:
         job, workspace, endpoint = self.job, self.job.workspace, self._endpoint
         poll, events = workspace.settings.poll, EventSink(self._on_listener_error)
+        events.subscribe(OutcomeUnknown, lambda _: job.needs_user(UNKNOWN_NOTICE))
         kind = kind_of(workspace.settings)
         if job.options.halt is not None:
             events.subscribe(EventRecorded, self._check_failure_limit)

@@ -18,6 +18,9 @@ from pipeline.runner.stop import StopScope, StopSignal
 REFRESH_INTERVAL_S = 0.25
 """Seconds between two refreshes of the progress line."""
 
+NEEDS_USER = frozenset({7, 8})
+"""Exit codes of reasons after which nothing is bought until the operator acts; what is paid is still collected."""
+
 
 class RunDisplay:
     """The progress of one run, on the terminal and in its log."""
@@ -51,7 +54,10 @@ class RunDisplay:
         limit_s = self._job.options.max_duration_s
         if limit_s is not None:
             asyncio.get_running_loop().call_later(limit_s, self._time_is_over, limit_s)
-        async for _ in self._stop.follow():
+        async for reason in self._stop.follow():
+            if reason.exit_code in NEEDS_USER and len(self._pipeline.poller):
+                with suppress(Exception):
+                    self._job.needs_user(reason.text)
             with suppress(Exception):
                 self._log.warning("stop", extra={"fields": {"reasons": [reason.text for reason in self._stop.reasons]}})
 

@@ -57,5 +57,7 @@ class RunJob:
     key: str
     sha256_of: dict[str, str] = field(default_factory=dict)
     options: RunOptions = field(default_factory=RunOptions)
+    needs_user: Callable[[str], None] = lambda _: None
+    """called with what the operator has to decide or to put right while the run continues"""
     checker: CheckerFactory = PooledChecker
     wall: Callable[[], float] = time.time

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.assets import image_checks
@@ -70,13 +71,16 @@ class RunStart:
 class SpendingSession:
     """An opened ledger, the key of its gateway, and where lines for the user go.
 
-    `ended` gets the summary of each run that the command carried out.
+    `ended` gets the summary of each run that the command carried out, `announce` that of a whole one (a pilot is a
+    part), and `needs_user` a run with what the operator has to do while it continues.
     """
 
     workspace: OpenLedger
     key: str
     tell: Callable[[str], None]
     ended: Callable[[RunSummary], None] = lambda _: None
+    announce: Callable[[RunSummary], None] = lambda _: None
+    needs_user: Callable[[Run, str], None] = lambda *_: None
 
 
 def start_of(session: SpendingSession, run: Run) -> RunStart:
@@ -115,6 +119,7 @@ def prepare(
         key=session.key,
         sha256_of=dict(sha256_of or {}),
         options=options,
+        needs_user=partial(session.needs_user, run),
     )
 
 
@@ -233,6 +238,8 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
     )
     _print_end(session, job, summary)
     session.ended(summary)
+    if job.options.show_end:
+        session.announce(summary)
     return RunOutcome(
         run_id=run.run_id,
         folder=job.folder.path,

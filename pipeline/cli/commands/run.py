@@ -126,7 +126,9 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
             pilot, rest = split_pilot(opened, found, offer.agreement, args.pilot)
             code = _pilot(job, pilot) if len(pilot) else None
             if code is not None:
-                print_notice(replace(endings.summaries[-1], exit_code=code).lines())
+                summary = replace(endings.summaries[-1], exit_code=code)
+                print_notice(summary.lines())
+                opened.announce(summary)
                 endings.print_json(args, code)
                 return code
         code = job.buy(rest)

@@ -15,7 +15,8 @@ from pipeline.assets import image_checks
 from pipeline.assets.publishing import open_publisher
 from pipeline.cli.announce import Endings, print_offer
 from pipeline.cli.arguments import print_notice, seconds
-from pipeline.cli.spending import agreed, buying_account
+from pipeline.cli.notifier import notifying
+from pipeline.cli.spending import agreed, buying_account, spending_session
 from pipeline.config.api_key import read_key
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
@@ -187,10 +188,13 @@ def _session(args: argparse.Namespace, settings: Settings, endings: Endings) -> 
     lock_wait_s = seconds(args.lock_wait, "--lock-wait")
     wait_s = LOCK_MAX_WAIT_S if lock_wait_s is None else lock_wait_s
     account = buying_account(settings, read_key(os.environ, Path.home(), kind_of(settings).credential), args)
-    with open_shared(settings, wait_s=wait_s, now=time.time(), account=account) as workspace:
+    with (
+        notifying(settings, args.verb) as notifier,
+        open_shared(settings, wait_s=wait_s, now=time.time(), account=account) as workspace,
+    ):
         prepare(url)
         print_notice(workspace.notices)
-        yield SpendingSession(workspace=workspace, key="", tell=lambda line: print_notice([line]), ended=endings.add)
+        yield spending_session(workspace, "", endings, notifier)
 
 
 def _followed(

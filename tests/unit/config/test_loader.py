@@ -236,7 +236,7 @@ def test_all_mistakes_of_all_sources_come_at_once_with_their_place(tmp_path: Pat
     assert "c.yaml:4:3: budget.max_cots: unknown key. Did you mean 'max_cost'?" in found
     assert "c.yaml:6:10: models.a: is a list, without keys" in found
     assert "DOP_POLL__MINN_S: unknown key. Did you mean 'min_s'?" in found
-    assert any(line.startswith("DOP_GATEWAY_BASE_URL: is a section: set gateway.KEY") for line in found)
+    assert "DOP_GATEWAY_BASE_URL: is no setting. Did you mean DOP_GATEWAY__BASE_URL?" in found
     assert "pol.min_s: unknown section. Did you mean 'poll'?" in found
     assert any(line.startswith("pace: is a section") for line in found)
 
