@@ -42,7 +42,7 @@ class Notifier:
         self._send("run_ended", "\n".join(lines), needs_you=needs_you, summary=summary.as_json())
 
     def needs_user(self, run: Run, text: str) -> None:
-        """Something of a run that goes on needs the operator; the same words are sent once."""
+        """Something of a run that continues needs the operator; the same words are sent once."""
         self._send("needs_you", f"{run.run_id}: {text}", needs_you=True, summary={"run": run.run_id, "reason": text})
 
     def failed(self, error: DopError) -> None:
