@@ -1,0 +1,53 @@
+"""What the replay of unclear submits must hold in bulk: fuzzed POSTs, keys that end in the middle, and kills.
+
+    python -m pytest -n 0 -m long tests/integration/runner/test_replay_storms.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pipeline.sandbox import Sandbox
+from pipeline.sandbox.higgsfield.books import VendorBooks
+from pipeline.sandbox.higgsfield.gateway import VendorHandlers
+from tests.integration.runner.test_replays import run
+
+pytestmark = [pytest.mark.filterwarnings("ignore::async_solipsism.SolipsismWarning"), pytest.mark.long]
+
+POSTS = 5_000
+
+
+@pytest.mark.timeout(3_000)
+def test_five_thousand_fuzzed_posts_pay_nothing_twice_and_leave_nothing_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = run(monkeypatch, tmp_path, 2_400, chaos="11", generation_s=2.0, runs=4)
+    print(f"posts {found.posts}, charged {sum(found.charged.values())}, states {dict(found.states)}")
+    assert found.posts >= POSTS
+    assert found.paid_twice == []
+    assert found.states["unknown"] == found.states["submitting"] == found.states["planned"] == 0
+    assert found.problems == []
+
+
+@pytest.mark.timeout(1_500)
+@pytest.mark.parametrize("accepted", [50, 150, 300])
+def test_keys_that_end_in_the_middle_of_a_storm_pay_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accepted: int
+) -> None:
+    async def ended(sandbox: Sandbox) -> None:
+        gateway, books = sandbox._gateway, sandbox._books
+        assert isinstance(gateway, VendorHandlers)
+        assert isinstance(books, VendorBooks)
+        while len(books.requests) < accepted:  # noqa: ASYNC110 - the books tell no one
+            await asyncio.sleep(0.01)
+        gateway.honours_keys = False
+
+    found = run(monkeypatch, tmp_path, 500, chaos=f"keys {accepted}", generation_s=60.0, runs=3, at=ended)
+    print(f"posts {found.posts}, charged {sum(found.charged.values())}, states {dict(found.states)}")
+    assert found.paid_twice == []
+    assert found.states["unknown"] > 0
+    assert found.states["submitting"] == 0
+    assert found.problems == []
