@@ -123,6 +123,7 @@ async def carried(
     caps: Caps = NO_CAPS,
     clock: Callable[[], float] = wall,
     max_new: int | None = None,
+    key: str = KEY,
     **chosen: Any,
 ) -> Story:
     """Carries a run of `rows` out, the same one again when it is there already; `clock` is the machine's clock."""
@@ -138,6 +139,6 @@ async def carried(
         **{"agreement": everything(book, run.run_id, max_new), "quiet": True, "show_bar": False, **chosen}
     )
     began = asyncio.get_running_loop().time()
-    job = RunJob(workspace=workspace, run=run, folder=folder, caps=caps, key=KEY, options=options, wall=clock)
+    job = RunJob(workspace=workspace, run=run, folder=folder, caps=caps, key=key, options=options, wall=clock)
     result = await execute(job)
     return Story(result=result, book=book, elapsed_s=asyncio.get_running_loop().time() - began)

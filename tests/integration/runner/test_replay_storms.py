@@ -1,11 +1,12 @@
 """What the replay of unclear submits must hold in bulk: fuzzed POSTs, keys that end in the middle, and kills.
 
-    python -m pytest -n 0 -m long tests/integration/runner/test_replay_storms.py
+python -m pytest -n 0 -m long tests/integration/runner/test_replay_storms.py
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_five_thousand_fuzzed_posts_pay_nothing_twice_and_leave_nothing_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = run(monkeypatch, tmp_path, 2_400, chaos="11", generation_s=2.0, runs=4)
-    print(f"posts {found.posts}, charged {sum(found.charged.values())}, states {dict(found.states)}")
+    sys.stdout.write(f"{found.posts} POSTs, {sum(found.charged.values())} charged, states {dict(found.states)}\n")
     assert found.posts >= POSTS
     assert found.paid_twice == []
     assert found.states["unknown"] == found.states["submitting"] == found.states["planned"] == 0
@@ -46,7 +47,7 @@ def test_keys_that_end_in_the_middle_of_a_storm_pay_nothing_twice(
         gateway.honours_keys = False
 
     found = run(monkeypatch, tmp_path, 500, chaos=f"keys {accepted}", generation_s=60.0, runs=3, at=ended)
-    print(f"posts {found.posts}, charged {sum(found.charged.values())}, states {dict(found.states)}")
+    sys.stdout.write(f"{found.posts} POSTs, {sum(found.charged.values())} charged, states {dict(found.states)}\n")
     assert found.paid_twice == []
     assert found.states["unknown"] > 0
     assert found.states["submitting"] == 0
