@@ -242,8 +242,9 @@ def _add_looking(verbs: Verbs) -> None:
     text = "tables and pictures of a run"
     sub = verbs.add("report", "status:report", text, "dop report latest -o run.jsonl sheet.html grid.mp4")
     sub.add_argument("run", nargs="?", metavar="RUN", help=_RUN_HELP)
-    kinds = ".csv .jsonl .parquet .junit.xml .html .mp4 (all clips in one video) .png (contact print)"
+    kinds = ".csv .jsonl .parquet .junit.xml .html .zip (page and small clips) .mp4 (all clips) .png (contact print)"
     sub.add_argument("-o", "--output", nargs="+", type=Path, default=[], metavar="FILE", help=kinds)
+    sub.add_argument("--embed", action="store_true", help="an .html that holds its clips, for a few of them")
     text = "the sheet of the run: -o is a copy of it with the results behind its columns"
     sub.add_argument("--into", type=Path, metavar="CSV", help=text)
     _add_json(sub)

@@ -154,21 +154,24 @@ def write_page(workspace: OpenLedger, run: Run, folder: RunFolder) -> list[Repor
     return [ReportNotice(text=f"{left} pictures of clips are missing on the page; {later} makes them")] if left else []
 
 
-PICTURES = (".html", ".htm", ".mp4", ".png")
-"""Endings of what `draw` draws: the contact sheet, all clips of a run as one video, the posters as one picture."""
+PICTURES = (".html", ".htm", ".mp4", ".png", ".zip")
+"""Endings of what `draw` draws: the page, all clips as one video, the posters as one picture, the page to send."""
 
 
-def draw(workspace: OpenLedger, run: Run, path: Path) -> None:
+def draw(workspace: OpenLedger, run: Run, path: Path, *, embed: bool = False) -> None:
     """Writes the picture of the run that the ending asks for, with every poster it lacks, however long that takes.
+
+    Args:
+        embed: a page that holds its clips.
 
     Raises:
         OSError: it can't be written.
-        UsageError: the run has no clip to show.
+        UsageError: the run has no clip to show, or too many for one file.
     """
-
     from pipeline.reports.sheet.contact_print import write_contact_print  # noqa: PLC0415
     from pipeline.reports.sheet.grid_video import write_grid_video  # noqa: PLC0415
     from pipeline.reports.sheet.page import write_sheet  # noqa: PLC0415
+    from pipeline.reports.sheet.sharing import write_embedded_page, write_review_zip  # noqa: PLC0415
 
     view = run_view(workspace, run)
     ending = path.suffix.lower()
@@ -176,6 +179,10 @@ def draw(workspace: OpenLedger, run: Run, path: Path) -> None:
         write_grid_video(view, path)
     elif ending == ".png":
         write_contact_print(view, path)
+    elif ending == ".zip":
+        write_review_zip(view, path)
+    elif embed:
+        write_embedded_page(view, path)
     else:
         write_sheet(view, path)
 

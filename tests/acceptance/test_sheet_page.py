@@ -125,14 +125,14 @@ def test_every_clip_bears_its_id_and_the_longest_row_fills_the_page(sheet: Sheet
     ids = [f"mill@dop-lite-0.3-{seed}" for seed in (11, 12, 13, 14)]
     assert sheet.texts("#sheet tbody tr:first-child .name") == ids
     sheet.choose("#axis-x", "")
-    assert sheet.texts("#sheet tbody tr:first-child .name") == ids
+    assert sheet.texts("#sheet .group:first-child .name") == ids
     assert set(sheet.texts("#sheet .tells")) == {""}
-    edges = sheet.each("#sheet tbody tr:first-child .shot", "e.getBoundingClientRect().right")
+    edges = sheet.each("#sheet .group:first-child .shot", "e.getBoundingClientRect().right")
     assert edges == sorted(edges)
     assert 1100 < edges[-1] <= 1280
     sheet.open(width=390, height=844, touch=True)
     sheet.choose("#axis-x", "")
-    assert len(set(sheet.each("#sheet tbody tr:first-child .shot", "e.getBoundingClientRect().x"))) == 2
+    assert len(set(sheet.each("#sheet .group:first-child .shot", "e.getBoundingClientRect().x"))) == 2
 
 
 def test_troubles_stay_in_the_grid_with_reason_and_price(sheet: Sheet) -> None:

@@ -177,6 +177,8 @@ def _attempt_json(attempt: Attempt) -> dict[str, object]:
 def report(args: argparse.Namespace) -> int:
     """The run's tables, the format by the file's extension."""
     settings = settings_of(args)
+    if args.embed and not any(target.suffix.lower() in (".html", ".htm") for target in args.output):
+        raise UsageError("--embed makes an .html that holds its clips: name it with -o page.html")
     with open_for_reading(settings) as workspace:
         run = find_run(workspace, args.run)
         folder = RunFolder(workspace.outputs, run.run_id)
@@ -210,7 +212,7 @@ def report(args: argparse.Namespace) -> int:
             print_notice([str(target)])
             return 0
         for target in args.output:
-            _write(workspace, run, folder, target)
+            _write(workspace, run, folder, target, embed=args.embed)
             print_notice([str(target)])
     return 0
 
@@ -223,13 +225,15 @@ def _landed(workspace: OpenLedger, folder: RunFolder) -> str:
     return asyncio.run(landing.publish_reports(folder.path)) if landing is not None else ""
 
 
-def _write(workspace: OpenLedger, run: Run, folder: RunFolder, target: Path) -> None:
+def _write(workspace: OpenLedger, run: Run, folder: RunFolder, target: Path, *, embed: bool) -> None:
     if target.suffix.lower() in PICTURES:
-        draw(workspace, run, target)
+        draw(workspace, run, target, embed=embed)
         return
     writer = _writer(target.name.lower(), run, workspace.settings.checks.fail_on)
     if writer is None:
-        raise UsageError(f"{target}: no such report; write .csv, .jsonl, .parquet, .junit.xml, .html, .mp4 or .png")
+        raise UsageError(
+            f"{target}: no such report; write .csv, .jsonl, .parquet, .junit.xml, .html, .zip, .mp4 or .png"
+        )
     writer(report_rows(workspace, run, folder), target)
 
 

@@ -180,12 +180,18 @@ def _shape(
 
 
 def sheet_html(
-    view: RunView, sheet: SheetModel, *, shape: tuple[int, int] = _USUAL_SHAPE, served_script: str = ""
+    view: RunView,
+    sheet: SheetModel,
+    *,
+    shape: tuple[int, int] = _USUAL_SHAPE,
+    served_script: str = "",
+    is_embedded: bool = False,
 ) -> str:
     """The page as text.
 
     Args:
         served_script: what a page adds that a server gives out; only such a page may talk, and to its server alone.
+        is_embedded: clips and pictures are in the page itself; it has no clips before its script runs.
     """
     style = _asset("sheet.css") + f":root{{--shape:{shape[0]}/{shape[1]}}}"
     parts = [*(_asset(f"{name}.js") for name in SCRIPTS), served_script]
@@ -201,7 +207,8 @@ def sheet_html(
             script=Markup(script),  # noqa: S704 # our own files
             style_hash=_hash(style),
             script_hash=_hash(script),
-            sections=sections(sheet),
+            sections=[] if is_embedded else sections(sheet),
+            is_embedded=is_embedded,
             is_served=bool(served_script),
             shown=PAGE_CELLS,
             statuses=Counter(cell.state for cell in sheet.cells),

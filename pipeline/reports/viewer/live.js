@@ -185,6 +185,7 @@ function adoptOutboxes() {
     for (const change of left) {
       takeIn(change);
       outbox.push(change);
+      kept.push(change);
     }
   }
   if (!outbox.length) return;

@@ -59,7 +59,7 @@ function prepare(cell, element) {
   const shot = element.querySelector(".shot");
   shot.tabIndex = -1;
   if (!cell.clip && cell.state !== "skipped") shot.setAttribute("role", "button");
-  if (said.has(cell.requestId) || duelled.size) paint(cell);
+  if (said.has(cell.requestId) || duelled.size) paint(cell, element);
   element.classList.toggle("compared", compared.includes(cell));
   element.classList.toggle("current", cell === current);
   watcher.observe(element);
@@ -117,22 +117,28 @@ function emptyNote() {
   return el("p", { class: "nothing" }, `No clip here passes these filters.${more}`);
 }
 
+/** One table; or a table for each group of clips that flow: laying one out again leaves the others alone. */
 function table(plan) {
-  const grid = el("table", { class: view.x === null ? "grid flowing" : "grid" });
-  if (view.x !== null) {
-    const heads = plan.columns.map((column) => headOf(view.x, column, "col"));
-    grid.append(el("thead", {}, el("tr", {}, el("td"), ...heads)));
-  }
+  if (view.x !== null) return el("table", { class: "grid" }, columnHeads(plan), tableBody(plan.rows));
+  const groups = plan.rows.map((row) => el("div", { class: "group" }, el("table", { class: "grid flowing" }, tableBody([row]))));
+  return el("div", {}, ...groups);
+}
+
+function columnHeads({ columns }) {
+  const heads = columns.map((column) => headOf(view.x, column, "col"));
+  return el("thead", {}, el("tr", {}, el("td"), ...heads));
+}
+
+function tableBody(rows) {
   const body = el("tbody");
-  for (const row of plan.rows) {
+  for (const row of rows) {
     const starts = new Set(row.crossings.flat().map((cell) => cell.start).filter(Boolean));
     const head = headOf(view.y, row.name, "row");
     if (starts.size === 1) head.append(startFrame([...starts][0]));
     if (view.y !== null) head.append(rowCount(row));
     body.append(el("tr", {}, head, ...row.crossings.map((some) => el("td", {}, ...some.map(elementOf)))));
   }
-  grid.append(body);
-  return grid;
+  return body;
 }
 
 function headOf(axis, value, scope) {
@@ -213,9 +219,11 @@ let widest = 1; // clips side by side in the longest row
 
 /** Clips as large as the longest row allows, until the user moves the slider. */
 function fit() {
+  const page = document.documentElement.clientWidth; // without the scroll bar, which 100vw counts in
+  document.documentElement.style.setProperty("--page", `${page}px`);
   if (isSizeChosen) return;
   const isSmall = innerWidth <= 700;
-  const room = document.documentElement.clientWidth - (isSmall ? 96 : 160);
+  const room = page - (isSmall ? 96 : 160);
   const isFlow = view.x === null && view.y === null;
   const wide = isFlow ? (isSmall ? room / 2 - 8 : 220) : room / widest - 8;
   setSize(Math.max(isSmall ? room / 2 - 8 : 128, Math.min(wide, 340)));

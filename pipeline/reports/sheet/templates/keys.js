@@ -17,7 +17,9 @@ function nearest(from, [right, down]) {
   const [x0, y0] = middle(from);
   let best = null;
   let least = Infinity;
-  for (const cell of order) {
+  const span = Math.max(40, 2 * widest); // more clips than two rows have: to measure all of them would lay all of them out
+  const at = order.indexOf(from);
+  for (const cell of order.slice(Math.max(0, at - span), at + span + 1)) {
     if (cell === from) continue;
     const [x, y] = middle(cell);
     const along = (x - x0) * right + (y - y0) * down;

@@ -132,8 +132,7 @@ function repaint(cell) {
 const repainters = [];
 
 /** The marks on a clip's tile. */
-function paint(cell) {
-  const element = elements.get(cell.n);
+function paint(cell, element = elements.get(cell.n)) {
   const { verdict, stars, note } = reviewOf(cell);
   element.classList.toggle("keep", verdict === "keep");
   element.classList.toggle("reject", verdict === "reject");
