@@ -132,7 +132,7 @@ GUIDES = [
     *(DOCS / name for name in ("getting-started.md",)),
     *(
         DOCS / "guides" / f"{name}.md"
-        for name in ("seed-bracketing", "contact-sheet", "images", "studio", "callbacks", "checks")
+        for name in ("seed-bracketing", "contact-sheet", "images", "studio", "callbacks", "checks", "higgsfield")
     ),
 ]
 """Pages whose commands are run. The others' need a server or root, and have tests of their own (cron, clusters)."""
@@ -193,7 +193,10 @@ def run_line(dop: Dop, page: Path, rest: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=[pytest.mark.long] if "bracketing" in page.name else []) for page in GUIDES],
+    [
+        pytest.param(page, marks=[pytest.mark.long] if page.name in ("seed-bracketing.md", "checks.md") else [])
+        for page in GUIDES
+    ],
     ids=named,
 )
 def test_the_commands_of_the_page_run(rehearsal: Dop, page: Path) -> None:
