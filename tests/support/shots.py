@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -166,3 +167,47 @@ def sandbox_at(folder: Path, **settings: Any) -> Sandbox:
     """A gateway in virtual time."""
     chosen = {"inline": True, "one_clip": True, "size": "180p", "generation_s": 40.0, **settings}
     return Sandbox(SandboxSettings(data_dir=folder / "sandbox", key=KEY, **chosen), now=wall)
+
+
+class KilledError(BaseException):
+    """The process is gone."""
+
+
+@dataclass(slots=True)
+class KillSwitch:
+    """Kills a run at the visit-th time at a fail point. A kill is a photograph of the ledger's files.
+
+    Whatever the dying run still writes is undone by `restore`, and every fail point that it still reaches kills it too.
+    """
+
+    ledger: Path
+    point: str = ""
+    visit: int = 1
+    visits: Counter[str] = field(default_factory=Counter)
+    photograph: dict[str, bytes] = field(default_factory=dict)
+    main: asyncio.Task[Any] | None = None
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the moment came."""
+        return bool(self.photograph)
+
+    def reach(self, name: str) -> None:
+        """What every fail point calls."""
+        self.visits[name] += 1
+        if not self.is_dead and name == self.point and self.visits[name] == self.visit:
+            self.photograph = {path.name: path.read_bytes() for path in self.ledger.parent.glob("ledger.*")}
+            if self.main is not None:
+                self.main.cancel()
+        if self.is_dead:
+            raise KilledError
+
+    def restore(self) -> None:
+        """Put the photographed bytes back into the same files, so that the ledger is in its place."""
+        for path in self.ledger.parent.glob("ledger.*"):
+            if path.name not in self.photograph:
+                path.unlink()
+        for name, content in self.photograph.items():
+            with (self.ledger.parent / name).open("r+b" if (self.ledger.parent / name).exists() else "wb") as file:
+                file.truncate()
+                file.write(content)
