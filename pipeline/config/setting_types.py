@@ -76,6 +76,17 @@ def _prices(value: object) -> object:
     return {model: _money(price) for model, price in value.items()}
 
 
+def _seeds(value: object) -> tuple[int, ...]:
+    """Seeds of requests in a list, or separated by commas; none is an empty list."""
+    parts = value.split(",") if isinstance(value, str) and value else value or []
+    if not isinstance(parts, (list, tuple)):
+        raise ValueError(f"{value!r} is not a list of seeds")
+    try:
+        return tuple(int(part) for part in parts)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a list of seeds") from None
+
+
 def _listed(value: object) -> object:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list) or not parts or not all(isinstance(part, str) and part.strip() for part in parts):
@@ -226,6 +237,7 @@ Prices = Annotated[Mapping[str, int], BeforeValidator(_prices)]
 Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Workers = Annotated[int, Field(ge=1, le=MAX_WORKERS)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_seeds)]
 CheckKinds = Annotated[tuple[str, ...], BeforeValidator(_kinds)]
 LossLimit = Annotated[str, BeforeValidator(_loss_limit)]
 RateText = Annotated[str, AfterValidator(_rate)]

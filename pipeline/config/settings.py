@@ -39,6 +39,7 @@ from pipeline.config.setting_types import (
     RateText,
     Region,
     Seconds,
+    Seeds,
     SigningSecret,
     StoreUrl,
     UrlPath,
@@ -290,6 +291,7 @@ class EmbeddedSandboxSettings(SettingsSection):
     chaos: str | None = None
     chaos_intensity: Annotated[float, Field(ge=0, le=1)] = 1.0
     defects: Annotated[float, Field(ge=0)] = 0.0
+    defect_seeds: Seeds = ()
 
 
 class Settings(SettingsSection):

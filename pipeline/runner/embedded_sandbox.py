@@ -61,6 +61,7 @@ def _sandbox_settings(settings: Settings) -> SandboxSettings:
         chaos=sandbox.chaos,
         chaos_intensity=sandbox.chaos_intensity,
         defects=sandbox.defects,
+        defect_seeds=sandbox.defect_seeds,
     )
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pipeline.sandbox.request_validation import PRICES_MICROUSD
 from pipeline.sandbox.settings import SandboxSettings
 
-CLIP_VERSION = 2
+CLIP_VERSION = 3
 """Raised whenever the renderer draws the same request differently, so that old clips are not handed out as new ones."""
 
 QUEUED_SHARE = 0.15
@@ -147,6 +147,7 @@ def clip_key(body: Mapping[str, object], fingerprint: str, settings: SandboxSett
     """Name of the clip's file: 32 hex digits of what it is drawn from."""
     what = str(body["input_images"]) if settings.one_clip else fingerprint
     spoiled = f" defects {settings.defects:g}" if settings.defects else ""
+    spoiled += " broken" if body.get("seed") in settings.defect_seeds else ""
     return hashlib.sha256(
         f"{CLIP_VERSION} {settings.size} {what}{spoiled}".encode("utf-8", "surrogatepass")
     ).hexdigest()[:32]

@@ -86,6 +86,7 @@ class SandboxSettings:
         chaos: seed of the storm; None = no faults.
         chaos_intensity: 0..1, share of the storm's full strength.
         defects: 0..1, share of the clips that come out broken; from 2 on a seed that chooses them.
+        defect_seeds: seeds of requests whose clips come out broken in any case.
         shape: number of the result shape polls answer with; None = the documented one (or by hash in a storm).
         honours_keys: kind higgsfield: a repeated Idempotency-Key gives the first request; False: it is ignored.
         webhook_window_s: how long a callback that is not answered with 2xx is sent again.
@@ -112,6 +113,7 @@ class SandboxSettings:
     chaos: str | None = None
     chaos_intensity: float = 1.0
     defects: float = 0.0
+    defect_seeds: tuple[int, ...] = ()
     shape: int | None = None
     webhook_window_s: float = 30.0
     honours_keys: bool = True

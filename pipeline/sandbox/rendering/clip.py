@@ -29,6 +29,9 @@ DURATION_S = 5
 DRIFT = 0.02
 """Way of a seed's own drift over the clip, in widths and heights."""
 
+GOLDEN_TURN = 0.381966
+"""The golden angle as a part of a turn: its multiples never come close to each other soon."""
+
 _CRF = "20"
 _PRESET = "veryfast"
 _X264 = "threads=1:lookahead-threads=1:sliced-threads=0:cpu-independent=1:deterministic=1"
@@ -99,7 +102,7 @@ def draw(plan: ClipPlan) -> Iterator[Image.Image]:
     strength = min(1.0, plan.strength * (0.8 + 0.4 * float(random.random())))
     wanted = poses(look, frames=DURATION_S * fps, strength=strength, side=side, phase=phase)
     if look.path != "static":
-        wanted = _drifting(wanted, random)
+        wanted = _drifting(wanted, plan.seed, random)
     moves = framed(wanted, size)
     source = cover(graded(still, plan.prompt), size, moves)
     end = None if plan.end_image is None else cover(graded(open_still(plan.end_image), plan.prompt), size, moves)
@@ -110,9 +113,13 @@ def draw(plan: ClipPlan) -> Iterator[Image.Image]:
         yield frame if effect is None else effect(frame, u)
 
 
-def _drifting(moves: list[CameraPose], random: np.random.Generator) -> list[CameraPose]:
-    """The same move with a slow drift of its own, so that no two seeds give the same pictures."""
-    angle, last = math.tau * float(random.random()), max(1, len(moves) - 1)
+def _drifting(moves: list[CameraPose], seed: int, random: np.random.Generator) -> list[CameraPose]:
+    """The same move with a slow drift of its own, so that no two seeds give the same pictures.
+
+    The directions of seeds that follow each other are far apart, as the golden angle parts them.
+    """
+    angle = math.tau * (seed * GOLDEN_TURN + 0.05 * float(random.random()))
+    last = max(1, len(moves) - 1)
     dx, dy = DRIFT * math.cos(angle), DRIFT * math.sin(angle)
     return [replace(pose, x=pose.x + dx * at / last, y=pose.y + dy * at / last) for at, pose in enumerate(moves)]
 

@@ -96,7 +96,7 @@ class ClipRenderer:
             prompt=str(body["prompt"]),
             long_side_px=LONG_SIDES_PX[self._settings.size],
             model=str(body.get("model", "")),
-            defect=chosen(job.clip_key, self._settings.defects),
+            defect=chosen(job.clip_key, 1.0 if body["seed"] in self._settings.defect_seeds else self._settings.defects),
         )
 
     def _image(self, image: str, base_url: str) -> bytes:

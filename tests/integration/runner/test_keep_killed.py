@@ -39,8 +39,8 @@ POINTS = [
     *("before-post", "after-post", "before-download", "after-download", "after-landing"),
     *("after-check", "before-settle", "after-settle"),
 ]
-UNCLEAR = ("after-reserve", "after-post", "before-accept")
-"""A kill there leaves outcomes unknown."""
+UNCLEAR = ("after-post", "before-accept", "after-post")
+"""A kill there leaves paid jobs of unknown outcome."""
 
 
 def charges(sandbox: Sandbox) -> Counter[tuple[str, int]]:
@@ -64,9 +64,11 @@ class Storm:
             switch = KillSwitch(path, point, visit)
             self.monkeypatch.setattr(engine, "fail_point", lambda environ: switch.reach)
             rows = shot_rows(workspace.gateway, self.shots, self.candidates)
-            switch.main = asyncio.create_task(self._command(workspace, rows, self.is_bad))
+            task = asyncio.create_task(self._command(workspace, rows, self.is_bad))
+            switch.main = task
+            result: tuple[StopReason, ...] | None
             try:
-                result = await switch.main
+                result = await task
             except (KilledError, BaseExceptionGroup, asyncio.CancelledError):
                 assert switch.is_dead
                 result = None

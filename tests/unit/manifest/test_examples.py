@@ -165,7 +165,7 @@ def test_a_sheet_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "videos", "cost"),
     [
-        ("example.yaml", {"dop-lite": 11, "dop-turbo": 3}, "2.733"),
+        ("example.yaml", {"dop-lite": 12, "dop-turbo": 3}, "2.868"),
         ("product-spin.yaml", {"dop-lite": 6, "dop-turbo": 2}, "1.642"),
         ("strength-study.yaml", {"dop-lite": 15, "dop-turbo": 10, "dop-preview": 1}, "6.758"),
         ("shots.csv", {"dop-lite": 7, "dop-turbo": 2}, "1.777"),
