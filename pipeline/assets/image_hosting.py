@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,7 +35,7 @@ JPEG_QUALITY = 95
 class HostedImage:
     """A picture in a store: where, the address it was given, and until when that is good."""
 
-    store: ObjectStore
+    store: ObjectStore | None
     name: str
     public: str | None = None
     url: str = ""
@@ -46,7 +46,9 @@ class ImageHost:
     """Uploads pictures and says where they are.
 
     Args:
-        store: where local pictures go; None where nothing is configured, and then there are none.
+        store: where local pictures go; None where nothing is configured.
+        upload: takes a picture and its content type to the gateway's own store, and returns its public address; used
+            without `store`. None where the gateway has no uploads, and then there are no local pictures.
         base_url: the gateway's, which must be able to read the addresses.
         etag_of: what an object was when the run was planned, "" where it is unknown.
         wall: Unix seconds, for the expiry of addresses: it runs on while the machine sleeps.
@@ -58,12 +60,13 @@ class ImageHost:
         images: InputImages,
         *,
         store: ObjectStore | None,
+        upload: Callable[[bytes, str], Awaitable[str]] | None = None,
         base_url: str,
         etag_of: Callable[[str], str],
         wall: Callable[[], float],
     ) -> None:
         self._uploads, self._images, self._store, self._base_url = uploads, images, store, base_url
-        self._etag_of, self._wall = etag_of, wall
+        self._etag_of, self._wall, self._upload = etag_of, wall, upload
         self._hosted: dict[str, HostedImage] = {}
         self._stores: dict[str, ObjectStore] = {}
 
@@ -91,6 +94,7 @@ class ImageHost:
             return hosted.public
         now, expiry_s = self._wall(), self._uploads.presign_expiry_s
         if not expiry_s / 2 <= hosted.good_until - now <= expiry_s:  # more is left only where the clock was set back
+            assert hosted.store is not None
             hosted.url = hosted.store.sign(hosted.name, expiry_s)
             hosted.good_until = now + expiry_s
         return hosted.url
@@ -110,7 +114,7 @@ class ImageHost:
             raise FatalError(str(error)) from None
 
     async def _uploaded(self, path: Path, sha256: str) -> HostedImage:
-        if self._store is None:
+        if self._store is None and self._upload is None:
             raise UsageError(f"{path} is a file of this machine, and `uploads.url` is not set any more")
         try:
             content = await asyncio.to_thread(path.read_bytes)
@@ -121,6 +125,9 @@ class ImageHost:
         content, ending = await asyncio.to_thread(normalize_orientation, path, content, self._uploads.max_px)
         sent_sha256 = hashlib.sha256(content).hexdigest()
         name = f"{sent_sha256}.{ending}"
+        if self._store is None:
+            assert self._upload is not None
+            return HostedImage(store=None, name=name, public=await self._upload(content, KINDS[ending]))
         try:
             there = await self._store.head(name)
             if there is None or there.size_bytes != len(content):
@@ -189,8 +196,9 @@ def open_hosting(
     *,
     etag_of: Callable[[str], str],
     wall: Callable[[], float],
+    upload: Callable[[bytes, str], Awaitable[str]] | None = None,
 ) -> ImageHost:
-    """Hosting as the configuration says. Nothing is asked of any store yet.
+    """Hosting as the configuration says; `upload` where no store is configured. Nothing is asked of any store yet.
 
     Raises:
         UsageError: the extra is not installed, or the gateway could not read from there.
@@ -200,7 +208,7 @@ def open_hosting(
     if uploads.url is not None:
         _check_visible(uploads.public_base or uploads.endpoint, base_url)
         store = open_store(uploads.url, endpoint=uploads.endpoint, region=uploads.region)
-    return ImageHost(uploads, images, store=store, base_url=base_url, etag_of=etag_of, wall=wall)
+    return ImageHost(uploads, images, store=store, upload=upload, base_url=base_url, etag_of=etag_of, wall=wall)
 
 
 def _check_visible(seen_at: str | None, base_url: str) -> None:

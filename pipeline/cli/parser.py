@@ -195,6 +195,17 @@ def _add_settling(verbs: Verbs) -> None:
     _add_run_flags(sub)
     _add_settings(sub)
 
+    text = "cancel jobs that are bought and have not started; where the gateway can, for free"
+    sub = verbs.add("cancel", "cancel:cancel", text, "dop cancel latest")
+    sub.add_argument("what", nargs="?", metavar="RUN|REQUEST", help="a run (default: newest), a request id or a row id")
+    _add_settings(sub)
+
+    text = "compare the ledger with what the gateway says it charged; changes nothing"
+    sub = verbs.add("reconcile", "reconcile:reconcile", text, "dop reconcile usage.csv")
+    text = "the gateway's list of charged jobs; without it the gateway is asked, where it can be"
+    sub.add_argument("usage", nargs="?", type=Path, metavar="USAGE.csv", help=text)
+    _add_settings(sub)
+
     text = "name a failed row no more: it needs nothing from you"
     sub = verbs.add("dismiss", "dismiss:dismiss", text, "dop dismiss row-7")
     sub.add_argument("row", nargs="?", metavar="ROW", help="row id or request id; with --all a run (default: newest)")

@@ -136,7 +136,7 @@ class LocalRunner:
         self._publisher = open_publisher(job.workspace.settings)
         self._before = job.workspace.book.totals(job.run.run_id)
         self._keepers: KeeperLoop | None = None
-        images = open_local_images(job.workspace.settings, base_url, job.sha256_of, wall=job.wall)
+        images = open_local_images(job.workspace.settings, base_url, job.sha256_of, wall=job.wall, client=client)
         self.pipeline = self._build(client, fetcher, images)
         self._display = RunDisplay(job, self.pipeline, stop, log=log, notify=self._notify)
         self._loop = asyncio.get_running_loop()

@@ -10,6 +10,8 @@ from pipeline.assets.image_hosting import ImageHost, open_hosting
 from pipeline.assets.image_urls import ImageUrlResolver, InputImages
 from pipeline.assets.object_store import StoreError
 from pipeline.config.settings import Settings
+from pipeline.gateway.client import GatewayClient
+from pipeline.gateway.kinds import kind_of
 from pipeline.ledger.agreement import Agreement
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.records import Attempt, State
@@ -17,6 +19,7 @@ from pipeline.runner.context import RunContext
 from pipeline.runner.embedded_sandbox import SandboxImageUploader
 from pipeline.runner.events import RequestSetAside
 from pipeline.runner.firewall import NOT_SENT
+from pipeline.runner.gateway_uploads import GatewayUploads
 from pipeline.runner.refused_rows import REFUSED
 from pipeline.runner.stop import StopScope
 
@@ -35,13 +38,19 @@ class LocalImages:
 
 
 def open_local_images(
-    settings: Settings, base_url: str, sha256_of: Mapping[str, str], *, wall: Callable[[], float]
+    settings: Settings,
+    base_url: str,
+    sha256_of: Mapping[str, str],
+    *,
+    wall: Callable[[], float],
+    client: GatewayClient,
 ) -> LocalImages:
     """The uploader of this run; `wall` gives Unix seconds, for the expiry of signed addresses."""
     inputs = InputImages(sha256_of)
     if settings.gateway.is_embedded:
         urls = ImageUrlResolver(inputs, embedded=True, base_url=base_url)
         return LocalImages(urls=urls, uploader=SandboxImageUploader(base_url, inputs))
+    kind = kind_of(settings)
     seen = load_cache(cache_path(settings))
     hosting = open_hosting(
         settings,
@@ -49,6 +58,7 @@ def open_local_images(
         inputs,
         etag_of=lambda address: seen[address].etag if address in seen else "",
         wall=wall,
+        upload=GatewayUploads(client, kind).upload if kind.abilities.upload else None,
     )
     urls = ImageUrlResolver(inputs, embedded=False, base_url=base_url, hosted=hosting.url_for_submit)
     return LocalImages(urls=urls, uploader=hosting)

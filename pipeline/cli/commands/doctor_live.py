@@ -23,9 +23,11 @@ from pipeline.gateway.motion_catalog import OTHER_METHOD, describe_response, loa
 from pipeline.gateway.motion_response import parse_motions
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import read_json
+from pipeline.records import usd
 from pipeline.runner.callback_inbox import answers_as_ours, open_callback_endpoint
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.engine import gateway_client
+from pipeline.runner.estimates import ModelOffer, model_offers
 
 NOBODYS_JOB = "00000000-0000-4000-8000-000000000000"
 """An id of the right form that no gateway gives out."""
@@ -56,8 +58,9 @@ async def _all(settings: Settings, key: str) -> list[LiveCheckResult]:
         found.append(await _callbacks(settings, base_url))
         found.append(await _store(settings, base_url))
         found.append(await _outputs(settings))
-    untried = f"{settings.gateway.submit_path}: only a purchase would tell; not tried"
-    found.append(LiveCheckResult(name="submit path", ok=None, text=untried))
+    for path in kind_of(settings).submit_paths[:1]:
+        untried = f"{path}: only a purchase would tell; not tried"
+        found.append(LiveCheckResult(name="submit path", ok=None, text=untried))
     found.append(LiveCheckResult(name="credit", ok=None, text="the API has no call for it"))
     return found
 
@@ -74,6 +77,9 @@ async def _gateway(settings: Settings, base_url: str, key: str) -> AsyncIterator
             yield _path(name, call.target.replace(NOBODYS_JOB, ".."), answer, nowhere)
         if kind.abilities.motions:
             yield await _motions(settings, client)
+        if kind.abilities.models or kind.abilities.estimate:
+            for offer in await model_offers(settings, client, settings.models):
+                yield _model(offer)
 
 
 def _key(answer: Response | NoResponse, nowhere: Response | NoResponse) -> LiveCheckResult:
@@ -110,6 +116,18 @@ def _same(answer: Response, nowhere: Response | NoResponse) -> bool:
     return isinstance(nowhere, Response) and (nowhere.status, nowhere.body) == (answer.status, answer.body)
 
 
+def _model(offer: ModelOffer) -> LiveCheckResult:
+    """Whether the account can buy a model. A list that lacks it proves nothing where the gateway still prices it."""
+    name = f"model {offer.model}"
+    price = "" if offer.price_microusd is None else f", ${usd(offer.price_microusd)} a video"
+    if offer.is_sold is False:
+        return LiveCheckResult(name=name, ok=False, text=f"can't be bought now: {offer.text}")
+    if offer.is_sold is None:
+        return LiveCheckResult(name=name, ok=None, text=f"can't be determined: {offer.text}")
+    unlisted = ", though its list lacks it" if offer.is_listed is False else ""
+    return LiveCheckResult(name=name, ok=True, text=f"sold{unlisted}: {offer.text}{price}")
+
+
 async def _motions(settings: Settings, client: GatewayClient) -> LiveCheckResult:
     answer = await client.get_motions()
     if isinstance(answer, Response) and answer.status in OTHER_METHOD:
@@ -140,9 +158,10 @@ async def _callbacks(settings: Settings, base_url: str) -> LiveCheckResult:
 
 async def _store(settings: Settings, base_url: str) -> LiveCheckResult:
     if settings.uploads.url is None:
-        return LiveCheckResult(
-            name="uploads", ok=None, text="uploads.url is not set: local pictures work in the sandbox only"
-        )
+        text = "uploads.url is not set: local pictures work in the sandbox only"
+        if kind_of(settings).abilities.upload:
+            text = "uploads.url is not set: local pictures go through the gateway's own uploads"
+        return LiveCheckResult(name="uploads", ok=None, text=text)
     try:
         open_hosting(settings, base_url, InputImages({}), etag_of=lambda _: "", wall=time.time)
         uploads = settings.uploads

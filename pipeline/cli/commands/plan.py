@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.assets.image_checks import cache_text
 from pipeline.cli.arguments import bound_manifest, money, print_json, print_notice, settings_of
+from pipeline.cli.commands.plan_estimates import gateway_prices
 from pipeline.cli.plan_details import Budgets, budgets_of, row_lines, shown_rows
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
@@ -65,6 +66,10 @@ def plan(args: argparse.Namespace) -> int:
         )
     else:
         print(plan_text(args.manifest, found, budgets, settings))
+        lines, warnings = gateway_prices(settings, found.by_model)
+        for line in lines:
+            print(strip_control_chars(line))
+        print_notice(f"warning: {warning}" for warning in warnings)
         for column in bound.manifest.partly_filled:
             print(strip_control_chars(str(column)))
         for line in cache_text(offer.summary.images, settings):
