@@ -63,9 +63,12 @@ class ManifestError(UsageError):
 
 
 class LockedError(DopError):
-    """Another run holds the lock beside the ledger."""
+    """Another run holds the lock beside the ledger; the message says how to wait for it."""
 
     exit_code = 11
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{text}. Wait for it with --lock-wait 30m, or run again later")
 
 
 class FatalError(DopError):

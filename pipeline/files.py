@@ -18,6 +18,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+UMASK = os.umask(0o077)
+os.umask(UMASK)
+"""Which permissions the operator takes from new files; read once, since reading sets it for all threads."""
+
+FILE_MODE = (0o666 & ~UMASK) | 0o600
+"""Of reports, videos and pictures: what the umask leaves, so that others of a studio can look where it lets them."""
+
+SECRET = 0o600
+"""Mode of files with keys, and of the account's memory in the state folder: for this user alone, whatever the umask."""
+
+LEDGER_MODE = FILE_MODE & 0o660
+"""Of copies of a ledger: the umask decides for the group, others read nothing."""
+
+LEDGER_UMASK = UMASK | 0o007
+"""While files of the ledger are made: the umask decides for the group, and no others read what was bought."""
+
+
 DRAFT = re.compile(r"\.draft-[a-z0-9_]{8}-.*")
 """The name of a draft that `draft_beside` makes, and of what SQLite writes beside one."""
 
@@ -55,7 +72,7 @@ def draft_beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_path(path: Path) -> Iterator[Path]:
+def whole_path(path: Path, *, mode: int = FILE_MODE) -> Iterator[Path]:
     """A draft that takes the place of `path` when the block ends well, and vanishes otherwise.
 
     Writes: `path`, by rename, so that a reader sees the old file or the new one. The block must write the draft in
@@ -64,14 +81,15 @@ def whole_path(path: Path) -> Iterator[Path]:
     with draft_beside(path) as draft:
         yield draft
         _to_disk(draft)
+        draft.chmod(mode)
         draft.replace(path)
 
 
 @contextmanager
-def whole_text(path: Path) -> Iterator[TextIO]:
+def whole_text(path: Path, *, mode: int = FILE_MODE) -> Iterator[TextIO]:
     """The same as an open text file: UTF-8, newlines as written, what cannot be encoded becomes `?`."""
     with (
-        whole_path(path) as temporary,
+        whole_path(path, mode=mode) as temporary,
         temporary.open("w", encoding="utf-8", errors="replace", newline="") as stream,
     ):
         yield stream

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.config.yaml_file import file_text
 from pipeline.errors import UsageError
-from pipeline.files import whole_text
+from pipeline.files import SECRET, whole_text
 
 KEY_VARIABLE = "PIXAZO_API_KEY"
 KEY_FILE = Path(".pixazo") / "api-key"
@@ -112,7 +112,7 @@ def store_key(key: str, home: Path, credential: Credential = PIXAZO_CREDENTIAL) 
     old_mask = os.umask(0o077)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole_text(file) as stream:
+        with whole_text(file, mode=SECRET) as stream:
             stream.write(f"{key}\n")
     except OSError as error:
         raise UsageError(f"{file} can't be written ({error.strerror})") from None

@@ -17,7 +17,7 @@ from pipeline.config.api_key import PIXAZO_CREDENTIAL, Credential
 from pipeline.config.gateway_address import is_loopback, origin_of
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError, UsageError
-from pipeline.files import whole_text
+from pipeline.files import SECRET, whole_text
 
 STATE_FOLDER = "dop-batch"
 FILE = "trusted-origins.json"
@@ -63,7 +63,7 @@ class KeyOrigins:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             old_mask = os.umask(0o077)
             try:
-                with whole_text(self.folder / FILE) as stream:
+                with whole_text(self.folder / FILE, mode=SECRET) as stream:
                     json.dump(sorted(self.trusted() | {origin}), stream, indent=1)
             finally:
                 os.umask(old_mask)

@@ -11,9 +11,11 @@ import fcntl
 import hashlib
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
-PRIVATE_FILE = 0o600
+from pipeline.files import FILE_MODE
+
 CLAIM_TRIES = 8
 
 
@@ -90,7 +92,7 @@ class PartFile:
 def _own(path: Path) -> int:
     """A descriptor of the empty file at `path`, with its lock."""
     for _ in range(CLAIM_TRIES):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
         try:
             if _is_ours(fd, path):
                 return fd
@@ -113,7 +115,8 @@ def _is_ours(fd: int, path: Path) -> bool:
         return False
     if not os.path.samestat(os.fstat(fd), named):
         return False
-    os.fchmod(fd, PRIVATE_FILE)
+    with suppress(PermissionError):  # another operator's part, which the group may write
+        os.fchmod(fd, FILE_MODE)
     os.ftruncate(fd, 0)
     return True
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from pipeline.errors import LedgerError, UsageError
-from pipeline.files import whole_text
+from pipeline.files import SECRET, whole_text
 from pipeline.ledger.holes import open_hole
 from pipeline.ledger.schema import attempts
 from pipeline.ledger.writer import LedgerWriter
@@ -107,7 +107,7 @@ class AccountMemory:
 
     def _write(self, path: Path, ledgers: Mapping[str, KnownLedger]) -> None:
         kept = {name: {"place": known.place, "seq": known.seq} for name, known in ledgers.items()}
-        with whole_text(path) as file:
+        with whole_text(path, mode=SECRET) as file:
             file.write(json.dumps({"ledgers": kept}, indent=1))
 
 

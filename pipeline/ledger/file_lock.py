@@ -7,6 +7,7 @@ a BSD lock (`flock`), which SQLite's own POSIX locks neither see nor disturb.
 from __future__ import annotations
 
 import fcntl
+import getpass
 import json
 import os
 import threading
@@ -56,7 +57,7 @@ def locked(ledger: Path, *, wait_s: float, now: float) -> Iterator[None]:
             )
         started = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         with suppress(OSError):
-            _write_private(holder, json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "started": started}))
+            _write_for_group(holder, json.dumps(_self(started)))
         yield
     finally:
         with suppress(OSError):
@@ -85,12 +86,8 @@ def _try(path: Path) -> tuple[int, tuple[int, int]] | None:
         with suppress(FileNotFoundError):
             if _inode(os.stat(path)) in _held:
                 return None
-        old_mask = os.umask(0o077)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        finally:
-            os.umask(old_mask)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             inode = _inode(os.fstat(descriptor))
@@ -115,15 +112,25 @@ def _inode(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+def _write_for_group(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o660)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def _self(started: str) -> dict[str, object]:
+    """What others are shown of this process while it holds the lock."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = ""
+    return {"pid": os.getpid(), "host": os.uname().nodename, "started": started, "user": user}
 
 
 def _holder_text(holder: Path) -> str:
     try:
         found = json.loads(holder.read_text())
-        return f"process {found['pid']} on {found['host']}, since {found['started']}"
+        user = f" of {found['user']}" if found.get("user") else ""
+        return f"process {found['pid']}{user} on {found['host']}, since {found['started']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "its holder did not leave a name"

@@ -223,7 +223,7 @@ class Journal:
 
     def _opened(self) -> IO[str]:
         self._mend_tail()
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o660)
         return os.fdopen(descriptor, "a", encoding="ascii", newline="\n")
 
     def _mend_tail(self) -> None:

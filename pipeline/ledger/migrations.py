@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
-from pipeline.files import whole_path
+from pipeline.files import LEDGER_MODE, whole_path
 from pipeline.ledger.database import create_reviews, number_in, read_meta, write_meta
 from pipeline.ledger.gateway_names import map_gateways
 from pipeline.ledger.identity import CHAIN, GENESIS, JOURNAL_STALE, LEDGER_ID, new_ledger_id
@@ -109,7 +109,7 @@ def copy_file(path: Path, target: Path, *, replace: bool = False) -> Path:
         raise LedgerError(f"{path} could not be copied to {target} ({target.parent} is no folder)")
     try:
         with (
-            whole_path(target) as draft,
+            whole_path(target, mode=LEDGER_MODE) as draft,
             closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as source,
             closing(sqlite3.connect(draft)) as copy,
         ):

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.errors import LedgerError
+from pipeline.files import LEDGER_UMASK
 from pipeline.ledger.database import create_or_check, integrity_problems, read_meta, sqlite_engine, write_meta
 from pipeline.ledger.identity import CHAIN, COPY, HOLE, INODE, LEDGER_ID, MACHINE, inode_of, machine_id
 from pipeline.ledger.integrity import audit, sums_digest
@@ -88,7 +89,7 @@ def rebuild(path: Path, *, now: float) -> RecoveryResult:
     journal, base = journal_path(path), _base_of(path)
     at = (base.seq, base.facts[CHAIN]) if base is not None and base.is_whole else None
     walk = JournalWalk(str(journal), ledger_id=base.facts[LEDGER_ID] if base else None, at=at)
-    old_mask = os.umask(0o077)
+    old_mask = os.umask(LEDGER_UMASK)
     try:
         foreign = _read_through(walk, journal)
         gaps = walk.lacks(0)

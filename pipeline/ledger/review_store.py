@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Connection, func, insert, select
 
 from pipeline.errors import LedgerError
-from pipeline.files import whole_text
+from pipeline.files import LEDGER_MODE, whole_text
 from pipeline.ledger.journal import Journal, entry_of, last_seq, line_of
 from pipeline.ledger.journal_check import lines_of
 from pipeline.ledger.schema import reviews
@@ -134,7 +134,7 @@ def write_copy(connection: Connection, copy: Path) -> None:
     """
     rows = connection.execute(select(reviews).order_by(reviews.c.number)).all()
     if rows or copy.exists():
-        with whole_text(copy) as file:
+        with whole_text(copy, mode=LEDGER_MODE) as file:
             file.writelines(line_of(_entry(dict(row._mapping))) for row in rows)
 
 

@@ -50,7 +50,7 @@ class Spool:
         """
         if self.path not in self._files:
             self._folder.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o660))
             file = _locked(self.path)
             if file is None:
                 raise OSError(f"{self.path} is locked")

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
-from pipeline.files import remedy
+from pipeline.files import LEDGER_UMASK, remedy
 from pipeline.ledger.clock import CLOCK, is_behind, last_history_number, newest_event_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine, write_meta
 from pipeline.ledger.fitness import check_not_moved, check_sums
@@ -64,9 +64,9 @@ class SqliteLedger(LedgerWriter):
         self.name = str(path)
         self.path = path = path.resolve()
         try:
-            old_mask = os.umask(0o077)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            old_mask = os.umask(LEDGER_UMASK)
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 self.engine = sqlite_engine(path, write=True)
                 self.facts = self._facts(may_migrate)
             finally:
@@ -207,7 +207,7 @@ class SqliteLedger(LedgerWriter):
     def _keep_spare(self) -> None:
         with suppress(OSError):
             if not self.spare.exists():
-                descriptor = os.open(self.spare, os.O_WRONLY | os.O_CREAT, 0o600)
+                descriptor = os.open(self.spare, os.O_WRONLY | os.O_CREAT, 0o660)
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(os.urandom(SPARE_BYTES))  # not zeros: a sparse or compressed file frees nothing
 

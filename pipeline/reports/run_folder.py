@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shutil
@@ -24,7 +23,7 @@ def run_name(manifest_name: str, at: float) -> str:
 
 
 class RunFolder:
-    """One run's folder under the outputs folder; made private, with room for videos."""
+    """One run's folder under the outputs folder; with room for videos; the umask decides who else may look."""
 
     def __init__(self, outputs: Path, run_id: str) -> None:
         self.outputs = outputs
@@ -41,7 +40,6 @@ class RunFolder:
         Raises:
             UsageError: it cannot be written; found before anything is spent.
         """
-        old_mask = os.umask(0o077)
         try:
             self.videos.mkdir(parents=True, exist_ok=True)
             probe = self.videos / ".probe"
@@ -52,8 +50,6 @@ class RunFolder:
             self._point_latest()
         except OSError as error:
             raise UsageError(f"{self.path} can't be written ({error.strerror}); nothing was sent") from None
-        finally:
-            os.umask(old_mask)
 
     def _point_latest(self) -> None:
         """Replaces the link by a rename; again when another run took the draft of it for one that a crash left."""

@@ -22,7 +22,7 @@ from pipeline.config.gateway_address import is_loopback
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
-from pipeline.files import draft_beside, whole_text
+from pipeline.files import SECRET, draft_beside, whole_text
 from pipeline.gateway.webhook_tokens import (
     MAX_IDS,
     SEED_BYTES,
@@ -84,7 +84,7 @@ class CallbackInbox:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / f"{delivery.request_id}-{delivery.attempt}.json"
         kept = [*(ids for ids in _kept(path) if ids != delivery.job_set_ids), delivery.job_set_ids]
-        with whole_text(path) as stream:
+        with whole_text(path, mode=SECRET) as stream:
             stream.write(json.dumps(kept[-MAX_KEPT:]))
 
     def waiting(self) -> Iterator[tuple[Path, list[CallbackDelivery]]]:

@@ -182,7 +182,7 @@ class Downloader:
         if video.local_path is None or ".." in PurePosixPath(video.local_path).parts:
             return self._folder / self._name_of(video)
         target = self._outputs / video.local_path
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         return target
 
     async def _failed(self, video: ReadyVideo, outcome: Unacceptable | TransientFailure) -> None:

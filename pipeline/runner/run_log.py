@@ -49,7 +49,7 @@ def run_log(path: Path, *, also: TextIO | None = None) -> Iterator[logging.Logge
     logger = logging.getLogger("pipeline.run")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    path.touch(mode=0o600)
+    path.touch()
     handlers: list[logging.Handler] = [_RunFile(path, encoding="ascii")]
     if also is not None:
         handlers.append(logging.StreamHandler(also))

@@ -79,7 +79,7 @@ class Sandbox:
             SandboxError: the folder is in use by another sandbox, or the configured port is taken.
         """
         folder = self.settings.data_dir
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(parents=True, exist_ok=True)
         self._gallery = ImageStore(folder / "images")
         self._studio = ClipRenderer(folder / "clips", self._gallery, self.settings)
         self._open_books(folder)

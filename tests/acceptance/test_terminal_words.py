@@ -218,3 +218,25 @@ def test_who_started_a_run_is_in_list_and_report(rehearsal: Dop) -> None:
         r"^\S+ +\d{4}-\d\d-\d\d \d\d:\d\d +anna +sandbox +1/1 +\$\d\.\d{3} +ended$", rehearsal.call("list").out, re.M
     )
     assert json.loads((rehearsal.latest / "run.json").read_text(encoding="utf-8"))["started_by"] == "anna"
+
+
+# several operators ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("umask", "others", "group"), [("0002", 0o4, 0o6), ("0022", 0o4, 0o4), ("0027", 0, 0o4), ("0077", 0, 0)]
+)
+def test_the_umask_decides_who_may_look_and_the_ledger_is_for_the_group_alone(
+    rehearsal: Dop, umask: str, others: int, group: int
+) -> None:
+    manifest = rehearsal.csv(shots(1))
+    done = typed_into(rehearsal, f"umask {umask}; {DOP} run {manifest} --outputs out -q --set poll.first_s=0.05")
+    assert done.returncode == 0, done.stderr
+    shown = [rehearsal.latest / name for name in ("report.csv", "report.html", "run.log", "run.json")]
+    for path in (*shown, *rehearsal.latest.glob("videos/*.mp4")):
+        assert path.stat().st_mode & 0o777 == 0o600 | group << 3 | others, path
+    ledger = [path for path in rehearsal.outputs.glob("ledger.db*") if path.is_file()]
+    assert len(ledger) >= 3
+    for path in ledger:
+        assert path.stat().st_mode & 0o777 == 0o600 | group << 3, path
+    assert (rehearsal.outputs.stat().st_mode & 0o777) == 0o777 & ~int(umask, 8)

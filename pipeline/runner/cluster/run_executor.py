@@ -134,7 +134,7 @@ class RunExecutor:
                 run_id=order.run_id,
                 caps=order.caps,
                 totals=around.workspace.book.totals(order.run_id),
-                folder=_private_folder(around.workspace, order.run_id),
+                folder=_run_folder(around.workspace, order.run_id),
                 client=around.client,
                 fetcher=around.fetcher,
                 publisher=around.publisher,
@@ -371,13 +371,9 @@ class RunExecutor:
         self._held.forget_unsent()
 
 
-def _private_folder(workspace: OpenLedger, run_id: str) -> RunFolder:
+def _run_folder(workspace: OpenLedger, run_id: str) -> RunFolder:
     folder = RunFolder(workspace.outputs, run_id)
-    old_mask = os.umask(0o077)
-    try:
-        folder.videos.mkdir(parents=True, exist_ok=True)
-    finally:
-        os.umask(old_mask)
+    folder.videos.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.files import UMASK
 from pipeline.gateway.part_file import PartFile
 
 
@@ -75,10 +76,10 @@ def test_a_part_that_is_being_written_is_refused_to_another(target: Path) -> Non
 def test_a_part_that_a_killed_run_left_is_taken_over_empty(target: Path) -> None:
     stale = target.with_name("clip.mp4.part")
     stale.write_bytes(b"a longer, older part")
-    stale.chmod(0o644)
+    stale.chmod(0o600)
     kept(target, b"new")
     assert target.read_bytes() == b"new"
-    assert target.stat().st_mode & 0o777 == 0o600
+    assert target.stat().st_mode & 0o777 == 0o666 & ~UMASK
     assert not stale.exists()
 
 

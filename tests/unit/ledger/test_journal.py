@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.files import UMASK
 from pipeline.ledger.identity import GENESIS
 from pipeline.ledger.journal import Journal, SealedEntry, change_entry, entry_of, last_seq, line_of, link_of, sealed
 from pipeline.ledger.journal_check import JournalWalk, entries, lines_of
@@ -100,10 +101,10 @@ def test_the_last_number_is_found_behind_lines_longer_than_a_block(tmp_path: Pat
     assert last_seq(path) == 3
 
 
-def test_a_journal_is_private(tmp_path: Path) -> None:
+def test_a_journal_is_for_its_group_alone(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db.journal"
     written(path, 1)
-    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_mode & 0o777 == 0o660 & ~UMASK
 
 
 def test_a_change_that_the_database_did_not_take_keeps_what_it_would_have_set() -> None:

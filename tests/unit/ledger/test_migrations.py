@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from pipeline.errors import LedgerError
+from pipeline.files import LEDGER_MODE
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine
 from pipeline.ledger.journal import MARK, entry_of, line_of
 from pipeline.ledger.journal_check import JournalWalk, lines_of
@@ -71,7 +72,7 @@ def test_an_old_ledger_is_copied_and_brought_up_to_date(old: Path) -> None:
     assert migrate(engine, old, steps={0: add_caps, **STEPS}) == (0, old.with_name("ledger.db.v0-backup"))
     engine.dispose()
     backup = old.with_name("ledger.db.v0-backup")
-    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
+    assert stat.S_IMODE(backup.stat().st_mode) == LEDGER_MODE
     assert ("caps" in columns(backup), "caps" in columns(old)) == (False, True)
     assert read(backup, "select count(*) from attempts") == [(2,)]
     with opened(old) as (ledger, _):
@@ -198,7 +199,7 @@ def test_a_copy_is_whole_private_and_never_over_another_file(tmp_path: Path) -> 
         start(book, requests(3))
         copy_file(path, target)
     assert read(target, "select count(*) from attempts") == [(3,)]
-    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert stat.S_IMODE(target.stat().st_mode) == LEDGER_MODE
     with pytest.raises(LedgerError, match="exists already"):
         copy_file(path, target)
     with pytest.raises(LedgerError, match="could not be copied"):

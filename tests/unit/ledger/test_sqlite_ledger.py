@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import InvariantError, LedgerError
+from pipeline.files import UMASK
 from pipeline.ledger.budget import CapReached, Caps
 from pipeline.ledger.database import assert_durable
 from pipeline.ledger.journal import MARK
@@ -192,16 +193,16 @@ def test_a_disk_that_cannot_be_made_durable_is_refused(tmp_path: Path, statement
             assert_durable(connection, tmp_path / "a.db")
 
 
-def test_files_are_private_whatever_the_mask(tmp_path: Path) -> None:
+def test_files_follow_the_mask_for_the_group_and_are_closed_to_others(tmp_path: Path) -> None:
     path = tmp_path / "outputs" / "ledger.db"
     with opened(path) as (ledger, book):
         lake, *_ = requests(1)
         start(book, [lake])
         ledger.apply_now(reserve(lake))
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o777 & ~UMASK
     assert set(modes) >= {"ledger.db", "ledger.db-wal", "ledger.db.journal", "ledger.db.spare"}
-    assert set(modes.values()) == {0o600}
+    assert set(modes.values()) == {0o660 & ~UMASK}
 
 
 def test_readers_cannot_write(place: Place) -> None:
