@@ -147,7 +147,7 @@ class PostgresLedger(LedgerWriter):
             notices.append("outcomes that were kept here while the database was away were booked now")
             notices += [f"warning: {warning}" for warning in self._unbooked]
         with self.reader.connect() as connection:
-            self._newest_at = newest_day_at(connection)
+            self._batches.begin_day_at(newest_day_at(connection))
         here = {"identity": self._identity, "clean": "no"}
         self.transact(lambda connection: write_meta(connection, here))
         self.facts |= here
@@ -222,7 +222,7 @@ class PostgresLedger(LedgerWriter):
                     f"another run works on {self.name} now ({self._lock.taken_by}); nothing more is bought"
                 )
             self._kept = None
-            results = self._write(connection, batch, [])
+            results = self._batches.write(connection, batch, [])
             self._doubt = InDoubtCommit(*self._kept, results) if self._kept is not None else None
         self._doubt = None
         return results
@@ -328,7 +328,7 @@ class PostgresLedger(LedgerWriter):
         self._pending.mark_booked()
         try:
             with self._begin() as connection:
-                self._unbooked = self._pending.flush(connection, lambda jobs: self._write(connection, jobs, []))
+                self._unbooked = self._pending.flush(connection, lambda jobs: self._batches.write(connection, jobs, []))
         except DopError as error:
             self._say(f"what {self._pending.path} keeps can't be booked: {error}")
             return

@@ -142,7 +142,7 @@ class SqliteLedger(LedgerWriter):
         check_not_moved(self.facts, self.name)
         notices += hole_notice(self.facts)
         with self.reader.connect() as connection:
-            self._newest_at = newest_event_at(connection, self.facts.get(CLOCK))
+            self._batches.begin_day_at(newest_event_at(connection, self.facts.get(CLOCK)))
         self._keep_spare()
         self.note_place()
         self.transact(lambda connection: write_meta(connection, {"clean": "no"}))
@@ -238,7 +238,7 @@ class SqliteLedger(LedgerWriter):
             entries: list[dict[str, object]] = []
             try:
                 with self._begun() as hand:
-                    results = self._write(hand, batch, entries)
+                    results = self._batches.write(hand, batch, entries)
             except (sqlite3.DatabaseError, OSError) as error:
                 if not last_try and self._give_up_spare(error):
                     batch = self._without_intents(batch)
@@ -250,7 +250,7 @@ class SqliteLedger(LedgerWriter):
                 self._only_journal(batch, error)
                 return
             if entries:  # `_write` counted from what the database said
-                self._seq, self._chain = self._seq + len(entries), str(entries[-1]["chain"])
+                self._batches.moved_to(self._batches.seq + len(entries), str(entries[-1]["chain"]))
             self._note(entries)
             self._deliver(batch, results)
             return
@@ -285,13 +285,13 @@ class SqliteLedger(LedgerWriter):
         self._full = self._full or f"the ledger {self.path} can't be written ({error})"
         changes = [job.change for job in batch if job.change is not None and job.change.event is not Event.RESERVE]
         self._ahead = self._ahead or bool(changes)
-        kept, chain = [], self._chain
+        kept, (seq, chain) = [], self.head
         for offset, change in enumerate(changes, start=1):
-            kept.append(change_entry(change, self._seq + offset))
+            kept.append(change_entry(change, seq + offset))
             chain = sealed(kept[-1], self.ledger_id, chain)
         with suppress(OSError):
             self.journal.append(kept, sync=True)
-            self._seq, self._chain = self._seq + len(kept), chain
+            self._batches.moved_to(seq + len(kept), chain)
         self._deliver(batch, [(None, error)] * len(batch))
 
     def _note(self, entries: list[dict[str, object]]) -> None:
@@ -317,7 +317,7 @@ class SqliteLedger(LedgerWriter):
             nonlocal count
             for row in connection.execute(select(attempts).where(attempts.c.submit_attempts > 0)):
                 count += 1
-                yield snapshot_entry(dict(row._mapping), self._seq - 1, self.ledger_id, count)
+                yield snapshot_entry(dict(row._mapping), self.head[0] - 1, self.ledger_id, count)
 
         with self.reader.connect() as connection:
             self.journal.append(snapshots(connection))

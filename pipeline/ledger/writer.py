@@ -12,8 +12,8 @@ Three rules carry everything else.
 1. The intent comes first. RESERVE writes the row (`submitting`, with a random token), its price in the spend book, its
    line of history and the number of the event in ONE transaction that is on the disk before the POST leaves. A process
    that dies after that leaves a row that the next start calls `unknown`: counted as spent, never sent again.
-2. Every change is a compare-and-swap. `_write` reads the rows of a batch under the write lock, `transitions` judges
-   each change by the table of states, and rows, money and history are written in the same transaction. Only a
+2. Every change is a compare-and-swap. `batch_writer` reads the rows of a batch under the write lock, `transitions`
+   judges each change by the table of states, and rows, money and history are written in the same transaction. Only a
    `planned` row can be reserved, and only the token of a POST settles it. Two processes without any other lock still
    reserve each row once.
 3. Money that may be owed counts. A cap is judged inside that transaction, against confirmed, disputed and reserved
@@ -38,7 +38,6 @@ change a row without a line of history.
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,26 +48,19 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.engine import Row as Found
 
-from pipeline.errors import DopError, LedgerError
+from pipeline.errors import DopError
+from pipeline.ledger.batch_writer import BatchWriter
 from pipeline.ledger.database import read_meta, write_meta
 from pipeline.ledger.fitness import ReadConnections, problems_of
 from pipeline.ledger.identity import CHAIN, LEDGER_ID
 from pipeline.ledger.integrity import sums_digest
-from pipeline.ledger.journal import mark_entry, row_entry, sealed
-from pipeline.ledger.schema import checksum
-from pipeline.ledger.statements import Executor, Statements, changed_columns
-from pipeline.ledger.states import Event
+from pipeline.ledger.journal import mark_entry, sealed
+from pipeline.ledger.statements import Executor, Statements
 from pipeline.ledger.transitions import (
-    Applied,
     ChangeResult,
     LedgerChange,
-    Row,
-    SpendAccumulator,
-    apply_change,
-    utc_day,
 )
 from pipeline.ledger.write_queue import QueuedWrite, WriteQueue, WriteResult
-from pipeline.records import canonical_job_id, job_id_spellings
 
 T = TypeVar("T")
 
@@ -87,7 +79,6 @@ class LedgerWriter(ABC):
     def __init__(self, *, inline: bool) -> None:
         self.tell: Callable[[str], None] = lambda text: None
         self._notices: list[str] = []
-        self._newest_at = 0.0  # Unix seconds of the newest event, by the clock that counts
         self._writes = WriteQueue(self._do, self._leave, inline=inline)
 
     def report_to(self, notify: Callable[[str], None]) -> None:
@@ -95,8 +86,16 @@ class LedgerWriter(ABC):
         self.tell = notify
 
     def _start(self) -> None:
-        self._seq, self._chain = int(self.facts["seq"]), self.facts[CHAIN]
         self._sql = Statements(self.engine.dialect.name)
+        self._batches = BatchWriter(
+            self._sql,
+            name=self.name,
+            ledger_id=lambda: self.ledger_id,
+            seq=int(self.facts["seq"]),
+            chain=self.facts[CHAIN],
+            newest_at=0.0,
+            keep=self._keep,
+        )
         self._writes.start()
 
     # -- opening for spending
@@ -133,12 +132,12 @@ class LedgerWriter(ABC):
     @property
     def head(self) -> tuple[int, str]:
         """Number of the newest event and the hash chain after it, as this process knows them."""
-        return self._seq, self._chain
+        return self._batches.seq, self._batches.chain
 
     @property
     def newest_at(self) -> float:
         """Unix seconds of the newest event that was known when the ledger was made ready; 0 before the first."""
-        return self._newest_at
+        return self._batches.newest_at
 
     @property
     def ledger_id(self) -> str:
@@ -149,7 +148,7 @@ class LedgerWriter(ABC):
         """Reads again what the ledger knows of itself, after something else than `mark` wrote it."""
         with self.reader.connect() as connection:
             self.facts = read_meta(connection)
-        self._seq, self._chain = int(self.facts["seq"]), self.facts[CHAIN]
+        self._batches.moved_to(int(self.facts["seq"]), self.facts[CHAIN])
 
     def mark(self, values: Mapping[str, str | None]) -> None:
         """Writes down what the ledger learned of itself, as a numbered event of database and journal.
@@ -167,7 +166,7 @@ class LedgerWriter(ABC):
             return entry
 
         entry = self.transact(work)
-        self._seq, self._chain = int(str(entry["seq"])), str(entry["chain"])
+        self._batches.moved_to(int(str(entry["seq"])), str(entry["chain"]))
         for name, value in values.items():
             if value is None:
                 self.facts.pop(name, None)
@@ -288,85 +287,5 @@ class LedgerWriter(ABC):
     def _deliver(self, jobs: Sequence[QueuedWrite], results: Sequence[WriteResult]) -> None:
         self._writes.deliver(jobs, results)
 
-    def _write(
-        self, hand: Executor, batch: Sequence[QueuedWrite], entries: list[dict[str, object]]
-    ) -> list[WriteResult]:
-        changes = [job.change for job in batch if job.change is not None]
-        self._seq, chain = self._sql.head(hand)
-        rows = self._rows(hand, changes)
-        owners = self._sql.owners(hand, {str(row["gateway"]) for row in rows.values()}, _jobs_named(changes))
-        moment = functools.cache(lambda: self._sql.moment(hand))
-        money = SpendAccumulator(
-            lambda span, gateway, key: self._sql.spent(hand, span, gateway, key),
-            day_of=lambda at: self._day_of(moment() or at),
-        )
-
-        def owner_of(gateway: str, job_set_id: str) -> str | None:
-            return owners.get((gateway, canonical_job_id(job_set_id)))
-
-        results: list[WriteResult] = []
-        before: dict[str, Row] = {}
-        lines: list[tuple[object, ...]] = []
-        for change in changes:
-            row = rows.get(change.request_id)
-            first = dict(row) if row is not None and change.request_id not in before else None
-            try:
-                outcome = apply_change(row, change, money=money, job_owner=owner_of)
-            except DopError as error:
-                results.append((None, error))
-                continue
-            if isinstance(outcome, Applied) and row is not None:
-                if "job_set_id" in change.values:
-                    owners[str(row["gateway"]), canonical_job_id(str(row["job_set_id"]))] = change.request_id
-                row["checksum"] = checksum(row)
-                if first is not None:
-                    before[change.request_id] = first
-                state, detail = row["state"], change.detail
-                lines.append((change.request_id, row["attempt"], change.at, change.event.value, state, detail))
-                entries.append(row_entry(row, change, self._seq + len(entries) + 1))
-                chain = sealed(entries[-1], self.ledger_id, chain)
-                outcome = Applied(row=dict(row), before=outcome.before)
-            results.append((outcome, None))
-        if before:
-            changed = [(rows[name], changed_columns(row, rows[name])) for name, row in before.items()]
-            self._sql.save(hand, changed, lines)
-            self._sql.book(hand, money.deltas)
-            self._sql.set_head(hand, self._seq + len(lines), chain)
-            self._add_cold(hand, entries)
-            self._keep(hand, entries)
-        return results
-
-    def _day_of(self, at: float) -> str:
-        """MONEY: the day of a budget never runs backwards, so that a clock that is set back opens no cap again."""
-        self._newest_at = max(self._newest_at, at)
-        return utc_day(self._newest_at)
-
     def _keep(self, hand: Executor, entries: Sequence[Mapping[str, object]]) -> None:  # noqa: B027 - may be
         """A journal that is written in the same transaction; one beside the database is written after it."""
-
-    def _rows(self, hand: Executor, changes: Sequence[LedgerChange]) -> dict[str, Row]:
-        rows = self._sql.rows(hand, {change.request_id for change in changes})
-        for row in rows.values():
-            if row["checksum"] != checksum(row):
-                raise _damaged(self.name, row)
-        return rows
-
-    def _add_cold(self, hand: Executor, entries: Sequence[dict[str, object]]) -> None:
-        """An intent's journal line holds the whole request, so that the journal alone can rebuild the ledger."""
-        reserved = {str(entry["request_id"]): entry for entry in entries if entry["event"] == Event.RESERVE}
-        if reserved:
-            for request_id, cold in self._sql.cold(hand, reserved).items():
-                reserved[request_id]["cold"] = cold
-
-
-def _jobs_named(changes: Iterable[LedgerChange]) -> list[str]:
-    """Every spelling under which the ledger may hold the job ids that the changes set."""
-    named = (str(change.values["job_set_id"]) for change in changes if change.values.get("job_set_id") is not None)
-    return [spelling for job_id in named for spelling in job_id_spellings(job_id)]
-
-
-def _damaged(name: str, row: Row) -> LedgerError:
-    return LedgerError(
-        f"{name}: the row of request {row['request_id']} does not match its checksum; nothing is bought with a damaged "
-        "ledger. `dop ledger check` lists everything, `dop ledger rebuild` makes it again from its journal"
-    )
