@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -186,6 +186,11 @@ class RunResult:
     def frame(self) -> pd.DataFrame:
         """The run's table: `report.frame`."""
         return self.report.frame
+
+    def __await__(self) -> Generator[None, None, RunResult]:
+        """The result itself: `await run(..)`, as it was once written, still gives it."""
+        return self
+        yield  # which makes this a generator, as `await` asks for
 
     def __str__(self) -> str:
         text = _summary(self.run_id, self.gateway, self.counts, self.confirmed_usd + self.disputed_usd)

@@ -53,6 +53,7 @@ async def test_a_sheet_is_planned_bought_and_read_as_a_table(sheet: Path) -> Non
     assert (plan.new, plan.new_price_usd) == (3, Decimal("0.405"))
 
     result = await pipeline.arun(sheet, progress=False)
+    assert await result is result, "`await run(..)` still gives the result"
     assert (result.exit_code, result.done, result.confirmed_usd) == (0, 3, Decimal("0.405"))
     assert result.counts == {"done": 3}
     assert result.reasons == ()

@@ -147,7 +147,7 @@ def test_a_retry_that_lacks_a_price_of_another_row_loses_nothing_that_it_sends(t
 PROGRAM = """
 import asyncio, os, pipeline, sys
 {spoil}
-result = asyncio.run(pipeline.run(sys.argv[1], yes=True, progress={progress}, pace__rate="500/1s", pace__burst=50))
+result = asyncio.run(pipeline.arun(sys.argv[1], yes=True, progress={progress}, pace__rate="500/1s", pace__burst=50))
 print(result.exit_code, result.done)
 """
 SPOILS = {
