@@ -90,6 +90,8 @@ class _DiskError(Exception):
             self.outcome = TransientFailure(reason="another run is downloading the same video")
         elif error.errno in TOO_MANY_FILES:
             self.outcome = TransientFailure(reason="too many open files")
+        elif error.errno is None:
+            self.outcome = TransientFailure(reason=f"{type(error).__name__}: {error}".rstrip(": "))
         else:
             reason = error.strerror or errno.errorcode.get(error.errno or 0, "disk")
             self.outcome = DiskFull(reason=reason, remedy=remedy(error))
@@ -270,12 +272,20 @@ class VideoFetcher:
     async def _on_disk(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Run a blocking file operation in a thread. A cancelled caller leaves; the operation still runs to its end."""
         loop = asyncio.get_running_loop()
-        work = asyncio.ensure_future(loop.run_in_executor(self._disk, lambda: call(*args, **kwargs)))
+        work = asyncio.ensure_future(loop.run_in_executor(self._disk, lambda: _storable(call, *args, **kwargs)))
         work.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             return await asyncio.shield(work)
         except OSError as error:
             raise _DiskError(error) from error
+
+
+def _storable(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Call it; a StopIteration, which no future can hold and whose caller would wait for ever, is another error."""
+    try:
+        return call(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError(f"StopIteration: {error}") from None
 
 
 async def _read_block(stream: aiohttp.StreamReader) -> bytes:

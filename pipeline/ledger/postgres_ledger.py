@@ -183,7 +183,7 @@ class PostgresLedger(LedgerWriter):
             result = self._retry_while_unavailable(lambda begun: self._one(job, begun))
         except DatabaseError as error:
             self._deliver([job], [(None, postgres_session.refusal(error, self.name, "could not be written"))])
-        except Exception as error:  # noqa: BLE001 - the writer must outlive a caller's mistake; the caller gets it
+        except BaseException as error:  # noqa: BLE001 - the writer must outlive a caller's mistake; the caller gets it
             self._deliver([job], [(None, error)])
         else:
             self._deliver([job], [(result, None)])
@@ -207,7 +207,7 @@ class PostgresLedger(LedgerWriter):
             self._refuse_intents(batch, LedgerError(str(error)))
         except LedgerUnavailableError as error:
             self._give_up(batch, error)
-        except Exception as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
+        except BaseException as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
             self._each_alone(batch, error)
         else:
             self._deliver(batch, results)
@@ -241,7 +241,7 @@ class PostgresLedger(LedgerWriter):
         self._deliver(intents, [(None, error)] * len(intents))
         self._commit([job for job in batch if job not in intents])
 
-    def _each_alone(self, batch: Sequence[QueuedWrite], error: Exception) -> None:
+    def _each_alone(self, batch: Sequence[QueuedWrite], error: BaseException) -> None:
         """One change that can't be booked must not take the others with it."""
         self._doubt = None
         if len(batch) > 1:

@@ -220,7 +220,7 @@ class SqliteLedger(LedgerWriter):
                 result = job.transaction(connection)
         except DatabaseError as error:
             self._deliver([job], [(None, LedgerError(f"the ledger {self.path} could not be written: {error.orig}"))])
-        except Exception as error:  # noqa: BLE001 - the writer must outlive a caller's mistake; the caller gets it
+        except BaseException as error:  # noqa: BLE001 - the writer must outlive a caller's mistake; the caller gets it
             self._deliver([job], [(None, error)])
         else:
             self._deliver([job], [(result, None)])
@@ -246,7 +246,7 @@ class SqliteLedger(LedgerWriter):
                 self._full = self._full or f"the ledger {self.path} can't be written ({error})"
                 self._only_journal(batch, LedgerError(self._full))
                 return
-            except Exception as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
+            except BaseException as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
                 self._only_journal(batch, error)
                 return
             if entries:  # `_write` counted from what the database said
@@ -280,7 +280,7 @@ class SqliteLedger(LedgerWriter):
             return True
         return False
 
-    def _only_journal(self, batch: Sequence[QueuedWrite], error: Exception) -> None:
+    def _only_journal(self, batch: Sequence[QueuedWrite], error: BaseException) -> None:
         """The database failed: what was already paid still goes to the spool on disk before the error is reported."""
         self._full = self._full or f"the ledger {self.path} can't be written ({error})"
         changes = [job.change for job in batch if job.change is not None and job.change.event is not Event.RESERVE]

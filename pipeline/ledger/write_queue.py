@@ -134,7 +134,11 @@ class WriteQueue:
                 except queue.Empty:
                     break
             ended = item is None
-            self._do(jobs)
+            try:
+                self._do(jobs)
+            except BaseException as error:  # noqa: BLE001 - MONEY: without its thread every caller would wait for ever
+                left = [job for job in jobs if not job.waiter.done()]
+                self.deliver(left, [(None, error)] * len(left))
         self._leave()
 
 
@@ -143,6 +147,7 @@ def _settle(settled: Sequence[tuple[QueuedWrite, WriteResult]]) -> None:
         if job.waiter.done():
             continue  # MONEY: the caller was cancelled; the change is booked all the same
         if error is not None:
-            job.waiter.set_exception(error)
+            # No future can hold a StopIteration: its caller would wait for ever.
+            job.waiter.set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)
         else:
             job.waiter.set_result(result)

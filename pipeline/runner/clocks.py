@@ -20,6 +20,6 @@ class GuardedClock:
         """Unix seconds."""
         try:
             self._read, self._read_at = self._wall(), self._monotonic()
-        except Exception:  # noqa: BLE001 - see above
+        except BaseException:  # noqa: BLE001 - see above
             return self._read + self._monotonic() - self._read_at
         return self._read

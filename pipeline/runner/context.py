@@ -94,7 +94,7 @@ class RunContext:
 
     def log_event(self, name: str, **fields: object) -> None:
         """Write one line to the run's log. A log that fails stops nothing."""
-        with suppress(Exception):
+        with suppress(BaseException):
             self.log.info(name, extra={"fields": fields})
 
     def hand_to_poller(self, job: PendingJob) -> None:

@@ -17,7 +17,7 @@ from pipeline.errors import DopError, LedgerError
 from pipeline.gateway.download import DiskFull, LinkExpired, Saved, TransientFailure, Unacceptable, VideoFetcher
 from pipeline.ledger.states import Event
 from pipeline.runner.context import ReadyVideo, RunContext
-from pipeline.runner.firewall import error_words
+from pipeline.runner.firewall import error_words, is_cancellation
 from pipeline.runner.stop import StopScope
 
 STEP = "downloading"
@@ -136,7 +136,9 @@ class Downloader:
             await self._try(video)
         except LedgerError as error:
             self._context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
-        except Exception as error:  # noqa: BLE001 - the video is tried again like after any failed download
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
             self._context.firewall.failed(STEP, video.request_id, error)
             with suppress(DopError):
                 await self._failed(video, TransientFailure(reason=error_words(error)))

@@ -34,7 +34,7 @@ from pipeline.runner.context import RunContext, pending_job_of, ready_video_of
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.events import EventRecorded, EventSink, OutcomeUnknown
 from pipeline.runner.fail_points import fail_point
-from pipeline.runner.firewall import FATAL_EXIT_CODE, error_words
+from pipeline.runner.firewall import FATAL_EXIT_CODE, error_words, is_cancellation
 from pipeline.runner.keeper_loop import KeeperLoop, KeeperSetup
 from pipeline.runner.local_images import (
     ImageUploader,
@@ -225,14 +225,14 @@ class LocalRunner:
             failed = event.totals.count(*FAILED_FOR_GOOD) - self._before.count(*FAILED_FOR_GOOD)
             self.stop.request(f"--halt: {failed} requests failed", exit_code=5, reach=StopScope.SUBMITS)
 
-    def _on_listener_error(self, error: Exception) -> None:
+    def _on_listener_error(self, error: BaseException) -> None:
         self._notify(f"an event could not be handled ({error_words(error)}); the run continues")
 
     def _notify(self, text: str) -> None:
         """MONEY: an output that is closed, or a full disk under the log, must not end a step."""
-        with suppress(Exception):
+        with suppress(BaseException):
             self._print_line(text)
-        with suppress(Exception):
+        with suppress(BaseException):
             self._log.warning(text)
 
     def _notify_from_ledger(self, text: str) -> None:
@@ -261,14 +261,16 @@ class LocalRunner:
                 with suppress(DopError):  # the next run settles it again
                     await self._keepers.close()
             self._display.end(progress)
-            with suppress(Exception):  # a disk that is full: the run's own reasons and its report say so
+            with suppress(BaseException):  # a disk that is full: the run's own reasons and its report say so
                 self.job.workspace.ledger.save_state(self._memory, self.pipeline.learned())
 
     async def _run_step(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         """MONEY: a step that breaks stops the buying and nothing else: the others' calls are in flight."""
         try:
             await step()
-        except Exception as error:  # noqa: BLE001 - see above
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
             code = error.exit_code if isinstance(error, DopError) else FATAL_EXIT_CODE
             text = str(error) if isinstance(error, DopError) else f"{name} broke ({error_words(error)})"
             self.stop.request(text, exit_code=code, reach=StopScope.SUBMITS)

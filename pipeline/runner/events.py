@@ -60,7 +60,7 @@ E = TypeVar("E", EventRecorded, LedgerFailed, JobAccepted, OutcomeUnknown, Reque
 class EventSink:
     """Passes each event to those who subscribed to its class, at once and in the order of their subscription."""
 
-    def __init__(self, on_error: Callable[[Exception], None] = lambda error: None) -> None:
+    def __init__(self, on_error: Callable[[BaseException], None] = lambda error: None) -> None:
         """`on_error` is called with what a listener raised; the step that emitted the event never sees it."""
         self._on_error = on_error
         self._listeners: dict[type, list[Callable[[Any], None]]] = {}
@@ -74,5 +74,5 @@ class EventSink:
         for listener in self._listeners.get(type(event), ()):
             try:
                 listener(event)
-            except Exception as error:  # noqa: BLE001 - MONEY: a listener's error must not end a step
+            except BaseException as error:  # noqa: BLE001 - MONEY: a listener's error must not end a step
                 self._on_error(error)

@@ -7,8 +7,8 @@ no row's own fault any more: then nothing more is bought, and what is paid is co
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from pipeline.errors import DopError
 from pipeline.gateway.json_fields import one_line
@@ -30,6 +30,16 @@ def error_words(error: BaseException) -> str:
     """The error as one line for the user, without secrets."""
     text = str(error) if isinstance(error, DopError) else f"{type(error).__name__}: {error}".rstrip(": ")
     return redact(one_line(text))
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether the error is the cancellation of the task that is running.
+
+    Everything else is contained, also what is no `Exception`: a library written in Rust raises its panics as a
+    `BaseException`, and a `CancelledError` that no task asked for would end a worker without a word.
+    """
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 class Firewall:
@@ -62,7 +72,10 @@ class Firewall:
             reason: begins the row's reason, e.g. NOT_SENT.
         """
         words = error_words(error)
-        with suppress(Exception):  # the row keeps its state, and the next run finds it there
+        try:
             await self._recorder.record(request_id, Event.NOTE, {"reason": f"{reason}{words}"})
+        except BaseException as failed:
+            if is_cancellation(failed):
+                raise
         self._notify(f"{row_id}: {reason}{words}")
         self.failed(step, request_id, error)

@@ -20,7 +20,7 @@ from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import PAID_TWICE, Applied
 from pipeline.records import Attempt, State, canonical_job_id
 from pipeline.runner.context import RunContext, accepted_job
-from pipeline.runner.firewall import error_words
+from pipeline.runner.firewall import error_words, is_cancellation
 from pipeline.runner.stop import StopScope
 
 POLLS_AN_ID = 3
@@ -93,7 +93,9 @@ class JobRecovery:
                     await self._context.stop.pause(PAUSE_S, until=StopScope.ALL)
         except DopError as error:
             self._context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
-        except Exception as error:  # noqa: BLE001 - the request stays as it is, which is safe
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
             search.polls.clear()
             self._context.log_event("recovery", request_id=request_id, error=error_words(error))
 

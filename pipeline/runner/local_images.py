@@ -18,7 +18,7 @@ from pipeline.records import Attempt, State
 from pipeline.runner.context import RunContext
 from pipeline.runner.embedded_sandbox import SandboxImageUploader
 from pipeline.runner.events import RequestSetAside
-from pipeline.runner.firewall import NOT_SENT
+from pipeline.runner.firewall import NOT_SENT, is_cancellation
 from pipeline.runner.gateway_uploads import GatewayUploads
 from pipeline.runner.refused_rows import REFUSED
 from pipeline.runner.stop import StopScope
@@ -102,7 +102,9 @@ async def planned_requests(
         except StoreError as error:
             context.stop.request(str(error), exit_code=5, reach=StopScope.SUBMITS)
             return
-        except Exception as error:  # noqa: BLE001 - this row's images can't be used; the others' can
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
             await context.firewall.park(STEP, attempt.request_id, attempt.row_id, error, reason=NOT_SENT)
             context.events.emit(RequestSetAside(request_id=attempt.request_id))
             if context.stop.submits:

@@ -19,8 +19,8 @@ from pipeline.ledger.transitions import ChangeResult
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
 from pipeline.runner.events import RequestSetAside
-from pipeline.runner.firewall import NOT_SENT, error_words
-from pipeline.runner.submit_decisions import LIMIT_FEEDBACK, SubmitEndpoint, decide
+from pipeline.runner.firewall import NOT_SENT, error_words, is_cancellation
+from pipeline.runner.submit_decisions import LIMIT_FEEDBACK, SubmitDecision, SubmitEndpoint, decide
 from pipeline.runner.submit_outcomes import OutcomeRecorder, ReservedAttempt, finish
 from pipeline.runner.submit_permits import SubmitPermits
 
@@ -76,7 +76,9 @@ class PaidSubmit:
             return await self._send(reserved, call, proof)
         except LedgerError:
             raise
-        except Exception as error:  # noqa: BLE001 - see above
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
             event = Event.LOSE if proof.sent else Event.RELEASE
             why = {"reason": f"{'' if proof.sent else NOT_SENT}{error_words(error)}"}
             await finish(self._context.recorder.record(attempt.request_id, event, why, token=token))
@@ -106,7 +108,7 @@ class PaidSubmit:
         except asyncio.CancelledError:
             await self._release_reservation(attempt, token)
             raise
-        except Exception:
+        except BaseException:
             self._permits.release(attempt.request_id)
             raise
         self._permits.release(attempt.request_id)
@@ -119,10 +121,7 @@ class PaidSubmit:
         context = self._context
         response, in_flight = await self._post(reserved, call, proof)
         outcome = self._classify(reserved.attempt, response)
-        feedback = LIMIT_FEEDBACK.get(outcome.kind, LimitFeedback.OTHER)
-        headers = response.headers if isinstance(response, Response) else {}
-        stated = allowance_of(headers, now_unix=context.unix_time())
-        context.gate.answered(in_flight, feedback, outcome.stated_wait_s, job_cap=outcome.job_cap, stated=stated)
+        self._learn(in_flight, outcome, response)
         context.fail_point("after-post")
         # MONEY: from here on the outcome is recorded even if this task is cancelled.
         return await finish(self._evaluate(reserved, outcome, response))
@@ -142,17 +141,30 @@ class PaidSubmit:
             why = {"reason": "the run was stopped during the submit"}
             await finish(context.recorder.record(attempt.request_id, event, why, token=reserved.token))
             raise
-        except Exception:
+        except BaseException:
             context.gate.answered(in_flight, LimitFeedback.OTHER)
             raise
         return response, in_flight
+
+    def _learn(self, in_flight: CallInFlight, outcome: SubmitOutcome, response: Response | NoResponse) -> None:
+        """What the response says about the rate limit. MONEY: an error of that must not cost the id of a paid job."""
+        context = self._context
+        try:
+            feedback = LIMIT_FEEDBACK.get(outcome.kind, LimitFeedback.OTHER)
+            headers = response.headers if isinstance(response, Response) else {}
+            stated = allowance_of(headers, now_unix=context.unix_time())
+            context.gate.answered(in_flight, feedback, outcome.stated_wait_s, job_cap=outcome.job_cap, stated=stated)
+        except BaseException as error:  # noqa: BLE001 - see above
+            context.log_event("rate", error=error_words(error))
 
     def _classify(self, attempt: Attempt, response: Response | NoResponse) -> SubmitOutcome:
         try:
             return self._context.kind.classify_submit(
                 response, now_unix=self._context.unix_time(), params=attempt.params
             )
-        except Exception as error:  # noqa: BLE001 - MONEY: what can't be judged is perhaps paid, and keeps its text
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
             reason = f"the response could not be judged ({error_words(error)})"
             return SubmitOutcome(kind=SubmitOutcomeKind.UNKNOWN, reason=reason)
 
@@ -160,28 +172,34 @@ class PaidSubmit:
         self, reserved: ReservedAttempt, outcome: SubmitOutcome, response: Response | NoResponse
     ) -> bool:
         """Record what the outcome means; True when the request may be tried again."""
-        attempt, endpoint = reserved.attempt, self._endpoint
-        self._log(attempt, outcome)
-        if outcome.kind is SubmitOutcomeKind.NOT_SENT:
-            self._context.reachability.failed(outcome.reason, is_permanent=outcome.is_permanent)
-        else:
-            self._permits.mark_reachable()
         decision = decide(
             outcome,
-            has_other_path=endpoint.has_alternative(reserved.path),
+            has_other_path=self._endpoint.has_alternative(reserved.path),
             any_accepted=self._outcomes.any_accepted,
         )
-        if decision.stop is not None:
-            reason = decision.stop
-            self._context.stop.request(reason.text, exit_code=reason.exit_code, reach=reason.reach)
-        if decision.endpoint_works:
-            endpoint.works(reserved.path)
-        if decision.endpoint_missing:
-            endpoint.move_on(reserved.path)
-        if decision.is_model_gone:
-            self._give_up_model(attempt.params.model, outcome.reason)
-        self._permits.record(decision.health, attempt.request_id, outcome.reason)
+        self._follow(reserved, decision, outcome)
         return await self._outcomes.act(reserved, decision, outcome, response)
+
+    def _follow(self, reserved: ReservedAttempt, decision: SubmitDecision, outcome: SubmitOutcome) -> None:
+        """What the decision means for later submits. MONEY: an error of that must not cost the id of a paid job."""
+        attempt, endpoint, stop = reserved.attempt, self._endpoint, self._context.stop
+        try:
+            self._log(attempt, outcome)
+            if decision.stop is not None:
+                stop.request(decision.stop.text, exit_code=decision.stop.exit_code, reach=decision.stop.reach)
+            self._permits.record(decision.health, attempt.request_id, outcome.reason)
+            if outcome.kind is SubmitOutcomeKind.NOT_SENT:
+                self._context.reachability.failed(outcome.reason, is_permanent=outcome.is_permanent)
+            else:
+                self._permits.mark_reachable()
+            if decision.endpoint_works:
+                endpoint.works(reserved.path)
+            if decision.endpoint_missing:
+                endpoint.move_on(reserved.path)
+            if decision.is_model_gone:
+                self._give_up_model(attempt.params.model, outcome.reason)
+        except BaseException as error:  # noqa: BLE001 - see above
+            self._context.log_event("outcome", error=error_words(error))
 
     def _give_up_model(self, model: str, reason: str) -> None:
         if model not in self._gone_models:

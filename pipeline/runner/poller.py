@@ -15,6 +15,7 @@ from pipeline.gateway.responses import NoResponse, Response
 from pipeline.ledger.states import Event
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import PendingJob, RunContext
+from pipeline.runner.firewall import is_cancellation
 from pipeline.runner.poll_outcomes import STEP, PollOutcomes
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.stop import StopScope
@@ -143,7 +144,9 @@ class Poller:
             await self._poll_once(job)
         except LedgerError as error:
             self._context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.ALL)
-        except Exception as error:  # noqa: BLE001 - the job stays in flight and is polled again later
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
             self.plan.unclear(job.request_id, asyncio.get_running_loop().time())
             await self._context.firewall.park(STEP, job.request_id, job.row_id, error, reason="poll: ")
         finally:

@@ -38,7 +38,7 @@ from pipeline.ledger.transitions import Applied, JobTaken
 from pipeline.records import Attempt, State
 from pipeline.runner.context import RunContext, accepted_job
 from pipeline.runner.events import OutcomeUnknown
-from pipeline.runner.firewall import error_words
+from pipeline.runner.firewall import error_words, is_cancellation
 from pipeline.runner.key_trust import YOUNG_S, HeldCall, KeyTrust, Trust
 from pipeline.runner.replay_calls import ReplayCalls
 from pipeline.runner.stop import StopScope
@@ -134,7 +134,9 @@ class Replays:
                     return
         except DopError as error:
             self._context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
-        except Exception as error:  # noqa: BLE001 - the request stays unknown, which is safe
+        except BaseException as error:  # noqa: BLE001 - the request stays unknown, which is safe
+            if is_cancellation(error):
+                raise
             self._context.log_event("replay", request_id=case.request_id, error=error_words(error))
         finally:
             self._cases.pop(case.request_id, None)

@@ -46,7 +46,7 @@ class RunDisplay:
 
     def end(self, progress: ProgressDisplay) -> None:
         """Show the last state of the run."""
-        with suppress(Exception):
+        with suppress(BaseException):
             progress.update(self._sampler.now(STOPPED if self._stop.all else FINISHED))
 
     async def log_stops(self) -> None:
@@ -56,9 +56,9 @@ class RunDisplay:
             asyncio.get_running_loop().call_later(limit_s, self._time_is_over, limit_s)
         async for reason in self._stop.follow():
             if reason.exit_code in NEEDS_USER and len(self._pipeline.poller):
-                with suppress(Exception):
+                with suppress(BaseException):
                     self._job.needs_user(reason.text)
-            with suppress(Exception):
+            with suppress(BaseException):
                 self._log.warning("stop", extra={"fields": {"reasons": [reason.text for reason in self._stop.reasons]}})
 
     def _time_is_over(self, limit_s: float) -> None:
@@ -67,9 +67,9 @@ class RunDisplay:
     async def show_progress(self, progress: ProgressDisplay) -> None:
         schedule, notified = self._pipeline.schedule, False
         while True:
-            with suppress(Exception):  # a terminal that is closed stops nothing
+            with suppress(BaseException):  # a terminal that is closed stops nothing
                 progress.update(self._sampler.now(self._phase()))
-            with suppress(Exception):  # a full disk stops the run by its ledger, not by its log
+            with suppress(BaseException):  # a full disk stops the run by its ledger, not by its log
                 for handler in self._log.handlers:
                     handler.flush()
             if not notified and isinstance(schedule, CallbackPollSchedule) and schedule.gave_up:

@@ -21,6 +21,7 @@ from pipeline.ledger.transitions import Applied, Conflict, JobTaken
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext, accepted_job
 from pipeline.runner.events import OutcomeUnknown, RequestSetAside
+from pipeline.runner.firewall import is_cancellation
 from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.refused_rows import REFUSED, RefusedRow, RefusedRows
 from pipeline.runner.stop import StopScope
@@ -126,7 +127,9 @@ class OutcomeRecorder:
             # MONEY: if the journal failed as well, these words are all that is left of what was paid.
             context.notify(f"{attempt.row_id}: paid as job {job.job_set_id}, and the ledger could not be written")
             raise
-        except Exception:  # noqa: BLE001 - MONEY: text of the gateway that can't be kept must not cost the id
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
             values = {"job_set_id": job.job_set_id, "accepted_at": values["accepted_at"]}
             recorded = await context.recorder.record(attempt.request_id, Event.ACCEPT, values, token=reserved.token)
         if isinstance(recorded, JobTaken):

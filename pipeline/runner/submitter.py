@@ -45,7 +45,7 @@ from pipeline.ledger.transitions import Applied
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
 from pipeline.runner.events import RequestSetAside
-from pipeline.runner.firewall import FATAL_EXIT_CODE, NOT_SENT, error_words
+from pipeline.runner.firewall import FATAL_EXIT_CODE, NOT_SENT, error_words, is_cancellation
 from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.kept_calls import KeptCalls
 from pipeline.runner.paid_submit import STEP, PaidSubmit
@@ -103,7 +103,9 @@ class Submitter:
         try:
             async with self._next:
                 return await anext(self._requests, None)
-        except Exception as error:  # noqa: BLE001 - MONEY: it must not reach the other workers, whose POSTs are in flight
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
             code = error.exit_code if isinstance(error, DopError) else FATAL_EXIT_CODE
             text = f"the planned requests can't be read ({error_words(error)})"
             self._context.stop.request(text, exit_code=code, reach=StopScope.SUBMITS)
@@ -118,7 +120,9 @@ class Submitter:
         except LedgerError as error:
             # The other workers' POSTs end and are recorded as far as the ledger can.
             stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
-        except Exception as error:  # noqa: BLE001 - MONEY: the same
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
             await self._context.firewall.park(STEP, attempt.request_id, attempt.row_id, error, reason=NOT_SENT)
             self._context.events.emit(RequestSetAside(request_id=attempt.request_id))
 
@@ -139,7 +143,7 @@ class Submitter:
             call, price_microusd = self._kept.call(attempt, path), self._price(attempt)
             token, proof = self._context.new_token(), SendProof(may_send=self._lease())
             reserved = await self._paid.reserve(attempt, token, price_microusd, self._kept.detail(call))
-        except Exception:
+        except BaseException:
             self._permits.release(attempt.request_id)
             raise
         if isinstance(reserved, Applied):

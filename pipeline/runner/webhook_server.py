@@ -112,7 +112,7 @@ class WebhookServer:
         self._check_signature(request, body, delivery)
         try:
             self._taken(replace(delivery, job_set_ids=ids_in(body)))
-        except Exception as error:  # noqa: BLE001 - API: a 4xx or a cut ends the delivery, a 503 repeats it
+        except BaseException as error:  # noqa: BLE001 - API: a 4xx or a cut ends the delivery, a 503 repeats it
             self._warn_once(f"a callback could not be kept ({type(error).__name__}): answered 503")
             return _answer(503)
         return _answer(204)

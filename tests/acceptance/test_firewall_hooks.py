@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import io
 import json
@@ -18,6 +19,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter
 from tests.support.cli_driver import shots
 from tests.support.fake_gateway import POLL_PATH
 from tests.support.hostile_gateway import HostileGateway, Order, against
@@ -32,11 +34,34 @@ from tests.support.troubles import (
 # --- any error, anywhere
 
 
+class Panic(BaseException):
+    """What libraries written in Rust raise: no `Exception`."""
+
+
+KINDS: dict[str, Callable[[], BaseException]] = {
+    "RuntimeError": lambda: RuntimeError("poison"),
+    "Panic": lambda: Panic("poison"),
+    "CancelledError": asyncio.CancelledError,
+    "GeneratorExit": GeneratorExit,
+    "StopIteration": lambda: StopIteration("poison"),
+    "StopAsyncIteration": lambda: StopAsyncIteration("poison"),
+    "TimeoutError": lambda: TimeoutError("poison"),
+    "MemoryError": MemoryError,
+    "RecursionError": lambda: RecursionError("poison"),
+    "ExceptionGroup": lambda: ExceptionGroup("poison", [ValueError("poison")]),
+    "UnicodeDecodeError": lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "poison"),
+}
+"""Errors that a seam may raise; a `CancelledError` that no task asked for is one of them."""
+
+
 class Poison:
     """A seam of a library raises in the command's threads while sixteen POSTs hang: once, or at every use."""
 
-    def __init__(self, gateway: HostileGateway, *, times: int = 1, hanging: int = 16) -> None:
+    def __init__(
+        self, gateway: HostileGateway, *, times: int = 1, hanging: int = 16, kind: str = "RuntimeError"
+    ) -> None:
         self._gateway = gateway
+        self._make = KINDS[kind]
         self._left = times
         self._wanted = hanging
         self.hanging = 0
@@ -54,7 +79,7 @@ class Poison:
             self._left -= 1
             self.raised += 1
             self.raised_at = self.raised_at or time.monotonic()
-            raise RuntimeError("poison")
+            raise self._make()
 
     def is_over(self) -> bool:
         """Whether it had the time to do its harm."""
@@ -118,6 +143,11 @@ def _callback(patch: pytest.MonkeyPatch, poison: Poison) -> None:
     patch.setattr(hmac, "compare_digest", strikes(poison, hmac.compare_digest, lambda *_: True))
 
 
+def _rate(patch: pytest.MonkeyPatch, poison: Poison) -> None:
+    answered = strikes(poison, AdaptiveRateLimiter.answered, lambda *_, **__: True)
+    patch.setattr(AdaptiveRateLimiter, "answered", answered)
+
+
 HOOKS: dict[str, Callable[[pytest.MonkeyPatch, Poison], None]] = {
     "body": _body,
     "poll": _on_request(POLL_PATH),
@@ -127,6 +157,7 @@ HOOKS: dict[str, Callable[[pytest.MonkeyPatch, Poison], None]] = {
     "log": _log,
     "clock": _clock,
     "callback": _callback,
+    "rate": _rate,
 }
 
 MANY = 24
@@ -134,8 +165,19 @@ BUSY = ("--set", "pace.submit_concurrency=17", *EAGER)
 """Sixteen POSTs hang, and one worker is left for the rows that set a hook off."""
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-def test_a_hook_that_raises_once_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str) -> None:
+SIBLINGS = [("poll", "CancelledError"), ("body", "Panic"), ("save", "StopIteration"), ("save", "TimeoutError")]
+OTHERS = [
+    pytest.param(hook, kind, marks=pytest.mark.long)
+    for hook in HOOKS
+    for kind in KINDS
+    if kind != "RuntimeError" and (hook, kind) not in SIBLINGS
+]
+
+
+@pytest.mark.parametrize(("hook", "kind"), [*((hook, "RuntimeError") for hook in HOOKS), *SIBLINGS, *OTHERS])
+def test_a_hook_that_raises_once_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str, kind: str
+) -> None:
     async def submit(gateway: HostileGateway, order: Order) -> web.StreamResponse:
         if row(order) == 1:
             return await gateway.accept(order)
@@ -159,7 +201,7 @@ def test_a_hook_that_raises_once_costs_nothing(tmp_path: Path, monkeypatch: pyte
         return await gateway.report(order, job)
 
     with HostileGateway(submit=submit, poll=poll) as gateway:
-        poison = Poison(gateway)
+        poison = Poison(gateway, kind=kind)
         dop = against(tmp_path, gateway)
         manifest = dop.csv(shots(MANY))
         with monkeypatch.context() as patch:
