@@ -134,7 +134,7 @@ class Replays:
                     return
         except DopError as error:
             self._context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
-        except BaseException as error:  # noqa: BLE001 - the request stays unknown, which is safe
+        except BaseException as error:
             if is_cancellation(error):
                 raise
             self._context.log_event("replay", request_id=case.request_id, error=error_words(error))
