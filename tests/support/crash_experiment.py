@@ -194,7 +194,7 @@ class Experiment:
         def reach(name: str) -> None:
             visits[name] += 1
             if self.kills == 0 and name == self.point and visits[name] == self.visit:
-                # What happens after the photograph is a dead process's dream; nothing of it is looked at.
+                # What happens after the photograph belongs to a dead process: no check reads it.
                 self._photograph(ledger)
                 self.kills_in_run += 1
                 assert self._buying is not None
