@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.cli.parser import build_parser
 from pipeline.cli.reference import PAGES as GENERATED
+from pipeline.reports.sheet.page import HELP_KEYS
 from pipeline.reports.tables import REPORT_COLUMNS
 from tests.support.cli_driver import Dop
 from tests.support.pages import REPO, anchors, blocks, links, mentioned_commands, shell_lines, words
@@ -225,3 +226,9 @@ def test_every_column_of_the_report_is_explained() -> None:
         name for row in re.findall(r"^\| (`.*?) \|", page, flags=re.M) for name in re.findall(r"`(\w+)`", row)
     ]
     assert named_columns == list(REPORT_COLUMNS)
+
+
+def test_the_keys_of_the_contact_sheet_are_those_of_its_help() -> None:
+    page = text_of(DOCS / "guides" / "contact-sheet.md")
+    rows = "".join(f"| {' '.join(f'`{key}`' for key in keys.split())} | {what} |\n" for keys, what in HELP_KEYS)
+    assert rows in page, rows
