@@ -6,7 +6,7 @@
     |-- LockedError          11      another run holds the lock
     |-- FatalError            7      key refused, no credit, price unknown, wrong address
     |   `-- LedgerError       7      the ledger is damaged, copied, newer or cannot be written
-    |       `-- LedgerAwayError 5    its database can't be reached now; run again
+    |       `-- LedgerUnavailableError 5    its database can't be reached now; run again
     `-- InvariantError        7      a forbidden pair of state and event: nothing was changed
 
 One request's failure is data in the report, never an exception that ends the run. No message may carry a secret.
@@ -16,19 +16,65 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
+
+
+class ExitCode(IntEnum):
+    """What a command ends with. Users' scripts rely on the numbers."""
+
+    DONE = 0
+    FAILED = 1
+    """a request or a check failed in this command"""
+    USAGE = 2
+    """arguments, manifest or configuration are wrong, or the user said no"""
+    UNKNOWN = 3
+    """an outcome is unknown, perhaps paid"""
+    UNFINISHED = 5
+    """something is left to do: run the same command again"""
+    FATAL = 7
+    """key refused, no credit, wrong address, damaged ledger"""
+    BUDGET = 8
+    """the budget is reached"""
+    NOTHING = 9
+    """nothing to do, where the user asked for a code of its own"""
+    LOCKED = 11
+    """another run holds the ledger"""
+    HANGUP = 129
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+SIGNAL_EXITS = frozenset({ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
+"""Codes of a run that a signal stopped, after a clean save."""
+
+PRECEDENCE = (
+    *(ExitCode.USAGE, ExitCode.LOCKED, ExitCode.FATAL, ExitCode.UNKNOWN, ExitCode.BUDGET),
+    *(ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.UNFINISHED),
+    *(ExitCode.FAILED, ExitCode.NOTHING, ExitCode.DONE),
+)
+"""Of several codes that apply, the first one is the command's."""
+
+STOPPING_CODES = frozenset({ExitCode.FATAL, ExitCode.UNKNOWN, ExitCode.BUDGET, *SIGNAL_EXITS})
+"""Codes of a pilot that become the command's own; any other one makes the command unfinished."""
+
+
+def gravest(codes: Iterable[int]) -> ExitCode:
+    """The first of these codes by precedence; DONE where there are none."""
+    given = set(codes)
+    return next((code for code in PRECEDENCE if code in given), ExitCode.DONE)
 
 
 class DopError(Exception):
     """Root of the tree; `exit_code` is what the command ends with."""
 
-    exit_code = 7
+    exit_code = ExitCode.FATAL
 
 
 class UsageError(DopError):
     """The user asked for something that cannot be done as asked; nothing was sent."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +111,7 @@ class ManifestError(UsageError):
 class LockedError(DopError):
     """Another run holds the lock beside the ledger; the message says how to wait for it."""
 
-    exit_code = 11
+    exit_code = ExitCode.LOCKED
 
     def __init__(self, text: str) -> None:
         super().__init__(f"{text}. Wait for it with --lock-wait 30m, or run again later")
@@ -74,7 +120,7 @@ class LockedError(DopError):
 class FatalError(DopError):
     """Nothing more may be bought until the operator acts (key, credit, price, address)."""
 
-    exit_code = 7
+    exit_code = ExitCode.FATAL
 
 
 class LedgerError(FatalError):
@@ -84,7 +130,7 @@ class LedgerError(FatalError):
 class LedgerUnavailableError(LedgerError):
     """The ledger's database can't be reached now. Nothing is bought meanwhile; the same command continues later."""
 
-    exit_code = 5
+    exit_code = ExitCode.UNFINISHED
 
 
 class InvariantError(DopError):

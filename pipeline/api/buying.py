@@ -19,7 +19,7 @@ from pipeline.assets.object_checks import check_objects_async
 from pipeline.cli.arguments import print_notice
 from pipeline.cli.commands.run import pilot_ids, pilot_succeeded, split_pilot
 from pipeline.config.settings import Settings
-from pipeline.errors import UsageError
+from pipeline.errors import STOPPING_CODES, ExitCode, UsageError
 from pipeline.ledger.agreement import Agreement
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.run_registry import Run
@@ -180,7 +180,7 @@ class _Purchase:
             states = self.session.workspace.book.states(ids)
             if not pilot_succeeded(self.session, self.run, states.values()):
                 reason = "the pilot did not succeed: nothing more was bought"
-                code = outcome.exit_code if outcome.exit_code in (7, 3, 8, 129, 130, 143) else 5
+                code = outcome.exit_code if outcome.exit_code in STOPPING_CODES else ExitCode.UNFINISHED
                 return replace(outcome, exit_code=code, reasons=(*outcome.reasons, reason))
         return await self._buy(rest)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pipeline.cli.arguments import print_json, print_notice
 from pipeline.config.settings import Settings
+from pipeline.errors import ExitCode
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.planning.against_ledger import Offer
 from pipeline.planning.nothing_new import NothingNew
@@ -58,10 +59,10 @@ class Endings:
 def end_of_nothing(args: argparse.Namespace, workspace: OpenLedger, found: NothingNew) -> int:
     """Print that a rerun had nothing to do; returns the exit code."""
     failed = [attempt.row_id for attempt in not_dismissed(found.failed, dismissals(workspace))]
-    code = 9 if args.error_on_nothing else 0
+    code = ExitCode.NOTHING if args.error_on_nothing else ExitCode.DONE
     # A flag of this very command asks about the clips as they are; a setting speaks of new clips only.
     if args.fail_on_check is not None and _bad_clips(workspace, found):
-        code = 1
+        code = ExitCode.FAILED
     if args.json:
         print_json(
             {

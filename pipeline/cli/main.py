@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from pipeline.cli.parser import build_parser
 from pipeline.cli.streams import close_stdout, harden_stdio
-from pipeline.errors import DopError, FatalError
+from pipeline.errors import DopError, ExitCode, FatalError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,14 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.verb is None:
         parser.print_help(sys.stderr)
-        return 2
+        return ExitCode.USAGE
     try:
         return _call(args)
     except DopError as error:
         print(f"dop: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        return 130
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

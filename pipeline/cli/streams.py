@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from pipeline.errors import DopError
+from pipeline.errors import DopError, ExitCode
 
 
 class BrokenPipeSafeStream(io.TextIOWrapper):
@@ -55,7 +55,7 @@ class OutputStream(io.TextIOWrapper):
 class OutputError(DopError):
     """What was to be printed on stdout could not be: the command may have done its work, its words are lost."""
 
-    exit_code = 5
+    exit_code = ExitCode.UNFINISHED
 
 
 @contextmanager

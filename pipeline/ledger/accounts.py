@@ -23,15 +23,6 @@ from pipeline.ledger.holes import open_hole
 from pipeline.ledger.schema import attempts
 from pipeline.ledger.writer import LedgerWriter
 
-FOLDER = "dop-batch"
-
-
-def state_folder(environ: Mapping[str, str], home: Path) -> Path:
-    """Where programs of this user keep what they remember: $XDG_STATE_HOME, else ~/.local/state."""
-    configured = environ.get("XDG_STATE_HOME", "")
-    base = Path(configured) if configured.startswith("/") else home / ".local" / "state"
-    return base / FOLDER
-
 
 def account_name(key: str, gateway: str) -> str:
     """Names an account without telling its key: 32 hex digits."""

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config.key_origins import state_folder
 from pipeline.config.loader import Settings, gateway_id
 from pipeline.errors import UsageError
 from pipeline.ledger import postgres_session
-from pipeline.ledger.accounts import Account, AccountMemory, account_name, check_account, remember, state_folder
+from pipeline.ledger.accounts import Account, AccountMemory, account_name, check_account, remember
 from pipeline.ledger.clock import check_clock
 from pipeline.ledger.file_lock import locked
 from pipeline.ledger.leftovers import remove_leftovers

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UsageError
+from pipeline.errors import ExitCode, UsageError, gravest
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.run_registry import Run, name_of_part
@@ -172,7 +172,8 @@ def runs_to_collect(workspace: OpenLedger, wanted: str | None) -> list[Run]:
     return [run]
 
 
-def worst_exit_code(codes: list[int], *, nothing: bool) -> int:
+def worst_exit_code(codes: list[int], *, nothing: bool) -> ExitCode:
     """The one exit code of several runs; `nothing` says that it reports that there was none."""
-    order = (7, 3, 8, 129, 130, 143, 5, 1)
-    return next((code for code in order if code in codes), 9 if nothing and not codes else 0)
+    if not codes:
+        return ExitCode.NOTHING if nothing else ExitCode.DONE
+    return gravest(code for code in codes if code != ExitCode.NOTHING)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.config.gateway_address import SANDBOX
+from pipeline.errors import SIGNAL_EXITS, ExitCode
 from pipeline.ledger.keepers import NO_KEEPERS, KeeperSummary
 from pipeline.ledger.run_registry import Run
 from pipeline.records import Attempt, State, Totals, usd
@@ -25,15 +26,15 @@ RENDERING = (State.SUBMITTING, State.ACCEPTED, State.STALLED)
 MAX_NAMES = 5
 """Rows that a line names; a longer list is cut, and failures.csv has it all."""
 
-SIGNAL_CODES = (129, 130, 143)
-HEADS = {
-    1: "Done, with failures",
-    3: "Outcome unknown",
-    5: "Unfinished",
-    7: "Stopped by an error",
-    8: "Stopped at the budget",
-    9: "Nothing to do",
-} | dict.fromkeys(SIGNAL_CODES, "Stopped")
+HEADS: Mapping[int, str] = {
+    ExitCode.FAILED: "Done, with failures",
+    ExitCode.UNKNOWN: "Outcome unknown",
+    ExitCode.UNFINISHED: "Unfinished",
+    ExitCode.FATAL: "Stopped by an error",
+    ExitCode.BUDGET: "Stopped at the budget",
+    ExitCode.NOTHING: "Nothing to do",
+    **dict.fromkeys(SIGNAL_EXITS, "Stopped"),
+}
 """The first words of the result, by exit code."""
 
 
@@ -149,13 +150,13 @@ class RunSummary:
 
     @property
     def _head(self) -> str:
-        if self.exit_code == 0:
+        if self.exit_code == ExitCode.DONE:
             return "Done: " if self.collects or not self._rendering else "Submitted: "
-        return f"{HEADS.get(self.exit_code, 'Ended')}{'. ' if self.exit_code in SIGNAL_CODES else ': '}"
+        return f"{HEADS.get(self.exit_code, 'Ended')}{'. ' if self.exit_code in SIGNAL_EXITS else ': '}"
 
     @property
     def _result(self) -> str:
-        if self.exit_code in SIGNAL_CODES and self._rendering:
+        if self.exit_code in SIGNAL_EXITS and self._rendering:
             return f"{self._paid_text} Run the same command again, or `dop collect`."
         return "; ".join(part for part in self._parts() if part) + "."
 
@@ -198,11 +199,11 @@ class RunSummary:
         run = self.run.run_id
         if self.next_candidates:
             return strip_control_chars(self.next_candidates)
-        if self.exit_code == 5 and self.keepers.waiting and not self.totals.count(State.PLANNED):
+        if self.exit_code == ExitCode.UNFINISHED and self.keepers.waiting and not self.totals.count(State.PLANNED):
             return f"`dop view` to keep or reject clips, then `dop run {near_path(Path(self.run.manifest_path))}` again"
-        if self.exit_code == 1 and self.keepers.used_up and not self.failed:
+        if self.exit_code == ExitCode.FAILED and self.keepers.used_up and not self.failed:
             return "give the rows more seeds, or keep less of them"
-        if self.exit_code == 1 and self.failed:
+        if self.exit_code == ExitCode.FAILED and self.failed:
             kinds = " ".join(f"--{state}" for state in sorted({one.state.value for one in self.failed}))
             return f"`dop retry {run} {kinds}`, or `dop dismiss ROW`"
         again = f"`dop run {near_path(Path(self.run.manifest_path))}` again"

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from pipeline.errors import DopError, LedgerError
+from pipeline.errors import DopError, ExitCode, LedgerError
 from pipeline.gateway.download import DiskFull, LinkExpired, Saved, TransientFailure, Unacceptable, VideoFetcher
 from pipeline.ledger.states import Event
 from pipeline.runner.context import ReadyVideo, RunContext
@@ -202,7 +202,7 @@ class Downloader:
         problem = await self._publisher.publish_video(target, saved) if self._publisher is not None else ""
         if problem:
             text = f"videos can't be put into the store ({problem}); they are kept here: run again when it is back"
-            self._context.stop.request(text, exit_code=5, reach=StopScope.SUBMITS)
+            self._context.stop.request(text, exit_code=ExitCode.UNFINISHED, reach=StopScope.SUBMITS)
             await self._give_up(video, problem)
             return
         self._context.fail_point("after-landing")
@@ -243,6 +243,6 @@ class Downloader:
     def _disk_full(self, outcome: DiskFull) -> None:
         self._context.stop.request(
             f"videos can't be written ({outcome.reason}); {outcome.remedy}",
-            exit_code=5,
+            exit_code=ExitCode.UNFINISHED,
             reach=StopScope.SUBMITS,
         )

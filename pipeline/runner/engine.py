@@ -20,7 +20,7 @@ from pipeline.assets.publishing import open_publisher
 from pipeline.config.gateway_address import is_loopback
 from pipeline.config.network import network_environment
 from pipeline.config.settings import Settings
-from pipeline.errors import DopError
+from pipeline.errors import DopError, ExitCode
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.kinds import kind_of
@@ -34,7 +34,7 @@ from pipeline.runner.context import RunContext, pending_job_of, ready_video_of
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.events import EventRecorded, EventSink, OutcomeUnknown
 from pipeline.runner.fail_points import fail_point
-from pipeline.runner.firewall import FATAL_EXIT_CODE, error_words, is_cancellation
+from pipeline.runner.firewall import error_words, is_cancellation
 from pipeline.runner.keeper_loop import KeeperLoop, KeeperSetup
 from pipeline.runner.local_images import (
     ImageUploader,
@@ -223,7 +223,9 @@ class LocalRunner:
         limit = self.job.options.halt
         if limit is not None and limit.reached(self._before, event.totals):
             failed = event.totals.count(*FAILED_FOR_GOOD) - self._before.count(*FAILED_FOR_GOOD)
-            self.stop.request(f"--halt: {failed} requests failed", exit_code=5, reach=StopScope.SUBMITS)
+            self.stop.request(
+                f"--halt: {failed} requests failed", exit_code=ExitCode.UNFINISHED, reach=StopScope.SUBMITS
+            )
 
     def _on_listener_error(self, error: BaseException) -> None:
         self._notify(f"an event could not be handled ({error_words(error)}); the run continues")
@@ -271,7 +273,7 @@ class LocalRunner:
         except BaseException as error:
             if is_cancellation(error):
                 raise
-            code = error.exit_code if isinstance(error, DopError) else FATAL_EXIT_CODE
+            code = error.exit_code if isinstance(error, DopError) else ExitCode.FATAL
             text = str(error) if isinstance(error, DopError) else f"{name} broke ({error_words(error)})"
             self.stop.request(text, exit_code=code, reach=StopScope.SUBMITS)
 
@@ -320,7 +322,7 @@ class LocalRunner:
         publisher = self._publisher
         problem = await publisher.check_writable(self.job.folder.path) if publisher is not None else ""
         if problem:
-            self.stop.request(f"nothing is bought: {problem}", exit_code=5, reach=StopScope.SUBMITS)
+            self.stop.request(f"nothing is bought: {problem}", exit_code=ExitCode.UNFINISHED, reach=StopScope.SUBMITS)
         return not problem
 
     async def _resend_unknowns(self) -> None:

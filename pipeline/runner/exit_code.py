@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.errors import SIGNAL_EXITS, ExitCode, gravest
 from pipeline.ledger.keepers import NO_KEEPERS, KeeperSummary
 from pipeline.records import State, Totals
 from pipeline.runner.stop import StopReason
 
-SIGNAL_NAMES = {129: "SIGHUP", 130: "SIGINT", 143: "SIGTERM"}
+SIGNAL_NAMES = {ExitCode.HANGUP: "SIGHUP", ExitCode.INTERRUPTED: "SIGINT", ExitCode.TERMINATED: "SIGTERM"}
 """The exit code of a run that a signal stopped, with the signal's name."""
 
-SIGNAL_EXITS = frozenset({129, 130, 143})
+STOPS = frozenset({ExitCode.FATAL, ExitCode.BUDGET, ExitCode.UNFINISHED, *SIGNAL_EXITS})
+"""Codes of reasons to stop that are codes of the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,22 +53,16 @@ class RunEnding:
         return pending > 0 or bool(self.keepers.waiting)
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """The exit code of the command."""
-        asked = {reason.exit_code for reason in self.reasons}
-        if 7 in asked:
-            return 7
-        if self.totals.count(State.UNKNOWN):
-            return 3
-        if 8 in asked:
-            return 8
-        for code in sorted(asked & SIGNAL_EXITS):
-            return code
-        if 5 in asked or self.is_unfinished:
-            return 5
-        if self.nothing_to_do:
-            return 9
-        return 1 if self.failed or self.keepers.used_up else 0
+        applying = {
+            ExitCode.UNKNOWN: self.totals.count(State.UNKNOWN) > 0,
+            ExitCode.UNFINISHED: self.is_unfinished,
+            ExitCode.FAILED: (self.failed > 0 or bool(self.keepers.used_up)) and not self.nothing_to_do,
+            ExitCode.NOTHING: self.nothing_to_do,
+        }
+        asked = {reason.exit_code for reason in self.reasons} & STOPS
+        return gravest({*asked, *(code for code, applies in applying.items() if applies)})
 
     @property
     def facts(self) -> dict[str, object]:
@@ -77,7 +73,7 @@ class RunEnding:
             pending += [State.ACCEPTED, State.STALLED]
         return {
             "unfinished": self.totals.count(*pending) > 0 or (self.collects and self.missing_videos > 0),
-            "budget_reached": 8 in asked,
+            "budget_reached": ExitCode.BUDGET in asked,
             "stopped_by": next((name for code, name in SIGNAL_NAMES.items() if code in asked), None),
         }
 

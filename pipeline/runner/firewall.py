@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from pipeline.errors import DopError
+from pipeline.errors import DopError, ExitCode
 from pipeline.gateway.json_fields import one_line
 from pipeline.gateway.redaction import redact
 from pipeline.ledger.states import Event
@@ -22,8 +22,6 @@ MAX_EQUAL_FAILURES = 3
 
 NOT_SENT = "not sent: "
 """Begins the reason of a planned row that could not be sent; it is bought after the others next time."""
-
-FATAL_EXIT_CODE = 7
 
 
 def error_words(error: BaseException) -> str:
@@ -63,7 +61,7 @@ class Firewall:
         self._failed[step] = (kind, rows)
         if len(rows) >= MAX_EQUAL_FAILURES:
             text = f"{len(rows)} different rows failed in the same way while {step} ({error_words(error)})"
-            self._stop.request(f"{text}; nothing more is bought", exit_code=FATAL_EXIT_CODE, reach=StopScope.SUBMITS)
+            self._stop.request(f"{text}; nothing more is bought", exit_code=ExitCode.FATAL, reach=StopScope.SUBMITS)
 
     async def park(self, step: str, request_id: str, row_id: str, error: BaseException, *, reason: str) -> None:
         """Write the reason to the row, whose state stays as it is, and count the failure.

@@ -10,6 +10,7 @@ from pipeline.assets.image_hosting import ImageHost, open_hosting
 from pipeline.assets.image_urls import ImageUrlResolver, InputImages
 from pipeline.assets.object_store import StoreError
 from pipeline.config.settings import Settings
+from pipeline.errors import ExitCode
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.kinds import kind_of
 from pipeline.ledger.agreement import Agreement
@@ -100,7 +101,7 @@ async def planned_requests(
         try:
             await uploader.ensure_available(attempt.params)
         except StoreError as error:
-            context.stop.request(str(error), exit_code=5, reach=StopScope.SUBMITS)
+            context.stop.request(str(error), exit_code=ExitCode.UNFINISHED, reach=StopScope.SUBMITS)
             return
         except BaseException as error:
             if is_cancellation(error):

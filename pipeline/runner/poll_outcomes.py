@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from pipeline.errors import ExitCode
 from pipeline.gateway.classification import PollOutcome, PollOutcomeKind
 from pipeline.gateway.job_status import JobStatus, JobStatusReport
 from pipeline.ledger.states import Event
@@ -148,4 +149,4 @@ class PollOutcomes:
         self._refusals += 1
         if self._refusals >= KEY_REFUSALS:
             text = f"the gateway refuses the key or the account: {verdict.reason}"
-            self._context.stop.request(text, exit_code=7, reach=StopScope.ALL)
+            self._context.stop.request(text, exit_code=ExitCode.FATAL, reach=StopScope.ALL)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
+from pipeline.errors import ExitCode
 from pipeline.records import State
 from pipeline.reports.progress import FINISHED, STOPPED, ProgressDisplay
 from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
@@ -62,7 +63,9 @@ class RunDisplay:
                 self._log.warning("stop", extra={"fields": {"reasons": [reason.text for reason in self._stop.reasons]}})
 
     def _time_is_over(self, limit_s: float) -> None:
-        self._stop.request(f"--max-duration of {limit_s:g} s is over", exit_code=5, reach=StopScope.ALL)
+        self._stop.request(
+            f"--max-duration of {limit_s:g} s is over", exit_code=ExitCode.UNFINISHED, reach=StopScope.ALL
+        )
 
     async def show_progress(self, progress: ProgressDisplay) -> None:
         schedule, notified = self._pipeline.schedule, False

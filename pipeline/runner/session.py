@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.assets import image_checks
 from pipeline.assets.publishing import download_missing, open_publisher
-from pipeline.errors import LedgerError
+from pipeline.errors import ExitCode, LedgerError
 from pipeline.files import remedy
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.reviews import latest_verdicts
@@ -300,7 +300,7 @@ def _print_end(session: SpendingSession, job: RunJob, summary: RunSummary) -> No
     with suppress(OSError):  # a full disk
         append_event(job.folder.path / "run.log", "end", fields, also=sys.stderr if job.options.log_json else None)
     is_silent = job.options.log_json or not job.options.show_end
-    if is_silent or (job.options.quiet and summary.exit_code in (0, 9)):
+    if is_silent or (job.options.quiet and summary.exit_code in (ExitCode.DONE, ExitCode.NOTHING)):
         return
     for text in summary.lines():
         session.tell(text)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from pipeline.errors import ExitCode
 from pipeline.gateway.classification import SubmitOutcome, SubmitOutcomeKind
 from pipeline.gateway.ratelimit.limiter import LimitFeedback
 from pipeline.runner.circuit_breaker import Outcome
@@ -91,7 +92,8 @@ def decide(outcome: SubmitOutcome, *, has_other_path: bool, any_accepted: bool) 
 def _stop_reason(outcome: SubmitOutcome) -> StopReason | None:
     if not outcome.stop_submitting:
         return None
-    code = 5 if outcome.kind is SubmitOutcomeKind.THROTTLED else 7  # a quota renews automatically, a key does not
+    # A quota renews automatically, a key does not.
+    code = ExitCode.UNFINISHED if outcome.kind is SubmitOutcomeKind.THROTTLED else ExitCode.FATAL
     text = f"the gateway refuses further submits: {outcome.reason}"
     return StopReason(text=text, exit_code=code, reach=StopScope.SUBMITS)
 
@@ -102,7 +104,7 @@ def _wrong_path(outcome: SubmitOutcome, *, has_other_path: bool, any_accepted: b
     if any_accepted:  # the path is right: the 404 is about this request
         return SubmitDecision(action=SubmitAction.REJECT)
     text = f"no submit path of the gateway answers ({outcome.reason}); check gateway.base_url and gateway.submit_path"
-    stop = StopReason(text=text, exit_code=7, reach=StopScope.SUBMITS)
+    stop = StopReason(text=text, exit_code=ExitCode.FATAL, reach=StopScope.SUBMITS)
     return SubmitDecision(action=SubmitAction.RELEASE, stop=stop)
 
 

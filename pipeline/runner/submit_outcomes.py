@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipeline.errors import DopError, LedgerError
+from pipeline.errors import DopError, ExitCode, LedgerError
 from pipeline.gateway.classification import SubmitOutcome
 from pipeline.gateway.kinds.interface import Recovery
 from pipeline.gateway.redaction import redact
@@ -111,7 +111,7 @@ class OutcomeRecorder:
             self._context.notify(f"{row.row_id}: rejected ({row.reason}); nothing was charged")
 
     def _stop(self, text: str) -> None:
-        self._context.stop.request(text, exit_code=7, reach=StopScope.SUBMITS)
+        self._context.stop.request(text, exit_code=ExitCode.FATAL, reach=StopScope.SUBMITS)
 
     async def _accept(self, reserved: ReservedAttempt, outcome: SubmitOutcome, response: Answer) -> None:
         context, attempt, job = self._context, reserved.attempt, outcome.ticket

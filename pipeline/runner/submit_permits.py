@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
+from pipeline.errors import ExitCode
 from pipeline.gateway.ratelimit.limiter import CallKind, Slot
 from pipeline.gateway.responses import Response
 from pipeline.runner.circuit_breaker import BreakerState, CircuitBreaker, Outcome
@@ -154,7 +155,7 @@ class SubmitPermits:
         if now - self._answered_at > self._max_wait_s():
             cause = self._context.reachability.cause
             text = f"the gateway can't be reached{f' ({cause})' if cause else ''}; run again later"
-            self._context.stop.request(text, exit_code=5, reach=StopScope.SUBMITS)
+            self._context.stop.request(text, exit_code=ExitCode.UNFINISHED, reach=StopScope.SUBMITS)
             return
         await self._context.stop.pause(min(wait_s, BREAKER_POLL_INTERVAL_S))
 
@@ -170,7 +171,7 @@ class SubmitPermits:
         known = self._known_job()
         if known is None and self.breaker.probes_lost >= MAX_FAILED_PROBES:
             text = "submits keep ending without a readable answer; nothing more is bought now"
-            self._context.stop.request(text, exit_code=5, reach=StopScope.SUBMITS)
+            self._context.stop.request(text, exit_code=ExitCode.UNFINISHED, reach=StopScope.SUBMITS)
             return
         if known is None:
             self.breaker.nothing_to_poll(loop.time())

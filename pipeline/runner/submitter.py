@@ -38,14 +38,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from pipeline.errors import DopError, LedgerError, UsageError
+from pipeline.errors import DopError, ExitCode, LedgerError, UsageError
 from pipeline.gateway.responses import SendProof
 from pipeline.ledger.budget import CapReached
 from pipeline.ledger.transitions import Applied
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
 from pipeline.runner.events import RequestSetAside
-from pipeline.runner.firewall import FATAL_EXIT_CODE, NOT_SENT, error_words, is_cancellation
+from pipeline.runner.firewall import NOT_SENT, error_words, is_cancellation
 from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.kept_calls import KeptCalls
 from pipeline.runner.paid_submit import STEP, PaidSubmit
@@ -106,7 +106,7 @@ class Submitter:
         except BaseException as error:
             if is_cancellation(error):
                 raise
-            code = error.exit_code if isinstance(error, DopError) else FATAL_EXIT_CODE
+            code = error.exit_code if isinstance(error, DopError) else ExitCode.FATAL
             text = f"the planned requests can't be read ({error_words(error)})"
             self._context.stop.request(text, exit_code=code, reach=StopScope.SUBMITS)
             return None
@@ -181,7 +181,7 @@ class Submitter:
         if self._in_doubt:
             await self._one_recorded.wait()
             return True
-        self._context.stop.request(f"budget reached: {reached}", exit_code=8, reach=StopScope.SUBMITS)
+        self._context.stop.request(f"budget reached: {reached}", exit_code=ExitCode.BUDGET, reach=StopScope.SUBMITS)
         return False
 
     @contextmanager

@@ -8,7 +8,7 @@ import time
 
 from pipeline.cli.arguments import ask_to_trust, print_notice, settings_of
 from pipeline.config.settings import Settings
-from pipeline.errors import LockedError, UsageError
+from pipeline.errors import ExitCode, LockedError, UsageError
 from pipeline.gateway.kinds import kind_of
 from pipeline.gateway.kinds.interface import CancelOutcome
 from pipeline.ledger.states import Event
@@ -45,7 +45,7 @@ def cancel(args: argparse.Namespace) -> int:
         _record(settings, canceled)
     words = f"canceled: {counted(len(canceled), 'job')}; too late, made and charged: {too_late}; no answer: {unclear}"
     print(words)
-    return 0 if len(canceled) == len(chosen) else 1
+    return ExitCode.DONE if len(canceled) == len(chosen) else ExitCode.FAILED
 
 
 def _chosen(workspace: OpenLedger, wanted: str | None) -> list[Attempt]:

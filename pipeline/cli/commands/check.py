@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pipeline.cli.arguments import print_json, print_notice, settings_of
+from pipeline.errors import ExitCode
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
 from pipeline.records import Attempt, State
@@ -39,7 +40,7 @@ def check(args: argparse.Namespace) -> int:
             if row["check"] != Grade.OK:
                 print(f"{row['check']}: {row['row_id']} {row['local_path']} ({row['said']})")
         print(checks_line(found.counts()) or "checks: no clip to check")
-    return 1 if found.failing(settings.checks.fail_on) else 0
+    return ExitCode.FAILED if found.failing(settings.checks.fail_on) else ExitCode.DONE
 
 
 def check_rows(workspace: OpenLedger, run: Run, found: RunChecks) -> list[dict[str, object]]:

@@ -16,7 +16,7 @@ from pipeline.cli.commands.ledger import unfit
 from pipeline.config.key_origins import KeyOrigins, may_receive_key, refusal, state_folder
 from pipeline.config.loader import Settings, effective, gateway_id, read_key
 from pipeline.config.network import network_environment
-from pipeline.errors import DopError
+from pipeline.errors import DopError, ExitCode
 from pipeline.gateway.connection_probe import connection_problem
 from pipeline.gateway.kinds import kind_of
 from pipeline.ledger.workspace import ledger_exists, ledger_name, opened
@@ -67,7 +67,7 @@ def doctor(args: argparse.Namespace) -> int:
         print("" if args.settings else f"; {len(values)} settings: dop doctor --settings")
         if args.settings:
             print("\n" + "\n".join(table(("SETTING", "VALUE", "FROM"), values)))
-    return 7 if bad else 0
+    return ExitCode.FATAL if bad else ExitCode.DONE
 
 
 def _findings(settings: Settings, *, live: bool) -> Iterator[CheckResult]:

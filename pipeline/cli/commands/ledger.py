@@ -18,7 +18,7 @@ from pipeline.cli.arguments import print_notice, seconds, settings_of
 from pipeline.config.setting_types import ledger_url
 from pipeline.config.settings import Settings
 from pipeline.config.units import duration_s
-from pipeline.errors import LedgerError, LedgerUnavailableError, UsageError
+from pipeline.errors import ExitCode, LedgerError, LedgerUnavailableError, UsageError
 from pipeline.ledger import recovery
 from pipeline.ledger.clock import CLOCK, is_behind, newest_event_at
 from pipeline.ledger.file_lock import locked
@@ -84,7 +84,7 @@ def check(args: argparse.Namespace) -> int:
         print(f"WRONG  {trouble.text}\n       {trouble.remedy}")
     if not found:
         print(f"ok     {name} is whole")
-    return 7 if found else 0
+    return ExitCode.FATAL if found else ExitCode.DONE
 
 
 def _journal_of_a_lost_ledger(settings: Settings) -> Path | None:
@@ -280,7 +280,7 @@ def prune(args: argparse.Namespace) -> int:
             old = _old_ones(workspace, now - keep_s)
             _show(old, args.keep)
             if not old or not _agreed(args):
-                return 0 if not old else 2
+                return ExitCode.DONE if not old else ExitCode.USAGE
             for one in old:
                 mark_pruned(workspace, one.run.run_id, now=now)
                 shutil.rmtree(one.folder)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from pipeline.cli.arguments import ask_to_trust, print_notice, settings_of
 from pipeline.config.settings import Settings
-from pipeline.errors import FatalError, UsageError
+from pipeline.errors import ExitCode, FatalError, UsageError
 from pipeline.gateway.kinds import kind_of
 from pipeline.gateway.kinds.interface import UsageLine
 from pipeline.ledger.transitions import utc_day
@@ -54,7 +54,7 @@ def reconcile(args: argparse.Namespace) -> int:
         print("no difference")
         return 0
     print(f"{counted(len(found), 'difference')}; nothing was changed: `dop resolve` settles unknown outcomes")
-    return 1
+    return ExitCode.FAILED
 
 
 def from_list(workspace: OpenLedger, usage: Mapping[str, int | None]) -> Iterable[Difference]:

@@ -13,7 +13,7 @@ from pipeline.cli.arguments import money, print_notice, seconds, settings_of
 from pipeline.cli.commands.resolve_many import chosen_resolutions
 from pipeline.cli.spending import confirm, run_options, session
 from pipeline.config.settings import Settings
-from pipeline.errors import UsageError
+from pipeline.errors import ExitCode, UsageError
 from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.ledger.states import Event
@@ -37,7 +37,7 @@ def resolve(args: argparse.Namespace) -> int:
             chosen = chosen_resolutions(workspace, args)
             for one in chosen:
                 print(_settle(workspace, one.attempt, adopt=one.adopt, charged=one.charged))
-            return 0 if chosen else 2
+            return ExitCode.DONE if chosen else ExitCode.USAGE
         attempt = find_request(workspace, args.id, states=(State.UNKNOWN,))
         if attempt.state is not State.UNKNOWN:
             raise UsageError(f"{attempt.row_id} is {attempt.state}, not unknown: there is nothing to settle")
@@ -116,7 +116,7 @@ def retry(args: argparse.Namespace) -> int:
             print_notice([f"left out: row {attempt.row_id}: {why}; run the manifest to buy it as a new video"])
         if not chosen:
             print_notice([f"{run.run_id} has nothing of that kind"])
-            return 1 if same.changed else 9 if args.error_on_nothing else 0
+            return ExitCode.FAILED if same.changed else ExitCode.NOTHING if args.error_on_nothing else ExitCode.DONE
         flag = money(args.max_cost, "--max-cost")
         allowed = lowest((run.caps, configured_caps(settings)))
         caps = caps_of_run(workspace, run, allowed=allowed, max_cost_microusd=flag)
@@ -126,7 +126,7 @@ def retry(args: argparse.Namespace) -> int:
             print(named([one.row_id for one in chosen]))
             return 0
         if not _agreed(chosen, caps, settings, args):
-            return 2
+            return ExitCode.USAGE
         keep_max_cost(workspace, run, flag)
         workspace.book.reopen_run(run.run_id)
         workspace.book.new_attempts([attempt.request_id for attempt in chosen])

@@ -12,7 +12,7 @@ from pipeline.cli.commands.plan import plan_text
 from pipeline.cli.plan_details import budgets_of
 from pipeline.cli.spending import agreed, run_options, session
 from pipeline.config.settings import Settings
-from pipeline.errors import UsageError
+from pipeline.errors import STOPPING_CODES, ExitCode, UsageError
 from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.run_registry import Run
@@ -111,7 +111,7 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
             return end_of_nothing(args, opened.workspace, existing)
         print_offer(args, settings, order, offer)
         if not agreed(args, order, offer, settings, opened.workspace):
-            return 2
+            return ExitCode.USAGE
         found = open_run(opened.workspace, order, offer)
         keep_max_cost(opened.workspace, found, order.max_cost_microusd)
         caps = caps_of_run(
@@ -189,7 +189,7 @@ def _pilot(job: _BoundRun, pilot: Agreement) -> int | None:
         print_notice([f"pilot: {len(chosen)} of {len(chosen)} rendered; the rest follows"])
         return None
     print_notice([f"pilot: not all of {len(chosen)} rendered ({_tally(states.values())}); nothing more is bought"])
-    return code if code in (7, 3, 8, 129, 130, 143) else 5
+    return code if code in STOPPING_CODES else ExitCode.UNFINISHED
 
 
 def pilot_ids(opened: SpendingSession, run: Run, pilot: Agreement) -> list[str]:

@@ -19,7 +19,7 @@ from pipeline.cli.notifier import notifying
 from pipeline.cli.spending import agreed, buying_account, spending_session
 from pipeline.config.api_key import read_key
 from pipeline.config.settings import Settings
-from pipeline.errors import UsageError
+from pipeline.errors import ExitCode, UsageError
 from pipeline.gateway.kinds import kind_of
 from pipeline.ledger.budget import NO_CAPS, Caps, lowest
 from pipeline.ledger.run_registry import Run
@@ -82,7 +82,7 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
         offer = make_offer(order.bound, settings, workspace.book, announced=order.plan, must_be_checked=True)
         print_offer(args, settings, order, offer)
         if not agreed(args, order, offer, settings, workspace):
-            return 2
+            return ExitCode.USAGE
 
         before: list[Totals] = []
         caps = NO_CAPS
@@ -101,7 +101,7 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
             asyncio.run(check_images(opened, open_run(workspace, order, offer), options))
         if options.buy and (problem := _store_problem(workspace, order, offer)):
             print_notice([f"nothing is bought: {problem}"])
-            return 5
+            return ExitCode.UNFINISHED
         listed, flag = open_run(workspace, order, offer), order.max_cost_microusd
         keep_max_cost(workspace, listed, flag)
         caps = caps_of_run(workspace, listed, allowed=order.bound.caps(), max_cost_microusd=flag)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.cli.arguments import print_json, print_notice, settings_of
-from pipeline.errors import UsageError
+from pipeline.errors import ExitCode, UsageError
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, usd
@@ -203,7 +203,7 @@ def report(args: argparse.Namespace) -> int:
             problem = _landed(workspace, folder)
             if problem:
                 print_notice([problem])
-                return 5
+                return ExitCode.UNFINISHED
         if args.into is not None:
             from pipeline.cli.commands.report_into import write_into  # brings the readers of sheets
 

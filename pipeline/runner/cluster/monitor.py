@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from pipeline.errors import LedgerUnavailableError
+from pipeline.errors import ExitCode, LedgerUnavailableError
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals
 from pipeline.reports.progress import ProgressDisplay, ProgressSnapshot
@@ -153,7 +153,7 @@ class RunMonitor:
 
     async def _stop(self, text: str) -> None:
         await self._this.queue.put_stop_notice(
-            self._this.run_id, self._this.version, StopNotice(text=text, exit_code=5)
+            self._this.run_id, self._this.version, StopNotice(text=text, exit_code=ExitCode.UNFINISHED)
         )
 
     async def _look_for_workers(self) -> None:

@@ -19,7 +19,7 @@ from typing import cast
 
 from pipeline.assets.image_urls import ImageUrlResolver, InputImages
 from pipeline.assets.publishing import OutputPublisher
-from pipeline.errors import DopError, InvariantError, LedgerError
+from pipeline.errors import SIGNAL_EXITS, DopError, ExitCode, InvariantError, LedgerError
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.kinds import kind_of
@@ -338,7 +338,7 @@ class RunExecutor:
         """A reason to stop buying reaches the queue of this worker and every other host."""
         async for reason in self.stop.follow():
             self._held.stop_buying()
-            if self._broken or reason.exit_code in (129, 130, 143):
+            if self._broken or reason.exit_code in SIGNAL_EXITS:
                 continue
             self._around.log.warning("stop", extra={"fields": {"run": self.order.run_id, "reason": reason.text}})
             try:
@@ -350,7 +350,7 @@ class RunExecutor:
     async def close(self) -> None:
         """Submits under way end and are booked; everything else is left for other workers."""
         self._broken = self._closing = True  # what is said from here on is about this worker, not about the run
-        self.stop.request("the worker stops", exit_code=143, reach=StopScope.ALL)
+        self.stop.request("the worker stops", exit_code=ExitCode.TERMINATED, reach=StopScope.ALL)
         self.pipeline.poller.close_input()
         self._held.stop_buying()
         if self._tasks:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.key_origins import state_folder
 from pipeline.errors import LedgerError, UsageError
-from pipeline.ledger.accounts import Account, AccountMemory, account_name, check_account, remember, state_folder
+from pipeline.ledger.accounts import Account, AccountMemory, account_name, check_account, remember
 from pipeline.records import State
 from tests.support.ledgers import RUN, accept, opened, requests, reserve, start
 
