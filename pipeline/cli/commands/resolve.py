@@ -16,6 +16,8 @@ from pipeline.config.settings import Settings
 from pipeline.errors import ExitCode, UsageError
 from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import Caps, lowest
+from pipeline.ledger.reviews import latest_verdicts
+from pipeline.ledger.run_registry import Run
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, JobTaken, LedgerChange
 from pipeline.ledger.workspace import OpenLedger, open_for_spending, open_shared
@@ -23,8 +25,10 @@ from pipeline.planning.requests import configured_caps
 from pipeline.planning.retry import same_content
 from pipeline.planning.run_setup import caps_of_run, keep_max_cost
 from pipeline.records import RETRYABLE, Attempt, State, usd
+from pipeline.reports.checks.findings import RunChecks
 from pipeline.reports.run_ending import counted, named
 from pipeline.reports.run_lookup import find_request, find_run
+from pipeline.runner.keeper_results import keep_results
 from pipeline.runner.session import run_session
 
 
@@ -107,7 +111,7 @@ def retry(args: argparse.Namespace) -> int:
         run = find_run(workspace, args.run)
         if run.gateway != workspace.gateway:
             raise UsageError(f"run {run.run_id} belongs to {run.gateway}, the configuration to {workspace.gateway}")
-        failed = workspace.book.attempts_in(run.run_id, kinds & RETRYABLE)
+        failed = _not_replaced(workspace, run, workspace.book.attempts_in(run.run_id, kinds & RETRYABLE))
         if args.max_new is not None:
             failed = failed[: args.max_new]
         same = same_content(failed, settings)
@@ -130,6 +134,7 @@ def retry(args: argparse.Namespace) -> int:
         keep_max_cost(workspace, run, flag)
         workspace.book.reopen_run(run.run_id)
         workspace.book.new_attempts([attempt.request_id for attempt in chosen])
+        keep_results(workspace, run, RunChecks())  # a shot wants those of its candidates that it lacks, in their order
         agreement = Agreement(
             new=RequestIds(attempt.request_id for attempt in chosen),
             price_microusd=sum(settings.prices_microusd[attempt.params.model] for attempt in chosen),
@@ -139,6 +144,15 @@ def retry(args: argparse.Namespace) -> int:
         code = code or (1 if same.changed else 0)
         endings.print_json(args, code)
         return code
+
+
+def _not_replaced(workspace: OpenLedger, run: Run, failed: list[Attempt]) -> list[Attempt]:
+    """Those that no other candidate of their shot took the place of; says how many are left out."""
+    replaced = workspace.book.shots(run.run_id, latest_verdicts(workspace.ledger)).summary.replaced
+    left_out = sum(attempt.request_id in replaced for attempt in failed)
+    if left_out:
+        print_notice([f"left out: {counted(left_out, 'failed candidate')} of rows that have their clips (`keep`)"])
+    return [attempt for attempt in failed if attempt.request_id not in replaced]
 
 
 def _agreed(chosen: list[Attempt], caps: Caps, settings: Settings, args: argparse.Namespace) -> bool:
