@@ -127,8 +127,9 @@ async def every_point(
     try:
         for number in range(kills):
             point = points[number % len(points)]
-            await storm.run(base_url, point, chance.randint(1, 2 if number < len(points) else 6))
-        assert storm.kills >= 0.6 * kills, "most moments must be reached"
+            # Mostly the first visit, so that a run comes no further than a few clips.
+            await storm.run(base_url, point, chance.choice((1, 1, 2)))
+        assert storm.kills >= 0.75 * kills, "most moments must be reached"
         await storm.judged(sandbox, base_url)
     finally:
         await sandbox.close()
@@ -141,7 +142,7 @@ def test_killed_at_every_fail_point_it_buys_nothing_twice(tmp_path: Path, monkey
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_two_hundred_shots_killed_a_hundred_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_virtual_time(monkeypatch, partial(every_point, tmp_path, monkeypatch, shots=200, kills=130, share=0.4))
+    in_virtual_time(monkeypatch, partial(every_point, tmp_path, monkeypatch, shots=200, kills=134, share=0.4))
 
 
 def test_the_twin_that_takes_an_unknown_outcome_for_lost_is_caught(
