@@ -28,6 +28,8 @@ from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
 from pipeline.reports.progress import span
 from pipeline.reports.sheet.cells import STATE_WORDS, CellMedia, SheetCell, is_web_link, sheet_cell
 from pipeline.reports.sheet.charts import charts_of
+from pipeline.reports.sheet.keeper_panel import HEAD as KEEPERS_HEAD
+from pipeline.reports.sheet.keeper_panel import keeper_rows
 from pipeline.reports.sheet.layout import MAX_STACKED, LayoutAxis, SheetLayout, arrange, axes_of, places_of
 from pipeline.reports.sheet.run_view import Line, RunView, latest_lines
 from pipeline.reports.sheet.thumbnails import make_stills, picture_size, poster_path, start_path
@@ -217,6 +219,8 @@ def sheet_html(
             words=STATE_WORDS,
             totals=totals_shown(view.totals),
             money=money_by_model(view),
+            keepers=keeper_rows(view),
+            keepers_head=KEEPERS_HEAD,
             charts=charts_of(view),
             is_sandbox=view.gateway.partition("-")[0] == SANDBOX,
             help_keys=HELP_KEYS,

@@ -156,5 +156,5 @@ def test_the_twin_that_takes_an_unknown_outcome_for_lost_is_caught(
     monkeypatch.setattr(Candidate, "fate", broken)
     with pytest.raises(AssertionError, match="sequential minimum"):
         in_virtual_time(
-            monkeypatch, partial(every_point, tmp_path, monkeypatch, shots=12, kills=3, share=0.4, points=UNCLEAR)
+            monkeypatch, partial(every_point, tmp_path, monkeypatch, shots=12, kills=6, share=0.4, points=UNCLEAR)
         )

@@ -13,10 +13,13 @@ from pipeline.ledger.reviews import Review, latest_verdicts, moment, record
 from pipeline.ledger.shots import CheckRecord, save_checks
 from pipeline.ledger.states import Event
 from pipeline.planning.keeper_offer import at_most, pass_rates
-from pipeline.records import CostState, Request
+from pipeline.records import CostState, Request, State, Totals
 from pipeline.reports import keeper_costs
+from pipeline.reports.checks.findings import ClipCheck, Grade, RunChecks
 from pipeline.reports.keeper_costs import KeeperCosts, keeper_table, wilson
-from tests.support.factories import LITE_MICROUSD, make_request
+from pipeline.reports.sheet.keeper_panel import keeper_rows
+from pipeline.reports.sheet.run_view import RunView
+from tests.support.factories import LITE_MICROUSD, make_attempt, make_request
 from tests.support.ledgers import AT, accept, change, money, opened, reserve, start
 
 RUNS = 400
@@ -152,3 +155,19 @@ def test_the_expectation_is_exact_for_a_known_share() -> None:
     assert (rates["dop-lite"].settled, rates["dop-lite"].kept) == (2, 1)
     expected = sum(at_most(0, before, 0.5) for before in range(12))
     assert expected == pytest.approx(2 * (1 - 0.5**12))
+
+
+def test_the_sheet_has_the_same_figures(tmp_path: Path) -> None:
+    attempts = tuple(
+        make_attempt(seed=seed, state=State.DONE, strength_hundredths=strength, local_path="v.mp4")
+        for seed, strength in ((1, 40), (2, 40), (3, 70))
+    )
+    grades = dict(zip(attempts, (Grade.OK, Grade.BAD, Grade.BAD), strict=True))
+    checks = RunChecks(found={(one.request_id, 1): ClipCheck(grade=grade) for one, grade in grades.items()})
+    view = RunView(
+        run="r", title="t", gateway="sandbox", lines=attempts, totals=Totals(), outputs=tmp_path, checks=checks
+    )
+    rows = {row[0]: row[1:] for row in keeper_rows(view)}
+    assert rows["all clips"][:7] == ("3", "3", "1", "0", "1", "$0.405000", "$0.405000")
+    assert rows["strength 0.70"][6] == "none kept"
+    assert "model dop-lite" not in rows, "the only model is all clips"
