@@ -63,9 +63,9 @@ def test_a_failed_candidate_is_replaced_and_the_rest_is_not_needed(against: Agai
     assert "2 to 6 videos to buy, at most $0.810" in done.err
     assert "keep   2 of 2 shots have their clips" in done.err
     assert paid(double) == [("scene 1 of all", 1), ("scene 1 of all", 2), ("scene 2 of all", 1)]
-    told = {row["row_id"]: (row["status"], row["reason"], row["cost_usd"]) for row in dop.rows()}
-    assert told["shot-1@3"] == ("planned", "not needed", "0.000")
-    assert told["shot-1@1"][0] == "failed"
+    found_rows = {row["row_id"]: (row["status"], row["reason"], row["cost_usd"]) for row in dop.rows()}
+    assert found_rows["shot-1@3"] == ("planned", "not needed", "0.000")
+    assert found_rows["shot-1@1"][0] == "failed"
     again = dop.buy(manifest)
     assert (again.code, double.charged) == (0, 3), again.err
     after = json.loads(dop.call("plan", manifest, "--json").out)
@@ -174,11 +174,11 @@ def test_a_callback_brings_the_clip_and_the_next_candidate_is_bought(rehearsal: 
         *("--set", "checks.enabled=true", "--set", "sandbox.defect_seeds=40404", "--set", "sandbox.size=240p"),
     )
     assert done.code == 0, done.err
-    told = {row["row_id"]: (row["status"], row["check"]) for row in rehearsal.rows()}
-    assert told["shot-1@40404"] == ("done", "bad")
-    assert told["shot-1@40405"][0] == "done"
-    assert told["shot-1@40405"][1] in ("ok", "warn")
-    assert told["shot-1@40406"] == ("planned", "")
+    found_rows = {row["row_id"]: (row["status"], row["check"]) for row in rehearsal.rows()}
+    assert found_rows["shot-1@40404"] == ("done", "bad")
+    assert found_rows["shot-1@40405"][0] == "done"
+    assert found_rows["shot-1@40405"][1] in ("ok", "warn")
+    assert found_rows["shot-1@40406"] == ("planned", "")
 
 
 def test_mistakes_are_named(rehearsal: Dop) -> None:
