@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from pipeline.errors import DopError, LedgerError
 from pipeline.ledger.journal import row_entry, sealed
@@ -97,7 +98,7 @@ class BatchWriter:
                 lines.append((change.request_id, row["attempt"], change.at, change.event.value, state, detail))
                 entries.append(row_entry(row, change, self.seq + len(entries) + 1))
                 chain = sealed(entries[-1], self._ledger_id(), chain)
-                outcome = Applied(row=dict(row), before=outcome.before)
+                outcome = replace(outcome, row=dict(row))
             results.append((outcome, None))
         if before:
             changed = [(rows[name], changed_columns(row, rows[name])) for name, row in before.items()]

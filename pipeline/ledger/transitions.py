@@ -56,10 +56,12 @@ class LedgerChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """The change is durable; `row` is the attempt after it, `before` its state before."""
+    """The change is durable; `row` is the attempt after it, `before` its state and `price_before_microusd` its price
+    before."""
 
     row: Mapping[str, object]
     before: State
+    price_before_microusd: int
 
     @property
     def state(self) -> State:
@@ -87,6 +89,9 @@ class JobTaken:
 KEPT_CALL = "call "
 """Begins the detail of a RESERVE that holds the whole paid call, for gateways that honour idempotency keys. A secret:
 addresses in it may be signed."""
+
+REFUNDS = frozenset({Event.FAIL, Event.REFUSE, Event.CANCEL})
+"""Events that may set the price to 0: at a gateway that publishes that such jobs are not charged."""
 
 PAID_TWICE = "paid twice"
 """First words of the reason of a request for which the gateway charged two jobs. No later event overwrites them."""
@@ -173,7 +178,7 @@ def apply_change(
     after = next_state(state, change.event)
     if change.event is Event.ADOPT and state is State.PLANNED and not row["submit_attempts"]:
         return Conflict(state=state)
-    before_reason = row["reason"]
+    before_reason, price_before = row["reason"], int(str(row["price_microusd"]))
     job_set_id = change.values.get("job_set_id")
     if job_set_id is not None:
         owner = job_owner(str(row["gateway"]), str(job_set_id))
@@ -186,7 +191,9 @@ def apply_change(
             return refusal
     _move(row, state, after, change, money)
     _keep_paid_twice(row, before_reason)
-    return Applied(row=row, before=state)
+    if change.event is Event.RESERVE:
+        price_before = int(str(row["price_microusd"]))  # what was planned at another price was not booked at all
+    return Applied(row=row, before=state, price_before_microusd=price_before)
 
 
 def _keep_paid_twice(row: Row, before: object) -> None:
@@ -252,10 +259,13 @@ def _spend_key(row: Row) -> SpendKey:
 def _move(row: Row, state: State, after: State, change: LedgerChange, money: SpendAccumulator) -> None:
     price = row["price_microusd"]
     assert isinstance(price, int)
+    price_after = change.values.get("price_microusd", price)
+    if not isinstance(price_after, int) or (price_after != price and (change.event not in REFUNDS or price_after)):
+        raise InvariantError(f"{change.event} can't change the price of request {row['request_id']}")
     row.update(change.values)
     row["state"] = after.value
     before_cost, after_cost = COST_STATE[state], COST_STATE[after]
     if before_cost is not after_cost:
         key = _spend_key(row)
         money.book(key, before_cost, -price)
-        money.book(key, after_cost, price)
+        money.book(key, after_cost, price_after)

@@ -146,6 +146,13 @@ class CircuitBreaker:
         if self._pause.on and not self._pause.lasts(now):
             self._poll_answered = True
 
+    def submit_answered(self) -> None:
+        """The gateway answered a submit that was sent again under its key: it takes submits, and the pause is over."""
+        self._in_a_row = 0
+        self._recent.clear()
+        self._pause.end()
+        self._pause.forget()
+
     def nothing_to_poll(self, now: float) -> None:
         """No job is known whose poll could be answered: the pause alone must do, or the run would wait for ever."""
         if self._pause.on and not self._pause.lasts(now):

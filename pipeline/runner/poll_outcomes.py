@@ -96,8 +96,11 @@ class PollOutcomes:
             await self._done(job, report, now)
         elif report.status in _ENDINGS:
             reason = report.reason or report.word
-            await self._end(job, _ENDINGS[report.status], now, {"reason": reason})
-            self._context.notify(f"{job.row_id}: {report.status.value} ({reason}); whether it is refunded is not known")
+            refunded = self._context.kind.abilities.refunds_known
+            values = {"reason": reason} | ({"price_microusd": 0} if refunded else {})
+            await self._end(job, _ENDINGS[report.status], now, values)
+            charge = "not charged" if refunded else "whether it is refunded is not known"
+            self._context.notify(f"{job.row_id}: {report.status.value} ({reason}); {charge}")
         else:
             self._plan.pending(job.request_id, now, report.status.value)
             await self._stall_if_overdue(job, now)

@@ -135,7 +135,7 @@ class EventRecorder:
         }
         if applied.row["run_id"] == self.run_id:
             price = int(str(applied.row["price_microusd"]))
-            sums[COST_STATE[before]] -= price
+            sums[COST_STATE[before]] -= applied.price_before_microusd
             sums[COST_STATE[after]] += price
         self.totals = Totals(
             counts=counts,

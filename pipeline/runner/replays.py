@@ -25,7 +25,7 @@ call while the promise is known to be broken. tests/integration/runner/test_repl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pipeline.errors import DopError, InvariantError
@@ -72,10 +72,15 @@ class _Case:
 
 
 class Replays:
-    """The repeated calls of one run. `gateway` is the gateway's id in the ledger."""
+    """The repeated calls of one run.
 
-    def __init__(self, context: RunContext, gateway: str) -> None:
-        self._context, self._gateway = context, gateway
+    Args:
+        gateway: its id in the ledger.
+        on_answer: called when a repeated call was answered with its job.
+    """
+
+    def __init__(self, context: RunContext, gateway: str, *, on_answer: Callable[[], None] = lambda: None) -> None:
+        self._context, self._gateway, self._on_answer = context, gateway, on_answer
         self._book, self._jobs = LedgerQueries(context.recorder.ledger), HeldJobs(context.recorder.ledger)
         self._can_replay = context.kind.abilities.recovery is Recovery.REPLAY
         self._calls = ReplayCalls(context)
@@ -222,6 +227,7 @@ class Replays:
         if isinstance(recorded, JobTaken):
             return False
         if isinstance(recorded, Applied):
+            self._on_answer()
             context.notify(f"{attempt.row_id}: sent again under its key; it is job {job.job_set_id}, charged once")
             now = asyncio.get_running_loop().time()
             context.hand_to_poller(accepted_job(attempt, job.job_set_id, job.polling_url, now))

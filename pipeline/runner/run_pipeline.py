@@ -197,7 +197,7 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
             else None,
         ),
         recovery=recovery,
-        replays=Replays(context, workspace.gateway),
+        replays=Replays(context, workspace.gateway, on_answer=breaker.submit_answered),
         left_unclear=lambda: _left_unclear(setup),
         callbacks=_callbacks(setup, context, poller, recovery),
         endpoint=endpoint,

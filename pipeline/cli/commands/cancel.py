@@ -70,12 +70,10 @@ async def _ask(settings: Settings, key: str, chosen: list[Attempt]) -> list[Canc
 def _record(settings: Settings, canceled: list[Attempt]) -> None:
     """Book what was canceled, unless a run works on the ledger: that books it when its polls say so."""
     now = time.time()
-    changes = [
-        LedgerChange(
-            request_id=one.request_id, event=Event.CANCEL, at=now, values={"finished_at": now, "reason": REASON}
-        )
-        for one in canceled
-    ]
+    values: dict[str, object] = {"finished_at": now, "reason": REASON}
+    if kind_of(settings).abilities.refunds_known:
+        values["price_microusd"] = 0
+    changes = [LedgerChange(request_id=one.request_id, event=Event.CANCEL, at=now, values=values) for one in canceled]
     try:
         if settings.ledger.url is not None:
             opened = open_shared(settings, wait_s=0.0, now=now)

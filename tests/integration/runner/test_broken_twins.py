@@ -85,7 +85,7 @@ def test_no_storm_breaks_a_promise(tmp_path: Path, monkeypatch: Patch, seed: str
 
 def _as_if(event: Event, before: State) -> Applied:
     row = {"throttled": 0, "run_id": RUN, "price_microusd": LITE_MICROUSD, "state": before.value}
-    return Applied(row=row, before=before)
+    return Applied(row=row, before=before, price_before_microusd=int(str(row["price_microusd"])))
 
 
 class NoIntent(EventRecorder):
