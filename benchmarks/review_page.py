@@ -27,9 +27,11 @@ from typing import Any
 from PIL import Image
 from selenium.webdriver import ActionChains, Keys
 
+from pipeline.reports.sheet.page import write_sheet
 from pipeline.reports.sheet.thumbnails import make_stills
 from tests.support.browser import chromium, show
 from tests.support.review_run import make_review_run
+from tests.support.sheet_run import RUN, make_study
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 DOP = Path(sys.executable).with_name("dop")
@@ -150,6 +152,12 @@ def pictures(outputs: Path) -> None:
                 driver.get(address)
                 time.sleep(2)
                 keep(driver, name)
+            study = Path(folder) / RUN / "report.html"
+            write_sheet(make_study(Path(folder)), study)
+            show(driver, width=1280, height=720)
+            driver.get(study.as_uri())
+            time.sleep(2)
+            keep(driver, "troubles")
 
 
 def keep(driver: Any, name: str) -> None:

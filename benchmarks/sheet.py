@@ -1,4 +1,4 @@
-"""The contact sheet in a real browser: how heavy, how soon there, and its pictures for the documents.
+"""The contact sheet in a real browser: how heavy, and how soon there.
 
     .venv/bin/python -m benchmarks.sheet                            the figures of docs/internals/contact-sheet.md
     .venv/bin/python -m benchmarks.sheet --pictures outputs/latest  docs/pictures/sheet-*.png of that run
@@ -8,9 +8,7 @@ Needs Chromium: apt-get install chromium chromium-driver. Nothing is sent anywhe
 
 from __future__ import annotations
 
-import argparse
 import gzip
-import io
 import shutil
 import tempfile
 import time
@@ -19,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from selenium import webdriver
 
 from pipeline.reports.sheet.page import write_sheet
@@ -27,8 +24,6 @@ from tests.support.sheet_run import RUN, make_crowd, make_study
 
 COUNTS = (24, 1_000, 2_000, 10_000)
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage")
-PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
-SHOTS = (("light", 1440, 900), ("dark", 1440, 900), ("phone", 390, 844))
 HEAD = " cells  written     page   zipped first view   loaded  drawn playing"
 SEEN = """
     const paint = performance.getEntriesByName("first-contentful-paint")[0];
@@ -84,28 +79,5 @@ def measure() -> None:
             print(f"{count:6} {written_s:7.2f}s {weight} {times} {cells:6} {playing:7}")
 
 
-def take_pictures(run: Path) -> None:
-    """Three pictures of a run's page: light, dark, and on a phone; 256 colours, so that they stay small."""
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    with browser() as driver:
-        for name, width, height in SHOTS:
-            opened(driver, run / "report.html", name, width, height)
-            time.sleep(2)
-            picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
-            picture.quantize(256).save(PICTURES / f"sheet-{name}.png", optimize=True)
-            print(PICTURES / f"sheet-{name}.png")
-
-
-def main() -> None:
-    """Measures, or takes pictures."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sheet")
-    parser.add_argument("--pictures", type=Path, metavar="RUN", help="a run's folder")
-    args = parser.parse_args()
-    if args.pictures:
-        take_pictures(args.pictures)
-    else:
-        measure()
-
-
 if __name__ == "__main__":
-    main()
+    measure()
