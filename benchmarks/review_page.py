@@ -78,7 +78,7 @@ def main() -> None:
 @contextmanager
 def served(outputs: Path) -> Iterator[str]:
     """The address of the newest run's page."""
-    command = [DOP, "view", "--no-open", "--as", "ana", "--outputs", str(outputs)]
+    command = [str(DOP), "view", "--no-open", "--as", "ana", "--outputs", str(outputs)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert server.stdout is not None
