@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import sys
@@ -13,13 +14,17 @@ from typing import TYPE_CHECKING
 from pipeline.config.loader import Settings, environment, load
 from pipeline.config.setting_types import ALL_KINDS, CHECK_KINDS
 from pipeline.config.units import duration_s
-from pipeline.errors import UsageError
+from pipeline.errors import ManifestError, UsageError
 from pipeline.records import microusd
 from pipeline.reports.progress import UnbreakableStream, escape_controls, strip_control_chars
 
 if TYPE_CHECKING:
     from pipeline.planning.requests import BoundManifest
     from pipeline.planning.selection import Selection
+
+
+MAX_NAMES = 5
+"""Files that a message lists."""
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -105,6 +110,33 @@ def selection_of(args: argparse.Namespace) -> Selection:
     )
 
 
+def _samples(settings: Settings) -> frozenset[str]:
+    if not settings.gateway.is_embedded:
+        return frozenset()
+    from pipeline.runner.embedded_sandbox import sample_pictures  # brings the HTTP library
+
+    return sample_pictures()
+
+
+def _near_manifests(path: Path) -> str:
+    """Files beside `path`, or of the same name elsewhere below the working folder, that may be meant."""
+    folder = path.parent if path.parent.is_dir() else Path()
+    names = [one.name for one in folder.iterdir() if one.is_file()]
+    near = [str(folder / name) for name in difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)]
+    near += [str(one) for one in (Path("manifests") / path.name,) if one.is_file()]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def manifests_here() -> str:
+    """Sheets and YAML files of the working folder, for the end of a message; "" where there are none."""
+    endings = (".csv", ".yaml", ".yml", ".xlsx", ".csv.gz")
+    found = sorted(
+        path.name for path in Path.cwd().iterdir() if path.name.endswith(endings) and path.name != "dop.yaml"
+    )
+    more = f" and {len(found) - MAX_NAMES} more" if len(found) > MAX_NAMES else ""
+    return f"; here are {', '.join(found[:MAX_NAMES])}{more}" if found else ""
+
+
 def bound_manifest(args: argparse.Namespace, settings: Settings, *, may_draw: bool = False) -> BoundManifest:
     """The manifest that the command names, chosen from as its flags say.
 
@@ -122,9 +154,15 @@ def bound_manifest(args: argparse.Namespace, settings: Settings, *, may_draw: bo
             selection=selection_of(args),
             max_rows=args.max_rows or DEFAULT_MAX_ROWS,
             draw=draw_seeds if may_draw else None,
+            samples=_samples(settings),
         )
     except TooManyRowsError as error:
         raise with_price(error, settings) from None
+    except ManifestError as error:
+        if args.manifest.exists() or args.manifest.name == "-":
+            raise
+        near = _near_manifests(args.manifest)
+        raise UsageError(f"{args.manifest}: there is no such file{near or manifests_here()}") from error
 
 
 def ask_to_trust(settings: Settings) -> bool:

@@ -160,6 +160,8 @@ class CsvRows:
             columns.add("seed")
         missing = tuple(name for name in REQUIRED if name not in columns and name not in self._given)
         for name in missing:
+            if any(f"'{name}'" in did_you_mean(column, REQUIRED) for column in columns - set(REQUIRED)):
+                continue  # a misspelt column, which has its own mistake
             where = "column 'seed' or 'seeds'" if name == "seed" else f"column {name!r}"
             mistakes.add(
                 Diagnostic(file=self.path, line=line, where=where, message="is missing, and no default gives it")

@@ -86,7 +86,8 @@ def strength(value: object) -> int:
         hint = ": write it without quotes" if isinstance(value, str) and _DECIMAL.fullmatch(value) else ""
         raise ValueError(f"{plain(value)} is not a number in 0..1{hint}")
     if not 0 <= value <= 1:
-        raise ValueError(f"{plain(value)} is outside 0..1")
+        meant = f": for {plain(value)} percent write {strength_text(int(value))}" if value == int(value) <= 100 else ""
+        raise ValueError(f"{plain(value)} is outside 0..1{meant if value > 1 else ''}")
     hundredths = Decimal(value) * STRENGTH_STEPS
     nearest = int(hundredths.to_integral_value(ROUND_HALF_UP))
     if nearest != hundredths:

@@ -6,6 +6,7 @@ them; never touches the network.
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,10 +31,11 @@ class RequestBinder:
     """Turns cells into requests for one gateway.
 
     `takes_local` says whether the gateway can be handed local files, `takes_samples` whether it knows the sandbox's
-    pictures. `object_sha256` gives the hash of a store's object as it was last checked, None if it never was; for a
-    rehearsal there is no such teller, and an object is known by its address alone. After the stream is exhausted,
-    `sha256_of`, `unseen` (objects that were not checked yet) and `expired` (request id -> what is wrong with its
-    signature, which ended before `now`) say what was met. `inexpressible` says what the gateway cannot be asked for.
+    pictures, and `samples` which those are, where that is known. `object_sha256` gives the hash of a store's object
+    as it was last checked, None if it never was; for a rehearsal there is no such teller, and an object is known by
+    its address alone. After the stream is exhausted, `sha256_of`, `unseen` (objects that were not checked yet) and
+    `expired` (request id -> what is wrong with its signature, which ended before `now`) say what was met.
+    `inexpressible` says what the gateway cannot be asked for.
     """
 
     gateway: str
@@ -41,6 +43,7 @@ class RequestBinder:
     manifest: Path
     takes_local: bool
     takes_samples: bool
+    samples: frozenset[str] = frozenset()
     object_sha256: Callable[[str], str | None] | None = None
     inexpressible: Callable[[Params], str | None] = lambda params: None
     now: float = 0.0
@@ -134,7 +137,7 @@ class RequestBinder:
         """The key of an image in the identity where that is not its text, and why it can't be given, if so."""
         if image.startswith(SAMPLE_PREFIX):
             if self.takes_samples:
-                return None, ""
+                return None, self._unknown_sample(image.removeprefix(SAMPLE_PREFIX))
             return None, f"{image} is a picture of the sandbox; {self.gateway} can't see it. Give a public URL"
         if is_object(image):
             return self._of_a_store(image), ""
@@ -146,6 +149,15 @@ class RequestBinder:
             return None, f"{image} is a file of this machine; {self.gateway} {why}"
         self.sha256_of[image] = file_sha256(Path(image))
         return f"sha256:{self.sha256_of[image]}", ""
+
+    def _unknown_sample(self, name: str) -> str:
+        """What is wrong with the name of a picture of the sandbox; "" for one that it has."""
+        stem = name.removesuffix(".jpg")
+        if not self.samples or stem in self.samples:
+            return ""
+        near = difflib.get_close_matches(stem, self.samples, n=1)
+        meant = f"Did you mean {SAMPLE_PREFIX}{near[0]}?" if near else f"It has {', '.join(sorted(self.samples))}"
+        return f"{SAMPLE_PREFIX}{name}: the sandbox has no such picture. {meant}"
 
     def _of_a_store(self, address: str) -> str | None:
         if self.object_sha256 is None:

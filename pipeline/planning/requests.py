@@ -43,6 +43,8 @@ class BoundManifest:
     frozen_seeds: Mapping[str, tuple[int, ...]] | None = None
     selection: Selection = ALL
     motions: str = ""
+    samples: frozenset[str] = frozenset()
+    """names of the embedded sandbox's pictures; empty where any name will do"""
 
     def read(
         self,
@@ -65,7 +67,7 @@ class BoundManifest:
         """
         binding = ManifestPass(
             self.manifest,
-            _binder(self.manifest, self.settings),
+            _binder(self.manifest, self.settings, self.samples),
             self.selection,
             known=known,
             must_be_checked=must_be_checked,
@@ -126,7 +128,7 @@ def configured_caps(settings: Settings) -> Caps:
     )
 
 
-def _binder(manifest: Manifest, settings: Settings) -> RequestBinder:
+def _binder(manifest: Manifest, settings: Settings, samples: frozenset[str]) -> RequestBinder:
     """A fresh binder for one pass over the manifest's cells."""
     gateway, kind = settings.gateway, kind_of(settings)
     embedded = gateway.is_embedded
@@ -137,6 +139,7 @@ def _binder(manifest: Manifest, settings: Settings) -> RequestBinder:
         manifest=manifest.path,
         takes_local=embedded or settings.uploads.url is not None or kind.abilities.upload,
         takes_samples=embedded or is_loopback(host),
+        samples=samples,
         object_sha256=known_objects(settings),
         inexpressible=kind.inexpressible,
         now=time.time(),
@@ -170,11 +173,13 @@ def bind_manifest(
     draw: Callable[[str, int], tuple[int, ...]] | None = None,
     selection: Selection = ALL,
     max_rows: int = DEFAULT_MAX_ROWS,
+    samples: frozenset[str] = frozenset(),
 ) -> BoundManifest:
     """Reads a manifest's structure and gets it ready to be bound.
 
     Args:
         origin: the file that the manifest counts as, where it was written for this process only.
+        samples: the names of the embedded sandbox's pictures, where a wrong one is to be found now.
         frozen_seeds: the random seeds of a saved plan. `draw` makes new ones, for a plan that is being made.
         max_rows: what its axes may multiply to where the manifest itself does not say.
 
@@ -202,6 +207,7 @@ def bind_manifest(
         frozen_seeds=frozen_seeds,
         selection=selection,
         motions=presets.digest,
+        samples=samples,
     )
 
 

@@ -210,7 +210,7 @@ class RunSummary:
         texts = {
             3: f"`dop status {run}` has the commands that settle it",
             5: again,
-            7: f"put the cause right, then {again}",
+            7: f"{self._cure}, then {again}",
             8: f"raise the budget or wait, then {again}",
         }
         if self.exit_code in texts:
@@ -218,6 +218,13 @@ class RunSummary:
         if self._rendering:
             return "`dop collect` fetches the videos"
         return "`dop view` to look at the clips and pick"
+
+    @property
+    def _cure(self) -> str:
+        """What to do about an error that stopped the buying."""
+        if any("refuses" in reason for reason in self.reasons):
+            return "`dop doctor --live` checks the key, `dop key set` stores another"
+        return "put the cause right"
 
     def as_json(self) -> dict[str, object]:
         """The object of `--json`: the fields of `dop status --json`, and what this command did."""

@@ -28,7 +28,7 @@ def resolve_api_key(settings: Settings, *, ask: Callable[[Settings], bool] = lam
     credential = kind_of(settings).credential
     key = read_key(os.environ, Path.home(), credential)
     if key is None:
-        raise FatalError(f"no key: put it into {credential.in_words}; nothing was sent")
+        raise FatalError(f"no key: `dop key set` stores it, or put it into {credential.in_words}; nothing was sent")
     origins = KeyOrigins(state_folder(os.environ, Path.home()))
     if not may_receive_key(settings, os.environ, origins, credential):
         if not ask(settings):

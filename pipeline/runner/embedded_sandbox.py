@@ -13,7 +13,13 @@ from pipeline.assets.image_urls import InputImages
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError, UsageError
 from pipeline.records import Params
+from pipeline.sandbox.image_store import PHOTOS
 from pipeline.sandbox.settings import SandboxError, SandboxSettings
+
+
+def sample_pictures() -> frozenset[str]:
+    """The names of the pictures that the embedded sandbox has: `sandbox:NAME`."""
+    return frozenset(path.stem for path in PHOTOS.glob("*.jpg"))
 
 
 @asynccontextmanager

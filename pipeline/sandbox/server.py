@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import re
 import time
 import uuid
@@ -89,7 +90,8 @@ class Sandbox:
             port = await self._listen(folder / "port")
         except OSError as error:
             await self.close()
-            raise SandboxError(f"port {self.settings.port} of {HOST} cannot be had: {error.strerror}") from error
+            why = "is in use: choose another with --port" if error.errno == errno.EADDRINUSE else "can't be opened"
+            raise SandboxError(f"port {self.settings.port} of {HOST} {why}") from error
         self.base_url = f"http://{HOST}:{port}"
         self._gateway.resume()
         return self.base_url

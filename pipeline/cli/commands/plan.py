@@ -103,6 +103,8 @@ def plan_text(path: Path, found: Plan, budgets: Budgets, settings: Settings) -> 
         )
     notes = {"placeholders": found.skipped, "equal rows bought once": found.duplicates}
     lines += [f"{what}: {count}" for what, count in notes.items() if count]
+    if found.new and not ledger_exists(settings):
+        lines.append(f"no ledger in {settings.outputs.dir} yet: everything counts as new")
     lines += budgets.lines(found.new)
     lines.append(disk_text(found.new + found.in_flight, settings))
     return "\n".join(lines)

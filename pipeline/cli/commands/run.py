@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.cli.announce import Endings, end_of_nothing, print_offer, print_start
-from pipeline.cli.arguments import bound_manifest, money, print_notice, selection_of, settings_of
+from pipeline.cli.arguments import bound_manifest, manifests_here, money, print_notice, selection_of, settings_of
 from pipeline.cli.commands.plan import plan_text
 from pipeline.cli.plan_details import budgets_of
 from pipeline.cli.spending import agreed, run_options, session
@@ -66,7 +66,7 @@ def _order(args: argparse.Namespace, settings: Settings) -> PurchaseOrder:
     flag = money(args.max_cost, "--max-cost")
     if args.plan is None:
         if args.manifest is None:
-            raise UsageError("name a manifest, or a plan with --plan PLAN")
+            raise UsageError(f"name a manifest, or a plan with --plan PLAN{manifests_here()}")
         bound = bound_manifest(args, settings)
         return PurchaseOrder(bound=bound, max_cost_microusd=flag)
     if args.manifest is not None or not selection_of(args).is_all or args.max_rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import re
 import secrets
@@ -64,9 +65,9 @@ class Viewer:
             await web.TCPSite(self._runner, HOST, port).start()
         except (OSError, OverflowError) as error:
             await self._runner.cleanup()
-            raise UsageError(
-                f"port {port} of {HOST} can't be used ({error}); leave --port out to get a free one"
-            ) from None
+            is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            why = "is in use" if is_taken else "can't be used"
+            raise UsageError(f"port {port} of {HOST} {why}; leave --port out to get a free one") from None
         self._port = int(self._runner.addresses[0][1])
         return f"http://{HOST}:{self._port}/{self._token}/"
 
