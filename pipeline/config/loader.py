@@ -16,11 +16,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from pipeline.config import strict_yaml
 from pipeline.config.api_key import KEY_FILE, KEY_VARIABLE, environment, read_key
 from pipeline.config.gateway_address import SANDBOX
 from pipeline.config.settings import KIND_PRICES_MICROUSD, PIXAZO, Settings, gateway_id
 from pipeline.config.units import duration_s, size_bytes
-from pipeline.config.yaml_file import RawValue, RawValues, is_null, read_leaves, typed_scalar
+from pipeline.config.yaml_file import RawValue, RawValues, read_leaves
 from pipeline.errors import ManifestError, Problem, UsageError
 from pipeline.records import MICROUSD
 
@@ -135,7 +136,8 @@ def _from_flags(overrides: Mapping[str, str]) -> RawValues:
 
 
 def _worded(path: tuple[str, ...], text: str, *, source: str, where: str) -> RawValue:
-    value = None if is_null(text) else typed_scalar(text) if path[0] in TYPED else text
+    meant = strict_yaml.scalar(text)
+    value = meant if meant is None or path[0] in TYPED else text
     return RawValue(value=value, source=source, where=where)
 
 

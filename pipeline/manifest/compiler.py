@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pipeline.config.strict_yaml import Path
 from pipeline.manifest import field_types, labels, ranges, yaml_model
 from pipeline.manifest.axes import (
     SCALES,
@@ -29,7 +30,6 @@ from pipeline.manifest.labels import did_you_mean
 from pipeline.manifest.resolution import ALIASES, REQUEST_FIELDS, ROW_FIELDS, VALIDATORS, ValidationContext
 from pipeline.manifest.sheet_row import default_id, seeds_of
 from pipeline.manifest.spec import INVALID, VAR, ZIP, CellFilter, Defaults, OverrideRule, SourceLocation, SpecRow
-from pipeline.manifest.strict_yaml import Path
 
 ROW_ID = "row.id"
 FIELDS = (*REQUEST_FIELDS, "take")

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.config import strict_yaml
 from pipeline.errors import ManifestError, Problem
-from pipeline.manifest import strict_yaml
 
 MAX_SHOWN = 10_000
 """Mistakes reported one by one; of the rest only the number is kept, so that a million bad lines fit in memory."""

@@ -10,9 +10,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import strict_yaml
 from pipeline.errors import ManifestError, Problem
 from pipeline.gateway.motions import MotionCatalog, normalize_name
-from pipeline.manifest import labels, row_sources, source_files, strict_yaml, yaml_model
+from pipeline.manifest import labels, row_sources, source_files, yaml_model
 from pipeline.manifest.axes import Axis, Draw, RandomSeedAxis, ValueAxis
 from pipeline.manifest.compiler import Compiler
 from pipeline.manifest.csv_reader import CsvRows

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pipeline.manifest import strict_yaml
+from pipeline.config import strict_yaml
 from pipeline.manifest.axes import Axis, ValueAxis
 from pipeline.manifest.diagnostics import Diagnostic
 

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pipeline.config.strict_yaml import Path as Place
 from pipeline.manifest import yaml_model
 from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.field_types import plain, which_seeds
 from pipeline.manifest.labels import did_you_mean
 from pipeline.manifest.resolution import FORBIDDEN_FIELDS, ValidationContext
-from pipeline.manifest.strict_yaml import Path as Place
 
 Shape = TypeVar("Shape", bound=BaseModel)
 EVERYTHING = "*"

@@ -257,12 +257,13 @@ def test_wrong_values_come_all_at_once_with_their_place(tmp_path: Path) -> None:
     [
         ("pace: {rate: auto, rate: 1/1s}\n", "c.yaml:1:20: pace.rate is given twice"),
         ("pace: {}\npace: {}\n", "c.yaml:2:1: pace is given twice"),
-        ("a: &x 1\nb: *x\n", "c.yaml:2:4: aliases are not allowed"),
+        ("a: &x 1\n", "c.yaml:1:4: anchors (&x) are not read: write the value out"),
+        ("a: 1\nb: *x\n", "c.yaml:2:4: aliases (*x) are not read: write the value out"),
         ("- pace\n", "c.yaml:1:1: must hold sections with keys"),
-        ("? [a]\n: 1\n", "c.yaml:1:3: a key must be a word"),
-        ("pace: {rate: auto\n", "c.yaml:2:1: expected ',' or '}', but got '<stream end>'"),
-        ("[" * 5000, "c.yaml:1:17: is nested too deeply"),
-        ("pace: \x07\n", "c.yaml: is not YAML: it holds a control character"),
+        ("? [a]\n: 1\n", "c.yaml:1:3: a key must be a word: put a text with brackets"),
+        ("pace: {rate: auto\n", "c.yaml:2:1: not YAML: did not find expected ',' or '}'"),
+        ("[" * 5000, "c.yaml:1:33: more than 32 levels deep"),
+        ("pace: \x07\n", "c.yaml: not YAML: unacceptable character #x0007"),
         ("ledger: {path: a, url: postgresql://b/b}\n", "ledger: path and url are two ledgers: give one"),
         ("poll: {min_s: 9, max_s: 3}\n", "poll: min_s is above max_s"),
         ("schedule: {cron: 0 2 * * *}\n", "schedule: cron and manifest belong together: give both or neither"),
@@ -276,7 +277,8 @@ def test_wrong_values_come_all_at_once_with_their_place(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_with_a_trap_is_refused_with_the_place(tmp_path: Path, text: str, mistake: str) -> None:
-    assert mistakes(tmp_path, text) == [mistake]
+    (found,) = mistakes(tmp_path, text)
+    assert found.startswith(mistake)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from pipeline.manifest import json_schema, strict_yaml
+from pipeline.config import strict_yaml
+from pipeline.manifest import json_schema
 from tests.support.manifests import ONE, REPO, problems
 from tests.unit.manifest.test_examples import SPIN, STUDY
 

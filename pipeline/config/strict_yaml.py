@@ -7,7 +7,7 @@ text) without its traps: 010, 0x10, 1_000 and .inf stay texts. Numbers with a po
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -103,7 +103,7 @@ def _refused(event: yaml.Event) -> str | None:
     if isinstance(event, yaml.AliasEvent):
         return f"aliases (*{anchor}) are not read: write the value out (a text that begins with '*' needs quotes)"
     if anchor:
-        return f"anchors (&{anchor}) are not read: use defaults or vars (a text that begins with '&' needs quotes)"
+        return f"anchors (&{anchor}) are not read: write the value out (a text that begins with '&' needs quotes)"
     return f"tags ({tag}) are not read (a text that begins with '!' needs quotes)" if tag else None
 
 
@@ -133,15 +133,22 @@ class ParsedYaml:
     cut: list[CutText] = field(default_factory=list)
 
 
-def read(text: str) -> ParsedYaml:
-    """The values of a YAML text: dict, list, str, int, Decimal, bool. Keys without a value are left out, see `nulls`.
+KeepsText: TypeAlias = Callable[[Path], bool]
+"""Whether a plain scalar at a place stays text as written."""
 
-    What is below a key `vars` is text as written, because it goes into a prompt: 1.50, True, +7.
+
+def is_variable(path: Path) -> bool:
+    """Whether a value is below a key `vars` of a manifest: it goes into a prompt as written, e.g. 1.50, True, +7."""
+    return "vars" in path[:-1]
+
+
+def read(text: str, keeps_text: KeepsText = is_variable) -> ParsedYaml:
+    """The values of a YAML text: dict, list, str, int, Decimal, bool. Keys without a value are left out, see `nulls`.
 
     Raises:
         YamlTextError: syntax, an alias, an anchor, a tag, too many levels, a key that is no word, a second document.
     """
-    reader = _Reader(text)
+    reader = _Reader(text, keeps_text)
     for event in _events(text):
         reader.take(event)
     return reader.document
@@ -166,8 +173,8 @@ def places(text: str, wanted: Collection[Path]) -> dict[Path, Place]:
 class _Reader:
     """Builds the values of one document, event by event."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, text: str, keeps_text: KeepsText = is_variable) -> None:
+        self._text, self._keeps_text = text, keeps_text
         self.document = ParsedYaml()
         self._stack: list[_OpenCollection] = []
         self._begun = False
@@ -208,7 +215,7 @@ class _Reader:
             self._open(event)
         elif isinstance(event, yaml.DocumentStartEvent):
             if self._begun:
-                raise YamlTextError("a second document begins here: one manifest, one document", *_place(event))
+                raise YamlTextError("a second document begins here: one file, one document", *_place(event))
             self._begun = True
 
     def _value(self, event: yaml.ScalarEvent) -> object:
@@ -216,7 +223,7 @@ class _Reader:
             return event.value
         value = scalar(event.value)
         here = self._here()
-        if value is not None and "vars" in here[:-1]:
+        if value is not None and self._keeps_text(here):
             value = str(event.value)
         if isinstance(value, str):
             self._note_comment(event, here)
