@@ -21,7 +21,7 @@ from pipeline.gateway.allowance_headers import HEADER_PREFIXES
 from pipeline.gateway.kinds.interface import Call, GatewayKind
 from pipeline.gateway.network_errors import LeaseExpiredError, describe_error, is_permanent
 from pipeline.gateway.origin import Origin, checked_key
-from pipeline.gateway.redaction import blank_secret_bytes
+from pipeline.gateway.redaction import blank_everywhere
 from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
 from pipeline.gateway.tcp_keepalive import keepalive_socket
 
@@ -240,7 +240,7 @@ class GatewayClient:
     def _blank(self, said: bytes) -> bytes:
         """`said` without the key: a gateway may quote it back in an error."""
         for secret in self._secrets:
-            said = blank_secret_bytes(said, secret)
+            said = blank_everywhere(said, secret)
         return said
 
     def _blank_text(self, said: str) -> str:

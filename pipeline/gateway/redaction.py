@@ -7,6 +7,7 @@ after decoding: whatever a reader of the text could decode it from, in any numbe
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -83,6 +84,50 @@ def blank_secret_bytes(body: bytes, secret: str) -> bytes:
         return json.dumps(_without_secret(json.loads(body), secret)).encode()
     except (ValueError, RecursionError):
         return HIDDEN.encode()
+
+
+MIN_PART: Final = 12
+"""Characters of a secret from which a part of it is blanked as well: what is left of a shorter one is not worth it."""
+
+
+def blank_everywhere(body: bytes, secret: str) -> bytes:
+    """`body` with *** for `secret`, and for what an encoder or a careless page makes of it; see `encodings_of`."""
+    body = blank_secret_bytes(body, secret)
+    text = body.replace(b"\0", b"").decode("latin-1")
+    readings = [text, *_readings(text, secret)] if _ESCAPE_SIGNS.search(text) else [text]
+    for encoded in encodings_of(secret):
+        if any(encoded in reading for reading in readings):
+            body = blank_secret_bytes(body, encoded)
+    return body
+
+
+@lru_cache(maxsize=16)
+def encodings_of(secret: str) -> tuple[str, ...]:
+    """What gives `secret` away without being it: base64, base32 and hex, other cases, backwards, and two thirds of it.
+
+    Base64 of a text that holds the secret, such as `user:secret`, depends on where the secret begins in it; what the
+    characters around it cannot change is looked for.
+    """
+    raw = secret.encode("utf-8", "surrogatepass")
+    found = [secret.upper(), secret.lower(), secret.swapcase(), secret[::-1], raw.hex(), raw.hex().upper()]
+    found += [" ".join(secret), ", ".join(map(str, raw)), ",".join(map(str, raw))]
+    found += [*_base64_of(raw), *_base64_of(base64.b64encode(raw))]
+    for before in range(5):
+        padded = base64.b32encode(b"\0" * before + raw).decode("ascii").rstrip("=")
+        found.append(padded[(0, 2, 4, 5, 7)[before] : len(padded) - (1 if (before + len(raw)) % 5 else 0)])
+    part = -(-2 * len(secret) // 3)
+    if part >= MIN_PART:
+        found += [secret[:part], secret[-part:], secret[(len(secret) - part) // 2 :][:part]]
+    return tuple(one for one in dict.fromkeys(found) if one != secret and len(one) >= min(MIN_PART, len(secret)))
+
+
+def _base64_of(raw: bytes) -> Iterator[str]:
+    """What base64, of both alphabets, makes of `raw` wherever it begins in a longer text."""
+    for before in range(3):
+        padded = base64.b64encode(b"\0" * before + raw).decode("ascii").rstrip("=")
+        core = padded[(0, 2, 3)[before] : len(padded) - (1 if (before + len(raw)) % 3 else 0)]
+        yield core
+        yield core.replace("+", "-").replace("/", "_")
 
 
 def _without_secret(value: object, secret: str) -> object:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.gateway.redaction import blank_secret, blank_secret_bytes, holds_secret
+from pipeline.gateway.redaction import blank_everywhere, blank_secret, blank_secret_bytes, holds_secret
 
 KEY = "c4n4ry+K/9=w\"q&tail0123<x>'%41#"
 LAYERS: dict[str, Callable[[str], str]] = {
@@ -84,3 +84,38 @@ def test_a_long_hostile_body_takes_no_long_time() -> None:
         blank_secret_bytes(body, KEY)
         blank_secret_bytes(body + KEY.encode(), KEY)
     assert time.process_time() - begun < 20
+
+
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "base64": base64.b64encode,
+    "base64 for addresses": base64.urlsafe_b64encode,
+    "base64 without padding": lambda raw: base64.b64encode(raw).rstrip(b"="),
+    "base64 of a user and the key": lambda raw: base64.b64encode(b"user:" + raw + b":x"),
+    "base64 with one character before": lambda raw: base64.b64encode(b"k" + raw),
+    "base64 twice": lambda raw: base64.b64encode(base64.b64encode(raw)),
+    "base32": base64.b32encode,
+    "hex": lambda raw: raw.hex().encode(),
+    "HEX": lambda raw: raw.hex().upper().encode(),
+    "capitals": bytes.upper,
+    "backwards": lambda raw: raw[::-1],
+    "one character short": lambda raw: raw[:-1],
+    "numbers": lambda raw: ", ".join(map(str, raw)).encode(),
+}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("outer", ["plain", "json", "percent", "html numbers"])
+def test_what_an_encoder_makes_of_the_key_is_blanked_and_the_id_stays(encoder: str, outer: str) -> None:
+    encoded = ENCODERS[encoder](KEY.encode()).decode()
+    body = json.dumps({"job_set_id": "8f14e45f-ceea-467f", "error": f"bad key {LAYERS[outer](encoded)} given"})
+    blanked = blank_everywhere(body.encode(), KEY).decode()
+    assert json.loads(blanked)["job_set_id"] == "8f14e45f-ceea-467f"
+    assert "***" in blanked
+    assert encoded[3:-3] not in html.unescape(blanked)
+
+
+def test_what_has_nothing_to_do_with_the_key_stays() -> None:
+    body = json.dumps(
+        {"job_set_id": "8f14e45f", "url": "https://cdn.example.com/a%20b.mp4?x=1&y=2", "n": list(range(50))}
+    )
+    assert blank_everywhere(body.encode(), KEY).decode() == body
