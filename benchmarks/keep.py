@@ -114,13 +114,10 @@ def _compared(folder: Path) -> dict[str, object]:
 
 def _paid_twice(folder: Path) -> int:
     """Requests that the sandbox's own books charged more than once."""
-    counts: dict[str, int] = defaultdict(int)
-    for path in (folder / "outputs").glob("sandbox/**/*.db"):
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            for (body,) in connection.execute("SELECT body FROM jobs"):
-                values = json.loads(body)
-                counts[f"{values['prompt']} {values['seed']}"] += 1
-    return sum(count > 1 for count in counts.values())
+    path = folder / "outputs" / "sandbox" / "books.db"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        twice = "SELECT count(*) FROM (SELECT 1 FROM jobs GROUP BY fingerprint HAVING count(*) > 1)"
+        return int(connection.execute(twice).fetchone()[0])
 
 
 def main() -> None:
