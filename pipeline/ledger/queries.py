@@ -18,9 +18,7 @@ from pipeline.ledger.attempt_rows import (
     run_view,
     sums_of,
 )
-from pipeline.ledger.keepers import Candidate
 from pipeline.ledger.listing import FOLDED_PREFIX
-from pipeline.ledger.outcomes import PurchaseOutcome, read_outcomes
 from pipeline.ledger.run_registry import RunRegistry
 from pipeline.ledger.schema import (
     attempts,
@@ -28,7 +26,7 @@ from pipeline.ledger.schema import (
     run_rows,
     spend,
 )
-from pipeline.ledger.shots import CheckRecord, Shots, Verdicts, read_candidates, read_checks, read_shots
+from pipeline.ledger.shot_queries import ShotQueries
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import KEPT_CALL
 from pipeline.records import Attempt, State, Totals, job_id_spellings
@@ -67,7 +65,7 @@ class SavedFile:
     size_bytes: int | None
 
 
-class LedgerQueries(RunRegistry):
+class LedgerQueries(RunRegistry, ShotQueries):
     """Questions to one open ledger, and the keeping of its runs."""
 
     def files(self, run_id: str) -> list[tuple[str, str]]:
@@ -155,26 +153,6 @@ class LedgerQueries(RunRegistry):
                     yield SkippedRow(row_id=row.listed_as, axes=tuple((a, b) for a, b in json.loads(row.axes)))
                 else:
                     yield attempt_of(row, run_id)
-
-    def shots(self, run_id: str, verdicts: Verdicts) -> Shots:
-        """Where the shots of a run stand; without any where no row says `keep`."""
-        with self.ledger.reader.connect() as connection:
-            return read_shots(connection, run_id, verdicts)
-
-    def candidates(self, request_ids: Iterable[str], verdicts: Verdicts) -> dict[str, Candidate]:
-        """Request id -> what is known of its newest attempt, of those that the ledger knows."""
-        with self.ledger.reader.connect() as connection:
-            return read_candidates(connection, request_ids, verdicts)
-
-    def outcomes(self, verdicts: Verdicts, gateway: str | None = None, day_prefix: str = "") -> list[PurchaseOutcome]:
-        """What each purchase came to, of one gateway or of all, on some days or ever; the oldest first."""
-        with self.ledger.reader.connect() as connection:
-            return read_outcomes(connection, verdicts, gateway, day_prefix)
-
-    def checks(self, request_ids: Sequence[str] | None = None) -> dict[tuple[str, int], CheckRecord]:
-        """(request id, attempt) -> what the checks found in its clip, as the newest run saw it."""
-        with self.ledger.reader.connect() as connection:
-            return read_checks(connection, request_ids)
 
     def last_event(self) -> int:
         """The number of the newest line of history; every change of an attempt makes a higher one."""

@@ -121,8 +121,7 @@ def make_offer(
     again, stay = _to_send_again(unknown, bound, settings, book)
     if announced is not None:
         again = [request for request in again if request.request_id in announced.resends]
-    if max_new is not None:
-        again = again[:max_new]
+    again = again[:max_new]
     resend_price = sum(request.price_microusd for request in again)
     plan = replace(plan, duplicates=summary.duplicates, resend=len(again), resend_price_microusd=resend_price)
     offered = _offered_shots(shots, settings, book)
@@ -130,9 +129,13 @@ def make_offer(
         plan = _with_keepers(plan, offered, new)
         summary = replace(summary, warnings=(*summary.warnings, *shots.too_few()))
     agreement = _agreement(new, again, offered, max_new)
-    spare: set[str] = set() if offered is None else offered.shots.spare
-    prices = array("q", (request.price_microusd for request in new if request.request_id not in spare))
+    prices = array("q", (request.price_microusd for request in _without_spare(new, offered)))
     return Offer(plan=plan, agreement=agreement, summary=summary, prices_microusd=prices, stay_unknown=stay)
+
+
+def _without_spare(new: Sequence[Request], offered: _Offered | None) -> list[Request]:
+    spare: set[str] = set() if offered is None else offered.shots.spare
+    return [request for request in new if request.request_id not in spare]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

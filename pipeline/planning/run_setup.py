@@ -60,25 +60,14 @@ def open_run(
         UsageError: the saved plan no longer fits.
     """
     bound, digest = order.bound, order.digest
-    manifest = bound.manifest
-    path = str(manifest.origin.resolve())
+    path = str(bound.manifest.origin.resolve())
     found = workspace.book.unfinished_run(path, workspace.gateway, bound.selection.part)
     new: Run | None = None
     if order.plan is not None:
         continues = found is not None and found.rows_digest in (digest, LOCAL_MARK + digest)
         _check_plan(workspace, order, order.plan, continues=continues)
     if found is None:
-        now, name = time.time(), name_of_part(manifest.name, bound.selection.part)
-        found = new = Run(
-            run_id=run_name(name, now),
-            name=name,
-            gateway=workspace.gateway,
-            manifest_path=path,
-            rows_digest=None,
-            started_at=now,
-            ended_at=None,
-            sheet=_sheet(bound),
-        )
+        found = new = _new_run(bound, workspace.gateway, path)
     run_id, verdicts = found.run_id, latest_verdicts(workspace.ledger)
 
     def then(connection: Connection) -> None:
@@ -99,6 +88,20 @@ def open_run(
     if new is not None:
         workspace.ledger.save_state(starter_name(found.run_id), {"user": operator_name()})
     return found
+
+
+def _new_run(bound: BoundManifest, gateway: str, path: str) -> Run:
+    now, name = time.time(), name_of_part(bound.manifest.name, bound.selection.part)
+    return Run(
+        run_id=run_name(name, now),
+        name=name,
+        gateway=gateway,
+        manifest_path=path,
+        rows_digest=None,
+        started_at=now,
+        ended_at=None,
+        sheet=_sheet(bound),
+    )
 
 
 def operator_name() -> str:

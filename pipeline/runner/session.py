@@ -17,6 +17,7 @@ from pipeline.assets.publishing import download_missing, open_publisher
 from pipeline.errors import ExitCode, LedgerError
 from pipeline.files import remedy
 from pipeline.ledger.budget import Caps
+from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.shots import NO_SHOTS, Shots
@@ -200,9 +201,7 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
     book = workspace.book
     shots = await _settled(session, job)
     totals = book.totals(run.run_id)
-    gone = book.attempts_in(run.run_id, FAILED_FOR_GOOD)
-    replaced = shots.summary.replaced
-    failed = [one for one in gone if _key(one) not in start.failed and one.request_id not in replaced]
+    failed = _failed_now(book, run, start, shots)
     ending = RunEnding(
         totals=totals,
         failed=len(failed),
@@ -248,6 +247,12 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
         exit_code=code,
         summary=summary,
     )
+
+
+def _failed_now(book: LedgerQueries, run: Run, start: RunStart, shots: Shots) -> list[Attempt]:
+    """What failed for good in this command, but for candidates that others of their shot replaced."""
+    gone, replaced = book.attempts_in(run.run_id, FAILED_FOR_GOOD), shots.summary.replaced
+    return [one for one in gone if _key(one) not in start.failed and one.request_id not in replaced]
 
 
 def _key(attempt: Attempt) -> tuple[str, int]:
