@@ -12,8 +12,10 @@ import ipaddress
 import re
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import aiohttp
+from aiolimiter import AsyncLimiter
 from yarl import URL
 
 from pipeline.assets.image_header import ImageHeader, read_image_header
@@ -29,6 +31,11 @@ MAX_BYTES = 1024 * 1024
 """read at most, where a picture's size comes after a large EXIF block or colour profile"""
 PROBE_TIMEOUT_S = 10.0
 PER_HOST = 4
+"""Connections to one host at a time."""
+
+PROBES_PER_S = 50.0
+"""Probes of one host in a second, and at once at the most: a host that answers in a millisecond would get thousands."""
+
 MAX_REDIRECTS = 3
 
 GONE = frozenset({404, 410})
@@ -61,6 +68,7 @@ class ImageProbe:
         self._loopback = gateway_is_loopback
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
+        self._rates: dict[str, AsyncLimiter] = {}
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -82,6 +90,10 @@ class ImageProbe:
 
     async def probe(self, url: str, *, etag: str = "") -> ProbeResult:
         """Probe `url`. With the `etag` of an earlier probe the response may be `unchanged`, and nothing else."""
+        async with self._rates.setdefault(_host(url), AsyncLimiter(PROBES_PER_S, 1.0)):
+            return await self._probe_in_time(url, etag)
+
+    async def _probe_in_time(self, url: str, etag: str) -> ProbeResult:
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._follow(url, etag)
@@ -129,6 +141,14 @@ def _unreached(url: URL, connects: ConnectAudit, error: Exception) -> ProbeResul
     if isinstance(error, aiohttp.ClientPayloadError):
         return unsure("its answer was cut")
     return unsure("can't be reached from here")
+
+
+def _host(url: str) -> str:
+    """The host that a URL names; "" for one that can't be read, which the probe refuses."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 def _is_number(host: str) -> bool:
