@@ -170,7 +170,9 @@ def _bar_parts(snapshot: ProgressSnapshot) -> list[str]:
         return [text for text in (money_text(snapshot), _troubles_text(snapshot)) if text]
     flying = ", ".join(text for text in (f"{snapshot.in_flight} in flight", _troubles_text(snapshot)) if text)
     pace = [pace_text(snapshot)] if snapshot.planned or snapshot.phase == BUYING else []
-    return [money_text(snapshot), eta_text(snapshot), flying, *pace]
+    # The bar of the buying stays on the screen: with nothing left to buy, an arrival time says nothing there.
+    eta = [] if snapshot.phase == BUYING and not snapshot.planned else [eta_text(snapshot)]
+    return [money_text(snapshot), *eta, flying, *pace]
 
 
 class ProgressDisplay:

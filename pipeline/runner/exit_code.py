@@ -86,5 +86,6 @@ class RunEnding:
         parts += ["the budget is reached"] if facts["budget_reached"] else []
         parts += [f"stopped by {facts['stopped_by']}"] if facts["stopped_by"] else []
         if facts["unfinished"]:
-            parts.append(f"unfinished, {planned} not bought: run again to go on")
+            left = f", {planned} not bought" if planned else ""
+            parts.append(f"unfinished{left}: run the same command again")
         return "; ".join(parts) if len(parts) > 1 else ""

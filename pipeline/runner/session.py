@@ -273,6 +273,8 @@ def _summary(
     workspace, run = job.workspace, job.run
     unknown = workspace.book.attempts_in(run.run_id, (State.UNKNOWN,)) if totals.count(State.UNKNOWN) else []
     page = job.folder.path / PAGE
+    # Code 3 hides a budget and what is not bought, code 8 a signal; the other codes and the first line say it all.
+    is_hiding = exit_code == ExitCode.UNKNOWN or bool(ending.facts["budget_reached"] and ending.facts["stopped_by"])
     return RunSummary(
         run=workspace.book.run(run.run_id) or run,
         folder=job.folder.path,
@@ -287,7 +289,7 @@ def _summary(
         failed=tuple(failed),
         unknown=tuple(one.row_id for one in unknown),
         facts=ending.facts,
-        hidden=ending.words,
+        hidden=ending.words if is_hiding else "",
         reasons=tuple(reason.text for reason in ending.reasons),
         missing_videos=ending.missing_videos,
         bad_clips=checks.failing(workspace.settings.checks.fail_on),

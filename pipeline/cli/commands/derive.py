@@ -24,6 +24,7 @@ from pipeline.planning.requests import bind_manifest
 from pipeline.records import Attempt, Cell
 from pipeline.reports.picks import Picks, picked
 from pipeline.reports.review_file import EARLIER, earlier_picks, read_picks
+from pipeline.reports.run_ending import counted
 from pipeline.reports.run_lookup import find_run
 
 
@@ -32,7 +33,7 @@ def derive(args: argparse.Namespace) -> int:
     changes = _changes(args)
     settings = settings_of(args)
     target, run, clips = write_derived(settings, run=args.run, given=_given(args), changes=changes, output=args.output)
-    print_notice([f"{target}: {clips} clips of {run.run_id}"])
+    print_notice([f"{target}: {counted(clips, 'clip')} of {run.run_id}"])
     bound = bind_manifest(target, settings)
     offer = plan_against_ledger(bound, settings)
     print(plan_text(target, offer.plan, budgets_of(bound, offer, settings), settings))

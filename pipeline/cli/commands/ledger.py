@@ -46,6 +46,7 @@ from pipeline.ledger.workspace import (
 from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import usd
 from pipeline.reports.missing_videos import mark_pruned
+from pipeline.reports.run_ending import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +172,10 @@ def rebuild(args: argparse.Namespace) -> int:
     with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
         found = recovery.rebuild(path, now=now) if url is None else recovery.rebuild_on_server(url, now=now)
     name = ledger_name(settings)
-    print(f"{name} was made from {found.events} events: {found.requests} requests, {found.runs} runs")
+    print(
+        f"{name} was made from {counted(found.events, 'event')}: "
+        f"{counted(found.requests, 'request')}, {counted(found.runs, 'run')}"
+    )
     if found.kept is not None:
         print(f"the old file is {found.kept}")
     if found.kept_tables is not None:
@@ -287,7 +291,7 @@ def prune(args: argparse.Namespace) -> int:
         newest = settings.outputs.dir / "latest"
         if newest.is_symlink() and not newest.exists():
             newest.unlink()
-    print_notice([f"{len(old)} folders were removed; `dop show` and `dop spend` still know what was in them"])
+    print_notice([f"{counted(len(old), 'folder')} removed; `dop show` and `dop spend` still know what was in them"])
     return 0
 
 
@@ -316,12 +320,13 @@ def _folders_named(book: LedgerQueries, run: Run) -> Iterator[str]:
 
 def _show(old: list[OldRun], keep: str) -> None:
     for one in old:
-        print(f"{one.folder}  {one.files} files, {one.size_bytes / 1e6:.1f} MB")
+        print(f"{one.folder}  {counted(one.files, 'file')}, {one.size_bytes / 1e6:.1f} MB")
     if not old:
         print(f"no run ended more than {keep} ago (or a younger report still points to its videos)")
         return
     total = sum(one.size_bytes for one in old)
-    print(f"{len(old)} folders, {sum(one.files for one in old)} files, {total / 1e6:.1f} MB")
+    files = sum(one.files for one in old)
+    print(f"{counted(len(old), 'folder')}, {counted(files, 'file')}, {total / 1e6:.1f} MB")
 
 
 def _agreed(args: argparse.Namespace) -> bool:

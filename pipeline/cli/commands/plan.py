@@ -36,7 +36,7 @@ def validate(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"valid": True, **found.as_json()})
     else:
-        print(f"{args.manifest}: valid; {found.requests} requests, ${usd(found.price_microusd)}")
+        print(f"{args.manifest}: valid; {counted(found.requests, 'video')}, ${usd(found.price_microusd)}")
     return 0
 
 
