@@ -333,3 +333,14 @@ def test_an_old_intent_without_an_equally_old_job_stays_unknown(
     found = run(monkeypatch, tmp_path, 1, at=scripted(Scripted(fault=lost_at_first)), generation_s=2.0)
     assert found.states == {"unknown": 1}
     assert found.posts == 1
+
+
+def test_a_gateway_that_answers_otherwise_than_it_promises_leaves_it_unknown_after_bounded_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plan = Scripted(fault=lambda mark, visit: SubmitFault.HTML_AFTER)
+    found = run(monkeypatch, tmp_path, 2, at=scripted(plan), generation_s=2.0)
+    assert found.states == {"unknown": 2}
+    assert found.posts <= 2 + 2 * (replays.MAX_TRIES + replays.LAST_TRIES)
+    assert found.paid_twice == []
+    assert "they stay unknown" in capfd.readouterr().err
