@@ -21,6 +21,8 @@ class RateGate:
         self._halt = halt
         self._pauses = pauses or PauseDetector()
         self._turns = {kind: asyncio.Lock() for kind in CallKind}
+        # What is unclear is found out before more is bought: a resend waits behind no queue of new submits.
+        self._resend_turn = asyncio.Lock()
         self._news = {kind: asyncio.Event() for kind in CallKind}
         halt.subscribe(self.wake)
 
@@ -44,7 +46,7 @@ class RateGate:
         Args:
             after_stop: a submit that buys nothing new is also wanted when nothing more is bought.
         """
-        async with self._turns[kind]:
+        async with self._resend_turn if after_stop else self._turns[kind]:
             while not (self._halt.all if after_stop else self._stopped(kind)):
                 self._notice_pause()
                 self._news[kind].clear()

@@ -53,6 +53,19 @@ class ReplayCalls:
         context.log_event("replay", request_id=attempt.request_id, outcome=outcome.kind.value, reason=outcome.reason)
         return outcome, response
 
+    async def look_up(self, attempt: Attempt) -> tuple[ReplayOutcome, Response | NoResponse]:
+        """One free call, in its turn, for the job of a submit by the id that the submit was given."""
+        context = self._context
+        if await context.gate.slot(CallKind.POLL) is None:
+            nothing = NoResponse(sent=False, what="the run stops", phase=CallPhase.CONNECT)
+            return ReplayOutcome(kind=ReplayKind.UNCLEAR, reason=nothing.what), nothing
+        in_flight = context.gate.sent(CallKind.POLL)
+        response = await context.client.ask(context.kind.lookup_call(attempt.idempotency_key or ""))
+        outcome = context.kind.classify_lookup(response, now_unix=context.unix_time())
+        context.gate.answered(in_flight, LimitFeedback.OTHER, outcome.wait_s)
+        context.log_event("lookup", request_id=attempt.request_id, outcome=outcome.kind.value, reason=outcome.reason)
+        return outcome, response
+
     async def cancel(self, job_set_id: str) -> bool:
         """Whether the job is canceled, and so not charged."""
         context = self._context

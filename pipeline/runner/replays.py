@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pipeline.errors import DopError, InvariantError
 from pipeline.gateway.kinds.interface import Call, Recovery, ReplayKind, ReplayOutcome
 from pipeline.gateway.responses import NoResponse, Response
+from pipeline.gateway.wire import SubmittedJob
 from pipeline.ledger.held_jobs import HeldJobs
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.states import Event
@@ -82,7 +83,8 @@ class Replays:
     def __init__(self, context: RunContext, gateway: str, *, on_answer: Callable[[], None] = lambda: None) -> None:
         self._context, self._gateway, self._on_answer = context, gateway, on_answer
         self._book, self._jobs = LedgerQueries(context.recorder.ledger), HeldJobs(context.recorder.ledger)
-        self._can_replay = context.kind.abilities.recovery is Recovery.REPLAY
+        self._recovery = context.kind.abilities.recovery
+        self._can_recover = self._recovery is not Recovery.NONE
         self._calls = ReplayCalls(context)
         self._keys = KeyTrust(context, gateway, self._calls)
         self._cases: dict[str, _Case] = {}
@@ -91,14 +93,14 @@ class Replays:
         self._turn = asyncio.Lock()
         self._is_buying = True
         self._notified: set[str] = set()
-        if self._can_replay:
+        if self._can_recover:
             context.events.subscribe(OutcomeUnknown, lambda event: self.add(event.attempt.request_id))
 
     # --- what is asked of it
 
     def add(self, request_id: str) -> None:
         """Find out what became of an unclear submit."""
-        if not self._can_replay or request_id in self._cases:
+        if not self._can_recover or request_id in self._cases:
             return
         if self._keys.off:
             self._say_once(f"{self._keys.off}; `dop resolve` settles what is unknown")
@@ -163,6 +165,8 @@ class Replays:
         attempt = attempts[-1] if attempts else None
         if attempt is None or attempt.state is not State.UNKNOWN or (attempt.reason or "").startswith(MISMATCH):
             return True
+        if self._recovery is Recovery.LOOKUP:
+            return await self._look_up(case, attempt)
         call = self._keys.kept(attempt)
         if call is None:
             self._say_once("some unclear submits have no call that the ledger kept: `dop resolve` settles them")
@@ -176,6 +180,14 @@ class Replays:
         if trust is Trust.NO_CANARY and not self._may_test_itself(attempt, case):
             return not self._is_buying
         return await self._resend(case, attempt, call)
+
+    async def _look_up(self, case: _Case, attempt: Attempt) -> bool:
+        """Ask for the job of a submit by the id that the submit was given."""
+        case.tries += 1
+        outcome, response = await self._calls.look_up(attempt)
+        if outcome.job is None or self._jobs.owner_of_job(self._gateway, outcome.job.job_set_id) is not None:
+            return False
+        return await self._record(attempt, outcome.job, response, "found by its own id")
 
     def _may_test_itself(self, attempt: Attempt, case: _Case) -> bool:
         """Without a canary a young intent may be repeated, but only when no canary is to be expected any more."""
@@ -214,10 +226,14 @@ class Replays:
             return False  # the answer to another request: a desynchronised connection
         if not await self._keys.gives_the_same_again(held):
             return True
+        return await self._record(attempt, job, response, "sent again under its key")
+
+    async def _record(self, attempt: Attempt, job: SubmittedJob, response: Response | NoResponse, how: str) -> bool:
+        """Book the job of an unclear submit and hand it to the poller; False when it belongs to another request."""
         context = self._context
         values = {"job_set_id": job.job_set_id, "polling_url": job.polling_url, "accepted_at": context.unix_time()}
         body = response.body[:DETAIL_CHARS].decode("utf-8", "replace") if isinstance(response, Response) else ""
-        detail = context.calls.without_secrets(attempt, f"sent again under its key: {body}")
+        detail = context.calls.without_secrets(attempt, f"{how}: {body}")
         try:
             recorded = await context.recorder.record(
                 attempt.request_id, Event.ACCEPT, {**values, "reason": None}, token=attempt.token, detail=detail
@@ -228,7 +244,7 @@ class Replays:
             return False
         if isinstance(recorded, Applied):
             self._on_answer()
-            context.notify(f"{attempt.row_id}: sent again under its key; it is job {job.job_set_id}, charged once")
+            context.notify(f"{attempt.row_id}: {how}; it is job {job.job_set_id}, charged once")
             now = asyncio.get_running_loop().time()
             context.hand_to_poller(accepted_job(attempt, job.job_set_id, job.polling_url, now))
         return True

@@ -159,8 +159,10 @@ class OutcomeRecorder:
         if not isinstance(recorded, Applied):
             return  # settled by others meanwhile
         self._context.events.emit(OutcomeUnknown(attempt=attempt))
-        if self._context.kind.abilities.recovery is Recovery.REPLAY:
-            text = f"outcome not known yet ({reason}); it is sent again under its key"
+        recovery = self._context.kind.abilities.recovery
+        if recovery is not Recovery.NONE:
+            how = "sent again under its key" if recovery is Recovery.REPLAY else "asked for by its own id"
+            text = f"outcome not known yet ({reason}); it is {how}"
         else:
             text = f"outcome unknown, perhaps paid ({reason}); `dop resolve` settles it"
         self._context.notify(f"{attempt.row_id}: {text}")

@@ -19,7 +19,7 @@ from pipeline.sandbox.faults import FaultPlan, SubmitFault
 from tests.support.cli_driver import Dop, killed, shots
 from tests.support.vendor_sandbox import VendorSandbox
 
-KILLS, ROWS = 50, 240
+KILLS, ROWS = 50, 200
 
 POINTS = (
     *("after-reserve:1", "before-post:1", "after-post:1", "before-accept:1"),

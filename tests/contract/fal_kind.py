@@ -22,7 +22,16 @@ from pipeline.gateway.classification import (
     judge_submit,
 )
 from pipeline.gateway.job_status import JobStatus, JobStatusReport
-from pipeline.gateway.kinds.interface import Abilities, Call, Callback, CancelOutcome, GatewayKind
+from pipeline.gateway.kinds.interface import (
+    Abilities,
+    Call,
+    Callback,
+    CancelOutcome,
+    GatewayKind,
+    Recovery,
+    ReplayKind,
+    ReplayOutcome,
+)
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.records import STRENGTH_STEPS, Params
 from pipeline.sandbox.fault_injection import FaultInjector, as_json
@@ -43,7 +52,7 @@ class Fal(GatewayKind):
     """Submit to the model's path; the result's address answers 400 until the clip is there."""
 
     name = "fal"
-    abilities = Abilities(cancel=True, webhooks=True)
+    abilities = Abilities(recovery=Recovery.LOOKUP, cancel=True, webhooks=True)
     headers: ClassVar[Mapping[str, str]] = {"Content-Type": "application/json", "Accept": "application/json"}
     credential = Credential(
         variables=(("FAL_KEY",),), file=Path(".fal") / "key", origins=("https://queue.fal.run:443",)
@@ -72,12 +81,23 @@ class Fal(GatewayKind):
             "image_url": images.get(image, image),
             "seed": params.seed,
             "strength": params.strength_hundredths / STRENGTH_STEPS,
+            "own_id": idempotency_key,
         }
         query = "" if callback is None else f"?fal_webhook={callback.url}"
         return Call(method="POST", target=f"/{self._model_ids[params.model]}{query}", body=json.dumps(body).encode())
 
     def poll_call(self, job_set_id: str, own_url: str | None, style: str) -> Call:
         return Call(method="GET", target=f"/requests/{job_set_id}")
+
+    def lookup_call(self, own_id: str) -> Call:
+        return Call(method="GET", target=f"/lookup/{own_id}")
+
+    def classify_lookup(self, outcome: Response | NoResponse, *, now_unix: float) -> ReplayOutcome:
+        found = self.classify_submit(outcome, now_unix=now_unix)
+        is_found = found.kind is SubmitOutcomeKind.ACCEPTED
+        return ReplayOutcome(
+            kind=ReplayKind.JOB if is_found else ReplayKind.UNCLEAR, job=found.ticket, reason=found.reason
+        )
 
     def cancel_call(self, job_set_id: str) -> Call:
         return Call(method="PUT", target=f"/requests/{job_set_id}/cancel")
@@ -125,6 +145,7 @@ class FalServer:
     async def listening(self, port: int) -> AsyncIterator[str]:
         app = web.Application()
         app.router.add_get("/requests/{id}", self._result)
+        app.router.add_get("/lookup/{own_id}", self._lookup)
         app.router.add_post("/{model:.+}", self._submit)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
@@ -153,6 +174,13 @@ class FalServer:
             SandboxResponse(status=200, value={"request_id": one, "status": "IN_QUEUE"}) for one in (job, "fal-1")
         ]
         return await self._faults.after_accepting(fault, request, ("submit", name, visit), answers[0], answers[1])
+
+    async def _lookup(self, request: web.Request) -> web.StreamResponse:
+        wanted = request.match_info["own_id"]
+        found = [job for job, (_, body) in self._jobs.items() if body["own_id"] == wanted]
+        if not self._may_enter(request) or not found:
+            return web.json_response({"detail": "Request not found"}, status=404)
+        return web.json_response({"request_id": found[0], "status": "IN_QUEUE"})
 
     async def _result(self, request: web.Request) -> web.StreamResponse:
         job = request.match_info["id"]

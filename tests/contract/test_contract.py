@@ -80,6 +80,7 @@ def test_the_key_is_in_its_header_only(kind: GatewayKind) -> None:
 
 
 def test_every_ability_has_its_call_and_nothing_else_has(kind: GatewayKind) -> None:
+    assert (kind.abilities.recovery is Recovery.LOOKUP) is _has(lambda: kind.lookup_call("own-id"))
     calls: dict[str, Callable[[], Call]] = {
         "motions": lambda: kind.motions_call("GET"),
         "cancel": lambda: kind.cancel_call("job-1"),
@@ -94,6 +95,13 @@ def test_every_ability_has_its_call_and_nothing_else_has(kind: GatewayKind) -> N
         else:
             with pytest.raises(InvariantError):
                 make()
+
+
+def _has(make: Callable[[], Call]) -> bool:
+    try:
+        return make().target.startswith("/")
+    except InvariantError:
+        return False
 
 
 # --- what responses mean
@@ -254,6 +262,8 @@ def test_a_storm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, web
     assert [seed for seed in found.charged if found.states[seed] in free] == []
     assert found.problems == []
     assert State.DONE in found.states.values()
+    if found.recovery is Recovery.LOOKUP:  # nothing is found where nothing was charged: that stays unknown
+        assert [seed for seed in found.charged if found.states[seed] is State.UNKNOWN] == []
     if found.recovery is Recovery.REPLAY:
         assert State.UNKNOWN not in found.states.values()
     for secret in (KEY, *KEY.split(":")):

@@ -26,6 +26,8 @@ class Recovery(StrEnum):
 
     REPLAY = "replay"
     """the same bytes under the same idempotency key give the original job's id, and are charged once"""
+    LOOKUP = "lookup"
+    """the gateway finds a job, for free, by the id that we gave its submit"""
     NONE = "none"
     """not at all: it stays unknown unless an id in the response or a callback proves it"""
 
@@ -228,6 +230,10 @@ class GatewayKind(ABC):
         """The free call that lists what the account may buy."""
         raise self._unable("models")
 
+    def lookup_call(self, own_id: str) -> Call:
+        """The free call that finds a job by the `idempotency_key` of its submit."""
+        raise self._unable("lookup")
+
     # --- what a response means
 
     @abstractmethod
@@ -247,6 +253,10 @@ class GatewayKind(ABC):
     ) -> ReplayOutcome:
         """What the end of a repeated submit means. Pays: decides whether it is repeated once more."""
         raise self._unable("replay")
+
+    def classify_lookup(self, outcome: Response | NoResponse, *, now_unix: float) -> ReplayOutcome:
+        """What the end of a lookup means: JOB, or UNCLEAR. That nothing is found proves nothing: it may lag."""
+        raise self._unable("lookup")
 
     def classify_cancel(self, outcome: Response | NoResponse) -> CancelOutcome:
         """What the end of a cancel call means."""

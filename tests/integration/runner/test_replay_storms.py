@@ -25,7 +25,7 @@ POSTS = 5_000
 def test_five_thousand_fuzzed_posts_pay_nothing_twice_and_leave_nothing_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = run(monkeypatch, tmp_path, 2_400, chaos="11", generation_s=2.0, runs=4)
+    found = run(monkeypatch, tmp_path, 2_400, chaos="11", generation_s=2.0, runs=4, collect=False)
     sys.stdout.write(f"{found.posts} POSTs, {sum(found.charged.values())} charged, states {dict(found.states)}\n")
     assert found.posts >= POSTS
     assert found.paid_twice == []
@@ -46,7 +46,9 @@ def test_keys_that_end_in_the_middle_of_a_storm_pay_nothing_twice(
             await asyncio.sleep(0.01)
         gateway.honours_keys = False
 
-    found = run(monkeypatch, tmp_path, 500, chaos=f"keys {accepted}", generation_s=60.0, runs=3, at=ended)
+    found = run(
+        monkeypatch, tmp_path, 500, chaos=f"keys {accepted}", generation_s=60.0, runs=3, at=ended, collect=False
+    )
     sys.stdout.write(f"{found.posts} POSTs, {sum(found.charged.values())} charged, states {dict(found.states)}\n")
     assert found.paid_twice == []
     assert found.states["unknown"] > 0

@@ -65,6 +65,7 @@ async def bought(
     runs: int = 1,
     at: Callable[[Sandbox], Any] | None = None,
     options: dict[str, str] | None = None,
+    collect: bool = True,
     **sandbox_options: Any,
 ) -> Found:
     """A run of `rows` at the vendor's sandbox, the same command again up to `runs` times; `at` begins with it."""
@@ -74,9 +75,9 @@ async def bought(
     aside = asyncio.ensure_future(at(sandbox)) if at is not None else None
     try:
         with ledger_for(folder, base_url, **(SETTINGS | (options or {}))) as workspace:
-            story = await carried(workspace, wanted(workspace, rows))
+            story = await carried(workspace, wanted(workspace, rows), collect=collect)
             for _ in range(runs - 1):
-                story = await carried(workspace, [])
+                story = await carried(workspace, [], collect=collect)
             return _found_in(story, sandbox)
     finally:
         if aside is not None:
