@@ -26,7 +26,7 @@ from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, Conflict
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, Candidacy, State
-from pipeline.reports.checks.findings import ClipCheck, Key
+from pipeline.reports.checks.findings import ClipCheck, Grade, Key
 from pipeline.runner.clip_checker import ClipChecker
 from pipeline.runner.context import RunContext
 from pipeline.runner.downloader import GIVEN_UP
@@ -82,9 +82,12 @@ class KeeperLoop:
         """Take up what earlier runs left: jobs in flight, videos to fetch, clips to check."""
         book, run_id = self._setup.workspace.book, self._setup.run_id
         for page in book.iter_attempts(run_id, (State.ACCEPTED, State.STALLED, State.DONE)):
+            known = book.checks([attempt.request_id for attempt in page])
             for attempt in page:
+                result = known.get((attempt.request_id, attempt.attempt))
                 if attempt.state is State.DONE and (attempt.sha256 is not None or not self._setup.downloads):
-                    self._start_check(attempt)
+                    if result is None or result.grade == Grade.UNCHECKED:
+                        self._start_check(attempt)
                 elif self._setup.collects:
                     self._now_live(attempt.request_id)
 
@@ -215,7 +218,7 @@ class KeeperLoop:
         self._results += [
             _record_of(key, check)
             for key, check in found.items()
-            if key not in known or known[key].grade != check.grade.value
+            if check.grade is not Grade.UNCHECKED and (key not in known or known[key].grade != check.grade.value)
         ]
         self._all_dirty = True
         await self._settle()

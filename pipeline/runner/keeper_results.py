@@ -26,8 +26,7 @@ def keep_results(workspace: OpenLedger, run: Run, checks: RunChecks) -> Shots:
     changed = [
         CheckRecord(request_id=key[0], attempt=key[1], grade=check.grade.value, reasons=check.reasons)
         for key, check in checks.found.items()
-        if (check.grade is not Grade.UNCHECKED and key not in known)
-        or (key in known and known[key].grade != check.grade.value and check.grade is not Grade.UNCHECKED)
+        if check.grade is not Grade.UNCHECKED and (key not in known or known[key].grade != check.grade.value)
     ]
     verdicts, now = latest_verdicts(workspace.ledger), time.time()
 

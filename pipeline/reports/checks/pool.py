@@ -91,10 +91,13 @@ def _feed(waiting: queue.SimpleQueue[_Ordered | None], halt: threading.Event) ->
             if process is not None and process.poll() is not None:
                 _end(process)
                 process = None
-            if process is None:
-                process = _start()
-                threading.Thread(target=_kill_on, args=(process, halt), daemon=True).start()
-            problem = _ask(process, job)
+            try:
+                if process is None:
+                    process = _start()
+                    threading.Thread(target=_kill_on, args=(process, halt), daemon=True).start()
+                problem = _ask(process, job)
+            except (OSError, ValueError) as error:  # a caller waits for each clip: none may be left without a word
+                problem = f"the decoder could not be asked ({error})"
             if halt.is_set():
                 return
             if problem:

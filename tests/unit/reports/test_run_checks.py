@@ -153,3 +153,20 @@ def test_a_run_that_is_stopped_leaves_the_rest(tmp_path: Path) -> None:
 def test_a_worker_answers_a_job_it_cannot_read() -> None:
     assert "error" in answer("{")
     assert "error" in answer(json.dumps({"unknown": 1}))
+
+
+def test_a_clip_whose_decoder_cannot_be_started_is_unchecked_and_keeps_no_caller_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> object:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(pool, "_start", refused)
+    clip = tmp_path / "a.mp4"
+    clip.write_bytes(b"a clip")
+    done: list[str] = []
+    pool.check_all([CheckJob(clip=str(clip), preset="General")], done=lambda: done.append("a"))
+    found = load_check(clip)
+    assert done == ["a"]
+    assert found is not None
+    assert found.reasons == ("unchecked: the decoder could not be asked (no more processes)",)
