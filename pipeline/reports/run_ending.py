@@ -200,13 +200,14 @@ class RunSummary:
         if self.next_candidates:
             return strip_control_chars(self.next_candidates)
         if self.exit_code == ExitCode.UNFINISHED and self.keepers.waiting and not self.totals.count(State.PLANNED):
-            return f"`dop view` to keep or reject clips, then `dop run {near_path(Path(self.run.manifest_path))}` again"
+            return "`dop view` to keep or reject clips, then the same command again"
         if self.exit_code == ExitCode.FAILED and self.keepers.used_up and not self.failed:
             return "give the rows more seeds, or keep less of them"
         if self.exit_code == ExitCode.FAILED and self.failed:
             kinds = " ".join(f"--{state}" for state in sorted({one.state.value for one in self.failed}))
             return f"`dop retry {run} {kinds}`, or `dop dismiss ROW`"
-        again = f"`dop run {near_path(Path(self.run.manifest_path))}` again"
+        # Without its flags the command would be another one: `--config` chooses the gateway, `--filter-tag` the rows.
+        again = "run the same command again"
         texts = {
             3: f"`dop status {run}` has the commands that settle it",
             5: again,
