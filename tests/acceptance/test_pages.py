@@ -133,7 +133,16 @@ GUIDES = [
     *(DOCS / name for name in ("getting-started.md",)),
     *(
         DOCS / "guides" / f"{name}.md"
-        for name in ("seed-bracketing", "contact-sheet", "images", "studio", "callbacks", "checks", "higgsfield")
+        for name in (
+            "seed-bracketing",
+            "contact-sheet",
+            "images",
+            "studio",
+            "callbacks",
+            "checks",
+            "higgsfield",
+            "choosing",
+        )
     ),
 ]
 """Pages whose commands are run. The others' need a server or root, and have tests of their own (cron, clusters)."""
@@ -151,8 +160,9 @@ def play(dop: Dop, page: Path) -> int:
     folder, count = dop.folder, 0
     shutil.copytree(REPO / "manifests", folder / "manifests")
     assert dop.typed("init").code == 0
-    if page.name in ("contact-sheet.md", "checks.md"):
+    if page.name in ("contact-sheet.md", "checks.md", "choosing.md"):
         assert dop.typed("run", "shots.csv").code == 0
+        assert dop.typed("review", "export", "-o", "reviews.json").code == 0
     (folder / "shots.yaml").write_text((folder / "sweep.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     for block in blocks(text_of(page), "sh", "console", "csv"):
         if block.language == "csv":
@@ -195,14 +205,16 @@ def run_line(dop: Dop, page: Path, rest: list[str]) -> None:
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=[pytest.mark.long] if page.name in ("seed-bracketing.md", "checks.md") else [])
+        pytest.param(
+            page, marks=[pytest.mark.long] if page.name in ("seed-bracketing.md", "checks.md", "choosing.md") else []
+        )
         for page in GUIDES
     ],
     ids=named,
 )
 def test_the_commands_of_the_page_run(rehearsal: Dop, page: Path) -> None:
     quick = {"SANDBOX__GENERATION_S": "0", "SANDBOX__SIZE": "180p", "POLL__FIRST_S": "0.05", "POLL__MIN_S": "0.05"}
-    needs_clips = page.name in ("contact-sheet.md", "checks.md", "studio.md")
+    needs_clips = page.name in ("contact-sheet.md", "checks.md", "studio.md", "choosing.md")
     quick["DOWNLOAD__ENABLED"] = str(needs_clips).lower()
     rehearsal.environ |= {f"DOP_{name}": value for name, value in quick.items()}
     assert play(rehearsal, page) >= 1
