@@ -13,6 +13,7 @@ from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
 from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.resend_policy import ResendPolicy
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.workspace import ledger_exists, open_for_reading
 from pipeline.manifest.reader import TooManyRowsError
@@ -203,19 +204,13 @@ def _to_send_again(
     unknown: list[Request], bound: BoundManifest, settings: Settings, book: LedgerQueries | None
 ) -> tuple[list[Request], int]:
     """What `on_unknown.policy: resend` sends once more within its `max_cost`, and how many that sum leaves out."""
-    policy = settings.on_unknown
-    if policy.policy != "resend" or policy.max_cost_microusd is None or book is None:
+    rule = settings.on_unknown
+    if rule.policy != "resend" or rule.max_cost_microusd is None or book is None:
         return [], 0
     run = book.unfinished_run(str(bound.manifest.origin.resolve()), gateway_id(settings), bound.selection.part)
-    left = policy.max_cost_microusd - (book.resent(run.run_id)[0] if run is not None else 0)
-    resent = book.resent_among([request.request_id for request in unknown])
-    chosen, stay = [], 0
-    for request in unknown:
-        if request.request_id in resent:
-            continue
-        if request.price_microusd > left:
-            stay += 1
-            continue
-        left -= request.price_microusd
-        chosen.append(request)
-    return chosen, stay
+    policy = ResendPolicy(
+        max_cost_microusd=rule.max_cost_microusd,
+        used_microusd=book.resent(run.run_id)[0] if run is not None else 0,
+        resent=frozenset(book.resent_among([request.request_id for request in unknown])),
+    )
+    return policy.chosen(unknown, lambda request: request.price_microusd)

@@ -25,6 +25,7 @@ from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.kinds import kind_of
 from pipeline.ledger.agreement import NOTHING
+from pipeline.ledger.resend_policy import ResendPolicy
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State
 from pipeline.reports.progress import ProgressDisplay
@@ -51,7 +52,7 @@ from pipeline.runner.run_pipeline import CallbackSetup, PipelineSetup, Remembere
 from pipeline.runner.signals import SIGNALS, signal_handlers
 from pipeline.runner.stop import StopScope, StopSignal
 from pipeline.runner.submit_body import CallbackAddresses, SubmitCallBuilder
-from pipeline.runner.unknowns import ResendPolicy, resend_unknowns
+from pipeline.runner.unknowns import resend_unknowns
 
 if TYPE_CHECKING:
     import logging

@@ -6,8 +6,8 @@ How one is proved to be accepted instead is in `job_recovery`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from pipeline.ledger.resend_policy import ResendPolicy
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
 from pipeline.records import Attempt, State, usd
@@ -16,35 +16,12 @@ from pipeline.runner.context import RunContext
 RESEND_REASON = "sent again after an unknown outcome (on_unknown.policy is resend)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResendPolicy:
-    """`on_unknown: resend`: at the start of a run, unknown outcomes are sent once more, up to a sum of money.
-
-    It is opt-in because it may pay twice: an account that was charged for the first POST is charged for the second as
-    well, unless the gateway honours the idempotency key, which stays the same. Never during a run, and never a second
-    time. `resent` are requests that were sent again before, by any run; money in micro-dollars. `used_microusd` is the
-    price of what this run has sent again so far, over all its restarts.
-    """
-
-    max_cost_microusd: int
-    used_microusd: int
-    resent: frozenset[str]
-
-    def chosen(self, unknowns: Iterable[Attempt], prices_microusd: Mapping[str, int]) -> tuple[list[Attempt], int]:
-        """Which of `unknowns` are sent again, in their order, and how many stay because the money is used up."""
-        left = self.max_cost_microusd - self.used_microusd
-        chosen: list[Attempt] = []
-        stay = 0
-        for attempt in unknowns:
-            if attempt.state is not State.UNKNOWN or attempt.request_id in self.resent:
-                continue
-            price = prices_microusd.get(attempt.params.model)
-            if price is None or price > left:
-                stay += 1
-                continue
-            left -= price
-            chosen.append(attempt)
-        return chosen, stay
+def to_send_again(
+    policy: ResendPolicy, unknowns: Iterable[Attempt], prices_microusd: Mapping[str, int]
+) -> tuple[list[Attempt], int]:
+    """Which attempts the policy sends again, of those that are still unknown, and how many the money leaves out."""
+    still = (attempt for attempt in unknowns if attempt.state is State.UNKNOWN)
+    return policy.chosen(still, lambda attempt: prices_microusd.get(attempt.params.model))
 
 
 async def resend_unknowns(context: RunContext, policy: ResendPolicy, unknowns: Iterable[Attempt]) -> int:
@@ -52,7 +29,7 @@ async def resend_unknowns(context: RunContext, policy: ResendPolicy, unknowns: I
 
     Pays: what it plans is bought, and may have been paid already.
     """
-    chosen, stay = policy.chosen(unknowns, context.prices_microusd)
+    chosen, stay = to_send_again(policy, unknowns, context.prices_microusd)
     planned: list[Attempt] = []
     for attempt in chosen:
         values = {"resends": attempt.resends + 1, "reason": RESEND_REASON}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pipeline.ledger.resend_policy import ResendPolicy
 from pipeline.records import Attempt, State
 from pipeline.reports.tables import reason_of
-from pipeline.runner.unknowns import ResendPolicy
+from pipeline.runner.unknowns import to_send_again
 from tests.support.factories import LITE_MICROUSD, make_attempt
 
 PRICES = {"dop-lite": LITE_MICROUSD, "dop-turbo": 416_000}
@@ -20,34 +21,34 @@ def rule(max_cost: int, used: int = 0, resent: frozenset[str] = frozenset()) -> 
 
 def test_as_many_are_sent_again_as_the_money_allows_in_order() -> None:
     rows = unknowns(4)
-    assert rule(2 * LITE_MICROUSD).chosen(rows, PRICES) == (rows[:2], 2)
-    assert rule(2 * LITE_MICROUSD - 1).chosen(rows, PRICES) == (rows[:1], 3)
-    assert rule(0).chosen(rows, PRICES) == ([], 4)
+    assert to_send_again(rule(2 * LITE_MICROUSD), rows, PRICES) == (rows[:2], 2)
+    assert to_send_again(rule(2 * LITE_MICROUSD - 1), rows, PRICES) == (rows[:1], 3)
+    assert to_send_again(rule(0), rows, PRICES) == ([], 4)
 
 
 def test_what_the_run_has_sent_again_before_counts() -> None:
     rows = unknowns(3)
-    assert rule(3 * LITE_MICROUSD, used=2 * LITE_MICROUSD).chosen(rows, PRICES) == (rows[:1], 2)
+    assert to_send_again(rule(3 * LITE_MICROUSD, used=2 * LITE_MICROUSD), rows, PRICES) == (rows[:1], 2)
 
 
 def test_nothing_is_sent_again_twice() -> None:
     rows = unknowns(2)
-    assert rule(10**9, resent=frozenset({rows[0].request_id})).chosen(rows, PRICES) == ([rows[1]], 0)
+    assert to_send_again(rule(10**9, resent=frozenset({rows[0].request_id})), rows, PRICES) == ([rows[1]], 0)
 
 
 def test_only_what_is_unknown_is_sent_again() -> None:
     rows = [make_attempt(seed=number, state=state) for number, state in enumerate(State, start=1)]
-    chosen, _ = rule(10**9).chosen(rows, PRICES)
+    chosen, _ = to_send_again(rule(10**9), rows, PRICES)
     assert [attempt.state for attempt in chosen] == [State.UNKNOWN]
 
 
 def test_a_cheap_one_may_pass_where_a_dear_one_may_not() -> None:
     dear, cheap = make_attempt(model="dop-turbo", state=State.UNKNOWN), unknowns(1)[0]
-    assert rule(LITE_MICROUSD).chosen([dear, cheap], PRICES) == ([cheap], 1)
+    assert to_send_again(rule(LITE_MICROUSD), [dear, cheap], PRICES) == ([cheap], 1)
 
 
 def test_without_a_price_nothing_is_sent_again() -> None:
-    assert rule(10**9).chosen(unknowns(1), {}) == ([], 1)
+    assert to_send_again(rule(10**9), unknowns(1), {}) == ([], 1)
 
 
 def test_the_report_says_that_it_was_sent_again() -> None:
