@@ -615,6 +615,16 @@ def test_an_unknown_host_ends_the_run_at_once(rehearsal: Dop) -> None:
     assert time.monotonic() - began < 4
 
 
+@pytest.mark.long
+def test_a_closed_port_is_reported_with_its_cause_within_seconds(rehearsal: Dop) -> None:
+    rehearsal.base_url = "http://127.0.0.1:9"
+    manifest = sheet(rehearsal, "a,https://cdn.example.com/a.jpg,A cat,1")
+    end = rehearsal.buy(manifest, "--no-preflight", "--max-duration", "4s")
+    assert end.code == 5, end.err
+    cause = "the gateway http://127.0.0.1:9 can't be reached: no connection to 127.0.0.1:9: Connection refused"
+    assert end.err.count(cause) == 1
+
+
 # 14: invisible characters in addresses -------------------------------------------------------------------------------
 
 
