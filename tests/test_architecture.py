@@ -10,6 +10,7 @@ import pytest
 from tests.support.attribute_rules import foreign_assignments
 from tests.support.import_rules import CLOCK_READERS, IMPURE, LAYERS, PURE, broken_rules
 from tests.support.plain_words import private_words_below
+from tests.support.size_rules import too_long
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -31,6 +32,19 @@ def test_the_program_breaks_no_rule() -> None:
 
 def test_code_and_pages_use_no_private_word() -> None:
     assert private_words_below(REPO, "pipeline", "tests") == []
+
+
+def test_no_module_and_no_function_is_too_long() -> None:
+    assert too_long(REPO) == []
+
+
+def test_what_is_too_long_is_noticed(tmp_path: Path) -> None:
+    long_function = 'def f():\n    """Text."""\n' + "    x = 1\n" * 50
+    build(tmp_path, records="x = 1\n" * 401, gateway__wire=long_function, cli__parser="x = 1\n" * 401)
+    assert too_long(tmp_path) == [
+        "pipeline/gateway/wire.py: f has 51 lines, more than 50",
+        "pipeline/records.py: 401 lines, more than 400",
+    ]
 
 
 def test_every_listed_module_exists() -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Executable
+from sqlalchemy import Connection, Executable
 from sqlalchemy.engine import Row as Found
 from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import QueuePool
@@ -31,6 +31,7 @@ from pipeline.ledger.journal_check import table_lines
 from pipeline.ledger.migrations import migrate
 from pipeline.ledger.outage import InDoubtCommit, LockLostError, PendingOutcomes, backoff_delays, is_intent
 from pipeline.ledger.postgres_lock import RunLock
+from pipeline.ledger.postgres_readers import ReadPool
 from pipeline.ledger.postgres_session import LockMode, cause_of, is_away
 from pipeline.ledger.statements import Executor
 from pipeline.ledger.states import Event
@@ -39,9 +40,6 @@ from pipeline.ledger.writer import LedgerWriter
 
 MAX_WAIT_S = 300.0
 """A server that restarts or fails over is waited for this long; then a run ends, and its outcomes stay in the spool."""
-
-READERS_MAX_WAIT_S = 10.0
-"""A question is asked in the run's own loop, which must keep reading the gateway's answers."""
 
 CLOSE_MAX_WAIT_S = 3.0
 _AT_LEISURE = "SET LOCAL idle_in_transaction_session_timeout = '15min'; SET LOCAL lock_timeout = 0"
@@ -80,7 +78,7 @@ class PostgresLedger(LedgerWriter):
         super().__init__(inline=inline)
         self.name = postgres_session.address(url)
         self.engine = postgres_session.server_engine(url, write=True)
-        self.reader = _ReadPool(postgres_session.server_engine(url, write=False), self.name)
+        self.reader = ReadPool(postgres_session.server_engine(url, write=False), self.name)
         self._pending = PendingOutcomes(spool, self._say)
         self._patience_s = patience_s
         self._lock = RunLock(hold)
@@ -362,41 +360,3 @@ class PostgresLedger(LedgerWriter):
         """The last one out closes the sums: they hold only when no other process books any more."""
         if self._lock.is_alone(connection):
             write_meta(connection, {"clean": "yes", "sums": sums_digest(connection)})
-
-
-class _ReadPool:
-    """Sessions that read; a server that restarts is waited for a little."""
-
-    def __init__(self, engine: Engine, name: str) -> None:
-        self.engine = engine
-        self.name = name
-
-    @contextmanager
-    def connect(self) -> Iterator[Connection]:
-        """A session for some questions that see one moment.
-
-        Raises:
-            LedgerAwayError: the server can't be reached.
-        """
-        try:
-            with self._connected() as connection:
-                yield connection
-        except DBAPIError as error:
-            if not is_away(error):
-                raise
-            text = f"the ledger {self.name} is away ({cause_of(error)}); run again later"
-            raise LedgerUnavailableError(text) from None
-
-    def _connected(self) -> Connection:
-        for pause_s in backoff_delays(READERS_MAX_WAIT_S):
-            try:
-                return self.engine.connect()
-            except DBAPIError as error:
-                if not is_away(error):
-                    raise
-            threading.Event().wait(pause_s)
-        return self.engine.connect()
-
-    def dispose(self) -> None:
-        """Closes the sessions."""
-        self.engine.dispose()

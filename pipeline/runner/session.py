@@ -192,6 +192,14 @@ def run_session(
     ).exit_code
 
 
+def _exit_code(ending: RunEnding, *, has_failing_clips: bool, is_reported: bool) -> ExitCode:
+    """The run's code; a run that ended well fails by its clips, and is unfinished without its reports."""
+    code = ending.exit_code
+    if code in (ExitCode.DONE, ExitCode.NOTHING) and has_failing_clips:
+        return ExitCode.FAILED
+    return ExitCode.UNFINISHED if code is ExitCode.DONE and not is_reported else code
+
+
 async def finish(session: SpendingSession, job: RunJob, result: StepsResult, start: RunStart) -> RunOutcome:
     """End the run where nothing is left, write its reports, print the result.
 
@@ -229,9 +237,8 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
     reported = await _landed(session, job) and reported
     for reason in result.reasons:
         session.tell(reason.text)
-    failing = checks.failing(workspace.settings.checks.fail_on)
-    code = ending.exit_code if ending.exit_code not in (0, 9) else 1 if failing else ending.exit_code
-    code = code or (0 if reported else 5)
+    failing = bool(checks.failing(workspace.settings.checks.fail_on))
+    code = _exit_code(ending, has_failing_clips=failing, is_reported=reported)
     summary = _summary(
         job, start, totals=totals, failed=failed, ending=ending, checks=checks, exit_code=code, shots=shots
     )

@@ -16,7 +16,7 @@ from pipeline.errors import STOPPING_CODES, ExitCode, UsageError
 from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.run_registry import Run
-from pipeline.planning.against_ledger import check_bound_objects, make_offer, plan_against_ledger
+from pipeline.planning.against_ledger import Offer, check_bound_objects, make_offer, plan_against_ledger
 from pipeline.planning.nothing_new import nothing_new
 from pipeline.planning.requests import bind_manifest
 from pipeline.planning.run_setup import (
@@ -112,18 +112,10 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
         print_offer(args, settings, order, offer)
         if not agreed(args, order, offer, settings, opened.workspace):
             return ExitCode.USAGE
-        found = open_run(opened.workspace, order, offer)
-        keep_max_cost(opened.workspace, found, order.max_cost_microusd)
-        caps = caps_of_run(
-            opened.workspace, found, allowed=order.bound.caps(), max_cost_microusd=order.max_cost_microusd
-        )
-        print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
-        job = _BoundRun(
-            opened=opened, run=found, caps=caps, order=order, sha256_of=offer.summary.sha256_of, options=options
-        )
+        job = _bound_run(opened, order, offer, options)
         rest = offer.agreement
         if args.pilot is not None:
-            pilot, rest = split_pilot(opened, found, offer.agreement, args.pilot)
+            pilot, rest = split_pilot(opened, job.run, offer.agreement, args.pilot)
             code = _pilot(job, pilot) if len(pilot) else None
             if code is not None:
                 summary = replace(endings.summaries[-1], exit_code=code)
@@ -157,6 +149,17 @@ class _BoundRun:
             manifest=self.order.bound.manifest.path,
             sha256_of=self.sha256_of,
         )
+
+
+def _bound_run(opened: SpendingSession, order: PurchaseOrder, offer: Offer, options: RunOptions) -> _BoundRun:
+    """List what was agreed in the ledger, under the caps that hold."""
+    found = open_run(opened.workspace, order, offer)
+    keep_max_cost(opened.workspace, found, order.max_cost_microusd)
+    caps = caps_of_run(opened.workspace, found, allowed=order.bound.caps(), max_cost_microusd=order.max_cost_microusd)
+    print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
+    return _BoundRun(
+        opened=opened, run=found, caps=caps, order=order, sha256_of=offer.summary.sha256_of, options=options
+    )
 
 
 def split_pilot(opened: SpendingSession, found: Run, agreement: Agreement, count: int) -> tuple[Agreement, Agreement]:

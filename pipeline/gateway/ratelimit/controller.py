@@ -37,11 +37,12 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from pipeline.gateway.ratelimit.bucket_follower import MIN_RATE, BucketFollower
+from pipeline.gateway.ratelimit.exploring import Exploration
 from pipeline.gateway.ratelimit.fits import min_wait_s
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.latency import LatencyTracker
 from pipeline.gateway.ratelimit.model_choice import RATE_MARGIN, Follower
-from pipeline.gateway.ratelimit.probe import Probe
+from pipeline.gateway.ratelimit.probe import Probe, is_no_bucket, pause_s
 from pipeline.gateway.ratelimit.probing import InitialFill
 from pipeline.gateway.ratelimit.refitting import FELL, Refitting, is_measured
 from pipeline.gateway.ratelimit.remembered import Memory, MemoryTest
@@ -50,20 +51,10 @@ from pipeline.gateway.ratelimit.window_follower import Verdict, WindowFollower
 NEVER = float("inf")
 LONG_AGO = float("-inf")
 
-QUICK_OPEN = 6.0
-"""Open calls up to which the start is quick: as many may be rejected when the limit is met."""
-QUICK_GROWTH_PER_S, GROWTH_PER_S = 14.0, 1.0
-MIN_GROWTH, MAX_QUICK_GROWTH, MAX_GROWTH = 1 / 32, 1.0, 0.25
-"""Open calls gained for each admitted one: so many for each second of latency, within bounds."""
 FILL_OPEN = 10
 """Open calls while the kind of the limit is unknown: the second fill must be quicker than the first."""
-BACKOFF, MAX_BACKOFF_S = 2.5, 30.0
-"""Factor between two pauses after rejections without hints, and the longest pause (seconds)."""
-SHUT_CALLS, SHUT_PART, SHUT_FAILS = 5, 0.25, 3
-"""A bucket that gained nothing for so many calls, or a window that stays shut for this part of its span, by so many
-rejections, is something else."""
-SETTLED_CALLS = 100
-"""A bucket that was followed for so many calls is a bucket: silence is an outage."""
+SHUT_PART, SHUT_FAILS = 0.25, 3
+"""A window that stays shut for this part of its span, by so many rejections, is something else."""
 OUTAGE_FAILS, OUTAGE_CALLS = 4, 20
 """After so many rejections in a row the history begins again; two outages are at least so many calls apart."""
 REFUTED_OPEN = 2.0
@@ -92,7 +83,7 @@ class RateController:
         self.phase = ControllerPhase.EXPLORE
         self.follower: Follower | None = None
         self._begin_history(History())
-        self._allowed_open = self._open_at_first
+        self._exploration = Exploration(self._open_at_first)
         self._settling = False
         self._met: Rejection | None = None
         self._fails = 0
@@ -129,7 +120,7 @@ class RateController:
             return NEVER
         if self.follower is None:
             if self.phase is ControllerPhase.EXPLORE:
-                return now if busy < int(self._allowed_open) else NEVER
+                return now if busy < self._exploration.open else NEVER
             return NEVER if busy else max(now, self._not_before)
         if busy and (self._fails or (busy >= FILL_OPEN and self._is_filling())):
             return NEVER
@@ -214,9 +205,9 @@ class RateController:
         self.open -= 1
         self._answers += 1
         self.latency.answered(now - sent_at)
-        arrived = self.history.admitted(sent_at, now, self._max_half_s())
+        arrived = self.history.admitted(sent_at, now, self.latency.max_half_s)
         if self.phase is ControllerPhase.EXPLORE:
-            self._allowed_open = min(self._allowed_open + self._growth(), self._max_open)
+            self._exploration.admitted(self.latency.latency_s, self._max_open)
         elif not self.history.rejections or arrived >= self.history.rejections[-1].at - 1e-9:
             self._admitted(arrived, now)
         self._settle(now)
@@ -226,7 +217,7 @@ class RateController:
         self.open -= 1
         self._answers += 1
         self._hold_s = hold_s
-        rejection = self.history.rejected(sent_at, now, hint_s, self._max_half_s())
+        rejection = self.history.rejected(sent_at, now, hint_s, self.latency.max_half_s)
         if not self._settling:
             self._settling = True
             self._met = rejection
@@ -253,15 +244,6 @@ class RateController:
         self._memory = MemoryTest(burst=burst)
 
     # ------------------------------------------------------------------ steps
-
-    def _growth(self) -> float:
-        quick = self._allowed_open < QUICK_OPEN
-        per_s, most = (QUICK_GROWTH_PER_S, MAX_QUICK_GROWTH) if quick else (GROWTH_PER_S, MAX_GROWTH)
-        return min(most, max(MIN_GROWTH, per_s * self.latency.latency_s))
-
-    def _max_half_s(self) -> float:
-        latency = self.latency
-        return latency.latency_s / 2 + latency.jitter_s if latency.latency_s else NEVER
 
     def _is_filling(self) -> bool:
         """Whether it is not known yet what kind of limit it is."""
@@ -356,7 +338,7 @@ class RateController:
         """The remembered limit is too low: explore, from what was admitted so far."""
         self.phase = ControllerPhase.EXPLORE
         self._memory = self.follower = None
-        self._allowed_open = max(self._open_at_first, REFUTED_OPEN)
+        self._exploration = Exploration(max(self._open_at_first, REFUTED_OPEN))
 
     def _is_outage(self, it: Rejection) -> bool:
         """A hint longer than anything that the limit known so far could ask for."""
@@ -388,14 +370,8 @@ class RateController:
         self._back_off(now)
 
     def _back_off(self, now: float) -> None:
-        if self._hold_s:
-            return
-        noise_s = self.latency.noise_s
-        if isinstance(self.follower, WindowFollower):
-            first_s = max(noise_s, 0.003 * self.follower.span_s)
-        else:
-            first_s = max(0.3 * noise_s, min(0.5 / max(self.rate or 1.0, 1e-3), 0.25))
-        self._not_before = now + min(first_s * BACKOFF ** (min(self._fails, 10) - 1), MAX_BACKOFF_S)
+        if not self._hold_s:
+            self._not_before = now + pause_s(self.follower, fails=self._fails, noise_s=self.latency.noise_s)
 
     def _window_stays_shut(self, window: WindowFollower, it: Rejection, now: float) -> None:
         """Nothing is admitted though the window should be open: the limit fell, or the span is longer."""
@@ -412,10 +388,7 @@ class RateController:
     def _bucket_stays_empty(self, it: Rejection, now: float) -> None:
         """Nothing flows in for so long that it is no bucket: when it is open again tells which window it is."""
         assert isinstance(self.follower, BucketFollower)
-        shut_s = it.at - self._blocked_at
-        if shut_s < max(SHUT_CALLS / self.follower.rate, 4 * self.latency.noise_s) or (
-            self.follower.admitted_total > SETTLED_CALLS
-        ):
+        if not is_no_bucket(self.follower, it.at - self._blocked_at, self.latency.noise_s):
             return
         reopened_at = self._probe.reopened_at
         calls = self.history.count(reopened_at - 1e-9, it.at)

@@ -40,6 +40,11 @@ class LatencyTracker:
         """how far latencies differ"""
 
     @property
+    def max_half_s(self) -> float:
+        """The longest that a call may be on its way to the gateway (seconds); without end until one was answered."""
+        return self.latency_s / 2 + self.jitter_s if self.latency_s else float("inf")
+
+    @property
     def noise_s(self) -> float:
         """The standard deviation of a call's arrival, at least a millisecond."""
         return max(NOISE_PART * self.jitter_s, MIN_NOISE_S)

@@ -27,6 +27,27 @@ SURE_CALLS = 4.0
 SHORT_WINDOW_S = 2.0
 """Up to this span (seconds) only a second fill distinguishes a window from a bucket."""
 
+BACKOFF, MAX_BACKOFF_S = 2.5, 30.0
+"""Factor between two pauses after rejections without hints, and the longest pause (seconds)."""
+SHUT_CALLS, SETTLED_CALLS = 5, 100
+"""A bucket that gained nothing for so many calls is something else, unless it was followed for so many."""
+
+
+def is_no_bucket(bucket: BucketFollower, shut_s: float, noise_s: float) -> bool:
+    """Whether nothing flowed in for so long (seconds) that the limiter is no bucket."""
+    too_short = shut_s < max(SHUT_CALLS / bucket.rate, 4 * noise_s)
+    return not too_short and bucket.admitted_total <= SETTLED_CALLS
+
+
+def pause_s(follower: Follower | None, *, fails: int, noise_s: float) -> float:
+    """Seconds until the next try after the `fails`-th rejection in a row that came without a hint."""
+    if isinstance(follower, WindowFollower):
+        first_s = max(noise_s, 0.003 * follower.span_s)
+    else:
+        rate = follower.rate if follower is not None else 1.0
+        first_s = max(0.3 * noise_s, min(0.5 / max(rate or 1.0, 1e-3), 0.25))
+    return min(first_s * BACKOFF ** (min(fails, 10) - 1), MAX_BACKOFF_S)
+
 
 class Probe:
     """The calls of the first fill, and the probes that follow them."""

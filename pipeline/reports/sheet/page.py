@@ -32,6 +32,7 @@ from pipeline.reports.sheet.keeper_panel import HEAD as KEEPERS_HEAD
 from pipeline.reports.sheet.keeper_panel import keeper_rows
 from pipeline.reports.sheet.layout import MAX_STACKED, LayoutAxis, SheetLayout, arrange, axes_of, places_of
 from pipeline.reports.sheet.run_view import Line, RunView, latest_lines
+from pipeline.reports.sheet.string_pool import StringPool
 from pipeline.reports.sheet.thumbnails import make_stills, picture_size, poster_path, start_path
 from pipeline.reports.tables import moment
 
@@ -263,7 +264,7 @@ def _section(plan: SheetLayout, tab: tuple[str, ...], cells: Sequence[SheetCell]
 
 def page_data(view: RunView, sheet: SheetModel, *, is_served: bool = False) -> dict[str, object]:
     """What the page's scripts know: each text once, cells as lists of numbers of texts."""
-    pool = _StringPool()
+    pool = StringPool()
     listed = {cell.request_id for cell in sheet.cells}
     axis_names = [axis.name for axis in sheet.axes]
     cells = [
@@ -304,21 +305,6 @@ def page_data(view: RunView, sheet: SheetModel, *, is_served: bool = False) -> d
         "cells": cells,
         "strings": pool.texts,
     }
-
-
-class _StringPool:
-    """Texts by number: a prompt shared by a thousand cells is in the page once."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._numbers: dict[str, int] = {}
-
-    def number(self, text: str) -> int:
-        known = self._numbers.get(text)
-        if known is None:
-            known = self._numbers[text] = len(self.texts)
-            self.texts.append(text)
-        return known
 
 
 def totals_shown(totals: Totals) -> list[tuple[str, str, str]]:
