@@ -5,21 +5,24 @@
     .venv/bin/python -m benchmarks.review_page --pictures outputs    docs/pictures/review-*.jpg of the newest run there
 
 `dop view` serves a run from its ledger, as for a reviewer. "First view" is the time from asking for the page to its
-first clips on the screen, the server's work included. A long task is one that keeps the page from answering for 50 ms
-or more, as the browser itself counts them. Needs Chromium. Nothing is sent anywhere.
+first clips on the screen, the server's work included. Tasks are those of the page's main thread, which keep it from
+answering, from the browser's own trace: `wall` is how long the longest one took, `CPU` how much of that it computed.
+On a machine with other work the two differ. Needs Chromium. Nothing is sent anywhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,26 +38,29 @@ from tests.support.sheet_run import RUN, make_study
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 DOP = Path(sys.executable).with_name("dop")
-WATCH = """
-    window.tasks = [];
-    new PerformanceObserver((list) => list.getEntries().forEach((task) => tasks.push(task.duration)))
-        .observe({type: "longtask", buffered: true});"""
 FIRST_VIEW = """
     const [navigation] = performance.getEntriesByType("navigation");
     const paint = performance.getEntriesByName("first-contentful-paint")[0];
-    return [navigation.responseStart, paint.startTime, navigation.domContentLoadedEventEnd, navigation.loadEventEnd,
+    return [navigation.responseStart, paint.startTime, navigation.domContentLoadedEventEnd,
         document.querySelectorAll("#sheet .cell").length];"""
 SCROLL = """
-    const done = arguments[0];
+    const done = arguments[1];
+    let frames = 0;
+    const end = Math.min((arguments[0] + 1) / 4, 1) * document.documentElement.scrollHeight - innerHeight;
+    scrollTo(0, arguments[0] / 4 * document.documentElement.scrollHeight);
     const step = () => {
-        scrollBy(0, 240);
-        if (scrollY + innerHeight < document.documentElement.scrollHeight - 300 && (window.left -= 1) > 0)
-            requestAnimationFrame(step);
+        scrollBy(0, 400);
+        if (scrollY < end - 400 && (frames += 1) < 40) requestAnimationFrame(step);
         else done(scrollY);
     };
-    window.left = 600;
-    step();"""
-ROUNDS = 3
+    requestAnimationFrame(step);"""
+TRACED = "blink.user_timing,disabled-by-default-devtools.timeline"
+MARK = "part: "
+CHOOSE = """
+    const list = document.getElementById("{}");
+    list.value = "{}";
+    list.dispatchEvent(new Event("change", {{bubbles: true}}))"""
+ROUNDS = 2
 
 
 def main() -> None:
@@ -89,40 +95,75 @@ def served(outputs: Path) -> Iterator[str]:
 
 
 def report(address: str, clips: int) -> None:
-    """Prints the figures of some rounds, each in a fresh browser."""
-    rounds = [measure(address) for _ in range(ROUNDS)]
-    print(f"{clips} clips, medians of {ROUNDS} rounds (worst in brackets)")
-    for name in rounds[0]:
-        values = [one[name] for one in rounds]
-        print(f"{name:>34}  {statistics.median(values):7.0f}  ({max(values):.0f})")
+    """Prints the figures of some rounds, each part in a fresh browser: a browser's trace holds only so much."""
+    figures: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for name, act in PARTS.items():
+            for figure, value in measure(address, name, act).items():
+                figures.setdefault(figure, []).append(value)
+    print(f"{clips} clips, ms, medians of {ROUNDS} rounds (worst in brackets); load {os.getloadavg()[0]:.1f}")
+    for figure, values in figures.items():
+        print(f"{figure:>40}  {statistics.median(values):7.0f}  ({max(values):.0f})")
 
 
-def measure(address: str) -> dict[str, float]:
-    """Times in ms of one visit: open, scroll to the end, walk and judge by keyboard, group anew, filter."""
-    found: dict[str, float] = {}
-    with chromium() as driver:
+def measure(address: str, name: str, act: Callable[[Any], object]) -> dict[str, float]:
+    """Times in ms of one visit: the page is opened, and one thing is done on it."""
+    with chromium(logs=("performance",), trace=TRACED) as driver:
         show(driver, width=1440, height=900)
-        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
         driver.get(address)
         driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
         time.sleep(1)
-        answer, paint, drawn, loaded, cells = driver.execute_script(FIRST_VIEW)
-        found |= {"answer begins": answer, "first view": paint, "scripts done": drawn, "loaded": loaded, "cells": cells}
-        found["longest task while it opens"] = longest(driver)
-        found["end of the scroll, px"] = driver.execute_async_script(SCROLL)
-        found["longest task while scrolling"] = longest(driver)
-        driver.execute_script("scrollTo(0, 0)")
-        longest(driver)
-        for key in (Keys.ARROW_RIGHT, "k", Keys.ARROW_DOWN, "x", "j", "4") * 5:
-            ActionChains(driver).send_keys(key).perform()
-        found["longest task while judging"] = longest(driver)
-        driver.execute_script(choose("axis-y", "tag"))
-        found["longest task: group by tag"] = longest(driver)
-        driver.execute_script(choose("sort", "stars"))
-        found["longest task: sort by stars"] = longest(driver)
-        driver.execute_script("document.querySelector('[name=verdict][value=keep]').click()")
-        found["longest task: filter by verdict"] = longest(driver)
-    return found
+        answer, paint, drawn, cells = driver.execute_script(FIRST_VIEW)
+        mark(driver, "begin")
+        act(driver)
+        time.sleep(0.7)
+        mark(driver, "end")
+        opening, part = longest_tasks(driver)
+    found = {"answer begins": answer, "first view": paint, "scripts done": drawn, "cells": cells}
+    found |= {"longest task, opening: wall": opening[0], "longest task, opening: CPU": opening[1]}
+    return found | {f"longest task, {name}: wall": part[0], f"longest task, {name}: CPU": part[1]}
+
+
+def mark(driver: Any, name: str) -> None:
+    """A mark in the trace."""
+    driver.execute_script("performance.mark(arguments[0])", MARK + name)
+
+
+def judge(driver: Any) -> None:
+    """Walks over the clips and judges some, by keyboard."""
+    for key in (Keys.ARROW_RIGHT, "k", Keys.ARROW_DOWN, "x", "j", "4") * 5:
+        ActionChains(driver).send_keys(key).perform()
+
+
+def longest_tasks(driver: Any) -> list[tuple[float, float]]:
+    """The longest tasks of the page's main thread as wall ms and CPU ms, before the first mark and after it."""
+    driver.get("about:blank")
+    time.sleep(1)
+    messages = (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
+    events = [one["params"] for one in messages if one["method"] == "Tracing.dataCollected"]
+    marks = {one["name"].removeprefix(MARK): one for one in events if str(one.get("name")).startswith(MARK)}
+    begin, end = marks["begin"], marks["end"]  # without its end the trace was full, and the figures would be wrong
+    thread = (begin["pid"], begin["tid"])
+    tasks = [one for one in events if one.get("name") == "RunTask" and (one["pid"], one["tid"]) == thread]
+    parts = [
+        [one for one in tasks if one["ts"] < begin["ts"]],
+        [one for one in tasks if begin["ts"] <= one["ts"] < end["ts"]],
+    ]
+    return [
+        (max(one.get("dur", 0) for one in part) / 1000, max(one.get("tdur", 0) for one in part) / 1000)
+        for part in parts
+    ]
+
+
+PARTS: Mapping[str, Callable[[Any], object]] = {
+    "scrolling, 1st quarter": lambda driver: driver.execute_async_script(SCROLL, 0),
+    "scrolling, 2nd quarter": lambda driver: driver.execute_async_script(SCROLL, 1),
+    "scrolling, 3rd quarter": lambda driver: driver.execute_async_script(SCROLL, 2),
+    "scrolling, 4th quarter": lambda driver: driver.execute_async_script(SCROLL, 3),
+    "judging by keyboard": judge,
+    "grouping by tag": lambda driver: driver.execute_script(CHOOSE.format("axis-y", "tag")),
+    "sorting by check": lambda driver: driver.execute_script(CHOOSE.format("sort", "check")),
+}
 
 
 def pictures(outputs: Path) -> None:
@@ -174,19 +215,6 @@ def press(driver: Any, *keys: str) -> None:
     for key in keys:
         ActionChains(driver).send_keys(key).perform()
         time.sleep(0.1)
-
-
-def choose(name: str, value: str) -> str:
-    """A script that chooses a value of a list on the page."""
-    change = "list.dispatchEvent(new Event('change', {bubbles: true}))"
-    return f"const list = document.getElementById('{name}'); list.value = '{value}'; {change}"
-
-
-def longest(driver: Any) -> float:
-    """The longest task since the last look, in ms; 0 where none took 50 ms."""
-    time.sleep(0.5)
-    longest_ms: float = driver.execute_script("const most = Math.max(0, ...tasks); tasks.length = 0; return most")
-    return longest_ms
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The contact sheet in a real browser: how heavy, and how soon there.
 
-    .venv/bin/python -m benchmarks.sheet                            the figures of docs/internals/contact-sheet.md
-    .venv/bin/python -m benchmarks.sheet --pictures outputs/latest  docs/pictures/sheet-*.png of that run
+    .venv/bin/python -m benchmarks.sheet        the figures of docs/internals/contact-sheet.md
 
 Needs Chromium: apt-get install chromium chromium-driver. Nothing is sent anywhere.
 """

@@ -28,8 +28,12 @@ _AXE = """
 
 
 @contextmanager
-def chromium(*, logs: tuple[str, ...] = ("browser",)) -> Iterator[Any]:
-    """A fresh Chromium with a profile of its own; `driver.downloads` is the folder that it saves to."""
+def chromium(*, logs: tuple[str, ...] = ("browser",), trace: str = "") -> Iterator[Any]:
+    """A fresh Chromium with a profile of its own; `driver.downloads` is the folder that it saves to.
+
+    Args:
+        trace: categories of the browser's trace, which then comes with the log "performance".
+    """
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra dev)")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         downloads = Path(folder) / "downloads"
@@ -39,6 +43,8 @@ def chromium(*, logs: tuple[str, ...] = ("browser",)) -> Iterator[Any]:
         for flag in (*_FLAGS, f"--user-data-dir={folder}/profile"):
             options.add_argument(flag)
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+        if trace:
+            options.add_experimental_option("perfLoggingPrefs", {"traceCategories": trace})
         options.set_capability("goog:loggingPrefs", dict.fromkeys(logs, "ALL"))
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(DRIVER)))
         driver.set_script_timeout(SCRIPT_S)
