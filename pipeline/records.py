@@ -1,6 +1,6 @@
 """The records and words that every room speaks: requests, states, money. No I/O, no clock, no other room but errors.
 
-Money is an integer number of micro-dollars (`*_microusd`) everywhere; three decimals are for eyes only.
+Money is an integer number of micro-dollars (`*_microusd`) everywhere; three decimals are for display only.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def job_id_spellings(job_id: str) -> tuple[str, ...]:
 
 
 def usd(microusd: int) -> str:
-    """Money for eyes: dollars with three decimals, half a tenth of a cent rounded away from zero."""
+    """Money for display: dollars with three decimals, half a tenth of a cent rounded away from zero."""
     sign = "-" if microusd < 0 else ""
     mills = (abs(microusd) + 500) // 1000
     return f"{sign}{mills // 1000}.{mills % 1000:03d}"
@@ -71,7 +71,7 @@ class State(StrEnum):
     PLANNED = "planned"
     """not sent"""
     SUBMITTING = "submitting"
-    """the intent is durable; the POST may be under way"""
+    """the intent is durable; the POST may be in flight"""
     ACCEPTED = "accepted"
     """the gateway gave an id"""
     STALLED = "stalled"
@@ -275,7 +275,7 @@ class Attempt:
     """One attempt to buy one request, as the ledger knows it: a line of the report.
 
     Times are Unix seconds (UTC). `local_path` is relative to the outputs folder. `token` is the compare-and-swap token
-    of the submit under way. `bought_in` names the run that bought it when that is not the run being reported.
+    of the submit in flight. `bought_in` names the run that bought it when that is not the run being reported.
     """
 
     request_id: str

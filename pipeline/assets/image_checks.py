@@ -123,7 +123,7 @@ def images_of(attempts: Iterable[Attempt]) -> dict[str, list[str]]:
 
 
 def cache_text(images: Iterable[str], settings: Settings) -> list[str]:
-    """What is remembered of some images, for eyes. Never asks the network."""
+    """What is remembered of some images, for display. Never asks the network."""
     known = load_cache(cache_path(settings))
     seen = {url: known[url] for url in images if url in known}
     if not seen:
@@ -232,7 +232,7 @@ def _oddities(url: str, look: ProbeResult, before: CachedProbe | None) -> Iterab
 
 
 def rows_text(row_ids: list[str]) -> str:
-    """Which rows name an image, for eyes."""
+    """Which rows name an image, for display."""
     named = ", ".join(row_ids[:NAMED_ROWS])
     more = len(row_ids) - NAMED_ROWS
     return f"{'row' if len(row_ids) == 1 else 'rows'} {named}{f' and {more} more' if more > 0 else ''}"

@@ -48,7 +48,7 @@ class OutputPublisher:
 
     @property
     def url(self) -> str:
-        """The store's folder, for eyes."""
+        """The store's folder, for display."""
         return self._store.url
 
     async def problem(self) -> str:

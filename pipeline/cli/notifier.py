@@ -21,7 +21,7 @@ NEEDS_USER = frozenset({2, 3, 7, 8})
 class Notifier:
     """Sends the notifications of one command, each in a thread of its own, so that none holds up a record.
 
-    `close` waits for those under way, at most `notify.timeout_s` each way.
+    `close` waits for those in flight, at most `notify.timeout_s` each way.
     """
 
     def __init__(self, settings: Settings, verb: str) -> None:

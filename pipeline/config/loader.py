@@ -87,7 +87,7 @@ def packaged(name: str) -> Path:
 
 
 def effective(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """`section.key`, its value for eyes (seconds, bytes, dollars; passwords masked) and its source, in file order."""
+    """`section.key`, its value as shown (seconds, bytes, dollars; passwords masked) and its source, in file order."""
     for key, value in _walk(settings):
         yield key, _shown(key, value), settings.sources.get(key, "default")
 

@@ -109,7 +109,7 @@ class GatewayClient:
         await self.close()
 
     async def close(self) -> None:
-        """Closes both pools; calls under way end as if the connection had broken."""
+        """Closes both pools; calls in flight end as if the connection had broken."""
         for session in (self._submits, self._polls):
             if session is not None:
                 await session.close()

@@ -43,7 +43,7 @@ def normalize_name(name: str) -> str:
 
 
 class MotionCatalog:
-    """Presets by name (any case; spaces, underscores and hyphens forgiven) and by UUID. `source` is for eyes."""
+    """Presets by name (any case; spaces, underscores and hyphens forgiven) and by UUID. `source` is for display."""
 
     def __init__(self, presets: Iterable[MotionPreset], *, source: str = SHIPPED_SOURCE) -> None:
         self.presets = tuple(presets)

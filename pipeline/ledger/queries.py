@@ -310,7 +310,7 @@ class LedgerQueries(RunRegistry, ShotQueries):
         return int(self.ledger.ask(statement)[0][0])
 
     def abandoned_submits(self, gateway: str | None = None) -> list[str]:
-        """Requests whose submit was under way when their run died."""
+        """Requests whose submit was in flight when their run died."""
         statement = select(attempts.c.request_id).where(attempts.c.state == State.SUBMITTING)
         if gateway is not None:
             statement = statement.where(attempts.c.gateway == gateway)

@@ -48,7 +48,7 @@ def take_over_old_files(ledger: Path) -> None:
 
 
 def _has_sibling(ledger: Path) -> bool:
-    """Whether another database lies here under the same stem: earlier versions let the two share a journal."""
+    """Whether another database is here under the same stem: earlier versions let the two share a journal."""
     return any(
         _is_database(other)
         for other in ledger.parent.glob(f"{ledger.stem}.*")

@@ -160,7 +160,7 @@ def open_for_spending(
         )
         lost = recover(ledger, book, now)
         if lost:
-            notices.append(f"{lost} submits were under way when the last run died: their outcome is unknown")
+            notices.append(f"{lost} submits were in flight when the last run died: their outcome is unknown")
         yield OpenLedger(
             settings=settings, gateway=gateway_id(settings), ledger=ledger, book=book, notices=tuple(notices)
         )
@@ -203,6 +203,6 @@ def recover(ledger: LedgerWriter, book: LedgerQueries, now: float) -> int:
     """MONEY: a submit that no process waits for any more may have been paid: it is unknown, never planned again."""
     left = book.abandoned_submits()
     for request_id in left:
-        reason = {"reason": "the run ended while this submit was under way"}
+        reason = {"reason": "the run ended while this submit was in flight"}
         ledger.apply_now(LedgerChange(request_id=request_id, event=Event.LOSE, at=now, values=reason))
     return len(left)

@@ -148,7 +148,7 @@ def _row_id(row_id: str, suffix: str) -> str:
 
 
 def _image(image: str, folder: Path) -> str:
-    """A picture's URL as it was, or its path: relative where it lies below the new manifest."""
+    """A picture's URL as it was, or its path: relative where it is below the new manifest."""
     if not is_local(image):
         return image
     below = os.path.relpath(image, folder)

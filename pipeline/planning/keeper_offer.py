@@ -77,7 +77,7 @@ class KeeperPlan:
         }
 
     def lines(self) -> list[str]:
-        """The plan for eyes."""
+        """The plan for display."""
         expected = "unknown"
         if self.expected is not None and self.expected_microusd is not None:
             expected = f"{self.expected:.1f} for ${usd(self.expected_microusd)}"
@@ -168,7 +168,7 @@ class ShotOffer:
         found.shots = len(self.standings)
         found.wanted = sum(shot.rule.keep for shot in self.standings)
         found.kept = sum(min(len(shot.kept), shot.rule.keep) for shot in self.standings)
-        least = self.needed & self.requests.keys()  # bought even if everything under way and all of them come out well
+        least = self.needed & self.requests.keys()  # bought even if everything in flight and all of them come out well
         most = self.open & self.requests.keys()
         found.least, found.least_microusd = len(least), self._price(least)
         found.most, found.most_microusd = len(most), self._price(most)

@@ -82,7 +82,7 @@ def escape_controls(json_text: str) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time for eyes: `45 s`, `3 min 20 s`, `1 h 05 min`, `2 d 03 h`."""
+    """A length of time for display: `45 s`, `3 min 20 s`, `1 h 05 min`, `2 d 03 h`."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

@@ -1,6 +1,6 @@
 """Where callbacks come in: a run's own receiver, or the spool that `dop webhook serve` fills for the next run.
 
-The seed of all tokens lies beside the ledger, private. The spool holds hints and nothing else: losing it costs polls.
+The seed of all tokens is beside the ledger, private. The spool holds hints and nothing else: losing it costs polls.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The decision is a pure function of the ledger (`ledger.keepers`); this module on
 
     SAVE of a clip            -> check it -> its result and what is wanted now, in one transaction
     a candidate that failed   -> what is wanted now
-    nothing is under way      -> look at all clips together (repeated clips) -> what is wanted now, or the end
+    nothing is in flight      -> look at all clips together (repeated clips) -> what is wanted now, or the end
 
 Must never: feed what was not agreed to; decide from anything but what the ledger holds, so that a run that is killed at
 any point decides the same again.
@@ -52,7 +52,7 @@ class KeeperSetup:
 
 
 class KeeperLoop:
-    """The shots of one run: which candidates are under way, which clips are being checked, what is bought next."""
+    """The shots of one run: which candidates are in flight, which clips are being checked, what is bought next."""
 
     def __init__(self, setup: KeeperSetup, context: RunContext) -> None:
         self._setup, self._context = setup, context
@@ -76,7 +76,7 @@ class KeeperLoop:
         context.events.subscribe(EventRecorded, self._recorded)
         context.events.subscribe(RequestSetAside, lambda event: self._not_live(event.request_id))
 
-    # -- what is under way
+    # -- what is in flight
 
     def resume(self) -> None:
         """Take up what earlier runs left: jobs in flight, videos to fetch, clips to check."""
@@ -225,7 +225,7 @@ class KeeperLoop:
         return bool(self._fed)
 
     async def close(self) -> None:
-        """Wait for the checks under way, unless the run stops at once; keep what they found."""
+        """Wait for the checks in progress, unless the run stops at once; keep what they found."""
         if self._context.stop.all:
             for task in self._checks:
                 task.cancel()

@@ -191,7 +191,7 @@ class Poller:
 
     async def _record_poll_counts(self) -> None:
         """How often the jobs still in flight were polled, for their line of the report."""
-        for job in list(self._jobs.values()):  # a submit under way may still add to it
+        for job in list(self._jobs.values()):  # a submit in flight may still add to it
             if job.polls:
                 with suppress(DopError):
                     await self._context.recorder.record(job.request_id, Event.NOTE, {"polls": job.polls})

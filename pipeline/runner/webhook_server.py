@@ -87,7 +87,7 @@ class WebhookServer:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
-        """Stops listening; deliveries under way are answered."""
+        """Stops listening; deliveries in flight are answered."""
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()

@@ -96,15 +96,15 @@ class SandboxHandlers:
             self._begin(job)
 
     def callbacks_idle(self) -> bool:
-        """Whether no callback is waited for or under way."""
+        """Whether no callback is waited for or in flight."""
         return self._courier.idle()
 
     async def callbacks_done(self) -> None:
-        """Wait for the callbacks that are waited for or under way now."""
+        """Wait for the callbacks that are waited for or in flight now."""
         await self._courier.done()
 
     async def close(self) -> None:
-        """Drop callbacks under way."""
+        """Drop callbacks in flight."""
         await self._courier.close()
 
     async def submit(self, request: web.Request) -> web.StreamResponse:

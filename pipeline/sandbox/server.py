@@ -61,11 +61,11 @@ class Sandbox:
         self._gateway.set_rate(rate)
 
     def callbacks_idle(self) -> bool:
-        """Whether no callback is waited for or under way."""
+        """Whether no callback is waited for or in flight."""
         return self._gateway.callbacks_idle()
 
     async def callbacks_done(self) -> None:
-        """Wait for the callbacks that are waited for or under way now."""
+        """Wait for the callbacks that are waited for or in flight now."""
         await self._gateway.callbacks_done()
 
     async def clip_made(self) -> None:

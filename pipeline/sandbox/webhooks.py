@@ -65,7 +65,7 @@ def headers_of(delivery: Delivery, body: bytes, sent_at: int) -> dict[str, str]:
 
 
 class WebhookSender:
-    """Delivers callbacks in tasks of its own; `close` drops what is under way."""
+    """Delivers callbacks in tasks of its own; `close` drops what is in flight."""
 
     def __init__(self, *, now: Callable[[], float], window_s: float) -> None:
         self._now = now
@@ -123,15 +123,15 @@ class WebhookSender:
         return taken
 
     def idle(self) -> bool:
-        """Whether no callback is waited for or under way."""
+        """Whether no callback is waited for or in flight."""
         return not self._tasks
 
     async def done(self) -> None:
-        """Wait for the callbacks that are waited for or under way now."""
+        """Wait for the callbacks that are waited for or in flight now."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Drop what is under way."""
+        """Drop what is in flight."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

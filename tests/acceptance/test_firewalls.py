@@ -1,6 +1,6 @@
 """An error of one row or one step stays its own: the other rows are bought, booked and fetched as if it had not been.
 
-Each gateway here answers one row with something that no client expects while the POSTs of other rows are under way. A
+Each gateway here answers one row with something that no client expects while the POSTs of other rows are in flight. A
 POST that is cancelled may be paid: so every test compares the gateway's books with the ledger, and wants no `unknown`.
 """
 
@@ -99,7 +99,7 @@ def two_models(count: int, *, dear: set[int]) -> str:
 def test_a_worker_that_lacks_a_price_parks_those_rows_and_buys_the_others(tmp_path: Path, postgres: str) -> None:
     async def submit(gateway: HostileGateway, order: Order) -> web.StreamResponse:
         order.charged = True
-        await asyncio.sleep(HELD_S / 2)  # so that POSTs are under way when a row without a price comes
+        await asyncio.sleep(HELD_S / 2)  # so that POSTs are in flight when a row without a price comes
         return await gateway.accept(order)
 
     with ExitStack() as stack:
@@ -138,7 +138,7 @@ def test_a_retry_that_lacks_a_price_of_another_row_loses_nothing_that_it_sends(t
         first = dop.buy(manifest, "--max-new", 11, *EAGER, *PRICED)
         assert dop.states() == {"failed": 11, "planned": 1}, first.err
         failing[0] = False
-        one_by_one = ("--set", "pace.rate=50/1s")  # the last row's turn comes while the others' POSTs are under way
+        one_by_one = ("--set", "pace.rate=50/1s")  # the last row's turn comes while the others' POSTs are in flight
         end = dop.call("retry", first.run, "--failed", "--yes", *MODELS, *one_by_one)
         assert_all_booked(dop, gateway, end)
         assert dop.states() == {"done": 11, "planned": 1}, end.err

@@ -72,7 +72,7 @@ def test_no_more_jobs_than_the_gateway_allows_are_in_flight_once_it_said_so(tmp_
         if not said_at and crowd >= taken:
             said_at.append(time.monotonic())
             return _full(limit)[form]()
-        if said_at and order.at > said_at[0] + generation_s / 2:  # what was under way when it was said does not count
+        if said_at and order.at > said_at[0] + generation_s / 2:  # what was in flight when it was said does not count
             crowds.append(crowd + 1)
         return await gateway.accept(order)
 

@@ -135,7 +135,7 @@ class Dop:
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def end_all(self) -> None:
-        """Kills what a failed test left under way."""
+        """Kills what a failed test left running."""
         for process in self.started:
             if process.poll() is None:
                 process.kill()
@@ -168,7 +168,7 @@ class Dop:
         return [str(DOP), *verb.split(), *quick, "--outputs", str(self.outputs), *map(str, words)]
 
     def start(self, verb: str, *words: object, fail_point: str | None = None) -> subprocess.Popen[str]:
-        """The command, under way. Its outputs are read by `ended`."""
+        """The running command. Its outputs are read by `ended`."""
         environ = self.environment() | ({"DOP_FAIL_POINT": fail_point} if fail_point else {})
         process = subprocess.Popen(
             self.words(verb, words),

@@ -1,6 +1,6 @@
 """The buying protocol against a gateway that lives in memory and keeps its own books, killed wherever one likes.
 
-A kill is a photograph: the ledger's files and the gateway's books are copied at the fail point, what was under way is
+A kill is a photograph: the ledger's files and the gateway's books are copied at the fail point, what was in flight is
 charged as it would have been, and the next run starts from the copy, as after a real `kill -9`. On a server the session
 is cut instead, and nothing of the dead run reaches it any more.
 """
@@ -114,7 +114,7 @@ class MemoryGateway:
             self.unclear.add(number)
 
     def photograph(self) -> MemoryGateway:
-        """As it will stand when what is under way has ended: a killed client does not stop a gateway."""
+        """As it will stand when what is in flight has ended: a killed client does not stop a gateway."""
         copy = MemoryGateway(self.seed, self.fates, Counter(self.charged), Counter(self.visits), set(self.unclear))
         for number, fate in self.under_way:
             copy._charge(number, fate)

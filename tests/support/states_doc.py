@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "internals" / "states.md"
 
 STATE_WORDS = {
     State.PLANNED: "listed, not sent",
-    State.SUBMITTING: "the intent is on the disk; the POST may be under way",
+    State.SUBMITTING: "the intent is on the disk; the POST may be in flight",
     State.ACCEPTED: "the gateway gave an id; it is being made",
     State.STALLED: "no result before the deadline; still collectable",
     State.DONE: "the gateway named a video; it is fetched or being fetched",

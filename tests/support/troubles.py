@@ -1,4 +1,4 @@
-"""What the tests of firewalls share: trouble that is set off while POSTs are under way, and the comparison of books."""
+"""What the tests of firewalls share: trouble that is set off while POSTs are in flight, and the comparison of books."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.cli_driver import Ended
 from tests.support.hostile_gateway import Contained, HostileGateway, Order
 
 EAGER = ("--set", "pace.rate=500/1s", "--set", "pace.burst=50")
-"""Sixteen submits are under way at once from the first moment."""
+"""Sixteen submits are in flight at once from the first moment."""
 
 SOON = ("--max-duration", "3s")
 """Of a run that may look for a bad link again and again."""

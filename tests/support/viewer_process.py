@@ -32,7 +32,7 @@ class Answer:
 
 @dataclass(slots=True, kw_only=True)
 class View:
-    """A server under way. `address` is what it printed first: the page of a run."""
+    """A running server. `address` is what it printed first: the page of a run."""
 
     process: subprocess.Popen[str]
     address: str

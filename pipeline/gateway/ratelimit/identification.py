@@ -6,8 +6,8 @@ enough, since every usual limiter is one of them seen from the outside:
     window(count, span)   at most `count` calls in each `span`, sliding or fixed
     bucket(rate, burst)   at most `burst + rate * t` calls in each t seconds (an arrival curve of network calculus)
 
-For each span the count lies between the most calls admitted within one span and the fewest calls before a rejection.
-For each rate the burst lies between the largest backlog that was admitted and the smallest one that was rejected; the
+For each span the count is between the most calls admitted within one span and the fewest calls before a rejection.
+For each rate the burst is between the largest backlog that was admitted and the smallest one that was rejected; the
 backlog of a queue with arrivals u is u less its smallest value so far (Reich 1958, Lindley 1952), so one accumulated
 minimum gives it for all rates at once. Arrivals are known to a tolerance, which widens every interval: with half the
 longest round trip as tolerance the true limiter is always inside (tests/unit/test_identification.py).

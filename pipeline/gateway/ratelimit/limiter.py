@@ -70,7 +70,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class CallInFlight:
-    """One call under way."""
+    """One call in flight."""
 
     kind: CallKind
     sent_at: float
@@ -308,7 +308,7 @@ class AdaptiveRateLimiter:
             self._share()
 
     def _share(self) -> None:
-        """Polls use the submits' allowance from now on; polls under way are still booked where they were sent."""
+        """Polls use the submits' allowance from now on; polls in flight are still booked where they were sent."""
         self._polls = self._submits
         self._submits.share()
 

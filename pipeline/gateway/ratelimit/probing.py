@@ -27,7 +27,7 @@ MIN_WINDOW = 4
 """Below so many calls a hint of one second rather means a bucket."""
 SHORT_HINT_S, FIXED_HINT_S = 1.5, 2.5
 """Whole hints up to the first (seconds) fit windows of two seconds at most; from the second on, one that fits no usual
-span is of a fixed window under way."""
+span is of a fixed window in progress."""
 AGE_TOLERANCE = 0.995
 """Part of the age at which the last probe failed: the span is longer."""
 
@@ -64,7 +64,7 @@ def window_by_hint(fill: InitialFill, it: Rejection, noise_s: float) -> WindowFi
     if usual:
         fits = hint > SHORT_HINT_S or not is_whole(hint) or usual[0] <= 2
         return WindowFit(fill.count, usual[0], 0.0) if fits else None  # too short a span is corrected by one hint
-    if hint > FIXED_HINT_S:  # a fixed window under way: its span is at least what was seen
+    if hint > FIXED_HINT_S:  # a fixed window in progress: its span is at least what was seen
         return WindowFit(fill.count, next((span for span in SPANS_S if span >= max_s), max_s), 0.0)
     return None
 

@@ -15,7 +15,7 @@ VERSION = 2
 
 
 def check_path(clip: Path) -> Path:
-    """Where a clip's result lies: beside it, `.check.json` for `.mp4`."""
+    """Where a clip's result is: beside it, `.check.json` for `.mp4`."""
     return clip.with_suffix(".check.json")
 
 

@@ -1,4 +1,4 @@
-"""Sheets as pictures: where each cell lies on a page, and the page with its heads. No prices: it is made to be sent.
+"""Sheets as pictures: where each cell is on a page, and the page with its heads. No prices: it is made to be sent.
 
 Shared by the grid video and the contact print. Draws on its own paper only; reads no clip.
 """

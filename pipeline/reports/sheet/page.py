@@ -123,7 +123,7 @@ def _check(view: RunView, line: Line) -> ClipCheck | None:
 
 
 def clip_of(line: Line, outputs: Path) -> Path | None:
-    """The cell's clip, where it was downloaded and still lies."""
+    """The cell's clip, where it was downloaded and still is."""
     if not isinstance(line, Attempt) or line.local_path is None:
         return None
     clip = outputs / line.local_path
@@ -159,7 +159,7 @@ def _link(file: Path | None, folder: Path) -> str:
 
 
 def clips_of(view: RunView) -> list[Path]:
-    """Every clip of the run that was downloaded and still lies where it was put."""
+    """Every clip of the run that was downloaded and still is where it was put."""
     return [clip for line, _ in latest_lines(view.lines) if (clip := clip_of(line, view.outputs)) is not None]
 
 

@@ -121,7 +121,7 @@ def _without_places(attempt: Attempt, path: str | None) -> Attempt:
 
 
 def _short(image: str) -> str:
-    """A picture's name with its folder's, for one that lies on this machine."""
+    """A picture's name with its folder's, for one that is on this machine."""
     return "/".join(Path(image).parts[-2:]) if is_local(image) else image
 
 

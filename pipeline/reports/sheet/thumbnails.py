@@ -26,12 +26,12 @@ MAX_DECODE_S = 10.0
 
 
 def poster_path(clip: Path) -> Path:
-    """Where a clip's poster lies: beside it, `.jpg` for `.mp4`."""
+    """Where a clip's poster is: beside it, `.jpg` for `.mp4`."""
     return clip.with_suffix(".jpg")
 
 
 def start_path(clip: Path) -> Path:
-    """Where the clip's first frame lies, which shows the input image without the network."""
+    """Where the clip's first frame is, which shows the input image without the network."""
     return clip.with_suffix(".start.jpg")
 
 

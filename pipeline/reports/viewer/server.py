@@ -165,7 +165,7 @@ class Viewer:
         return web.FileResponse(path)
 
     def _is_ours(self, path: Path) -> bool:
-        """Whether it is a file, and lies in the outputs folder also when links are followed."""
+        """Whether it is a file, and is in the outputs folder also when links are followed."""
         return path.is_file() and path.resolve().is_relative_to(self._workspace.outputs.resolve())
 
     # -- reviews

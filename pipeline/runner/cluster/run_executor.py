@@ -348,7 +348,7 @@ class RunExecutor:
                 self._around.on_failure(f"a stop reason could not be passed on ({cause_of(error)})")
 
     async def close(self) -> None:
-        """Submits under way end and are booked; everything else is left for other workers."""
+        """Submits in flight end and are booked; everything else is left for other workers."""
         self._broken = self._closing = True  # what is said from here on is about this worker, not about the run
         self.stop.request("the worker stops", exit_code=ExitCode.TERMINATED, reach=StopScope.ALL)
         self.pipeline.poller.close_input()

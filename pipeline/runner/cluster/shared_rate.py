@@ -156,7 +156,7 @@ def grown_rate(row: Mapping[str, float | bool | None]) -> float:
 def _measured(row: Mapping[str, float | bool | None], sent_at: float) -> float:
     """Submits a second that the allowance lets in, as far as is known at this refusal.
 
-    What was saved up during a hold came in as well: the truth lies between the rate since its end and since its begin.
+    What was saved up during a hold came in as well: the truth is between the rate since its end and since its begin.
     """
     let_in = float(row["let_in"] or 0.0)
     since_s = max(sent_at - float(row["origin"] or sent_at), 1e-3)

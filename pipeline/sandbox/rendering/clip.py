@@ -132,7 +132,7 @@ def _random_of(plan: ClipPlan) -> np.random.Generator:
 def _morphed(
     source: Image.Image, end: Image.Image | None, pose: CameraPose, size: tuple[int, int], share: float
 ) -> Image.Image:
-    """The start frame, the end frame, or a mixture under way from one to the other."""
+    """The start frame, the end frame, or a mixture on the way from one to the other."""
     if end is None or share <= 0:
         return shoot(source, pose, size)
     if share >= 1:

@@ -19,7 +19,7 @@ REQUESTS, PER_S = 500, 6
 CUT_S = 60.0
 """Shorter than the rest of the run takes: the host comes back while there is work."""
 SLOW_ANSWERS = {"*": {"book": True, "stall_s": 2.0}}
-"""Each submit is charged at once and answered late, so that some are under way when the cable is pulled."""
+"""Each submit is charged at once and answered late, so that some are in flight when the cable is pulled."""
 
 
 def test_a_host_that_is_cut_off_for_a_minute_costs_nothing_and_comes_back(

@@ -18,7 +18,7 @@ REQUESTS = 900
 KILLS = 6
 LEASE_S = 5.0
 SLOW_ANSWERS = {"*": {"book": True, "stall_s": 0.3}}
-"""Each submit is charged at once and answered late, so that some are under way whenever something breaks."""
+"""Each submit is charged at once and answered late, so that some are in flight whenever something breaks."""
 
 
 def wait_until_charged(double: GatewayDouble, count: int) -> None:
@@ -41,7 +41,7 @@ def test_nothing_is_paid_twice_or_lost_on_the_worst_day(
 
 
 def _worst_day(machines: Machines, double: GatewayDouble, server: PostgresServer) -> int:
-    """Six kills, two freezes and a crash of the database; how many submits were under way when they struck."""
+    """Six kills, two freezes and a crash of the database; how many submits were in flight when they struck."""
     in_doubt = 0
     for number in range(KILLS):
         wait_until_charged(double, (1 + number) * REQUESTS // 12)

@@ -206,7 +206,7 @@ def budget_outside_the_transaction(tmp_path: Path, monkeypatch: Patch) -> list[s
 
 
 def forget_submits_under_way(tmp_path: Path, monkeypatch: Patch) -> list[str]:
-    """At the start, what was under way is planned again instead of unknown."""
+    """At the start, what was in flight is planned again instead of unknown."""
     from tests.support import crash_experiment as protocol
 
     def recover(ledger: object, book: object, now: float) -> int:

@@ -64,5 +64,5 @@ def test_a_shared_bucket_is_used_fairly_and_fully(rate: str | None, shared: bool
     assert batch.polls <= 1.3 * 1200
     assert batch.makespan_s <= (1.10 if hint is no_hint else 1.14) * bound_s(durations_s, per_s=40, burst=40)
     assert batch.noticed_s[0] <= 20
-    # Of three calls that are under way at 50 ms all are refused at once.
+    # Of three calls that are in flight at 50 ms all are refused at once.
     assert batch.submits_refused + batch.polls_refused <= (0.02 if hint is no_hint else 0.04) * 2400

@@ -1,4 +1,4 @@
-"""The poller's end when the run stops while submits are still under way."""
+"""The poller's end when the run stops while submits are still in flight."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def full_disk(size_bytes: int) -> Iterator[None]:
 
 @pytest.fixture
 def at_work(folder: Path) -> Iterator[tuple[SqliteLedger, LedgerQueries]]:
-    """A ledger with one submit under way, and one still to come."""
+    """A ledger with one submit in flight, and one still to come."""
     ledger = SqliteLedger(folder / "ledger.db", inline=True)
     ledger.ready_to_spend()
     book = LedgerQueries(ledger)

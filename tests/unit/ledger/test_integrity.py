@@ -213,7 +213,7 @@ def test_a_ledger_that_is_lost_beside_a_damaged_journal_gets_a_hole_and_buys_not
         counts = book.totals(RUN).counts
         assert counts.get(State.PLANNED, 0) == 0, "nothing that may be bought already is bought again"
         assert counts[State.UNKNOWN] == 3, "two that it does not know, and one that was unknown before"
-        assert counts[State.SUBMITTING] == 2, "one whose answer is lost counts as under way"
+        assert counts[State.SUBMITTING] == 2, "one whose answer is lost counts as in flight"
         assert again.problems() == []
         again.adopt(AT)
         start(book, requests(1, prompt="after the hole was closed"), make_run("run-2"))

@@ -23,7 +23,7 @@ from pipeline.gateway.ratelimit.identification import (
 
 
 def play(limiter: Limiter, *, calls: int, per_s: float, latency_s: float, whole: bool | None, seed: int) -> History:
-    """Calls at random times, several at once now and then, each under way for its own time: they overtake each other.
+    """Calls at random times, several at once now and then, each in flight for its own time: they overtake each other.
 
     `whole` hints are rounded up to seconds, else to milliseconds; None: no hints.
     """
