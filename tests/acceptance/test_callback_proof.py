@@ -38,10 +38,10 @@ class Unclear:
     headers: list[str] = field(default_factory=list)
     polls: list[str] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
-    under_way: set[asyncio.Task[None]] = field(default_factory=set)
+    in_flight: set[asyncio.Task[None]] = field(default_factory=set)
 
     def soon(self, work: Coroutine[Any, Any, None]) -> None:
-        self.under_way.add(asyncio.create_task(work))
+        self.in_flight.add(asyncio.create_task(work))
 
     async def submit(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -249,7 +249,7 @@ ENDS = {"its time is over": ["--max-duration", "1s"], "its key is refused": [], 
 
 
 @pytest.mark.parametrize("why", ENDS)
-def test_a_run_that_stops_buying_waits_for_the_posts_under_way(tmp_path: Path, why: str) -> None:
+def test_a_run_that_stops_buying_waits_for_the_posts_in_flight(tmp_path: Path, why: str) -> None:
     async def submit(gateway: HostileGateway, order: Order) -> web.StreamResponse:
         if row(order) == 1 and why == "its key is refused":
             await gateway.until(lambda: len(gateway.orders) >= 16)

@@ -96,7 +96,7 @@ def test_a_lock_file_that_is_removed_does_not_let_two_runs_work(against: Against
     assert len(double.submits) == 3
 
 
-def test_what_is_under_way_is_not_sent_again_by_a_second_run(against: Against) -> None:
+def test_what_is_in_flight_is_not_sent_again_by_a_second_run(against: Against) -> None:
     dop, double = against(submits={"*": {"stall_s": 3600.0, "book": True}})
     manifest = dop.csv(shots(1))
     dop.start("run", manifest, "--yes")  # its POST is never answered; the fixture ends it

@@ -286,7 +286,7 @@ def test_one_token_makes_no_more_polls_than_the_pace_allows(tmp_path: Path) -> N
 
 
 def test_one_request_is_recovered_by_one_poll_at_a_time(tmp_path: Path) -> None:
-    under_way, most = [0], [0]
+    in_flight, most = [0], [0]
 
     async def submit(gateway: HostileGateway, order: Order) -> web.StreamResponse:
         for _ in range(20):
@@ -294,10 +294,10 @@ def test_one_request_is_recovered_by_one_poll_at_a_time(tmp_path: Path) -> None:
         return await gateway.lose(order)
 
     async def poll(gateway: HostileGateway, order: Order | None, job: str) -> web.StreamResponse:
-        under_way[0] += 1
-        most[0] = max(most[0], under_way[0])
+        in_flight[0] += 1
+        most[0] = max(most[0], in_flight[0])
         await asyncio.sleep(0.1)
-        under_way[0] -= 1
+        in_flight[0] -= 1
         return await gateway.report(order, job)
 
     with HostileGateway(submit=submit, poll=poll) as gateway:

@@ -76,7 +76,7 @@ class MemoryGateway:
     charged: Counter[int] = field(default_factory=Counter)
     visits: Counter[int] = field(default_factory=Counter)
     unclear: set[int] = field(default_factory=set)
-    under_way: list[tuple[int, str]] = field(default_factory=list)
+    in_flight: list[tuple[int, str]] = field(default_factory=list)
 
     def fate(self, number: int) -> str:
         share = int(hashlib.sha256(f"{self.seed} {number} {self.visits[number]}".encode()).hexdigest()[:8], 16)
@@ -91,9 +91,9 @@ class MemoryGateway:
         if fate == "not sent":
             return NoResponse(sent=False, what="no connection", phase=CallPhase.CONNECT)
         proof.sent = True
-        self.under_way.append((number, fate))
+        self.in_flight.append((number, fate))
         await asyncio.sleep(ANSWER_S)
-        self.under_way.remove((number, fate))
+        self.in_flight.remove((number, fate))
         self._charge(number, fate)
         match fate:
             case "accepted":
@@ -116,7 +116,7 @@ class MemoryGateway:
     def photograph(self) -> MemoryGateway:
         """As it will stand when what is in flight has ended: a killed client does not stop a gateway."""
         copy = MemoryGateway(self.seed, self.fates, Counter(self.charged), Counter(self.visits), set(self.unclear))
-        for number, fate in self.under_way:
+        for number, fate in self.in_flight:
             copy._charge(number, fate)
         return copy
 

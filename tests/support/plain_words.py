@@ -67,7 +67,7 @@ def private_words(text: str) -> Iterator[tuple[int, str]]:
 
 
 def private_words_below(root: Path, *folders: str) -> list[str]:
-    """Each place in these folders of `root`, as `file:line word`; the lists of words and their own test are left out."""
+    """Each place in these folders of `root`, as `file:line word`, but for the lists of words themselves."""
     exempt = {Path(__file__).name, "test_plain_words.py", "readability.py"}
     files = sorted(file for folder in folders for file in (root / folder).rglob("*") if file.suffix in SUFFIXES)
     return [

@@ -27,9 +27,9 @@ class InFlightLimit:
         """The lower of the configured and the learned cap; None while there is neither."""
         return min((cap for cap in (self._configured, self.learned) if cap is not None), default=None)
 
-    def ready_at(self, now: float, submits_under_way: int) -> float:
+    def ready_at(self, now: float, submits_in_flight: int) -> float:
         """The earliest time one more may be submitted; infinity while a job must end first."""
-        if self.cap is not None and self.in_flight + submits_under_way >= self.cap:
+        if self.cap is not None and self.in_flight + submits_in_flight >= self.cap:
             return float("inf")
         return max(now, self._paused_until)
 

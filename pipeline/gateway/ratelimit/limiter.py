@@ -154,7 +154,7 @@ class AdaptiveRateLimiter:
         if shared or (self._may_share and learned.shared):
             self._share()
         self._jobs = InFlightLimit(configured=max_in_flight, learned=learned.in_flight_cap, in_flight=jobs_in_flight)
-        self._submits_under_way = 0
+        self._submits_in_flight = 0
         self._lead = SlotLeadTime()
         self._sent_at: deque[float] = deque(maxlen=RATE_OVER_CALLS)
         if rate is None:
@@ -185,7 +185,7 @@ class AdaptiveRateLimiter:
         lane = self._lane(kind)
         ready_at = lane.ready_at(now)
         if kind is CallKind.SUBMIT:
-            jobs_at = self._jobs.ready_at(now, self._submits_under_way)
+            jobs_at = self._jobs.ready_at(now, self._submits_in_flight)
             if jobs_at > now:  # held back by jobs, not by the allowance: it waits for no turn
                 return _wait_s(max(ready_at, jobs_at), now)
         take_at = ready_at - (self._lead.s if kind is CallKind.SUBMIT else 0.0)
@@ -198,13 +198,13 @@ class AdaptiveRateLimiter:
         due_at = max(ready_at, now)
         lane.take(due_at)
         self._turns.took(kind)
-        self._submits_under_way += kind is CallKind.SUBMIT
+        self._submits_in_flight += kind is CallKind.SUBMIT
         return Slot(kind, now, due_at)
 
     def release(self, now: float, kind: CallKind = CallKind.SUBMIT) -> None:
         """A taken slot that was not used: the budget refused, or nothing was sent."""
         self._lane(kind).give_back(now)
-        self._submits_under_way -= kind is CallKind.SUBMIT
+        self._submits_in_flight -= kind is CallKind.SUBMIT
 
     def ready(self, slot: Slot, now: float) -> None:
         """The call is ready to go, and waits until it is due."""
@@ -241,7 +241,7 @@ class AdaptiveRateLimiter:
             job_cap: the jobs in flight that it says it allows, as in "concurrent requests (4) has been reached".
             stated: what its headers say of the allowance.
         """
-        self._submits_under_way -= ticket.kind is CallKind.SUBMIT
+        self._submits_in_flight -= ticket.kind is CallKind.SUBMIT
         if outcome is LimitFeedback.THROTTLED:
             ticket.channel.throttled(ticket.sent_at, now, wait_s)
             self._count_throttled(ticket.kind, now)

@@ -34,7 +34,7 @@ def test_the_kubernetes_manifest_is_valid() -> None:
         validate.validate(manifest | {"spec": manifest["spec"] | {"replica": 3}}, "1.32", strict=True)
 
 
-def test_everybody_gives_a_submit_under_way_the_time_to_end() -> None:
+def test_everybody_gives_a_submit_in_flight_the_time_to_end() -> None:
     (manifest,) = documents("kind")
     assert manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > MAX_SUBMIT_S
     (compose,) = documents("services")

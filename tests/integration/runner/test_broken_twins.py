@@ -205,7 +205,7 @@ def budget_outside_the_transaction(tmp_path: Path, monkeypatch: Patch) -> list[s
     return found(tmp_path, monkeypatch, Protocol(recorder=CapOutside), caps=CAP, workers=8)
 
 
-def forget_submits_under_way(tmp_path: Path, monkeypatch: Patch) -> list[str]:
+def forget_submits_in_flight(tmp_path: Path, monkeypatch: Patch) -> list[str]:
     """At the start, what was in flight is planned again instead of unknown."""
     from tests.support import crash_experiment as protocol
 
@@ -228,7 +228,7 @@ def forget_submits_under_way(tmp_path: Path, monkeypatch: Patch) -> list[str]:
         (late_settle, "more unknown than submits were in flight"),
         (count_only_what_is_done, "the cap was passed"),
         (budget_outside_the_transaction, "the cap was passed"),
-        (forget_submits_under_way, "paid twice"),
+        (forget_submits_in_flight, "paid twice"),
     ],
 )
 def test_a_broken_protocol_is_caught(

@@ -184,7 +184,7 @@ def test_the_twin_that_replaces_a_lost_outcome_is_caught(tmp_path: Path, monkeyp
         with_a_gateway(tmp_path, monkeypatch, unknown_waits)
 
 
-def test_the_twin_that_does_not_wait_for_clips_under_way_is_caught(
+def test_the_twin_that_does_not_wait_for_clips_in_flight_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fate = Candidate.fate

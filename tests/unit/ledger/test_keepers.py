@@ -130,10 +130,10 @@ def test_bought_one_after_the_other_it_buys_exactly_the_sequential_minimum(seed:
         one = shot(" ".join(known), keep)
         for request_id in one.needed:
             known[int(request_id[1:])] = "way"
-        under_way = [n for n, word in enumerate(known) if word == "way"]
-        if not under_way:
+        in_flight = [n for n, word in enumerate(known) if word == "way"]
+        if not in_flight:
             break
-        arrived = chance.choice(under_way)
+        arrived = chance.choice(in_flight)
         known[arrived] = "ok" if good[arrived] else "bad"
     hits = [n for n, is_good in enumerate(good) if is_good]
     minimum = hits[keep - 1] + 1 if len(hits) >= keep else 12

@@ -178,7 +178,7 @@ def test_an_hours_rate_sends_a_minutes_worth_at_once() -> None:
     assert Rate(5, 1).default_burst == 5
 
 
-def test_a_configured_cap_counts_submits_under_way() -> None:
+def test_a_configured_cap_counts_submits_in_flight() -> None:
     pace = AdaptiveRateLimiter(rate=Rate(1000, 1), max_in_flight=2, jobs_in_flight=1)
     go(pace, 0.0)
     assert not isinstance(pace.next_slot(1.0), Slot)

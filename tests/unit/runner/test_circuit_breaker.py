@@ -152,7 +152,7 @@ def test_the_pause_is_short_again_only_after_a_window_without_unknowns() -> None
 
 
 @pytest.mark.parametrize("straggler", ["answered", "unknown"])
-def test_while_a_probe_is_under_way_only_its_own_outcome_counts(straggler: Outcome) -> None:
+def test_while_a_probe_is_in_flight_only_its_own_outcome_counts(straggler: Outcome) -> None:
     breaker = probing()
     assert breaker.may_submit(FIRST_PAUSE_S, "a")
     breaker.record(straggler, FIRST_PAUSE_S, "b")
