@@ -389,6 +389,8 @@ def _add_ledger_care(verbs: Verbs) -> None:
 
     text = "let a copied or restored ledger spend: it is the only one in use now"
     sub = words.add("adopt", "ledger:adopt", text, "dop ledger adopt")
+    text = "close a hole of which no row was listed: what the lost events bought is bought again"
+    sub.add_argument("--close-hole", action="store_true", help=text)
     _add_lock_wait(sub)
     _add_settings(sub)
 

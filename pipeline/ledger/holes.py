@@ -30,6 +30,16 @@ def open_hole(ledger: LedgerWriter, events: str) -> int:
     return doubted
 
 
+def is_hole_listed(ledger: LedgerWriter) -> bool:
+    """Whether any row was listed as unknown since the ledger lacks the events that it lacks now."""
+    reason = _reason(ledger.facts[HOLE])
+    return bool(ledger.ask(select(history.c.seq).where(history.c.detail == reason).limit(1)))
+
+
+def _reason(hole: str) -> str:
+    return f"the ledger lacks events {hole}: this row may be bought already"
+
+
 def doubt_unsent(ledger: LedgerWriter, run_id: str | None = None) -> int:
     """Books every row, or those that one run lists, that was never sent as sent, outcome unknown; returns how many."""
     never_sent = select(attempts.c.request_id, attempts.c.run_id).where(
@@ -53,7 +63,7 @@ def doubt_unsent(ledger: LedgerWriter, run_id: str | None = None) -> int:
 
 def _doubted(request_id: str, run_id: str, at: float, hole: str) -> Iterator[LedgerChange]:
     token = f"hole {request_id}"
-    reason = f"the ledger lacks events {hole}: this row may be bought already"
+    reason = _reason(hole)
     yield LedgerChange(request_id=request_id, event=Event.RESERVE, at=at, token=token, run_id=run_id, detail=reason)
     values = {"reason": reason, "resends": 1}
     yield LedgerChange(request_id=request_id, event=Event.LOSE, at=at, token=token, values=values, detail=reason)

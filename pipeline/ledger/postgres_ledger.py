@@ -158,9 +158,10 @@ class PostgresLedger(LedgerWriter):
         with self.reader.connect() as connection:
             yield from table_lines(connection)
 
-    def adopt(self, now: float) -> list[str]:
+    def adopt(self, now: float, *, keep_hole: bool = False) -> list[str]:
         """Takes this database for the one ledger that spends: the operator said so."""
-        self.mark({MOVED: None, COPY: None, HOLE: None, "identity": self._identity})
+        hole = self.facts.get(HOLE) if keep_hole else None
+        self.mark({MOVED: None, COPY: None, HOLE: hole, "identity": self._identity})
         return []
 
     # -- the writer

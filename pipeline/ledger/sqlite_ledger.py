@@ -179,9 +179,11 @@ class SqliteLedger(LedgerWriter):
         """The lines of the journal beside the file."""
         return lines_of(self.journal.path)
 
-    def adopt(self, now: float) -> list[str]:
+    def adopt(self, now: float, *, keep_hole: bool = False) -> list[str]:
         """Takes this file for the one ledger that spends, and what it knows for all there is: the operator said so.
 
+        Args:
+            keep_hole: what it lacks is not settled: only that it is a copy, or was moved, is taken back.
         Returns:
             Notices.
         Raises:
@@ -196,7 +198,7 @@ class SqliteLedger(LedgerWriter):
                 CLOCK: str(number) if is_behind(now, newest_at) else self.facts.get(CLOCK),
                 COPY: None,
                 MOVED: None,
-                HOLE: None,
+                HOLE: self.facts.get(HOLE) if keep_hole else None,
                 INODE: inode_of(self.path),
                 MACHINE: machine_id(),
                 JOURNAL_PLACE: place_of(self.journal.path),

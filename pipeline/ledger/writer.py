@@ -118,7 +118,7 @@ class LedgerWriter(ABC):
         """The lines of the second book, in order, as they are."""
 
     @abstractmethod
-    def adopt(self, now: float) -> list[str]:
+    def adopt(self, now: float, *, keep_hole: bool = False) -> list[str]:
         """Takes this ledger for the one that spends, and the clock's `now` for right: the operator said so.
 
         Returns notices.

@@ -22,6 +22,7 @@ from pipeline.errors import ExitCode, LedgerError, LedgerUnavailableError, Usage
 from pipeline.ledger import recovery
 from pipeline.ledger.clock import CLOCK, is_behind, newest_event_at
 from pipeline.ledger.file_lock import locked
+from pipeline.ledger.holes import is_hole_listed
 from pipeline.ledger.identity import HOLE, MOVED
 from pipeline.ledger.journal_audit import examine
 from pipeline.ledger.journal_check import lines_of
@@ -225,6 +226,14 @@ def _move(target_url: str, args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+UNLISTED = (
+    "and no row was listed for that yet: `dop run MANIFEST` lists the rows that it does not know as unknown, and buys "
+    "none of them. When all are settled with `dop resolve`, `dop ledger adopt` closes the hole. `--close-hole` closes "
+    "it at once, and what the lost events bought is bought again"
+)
+"""Why a hole stays, and what closes it."""
+
+
 def adopt(args: argparse.Namespace) -> int:
     """Lets a copied, restored or moved ledger spend: the operator says that it is the only one in use."""
     settings, now = settings_of(args), time.time()
@@ -234,14 +243,20 @@ def adopt(args: argparse.Namespace) -> int:
     with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
         ledger = opened(settings, may_migrate=True)
         try:
-            is_fit = not ledger.is_copy and not {MOVED, HOLE} & ledger.facts.keys()
-            if is_fit and not is_behind(now, _newest_at(ledger)):
+            is_elsewhere = ledger.is_copy or MOVED in ledger.facts or is_behind(now, _newest_at(ledger))
+            # MONEY: a hole of which nothing was listed holds purchases that the next run would buy again.
+            keeps_hole = HOLE in ledger.facts and not args.close_hole and not is_hole_listed(ledger)
+            if keeps_hole and not is_elsewhere:
+                raise LedgerError(f"{name} lacks events {ledger.facts[HOLE]}, {UNLISTED}")
+            if not is_elsewhere and HOLE not in ledger.facts:
                 print(f"{name} is no copy: there is nothing to adopt")
                 return 0
             problems = ledger.problems()
             if problems:
                 raise LedgerError(f"{name} is damaged: {problems[0]}; `dop ledger check` lists everything")
-            print_notice(ledger.adopt(now))
+            print_notice(ledger.adopt(now, keep_hole=keeps_hole))
+            if keeps_hole:
+                print_notice([f"it still lacks events {ledger.facts[HOLE]}, {UNLISTED}"])
         finally:
             ledger.close(clean=False)
     print(f"{name} is in use from now on; what was bought with another copy since is not in it")
