@@ -28,7 +28,7 @@ def lose_first_lines(dop: Dop) -> None:
 
 
 def put_back_a_backup_without_journal(dop: Dop) -> None:
-    """An older backup stands where the ledger was, and its journal is a folder."""
+    """The ledger is an older backup, and its journal is a folder."""
     journal = dop.outputs / "ledger.db.journal"
     journal.unlink()
     journal.mkdir()
