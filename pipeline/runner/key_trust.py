@@ -65,6 +65,7 @@ class KeyTrust:
         self._context, self._gateway, self._calls = context, gateway, calls
         self._jobs = HeldJobs(context.recorder.ledger)
         self._fresh_until, self._fresh_age = float("-inf"), float("inf")
+        self._unanswered: list[Attempt] = []
         self.off = self._remembered() if context.kind.abilities.recovery is Recovery.REPLAY else ""
         """why no call is repeated at this gateway; empty while they are"""
 
@@ -83,6 +84,7 @@ class KeyTrust:
     async def _test(self, canary: HeldCall) -> Trust:
         outcome, _ = await self._calls.send(canary.call, canary.attempt, counts_job=False)
         if outcome.kind is not ReplayKind.JOB or outcome.job is None:
+            self.note_unanswered(canary.attempt)
             return Trust.UNSURE
         if same_job(outcome.job.job_set_id, canary.job_set_id):
             self._note_fresh(canary.attempt)
@@ -93,6 +95,7 @@ class KeyTrust:
         return Trust.BROKEN
 
     def _note_fresh(self, attempt: Attempt) -> None:
+        self._unanswered.clear()
         self._fresh_until = asyncio.get_running_loop().time() + FRESH_S
         self._fresh_age = attempt.submitted_at or float("inf")
 
@@ -120,8 +123,21 @@ class KeyTrust:
             text = f"{PAID_TWICE}: also as job {other_job}, which could not be canceled"
             await context.recorder.record(attempt.request_id, Event.NOTE, {"reason": text}, detail=text)
         context.notify(f"{attempt.row_id}: {text}")
+        await self._report_unanswered()
         context.notify(f"{self.off}; `dop resolve` settles what is unknown")
         context.recorder.ledger.save_state(self._memory, {"off": self.off, "at": context.unix_time()})
+
+    async def _report_unanswered(self) -> None:
+        """MONEY: a test whose answer was lost may have bought a job that no one can name, and so not cancel."""
+        text = "perhaps bought again: a repeated call got no answer, and keys are not honoured"
+        for attempt in self._unanswered:
+            await self._context.recorder.record(attempt.request_id, Event.NOTE, detail=text)
+            self._context.notify(f"{attempt.row_id}: {text}")
+        self._unanswered.clear()
+
+    def note_unanswered(self, attempt: Attempt) -> None:
+        """A repeated call of the attempt got no answer that tells: if keys are not honoured, it may have bought."""
+        self._unanswered.append(attempt)
 
     def used(self) -> None:
         """A call was repeated: the next one needs a test of its own."""
@@ -139,6 +155,8 @@ class KeyTrust:
                 if self._jobs.owner_of_job(self._gateway, other) is None:
                     await self._promise_broken(held, other)
                     return not await self._given_back(held)
+            else:
+                self.note_unanswered(held.attempt)
             await self._context.stop.pause(CHECK_PAUSE_S * 2**tries, until=StopScope.ALL)
         return True
 

@@ -212,6 +212,7 @@ class Replays:
         if outcome.kind is ReplayKind.IN_FLIGHT:
             case.waits += 1
             return False
+        self._keys.note_unanswered(attempt)
         case.tries += 1
         return False
 
