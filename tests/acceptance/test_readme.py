@@ -64,9 +64,10 @@ def test_make_batch_prints_what_the_readme_says_and_leaves_the_videos(tmp_path: 
         assert words(line) in [words(printed) for printed in said.splitlines()], (line, said)
     with (tmp_path / "out" / "latest" / "report.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) >= 12
-    assert {row["status"] for row in rows} == {"done"}
-    assert all((tmp_path / "out" / "latest" / row["local_path"]).stat().st_size > 10_000 for row in rows)
+    made = [row for row in rows if row["status"] == "done"]
+    assert len(made) >= 12
+    assert {row["reason"] for row in rows if row not in made} <= {"not needed"}, "a candidate that keep did not need"
+    assert all((tmp_path / "out" / "latest" / row["local_path"]).stat().st_size > 10_000 for row in made)
 
 
 def test_make_test_is_the_fast_tests() -> None:
