@@ -129,21 +129,21 @@ def judge_submit(
         return SubmitOutcome(kind=kind, reason=outcome.what, is_permanent=outcome.is_permanent)
     if 200 <= outcome.status <= 299:
         return _judge_success(outcome, params, now_unix)
-    heard = error_hints(outcome, now_unix)
+    hints = error_hints(outcome, now_unix)
     # MONEY: a refusal that names a job set contradicts itself; only a look at that job can tell.
     if outcome.status not in refusals or names_job_set(outcome.body):
-        return _unknown(heard, recoverable_ids(outcome.body))
-    rule = next(rule for rule in rules if outcome.status in rule.statuses and heard.says(rule.says))
-    return _refused(heard, rule)
+        return _unknown(hints, recoverable_ids(outcome.body))
+    rule = next(rule for rule in rules if outcome.status in rule.statuses and hints.says(rule.says))
+    return _refused(hints, rule)
 
 
 def _judge_success(answer: Response, params: Params | None, now_wall: float) -> SubmitOutcome:
     """2xx: accepted with an id to poll; else unknown, whatever its text says."""
-    heard = error_hints(answer, now_wall)
+    hints = error_hints(answer, now_wall)
     payload = read_json(answer.body) if answer.complete else None
     ticket = parse_submit(payload)
     if ticket is None or (ticket.id_key != "job_set_id" and _says_error(payload)):
-        return _unknown(heard, recoverable_ids(answer.body))
+        return _unknown(hints, recoverable_ids(answer.body))
     differs = echo_differs(ticket, params) if params is not None else None
     if differs:
         # MONEY: nothing is salvaged here: that job is real, but it may be another request's.
@@ -159,33 +159,33 @@ def _says_error(payload: object) -> bool:
     return bool(top.get("error")) or top.get("success") is False or (isinstance(code, int) and code >= 400)
 
 
-def _refused(heard: ErrorHints, rule: ClassificationRule) -> SubmitOutcome:
+def _refused(hints: ErrorHints, rule: ClassificationRule) -> SubmitOutcome:
     """Nothing was created; the rule says what it means for the request and the hint for everybody."""
     slow = rule.kind in (SubmitOutcomeKind.THROTTLED, SubmitOutcomeKind.CONCURRENCY)
     # A 429's hint may mislead and is the pace's to weigh; a quota that is gone for longer ends the buying.
-    too_long = heard.status == 403 and (heard.stated_wait_s or 0.0) > MAX_WAIT_S
+    too_long = hints.status == 403 and (hints.stated_wait_s or 0.0) > MAX_WAIT_S
     return SubmitOutcome(
         kind=rule.kind,
-        reason=heard.reason,
-        status=heard.status,
-        wait_s=heard.wait_s if slow else None,
-        stated_wait_s=heard.stated_wait_s if slow else None,
+        reason=hints.reason,
+        status=hints.status,
+        wait_s=hints.wait_s if slow else None,
+        stated_wait_s=hints.stated_wait_s if slow else None,
         stop_submitting=rule.stop or (slow and too_long),
         slow_down=slow,
-        job_cap=heard.job_cap() if rule.kind is SubmitOutcomeKind.CONCURRENCY else None,
+        job_cap=hints.job_cap() if rule.kind is SubmitOutcomeKind.CONCURRENCY else None,
     )
 
 
-def _unknown(heard: ErrorHints, salvaged: tuple[str, ...]) -> SubmitOutcome:
+def _unknown(hints: ErrorHints, salvaged: tuple[str, ...]) -> SubmitOutcome:
     """Perhaps paid. The text decides nothing about that; it may slow or stop further submits."""
     return SubmitOutcome(
         kind=SubmitOutcomeKind.UNKNOWN,
-        reason=heard.reason,
-        status=heard.status,
-        wait_s=heard.wait_s,
-        stated_wait_s=heard.stated_wait_s,
-        stop_submitting=heard.says(CREDIT) or heard.says(KEY),
-        slow_down=heard.wait_s is not None or heard.says(QUOTA) or heard.says(CONCURRENCY),
+        reason=hints.reason,
+        status=hints.status,
+        wait_s=hints.wait_s,
+        stated_wait_s=hints.stated_wait_s,
+        stop_submitting=hints.says(CREDIT) or hints.says(KEY),
+        slow_down=hints.wait_s is not None or hints.says(QUOTA) or hints.says(CONCURRENCY),
         salvaged=salvaged,
     )
 
@@ -240,25 +240,25 @@ def judge_poll(
     if isinstance(outcome, NoResponse):
         unsent = outcome.is_permanent
         return PollOutcome(kind=PollOutcomeKind.UNCLEAR, reason=outcome.what, is_permanent=unsent)
-    heard = error_hints(outcome, now_unix)
+    hints = error_hints(outcome, now_unix)
     if 200 <= outcome.status <= 299:
-        return _judge_report(outcome, heard, job_set_id)
+        return _judge_report(outcome, hints, job_set_id)
     kind = kinds.get(outcome.status, PollOutcomeKind.UNCLEAR)
-    if outcome.status == 403 and not heard.says(CREDIT) and (heard.says(HINT) or heard.says(QUOTA)):
+    if outcome.status == 403 and not hints.says(CREDIT) and (hints.says(HINT) or hints.says(QUOTA)):
         kind = PollOutcomeKind.THROTTLED
     return PollOutcome(
         kind=kind,
-        wait_s=heard.wait_s,
-        reason=heard.reason,
+        wait_s=hints.wait_s,
+        reason=hints.reason,
         status=outcome.status,
         stop_submitting=kind is PollOutcomeKind.KEY_REFUSED,
     )
 
 
-def _judge_report(answer: Response, heard: ErrorHints, job_set_id: str | None) -> PollOutcome:
+def _judge_report(answer: Response, hints: ErrorHints, job_set_id: str | None) -> PollOutcome:
     report = parse_poll(read_json(answer.body)) if answer.complete else None
     if report is None:
-        return PollOutcome(kind=PollOutcomeKind.UNCLEAR, wait_s=heard.wait_s, reason=heard.reason, status=answer.status)
+        return PollOutcome(kind=PollOutcomeKind.UNCLEAR, wait_s=hints.wait_s, reason=hints.reason, status=answer.status)
     asked, named = job_set_id, report.job_set_id
     if asked is not None and named is not None and canonical_job_id(named) != canonical_job_id(asked):
         reason = f"the answer is about another job: {report.job_set_id}"
