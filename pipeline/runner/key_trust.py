@@ -90,6 +90,7 @@ class KeyTrust:
             self._note_fresh(canary.attempt)
             return Trust.HONOURED
         if self._jobs.owner_of_job(self._gateway, outcome.job.job_set_id) is not None:
+            self.note_unanswered(canary.attempt)
             return Trust.UNSURE  # the answer to another request: a desynchronised connection
         await self._promise_broken(canary, outcome.job.job_set_id)
         return Trust.BROKEN

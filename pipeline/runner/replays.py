@@ -224,6 +224,7 @@ class Replays:
         assert job is not None
         held = HeldCall(attempt=attempt, call=call, job_set_id=job.job_set_id)
         if self._jobs.owner_of_job(self._gateway, job.job_set_id) not in (None, attempt.request_id):
+            self._keys.note_unanswered(attempt)
             return False  # the answer to another request: a desynchronised connection
         if not await self._keys.gives_the_same_again(held):
             return True
