@@ -8,8 +8,9 @@ when the proof is there decides what it means: an unknown outcome is adopted, a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pipeline.errors import DopError, InvariantError
 from pipeline.gateway.classification import PollOutcomeKind
@@ -22,6 +23,8 @@ from pipeline.records import Attempt, State, canonical_job_id
 from pipeline.runner.context import RunContext, accepted_job
 from pipeline.runner.firewall import error_words, is_cancellation
 from pipeline.runner.stop import StopScope
+
+A = TypeVar("A")
 
 POLLS_AN_ID = 3
 """Polls of one id before it counts as not proved: soon after a submit a 404 may be replication lag."""
@@ -123,10 +126,33 @@ class JobRecovery:
         if await context.gate.slot(CallKind.POLL) is None:
             return None
         call = context.gate.sent(CallKind.POLL)
-        answer = await context.client.poll(job_set_id)
+        answer = await self._unless_stopped(context.client.poll(job_set_id))
+        if answer is None:
+            context.gate.answered(call, LimitFeedback.OTHER)
+            return None
         outcome = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=job_set_id)
         context.gate.answered(call, _FEEDBACK.get(outcome.kind, LimitFeedback.ACCEPTED), outcome.wait_s)
         return prove_job(answer, outcome, attempt.params)
+
+    async def _unless_stopped(self, poll: Coroutine[None, None, A]) -> A | None:
+        """The answer to a poll, which is free; None when everything ends first, and the poll is cut."""
+        stop, over = self._context.stop, asyncio.Event()
+
+        def wake() -> None:
+            if stop.all:
+                over.set()
+
+        asked, ending = asyncio.ensure_future(poll), asyncio.ensure_future(over.wait())
+        stop.subscribe(wake)
+        wake()
+        try:
+            await asyncio.wait((asked, ending), return_when=asyncio.FIRST_COMPLETED)
+            return asked.result() if asked.done() else None
+        finally:
+            stop.unsubscribe(wake)
+            for task in (asked, ending):
+                task.cancel()
+            await asyncio.gather(asked, ending, return_exceptions=True)
 
     async def _record(self, request_id: str, job_set_id: str, evidence: str) -> bool:
         """Book a proved job by what the ledger says now; False when a submit of the request must end first."""

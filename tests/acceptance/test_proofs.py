@@ -7,6 +7,8 @@ round: it proves something in a way that the client must not miss.
 from __future__ import annotations
 
 import asyncio
+import signal
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.support.cli_driver import Dop, ended, shots
+from tests.support.cli_driver import Dop, ended, shots, wait_for
 from tests.support.hostile_gateway import HostileGateway, Order, against
 from tests.support.webhook_catcher import serving
 
@@ -304,3 +306,30 @@ def test_one_request_is_recovered_by_one_poll_at_a_time(tmp_path: Path) -> None:
         dop = against(tmp_path, gateway)
         dop.buy(dop.csv(shots(1)), *ALONE, "--max-duration", "5s")
         assert most[0] == 1
+
+
+def test_a_signal_cuts_a_recovery_that_hangs_and_books_what_is_in_flight(tmp_path: Path) -> None:
+    """Polls are free: the one that a recovery waits for is cut; the POSTs end and are booked."""
+
+    async def submit(gateway: HostileGateway, order: Order) -> web.StreamResponse:
+        if order.number == 1:
+            return await gateway.lose(order, {"error": "internal error", "job_set_id": order.job})
+        order.charged = True
+        await gateway.until(lambda: bool(gateway.polls))
+        await asyncio.sleep(0.5)
+        return await gateway.accept(order)
+
+    async def poll(gateway: HostileGateway, order: Order | None, job: str) -> web.StreamResponse:
+        await asyncio.sleep(30)
+        return await gateway.report(order, job)
+
+    with HostileGateway(submit=submit, poll=poll) as gateway:
+        dop = Dop(folder=tmp_path, base_url=gateway.url)
+        process = dop.start("run", dop.csv(shots(4)), "--yes", "--set", "pace.rate=500/1s", "--set", "pace.burst=50")
+        wait_for(lambda: len(gateway.polls) > 0 and len(gateway.orders) > 1)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        end = ended(process)
+        assert time.monotonic() - began < 15, end.err
+        booked = {str(job) for (job,) in dop.ledger("select job_set_id from attempts where job_set_id is not null")}
+        assert booked == {order.job for order in gateway.charged if order.number > 1}, end.err
