@@ -87,6 +87,10 @@ class CallbackInbox:
         with whole_text(path, mode=SECRET) as stream:
             stream.write(json.dumps(kept[-MAX_KEPT:]))
 
+    def has_deliveries(self) -> bool:
+        """Whether something is kept that no run has read."""
+        return next(self.waiting(), None) is not None
+
     def waiting(self) -> Iterator[tuple[Path, list[CallbackDelivery]]]:
         """What is kept now, attempt by attempt."""
         with suppress(OSError):

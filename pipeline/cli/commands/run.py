@@ -30,6 +30,7 @@ from pipeline.planning.run_setup import (
 from pipeline.planning.saved_plan import load
 from pipeline.records import State
 from pipeline.reports.run_ending import counted
+from pipeline.runner.callback_inbox import inbox_of
 from pipeline.runner.run_job import RunOptions
 from pipeline.runner.session import SpendingSession, run_session
 
@@ -107,7 +108,10 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
             announced=order.plan,
             must_be_checked=True,
         )
-        if order.plan is None and (existing := nothing_new(opened.workspace, order, offer)) is not None:
+        # MONEY: a callback that waits may name a second paid job; only a run reads it.
+        has_callbacks = args.webhook and inbox_of(settings).has_deliveries()
+        existing = None if order.plan or has_callbacks else nothing_new(opened.workspace, order, offer)
+        if existing is not None:
             return end_of_nothing(args, opened.workspace, existing)
         print_offer(args, settings, order, offer)
         if not agreed(args, order, offer, settings, opened.workspace):
