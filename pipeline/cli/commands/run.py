@@ -17,7 +17,7 @@ from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.run_registry import Run
 from pipeline.planning.against_ledger import Offer, check_bound_objects, make_offer, plan_against_ledger
-from pipeline.planning.nothing_new import nothing_new
+from pipeline.planning.nothing_new import NothingNew, nothing_new
 from pipeline.planning.requests import bind_manifest
 from pipeline.planning.run_setup import (
     PurchaseOrder,
@@ -108,10 +108,7 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
             announced=order.plan,
             must_be_checked=True,
         )
-        # MONEY: a callback that waits may name a second paid job; only a run reads it.
-        has_callbacks = args.webhook and inbox_of(settings).has_deliveries()
-        existing = None if order.plan or has_callbacks else nothing_new(opened.workspace, order, offer)
-        if existing is not None:
+        if (existing := _nothing_to_do(args, opened, order, offer)) is not None:
             return end_of_nothing(args, opened.workspace, existing)
         print_offer(args, settings, order, offer)
         if not agreed(args, order, offer, settings, opened.workspace):
@@ -130,6 +127,17 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
         code = job.buy(rest)
         endings.print_json(args, code)
         return code
+
+
+def _nothing_to_do(
+    args: argparse.Namespace, opened: SpendingSession, order: PurchaseOrder, offer: Offer
+) -> NothingNew | None:
+    """What exists already, where no run is needed.
+
+    MONEY: a callback that waits may name a second paid job, and only a run reads it.
+    """
+    has_callbacks = args.webhook and inbox_of(opened.workspace.settings).has_deliveries()
+    return None if order.plan or has_callbacks else nothing_new(opened.workspace, order, offer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
