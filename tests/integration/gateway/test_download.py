@@ -366,7 +366,7 @@ async def test_two_downloads_never_write_the_same_part(target: Path, gates: Any)
 
 async def test_a_missing_folder_is_no_room(tmp_path: Path) -> None:
     outcome = await fetch_from(tmp_path / "gone" / "a.mp4", whole(CLIP))
-    assert outcome == DiskFull(reason=os.strerror(errno.ENOENT))
+    assert outcome == DiskFull(reason=os.strerror(errno.ENOENT), remedy="run again when that is put right")
 
 
 async def test_a_link_in_place_of_the_part_is_not_followed(target: Path, tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ async def test_a_full_disk_is_no_room_and_leaves_no_file(target: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
-    assert outcome == DiskFull(reason=os.strerror(errno.EFBIG))
+    assert outcome == DiskFull(reason=os.strerror(errno.EFBIG), remedy="free some disk space and run again")
     assert_nothing_left(target)
 
 
