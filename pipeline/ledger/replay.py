@@ -277,8 +277,18 @@ def _add_note(connection: Connection, **values: object) -> None:
 
 
 def _sum_up(connection: Connection) -> None:
+    """Makes the spend book from the rows.
+
+    Raises:
+        LedgerError: a row is damaged. MONEY: its price would become the sum that caps are judged by, unnoticed.
+    """
     sums: dict[SpendKey, dict[CostState, int]] = {}
     for row in every_attempt(connection):
+        if row["checksum"] != checksum(row):
+            raise LedgerError(
+                f"the row of request {storable(str(row['request_id']))} does not match its checksum; nothing is bought. "
+                "`dop ledger check` lists everything, `dop ledger rebuild` makes it again from its journal"
+            )
         add_price(sums, row)
     connection.execute(delete(spend))
     book_money(connection, sums)
