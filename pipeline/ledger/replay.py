@@ -286,8 +286,8 @@ def _sum_up(connection: Connection) -> None:
     for row in every_attempt(connection):
         if row["checksum"] != checksum(row):
             raise LedgerError(
-                f"the row of request {storable(str(row['request_id']))} does not match its checksum; nothing is bought. "
-                "`dop ledger check` lists everything, `dop ledger rebuild` makes it again from its journal"
+                f"the row of request {storable(str(row['request_id']))} does not match its checksum; nothing is "
+                "bought. `dop ledger check` lists everything, `dop ledger rebuild` makes it again from its journal"
             )
         add_price(sums, row)
     connection.execute(delete(spend))

@@ -1,6 +1,6 @@
 """kill -9 again and again at the vendor's own API: nothing is paid twice, nothing stays undone, nothing stays unknown.
 
-python -m pytest -n 0 -s -m long tests/acceptance/test_vendor_kills.py
+DOP_TEST_SIZE=full python -m pytest -n 0 -s -m long tests/acceptance/test_vendor_kills.py    # 50 kills, 14 minutes
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import pytest
 
 from pipeline.sandbox.faults import FaultPlan, SubmitFault
 from tests.support.cli_driver import Dop, killed, shots
+from tests.support.scale import scaled
 from tests.support.vendor_sandbox import VendorSandbox
 
-KILLS, ROWS = 50, 200
+KILLS, ROWS = scaled(50, 10), scaled(200, 60)
 
 POINTS = (
     *("after-reserve:1", "before-post:1", "after-post:1", "before-accept:1"),
@@ -44,7 +45,7 @@ class Losing(FaultPlan):
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
-def test_fifty_kills(tmp_path: Path) -> None:
+def test_kill_after_kill(tmp_path: Path) -> None:
     drawn = random.Random(7)
     faults = [SubmitFault.NONE] * 6 + [SubmitFault.RESET_AFTER, SubmitFault.ERROR_AFTER, SubmitFault.ERROR_BEFORE]
     with VendorSandbox(tmp_path / "vendor", generation_s=1.0) as vendor:

@@ -20,6 +20,7 @@ from pipeline.runner.stop import StopReason
 from pipeline.sandbox import Sandbox
 from tests.support.factories import LITE_MICROUSD
 from tests.support.ledgers import AT, RUN, change
+from tests.support.scale import scaled
 from tests.support.shots import (
     IsBad,
     KilledError,
@@ -141,8 +142,11 @@ def test_killed_at_every_fail_point_it_buys_nothing_twice(tmp_path: Path, monkey
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_two_hundred_shots_killed_a_hundred_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_virtual_time(monkeypatch, partial(every_point, tmp_path, monkeypatch, shots=200, kills=134, share=0.4))
+def test_many_shots_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_virtual_time(
+        monkeypatch,
+        partial(every_point, tmp_path, monkeypatch, shots=scaled(200, 50), kills=scaled(134, 32), share=0.4),
+    )
 
 
 def test_the_twin_that_takes_an_unknown_outcome_for_lost_is_caught(

@@ -1,6 +1,6 @@
 """What the replay of unclear submits must hold in bulk: fuzzed POSTs, keys that end in the middle, and kills.
 
-python -m pytest -n 0 -m long tests/integration/runner/test_replay_storms.py
+DOP_TEST_SIZE=full python -m pytest -n 0 -s -m long tests/integration/runner/test_replay_storms.py    # an hour
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from pipeline.sandbox import Sandbox
 from pipeline.sandbox.higgsfield.books import VendorBooks
 from pipeline.sandbox.higgsfield.gateway import VendorHandlers
 from tests.integration.runner.test_replays import run
+from tests.support.scale import scaled
 
 pytestmark = [pytest.mark.filterwarnings("ignore::async_solipsism.SolipsismWarning"), pytest.mark.long]
 
-POSTS = 5_000
+POSTS, ROWS = scaled(5_000, 500), scaled(2_400, 240)
+KEYS_ROWS, ENDS_AFTER = scaled(500, 120), (scaled(50, 20), scaled(150, 50), scaled(300, 80))
 
 
 @pytest.mark.timeout(3_000)
-def test_five_thousand_fuzzed_posts_pay_nothing_twice_and_leave_nothing_unknown(
+def test_fuzzed_posts_pay_nothing_twice_and_leave_nothing_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = run(monkeypatch, tmp_path, 2_400, chaos="11", generation_s=2.0, runs=4, collect=False)
+    found = run(monkeypatch, tmp_path, ROWS, chaos="11", generation_s=2.0, runs=4, collect=False)
     sys.stdout.write(f"{found.posts} POSTs, {sum(found.charged.values())} charged, states {dict(found.states)}\n")
     assert found.posts >= POSTS
     assert found.paid_twice == []
@@ -34,7 +36,7 @@ def test_five_thousand_fuzzed_posts_pay_nothing_twice_and_leave_nothing_unknown(
 
 
 @pytest.mark.timeout(1_500)
-@pytest.mark.parametrize("accepted", [50, 150, 300])
+@pytest.mark.parametrize("accepted", ENDS_AFTER)
 def test_keys_that_end_in_the_middle_of_a_storm_buy_nothing_again_without_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accepted: int
 ) -> None:
@@ -47,7 +49,7 @@ def test_keys_that_end_in_the_middle_of_a_storm_buy_nothing_again_without_a_word
         gateway.honours_keys = False
 
     found = run(
-        monkeypatch, tmp_path, 500, chaos=f"keys {accepted}", generation_s=60.0, runs=3, at=ended, collect=False
+        monkeypatch, tmp_path, KEYS_ROWS, chaos=f"keys {accepted}", generation_s=60.0, runs=3, at=ended, collect=False
     )
     sys.stdout.write(f"{found.posts} POSTs, {sum(found.charged.values())} charged, states {dict(found.states)}\n")
     # A test whose own answer is lost while keys are ignored may buy what no one can name: it must be said.
