@@ -73,7 +73,8 @@ def test_a_rehearsal_ends_with_playable_videos_and_books_that_agree(rehearsal: D
         assert re.fullmatch(r"[a-z0-9@._-]+-[0-9a-f]{8}-\d+\.mp4", video.name)
     again = rehearsal.buy(manifest)
     assert again.code == 0, again.err
-    assert again.err.startswith(f"Nothing to buy: all {len(rows)} videos already exist ({end.run})")
+    made = sum(row["status"] == "done" for row in rows)  # a row that keeps one clip needs not all of its seeds
+    assert again.err.startswith(f"Nothing to buy: all {made} videos already exist ({end.run})")
     assert rehearsal.latest.name == end.run
     assert [path.parent.name for path in rehearsal.outputs.glob("20*/report.csv")] == [end.run]
     result = rehearsal.environment()["PIXAZO_API_KEY"].encode()
