@@ -117,6 +117,7 @@ def test_a_retry_sends_no_changed_picture_under_the_old_identity(tmp_path: Path)
 # --- plan, pilot, max-new
 
 
+@pytest.mark.long
 def test_a_plan_that_is_continued_buys_no_picture_that_was_not_in_it(tmp_path: Path) -> None:
     dop = Dop(folder=tmp_path)
     names = [f"{number}.png" for number in range(1, 4)]

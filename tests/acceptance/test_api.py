@@ -69,6 +69,7 @@ async def test_a_sheet_is_planned_bought_and_read_as_a_table(sheet: Path) -> Non
     assert pipeline.report().run_id == pipeline.report(result.run_id[:18]).run_id == result.run_id
 
 
+@pytest.mark.long
 async def test_settings_are_given_by_name(sheet: Path) -> None:
     elsewhere = sheet.parent / "films"
     result = await pipeline.arun(sheet, progress=False, outputs__dir=elsewhere, download__enabled=False)
@@ -267,6 +268,7 @@ def test_a_pilot_that_is_refused_ends_the_purchase(
     assert "pilot" in result.reasons[-1]
 
 
+@pytest.mark.long
 def test_picks_derive_collect_spend_and_check(sheet: Path) -> None:
     result = pipeline.run(sheet, progress=False)
     assert pipeline.picks(result) == []
@@ -322,6 +324,7 @@ def test_importing_the_package_loads_nothing() -> None:
     assert done.stdout.splitlines() == ["['pipeline']", "[]"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "first", ["pipeline.runner.engine", "pipeline.reports.tables", "pipeline.planning.binding", "pipeline.api"]
 )
@@ -339,6 +342,7 @@ def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
         pipeline.buy  # noqa: B018
 
 
+@pytest.mark.long
 def test_the_guides_example_prints_what_the_guide_shows(
     sheet: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

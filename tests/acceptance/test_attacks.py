@@ -20,6 +20,7 @@ Against = Callable[..., Opened]
 LOST: Json = {"status": 500, "body": "", "book": True}
 
 
+@pytest.mark.long
 def test_a_reader_of_stderr_that_goes_away_changes_neither_the_run_nor_its_exit_code(against: Against) -> None:
     dop, double = against(prompts={"scene 2 ": LOST}, generation_s=0.3)
     manifest = dop.csv(shots(6))

@@ -28,6 +28,7 @@ def checking(rehearsal: Dop) -> Dop:
     return rehearsal
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_good_clips_pass_and_the_tables_say_so(checking: Dop) -> None:
     ended = checking.call("run", "m.yaml", "--yes", "--fail-on-check")
@@ -39,6 +40,7 @@ def test_good_clips_pass_and_the_tables_say_so(checking: Dop) -> None:
     assert {row["check_reasons"] for row in rows} == {""}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_broken_clips_are_found_counted_and_shown(checking: Dop) -> None:
     checking.environ["DOP_SANDBOX__DEFECTS"] = "1"

@@ -12,6 +12,7 @@ from tests.support.cli_driver import Dop, shots
 Against = Callable[..., Opened]
 
 
+@pytest.mark.long
 @pytest.mark.process
 def test_nothing_wrong_and_quiet_says_nothing(against: Against) -> None:
     dop, _ = against()

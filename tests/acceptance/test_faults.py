@@ -55,6 +55,7 @@ def asked(bodies: list[str]) -> Counter[str]:
     return Counter(bodies)
 
 
+@pytest.mark.long
 @pytest.mark.process
 def test_requests_that_are_refused_for_good_cost_nothing_and_stop_no_others(against: Against) -> None:
     good: dict[str, Json] = {"fine-1": {}, "fine-2": {}}
@@ -182,6 +183,7 @@ def test_quota_that_is_gone_for_hours_ends_the_buying(against: Against) -> None:
     assert len(double.submits) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("says", ["seconds", *(pytest.param(how, marks=pytest.mark.long) for how in ("date", "text"))])
 def test_nothing_is_sent_before_the_time_that_a_429_names(against: Against, says: str) -> None:
     dop, double = against(shut={"after": 4, "for_s": 2.0, "says": says})

@@ -304,6 +304,7 @@ def test_the_second_refused_row_without_an_accepted_one_means_the_key(against: A
     assert 2 <= len(double.submits) <= 3
 
 
+@pytest.mark.long
 def test_a_refused_row_goes_last_the_next_time(against: Against) -> None:
     dop, double = against(submits={"*": POLICY})
     manifest = case(dop, "06-one-row-refused/ten.csv")

@@ -216,6 +216,7 @@ def test_a_hook_that_raises_once_costs_nothing(
         assert len(gateway.charged) == MANY - 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hook", ["body", "save"])
 def test_three_rows_that_fail_in_the_same_way_stop_the_buying(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str

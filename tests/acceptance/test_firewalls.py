@@ -46,6 +46,7 @@ def _spoils(host: str) -> str:
     return f"https://{host}/clip.mp4"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("host", UNREADABLE_HOSTS)
 def test_a_result_address_that_cannot_be_read_is_the_trouble_of_its_row_alone(tmp_path: Path, host: str) -> None:
     trouble = Trouble()

@@ -22,6 +22,7 @@ def _full(limit: int) -> dict[str, Callable[[], web.Response]]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["older", "newest"])
 def test_the_number_of_jobs_that_the_gateway_allows_is_kept_to(tmp_path: Path, form: str) -> None:
     """Another client holds two of the four places at first: the number that was said is right, what was seen is not."""
@@ -57,6 +58,7 @@ def _at_once(gateway: HostileGateway, generation_s: float) -> list[int]:
     return [sum(one <= at < one + generation_s for one in begun) for at in begun]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["older", "newest"])
 def test_no_more_jobs_than_the_gateway_allows_are_in_flight_once_it_said_so(tmp_path: Path, form: str) -> None:
     """The gateway takes two more jobs than it allows, then says the number once and refuses nothing any more."""

@@ -167,6 +167,7 @@ def test_every_bound_holds_for_candidates_too(against: Against, words: tuple[str
     assert double.charged == 6, "two of four shots lost their first clip"
 
 
+@pytest.mark.long
 def test_a_callback_brings_the_clip_and_the_next_candidate_is_bought(rehearsal: Dop) -> None:
     done = rehearsal.buy(
         rehearsal.csv(sheet(1, "40404-40406", image="sandbox:coffee")),

@@ -266,6 +266,7 @@ def test_the_account_is_remembered_in_the_state_folder_and_without_its_key(again
     assert end.code == 0, "another account may have a ledger of its own"
 
 
+@pytest.mark.long
 @pytest.mark.process
 def test_at_a_terminal_a_new_ledger_for_a_known_account_is_asked_about(against: Against) -> None:
     dop, double = bought(against)
@@ -439,6 +440,7 @@ def test_a_spool_entry_that_conflicts_becomes_a_note_and_its_file_is_kept(
 # --- the breaker
 
 
+@pytest.mark.long
 def test_the_breaker_begins_from_the_newest_outcomes_in_the_ledger(against: Against) -> None:
     """A gateway that charges and answers 502: 3 + the submits in flight may be lost, over all starts together."""
     in_flight = 4

@@ -225,6 +225,7 @@ def test_max_unknown_may_be_money(against: Against) -> None:
     assert double.charged == 2
 
 
+@pytest.mark.long
 def test_a_pause_is_said_with_its_cause(against: Against) -> None:
     """Allowed to go on, a run pauses for an outage: said once, with the time of its end, and in the progress line."""
     dop, double = lossy(against)
@@ -259,6 +260,7 @@ def test_exit_3_says_that_the_budget_is_reached(against: Against) -> None:
     assert "budget" in last, last
 
 
+@pytest.mark.long
 def test_exit_3_says_that_the_run_is_unfinished(against: Against) -> None:
     dop, double = against(submits={"2": LOST}, generation_s=3600)
     end = dop.buy(dop.csv(shots(6)), *ONE, *ENOUGH)

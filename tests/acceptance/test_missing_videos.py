@@ -77,6 +77,7 @@ def test_the_same_manifest_again_fetches_it_where_it_was(against: Against) -> No
     assert double.charged == 2
 
 
+@pytest.mark.long
 def test_it_is_unfinished_until_it_is_there(against: Against) -> None:
     (dop, double), manifest, video = bought(against)
     gone(video)

@@ -36,6 +36,7 @@ def test_a_wrong_path_gets_a_guess(rehearsal: Dop) -> None:
     assert (end.code, end.err) == (2, "dop: name a manifest, or a plan with --plan PLAN; here are shots.csv\n")
 
 
+@pytest.mark.long
 def test_a_name_that_is_nothing_gets_the_names_that_are_there(rehearsal: Dop) -> None:
     rehearsal.buy(rehearsal.csv(shots(2)))
     assert "Did you mean row-1" in rehearsal.call("show", "rov-1").err

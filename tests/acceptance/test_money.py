@@ -54,6 +54,7 @@ def frames(video: Path) -> tuple[float, int]:
         return box.duration / 1_000_000, sum((one != other).any() for one, other in pairwise(pictures))
 
 
+@pytest.mark.long
 @pytest.mark.process
 def test_a_rehearsal_ends_with_playable_videos_and_books_that_agree(rehearsal: Dop) -> None:
     manifest = REPO / "manifests" / "example.yaml"

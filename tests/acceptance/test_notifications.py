@@ -61,6 +61,7 @@ def test_an_error_before_a_run_begins_is_notified(against: Against) -> None:
     assert [(note["event"], note["exit_code"]) for note in notes()] == [("failed", 7)]
 
 
+@pytest.mark.long
 def test_a_command_that_fails_or_is_not_there_is_a_warning(rehearsal: Dop) -> None:
     end = rehearsal.buy(rehearsal.csv(shots(1)), "--set", "notify.command=/bin/false x")
     assert end.code == 0
@@ -119,6 +120,7 @@ async def test_an_address_that_does_not_take_it_is_a_warning_without_its_path(st
     assert (f"answers {status[:3]}" if status else "did not answer within 0.5 s") in problem
 
 
+@pytest.mark.long
 def test_the_path_of_the_address_is_shown_nowhere(rehearsal: Dop) -> None:
     rehearsal.environ["DOP_NOTIFY__URL"] = "https://127.0.0.1:9/services/T0/secret"
     end = rehearsal.buy(rehearsal.csv(shots(1)))

@@ -206,7 +206,10 @@ def run_line(dop: Dop, page: Path, rest: list[str]) -> None:
     "page",
     [
         pytest.param(
-            page, marks=[pytest.mark.long] if page.name in ("seed-bracketing.md", "checks.md", "choosing.md") else []
+            page,
+            marks=[pytest.mark.long]
+            if page.name in ("seed-bracketing.md", "checks.md", "choosing.md", "studio.md", "contact-sheet.md")
+            else [],
         )
         for page in GUIDES
     ],

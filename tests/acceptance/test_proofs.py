@@ -270,6 +270,7 @@ async def _later(gateway: HostileGateway, order: Order) -> None:
     await gateway.call_back(order, {"job_set_id": str(uuid.uuid4())})
 
 
+@pytest.mark.long
 def test_one_token_makes_no_more_polls_than_the_pace_allows(tmp_path: Path) -> None:
     calls, pace = 60, 4
 
@@ -287,6 +288,7 @@ def test_one_token_makes_no_more_polls_than_the_pace_allows(tmp_path: Path) -> N
         assert busiest <= 2 * pace, f"{len(moments)} polls, {busiest} of them in one second"
 
 
+@pytest.mark.long
 def test_one_request_is_recovered_by_one_poll_at_a_time(tmp_path: Path) -> None:
     in_flight, most = [0], [0]
 

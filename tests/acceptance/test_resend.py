@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
+
 from tests.acceptance.conftest import Opened
 from tests.support.cli_driver import shots
 from tests.support.fake_gateway import GatewayDouble
@@ -57,6 +59,7 @@ def test_what_is_lost_a_second_time_waits_for_the_operator(against: Against) -> 
     assert dop.ledger_mills() == 135
 
 
+@pytest.mark.long
 def test_the_cap_holds_over_restarts_of_the_run(against: Against) -> None:
     dop, double = against(submits={"1-2": LOST, "3": {**LOST, "book": True}})
     manifest = dop.csv(shots(2))

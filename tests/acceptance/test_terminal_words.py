@@ -36,6 +36,7 @@ def test_a_live_gateway_says_that_money_is_real(against: Against) -> None:
         assert lines[-1].endswith(f" - {dop.base_url}: real money")
 
 
+@pytest.mark.long
 def test_json_of_a_run_is_one_object_on_stdout(rehearsal: Dop) -> None:
     manifest = rehearsal.csv(shots(2))
     first = json.loads(rehearsal.buy(manifest, "--json").out)
@@ -148,6 +149,7 @@ def test_a_variable_that_lacks_an_underscore_gets_a_guess(rehearsal: Dop) -> Non
 # the plan -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_plan_shows_what_is_used_of_each_budget_and_what_fits(rehearsal: Dop) -> None:
     manifest = rehearsal.csv(shots(4, model="dop-lite"))
     rehearsal.buy(manifest, "--max-new", 1)
@@ -223,6 +225,7 @@ def test_who_started_a_run_is_in_list_and_report(rehearsal: Dop) -> None:
 # several operators ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("umask", "others", "group"), [("0002", 0o4, 0o6), ("0022", 0o4, 0o4), ("0027", 0, 0o4), ("0077", 0, 0)]
 )
