@@ -58,7 +58,8 @@ def separator_of(header: str, is_column: Callable[[str], bool]) -> str:
     """What separates the columns of a header line: a comma unless another mark is unmistakable."""
     if sum(1 for cell in _split(header, COMMA) if cell.strip()) == 1:
         for mark in OTHER_MARKS:
-            if sum(1 for cell in _split(header, mark) if is_column(cell.strip())) >= ENOUGH_NAMES:
+            # In small letters: `Image;Prompt` is separated by semicolons, and its names are a mistake of their own.
+            if sum(1 for cell in _split(header, mark) if is_column(cell.strip().lower())) >= ENOUGH_NAMES:
                 return mark
     return COMMA
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ledger import postgres_ledger
+from pipeline.ledger import postgres_readers
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from tests.acceptance.conftest import Opened
 from tests.acceptance.test_killed import AT_MOST, GOOD, WORKERS, check_after_a_kill, check_books
@@ -103,7 +103,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_one_books_what_was_a
     defaults = PostgresLedger.__init__.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "patience_s", 1.0)
-    monkeypatch.setattr(postgres_ledger, "READERS_MAX_WAIT_S", 0.5)
+    monkeypatch.setattr(postgres_readers, "READERS_MAX_WAIT_S", 0.5)
     dop, double = on_server(generation_s=0.2)
     manifest = dop.csv(shots(GOOD))
 
