@@ -286,7 +286,7 @@ def test_an_obstacle_is_reported(against: Callable[..., Opened]) -> None:
         taken.listen()
         refused = dop.call("view", "--no-open", "--port", taken.getsockname()[1])
     assert refused.code == 2
-    assert "can't be used" in refused.err
+    assert "is in use; leave --port out" in refused.err
     assert dop.call("view", "absent", "--no-open").code == 2
     assert dop.call("view", "--no-open", "--port", "70000").code == 2
 
