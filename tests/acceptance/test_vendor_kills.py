@@ -20,7 +20,7 @@ from tests.support.cli_driver import Dop, killed, shots
 from tests.support.scale import scaled
 from tests.support.vendor_sandbox import VendorSandbox
 
-KILLS, ROWS = scaled(50, 10), scaled(200, 60)
+KILLS, ROWS = scaled(50, 5), scaled(200, 60)
 
 POINTS = (
     *("after-reserve:1", "before-post:1", "after-post:1", "before-accept:1"),
