@@ -117,6 +117,7 @@ def run_view(workspace: OpenLedger, run: Run) -> runview.RunView:
         tabs=(sheet["tabs"],) if "tabs" in sheet else (),
         started_at=now.started_at,
         ended_at=now.ended_at,
+        started_by=started_by(workspace, run),
         checks=checks_of(workspace, run),
         reviews=tuple(all_reviews(workspace.ledger)),
         prices=workspace.settings.prices_microusd,

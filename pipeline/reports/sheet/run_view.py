@@ -38,10 +38,10 @@ class RunView:
 
     `lines` are attempts and placeholders in manifest order; of several attempts of one request the latest is the cell
     and the others are its history. `x`, `y` and `tabs` are the manifest's `sheet:`; None or empty: chosen by what
-    varies. `outputs` is the folder that `Attempt.local_path` is relative to. Times are Unix seconds. Without `samples`
-    the plot of the pace is drawn from the attempts' own times. `checks` is what was found in the clips. `reviews` are
-    what reviewers said, oldest first; `reviewer` is who looks at the page ("" where the page is a file); `prices` are
-    micro-dollars of each model, for what the kept clips would cost on it.
+    varies. `outputs` is the folder that `Attempt.local_path` is relative to. Times are Unix seconds;
+    `started_by` is the operator's account name. Without `samples` the plot of the pace is drawn from the attempts' own times. `checks` is
+    what was found in the clips. `reviews` are what reviewers said, oldest first; `reviewer` is who looks at the page
+    ("" where the page is a file); `prices` are micro-dollars of each model, for what the kept clips would cost on it.
     """
 
     run: str
@@ -55,6 +55,7 @@ class RunView:
     tabs: tuple[str, ...] = ()
     started_at: float | None = None
     ended_at: float | None = None
+    started_by: str = ""
     samples: tuple[RateSample, ...] = ()
     checks: RunChecks = field(default_factory=RunChecks)
     reviews: tuple[Review, ...] = ()

@@ -199,3 +199,9 @@ def test_a_thousand_cells_are_written_in_three_seconds(tmp_path: Path) -> None:
     write_sheet(make_view(lines, tmp_path), tmp_path / "report.html")
     assert time.process_time() - started < 3
     assert (tmp_path / "report.html").stat().st_size < 1_500_000
+
+
+def test_the_head_says_who_started_the_run() -> None:
+    attempt = make_attempt(state=State.DONE)
+    assert "by mira &lt;3" in page_of(make_view([attempt], started_at=0.0, started_by="mira <3"))[0]
+    assert "<span>by" not in page_of(make_view([attempt], started_at=0.0))[0]
