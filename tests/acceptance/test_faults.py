@@ -254,6 +254,7 @@ FATES: dict[str, tuple[Json, str]] = {
 """What becomes of a paid job, and the state that it must end in."""
 
 
+@pytest.mark.long
 def test_each_fate_of_a_paid_job_ends_in_its_own_state(against: Against) -> None:
     dop, double = against(rows={f"({name})": script for name, (script, _) in FATES.items()})
     manifest = dop.csv(named({name: script for name, (script, _) in FATES.items()}))

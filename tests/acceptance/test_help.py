@@ -44,6 +44,7 @@ def loaded(folder: Path, *words: str) -> set[str]:
     return set(end.stdout.splitlines()[-1].split()[1:])
 
 
+@pytest.mark.long
 def test_commands_that_only_read_load_no_client_decoder_or_sheet_reader(tmp_path: Path) -> None:
     (tmp_path / "shots.csv").write_text("image,prompt,seed\nsandbox:coffee,Steam rises.,5\n")
     assert loaded(tmp_path, "plan", "shots.csv") & NEEDED_AFTER_A_PURCHASE == set()

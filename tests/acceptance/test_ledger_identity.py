@@ -380,6 +380,7 @@ def test_a_clock_minutes_before_the_newest_event_refuses_to_buy(against: Against
     assert "clock" in end.err
 
 
+@pytest.mark.long
 def test_a_clock_set_back_and_forth_never_passes_a_cap(against: Against) -> None:
     dop, double = against()
     manifest = dop.csv(shots(9))

@@ -183,6 +183,7 @@ def test_at_max_unknown_one_block_says_everything(against: Against) -> None:
     assert "dop resolve" in block, "how to settle them"
 
 
+@pytest.mark.long
 def test_by_default_the_loss_is_bounded_over_all_restarts(against: Against) -> None:
     """The first of max(5 rows, 2 % of the batch) and 5 % of max_cost."""
     dop, double = lossy(against)

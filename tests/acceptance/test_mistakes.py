@@ -53,6 +53,7 @@ def test_no_key_names_the_command_that_stores_it(rehearsal: Dop) -> None:
     assert (end.code, "`dop key set` stores it" in end.err) == (7, True)
 
 
+@pytest.mark.long
 def test_without_a_ledger_the_plan_says_that_everything_counts_as_new(rehearsal: Dop) -> None:
     manifest = rehearsal.csv(shots(1))
     assert "yet: everything counts as new" in rehearsal.call("plan", manifest).out

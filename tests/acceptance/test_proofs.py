@@ -62,6 +62,7 @@ def _reports(words: str) -> Callable[[HostileGateway, Order | None, str], Any]:
     return poll
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words",
     [
@@ -109,6 +110,7 @@ def test_two_ids_in_an_unclear_answer_prove_neither(tmp_path: Path) -> None:
 # --- callbacks about unclear submits
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words",
     [

@@ -276,6 +276,7 @@ def test_no_page_recommends_an_argument_with_a_password() -> None:
 # --- the page's token
 
 
+@pytest.mark.long
 @pytest.mark.process
 def test_the_browser_is_not_started_with_the_token_of_the_page(against: Against) -> None:
     dop, _ = against()

@@ -47,6 +47,7 @@ def test_json_of_a_run_is_one_object_on_stdout(rehearsal: Dop) -> None:
     assert (second["run"], second["nothing_to_buy"], second["made_in"], again.err) == (None, True, [first["run"]], "")
 
 
+@pytest.mark.long
 def test_the_line_of_pairs_is_in_the_log_alone(rehearsal: Dop) -> None:
     end = rehearsal.buy(rehearsal.csv(shots(1)))
     assert "done=" not in end.err + end.out
@@ -213,6 +214,7 @@ def test_a_terminal_that_knows_ascii_alone_shows_everything(rehearsal: Dop) -> N
     assert "\\xdcn\\xef \\u732b" in done.stdout
 
 
+@pytest.mark.long
 def test_who_started_a_run_is_in_list_and_report(rehearsal: Dop) -> None:
     rehearsal.environ["LOGNAME"] = "anna"
     rehearsal.buy(rehearsal.csv(shots(1)))

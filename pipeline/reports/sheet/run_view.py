@@ -38,9 +38,9 @@ class RunView:
 
     `lines` are attempts and placeholders in manifest order; of several attempts of one request the latest is the cell
     and the others are its history. `x`, `y` and `tabs` are the manifest's `sheet:`; None or empty: chosen by what
-    varies. `outputs` is the folder that `Attempt.local_path` is relative to. Times are Unix seconds;
-    `started_by` is the operator's account name. Without `samples` the plot of the pace is drawn from the attempts' own times. `checks` is
-    what was found in the clips. `reviews` are what reviewers said, oldest first; `reviewer` is who looks at the page
+    varies. `outputs` is the folder that `Attempt.local_path` is relative to. Times are Unix seconds, `started_by` is
+    the operator's account name. Without `samples` the plot of the pace is drawn from the attempts' own times. `checks`
+    is what was found in the clips. `reviews` are what reviewers said, oldest first; `reviewer` is who looks at the page
     ("" where the page is a file); `prices` are micro-dollars of each model, for what the kept clips would cost on it.
     """
 

@@ -84,6 +84,7 @@ def through_a_storm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, 
     assert results[0].trace == results[1].trace
 
 
+@pytest.mark.long
 def test_thirty_rows_through_a_storm_are_bought_once_each_and_twice_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
