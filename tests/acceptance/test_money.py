@@ -85,7 +85,7 @@ def test_a_rehearsal_ends_with_playable_videos_and_books_that_agree(rehearsal: D
         assert process.stdout is not None
         found = books(process.stdout.readline().strip())
         process.terminate()
-    assert found["charged"] == len(rows)
+    assert found["charged"] == made
     assert Decimal(found["usd"]) == cost(rehearsal.rows(end.run)) == Decimal(rehearsal.ledger_mills()) / 1000
 
 

@@ -296,7 +296,8 @@ def test_in_triage_the_keys_judge_the_large_clip_and_what_is_missing_is_in_words
     assert sheet.js("return getComputedStyle(document.querySelector('#box-facts')).display") != "none"
     assert axe_faults(sheet.driver) == []
     sheet.press("i", "\ue00c")
-    assert sheet.js("return document.activeElement.closest('.cell').dataset.n") == "2"
+    focused = "return document.activeElement.closest('.cell')?.dataset.n"
+    sheet.until(lambda: sheet.js(focused) == "2", "the clip that was shown has the focus")
 
 
 def test_a_duel_is_blind_and_the_winner_counts(sheet: Sheet) -> None:
