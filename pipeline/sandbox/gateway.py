@@ -18,17 +18,17 @@ from aiohttp import web
 from pipeline.sandbox import responses
 from pipeline.sandbox.fault_injection import FaultInjector, as_json
 from pipeline.sandbox.faults import BEFORE, CallbackFault, FaultPlan, PollFault, ResultDefect, ResultFault, SubmitFault
+from pipeline.sandbox.gateway_base import SandboxGatewayBase
 from pipeline.sandbox.image_store import ImageStore, is_loopback
 from pipeline.sandbox.job_store import JobStore
 from pipeline.sandbox.jobs import TERMINAL, Job, JobOutcome, SandboxJobState, new_job, state_of
-from pipeline.sandbox.rate_limiters import Limiter, make_limiter
 from pipeline.sandbox.rendering.motion import presets
 from pipeline.sandbox.rendering.renderer import ClipRenderer
 from pipeline.sandbox.request_validation import RefusalError, check_submit, fingerprint, read_body
 from pipeline.sandbox.response_variants import SHAPES, accepted_as
 from pipeline.sandbox.responses import JobView, SandboxResponse
-from pipeline.sandbox.settings import SandboxSettings, parse_rate
-from pipeline.sandbox.webhooks import Delivery, WebhookSender
+from pipeline.sandbox.settings import SandboxSettings
+from pipeline.sandbox.webhooks import Delivery
 
 SUBMIT_PATHS = ("/ai-model-api/v1/generateImageToVideoRequest", "/ai-model-api/v1/image-to-video")
 POLL_PATH = "/ai-model-api-polling/getGenerationResults"
@@ -45,7 +45,7 @@ LOOK_S = (0.02, 0.25)
 """Shortest and longest time between two looks at a job whose callback waits."""
 
 
-class SandboxHandlers:
+class SandboxHandlers(SandboxGatewayBase):
     """The paid side of the gateway, on the event loop's thread."""
 
     def __init__(
@@ -59,18 +59,14 @@ class SandboxHandlers:
         address: Callable[[], str],
         clip_made: Callable[[], None],
     ) -> None:
-        self._settings = settings
+        super().__init__(settings, now)
         self._books = books
         self._gallery = gallery
         self._studio = studio
-        self._now = now
         self._address = address
         self._clip_made = clip_made
         self._storm = storm_of(settings)
         self._faults = FaultInjector(self._storm, settings.generation_s, inline=settings.inline)
-        self._courier = WebhookSender(now=now, window_s=settings.webhook_window_s)
-        self._limiter: Limiter | None = None
-        self.set_rate(settings.rate)
         self._throttled = 0
         self._open: set[str] = set()
 
@@ -85,27 +81,10 @@ class SandboxHandlers:
         app.router.add_get("/results/{name}", self.result)
         app.router.add_get(BOOKS_PATH, self.show_books)
 
-    def set_rate(self, rate: str | None) -> None:
-        """Change the limit; the new limiter starts empty-handed."""
-        chosen = self._settings.limiter
-        self._limiter = None if rate is None else make_limiter(chosen, parse_rate(rate), self._settings.burst)
-
     def resume(self) -> None:
         """Go on with every job of the books."""
         for job in self._books.jobs.values():
             self._begin(job)
-
-    def callbacks_idle(self) -> bool:
-        """Whether no callback is waited for or in flight."""
-        return self._courier.idle()
-
-    async def callbacks_done(self) -> None:
-        """Wait for the callbacks that are waited for or in flight now."""
-        await self._courier.done()
-
-    async def close(self) -> None:
-        """Drop callbacks in flight."""
-        await self._courier.close()
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """POST on either submit path."""

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from pipeline.sandbox.fault_injection import FaultInjector, as_json
 from pipeline.sandbox.faults import BEFORE, CallbackFault, FaultPlan, PollFault, ResultFault, SubmitFault
+from pipeline.sandbox.gateway_base import SandboxGatewayBase
 from pipeline.sandbox.higgsfield import responses, rules
 from pipeline.sandbox.higgsfield.books import VendorBooks, VendorRequest
 from pipeline.sandbox.higgsfield.responses import refused
@@ -34,17 +35,16 @@ from pipeline.sandbox.jobs import (
     generation_time,
     marked_fate,
 )
-from pipeline.sandbox.rate_limiters import Limiter, make_limiter
 from pipeline.sandbox.rendering.renderer import ClipRenderer
 from pipeline.sandbox.responses import SandboxResponse
-from pipeline.sandbox.settings import SandboxSettings, parse_rate
-from pipeline.sandbox.webhooks import Delivery, WebhookSender
+from pipeline.sandbox.settings import SandboxSettings
+from pipeline.sandbox.webhooks import Delivery
 
 ACCOUNT_SECRET = "whsec_c2FuZGJveC1hY2NvdW50LXNlY3JldA=="  # noqa: S105 - opens nothing but the sandbox
 LOOK_S = (0.02, 0.25)
 
 
-class VendorHandlers:
+class VendorHandlers(SandboxGatewayBase):
     """The paid side of the vendor's API, on the event loop's thread."""
 
     def __init__(
@@ -58,8 +58,9 @@ class VendorHandlers:
         address: Callable[[], str],
         clip_made: Callable[[], None],
     ) -> None:
-        self._settings, self._books, self._studio = settings, books, studio
-        self._now, self._address, self._clip_made = now, address, clip_made
+        super().__init__(settings, now)
+        self._books, self._studio = books, studio
+        self._address, self._clip_made = address, clip_made
         chaos, intensity = settings.chaos, settings.chaos_intensity
         self._storm = None if chaos is None else FaultPlan(seed=chaos, intensity=intensity)
         self._states = RequestStates(books, studio, cap=settings.max_concurrent, now=now, address=address)
@@ -71,9 +72,6 @@ class VendorHandlers:
             refused=refused,
             too_many=lambda wait_s, _number: responses.queue_full(None, wait_s, "yes"),
         )
-        self._courier = WebhookSender(now=now, window_s=settings.webhook_window_s)
-        self._limiter: Limiter | None = None
-        self.set_rate(settings.rate)
         self.mismatches = 0
         """calls that were refused because their key belongs to another one"""
         self.honours_keys = settings.honours_keys
@@ -97,27 +95,10 @@ class VendorHandlers:
         self._storm = plan
         self._faults.script(plan)
 
-    def set_rate(self, rate: str | None) -> None:
-        """Change the limit; the new limiter starts empty-handed."""
-        chosen = self._settings.limiter
-        self._limiter = None if rate is None else make_limiter(chosen, parse_rate(rate), self._settings.burst)
-
     def resume(self) -> None:
         """Go on with every request of the books."""
         for request in self._books.requests.values():
             self._begin(request)
-
-    def callbacks_idle(self) -> bool:
-        """Whether no callback is waited for or in flight."""
-        return self._courier.idle()
-
-    async def callbacks_done(self) -> None:
-        """Wait for the callbacks that are waited for or in flight now."""
-        await self._courier.done()
-
-    async def close(self) -> None:
-        """Drop callbacks in flight."""
-        await self._courier.close()
 
     # --- submit
 
