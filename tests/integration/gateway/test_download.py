@@ -354,7 +354,8 @@ async def test_a_stale_part_is_taken_over_from_its_start(target: Path) -> None:
 async def test_two_downloads_never_write_the_same_part(target: Path, gates: Any) -> None:
     async with video_host(hold(whole(CLIP)[:-1], *gates), whole(CLIP)) as host, loopback_fetcher() as fetcher:
         first = asyncio.create_task(fetcher.fetch(host.url, target))
-        while not list(target.parent.iterdir()):
+        # The file is there a moment before it is locked; what is written in it was written under the lock.
+        while not any(path.stat().st_size for path in target.parent.iterdir()):
             await asyncio.sleep(0)
         assert await fetcher.fetch(host.url, target) == TransientFailure(
             reason="another run is downloading the same video"
