@@ -99,7 +99,6 @@ class Manifest:
     _program: ManifestSpec
     _surroundings: ValidationContext
     _mistakes: Diagnostics
-    _current: list[Diagnostics]
     _texts: Mapping[Path, str]
     _draw: Draw | None
     _stamps: tuple[tuple[int, int, int], ...]
@@ -126,7 +125,6 @@ class Manifest:
             TooManyRows: the axes multiply to more than `max_rows`.
         """
         mistakes = self._mistakes.copy()
-        self._current[:] = [mistakes]
         expansion = Expander(self._program, mistakes, self._drawing() if self._draw is not None else None)
         try:
             yield from expansion.cells()
@@ -145,7 +143,7 @@ class Manifest:
         program = self._program
         defined = {*program.defaults.fields, *(name for axis in program.axes for name in axis.sets)}
         defined.update(name for change in program.changes for name in change.sets)
-        for row in (*(program.rows() if program.measured else ()), *program.includes):
+        for row in (*(program.rows(Diagnostics()) if program.measured else ()), *program.includes):
             defined.update(row.own, *(axis.sets for axis in row.axes), row.zipped.sets if row.zipped else ())
         if self._sheet_rows is not None:
             counted = self._sheet_rows.partly_filled

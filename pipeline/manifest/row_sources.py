@@ -1,22 +1,20 @@
-"""Where the rows of a manifest come from when they do not stand in it: a sheet beside it, or a folder of pictures."""
+"""Rows that the manifest does not list itself: those of a sheet beside it, or of a folder of pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from pipeline.manifest import field_types, picture_rows, source_files, yaml_model
 from pipeline.manifest.axes import Axis
-from pipeline.manifest.compiler import Compiler
 from pipeline.manifest.csv_reader import CsvRows
-from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
+from pipeline.manifest.diagnostics import Diagnostic
+from pipeline.manifest.field_compiler import FieldCompiler
 from pipeline.manifest.labels import did_you_mean
 from pipeline.manifest.resolution import ALIASES, ValidationContext
 from pipeline.manifest.sheet_row import COLUMNS, is_column
-from pipeline.manifest.spec import INVALID, Defaults, SourceLocation, SpecRow
+from pipeline.manifest.spec import INVALID, Defaults, RowReader, SourceLocation, SpecRow
 
-Rows: TypeAlias = Callable[[], Iterable[SpecRow]]
 NOT_FILLED = ("id", "skip", "take", "repeat")
 """Columns that mean something where they are empty, or must differ from row to row."""
 
@@ -37,9 +35,9 @@ def sheet(
     return CsvRows(path, surroundings.in_folder(folder), frozenset(given), fill_down)
 
 
-def rows_of(rows: CsvRows, mistakes: Callable[[], Diagnostics]) -> Rows:
-    """The rows of a sheet; `mistakes` gives the list that takes what is wrong with them."""
-    return lambda: rows.rows(source_files.table(rows.path, is_column), mistakes())
+def rows_of(rows: CsvRows) -> RowReader:
+    """The rows of a sheet, which is read again for each pass."""
+    return lambda mistakes: rows.rows(source_files.table(rows.path, is_column), mistakes)
 
 
 def why_not_a_sheet(path: Path) -> str | None:
@@ -50,7 +48,7 @@ def why_not_a_sheet(path: Path) -> str | None:
     return why
 
 
-def columns_to_fill(shape: yaml_model.RowsFileModel, compiler: Compiler) -> tuple[str, ...]:
+def columns_to_fill(shape: yaml_model.RowsFileModel, fields: FieldCompiler) -> tuple[str, ...]:
     """The columns of `fill_down`; those that cannot be filled are mistakes."""
     filled = []
     for place, name in enumerate(shape.fill_down or ()):
@@ -61,18 +59,20 @@ def columns_to_fill(shape: yaml_model.RowsFileModel, compiler: Compiler) -> tupl
         else:
             filled.append(name)
             continue
-        compiler.report(message, ("rows", "fill_down", place))
+        fields.report(message, ("rows", "fill_down", place))
     return tuple(ALIASES.get(name, name) for name in filled)
 
 
 class PictureRows:
     """The rows of a folder of pictures; `files` are the captions that were read."""
 
-    def __init__(self, folder: Path, surroundings: ValidationContext, compiler: Compiler, spot: SourceLocation) -> None:
+    def __init__(
+        self, folder: Path, context: ValidationContext, fields: FieldCompiler, spot: SourceLocation
+    ) -> None:
         self.files: list[Path] = []
         self._folder = folder
-        self._surroundings = surroundings
-        self._compiler = compiler
+        self._context = context
+        self._fields = fields
         self._spot = spot
 
     def rows(self, shape: yaml_model.RowsImages, given: Collection[str]) -> list[SpecRow]:
@@ -85,14 +85,14 @@ class PictureRows:
         try:
             pictures = picture_rows.found(shape.images, self._folder)
         except ValueError as error:
-            self._compiler.report(str(error), place)
+            self._fields.report(str(error), place)
             return []
         return [self._row(picture, needs_caption="prompt" not in given) for picture in pictures]
 
     def _row(self, picture: picture_rows.Picture, *, needs_caption: bool) -> SpecRow:
         own: dict[str, object] = {}
         try:
-            own["image"] = self._surroundings.image(str(picture.path.absolute()))
+            own["image"] = self._context.image(str(picture.path.absolute()))
         except ValueError as error:
             own["image"] = INVALID
             self._tell(picture.path, str(error))
@@ -102,7 +102,7 @@ class PictureRows:
                 own["prompt"] = field_types.prompt(source_files.text(picture.caption).strip())
             except UnicodeDecodeError:
                 own["prompt"] = INVALID
-                self._compiler.add(source_files.undecodable(picture.caption))
+                self._fields.add(source_files.undecodable(picture.caption))
             except ValueError as error:
                 own["prompt"] = INVALID
                 self._tell(picture.caption, f"the caption {error}")
@@ -113,4 +113,4 @@ class PictureRows:
         return SpecRow(location=self._spot, own=own, row_id=picture.row_id, default_id=lambda: picture.row_id)
 
     def _tell(self, file: Path, message: str) -> None:
-        self._compiler.add(Diagnostic(file=file, message=message))
+        self._fields.add(Diagnostic(file=file, message=message))

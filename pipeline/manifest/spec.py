@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from pipeline.config import strict_yaml
 from pipeline.manifest.axes import Axis, ValueAxis
-from pipeline.manifest.diagnostics import Diagnostic
+from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 
 
 class _Invalid:
@@ -110,12 +110,16 @@ class Defaults:
         return Defaults(fields={**fields, **self.fields}, seeds=seeds)
 
 
+RowReader: TypeAlias = Callable[[Diagnostics], Iterable[SpecRow]]
+"""Gives the rows again each time it is called; the mistakes of reading them go to the list it is called with."""
+
+
 @dataclass(slots=True, kw_only=True)
 class ManifestSpec:
-    """All that the expansion needs. `rows()` gives the rows again each time it is called."""
+    """All that the expansion needs."""
 
     file: Path
-    rows: Callable[[], Iterable[SpecRow]]
+    rows: RowReader
     defaults: Defaults = field(default_factory=Defaults)
     axes: tuple[Axis, ...] = ()
     excludes: tuple[CellFilter, ...] = ()

@@ -27,13 +27,13 @@ EVERYTHING = "*"
 
 @dataclass(slots=True)
 class SchemaValidator:
-    """Reads shapes of one text. `poison`: places of mappings -> keys whose values were refused."""
+    """Validates the parts of one text. `invalid_keys`: places of mappings -> keys whose values were rejected."""
 
     file: Path | None
     surroundings: ValidationContext
     mistakes: Diagnostics
     prefix: Place = ()
-    poison: dict[Place, set[str]] = field(default_factory=dict)
+    invalid_keys: dict[Place, set[str]] = field(default_factory=dict)
 
     def shaped(self, kind: type[Shape], written: Any) -> Shape:
         """The shape of `written`, which loses what was refused."""
@@ -60,10 +60,10 @@ class SchemaValidator:
         last = place[-1]
         if isinstance(last, int):
             inside[last] = {}
-            self.poison.setdefault((*self.prefix, *place), set()).add(EVERYTHING)
+            self.invalid_keys.setdefault((*self.prefix, *place), set()).add(EVERYTHING)
         else:
             inside.pop(last, None)
-            self.poison.setdefault((*self.prefix, *place[:-1]), set()).add(last)
+            self.invalid_keys.setdefault((*self.prefix, *place[:-1]), set()).add(last)
 
 
 def _place(detail: ErrorDetails) -> Place:
