@@ -16,7 +16,7 @@ from pipeline.manifest.spec import INVALID, VAR
 ROW_ID = "row.id"
 FIELDS = (*REQUEST_FIELDS, "take")
 EVERYTHING = "*"
-"""Stands for all keys of a mapping in `InvalidKeys`."""
+"""The key that means all keys of a mapping, in `InvalidKeys`."""
 EXTRA_TAGS = "+tags:"
 """Tags that an axis or an override adds to the row's: `+tags:NAME`."""
 

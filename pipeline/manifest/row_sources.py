@@ -66,9 +66,7 @@ def columns_to_fill(shape: yaml_model.RowsFileModel, fields: FieldCompiler) -> t
 class PictureRows:
     """The rows of a folder of pictures; `files` are the captions that were read."""
 
-    def __init__(
-        self, folder: Path, context: ValidationContext, fields: FieldCompiler, spot: SourceLocation
-    ) -> None:
+    def __init__(self, folder: Path, context: ValidationContext, fields: FieldCompiler, spot: SourceLocation) -> None:
         self.files: list[Path] = []
         self._folder = folder
         self._context = context
