@@ -53,7 +53,7 @@ test: $(READY) ## the fast tests, on all cores
 	@$(BIN)/pytest -q -n auto --dist loadgroup $(ARGS)
 
 test-long: $(READY) ## the slow tests: kill matrix, fuzz, storms
-	@$(BIN)/pytest -q -m long -n auto --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -q -m long --timeout 300 -n auto --dist loadgroup $(ARGS)
 
 check: lint types test test-long ## lint + types + all tests: what CI runs
 
