@@ -27,8 +27,9 @@ from pipeline.ledger.workspace import account_of, open_for_spending
 from pipeline.planning.against_ledger import make_offer
 from pipeline.planning.run_setup import PurchaseOrder, caps_of_run, keep_max_cost, open_run, runs_to_collect
 from pipeline.runner.credentials import resolve_api_key
-from pipeline.runner.run_job import RunOptions
-from pipeline.runner.session import RunOutcome, SpendingSession, run_session_async
+from pipeline.runner.finish import RunOutcome
+from pipeline.runner.run_job import RunInputs, RunOptions, SpendingSession
+from pipeline.runner.session import run_session_async
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -148,7 +149,7 @@ async def _collect(
     results = []
     with _session(found, new_ledger=None) as session:
         for one in runs_to_collect(session.workspace, name):
-            outcome = await run_session_async(session, one, caps=NO_CAPS, options=options)
+            outcome = await run_session_async(session, RunInputs(run=one, caps=NO_CAPS, options=options))
             results.append(_result(outcome, one, found))
     return results
 
@@ -185,14 +186,14 @@ class _Purchase:
         return await self._buy(rest)
 
     async def _buy(self, agreement: Agreement) -> RunOutcome:
-        return await run_session_async(
-            self.session,
-            self.run,
+        inputs = RunInputs(
+            run=self.run,
             caps=self.caps,
             options=replace(self.options, agreement=agreement),
             manifest=self.order.bound.manifest.path,
             sha256_of=self.sha256_of,
         )
+        return await run_session_async(self.session, inputs)
 
 
 @contextmanager

@@ -28,8 +28,7 @@ from pipeline.records import usd
 from pipeline.reports.run_ending import counted
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.failure_limit import parse_failure_limit
-from pipeline.runner.run_job import RunOptions
-from pipeline.runner.session import SpendingSession
+from pipeline.runner.run_job import RunOptions, SpendingSession
 
 
 def run_options(args: argparse.Namespace, *, buy: bool, collect: bool) -> RunOptions:

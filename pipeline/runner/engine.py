@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,26 +24,18 @@ from pipeline.errors import DopError, ExitCode
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.kinds import kind_of
-from pipeline.ledger.agreement import NOTHING
-from pipeline.ledger.resend_policy import ResendPolicy
-from pipeline.ledger.reviews import latest_verdicts
-from pipeline.records import FAILED_FOR_GOOD, Attempt, State
+from pipeline.records import FAILED_FOR_GOOD
 from pipeline.reports.progress import ProgressDisplay
 from pipeline.runner.callback_inbox import CallbackEndpoint, open_callback_endpoint
 from pipeline.runner.callback_poll_schedule import PROVEN
-from pipeline.runner.context import RunContext, pending_job_of, ready_video_of
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.events import EventRecorded, EventSink, OutcomeUnknown
 from pipeline.runner.fail_points import fail_point
 from pipeline.runner.firewall import error_words, is_cancellation
-from pipeline.runner.keeper_loop import KeeperLoop, KeeperSetup
+from pipeline.runner.ledger_feed import LedgerFeed
 from pipeline.runner.local_images import (
-    ImageUploader,
     LocalImages,
-    in_order,
     open_local_images,
-    planned,
-    planned_requests,
 )
 from pipeline.runner.run_display import RunDisplay
 from pipeline.runner.run_job import RunJob, StepsResult
@@ -52,7 +44,6 @@ from pipeline.runner.run_pipeline import CallbackSetup, PipelineSetup, Remembere
 from pipeline.runner.signals import SIGNALS, signal_handlers
 from pipeline.runner.stop import StopScope, StopSignal
 from pipeline.runner.submit_body import CallbackAddresses, SubmitCallBuilder
-from pipeline.runner.unknowns import resend_unknowns
 
 if TYPE_CHECKING:
     import logging
@@ -136,7 +127,7 @@ class LocalRunner:
         self._memory = f"learned {job.workspace.gateway}"
         self._publisher = open_publisher(job.workspace.settings)
         self._before = job.workspace.book.totals(job.run.run_id)
-        self._keepers: KeeperLoop | None = None
+        self._feed = LedgerFeed(job)
         images = open_local_images(job.workspace.settings, base_url, job.sha256_of, wall=job.wall, client=client)
         self.pipeline = self._build(client, fetcher, images)
         self._display = RunDisplay(job, self.pipeline, stop, log=log, notify=self._notify)
@@ -169,7 +160,7 @@ class LocalRunner:
                     images.urls,
                     CallbackAddresses(endpoint.keys, endpoint.public_url) if endpoint is not None else None,
                 ),
-                requests=partial(self._requests, images.uploader),
+                requests=partial(self._feed.requests, images.uploader, self._recovered),
                 stop=self.stop,
                 events=events,
                 unix_time=job.wall,
@@ -179,46 +170,16 @@ class LocalRunner:
                 collect=job.options.collect,
                 remembered=RememberedGateway.from_state(workspace.ledger.load_state(self._memory)),
                 callbacks=CallbackSetup(
-                    state_of=self._state_to_recover, linger_s=min(PROVEN * poll.max_s, poll.deadline_s)
+                    state_of=self._feed.state_to_recover, linger_s=min(PROVEN * poll.max_s, poll.deadline_s)
                 )
                 if endpoint is not None
                 else None,
             )
         )
 
-    def _requests(self, uploader: ImageUploader, context: RunContext) -> AsyncIterator[Attempt]:
-        """What is planned; with shots also the candidates that follow when others are lost."""
-        job, book = self.job, self.job.workspace.book
-        shots = book.shots(job.run.run_id, latest_verdicts(book.ledger))
-        if shots.standings:
-            setup = KeeperSetup(
-                workspace=job.workspace,
-                run_id=job.run.run_id,
-                shots=shots,
-                agreement=job.options.agreement if job.options.buy else NOTHING,
-                checker=job.checker(job.workspace, job.run),
-                collects=job.options.collect,
-                downloads=self._downloads,
-            )
-            self._keepers = KeeperLoop(setup, context)
-            attempts = self._keepers.requests(in_order(book, job.run.run_id), self._recovered)
-        else:
-            attempts = planned(book, job.run.run_id)
-        return planned_requests(context, attempts, uploader=uploader, agreement=job.options.agreement)
-
     async def _recovered(self) -> None:
-        """Wait until no lost submit is being looked for."""
+        """Wait until no submit of unknown outcome is being looked for."""
         await self.pipeline.recovery.wait()
-
-    def _state_of(self, request_id: str) -> State | None:
-        return self.job.workspace.book.states([request_id]).get(request_id)
-
-    def _state_to_recover(self, request_id: str) -> State | None:
-        """The state of a request that a callback may change here; what other runs may still buy is left to them."""
-        state = self._state_of(request_id)
-        if state not in (State.PLANNED, State.SUBMITTING, State.UNKNOWN):
-            return state
-        return state if self.job.workspace.book.listed(self.job.run.run_id, request_id) else None
 
     def _check_failure_limit(self, event: EventRecorded) -> None:
         limit = self.job.options.halt
@@ -244,12 +205,12 @@ class LocalRunner:
 
     async def run(self, progress: ProgressDisplay) -> None:
         """Run the steps; the ledger has what they did when this returns."""
-        self._resume()
+        self._feed.resume(self.pipeline.context)
         watch = self.pipeline.context.gate.watch
         beside = (self._display.log_stops(), self._display.show_progress(progress), watch())
         aside = [asyncio.create_task(task) for task in beside]
         if self._endpoint is not None:
-            aside.append(asyncio.create_task(self._endpoint.watch(self._state_of)))
+            aside.append(asyncio.create_task(self._endpoint.watch(self._feed.state_of)))
         try:
             async with asyncio.TaskGroup() as group:
                 for name, step in (("buying", self._buy), ("polling", self._poll), ("downloading", self._download)):
@@ -260,9 +221,7 @@ class LocalRunner:
             for task in aside:
                 task.cancel()
             await asyncio.gather(*aside, return_exceptions=True)
-            if self._keepers is not None:
-                with suppress(DopError):  # the next run settles it again
-                    await self._keepers.close()
+            await self._feed.close()
             self._display.end(progress)
             with suppress(BaseException):  # a disk that is full: the run's own reasons and its report say so
                 self.job.workspace.ledger.save_state(self._memory, self.pipeline.learned())
@@ -278,40 +237,19 @@ class LocalRunner:
             text = str(error) if isinstance(error, DopError) else f"{name} broke ({error_words(error)})"
             self.stop.request(text, exit_code=code, reach=StopScope.SUBMITS)
 
-    def _resume(self) -> None:
-        """Hand what earlier runs left in flight, or without its file, to the poller and the downloader."""
-        book, run_id, context = self.job.workspace.book, self.job.run.run_id, self.pipeline.context
-        loop_now, wall_now = asyncio.get_running_loop().time(), self.job.wall()
-        if self._keepers is not None:
-            self._keepers.resume()
-        if not self.job.options.collect:
-            return
-        for page in book.iter_attempts(run_id, (State.ACCEPTED, State.STALLED)):
-            for attempt in page:
-                context.accepted.put_nowait(pending_job_of(attempt, loop_now=loop_now, now_unix=wall_now))
-        if self._downloads:
-            for page in book.iter_attempts(run_id, (State.DONE,), lacks_file=True):
-                for attempt in page:
-                    context.ready.put_nowait(ready_video_of(attempt))
-
-    @property
-    def _downloads(self) -> bool:
-        return self.job.options.collect and self.job.workspace.settings.download.enabled
-
     async def _buy(self) -> None:
         pipeline = self.pipeline
         try:
             if self._endpoint is not None:
                 # MONEY: a call that came while no run did may prove an unknown submit; before any is sent again.
-                self._endpoint.drain(self._state_of)
+                self._endpoint.drain(self._feed.state_of)
                 await pipeline.recovery.wait()
-                self._endpoint.drain(self._state_of)  # what is recorded now need not be kept
+                self._endpoint.drain(self._feed.state_of)  # what is recorded now need not be kept
             if self.job.options.buy and await self._outputs_ready():
-                await self._resend_unknowns()
+                await self._feed.resend_unknowns(pipeline.context)
                 await pipeline.buy()
-            elif self._keepers is not None:  # what would be bought next is known once the clips are checked
-                async for _ in self._keepers.requests(iter(()), self._recovered):
-                    pass
+            else:
+                await self._feed.check_shots(self._recovered)
             if pipeline.callbacks is not None and self.job.options.collect:
                 await pipeline.callbacks.wait_for_late_callbacks()
             await pipeline.recovery.wait()
@@ -326,16 +264,6 @@ class LocalRunner:
             self.stop.request(f"nothing is bought: {problem}", exit_code=ExitCode.UNFINISHED, reach=StopScope.SUBMITS)
         return not problem
 
-    async def _resend_unknowns(self) -> None:
-        rule, book = self.job.workspace.settings.on_unknown, self.job.workspace.book
-        if rule.policy != "resend" or rule.max_cost_microusd is None:
-            return
-        used, resent = book.resent(self.job.run.run_id)
-        policy = ResendPolicy(max_cost_microusd=rule.max_cost_microusd, used_microusd=used, resent=resent)
-        unknowns = book.attempts_in(self.job.run.run_id, (State.UNKNOWN,))
-        chosen = [attempt for attempt in unknowns if attempt.request_id in self.job.options.agreement.resends]
-        await resend_unknowns(self.pipeline.context, policy, chosen)
-
     async def _poll(self) -> None:
         try:
             if self.job.options.collect:
@@ -344,7 +272,7 @@ class LocalRunner:
             self.pipeline.downloader.close_input()
 
     async def _download(self) -> None:
-        if self._downloads:
+        if self._feed.downloads:
             await self.pipeline.downloader.run()
 
 

@@ -1,16 +1,18 @@
-"""One run as a command asks for it: what it is carried out with, and what the steps came to."""
+"""One run as a command asks for it: with which ledger and key, with what it is carried out, what the steps came to."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipeline.ledger.agreement import NOTHING, Agreement
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Totals
+from pipeline.reports.run_ending import RunSummary
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.clip_checker import CheckerFactory, PooledChecker
 from pipeline.runner.failure_limit import FailureLimit
@@ -34,6 +36,39 @@ class RunOptions:
     preflight: bool = True
     show_end: bool = True
     """whether the result is printed at the end; a pilot's is not, as the rest follows"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInputs:
+    """What a command carries a run out with.
+
+    Attributes:
+        caps: the sums that the run may come to, in micro-dollars.
+        manifest: copied into the run's folder; None where the run was listed before.
+        sha256_of: local picture -> hash of its bytes, as they were when the run was agreed to.
+    """
+
+    run: Run
+    caps: Caps
+    options: RunOptions
+    manifest: Path | None = None
+    sha256_of: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpendingSession:
+    """An opened ledger, the key of its gateway, and where lines for the user go.
+
+    `ended` gets the summary of each run that the command carried out, `announce` that of a whole one (a pilot is a
+    part), and `needs_user` a run with what the operator has to do while it continues.
+    """
+
+    workspace: OpenLedger
+    key: str
+    tell: Callable[[str], None]
+    ended: Callable[[RunSummary], None] = lambda _: None
+    announce: Callable[[RunSummary], None] = lambda _: None
+    needs_user: Callable[[Run, str], None] = lambda *_: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,6 @@ LONG_CLASSES = {
     "pipeline/ledger/queries.py: LedgerQueries": 330,
     "pipeline/ledger/sqlite_ledger.py: SqliteLedger": 290,
     "pipeline/ledger/writer.py: LedgerWriter": 230,
-    "pipeline/runner/cluster/run_executor.py: RunExecutor": 270,
-    "pipeline/runner/engine.py: LocalRunner": 230,
     "pipeline/sandbox/gateway.py: SandboxHandlers": 260,
     "pipeline/sandbox/higgsfield/gateway.py: VendorHandlers": 280,
 }

@@ -29,6 +29,7 @@ from pipeline.reports.checks.findings import RunChecks
 from pipeline.reports.run_ending import counted, named
 from pipeline.reports.run_lookup import find_request, find_run
 from pipeline.runner.keeper_results import keep_results
+from pipeline.runner.run_job import RunInputs
 from pipeline.runner.session import run_session
 
 
@@ -140,7 +141,7 @@ def retry(args: argparse.Namespace) -> int:
             price_microusd=sum(settings.prices_microusd[attempt.params.model] for attempt in chosen),
         )
         options = replace(run_options(args, buy=True, collect=True), agreement=agreement)
-        code = run_session(opened, run, caps=caps, options=options, sha256_of=same.sha256_of)
+        code = run_session(opened, RunInputs(run=run, caps=caps, options=options, sha256_of=same.sha256_of))
         code = code or (1 if same.changed else 0)
         endings.print_json(args, code)
         return code

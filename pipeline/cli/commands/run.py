@@ -31,8 +31,8 @@ from pipeline.planning.saved_plan import load
 from pipeline.records import State
 from pipeline.reports.run_ending import counted
 from pipeline.runner.callback_inbox import inbox_of
-from pipeline.runner.run_job import RunOptions
-from pipeline.runner.session import SpendingSession, run_session
+from pipeline.runner.run_job import RunInputs, RunOptions, SpendingSession
+from pipeline.runner.session import run_session
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,7 +57,7 @@ def collect(args: argparse.Namespace) -> int:
     with session(settings, args, endings) as opened:
         runs = runs_to_collect(opened.workspace, args.run)
         print_start(args, settings, f"{counted(len(runs), 'run')} to collect." if runs else "Nothing to collect.")
-        codes = [run_session(opened, run, caps=NO_CAPS, options=options) for run in runs]
+        codes = [run_session(opened, RunInputs(run=run, caps=NO_CAPS, options=options)) for run in runs]
     code = worst_exit_code(codes, nothing=args.error_on_nothing)
     endings.print_json(args, code, several=True)
     return code
@@ -153,14 +153,14 @@ class _BoundRun:
 
     def buy(self, agreement: Agreement, *, show_end: bool = True) -> int:
         """Buy what `agreement` names, collect, and return the exit code."""
-        return run_session(
-            self.opened,
-            self.run,
+        inputs = RunInputs(
+            run=self.run,
             caps=self.caps,
             options=replace(self.options, agreement=agreement, show_end=show_end),
             manifest=self.order.bound.manifest.path,
             sha256_of=self.sha256_of,
         )
+        return run_session(self.opened, inputs)
 
 
 def _bound_run(opened: SpendingSession, order: PurchaseOrder, offer: Offer, options: RunOptions) -> _BoundRun:

@@ -37,8 +37,9 @@ from pipeline.records import Totals
 from pipeline.reports.progress import ProgressDisplay
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.cluster.requirements import database
-from pipeline.runner.run_job import RunOptions, StepsResult
-from pipeline.runner.session import RunStart, SpendingSession, check_images, finish, prepare, start_of
+from pipeline.runner.finish import RunStart, finish, start_of
+from pipeline.runner.run_job import RunInputs, RunOptions, SpendingSession, StepsResult
+from pipeline.runner.session import check_images, prepare
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -208,7 +209,7 @@ def _followed(
     manifest: Path | None,
 ) -> int:
     async def all_of_it() -> int:
-        job = prepare(opened, run, caps=caps, options=options, manifest=manifest)
+        job = prepare(opened, RunInputs(run=run, caps=caps, options=options, manifest=manifest))
         with ProgressDisplay(clock=time.monotonic, show_bar=options.show_bar, quiet=options.quiet) as progress:
             result = await _result(opened, run, options, before, progress)
         return (await finish(opened, job, result, start)).exit_code

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy import Connection
 
+from pipeline.errors import DopError
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.shots import CheckRecord, Shots, save_checks, settle
 from pipeline.ledger.workspace import OpenLedger
@@ -21,10 +22,24 @@ from pipeline.runner.clip_checker import ClipChecker, PooledChecker
 
 
 class ShotKeeper:
-    """The shots of one ordered run, as one worker looks after them."""
+    """The shots of one ordered run, as one worker processes them.
 
-    def __init__(self, workspace: OpenLedger, run_id: str) -> None:
+    Args:
+        on_settled: called with a request once its clip is checked and its shot has asked for the next candidate.
+        on_failure: called with the reason when the ledger could not take a result.
+    """
+
+    def __init__(
+        self,
+        workspace: OpenLedger,
+        run_id: str,
+        *,
+        on_settled: Callable[[str], None],
+        on_failure: Callable[[str], None],
+    ) -> None:
         self._workspace, self._run_id = workspace, run_id
+        self._on_settled, self._on_failure = on_settled, on_failure
+        self._settling: set[asyncio.Task[None]] = set()
         self._verdicts = latest_verdicts(workspace.ledger)
         shots = workspace.book.shots(run_id, self._verdicts)
         rules = {one.rule.shot: one.rule for one in shots.standings}
@@ -47,9 +62,23 @@ class ShotKeeper:
         )
         await self._settle([record], self._rules_of.get(attempt.request_id, ()))
 
-    async def settle(self, request_id: str) -> None:
-        """A candidate ended without a clip: mark what its shot wants next."""
-        await self._settle([], self._rules_of.get(request_id, ()))
+    def settle_soon(self, request_id: str, *, is_clip: bool) -> None:
+        """A candidate came out: check its clip and mark what its shot wants next, then call `on_settled`."""
+        task = asyncio.create_task(self._settle_one(request_id, is_clip=is_clip))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle_one(self, request_id: str, *, is_clip: bool) -> None:
+        try:
+            attempt = self._workspace.book.listed(self._run_id, request_id) if is_clip else None
+            if attempt is not None:
+                await self.check(attempt)
+            else:
+                await self._settle([], self._rules_of.get(request_id, ()))
+        except DopError as error:
+            self._on_failure(str(error))
+        finally:
+            self._on_settled(request_id)
 
     async def settle_all(self) -> None:
         """Mark what every shot wants, also for ends that no worker lived to settle."""
@@ -69,6 +98,9 @@ class ShotKeeper:
 
     async def close(self) -> None:
         """Give up what is not checked yet; it is queued again."""
+        for task in self._settling:
+            task.cancel()
+        await asyncio.gather(*self._settling, return_exceptions=True)
         if self._checker is not None:
             await self._checker.close()
 

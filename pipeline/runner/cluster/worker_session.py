@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -32,10 +31,12 @@ from pipeline.ledger.postgres_session import cause_of, client
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt
 from pipeline.runner.cluster.callback_relay import CallbackRelay
-from pipeline.runner.cluster.job_queue import COLLECT_SUFFIX, TASK, JobQueue, RunOrder, queues
-from pipeline.runner.cluster.run_executor import RunExecutor, WorkerResources
+from pipeline.runner.cluster.executors import RunExecutors
+from pipeline.runner.cluster.job_queue import COLLECT_SUFFIX, TASK, JobQueue, queues
+from pipeline.runner.cluster.run_executor import RunExecutor
 from pipeline.runner.cluster.schedule import ScheduledRuns
 from pipeline.runner.cluster.shared_rate import SharedRateLimiter
+from pipeline.runner.cluster.worker_pipeline import WorkerResources
 from pipeline.runner.engine import gateway_client
 
 FETCH_INTERVAL_S = 0.5
@@ -43,9 +44,6 @@ FETCH_INTERVAL_S = 0.5
 
 MAINTENANCE_INTERVAL_S = 2.0
 """Seconds between two rounds of topping up the queue, taking back requests and signs of life."""
-
-ORDER_CACHE_S = 0.5
-"""Seconds within which a changed order takes effect."""
 
 FROZEN_S = 1.0
 """Seconds between two checks of the clock for a gap."""
@@ -106,9 +104,6 @@ class WorkerSession:
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
         self._settings = setup.workspace.settings
-        self._lines: dict[str, RunExecutor] = {}
-        self._opening = asyncio.Lock()
-        self._asked_at: dict[str, float] = {}
         self._why = ""
         self._over = asyncio.Event()
         self._stack = AsyncExitStack()
@@ -146,7 +141,7 @@ class WorkerSession:
         except BaseException:
             await stack.aclose()
             raise
-        self._around = WorkerResources(
+        resources = WorkerResources(
             workspace=setup.workspace,
             queue=self.queue,
             shared_rate=row,
@@ -160,6 +155,7 @@ class WorkerSession:
             log=setup.log,
             callbacks=setup.calls,
         )
+        self._executors = RunExecutors(resources)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -168,21 +164,22 @@ class WorkerSession:
     @property
     def active_count(self) -> int:
         """Requests in this worker's hands."""
-        return sum(line.active_count for line in self._lines.values())
+        return self._executors.active_count
 
     def end(self, why: str) -> None:
         """End this session, for a reason (none: the worker must stop)."""
         self._why = self._why or why
         self._manager.stop()
+        self._executors.start_no_more()
         self._over.set()
 
     def called(self, delivery: CallbackDelivery) -> bool:
         """A callback named this request; whether this worker processes it."""
-        return any(line.called(delivery) for line in self._lines.values())
+        return self._executors.called(delivery)
 
     def _has_room(self) -> bool:
         """A worker takes up little more than it can submit soon, so that others have their share."""
-        unsent = self._manager.to_buy + sum(line.unsent for line in self._lines.values())
+        unsent = self._manager.to_buy + self._executors.unsent
         return unsent < 2 * self._settings.pace.submit_concurrency
 
     async def run(self) -> str:
@@ -212,7 +209,7 @@ class WorkerSession:
     async def _wind_up(self, engine: asyncio.Task[None], aside: Sequence[asyncio.Task[object]]) -> None:
         self._manager.stop()
         self._over.set()
-        await asyncio.gather(*(line.close() for line in self._lines.values()))
+        await self._executors.close()
         if self._setup.timetable is not None:
             await self._setup.timetable.stop()
         engine.cancel()  # the engine's own way to stop: it waits for its jobs, which have ended
@@ -233,8 +230,8 @@ class WorkerSession:
         try:
             found = await self._found(request_id, run_id)
             if found is not None:
-                line, attempt = found
-                if not await line.process_request(attempt):
+                executor, attempt = found
+                if not await executor.process_request(attempt):
                     raise _RequestReleasedError
             elif self._over.is_set():
                 raise _RequestReleasedError
@@ -244,36 +241,13 @@ class WorkerSession:
 
     async def _found(self, request_id: str, run_id: str) -> tuple[RunExecutor, Attempt] | None:
         try:
-            line = await self._executor(run_id)
-            if line is None:
+            executor = await self._executors.of(run_id)
+            if executor is None:
                 return None
             attempt = await asyncio.to_thread(self._setup.workspace.book.listed, run_id, request_id)
-            return None if attempt is None else (line, attempt)
+            return None if attempt is None else (executor, attempt)
         finally:
             self._manager.taken_up()
-
-    async def _executor(self, run_id: str) -> RunExecutor | None:
-        """The executor of a run as it is ordered now; a changed order makes a new one."""
-        line = self._lines.get(run_id)
-        if line is not None and time.monotonic() - self._asked_at.get(run_id, 0.0) < ORDER_CACHE_S:
-            return line
-        async with self._opening:
-            order = await self.queue.order(run_id)
-            self._asked_at[run_id] = time.monotonic()
-            line = self._lines.get(run_id)
-            if line is not None and order is not None and line.order.version == order.version:
-                return line
-            if line is not None:
-                await self._lines.pop(run_id).close()
-            return None if order is None or self._over.is_set() else await self._start_executor(order)
-
-    async def _start_executor(self, order: RunOrder) -> RunExecutor:
-        line = RunExecutor(order, self._around)
-        line.start()
-        for known in await self.queue.stop_notices(order.run_id):
-            line.apply_stop(known)
-        self._lines[order.run_id] = line
-        return line
 
     # -- beside the work
 
@@ -284,10 +258,7 @@ class WorkerSession:
             try:
                 taken = await self.queue.take_back(settings.stalled_after_s)
                 await self.queue.top_up(settings.window)
-                for line in list(self._lines.values()):
-                    await line.maintain()
-                    for known in await self.queue.stop_notices(line.order.run_id):
-                        line.apply_stop(known)
+                await self._executors.maintain()
             except Exception as error:  # noqa: BLE001 - without this round no worker would take over: restart
                 self.end(cause_of(error))
                 return
