@@ -80,7 +80,7 @@ def whole_path(path: Path, *, mode: int = FILE_MODE) -> Iterator[Path]:
     """
     with draft_beside(path) as draft:
         yield draft
-        _to_disk(draft)
+        fsync_path(draft)
         draft.chmod(mode)
         draft.replace(path)
 
@@ -211,8 +211,8 @@ def _still_named(handle: int, path: Path) -> bool:
         return False
 
 
-def _to_disk(path: Path) -> None:
-    """A rename that reaches the disk before the bytes do would leave an empty report after a power cut."""
+def fsync_path(path: Path) -> None:
+    """Put a file or a folder on the disk: a rename that reaches it before the bytes do leaves an empty file."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

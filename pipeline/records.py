@@ -15,12 +15,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 MICROUSD = 1_000_000
+"""Micro-dollars in a dollar: the ledger counts whole numbers, so that no sum is ever rounded."""
 
 SEED_MIN, SEED_MAX = 1, 1_000_000
 """Range of a seed, both ends included. Source: API document, parameter table."""
 
 STRENGTH_STEPS = 100
-"""motions_strength runs 0..1 in steps of 0.01. Source: API document, parameter table."""
+"""Steps of motions_strength, which runs 0..1 in steps of 0.01. Source: API document, parameter table."""
 
 LOOP = "loop"
 """The tag that `loop: true` gives a row: its last frame is to lead on to the first."""
@@ -239,6 +240,7 @@ class FoldedRow:
 
 
 REQUEST_KEY_HEX = 32
+"""Hexadecimal digits of a request id (128 bits): no two of a trillion requests share one."""
 
 
 def request_key(params: Params, *, take: int, gateway: str, image_keys: Mapping[str, str] | None = None) -> str:

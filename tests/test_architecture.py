@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.attribute_rules import foreign_assignments
+from tests.support.constant_rules import unexplained_constants
 from tests.support.import_rules import CLOCK_READERS, IMPURE, LAYERS, PURE, broken_rules
 from tests.support.plain_words import private_words_below
 from tests.support.size_rules import LONG_CLASSES, MAX_CLASS_LINES, short_enough, too_long
@@ -52,6 +53,29 @@ def test_what_is_too_long_is_noticed(tmp_path: Path) -> None:
         "pipeline/gateway/wire.py: f has 51 lines, more than 50",
         "pipeline/records.py: 401 lines, more than 400",
     ]
+
+
+def test_every_number_constant_has_a_sentence_with_its_reason() -> None:
+    assert unexplained_constants(REPO) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("LIMIT_S = 3", ["LIMIT_S"]),
+        ('LIMIT_S = 3\n"""Limit in seconds."""', ["LIMIT_S"]),
+        ('LIMIT_S = 3\n"""seconds that a call may take at most"""', ["LIMIT_S"]),
+        ("_A, _B = 2 * 3, -1.5", ["_A, _B"]),
+        ("LIMIT: Final = 1 << 16\nOTHER = 2\n'Seconds of the second one, and not of the first.'", ["LIMIT"]),
+        ("SHARE = Decimal('0.5')", ["SHARE"]),
+        ('LIMIT_S = 3\n"""Seconds that a call may take before it counts as hung."""', []),
+        ("#: Seconds that a call may take\n#: before it is hung.\nLIMIT_S = 3", []),
+        ("NEVER = float('inf')\nNAME = 'x'\nIS_ON = True\nlocal = 3", []),
+    ],
+)
+def test_a_constant_without_a_reason_is_noticed(tmp_path: Path, source: str, names: list[str]) -> None:
+    build(tmp_path, gateway__wire=source)
+    assert [one.partition(" ")[2] for one in unexplained_constants(tmp_path)] == names
 
 
 def test_every_listed_module_exists() -> None:

@@ -21,7 +21,9 @@ MAX_TILES = 24
 """Clips in one cell: their pictures take about 10 kB each, and are saved with the notebook."""
 
 TILE_WIDTH_PX = 240
+"""Width of a tile in a notebook, in pixels; tiles flow into rows as wide as the cell."""
 _QUALITY = 78
+"""JPEG quality of the tiles, in percent: they are embedded in the notebook, which should stay small."""
 
 _TILE = "display:inline-block;vertical-align:top;width:{width}px;margin:0 10px 10px 0;font-size:12px;line-height:1.35"
 _EMPTY = (

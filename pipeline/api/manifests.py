@@ -25,9 +25,6 @@ from pipeline.manifest.spec import VAR
 if TYPE_CHECKING:
     pass
 
-ManifestSource = "Path | str | pd.DataFrame | Sequence[Mapping[str, Any]] | Mapping[str, Any]"
-"""A file's path, a DataFrame, a list of rows, or a YAML manifest's content as a dictionary."""
-
 DEFAULT_NAME = "notebook"
 """Names the run of a manifest that is no file."""
 

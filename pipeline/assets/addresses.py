@@ -12,6 +12,7 @@ OBJECT_PREFIXES = ("s3://", "gs://", "az://")
 
 
 _BLOCK = 1 << 20
+"""Bytes that are hashed at a time, so that a large picture is never in memory as a whole."""
 
 
 def is_local(image: str) -> bool:

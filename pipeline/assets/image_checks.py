@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.assets.image_probe import ImageProbe
 
 CONCURRENCY = 8
+"""Images that are checked at the same time; each host has a limit of its own beside it."""
 FRESH_S = 600.0
 """A good look younger than this counts without asking again: a pilot and its run, a run and its restart."""
 
@@ -36,9 +37,10 @@ LARGE_BYTES = 20_000_000
 """From here on a warning: the API document names no limit. Inferred."""
 
 NAMED_ROWS = 3
+"""Rows that one warning names; a picture can be used by thousands of them."""
 MAX_WARNINGS = MAX_NAMED_IMAGES = 10
+"""Warnings, and images in the refusal, that are printed one by one before the rest is only counted."""
 CACHE_NAME = "images.json"
-SKIPPED_BY = "--no-preflight skips this check"
 
 
 def wanted(settings: Settings) -> bool:

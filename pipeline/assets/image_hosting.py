@@ -29,6 +29,7 @@ ORIENTATION = 0x0112
 """The EXIF tag that says how a picture must be turned. Source: EXIF 2.32."""
 NORMAL_ORIENTATION = (None, 1)
 JPEG_QUALITY = 95
+"""JPEG quality, in percent, of a picture that is saved again upright: high, because a paid model sees it."""
 
 
 @dataclass(slots=True, kw_only=True)

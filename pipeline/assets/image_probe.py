@@ -26,10 +26,11 @@ from pipeline.gateway.ssrf_connector import ConnectAudit, guarded_connector, tra
 from pipeline.gateway.ssrf_rules import readable_url, refused_host
 
 HEAD_BYTES = 64 * 1024
-"""hashed, so that another picture under the same address is noticed"""
+"""Bytes of a picture's beginning that are hashed, so that another picture under the same address is noticed."""
 MAX_BYTES = 1024 * 1024
-"""read at most, where a picture's size comes after a large EXIF block or colour profile"""
+"""Bytes that are read at the most, where a picture's size comes after a large EXIF block or colour profile."""
 PROBE_TIMEOUT_S = 10.0
+"""Seconds for one probe with its redirects; a slower host is reported as unsure, and does not stop the run."""
 PER_HOST = 4
 """Connections to one host at a time."""
 
@@ -37,6 +38,7 @@ PROBES_PER_S = 50.0
 """Probes of one host in a second, and at once at the most: a host that answers in a millisecond would get thousands."""
 
 MAX_REDIRECTS = 3
+"""Redirects that are followed for one picture, so that a loop ends."""
 
 GONE = frozenset({404, 410})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -22,6 +22,7 @@ from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, Problem, UsageError
 
 CONCURRENCY = 8
+"""Objects that are checked at the same time in one store."""
 MAX_BYTES = 64_000_000
 """A larger object is no picture that a video can be made of. Ours: the API document names no limit."""
 

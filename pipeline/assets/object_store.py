@@ -18,11 +18,17 @@ from pipeline.errors import UsageError
 T = TypeVar("T")
 
 TRIES = 3
+"""Tries of one call before the store counts as unavailable."""
 RETRY_PAUSE_S = 1.0
+"""Seconds before the second try; before the third it is twice as long."""
 CALL_TIMEOUT_S = 120.0
+"""Seconds for one call; an upload gets more by its size, see MIN_BYTES_PER_S."""
 MIN_BYTES_PER_S = 250_000
+"""Bytes per second (2 Mbit/s) that an upload is trusted to reach before it counts as hung."""
 PART_BYTES = 8 * 2**20
+"""Bytes of one part of a multipart upload (8 MiB); S3 takes no part below 5 MiB but the last."""
 PARTS_CONCURRENCY = 4
+"""Parts of one upload that are sent at the same time, which bounds its memory to four parts."""
 RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
 """Retries of the library within one of our tries. Its default waits minutes for an unavailable store."""
 

@@ -24,11 +24,12 @@ from pipeline.records import Attempt
 T = TypeVar("T")
 
 CONCURRENCY = 8
+"""Videos that are fetched from the store at the same time."""
 DOWN_S = 30.0
 """After a store failed, videos are only staged for so long: each would wait for its own three tries."""
 
 MAX_BYTES = 64 * 2**20
-"""of a video that is fetched back for the page; it is in memory meanwhile"""
+"""Bytes of a video that is fetched back for the page, at the most: it is in memory meanwhile."""
 
 LATEST = "latest"
 """An object that holds the newest run's name: a store has no links."""

@@ -62,11 +62,6 @@ def unsigned(url: str) -> str:
     return f"{base}{'?' if kept else ''}{kept}{hash_mark}{fragment}"
 
 
-def is_signed(url: str) -> bool:
-    """Whether an address carries a signature that is known."""
-    return "?" in url and unsigned(url) != url
-
-
 def shown(url: str) -> str:
     """The address as reports show it: what opens something is replaced by ***."""
     base, mark, query = url.partition("?")

@@ -51,6 +51,7 @@ ALL_KINDS = "all"
 
 _RATE = re.compile(r"[1-9][0-9]*/([1-9][0-9]*)?[smh]")
 MAX_PORT = 65535
+"""The largest TCP port number, which has 16 bits."""
 _PATH = re.compile(r"/[^\s?#]*")
 _STORE_FOLDER = re.compile(r"(?:s3|gs|az)://[^\s/?#@]+(?:/[^\s/?#@]+)*/?")
 

@@ -15,7 +15,9 @@ from typing import Any, TypeAlias
 import yaml
 
 MAX_LEVELS = 32
+"""Levels of nesting that a document may have; a manifest needs six, and a hostile file must not exhaust the stack."""
 MAX_BYTES = 20_000_000
+"""Bytes (20 MB) of a YAML file that is read: its values are all in memory, a CSV file is streamed."""
 MAX_DIGITS = 40
 """Longer numbers stay texts: they are no amount, seed or strength."""
 

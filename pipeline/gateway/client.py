@@ -29,10 +29,11 @@ __all__ = ["CallPhase", "GatewayClient", "NoResponse", "Response", "SendProof"]
 
 
 BODY_CAP_BYTES: Final = 1 << 20
-"""of a decompressed answer; the longest known one is under 20 kB"""
+"""Bytes of a decompressed response that are read; the longest known one is under 20 kB."""
 READ_BYTES: Final = 1 << 16
+"""Bytes that are read of a response at a time (64 KiB), so that the limit on its size stops it early."""
 MIN_SECRET_CHARS: Final = 8
-"""a shorter key (a sandbox's) is no secret, and blanking it out would maim the answers"""
+"""A key of fewer characters (a sandbox's) is no secret, and blanking it out would maim the responses."""
 
 KEPT_HEADERS: Final = frozenset(
     {"content-type", "date", "location", "retry-after", "server", "x-request-id", "x-should-retry"}

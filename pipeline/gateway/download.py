@@ -51,6 +51,7 @@ BLOCK_BYTES = 512 * 1024
 """What is written at once: large enough that threads cost nothing, small enough that 16 downloads fit in memory."""
 
 DISK_THREADS = 4
+"""Threads that write videos, so that a slow disk does not stop the event loop."""
 
 HEADERS = {"Accept": "video/mp4, */*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "dop-batch"}
 

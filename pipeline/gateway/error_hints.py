@@ -14,7 +14,7 @@ from pipeline.gateway.json_fields import one_line
 from pipeline.gateway.responses import Response
 
 MAX_TEXT_BYTES: Final = 20_000
-"""how much of a body is searched for telling words"""
+"""Bytes of a body that are searched for words which say what went wrong."""
 
 _GAP: Final = r"[^\w.;!?]+"
 """between two words of one sentence"""

@@ -14,9 +14,10 @@ from typing import Final
 from pipeline.gateway.json_fields import CONTAINERS, Json, one_line, read_json
 
 MAX_NESTING: Final = 4
-"""how deep an error object is searched for its text"""
+"""Levels of nesting at which an error object is searched for its text."""
 
 MIN_WAIT_S: Final = 1.0
+"""Seconds; a shorter stated wait is raised to it, because a hint of 0 would be a busy loop."""
 MAX_WAIT_S: Final = 900.0
 """Bounds of a wait hint that is obeyed: 1 s to 15 min."""
 

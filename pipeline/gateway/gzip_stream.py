@@ -13,6 +13,7 @@ STEP_BYTES = 1 << 20
 """The most that one step gives back."""
 
 _GZIP_FRAMING = 16 + zlib.MAX_WBITS
+"""The window size by which zlib knows that the stream has a gzip header (its manual, inflateInit2)."""
 
 
 class Gunzip:

@@ -17,6 +17,8 @@ from pipeline.gateway.error_text import error_text
 from pipeline.gateway.json_fields import Json, as_object, find_id, objects, one_line, places, single
 
 MAX_URL_CHARS: Final = 8192
+"""Characters of a video's address that is believed; signed addresses have some 2,000, and it is stored in the
+ledger."""
 
 
 class JobStatus(StrEnum):

@@ -13,6 +13,7 @@ from typing import Final
 from pipeline.gateway.redaction import redact
 
 MAX_REASON_CHARS: Final = 300
+"""Characters of a gateway's reason that are kept: one line on a terminal and in a report."""
 
 Json = Mapping[str, object]
 

@@ -15,9 +15,13 @@ from pipeline.records import UUID_PATTERN
 
 WRAPPINGS = ("motions", "data", "results", "items", "result", "output")
 MAX_WRAPPED = 3
+"""Objects around the list of motions that are opened to find it."""
 MAX_PRESETS = 10_000
+"""Motions of one response that are kept; the vendor lists about a hundred."""
 NAME_CHARS = 80
+"""Characters of a motion's name that are kept, as names are printed in one line."""
 URL_CHARS = 2_000
+"""Characters of a preview's address; a longer one is dropped."""
 SPREADSHEET_MARKS = "=+-@\t\r"
 """A name that begins with one would be a formula to a spreadsheet that opens the kept list."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 HEADER_BYTES = 8
+"""Bytes of a box header: 32 bits of size and four letters of type (ISO/IEC 14496-12, 4.2)."""
 WIDE_HEADER_BYTES = 16
 """A box header with a 64-bit size."""
 

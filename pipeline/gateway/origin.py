@@ -14,6 +14,7 @@ from yarl import URL
 from pipeline.errors import UsageError
 
 MAX_KEY_CHARS: Final = 4096
+"""Characters of an API key; servers reject longer header lines, so a longer one is a file pasted by mistake."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from pipeline.files import FILE_MODE
 
 CLAIM_TRIES = 8
+"""Names that are tried for a part file while other processes hold the ones before."""
 
 
 class PartFile:

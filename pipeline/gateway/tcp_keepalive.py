@@ -10,9 +10,9 @@ import socket
 from typing import Any
 
 IDLE_S, GAP_S, TRIES = 15, 5, 3
-"""asked after so long a silence, then every so often; without an answer to so many the connection is broken"""
+"""Seconds of silence before the peer is asked, seconds between questions, and how many unanswered ones break it."""
 DEAD_PEER_TIMEOUT_S = 30
-"""what was sent and not acknowledged by then breaks it too"""
+"""Seconds after which data that was sent and not acknowledged breaks the connection, too."""
 _OPTIONS = (
     ("TCP_KEEPIDLE", IDLE_S),
     ("TCP_KEEPALIVE", IDLE_S),  # macOS calls it so

@@ -21,7 +21,9 @@ SELF_TEST = "0" * 32
 """Used in place of a request in the question whether a receiver belongs to this ledger."""
 
 MAX_IDS = 4
+"""Job ids that one delivery may name; each of them costs a poll."""
 SEED_BYTES = 32
+"""Random bytes (256 bits) from which the tokens of callbacks are derived."""
 
 _TOKEN = re.compile(r"([0-9a-f]{32})-([0-9]{1,6})-([0-9a-f]{40})")
 

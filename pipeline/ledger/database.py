@@ -18,9 +18,11 @@ from pipeline.ledger.identity import CHAIN, GENESIS, LEDGER_ID, new_ledger_id
 from pipeline.ledger.schema import ON_SERVERS_ONLY, SCHEMA_VERSION, meta, metadata, reviews
 
 BUSY_TIMEOUT_MS = 30_000
+"""Milliseconds that SQLite waits for the lock of another process: longer than any commit here takes."""
 REBUILD = "`dop ledger rebuild` makes it from its journal"
 _HEX = re.compile("[0-9a-f]{16}")
 CREATION_LOCK = 0x646F7000
+"""Number of the advisory lock under which a server's tables are made: `dop` in ASCII, then 0."""
 
 _APPEND_ONLY = """
 CREATE FUNCTION dop_journal_stays() RETURNS trigger LANGUAGE plpgsql AS

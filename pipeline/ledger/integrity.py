@@ -13,6 +13,7 @@ from pipeline.ledger.transitions import SpendKey
 from pipeline.records import COST_STATE, CostState, State
 
 _PAGE = 5_000
+"""Rows that the check reads at a time, so that a ledger of a million rows needs no memory."""
 
 
 def audit(connection: Connection) -> list[str]:

@@ -6,7 +6,6 @@ leaves the old version whole. Must never run without the lock, and never change 
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -17,7 +16,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
-from pipeline.files import LEDGER_MODE, whole_path
+from pipeline.files import LEDGER_MODE, fsync_path, whole_path
 from pipeline.ledger.database import create_reviews, number_in, read_meta, write_meta
 from pipeline.ledger.gateway_names import map_gateways
 from pipeline.ledger.identity import CHAIN, GENESIS, JOURNAL_STALE, LEDGER_ID, new_ledger_id
@@ -118,12 +117,3 @@ def copy_file(path: Path, target: Path, *, replace: bool = False) -> Path:
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(f"{path} could not be copied to {target} ({error})") from None
     return target
-
-
-def fsync_path(path: Path) -> None:
-    """Puts a file or a folder on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,7 +15,7 @@ from pipeline.records import COST_STATE, CostState, KeepIf, State
 NOT_BOUGHT = tuple(state.value for state, cost in COST_STATE.items() if cost is CostState.NONE)
 
 _STRENGTH_AT = 4
-"""Where `dump_params` puts motions_strength."""
+"""Index of motions_strength in the list that `dump_params` writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

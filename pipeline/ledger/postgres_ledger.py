@@ -42,6 +42,7 @@ MAX_WAIT_S = 300.0
 """A server that restarts or fails over is waited for this long; then a run ends, and its outcomes stay in the spool."""
 
 CLOSE_MAX_WAIT_S = 3.0
+"""Seconds that a closing ledger waits for an unavailable server; what it holds by then is in the spool."""
 _AT_LEISURE = "SET LOCAL idle_in_transaction_session_timeout = '15min'; SET LOCAL lock_timeout = 0"
 """For work that does not block other commits, and may wait for the process that fills the queue."""
 

@@ -12,6 +12,7 @@ from pipeline.ledger import postgres_session
 from pipeline.ledger.postgres_session import LedgerLock, LockMode
 
 RETAKE_TRIES = 20
+"""Tries to take a lost lock again, RETAKE_PAUSE_S apart, before another process counts as its holder."""
 RETAKE_PAUSE_S = 0.05
 """Tries and pauses in seconds until a lost lock is free: the server frees it once it has ended our old session."""
 

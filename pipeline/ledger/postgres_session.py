@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import psycopg
 
 CONNECT_TIMEOUT_S = 5
+"""Seconds for one connection to the server; the caller tries again for as long as it may wait."""
 MIN_SERVER_VERSION = 130_000
 """PostgreSQL 13: the oldest that the workers' queue (procrastinate) runs on."""
 
@@ -65,6 +66,7 @@ _AWAY = ("08", "53", "57", "25P03", "25006", "40001", "40P01", "55P03")
 _LETS_GO = {"idle_in_transaction_session_timeout": "15s"}
 
 LOCK_CLASS = 0x646F70  # "dop"
+"""First number of this program's advisory locks, so that they meet no other program's: `dop` in ASCII."""
 
 
 def client(url: str, **session: str) -> dict[str, Any]:

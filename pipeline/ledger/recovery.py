@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.errors import LedgerError
-from pipeline.files import LEDGER_UMASK
+from pipeline.files import LEDGER_UMASK, fsync_path
 from pipeline.ledger.database import create_or_check, integrity_problems, read_meta, sqlite_engine, write_meta
 from pipeline.ledger.identity import CHAIN, COPY, HOLE, INODE, LEDGER_ID, MACHINE, inode_of, machine_id
 from pipeline.ledger.integrity import audit, sums_digest
@@ -31,7 +31,7 @@ from pipeline.ledger.journal_check import (
     table_lines,
 )
 from pipeline.ledger.leftovers import REBUILDING
-from pipeline.ledger.migrations import copy_file, fsync_path
+from pipeline.ledger.migrations import copy_file
 from pipeline.ledger.postgres_session import address, refusal, server_engine
 from pipeline.ledger.reconcile import hole_text, mark_of, origin_of
 from pipeline.ledger.replay import ReplayResult, replay

@@ -23,6 +23,7 @@ from pipeline.ledger.schema import reviews
 
 COLUMNS = tuple(column.name for column in reviews.columns)
 CHUNK = 500
+"""Rows of one statement: SQLite takes 32,766 variables, and a row has a dozen."""
 
 Row = Mapping[str, object]
 

@@ -31,11 +31,14 @@ WITHDRAWN = ""
 """The verdict or note of a change that takes the reviewer's own back; for stars it is 0."""
 
 MAX_STARS = 5
+"""The most stars that a clip can have; none means that it was not rated."""
 MAX_NOTE_CHARS = 2_000
 """A page of text. A note is one remark on one clip, and every page of the run carries all of them."""
 
 MAX_WHO_CHARS = 80
+"""Characters of a reviewer's name, which is printed beside each verdict."""
 MAX_ID_CHARS = 200
+"""Characters of a request id in a file of reviews; ours have 32, other files must not fill the ledger."""
 _FIELDS = ("verdict", "stars", "note")
 
 
@@ -118,16 +121,6 @@ def _counting(by: Mapping[str, Mapping[str, tuple[int, str | int]]]) -> ClipRevi
                 newest[name] = (number, value)
     counting: dict[str, Any] = {name: value for name, (_, value) in newest.items()}
     return ClipReview(**counting, by={who: said for who, said in own.items() if said})
-
-
-def duels(changes: Iterable[Review]) -> dict[tuple[str, str], int]:
-    """(preferred, other) -> how often; what was taken back is subtracted."""
-    wins: dict[tuple[str, str], int] = {}
-    for review in changes:
-        if review.rival is not None and review.duel is not None:
-            pair = (review.request_id, review.rival)
-            wins[pair] = wins.get(pair, 0) + review.duel
-    return {pair: count for pair, count in wins.items() if count > 0}
 
 
 def record(ledger: LedgerWriter, changes: Sequence[Review]) -> int:

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from pipeline.records import Params
 
 SCHEMA_VERSION = 4
+"""Version of the tables; a ledger of an older one is migrated, one of a newer one is not opened."""
 
 metadata = MetaData()
 

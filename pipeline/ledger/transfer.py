@@ -34,6 +34,7 @@ _COUNT_ON = (
 """The server's own numbers go on after those that were copied."""
 
 CHUNK = 2_000
+"""Rows that are copied at a time, so that a transfer needs little memory whatever its size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

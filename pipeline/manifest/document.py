@@ -22,6 +22,7 @@ from pipeline.manifest.spec import ManifestSpec
 from pipeline.records import Cell
 
 DEFAULT_MAX_ROWS = 256
+"""Videos that axes may multiply to without being asked for: 256 cost tens of dollars, a typing mistake thousands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

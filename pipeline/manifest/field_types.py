@@ -30,6 +30,7 @@ _DECIMAL = re.compile(r"(?:0|[1-9][0-9]*)?\.[0-9]+|0|[1-9][0-9]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\ud800-\udfff]")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,199}")
 MAX_DIGITS = 30
+"""Digits of a number in a cell; no field takes more, and longer ones would be slow to convert."""
 
 
 def plain(number: object) -> str:

@@ -24,6 +24,7 @@ _SPACE = re.compile(r"[\s\x00-\x20\x7f<>\"\\^`{|}]")
 _ORDINARY = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?:/[\w/.,~%+&=?;:()'-]*)?", re.ASCII)
 """A URL about which there is nothing to ask: a million of them are not taken apart one by one."""
 MAGIC_BYTES = 12
+"""Bytes from the beginning of a file that tell JPEG, PNG and WebP apart; WebP needs twelve."""
 
 
 def image(value: object, folder: Path, allowed: Iterable[Path] = ()) -> str:

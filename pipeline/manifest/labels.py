@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 from pipeline.gateway.motions import MotionPreset
 from pipeline.records import STRENGTH_STEPS
 
-SLUG_CHARS = 32
 LABEL_CHARS = 40
+"""Characters of a label, which has to fit the head of a column on the sheet."""
 
 _NOT_IN_SLUG = re.compile(r"[^\w.]+")
 

@@ -11,10 +11,13 @@ Content: TypeAlias = bytes | mmap.mmap
 _JPEG_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
 """A marker between entropy-coded data: neither a stuffed zero nor a restart marker. Source: ITU T.81, B.1.1."""
 _JPEG_END = 0xD9
+"""The marker that ends a JPEG file (EOI). Source: ITU T.81, table B.1."""
 _PNG_START = 8
+"""Bytes of the signature before the first chunk. Source: PNG specification, 5.2."""
 _PNG_AROUND = 12
 """Bytes of a PNG chunk beside its data: length, type and checksum. Source: PNG specification, 5.3."""
 _RIFF_HEAD = 8
+"""Bytes of a RIFF file that its own size does not count: the word RIFF and the size."""
 
 
 def is_whole(content: Content) -> bool:

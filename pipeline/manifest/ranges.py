@@ -18,6 +18,7 @@ _RANGE = re.compile(rf"{_NUMBER}\s*-\s*{_NUMBER}(?:\s*\(\+{_NUMBER}\)|\s*\[(\d+)
 _ONE = re.compile(_NUMBER, re.ASCII)
 _ELLIPSIS = ("...", "…")
 MAX_NAMED = 8
+"""Values of a range that a message spells out; the rest is an ellipsis."""
 _BETWEEN_VALUES = re.compile(r"\s*,\s+|\s+,\s*")
 """A comma with a blank beside it, which only a list has."""
 _THOUSANDS = r"\d{1,3}(?:,\d{3})+"

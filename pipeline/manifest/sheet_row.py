@@ -23,6 +23,7 @@ RESULT_COLUMNS = ("status", "video", "cost_usd", "reason")
 """What `dop report --into` adds to a sheet. All of them together are passed over, so that the copy is a sheet again."""
 
 ID_PROMPT_CHARS = 32
+"""Characters of the prompt in the id of a row that has none: enough to recognise it in a file name."""
 COMMENTED = (
     "the line begins with '#', and a sheet has no comments: to leave a row out, write true in the column 'skip'"
     " (a text that really begins with '#' cannot be in the first column)"

@@ -28,9 +28,7 @@ _WORD: JsonSchemaValue = {"type": "string", "minLength": 1, "maxLength": 200, "p
 _TEXT: JsonSchemaValue = {"type": "string", "pattern": "\\S"}
 _FRAME: JsonSchemaValue = {"type": "string", "pattern": "^\\S(.*\\S)?$"}
 _FRAMES: JsonSchemaValue = {"anyOf": [_FRAME, {"type": "array", "items": _FRAME, "minItems": 1}]}
-_ONE_FRAME: JsonSchemaValue = {"anyOf": [_FRAME, {"type": "array", "items": _FRAME, "minItems": 1, "maxItems": 1}]}
 _TAG: JsonSchemaValue = {**_WORD, "pattern": "^[^,;\\s]([^,;]*[^,;\\s])?$"}
-_TAGS: JsonSchemaValue = {"anyOf": [_WORD, {"type": "array", "items": _TAG}]}
 _SCALAR: JsonSchemaValue = {"type": ["string", "number", "boolean"]}
 
 

@@ -24,6 +24,7 @@ from pipeline.records import (
 )
 
 _CHUNK = 1_000
+"""Requests that are looked up in the ledger by one question."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -44,7 +44,9 @@ ALIASES = {
 }
 
 MAX_ID_CHARS = 200
+"""Characters of a row's id, as the manifest allows them; a longer one ends in a hash."""
 MAX_SUFFIX_CHARS = 40
+"""Characters that a derived row adds to the id of its origin."""
 _PARAM_OF = {
     "model": "model",
     "prompt": "prompt",

@@ -11,7 +11,9 @@ from pipeline.records import Cell, Params, Request, State, request_key
 MAX_SUSPECTS = 10_000
 """So many rows are compared; a sheet in which more prompts have blanks at their ends names enough of them."""
 MAX_NAMED = 8
+"""Rows that one warning names, so that it stays readable."""
 MAX_GROUPS = 10
+"""Groups of look-alike rows that are listed before the rest is only counted."""
 
 
 @dataclass(slots=True)

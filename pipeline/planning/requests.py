@@ -30,6 +30,7 @@ from pipeline.records import usd
 
 T = TypeVar("T")
 _BLOCK = 1 << 20
+"""Bytes of stdin that are read at a time, so that the limit on its size stops it early."""
 STDIN = Path("-")
 """The manifest's name for what comes through stdin."""
 

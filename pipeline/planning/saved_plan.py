@@ -14,6 +14,7 @@ from pipeline.planning.selection import Selection
 from pipeline.records import SEED_MAX, SEED_MIN
 
 VERSION = 2
+"""Version of the file of a saved plan; a plan of another version is rejected, never guessed at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

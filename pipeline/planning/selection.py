@@ -10,6 +10,7 @@ from pipeline.errors import UsageError
 from pipeline.records import Cell, Request
 
 MAX_TAGS_SHOWN = 20
+"""Known tags that a message lists when a filter selects nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

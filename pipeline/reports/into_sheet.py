@@ -16,6 +16,7 @@ from pipeline.files import whole_path
 from pipeline.manifest.sheet_row import RESULT_COLUMNS
 
 MILL = Decimal("0.001")
+"""A tenth of a cent: amounts of money are shown with three decimals where cents are not enough."""
 BETWEEN = "; "
 """Between the values of several videos of one line."""
 

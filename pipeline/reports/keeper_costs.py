@@ -104,9 +104,6 @@ def exact_usd(microusd: int | None) -> str | None:
     return None if microusd is None else f"{microusd // MICROUSD}.{microusd % MICROUSD:06d}"
 
 
-Groups = Mapping[str, Mapping[str, KeeperCosts]]
-"""by_model, by_motion, by_strength, by_tag -> name -> the purchases of that group"""
-
 _GROUPS: Mapping[str, Callable[[PurchaseOutcome], tuple[str, ...]]] = {
     "by_model": lambda one: (one.model,),
     "by_motion": lambda one: (one.motion or NO_MOTION,),

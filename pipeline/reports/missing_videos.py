@@ -24,6 +24,7 @@ PRUNED = "pruned "
 _TYPE_BOX = b"ftyp"
 _TYPE_BOX_AT = slice(4, 8)
 _BLOCK_BYTES = 1 << 20
+"""Bytes that are read at a time when the boxes of a video are checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ MAX_PICKS_BYTES = 8_000_000
 """Of a picks file: about 60,000 clips."""
 
 VERSION = 1
+"""Version of a file of picks; a file of another version is rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ MAX_FILE_BYTES = 64_000_000
 """Of a file of reviews: about 300,000 changes."""
 
 VERSION = 1
+"""Version of a file of reviews; a file of another version is rejected."""
 PICKS = "picks.json"
 """In the run's folder: what was picked on the pages of an earlier version."""
 

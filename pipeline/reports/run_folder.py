@@ -14,6 +14,7 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 
 
 NAME_CHARS = 40
+"""Characters of the manifest's name in the name of a run, which is a folder and is typed by hand."""
 
 
 def run_name(manifest_name: str, at: float) -> str:

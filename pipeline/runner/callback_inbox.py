@@ -35,8 +35,10 @@ from pipeline.records import State
 from pipeline.runner.webhook_server import WebhookServer
 
 INBOX_POLL_INTERVAL_S = 1.0
+"""Seconds between two checks of the inbox for deliveries that another process took."""
 ANY_PORT = "127.0.0.1:0"
 SELF_TEST_TIMEOUT_S = 3.0
+"""Seconds for the call to our own public address; a slower one would lose callbacks."""
 MAX_KEPT = 16
 """Deliveries that are kept for one attempt: several may name several jobs, and a caller may repeat any number."""
 _SPOOLED = re.compile(r"([0-9a-f]{32})-([0-9]{1,6})\.json")

@@ -11,9 +11,9 @@ from collections.abc import Hashable
 from pipeline.runner.poll_schedule import PollSchedule, _Row
 
 UNPROVEN, PROVEN = 2.0, 5.0
-"""times `max_s`: how long a job is left alone before the first call of the run, and after it"""
+"""How long a job is not polled, as a multiple of `max_s`: before the first callback of the run, and after it."""
 MAX_MISSED = 3
-"""jobs that ended without a call, above those that were called about, before callbacks count as broken"""
+"""Jobs that ended without a callback, beyond those that had one, before callbacks count as broken."""
 
 
 class CallbackPollSchedule(PollSchedule):

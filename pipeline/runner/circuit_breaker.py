@@ -16,11 +16,14 @@ from enum import StrEnum
 from typing import Literal, get_args
 
 IN_A_ROW = 3
+"""Unknown outcomes in a row that open the breaker: each may be paid, and three are no accident."""
 IN_WINDOW = 5
+"""Unknown outcomes among the last WINDOW that open the breaker, for a gateway that fails now and then."""
 WINDOW = 20
 """Unknown outcomes that open the breaker: in a row, or among the last WINDOW."""
 
 FIRST_PAUSE_S = 30.0
+"""Seconds of the first pause after unknown outcomes; each further pause is twice as long, up to MAX_PAUSE_S."""
 MAX_PAUSE_S = 300.0
 """Pause after unknown outcomes: doubled each time, back to the first after WINDOW outcomes without a new one."""
 
@@ -28,6 +31,7 @@ MAX_PAUSE_WITH_POLLS_S = 60.0
 """Longest pause, in seconds, while polls are answered: the gateway is there, and a longer wait saves nothing."""
 
 FIRST_DOWN_S = 1.0
+"""Seconds of the first pause after submits that provably never left."""
 MAX_DOWN_S = 60.0
 """Pause after submits that provably never left: they cost nothing, so it is shorter."""
 

@@ -30,10 +30,13 @@ TRIES = 6
 """Fetches of one video in one run; the next run tries again."""
 
 FIRST_PAUSE_S = 1.0
+"""Seconds before a failed download is tried again; each further pause is twice as long."""
 MAX_PAUSE_S = 60.0
+"""Seconds of the longest pause between two tries of one download, also where the server states a wait."""
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9@._-]+")
 NAME_CHARS = 80
+"""Characters of the row's id in a video's file name: file systems take 255 bytes, and the take and a hash follow."""
 
 
 def file_name(row_id: str, request_id: str, take: int) -> str:

@@ -22,7 +22,7 @@ FIRST_PAUSE_S = 1.0
 """Seconds before the second try, doubled each time."""
 
 TIMEOUT_S = 120.0
-"""Seconds for one upload."""
+"""Seconds for one upload of an input image, connecting and answer included."""
 
 
 class GatewayUploads:

@@ -13,15 +13,16 @@ from itertools import accumulate
 from math import exp, log
 
 MIN_AGE_S, RATIO, BINS = 0.05, 1.08, 200
-"""edges run from 0.05 s by steps of 8 % to 2.6 days"""
+"""First edge in seconds, ratio and number of the bins: they run from 0.05 s by steps of 8 % to 2.6 days."""
 EDGES_S = tuple(MIN_AGE_S * RATIO**step for step in range(BINS))
 PRIOR_WEIGHT = 0.5
-"""jobs that the prior counts as"""
+"""Number of jobs that the prior counts as, so that the first real ones outweigh it."""
 PRIOR_SPREAD = 0.7
-"""of the logarithm"""
+"""Spread of the prior in the logarithm of the time: two thirds of the jobs within half to twice its centre."""
 REMEMBERED = 2_000
-"""ended jobs; older ones fade, so that a model that becomes slower is followed"""
+"""Ended jobs that count in full; older ones fade, so that a model that becomes slower is followed."""
 ROUNDS = 12
+"""Rounds of the estimate's iteration; it starts from the estimate before and needs few."""
 REFIT_SHARE = 0.1
 """Share of new polls, or of ended jobs, after which the estimate is refitted: a hundred polls say less than one end."""
 

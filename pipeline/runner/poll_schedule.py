@@ -20,22 +20,27 @@ SURENESS = ((50, 0.8), (10, 0.5), (0, 0.3))
 SAMPLED_JOBS = 6
 """First jobs of a model, which are polled often."""
 SAMPLE_EVERY = 50
+"""Of the later jobs each fiftieth is polled often, so that a model that becomes slower or faster is noticed."""
 SAMPLE_STEP = 1.25
-"""a sampled job's age grows by this factor from poll to poll"""
+"""Factor by which a sampled job's age grows from poll to poll."""
 SAMPLE_QUANTILES = (0.2, 0.4, 0.6, 0.8)
+"""Shares of finished jobs at whose ages a sampled job is polled, once enough jobs have ended to know them."""
 EARLIEST = 0.01
-"""share of jobs finished at the age from which `max_lag_s` counts"""
+"""Share of jobs that are finished at the age from which `max_lag_s` counts."""
 KNOWN = 5
-"""ended jobs of a model before its own times are shown to people"""
+"""Ended jobs of a model before its own times are shown to the user."""
 TYPICAL = 1.5
-"""times `first_s`: the guess of a generation time before any job ended"""
+"""The guess of a generation time before any job ended, as a multiple of `first_s`."""
 MAX_FAILED_POLLS = 16
+"""Failed polls that are counted: the pause doubles with each, and 2 ** 16 is beyond every longest pause."""
 ILL_LOOKS, ILL_ANSWERS = 5, 3
-"""failed looks in a row at one job, and answers about others meanwhile: the trouble is this job's, not the gateway's"""
+"""Failed polls in a row of one job, and answers about others meanwhile: the job is at fault, not the gateway."""
 SILENT_POLLS = 16
-"""polls in a row without an answer, whosever: from then on one poll at a time asks whether the gateway is back"""
+"""Polls in a row without an answer, of any jobs; from then on one poll at a time asks whether the gateway is back."""
 TAKEN = float("inf")
+"""Due time of a job that is being polled: it is due never, until its poll has ended."""
 NEVER_LOOKED = -1.0
+"""Age, in seconds, that means that a job was not polled yet; real ages are positive."""
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.stop import StopScope
 
 POLL_CONCURRENCY = 16
+"""Polls that are in flight at the same time; the limiter spaces them, this bounds connections."""
 
 MIN_PAUSE_S = 0.05
 """Thousands of plans are reviewed in small groups, not one at a time."""

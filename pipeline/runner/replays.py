@@ -45,6 +45,7 @@ from pipeline.runner.replay_calls import ReplayCalls
 from pipeline.runner.stop import StopScope
 
 FIRST_PAUSE_S = 1.0
+"""Seconds before the second try of a replay for one request."""
 MAX_PAUSE_S = 60.0
 """Seconds between two tries for one request: doubled from the first to the longest."""
 
@@ -61,6 +62,7 @@ MISMATCH = "the gateway says that its key belongs to another request"
 """Begins the reason of a request that is parked for good."""
 
 DETAIL_CHARS = 2_000
+"""Bytes of an unclear response that are kept as the detail of a replay, so that a large error page is not."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from pipeline.reports.run_tables import table
 from pipeline.runner.credentials import resolve_api_key
 
 LOW_DISK_BYTES = 1_000_000_000
+"""Bytes of free space (1 GB) below which `dop doctor` warns: room for some hundred clips."""
 MIN_CLOCK_S = 1_750_000_000
 """A moment of June 2025: a clock before it is wrong, and daily budgets would be too."""
 

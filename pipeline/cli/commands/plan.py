@@ -23,7 +23,7 @@ from pipeline.reports.progress import strip_control_chars
 from pipeline.reports.run_ending import counted
 
 USUAL_VIDEO_BYTES = 12_000_000
-"""of a 5 s 1080p clip, where none was bought yet. Source: wire, section 6: plan for 5 to 20 MB."""
+"""Bytes of a 5 s 1080p clip, where none was bought yet. Source: wire, section 6: plan for 5 to 20 MB."""
 
 
 def validate(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from pipeline.runner.cluster.requirements import database
 from pipeline.runner.credentials import resolve_api_key
 
 UNHEALTHY = 5
+"""Exit code of `dop worker health` when the worker shows no recent sign of life."""
 
 
 def worker(args: argparse.Namespace) -> int:

@@ -28,7 +28,6 @@ RAMP, RAMP_S = 0.08, 1.2
 """A rate that no fit has measured grows by this part with each call, or by this over the rate, whichever is smaller."""
 DOUBLINGS, EXCESS_CALLS = 5, 3.0
 """Between two tests the growth doubles so often; by the end of it so many calls were sent beyond the rate."""
-MAX_DOUBLINGS = 9
 RISEN_AFTER = 1.3
 """Times that many calls without a rejection: the limit has risen for sure, and the rate ramps from there on."""
 SURE_CALLS, MIN_SURE_CALLS, SURE_S = 50, 6, 4.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 FIRST_TEST_INTERVAL_JOBS, MAX_TEST_INTERVAL_JOBS = 2, 32
 """Jobs that must end, as a multiple of the learned cap, before one more than the cap is tried; doubles when refused."""
 PAUSE_S = 5.0
-"""when jobs in flight are refused and none of ours is: another client fills the queue"""
+"""Seconds of the first pause when jobs are rejected and none of ours is in flight: another client fills the queue."""
 MAX_PAUSE_S = 60.0
+"""Seconds of the longest pause before another job is tried: a queue of other clients may empty any minute."""
 
 
 class InFlightLimit:

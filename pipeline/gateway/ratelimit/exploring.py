@@ -5,8 +5,9 @@ from __future__ import annotations
 QUICK_OPEN = 6.0
 """Open calls up to which the start is quick: as many may be rejected when the limit is met."""
 QUICK_GROWTH_PER_S, GROWTH_PER_S = 14.0, 1.0
+"""Open calls gained for each admitted one, by second of latency: at the quick start, and after it."""
 MIN_GROWTH, MAX_QUICK_GROWTH, MAX_GROWTH = 1 / 32, 1.0, 0.25
-"""Open calls gained for each admitted one: so many for each second of latency, within bounds."""
+"""Bounds, in open calls, of what one admitted call gains: the least, at the quick start, and after it."""
 
 
 class Exploration:

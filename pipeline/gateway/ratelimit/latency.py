@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 LATENCY_MEMORY = 8
+"""Calls over which latency and jitter are averaged: each new one counts an eighth, as in TCP (RFC 6298)."""
 MIN_KEPT_FACTOR = 1.001
-"""by which the shortest latency grows with each call that is slower: what was quick once may be so no longer"""
+"""Factor by which the shortest latency grows with each slower call: what was quick once may be so no longer."""
 NOISE_PART, MIN_NOISE_S = 0.7, 0.001
 """Part of the round trips' difference by which arrivals differ; and the least (seconds), of clocks and schedulers."""
 OUTLIER, MIN_JITTER = 3.0, 0.02
-"""times the usual difference, at least this part of the latency: more counts as that much, so that one pause does not
+"""Times the usual difference, at least this part of the latency: more counts as that much, so that one pause does not
 look like calls that overtake each other"""
 LEAD_RISE, LEAD_FALL, MAX_LEAD_S = 1 / 4, 1 / 64, 0.05
-"""how quickly the time to get a call ready is taken to be longer, or shorter, than before; and the longest"""
+"""How quickly the time to get a call ready is taken to be longer, or shorter, than before; and the longest"""
 
 
 class SlotLeadTime:

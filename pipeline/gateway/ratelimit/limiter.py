@@ -40,6 +40,7 @@ YIELD_S = 0.005
 SHARED_WITHIN_S = 60.0
 """Polls and submits refused within this time of each other: they are taken to use one allowance."""
 RATE_OVER_S = 60.0
+"""Seconds that `rate_now` looks back, so that the display follows a change within a minute."""
 RATE_OVER_CALLS = 256
 """`rate_now` looks back this far, whichever is shorter."""
 
@@ -171,11 +172,6 @@ class AdaptiveRateLimiter:
         return self._throttled[CallKind.SUBMIT]
 
     @property
-    def polls_throttled_total(self) -> int:
-        """Polls refused by the rate limit."""
-        return self._throttled[CallKind.POLL]
-
-    @property
     def is_shared(self) -> bool:
         """Whether polls and submits use one allowance, as configured or measured."""
         return self._polls is self._submits
@@ -277,10 +273,6 @@ class AdaptiveRateLimiter:
     def job_ended(self, now: float) -> None:
         """A job of this gateway reached its end: one more may be in flight."""
         self._jobs.ended()
-
-    def limit_per_s(self) -> float | None:
-        """The submit limit as it is believed to be; None while none was met."""
-        return self._submits.law.rate
 
     def learned(self) -> LearnedLimits:
         """What to keep for the next run against the same gateway."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 from enum import StrEnum
 
 POLL_SHARE = 0.15
-"""of the calls while submits wait"""
+"""Share of the calls that are polls while submits wait."""
 HURRIED_SHARE = 0.5
-"""while finished videos are noticed later than they may be"""
+"""The same share while finished videos are noticed later than they may be."""
 MAX_CREDIT, MIN_CREDIT = 2.0, -1.0
+"""Bounds, in polls, of what polls are owed or have used in advance, so that a pause does not end in a burst."""
 WANT_S = 0.1
 """Seconds after its next permitted request during which a kind counts as still waiting."""
 

@@ -30,6 +30,7 @@ MAX_PAIRS = 64
 """Pairs that are lined up at a time: 64 take 60 MB of working memory."""
 
 NOISE = 2.0
+"""Variance of brightness that counts as noise in both pictures, in levels of 255 squared."""
 DETAIL_NOISE = 0.5
 """Variance added to both pictures, and to their details, so that flat ones resemble each other whatever their noise."""
 

@@ -14,9 +14,13 @@ SOLD_S = 5.0
 """Length of every clip of the three models, seconds."""
 
 MAX_OFF_S = 1.0
+"""Seconds by which a clip may be longer or shorter than what is sold."""
 MIN_FPS = 10.0
+"""Frames per second below which a clip is no video but a slide show."""
 MAX_FPS = 90.0
+"""Frames per second above which the clock of the file must be wrong."""
 MIN_SIDE_PX = 120
+"""Pixels of the shorter side below which a clip is a preview or broken, and not what was paid for."""
 SMALL_SIDE_PX = 700
 """A live gateway sells 1080p; its smallest shape has 720 px on the shorter side."""
 

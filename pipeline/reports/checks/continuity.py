@@ -34,7 +34,9 @@ RETURNS_S = (0.05, 0.12, 0.25, 0.5, 1.0, 1.5, 2.2)
 """Moments after a break, seconds, at which the picture from before it may be back: an explosion that clears."""
 
 STROBE_S = 2.0
+"""Seconds that breaks must follow each other to count as a strobe, and not as several cuts."""
 STROBE_MAX_FRAMES = 6
+"""Frames between two breaks of a strobe at the most; further apart they are cuts."""
 
 
 SEAM_STEPS = 2.5

@@ -22,6 +22,7 @@ RESIDUE = 0.22
 """Share of the usual contrast that a codec may leave of the picture in frames that replace it."""
 
 MIN_BLACK_FRAMES = 2
+"""Frames without a picture that make a finding; one alone is nearly invisible."""
 
 SUDDEN = 0.5
 """Share of the usual contrast that is there within two frames of a stretch without a picture."""
@@ -36,8 +37,10 @@ FLASH_OFF = 16.0
 """Levels of 255 that a flash differs from both neighbours by: 18, less what a codec takes off the peak."""
 
 MAX_FLASH_FRAMES = 3
+"""Frames of the longest flash; what stays bright for longer is a scene."""
 
 FLICKER_WARN = 0.02
+"""Flicker from which the check warns, in the measure that FLICKER_BAD describes."""
 FLICKER_BAD = 0.05
 """Root mean square of the second difference of brightness, relative to brightness."""
 
@@ -46,6 +49,7 @@ MIN_FLICKER = 0.5
 A star field of 18 levels had 0.38 from points of light that pass between pixels; nothing of it is seen."""
 
 FLICKER_S = 1.0
+"""Seconds of the window over which flicker is measured: the eye sees it within one."""
 
 MIN_HERTZ = 2.8
 """Slower changes of light are a candle, a cloud, a lamp that swings."""
@@ -57,6 +61,7 @@ UNISON = 0.5
 """The whole frame oscillates as one: what blocks differ by counts against it, in so many medians."""
 
 SAME_FRAME = 0.02
+"""Change in levels of brightness below which a frame repeats the one before, whatever moves around it."""
 CADENCE = 0.35
 """A pair repeats a picture below this change, or below this share of the change around it."""
 

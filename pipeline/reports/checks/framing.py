@@ -19,6 +19,7 @@ UNLIKE = 0.53
 """Below this likeness a frame does not show the picture."""
 
 FAINT = 6.0
+"""Standard deviation of brightness, in levels of 255, below which a picture counts as faint."""
 FAINT_UNLIKE = 0.35
 """Pictures of so little contrast (nearly black ones) lose their likeness to codec and dust: they need less of it."""
 
@@ -56,6 +57,7 @@ WHOLE = 0.9
 """Share of the picture across and down from which a place is the whole of it."""
 
 MAX_GAIN = 8.0
+"""Factor by which the contrast of a faint picture is raised at the most: more would raise noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

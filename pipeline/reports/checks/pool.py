@@ -18,6 +18,7 @@ from pipeline.reports.checks.jobs import CheckJob
 from pipeline.reports.checks.store import save_check
 
 MAX_WORKERS = 16
+"""Processes that check clips at the most, so that a machine of many cores keeps memory for its other work."""
 
 _Ordered = tuple[CheckJob, Callable[[], object]]
 """A clip to check, and what is called afterwards."""

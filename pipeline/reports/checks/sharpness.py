@@ -22,6 +22,7 @@ FAINT_WARN = 0.45
 """The same where only faint detail can be compared."""
 
 SOFT_BAD = 0.2
+"""Share of the start picture's detail below which the end of a clip is bad, and not only soft."""
 UNLINED_WARN = 0.2
 """Limit where start and end cannot be lined up: other things are in the picture, and they may have less detail."""
 
@@ -29,7 +30,7 @@ COLUMNS, ROWS = 8, 5
 """Blocks that are compared one by one: a focus that moves from one thing to another leaves some of them sharp."""
 
 SHARPEST = 50
-"""Percentile over the blocks."""
+"""Percentile over the blocks of a picture that is taken as its value: half of them may be sky."""
 
 NOISE_SIGMA = 2.0
 """Detail, of 255, that rounding and the codec put into a picture without any."""

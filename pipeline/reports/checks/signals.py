@@ -37,26 +37,10 @@ class Signals:
         return np.asarray(self.film.luma.std(axis=(1, 2), dtype=np.float64))
 
     @cached_property
-    def chroma(self) -> Numbers:
-        """n x 2: mean Cb and Cr of each frame, 0 for grey."""
-        red, green, blue = np.moveaxis(self.film.rgb.mean(axis=(1, 2), dtype=np.float64), -1, 0)
-        luma = 0.299 * red + 0.587 * green + 0.114 * blue
-        return np.stack([0.564 * (blue - luma), 0.713 * (red - luma)], axis=1)
-
-    @cached_property
     def change(self) -> Numbers:
         """Mean absolute difference of brightness between neighbours."""
         luma = self.film.luma
         return np.array([np.abs(luma[i + 1] - luma[i]).mean() for i in range(len(luma) - 1)], dtype=np.float64)
-
-    @cached_property
-    def block_change(self) -> Numbers:
-        """The same in that block of the picture where it is largest."""
-        luma = self.film.luma
-        side = min(BLOCK_PX, *luma.shape[1:])
-        return np.array(
-            [reduced(np.abs(luma[i + 1] - luma[i])[None], side).max() for i in range(len(luma) - 1)], dtype=np.float64
-        )
 
     @cached_property
     def half(self) -> Luma:

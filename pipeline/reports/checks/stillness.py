@@ -10,7 +10,9 @@ from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.signals import BLOCK_PX, Signals, runs
 
 MIN_FROZEN_S = 0.5
+"""Seconds without any motion from which the check warns."""
 BAD_FROZEN_S = 0.8
+"""Seconds without any motion from which a clip is bad."""
 MIN_PAUSE_S = 2.2
 """Rest that a preset with pauses may have."""
 

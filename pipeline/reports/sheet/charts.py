@@ -21,8 +21,11 @@ from pipeline.reports.tables import generation_s
 _Say = Callable[[float], str]
 
 WIDTH, HEIGHT = 420, 220
+"""Width and height of a chart, in units of its drawing; the page scales it."""
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 14, 30
+"""Margins of a chart, in the same units: room for the numbers of both axes."""
 BINS, MIN_BINS = 48, 10
+"""Bars of a histogram: about so many, and at least so many, so that a short range is no single block."""
 DOTS = 240
 """At most so many single clips are drawn for a model; the box is made of all of them."""
 

@@ -23,6 +23,7 @@ from pipeline.reports.sheet.run_view import RunView
 from pipeline.reports.sheet.thumbnails import make_stills
 
 MAX_WIDTH_PX = 2400
+"""Width in pixels of the widest contact print, which stays legible on paper."""
 MAX_HEIGHT_PX = 16_000
 """Pictures beyond this many lines are refused by many programs."""
 

@@ -30,6 +30,7 @@ from pipeline.reports.sheet.run_view import RunView
 from pipeline.reports.sheet.thumbnails import make_stills
 
 RATE = 24
+"""Frames per second of the grid video; clips of other rates are shown at their nearest frame."""
 PAGE_S = 5.0
 """A page is shown this long, and longer when a clip of it is longer. Source: API document, pricing (5 seconds)."""
 
@@ -37,7 +38,9 @@ MAX_COLUMNS, MAX_CELLS = 8, 48
 """Of a page: more at once could not be distinguished, and each open clip takes memory."""
 
 MAX_WIDTH_PX = 1920
+"""Pixels of the widest grid video: players decode full HD everywhere."""
 MAX_HEIGHT_PX = 1920
+"""Pixels of the highest grid video; a grid may be taller than wide."""
 
 Picture = NDArray[np.uint8]
 

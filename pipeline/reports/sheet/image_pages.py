@@ -18,7 +18,9 @@ from pipeline.reports.sheet.page import SheetSection
 
 PAPER, INK, SOFT, EMPTY, TROUBLE = "#101217", "#eceef2", "#9aa2b0", "#1b1f27", "#ff9d92"
 GAP_PX, EDGE_PX, TITLE_PX, HEAD_PX, LABEL_PX, NAME_PX = 8, 24, 48, 28, 128, 20
+"""Sizes of a rendered page in pixels: between cells, at the edge, title, column heads, row labels, names."""
 MIN_CELL_PX, MAX_CELL_PX = 64, 480
+"""Width of a cell in pixels: legible at the least, and no larger than a still picture."""
 
 GridRows = tuple[tuple[str, tuple[SheetCell | None, ...]], ...]
 

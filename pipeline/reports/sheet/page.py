@@ -76,6 +76,7 @@ SHAPE_CLIPS = 20
 """So many posters settle the shape of all cells."""
 
 _USUAL_SHAPE = (16, 9)
+"""Width and height of the cells while no clip is there to measure: what the gateway sells as a rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,9 @@ from pipeline.reports.sheet.thumbnails import poster_path, start_path
 from pipeline.reports.sheet.web_clips import make_web_clips
 
 ZIP_WIDTH_PX = 720
+"""Width in pixels of the clips in a zip file: they can be judged full screen on a laptop."""
 EMBEDDED_WIDTH_PX = 480
+"""Width in pixels of the clips in one HTML file, which holds them all."""
 MAX_EMBEDDED_BYTES = 48_000_000
 """Clips and pictures of one HTML file. A browser reads the whole file before it shows anything, and mail takes less."""
 

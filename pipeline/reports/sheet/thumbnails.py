@@ -18,8 +18,11 @@ POSTER_AT_S = 3.0
 """All seeds of a row start with the same picture; by second 3 they differ."""
 
 POSTER_WIDTH_PX = 480
+"""Width in pixels of a clip's still picture: a cell of the sheet at twice the density."""
 START_WIDTH_PX = 240
+"""Width in pixels of a start picture, which is shown at half a cell's width."""
 _QUALITY = 82
+"""JPEG quality of still pictures, in percent; higher ones look the same at this size."""
 
 MAX_DECODE_S = 10.0
 """Seconds that the search for one picture may take; then the last one so far is taken. A clip of ours needs a tenth."""

@@ -29,6 +29,7 @@ from pipeline.reports.writer import run_view
 
 _HERE = Path(__file__).parent
 _USUAL_SHAPE = (16, 9)
+"""Width and height of a picture while no clip is there to measure, as on the sheet."""
 MAX_STILLS = 4
 """Pictures that stand for a run in the list of runs."""
 

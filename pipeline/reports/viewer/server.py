@@ -31,6 +31,7 @@ BEATS = 15
 """Ticks without news after which a word is sent all the same: a page that is gone is noticed by it."""
 
 MAX_STREAMS = 32
+"""Open pages that are kept up to date at the same time; each holds a connection."""
 TABLES = ("report.csv", "failures.csv", "run.json")
 """Files of a run that are given out, besides its clips and their pictures."""
 

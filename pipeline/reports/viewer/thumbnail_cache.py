@@ -22,6 +22,7 @@ CONCURRENCY = 2
 
 _START = ".start.jpg"
 _QUALITY = 82
+"""JPEG quality of the thumbnails, in percent, as on the sheet."""
 
 
 class ThumbnailCache:

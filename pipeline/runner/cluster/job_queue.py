@@ -28,6 +28,7 @@ TASK = "dop.look_after"
 COLLECT_SUFFIX = "#look"
 """Ends the name of a gateway's queue of bought requests."""
 TOP_UP_LOCK = 0x646F7002
+"""Number of the advisory lock under which one worker at a time tops up the queue: `dop` in ASCII, then 2."""
 
 PROBE_LEASE_S = 400.0
 """Seconds for which a worker keeps the right to probe an open breaker; a submit takes 340 s at most."""

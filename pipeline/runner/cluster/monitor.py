@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 REFRESH_INTERVAL_S = 0.5
+"""Seconds between two refreshes of the display, each of which asks the database."""
 QUIET = 2
 """Polls in a row that find nothing queued and nothing due; after them no worker will continue the run."""
 STOPPED = "buying is stopped on every host; what is paid is collected by the workers. The same command continues"

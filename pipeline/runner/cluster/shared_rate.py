@@ -38,12 +38,15 @@ GUESS_TEST_INTERVAL_CALLS = 10.0
 DEAR_CALLS, MAX_DEAR = 20.0, 8.0
 """A hint that costs this many submits makes the patience twice as long, and so on."""
 SLACK, MIN_ADMITTED = 0.998, 4.0
+"""A measured rate is taken by this share of itself, and only from so many admitted submits on."""
 MIN_PER_S, MAX_PER_S = 1 / 900, 10_000.0
+"""Bounds of any rate in submits a second: one in 15 minutes, the longest hint, and more than any gateway admits."""
 PROBE_GAP_S = 1.0
 """After a refusal one submit at a time until one is let in; the next after this long when none is answered."""
 CAP_TEST_INTERVAL_CALLS = 4.0
 """Jobs that must end, as a multiple of a learned cap, before one more is tried."""
 RETRY_S = 0.5
+"""Seconds before a worker asks the shared row again after it gave no answer."""
 STALE_S = 2.0
 """A transaction that its worker leaves open for longer (frozen) is ended by the server."""
 SESSION = {"synchronous_commit": "off", "idle_in_transaction_session_timeout": f"{int(STALE_S * 1000)}ms"}

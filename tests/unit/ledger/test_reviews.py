@@ -16,7 +16,6 @@ from pipeline.ledger.reviews import (
     Review,
     all_reviews,
     clip_reviews,
-    duels,
     latest_verdicts,
     moment,
     record,
@@ -79,12 +78,13 @@ def test_what_is_sent_twice_is_there_once(place: Place) -> None:
         assert record(ledger, [*changes, said("b", 2, stars=1)]) == 1
 
 
-def test_duels_are_counted_and_taken_back(place: Place) -> None:
+def test_duels_are_kept_and_taken_back(place: Place) -> None:
     won = said("a", 1, rival="b", duel=1)
     with opened(place) as (ledger, _):
         record(ledger, [won, said("a", 2, rival="b", duel=1), said("c", 3, rival="a", duel=1)])
         record(ledger, [said("c", 4, rival="a", duel=-1)])
-        assert duels(all_reviews(ledger)) == {("a", "b"): 2}
+        kept = [(one.request_id, one.rival, one.duel) for one in all_reviews(ledger)]
+        assert kept == [("a", "b", 1), ("a", "b", 1), ("c", "a", 1), ("c", "a", -1)]
         assert latest_verdicts(ledger) == {}
 
 
