@@ -8,10 +8,8 @@ are charged once (official). What a repeated call may prove is in `classify_repl
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -28,23 +26,21 @@ from pipeline.gateway.classification import (
 )
 from pipeline.gateway.error_hints import CONCURRENCY, CREDIT, KEY
 from pipeline.gateway.error_text import error_text
-from pipeline.gateway.json_fields import as_object, objects, read_json
+from pipeline.gateway.json_fields import as_object, read_json
+from pipeline.gateway.kinds.higgsfield_free import HiggsfieldFreeCalls, whole_json
 from pipeline.gateway.kinds.interface import (
     Abilities,
     Call,
     Callback,
     CancelOutcome,
-    GatewayKind,
     Recovery,
     ReplayKind,
     ReplayOutcome,
-    UploadTicket,
-    UsageLine,
 )
 from pipeline.gateway.origin import checked_header, checked_path
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import SubmittedJob, parse_poll, parse_submit
-from pipeline.records import MICROUSD, STRENGTH_STEPS, Params
+from pipeline.records import Params
 
 HEADERS: Final = {
     "Content-Type": "application/json",
@@ -55,28 +51,12 @@ HEADERS: Final = {
     "User-Agent": "dop-batch",
 }
 
-MODEL_IDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "dop-lite": "higgsfield-ai/dop/lite",
-        "dop-turbo": "higgsfield-ai/dop/turbo",
-        "dop-preview": "higgsfield-ai/dop/standard",
-    }
-)
-"""A manifest's model -> the vendor's, which is the path; `model_ids` of the configuration override it. Official."""
-
 MAX_IMAGE_URL_CHARS: Final = 2083
 """Longest address of an image. Source: seen elsewhere in this API."""
 
-CREDITS_A_DOLLAR: Final = 16
-"""Source: seen (official examples give credits and dollars)."""
-
 STATUS_PATH: Final = "/requests/{id}/status"
 CANCEL_PATH: Final = "/requests/{id}/cancel"
-UPLOAD_PATH: Final = "/files/generate-upload-url"
-ESTIMATE_PATH: Final = "/estimate/"
-USAGE_PATH: Final = "/models/usage"
-MODELS_PATH: Final = "/models?limit=500"
-"""Source: official; the list of models and its limit are seen."""
+"""Source: official."""
 
 REFUSALS: Final = frozenset({400, 401, 402, 403, 404, 405, 406, 411, 413, 414, 415, 422, 423, 429, 431})
 """Statuses by which a FIRST post is refused: nothing was created. 409 is not among them: here it may mean that this
@@ -121,12 +101,8 @@ MISMATCH: Final = re.compile(
 """Words of a 422 that say that the key belongs to other bytes. Source: inferred; a validation error has a list."""
 
 
-class Higgsfield(GatewayKind):
-    """The vendor's own API.
-
-    Args:
-        model_ids: a manifest's model -> the vendor's id, beside and before those of MODEL_IDS.
-    """
+class Higgsfield(HiggsfieldFreeCalls):
+    """The vendor's own API. `model_ids` as in HiggsfieldFreeCalls."""
 
     name = "higgsfield"
     abilities = Abilities(
@@ -143,9 +119,6 @@ class Higgsfield(GatewayKind):
     credential = HIGGSFIELD_CREDENTIAL
     poll_styles = ("status",)
     poll_probes = (("poll path", "status"),)
-
-    def __init__(self, model_ids: Mapping[str, str] = MappingProxyType({})) -> None:
-        self._model_ids = {**MODEL_IDS, **model_ids}
 
     # --- the key
 
@@ -177,26 +150,10 @@ class Higgsfield(GatewayKind):
         query = "" if callback is None else "?" + urlencode({"hf_webhook": callback.url})
         return Call(
             method="POST",
-            target=checked_path("/" + quote(self._model(params), safe="/") + query),
-            body=self._body(params, images),
+            target=checked_path("/" + quote(self.model_path(params), safe="/") + query),
+            body=self.body_of(params, images),
             headers={"Idempotency-Key": checked_header("idempotency key", idempotency_key)},
         )
-
-    def _model(self, params: Params) -> str:
-        return self._model_ids.get(params.model, params.model)
-
-    def _body(self, params: Params, images: Mapping[str, str]) -> bytes:
-        """No field is left to the vendor's default: an absent one, null and the default are three bodies (official)."""
-        body: dict[str, object] = {
-            "prompt": params.prompt,
-            "image_url": images.get(params.input_images[0], params.input_images[0]),
-        }
-        if params.input_images_end:
-            body["end_image_url"] = images.get(params.input_images_end[0], params.input_images_end[0])
-        body["motions"] = [{"id": params.motions_id, "strength": params.strength_hundredths / STRENGTH_STEPS}]
-        body["seed"] = params.seed
-        body["enhance_prompt"] = params.enhance_prompt
-        return json.dumps(body).encode("ascii")
 
     def inexpressible(self, params: Params) -> str | None:
         """Two end images, `check_nsfw`, a model without an id here."""
@@ -204,7 +161,7 @@ class Higgsfield(GatewayKind):
             return f"this gateway takes one end image, not {len(params.input_images_end)}"
         if params.check_nsfw is not None:
             return "this gateway has no check_nsfw (its moderation is always on): leave the field out"
-        if params.model not in self._model_ids and "/" not in params.model:
+        if params.model not in self.model_ids and "/" not in params.model:
             return f"this gateway has no id for model {params.model}: set model_ids.{params.model}"
         long = [one for one in (*params.input_images, *params.input_images_end) if len(one) > MAX_IMAGE_URL_CHARS]
         if long:
@@ -264,95 +221,9 @@ class Higgsfield(GatewayKind):
             return CancelOutcome.CANCELED
         return CancelOutcome.TOO_LATE if outcome.status in (400, 404) else CancelOutcome.UNCLEAR
 
-    # --- free calls
-
-    def upload_call(self, content_type: str) -> Call:
-        """Asks for an address to upload to. Source: official."""
-        return Call(method="POST", target=UPLOAD_PATH, body=json.dumps({"content_type": content_type}).encode("ascii"))
-
-    def read_upload(self, outcome: Response | NoResponse) -> UploadTicket | None:
-        """The two addresses, and the headers that the upload needs."""
-        top = _json_of(outcome)
-        public_url, upload_url = top.get("public_url"), top.get("upload_url")
-        headers = as_object(top.get("upload_headers"))
-        if not isinstance(public_url, str) or not isinstance(upload_url, str):
-            return None
-        texts = {name: value for name, value in headers.items() if isinstance(value, str)}
-        return UploadTicket(public_url=public_url, upload_url=upload_url, headers=texts)
-
-    def estimate_call(self, params: Params, images: Mapping[str, str]) -> Call:
-        """The price of one submit for this account. Source: official; it checks the body as the submit does (seen)."""
-        target = ESTIMATE_PATH + quote(self._model(params), safe="/")
-        return Call(method="POST", target=target, body=self._body(params, images))
-
-    def read_estimate(self, outcome: Response | NoResponse) -> int | None:
-        """Micro-dollars; None where the gateway names no figure."""
-        top = _json_of(outcome)
-        usd, credits_ = _amount(top.get("usd")), _amount(top.get("credits"))
-        if usd is not None:
-            return int(usd * MICROUSD)
-        return None if credits_ is None else int(credits_ * MICROUSD / CREDITS_A_DOLLAR)
-
-    def models_call(self) -> Call:
-        """What the account may buy. Source: seen."""
-        return Call(method="GET", target=MODELS_PATH)
-
-    def read_models(self, outcome: Response | NoResponse) -> frozenset[str] | None:
-        """The vendor's ids; None for an answer that is no list."""
-        items = _json_of(outcome).get("items")
-        if not isinstance(items, list):
-            return None
-        return frozenset(slug for item in objects(items) if isinstance(slug := item.get("slug"), str))
-
-    def vendor_model(self, model: str) -> str:
-        """The vendor's id of a manifest's model."""
-        return self._model_ids.get(model, model)
-
-    def usage_call(self, start: str, end: str) -> Call:
-        """What was completed between two moments, by day and model. Source: official."""
-        query = urlencode({"start": start, "end": end, "timeframe": "day", "expand": "time_series"})
-        return Call(method="GET", target=f"{USAGE_PATH}?{query}")
-
-    def read_usage(self, outcome: Response | NoResponse) -> tuple[UsageLine, ...] | None:
-        """One line a day and model; None for an answer that is no list."""
-        series = _json_of(outcome).get("time_series")
-        if not isinstance(series, list):
-            return None
-        found: list[UsageLine] = []
-        for bucket in objects(series):
-            for line in objects(bucket.get("results")):
-                quantity, cost = _amount(line.get("quantity")), _amount(line.get("cost"))
-                if quantity is not None:
-                    found.append(
-                        UsageLine(
-                            day=str(bucket.get("bucket", ""))[:10],
-                            model=str(line.get("model", "")),
-                            quantity=int(quantity),
-                            cost_microusd=None if cost is None else int(cost * MICROUSD),
-                        )
-                    )
-        return tuple(found)
-
 
 def _path(template: str, job_set_id: str) -> str:
     return template.replace("{id}", quote(job_set_id, safe=""))
-
-
-def _json_of(outcome: Response | NoResponse) -> Mapping[str, object]:
-    """The object of a whole 2xx answer; an empty one otherwise."""
-    if isinstance(outcome, NoResponse) or not 200 <= outcome.status <= 299 or not outcome.complete:
-        return {}
-    return as_object(read_json(outcome.body))
-
-
-def _amount(value: object) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        found = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return found if found.is_finite() and found >= 0 else None
 
 
 def _job_with_state(outcome: Response | NoResponse) -> SubmittedJob | None:
@@ -360,7 +231,7 @@ def _job_with_state(outcome: Response | NoResponse) -> SubmittedJob | None:
 
     The answer to a repeated call says how the job is now, and `error` then belongs to the job, not to the call.
     """
-    top = _json_of(outcome)
+    top = whole_json(outcome)
     job, report = parse_submit(top), parse_poll(top)
     if job is None or report is None or not report.word or not report.known_word or report.job_set_id is None:
         return None
