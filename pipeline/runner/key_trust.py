@@ -1,116 +1,204 @@
-"""Whether a gateway honours idempotency keys now: tested on a call whose job is known, before and after a resend.
+"""Whether a gateway honours idempotency keys now: shown before a paid call is repeated, and once more afterwards.
 
-MONEY: a key that is ignored buys again, and the answer looks the same. What a test bought is canceled at once.
+MONEY: a key that is ignored buys again, and the answer looks the same.
+
+The gateway is asked for a free proof first (`key_proof`). One that never gave it is tested by a canary: a call whose
+job is known is repeated. The same id: keys are honoured. Another id: they are not, that job is canceled at once, and
+replay is switched off. A canary is not free where its answer is lost, so no more than a few may go unanswered.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from enum import Enum
 
-from pipeline.gateway.kinds.interface import Call, Recovery, ReplayKind
-from pipeline.ledger.held_jobs import HeldJobs
+from pipeline.gateway.classification import SubmitOutcomeKind
+from pipeline.gateway.kinds.interface import KeyShown, Recovery, ReplayKind, ReplayOutcome
+from pipeline.gateway.responses import NoResponse, Response
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import PAID_TWICE
-from pipeline.records import Attempt, canonical_job_id
+from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
+from pipeline.runner.held_calls import HeldCall, HeldCalls, same_job
+from pipeline.runner.key_proof import KeyProof
 from pipeline.runner.replay_calls import ReplayCalls
 from pipeline.runner.stop import StopScope
 
-YOUNG_S = 3600.0
-"""An intent of at most this age may be tested by a younger call, or by its own. Older ones need a call that is not
-younger: how long the gateway keeps a key is not stated."""
-
 CHECK_TRIES = 5
-"""Tries to learn whether a repeated call gives the same id twice."""
+"""Tries to learn whether keys were still honoured after a repeated call."""
 
 CHECK_PAUSE_S = 1.0
 """Seconds before the second of them, doubled each time."""
 
-MAX_CANARIES = 3
-"""Calls that are tried for one answer that tells."""
-
 FRESH_S = 2.0
 """A canary of this age still counts, if nothing was bought since."""
+
+MAX_SILENT_UNPROVED, MAX_SILENT_PROVED = 3, 10
+"""Repeated calls in a row without an answer, before and after a canary of this run came back: each may have bought."""
+
+SILENT_PAUSE_S = 300.0
+"""Seconds until the next canary after so many of them."""
+
+NOT_SHOWN_PAUSE_S = 20.0
+"""Seconds between two free proofs that failed."""
+
+MAX_NOT_SHOWN = 4
+"""Free proofs in a row that failed at a gateway that gave one: keys are honoured no longer."""
 
 OFF_S = 24 * 3600.0
 """How long replay stays switched off after a key was not honoured; then a canary asks again."""
 
 
 class Trust(Enum):
-    """Whether keys are honoured, as far as a canary shows."""
+    """Whether keys are honoured, as far as it is shown."""
 
     HONOURED = "honoured"
     BROKEN = "broken"
     UNSURE = "unsure"
-    """the canary got no answer that tells"""
+    """no answer that tells"""
     NO_CANARY = "no canary"
-    """no job is known whose call could be repeated"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldCall:
-    """A call whose job is known."""
-
-    attempt: Attempt
-    call: Call
-    job_set_id: str
+    """no job is known whose call could show it"""
 
 
 class KeyTrust:
     """The trust in one gateway's keys. `gateway` is its id in the ledger."""
 
-    def __init__(self, context: RunContext, gateway: str, calls: ReplayCalls) -> None:
-        self._context, self._gateway, self._calls = context, gateway, calls
-        self._jobs = HeldJobs(context.recorder.ledger)
+    def __init__(self, context: RunContext, gateway: str, calls: ReplayCalls, held: HeldCalls) -> None:
+        self._context, self._gateway, self._calls, self._held = context, gateway, calls, held
+        self._proof = KeyProof(context, gateway, calls)
         self._fresh_until, self._fresh_age = float("-inf"), float("inf")
         self._unanswered: list[Attempt] = []
+        self._silent, self._silent_until, self._max_silent = 0, float("-inf"), MAX_SILENT_UNPROVED
+        self._not_shown, self._not_shown_at = 0, float("-inf")
         self.off = self._remembered() if context.kind.abilities.recovery is Recovery.REPLAY else ""
         """why no call is repeated at this gateway; empty while they are"""
 
     async def trust(self, attempt: Attempt) -> Trust:
-        """Repeat a call whose job is known, and see whether it gives that job."""
-        loop_now, submitted_at = asyncio.get_running_loop().time(), attempt.submitted_at or 0.0
-        if loop_now < self._fresh_until and self._fresh_age <= submitted_at:
+        """Whether the gateway honours keys as old as the attempt's now. A free proof wherever one is to be had."""
+        witnesses = self._held.witnesses(attempt)
+        if not witnesses:
+            return Trust.NO_CANARY
+        if _now() - self._not_shown_at < NOT_SHOWN_PAUSE_S:
+            return Trust.UNSURE
+        shown = await self._proof.shown(witnesses)
+        if shown is KeyShown.HONOURED:
+            self._unanswered.clear()
+            self._not_shown = self._silent = 0
             return Trust.HONOURED
-        found = Trust.NO_CANARY
-        for canary in self._canaries(attempt):
-            found = await self._test(canary)
-            if found is not Trust.UNSURE:
+        if shown is KeyShown.UNCLEAR:
+            return Trust.UNSURE
+        return self._note_not_shown() if self._proof.was_given else await self._by_canary(attempt, witnesses)
+
+    def _note_not_shown(self) -> Trust:
+        """MONEY: the gateway gave the proof before, and gives it no longer. Nothing is repeated."""
+        self._not_shown, self._not_shown_at = self._not_shown + 1, _now()
+        if self._not_shown < MAX_NOT_SHOWN:
+            return Trust.UNSURE
+        self.off = "the gateway no longer shows that it honours idempotency keys: no unclear submit is sent again"
+        self._context.notify(f"{self.off}; `dop resolve` settles what is unknown, the next run asks again")
+        return Trust.BROKEN
+
+    # --- canaries
+
+    async def _by_canary(self, attempt: Attempt, witnesses: list[HeldCall]) -> Trust:
+        """Repeat a call whose job is known, and see whether it gives that job."""
+        if _now() < self._fresh_until and self._fresh_age <= (attempt.submitted_at or 0.0):
+            return Trust.HONOURED
+        found = Trust.UNSURE
+        for canary in witnesses:
+            if found is not Trust.UNSURE or not self._may_test():
                 break
+            found = await self._test(canary)
         return found
 
+    def _may_test(self) -> bool:
+        if self._silent >= self._max_silent and _now() >= self._silent_until:
+            self._silent_until = _now() + SILENT_PAUSE_S
+            return True
+        return self._silent < self._max_silent
+
     async def _test(self, canary: HeldCall) -> Trust:
-        outcome, _ = await self._calls.send(canary.call, canary.attempt, counts_job=False)
+        outcome, response = await self._calls.send(canary.call, canary.attempt, counts_job=False)
         if outcome.kind is not ReplayKind.JOB or outcome.job is None:
-            self.note_unanswered(canary.attempt)
+            self.note_unanswered(canary.attempt, outcome, response)
             return Trust.UNSURE
         if same_job(outcome.job.job_set_id, canary.job_set_id):
             self._note_fresh(canary.attempt)
             return Trust.HONOURED
-        if self._jobs.owner_of_job(self._gateway, outcome.job.job_set_id) is not None:
-            self.note_unanswered(canary.attempt)
+        if self._held.is_known(outcome.job.job_set_id):
+            self._note_silent(canary.attempt)
             return Trust.UNSURE  # the answer to another request: a desynchronised connection
         await self._promise_broken(canary, outcome.job.job_set_id)
         return Trust.BROKEN
 
     def _note_fresh(self, attempt: Attempt) -> None:
         self._unanswered.clear()
-        self._fresh_until = asyncio.get_running_loop().time() + FRESH_S
-        self._fresh_age = attempt.submitted_at or float("inf")
+        self._silent, self._silent_until, self._max_silent = 0, float("-inf"), MAX_SILENT_PROVED
+        self._fresh_until, self._fresh_age = _now() + FRESH_S, attempt.submitted_at or float("inf")
 
-    def _canaries(self, attempt: Attempt) -> list[HeldCall]:
-        """Calls with a known job: the newest that are not younger than `attempt`; for a young one, any."""
-        submitted_at = attempt.submitted_at or 0.0
-        older = self._jobs.held_jobs(self._gateway, until=submitted_at)
-        younger = self._jobs.held_jobs(self._gateway, since=submitted_at) if self.age_s(attempt) <= YOUNG_S else []
-        found = [
-            HeldCall(attempt=one, call=call, job_set_id=one.job_set_id)
-            for one in (*older, *younger)
-            if (call := self.kept(one)) is not None and one.job_set_id is not None
-        ]
-        return found[:MAX_CANARIES]
+    def note_unanswered(self, attempt: Attempt, outcome: ReplayOutcome, response: Response | NoResponse) -> None:
+        """A repeated call of the attempt gave no job: if keys are not honoured, it may have bought."""
+        kind = self._context.kind
+        found = kind.classify_submit(response, now_unix=self._context.unix_time(), params=attempt.params)
+        if outcome.kind is ReplayKind.UNCLEAR and found.kind is SubmitOutcomeKind.UNKNOWN:
+            self._note_silent(attempt)
+
+    def _note_silent(self, attempt: Attempt) -> None:
+        self._unanswered.append(attempt)
+        self._silent, self._silent_until = self._silent + 1, _now() + SILENT_PAUSE_S
+
+    def used(self) -> None:
+        """A call was repeated: the next one needs a test of its own."""
+        self._fresh_until = float("-inf")
+
+    # --- after a call was repeated
+
+    async def is_still_honoured(self, held: HeldCall) -> bool:
+        """Whether keys were honoured until after a call was repeated; if not, its job is canceled.
+
+        One that can't be canceled runs and is charged: it is better held than lost, and the answer is True.
+        """
+        is_free = self._proof.was_given
+        for tries in range(CHECK_TRIES):
+            found = await (self._proved_after(held) if is_free else self._same_again(held))
+            if found is not None:
+                return found
+            await self._context.stop.pause(CHECK_PAUSE_S * 2**tries, until=StopScope.ALL)
+        return True
+
+    async def _proved_after(self, held: HeldCall) -> bool | None:
+        shown = await self._proof.shown(self._held.witnesses(held.attempt) or [held])
+        if shown is not KeyShown.NOT_SHOWN:
+            return True if shown is KeyShown.HONOURED else None
+        self._note_not_shown()
+        return not await self._given_back(held, "keys ceased to be honoured while it was asked for")
+
+    async def _same_again(self, held: HeldCall) -> bool | None:
+        if self._silent >= MAX_SILENT_PROVED:
+            return True
+        outcome, response = await self._calls.send(held.call, held.attempt, counts_job=False)
+        if outcome.kind is not ReplayKind.JOB or outcome.job is None:
+            self.note_unanswered(held.attempt, outcome, response)
+            return None
+        other = outcome.job.job_set_id
+        if same_job(other, held.job_set_id):
+            self._note_fresh(held.attempt)
+            return True
+        if self._held.is_known(other):
+            self._note_silent(held.attempt)
+            return None
+        await self._promise_broken(held, other)
+        return not await self._given_back(held, "which call bought first is not known")
+
+    async def _given_back(self, held: HeldCall, why: str) -> bool:
+        """Whether the job that a repeated call gave is canceled."""
+        is_canceled = await self._calls.cancel(held.job_set_id)
+        if is_canceled:
+            text = f"job {held.job_set_id} was canceled, not charged: {why}"
+            await self._context.recorder.record(held.attempt.request_id, Event.NOTE, detail=text)
+        return is_canceled
+
+    # --- the promise is broken
 
     async def _promise_broken(self, held: HeldCall, other_job: str) -> None:
         """MONEY: the gateway bought again. Cancel that job, switch replay off, and say so."""
@@ -136,51 +224,6 @@ class KeyTrust:
             self._context.notify(f"{attempt.row_id}: {text}")
         self._unanswered.clear()
 
-    def note_unanswered(self, attempt: Attempt) -> None:
-        """A repeated call of the attempt got no answer that tells: if keys are not honoured, it may have bought."""
-        self._unanswered.append(attempt)
-
-    def used(self) -> None:
-        """A call was repeated: the next one needs a test of its own."""
-        self._fresh_until = float("-inf")
-
-    async def gives_the_same_again(self, held: HeldCall) -> bool:
-        """Whether the call gives its id once more; if not, both jobs are canceled and replay is switched off."""
-        for tries in range(CHECK_TRIES):
-            outcome, _ = await self._calls.send(held.call, held.attempt, counts_job=False)
-            if outcome.kind is ReplayKind.JOB and outcome.job is not None:
-                other = outcome.job.job_set_id
-                if same_job(other, held.job_set_id):
-                    self._note_fresh(held.attempt)
-                    return True
-                if self._jobs.owner_of_job(self._gateway, other) is None:
-                    await self._promise_broken(held, other)
-                    return not await self._given_back(held)
-            else:
-                self.note_unanswered(held.attempt)
-            await self._context.stop.pause(CHECK_PAUSE_S * 2**tries, until=StopScope.ALL)
-        return True
-
-    async def _given_back(self, held: HeldCall) -> bool:
-        """Whether the first of the two jobs is canceled as well: which call bought first is not known.
-
-        One that can't be canceled runs and is charged; it is better held than lost.
-        """
-        is_canceled = await self._calls.cancel(held.job_set_id)
-        if is_canceled:
-            text = f"job {held.job_set_id} was canceled as well: which call bought first is not known"
-            await self._context.recorder.record(held.attempt.request_id, Event.NOTE, detail=text)
-        return is_canceled
-
-    def kept(self, attempt: Attempt) -> Call | None:
-        """The call that the ledger kept with the attempt's newest intent."""
-        text = self._jobs.kept_call(attempt.request_id, attempt.attempt)
-        return None if text is None else Call.unsealed(text)
-
-    def age_s(self, attempt: Attempt) -> float:
-        """Seconds since the attempt was sent."""
-        return self._context.unix_time() - (attempt.submitted_at or 0.0)
-
     @property
     def _memory(self) -> str:
         return f"replay {self._gateway}"
@@ -193,6 +236,5 @@ class KeyTrust:
         return str(known.get("off") or "") if is_recent else ""
 
 
-def same_job(one: str, other: str) -> bool:
-    """Whether two ids name one job."""
-    return canonical_job_id(one) == canonical_job_id(other)
+def _now() -> float:
+    return asyncio.get_running_loop().time()

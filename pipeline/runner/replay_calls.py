@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.gateway.kinds.interface import Call, CancelOutcome, ReplayKind, ReplayOutcome
-from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
+from pipeline.gateway.ratelimit.limiter import CallInFlight, CallKind, LimitFeedback
 from pipeline.gateway.responses import CallPhase, NoResponse, Response
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
@@ -31,33 +31,54 @@ class ReplayCalls:
         A run that stops buying still finds out what it paid for.
         """
         context, gate = self._context, self._context.gate
-        while (slot := await gate.slot(CallKind.SUBMIT, after_stop=True)) is not None:
-            if not await gate.slot_is_void(slot):
-                break
-            gate.release(CallKind.SUBMIT)
-        if slot is None:
-            reason = "the run stops"
-            nothing = NoResponse(sent=False, what=reason, phase=CallPhase.CONNECT)
-            return ReplayOutcome(kind=ReplayKind.UNCLEAR, reason=reason), nothing
-        in_flight = gate.sent(CallKind.SUBMIT)
+        in_flight = await self._turn()
+        if in_flight is None:
+            nothing = _not_sent()
+            return ReplayOutcome(kind=ReplayKind.UNCLEAR, reason=nothing.what), nothing
         context.fail_point("before-replay")
         self.sent += 1
-        try:
-            response = await context.client.submit(call)
-        except BaseException:
-            gate.answered(in_flight, LimitFeedback.OTHER)
-            raise
+        response = await self._answer(in_flight, call)
         context.fail_point("after-replay")
         outcome = context.kind.classify_replay(response, now_unix=context.unix_time(), params=attempt.params)
         gate.answered(in_flight, _feedback(outcome, response, counts_job=counts_job), outcome.wait_s)
         context.log_event("replay", request_id=attempt.request_id, outcome=outcome.kind.value, reason=outcome.reason)
         return outcome, response
 
+    async def probe(self, call: Call) -> tuple[Response | NoResponse, str | None]:
+        """One call that the gateway must refuse as invalid, in its turn; with the job where it takes it anyway."""
+        context = self._context
+        in_flight = await self._turn()
+        if in_flight is None:
+            return _not_sent(), None
+        response = await self._answer(in_flight, call)
+        found = context.kind.classify_submit(response, now_unix=context.unix_time())
+        is_throttled = isinstance(response, Response) and response.status == 429
+        feedback = LimitFeedback.THROTTLED if is_throttled else LimitFeedback.OTHER
+        context.gate.answered(in_flight, feedback, found.stated_wait_s)
+        context.log_event("key probe", outcome=found.kind.value, reason=found.reason)
+        return response, None if found.ticket is None else found.ticket.job_set_id
+
+    async def _turn(self) -> CallInFlight | None:
+        """A slot of the pace that is used now; None when the run stops."""
+        gate = self._context.gate
+        while (slot := await gate.slot(CallKind.SUBMIT, after_stop=True)) is not None:
+            if not await gate.slot_is_void(slot):
+                return gate.sent(CallKind.SUBMIT)
+            gate.release(CallKind.SUBMIT)
+        return None
+
+    async def _answer(self, in_flight: CallInFlight, call: Call) -> Response | NoResponse:
+        try:
+            return await self._context.client.submit(call)
+        except BaseException:
+            self._context.gate.answered(in_flight, LimitFeedback.OTHER)
+            raise
+
     async def look_up(self, attempt: Attempt) -> tuple[ReplayOutcome, Response | NoResponse]:
         """One free call, in its turn, for the job of a submit by the id that the submit was given."""
         context = self._context
         if await context.gate.slot(CallKind.POLL) is None:
-            nothing = NoResponse(sent=False, what="the run stops", phase=CallPhase.CONNECT)
+            nothing = _not_sent()
             return ReplayOutcome(kind=ReplayKind.UNCLEAR, reason=nothing.what), nothing
         in_flight = context.gate.sent(CallKind.POLL)
         response = await context.client.ask(context.kind.lookup_call(attempt.idempotency_key or ""))
@@ -77,6 +98,10 @@ class ReplayCalls:
                 return found is CancelOutcome.CANCELED
             await context.stop.pause(CANCEL_PAUSE_S * 2**tries, until=StopScope.ALL)
         return False
+
+
+def _not_sent() -> NoResponse:
+    return NoResponse(sent=False, what="the run stops", phase=CallPhase.CONNECT)
 
 
 def _feedback(outcome: ReplayOutcome, response: Response | NoResponse, *, counts_job: bool) -> LimitFeedback:

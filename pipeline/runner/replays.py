@@ -9,14 +9,14 @@ that they gave first, and are charged once. Five things follow.
 2. Only a 2xx with an id proves anything. Every other answer speaks of the repeated call alone. A 422 says that the key
    belongs to other bytes: the request is parked as `unknown`, and never sent under this key or another one again.
 3. A promise that is not kept is silent: a key that is ignored buys again, and the answer looks the same. So it is
-   tested before it is relied on, on a call whose job is known and that is not younger (a canary). The same id: keys of
-   that age are honoured now. Another id: they are not. That job is canceled at once, replay is switched off for this
-   gateway, and what is unclear stays `unknown`.
-4. The promise may end between the canary and the call. So a call that gave an id is repeated once more: it must give
-   the same one again. Where it does not, both jobs are canceled, and the request stays `unknown`.
+   proved before it is relied on: by a call that can buy nothing (`key_proof`), and at a gateway that never gave this
+   proof by a canary, a repeated call whose job is known and that is not younger. Without a proof, what is unclear
+   stays `unknown`.
+4. The promise may end between the proof and the call. So a call that gave an id is followed by a proof once more. Where
+   it fails, the job is canceled, and the request stays `unknown`.
 5. One call at a time, each with a slot of the pace, with growing pauses and a bounded number of tries.
 
-The calls are sent by `replay_calls`, points 3 and 4 are in `key_trust`.
+The calls are sent by `replay_calls`, points 3 and 4 are in `key_trust`, `key_proof` and `held_calls`.
 
 What must never happen: a repeated call with other bytes or under another key; a repeated call after a 422; a repeated
 call while the promise is known to be broken. tests/integration/runner/test_replays.py breaks each on purpose.
@@ -32,7 +32,6 @@ from pipeline.errors import DopError, InvariantError
 from pipeline.gateway.kinds.interface import Call, Recovery, ReplayKind, ReplayOutcome
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import SubmittedJob
-from pipeline.ledger.held_jobs import HeldJobs
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, JobTaken
@@ -40,7 +39,8 @@ from pipeline.records import Attempt, State
 from pipeline.runner.context import RunContext, accepted_job
 from pipeline.runner.events import OutcomeUnknown
 from pipeline.runner.firewall import error_words, is_cancellation
-from pipeline.runner.key_trust import YOUNG_S, HeldCall, KeyTrust, Trust
+from pipeline.runner.held_calls import YOUNG_S, HeldCall, HeldCalls
+from pipeline.runner.key_trust import KeyTrust, Trust
 from pipeline.runner.replay_calls import ReplayCalls
 from pipeline.runner.stop import StopScope
 
@@ -84,11 +84,11 @@ class Replays:
 
     def __init__(self, context: RunContext, gateway: str, *, on_answer: Callable[[], None] = lambda: None) -> None:
         self._context, self._gateway, self._on_answer = context, gateway, on_answer
-        self._book, self._jobs = LedgerQueries(context.recorder.ledger), HeldJobs(context.recorder.ledger)
+        self._book, self._held = LedgerQueries(context.recorder.ledger), HeldCalls(context, gateway)
         self._recovery = context.kind.abilities.recovery
         self._can_recover = self._recovery is not Recovery.NONE
         self._calls = ReplayCalls(context)
-        self._keys = KeyTrust(context, gateway, self._calls)
+        self._keys = KeyTrust(context, gateway, self._calls, self._held)
         self._cases: dict[str, _Case] = {}
         self._given_up: dict[str, _Case] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -169,7 +169,7 @@ class Replays:
             return True
         if self._recovery is Recovery.LOOKUP:
             return await self._look_up(case, attempt)
-        call = self._keys.kept(attempt)
+        call = self._held.kept(attempt)
         if call is None:
             self._say_once("some unclear submits have no call that the ledger kept: `dop resolve` settles them")
             return True
@@ -187,7 +187,7 @@ class Replays:
         """Ask for the job of a submit by the id that the submit was given."""
         case.tries += 1
         outcome, response = await self._calls.look_up(attempt)
-        if outcome.job is None or self._jobs.owner_of_job(self._gateway, outcome.job.job_set_id) is not None:
+        if outcome.job is None or self._held.is_known(outcome.job.job_set_id):
             return False
         return await self._record(attempt, outcome.job, response, "found by its own id")
 
@@ -196,7 +196,7 @@ class Replays:
         if self._is_buying and not self._context.stop.submits:
             case.tries = min(case.tries + 1, 4)  # other submits may give a canary: look again every few seconds
             return False
-        if self._keys.age_s(attempt) <= YOUNG_S:
+        if self._held.age_s(attempt) <= YOUNG_S:
             return True
         self._say_once("no job is known that could show whether keys are honoured: old unclear submits stay unknown")
         return False
@@ -214,7 +214,7 @@ class Replays:
         if outcome.kind is ReplayKind.IN_FLIGHT:
             case.waits += 1
             return False
-        self._keys.note_unanswered(attempt)
+        self._keys.note_unanswered(attempt, outcome, response)
         case.tries += 1
         return False
 
@@ -225,10 +225,9 @@ class Replays:
         job = outcome.job
         assert job is not None
         held = HeldCall(attempt=attempt, call=call, job_set_id=job.job_set_id)
-        if self._jobs.owner_of_job(self._gateway, job.job_set_id) not in (None, attempt.request_id):
-            self._keys.note_unanswered(attempt)
+        if self._held.owner(job.job_set_id) not in (None, attempt.request_id):
             return False  # the answer to another request: a desynchronised connection
-        if not await self._keys.gives_the_same_again(held):
+        if not await self._keys.is_still_honoured(held):
             return True
         return await self._record(attempt, job, response, "sent again under its key")
 

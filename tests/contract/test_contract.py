@@ -21,7 +21,8 @@ from pipeline.gateway.responses import CallPhase, NoResponse, Response
 from pipeline.records import State
 from pipeline.sandbox import Sandbox, SandboxSettings
 from pipeline.sandbox.higgsfield.books import VendorBooks
-from pipeline.sandbox.higgsfield.gateway import NOT_CHARGED, VendorHandlers
+from pipeline.sandbox.higgsfield.free_calls import NOT_CHARGED
+from pipeline.sandbox.higgsfield.gateway import VendorHandlers
 from tests.contract.fal_kind import Fal, FalServer
 from tests.support.factories import make_params
 from tests.support.virtual_time import carried, in_virtual_time, ledger_for, wall, wanted

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from pipeline.config.api_key import HIGGSFIELD_CREDENTIAL
 from pipeline.gateway.classification import (
@@ -33,6 +33,7 @@ from pipeline.gateway.kinds.interface import (
     Call,
     Callback,
     CancelOutcome,
+    KeyShown,
     Recovery,
     ReplayKind,
     ReplayOutcome,
@@ -101,6 +102,10 @@ MISMATCH: Final = re.compile(
 """Words of a 422 that say that the key belongs to other bytes. Source: inferred; a validation error has a list."""
 
 
+INVALID_BODY: Final = b'{"image_url": {}}'
+"""Without `prompt`, which is required, and with an object for `image_url`, which is refused: 422 for two reasons."""
+
+
 class Higgsfield(HiggsfieldFreeCalls):
     """The vendor's own API. `model_ids` as in HiggsfieldFreeCalls."""
 
@@ -114,6 +119,7 @@ class Higgsfield(HiggsfieldFreeCalls):
         models=True,
         refunds_known=True,
         webhooks=True,
+        key_probe=True,
     )
     headers = HEADERS
     credential = HIGGSFIELD_CREDENTIAL
@@ -197,6 +203,30 @@ class Higgsfield(HiggsfieldFreeCalls):
         kind = {409: ReplayKind.IN_FLIGHT, 422: ReplayKind.MISMATCH}.get(found.status or 0, ReplayKind.UNCLEAR)
         return ReplayOutcome(kind=kind, reason=found.reason, wait_s=found.stated_wait_s)
 
+    # --- whether keys are honoured
+
+    def key_probe_call(self, call: Call, key: str | None = None) -> Call:
+        """A submit that is refused as invalid: `prompt` is required, and `image_url` must be a string (official).
+
+        Where keys are honoured and looked at first, the call is refused because its body is not that of the key
+        (official: 422, nothing bought). Which of the two checks comes first is not stated.
+        """
+        headers = call.headers if key is None else {**call.headers, "Idempotency-Key": key}
+        return Call(method=call.method, target=urlsplit(call.target).path, body=INVALID_BODY, headers=headers)
+
+    def classify_key_probe(self, outcome: Response | NoResponse, control: Response) -> KeyShown:
+        """A 422 that is not the refusal of an invalid body: the key was known.
+
+        MONEY: what is called HONOURED lets a paid call be repeated. A list of mistakes is a validation error
+        (official), and so are the words that the same body gets under a fresh key.
+        """
+        if isinstance(outcome, NoResponse) or not outcome.complete:
+            return KeyShown.UNCLEAR
+        if outcome.status == 422 and not _lists_mistakes(outcome) and _words(outcome) not in ("", _words(control)):
+            return KeyShown.HONOURED
+        is_refused = self.classify_submit(outcome, now_unix=0.0).kind is SubmitOutcomeKind.REJECTED
+        return KeyShown.NOT_SHOWN if is_refused else KeyShown.UNCLEAR
+
     # --- the job
 
     def poll_call(self, job_set_id: str, own_url: str | None, style: str) -> Call:
@@ -239,5 +269,14 @@ def _job_with_state(outcome: Response | NoResponse) -> SubmittedJob | None:
 
 
 def _is_mismatch(outcome: Response) -> bool:
-    detail = as_object(read_json(outcome.body)).get("detail")
-    return not isinstance(detail, list) and MISMATCH.search(error_text(outcome.body)) is not None
+    return not _lists_mistakes(outcome) and MISMATCH.search(error_text(outcome.body)) is not None
+
+
+def _lists_mistakes(outcome: Response) -> bool:
+    """Whether it is a validation error. Source: official."""
+    return isinstance(as_object(read_json(outcome.body)).get("detail"), list)
+
+
+def _words(outcome: Response) -> str:
+    """The words of a refusal without what differs from call to call: ids and numbers."""
+    return re.sub(r"[0-9a-f-]*[0-9][0-9a-f-]*", "#", error_text(outcome.body).lower())

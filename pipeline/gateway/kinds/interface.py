@@ -40,6 +40,7 @@ class Abilities:
         refunds_known: the gateway publishes that failed, refused and canceled jobs are not charged.
         motions: it lists its motion presets.
         webhooks: it calls back when a job ends.
+        key_probe: a free call can show that it honours an idempotency key.
     """
 
     recovery: Recovery = Recovery.NONE
@@ -51,6 +52,7 @@ class Abilities:
     refunds_known: bool = False
     motions: bool = False
     webhooks: bool = False
+    key_probe: bool = False
 
 
 class ReplayKind(StrEnum):
@@ -74,6 +76,17 @@ class ReplayOutcome:
     job: SubmittedJob | None = None
     reason: str = ""
     wait_s: float | None = None
+
+
+class KeyShown(StrEnum):
+    """What a free call under an idempotency key shows."""
+
+    HONOURED = "honoured"
+    """the gateway knows the key, and refused the call because of it"""
+    NOT_SHOWN = "not shown"
+    """the call was refused as any invalid one is: the key is not honoured, or is looked at later"""
+    UNCLEAR = "unclear"
+    """no answer that tells"""
 
 
 class CancelOutcome(StrEnum):
@@ -234,6 +247,10 @@ class GatewayKind(ABC):
         """The free call that finds a job by the `idempotency_key` of its submit."""
         raise self._unable("lookup")
 
+    def key_probe_call(self, call: Call, key: str | None = None) -> Call:
+        """A call that can buy nothing, whatever the gateway does with keys, under the key of `call` or another one."""
+        raise self._unable("key_probe")
+
     # --- what a response means
 
     @abstractmethod
@@ -253,6 +270,10 @@ class GatewayKind(ABC):
     ) -> ReplayOutcome:
         """What the end of a repeated submit means. Pays: decides whether it is repeated once more."""
         raise self._unable("replay")
+
+    def classify_key_probe(self, outcome: Response | NoResponse, control: Response) -> KeyShown:
+        """What a `key_probe_call` shows; `control` is the answer to the same call under a key that was never used."""
+        raise self._unable("key_probe")
 
     def classify_lookup(self, outcome: Response | NoResponse, *, now_unix: float) -> ReplayOutcome:
         """What the end of a lookup means: JOB, or UNCLEAR. That nothing is found proves nothing: it may lag."""

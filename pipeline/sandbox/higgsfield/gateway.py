@@ -6,7 +6,6 @@ request it gave first, and is charged once; another call under that key is refus
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
@@ -17,17 +16,18 @@ from dataclasses import replace
 from aiohttp import web
 
 from pipeline.sandbox.fault_injection import FaultInjector, as_json
-from pipeline.sandbox.faults import BEFORE, CallbackFault, FaultPlan, PollFault, ResultFault, SubmitFault
+from pipeline.sandbox.faults import BEFORE, FaultPlan, PollFault, ResultFault, SubmitFault
 from pipeline.sandbox.gateway_base import SandboxGatewayBase
 from pipeline.sandbox.higgsfield import responses, rules
 from pipeline.sandbox.higgsfield.books import VendorBooks, VendorRequest
+from pipeline.sandbox.higgsfield.callbacks import VendorCallbacks
+from pipeline.sandbox.higgsfield.free_calls import FreeCallHandlers
 from pipeline.sandbox.higgsfield.responses import refused
 from pipeline.sandbox.higgsfield.rules import CREDIT_MICROUSD, CREDITS, MODELS, InvalidCallError
 from pipeline.sandbox.higgsfield.states import RequestStates
 from pipeline.sandbox.higgsfield.uploads import UploadHandlers
 from pipeline.sandbox.image_store import ImageStore
 from pipeline.sandbox.jobs import (
-    TERMINAL,
     Job,
     JobOutcome,
     SandboxJobState,
@@ -38,10 +38,6 @@ from pipeline.sandbox.jobs import (
 from pipeline.sandbox.rendering.renderer import ClipRenderer
 from pipeline.sandbox.responses import SandboxResponse
 from pipeline.sandbox.settings import SandboxSettings
-from pipeline.sandbox.webhooks import Delivery
-
-ACCOUNT_SECRET = "whsec_c2FuZGJveC1hY2NvdW50LXNlY3JldA=="  # noqa: S105 - opens nothing but the sandbox
-LOOK_S = (0.02, 0.25)
 
 
 class VendorHandlers(SandboxGatewayBase):
@@ -64,6 +60,8 @@ class VendorHandlers(SandboxGatewayBase):
         chaos, intensity = settings.chaos, settings.chaos_intensity
         self._storm = None if chaos is None else FaultPlan(seed=chaos, intensity=intensity)
         self._states = RequestStates(books, studio, cap=settings.max_concurrent, now=now, address=address)
+        self._callbacks = VendorCallbacks(self._states, self._courier, now)
+        self._free = FreeCallHandlers(books, self._states, refusal_of=self._refusal_of)
         self._uploads = UploadHandlers(books, gallery, address=address, refusal_of=self._refusal_of)
         self._faults = FaultInjector(
             self._storm,
@@ -76,18 +74,17 @@ class VendorHandlers(SandboxGatewayBase):
         """calls that were refused because their key belongs to another one"""
         self.honours_keys = settings.honours_keys
         """whether a repeated key gives the first request; a vendor may switch that off at any time"""
+        self.checks_body_first = False
+        """whether a body is checked before its key: the vendor's order is not stated"""
 
     def add_routes(self, app: web.Application) -> None:
         """Everything that is served."""
         app.router.add_get("/requests/{id}/status", self.status)
         app.router.add_post("/requests/{id}/cancel", self.cancel)
         self._uploads.add_routes(app)
-        app.router.add_get("/models", self.list_models)
-        app.router.add_get("/models/usage", self.usage)
+        self._free.add_routes(app)
         app.router.add_get("/results/{name}", self.result)
-        app.router.add_get("/_sandbox/books", self.show_books)
         app.router.add_post("/_sandbox/keys/{word:on|off}", self.switch_keys)
-        app.router.add_post("/estimate/{model:.+}", self.estimate)
         app.router.add_post("/{model:.+}", self.submit)
 
     def script(self, plan: FaultPlan) -> None:
@@ -113,6 +110,8 @@ class VendorHandlers(SandboxGatewayBase):
             rules.check_key(key)
             body = rules.read_body(await request.read())
             mark = rules.fingerprint(model, body, webhook, expiry)
+            if self.checks_body_first:
+                rules.check_body(body)
             if (known := self._known(key)) is not None:
                 return await self._repeated(request, known, str(key), mark)
             if model not in MODELS:
@@ -187,9 +186,7 @@ class VendorHandlers(SandboxGatewayBase):
 
     def _begin(self, request: VendorRequest) -> None:
         self._studio.begin(request.job, self._address(), done=self._clip_made)
-        url = request.job.callback_url
-        if url is not None and self._states.state(request) not in TERMINAL:
-            self._courier.begin(self._call_back(request, url))
+        self._callbacks.begin(request, self._storm)
 
     # --- what is said of a request
 
@@ -247,62 +244,14 @@ class VendorHandlers(SandboxGatewayBase):
         place = ("result", known.request_id, visit)
         return await self._faults.result(fault, request, place, self._studio.file(known.job))
 
-    # --- free calls
-
-    async def estimate(self, request: web.Request) -> web.StreamResponse:
-        """POST of a submit's body: what it would cost."""
-        refusal = self._refusal_of(request)
-        if refusal is not None:
-            return as_json(refusal)
-        model = request.match_info["model"]
-        if model not in MODELS:
-            return as_json(refused(404, "Model not found"))
-        try:
-            rules.check_body(rules.read_body(await request.read()))
-        except InvalidCallError as error:
-            return as_json(refused(422, error.detail))
-        return as_json(SandboxResponse(status=200, value=responses.estimate(model)))
-
-    async def list_models(self, request: web.Request) -> web.StreamResponse:
-        """GET of what is sold."""
-        return as_json(self._refusal_of(request) or SandboxResponse(status=200, value=responses.models()))
-
-    async def usage(self, request: web.Request) -> web.StreamResponse:
-        """GET of what was completed, by day and model."""
-        refusal = self._refusal_of(request)
-        if refusal is not None:
-            return as_json(refusal)
-        done = (one for one in self._books.requests.values() if self._states.state(one) is SandboxJobState.COMPLETED)
-        lines = [(self._states.ends_at(one), one.model) for one in done]
-        start, end = request.query.get("start", ""), request.query.get("end", "9999")
-        return as_json(SandboxResponse(status=200, value=responses.usage(lines, start, end)))
-
     # --- for tests and benchmarks
-
-    async def show_books(self, _request: web.Request) -> web.StreamResponse:
-        """Everything that was accepted; needs no key."""
-        views = [(self._states.view(one), one.model, one.key) for one in self._books.requests.values()]
-        charged = sum(view.job.price_microusd for view, _, _ in views if view.state not in NOT_CHARGED)
-        return as_json(SandboxResponse(status=200, value=responses.books(views, charged)))
 
     async def switch_keys(self, request: web.Request) -> web.StreamResponse:
         """Honour idempotency keys from now on, or ignore them."""
         self.honours_keys = request.match_info["word"] == "on"
         return web.Response(status=204)
 
-    # --- callbacks, key, pace
-
-    async def _call_back(self, request: VendorRequest, url: str) -> None:
-        fault = CallbackFault.NONE if self._storm is None else self._storm.callback_fault(request.request_id)
-        shortest, longest = LOOK_S
-        while (state := self._states.view(request).state) not in TERMINAL:  # noqa: ASYNC110 - its clock is the caller's
-            await asyncio.sleep(min(max(self._states.ends_at(request) - self._now(), shortest), longest))
-        if state is SandboxJobState.CANCELED:
-            return
-        value = responses.callback(self._states.view(request))
-        message_id = f"msg_{request.request_id}"
-        delivery = Delivery(url=url, secret=ACCOUNT_SECRET, message_id=message_id, value=value, in_clear=False)
-        await self._courier.deliver_through(fault, delivery)
+    # --- key, pace
 
     def _refusal_of(self, request: web.Request) -> SandboxResponse | None:
         given, known = request.headers.get("Authorization", ""), self._settings.key
@@ -315,9 +264,6 @@ class VendorHandlers(SandboxGatewayBase):
         if wait_s <= 0:
             return None
         return responses.queue_full(None, wait_s, self._settings.retry_after)
-
-
-NOT_CHARGED = frozenset({SandboxJobState.FAILED, SandboxJobState.NSFW, SandboxJobState.CANCELED})
 
 
 def _uuid(*parts: object) -> str:
