@@ -26,6 +26,9 @@ from pipeline.runner.replay_calls import ReplayCalls
 CONTROL_FRESH_S = 600.0
 """Seconds for which a control counts: a gateway's words change with its releases."""
 
+MAX_UNCLEAR = 5
+"""Answers in a row that tell nothing: a gateway that never gave the proof counts as one that gives none."""
+
 PROVED_S = 30 * 24 * 3600.0
 """Seconds for which a ledger remembers that the gateway gave the proof."""
 
@@ -37,6 +40,7 @@ class KeyProof:
         self._context, self._calls = context, calls
         self._memory = f"key proof {gateway}"
         self._is_possible = context.kind.abilities.key_probe
+        self._unclear = 0
         self._control: Response | None = None
         self._control_at = float("-inf")
         self.was_given = self._is_possible and self._remembered()
@@ -51,7 +55,9 @@ class KeyProof:
             found = await self._shown_by(witness.call)
             if found is not KeyShown.NOT_SHOWN:
                 break
-        return found
+        self._unclear = self._unclear + 1 if found is KeyShown.UNCLEAR else 0
+        gives_none = self._unclear >= MAX_UNCLEAR and not self.was_given
+        return KeyShown.NOT_SHOWN if gives_none else found
 
     async def _shown_by(self, call: Call) -> KeyShown:
         kind = self._context.kind

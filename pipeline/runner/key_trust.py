@@ -13,7 +13,7 @@ import asyncio
 from enum import Enum
 
 from pipeline.gateway.classification import SubmitOutcomeKind
-from pipeline.gateway.kinds.interface import KeyShown, Recovery, ReplayKind, ReplayOutcome
+from pipeline.gateway.kinds.interface import Call, KeyShown, Recovery, ReplayKind, ReplayOutcome
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import PAID_TWICE
@@ -70,6 +70,7 @@ class KeyTrust:
         self._unanswered: list[Attempt] = []
         self._silent, self._silent_until, self._max_silent = 0, float("-inf"), MAX_SILENT_UNPROVED
         self._not_shown, self._not_shown_at = 0, float("-inf")
+        self._checks_bodies_first = False
         self.off = self._remembered() if context.kind.abilities.recovery is Recovery.REPLAY else ""
         """why no call is repeated at this gateway; empty while they are"""
 
@@ -80,7 +81,7 @@ class KeyTrust:
             return Trust.NO_CANARY
         if _now() - self._not_shown_at < NOT_SHOWN_PAUSE_S:
             return Trust.UNSURE
-        shown = await self._proof.shown(witnesses)
+        shown = KeyShown.NOT_SHOWN if self._checks_bodies_first else await self._proof.shown(witnesses)
         if shown is KeyShown.HONOURED:
             self._unanswered.clear()
             self._not_shown = self._silent = 0
@@ -88,6 +89,11 @@ class KeyTrust:
         if shown is KeyShown.UNCLEAR:
             return Trust.UNSURE
         return self._note_not_shown() if self._proof.was_given else await self._by_canary(attempt, witnesses)
+
+    async def prove_early(self, attempt: Attempt) -> None:
+        """Ask a gateway that never gave the free proof for it at once: later its absence tells. Pays: no."""
+        if not self._proof.was_given and not self._checks_bodies_first:
+            await self._proof.shown(self._held.witnesses(attempt))
 
     def _note_not_shown(self) -> Trust:
         """MONEY: the gateway gave the proof before, and gives it no longer. Nothing is repeated."""
@@ -111,6 +117,16 @@ class KeyTrust:
             found = await self._test(canary)
         return found
 
+    async def may_test_itself(self, attempt: Attempt, call: Call) -> bool:
+        """Whether an unclear call may be repeated although no job is known that could show anything.
+
+        MONEY: the first time, as it was sent. If no answer comes again, its key is asked for the free proof first.
+        """
+        if self._silent == 0:
+            return True
+        held = HeldCall(attempt=attempt, call=call, job_set_id="")
+        return await self._proof.shown([held]) is KeyShown.HONOURED or self._may_test()
+
     def _may_test(self) -> bool:
         if self._silent >= self._max_silent and _now() >= self._silent_until:
             self._silent_until = _now() + SILENT_PAUSE_S
@@ -123,6 +139,7 @@ class KeyTrust:
             self.note_unanswered(canary.attempt, outcome, response)
             return Trust.UNSURE
         if same_job(outcome.job.job_set_id, canary.job_set_id):
+            self._checks_bodies_first = True  # the free proof had just failed
             self._note_fresh(canary.attempt)
             return Trust.HONOURED
         if self._held.is_known(outcome.job.job_set_id):
@@ -174,7 +191,7 @@ class KeyTrust:
         return not await self._given_back(held, "keys ceased to be honoured while it was asked for")
 
     async def _same_again(self, held: HeldCall) -> bool | None:
-        if self._silent >= MAX_SILENT_PROVED:
+        if self._silent >= self._max_silent:
             return True
         outcome, response = await self._calls.send(held.call, held.attempt, counts_job=False)
         if outcome.kind is not ReplayKind.JOB or outcome.job is None:

@@ -133,6 +133,7 @@ class Replays:
 
     async def _settle(self, case: _Case) -> None:
         try:
+            await self._prove_early(case)
             while not self._context.stop.all and not self._keys.off:
                 await self._context.stop.pause(self._pause_s(case), until=StopScope.ALL)
                 async with self._turn:
@@ -149,6 +150,12 @@ class Replays:
             self._context.log_event("replay", request_id=case.request_id, error=error_words(error))
         finally:
             self._cases.pop(case.request_id, None)
+
+    async def _prove_early(self, case: _Case) -> None:
+        async with self._turn:
+            attempts = self._book.attempts_of(case.request_id)
+            if attempts and self._recovery is Recovery.REPLAY and not self._context.stop.all:
+                await self._keys.prove_early(attempts[-1])
 
     def _pause_s(self, case: _Case) -> float:
         return min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** max(0, case.tries - 1))
@@ -179,7 +186,7 @@ class Replays:
         if trust is Trust.UNSURE:
             case.tries += 1
             return False
-        if trust is Trust.NO_CANARY and not self._may_test_itself(attempt, case):
+        if trust is Trust.NO_CANARY and not await self._may_test_itself(attempt, call, case):
             return not self._is_buying
         return await self._resend(case, attempt, call)
 
@@ -191,15 +198,17 @@ class Replays:
             return False
         return await self._record(attempt, outcome.job, response, "found by its own id")
 
-    def _may_test_itself(self, attempt: Attempt, case: _Case) -> bool:
-        """Without a canary a young intent may be repeated, but only when no canary is to be expected any more."""
+    async def _may_test_itself(self, attempt: Attempt, call: Call, case: _Case) -> bool:
+        """Without a witness a young intent may be repeated, but only when no witness is to be expected any more."""
         if self._is_buying and not self._context.stop.submits:
-            case.tries = min(case.tries + 1, 4)  # other submits may give a canary: look again every few seconds
+            case.tries = min(case.tries + 1, 4)  # other submits may give a witness: look again every few seconds
             return False
-        if self._held.age_s(attempt) <= YOUNG_S:
-            return True
-        self._say_once("no job is known that could show whether keys are honoured: old unclear submits stay unknown")
-        return False
+        if self._held.age_s(attempt) > YOUNG_S:
+            self._say_once(
+                "no job is known that could show whether keys are honoured: old unclear submits stay unknown"
+            )
+            return False
+        return await self._keys.may_test_itself(attempt, call)
 
     async def _resend(self, case: _Case, attempt: Attempt, call: Call) -> bool:
         """MONEY: the very bytes and the very key that the ledger kept."""

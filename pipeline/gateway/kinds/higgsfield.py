@@ -222,8 +222,9 @@ class Higgsfield(HiggsfieldFreeCalls):
         """
         if isinstance(outcome, NoResponse) or not outcome.complete:
             return KeyShown.UNCLEAR
-        if outcome.status == 422 and not _lists_mistakes(outcome) and _words(outcome) not in ("", _words(control)):
-            return KeyShown.HONOURED
+        if outcome.status == 422:
+            is_invalid = _lists_mistakes(outcome) or _words(outcome) in ("", _words(control))
+            return KeyShown.NOT_SHOWN if is_invalid else KeyShown.HONOURED
         is_refused = self.classify_submit(outcome, now_unix=0.0).kind is SubmitOutcomeKind.REJECTED
         return KeyShown.NOT_SHOWN if is_refused else KeyShown.UNCLEAR
 

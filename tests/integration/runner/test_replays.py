@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from pipeline.gateway.kinds.higgsfield import Higgsfield
 from pipeline.gateway.kinds.interface import Call
 from pipeline.records import Attempt, State
 from pipeline.runner import replays
 from pipeline.runner.held_calls import HeldCalls
 from pipeline.runner.kept_calls import KeptCalls
-from pipeline.runner.key_trust import KeyTrust, Trust
+from pipeline.runner.key_trust import MAX_SILENT_PROVED, MAX_SILENT_UNPROVED, KeyTrust, Trust
 from pipeline.runner.submit_body import SubmitCallBuilder
 from pipeline.sandbox import Sandbox, SandboxSettings
 from pipeline.sandbox.faults import FaultPlan, SubmitFault
@@ -199,21 +200,24 @@ def test_what_a_dead_run_left_unclear_is_found_by_the_next_one(tmp_path: Path, m
 # --- keys that are not honoured
 
 
-def every_second_lost() -> Callable[[str, int], SubmitFault]:
-    """The answer to every second of the first submits is lost, after it was charged."""
-    first = itertools.count()
+def every_second_lost(until: int = 1_000) -> Callable[[str, int], SubmitFault]:
+    """The answer to every second of the first submits is lost, after it was charged; `until`: of so many."""
+    order: dict[str, int] = {}
 
     def fault(mark: str, visit: int) -> SubmitFault:
-        return SubmitFault.RESET_AFTER if visit == 1 and next(first) % 2 else SubmitFault.NONE
+        number = order.setdefault(mark, len(order))
+        return SubmitFault.RESET_AFTER if visit == 1 and number % 2 and number < until else SubmitFault.NONE
 
     return fault
 
 
-def without_keys_after(accepted: int) -> Callable[[Sandbox], Awaitable[None]]:
+def without_keys_after(
+    accepted: int, fault: Callable[[str, int], SubmitFault] | None = None
+) -> Callable[[Sandbox], Awaitable[None]]:
     """Keys are ignored once so many requests were accepted."""
 
     async def begin(sandbox: Sandbox) -> None:
-        await scripted(Scripted(fault=every_second_lost()))(sandbox)
+        await scripted(Scripted(fault=fault or every_second_lost()))(sandbox)
         gateway, books = sandbox._gateway, sandbox._books
         assert isinstance(gateway, VendorHandlers)
         assert isinstance(books, VendorBooks)
@@ -233,6 +237,94 @@ def test_keys_that_are_switched_off_in_the_middle_of_a_run_pay_nothing_twice(
     assert found.states["unknown"] > 0
     assert set(found.states) <= {"done", "unknown", "planned"}  # the breaker may end the buying
     assert found.problems == []
+
+
+def lost_once_keys_end(accepted: int, *, is_free: bool = True) -> Callable[[Sandbox], Awaitable[None]]:
+    """Keys are ignored once so many requests were accepted, and from then on no repeated call is answered."""
+
+    async def begin(sandbox: Sandbox) -> None:
+        gateway = sandbox._gateway
+        assert isinstance(gateway, VendorHandlers)
+        gateway.checks_body_first = not is_free
+        first = every_second_lost()
+
+        def fault(mark: str, visit: int) -> SubmitFault:
+            repeated = visit > 1 and not gateway.honours_keys
+            return SubmitFault.RESET_AFTER if repeated else first(mark, visit)
+
+        await without_keys_after(accepted, fault)(sandbox)
+
+    return begin
+
+
+@pytest.mark.parametrize("accepted", [5, 8])
+def test_keys_that_end_while_answers_are_lost_pay_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accepted: int
+) -> None:
+    found = run(monkeypatch, tmp_path, 14, at=lost_once_keys_end(accepted), generation_s=60.0)
+    assert found.paid_twice == []
+    assert found.states["unknown"] > 0
+    assert found.problems == []
+
+
+def test_without_the_free_proof_they_pay_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Higgsfield, "abilities", replace(Higgsfield.abilities, key_probe=False))
+    assert run(monkeypatch, tmp_path, 14, at=lost_once_keys_end(5), generation_s=60.0).paid_twice != []
+
+
+def test_a_gateway_that_checks_bodies_first_is_tested_by_a_few_canaries_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There no proof is free: what the lost answers may have bought is bounded, and named."""
+    found = run(monkeypatch, tmp_path, 14, at=lost_once_keys_end(5, is_free=False), generation_s=60.0)
+    assert sum(found.charged.values()) - len(found.charged) <= MAX_SILENT_PROVED + 1
+    assert found.states["unknown"] > 0
+
+
+def test_a_gateway_that_checks_bodies_first_leaves_nothing_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def begin(sandbox: Sandbox) -> None:
+        await scripted(Scripted(fault=every_third_lost))(sandbox)
+        assert isinstance(sandbox._gateway, VendorHandlers)
+        sandbox._gateway.checks_body_first = True
+
+    found = run(monkeypatch, tmp_path, 9, at=begin, generation_s=2.0)
+    assert found.states == {"done": 9}
+    assert sum(found.charged.values()) == 9
+
+
+def test_a_gateway_that_takes_an_invalid_call_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It honours no keys and checks no bodies: what the invalid call bought is canceled."""
+
+    async def begin(sandbox: Sandbox) -> None:
+        await scripted(Scripted(fault=every_second_lost(until=9)))(sandbox)
+        assert isinstance(sandbox._gateway, VendorHandlers)
+        sandbox._gateway.honours_keys = False
+
+    valid = b'{"prompt": "a probe", "image_url": "https://example.com/probe.jpg", "seed": 999}'
+    monkeypatch.setattr("pipeline.gateway.kinds.higgsfield.INVALID_BODY", valid)
+    found = run(monkeypatch, tmp_path, 9, at=begin, generation_s=60.0)
+    assert found.paid_twice == []
+    assert found.charged["999"] == 0
+    assert found.states["unknown"] > 0
+
+
+def test_keys_that_were_never_honoured_buy_little_again_where_no_answer_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No job is known that could show anything, and nothing proves that keys are honoured: the tries are few."""
+
+    async def begin(sandbox: Sandbox) -> None:
+        await scripted(Scripted(fault=lambda mark, visit: SubmitFault.RESET_AFTER))(sandbox)
+        assert isinstance(sandbox._gateway, VendorHandlers)
+        sandbox._gateway.honours_keys = False
+
+    found = run(monkeypatch, tmp_path, 3, at=begin, generation_s=60.0)
+    assert sum(found.charged.values()) - len(found.charged) <= MAX_SILENT_UNPROVED
+    assert set(found.states) <= {"unknown", "planned"}
 
 
 def test_a_trust_that_is_blind_pays_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

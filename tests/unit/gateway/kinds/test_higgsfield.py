@@ -10,7 +10,7 @@ import pytest
 from pipeline.gateway.classification import PollOutcomeKind, SubmitOutcomeKind
 from pipeline.gateway.job_status import JobStatus
 from pipeline.gateway.kinds.higgsfield import REFUSALS, RULES, Higgsfield
-from pipeline.gateway.kinds.interface import Call, Callback, CancelOutcome, ReplayKind
+from pipeline.gateway.kinds.interface import Call, Callback, CancelOutcome, KeyShown, ReplayKind
 from pipeline.gateway.responses import CallPhase, NoResponse, Response
 from tests.support.factories import make_params
 
@@ -160,6 +160,49 @@ def test_a_status(value: dict[str, object], status: JobStatus, url: str | None) 
     assert found.kind is PollOutcomeKind.REPORT
     assert found.report is not None
     assert (found.report.status, found.report.video_url) == (status, url)
+
+
+CONTROL = answer(422, {"detail": [{"type": "missing", "loc": ["body", "prompt"], "msg": "Field required"}]})
+
+
+@pytest.mark.parametrize(
+    ("response", "shown"),
+    [
+        (answer(422, {"detail": "Idempotency-Key was already used with other parameters"}), KeyShown.HONOURED),
+        (answer(422, {"error": {"message": "conflict with request 6f1b2c3d"}}), KeyShown.HONOURED),
+        (CONTROL, KeyShown.NOT_SHOWN),
+        (answer(422, {"detail": [{"loc": ["body"], "msg": "other words"}]}), KeyShown.NOT_SHOWN),
+        (answer(422), KeyShown.NOT_SHOWN),
+        (answer(404, {"detail": "Model not found"}), KeyShown.UNCLEAR),
+        (answer(400, {"detail": "Maximum number of concurrent requests (4) has been reached"}), KeyShown.UNCLEAR),
+        (answer(409, {"detail": "busy"}), KeyShown.UNCLEAR),
+        (answer(429, {"code": "account_queue_full", "limit": 2}), KeyShown.UNCLEAR),
+        (answer(403, {"detail": "Not enough credits"}), KeyShown.UNCLEAR),
+        (answer(500, {"detail": "oops"}), KeyShown.UNCLEAR),
+        (answer(200, {"request_id": "r-9", "status": "queued"}), KeyShown.UNCLEAR),
+        (Response(status=422, body=b'{"detail": "Idempotency', complete=False), KeyShown.UNCLEAR),
+        (NoResponse(sent=True, what="silence", phase=CallPhase.WAIT), KeyShown.UNCLEAR),
+    ],
+)
+def test_a_free_proof_that_keys_are_honoured(response: Response | NoResponse, shown: KeyShown) -> None:
+    assert KIND.classify_key_probe(response, CONTROL) is shown
+
+
+def test_the_words_of_an_invalid_body_prove_nothing() -> None:
+    """Some gateways refuse with a text; ids and numbers in it differ from call to call."""
+    one = answer(422, {"detail": "The body does not match the schema (trace 4f2a-11)"})
+    other = answer(422, {"detail": "The body does not match the schema (trace 99b0-7c)"})
+    assert KIND.classify_key_probe(one, other) is KeyShown.NOT_SHOWN
+
+
+def test_the_call_that_proves_it_can_buy_nothing() -> None:
+    call = call_for(Callback(url="https://me.example/x", secret="s"))
+    probe = KIND.key_probe_call(call)
+    assert (probe.target, probe.headers) == (urlsplit(call.target).path, call.headers)
+    body = json.loads(probe.body or b"")
+    assert "prompt" not in body  # required
+    assert not isinstance(body["image_url"], str)
+    assert KIND.key_probe_call(call, "fresh").headers == {"Idempotency-Key": "fresh"}
 
 
 def test_a_job_is_asked_for_by_its_id_where_the_gateways_own_address_is_missing() -> None:
