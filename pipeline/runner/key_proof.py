@@ -1,14 +1,15 @@
 """A free proof that a gateway honours idempotency keys: an invalid call under a key whose job is known.
 
-The call's body is refused as invalid wherever keys are not looked at, so it can buy nothing. Where keys are honoured
-and looked at first, the call is refused for another reason: the key belongs to other bytes. The difference is the
+The call's body is refused as invalid wherever keys are not checked, so it can buy nothing. Where keys are honoured
+and checked first, the call is refused for another reason: the key belongs to other bytes. The difference is the
 proof. What an invalid call is answered without a known key is learned from a control: the same call under fresh keys.
 
-Only keys of answered calls are used for it, never the key of an unclear submit: under that key the gateway sees the
-same bytes every time.
+Only keys of answered calls are used for it, not the key of an unclear submit: under that key the gateway sees the same
+bytes every time. The one exception is a call that was repeated without an answer while no job is known at all
+(`KeyTrust.may_test_itself`).
 
-A gateway that looks at the body first gives no proof this way. That it does so, or that it honours no keys, can't be
-told apart; but once it gave the proof, its absence means that keys are honoured no longer.
+A gateway that checks the body first gives no proof this way. That it does so, or that it honours no keys, can not be
+distinguished; but once it gave the proof, its absence means that keys are honoured no longer.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ class Higgsfield(HiggsfieldFreeCalls):
     def key_probe_call(self, call: Call, key: str | None = None) -> Call:
         """A submit that is refused as invalid: `prompt` is required, and `image_url` must be a string (official).
 
-        Where keys are honoured and looked at first, the call is refused because its body is not that of the key
+        Where keys are honoured and checked first, the call is refused because its body is not that of the key
         (official: 422, nothing bought). Which of the two checks comes first is not stated.
         """
         headers = call.headers if key is None else {**call.headers, "Idempotency-Key": key}

@@ -84,7 +84,7 @@ class KeyShown(StrEnum):
     HONOURED = "honoured"
     """the gateway knows the key, and refused the call because of it"""
     NOT_SHOWN = "not shown"
-    """the call was refused as any invalid one is: the key is not honoured, or is looked at later"""
+    """the call was refused as any invalid one is: the key is not honoured, or is checked later"""
     UNCLEAR = "unclear"
     """no answer that tells"""
 
