@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ from pipeline.manifest.field_compiler import EXTRA_TAGS, ROW_ID
 from pipeline.manifest.labels import did_you_mean, short_hash, slug
 from pipeline.manifest.resolution import REQUIRED
 from pipeline.manifest.row_merging import TAKE, MergedRow
-from pipeline.manifest.spec import INVALID, VAR, SpecRow
+from pipeline.manifest.spec import INVALID, VAR, SharedCells, SpecRow
 from pipeline.records import LOOP, Candidacy, Cell, KeepIf, Params
 
 NEEDED = frozenset(REQUIRED)
+_BRACKETS = re.compile(r"[{\[<%]")
+"""What a variable in a prompt begins with, or what was meant as one."""
 AxisLabels = tuple[tuple[str, str], ...]
 
 
@@ -30,6 +33,7 @@ class CellBuilder:
         self._mistakes = mistakes
         self._is_swept = is_swept
         self._used: set[str] = set()
+        self._examples: dict[SharedCells, Cell] = {}
 
     def cell(self, block: MergedRow, fields: Mapping[str, Any], cell_id: str, placed: AxisLabels = ()) -> Cell | None:
         """The finished cell; None if something is wrong with it, which is then reported."""
@@ -52,6 +56,33 @@ class CellBuilder:
             file=row.location.file,
             row=block.row_id,
             candidacy=_candidacy(block.row_id, fields, placed) if params is not None and "keep" in fields else None,
+        )
+
+    def remember(self, row: SpecRow, cell: Cell) -> None:
+        """Keep the cell of a row without axes as the example for rows with the same other cells."""
+        if row.common is not None and cell.params is not None and cell.candidacy is None and not self._is_swept:
+            self._examples[row.common] = cell
+
+    def like_an_earlier(self, row: SpecRow, row_id: str) -> Cell | None:
+        """The cell of a row that differs in id, prompt and seed alone from one whose cell was finished.
+
+        None where that is not all of it: then the row is worked out from its fields.
+        """
+        example = self._examples.get(row.common) if row.common is not None else None
+        if example is None or example.params is None:
+            return None
+        prompt, seed = row.own.get("prompt"), row.own.get("seed")
+        if not isinstance(prompt, str) or not isinstance(seed, int) or _BRACKETS.search(prompt):
+            return None
+        return Cell(
+            row_id=row_id,
+            params=example.params.varied(prompt=prompt, seed=seed),
+            motion=example.motion,
+            take=example.take,
+            tags=example.tags,
+            line=row.location.line,
+            file=row.location.file,
+            row=row_id,
         )
 
     def _params(self, row: SpecRow, fields: Mapping[str, Any], cell_id: str) -> Params | None:
@@ -82,7 +113,7 @@ class CellBuilder:
 
     def _refuse_other_brackets(self, row: SpecRow, prompt: str, fields: Mapping[str, object]) -> None:
         """A variable's name in other brackets was meant as the variable: as text it would be paid for."""
-        if not any(mark in prompt for mark in "{[<%"):
+        if not _BRACKETS.search(prompt):
             return
         meant = template.other_brackets(prompt, [name[len(VAR) :] for name in fields if name.startswith(VAR)])
         if meant is not None:

@@ -19,8 +19,12 @@ class CellIds:
     def row_id(self, row: SpecRow) -> str:
         """The row's id; two rows with one id are a mistake, two equal rows without ids get different ones."""
         first = row.row_id or row.default_id()
+        mark = hash(first)
+        if mark not in self._row_lines and mark not in self._cell_ids:
+            self._row_lines[mark] = row.location.line
+            return first
         if row.row_id is not None and self._is_taken(first):
-            line = self._row_lines.get(hash(first))
+            line = self._row_lines.get(mark)
             where = f", see line {line}" if line is not None else ""
             self._mistakes.add(row.location.diagnostic(f"the id {first!r} is taken{where}", "id"))
         row_id = first

@@ -63,6 +63,8 @@ def _other_separator(header: Sequence[str]) -> str | None:
 
 def is_noise(record: Sequence[str]) -> bool:
     """Whether a record shows nothing but what a column of checkboxes leaves below the last row."""
+    if not record or record[0].strip().lower() not in CHECKBOX:  # for nearly every record the first cell answers it
+        return not record
     return all(cell.strip().lower() in CHECKBOX for cell in record)
 
 

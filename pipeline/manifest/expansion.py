@@ -46,10 +46,11 @@ class Expander:
 
     def cells(self) -> Iterator[Cell]:
         """The cells in order: rows as written, the first axis slowest; then the included rows."""
-        for rows in (self._program.rows(self._mistakes), self._program.includes):
+        mistakes, measure, max_rows = self._mistakes, self.measure, self._program.max_rows
+        for rows in (self._program.rows(mistakes), self._program.includes):
             for row in rows:
                 for cell in self._of(row):
-                    if not self._mistakes.found and not self.too_many:
+                    if not mistakes.found and measure.total <= max_rows:  # not `too_many`: this runs for every row
                         yield cell
         if not self.too_many and not self._mistakes:
             self._tell_unmatched()
@@ -65,6 +66,9 @@ class Expander:
 
     def _of(self, row: SpecRow) -> Iterable[Cell]:
         row_id = self._ids.row_id(row)
+        alike = self._builder.like_an_earlier(row, row_id)
+        if alike is not None:
+            return (alike,)
         block = merge_row(row, self._program)
         block.row_id = row_id
         self._tell_idle_keep_fields(block)
@@ -72,7 +76,10 @@ class Expander:
             if self._patterns and row.shared:
                 return self._swept(block, row_id, dict(block.fields), (), ())
             cell = self._builder.cell(block, block.fields, row_id)
-            return (cell,) if cell is not None else ()
+            if cell is None:
+                return ()
+            self._builder.remember(row, cell)
+            return (cell,)
         for mistake in conflicts(block, self._program):
             self._mistakes.add(mistake)
         self.measure.add(block)

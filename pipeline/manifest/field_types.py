@@ -148,6 +148,8 @@ def words(value: object) -> tuple[str, ...]:
 
 def prompt(value: object) -> str:
     """A prompt with its line ends as LF. Source: API document, prompt: a text; sent as written otherwise."""
+    if isinstance(value, str) and prompt_checks.is_plain(value) and not value.isspace():
+        return value
     if isinstance(value, (list, Mapping)):
         raise ValueError(f"{plain(value)} is not a text: put a text with brackets or braces in quotes")
     return _written_by_a_user(text(value))

@@ -33,6 +33,8 @@ _WAITING = frozenset(
     ("loading", "wird geladen", "chargement", "cargando", "caricamento", "a carregar", "carregando", "laden")
 )
 _ALONE_PATTERN = re.compile(r"#{3,}|Err:\d{3}|undefined|\[object Object\]")
+_LONGEST_WORD = 20
+"""Characters: more than any word above that stands alone has."""
 _HTML = re.compile(r"&(?:amp|quot|apos|lt|gt|nbsp|#\d{2,5}|#x[0-9a-fA-F]{2,5});")
 _ESCAPE = re.compile(r"(?<=[^\s:\\])\\[nr](?=\S)")
 
@@ -64,9 +66,17 @@ _PAIRS = {
 }
 
 
+def is_plain(text: str) -> bool:
+    """Whether a text is printable ASCII in which nothing speaks against a prompt: most prompts, quickly."""
+    if not _PLAIN.fullmatch(text):
+        return False
+    words = text.rstrip(" .")
+    return len(words) > _LONGEST_WORD or (words.lower() not in _WAITING and not _ALONE_PATTERN.fullmatch(text))
+
+
 def debris(text: str) -> str | None:
     """Why a text is not what a user wrote as a prompt; None where nothing speaks against it."""
-    if _PLAIN.fullmatch(text) and text.rstrip(" .").lower() not in _WAITING and not _ALONE_PATTERN.fullmatch(text):
+    if is_plain(text):
         return None
     stripped = text.strip()
     if text.startswith("="):

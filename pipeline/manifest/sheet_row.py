@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +13,16 @@ from pipeline.manifest.axes import Axis, DerivedSeedAxis, SeedAxis
 from pipeline.manifest.delimited import is_blank
 from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import short_hash, slug
-from pipeline.manifest.resolution import ALIASES, KEEP_FIELDS, REQUEST_FIELDS, ValidationContext, reader_of
-from pipeline.manifest.spec import INVALID, VAR, SourceLocation, SpecRow
+from pipeline.manifest.resolution import (
+    ALIASES,
+    KEEP_FIELDS,
+    MAX_CACHED,
+    REQUEST_FIELDS,
+    UNCACHED_COLUMNS,
+    ValidationContext,
+    reader_of,
+)
+from pipeline.manifest.spec import INVALID, VAR, SharedCells, SourceLocation, SpecRow
 
 COLUMNS = (*REQUEST_FIELDS, *ALIASES, "id", "seeds", "tags", "take", "repeat", "skip", "loop", *KEEP_FIELDS)
 """The columns a sheet may have, besides `var:NAME`."""
@@ -46,6 +54,10 @@ def seeds_of(text: str) -> Axis:
     if count.isascii() and count.isdigit():
         return DerivedSeedAxis(count=field_types.seed_count(field_types.number_from_text(count)))
     return SeedAxis(values=ranges.values_of(ranges.SEED, text))
+
+
+_Reading = tuple[int, str, str, Callable[[str], object]]
+"""Of one column: its place, its name, the field that it sets, and what settles a cell."""
 
 
 class _SeedReading:
@@ -119,15 +131,16 @@ class RowBuilder:
         self._separator = layout.separator
         columns = [self._column(place, name, surroundings) for place, name in enumerate(header)]
         self._readings = [column for column in columns if column is not None]
+        self._seldom_same = [reading for reading in self._readings if reading[2] in UNCACHED_COLUMNS]
+        self._often_same = [reading for reading in self._readings if reading[2] not in UNCACHED_COLUMNS]
+        self._common: dict[tuple[str, ...], SharedCells] = {}
         self._prompt_at = header.index("prompt") if "prompt" in header else None
         filled = {ALIASES.get(name, name) for name in layout.fill_down}
         self._above = {place: "" for place, name in enumerate(header) if ALIASES.get(name, name) in filled}
         self._counted = counted
         counted.empty.update({field_name: 0 for _, _, field_name, _ in self._readings})
 
-    def _column(
-        self, place: int, name: str, surroundings: ValidationContext
-    ) -> tuple[int, str, str, Callable[[str], object]] | None:
+    def _column(self, place: int, name: str, surroundings: ValidationContext) -> _Reading | None:
         if name.startswith(VAR):
             return place, name, VAR + name[len(VAR) :].strip(), _TextReading().value
         if name == "seeds":
@@ -145,16 +158,30 @@ class RowBuilder:
         if record[0].lstrip().startswith("#") and prompt_checks.debris(record[0]) is None:
             self._tell(line, COMMENTED)
             return None
-        why = self._why_ragged(record)
-        if why is not None:
-            self._tell(line, why)
-            return None
+        if len(record) != len(self._header) or self._unnamed:
+            why = self._why_ragged(record)
+            if why is not None:
+                self._tell(line, why)
+                return None
         for place in self._above:
             self._above[place] = record[place] = record[place] or self._above[place]
-        own: dict[str, object] = dict.fromkeys(self._missing, INVALID)
         self._counted.rows += 1
-        empty = self._counted.empty
-        for place, name, field_name, read in self._readings:
+        cells = tuple([record[reading[0]] for reading in self._often_same])
+        common = self._common.get(cells)
+        if common is None:
+            own: dict[str, object] = dict.fromkeys(self._missing, INVALID)
+            self._read(self._readings, record, own, line)
+            self._remember(cells, own)
+            return self._made(own, record, line, self._common.get(cells))
+        own = common.fields.copy()
+        for name in common.empty:
+            self._counted.empty[name] += 1
+        self._read(self._seldom_same, record, own, line)
+        return self._made(own, record, line, common)
+
+    def _read(self, readings: Iterable[_Reading], record: list[str], own: dict[str, object], line: int) -> None:
+        """Settle the cells of some columns into `own`; a mistake leaves INVALID there."""
+        for place, name, field_name, read in readings:
             if cell := record[place]:
                 try:
                     own[field_name] = read(cell)
@@ -162,8 +189,17 @@ class RowBuilder:
                     own[field_name] = INVALID
                     self._tell(line, str(error), f"column {name!r}")
             else:
-                empty[field_name] += 1
-        return self._made(own, record, line)
+                self._counted.empty[field_name] += 1
+
+    def _remember(self, cells: tuple[str, ...], own: dict[str, object]) -> None:
+        """Keep what these cells mean for the next row that has the same; cells with a mistake are read each time."""
+        names = [reading[2] for reading in self._often_same]
+        fields = {name: own[name] for name in names if name in own}
+        if self._missing or INVALID in fields.values():
+            return
+        if len(self._common) >= MAX_CACHED:
+            self._common.clear()
+        self._common[cells] = SharedCells(fields, tuple(name for name in names if name not in own))
 
     def _why_ragged(self, record: list[str]) -> str | None:
         """Why cells do not stand under their columns; None where they do, after cells are cut or added at the end."""
@@ -180,19 +216,21 @@ class RowBuilder:
                 return f"{message}: name the column, or empty the cell"
         return None
 
-    def _made(self, own: dict[str, object], record: list[str], line: int) -> SpecRow:
+    def _made(self, own: dict[str, object], record: list[str], line: int, common: SharedCells | None) -> SpecRow:
         row_id = own.pop("id", None)
-        seeds = own.pop("seeds", None)
-        if seeds is INVALID:
-            own["seed"] = INVALID
-        return SpecRow(
-            location=SourceLocation(file=self._path, line=line),
-            own=own,
-            row_id=row_id if isinstance(row_id, str) else None,
-            has_errors=row_id is INVALID,
-            default_id=lambda: self._default_id(record),
-            seeds=seeds if isinstance(seeds, (SeedAxis, DerivedSeedAxis)) else None,
-        )
+        location = SourceLocation(file=self._path, line=line)
+        row = SpecRow(location=location, own=own, default_id=lambda: self._default_id(record), common=common)
+        if isinstance(row_id, str):
+            row.row_id = row_id
+        elif row_id is INVALID:
+            row.has_errors = True
+        if "seeds" in own:
+            seeds = own.pop("seeds")
+            if seeds is INVALID:
+                own["seed"] = INVALID
+            elif isinstance(seeds, (SeedAxis, DerivedSeedAxis)):
+                row.seeds = seeds
+        return row
 
     def _default_id(self, record: list[str]) -> str:
         written = sorted(

@@ -45,6 +45,18 @@ class SourceLocation:
         return Diagnostic(file=self.file, message=message, line=self.line, where=where)
 
 
+@dataclass(slots=True, eq=False)
+class SharedCells:
+    """What the rows of a sheet have in common whose cells differ in id, prompt and seed alone: the other fields.
+
+    `empty` are the columns that these rows leave empty. One object stands for all such rows, so that what follows from
+    their fields is worked out once.
+    """
+
+    fields: dict[str, object]
+    empty: tuple[str, ...]
+
+
 @dataclass(slots=True, kw_only=True)
 class SpecRow:
     """One row as written, settled, without defaults. `axes` replace the shared ones of their names.
@@ -62,6 +74,8 @@ class SpecRow:
     seeds: Axis | None = None
     shared: bool = True
     has_errors: bool = False
+    common: SharedCells | None = None
+    """of a row of a sheet without mistakes in these cells"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from pipeline.records import (
     Cell,
     Params,
     Request,
-    request_key,
+    RequestKeys,
 )
 
 _CHUNK = 1_000
@@ -51,9 +51,13 @@ class RequestBinder:
     expired: dict[str, Problem] = field(default_factory=dict)
     unseen: set[str] = field(default_factory=set)
     sha256_of: dict[str, str] = field(default_factory=dict)
+    _keys: RequestKeys = field(init=False)
     _known_images: dict[str, tuple[str | None, str]] = field(default_factory=dict)
     _problems: list[Problem] = field(default_factory=list)
     _unpriced: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._keys = RequestKeys(self.gateway)
 
     @property
     def images(self) -> Iterable[str]:
@@ -108,18 +112,22 @@ class RequestBinder:
             )
             return None
         local: dict[str, str] | None = None
-        for image in (*params.input_images, *params.input_images_end):
+        is_signed = False
+        images = params.input_images + params.input_images_end if params.input_images_end else params.input_images
+        for image in images:
             if image not in self._known_images:
                 self._known_images[image] = self._resolve(image)
             key, refusal = self._known_images[image]
+            is_signed = is_signed or "?" in image
             if refusal:
                 self._problems.append(
                     Problem(file=cell.file or self.manifest, line=cell.line, where=cell.row_id, message=refusal)
                 )
             elif key is not None:
                 local = {**(local or {}), image: key}
-        request_id = request_key(params, take=cell.take, gateway=self.gateway, image_keys=local)
-        self._note_expired(request_id, cell, params)
+        request_id = self._keys.key(params, take=cell.take, image_keys=local)
+        if is_signed:
+            self._note_expired(request_id, cell, params)
         return Request(
             request_id=request_id,
             gateway=self.gateway,

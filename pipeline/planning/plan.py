@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -92,26 +91,29 @@ def split(
     """
     plan = Plan()
     sha, requests_sha = hashlib.sha256(), hashlib.sha256()
-    counts: Counter[tuple[State, str]] = Counter()
-    prices: Counter[tuple[State, str]] = Counter()
+    counts: dict[tuple[State, str, int], int] = {}
+    ends: dict[tuple[State, int], str] = {}
     stream = iter(rows)
     while chunk := list(islice(stream, _CHUNK)):
         requests = [row for row in chunk if isinstance(row, Request)]
-        plan.skipped += sum(1 for row in chunk if isinstance(row, Cell))
+        if len(requests) < len(chunk):
+            plan.skipped += sum(1 for row in chunk if isinstance(row, Cell))
         known = states_of([request.request_id for request in requests])
         lines = []
         for request in requests:
-            state = known.get(request.request_id, State.PLANNED)
-            kind = (state, request.params.model)
-            counts[kind] += 1
-            prices[kind] += request.price_microusd
-            lines.append(f"{request.request_id} {state.value} {request.price_microusd}\n")
+            state, price = known.get(request.request_id, State.PLANNED), request.price_microusd
+            kind = (state, request.params.model, price)
+            counts[kind] = counts.get(kind, 0) + 1
+            end = ends.get((state, price))
+            if end is None:
+                end = ends[state, price] = f" {state.value} {price}\n"
+            lines.append(request.request_id + end)
             if visit is not None:
                 visit(request, state)
         requests_sha.update("".join(request.request_id for request in requests).encode())
         sha.update("".join(lines).encode())
-    for (state, model), count in counts.items():
-        _add(plan, state, model, count, prices[state, model])
+    for (state, model, price), count in counts.items():
+        _add(plan, state, model, count, count * price)
     plan.state_digest = sha.hexdigest()
     plan.requests_digest = requests_sha.hexdigest()
     return plan
