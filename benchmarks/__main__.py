@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import cost, crowd, limits, shared, workers
+from benchmarks import cost, crowd, large, limits, shared, workers
 from benchmarks.measuring import ROUNDS, measured, write_docs
 
-RUNS = {"limits": limits.run, "shared": shared.run, "cost": cost.run, "crowd": crowd.run, "workers": workers.run}
+RUNS = {
+    "limits": limits.run,
+    "shared": shared.run,
+    "cost": cost.run,
+    "large": large.run,
+    "crowd": crowd.run,
+    "workers": workers.run,
+}
 
 
 def main() -> None:

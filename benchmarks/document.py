@@ -106,6 +106,18 @@ finished; CPU of the process without its start, report included. `fresh` is the 
 for each submit, as paid calls have here.
 """
 
+LARGE = """
+## A million rows, and the reports of 100,000
+
+`python -m benchmarks.large --write-docs`
+
+{circumstances}
+
+Each line is a process of its own with its start and its end: CPU seconds, user and system, and the most memory it ever
+had. The sheet has 500 pictures, 2,000 prompts and a seed for each row. The crash is one of a run that had bought for a
+moment: what it wrote since the ledger was last known to be whole is read and checked, `dop ledger check` reads all.
+"""
+
 CROWD = """
 ## 100,000 jobs in flight
 
@@ -251,6 +263,30 @@ the most of a core like these. 50 submits a second of the cheapest model cost $2
 """
 
 
+def large_section(figures: Figures) -> str:
+    """What a large sheet costs, step by step."""
+    rows = [
+        (
+            line["name"],
+            f"{line['rows']:,}",
+            line["cpu_s"],
+            "" if line["target_s"] is None else f"<= {line['target_s']:g}",
+            line["peak_mb"],
+            "" if line["target_mb"] is None else f"<= {line['target_mb']}",
+            _large_met(line),
+        )
+        for line in figures["rows"]
+    ]
+    head = ("", "rows", "CPU s", "target", "peak MB", "target", "")
+    return LARGE.format(circumstances=circumstances(figures)) + "\n" + table(head, rows)
+
+
+def _large_met(line: dict[str, Any]) -> str:
+    if line["target_s"] is None:
+        return ""
+    return _met(line["cpu_s"] <= line["target_s"] and line["peak_mb"] <= (line["target_mb"] or line["peak_mb"]))
+
+
 def crowd_section(figures: Figures) -> str:
     """Memory against jobs in flight."""
     rows = [
@@ -308,6 +344,7 @@ SECTIONS = {
     "limits": limits_section,
     "shared": shared_section,
     "cost": cost_section,
+    "large": large_section,
     "crowd": crowd_section,
     "workers": workers_section,
 }

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.errors import DopError, LedgerError
+from pipeline.ledger.batch_statements import Executor
 from pipeline.ledger.journal import row_entry, sealed
 from pipeline.ledger.schema import checksum
-from pipeline.ledger.statements import Executor, Statements, changed_columns
+from pipeline.ledger.statements import Statements, changed_columns
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, LedgerChange, Row, SpendAccumulator, apply_change, utc_day
 from pipeline.ledger.write_queue import QueuedWrite, WriteResult

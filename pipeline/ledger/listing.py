@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, and_, delete, insert, select, update
 
-from pipeline.ledger.database import upsert
+from pipeline.ledger.batch_statements import BatchStatements
+from pipeline.ledger.planned_rows import PLANNED_COLUMNS, PlannedRows, dumped
 from pipeline.ledger.schema import (
     attempts,
     checksum,
     digest,
-    dump_params,
     run_rows,
 )
 from pipeline.ledger.text import storable
@@ -22,30 +22,40 @@ SKIPPED_PREFIX = "skipped:"
 FOLDED_PREFIX = "folded:"
 """Begins what a run lists for a row that asks for another row's video: then its request's id, ':' and the row's id."""
 
-
-def list_chunk(connection: Connection, run_id: str, chunk: Sequence[Request | Cell | FoldedRow], position: int) -> None:
-    """Plans the requests of some rows that the ledger does not know, and lists the rows from a position on."""
-    fresh = [_planned_row(item, run_id) for item in chunk if isinstance(item, Request)]
-    if fresh:
-        planned = upsert(connection, attempts)
-        connection.execute(planned.on_conflict_do_nothing(index_elements=["request_id", "attempt"]), fresh)
-        _take_fresh_addresses(connection, fresh)
-    listing = upsert(connection, run_rows)
-    listing = listing.on_conflict_do_update(
-        index_elements=["run_id", "request_id"],
-        set_={
-            name: listing.excluded[name] for name in ("position", "row_id", "tags", "axes", "listed", "shot", "wanted")
-        },
-    )
-    rows = [_listed_row(item, run_id, place) for place, item in enumerate(chunk, start=position)]
-    connection.execute(listing, rows)
+_PARAMS_AT = PLANNED_COLUMNS.index("params")
+_LISTED_COLUMNS = ("run_id", "request_id", "position", "row_id", "tags", "axes", "listed", "shot", "wanted")
 
 
-def _take_fresh_addresses(connection: Connection, fresh: Sequence[Mapping[str, object]]) -> None:
-    """Give attempts that were never sent the addresses of this reading: the same pictures, other signatures."""
-    written = {row["request_id"]: row["params"] for row in fresh if "?" in str(row["params"])}
-    if not written:
-        return
+class RowLister:
+    """Writes down what one run lists, chunk by chunk, in one transaction."""
+
+    def __init__(self, connection: Connection, run_id: str) -> None:
+        self._connection, self._run_id = connection, run_id
+        self._planned = PlannedRows(run_id)
+        self._statements = statements = BatchStatements(connection.dialect.name)
+        self._plan = statements.added(attempts, PLANNED_COLUMNS, " ON CONFLICT (request_id, attempt) DO NOTHING")
+        updates = ", ".join(f"{name} = excluded.{name}" for name in _LISTED_COLUMNS[2:])
+        self._list = statements.added(
+            run_rows, _LISTED_COLUMNS, f" ON CONFLICT (run_id, request_id) DO UPDATE SET {updates}"
+        )
+
+    def add(self, chunk: Sequence[Request | Cell | FoldedRow], position: int) -> None:
+        """Plan the requests of some rows that the ledger does not know, and list the rows from a position on."""
+        requests = [item for item in chunk if isinstance(item, Request)]
+        fresh = [self._planned.values(request) for request in requests]
+        self._statements.run(self._connection, self._plan, fresh)
+        signed = [values for values in fresh if "?" in str(values[_PARAMS_AT])]
+        if signed:
+            _take_fresh_addresses(self._connection, {str(values[0]): str(values[_PARAMS_AT]) for values in signed})
+        rows = [_listed_values(item, self._run_id, place) for place, item in enumerate(chunk, start=position)]
+        self._statements.run(self._connection, self._list, rows)
+
+
+def _take_fresh_addresses(connection: Connection, written: Mapping[str, str]) -> None:
+    """Give attempts that were never sent the addresses of this reading: the same pictures, other signatures.
+
+    `written` has the params of each request as this reading makes them.
+    """
     waiting = select(attempts).where(
         attempts.c.request_id.in_(written), attempts.c.superseded == 0, attempts.c.state == State.PLANNED.value
     )
@@ -57,31 +67,6 @@ def _take_fresh_addresses(connection: Connection, fresh: Sequence[Mapping[str, o
             key = and_(attempts.c.request_id == found.request_id, attempts.c.attempt == found.attempt)
             changed = {name: row[name] for name in ("params", "digest", "checksum")}
             connection.execute(update(attempts).where(key, attempts.c.state == State.PLANNED.value).values(changed))
-
-
-def _planned_row(request: Request, run_id: str) -> dict[str, object]:
-    row: dict[str, object] = {column.name: None for column in attempts.columns}
-    row.update(
-        request_id=request.request_id,
-        attempt=1,
-        superseded=0,
-        gateway=request.gateway,
-        run_id=run_id,
-        model=request.params.model,
-        price_microusd=request.price_microusd,
-        state=State.PLANNED.value,
-        submit_attempts=0,
-        throttled=0,
-        polls=0,
-        resends=0,
-        row_id=storable(request.row_id),
-        params=dump_params(request.params),
-        motion=storable(request.motion),
-        take=request.take,
-    )
-    row["digest"] = digest(row)
-    row["checksum"] = checksum(row)
-    return row
 
 
 def _listed_key(item: Request | Cell | FoldedRow) -> str:
@@ -110,18 +95,10 @@ def request_of_key(key: str) -> str:
     return key.removeprefix(FOLDED_PREFIX).partition(":")[0] if key.startswith(FOLDED_PREFIX) else key
 
 
-def _listed_row(item: Request | Cell | FoldedRow, run_id: str, position: int) -> dict[str, object]:
-    return {
-        "run_id": run_id,
-        "request_id": _listed_key(item),
-        "position": position,
-        "row_id": storable(item.row_id),
-        "tags": storable(json.dumps(item.tags, ensure_ascii=False)),
-        "axes": storable(json.dumps(item.axes, ensure_ascii=False)),
-        "listed": 1,
-        "shot": None if item.candidacy is None else dump_candidacy(item.candidacy),
-        "wanted": 1,
-    }
+def _listed_values(item: Request | Cell | FoldedRow, run_id: str, position: int) -> tuple[object, ...]:
+    """A listed row in the order of _LISTED_COLUMNS."""
+    shot = None if item.candidacy is None else dump_candidacy(item.candidacy)
+    return run_id, _listed_key(item), position, storable(item.row_id), dumped(item.tags), dumped(item.axes), 1, shot, 1
 
 
 def drop_unlisted(connection: Connection, run_id: str, count: int) -> None:

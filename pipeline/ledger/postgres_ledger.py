@@ -21,6 +21,7 @@ from sqlalchemy.pool import QueuePool
 
 from pipeline.errors import DopError, LedgerError, LedgerUnavailableError
 from pipeline.ledger import postgres_session
+from pipeline.ledger.batch_statements import Executor
 from pipeline.ledger.clock import newest_day_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, write_meta
 from pipeline.ledger.fitness import check_not_moved, check_sums
@@ -33,7 +34,6 @@ from pipeline.ledger.outage import InDoubtCommit, LockLostError, PendingOutcomes
 from pipeline.ledger.postgres_lock import RunLock
 from pipeline.ledger.postgres_readers import ReadPool
 from pipeline.ledger.postgres_session import LockMode, cause_of, is_away
-from pipeline.ledger.statements import Executor
 from pipeline.ledger.states import Event
 from pipeline.ledger.write_queue import QueuedWrite, WriteResult
 from pipeline.ledger.writer import LedgerWriter

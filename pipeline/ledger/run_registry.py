@@ -12,9 +12,10 @@ from typing import Any
 from sqlalchemy import Connection, Select, insert, select, update
 
 from pipeline.ledger.budget import NO_CAPS, Caps
+from pipeline.ledger.database import large_cache
 from pipeline.ledger.holes import doubt_unsent
 from pipeline.ledger.identity import HOLE
-from pipeline.ledger.listing import drop_unlisted, list_chunk, renew
+from pipeline.ledger.listing import RowLister, drop_unlisted, renew
 from pipeline.ledger.schema import (
     run_rows,
     runs,
@@ -172,11 +173,12 @@ class RunRegistry:
             if new is not None:
                 connection.execute(insert(runs).values(_run_values(new)))
             connection.execute(update(run_rows).where(run_rows.c.run_id == run_id).values(listed=0))
-            stream = iter(rows)
+            stream, lister = iter(rows), RowLister(connection, run_id)
             position = 0
-            while chunk := list(islice(stream, CHUNK)):
-                list_chunk(connection, run_id, chunk, position)
-                position += len(chunk)
+            with large_cache(connection):
+                while chunk := list(islice(stream, CHUNK)):
+                    lister.add(chunk, position)
+                    position += len(chunk)
             drop_unlisted(connection, run_id, position)
             connection.execute(update(runs).where(runs.c.run_id == run_id).values(rows_digest=rows_digest))
             if also is not None:

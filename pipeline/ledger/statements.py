@@ -5,10 +5,11 @@ running them. The text is the same for SQLite and PostgreSQL but for the paramet
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Float, Integer, Table, Text
+from sqlalchemy import Connection
 
+from pipeline.ledger.batch_statements import BatchStatement, BatchStatements, Executor
 from pipeline.ledger.identity import CHAIN
 from pipeline.ledger.schema import IMMUTABLE, MUTABLE, attempts, history, journal, spend
 from pipeline.ledger.transitions import Row, SpendKey
@@ -24,20 +25,6 @@ _SPANS = {"run": "run_id = {mark}", "day": "day = {mark}", "month": "day LIKE {m
 _SERVER_TIME = "SELECT extract(epoch FROM clock_timestamp())"
 
 
-class DbapiConnection(Protocol):
-    """SQLite's own connection: SQLAlchemy's way to it costs more than the statements do."""
-
-    def execute(self, text: str, values: Any, /) -> Any:
-        """Runs a statement once."""
-
-    def executemany(self, text: str, values: Any, /) -> Any:
-        """Runs it for each of the values."""
-
-
-Executor = Connection | DbapiConnection
-"""What runs the statements."""
-
-
 ChangedRow = tuple[Row, tuple[str, ...]]
 """A row after its changes, and the names of the columns that changed, of those in CHANGING and in their order."""
 
@@ -47,29 +34,19 @@ def changed_columns(before: Row, after: Row) -> tuple[str, ...]:
     return tuple(name for name in CHANGING if before[name] != after[name])
 
 
-_ARRAYS = {Text: "text[]", Integer: "integer[]", BigInteger: "bigint[]", Float: "float8[]"}
-_KINDS: Mapping[type, type] = {Text: str, Integer: int, BigInteger: int, Float: float}
-
-
-class _BatchStatement(NamedTuple):
-    """A statement that is run for many lines, and what each of a line's values is (or None)."""
-
-    text: str
-    kinds: tuple[type, ...]
-
-
 class Statements:
     """The statements for one kind of database."""
 
     def __init__(self, dialect: str) -> None:
         self._on_server = dialect == "postgresql"
+        self._many = BatchStatements(dialect)
         mark = "%s" if self._on_server else "?"
         self._mark = mark
         self._lock = " FOR UPDATE" if self._on_server else ""
-        self._update = self._changed(attempts, CHANGING, KEY)
-        self._updates: dict[tuple[str, ...], _BatchStatement] = {}
-        self._note = self._added(history, [column.name for column in history.columns if column.name != "seq"])
-        self._spend = self._added(
+        self._update = self._many.changed(attempts, CHANGING, KEY)
+        self._updates: dict[tuple[str, ...], BatchStatement] = {}
+        self._note = self._many.added(history, [column.name for column in history.columns if column.name != "seq"])
+        self._spend = self._many.added(
             spend,
             [column.name for column in spend.columns],
             " ON CONFLICT (gateway, run_id, day, model) DO UPDATE SET "
@@ -78,7 +55,7 @@ class Statements:
         )
         # MONEY: on PostgreSQL the row is taken first, so that hosts judge budget and swaps one after the other.
         self._read_seq = f"SELECT value FROM meta WHERE name = 'seq'{self._lock}"
-        self._keep = self._added(journal, ("seq", "line"))
+        self._keep = self._many.added(journal, ("seq", "line"))
         self._read_chain = f"SELECT value FROM meta WHERE name = '{CHAIN}'"
         self._head = (
             f"UPDATE meta SET value = CASE name WHEN 'seq' THEN {mark} ELSE {mark} END WHERE name IN ('seq', '{CHAIN}')"
@@ -88,31 +65,6 @@ class Statements:
             f"WHERE gateway = {mark} AND {where.format(mark=mark)}"
             for span, where in _SPANS.items()
         }
-
-    def _added(self, table: Table, columns: Sequence[str], end: str = "") -> _BatchStatement:
-        source = f"SELECT * FROM {self._unnested(table, columns)}" if self._on_server else self._values(columns)
-        return _BatchStatement(f"INSERT INTO {table.name} ({', '.join(columns)}) {source}{end}", _kinds(table, columns))
-
-    def _changed(self, table: Table, columns: Sequence[str], key: Sequence[str]) -> _BatchStatement:
-        kinds = _kinds(table, (*columns, *key))
-        if not self._on_server:
-            sets, where = (f"{name} = ?" for name in columns), (f"{name} = ?" for name in key)
-            return _BatchStatement(f"UPDATE {table.name} SET {', '.join(sets)} WHERE {' AND '.join(where)}", kinds)
-        sets, where = (
-            (f"{name} = new.{name}" for name in columns),
-            (f"{table.name}.{name} = new.{name}" for name in key),
-        )
-        rows = f"{self._unnested(table, (*columns, *key))} AS new({', '.join((*columns, *key))})"
-        return _BatchStatement(
-            f"UPDATE {table.name} SET {', '.join(sets)} FROM {rows} WHERE {' AND '.join(where)}", kinds
-        )
-
-    def _values(self, columns: Sequence[str]) -> str:
-        return f"VALUES ({', '.join('?' for _ in columns)})"
-
-    def _unnested(self, table: Table, columns: Sequence[str]) -> str:
-        arrays = (f"%s::{_ARRAYS[type(table.c[name].type)]}" for name in columns)
-        return f"unnest({', '.join(arrays)})"
 
     def rows(self, hand: Executor, request_ids: Iterable[str]) -> dict[str, Row]:
         """The hot columns of the latest attempts, by request id."""
@@ -163,10 +115,10 @@ class Statements:
         statement for all columns, since there a further statement costs a round trip.
         """
         if self._on_server:
-            self._many(hand, self._update, [_values(row, (*CHANGING, *KEY)) for row, _ in rows])
+            self._many.run(hand, self._update, [_values(row, (*CHANGING, *KEY)) for row, _ in rows])
         else:
             self._save_columns(hand, rows)
-        self._many(hand, self._note, lines)
+        self._many.run(hand, self._note, lines)
 
     def _save_columns(self, hand: Executor, rows: Iterable[ChangedRow]) -> None:
         alike: dict[tuple[str, ...], list[Row]] = {}
@@ -175,14 +127,14 @@ class Statements:
                 alike.setdefault(columns, []).append(row)
         for columns, found in alike.items():
             if columns not in self._updates:
-                self._updates[columns] = self._changed(attempts, columns, KEY)
-            self._many(hand, self._updates[columns], [_values(row, (*columns, *KEY)) for row in found])
+                self._updates[columns] = self._many.changed(attempts, columns, KEY)
+            self._many.run(hand, self._updates[columns], [_values(row, (*columns, *KEY)) for row in found])
 
     def book(self, hand: Executor, deltas: Mapping[SpendKey, Mapping[CostState, int]]) -> None:
         """Adds a transaction's money to the spend book."""
         kinds = (CostState.CONFIRMED, CostState.DISPUTED, CostState.RESERVED)
         lines = [(*key, *(amounts.get(kind, 0) for kind in kinds)) for key, amounts in deltas.items()]
-        self._many(hand, self._spend, lines)
+        self._many.run(hand, self._spend, lines)
 
     def seq(self, hand: Executor) -> int:
         """The number of the last event, also when another process booked it."""
@@ -198,24 +150,11 @@ class Statements:
 
     def keep(self, hand: Executor, lines: Sequence[tuple[object, ...]]) -> None:
         """Adds lines (seq, text) to the journal in the database."""
-        self._many(hand, self._keep, lines)
+        self._many.run(hand, self._keep, lines)
 
     def set_head(self, hand: Executor, seq: int, chain: str) -> None:
         """Sets the number of the last event and the chain after it."""
         _run(hand, self._head, (str(seq), chain))
-
-    def _many(self, hand: Executor, statement: _BatchStatement, lines: Sequence[tuple[object, ...]]) -> None:
-        """Runs a statement for all lines.
-
-        On a server as one statement over arrays. A driver's way to many of them is a pipeline, and a process that
-        is frozen within one keeps its locks, which no time-out of the server's own ends. An array is of one type.
-        """
-        if not lines:
-            return
-        if not isinstance(hand, Connection):
-            hand.executemany(statement.text, lines)
-        else:
-            hand.exec_driver_sql(statement.text, _arrays(lines, statement.kinds))
 
     def _marks(self, count: int) -> str:
         return ", ".join([self._mark] * _rounded(count))
@@ -231,15 +170,6 @@ def _values(row: Row, columns: tuple[str, ...]) -> tuple[object, ...]:
 def _run(hand: Executor, text: str, values: tuple[Any, ...] = ()) -> Any:
     """Runs a statement; returns a cursor."""
     return hand.exec_driver_sql(text, values) if isinstance(hand, Connection) else hand.execute(text, values)
-
-
-def _kinds(table: Table, columns: Iterable[str]) -> tuple[type, ...]:
-    return tuple(_KINDS[type(table.c[name].type)] for name in columns)
-
-
-def _arrays(lines: Sequence[tuple[object, ...]], kinds: Sequence[type]) -> tuple[list[object], ...]:
-    columns = zip(zip(*lines, strict=True), kinds, strict=True)
-    return tuple([None if value is None else kind(value) for value in column] for column, kind in columns)
 
 
 def _rounded(count: int) -> int:

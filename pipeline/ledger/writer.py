@@ -49,13 +49,14 @@ from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.engine import Row as Found
 
 from pipeline.errors import DopError
+from pipeline.ledger.batch_statements import Executor
 from pipeline.ledger.batch_writer import BatchWriter
 from pipeline.ledger.database import read_meta, write_meta
 from pipeline.ledger.fitness import ReadConnections, problems_of
 from pipeline.ledger.identity import CHAIN, LEDGER_ID
 from pipeline.ledger.integrity import sums_digest
 from pipeline.ledger.journal import mark_entry, sealed
-from pipeline.ledger.statements import Executor, Statements
+from pipeline.ledger.statements import Statements
 from pipeline.ledger.transitions import (
     ChangeResult,
     LedgerChange,

@@ -17,11 +17,10 @@ from sqlalchemy import Connection
 
 from pipeline.errors import LedgerUnavailableError
 from pipeline.ledger import postgres_session as sessions
-from pipeline.ledger import statements
+from pipeline.ledger.batch_statements import BatchStatement, BatchStatements, Executor
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LedgerLock, LockMode
 from pipeline.ledger.queries import LedgerQueries
-from pipeline.ledger.statements import Executor, Statements
 from pipeline.ledger.transitions import Applied
 from pipeline.records import Request
 from tests.support.ledgers import read, requests, reserve, start
@@ -105,7 +104,7 @@ def _some(spoken: Any, count: int) -> bytes:
 
 
 def in_a_pipeline(
-    _: Statements, hand: Executor, statement: statements._BatchStatement, lines: Sequence[tuple[object, ...]]
+    _: BatchStatements, hand: Executor, statement: BatchStatement, lines: Sequence[tuple[object, ...]]
 ) -> None:
     """The twin: line by line, as the driver does it."""
     assert isinstance(hand, Connection)
@@ -168,7 +167,7 @@ def test_the_server_learns_the_end_of_each_statement(postgres: str, planned: lis
 def test_the_driver_s_own_way_is_found_out(
     postgres: str, planned: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Statements, "_many", in_a_pipeline)
+    monkeypatch.setattr(BatchStatements, "run", in_a_pipeline)
     assert "E" in half_said(messages_of_a_batch(postgres, planned[:TOGETHER]))
 
 
