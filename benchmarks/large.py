@@ -138,13 +138,26 @@ def _buy(ledger: SqliteLedger, request_ids: Sequence[str], *, done: bool) -> Non
         )
         if not done:
             continue
-        for event, values in (
-            (Event.ACCEPT, lambda one: {"job_set_id": f"job-{one}", "accepted_at": at + 1}),
-            (Event.COMPLETE, lambda one: {"video_url": f"https://cdn.example/{one}.mp4", "finished_at": at + 90}),
-        ):
-            ledger.apply_all(
-                LedgerChange(request_id=one, event=event, at=at + 2, token=one, values=values(one)) for one in some
+        ledger.apply_all(
+            LedgerChange(
+                request_id=one,
+                event=Event.ACCEPT,
+                at=at + 2,
+                token=one,
+                values={"job_set_id": f"job-{one}", "accepted_at": at + 1},
             )
+            for one in some
+        )
+        ledger.apply_all(
+            LedgerChange(
+                request_id=one,
+                event=Event.COMPLETE,
+                at=at + 90,
+                token=one,
+                values={"video_url": f"https://cdn.example/{one}.mp4", "finished_at": at + 90},
+            )
+            for one in some
+        )
 
 
 STEPS: dict[str, Callable[[Path, int], None]] = {
