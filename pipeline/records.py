@@ -325,7 +325,7 @@ def _key(begin: str, params: Params, end: str) -> str:
 
 
 def _key_frame(params: Params, take: int, gateway: str, image_keys: Mapping[str, str]) -> tuple[str, str]:
-    """What stands before prompt and seed in the text that is hashed, and behind them."""
+    """The text that is hashed, as far as it comes before prompt and seed, and behind them."""
     start = [image_keys.get(image, image) for image in params.input_images]
     end = [image_keys.get(image, image) for image in params.input_images_end]
     parts = (

@@ -33,8 +33,8 @@ _WAITING = frozenset(
     ("loading", "wird geladen", "chargement", "cargando", "caricamento", "a carregar", "carregando", "laden")
 )
 _ALONE_PATTERN = re.compile(r"#{3,}|Err:\d{3}|undefined|\[object Object\]")
-_LONGEST_WORD = 20
-"""Characters: more than any word above that stands alone has."""
+_WORD_CHARS = 20
+"""Characters: more than any of the words above that are a whole text has."""
 _HTML = re.compile(r"&(?:amp|quot|apos|lt|gt|nbsp|#\d{2,5}|#x[0-9a-fA-F]{2,5});")
 _ESCAPE = re.compile(r"(?<=[^\s:\\])\\[nr](?=\S)")
 
@@ -71,7 +71,7 @@ def is_plain(text: str) -> bool:
     if not _PLAIN.fullmatch(text):
         return False
     words = text.rstrip(" .")
-    return len(words) > _LONGEST_WORD or (words.lower() not in _WAITING and not _ALONE_PATTERN.fullmatch(text))
+    return len(words) > _WORD_CHARS or (words.lower() not in _WAITING and not _ALONE_PATTERN.fullmatch(text))
 
 
 def debris(text: str) -> str | None:

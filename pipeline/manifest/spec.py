@@ -49,7 +49,7 @@ class SourceLocation:
 class SharedCells:
     """What the rows of a sheet have in common whose cells differ in id, prompt and seed alone: the other fields.
 
-    `empty` are the columns that these rows leave empty. One object stands for all such rows, so that what follows from
+    `empty` are the columns that these rows leave empty. All such rows share one object, so that what follows from
     their fields is worked out once.
     """
 

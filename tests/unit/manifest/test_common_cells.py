@@ -46,7 +46,7 @@ MISTAKES = (
 
 @pytest.fixture
 def unremembered(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Every row is worked out by itself."""
+    """Every row is worked out from its own cells."""
     monkeypatch.setattr(RowBuilder, "_remember", lambda self, cells, own: None)
     return monkeypatch
 
