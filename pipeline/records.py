@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from enum import StrEnum
@@ -280,51 +280,17 @@ def request_key(params: Params, *, take: int, gateway: str, image_keys: Mapping[
     Args:
         image_keys: the key of an image in the identity where that is not its text (the sha256 of a local file).
     """
-    begin, end = _key_frame(params, take, gateway, image_keys or {})
-    return _key(begin, params, end)
+    return framed_key(key_frame(params, take, gateway, image_keys or {}), params)
 
 
-class RequestKeys:
-    """`request_key` for many requests of one gateway: the text that requests have in common is put together once.
-
-    An image must have the same key each time.
-    """
-
-    def __init__(self, gateway: str) -> None:
-        self._gateway = gateway
-        self._frames: dict[Hashable, tuple[str, str]] = {}
-
-    def key(self, params: Params, *, take: int, image_keys: Mapping[str, str] | None = None) -> str:
-        """What `request_key` gives."""
-        kind = (
-            params.model,
-            params.motions_id,
-            params.strength_hundredths,
-            params.input_images,
-            params.input_images_end,
-            params.enhance_prompt,
-            params.check_nsfw,
-            take,
-        )
-        frame = self._frames.get(kind)
-        if frame is None:
-            if len(self._frames) >= _MAX_FRAMES:
-                self._frames.clear()
-            frame = self._frames[kind] = _key_frame(params, take, self._gateway, image_keys or {})
-        return _key(frame[0], params, frame[1])
-
-
-_MAX_FRAMES = 10_000
-"""Texts that are remembered: of a million different ones the memory would be full."""
-
-
-def _key(begin: str, params: Params, end: str) -> str:
+def framed_key(frame: tuple[str, str], params: Params) -> str:
+    """`request_key` from a `key_frame` of the same request."""
     prompt, seed = params.prompt, str(params.seed)
-    text = f"{begin}{len(prompt)}:{prompt}{len(seed)}:{seed}{end}"
+    text = f"{frame[0]}{len(prompt)}:{prompt}{len(seed)}:{seed}{frame[1]}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:REQUEST_KEY_HEX]
 
 
-def _key_frame(params: Params, take: int, gateway: str, image_keys: Mapping[str, str]) -> tuple[str, str]:
+def key_frame(params: Params, take: int, gateway: str, image_keys: Mapping[str, str]) -> tuple[str, str]:
     """The text that is hashed, as far as it comes before prompt and seed, and behind them."""
     start = [image_keys.get(image, image) for image in params.input_images]
     end = [image_keys.get(image, image) for image in params.input_images_end]

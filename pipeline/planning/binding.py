@@ -16,11 +16,11 @@ from pathlib import Path
 from pipeline.assets import signed_urls
 from pipeline.assets.addresses import SAMPLE_PREFIX, file_sha256, is_local, is_object
 from pipeline.errors import FatalError, ManifestError, Problem
+from pipeline.planning.request_keys import RequestKeys
 from pipeline.records import (
     Cell,
     Params,
     Request,
-    RequestKeys,
 )
 
 _CHUNK = 1_000

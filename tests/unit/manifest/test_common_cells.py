@@ -10,7 +10,8 @@ import pytest
 from pipeline.errors import ManifestError, Problem
 from pipeline.manifest.document import PartColumn
 from pipeline.manifest.sheet_row import RowBuilder
-from pipeline.records import Cell, RequestKeys, request_key
+from pipeline.planning.request_keys import RequestKeys
+from pipeline.records import Cell, request_key
 from tests.support.factories import make_params
 from tests.support.manifests import opened, written
 
