@@ -56,7 +56,10 @@ class ReadyVideo:
     local_path: str | None = None
     """where it was saved before, relative to the outputs folder"""
     tries: int = 0
-    refreshed: bool = False
+    dead: int = 0
+    """answers that the link gives no video (any more)"""
+    link_is_newest: bool = False
+    """the gateway named it in its last answer, or knows the job no more"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

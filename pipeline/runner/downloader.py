@@ -1,6 +1,7 @@
 """Downloading: every finished video is fetched as soon as it is ready, verified, under its final name or not at all.
 
-A link that expired is renewed by one fresh poll; when that does not help, the request is `expired`. Free of charge.
+A dead link is renewed by a free poll. The request becomes `expired` only when the gateway answered, and its newest link
+stayed dead over several tries: storage may lag behind the gateway by seconds, and `expired` is final.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pipeline.gateway.download import DiskFull, LinkExpired, Saved, TransientFai
 from pipeline.ledger.states import Event
 from pipeline.runner.context import ReadyVideo, RunContext
 from pipeline.runner.firewall import error_words, is_cancellation
+from pipeline.runner.link_renewal import renew_link
 from pipeline.runner.stop import StopScope
 
 STEP = "downloading"
@@ -28,6 +30,9 @@ GIVEN_UP = "download: "
 
 TRIES = 6
 """Fetches of one video in one run; the next run tries again."""
+
+DEAD_LINK_TRIES = 5
+"""Answers such as 403 or 404 before a video counts as expired: 15 s, since a clip's storage may lag behind its link."""
 
 FIRST_PAUSE_S = 1.0
 """Seconds before a failed download is tried again; each further pause is twice as long."""
@@ -171,14 +176,11 @@ class Downloader:
             case Saved():
                 self._context.firewall.passed(STEP)
                 await self._saved(video, target, outcome)
-            case LinkExpired():
-                if await self._refresh(video):
-                    self._try_later(video, 0.0)
-                else:
-                    await self._expired(video, outcome)
             case DiskFull():
                 self._disk_full(outcome)
                 await self._give_up(video, outcome.reason)
+            case LinkExpired():
+                await self._dead(video, outcome)
             case Unacceptable() | TransientFailure():
                 await self._failed(video, outcome)
 
@@ -190,6 +192,22 @@ class Downloader:
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
 
+    async def _dead(self, video: ReadyVideo, gone: LinkExpired) -> None:
+        """The link gives no video: it is renewed and tried again; without success the video is expired or given up."""
+        video.dead += 1
+        if video.dead >= DEAD_LINK_TRIES and video.link_is_newest:
+            reason = f"the video's link is dead ({gone.status}) and a fresh poll gave no living one"
+            await self._context.recorder.record(video.request_id, Event.EXPIRE, {"reason": reason})
+            self._context.notify(f"{video.row_id}: paid, but {reason}")
+        elif video.dead >= DEAD_LINK_TRIES:
+            await self._give_up(video, f"its link is dead ({gone.status}), and no poll gave another one")
+        else:
+            old = video.video_url
+            video.link_is_newest = await renew_link(self._context, video)
+            # A signed link that ended is replaced by a living one; a second new link that is dead is given time.
+            at_once = video.dead == 1 and video.video_url != old
+            self._try_later(video, 0.0 if at_once else FIRST_PAUSE_S * 2 ** (video.dead - 1))
+
     async def _failed(self, video: ReadyVideo, outcome: Unacceptable | TransientFailure) -> None:
         """Not this time: the video waits for its next try without holding a place, or is given up in this run."""
         if video.tries >= TRIES:
@@ -198,7 +216,7 @@ class Downloader:
         given_s = outcome.wait_s if isinstance(outcome, TransientFailure) else None
         backoff_s = FIRST_PAUSE_S * 2 ** (video.tries - 1)
         if isinstance(outcome, Unacceptable):
-            await self._refresh(video)
+            video.link_is_newest = await renew_link(self._context, video)
         self._try_later(video, min(given_s or backoff_s, MAX_PAUSE_S))
 
     async def _saved(self, video: ReadyVideo, target: Path, saved: Saved) -> None:
@@ -220,23 +238,6 @@ class Downloader:
                 "reason": None,
             },
         )
-
-    async def _refresh(self, video: ReadyVideo) -> bool:
-        """One fresh poll for a fresh link; whether it is worth another fetch."""
-        if video.refreshed:
-            return False
-        video.refreshed = True
-        context = self._context
-        answer = await context.client.poll(video.job_set_id, video.polling_url)
-        report = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=video.job_set_id).report
-        if report is not None and report.video_url is not None:
-            video.video_url = report.video_url
-        return True
-
-    async def _expired(self, video: ReadyVideo, gone: LinkExpired) -> None:
-        reason = f"the video's link is dead ({gone.status}) and a fresh poll gave no living one"
-        await self._context.recorder.record(video.request_id, Event.EXPIRE, {"reason": reason})
-        self._context.notify(f"{video.row_id}: paid, but {reason}")
 
     async def _give_up(self, video: ReadyVideo, reason: str) -> None:
         with suppress(DopError):

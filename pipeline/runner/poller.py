@@ -10,13 +10,13 @@ from contextlib import suppress
 
 from pipeline.errors import DopError, LedgerError
 from pipeline.gateway.classification import PollOutcomeKind
-from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
+from pipeline.gateway.ratelimit.limiter import CallKind
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.ledger.states import Event
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import PendingJob, RunContext
 from pipeline.runner.firewall import is_cancellation
-from pipeline.runner.poll_outcomes import STEP, PollOutcomes
+from pipeline.runner.poll_outcomes import STEP, PollOutcomes, poll_feedback
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.stop import StopScope
 
@@ -171,10 +171,7 @@ class Poller:
             context.reachability.reached()
         else:
             context.reachability.failed(verdict.reason, is_permanent=verdict.is_permanent)
-        outcome = LimitFeedback.THROTTLED if verdict.kind is PollOutcomeKind.THROTTLED else LimitFeedback.ACCEPTED
-        if verdict.kind is PollOutcomeKind.UNCLEAR:
-            outcome = LimitFeedback.UNKNOWN
-        context.gate.answered(ticket, outcome, verdict.wait_s)
+        context.gate.answered(ticket, poll_feedback(verdict), verdict.wait_s)
         if verdict.kind is PollOutcomeKind.REPORT and verdict.report is not None:
             self.style, job.refused = self._style_for(job), 0
         elif verdict.kind is PollOutcomeKind.NOT_FOUND:
