@@ -8,19 +8,16 @@ a `give_back` or a `job_ended` came in between). Every slot ends in `give_back`,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pipeline.gateway.allowance_headers import StatedAllowance
-from pipeline.gateway.ratelimit.bucket_follower import BucketFollower
 from pipeline.gateway.ratelimit.channel import RateChannel
 from pipeline.gateway.ratelimit.concurrency import InFlightLimit
-from pipeline.gateway.ratelimit.controller import RateController
 from pipeline.gateway.ratelimit.latency import SlotLeadTime
+from pipeline.gateway.ratelimit.learned import LearnedLimits, begin_with, learned_limits
 from pipeline.gateway.ratelimit.rates import Rate, parse_rate
 from pipeline.gateway.ratelimit.sharing import CallKind, SubmitPollSharing
-from pipeline.gateway.ratelimit.window_follower import WindowFollower
 
 __all__ = [
     "AdaptiveRateLimiter",
@@ -78,45 +75,6 @@ class CallInFlight:
     channel: RateChannel = field(repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LearnedLimits:
-    """What a run found out about a gateway, for the next run: a rate, or a window of `count` calls in `span_s`.
-
-    `as_json` and `from_json` are each other's inverse.
-    """
-
-    submit_per_s: float | None = None
-    burst: float | None = None
-    count: int | None = None
-    span_s: float | None = None
-    in_flight_cap: int | None = None
-    shared: bool = False
-
-    def as_json(self) -> dict[str, float | int | None]:
-        """A flat object of numbers and booleans."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, object]) -> LearnedLimits:
-        """Reads `as_json`; anything unreadable counts as not learned."""
-        return cls(
-            submit_per_s=_positive(raw.get("submit_per_s")),
-            burst=_positive(raw.get("burst")),
-            count=_count(raw.get("count")),
-            span_s=_positive(raw.get("span_s")),
-            in_flight_cap=_count(raw.get("in_flight_cap")),
-            shared=raw.get("shared") is True,
-        )
-
-
-def _positive(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and 0 < value < float("inf") else None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
 class AdaptiveRateLimiter:
     """One pace for all workers of a gateway: rate, hints and the cap on jobs in flight."""
 
@@ -159,7 +117,7 @@ class AdaptiveRateLimiter:
         self._lead = SlotLeadTime()
         self._sent_at: deque[float] = deque(maxlen=RATE_OVER_CALLS)
         if rate is None:
-            _begin(self._submits.law, learned, now)
+            begin_with(self._submits.law, learned, now)
 
     @property
     def sent_total(self) -> int:
@@ -276,16 +234,8 @@ class AdaptiveRateLimiter:
 
     def learned(self) -> LearnedLimits:
         """What to keep for the next run against the same gateway."""
-        follower = self._submits.law.follower
-        bucket = follower if isinstance(follower, BucketFollower) else None
-        window = follower if isinstance(follower, WindowFollower) else None
-        return LearnedLimits(
-            submit_per_s=bucket.rate if bucket is not None else None,
-            burst=bucket.burst if bucket is not None else None,
-            count=window.count if window is not None else None,
-            span_s=window.span_s if window is not None else None,
-            in_flight_cap=self._jobs.learned,
-            shared=self._may_share and self.is_shared,
+        return learned_limits(
+            self._submits.law, in_flight_cap=self._jobs.learned, shared=self._may_share and self.is_shared
         )
 
     def rate_now(self, now: float) -> float:
@@ -306,15 +256,6 @@ class AdaptiveRateLimiter:
 
     def _lane(self, kind: CallKind) -> RateChannel:
         return self._submits if kind is CallKind.SUBMIT else self._polls
-
-
-def _begin(law: RateController, learned: LearnedLimits, now: float) -> None:
-    if learned.count is not None and learned.span_s is not None:
-        law.begin_window(now, count=learned.count, span_s=learned.span_s)
-    elif learned.submit_per_s is not None:
-        law.begin_bucket(now, rate=learned.submit_per_s, burst=learned.burst or 1.0)
-    if law.follower is not None:
-        law.doubt()
 
 
 def _wait_s(ready_at: float, now: float) -> float:
