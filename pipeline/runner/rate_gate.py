@@ -37,8 +37,11 @@ class RateGate:
         """After a pause of the process, before anything is concluded from the time that passed."""
         frozen_s = self._pauses.stood_still(_now())
         if frozen_s is not None:
-            self.pace.interrupted(_now(), frozen_s)
-            self.wake()
+            self._resumed(frozen_s)
+
+    def _resumed(self, frozen_s: float) -> None:
+        self.pace.interrupted(_now(), frozen_s)
+        self.wake()
 
     async def slot(self, kind: CallKind, *, after_stop: bool = False) -> Slot | None:
         """Waits for a slot and takes it, somewhat before the call may go; None when the run stopped meanwhile.

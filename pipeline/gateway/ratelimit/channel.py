@@ -9,6 +9,7 @@ from pipeline.gateway.ratelimit.controller import RateController
 from pipeline.gateway.ratelimit.rates import GcraSpacing, Rate
 from pipeline.gateway.ratelimit.retry_after import RetryAfterHold
 from pipeline.gateway.ratelimit.stated_limit import StatedLimit
+from pipeline.gateway.ratelimit.window_follower import WindowFollower
 
 SILENCE_S, MAX_PATIENCE_S, SILENT_LATENCIES, MAX_SILENT = 5.0, 60.0, 8.0, 4
 """A call is passed over after this long (seconds), or this many usual latencies, without an answer; and how many at a
@@ -117,19 +118,28 @@ class RateChannel:
         else:
             self._open.remove(sent_at)
 
-    def throttled(self, sent_at: float, now: float, wait_s: float | None) -> None:
+    def throttled(self, sent_at: float, now: float, wait_s: float | None, *, unseen: bool = False) -> None:
+        """The call was rejected; `unseen`: its answer came while the process that sent it was frozen."""
         self._rejoin(sent_at)
         self.hold.refused(sent_at)
         self._stated.rejected()
         hold_s = self.hold.hint(now, wait_s) if wait_s is not None else 0.0
-        if sent_at < self._resumed_at:
+        if unseen or sent_at < self._resumed_at:
             self.law.answered_unseen(sent_at, now, is_rejected=True)
             return
         self.law.throttled(sent_at, now, hold_s, wait_s)
 
-    def let_in(self, sent_at: float, now: float) -> None:
+    def lost(self, sent_at: float, now: float) -> None:
+        """The process that sent the call is gone: it may have counted, and its answer is not known."""
         self._rejoin(sent_at)
-        if sent_at < self._resumed_at:
+        if isinstance(self.law.follower, WindowFollower):
+            self.law.follower.give_back()  # if it was the test, it proved nothing
+        self.law.answered_unseen(sent_at, now, is_rejected=False)
+
+    def let_in(self, sent_at: float, now: float, *, unseen: bool = False) -> None:
+        """The call was admitted; `unseen` as in `throttled`."""
+        self._rejoin(sent_at)
+        if unseen or sent_at < self._resumed_at:
             self.law.answered_unseen(sent_at, now, is_rejected=False)
             self.hold.let_in(sent_at, now)
             return

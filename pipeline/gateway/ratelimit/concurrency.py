@@ -34,6 +34,10 @@ class InFlightLimit:
             return float("inf")
         return max(now, self._paused_until)
 
+    def recount(self, in_flight: int) -> None:
+        """So many jobs are in flight, says the ledger, which knows those of other workers as well."""
+        self.in_flight = in_flight
+
     def accepted(self) -> None:
         """One more job is in flight."""
         self.in_flight += 1

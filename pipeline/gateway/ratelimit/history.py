@@ -42,7 +42,7 @@ class Rejection:
     retry_after_s: float | None
 
 
-class _Calls:
+class Calls:
     """Calls in the order of sending, with their estimated arrivals."""
 
     def __init__(self, sent: Sequence[float] = (), arrived: Sequence[float] = ()) -> None:
@@ -50,17 +50,27 @@ class _Calls:
         self.arrived = list(arrived)
 
     def add(self, sent_at: float, arrived: float) -> None:
-        self.sent.append(sent_at)
-        self.arrived.append(arrived)
+        """Add a call; of several workers' calls an earlier one may come later."""
+        place = len(self.sent)
+        if self.sent and sent_at < self.sent[-1]:
+            place = bisect_right(self.sent, sent_at)
+        self.sent.insert(place, sent_at)
+        self.arrived.insert(place, arrived)
         if len(self.sent) > MAX_CALLS:
-            del self.sent[: MAX_CALLS // 2], self.arrived[: MAX_CALLS // 2]
+            self.keep(MAX_CALLS // 2)
 
-    def since(self, at: float, at_most: int) -> _Calls:
+    def keep(self, newest: int) -> None:
+        """Drop all but the newest calls."""
+        old = len(self.sent) - newest
+        if old > 0:
+            del self.sent[:old], self.arrived[:old]
+
+    def since(self, at: float, at_most: int) -> Calls:
         first = max(bisect_left(self.sent, at), len(self.sent) - at_most)
-        return _Calls(self.sent[first:], self.arrived[first:])
+        return Calls(self.sent[first:], self.arrived[first:])
 
-    def followed_by(self, later: _Calls) -> _Calls:
-        return _Calls([*self.sent, *later.sent], [*self.arrived, *later.arrived])
+    def followed_by(self, later: Calls) -> Calls:
+        return Calls([*self.sent, *later.sent], [*self.arrived, *later.arrived])
 
     def place(self, sent_at: float) -> int | None:
         place = bisect_right(self.sent, sent_at) - 1
@@ -81,10 +91,10 @@ class History:
     """Arrivals in the order of sending, and rejections in the order of arrival."""
 
     def __init__(
-        self, admitted: _Calls | None = None, sent: _Calls | None = None, rejections: Sequence[Rejection] = ()
+        self, admitted: Calls | None = None, sent: Calls | None = None, rejections: Sequence[Rejection] = ()
     ) -> None:
-        self._admitted = admitted or _Calls()
-        self._all = sent or _Calls()
+        self._admitted = admitted or Calls()
+        self._all = sent or Calls()
         self.rejections = list(rejections)
 
     def since(self, at: float, *, at_most: int) -> History:
@@ -95,6 +105,11 @@ class History:
         """This history and a later one as one."""
         rejections = [*self.rejections, *later.rejections][-MAX_REJECTIONS:]
         return History(self._admitted.followed_by(later._admitted), self._all.followed_by(later._all), rejections)
+
+    def keep(self, newest: int) -> None:
+        """Drop all but the newest calls, admitted and sent."""
+        self._admitted.keep(newest)
+        self._all.keep(newest)
 
     def __len__(self) -> int:
         return len(self._admitted.sent)

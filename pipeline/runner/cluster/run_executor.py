@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import cast
 
 from pipeline.errors import SIGNAL_EXITS, ExitCode
 from pipeline.gateway.webhook_tokens import CallbackDelivery
@@ -21,7 +20,6 @@ from pipeline.records import Attempt, State
 from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
 from pipeline.runner.cluster.held_requests import HeldRequests
 from pipeline.runner.cluster.job_queue import RunOrder, StopNotice
-from pipeline.runner.cluster.shared_rate_gate import SharedRateGate
 from pipeline.runner.cluster.shot_keeper import ShotKeeper
 from pipeline.runner.cluster.worker_pipeline import WorkerResources, worker_pipeline
 from pipeline.runner.context import pending_job_of, ready_video_of
@@ -58,7 +56,6 @@ class RunExecutor:
         self.pipeline = worker_pipeline(
             order, around, stop=self.stop, events=events, requests=lambda _: self._held.fed(), state_of=self._state_of
         )
-        self._gate = cast("SharedRateGate", self.pipeline.context.gate)
 
     def _state_of(self, request_id: str) -> State | None:
         """For callbacks: whether this worker has the request; what the ledger says of others does not matter here."""
@@ -229,7 +226,6 @@ class RunExecutor:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.shots.close()
-        await self._gate.close()
         with suppress(TimeoutError):
             await asyncio.wait_for(self.pipeline.recovery.wait(), RECOVERY_TIMEOUT_S)
         self._held.end_all(is_finished=False)

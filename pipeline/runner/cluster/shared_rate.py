@@ -1,256 +1,149 @@
-"""One pace for all workers of a gateway: a row of the database, from which every slot is taken by one statement.
+"""One rate for all workers of a gateway: a row of the database that each worker visits for several slots at once.
 
-A slot is a moment. It may be a little ahead (`AHEAD_S`); the worker that took it sleeps until then, so workers never
-contend for the same moment. Hints, refusals and the cap on jobs in flight are in the row too and hold everybody. The
-clock is the database's. Seconds are Unix seconds of that clock. Slots need not survive a crash: no commit here waits
-for the disk.
-
-The rate is configured or measured: a rejection says that the allowance was empty, so the calls admitted since the last
-one are what flowed in (as `gateway.ratelimit` reads it for one process). In between it grows a little until the
-next rejection.
+A slot is a moment, up to `shared_limit.AHEAD_S` ahead; the worker that took it sleeps until then. A visit reads and
+writes the row once, whatever number of slots and answers it is about, and holds it for the milliseconds between;
+PostgreSQL lets go of a row whose worker froze after `STALE_S`. Right before a call one plain read tells whether its
+slot is void: another worker met the limit, or another job took the last place. The clock is the database's. What was
+learned need not survive a crash of the server: no commit here waits for the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from math import exp2, sqrt
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
+from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
+from pipeline.gateway.ratelimit.rates import Rate
 from pipeline.ledger.postgres_session import client
+from pipeline.runner.cluster.shared_limit import Granted, Report, RowState, SharedPace, SharedSlot, Visit, visit
 
-AHEAD_S = 0.5
-"""How far ahead a slot may be taken."""
-CATCH_UP_GAPS, CATCH_UP_S = 0.5, 0.02
-"""How late a slot may be taken and still be made up for: the smaller of these (gaps, seconds)."""
-HASTE, LATE_S = 1.01, 1.0
-"""How much faster than the rate go those that were held up between slot and wire; and how late they may be at most."""
-MIN_HINT_S, MAX_HINT_S = 1.0, 60.0
-"""A longer hint is obeyed a minute at a time: then one submit asks again."""
-FIRST_GROWTH, PATIENCE, MAX_DOUBLINGS = 0.002, 60.0, 12.0
-"""The rate grows by this share of itself, doubling every `PATIENCE` submits let in (more where a refusal is dear)."""
-GUESS_TEST_INTERVAL_CALLS = 10.0
-"""While the rate is a guess from the first refusal."""
-DEAR_CALLS, MAX_DEAR = 20.0, 8.0
-"""A hint that costs this many submits makes the patience twice as long, and so on."""
-SLACK, MIN_ADMITTED = 0.998, 4.0
-"""A measured rate is taken by this share of itself, and only from so many admitted submits on."""
-MIN_PER_S, MAX_PER_S = 1 / 900, 10_000.0
-"""Bounds of any rate in submits a second: one in 15 minutes, the longest hint, and more than any gateway admits."""
-PROBE_GAP_S = 1.0
-"""After a refusal one submit at a time until one is let in; the next after this long when none is answered."""
-CAP_TEST_INTERVAL_CALLS = 4.0
-"""Jobs that must end, as a multiple of a learned cap, before one more is tried."""
 RETRY_S = 0.5
-"""Seconds before a worker asks the shared row again after it gave no answer."""
+"""Seconds until a database that is away is asked again."""
+FLUSH_S = 0.2
+"""Answers wait so long (seconds) for company before they are reported; rejections do not."""
+KEEP_ALIVE_S = 2.0
+"""A worker with calls in flight visits the row at least so often (seconds), so that it is not taken to have died."""
+FRESH_S = 0.01
+"""What was read so lately (seconds) is not read again before a call."""
+LATE_S = 1.0
+"""A slot that is late by more (seconds) is void: what was held up must not leave at once."""
+CLOCK_DRIFT_S, CLOCK_STEP_S = 0.0005, 0.25
+"""The clocks' difference is the largest that was seen, as delays make it look smaller; it shrinks by so much with each
+visit, and at once where a clock was set."""
 STALE_S = 2.0
-"""A transaction that its worker leaves open for longer (frozen) is ended by the server."""
+"""A transaction that its worker leaves open for longer (seconds; frozen) is ended by the server."""
 SESSION = {"synchronous_commit": "off", "idle_in_transaction_session_timeout": f"{int(STALE_S * 1000)}ms"}
 
-_RATE = f"(p.rate * (1 + {FIRST_GROWTH} * (power(2, least(p.quiet / p.patience, {MAX_DOUBLINGS})) - 1)))"
-_GAP = f"(1.0 / coalesce(p.configured_per_s, {_RATE}))"
-_START = (
-    "CASE WHEN p.configured_per_s IS NULL AND p.rate IS NULL THEN t.now "
-    f"ELSE greatest(t.now, p.due - (p.burst - 1) * {_GAP}) END"
-)
-_BEGIN = f"CASE WHEN t.now - p.due <= least({CATCH_UP_GAPS} * {_GAP}, {CATCH_UP_S}) THEN p.due ELSE t.now END"
-_CAP = "least(p.cap, p.configured_cap)"
 _IN_FLIGHT = "(SELECT count(*) FROM attempts a WHERE a.gateway = p.gateway AND a.state IN ('submitting', 'accepted'))"
-_OK = f"(t.now >= p.held_until AND ({_START}) <= t.now + {AHEAD_S} AND ({_CAP} IS NULL OR {_IN_FLIGHT} < {_CAP}))"
-_GROWN = f"p.cap IS NOT NULL AND p.ended + %(ended)s >= {CAP_TEST_INTERVAL_CALLS} * p.cap"
-
-TAKE = f"""
-UPDATE dop_pace AS p SET
-    slot = CASE WHEN {_OK} THEN {_START} END,
-    due = CASE WHEN {_OK} AND coalesce(p.configured_per_s, p.rate) IS NOT NULL THEN ({_BEGIN}) + {_GAP} ELSE p.due END,
-    held_until = CASE WHEN {_OK} AND p.probing THEN ({_START}) + {PROBE_GAP_S} ELSE p.held_until END,
-    origin = coalesce(p.origin, t.now),
-    let_in = p.let_in + %(let_in)s,
-    quiet = p.quiet + %(let_in)s,
-    cap = CASE WHEN {_GROWN} THEN p.cap + 1 ELSE p.cap END,
-    ended = CASE WHEN {_GROWN} THEN 0 ELSE p.ended + %(ended)s END
-FROM (SELECT extract(epoch FROM clock_timestamp())::float8 AS now) AS t
-WHERE p.gateway = %(gateway)s
-RETURNING p.slot, t.now, p.probing, p.blocked_at,
-    greatest(p.held_until, CASE WHEN coalesce(p.configured_per_s, p.rate) IS NULL THEN t.now ELSE {_START} END) AS ready
-"""  # noqa: S608 - constants of this module only; values go in as parameters
-
-ON_ADMITTED = """
-UPDATE dop_pace SET probing = false, fails = 0, held_until = CASE WHEN probing THEN 0 ELSE held_until END
-WHERE gateway = %(gateway)s AND blocked_at < %(sent_at)s
+_READ = "SELECT * FROM dop_rates WHERE gateway = %(gateway)s FOR UPDATE"
+_NOW = (
+    "SELECT extract(epoch FROM clock_timestamp())::float8 AS now, "  # noqa: S608 - constants of this module only
+    f"CASE WHEN p.cap IS NOT NULL OR %(count)s THEN {_IN_FLIGHT} ELSE 0 END AS in_flight "
+    "FROM dop_rates p WHERE p.gateway = %(gateway)s"
+)
+_CHECK = (
+    "SELECT p.blocked_at, p.held_until, p.cap, "  # noqa: S608 - the same
+    f"CASE WHEN p.cap IS NOT NULL THEN {_IN_FLIGHT} ELSE 0 END AS in_flight "
+    "FROM dop_rates p WHERE p.gateway = %(gateway)s"
+)
+_WRITE = (
+    "UPDATE dop_rates SET state = %(state)s, held_until = %(held_until)s, blocked_at = %(blocked_at)s, cap = %(cap)s "
+    "WHERE gateway = %(gateway)s"
+)
+_CONFIGURE = """
+INSERT INTO dop_rates (gateway, rate_count, rate_span_s, rate_burst, job_cap, cap)
+VALUES (%(gateway)s, %(rate_count)s, %(rate_span_s)s, %(rate_burst)s, %(job_cap)s, %(job_cap)s)
+ON CONFLICT (gateway) DO UPDATE SET rate_count = excluded.rate_count, rate_span_s = excluded.rate_span_s,
+    rate_burst = excluded.rate_burst, job_cap = excluded.job_cap,
+    cap = CASE WHEN dop_rates.job_cap IS NOT DISTINCT FROM excluded.job_cap THEN dop_rates.cap ELSE excluded.cap END
 """
 
-_HELD_SLOT = (
-    f"greatest(p.blocked_at, p.hinted_at) <= %(taken_at)s AND ({_CAP} IS NULL OR {_IN_FLIGHT} <= {_CAP}) "
-    f"AND coalesce(p.left_at + {_GAP} / {HASTE} <= t.now + {LATE_S}, true)"
-)
-LEAVE = f"""
-UPDATE dop_pace AS p SET
-    leaves = CASE WHEN {_HELD_SLOT} THEN greatest(t.now, p.left_at + {_GAP} / {HASTE}) END,
-    left_at = CASE WHEN {_HELD_SLOT} THEN greatest(t.now, p.left_at + {_GAP} / {HASTE}) ELSE p.left_at END
-FROM (SELECT extract(epoch FROM clock_timestamp())::float8 AS now) AS t
-WHERE p.gateway = %(gateway)s
-RETURNING p.leaves - t.now AS in_s
-"""  # noqa: S608 - the same
-
-TOO_MANY = f"""
-UPDATE dop_pace p SET cap = coalesce(%(stated)s::integer, greatest({_IN_FLIGHT} - 1, 1)), ended = 0
-WHERE gateway = %(gateway)s
-"""  # noqa: S608 - the same
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SharedSlot:
-    """What the row said: `in_s` seconds to a slot that is ours, or None and when to ask again.
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What the row says right before a call: slots taken before `blocked_at` are void, and those beyond the cap."""
 
-    `db_now` is the database's clock, `probing` whether everybody waits to be let in again, `blocked_at` when the limit
-    was last met.
-    """
-
-    in_s: float | None
-    ask_again_s: float
-    db_now: float
-    probing: bool
     blocked_at: float
+    held_until: float
+    cap: int | None
+    in_flight: int
 
 
-def rejected_row(
-    row: Mapping[str, float | bool | None], *, sent_at: float, now: float, hint_s: float | None
-) -> DictRow:
-    """The row's new values after the submit sent at `sent_at` was refused by the rate limit. Pure.
+class RateRow(Protocol):
+    """The row of one gateway."""
 
-    Only the first refusal of a limit counts; those sent before it was known change nothing but the hold.
-    """
-    held = float(row["held_until"] or 0.0)
-    hold_s = None if hint_s is None else min(max(hint_s, MIN_HINT_S), MAX_HINT_S)
-    if hold_s is not None:
-        held = max(held, now + hold_s)
-    if sent_at <= float(row["blocked_at"] or 0.0):
-        return {"held_until": held, "hinted_at": now}
-    rate = _measured(row, sent_at)
-    dear = 1.0 if hold_s is None else min(1.0 + rate * hold_s / DEAR_CALLS, MAX_DEAR)
-    fails = int(row["fails"] or 0) + 1
-    if hold_s is None:
-        held = max(held, now + min(2.0 ** (fails - 1) / rate, MAX_HINT_S))
-    return {
-        "held_until": held,
-        "rate": rate,
-        "quiet": 0.0,
-        "patience": (PATIENCE if row["rate"] is not None else GUESS_TEST_INTERVAL_CALLS) * dear,
-        "probing": True,
-        "fails": fails,
-        "blocked_at": now,
-        "hinted_at": now,
-        "origin": sent_at if hold_s is None else held,
-        "let_in": 0.0,
-    }
+    async def change(self, act: Callable[[RowState, float, int], tuple[RowState, T]], *, count: bool) -> T:
+        """Carry out `act(row, now, jobs in flight)` and keep the row that it returns; others wait meanwhile."""
+        ...
+
+    async def check(self) -> Check:
+        """One read, without waiting for anything."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it."""
+        ...
 
 
-def grown_rate(row: Mapping[str, float | bool | None]) -> float:
-    """Submits a second at this moment: the measured rate and what it has grown by. Pure; the row must have a rate."""
-    doublings = min(float(row["quiet"] or 0.0) / float(row["patience"] or PATIENCE), MAX_DOUBLINGS)
-    return float(row["rate"] or 0.0) * (1 + FIRST_GROWTH * (exp2(doublings) - 1))
-
-
-def _measured(row: Mapping[str, float | bool | None], sent_at: float) -> float:
-    """Submits a second that the allowance lets in, as far as is known at this refusal.
-
-    What was saved up during a hold came in as well: the truth is between the rate since its end and since its begin.
-    """
-    let_in = float(row["let_in"] or 0.0)
-    since_s = max(sent_at - float(row["origin"] or sent_at), 1e-3)
-    if row["rate"] is None:
-        return min(max(max(let_in, 1.0) / max(since_s, 0.05), MIN_PER_S), MAX_PER_S)
-    grown = grown_rate(row)
-    if let_in < MIN_ADMITTED:
-        return max(0.92 * grown, MIN_PER_S)
-    whole_s = max(sent_at - float(row["blocked_at"] or 0.0), since_s)
-    return min(max(SLACK * let_in / sqrt(since_s * whole_s), 0.5 * grown, MIN_PER_S), 0.99 * grown)
-
-
-class SharedRateLimiter:
-    """The row of one gateway. One connection, used by one caller at a time; a lost one is reopened."""
+class PostgresRateRow:
+    """The row in PostgreSQL. One connection, used by one caller at a time; a lost one is reopened."""
 
     def __init__(self, url: str, gateway: str) -> None:
         self._url, self._gateway = url, gateway
         self._connection: psycopg.AsyncConnection[DictRow] | None = None
         self._turn = asyncio.Lock()
-        self.closed = False
 
-    async def configure(self, *, per_s: float | None, burst: int, cap: int | None) -> None:
-        """What the configuration says, for everybody: the worker that started last decides."""
-        await self._ask(
-            "INSERT INTO dop_pace (gateway, configured_per_s, burst, configured_cap) "
-            "VALUES (%(gateway)s, %(per_s)s, %(burst)s, %(cap)s) ON CONFLICT (gateway) DO UPDATE SET "
-            "configured_per_s = excluded.configured_per_s, burst = excluded.burst, "
-            "configured_cap = excluded.configured_cap RETURNING gateway",
-            {"per_s": per_s, "burst": burst, "cap": cap},
-        )
+    async def configure(self, settings: SharedPace) -> None:
+        """What the configuration says, for all workers: the one that started last decides."""
+        rate = settings.rate
+        values = {
+            "rate_count": None if rate is None else rate.count,
+            "rate_span_s": None if rate is None else rate.per_s,
+            "rate_burst": settings.burst,
+            "job_cap": settings.job_cap,
+        }
+        async with self._turn:
+            await (await self._open()).execute(_CONFIGURE, {**values, "gateway": self._gateway})
 
-    async def take(self, *, let_in: int = 0, ended: int = 0) -> SharedSlot:
-        """Takes the next slot, if one is near; `let_in` submits were taken and `ended` jobs ended since the last call.
-
-        Raises:
-            psycopg.Error: the database can't be asked; nothing was taken.
-        """
-        row = await self._ask(TAKE, {"let_in": let_in, "ended": ended})
-        now, slot = float(row["now"]), row["slot"]
-        in_s = None if slot is None else max(0.0, float(slot) - now)
-        again_s = min(max(float(row["ready"]) - now - AHEAD_S / 2, 0.05), 1.0)
-        return SharedSlot(
-            in_s=in_s, ask_again_s=again_s, db_now=now, probing=bool(row["probing"]), blocked_at=row["blocked_at"]
-        )
-
-    async def on_admitted(self, sent_at: float) -> None:
-        """A submit sent at `sent_at` was let in: no worker has to probe any more."""
-        await self._ask(ON_ADMITTED, {"sent_at": sent_at}, answers=False)
-
-    async def leave(self, taken_at: float) -> float | None:
-        """In how many seconds a submit whose slot was taken at `taken_at` may go out; None when its slot is void.
-
-        Void: a refusal came since, the jobs in flight do not fit any more, or too many are late at once. What is late
-        catches up little by little, so that no second sees more than the rate and a hundredth.
-        """
-        in_s = (await self._ask(LEAVE, {"taken_at": taken_at}))["in_s"]
-        return None if in_s is None else max(0.0, float(in_s))
-
-    async def on_rejected(self, sent_at: float, hint_s: float | None) -> None:
-        """The rate limit refused a submit: every worker holds, and the rate is measured again."""
+    async def change(self, act: Callable[[RowState, float, int], tuple[RowState, T]], *, count: bool) -> T:
+        """See `RateRow`: two round trips."""
+        key = {"gateway": self._gateway, "count": count}
         async with self._turn:
             connection = await self._open()
-            async with connection.transaction():
-                select = "SELECT *, extract(epoch FROM clock_timestamp())::float8 AS now FROM dop_pace "
-                found = await connection.execute(select + "WHERE gateway = %s FOR UPDATE", (self._gateway,))
-                row = await found.fetchone()
-                assert row is not None
-                values = rejected_row(row, sent_at=sent_at, now=row["now"], hint_s=hint_s)
-                columns = ", ".join(f"{name} = %({name})s" for name in values)
-                text = f"UPDATE dop_pace SET {columns} WHERE gateway = %(gateway)s"  # noqa: S608 - our own names
-                await connection.execute(text.encode(), {**values, "gateway": self._gateway})
+            async with connection.pipeline(), connection.transaction():
+                read = await connection.execute(_READ.encode(), key)
+                clock = await connection.execute(_NOW.encode(), key)  # after the lock, which may be waited for
+                row, at = await read.fetchone(), await clock.fetchone()
+                if row is None or at is None:
+                    raise psycopg.DataError(f"the rate of {self._gateway} is not in the database")
+                after, result = act(_row_state(row), float(at["now"]), int(at["in_flight"]))
+                values = {"state": after.state, "held_until": after.held_until, "blocked_at": after.blocked_at}
+                await connection.execute(_WRITE.encode(), {**key, **values, "cap": after.cap})
+            return result
 
-    async def too_many(self, stated: int | None = None) -> None:
-        """Too many jobs are in flight, says the gateway: the number it states is the cap, else what is in flight."""
-        await self._ask(TOO_MANY, {"stated": stated}, answers=False)
+    async def check(self) -> Check:
+        """See `RateRow`."""
+        async with self._turn:
+            found = await (await self._open()).execute(_CHECK.encode(), {"gateway": self._gateway})
+            row = await found.fetchone()
+        if row is None:
+            raise psycopg.DataError(f"the rate of {self._gateway} is not in the database")
+        return Check(row["blocked_at"], row["held_until"], row["cap"], row["in_flight"])
 
     async def close(self) -> None:
         """Lets go of the connection."""
-        self.closed = True
         if self._connection is not None:
             with suppress(psycopg.Error, OSError):
                 await self._connection.close()
-
-    async def _ask(self, text: str, values: Mapping[str, object], *, answers: bool = True) -> DictRow:
-        async with self._turn:
-            connection = await self._open()
-            found = await connection.execute(text.encode(), {**values, "gateway": self._gateway})
-            row = await found.fetchone() if answers else {}
-            if row is None:
-                raise psycopg.DataError(f"the pace of {self._gateway} is not in the database")
-            return row
 
     async def _open(self) -> psycopg.AsyncConnection[DictRow]:
         if self._connection is None or self._connection.broken or self._connection.closed:
@@ -258,3 +151,224 @@ class SharedRateLimiter:
                 self._url, autocommit=True, row_factory=dict_row, **client(self._url, **SESSION)
             )
         return self._connection
+
+
+def _row_state(row: DictRow) -> RowState:
+    rate = None if row["rate_count"] is None else Rate(row["rate_count"], row["rate_span_s"])
+    state = row["state"]
+    return RowState(
+        settings=SharedPace(rate=rate, burst=row["rate_burst"], job_cap=row["job_cap"]),
+        state=None if state is None else bytes(state),
+        held_until=row["held_until"],
+        blocked_at=row["blocked_at"],
+        cap=row["cap"],
+    )
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """A call that waits for a slot, until `stopped`."""
+
+    kind: CallKind
+    stopped: Callable[[], bool]
+    slot: asyncio.Future[SharedSlot | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class SharedRateLimiter:
+    """One worker's way to the row: it collects wanted slots and reports, and carries them there by one visit.
+
+    All times that it is given and gives are the event loop's.
+    """
+
+    def __init__(self, row: RateRow) -> None:
+        self._row = row
+        self._worker = uuid.uuid4().hex[:12]
+        self._clock = _Clock()
+        self._waiting: list[_Waiter] = []
+        self._reports: list[Report] = []
+        self._in_use: set[str] = set()
+        self._ended = 0
+        self._again_at = self._visited_at = self._reports_since = 0.0
+        self._blocked_at = float("-inf")
+        self._waits_for_answers = self._counts_jobs = self._is_urgent = False
+        self._checked: tuple[float, Check] | None = None
+        self._news = asyncio.Event()
+        self._visits: asyncio.Task[None] | None = None
+
+    async def slot(self, kind: CallKind, stopped: Callable[[], bool] = lambda: False) -> SharedSlot | None:
+        """Waits for the next slot; None when the run `stopped`, which `notice_stop` asks."""
+        waiter = _Waiter(kind, stopped)
+        self._waiting.append(waiter)
+        self._visit_soon()
+        return await waiter.slot
+
+    def notice_stop(self) -> None:
+        """A run may have stopped: its calls wait no longer."""
+        for waiter in self._waiting:
+            if not waiter.slot.done() and waiter.stopped():
+                waiter.slot.set_result(None)
+
+    async def is_void(self, slot: SharedSlot) -> bool:
+        """Whether the slot must not be used: the limit was met since, a job took the last place, or it is late.
+
+        Raises:
+            psycopg.Error: the row can't be read.
+        """
+        now = _now()
+        if now > slot.due_at + LATE_S or slot.taken_at < self._blocked_at:
+            return True
+        if self._checked is None or now - self._checked[0] > FRESH_S or self._checked[1].cap is not None:
+            self._checked = now, await self._row.check()
+        it = self._checked[1]
+        if it.cap is not None and slot.kind is CallKind.SUBMIT and it.in_flight > it.cap:
+            return True
+        blocked_at = max(self._clock.ours(it.blocked_at), self._blocked_at)  # an answer may have come meanwhile
+        return blocked_at > slot.taken_at
+
+    def release(self, slot: SharedSlot) -> None:
+        """The slot was not used."""
+        self._report(Report(slot=slot.slot))
+
+    def sent(self, slot: SharedSlot, now: float) -> None:
+        """The slot's call goes out now."""
+        self._report(Report(slot=slot.slot, sent_at=now))
+
+    def answered(self, report: Report) -> None:
+        """The call of a slot was answered; times of the loop's clock."""
+        if report.feedback is LimitFeedback.THROTTLED:
+            self._blocked_at = _now()
+        self._counts_jobs |= report.feedback is LimitFeedback.CONCURRENCY
+        self._report(report)
+
+    def job_ended(self) -> None:
+        """A job reached its end."""
+        self._ended += 1
+
+    async def close(self) -> None:
+        """Reports what is left, and lets go of the row."""
+        if self._visits is not None:
+            self._visits.cancel()
+            await asyncio.gather(self._visits, return_exceptions=True)
+        if self._reports:
+            with suppress(psycopg.Error, OSError):
+                await self._visit()
+        await self._row.close()
+
+    def _report(self, report: Report) -> None:
+        self._reports_since = self._reports_since if self._reports else _now()
+        self._reports.append(report)
+        rejected = report.feedback in (LimitFeedback.THROTTLED, LimitFeedback.CONCURRENCY)
+        self._is_urgent |= rejected or (self._waits_for_answers and bool(self._waiting))
+        self._visit_soon()
+
+    def _visit_soon(self) -> None:
+        self._news.set()
+        if self._visits is None or self._visits.done():
+            self._visits = asyncio.create_task(self._keep_visiting())
+
+    async def _keep_visiting(self) -> None:
+        try:
+            while self._waiting or self._reports or self._in_use:
+                await self._visit_is_due()
+                try:
+                    await self._visit()
+                except (psycopg.Error, OSError):  # the ledger is away as well, and says so
+                    await asyncio.sleep(RETRY_S)
+        except Exception as error:
+            for waiter in self._waiting:
+                if not waiter.slot.done():
+                    waiter.slot.set_exception(error)
+            self._waiting.clear()
+            raise
+
+    async def _visit_is_due(self) -> None:
+        """Waits until slots may be free, reports have waited long enough, or the worker must be seen again."""
+        while not self._is_urgent:
+            self._news.clear()
+            due_at = self._visited_at + KEEP_ALIVE_S
+            if self._reports:
+                due_at = min(due_at, self._reports_since + FLUSH_S)
+            if self._waiting:
+                due_at = min(due_at, self._again_at)
+            if due_at <= _now():
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), due_at - _now())
+
+    async def _visit(self) -> None:
+        waiting = [waiter for waiter in self._waiting if not waiter.slot.done()]
+        reports, self._reports = self._reports, []
+        ended, self._ended = self._ended, 0
+        self._is_urgent = False
+        self._visited_at = _now()
+
+        def act(row: RowState, now: float, in_flight: int) -> tuple[RowState, tuple[Granted, float]]:
+            self._clock.seen(now, _now())
+            it = Visit(
+                worker=self._worker,
+                now=now,
+                reports=[self._clock.theirs(report) for report in reports],
+                wanted=[waiter.kind for waiter in waiting],
+                ended=ended,
+                in_flight=in_flight,
+            )
+            after, granted = visit(row, it)
+            return after, (granted, after.blocked_at)
+
+        try:
+            granted, blocked_at = await self._row.change(act, count=self._counts_jobs)
+        except BaseException:
+            self._reports, self._ended = reports + self._reports, self._ended + ended
+            raise
+        self._counts_jobs = any(it.feedback is LimitFeedback.CONCURRENCY for it in self._reports)
+        self._in_use -= {it.slot for it in reports if it.feedback is not None or it.sent_at is None}
+        self._blocked_at = max(self._blocked_at, self._clock.ours(blocked_at))
+        self._again_at = _now() + granted.again_s
+        self._waits_for_answers = granted.waits_for_answers
+        self._hand_out(granted.slots, waiting)
+
+    def _hand_out(self, slots: Sequence[SharedSlot], waiting: Sequence[_Waiter]) -> None:
+        for theirs, waiter in zip(slots, waiting, strict=False):
+            slot = self._clock.our_slot(theirs)
+            self._in_use.add(slot.slot)
+            if waiter.slot.done():
+                self.release(slot)
+            else:
+                waiter.slot.set_result(slot)
+        self._waiting = [waiter for waiter in self._waiting if not waiter.slot.done()]
+
+
+class _Clock:
+    """The difference between the database's clock and the event loop's.
+
+    Delays on the way make it look smaller, so the largest that was seen counts.
+    """
+
+    def __init__(self) -> None:
+        self._ahead_s: float | None = None
+
+    def seen(self, theirs: float, ours: float) -> None:
+        """The database said `theirs`, which arrived here at `ours`."""
+        ahead_s = theirs - ours
+        if self._ahead_s is None or abs(ahead_s - self._ahead_s) > CLOCK_STEP_S:
+            self._ahead_s = ahead_s
+        self._ahead_s = max(ahead_s, self._ahead_s - CLOCK_DRIFT_S)
+
+    def ours(self, theirs: float) -> float:
+        """The loop's time at a time of the database."""
+        return theirs - (self._ahead_s or 0.0)
+
+    def our_slot(self, slot: SharedSlot) -> SharedSlot:
+        """The slot in the loop's time."""
+        return replace(slot, taken_at=self.ours(slot.taken_at), due_at=self.ours(slot.due_at))
+
+    def theirs(self, report: Report) -> Report:
+        """The report in the database's time."""
+        if report.sent_at is None:
+            return report
+        ahead_s = self._ahead_s or 0.0
+        return replace(report, sent_at=report.sent_at + ahead_s, answered_at=report.answered_at + ahead_s)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -16,27 +16,16 @@ ONE_AT_A_TIME = 0x646F7001
 
 TABLES = (
     """
-    CREATE TABLE IF NOT EXISTS dop_pace (
+    CREATE TABLE IF NOT EXISTS dop_rates (
         gateway text PRIMARY KEY,
-        configured_per_s float8,
-        burst integer NOT NULL DEFAULT 1,
-        configured_cap integer,
-        rate float8,
-        quiet float8 NOT NULL DEFAULT 0,
-        patience float8 NOT NULL DEFAULT 60,
-        due float8 NOT NULL DEFAULT 0,
+        rate_count integer,
+        rate_span_s float8,
+        rate_burst integer,
+        job_cap integer,
+        state bytea,
         held_until float8 NOT NULL DEFAULT 0,
-        probing boolean NOT NULL DEFAULT false,
-        fails integer NOT NULL DEFAULT 0,
         blocked_at float8 NOT NULL DEFAULT 0,
-        hinted_at float8 NOT NULL DEFAULT 0,
-        origin float8,
-        let_in float8 NOT NULL DEFAULT 0,
-        cap integer,
-        ended float8 NOT NULL DEFAULT 0,
-        slot float8,
-        leaves float8,
-        left_at float8
+        cap integer
     )
     """,
     """
@@ -75,7 +64,7 @@ def prepare(url: str) -> None:
     """Makes what is missing; cheap when nothing is."""
     with psycopg.connect(url, **client(url)) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (ONE_AT_A_TIME,))
-        found = connection.execute("SELECT to_regclass('procrastinate_jobs'), to_regclass('dop_probes')").fetchone()
+        found = connection.execute("SELECT to_regclass('procrastinate_jobs'), to_regclass('dop_rates')").fetchone()
         assert found is not None
         if found[0] is None:
             connection.execute(SchemaManager.get_schema())

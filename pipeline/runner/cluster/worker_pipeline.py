@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
@@ -46,7 +45,6 @@ class WorkerResources:
     workspace: OpenLedger
     queue: JobQueue
     shared_rate: SharedRateLimiter
-    turn: asyncio.Lock
     client: GatewayClient
     fetcher: VideoFetcher
     publisher: OutputPublisher | None
@@ -153,8 +151,6 @@ def _shared_gate(around: WorkerResources, limiter: AdaptiveRateLimiter, stop: St
         limiter,
         stop,
         around.shared_rate,
-        turn=around.turn,
         polls_share=settings.poll.rate == "shared",
         lease_s=settings.cluster.stalled_after_s / 3,
-        trouble=around.on_failure,
     )

@@ -35,7 +35,8 @@ from pipeline.runner.cluster.executors import RunExecutors
 from pipeline.runner.cluster.job_queue import COLLECT_SUFFIX, TASK, JobQueue, queues
 from pipeline.runner.cluster.run_executor import RunExecutor
 from pipeline.runner.cluster.schedule import ScheduledRuns
-from pipeline.runner.cluster.shared_rate import SharedRateLimiter
+from pipeline.runner.cluster.shared_limit import SharedPace
+from pipeline.runner.cluster.shared_rate import PostgresRateRow, SharedRateLimiter
 from pipeline.runner.cluster.worker_pipeline import WorkerResources
 from pipeline.runner.engine import gateway_client
 
@@ -134,9 +135,10 @@ class WorkerSession:
             )
             self.queue = JobQueue(setup.url, gateway)
             stack.push_async_callback(self.queue.close)
-            row = SharedRateLimiter(setup.url, gateway)
-            stack.push_async_callback(row.close)
-            await _tell(row, settings)
+            row = PostgresRateRow(setup.url, gateway)
+            shared_rate = SharedRateLimiter(row)
+            stack.push_async_callback(shared_rate.close)
+            await row.configure(_pace_settings(settings))
             await stack.enter_async_context(self._app.open_async())
         except BaseException:
             await stack.aclose()
@@ -144,8 +146,7 @@ class WorkerSession:
         resources = WorkerResources(
             workspace=setup.workspace,
             queue=self.queue,
-            shared_rate=row,
-            turn=asyncio.Lock(),
+            shared_rate=shared_rate,
             client=client,
             fetcher=fetcher,
             publisher=open_publisher(settings),
@@ -279,10 +280,6 @@ class WorkerSession:
             last = now
 
 
-async def _tell(row: SharedRateLimiter, settings: Settings) -> None:
-    rate = parse_rate(settings.pace.rate)
-    await row.configure(
-        per_s=rate.per_second if rate is not None else None,
-        burst=settings.pace.burst or 1,
-        cap=settings.pace.max_in_flight,
-    )
+def _pace_settings(settings: Settings) -> SharedPace:
+    pace = settings.pace
+    return SharedPace(rate=parse_rate(pace.rate), burst=pace.burst, job_cap=pace.max_in_flight)

@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 
 from pipeline.ledger.budget import NO_CAPS
 from pipeline.runner.cluster.job_queue import COLLECT_SUFFIX, TASK, JobQueue, put_order
-from pipeline.runner.cluster.shared_rate import SharedRateLimiter
+from pipeline.runner.cluster.shared_limit import SharedPace
+from pipeline.runner.cluster.shared_rate import PostgresRateRow
 from pipeline.runner.cluster.tables import prepare
 from tests.support.cli_driver import ended, shots
 from tests.support.fake_gateway import GatewayDouble, Script
@@ -117,8 +118,8 @@ async def test_a_schema_that_the_url_names_is_used_by_all(postgres: str) -> None
         connection.execute("CREATE SCHEMA shop")
     url = f"{postgres}?options=-csearch_path%3Dshop"
     prepare(url)
-    queue, pace = JobQueue(url, GATEWAY), SharedRateLimiter(url, GATEWAY)
+    queue, row = JobQueue(url, GATEWAY), PostgresRateRow(url, GATEWAY)
     assert await queue.workers(60.0) == 0
     await queue.close()
-    await pace.configure(per_s=None, burst=1, cap=None)
-    await pace.close()
+    await row.configure(SharedPace())
+    await row.close()

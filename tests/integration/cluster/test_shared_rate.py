@@ -1,4 +1,4 @@
-"""One rate for all: a configured rate is met to the slot, a rejection holds all, and a limit is found and followed."""
+"""One rate for all: a configured rate is met to the slot, a rejection holds all, and a broken row costs nothing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from itertools import chain, pairwise
 import psycopg
 import pytest
 
+from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
+from pipeline.gateway.ratelimit.rates import Rate
 from pipeline.ledger.postgres_session import client
-from pipeline.runner.cluster.shared_rate import CATCH_UP_S, HASTE, SESSION, SharedRateLimiter, grown_rate, rejected_row
+from pipeline.runner.cluster.shared_limit import Report, SharedPace, SharedSlot
+from pipeline.runner.cluster.shared_rate import SESSION, PostgresRateRow, SharedRateLimiter
 from pipeline.runner.cluster.tables import prepare
 
 GATEWAY = "https://gateway.test:443"
+SUBMIT = CallKind.SUBMIT
 
 
 @pytest.fixture
@@ -25,158 +29,146 @@ def database(postgres: str) -> str:
     return postgres
 
 
-Limiters = Callable[..., Awaitable[SharedRateLimiter]]
+Workers = Callable[..., Awaitable[SharedRateLimiter]]
 
 
 @pytest.fixture
-async def limiters(database: str) -> AsyncIterator[Limiters]:
-    """Opens the pace as one more worker, telling it a rate or a cap."""
-    rows: list[SharedRateLimiter] = []
+async def workers(database: str) -> AsyncIterator[Workers]:
+    """Opens the shared rate as one more worker, with a rate or a cap in its configuration."""
+    opened: list[SharedRateLimiter] = []
 
-    async def one(*, per_s: float | None = None, cap: int | None = None) -> SharedRateLimiter:
-        rows.append(SharedRateLimiter(database, GATEWAY))
-        await rows[-1].configure(per_s=per_s, burst=1, cap=cap)
-        return rows[-1]
+    async def one(*, rate: Rate | None = None, cap: int | None = None) -> SharedRateLimiter:
+        row = PostgresRateRow(database, GATEWAY)
+        await row.configure(SharedPace(rate=rate, burst=1, job_cap=cap))
+        opened.append(SharedRateLimiter(row))
+        return opened[-1]
 
     yield one
-    for row in rows:
-        await row.close()
+    for worker in opened:
+        await worker.close()
 
 
-async def take_many(row: SharedRateLimiter, count: int) -> list[float]:
-    """The moments of the next slots, on the database's clock, each waited for."""
-    found: list[float] = []
-    while len(found) < count:
-        slot = await row.take()
-        if slot.in_s is None:
-            await asyncio.sleep(slot.ask_again_s)
-        else:
-            found.append(slot.db_now + slot.in_s)
+async def take(worker: SharedRateLimiter) -> SharedSlot:
+    slot = await asyncio.wait_for(worker.slot(SUBMIT), 60.0)
+    assert slot is not None
+    return slot
+
+
+def answer(worker: SharedRateLimiter, slot: SharedSlot, *, wait_s: float | None = None, rejected: bool = False) -> None:
+    """The slot's call was sent when it was due, and answered at once."""
+    feedback = LimitFeedback.THROTTLED if rejected else LimitFeedback.ACCEPTED
+    now = max(asyncio.get_running_loop().time(), slot.due_at)
+    worker.answered(Report(slot=slot.slot, sent_at=slot.due_at, answered_at=now, feedback=feedback, wait_s=wait_s))
+
+
+async def take_many(worker: SharedRateLimiter, count: int) -> list[float]:
+    """When the next slots are due; each is used."""
+    found = []
+    for _ in range(count):
+        slot = await take(worker)
+        found.append(slot.due_at)
+        answer(worker, slot)
     return found
 
 
-async def test_three_workers_share_a_configured_rate_to_the_slot(limiters: Limiters) -> None:
-    rows = [await limiters(per_s=200.0) for _ in range(3)]
-    moments = sorted(chain.from_iterable(await asyncio.gather(*(take_many(row, 40) for row in rows))))
+async def test_three_workers_share_a_configured_rate_to_the_slot(workers: Workers) -> None:
+    opened = [await workers(rate=Rate(200, 1)) for _ in range(3)]
+    moments = sorted(chain.from_iterable(await asyncio.gather(*(take_many(worker, 40) for worker in opened))))
     gaps = [after - before for before, after in pairwise(moments)]
-    assert min(gaps) >= 0.0024  # a late one is made up for, by half a gap at most
-    assert (len(moments) - 1) / (moments[-1] - moments[0]) <= 200.5
+    assert min(gaps) >= 0.0024 - 0.001  # what is late is made up for by half a gap; each worker has a clock of its own
+    assert (len(moments) - 1) / (moments[-1] - moments[0]) <= 202
 
 
-async def test_a_changed_rate_reaches_all_workers_at_once(limiters: Limiters) -> None:
-    one, other = await limiters(per_s=500.0), await limiters(per_s=500.0)
-    await take_many(one, 3)
-    await other.configure(per_s=4.0, burst=1, cap=None)
+async def test_a_changed_rate_reaches_all_workers_at_once(workers: Workers) -> None:
+    one, _ = await workers(rate=Rate(500, 1)), await workers(rate=Rate(4, 1))
     moments = await take_many(one, 2)
-    assert moments[1] - moments[0] >= 0.25 - CATCH_UP_S - 0.001
+    assert moments[1] - moments[0] >= 0.22
 
 
-async def test_a_hint_seen_by_one_voids_the_slots_of_all_and_gives_none_before_it_has_passed(
-    limiters: Limiters,
-) -> None:
-    one, other = await limiters(per_s=100.0), await limiters(per_s=100.0)
-    ours, theirs = await one.take(), await other.take()
-    assert await other.leave(theirs.db_now) == 0.0
-    await one.on_rejected(ours.db_now, 1.0)
-    held_since = time.monotonic()
-    assert await other.leave(theirs.db_now) is None
-    found = await take_many(other, 1)
-    assert found[0] >= ours.db_now + 1.0
-    assert time.monotonic() - held_since < 3.0
+async def test_a_hint_seen_by_one_voids_the_slots_of_all_and_gives_none_before_it_has_passed(workers: Workers) -> None:
+    one, other = await workers(rate=Rate(100, 1)), await workers(rate=Rate(100, 1))
+    ours, theirs = await take(one), await take(other)
+    assert not await other.is_void(theirs)
+    answer(one, ours, wait_s=1.0, rejected=True)
+    held_at = asyncio.get_running_loop().time()
+    while not await other.is_void(theirs):
+        assert asyncio.get_running_loop().time() < held_at + 60
+        await asyncio.sleep(0.02)
+    other.release(theirs)
+    assert (await take(other)).due_at >= held_at + 0.99
 
 
-async def test_after_a_refusal_one_submit_at_a_time_asks_until_one_is_let_in(limiters: Limiters) -> None:
-    row = await limiters()
-    first = await row.take()
-    await row.on_rejected(first.db_now, None)
-    probe = (await take_many(row, 1))[0]
-    assert (await row.take()).in_s is None
-    await row.on_admitted(probe)
-    again = await take_many(row, 2)
-    assert again[1] - probe < 5.0
-
-
-async def test_submits_that_were_held_up_leave_one_after_the_other(limiters: Limiters) -> None:
-    row = await limiters(per_s=2.0)
-    slot = await row.take()
-    first, second, third, fourth = [await row.leave(slot.db_now) for _ in range(4)]
-    assert first == 0.0
-    assert second is not None
-    assert third is not None
-    assert 0.0 < second <= 0.5 / HASTE < third <= 1.0 / HASTE
-    assert fourth is None
-
-
-async def test_a_cap_on_jobs_in_flight_counts_all_workers(limiters: Limiters, database: str) -> None:
-    row = await limiters(cap=2)
+async def test_a_cap_on_jobs_in_flight_counts_all_workers(workers: Workers, database: str) -> None:
+    worker = await workers(cap=2)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("INSERT INTO attempts VALUES (%s, 'accepted')", (GATEWAY,))
-        slot = await row.take()
-        assert slot.in_s is not None
+        slot = await take(worker)
+        answer(worker, slot)
         connection.execute("INSERT INTO attempts VALUES (%s, 'submitting')", (GATEWAY,))
-        assert (await row.take()).in_s is None
-        assert await row.leave(slot.db_now) == 0.0
+        waiting = asyncio.create_task(worker.slot(SUBMIT))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        assert not await worker.is_void(slot)
         connection.execute("INSERT INTO attempts VALUES (%s, 'submitting')", (GATEWAY,))
-        assert await row.leave(slot.db_now) is None
+        assert await worker.is_void(slot)
+        connection.execute("DELETE FROM attempts")
+        assert await asyncio.wait_for(waiting, 60.0) is not None
 
 
-async def test_a_worker_that_freezes_over_the_row_does_not_hold_up_the_others(
-    limiters: Limiters, database: str
-) -> None:
-    row = await limiters(per_s=100.0)
+async def test_a_cap_that_the_gateway_states_is_the_cap_of_all(workers: Workers, database: str) -> None:
+    one, other = await workers(), await workers()
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("INSERT INTO attempts VALUES (%s, 'submitting'), (%s, 'accepted')", (GATEWAY, GATEWAY))
+        slot, now = await take(one), asyncio.get_running_loop().time()
+        one.answered(
+            Report(slot=slot.slot, sent_at=now, answered_at=now, feedback=LimitFeedback.CONCURRENCY, job_cap=1)
+        )
+        deadline = time.monotonic() + 60
+        while connection.execute("SELECT cap FROM dop_rates").fetchall() != [(1,)]:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        connection.execute("DELETE FROM attempts WHERE state = 'submitting'")
+        waiting = asyncio.create_task(other.slot(SUBMIT))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        connection.execute("DELETE FROM attempts")
+        assert await asyncio.wait_for(waiting, 60.0) is not None
+
+
+async def test_a_worker_that_freezes_over_the_row_does_not_hold_up_the_others(workers: Workers, database: str) -> None:
+    worker = await workers(rate=Rate(100, 1))
     frozen = psycopg.connect(database, **client(database, **SESSION | {"idle_in_transaction_session_timeout": "200ms"}))
-    frozen.execute("SELECT * FROM dop_pace FOR UPDATE")
-    assert (await asyncio.wait_for(row.take(), 1.0)).in_s is not None
+    frozen.execute("SELECT * FROM dop_rates FOR UPDATE")
+    assert await take(worker)
     with pytest.raises(psycopg.Error):
         frozen.execute("SELECT 1")
     frozen.close()
 
 
-class Bucket:
-    """An exact limiter: `per_s` calls flow in, `size` are kept."""
-
-    def __init__(self, per_s: float, size: float) -> None:
-        self.per_s, self.size, self.level, self.at = per_s, size, size, 0.0
-
-    def lets_in(self, now: float) -> bool:
-        self.level, self.at = min(self.size, self.level + (now - self.at) * self.per_s), now
-        if self.level < 1:
-            return False
-        self.level -= 1
-        return True
+async def test_a_state_of_other_code_is_ignored_and_its_hold_is_kept(workers: Workers, database: str) -> None:
+    worker = await workers()
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE dop_rates SET state = %s, held_until = extract(epoch FROM clock_timestamp()) + 0.5", (b"older",)
+        )
+        held_at = asyncio.get_running_loop().time()
+        assert (await take(worker)).due_at >= held_at + 0.49
 
 
-def submitted(bucket: Bucket, seconds: float, *, hint_s: float | None) -> tuple[int, int]:
-    """(let in, refused) of a law that is judged alone: slots and answers in virtual time, an answer takes 20 ms."""
-    row: dict[str, float | bool | None] = {
-        "held_until": 0.0,
-        "rate": None,
-        "quiet": 0.0,
-        "patience": 60.0,
-        "blocked_at": -1.0,
-    }
-    row |= {"fails": 0, "origin": 1.0, "let_in": 0.0, "probing": False, "patience": 60.0}
-    now, taken, refused = 1.0, 0, 0
-    while now < seconds:
-        now = max(now, float(row["held_until"] or 0.0))
-        if bucket.lets_in(now):
-            taken += 1
-            row |= {"let_in": float(row["let_in"] or 0.0) + 1, "quiet": float(row["quiet"] or 0.0) + 1}
-            row |= {"fails": 0, "probing": False}
-        else:
-            refused += 1
-            row |= rejected_row(row, sent_at=now, now=now + 0.02, hint_s=hint_s)
-        now += 0.005 if row["rate"] is None else 1 / grown_rate(row)
-    return taken, refused
+async def test_a_database_that_is_away_for_a_moment_loses_no_report(workers: Workers, database: str) -> None:
+    worker = await workers()
+    slot = await take(worker)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    answer(worker, slot, wait_s=2.0, rejected=True)
+    held_at = asyncio.get_running_loop().time()
+    assert (await take(worker)).due_at >= held_at + 1.9
 
 
-@pytest.mark.parametrize(("size", "hint_s", "least"), [(40, None, 0.95), (5, None, 0.95), (40, 1.0, 0.85)])
-def test_an_unknown_limit_is_found_and_used(size: float, hint_s: float | None, least: float) -> None:
-    taken, refused = submitted(Bucket(40.0, size), 60.0, hint_s=hint_s)
-    assert taken >= least * (40.0 * 59 + size)
-    assert refused <= 30
-
-
-def test_a_refusal_of_a_submit_sent_before_the_limit_was_known_only_holds() -> None:
-    row = {"held_until": 5.0, "rate": 10.0, "quiet": 0.0, "blocked_at": 4.0, "fails": 1, "origin": 0.0, "let_in": 9.0}
-    assert rejected_row(row, sent_at=3.9, now=4.1, hint_s=2.0) == {"held_until": 6.1, "hinted_at": 4.1}
+def test_a_database_of_an_earlier_version_gets_the_table(postgres: str) -> None:
+    prepare(postgres)
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("DROP TABLE dop_rates")
+        connection.execute("CREATE TABLE dop_pace (gateway text PRIMARY KEY, rate float8)")
+        prepare(postgres)
+        assert connection.execute("SELECT count(*) FROM dop_rates").fetchall() == [(0,)]
