@@ -31,8 +31,9 @@ MAX_CALL_S = 600.0
 MAX_OPEN = 1_000
 """Open calls are bounded by each worker's `pace.submit_concurrency`, not by the shared state."""
 MAX_ASK_S = 1.0
+"""A worker that waits for a slot asks again after so long (seconds) at the latest: the settings may have changed."""
 LOOK_AGAIN_S = 0.05
-"""When a worker asks again (seconds): at the latest, and while only an answer can free a slot."""
+"""It asks again so soon (seconds) while only the answer to another worker's call can free a slot."""
 AGAIN_EARLY = 0.5
 """A worker asks again by this part of `AHEAD_S` before the next slot, so that it takes several at once."""
 
