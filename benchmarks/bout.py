@@ -33,13 +33,13 @@ NEVER_POLL = ("poll.first_s=1h", "poll.min_s=1h", "poll.max_s=1h", "poll.deadlin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bout:
-    """What is to be done: `sandbox` as SandboxSettings has it, `rate` what the clients are told, `settings` ours."""
+    """What is to be done: `sandbox` as SandboxSettings has it, `rate` what the clients know, `settings` ours."""
 
     count: int
     until: str = "accepted"
     sandbox: dict[str, Any] = field(default_factory=dict)
     changes: tuple[tuple[float, str], ...] = ()
-    told_per_s: int | None = None
+    known_per_s: int | None = None
     poll_every_s: float | None = None
     settings: tuple[str, ...] = NEVER_POLL
     most_s: float = 120.0
@@ -119,7 +119,7 @@ async def fight(client: str, bout: Bout) -> Score:
 
 
 async def _leave(player: subprocess.Popen[bytes], gone: asyncio.Task[Any], *, patient: bool) -> Any:
-    """Ours may write its report when all is done; whoever is not done is told to leave."""
+    """Ours may write its report when all is done; a client that is not done is asked to leave."""
     if patient:
         await asyncio.wait({gone}, timeout=LEAVE_S)
     for sign in (signal.SIGTERM, signal.SIGKILL):
@@ -135,13 +135,13 @@ async def _leave(player: subprocess.Popen[bytes], gone: asyncio.Task[Any], *, pa
 def command(client: str, bout: Bout, base_url: str, folder: Path) -> list[str]:
     """The client's command line."""
     if client != OURS:
-        work = Work(base_url=base_url, count=bout.count, told_per_s=bout.told_per_s, poll_every_s=bout.poll_every_s)
+        work = Work(base_url=base_url, count=bout.count, known_per_s=bout.known_per_s, poll_every_s=bout.poll_every_s)
         (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
         return [sys.executable, "-m", "benchmarks.rivals", client, str(folder / "work.json")]
     write_rows(folder / "rows.csv", bout.count)
-    rate = f"{bout.told_per_s}/1s" if bout.told_per_s else "auto"
-    told = (f"gateway.base_url={base_url}", f"pace.rate={rate}", *bout.settings)
-    settings = [word for text in told for word in ("--set", text)]
+    rate = f"{bout.known_per_s}/1s" if bout.known_per_s else "auto"
+    overrides = (f"gateway.base_url={base_url}", f"pace.rate={rate}", *bout.settings)
+    settings = [word for text in overrides for word in ("--set", text)]
     flags = ("--config", "configs/live.yaml", "--outputs", str(folder / "outputs"), "--no-download", "--no-progress")
     money = ("--yes", "-q", "--set", "budget.max_cost=", "--set", "budget.per_day=", "--set", "budget.per_month=")
     return [sys.executable, "-m", "pipeline", "run", str(folder / "rows.csv"), *flags, *money, *settings]

@@ -123,10 +123,10 @@ def _by_preset(results: Sequence[Result]) -> list[str]:
         good, broken = ([r for r in own if (r.case.kind == "good") is wanted] for wanted in (True, False))
         alarms = [r for r in good if r.grade is not Grade.OK]
         missed = [r.case.kind for r in broken if not r.is_hit]
-        told = [f"reported {kind}" for kind in sorted({kind for r in alarms for kind in r.kinds})]
-        told += [f"missed {kind}" + (f" x{count}" if count > 1 else "") for kind, count in Counter(missed).items()]
+        notes = [f"reported {kind}" for kind in sorted({kind for r in alarms for kind in r.kinds})]
+        notes += [f"missed {kind}" + (f" x{count}" if count > 1 else "") for kind, count in Counter(missed).items()]
         found = len(broken) - len(missed)
-        lines.append(f"| {preset} | {len(good)} | {len(alarms)} | {len(broken)} | {found} | {', '.join(told)} |")
+        lines.append(f"| {preset} | {len(good)} | {len(alarms)} | {len(broken)} | {found} | {', '.join(notes)} |")
     return lines
 
 

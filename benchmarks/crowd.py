@@ -42,7 +42,7 @@ LOOKS_S = 30.0
 
 
 class InstantGateway:
-    """Stands where the HTTP client does."""
+    """Takes the place of the HTTP client."""
 
     def __init__(self, count: int, report: Path) -> None:
         self._count, self._report = count, report
@@ -112,8 +112,8 @@ def bought(count: int, folder: Path) -> list[str]:
     finally:
         ledger.close()
     RunFolder(folder / "outputs", run.run_id).make(None)
-    told = [word for name, value in overrides.items() for word in ("--set", f"{name}={value}")]
-    return ["collect", run.run_id, "--config", "configs/live.yaml", "-q", *told, "--set", "poll.deadline_s=10000h"]
+    flags = [word for name, value in overrides.items() for word in ("--set", f"{name}={value}")]
+    return ["collect", run.run_id, "--config", "configs/live.yaml", "-q", *flags, "--set", "poll.deadline_s=10000h"]
 
 
 async def _accepted(ledger: SqliteLedger, rows: Sequence[Request]) -> None:

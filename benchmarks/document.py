@@ -34,7 +34,7 @@ The rivals, all made to go on until every job is accepted (benchmarks/rivals.py)
 | cookbook | the parallel-request script, retold: full speed until a 429, then 15 s of silence |
 | bare | 16 workers that post again 0.2 s after a refusal; without a limit, the ceiling of this machine |
 
-Where the limit is unknown, tenacity and cookbook are told 100 a second, a guess that is too high. None of them keeps
+Where the limit is unknown, tenacity and cookbook are given 100 a second, a guess that is too high. None of them keeps
 a ledger.
 """
 
@@ -85,13 +85,13 @@ when the first video was seen, and how late a finished one was seen on average.
 CURVE = """
 ### Bound against lag: `poll.max_lag_s`
 
-The same, limit told; `auto` is the line above. Smaller lags cost polls, and with them time for the whole batch.
+The same, limit known; `auto` is the line above. Smaller lags cost polls, and with them time for the whole batch.
 """
 
 SCATTERED = """
 ### Generation times from 0.2 to 3 times 8 s
 
-Polls have no limit here, submits a told one of 40 a second.
+Polls have no limit here, submits a known one of 40 a second.
 """
 
 COST = """
@@ -246,8 +246,8 @@ def cost_section(figures: Figures) -> str:
     ]
     head = ("", "jobs / s", "lowest .. highest", "CPU ms / job", "start, CPU s", "gateway's", "peak MB", "polls a job")
     ratio, each = figures["ratio"], ", ".join(str(one) for one in figures["ratios"])
-    told = f"Ours over the bare loop: {ratio:.2f} (rounds: {each}); target >= 0.8: {_met(ratio >= 0.8)}.\n"
-    return COST.format(circumstances=circumstances(figures)) + "\n" + table(head, rows) + "\n" + told + _why(figures)
+    verdict = f"Ours over the bare loop: {ratio:.2f} (rounds: {each}); target >= 0.8: {_met(ratio >= 0.8)}.\n"
+    return COST.format(circumstances=circumstances(figures)) + "\n" + table(head, rows) + "\n" + verdict + _why(figures)
 
 
 def _why(figures: Figures) -> str:
@@ -299,9 +299,9 @@ def crowd_section(figures: Figures) -> str:
         for line in figures["rows"]
     ]
     peak = max(line["peak_mb"] for line in figures["rows"])
-    told = f"Target <= 250 MB: {_met(peak <= 250)}.\n"
+    verdict = f"Target <= 250 MB: {_met(peak <= 250)}.\n"
     head = ("jobs in flight", "MB now", "MB at most", "polls meanwhile")
-    return CROWD.format(circumstances=circumstances({**figures, "rounds": 1})) + "\n" + table(head, rows) + "\n" + told
+    return CROWD.format(circumstances=circumstances({**figures, "rounds": 1})) + f"\n{table(head, rows)}\n{verdict}"
 
 
 def workers_section(figures: Figures) -> str:
@@ -322,14 +322,14 @@ def workers_section(figures: Figures) -> str:
     ]
     head = ("", "jobs / s", "lowest .. highest", "ratio", "peak MB each", "CPU ms / job", "database's", "gateway's")
     held = figures["held"]
-    told = f"""
+    verdict = f"""
 CPU is that of all workers with their start; the following command's is not in it.
 
 One worker that holds {held["in_flight"]:,} accepted jobs and polls them ({held["polls"]:,} times meanwhile): at most
 {held["peak_mb"]} MB, {held["now_mb"]} MB after half a minute of it. Target < 200 MB: {_met(held["peak_mb"] < 200)}.
 """
     text = WORKERS.format(circumstances=circumstances(figures), count=figures["count"])
-    return text + "\n" + table((*head, "polls a job"), rows) + told
+    return text + "\n" + table((*head, "polls a job"), rows) + verdict
 
 
 def _bold(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The sandbox as a process of its own that keeps count: every submit and poll that arrived, when, and what it was told.
+"""The sandbox as a process of its own that keeps count: every submit and poll that arrived, when, and its answer.
 
 `python -m benchmarks.gateway FILE`: FILE is the JSON of a `Terms`. The first line on stdout is the base URL; `begun`
 comes with the first submit, `enough` when as much is done as the terms want. On TERM it writes the tally and ends.
@@ -41,7 +41,7 @@ class Terms:
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What came and what it was told. Times are seconds of the monotonic clock; a submit is (arrived, answered,
+    """What came and what the answer was. Times are seconds of the monotonic clock; a submit is (arrived, answered,
     status, hint in seconds or None), a poll (arrived, status); `jobs` are (accepted, generation seconds, when a poll
     first found it done or None). `late_s`: how late a timer of every TICK_S rang, which tells of the machine alone."""
 
@@ -111,8 +111,8 @@ class CountingSandbox(Sandbox):
     def _polled(self, arrived: float, job_set_id: str, answer: web.StreamResponse) -> None:
         job: Job = self._gateway._books.jobs[job_set_id]
         seen = self.tally.jobs.setdefault(job_set_id, [job.accepted_at, job.generation_s, None])
-        told = answer.body if isinstance(answer, web.Response) else None
-        if seen[2] is None and isinstance(told, bytes) and b'"completed"' in told:
+        body = answer.body if isinstance(answer, web.Response) else None
+        if seen[2] is None and isinstance(body, bytes) and b'"completed"' in body:
             seen[2] = max(arrived, job.accepted_at + job.generation_s)
             self.tally.noticed += 1
             self._reach("noticed", self.tally.noticed)

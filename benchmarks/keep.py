@@ -44,7 +44,7 @@ def manifest(folder: Path, shots: int) -> Path:
 
 
 def dop(folder: Path, sheet: Path) -> subprocess.Popen[str]:
-    """`dop run`, under way."""
+    """`dop run`, while it runs."""
     words = [sys.executable, "-m", "pipeline", "run", str(sheet), "--no-progress", "--quiet", "--max-rows", "100000"]
     words += [word for setting in SETTINGS for word in ("--set", setting)]
     return subprocess.Popen(words, cwd=folder, stderr=subprocess.DEVNULL, text=True, env=dict(os.environ))

@@ -58,7 +58,7 @@ def scenarios() -> list[Scenario]:
         for hint in ("yes", "no")
     ]
     known = (OURS, "tenacity", "cookbook", "bare")
-    found += [_scenario(f"known, {kind}", kind, "yes", told=PER_S, clients=known) for kind in ("bucket",)]
+    found += [_scenario(f"known, {kind}", kind, "yes", known_per_s=PER_S, clients=known) for kind in ("bucket",)]
     found += [_changing(kind) for kind in KINDS]
     long = _scenario(
         "20 in 30 s unknown, fixed, with Retry-After",
@@ -89,7 +89,7 @@ def _scenario(
     kind: Kind,
     hint: str,
     *,
-    told: int | None = None,
+    known_per_s: int | None = None,
     clients: tuple[str, ...] = (OURS, *RIVALS),
     limit: int = PER_S,
     period_s: int = 1,
@@ -102,7 +102,7 @@ def _scenario(
     bout = Bout(
         count=count,
         sandbox={"rate": rate, "limiter": kind, "retry_after": hint},
-        told_per_s=told,
+        known_per_s=known_per_s,
         most_s=cut * last_s(stages, count) + 5,
     )
     return Scenario(name=name, bout=bout, stages=stages, clients=clients, target=target)
@@ -135,7 +135,7 @@ def row(scenario: Scenario, client: str, scores: Sequence[Score]) -> dict[str, A
     }
 
 
-def told(name: str, line: dict[str, Any]) -> str:
+def result_line(name: str, line: dict[str, Any]) -> str:
     """A line for the terminal."""
     return (
         f"{name:46} {line['client']:14} {line['ratio']:.3f} of the ideal  rejected {line['rejected']:6} "
@@ -166,14 +166,14 @@ async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
             for client in (OURS, ALONE):
                 if client in scenario.scores:
                     line = row(scenario, client, scenario.scores[client][-1:])
-                    print(f"round {number + 1}:", told(scenario.name, line), flush=True)
+                    print(f"round {number + 1}:", result_line(scenario.name, line), flush=True)
     tables: list[Figures] = [
         {"name": one.name, "target": one.target, "rows": [row(one, *found) for found in _ours_first(one.scores)]}
         for one in played
     ]
     for table in tables:
         for line in table["rows"]:
-            print(told(table["name"], line))
+            print(result_line(table["name"], line))
     steps = [(0.0, PER_S), *CHANGES]
     return {"scenarios": tables, "changing": traces, "steps": steps}, unrest
 

@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: what to measure, how often, and whether the document is written anew."""
+"""The command line of the benchmarks: what to measure, how often, and whether the document is written again."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
     python -m benchmarks.million --jobs 1000000 --rate 600/1m --outage 1800
     python -m benchmarks.million --jobs 100000 --rate none --generation 7200-14400 --ledger file
 
-Real: Submitter, Poller, PollPlan, Pace, Gate, Breaker, Scribe, the judges of answers and changes, the JSON of both
-sides, and the event loop's scheduling. Not real: the clock, the sockets, and the disk (`--ledger file` takes the real
-ledger as well, in a file). Everything random comes from one seeded generator.
+Real: Submitter, Poller, PollSchedule, AdaptiveRateLimiter, RateGate, CircuitBreaker, EventRecorder, the classification
+of responses, the changes of rows, the JSON of both sides, and the event loop's scheduling. Not real: the clock, the
+sockets, and the disk (`--ledger file` takes the real ledger as well, in a file). Everything random comes from one seeded generator.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        """Never sooner than a tick from now: this clock does not go on by itself while somebody rounds."""
+        """Never sooner than a tick from now: this clock does not advance between two equal times."""
         return super().call_at(max(when, self.time() + TICK_S), callback, *args, context=context)
 
 
@@ -131,7 +131,7 @@ class Scenario:
 
 
 class Gateway:
-    """The other side: a limiter, jobs that take their time, and an outage. Stands in for `GatewayClient`."""
+    """The other side: a limiter, jobs that take their time, and an outage. Takes the place of `GatewayClient`."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._limiter = scenario.limiter()
@@ -221,7 +221,7 @@ class MemoryLedger:
     def __init__(self) -> None:
         self._rows: dict[str, Row] = {}
         self._owners: dict[str, str] = {}
-        self.booked = 0
+        self.recorded = 0
 
     async def apply(self, change: LedgerChange) -> ChangeResult:
         """Books one change, as the ledger does."""
@@ -229,7 +229,7 @@ class MemoryLedger:
         outcome = apply_change(
             row, change, money=SpendAccumulator(lambda *_: 0), job_owner=lambda _, job: self._owners.get(job)
         )
-        self.booked += 1
+        self.recorded += 1
         self._rows[change.request_id] = row
         job = cast("str | None", row["job_set_id"])
         if job is not None:

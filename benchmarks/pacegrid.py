@@ -140,7 +140,7 @@ CHANGES = (
 )
 LONG_WINDOWS = (sliding(120, 3), fixed(120, 3, 1.1 / 3), sliding(100, 10), sliding(60, 60))
 SHORT_WINDOWS = (sliding(40, 1), fixed(40, 1, 0.4), sliding(5, 1), fixed(20, 1, 0.7))
-MANY_WINDOWS = (*SHORT_WINDOWS[:3], sliding(60, 3), fixed(60, 3, 1.1 / 3), sliding(60, 60), sliding(10, 10))
+LARGE_WINDOWS = (*SHORT_WINDOWS[:3], sliding(60, 3), fixed(60, 3, 1.1 / 3), sliding(60, 60), sliding(10, 10))
 SLOW = (
     bucket(10, 1, 10),
     bucket(3, 1, 10),
@@ -192,7 +192,7 @@ FAMILIES = (
     Family(name="the same, rejected calls count", limits=(counted(120, 3), counted(100, 10)), hints=("whole", "exact")),
     Family(name="windows of 1 s, whole hints, 20 ms", limits=SHORT_WINDOWS, hints=("whole",), latencies_s=(0.02,)),
     Family(name="windows of 1 s, whole hints, 50 ms", limits=SHORT_WINDOWS, hints=("whole",), latencies_s=(0.05,)),
-    Family(name="windows, no hints, 20 and more", limits=MANY_WINDOWS, hints=("none",)),
+    Family(name="windows, no hints, 20 and more", limits=LARGE_WINDOWS, hints=("none",)),
     Family(name="fixed 120 in 3 s, phase unknown", limits=(fixed(120, 3, 1.1 / 3),), hints=("none",)),
     Family(name="fixed 600 in 60 s, phase unknown", limits=(fixed(600, 60),), hints=("none",)),
     Family(name="40-15-60, no hints", limits=CHANGES, hints=("none",), latencies_s=(0.02,)),
@@ -260,7 +260,7 @@ GRIDS = {
         part=0.4,
     ),
 }
-"""The first two were looked at while the law was changed; the third only afterwards."""
+"""The first two were seen while the law was changed; the third only afterwards."""
 
 
 def _known(make: Make) -> Make:

@@ -48,7 +48,7 @@ def draw_lag(figures: Figures) -> None:
     """The makespan over its bound, against the mean lag."""
     figure, axes = _figure(5.4, 3.0)
     tables = figures["tables"]
-    default = next(line for line in tables["one bucket"] if line["name"] == "dop run, limit told")
+    default = next(line for line in tables["one bucket"] if line["name"] == "dop run, limit known")
     points = [*tables["curve"], {**default, "name": "auto"}]
     axes.plot([p["lag"] for p in points], [p["stretch"] for p in points], "o-", color=COLOURS["dop run"])
     for point in points:

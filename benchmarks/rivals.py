@@ -1,4 +1,4 @@
-"""What people use today, each doing the same work: submit `count` jobs until each is accepted, and poll if told so.
+"""What people use today, each doing the same work: submit `count` jobs until each is accepted, and poll if asked to.
 
 `python -m benchmarks.rivals NAME FILE`: FILE is the JSON of a `Work`. Nothing here keeps a ledger, survives a crash or
 knows whether a submit may have been paid; that is what they are, and why they are quick.
@@ -35,24 +35,24 @@ from pipeline.sandbox.gateway import POLL_PATH, SUBMIT_PATHS
 
 WORKERS = 16
 GUESS_PER_S = 100.0
-"""What they are told where nobody knows the limit: a guess that turns out too high."""
+"""What they are given where the limit is unknown: a guess that turns out too high."""
 AGAIN_S = 0.2
 HEADERS = {"Content-Type": "application/json", "Ocp-Apim-Subscription-Key": "bench-key-0123456789"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """How many jobs, at which told rate (None: unknown), and how often each is polled (None: never)."""
+    """How many jobs, at which known rate (None: unknown), and how often each is polled (None: never)."""
 
     base_url: str
     count: int
-    told_per_s: float | None = None
+    known_per_s: float | None = None
     poll_every_s: float | None = None
 
     @property
     def per_s(self) -> float:
-        """The rate for those that must be told one."""
-        return self.told_per_s or GUESS_PER_S
+        """The rate for those that need one."""
+        return self.known_per_s or GUESS_PER_S
 
 
 class RefusedError(Exception):

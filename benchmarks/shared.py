@@ -24,11 +24,11 @@ ABREAST = 2
 WIDE = (0.2, 3.0)
 SHARED = {"rate": f"{PER_S}/1s", "shared_limit": True, "generation_s": GENERATION_S, "retry_after": "yes"}
 UNKNOWN = Bout(count=COUNT, until="noticed", sandbox=SHARED, poll_every_s=EVERY_S, settings=PRESSED, most_s=110.0)
-KNOWN = replace(UNKNOWN, told_per_s=PER_S, settings=(*PRESSED, "poll.rate=shared"))
+KNOWN = replace(UNKNOWN, known_per_s=PER_S, settings=(*PRESSED, "poll.rate=shared"))
 SCATTERED = replace(
     UNKNOWN,
     sandbox={"rate": f"{PER_S}/1s", "generation_s": GENERATION_S, "generation_spread": WIDE},
-    told_per_s=PER_S,
+    known_per_s=PER_S,
 )
 
 
@@ -48,11 +48,11 @@ def _with(bout: Bout, setting: str) -> Bout:
 TABLES: dict[str, tuple[Entry, ...]] = {
     "one bucket": (
         Entry(name="dop run, limit unknown", client=OURS, bout=UNKNOWN),
-        Entry(name="dop run, limit told", client=OURS, bout=KNOWN),
+        Entry(name="dop run, limit known", client=OURS, bout=KNOWN),
         Entry(name="botocore", client="botocore", bout=UNKNOWN),
         Entry(name="aiohttp-retry", client="aiohttp-retry", bout=UNKNOWN),
-        Entry(name="tenacity, limit told", client="tenacity", bout=KNOWN),
-        Entry(name="cookbook, limit told", client="cookbook", bout=KNOWN),
+        Entry(name="tenacity, limit known", client="tenacity", bout=KNOWN),
+        Entry(name="cookbook, limit known", client="cookbook", bout=KNOWN),
         Entry(name="bare", client="bare", bout=UNKNOWN),
         Entry(name="sdk, every 0.4 s", client="sdk", bout=replace(UNKNOWN, poll_every_s=0.4)),
     ),
@@ -99,7 +99,7 @@ def _stretch(score: Score) -> float:
     return score.elapsed_s / shared_s(score.generations_s, per_s=PER_S, burst=PER_S)
 
 
-def told(table: str, line: dict[str, Any]) -> str:
+def result_line(table: str, line: dict[str, Any]) -> str:
     """A line for the terminal."""
     return (
         f"{table:11} {line['name']:26} {line['stretch']:.3f} x the bound  {line['polls_a_job']:5.2f} polls a job "
@@ -123,7 +123,7 @@ async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
     }
     for table, lines in tables.items():
         for line in lines:
-            print(told(table, line))
+            print(result_line(table, line))
     return {"tables": tables, "median_generation_s": GENERATION_S}, unrest
 
 

@@ -153,7 +153,7 @@ class Latency:
 
 class Client:
     """What a real client does to the times that its pace plans: the intent is durable before a call leaves, and now and
-    then the whole process stands still.
+    then the whole process is stopped.
 
     One write to disk at a time, of about `write_s`; what is asked for meanwhile is written by the next one, so that
     several calls leave at once. About every `PAUSE_EVERY_S` it pauses for up to `pause_s`. From `freeze[0]` to
@@ -448,7 +448,7 @@ class BatchRun:
                 self._submits_waker.by(self._timeline.now + slot + self._rng.random() * self._timer_s)
                 return
             job = self._left.pop()
-            self._calls.send(CallKind.SUBMIT, self._submit_limiter, lambda *told, job=job: self._submitted(job, *told))
+            self._calls.send(CallKind.SUBMIT, self._submit_limiter, lambda *seen, job=job: self._submitted(job, *seen))
 
     def _submitted(self, job: int, arrived_s: float, hint_s: float | None, let_in: bool) -> None:
         now = self._timeline.now
@@ -475,7 +475,7 @@ class BatchRun:
                 return
             job = self._looking.popleft()
             self._open_polls += 1
-            self._calls.send(CallKind.POLL, self._poll_limiter, lambda *told, job=job: self._polled(job, *told))
+            self._calls.send(CallKind.POLL, self._poll_limiter, lambda *seen, job=job: self._polled(job, *seen))
         due = self._plan.next_due(now)
         if due is not None and self._open_polls < self.POLL_CONCURRENCY:
             self._polls_waker.by(due)

@@ -79,7 +79,7 @@ class Stage:
 
     def start(self, name: str, *words: str, settings: tuple[str, ...]) -> subprocess.Popen[bytes]:
         """`dop` with these words on this ledger; what it says goes into a file of that name."""
-        told = (
+        overrides = (
             f"gateway.base_url={self.base_url}",
             f"ledger.url={self.url}",
             "cluster.shared_outputs=true",
@@ -90,7 +90,7 @@ class Stage:
         )
         command = [sys.executable, "-m", "pipeline", *words, "--config", "configs/live.yaml"]
         command += ["--outputs", str(self.folder / "outputs")]
-        command += [word for text in told for word in ("--set", text)]
+        command += [word for text in overrides for word in ("--set", text)]
         with (self.folder / name).open("wb") as log:
             process = subprocess.Popen(command, cwd=REPO, env=environ_alone(self.folder), stdout=log, stderr=log)
         self.played.append(process)
@@ -204,7 +204,7 @@ def _entered(url: str) -> int:
 
 
 async def _left(process: subprocess.Popen[bytes], *, patient: bool) -> Any:
-    """What a process used, once it left by itself or when it was told to."""
+    """What a process used, once it ended, or was asked to."""
     gone = asyncio.create_task(asyncio.to_thread(os.wait4, process.pid, 0))
     if patient:
         await asyncio.wait({gone}, timeout=LEAVE_S)
@@ -287,7 +287,7 @@ async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
             print(f"round {number + 1}: {OURS} {jobs_per_s(plain[-1]):.1f} jobs/s", flush=True)
             for workers, found in teams.items():
                 found.append(await teamed(database, workers, RUN))
-                print(f"round {number + 1}: {workers} workers {_told(found[-1])}", flush=True)
+                print(f"round {number + 1}: {workers} workers {_line(found[-1])}", flush=True)
         held = await teamed(database, 1, HOLD, hold_s=LOOKS_S)
         print(f"{held_row(held)}", flush=True)
     rows = [row(OURS, plain, [1.0] * rounds, [])]
@@ -301,7 +301,7 @@ async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
     return {"rows": rows, "held": held_row(held), "count": COUNT}, [(one.load, one.late_s) for one in every]
 
 
-def _told(team: Team) -> str:
+def _line(team: Team) -> str:
     peaks = ", ".join(f"{peak:.0f}" for peak in team.peaks_mb)
     return f"{jobs_per_s(team.score):.1f} jobs/s, at most {peaks} MB" + ("" if team.score.whole else ", cut off")
 

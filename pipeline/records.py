@@ -1,4 +1,4 @@
-"""The records and words that every room speaks: requests, states, money. No I/O, no clock, no other room but errors.
+"""The records that every package uses: requests, states, money. No I/O, no clock, no import but errors.
 
 Money is an integer number of micro-dollars (`*_microusd`) everywhere; three decimals are for display only.
 """

@@ -30,7 +30,9 @@ def test_a_private_word_is_noticed(line: str, word: str) -> None:
     assert (1, word) in list(private_words(line))
 
 
-@pytest.mark.parametrize("line", ["math.floor(2.5)", "MAX_CELLS = 3", "opened = open(path)", "standing = understands"])
+@pytest.mark.parametrize(
+    "line", ["math.floor(2.5)", "MAX_CELLS = 3", "opened = open(path)", "outstanding = understands"]
+)
 def test_other_words_pass(line: str) -> None:
     assert list(private_words(line)) == []
 
@@ -39,4 +41,14 @@ def test_a_file_that_breaks_the_rule_is_named(tmp_path: Path) -> None:
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "step.py").write_text("x = 1\n# of its own accord\n", encoding="utf-8")
     (tmp_path / "pipeline" / "page.js").write_text("let pen;\n", encoding="utf-8")
-    assert private_words_below(tmp_path, "pipeline") == ["pipeline/page.js:1 pen", "pipeline/step.py:2 own accord"]
+    (tmp_path / "pipeline" / "shelf.py").write_text("booked = heard(stranger)\n", encoding="utf-8")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_step.py").write_text("heard = []\nthe_desk = 1\n", encoding="utf-8")
+    assert private_words_below(tmp_path, "pipeline", "tests") == [
+        "pipeline/page.js:1 pen",
+        "pipeline/shelf.py:1 booked",
+        "pipeline/shelf.py:1 heard",
+        "pipeline/shelf.py:1 stranger",
+        "pipeline/step.py:2 own accord",
+        "tests/test_step.py:2 desk",
+    ]

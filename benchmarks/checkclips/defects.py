@@ -20,7 +20,7 @@ def frozen(frames: Frames, fps: float, severity: float, random: Random, other: F
     length = math.ceil((0.62 + 1.2 * severity * random.random() + 0.2 * severity) * fps)
     start = int(random.integers(2, max(3, len(frames) - length - 1)))
     held = frames[:start] + [frames[start]] * length + frames[start:]
-    if random.random() < 0.5:  # the rest goes on where it was, or where it would have been
+    if random.random() < 0.5:  # the rest continues where it was, or where it would have been
         return held[: len(frames)]
     return frames[:start] + [frames[start]] * length + frames[start + length :]
 

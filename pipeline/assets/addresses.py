@@ -16,7 +16,7 @@ _BLOCK = 1 << 20
 
 
 def is_local(image: str) -> bool:
-    """Whether an image of a cell is a file of this machine (the manifest room hands those over as absolute paths)."""
+    """Whether an image of a cell is a file of this machine (`manifest` hands those over as absolute paths)."""
     return not image.startswith(("http://", "https://", SAMPLE_PREFIX, *OBJECT_PREFIXES))
 
 

@@ -1,4 +1,4 @@
-"""Looks at every image of the rows that are about to be bought, before money moves. Free; asks hosts politely.
+"""Probes every image of the rows that are about to be bought, before money moves. Free; asks hosts politely.
 
 It refuses what no video can be made of, and only warns of what can't be seen from here. The results are kept beside
 the ledger by URL and ETag, so that a second run hardly asks, and a changed picture is noticed.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CONCURRENCY = 8
 """Images that are checked at the same time; each host has a limit of its own beside it."""
 FRESH_S = 600.0
-"""A good look younger than this counts without asking again: a pilot and its run, a run and its restart."""
+"""A good probe younger than this counts without asking again: a pilot and its run, a run and its restart."""
 
 LARGE_BYTES = 20_000_000
 """From here on a warning: the API document names no limit. Inferred."""
@@ -81,19 +81,19 @@ class CachedProbe:
 
 @dataclass(slots=True, kw_only=True)
 class CheckFindings:
-    """What the looks of one run came to; images by URL."""
+    """What the probes of one run came to; images by URL."""
 
     bad: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
 def cache_path(settings: Settings) -> Path:
-    """The file that remembers looks."""
+    """The file that remembers probes."""
     return settings.ledger_path.parent / CACHE_NAME
 
 
 def load_cache(path: Path) -> dict[str, CachedProbe]:
-    """Looks of earlier runs by URL; a damaged file remembers nothing, which costs a look each."""
+    """Probes of earlier runs by URL; a damaged file remembers nothing, which costs a probe each."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {url: CachedProbe(**seen) for url, seen in found.items()}
@@ -101,14 +101,14 @@ def load_cache(path: Path) -> dict[str, CachedProbe]:
         return {}
 
 
-def updated_cache(path: Path, looks: Mapping[str, CachedProbe]) -> list[str]:
+def updated_cache(path: Path, probes: Mapping[str, CachedProbe]) -> list[str]:
     """Writes what was seen; returns a warning when the disk does not take it.
 
     Writes: `path`.
     """
     try:
         with whole_text(path) as file:
-            json.dump({url: asdict(seen) for url, seen in looks.items()}, file)
+            json.dump({url: asdict(seen) for url, seen in probes.items()}, file)
     except OSError as error:
         return [f"{path} can't be written ({error.strerror}): images will be checked again"]
     return []
@@ -144,7 +144,7 @@ def _changed(seen: CachedProbe) -> str:
 async def check_images(
     settings: Settings, book: LedgerQueries, run_id: str, *, manifest: Path, only: Container[str] | None, now: float
 ) -> list[str]:
-    """Looks at the images of everything the run has planned; returns warnings.
+    """Probe the images of everything the run has planned; returns warnings.
 
     Raises:
         ManifestError: images that no video can be made of, each with its rows; nothing was sent.
@@ -158,9 +158,9 @@ async def check_images(
     from pipeline.assets.image_probe import ImageProbe  # noqa: PLC0415 - brings aiohttp
 
     network = network_environment(os.environ)
-    async with ImageProbe(gateway_is_loopback=_at_home(settings), network=network) as looker:
-        looks = await _probe_all(looker, due, cache)
-    found = evaluate(looks, cache, now)
+    async with ImageProbe(gateway_is_loopback=_at_home(settings), network=network) as prober:
+        probes = await _probe_all(prober, due, cache)
+    found = evaluate(probes, cache, now)
     found.warnings += updated_cache(path, cache)
     if found.bad:
         raise ManifestError(
@@ -172,47 +172,47 @@ async def check_images(
     return _few(found.warnings)
 
 
-async def _probe_all(looker: ImageProbe, urls: list[str], cache: Mapping[str, CachedProbe]) -> dict[str, ProbeResult]:
-    looks: dict[str, ProbeResult] = {}
+async def _probe_all(prober: ImageProbe, urls: list[str], cache: Mapping[str, CachedProbe]) -> dict[str, ProbeResult]:
+    probes: dict[str, ProbeResult] = {}
     left = iter(urls)
 
     async def work() -> None:
         for url in left:  # shared: each worker takes the next one
-            looks[url] = await looker.probe(url, etag=cache[url].etag if url in cache else "")
+            probes[url] = await prober.probe(url, etag=cache[url].etag if url in cache else "")
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(CONCURRENCY, len(urls))):
             group.create_task(work())
-    return {url: looks[url] for url in urls}
+    return {url: probes[url] for url in urls}
 
 
-def evaluate(looks: Mapping[str, ProbeResult], cache: dict[str, CachedProbe], now: float) -> CheckFindings:
-    """What is wrong and what is odd; good looks go into `cache`."""
+def evaluate(probes: Mapping[str, ProbeResult], cache: dict[str, CachedProbe], now: float) -> CheckFindings:
+    """What is wrong and what is odd; good probes go into `cache`."""
     found = CheckFindings()
-    for url, look in looks.items():
+    for url, probe in probes.items():
         before = cache.get(url)
-        if look.kind is ProbeStatus.BAD:
-            found.bad[url] = look.reason
-        elif look.kind is ProbeStatus.UNSURE:
-            found.warnings.append(f"{url} {look.reason}: the gateway may fare better, or not")
-        elif look.unchanged and before is not None:
+        if probe.kind is ProbeStatus.BAD:
+            found.bad[url] = probe.reason
+        elif probe.kind is ProbeStatus.UNSURE:
+            found.warnings.append(f"{url} {probe.reason}: the gateway may fare better, or not")
+        elif probe.unchanged and before is not None:
             cache[url] = replace(before, probed_at=now)
         else:
-            cache[url] = _seen(look, before, now)
-            found.warnings += _oddities(url, look, before)
+            cache[url] = _seen(probe, before, now)
+            found.warnings += _oddities(url, probe, before)
     return found
 
 
-def _seen(look: ProbeResult, before: CachedProbe | None, now: float) -> CachedProbe:
-    changed = before is not None and before.head_sha256 != look.head_sha256
+def _seen(probe: ProbeResult, before: CachedProbe | None, now: float) -> CachedProbe:
+    changed = before is not None and before.head_sha256 != probe.head_sha256
     return CachedProbe(
         probed_at=now,
-        picture=look.picture,
-        width=look.width,
-        height=look.height,
-        size_bytes=look.size_bytes,
-        head_sha256=look.head_sha256,
-        etag=look.etag,
+        picture=probe.picture,
+        width=probe.width,
+        height=probe.height,
+        size_bytes=probe.size_bytes,
+        head_sha256=probe.head_sha256,
+        etag=probe.etag,
         changed_at=now if changed else before.changed_at if before is not None else None,
     )
 
@@ -225,12 +225,12 @@ def changed_text(address: str, before: CachedProbe | None, now: CachedProbe) -> 
     return f"{address} is another picture than on {day}: its rows are new requests"
 
 
-def _oddities(url: str, look: ProbeResult, before: CachedProbe | None) -> Iterable[str]:
-    if before is not None and before.head_sha256 != look.head_sha256:
+def _oddities(url: str, probe: ProbeResult, before: CachedProbe | None) -> Iterable[str]:
+    if before is not None and before.head_sha256 != probe.head_sha256:
         day = datetime.fromtimestamp(before.probed_at, UTC).strftime("%Y-%m-%d")
         yield f"{url} is another picture than on {day}; what was bought with it stays bought (`take: 2` buys again)"
-    if (look.size_bytes or 0) > LARGE_BYTES:
-        yield f"{url} has {look.size_bytes} bytes: the gateway's limit is not known"
+    if (probe.size_bytes or 0) > LARGE_BYTES:
+        yield f"{url} has {probe.size_bytes} bytes: the gateway's limit is not known"
 
 
 def rows_text(row_ids: list[str]) -> str:

@@ -72,7 +72,7 @@ class ImageHost:
         self._stores: dict[str, ObjectStore] = {}
 
     async def ensure_available(self, params: Params) -> None:
-        """Gets the images of one request ready: local ones uploaded unless the store has them, objects looked for.
+        """Gets the images of one request ready: local ones uploaded unless the store has them, objects checked for.
 
         Raises:
             StoreError: a store can't be used now.

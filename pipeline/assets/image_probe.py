@@ -52,7 +52,7 @@ _TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
 
 
 class ImageProbe:
-    """Looks at images; use it as an async context manager. Calls may run side by side.
+    """Probes images; use it as an async context manager. Calls may run side by side.
 
     Args:
         gateway_is_loopback: lets loopback addresses through: a gateway of this machine can fetch from them.

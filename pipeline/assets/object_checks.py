@@ -1,7 +1,7 @@
-"""Looks at a manifest's pictures that lie in an object store, before anything is listed: their content is identity.
+"""Checks a manifest's pictures that are in an object store, before anything is listed: their content is identity.
 
 Each is read once, whole; afterwards one question a run says whether it is still the same (ETag and size). What was seen
-is kept with the other looks, beside the ledger, so that a plan can be made without a request. Free.
+is kept with the other probes, beside the ledger, so that a plan can be made without a request. Free.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ class Invalid:
 
 
 def known_objects(settings: Settings) -> Callable[[str], str | None] | None:
-    """Tells an object's sha256 as it was last seen; None in a rehearsal, which looks at none. Never asks the store.
+    """Tells an object's sha256 as it was last seen; None in a rehearsal, which asks for none. Never asks the store.
 
     What is remembered is read when the first object is asked for: most manifests name none.
     """
     if settings.gateway.is_embedded:
         return None
-    looks = cache(lambda: load_cache(cache_path(settings)))
+    probes = cache(lambda: load_cache(cache_path(settings)))
 
     def sha256_of(address: str) -> str | None:
-        seen = looks().get(address)
+        seen = probes().get(address)
         return seen.sha256 or None if seen is not None else None
 
     return sha256_of
 
 
 def check_objects(settings: Settings, rows_of: Mapping[str, list[str]], *, manifest: Path, now: float) -> list[str]:
-    """Looks at every object of `rows_of` (object -> the rows that name it); returns warnings.
+    """Check every object of `rows_of` (object -> the rows that name it); returns warnings.
 
     Raises:
         ManifestError: objects that are not there, or are no pictures, with their rows; nothing was sent.

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _broken(error: BaseException) -> str:
-    """An error that no room expected: what, and where it came from."""
+    """An error that no module expected: what, and where it came from."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     frames = traceback.extract_tb(error.__traceback__)

@@ -114,8 +114,8 @@ def _add_verbs(verbs: Verbs) -> None:
     _add_starting(verbs)
     _add_planning(verbs)
     _add_buying(verbs)
-    _add_settling(verbs)
-    _add_looking(verbs)
+    _add_resolving(verbs)
+    _add_inspecting(verbs)
     _add_choosing(verbs)
     _add_care(verbs)
 
@@ -185,7 +185,7 @@ def _add_buying(verbs: Verbs) -> None:
     _add_settings(sub)
 
 
-def _add_settling(verbs: Verbs) -> None:
+def _add_resolving(verbs: Verbs) -> None:
     text = "buy chosen kinds of failure again"
     sub = verbs.add("retry", "resolve:retry", text, "dop retry latest --failed --refused")
     sub.add_argument("run", nargs="?", metavar="RUN", help=_RUN_HELP)
@@ -228,7 +228,7 @@ def _add_settling(verbs: Verbs) -> None:
     _add_settings(sub)
 
 
-def _add_looking(verbs: Verbs) -> None:
+def _add_inspecting(verbs: Verbs) -> None:
     sub = verbs.add("status", "status:status", "counts and money of a run", "dop status latest")
     sub.add_argument("run", nargs="?", metavar="RUN", help=_RUN_HELP)
     _add_json(sub)

@@ -79,8 +79,8 @@ def packaged(name: str) -> Path:
     Raises:
         UsageError: neither place has it.
     """
-    room = Path(__file__).resolve().parents[1]
-    for folder in (room / "configs", room.parent / "configs"):
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
         if (folder / name).is_file():
             return folder / name
     raise UsageError(f"configs/{name} is missing from the installation: install dop-batch again")

@@ -101,7 +101,7 @@ class PaceSettings(SettingsSection):
 
 
 class PollSettings(SettingsSection):
-    """When to look for a video. `max_lag_s` None: as late as a shared limit makes cheap."""
+    """When to poll for a video. `max_lag_s` None: as late as a shared limit makes cheap."""
 
     first_s: Seconds = 15.0
     min_s: Seconds = 3.0
@@ -345,7 +345,7 @@ def gateway_id(settings: Settings) -> str:
     """The name under which purchases at this gateway are kept: `sandbox` (with its kind, unless it is the API
     document's), else scheme://host:port (port always).
 
-    The paths do not enter it: an address books what it books, by whichever path it was asked.
+    The paths do not enter it: an address charges what it charges, by whichever path it was asked.
     """
     if settings.gateway.is_embedded:
         return SANDBOX if settings.kind == PIXAZO else f"{SANDBOX}-{settings.kind}"

@@ -1,6 +1,6 @@
 """Judges whether bytes are a whole MP4 file, box by box, while they pass. Pure: it never opens, reads or keeps a file.
 
-It looks at the top level only: no frame is decoded, and what is inside a box is skipped unseen.
+It reads the top level only: no frame is decoded, and what is inside a box is skipped unseen.
 Source: ISO/IEC 14496-12, section 4.2 (32-bit size and type; size 1 = a 64-bit size follows; size 0 = to the end).
 """
 

@@ -55,7 +55,7 @@ class BatchWriter:
         self.seq, self.chain = seq, chain
 
     def begin_day_at(self, newest_at: float) -> None:
-        """No later change is booked on a day before this time (Unix seconds)."""
+        """No later change is recorded on a day before this time (Unix seconds)."""
         self.newest_at = newest_at
 
     def write(

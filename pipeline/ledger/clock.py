@@ -29,7 +29,7 @@ def newest_event_at(connection: Connection, accepted: str | None) -> float:
 
 
 def newest_day_at(connection: Connection) -> float:
-    """Unix seconds of the beginning of the latest day on which money was booked, 0 before the first."""
+    """Unix seconds of the beginning of the latest day on which money was recorded, 0 before the first."""
     day = connection.execute(select(func.max(spend.c.day))).scalar()
     return datetime.fromisoformat(str(day)).replace(tzinfo=UTC).timestamp() if day else 0.0
 

@@ -1,6 +1,6 @@
 """A ledger with a hole: events are lost that may have been purchases. What it does not know is not bought.
 
-MONEY: every row that such a ledger holds as never sent is booked as sent, with an unknown outcome. It counts as spent
+MONEY: every row that such a ledger holds as never sent is recorded as sent, with an unknown outcome. It counts as spent
 until the operator settles it, and the opt-in policy that sends unknown outcomes again leaves it alone.
 """
 
@@ -18,7 +18,7 @@ from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import State
 
 BATCH = 1_000
-"""Rows that are booked in one go: one commit for each batch of the writer."""
+"""Rows that are recorded in one go: one commit for each batch of the writer."""
 
 
 def open_hole(ledger: LedgerWriter, events: str) -> int:
@@ -41,7 +41,7 @@ def _reason(hole: str) -> str:
 
 
 def doubt_unsent(ledger: LedgerWriter, run_id: str | None = None) -> int:
-    """Books every row, or those that one run lists, that was never sent as sent, outcome unknown; returns how many."""
+    """Record as sent, outcome unknown, every row that was never sent, or those of one run; return how many."""
     never_sent = select(attempts.c.request_id, attempts.c.run_id).where(
         attempts.c.superseded == 0, attempts.c.state == State.PLANNED.value, attempts.c.submit_attempts == 0
     )

@@ -72,15 +72,15 @@ def add_price(sums: dict[SpendKey, dict[CostState, int]], row: Mapping[str, obje
 
 
 def _sum_problems(connection: Connection, sums: Mapping[SpendKey, Mapping[CostState, int]]) -> list[str]:
-    booked = {
+    recorded = {
         (row.gateway, row.run_id, row.day, row.model): (row.confirmed, row.disputed, row.reserved)
         for row in connection.execute(select(spend))
     }
     kinds = (CostState.CONFIRMED, CostState.DISPUTED, CostState.RESERVED)
     problems = []
-    for key in sorted({*booked, *sums}, key=repr):  # a damaged book may hold anything
+    for key in sorted({*recorded, *sums}, key=repr):  # a damaged book may hold anything
         real = tuple(sums.get(key, {}).get(kind, 0) for kind in kinds)
-        if booked.get(key, (0, 0, 0)) != real:
+        if recorded.get(key, (0, 0, 0)) != real:
             problems.append(f"the spend book of run {key[1]}, {key[2]}, {key[3]} does not equal its requests")
     return problems
 

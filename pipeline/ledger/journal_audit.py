@@ -65,12 +65,12 @@ def _differences(replayed: Connection, ledger: LedgerWriter) -> tuple[str, ...]:
     )
     journaled = {(row.request_id, row.attempt): (row.state, row.job_set_id) for row in replayed.execute(sent)}
     with ledger.reader.connect() as connection:
-        booked = {(row.request_id, row.attempt): (row.state, row.job_set_id) for row in connection.execute(sent)}
+        recorded = {(row.request_id, row.attempt): (row.state, row.job_set_id) for row in connection.execute(sent)}
     found = [
-        f"request {key[0]} attempt {key[1]} is {_words(booked.get(key))} in the ledger "
+        f"request {key[0]} attempt {key[1]} is {_words(recorded.get(key))} in the ledger "
         f"and {_words(journaled.get(key))} in its journal"
-        for key in sorted({*journaled, *booked})
-        if journaled.get(key) != booked.get(key)
+        for key in sorted({*journaled, *recorded})
+        if journaled.get(key) != recorded.get(key)
     ]
     return tuple(found[:MAX_DIFFERENCES])
 

@@ -1,7 +1,7 @@
 """Reads a journal back, and finds what it lacks: numbers, the hash chain and the counts of snapshots are compared.
 
 MONEY: an event that is missing may be a purchase. The code that replays a journal asks `JournalWalk` afterwards what it
-lacked, and books nothing as "never sent" that the missing events may have sent.
+lacked, and records nothing as "never sent" that the missing events may have sent.
 """
 
 from __future__ import annotations

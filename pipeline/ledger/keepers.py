@@ -65,8 +65,8 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """The standing of a shot: its candidates by fate, in order; of the unsent ones which are needed and which spare."""
+class ShotStatus:
+    """The status of a shot: its candidates by fate, in order; of the unsent ones which are needed and which spare."""
 
     rule: Candidacy
     kept: tuple[str, ...] = ()
@@ -92,15 +92,15 @@ class Standing:
         return self.missing > 0 and len(self.waiting) > 0 and not (self.open or self.needed)
 
 
-def standing(rule: Candidacy, candidates: Sequence[Candidate]) -> Standing:
-    """The standing of a shot; `candidates` in the manifest's order."""
+def status_of(rule: Candidacy, candidates: Sequence[Candidate]) -> ShotStatus:
+    """The status of a shot; `candidates` in the manifest's order."""
     by_fate: dict[Fate, list[str]] = {fate: [] for fate in Fate}
     for candidate in candidates:
         by_fate[candidate.fate(rule.keep_if)].append(candidate.request_id)
     kept, hopes = len(by_fate[Fate.KEPT]), len(by_fate[Fate.OPEN]) + len(by_fate[Fate.WAITING])
     wanted = rule.keep + rule.ahead - kept - hopes if kept < rule.keep else 0
     unsent = by_fate[Fate.UNSENT]
-    return Standing(
+    return ShotStatus(
         rule=rule,
         kept=tuple(by_fate[Fate.KEPT]),
         lost=tuple(by_fate[Fate.LOST]),
@@ -142,9 +142,9 @@ NO_KEEPERS = KeeperSummary()
 """The summary of a run without shots."""
 
 
-def summary(standings: Iterable[Standing], states: Mapping[str, State]) -> KeeperSummary:
+def summary(statuses: Iterable[ShotStatus], states: Mapping[str, State]) -> KeeperSummary:
     """Where the shots of a run stand; `states` of all their candidates."""
-    known = list(standings)
+    known = list(statuses)
     satisfied = [one for one in known if not one.missing]
     replaced = {lost for one in satisfied for lost in one.lost if states[lost] in FAILED_FOR_GOOD}
     return KeeperSummary(
@@ -156,5 +156,5 @@ def summary(standings: Iterable[Standing], states: Mapping[str, State]) -> Keepe
     )
 
 
-def _named(one: Standing) -> str:
+def _named(one: ShotStatus) -> str:
     return f"{one.rule.shot} ({len(one.kept)} of {one.rule.keep} kept)"

@@ -1,7 +1,7 @@
 """What a ledger on a server owes while its server is away: outcomes that wait in the spool, and a commit in doubt.
 
-MONEY: an outcome of a submit is on this host's disk before its caller hears that the server is away. It is booked when
-the server is back; one that cannot be booked any more becomes a note with the paid id, and its file is kept.
+MONEY: an outcome of a submit is on this host's disk before its caller learns that the server is away. It is recorded
+when the server is back; one that cannot be recorded any more becomes a note with the paid id, and its file is kept.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def backoff_delays(patience_s: float) -> Iterator[float]:
 
 
 def is_intent(job: QueuedWrite) -> bool:
-    """Whether it books an intent, after which a POST would go."""
+    """Whether it records an intent, after which a POST would go."""
     return job.change is not None and job.change.event is Event.RESERVE
 
 
 class InDoubtCommit(NamedTuple):
-    """A booking whose commit was not answered: its last line of the journal, and what it would tell."""
+    """A commit that was not answered: its last line of the journal, and what it would tell."""
 
     seq: int
     line: str
@@ -57,7 +57,7 @@ class LockLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Unbookable:
-    """An outcome that names a paid job and could not be booked, with the reason."""
+    """An outcome that names a paid job and could not be recorded, with the reason."""
 
     change: LedgerChange
     job_set_id: str
@@ -75,7 +75,7 @@ class Unbookable:
         )
 
     def __str__(self) -> str:
-        return f"paid job {self.job_set_id} of request {self.change.request_id} could not be booked: {self.why}"
+        return f"paid job {self.job_set_id} of request {self.change.request_id} could not be recorded: {self.why}"
 
 
 Book = Callable[[Sequence[QueuedWrite]], list[WriteResult]]
@@ -83,7 +83,7 @@ Book = Callable[[Sequence[QueuedWrite]], list[WriteResult]]
 
 
 class PendingOutcomes:
-    """The spool of a process, and whether it holds what is not booked. Without a folder nothing is kept."""
+    """The spool of a process, and whether it holds what is not recorded. Without a folder nothing is kept."""
 
     def __init__(self, folder: Path | None, say: Callable[[str], None]) -> None:
         self._spool = Spool(folder) if folder is not None else None
@@ -96,11 +96,11 @@ class PendingOutcomes:
         return self._spool.path if self._spool else None
 
     def mark_behind(self) -> None:
-        """The spool holds what is not booked."""
+        """The spool holds what is not recorded."""
         self.is_behind = True
 
-    def mark_booked(self) -> None:
-        """Everything is booked, or about to be."""
+    def mark_recorded(self) -> None:
+        """Everything is recorded, or about to be."""
         self.is_behind = False
 
     def inherit(self) -> bool:
@@ -111,7 +111,7 @@ class PendingOutcomes:
         return True
 
     def keep_outcomes(self, batch: Sequence[QueuedWrite]) -> bool:
-        """MONEY: what a POST came to survives this process; booked twice, the second time changes nothing.
+        """MONEY: what a POST came to survives this process; recorded twice, the second time changes nothing.
 
         Only what bears a token: everything else can be asked of the gateway again, for nothing.
         """
@@ -130,7 +130,7 @@ class PendingOutcomes:
         return True
 
     def flush(self, connection: Connection, book: Book) -> list[str]:
-        """Books everything within an open transaction; what was booked already changes nothing. Returns warnings.
+        """Records everything within an open transaction; what was recorded already changes nothing. Returns warnings.
 
         The caller calls `done` once the transaction was committed.
         """
@@ -148,7 +148,7 @@ class PendingOutcomes:
         return [str(one) for one in lost] + self._spool.damage
 
     def done(self, warnings: Sequence[str]) -> None:
-        """Everything is booked: the files go, or are kept under another name where something could not be booked."""
+        """Everything is recorded: the files go, or are kept under another name where something could not be."""
         self.is_behind = False
         if self._spool is not None:
             kept = self._spool.clear(keep=bool(warnings))
@@ -156,7 +156,7 @@ class PendingOutcomes:
                 self._say(f"what it said is kept in {path}")
 
     def forget(self) -> None:
-        """What was kept for a batch was booked by the batch itself."""
+        """What was kept for a batch was recorded by the batch itself."""
         if self._spool is not None and not self.is_behind:
             self._spool.clear()
 
@@ -167,7 +167,7 @@ class PendingOutcomes:
 
 
 def _unbookable(connection: Connection, change: LedgerChange, result: WriteResult) -> Unbookable | None:
-    """What is lost with a change that was refused; None when it was booked, now or before, or names no job."""
+    """What is lost with a change that was refused; None when it was recorded, now or before, or names no job."""
     job = change.values.get("job_set_id")
     outcome, error = result
     if not isinstance(job, str) or isinstance(outcome, Applied):

@@ -1,4 +1,4 @@
-"""What each purchase came to: the attempts that money was booked for, with their clips' grades and verdicts."""
+"""What each purchase came to: the attempts that money was recorded for, with their clips' grades and verdicts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _STRENGTH_AT = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PurchaseOutcome:
-    """One attempt that money was booked for.
+    """One attempt that money was recorded for.
 
     Attributes:
-        price_microusd: what is booked for it: confirmed, disputed or reserved.
+        price_microusd: what is recorded for it: confirmed, disputed or reserved.
         fate: KEPT as `keep_if: check` counts it (kept by the user, or passed and not rejected), LOST, or OPEN.
         delivered: its video was made. `passed`: and checked, and is not bad. `picked`: the user kept it.
     """

@@ -1,8 +1,8 @@
 """The ledger on PostgreSQL: several hosts write it at once, and its server may go away for a while.
 
-Every booking takes the row of the event counter first, so that budget, swap and money are judged by one writer at a
+Every commit takes the row of the event counter first, so that budget, swap and money are judged by one writer at a
 time, whichever host it is on. While the server is away nothing is bought, and outcomes wait: they are kept in a file
-here (the spool) until they are booked. Must never: send anything, or tell a caller "booked" before the server did.
+here (the spool) until they are recorded. Must never: send anything, or tell a caller "recorded" before the server did.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class PostgresLedger(LedgerWriter):
         self._doubt: InDoubtCommit | None = None
         self._kept: tuple[int, str] | None = None  # number and text of the journal line that was written last
         self._leaving = False
-        self._unbooked: list[str] = []  # warnings: what the spool held and could not be booked
+        self._left_out: list[str] = []  # warnings: what the spool held and could not be recorded
         self._gave_up = False
         try:
             self._lock.take(self.engine, wait_s, self.name)
@@ -142,9 +142,9 @@ class PostgresLedger(LedgerWriter):
         if self._lock.is_first:
             notices += check_sums(self.reader, self.facts, self.name)
         if self._pending.inherit():
-            self.transact(lambda _: None)  # what the spool holds is booked before anything else
-            notices.append("outcomes that were kept here while the database was away were booked now")
-            notices += [f"warning: {warning}" for warning in self._unbooked]
+            self.transact(lambda _: None)  # what the spool holds is recorded before anything else
+            notices.append("outcomes that were kept here while the database was away were recorded now")
+            notices += [f"warning: {warning}" for warning in self._left_out]
         with self.reader.connect() as connection:
             self._batches.begin_day_at(newest_day_at(connection))
         here = {"identity": self._identity, "clean": "no"}
@@ -242,7 +242,7 @@ class PostgresLedger(LedgerWriter):
         self._commit([job for job in batch if job not in intents])
 
     def _each_alone(self, batch: Sequence[QueuedWrite], error: BaseException) -> None:
-        """One change that can't be booked must not take the others with it."""
+        """One change that can't be recorded must not take the others with it."""
         self._doubt = None
         if len(batch) > 1:
             for job in batch:
@@ -317,27 +317,27 @@ class PostgresLedger(LedgerWriter):
         if path is not None:
             self._pending.mark_behind()
         else:
-            self._pending.mark_booked()
+            self._pending.mark_recorded()
         kept = f"; what was answered meanwhile is in {path}" if path is not None else ""
         self._deliver(batch, [(None, LedgerUnavailableError(f"{error}{kept}"))] * len(batch))
 
     def _flush_spool(self) -> None:
-        """Books what the spool holds; what was booked already is refused by its token or state, which is right."""
+        """Records what the spool holds; what was recorded already is refused by its token or state, which is right."""
         if not self._pending.is_behind:
             return
-        self._pending.mark_booked()
+        self._pending.mark_recorded()
         try:
             with self._begin() as connection:
-                self._unbooked = self._pending.flush(connection, lambda jobs: self._batches.write(connection, jobs, []))
+                self._left_out = self._pending.flush(connection, lambda jobs: self._batches.write(connection, jobs, []))
         except DopError as error:
-            self._say(f"what {self._pending.path} keeps can't be booked: {error}")
+            self._say(f"what {self._pending.path} keeps can't be recorded: {error}")
             return
         except DatabaseError:
             self._pending.mark_behind()
             raise
-        for warning in self._unbooked:
+        for warning in self._left_out:
             self._say(f"warning: {warning}")
-        self._pending.done(self._unbooked)
+        self._pending.done(self._left_out)
 
     def close(self, *, clean: bool = True) -> None:
         """Writes what waits, marks a clean end where no other process works on it, and lets go of the server."""
@@ -359,6 +359,6 @@ class PostgresLedger(LedgerWriter):
         super()._leave()
 
     def _close_for_all(self, connection: Connection) -> None:
-        """The last one out closes the sums: they hold only when no other process books any more."""
+        """The last one out closes the sums: they hold only when no other process records any more."""
         if self._lock.is_alone(connection):
             write_meta(connection, {"clean": "yes", "sums": sums_digest(connection)})

@@ -21,7 +21,7 @@ class RunLock:
     """One run's lock; without a mode nothing is locked (questions, and tests).
 
     `is_first` says whether no other worker was on the ledger when this one came. `taken_by` names the run that took
-    the lock while the connection was lost: what was sent is still booked, and nothing new is bought.
+    the lock while the connection was lost: what was sent is still recorded, and nothing new is bought.
     """
 
     def __init__(self, mode: LockMode | None) -> None:

@@ -33,7 +33,7 @@ MIN_SERVER_VERSION = 130_000
 """PostgreSQL 13: the oldest that the workers' queue (procrastinate) runs on."""
 
 IDLE_LOCK_HOLDER_S = 5
-"""Between two statements of a booking lie milliseconds; who takes so long is frozen or cut off."""
+"""Between two statements of a commit are milliseconds; who takes so long is frozen or cut off."""
 
 LOCK_WAIT_S = 15
 """Seconds that a commit waits for its turn before it checks whether the process that holds it is frozen."""

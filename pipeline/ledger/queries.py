@@ -170,7 +170,7 @@ class LedgerQueries(RunRegistry, ShotQueries):
         return [attempt_of(row, run_id) for row in self.ledger.ask(statement)]
 
     def totals(self, run_id: str) -> Totals:
-        """Counts of what the run lists by state, and the money that this run booked."""
+        """Counts of what the run lists by state, and the money that this run recorded."""
         joined = run_rows.join(
             attempts, and_(attempts.c.request_id == run_rows.c.request_id, attempts.c.superseded == 0)
         )

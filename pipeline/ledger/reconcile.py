@@ -1,6 +1,6 @@
 """What must hold between a ledger's file and the journal beside it before money moves.
 
-MONEY: the journal follows the file. Where it is ahead, the file lost events, and they are booked again; where it lacks
+MONEY: the journal follows the file. Where it is ahead, the file lost events, which are recorded again; where it lacks
 some of those events, one of them may be a purchase that nothing here names, so nothing is bought.
 """
 
@@ -143,7 +143,7 @@ class Reconciliation:
 
         result = self.ledger.transact(work)
         self.ledger.reload()
-        notices = [f"the ledger was {last_seq - seq} events behind its journal; they were booked now"]
+        notices = [f"the ledger was {last_seq - seq} events behind its journal; they were recorded now"]
         return notices + [f"warning: {one}" for one in result.passed_over]
 
 

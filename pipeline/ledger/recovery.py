@@ -143,13 +143,13 @@ def _base_of(path: Path) -> _Base | None:
 def _mend(path: Path, journal: Path, base: _Base, foreign: ForeignJournalError | None, *, now: float) -> RecoveryResult:
     """The file is whole and the journal is not: the journal is written again from the file.
 
-    Events that only the journal has are booked first, as far as it can tell them.
+    Events that only the journal has are recorded first, as far as it can tell them.
     """
     copy_file(path, kept := _free_name(path, f"before-rebuild-{_moment(now)}"))
     walk = JournalWalk(str(journal), ledger_id=base.facts[LEDGER_ID], after=base.seq)
 
     def work(connection: Connection) -> tuple[int, int]:
-        found = ReplayResult(booked=0)
+        found = ReplayResult(recorded=0)
         if foreign is None:
             found = replay(connection, walk.entries(lines_of(journal)))
         gaps = walk.lacks(base.seq) + [Gap(one.seq, one.seq, str(one)) for one in found.unnamed]
@@ -163,7 +163,7 @@ def _mend(path: Path, journal: Path, base: _Base, foreign: ForeignJournalError |
         write_meta(connection, {"sums": sums_digest(connection)})
         if problems := audit(connection):
             raise LedgerError(f"{path} would not be whole: {problems[0]}; nothing was changed")
-        return found.booked, int(connection.execute(select(func.count()).select_from(attempts)).scalar_one())
+        return found.recorded, int(connection.execute(select(func.count()).select_from(attempts)).scalar_one())
 
     with _opened(path) as ledger:
         events, requests = ledger.transact(work)
@@ -245,7 +245,7 @@ def rebuild_on_server(url: str, *, now: float) -> RecoveryResult:
             gaps = walk.lacks(0) + [Gap(one.seq, one.seq, str(one)) for one in found.unnamed]
             if gaps:
                 raise LedgerError(f"{hole_text(f'in {name}', gaps)}; nothing was changed. A backup may have it whole")
-            events = found.booked
+            events = found.recorded
             _revive(connection)
             connection.execute(update(runs).values(rows_digest=None))
             _forget_unknown_rows(connection)
@@ -295,7 +295,7 @@ def _made(
     finally:
         engine.dispose()
     fsync_path(fresh)
-    return found.booked, int(requests), salvaged
+    return found.recorded, int(requests), salvaged
 
 
 def _revive(connection: Connection) -> None:

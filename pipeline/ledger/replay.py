@@ -1,4 +1,4 @@
-"""Books a journal's entries into a ledger. An entry that cannot be applied is passed over and reported, never fatal.
+"""Records a journal's entries into a ledger. An entry that cannot be applied is passed over and reported, never fatal.
 
 MONEY: an entry that was passed over may have been a purchase. Its request is counted as spent (`unknown`) where the
 ledger holds it as never bought; where the ledger does not hold it at all, the ledger gets a hole (see `holes`).
@@ -47,21 +47,21 @@ class PassedOver:
 
     def __str__(self) -> str:
         job = f", which names job {self.job_set_id}," if self.job_set_id else ""
-        return f"event {self.seq} of request {self.request_id}{job} could not be booked: {self.why}"
+        return f"event {self.seq} of request {self.request_id}{job} could not be recorded: {self.why}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayResult:
-    """How many entries were booked, and which were passed over. `unnamed` are of requests the ledger does not hold."""
+    """How many entries were recorded, and which were passed over; `unnamed` are of requests the ledger lacks."""
 
-    booked: int
+    recorded: int
     passed_over: tuple[PassedOver, ...] = ()
     unnamed: tuple[PassedOver, ...] = ()
 
 
 def replay(connection: Connection, entries: Iterable[Mapping[str, object]]) -> ReplayResult:
-    """Books journal entries into the ledger, in order, then sums up the spend book again."""
-    booked, seq, chain = 0, 0, ""
+    """Records journal entries into the ledger, in order, then sums up the spend book again."""
+    recorded, seq, chain = 0, 0, ""
     passed: list[PassedOver] = []
     behind: dict[str, PassedOver] = {}
     for entry in entries:
@@ -82,14 +82,14 @@ def replay(connection: Connection, entries: Iterable[Mapping[str, object]]) -> R
             passed.append(_passed_over(entry, seq, error))
             behind[request_id] = passed[-1]
             continue
-        booked += 1
+        recorded += 1
     unnamed = tuple(missed for missed in behind.values() if not _doubt(connection, missed))
     for missed in passed:
         _note_passed_over(connection, missed)
     _sum_up(connection)
     if seq:
         write_meta(connection, {"seq": str(seq)} | ({CHAIN: chain} if chain else {}))
-    return ReplayResult(booked=booked, passed_over=tuple(passed), unnamed=unnamed)
+    return ReplayResult(recorded=recorded, passed_over=tuple(passed), unnamed=unnamed)
 
 
 def _learn(connection: Connection, entry: Mapping[str, object]) -> None:
@@ -232,7 +232,7 @@ def _judge_again(connection: Connection, entry: Mapping[str, object]) -> None:
             row, change, money=SpendAccumulator(lambda *_: 0), job_owner=lambda *job: _owner(connection, *job)
         )
     except InvariantError:
-        return  # booked already before the disk failed
+        return  # recorded already before the disk failed
     if isinstance(outcome, JobTaken):
         _lose_instead(connection, entry, outcome)
         return

@@ -1,8 +1,8 @@
 """Where reviews are kept: the append-only table of the ledger, and beside a file a second copy of it, line by line.
 
-Reviews have no number in the chain of events: a reviewer may write while a run of another process books purchases, and
-two writers of one chained journal would look like lost events. So the copy is a file of its own, with numbers of its
-own. It is written inside the database's write transaction, which keeps two reviewers' lines apart, and every write
+Reviews have no number in the chain of events: a reviewer may write while a run of another process records purchases,
+and two writers of one chained journal would look like lost events. So the copy is a file with numbers of its own.
+It is written inside the database's write transaction, which keeps two reviewers' lines apart, and every write
 first makes the two equal: whichever lost its end takes it from the other. On a server the table is the only copy.
 """
 

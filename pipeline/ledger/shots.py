@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import Connection, and_, select, update
 
 from pipeline.ledger.database import upsert
-from pipeline.ledger.keepers import Candidate, KeeperSummary, Standing, standing, summary
+from pipeline.ledger.keepers import Candidate, KeeperSummary, ShotStatus, status_of, summary
 from pipeline.ledger.listing import dump_candidacy, load_candidacy, request_of_key
 from pipeline.ledger.schema import attempts, clip_checks, run_rows
 from pipeline.records import Candidacy, State
@@ -47,7 +47,7 @@ class Shots:
         newly_wanted: how many candidates `settle` marked as wanted, less those that it marked as spare.
     """
 
-    standings: tuple[Standing, ...] = ()
+    statuses: tuple[ShotStatus, ...] = ()
     states: Mapping[str, State] = field(default_factory=dict)
     shots_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     newly_wanted: int = 0
@@ -55,12 +55,12 @@ class Shots:
     @property
     def needed(self) -> tuple[str, ...]:
         """Every candidate that is to be bought now, in the manifest's order of shots."""
-        return tuple(dict.fromkeys(one for standing in self.standings for one in standing.needed))
+        return tuple(dict.fromkeys(one for shot in self.statuses for one in shot.needed))
 
     @property
     def summary(self) -> KeeperSummary:
         """Where they stand."""
-        return summary(self.standings, self.states)
+        return summary(self.statuses, self.states)
 
 
 NO_SHOTS = Shots()
@@ -79,8 +79,8 @@ def read_shots(
             shots_of[key] += (name,)
     known = read_candidates(connection, {key for keys in members.values() for key in keys}, verdicts)
     return Shots(
-        standings=tuple(
-            standing(rule, [known[key] for key in members[name] if key in known]) for name, rule in rules.items()
+        statuses=tuple(
+            status_of(rule, [known[key] for key in members[name] if key in known]) for name, rule in rules.items()
         ),
         states={key: candidate.state for key, candidate in known.items()},
         shots_of=shots_of,
@@ -126,7 +126,9 @@ def read_candidates(connection: Connection, request_ids: Iterable[str], verdicts
     return found
 
 
-def settle(connection: Connection, run_id: str, verdicts: Verdicts, only: Iterable[Candidacy] | None = None) -> Shots:
+def mark_wanted(
+    connection: Connection, run_id: str, verdicts: Verdicts, only: Iterable[Candidacy] | None = None
+) -> Shots:
     """Mark which candidates of a run are wanted now; returns where its shots stand.
 
     Args:
@@ -135,7 +137,7 @@ def settle(connection: Connection, run_id: str, verdicts: Verdicts, only: Iterab
     found = read_shots(connection, run_id, verdicts, only)
     newly_wanted = 0
     needed = set(found.needed)
-    spare = {one for standing in found.standings for one in standing.spare} - needed
+    spare = {one for shot in found.statuses for one in shot.spare} - needed
     for wanted, request_ids in ((1, needed), (0, spare)):
         ids = sorted(request_ids)
         for start in range(0, len(ids), CHUNK):

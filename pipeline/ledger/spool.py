@@ -1,7 +1,7 @@
 """What this process could not book while the ledger's server was away: a file of its own, which outlives it.
 
 A line is a journal's. The file is locked while its process lives; the next one here takes over what dead ones left.
-Must never hold what bears no token: booked twice, such a line could touch another purchase.
+Must never hold what bears no token: recorded twice, such a line could touch another purchase.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pipeline.ledger.journal import change_entry, change_of, entry_of, line_of
 from pipeline.ledger.journal_check import lines_of
 from pipeline.ledger.transitions import LedgerChange
 
-BOOKED = ".booked"
-"""Ends the name of a file that was booked, and is kept because something in it could not be."""
+RECORDED = ".booked"
+"""Ends the name of a file that was recorded, and is kept because something in it could not be."""
 
 
 class Spool:
@@ -37,7 +37,7 @@ class Spool:
     def inherit(self) -> int:
         """Takes over the spools of processes that are dead; returns how many files."""
         for path in sorted(self._folder.glob("ledger.spool-*")):
-            file = _locked(path) if not path.name.endswith(BOOKED) else None
+            file = _locked(path) if not path.name.endswith(RECORDED) else None
             if file is not None:
                 self._files[path] = file
         return len(self._files)
@@ -71,12 +71,12 @@ class Spool:
                     self.damage.append(f"line {number} of {path} can't be read: it may have named a paid job")
 
     def clear(self, *, keep: bool = False) -> list[Path]:
-        """Everything was booked: removes the files, or keeps them under another name; returns what is kept."""
+        """Everything was recorded: removes the files, or keeps them under another name; returns what is kept."""
         kept = []
         for path, file in self._files.items():
             with suppress(OSError):
                 if keep:
-                    kept.append(path.rename(path.with_name(f"{path.name}{BOOKED}")))
+                    kept.append(path.rename(path.with_name(f"{path.name}{RECORDED}")))
                 else:
                     path.unlink()
             file.close()

@@ -45,7 +45,7 @@ from pipeline.ledger.write_queue import QueuedWrite
 from pipeline.ledger.writer import LedgerWriter
 
 SPARE_BYTES = 256 * 1024
-"""Kept beside the ledger and given up when the disk is full, so that a paid answer can still be booked."""
+"""Kept beside the ledger and given up when the disk is full, so that a paid answer can still be recorded."""
 
 
 class SqliteLedger(LedgerWriter):
@@ -270,7 +270,7 @@ class SqliteLedger(LedgerWriter):
             pooled.close()
 
     def _without_intents(self, batch: Sequence[QueuedWrite]) -> list[QueuedWrite]:
-        """MONEY: on a full disk an intent is refused, so that nothing is sent; what was sent is still booked."""
+        """MONEY: on a full disk an intent is refused, so that nothing is sent; what was sent is still recorded."""
         intents = [job for job in batch if job.change is not None and job.change.event is Event.RESERVE]
         self._deliver(intents, [(None, LedgerError(self._full or "the ledger is full"))] * len(intents))
         return [job for job in batch if job not in intents]

@@ -137,7 +137,7 @@ class Statements:
         self._many.run(hand, self._spend, lines)
 
     def seq(self, hand: Executor) -> int:
-        """The number of the last event, also when another process booked it."""
+        """The number of the last event, also when another process recorded it."""
         return int(_run(hand, self._read_seq).fetchone()[0])
 
     def moment(self, hand: Executor) -> float | None:

@@ -18,7 +18,7 @@ class Event(StrEnum):
     """What happened to an attempt; each is one durable line of the ledger's history."""
 
     RESERVE = "reserve"
-    """The intent and its money are booked; the POST may follow. MONEY: always before the POST."""
+    """The intent and its money are recorded; the POST may follow. MONEY: always before the POST."""
     RELEASE = "release"
     """Proof that nothing was created (not sent, throttled, key refused): free to be bought again."""
     ACCEPT = "accept"

@@ -1,4 +1,4 @@
-"""Text of strangers as both ledgers can store it. Pure; every text of a change passes here, and nowhere else."""
+"""Text from other programs as both ledgers can store it. Pure; every text of a change passes here, and nowhere else."""
 
 from __future__ import annotations
 

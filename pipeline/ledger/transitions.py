@@ -30,13 +30,13 @@ _IDEMPOTENCY_SPACE = uuid.UUID("5f0c9a50-7f0e-4f58-8a8f-6a0f3f7f1d0b")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerChange:
-    """One event to be booked.
+    """One event to be recorded.
 
     `at` is Unix seconds. `token`, where given, must be the one under which the attempt was reserved. `values` are
     columns to set. `run_id` and `caps` belong to RESERVE. `detail` goes to the history (raw answers).
 
     Every text is mended here, before any of the two ledgers, the journal or the spool can see it: what one of them
-    refuses would otherwise keep a paid answer from being booked.
+    refuses would otherwise keep a paid answer from being recorded.
     """
 
     request_id: str
@@ -123,7 +123,7 @@ class SpendAccumulator:
     ) -> None:
         """`spent_in_ledger(span, gateway, key)` gives micro-dollars for span run|day|month.
 
-        `day_of` gives the day on which money is booked at a moment; it must never go back to a day that is over.
+        `day_of` gives the day on which money is recorded at a moment; it must never go back to a day that is over.
         """
         self._read = spent_in_ledger
         self.day_of = day_of
@@ -192,7 +192,7 @@ def apply_change(
     _move(row, state, after, change, money)
     _keep_paid_twice(row, before_reason)
     if change.event is Event.RESERVE:
-        price_before = int(str(row["price_microusd"]))  # what was planned at another price was not booked at all
+        price_before = int(str(row["price_microusd"]))  # what was planned at another price was not recorded at all
     return Applied(row=row, before=state, price_before_microusd=price_before)
 
 

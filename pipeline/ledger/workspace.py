@@ -141,7 +141,7 @@ def _held_ledger(settings: Settings, hold: LockMode, *, wait_s: float, now: floa
 def open_for_spending(
     settings: Settings, *, lock_wait_s: float, now: float, account: Account | None = None
 ) -> Iterator[OpenLedger]:
-    """The ledger under its lock, checked, with every submit that a dead run left behind booked as unknown.
+    """The ledger under its lock, checked, with every submit that a dead run left behind recorded as unknown.
 
     Args:
         account: who is going to buy with it; None for commands that buy nothing, and for the embedded sandbox.

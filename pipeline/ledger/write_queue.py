@@ -110,7 +110,7 @@ class WriteQueue:
             if self._inline:
                 _settle(settled)
                 continue
-            with suppress(RuntimeError):  # the loop is closed: no caller waits any more, and the change is booked
+            with suppress(RuntimeError):  # the loop is closed: no caller waits any more, and the change is recorded
                 loop.call_soon_threadsafe(_settle, settled)
 
     def _flush(self) -> None:
@@ -145,7 +145,7 @@ class WriteQueue:
 def _settle(settled: Sequence[tuple[QueuedWrite, WriteResult]]) -> None:
     for job, (result, error) in settled:
         if job.waiter.done():
-            continue  # MONEY: the caller was cancelled; the change is booked all the same
+            continue  # MONEY: the caller was cancelled; the change is recorded all the same
         if error is not None:
             # No future can hold a StopIteration: its caller would wait for ever.
             job.waiter.set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)

@@ -17,7 +17,7 @@ Three rules carry everything else.
    `planned` row can be reserved, and only the token of a POST settles it. Two processes without any other lock still
    reserve each row once.
 3. Money that may be owed counts. A cap is judged inside that transaction, against confirmed, disputed and reserved
-   money, and the day on which it is booked never runs backwards (see `clock`).
+   money, and the day on which it is recorded never runs backwards (see `clock`).
 
 What holds at every moment, whatever was killed, cut or full:
     - the spend book is the sum of the rows, to the micro-dollar;
@@ -26,8 +26,8 @@ What holds at every moment, whatever was killed, cut or full:
     - what the journal tells up to an event makes the ledger as it was after that event (see `replay`).
 
 What may never happen: a POST without a durable intent; a second RESERVE of a row that is not `planned`; a caller that
-hears "booked" before the disk did; a text that keeps a paid answer out of the ledger (`text` mends it first); an event
-that is lost and not missed (`journal_check`).
+learns of a record before the disk has it; a text that keeps a paid answer out of the ledger (`text` mends it first); an
+event that is lost and not missed (`journal_check`).
 
 Group commit: what waits in the queue shares one transaction, since the sync of the disk costs more than the changes.
 A change that is refused leaves the others of its batch alone. `sqlite_ledger` is the ledger in a file, which keeps its
@@ -185,7 +185,7 @@ class LedgerWriter(ABC):
     # -- the one way to change a row
 
     async def apply(self, change: LedgerChange) -> ChangeResult:
-        """Books one change; when it returns, the result is durable.
+        """Records one change; when it returns, the result is durable.
 
         Raises:
             InvariantError: the state forbids the event.

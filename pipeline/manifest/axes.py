@@ -118,7 +118,7 @@ def bound(axis: Axis, *, explicit_id: str | None, row_id: str, draw: Draw | None
 
 
 def scalars(name: str, values: Sequence[object]) -> ValueAxis:
-    """An axis whose values are settled values of the field of its name."""
+    """An axis whose values are resolved values of the field of its name."""
     named = labels.distinct([labels.label(name, value) for value in values], values)
     return ValueAxis(
         name=name,

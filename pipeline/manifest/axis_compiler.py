@@ -118,12 +118,12 @@ class AxisCompiler:
         own = self._fields.own(shape, path)
         skip = own.pop("skip", False) is True
         tags = own.pop("tags", None)
-        settled = [(name, value) for name, value in own.items() if value is not INVALID]
-        if shape.label is None and len(settled) != 1:
+        valid = [(name, value) for name, value in own.items() if value is not INVALID]
+        if shape.label is None and len(valid) != 1:
             self._fields.report("needs a label, which names the value in ids and on the sheet", path)
         if tags is not None:
             own[EXTRA_TAGS + axis] = tags
-        label = shape.label or (labels.label(*settled[0]) if settled else "?")
+        label = shape.label or (labels.label(*valid[0]) if valid else "?")
         return AxisValue(label=label, sets=own, skip=skip)
 
     def zipped(self, shape: yaml_model.ZipModel | None, written: object, path: Path) -> ValueAxis | None:

@@ -151,7 +151,7 @@ class Expander:
             yield cell
 
     def _stays(self, row_id: str, fields: dict[str, object], labels: Mapping[str, str]) -> bool:
-        """Whether a cell is not excluded; overrides then look at it as the sweep made it, and the last one wins."""
+        """Whether a cell is not excluded; overrides then match it as the sweep made it, and the last one wins."""
         hits = [pattern for pattern in self._program.excludes if pattern.matches(row_id, fields, labels)]
         for pattern in hits:
             self._unmatched.pop(id(pattern), None)

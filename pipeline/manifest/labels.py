@@ -56,7 +56,7 @@ def image_text(image: str) -> str:
 
 
 def label(field: str, value: object) -> str:
-    """The label of one settled value of a field, e.g. '0.3', 'Dolly In', 'lamp-front'."""
+    """The label of one resolved value of a field, e.g. '0.3', 'Dolly In', 'lamp-front'."""
     if isinstance(value, MotionPreset):
         return value.name or value.motions_id[:8]
     if isinstance(value, bool):

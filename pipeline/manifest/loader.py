@@ -1,6 +1,6 @@
-"""The parts of one manifest, gathered from its files into a program, with everything that is wrong with them.
+"""The parts of one manifest, gathered from its files into a spec, with everything that is wrong with them.
 
-It reads the manifest and looks at the sheet that it names; it expands nothing.
+It reads the manifest and the head of the sheet that it names; it expands nothing.
 """
 
 from __future__ import annotations

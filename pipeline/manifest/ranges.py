@@ -22,7 +22,7 @@ MAX_NAMED = 8
 _BETWEEN_VALUES = re.compile(r"\s*,\s+|\s+,\s*")
 """A comma with a blank beside it, which only a list has."""
 _THOUSANDS = r"\d{1,3}(?:,\d{3})+"
-_DOUBTFUL = {
+_AMBIGUOUS = {
     1: re.compile(rf"{_THOUSANDS}(?:\s*-\s*\d[\d,]*)?|\d[\d,]*\s*-\s*{_THOUSANDS}", re.ASCII),
     100: re.compile(r"[01],\d{1,2}", re.ASCII),
 }
@@ -120,7 +120,7 @@ def values_of(scale: NumberScale, text: str) -> Sequence[int]:
         ValueError: it is no expression, or a value is out of bounds or given twice; the message says what to write.
     """
     for written in _BETWEEN_VALUES.split(text.strip()):
-        if _DOUBTFUL[scale.units].fullmatch(written):
+        if _AMBIGUOUS[scale.units].fullmatch(written):
             raise ValueError(_either(scale, written))
     tokens = [token.strip() for token in text.split(",")]
     pieces: list[range] = []

@@ -1,6 +1,6 @@
 """What one value means HERE: which models there are, which preset a motion's name is, which picture a path leads to.
 
-What cells have in common is settled once and remembered, because a sheet may have a million lines.
+What cells have in common is resolved once and remembered, because a sheet may have a million lines.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ UNCACHED_COLUMNS: Mapping[str, Callable[[str], object]] = {
 
 
 def reader_of(field_name: str, surroundings: ValidationContext) -> Callable[[str], object]:
-    """What settles the text of a CSV cell of that field, or raises ValueError."""
+    """What resolves the text of a CSV cell of that field, or raises ValueError."""
     return UNCACHED_COLUMNS.get(field_name) or _CachedReader(field_name, surroundings).value
 
 
@@ -174,7 +174,7 @@ class _CachedReader:
         self._known: dict[str, object] = {}
 
     def value(self, cell: str) -> object:
-        """The settled value of a cell that is not empty.
+        """The resolved value of a cell that is not empty.
 
         Raises:
             ValueError: with what is wrong.

@@ -1,6 +1,6 @@
-"""A manifest whose values are settled, before it is expanded: rows, shared axes, patterns. Values only; no I/O.
+"""A manifest whose values are resolved, before it is expanded: rows, shared axes, patterns. Values only; no I/O.
 
-Fields of a row stand in one flat mapping: the paid fields under the manifest's names (an image as a tuple, strength in
+Fields of a row are in one flat mapping: the paid fields under the manifest's names (an image as a tuple, strength in
 hundredths, motion as a Preset), `take`, `repeat`, `skip`, `tags`, and each template variable as `var:NAME`.
 """
 
@@ -18,11 +18,11 @@ from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 
 class _Invalid:
     def __repr__(self) -> str:
-        return "BAD"
+        return "INVALID"
 
 
 INVALID: Final = _Invalid()
-"""Takes the place of a refused value: the field counts as given, and nothing more is said about it."""
+"""Takes the place of a rejected value: the field counts as given, and nothing more is said about it."""
 
 VAR = "var:"
 ZIP = "zip"
@@ -59,10 +59,10 @@ class SharedCells:
 
 @dataclass(slots=True, kw_only=True)
 class SpecRow:
-    """One row as written, settled, without defaults. `axes` replace the shared ones of their names.
+    """One row as written, resolved, without defaults. `axes` replace the shared ones of their names.
 
-    `row_id` is None where the row has none; then `default_id` makes it. `doubtful` rows had mistakes that hide what
-    they really say, so nothing is concluded from what they lack.
+    `row_id` is None where the row has none; then `default_id` makes it. With `has_errors` a row had mistakes that hide
+    what it really says, so nothing is concluded from what it lacks.
     """
 
     location: SourceLocation
@@ -80,7 +80,7 @@ class SpecRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellFilter:
-    """A partial match of a cell: settled values of fields, labels of axes, the row's id."""
+    """A partial match of a cell: resolved values of fields, labels of axes, the row's id."""
 
     values: Mapping[str, object]
     labels: Mapping[str, str]

@@ -26,7 +26,7 @@ from pipeline.records import Request, State
 
 
 def check_bound_objects(bound: BoundManifest, settings: Settings) -> list[str]:
-    """Looks at the images that lie in an object store; returns warnings. Asks the store, for free.
+    """Check the images that are in an object store; return warnings. Asks the store, for free.
 
     Raises:
         ManifestError: some are not there, or no pictures.
@@ -162,7 +162,7 @@ def _with_keepers(plan: Plan, offered: _Offered, new: Sequence[Request]) -> Plan
     """The plan without candidates that no shot needs, and with what the shots may cost."""
     spare = [request for request in new if request.request_id in offered.shots.spare]
     # A verdict or a check that came since the plan was made changes what may be bought.
-    lines = [f"{shot.rule} {shot.kept} {shot.needed} {shot.spare}" for shot in offered.shots.standings]
+    lines = [f"{shot.rule} {shot.kept} {shot.needed} {shot.spare}" for shot in offered.shots.statuses]
     return replace(
         plan,
         new=plan.new - len(spare),

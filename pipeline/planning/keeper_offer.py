@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import comb
 
-from pipeline.ledger.keepers import Candidate, Fate, Standing, standing
+from pipeline.ledger.keepers import Candidate, Fate, ShotStatus, status_of
 from pipeline.ledger.outcomes import PurchaseOutcome
 from pipeline.records import Candidacy, Cell, FoldedRow, Request, State, usd
 
@@ -19,7 +19,7 @@ from pipeline.records import Candidacy, Cell, FoldedRow, Request, State, usd
 class PassRate:
     """How many purchases of a model came out, and how many of them were kept."""
 
-    settled: int = 0
+    decided: int = 0
     kept: int = 0
 
 
@@ -29,7 +29,7 @@ def pass_rates(outcomes: Iterable[PurchaseOutcome]) -> dict[str, PassRate]:
     for one in outcomes:
         if one.fate is not Fate.OPEN:
             rate = rates.setdefault(one.model, PassRate())
-            rate.settled += 1
+            rate.decided += 1
             rate.kept += one.fate is Fate.KEPT
     return rates
 
@@ -72,7 +72,7 @@ class KeeperPlan:
             "most": self.most,
             "most_usd": usd(self.most_microusd),
             "history": {
-                model: {"clips": rate.settled, "kept": rate.kept} for model, rate in sorted(self.history.items())
+                model: {"clips": rate.decided, "kept": rate.kept} for model, rate in sorted(self.history.items())
             },
         }
 
@@ -87,7 +87,7 @@ class KeeperPlan:
             f"most {self.most} for ${usd(self.most_microusd)}"
         ]
         for model, rate in sorted(self.history.items()):
-            found.append(f"  expected from {rate.settled} clips of {model}, of which {rate.kept} were kept")
+            found.append(f"  expected from {rate.decided} clips of {model}, of which {rate.kept} were kept")
         found += [f"  no clip of {model} has come out yet: what to expect is unknown" for model in self.unknown_models]
         return [*found, f"not needed: {self.spare}"] if self.spare else found
 
@@ -127,13 +127,13 @@ class ShotBook:
 
     def offer(self, known: Mapping[str, Candidate]) -> ShotOffer:
         """Where the shots stand; `known` are the candidates that the ledger knows."""
-        standings = []
+        statuses = []
         for shot, rule in self._rules.items():
             candidates = [
                 known.get(one) or Candidate(request_id=one, state=State.PLANNED) for one in self._members[shot]
             ]
-            standings.append(standing(rule, candidates))
-        return ShotOffer(standings=standings, requests=self._requests)
+            statuses.append(status_of(rule, candidates))
+        return ShotOffer(statuses=statuses, requests=self._requests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,41 +144,41 @@ class ShotOffer:
         requests: the candidates by id; one that another row asks for too is that row's.
     """
 
-    standings: Sequence[Standing]
+    statuses: Sequence[ShotStatus]
     requests: Mapping[str, Request]
 
     @property
     def needed(self) -> set[str]:
         """Candidates to be bought now."""
-        return {one for standing in self.standings for one in standing.needed}
+        return {one for shot in self.statuses for one in shot.needed}
 
     @property
     def open(self) -> set[str]:
         """Candidates that may be bought: those of shots that lack keepers."""
-        return {one for shot in self.standings if shot.missing for one in (*shot.needed, *shot.spare)}
+        return {one for shot in self.statuses if shot.missing for one in (*shot.needed, *shot.spare)}
 
     @property
     def spare(self) -> set[str]:
         """Unsent candidates that no shot may ask for, as it has its keepers."""
-        return {one for shot in self.standings for one in shot.spare} - self.open
+        return {one for shot in self.statuses for one in shot.spare} - self.open
 
     def plan(self, rates: Mapping[str, PassRate]) -> KeeperPlan:
         """What they may cost."""
         found = KeeperPlan(spare=len(self.spare & self.requests.keys()))
-        found.shots = len(self.standings)
-        found.wanted = sum(shot.rule.keep for shot in self.standings)
-        found.kept = sum(min(len(shot.kept), shot.rule.keep) for shot in self.standings)
+        found.shots = len(self.statuses)
+        found.wanted = sum(shot.rule.keep for shot in self.statuses)
+        found.kept = sum(min(len(shot.kept), shot.rule.keep) for shot in self.statuses)
         least = self.needed & self.requests.keys()  # bought even if everything in flight and all of them come out well
         most = self.open & self.requests.keys()
         found.least, found.least_microusd = len(least), self._price(least)
         found.most, found.most_microusd = len(most), self._price(most)
         models = {self.requests[one].params.model for one in most}
-        found.unknown_models = tuple(sorted(model for model in models if not rates.get(model, PassRate()).settled))
+        found.unknown_models = tuple(sorted(model for model in models if not rates.get(model, PassRate()).decided))
         found.history = {model: rates[model] for model in sorted(models) if model not in found.unknown_models}
         if found.unknown_models:
             found.expected = found.expected_microusd = None
             return found
-        odds = [pair for shot in self.standings if shot.missing for pair in self._odds(shot, rates)]
+        odds = [pair for shot in self.statuses if shot.missing for pair in self._odds(shot, rates)]
         found.expected = sum(chance for chance, _ in odds)
         found.expected_microusd = round(sum(chance * price for chance, price in odds))
         return found
@@ -186,7 +186,7 @@ class ShotOffer:
     def _price(self, request_ids: Iterable[str]) -> int:
         return sum(self.requests[one].price_microusd for one in request_ids)
 
-    def _odds(self, shot: Standing, rates: Mapping[str, PassRate]) -> list[tuple[float, int]]:
+    def _odds(self, shot: ShotStatus, rates: Mapping[str, PassRate]) -> list[tuple[float, int]]:
         """For each unsent candidate: the chance that it is bought, and its price.
 
         A candidate is bought when those before it, `ahead` of them left out, do not hold enough keepers.
@@ -199,7 +199,7 @@ class ShotOffer:
                 continue
             rate = rates[request.params.model]
             before = max(0, hopes + number - shot.rule.ahead)
-            found.append((at_most(shot.missing - 1, before, rate.kept / rate.settled), request.price_microusd))
+            found.append((at_most(shot.missing - 1, before, rate.kept / rate.decided), request.price_microusd))
         return found
 
 

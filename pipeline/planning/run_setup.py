@@ -12,7 +12,7 @@ from pipeline.errors import ExitCode, UsageError, gravest
 from pipeline.ledger.budget import Caps, lowest
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.run_registry import Run, name_of_part
-from pipeline.ledger.shots import settle
+from pipeline.ledger.shots import mark_wanted
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.planning.against_ledger import Offer, make_offer
 from pipeline.planning.requests import BoundManifest
@@ -71,7 +71,7 @@ def open_run(
     run_id, verdicts = found.run_id, latest_verdicts(workspace.ledger)
 
     def then(connection: Connection) -> None:
-        settle(connection, run_id, verdicts)
+        mark_wanted(connection, run_id, verdicts)
         if also is not None:
             also(connection, run_id)
 

@@ -37,7 +37,7 @@ def wilson(hits: int, trials: int, z: float = Z_95) -> tuple[float, float]:
 class KeeperCosts:
     """The purchases of one group. Money in micro-dollars.
 
-    `cost_microusd` is all that is booked, as in the spend book; `open` purchases have not come out yet, and are left
+    `cost_microusd` is all that is recorded, as in the spend sums; `open` purchases have not come out yet, and are left
     out of what a kept clip costs.
     """
 
@@ -63,7 +63,7 @@ class KeeperCosts:
             self.open_microusd += one.price_microusd
 
     @property
-    def settled(self) -> int:
+    def decided(self) -> int:
         """Purchases that have come out."""
         return self.bought - self.open
 
@@ -76,10 +76,10 @@ class KeeperCosts:
     @property
     def interval_microusd(self) -> tuple[int, int | None]:
         """The 95 % interval of what a kept clip costs; None where nothing bounds it above."""
-        if not self.settled:
+        if not self.decided:
             return 0, None
-        low, high = wilson(self.kept, self.settled)
-        each = (self.cost_microusd - self.open_microusd) / self.settled
+        low, high = wilson(self.kept, self.decided)
+        each = (self.cost_microusd - self.open_microusd) / self.decided
         return round(each / high), round(each / low) if low else None
 
     def as_json(self) -> dict[str, object]:

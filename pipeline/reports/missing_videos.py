@@ -41,7 +41,7 @@ class MissingVideo:
 
 
 def missing_videos(workspace: OpenLedger, run: Run) -> list[MissingVideo]:
-    """The saved videos of a run whose files are not as they were saved. Looks at each file's size and first bytes."""
+    """The saved videos of a run whose files are not as they were saved. Reads each file's size and first bytes."""
     settings, found = workspace.settings, []
     if settings.outputs.url is not None or (settings.ledger.url is not None and not settings.cluster.shared_outputs):
         return []

@@ -117,5 +117,5 @@ def _keeper_cells(costs: KeeperCosts) -> list[str]:
         *(f"{count:,}" for count in counts),
         str(exact_usd(costs.cost_microusd)),
         each if each is not None else "-",
-        interval if costs.settled else "-",
+        interval if costs.decided else "-",
     ]

@@ -21,7 +21,7 @@ EVIDENCE = "a callback to the attempt's own address named the job, and the gatew
 """What the ledger's history says about a job that a callback proved."""
 
 WAIT_INTERVAL_S = 0.25
-"""Between two looks at the submits that a late callback may still prove, in seconds."""
+"""Seconds between two checks of the submits that a late callback may still prove."""
 
 
 class CallbackHandler:

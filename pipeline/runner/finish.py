@@ -77,7 +77,7 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
     """
     workspace, run = job.workspace, job.run
     book = workspace.book
-    shots = await _settled(session, job)
+    shots = await _shots_after_checks(session, job)
     totals = book.totals(run.run_id)
     failed = _failed_now(book, run, start, shots)
     ending = RunEnding(
@@ -198,10 +198,10 @@ def _print_end(session: SpendingSession, job: RunJob, summary: RunSummary) -> No
         session.tell(text)
 
 
-async def _settled(session: SpendingSession, job: RunJob) -> Shots:
+async def _shots_after_checks(session: SpendingSession, job: RunJob) -> Shots:
     """Where the run's shots stand once every clip is checked; a run without shots is checked after its tables."""
     workspace, run = session.workspace, job.run
-    if not workspace.book.shots(run.run_id, {}).standings:
+    if not workspace.book.shots(run.run_id, {}).statuses:
         return NO_SHOTS
     await _checked(session, job)
     try:

@@ -1,6 +1,6 @@
-"""How long a model takes: generation times, learned from looks that came too early or too late. Pure.
+"""How long a model takes: generation times, learned from polls that came too early or too late. Pure.
 
-A look tells only that a job was still at work at one age, or finished between two ages; jobs in flight still are.
+A poll tells only that a job was still at work at one age, or finished between two ages; jobs in flight still are.
 The estimate is the self-consistent one for such intervals (Turnbull 1976), on bins of equal ratio, with a faint prior.
 Times are seconds since the gateway accepted the job.
 """
@@ -40,18 +40,18 @@ class GenerationTimes:
         self._prior = _prior(typical_s)
         self._ended: Counter[tuple[int, int]] = Counter()
         self._at_work: Counter[int] = Counter()
-        self._looks = 0
+        self._polls = 0
         self._fitted_at = (0, 0)
         self._weights = list(self._prior)
         self._done_by = list(accumulate(self._weights))
         self.ended = 0
 
     def at_work(self, age_s: float, before_s: float | None) -> None:
-        """A look found a job of this age still at work; `before_s` was its age at the look before."""
+        """A poll found a job of this age still at work; `before_s` was its age at the poll before."""
         if before_s is not None:
             self._forget_at_work(before_s)
         self._at_work[bin_of(age_s)] += 1
-        self._looks += 1
+        self._polls += 1
 
     def remove(self, before_s: float | None) -> None:
         """A job is no longer polled; its end is unknown."""
@@ -59,13 +59,13 @@ class GenerationTimes:
             self._forget_at_work(before_s)
 
     def finished(self, age_s: float, before_s: float | None) -> None:
-        """A job ended at `age_s` or before, and after `before_s` where an earlier look found it at work."""
+        """A job ended at `age_s` or before, and after `before_s` where an earlier poll found it at work."""
         self.remove(before_s)
         low = -1 if before_s is None else bin_of(before_s)
         high = max(bin_of(age_s), low + 1)
         self._ended[min(low, BINS - 2), min(high, BINS - 1)] += 1
         self.ended += 1
-        self._looks += 1
+        self._polls += 1
         if self.ended % REMEMBERED == 0:
             self._ended = Counter({span: count / 2 for span, count in self._ended.items()})
 
@@ -96,10 +96,10 @@ class GenerationTimes:
             del self._at_work[place]
 
     def _refit(self) -> None:
-        looks, ends = self._fitted_at
-        if self._looks <= looks * (1 + REFIT_SHARE) and self.ended <= ends * (1 + REFIT_SHARE):
+        polls, ends = self._fitted_at
+        if self._polls <= polls * (1 + REFIT_SHARE) and self.ended <= ends * (1 + REFIT_SHARE):
             return
-        self._fitted_at = (self._looks, self.ended)
+        self._fitted_at = (self._polls, self.ended)
         spans = [(low, high, float(count)) for (low, high), count in self._ended.items()]
         spans += [(low, BINS - 1, float(count)) for low, count in self._at_work.items() if low < BINS - 1]
         for _ in range(ROUNDS):

@@ -172,10 +172,10 @@ class JobRecovery:
         context = self._context
         values = {"job_set_id": job_set_id, "accepted_at": context.unix_time(), "reason": None}
         try:
-            booked = await context.recorder.record(attempt.request_id, Event.ADOPT, values, detail=evidence)
+            recorded = await context.recorder.record(attempt.request_id, Event.ADOPT, values, detail=evidence)
         except InvariantError:
             return  # settled meanwhile
-        if not isinstance(booked, Applied):
+        if not isinstance(recorded, Applied):
             return
         context.notify(f"{attempt.row_id}: proved to be accepted, as job {job_set_id} ({evidence})")
         context.hand_to_poller(accepted_job(attempt, job_set_id, None, asyncio.get_running_loop().time()))

@@ -4,7 +4,7 @@ The decision is a pure function of the ledger (`ledger.keepers`); this module on
 
     SAVE of a clip            -> check it -> its result and what is wanted now, in one transaction
     a candidate that failed   -> what is wanted now
-    nothing is in flight      -> look at all clips together (repeated clips) -> what is wanted now, or the end
+    nothing is in flight      -> check all clips together (repeated clips) -> what is wanted now, or the end
 
 Must never: feed what was not agreed to; decide from anything but what the ledger holds, so that a run that is killed at
 any point decides the same again.
@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 
 from pipeline.ledger.agreement import Agreement
 from pipeline.ledger.reviews import latest_verdicts
-from pipeline.ledger.shots import CheckRecord, Shots, save_checks, settle
+from pipeline.ledger.shots import CheckRecord, Shots, mark_wanted, save_checks
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, Conflict
 from pipeline.ledger.workspace import OpenLedger
@@ -57,7 +57,7 @@ class KeeperLoop:
     def __init__(self, setup: KeeperSetup, context: RunContext) -> None:
         self._setup, self._context = setup, context
         self._verdicts = latest_verdicts(setup.workspace.ledger)
-        rules = {one.rule.shot: one.rule for one in setup.shots.standings}
+        rules = {one.rule.shot: one.rule for one in setup.shots.statuses}
         self._rules_of = {
             request_id: tuple(rules[name] for name in names) for request_id, names in setup.shots.shots_of.items()
         }
@@ -107,7 +107,7 @@ class KeeperLoop:
         elif event is Event.NOTE and state is State.DONE and str(result.row["reason"]).startswith(GIVEN_UP):
             self._not_live(request_id)
         elif state not in (State.PLANNED, State.SUBMITTING, State.DONE):
-            self._settle_soon(request_id)
+            self._mark_soon(request_id)
             self._not_live(request_id)
 
     def _now_live(self, request_id: str) -> None:
@@ -118,7 +118,7 @@ class KeeperLoop:
         self._live.discard(request_id)
         self._news.set()
 
-    def _settle_soon(self, request_id: str) -> None:
+    def _mark_soon(self, request_id: str) -> None:
         self._dirty.update(self._rules_of.get(request_id, ()))
 
     def _start_check_of(self, request_id: str) -> None:
@@ -136,7 +136,7 @@ class KeeperLoop:
             found = await self._setup.checker.check(attempt)
             self._context.fail_point("after-check")
             self._results.append(_record_of((attempt.request_id, attempt.attempt), found))
-            self._settle_soon(attempt.request_id)
+            self._mark_soon(attempt.request_id)
         finally:
             self._not_live(attempt.request_id)
 
@@ -160,7 +160,7 @@ class KeeperLoop:
         stop = self._context.stop
         while not stop.submits:
             self._news.clear()
-            await self._settle()
+            await self._mark()
             attempt = self._fed.popleft() if self._fed else self._next(first)
             if attempt is not None:
                 self._now_live(attempt.request_id)
@@ -180,7 +180,7 @@ class KeeperLoop:
                 return attempt
         return None
 
-    async def _settle(self) -> None:
+    async def _mark(self) -> None:
         """Keep the new results and settle the shots that they concern, durable when it returns."""
         if not (self._results or self._dirty or self._all_dirty):
             return
@@ -191,11 +191,11 @@ class KeeperLoop:
 
         def work(connection: Connection) -> Shots:
             save_checks(connection, results, at)
-            return settle(connection, run_id, verdicts, only)
+            return mark_wanted(connection, run_id, verdicts, only)
 
-        self._context.fail_point("before-settle")
+        self._context.fail_point("before-mark")
         found = await self._setup.workspace.ledger.transact_async(work)
-        self._context.fail_point("after-settle")
+        self._context.fail_point("after-mark")
         self._context.recorder.want(found.newly_wanted)
         self._feed(found)
 
@@ -210,7 +210,7 @@ class KeeperLoop:
                 self._fed.append(attempt)
 
     async def _review(self) -> bool:
-        """Look at all clips together and at what was reviewed meanwhile; True when more is to be bought."""
+        """Check all clips together and at what was reviewed meanwhile; True when more is to be bought."""
         book = self._setup.workspace.book
         found = await self._setup.checker.review()
         known = book.checks(sorted({request_id for request_id, _ in found}))
@@ -221,7 +221,7 @@ class KeeperLoop:
             if check.grade is not Grade.UNCHECKED and (key not in known or known[key].grade != check.grade.value)
         ]
         self._all_dirty = True
-        await self._settle()
+        await self._mark()
         return bool(self._fed)
 
     async def close(self) -> None:
@@ -232,7 +232,7 @@ class KeeperLoop:
         while self._checks:
             await asyncio.gather(*self._checks, return_exceptions=True)
         self._all_dirty = True
-        await self._settle()
+        await self._mark()
         await self._setup.checker.close()
 
 

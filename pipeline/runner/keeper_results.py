@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.run_registry import Run
-from pipeline.ledger.shots import CheckRecord, Shots, save_checks, settle
+from pipeline.ledger.shots import CheckRecord, Shots, mark_wanted, save_checks
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import usd
 from pipeline.reports.checks.findings import Grade, RunChecks
@@ -32,7 +32,7 @@ def keep_results(workspace: OpenLedger, run: Run, checks: RunChecks) -> Shots:
 
     def work(connection: Connection) -> Shots:
         save_checks(connection, changed, now)
-        return settle(connection, run.run_id, verdicts)
+        return mark_wanted(connection, run.run_id, verdicts)
 
     return workspace.ledger.transact(work)
 

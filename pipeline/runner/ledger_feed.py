@@ -40,7 +40,7 @@ class LedgerFeed:
         """
         job, book = self._job, self._book
         shots = book.shots(job.run.run_id, latest_verdicts(book.ledger))
-        if shots.standings:
+        if shots.statuses:
             setup = KeeperSetup(
                 workspace=job.workspace,
                 run_id=job.run.run_id,

@@ -137,8 +137,8 @@ class PollOutcomes:
 
     async def _end(self, job: PendingJob, event: Event, now: float, values: Mapping[str, object]) -> None:
         ending = {"polls": job.polls, "finished_at": self._context.unix_time(), **values}
-        booked = await self._context.recorder.record(job.request_id, event, ending)
-        self._plan.ended(job.request_id, now, now - job.accepted_at if isinstance(booked, Applied) else None)
+        recorded = await self._context.recorder.record(job.request_id, event, ending)
+        self._plan.ended(job.request_id, now, now - job.accepted_at if isinstance(recorded, Applied) else None)
         self._jobs.pop(job.request_id, None)
         self._context.gate.job_ended()
 

@@ -1,6 +1,6 @@
-"""When to look next, for the whole batch: which of the jobs in flight is worth a poll now. Pure.
+"""When to poll next, for the whole batch: which of the jobs in flight is worth a poll now. Pure.
 
-It must never decide a job's fate, read a clock or send anything. A waiting job is a row of this plan, not a task.
+It must never say what became of a job, read a clock or send anything. A waiting job is a row of this plan, not a task.
 A job is polled when it is likely to be finished: at the age by which a share `sureness` of the jobs of its model
 that had come as far are done. That makes about 1 / sureness polls a job. The first jobs of a model, and a few later
 ones, are sampled: polled often, so that the distribution is known. What is known grows while a job waits, so each
@@ -33,13 +33,13 @@ TYPICAL = 1.5
 """The guess of a generation time before any job ended, as a multiple of `first_s`."""
 MAX_FAILED_POLLS = 16
 """Failed polls that are counted: the pause doubles with each, and 2 ** 16 is beyond every longest pause."""
-ILL_LOOKS, ILL_ANSWERS = 5, 3
+ILL_POLLS, ILL_ANSWERS = 5, 3
 """Failed polls in a row of one job, and answers about others meanwhile: the job is at fault, not the gateway."""
 SILENT_POLLS = 16
 """Polls in a row without an answer, of any jobs; from then on one poll at a time asks whether the gateway is back."""
 TAKEN = float("inf")
 """Due time of a job that is being polled: it is due never, until its poll has ended."""
-NEVER_LOOKED = -1.0
+NEVER_POLLED = -1.0
 """Age, in seconds, that means that a job was not polled yet; real ages are positive."""
 
 
@@ -49,8 +49,8 @@ class _Row:
     accepted_at: float
     silent_s: float
     due: float = 0.0
-    looked_s: float = NEVER_LOOKED
-    looks: int = 0
+    polled_s: float = NEVER_POLLED
+    polls: int = 0
     trouble: int = 0
     answers: int = 0
     """about whatever job, when its trouble began"""
@@ -60,8 +60,8 @@ class _Row:
 
     @property
     def seen_s(self) -> float | None:
-        """The age at the last look that found the job at work."""
-        return None if self.looked_s == NEVER_LOOKED else self.looked_s
+        """The age at the last poll that found the job at work."""
+        return None if self.polled_s == NEVER_POLLED else self.polled_s
 
 
 class _Silence:
@@ -181,12 +181,12 @@ class PollSchedule:
         row = self._rows[job]
         age_s = max(now - row.accepted_at, 0.0)
         self._model(row.model).at_work(age_s, row.seen_s)
-        row.looked_s, row.looks, row.trouble = age_s, row.looks + 1, 0
+        row.polled_s, row.polls, row.trouble = age_s, row.polls + 1, 0
         row.planned_at = now
         self._review(job, row, now)
 
     def unclear(self, job: Hashable, now: float, wait_s: float | None = None) -> None:
-        """The poll failed: that says nothing about the job. Next look after `wait_s` or a growing pause."""
+        """The poll failed: that says nothing about the job. Next poll after `wait_s` or a growing pause."""
         self._silence.failed(now)
         row = self._rows[job]
         if not row.trouble:
@@ -213,13 +213,13 @@ class PollSchedule:
     def is_overdue(self, job: Hashable, now: float) -> bool:
         """Whether the deadline has passed, counting only time in which polls were being answered.
 
-        Where looks at this job alone fail, all time counts: a run must end when everything else has.
+        Where polls of this job alone fail, all time counts: a run must end when everything else has.
         """
         row = self._rows[job]
-        if row.trouble >= ILL_LOOKS and self._silence.answers - row.answers >= ILL_ANSWERS:
+        if row.trouble >= ILL_POLLS and self._silence.answers - row.answers >= ILL_ANSWERS:
             return now - row.accepted_at >= self._deadline_s
         silent_s = self._silence.total_s(now) - row.silent_s
-        return row.looks > 0 and now - row.accepted_at - silent_s >= self._deadline_s
+        return row.polls > 0 and now - row.accepted_at - silent_s >= self._deadline_s
 
     def nudge(self, job: Hashable, now: float) -> None:
         """A callback says that the job may be finished: poll it now."""
@@ -258,9 +258,9 @@ class PollSchedule:
         return self._times[model]
 
     def _worth_at(self, row: _Row) -> float:
-        """When the next look is worth a poll, as far as is known now."""
-        at = row.accepted_at + self._look_age(row, max(row.looked_s, 0.0))
-        if row.looks == 0:
+        """When the next poll is worth its cost, as far as is known now."""
+        at = row.accepted_at + self._poll_age(row, max(row.polled_s, 0.0))
+        if row.polls == 0:
             return max(min(at, row.accepted_at + self._deadline_s), row.planned_at)
         return min(max(at, row.planned_at + self._min_s), row.planned_at + self._max_s)
 
@@ -268,15 +268,15 @@ class PollSchedule:
         self._plan(job, row, self._half_way(now, self._worth_at(row)))
 
     def _half_way(self, now: float, at: float) -> float:
-        """When a plan to look at `at` is reviewed."""
+        """When a plan to poll at `at` is reviewed."""
         return min(at, max(now + self._min_s, (now + at) / 2), now + self._max_s)
 
     def _force(self, job: Hashable, row: _Row, at: float) -> None:
         row.forced = True
         self._plan(job, row, at)
 
-    def _look_age(self, row: _Row, age_s: float) -> float:
-        """The age at which the next look is worth a poll."""
+    def _poll_age(self, row: _Row, age_s: float) -> float:
+        """The age at which the next poll is worth its cost."""
         times = self._model(row.model)
         if row.scout:
             at_s = self._scout_age(times, age_s)

@@ -74,7 +74,7 @@ class ReplayCalls:
             self._context.gate.answered(in_flight, LimitFeedback.OTHER)
             raise
 
-    async def look_up(self, attempt: Attempt) -> tuple[ReplayOutcome, Response | NoResponse]:
+    async def query(self, attempt: Attempt) -> tuple[ReplayOutcome, Response | NoResponse]:
         """One free call, in its turn, for the job of a submit by the id that the submit was given."""
         context = self._context
         if await context.gate.slot(CallKind.POLL) is None:

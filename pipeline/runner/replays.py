@@ -175,7 +175,7 @@ class Replays:
         if attempt is None or attempt.state is not State.UNKNOWN or (attempt.reason or "").startswith(MISMATCH):
             return True
         if self._recovery is Recovery.LOOKUP:
-            return await self._look_up(case, attempt)
+            return await self._query(case, attempt)
         call = self._held.kept(attempt)
         if call is None:
             self._say_once("some unclear submits have no call that the ledger kept: `dop resolve` settles them")
@@ -190,10 +190,10 @@ class Replays:
             return not self._is_buying
         return await self._resend(case, attempt, call)
 
-    async def _look_up(self, case: _Case, attempt: Attempt) -> bool:
+    async def _query(self, case: _Case, attempt: Attempt) -> bool:
         """Ask for the job of a submit by the id that the submit was given."""
         case.tries += 1
-        outcome, response = await self._calls.look_up(attempt)
+        outcome, response = await self._calls.query(attempt)
         if outcome.job is None or self._held.is_known(outcome.job.job_set_id):
             return False
         return await self._record(attempt, outcome.job, response, "found by its own id")
@@ -201,7 +201,7 @@ class Replays:
     async def _may_test_itself(self, attempt: Attempt, call: Call, case: _Case) -> bool:
         """Without a witness a young intent may be repeated, but only when no witness is to be expected any more."""
         if self._is_buying and not self._context.stop.submits:
-            case.tries = min(case.tries + 1, 4)  # other submits may give a witness: look again every few seconds
+            case.tries = min(case.tries + 1, 4)  # other submits may give a witness: ask again every few seconds
             return False
         if self._held.age_s(attempt) > YOUNG_S:
             self._say_once(

@@ -100,7 +100,7 @@ class CallbackFault(StrEnum):
     NONE = "none"
     TWICE = "delivered twice"
     FORGED = "a forged one, with a wrong secret, comes first"
-    STRANGER = "one for a job that does not exist comes first"
+    UNKNOWN_JOB = "one for a job that does not exist comes first"
     EARLY = "one comes while the job is queued"
     HASTY = "one comes before the answer to the submit"
     UNPROVEN = "one without any proof comes first"
@@ -168,7 +168,7 @@ FATE_ODDS: Mapping[JobOutcome, float] = {
 CALLBACK_ODDS: Mapping[CallbackFault, float] = {
     CallbackFault.TWICE: 0.10,
     CallbackFault.FORGED: 0.10,
-    CallbackFault.STRANGER: 0.05,
+    CallbackFault.UNKNOWN_JOB: 0.05,
     CallbackFault.EARLY: 0.10,
     CallbackFault.HASTY: 0.10,
     CallbackFault.UNPROVEN: 0.05,

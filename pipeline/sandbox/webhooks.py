@@ -110,10 +110,10 @@ class WebhookSender:
             await self.send(replace(delivery, secret=None))
         if fault is CallbackFault.FORGED:
             await self.send(Delivery(url=delivery.url, secret=FORGED_SECRET, message_id="forged", value=delivery.value))
-        if fault is CallbackFault.STRANGER:
+        if fault is CallbackFault.UNKNOWN_JOB:
             unknown_job = {"job_set_id": "00000000-0000-4000-8000-000000000000", "status": "completed"}
             await self.send(
-                Delivery(url=delivery.url, secret=delivery.secret, message_id="stranger", value=unknown_job)
+                Delivery(url=delivery.url, secret=delivery.secret, message_id="unknown-job", value=unknown_job)
             )
         taken = await self.deliver(delivery)
         if fault is CallbackFault.TWICE:

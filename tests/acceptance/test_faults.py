@@ -25,16 +25,16 @@ REJECTED: dict[str, Json] = {
 """Refused for good: nothing was created."""
 
 UNCLEAR: dict[str, Json] = {
-    "500-booked": {"status": 500, "body": {"error": "An unexpected error occurred"}, "book": True},
-    "500-unbooked": {"status": 500, "body": {"error": "An unexpected error occurred"}},
-    "502-booked": {"status": 502, "body": "<html>Bad Gateway</html>", "book": True},
-    "504-unbooked": {"status": 504, "body": ""},
+    "500-recorded": {"status": 500, "body": {"error": "An unexpected error occurred"}, "book": True},
+    "500-unrecorded": {"status": 500, "body": {"error": "An unexpected error occurred"}},
+    "502-recorded": {"status": 502, "body": "<html>Bad Gateway</html>", "book": True},
+    "504-unrecorded": {"status": 504, "body": ""},
     "no-id": {"status": 200, "body": {"success": True}, "book": True},
     "error-in-200": {"status": 200, "body": {"error": "Invalid request parameters"}},
     "page-in-200": {"status": 200, "body": "<html>Welcome</html>", "book": True},
-    "reset-booked": {"reset": "after", "book": True},
-    "reset-unbooked": {"reset": "after"},
-    "cut-booked": {"cut": 10, "book": True},
+    "reset-recorded": {"reset": "after", "book": True},
+    "reset-unrecorded": {"reset": "after"},
+    "cut-recorded": {"cut": 10, "book": True},
     "redirect": {"status": 307, "headers": {"Location": "/ai-model-api/v1/image-to-video"}},
     "408": {"status": 408, "body": {"error": "Request Timeout"}},
     "520": {"status": 520, "body": "<html>Unknown Error</html>", "book": True},
@@ -88,8 +88,8 @@ def test_unclear_answers_are_parked_and_never_sent_again(against: Against, part:
     assert {name for name, row in rows.items() if row["status"] == "unknown"} == set(faults)
     assert all(rows[name]["cost_state"] == "reserved" and rows[name]["reason"] for name in faults)
     assert all(name in end.err for name in faults)
-    booked = sum(fault.get("book", False) for fault in faults.values())
-    assert double.charged == 4 + booked
+    recorded = sum(fault.get("book", False) for fault in faults.values())
+    assert double.charged == 4 + recorded
     assert dop.ledger_mills() == 135 * (4 + len(faults))
     sent = len(double.submits)
     again = dop.buy(manifest)

@@ -27,7 +27,7 @@ from tests.support.troubles import (
     EAGER,
     FATAL,
     HELD_S,
-    assert_all_booked,
+    assert_all_recorded,
     row,
 )
 
@@ -208,7 +208,7 @@ def test_a_hook_that_raises_once_costs_nothing(
             HOOKS[hook](patch, poison)
             end = dop.buy(manifest, *BUSY, *(["--webhook"] if hook == "callback" else []))
         assert poison.raised == 1, "the hook was not used"
-        assert_all_booked(dop, gateway, end)
+        assert_all_recorded(dop, gateway, end)
         assert dop.states().get("done", 0) >= MANY - 2, end.err  # row 2 is refused, one row may be parked
         assert end.code in (0, 1, 5), end.err
         last = dop.buy(manifest, *BUSY)
@@ -235,7 +235,7 @@ def test_three_rows_that_fail_in_the_same_way_stop_the_buying(
             pace = ("--set", "pace.submit_concurrency=1", "--rate", "20/1s")
             end = dop.buy(dop.csv(shots(60)), *pace, "--max-duration", "15s")
         assert poison.raised >= 3, f"the first one stopped everything: {end.err}"
-        assert_all_booked(dop, gateway, end)
+        assert_all_recorded(dop, gateway, end)
         assert end.code == FATAL, end.err
         assert begun <= len(gateway.charged) < 60
         assert "poison" in end.err

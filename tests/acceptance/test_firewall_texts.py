@@ -16,7 +16,7 @@ from tests.support.troubles import (
     FATAL,
     SOON,
     Trouble,
-    assert_all_booked,
+    assert_all_recorded,
     row,
 )
 
@@ -58,7 +58,7 @@ def test_half_a_character_in_the_answer_to_a_poll_leaves_the_ledger_usable(tmp_p
         dop = against(tmp_path, gateway)
         manifest = dop.csv(shots(4))
         end = dop.buy(manifest, *EAGER, *SOON)
-        assert_all_booked(dop, gateway, end)
+        assert_all_recorded(dop, gateway, end)
         assert_the_ledger_is_usable(dop, gateway, manifest)
 
 
@@ -129,7 +129,7 @@ def test_no_text_of_a_gateway_harms_a_ledger_on_a_server(tmp_path: Path, postgre
         dop.environ["DOP_LEDGER__URL"] = postgres
         manifest = dop.csv(shots(6))
         end = dop.buy(manifest, *EAGER, *SOON)
-        assert_all_booked(dop, gateway, end)
+        assert_all_recorded(dop, gateway, end)
         assert dop.states() == {"rejected": 1, "failed": 1, "done": 4}, end.err
         for verb in ("check", "rebuild", "check"):
             care = dop.typed("ledger", verb, "--outputs", str(dop.outputs))

@@ -1,4 +1,4 @@
-"""An error of one row or one step stays its own: the other rows are bought, booked and fetched as if it had not been.
+"""An error of one row or one step stays its own: the other rows are bought, recorded and fetched as if it had not been.
 
 Each gateway here answers one row with something that no client expects while the POSTs of other rows are in flight. A
 POST that is cancelled may be paid: so every test compares the gateway's books with the ledger, and wants no `unknown`.
@@ -27,7 +27,7 @@ from tests.support.troubles import (
     ROWS,
     SOON,
     Trouble,
-    assert_all_booked,
+    assert_all_recorded,
     assert_continues,
     row,
 )
@@ -62,7 +62,7 @@ def test_a_result_address_that_cannot_be_read_is_the_trouble_of_its_row_alone(tm
         dop = against(tmp_path, gateway)
         manifest = dop.csv(shots(ROWS))
         end = dop.buy(manifest, *EAGER, *SOON)
-        assert_all_booked(dop, gateway, end)
+        assert_all_recorded(dop, gateway, end)
         assert end.code not in (FATAL, Contained.CRASHED), end.err
         assert_continues(dop, gateway, manifest, rows=ROWS)
 
@@ -76,7 +76,7 @@ def test_a_polling_address_that_cannot_be_read_makes_no_job_uncollectable(tmp_pa
         dop = against(tmp_path, gateway)
         manifest = dop.csv(shots(ROWS))
         end = dop.buy(manifest, *EAGER)
-        assert_all_booked(dop, gateway, end)
+        assert_all_recorded(dop, gateway, end)
         assert (end.code, end.counts) == (0, {"done": ROWS}), end.err
 
 
@@ -141,7 +141,7 @@ def test_a_retry_that_lacks_a_price_of_another_row_loses_nothing_that_it_sends(t
         failing[0] = False
         one_by_one = ("--set", "pace.rate=50/1s")  # the last row's turn comes while the others' POSTs are in flight
         end = dop.call("retry", first.run, "--failed", "--yes", *MODELS, *one_by_one)
-        assert_all_booked(dop, gateway, end)
+        assert_all_recorded(dop, gateway, end)
         assert dop.states() == {"done": 11, "planned": 1}, end.err
 
 
@@ -241,7 +241,7 @@ def test_a_picture_that_is_deleted_while_posts_hang_parks_its_row(tmp_path: Path
         dop.environ = CREDENTIALS | {"DOP_UPLOADS__URL": f"s3://{BUCKET}/dop", "DOP_UPLOADS__ENDPOINT": store.url}
         manifest = dop.csv(pictures(tmp_path, ROWS))
         end = dop.buy(manifest, "--set", "pace.submit_concurrency=4")
-        assert_all_booked(dop, gateway, end)
+        assert_all_recorded(dop, gateway, end)
         assert dop.states().get("done", 0) == ROWS - 1, end.err
         assert f"{gone}.png" in end.err
 
@@ -264,7 +264,7 @@ def test_a_run_that_stops_buying_waits_for_the_posts_in_flight(tmp_path: Path, w
         budget = ["--max-cost", "2.10"] if why == "its budget is reached" else []
         end = dop.buy(dop.csv(shots(ROWS)), *EAGER, *ENDS[why], *budget)
         assert len(gateway.charged) >= 15
-        assert_all_booked(dop, gateway, end)
+        assert_all_recorded(dop, gateway, end)
 
 
 # --- one row is refused

@@ -79,7 +79,7 @@ def test_an_id_in_an_unclear_answer_is_adopted_only_with_proof(tmp_path: Path, w
         end = dop.buy(dop.csv(shots(1)), "--max-duration", "6s", "--set", "poll.deadline_s=2")
         assert gateway.polls, "the id was not even asked for"
         assert end.code == UNKNOWN, end.err
-        assert dop.booked() == [("unknown", "")], end.err
+        assert dop.recorded() == [("unknown", "")], end.err
 
 
 def test_an_id_in_an_unclear_answer_whose_job_answers_to_the_request_is_adopted(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_two_ids_in_an_unclear_answer_prove_neither(tmp_path: Path) -> None:
         dop = against(tmp_path, gateway)
         end = dop.buy(dop.csv(shots(1)))
         assert end.code == UNKNOWN, end.err
-        assert dop.booked() == [("unknown", "")]
+        assert dop.recorded() == [("unknown", "")]
 
 
 # --- callbacks about unclear submits
@@ -128,7 +128,7 @@ def test_a_callback_about_an_unclear_submit_alone_proves_nothing(tmp_path: Path,
         end = dop.buy(dop.csv(shots(1)), *ALONE, "--max-duration", "6s", "--set", "poll.deadline_s=2")
         assert gateway.calls == [204]
         assert end.code == UNKNOWN, end.err
-        assert dop.booked() == [("unknown", "")], end.err
+        assert dop.recorded() == [("unknown", "")], end.err
 
 
 async def _call(gateway: HostileGateway, order: Order, body: dict[str, Any], headers: Any = None) -> None:
@@ -148,7 +148,7 @@ def test_a_callback_that_names_two_jobs_proves_neither(tmp_path: Path) -> None:
         end = dop.buy(dop.csv(shots(1)), *ALONE)
         assert gateway.calls == [204]
         assert end.code == UNKNOWN, end.err
-        assert dop.booked() == [("unknown", "")]
+        assert dop.recorded() == [("unknown", "")]
 
 
 # --- paid twice
@@ -191,7 +191,7 @@ def test_a_callback_that_names_a_second_paid_job_is_recorded_and_reported(tmp_pa
             said = dop.buy(manifest, *ALONE, *again).err
         first, second = (order.job for order in gateway.orders)
         assert gateway.calls == [204], said
-        assert dop.booked()[0][1] == second
+        assert dop.recorded()[0][1] == second
         shown = dop.call("show", "row-1")
         assert first in shown.out, shown.out
         assert second in shown.out
@@ -222,7 +222,7 @@ def test_a_submit_that_a_callback_proves_is_not_sent_again_although_it_was_settl
         ended(receiver)
         assert (end.code, end.counts) == (0, {"done": 1}), end.err
         assert len(gateway.orders) == 1, "bought twice"
-        assert not list((dop.outputs / "callbacks").rglob("*.json")), "what is booked is not kept"
+        assert not list((dop.outputs / "callbacks").rglob("*.json")), "what is recorded is not kept"
 
 
 @pytest.mark.long
@@ -267,7 +267,7 @@ def _called_after(dop: Dop, gateway: HostileGateway, manifest: Path, again: tupl
 
 
 async def _later(gateway: HostileGateway, order: Order) -> None:
-    """A call about a job that the caller made up, once the 502 has been booked."""
+    """A call about a job that the caller made up, once the 502 has been recorded."""
     await asyncio.sleep(0.3)
     await gateway.call_back(order, {"job_set_id": str(uuid.uuid4())})
 
@@ -313,7 +313,7 @@ def test_one_request_is_recovered_by_one_poll_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_signal_cuts_a_recovery_that_hangs_and_books_what_is_in_flight(tmp_path: Path) -> None:
-    """Polls are free: the one that a recovery waits for is cut; the POSTs end and are booked."""
+    """Polls are free: the one that a recovery waits for is cut; the POSTs end and are recorded."""
 
     async def submit(gateway: HostileGateway, order: Order) -> web.StreamResponse:
         if order.number == 1:
@@ -335,5 +335,5 @@ def test_a_signal_cuts_a_recovery_that_hangs_and_books_what_is_in_flight(tmp_pat
         began = time.monotonic()
         end = ended(process)
         assert time.monotonic() - began < 15, end.err
-        booked = {str(job) for (job,) in dop.ledger("select job_set_id from attempts where job_set_id is not null")}
-        assert booked == {order.job for order in gateway.charged if order.number > 1}, end.err
+        recorded = {str(job) for (job,) in dop.ledger("select job_set_id from attempts where job_set_id is not null")}
+        assert recorded == {order.job for order in gateway.charged if order.number > 1}, end.err

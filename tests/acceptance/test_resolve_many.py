@@ -16,7 +16,7 @@ ORDER = ("--set", "pace.submit_concurrency=1")
 
 
 def doubtful(against: Against, *lost: int, book: bool, rows: int = 4) -> Opened:
-    """A run of which the submits `lost` ended with an unknown outcome, perhaps booked by the gateway."""
+    """A run of which the submits `lost` ended with an unknown outcome, perhaps recorded by the gateway."""
     fault = {"status": 502, "body": "<html>Bad Gateway</html>", "book": book}
     dop, double = against(submits={str(number): fault for number in lost})
     end = dop.buy(dop.csv(shots(rows)), *ORDER)

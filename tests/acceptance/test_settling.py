@@ -18,7 +18,7 @@ def one_row(name: str = "lake") -> str:
 
 
 def unknown(against: Against, *, book: bool) -> tuple[Opened, Path]:
-    """A run whose only row ended with an unknown outcome, perhaps booked by the gateway."""
+    """A run whose only row ended with an unknown outcome, perhaps recorded by the gateway."""
     fault = {"status": 502, "body": "<html>Bad Gateway</html>", "book": book}
     dop, double = against(submits={"1": fault})
     manifest = dop.csv(one_row())

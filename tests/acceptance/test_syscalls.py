@@ -83,7 +83,7 @@ def unproven(lines: list[str]) -> str:
     for post in places(lines, SUBMIT):
         announced = last_before(places(lines, ANNOUNCED), post)
         if announced <= previous:
-            return "no intent was booked for this POST"
+            return "no intent was recorded for this POST"
         synced = last_before(places(lines, WAL_SYNC), announced)
         if not previous < last_before(places(lines, WAL_WRITE), announced) < synced:
             return "the intent was written and not synced when the POST left"
@@ -100,7 +100,7 @@ def test_an_accepted_id_is_synced_before_its_first_poll_asks_for_its_video(trace
     writes, syncs, submits = places(traced, WAL_WRITE), places(traced, WAL_SYNC), places(traced, SUBMIT)
     first_poll = places(traced, POLL)[0]
     settled = [write for write in writes if submits[0] < write < first_poll]
-    assert settled, "the answer was not booked before the first poll"
+    assert settled, "the answer was not recorded before the first poll"
     assert [sync for sync in syncs if settled[0] < sync < first_poll]
 
 
@@ -115,7 +115,7 @@ def test_a_video_is_synced_then_named_then_its_folder_is_synced(traced: list[str
 
 INTENT, SYNC = "pwrite64(5</a/ledger.db-wal>, 1)", "fdatasync(5</a/ledger.db-wal>)"
 POST = 'sendto(9<TCP:[1]>, "POST /ai-model-api/v1/x")'
-BOOKED = r'write(6</a/ledger.db.journal>, "0266b726 {\"seq\":3,\"event\":\"reserve\"}")'
+RECORDED = r'write(6</a/ledger.db.journal>, "0266b726 {\"seq\":3,\"event\":\"reserve\"}")'
 
 
 def test_a_call_that_the_log_shows_in_two_pieces_counts_once() -> None:
@@ -127,11 +127,11 @@ def test_a_call_that_the_log_shows_in_two_pieces_counts_once() -> None:
 @pytest.mark.parametrize(
     "order",
     [
-        [INTENT, POST, SYNC, BOOKED],
-        [POST, INTENT, SYNC, BOOKED],
-        [INTENT, BOOKED, POST, SYNC],
-        [INTENT, SYNC, BOOKED, POST, POST],
-        [INTENT, SYNC, BOOKED, POST, BOOKED, POST],
+        [INTENT, POST, SYNC, RECORDED],
+        [POST, INTENT, SYNC, RECORDED],
+        [INTENT, RECORDED, POST, SYNC],
+        [INTENT, SYNC, RECORDED, POST, POST],
+        [INTENT, SYNC, RECORDED, POST, RECORDED, POST],
     ],
 )
 def test_a_post_that_leaves_too_early_would_be_noticed(order: list[str]) -> None:
@@ -139,4 +139,4 @@ def test_a_post_that_leaves_too_early_would_be_noticed(order: list[str]) -> None
 
 
 def test_news_of_another_request_may_be_on_its_way_while_a_post_leaves() -> None:
-    assert unproven([INTENT, SYNC, BOOKED, INTENT, POST]) == ""
+    assert unproven([INTENT, SYNC, RECORDED, INTENT, POST]) == ""

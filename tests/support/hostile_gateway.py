@@ -239,14 +239,14 @@ class Contained(Here):
                 raise
             return Ended(code=self.CRASHED, out="", err="".join(traceback.format_exception(error)))
 
-    def booked(self) -> list[tuple[str, str]]:
+    def recorded(self) -> list[tuple[str, str]]:
         """State and job id ("" without one) of the newest attempt of every request, from the ledger's file."""
         found = self.ledger("select state, job_set_id from attempts where superseded = 0")
         return [(str(state), str(job or "")) for state, job in found]
 
     def states(self) -> dict[str, int]:
         """How many requests are in which state."""
-        return dict(Counter(state for state, _ in self.booked()))
+        return dict(Counter(state for state, _ in self.recorded()))
 
     def jobs(self) -> set[str]:
         """The job ids that the ledger holds, over all attempts."""

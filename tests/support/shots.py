@@ -17,7 +17,7 @@ from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.run_registry import Run
-from pipeline.ledger.shots import Shots, settle
+from pipeline.ledger.shots import Shots, mark_wanted
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, Candidacy, Request, State
 from pipeline.reports.checks.findings import ClipCheck, Grade, Key
@@ -118,13 +118,13 @@ def listed(workspace: OpenLedger, rows: Sequence[Request]) -> Run:
 
 
 def _settled(connection: Connection, *, run_id: str, verdicts: Mapping[str, str]) -> Shots:
-    return settle(connection, run_id, verdicts)
+    return mark_wanted(connection, run_id, verdicts)
 
 
 def agreed_to(workspace: OpenLedger, rows: Sequence[Request], max_purchases: int | None = None) -> Agreement:
     """Every candidate of shots that lack keepers, and every plain row that is planned."""
-    standings = workspace.book.shots(RUN, latest_verdicts(workspace.ledger)).standings
-    done = {one for shot in standings if not shot.missing for one in shot.spare}
+    statuses = workspace.book.shots(RUN, latest_verdicts(workspace.ledger)).statuses
+    done = {one for shot in statuses if not shot.missing for one in shot.spare}
     states = workspace.book.states([row.request_id for row in rows])
     new = [row for row in rows if states[row.request_id] is State.PLANNED and row.request_id not in done]
     return Agreement(

@@ -30,7 +30,7 @@ STATE_WORDS = {
 }
 
 EVENT_WORDS = {
-    Event.RESERVE: "the intent and its money are booked; the POST follows",
+    Event.RESERVE: "the intent and its money are recorded; the POST follows",
     Event.RELEASE: "proof that nothing was created: not sent, throttled, key refused",
     Event.ACCEPT: "a 2xx answer with an id",
     Event.REJECT: "a 4xx for this one request",

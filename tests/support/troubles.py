@@ -56,7 +56,7 @@ class Trouble:
         return await gateway.accept(order)
 
 
-def assert_all_booked(dop: Contained, gateway: HostileGateway, end: Ended) -> None:
+def assert_all_recorded(dop: Contained, gateway: HostileGateway, end: Ended) -> None:
     """No submit is in doubt, and the ledger has the id of every job that was charged."""
     assert dop.states().get("unknown", 0) == 0, end.err
     assert dop.states().get("submitting", 0) == 0, end.err

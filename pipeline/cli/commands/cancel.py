@@ -68,7 +68,7 @@ async def _ask(settings: Settings, key: str, chosen: list[Attempt]) -> list[Canc
 
 
 def _record(settings: Settings, canceled: list[Attempt]) -> None:
-    """Book what was canceled, unless a run works on the ledger: that books it when its polls say so."""
+    """Record what was canceled, unless a run works on the ledger: that records it when its polls say so."""
     now = time.time()
     values: dict[str, object] = {"finished_at": now, "reason": REASON}
     if kind_of(settings).abilities.refunds_known:
@@ -80,7 +80,7 @@ def _record(settings: Settings, canceled: list[Attempt]) -> None:
         else:
             opened = open_for_spending(settings, lock_wait_s=0.0, now=now)
         with opened as workspace:
-            booked = sum(isinstance(workspace.ledger.apply_now(change), Applied) for change in changes)
-        print_notice([f"booked as canceled: {booked}"])
+            recorded = sum(isinstance(workspace.ledger.apply_now(change), Applied) for change in changes)
+        print_notice([f"recorded as canceled: {recorded}"])
     except LockedError:
-        print_notice(["a run works on this ledger: it books them as canceled when its polls say so"])
+        print_notice(["a run works on this ledger: it records them as canceled when its polls say so"])

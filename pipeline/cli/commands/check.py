@@ -1,4 +1,4 @@
-"""`check`: looks for defects in the clips of a run. Nothing is sent or spent, and no state changes."""
+"""`check`: finds defects in the clips of a run. Nothing is sent or spent, and no state changes."""
 
 from __future__ import annotations
 

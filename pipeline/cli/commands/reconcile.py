@@ -64,7 +64,7 @@ def from_list(workspace: OpenLedger, usage: Mapping[str, int | None]) -> Iterabl
     for job, amount in usage.items():
         attempt = ours.get(canonical_job_id(job))
         if attempt is None:
-            yield _stranger(job, amount, unknown)
+            yield _unlisted(job, amount, unknown)
         elif amount == 0 and attempt.cost_microusd:
             words = f"job {job} is not charged; {_counted(attempt)}"
             yield Difference(what="refunded", where=attempt.row_id, words=words)
@@ -81,7 +81,7 @@ def from_list(workspace: OpenLedger, usage: Mapping[str, int | None]) -> Iterabl
             yield Difference(what="missing", where=attempt.row_id, words=words)
 
 
-def _stranger(job: str, amount: int | None, unknown: Iterable[Attempt]) -> Difference:
+def _unlisted(job: str, amount: int | None, unknown: Iterable[Attempt]) -> Difference:
     charged = "" if amount is None else f" (${usd(amount)})"
     maybe = [one.row_id for one in unknown if amount in (None, one.price_microusd)]
     if maybe and amount != 0:

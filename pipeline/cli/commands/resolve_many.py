@@ -66,17 +66,17 @@ def from_usage(workspace: OpenLedger, unknown: Sequence[Attempt], path: Path) ->
     """
     usage = read_usage(path)
     ours = {canonical_job_id(str(one.job_set_id)): one for one in workspace.book.jobs(workspace.gateway)}
-    strangers = [job for job, amount in usage.items() if job not in ours and amount != 0]
+    unlisted = [job for job, amount in usage.items() if job not in ours and amount != 0]
     times = [one.accepted_at for job, one in ours.items() if job in usage and one.accepted_at is not None]
     found = []
     for attempt in unknown:
         sent_at = attempt.submitted_at
         covered = sent_at is not None and bool(times) and min(times) <= sent_at <= max(times)
-        if len(strangers) == 1 == len(unknown) and usage[strangers[0]] in (None, attempt.price_microusd):
+        if len(unlisted) == 1 == len(unknown) and usage[unlisted[0]] in (None, attempt.price_microusd):
             why = "the one job in the list that the ledger does not know"
-            found.append(Resolution(attempt=attempt, why=why, adopt=strangers[0]))
-        elif strangers:
-            why = f"the list has {counted(len(strangers), 'job')} that the ledger does not know: which is it?"
+            found.append(Resolution(attempt=attempt, why=why, adopt=unlisted[0]))
+        elif unlisted:
+            why = f"the list has {counted(len(unlisted), 'job')} that the ledger does not know: which is it?"
             found.append(Resolution(attempt=attempt, why=why))
         elif covered:
             found.append(Resolution(attempt=attempt, why="every job in the list is known: not charged", resend=True))

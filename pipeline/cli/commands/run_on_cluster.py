@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 LOCK_MAX_WAIT_S = 60.0
-"""The first worker looks at the whole ledger before it lets others in; a plain run may be about to end."""
+"""The first worker checks the whole ledger before it lets others in; a plain run may be about to end."""
 
 NOT_HERE = {
     "pilot": "buy a few with --first N, look at them, then run the whole manifest",
@@ -170,7 +170,7 @@ def _put_alone(workspace: OpenLedger, run_id: str, options: RunOptions) -> Total
 
 
 def _measure(workspace: OpenLedger) -> None:
-    """Has the server look at the tables that have just grown.
+    """Have the server analyze the tables that have just grown.
 
     Without this it takes some minutes. Until then it takes them for empty, and each query for the next job, and for
     the counts of a run, costs it a second of its time for some thousands of rows.

@@ -24,7 +24,7 @@ UNHEALTHY = 5
 
 
 def worker(args: argparse.Namespace) -> int:
-    """Looks after requests until a signal ends it. Pays, as far as runs are ordered."""
+    """Processes requests until a signal ends it. Pays, as far as runs are ordered."""
     settings = settings_of(args)
     url = database(settings)
     if args.health:

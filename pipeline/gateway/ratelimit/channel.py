@@ -157,4 +157,6 @@ class RateChannel:
             self.law.begin_window(now, count=count, span_s=span_s)
         elif allowance.remaining is not None:
             in_flight = self.law.open + self.law.unsent
-            self._stated.heard(allowance.remaining, allowance.reset_s, sent_at=sent_at, now=now, in_flight=in_flight)
+            self._stated.on_response(
+                allowance.remaining, allowance.reset_s, sent_at=sent_at, now=now, in_flight=in_flight
+            )

@@ -250,7 +250,7 @@ class AdaptiveRateLimiter:
             self._share()
 
     def _share(self) -> None:
-        """Polls use the submits' allowance from now on; polls in flight are still booked where they were sent."""
+        """Polls use the submits' allowance from now on; polls in flight are still recorded where they were sent."""
         self._polls = self._submits
         self._submits.share()
 

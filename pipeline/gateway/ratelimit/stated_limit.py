@@ -58,7 +58,7 @@ class StatedLimit:
         if self._test_sent_at == LONG_AGO:
             self._test_sent_at = now
 
-    def heard(self, remaining: int, reset_s: float | None, *, sent_at: float, now: float, in_flight: int) -> None:
+    def on_response(self, remaining: int, reset_s: float | None, *, sent_at: float, now: float, in_flight: int) -> None:
         """The answer to a call sent at `sent_at`: so many calls are left until `reset_s` seconds from now.
 
         Args:

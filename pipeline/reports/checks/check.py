@@ -134,7 +134,7 @@ def _motion(
 ) -> list[Finding]:
     """Everything that is measured over time. Black and strobe come first, for they explain what others would see."""
     signals = Signals(film)
-    contrast = None if start is None else float(np.std(start.looks[0].mean(axis=2)))
+    contrast = None if start is None else float(np.std(start.views[0].mean(axis=2)))
     found, blank = exposure.black(signals, picture_contrast=contrast)
     strobes, metrics["strobe_s"] = continuity.strobe(signals, allowance)
     found += strobes

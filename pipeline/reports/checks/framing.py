@@ -92,7 +92,7 @@ def judge(film: Film, index: int, reference: Reference, kind: Kind) -> tuple[lis
     """Whether the frame at `index` (0 or -1) shows the picture; and whether it is squeezed."""
     match = best_match(film.rgb[index], (film.width, film.height), reference)
     findings = []
-    faint = min(float(film.luma[index].std()), float(luma_of(reference.looks[0]).std())) < FAINT
+    faint = min(float(film.luma[index].std()), float(luma_of(reference.views[0]).std())) < FAINT
     if match.likeness < (FAINT_UNLIKE if faint else UNLIKE):
         findings.append(Finding(kind=kind, grade=Grade.BAD, figure=f"{max(0.0, match.likeness):.2f}"))
     elif kind is Kind.WRONG_START and match.likeness > SURE_SHAPE and _is_squeezed(match.squeeze):
@@ -109,8 +109,8 @@ def best_match(frame: NDArray[np.uint8], shown: tuple[int, int], reference: Refe
         if part is None:
             continue
         size = (shown[0] * part.shape[1] / whole.shape[1], shown[1] * part.shape[0] / whole.shape[0])
-        for look in reference.looks:
-            match = _search(_levelled(part), size, luma_of(look), reference.width / reference.height)
+        for view in reference.views:
+            match = _search(_levelled(part), size, luma_of(view), reference.width / reference.height)
             best = max(best, match, key=lambda found: found.likeness)
             if best.likeness >= SURE:
                 return best

@@ -31,12 +31,12 @@ class Reference:
 
     Args:
         width, height: pixels of the picture when upright.
-        looks: one or more ways to see it, each height x width x 3, longer side SIDE_PX.
+        views: one or more ways to see it, each height x width x 3, longer side SIDE_PX.
     """
 
     width: int
     height: int
-    looks: tuple[NDArray[np.uint8], ...]
+    views: tuple[NDArray[np.uint8], ...]
 
 
 def read_reference(source: Path | bytes) -> Reference:
@@ -56,10 +56,10 @@ def read_reference(source: Path | bytes) -> Reference:
                 upright = ImageOps.exif_transpose(_shrunk(opened))
                 turned = (upright.width > upright.height) != (opened.width > opened.height) and ratio != 1
                 size = (opened.height, opened.width) if turned else (opened.width, opened.height)
-                looks = tuple(np.asarray(look) for look in _looks(upright))
+                views = tuple(np.asarray(view) for view in _views(upright))
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
         raise UnreadablePictureError(str(error)[:80] or type(error).__name__) from None
-    return Reference(width=size[0], height=size[1], looks=looks)
+    return Reference(width=size[0], height=size[1], views=views)
 
 
 def _shrunk(opened: Image.Image) -> Image.Image:
@@ -80,7 +80,7 @@ def _shrunk(opened: Image.Image) -> Image.Image:
     return picture
 
 
-def _looks(picture: Image.Image) -> list[Image.Image]:
+def _views(picture: Image.Image) -> list[Image.Image]:
     if picture.mode != "RGBA" or picture.getchannel("A").getextrema() == (255, 255):
         return [picture.convert("RGB")]
     seen = []

@@ -20,7 +20,7 @@ def keeper_rows(view: RunView) -> list[tuple[str, ...]]:
     table = KeeperTable()
     for one in _outcomes(view):
         table.add(one)
-    if not table.total.settled:
+    if not table.total.decided:
         return []
     rows = [("all clips", *_cells(table.total))]
     for name, group in table.groups.items():

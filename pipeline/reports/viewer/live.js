@@ -91,7 +91,7 @@ function askToReload() {
   place.append(reload);
 }
 
-const hears = {
+const listeners = {
   status: (event) => showStatus(JSON.parse(event.data)),
   stale: askToReload,
   reviews: (event) => hearReviews(JSON.parse(event.data)),
@@ -105,16 +105,16 @@ const hears = {
 };
 
 let news = null;
-let heardUpTo = served.event;
+let seenUpTo = served.event;
 /** Only while the page is visible: a browser opens six connections to a server, and a stream in a hidden tab holds one. */
 function listen() {
   news?.close();
   if (document.hidden) return;
-  news = new EventSource(`events?after=${heardUpTo}&requests=${served.requests}&reviews=${served.reviews}`);
-  for (const [name, hear] of Object.entries(hears)) {
+  news = new EventSource(`events?after=${seenUpTo}&requests=${served.requests}&reviews=${served.reviews}`);
+  for (const [name, listener] of Object.entries(listeners)) {
     news.addEventListener(name, (event) => {
-      heardUpTo = Number(event.lastEventId) || heardUpTo;
-      hear(event);
+      seenUpTo = Number(event.lastEventId) || seenUpTo;
+      listener(event);
     });
   }
 }

@@ -241,7 +241,7 @@ def _html(text: str) -> web.Response:
 
 
 def _seen(request: web.Request) -> ClientState:
-    """The page's position: what it was loaded with, or the last event it heard before the connection broke."""
+    """The page's position: what it was loaded with, or the last event it received before the connection broke."""
     after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
     requests = request.query.get("requests", "")
     if not _is_number(after):

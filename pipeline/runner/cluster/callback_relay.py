@@ -1,4 +1,4 @@
-"""Callbacks among several workers: whichever host is called, the worker that waits for the job looks at it.
+"""Callbacks among several workers: whichever host is called, the worker that waits for the job polls it.
 
 A call that this host has no use for goes to all of them through the database (NOTIFY). It is a hint and nothing else:
 lost ones cost polls. Must never: believe what a call says, or keep the gateway waiting for its answer.

@@ -1,7 +1,7 @@
 """The queue of requests, made from the ledger by one statement: first filling, topping up and rebuilding are alike.
 
-A job is "look after this request"; its lock is the request's key, so at most one worker does. There are two queues a
-gateway: to buy, and to look after what is bought, which continues while buying has to wait. The queue may be dropped at
+A job is "process this request"; its lock is the request's key, so at most one worker does. There are two queues a
+gateway: to buy, and to collect what is bought, which continues while buying has to wait. The queue may be dropped at
 any time: nothing is known here that the ledger does not know.
 """
 
@@ -216,7 +216,7 @@ class JobQueue:
         return int((await self._ask(text, {"run_id": run_id, "set_aside": SET_ASIDE}))[0]["n"])
 
     async def workers(self, silent_s: float) -> int:
-        """How many workers were heard of lately, of whatever gateway."""
+        """How many workers gave a sign lately, of whatever gateway."""
         text = (
             "SELECT count(*) AS n FROM procrastinate_workers "
             "WHERE last_heartbeat > now() - make_interval(secs => %(silent_s)s)"

@@ -17,7 +17,7 @@ from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals
 from pipeline.reports.progress import ProgressDisplay, ProgressSnapshot
 from pipeline.runner.cluster.job_queue import JobQueue, StopNotice
-from pipeline.runner.cluster.shot_keeper import settle_run
+from pipeline.runner.cluster.shot_keeper import mark_wanted_in
 from pipeline.runner.failure_limit import FailureLimit
 from pipeline.runner.run_job import StepsResult
 from pipeline.runner.signals import SIGNALS, signal_handlers
@@ -39,7 +39,7 @@ NO_WORKER_NOTICE_S = 10.0
 class MonitorOptions:
     """One run that is followed.
 
-    `before`: what the run came to when it was ordered. `silent_s`: a worker not heard of for so long is gone. `rule`
+    `before`: what the run came to when it was ordered. `silent_s`: a worker without a sign for so long is gone. `rule`
     and `max_duration_s` end the buying on every host; the latter counts from the call of `follow`.
     """
 
@@ -58,29 +58,29 @@ class MonitorOptions:
 
 
 async def follow(this: MonitorOptions, progress: ProgressDisplay) -> StepsResult:
-    """Looks until nothing of the run is queued or in a worker's hands, its time is over, or a signal comes."""
-    heard: list[signal.Signals] = []
+    """Watch until nothing of the run is queued or in a worker's hands, its time is over, or a signal comes."""
+    caught: list[signal.Signals] = []
     stop = asyncio.Event()
 
-    def caught(number: signal.Signals) -> None:
-        heard.append(number)
+    def on_signal(number: signal.Signals) -> None:
+        caught.append(number)
         stop.set()
 
-    with signal_handlers(caught):
-        looks = RunMonitor(this, progress)
-        while not heard and not looks.over:
+    with signal_handlers(on_signal):
+        monitor = RunMonitor(this, progress)
+        while not caught and not monitor.over:
             with suppress(psycopg.Error, OSError, LedgerUnavailableError):  # it is waited for, as the workers do
-                await looks.once()
+                await monitor.once()
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), looks.pause_s)
-        if heard:
-            reason = StopNotice(text=f"stopped by {heard[0].name}", exit_code=SIGNALS[heard[0]])
+                await asyncio.wait_for(stop.wait(), monitor.pause_s)
+        if caught:
+            reason = StopNotice(text=f"stopped by {caught[0].name}", exit_code=SIGNALS[caught[0]])
             await this.queue.put_stop_notice(this.run_id, this.version, reason)
-        return await _ended(this, left_alone=bool(heard) or looks.is_cut)
+        return await _ended(this, left_alone=bool(caught) or monitor.is_cut)
 
 
 class RunMonitor:
-    """What one look after the other found. `over`: there is nothing to wait for; `is_cut`: its time is over."""
+    """Watches one run from this process. `over`: there is nothing to wait for; `is_cut`: its time is over."""
 
     def __init__(self, this: MonitorOptions, progress: ProgressDisplay) -> None:
         self._this, self._progress = this, progress
@@ -91,12 +91,12 @@ class RunMonitor:
 
     @property
     def over(self) -> bool:
-        """Whether this was the last look."""
+        """Whether this was the last round."""
         return self.is_cut or self._quiet >= QUIET
 
     @property
     def pause_s(self) -> float:
-        """Until the next look; the end of its time is met."""
+        """Seconds until the next round; the end of its time is met."""
         if self.over:
             return 0.0
         limit_s = self._this.max_duration_s
@@ -106,9 +106,9 @@ class RunMonitor:
         )  # past it, the database is away: it is tried again
 
     async def once(self) -> None:
-        """One look; stops the buying on every host where this command must stop it.
+        """One round; stops the buying on every host where this command must stop it.
 
-        The workers top up the queue. Only where nothing is left in it is it looked for here whether all is done.
+        The workers top up the queue. Only where nothing is left in it, this process checks whether all is done.
         """
         this = self._this
         if await self._too_long():
@@ -119,12 +119,12 @@ class RunMonitor:
         halted = bool(await this.queue.stop_notices(this.run_id))
         planned = totals.count(State.PLANNED) - await this.queue.set_aside(this.run_id)
         self._quiet = 0 if busy or self._is_due(totals, planned, halted=halted) else self._quiet + 1
-        await self._look_for_workers()
+        await self._check_workers()
         self._progress.update(_snapshot(totals, this.before, time.monotonic() - self._began, halted=halted))
 
     async def _topped_up(self) -> int:
         """How many requests were queued here; candidates that a worker did not live to ask for among them."""
-        await asyncio.to_thread(settle_run, self._this.workspace, self._this.run_id)
+        await asyncio.to_thread(mark_wanted_in, self._this.workspace, self._this.run_id)
         return await self._this.queue.top_up(self._this.window)
 
     def _is_due(self, totals: Totals, planned: int, *, halted: bool) -> bool:
@@ -157,7 +157,7 @@ class RunMonitor:
             self._this.run_id, self._this.version, StopNotice(text=text, exit_code=ExitCode.UNFINISHED)
         )
 
-    async def _look_for_workers(self) -> None:
+    async def _check_workers(self) -> None:
         if await self._this.queue.workers(self._this.silent_s):
             self._lonely_since = time.monotonic()
         elif not self._said_lonely and time.monotonic() - self._lonely_since > NO_WORKER_NOTICE_S:

@@ -1,7 +1,7 @@
 """One run on one worker: the same steps as on a single machine, fed with requests as the queue hands them on.
 
-A request is looked after until there is nothing more to do for it here. Everything it needs to go on elsewhere is in
-the ledger, so a line may be cut at any time.
+A request is processed until there is nothing more to do for it here. Everything it needs to go on elsewhere is in
+the ledger, so an executor may be cut at any time.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from pipeline.runner.stop import StopScope, StopSignal
 RECOVERY_TIMEOUT_S = 10.0
 """How long, in seconds, an executor that closes waits for the proof of an unclear submit."""
 
-SETTLE_ROUNDS = 15
-"""Rounds of maintenance between two looks at all shots, for candidates whose worker died before it asked for more."""
+MARK_ROUNDS = 15
+"""Rounds of maintenance between two checks of all shots, for candidates whose worker died before it asked for more."""
 
 PENDING_STATES = frozenset({State.PLANNED, State.SUBMITTING, State.ACCEPTED})
 """Something remains to be done for it; every other state is an end, for now or for good."""
 
 
 class RunExecutor:
-    """The steps of one ordered run in this worker. `look_after` may be called for many requests at once."""
+    """The steps of one ordered run in this worker. `process_request` may be called for many requests at once."""
 
     def __init__(self, order: RunOrder, around: WorkerResources) -> None:
         self.order, self._around = order, around
@@ -47,7 +47,7 @@ class RunExecutor:
         self._broken = self._closing = self._warned = False
         self._tasks: list[asyncio.Task[None]] = []
         self._downloads = order.collect and around.workspace.settings.download.enabled
-        self.shots = ShotKeeper(around.workspace, order.run_id, on_settled=self._end, on_failure=self._failed)
+        self.shots = ShotKeeper(around.workspace, order.run_id, on_finished=self._end, on_failure=self._failed)
         self._rounds = 0
         events = EventSink()
         events.subscribe(EventRecorded, self._recorded)
@@ -75,8 +75,8 @@ class RunExecutor:
         """One round of what is done from time to time."""
         self.warn()
         self._rounds += 1
-        if self._rounds % SETTLE_ROUNDS == 0:
-            await self.shots.settle_all()
+        if self._rounds % MARK_ROUNDS == 0:
+            await self.shots.mark_all()
 
     # -- one request
 
@@ -87,11 +87,11 @@ class RunExecutor:
 
     @property
     def active_count(self) -> int:
-        """How many requests are looked after here."""
+        """How many requests are processed here."""
         return len(self._held)
 
     async def process_request(self, attempt: Attempt) -> bool:
-        """One request's life from wherever the ledger says it is; False when the line closes before its end.
+        """One request's life from wherever the ledger says it is; False when the executor closes before its end.
 
         Pays: yes, when it is planned and the order says buy.
         """
@@ -126,7 +126,7 @@ class RunExecutor:
     async def _lost_by_another(self, attempt: Attempt) -> None:
         """MONEY: its worker died or froze during the submit. It may be paid: never sent again automatically.
 
-        The token names that very submit: when its worker wakes after all, its answer is still booked.
+        The token names that very submit: when its worker wakes after all, its answer is still recorded.
         """
         why = {"reason": "the worker was lost during the submit"}
         context = self.pipeline.context
@@ -149,7 +149,7 @@ class RunExecutor:
         if state is State.DONE and event is Event.COMPLETE and self._downloads:
             return
         if self.shots.has(request_id) and state not in PENDING_STATES:
-            self.shots.settle_soon(request_id, is_clip=state is State.DONE)
+            self.shots.finish_candidate(request_id, is_clip=state is State.DONE)
             return
         if state not in PENDING_STATES or (state is State.ACCEPTED and not self.order.collect):
             self._end(request_id)
@@ -213,15 +213,15 @@ class RunExecutor:
                 self._around.on_failure(f"a stop reason could not be passed on ({cause_of(error)})")
 
     async def close(self) -> None:
-        """Submits in flight end and are booked; everything else is left for other workers."""
+        """Submits in flight end and are recorded; everything else is left for other workers."""
         self._broken = self._closing = True  # what is said from here on is about this worker, not about the run
         self.stop.request("the worker stops", exit_code=ExitCode.TERMINATED, reach=StopScope.ALL)
         self.pipeline.poller.close_input()
         self._held.stop_buying()
         if self._tasks:
-            buying, looking, fetching, *watching = self._tasks
+            buying, polling, fetching, *watching = self._tasks
             await asyncio.wait([buying])
-            await asyncio.wait([looking])
+            await asyncio.wait([polling])
             for task in (fetching, *watching):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

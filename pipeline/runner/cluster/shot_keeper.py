@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from pipeline.errors import DopError
 from pipeline.ledger.reviews import latest_verdicts
-from pipeline.ledger.shots import CheckRecord, Shots, save_checks, settle
+from pipeline.ledger.shots import CheckRecord, Shots, mark_wanted, save_checks
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, Candidacy
 from pipeline.runner.clip_checker import ClipChecker, PooledChecker
@@ -25,7 +25,7 @@ class ShotKeeper:
     """The shots of one ordered run, as one worker processes them.
 
     Args:
-        on_settled: called with a request once its clip is checked and its shot has asked for the next candidate.
+        on_finished: called with a request once its clip is checked and its shot has asked for the next candidate.
         on_failure: called with the reason when the ledger could not take a result.
     """
 
@@ -34,15 +34,15 @@ class ShotKeeper:
         workspace: OpenLedger,
         run_id: str,
         *,
-        on_settled: Callable[[str], None],
+        on_finished: Callable[[str], None],
         on_failure: Callable[[str], None],
     ) -> None:
         self._workspace, self._run_id = workspace, run_id
-        self._on_settled, self._on_failure = on_settled, on_failure
-        self._settling: set[asyncio.Task[None]] = set()
+        self._on_finished, self._on_failure = on_finished, on_failure
+        self._finishing: set[asyncio.Task[None]] = set()
         self._verdicts = latest_verdicts(workspace.ledger)
         shots = workspace.book.shots(run_id, self._verdicts)
-        rules = {one.rule.shot: one.rule for one in shots.standings}
+        rules = {one.rule.shot: one.rule for one in shots.statuses}
         self._rules_of = {key: tuple(rules[name] for name in names) for key, names in shots.shots_of.items()}
         self._shared = any(len(names) > 1 for names in self._rules_of.values())
         run = workspace.book.run(run_id)
@@ -60,53 +60,53 @@ class ShotKeeper:
         record = CheckRecord(
             request_id=attempt.request_id, attempt=attempt.attempt, grade=found.grade.value, reasons=found.reasons
         )
-        await self._settle([record], self._rules_of.get(attempt.request_id, ()))
+        await self._mark([record], self._rules_of.get(attempt.request_id, ()))
 
-    def settle_soon(self, request_id: str, *, is_clip: bool) -> None:
-        """A candidate came out: check its clip and mark what its shot wants next, then call `on_settled`."""
-        task = asyncio.create_task(self._settle_one(request_id, is_clip=is_clip))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+    def finish_candidate(self, request_id: str, *, is_clip: bool) -> None:
+        """A candidate came out: check its clip and mark what its shot wants next, then call `on_finished`."""
+        task = asyncio.create_task(self._finish_one(request_id, is_clip=is_clip))
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
 
-    async def _settle_one(self, request_id: str, *, is_clip: bool) -> None:
+    async def _finish_one(self, request_id: str, *, is_clip: bool) -> None:
         try:
             attempt = self._workspace.book.listed(self._run_id, request_id) if is_clip else None
             if attempt is not None:
                 await self.check(attempt)
             else:
-                await self._settle([], self._rules_of.get(request_id, ()))
+                await self._mark([], self._rules_of.get(request_id, ()))
         except DopError as error:
             self._on_failure(str(error))
         finally:
-            self._on_settled(request_id)
+            self._on_finished(request_id)
 
-    async def settle_all(self) -> None:
+    async def mark_all(self) -> None:
         """Mark what every shot wants, also for ends that no worker lived to settle."""
         if self._rules_of:
             self._verdicts = await asyncio.to_thread(latest_verdicts, self._workspace.ledger)
-            await self._settle([], None)
+            await self._mark([], None)
 
-    async def _settle(self, results: list[CheckRecord], only: Iterable[Candidacy] | None) -> None:
+    async def _mark(self, results: list[CheckRecord], only: Iterable[Candidacy] | None) -> None:
         run_id, verdicts, at = self._run_id, self._verdicts, time.time()
         some = None if self._shared else only
 
         def work(connection: Connection) -> Shots:
             save_checks(connection, results, at)
-            return settle(connection, run_id, verdicts, some)
+            return mark_wanted(connection, run_id, verdicts, some)
 
         await self._workspace.ledger.transact_async(work)
 
     async def close(self) -> None:
         """Give up what is not checked yet; it is queued again."""
-        for task in self._settling:
+        for task in self._finishing:
             task.cancel()
-        await asyncio.gather(*self._settling, return_exceptions=True)
+        await asyncio.gather(*self._finishing, return_exceptions=True)
         if self._checker is not None:
             await self._checker.close()
 
 
-def settle_run(workspace: OpenLedger, run_id: str) -> int:
+def mark_wanted_in(workspace: OpenLedger, run_id: str) -> int:
     """Mark what the shots of a run want now; how many candidates that are. Blocks."""
     verdicts = latest_verdicts(workspace.ledger)
-    found = workspace.ledger.transact(lambda connection: settle(connection, run_id, verdicts))
+    found = workspace.ledger.transact(lambda connection: mark_wanted(connection, run_id, verdicts))
     return len(found.needed)

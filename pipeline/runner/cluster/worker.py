@@ -76,7 +76,7 @@ class Worker:
         return 0
 
     def stop(self) -> None:
-        """No new request is taken up; submits in flight end and are booked, then the worker ends."""
+        """No new request is taken up; submits in flight end and are recorded, then the worker ends."""
         self.stopping.set()
         if self.life is not None:
             self.life.end("")

@@ -152,7 +152,7 @@ def test_a_replayed_call_is_a_hint_and_no_more(
 def test_a_call_about_a_job_that_does_not_exist_costs_at_most_a_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, witness: Witness
 ) -> None:
-    found = through(tmp_path, monkeypatch, CallbackFault.STRANGER)
+    found = through(tmp_path, monkeypatch, CallbackFault.UNKNOWN_JOB)
     assert found.polls <= 2 * ROWS
     assert "00000000-0000-4000-8000-000000000000" not in found.kept
 

@@ -38,7 +38,7 @@ SETTINGS = {"pace.submit_concurrency": "8", "on_unknown.max": "1000"}
 POINTS = [
     *(f"{when}-{event}" for event in ("reserve", "accept", "complete", "save") for when in ("before", "after")),
     *("before-post", "after-post", "before-download", "after-download", "after-landing"),
-    *("after-check", "before-settle", "after-settle"),
+    *("after-check", "before-mark", "after-mark"),
 ]
 UNCLEAR = ("after-post", "before-accept", "after-post")
 """A kill there leaves paid jobs of unknown outcome."""

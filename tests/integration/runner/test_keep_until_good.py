@@ -98,7 +98,7 @@ async def a_rejection(workspace: OpenLedger, sandbox: Sandbox) -> None:
     is_bad = bad_by_chance(0.3)
     await bought(workspace, rows, is_bad)
     before = charges(sandbox)
-    kept = workspace.book.shots(RUN, {}).standings[2].kept[0]
+    kept = workspace.book.shots(RUN, {}).statuses[2].kept[0]
     judge(workspace, kept)
     again = await bought(workspace, rows, lambda request_id: False)
     assert again.submits == 1, "exactly one more"

@@ -29,13 +29,13 @@ def in_flight(request_id: str, *, polls: int = 0) -> PendingJob:
 
 
 async def test_a_submit_that_is_accepted_while_the_looks_are_booked_does_not_break_the_stop() -> None:
-    booked: dict[str, object] = {}
+    recorded: dict[str, object] = {}
 
     queue: asyncio.Queue[PendingJob] = asyncio.Queue()
 
     class Recorder:
         async def record(self, request_id: str, event: Event, values: dict[str, object]) -> None:
-            booked[request_id] = values["polls"]
+            recorded[request_id] = values["polls"]
             queue.put_nowait(in_flight(f"late-{request_id}"))
 
     halt = StopSignal()
@@ -47,4 +47,4 @@ async def test_a_submit_that_is_accepted_while_the_looks_are_booked_does_not_bre
     queue.put_nowait(in_flight("b", polls=3))
     queue.put_nowait(in_flight("never polled"))
     await poller.run()
-    assert booked == {"a": 2, "b": 3}
+    assert recorded == {"a": 2, "b": 3}

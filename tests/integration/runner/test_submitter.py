@@ -27,15 +27,15 @@ from tests.support.virtual_time import in_virtual_time
 
 
 def test_three_cancellations_in_a_row_let_the_booking_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    booked: list[str] = []
+    recorded: list[str] = []
 
-    async def booking() -> str:
+    async def recording() -> str:
         await asyncio.sleep(5)
-        booked.append("done")
+        recorded.append("done")
         return "done"
 
     async def story() -> None:
-        task = asyncio.create_task(finish(booking()))
+        task = asyncio.create_task(finish(recording()))
         for _ in range(3):
             await asyncio.sleep(1)
             task.cancel()
@@ -43,17 +43,17 @@ def test_three_cancellations_in_a_row_let_the_booking_end(monkeypatch: pytest.Mo
             await task
 
     in_virtual_time(monkeypatch, story)
-    assert booked == ["done"]
+    assert recorded == ["done"]
 
 
 def test_a_booking_that_fails_reaches_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def booking() -> None:
+    async def recording() -> None:
         await asyncio.sleep(1)
         raise LedgerError("full")
 
     async def story() -> None:
         with pytest.raises(LedgerError):
-            await finish(booking())
+            await finish(recording())
 
     in_virtual_time(monkeypatch, story)
 

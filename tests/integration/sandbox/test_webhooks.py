@@ -122,7 +122,7 @@ async def test_an_address_off_this_machine_is_never_called(tmp_path: Path) -> No
     [
         (CallbackFault.TWICE, [SECRET, SECRET], ["completed", "completed"]),
         (CallbackFault.FORGED, [FORGED_SECRET, SECRET], ["completed", "completed"]),
-        (CallbackFault.STRANGER, [SECRET, SECRET], [None, "completed"]),
+        (CallbackFault.UNKNOWN_JOB, [SECRET, SECRET], [None, "completed"]),
         (CallbackFault.EARLY, [SECRET, SECRET], ["queued", "completed"]),
         (CallbackFault.HASTY, [SECRET, SECRET], ["queued", "completed"]),
         (CallbackFault.UNPROVEN, [None, SECRET], ["completed", "completed"]),

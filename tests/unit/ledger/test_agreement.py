@@ -59,10 +59,10 @@ async def reserved(folder: Path, rows: list[Request], agreement: Agreement | Non
         for number, row in enumerate(rows):
             values = {"price_microusd": row.price_microusd}
             try:
-                booked = await recorder.record(row.request_id, Event.RESERVE, values, token=str(number))
+                recorded = await recorder.record(row.request_id, Event.RESERVE, values, token=str(number))
             except InvariantError:
                 continue
-            assert isinstance(booked, Applied)
+            assert isinstance(recorded, Applied)
             found.append(row.row_id)
     return found
 

@@ -123,7 +123,7 @@ def beside(url: str, *, clean: bool = False) -> Iterator[PostgresLedger]:
         ledger.close(clean=clean)
 
 
-def booked(ledger: PostgresLedger, wanted: Sequence[Request]) -> list[object]:
+def recorded(ledger: PostgresLedger, wanted: Sequence[Request]) -> list[object]:
     """All of these are bought at once."""
 
     async def together() -> list[object]:
@@ -138,7 +138,7 @@ def messages_of_a_batch(url: str, bought: Sequence[Request]) -> str:
     try:
         with beside(relay.through()) as ledger:
             relay.listen()
-            assert all(isinstance(one, Applied) for one in booked(ledger, bought))
+            assert all(isinstance(one, Applied) for one in recorded(ledger, bought))
             return relay.kinds
     finally:
         relay.end()
@@ -212,10 +212,10 @@ def moments_that_stop_all(url: str, planned: Sequence[Request]) -> Iterator[int]
         relay = Relay(url, cut=number)
         with beside(url) as other, ThreadPoolExecutor(1) as aside, beside(relay.through()) as silent:
             relay.listen()
-            aside.submit(booked, silent, planned[-TOGETHER:])
+            aside.submit(recorded, silent, planned[-TOGETHER:])
             try:
                 assert relay.fell_silent.wait(30)
-                booked(other, [next(rest)])
+                recorded(other, [next(rest)])
             except LedgerUnavailableError:
                 yield number
             finally:

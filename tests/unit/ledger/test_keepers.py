@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger.keepers import Candidate, Fate, Standing, standing, summary
+from pipeline.ledger.keepers import Candidate, Fate, ShotStatus, status_of, summary
 from pipeline.records import FAILED_FOR_GOOD, Candidacy, KeepIf, State
 
 PICK = KeepIf.PICK
@@ -18,9 +18,9 @@ def rule(keep: int = 1, *, keep_if: KeepIf = KeepIf.CHECK, ahead: int = 0) -> Ca
     return Candidacy(shot="lamp", keep=keep, keep_if=keep_if, ahead=ahead)
 
 
-def shot(spelled: str, keep: int = 1, *, keep_if: KeepIf = KeepIf.CHECK, ahead: int = 0) -> Standing:
+def shot(spelled: str, keep: int = 1, *, keep_if: KeepIf = KeepIf.CHECK, ahead: int = 0) -> ShotStatus:
     """Candidates c0, c1, ... as words: new, way, unknown, failed, done (unchecked), ok, bad, keep, reject."""
-    return standing(rule(keep, keep_if=keep_if, ahead=ahead), [candidate(n, w) for n, w in enumerate(spelled.split())])
+    return status_of(rule(keep, keep_if=keep_if, ahead=ahead), [candidate(n, w) for n, w in enumerate(spelled.split())])
 
 
 def candidate(number: int, word: str) -> Candidate:

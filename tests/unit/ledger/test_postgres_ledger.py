@@ -177,7 +177,7 @@ def test_the_broken_twin_that_forgets_its_doubt_conflicts_with_itself(
 
 
 class CrashesTheServer:
-    """The server crashes right before it commits the next booking, and is back at once, with other customers."""
+    """The server crashes right before it commits the next recording, and is back at once, with other customers."""
 
     def __init__(self, ledger: PostgresLedger, server: PostgresServer, others: Callable[[], object]) -> None:
         self.begin, self.server, self.others = ledger._begin, server, others
@@ -353,7 +353,7 @@ def test_a_server_that_is_down_at_the_start_is_reported_at_once(postgres: str, p
 # --- what a server refuses
 
 
-def test_a_text_that_the_server_refuses_keeps_nothing_paid_from_being_booked(postgres: str) -> None:
+def test_a_text_that_the_server_refuses_keeps_nothing_paid_from_being_recorded(postgres: str) -> None:
     with spent_with(postgres) as (ledger, book):
         lake, *_ = requests(1)
         start(book, [lake])
@@ -365,7 +365,7 @@ def test_a_text_that_the_server_refuses_keeps_nothing_paid_from_being_booked(pos
 
 
 @pytest.mark.long
-def test_one_damaged_row_does_not_keep_the_others_from_being_booked(postgres: str, tmp_path: Path) -> None:
+def test_one_damaged_row_does_not_keep_the_others_from_being_recorded(postgres: str, tmp_path: Path) -> None:
     with spent_with(postgres, inline=False, spool=tmp_path) as (ledger, book):
         lake, sea = requests(2)
         start(book, [lake, sea])

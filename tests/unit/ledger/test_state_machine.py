@@ -281,7 +281,7 @@ class ServerMachine(LedgerMachine):
 
     @rule(share=st.floats(0, 1))
     def restart_with_a_cut_journal(self, share: float) -> None:
-        """The server ends our sessions: the next booking makes a new one."""
+        """The server ends our sessions: the next recording makes a new one."""
         tamper(self.place, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'dop %'")
 
     @rule()
@@ -349,7 +349,7 @@ def _unsafe_reserve(machine: type[LedgerMachine], monkeypatch: pytest.MonkeyPatc
 
 
 def _late_money(machine: type[LedgerMachine], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Money that is booked when the video is there, not when the intent is."""
+    """Money that is recorded when the video is there, not when the intent is."""
     from pipeline.ledger import transitions
 
     monkeypatch.setattr(transitions, "COST_STATE", {**COST_STATE, State.SUBMITTING: CostState.NONE})

@@ -226,7 +226,7 @@ def test_a_second_paid_job_is_reported_whatever_happens_to_the_first() -> None:
     assert str(row["reason"]) == "paid twice: also as job first; 410"
 
 
-def test_a_planned_request_that_was_sent_before_may_be_adopted_and_its_money_is_booked() -> None:
+def test_a_planned_request_that_was_sent_before_may_be_adopted_and_its_money_is_recorded() -> None:
     money = SpendAccumulator(lambda *_: 0)
     row = make_row(State.PLANNED, submit_attempts=1, spend_day=utc_day(AT), token="mine")
     outcome = judged(row, Event.ADOPT, money=money, values={"job_set_id": "j"})

@@ -198,13 +198,13 @@ def test_pictures_are_read_as_people_see_them() -> None:
     upright.rotate(90, expand=True).save(turned, "JPEG", exif=exif, quality=95, subsampling=0)
     reference = read_reference(turned.getvalue())
     assert (reference.width, reference.height) == upright.size
-    assert np.abs(reference.looks[0].astype(float) - np.asarray(upright)).mean() < 6
+    assert np.abs(reference.views[0].astype(float) - np.asarray(upright)).mean() < 6
 
     see_through = upright.convert("RGBA")
     see_through.putalpha(128)
     content = io.BytesIO()
     see_through.save(content, "PNG")
-    assert len(read_reference(content.getvalue()).looks) == 4
+    assert len(read_reference(content.getvalue()).views) == 4
     with pytest.raises(UnreadablePictureError):
         read_reference(b"no picture")
 

@@ -152,7 +152,7 @@ def test_sums_equal_the_ledger_to_the_micro_dollar(tmp_path: Path) -> None:
 
 def test_the_expectation_is_exact_for_a_known_share() -> None:
     rates = pass_rates([outcome(Fate.KEPT), outcome(Fate.LOST), outcome(Fate.OPEN)])
-    assert (rates["dop-lite"].settled, rates["dop-lite"].kept) == (2, 1)
+    assert (rates["dop-lite"].decided, rates["dop-lite"].kept) == (2, 1)
     expected = sum(at_most(0, before, 0.5) for before in range(12))
     assert expected == pytest.approx(2 * (1 - 0.5**12))
 

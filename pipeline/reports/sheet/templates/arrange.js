@@ -45,7 +45,7 @@ const SORTS = {
   seed: (cell) => Number(factOf(cell, "seed")),
   check: (cell) => GRADES.indexOf(cell.check),
   stars: (cell) => -reviewOf(cell).stars,
-  duels: (cell) => standing(cell)?.place ?? Infinity,
+  duels: (cell) => duelRank(cell)?.place ?? Infinity,
 };
 
 /** The cells in the chosen order; those that are alike in it stay as they are. */

@@ -1,6 +1,6 @@
 // Blind duels: two takes of one shot without their names. The winner counts, and the order of the takes follows.
 
-const standings = new Map(); // shot -> {takes, wins, fit, order}
+const rankings = new Map(); // shot -> {takes, wins, fit, order}
 let duel = null; // {takes, pair, flip, count}
 let duelVideos = [];
 
@@ -21,10 +21,10 @@ const shotOf = (cell) => shots.get(cell);
 const takesOf = (cell) => shotOf(cell).filter((other) => other.clip);
 
 /** Duels and their order for the shot of a clip. */
-function standingsOf(cell) {
+function rankingOf(cell) {
   const key = shotOf(cell);
-  if (!standings.has(key)) standings.set(key, judged(takesOf(cell)));
-  return standings.get(key);
+  if (!rankings.has(key)) rankings.set(key, judged(takesOf(cell)));
+  return rankings.get(key);
 }
 
 function judged(takes) {
@@ -43,9 +43,9 @@ function judged(takes) {
 }
 
 /** A clip's place among the takes of its shot; null before there is a duel. */
-function standing(cell) {
+function duelRank(cell) {
   if (!duelled.size || !cell.clip) return null;
-  const { takes, fit, order, count } = standingsOf(cell);
+  const { takes, fit, order, count } = rankingOf(cell);
   if (!count) return null;
   const at = order.indexOf(takes.indexOf(cell));
   const below = order[at + 1];
@@ -65,7 +65,7 @@ function openDuel(cell) {
 }
 
 function drawDuel() {
-  const { wins, fit } = standingsOf(duel.cell);
+  const { wins, fit } = rankingOf(duel.cell);
   const pair = nextPair(wins, fit, duel.takes.length > 2 ? duel.pair : []);
   duel.pair = pair;
   const shown = Math.random() < 0.5 ? pair : [...pair].reverse();
@@ -89,7 +89,7 @@ function drawDuel() {
 
 /** How far the order is: the first place with how sure it is. */
 function drawSure() {
-  const { order, fit, count } = standingsOf(duel.cell);
+  const { order, fit, count } = rankingOf(duel.cell);
   const sure = Math.round(100 * sureness(fit, order[0], order[1]));
   by("duel-sure").textContent = count ? `${count} ${count === 1 ? "duel" : "duels"} of this shot: the first place is ${sure} % sure` : "no duel of this shot yet";
 }
@@ -122,14 +122,14 @@ function paintTakes(cell) {
 function showOrder() {
   letGo();
   duelConductor.pause();
-  const { takes, order } = standingsOf(duel.cell);
+  const { takes, order } = rankingOf(duel.cell);
   const lines = order.map((number, at) => {
     const take = takes[number];
-    const rank = standing(take);
+    const rank = duelRank(take);
     const picture = take.poster ? [el("img", { src: take.poster, alt: "" })] : [];
     return el("li", { "data-request": take.requestId }, ...picture, el("b", {}, `${at + 1}. ${take.rowId}`), el("span", {}, rank?.words ?? "no duel yet"));
   });
-  by("duel-result").replaceChildren(el("ol", { class: "standings" }, ...lines));
+  by("duel-result").replaceChildren(el("ol", { class: "rankings" }, ...lines));
   by("duel-result").hidden = false;
   by("duel-panes").hidden = true;
 }

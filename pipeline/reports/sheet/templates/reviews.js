@@ -25,7 +25,7 @@ function takeIn(change) {
     const key = [at, who, request, change.rival, change.duel].join("\u0000");
     if (duelled.has(key)) return false;
     duelled.set(key, change);
-    standings.clear();
+    rankings.clear();
     return true;
   }
   if (!said.has(request)) said.set(request, new Map());
@@ -136,7 +136,7 @@ function paint(cell, element = elements.get(cell.n)) {
   const { verdict, stars, note } = reviewOf(cell);
   element.classList.toggle("keep", verdict === "keep");
   element.classList.toggle("reject", verdict === "reject");
-  const rank = standing(cell);
+  const rank = duelRank(cell);
   const words = [
     verdict && el("b", { class: verdict }, verdict),
     stars && el("span", { class: "stars", role: "img", "aria-label": `${stars} of 5 stars` }, starsText(stars)),

@@ -83,7 +83,7 @@ function takes(cell) {
 function drawBoxReview(cell) {
   if (cell !== boxCell && !shotOf(cell).includes(boxCell)) return;
   const { verdict, stars, note } = reviewOf(boxCell);
-  const rank = standing(boxCell);
+  const rank = duelRank(boxCell);
   const defects = boxCell.check === "bad" || boxCell.check === "warn" ? [el("span", { class: `check ${boxCell.check}` }, boxCell.defects)] : [];
   const words = [
     verdict && el("b", { class: verdict }, verdict),
