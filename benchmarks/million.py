@@ -5,7 +5,8 @@
 
 Real: Submitter, Poller, PollSchedule, AdaptiveRateLimiter, RateGate, CircuitBreaker, EventRecorder, the classification
 of responses, the changes of rows, the JSON of both sides, and the event loop's scheduling. Not real: the clock, the
-sockets, and the disk (`--ledger file` takes the real ledger as well, in a file). Everything random comes from one seeded generator.
+sockets, and the disk (`--ledger file` takes the real ledger as well, in a file). Everything random comes from one
+seeded generator.
 """
 
 from __future__ import annotations
