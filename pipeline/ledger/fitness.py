@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
@@ -10,9 +10,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.database import integrity_problems
+from pipeline.ledger.clock import last_history_number
+from pipeline.ledger.database import integrity_problems, structure_problems
 from pipeline.ledger.identity import MOVED
-from pipeline.ledger.integrity import audit, sums_digest
+from pipeline.ledger.integrity import audit, audit_since, sums_digest
+
+_MAX_DIGITS = 18
+"""So many digits of a damaged mark can't be a number of SQLite's any more."""
 
 
 class ReadConnections(Protocol):
@@ -34,15 +38,35 @@ def problems_of(reader: ReadConnections, *, full: bool = True) -> list[str]:
         return [str(getattr(error, "orig", "a text of the file can't be read"))]
 
 
+AUDITED = "audited up to"
+"""What the ledger knows of itself: the last line of its history up to which its rows were known to be whole."""
+
+
+def audited_now(connection: Connection) -> dict[str, str | None]:
+    """The mark that every row is known to be whole as it is now."""
+    return {AUDITED: str(last_history_number(connection))}
+
+
+def clean_end(connection: Connection) -> dict[str, str | None]:
+    """What is written down at a clean end, and compared at the next start."""
+    return {"clean": "yes", "sums": sums_digest(connection), **audited_now(connection)}
+
+
 def check_sums(reader: ReadConnections, facts: Mapping[str, str], name: str) -> list[str]:
-    """A ledger that was not closed is checked in full; one that was, by its sums. Returns notices.
+    """Check a ledger that was closed by its sums, and one that was not by all that its last run wrote, too.
+
+    One that does not know what its last run wrote is checked in full. Returns notices.
 
     Raises:
         LedgerError: it is damaged.
     """
     if facts.get("clean", "yes") != "yes":
-        _check_in_full(reader, name)
-        return ["the last run did not end cleanly; the ledger was checked in full and is whole"]
+        mark = facts.get(AUDITED, "")
+        if not (mark.isascii() and mark.isdecimal() and len(mark) < _MAX_DIGITS):
+            _check_in_full(reader, name)
+            return ["the last run did not end cleanly; the ledger was checked in full and is whole"]
+        _refuse_damaged(_problems_since(reader, int(mark)), name)
+        return ["the last run did not end cleanly; what it wrote was checked and is whole"]
     if "sums" in facts and not _sums_agree(reader, facts["sums"]):
         # Two programs that wrote at once leave sums that only a look at every row can confirm.
         _check_in_full(reader, name)
@@ -63,7 +87,21 @@ def check_not_moved(facts: Mapping[str, str], name: str) -> None:
 
 
 def _check_in_full(reader: ReadConnections, name: str) -> None:
-    problems = problems_of(reader)
+    _refuse_damaged(problems_of(reader), name)
+
+
+def _problems_since(reader: ReadConnections, number: int) -> list[str]:
+    try:
+        with reader.connect() as connection:
+            if number > last_history_number(connection):
+                return integrity_problems(connection) + audit(connection)
+            problems = structure_problems(connection) + integrity_problems(connection, "spend")
+            return problems or audit_since(connection, number)
+    except (DatabaseError, ValueError, ArithmeticError) as error:
+        return [str(getattr(error, "orig", "a value of the ledger can't be read"))]
+
+
+def _refuse_damaged(problems: Sequence[str], name: str) -> None:
     if problems:
         raise LedgerError(
             f"{name} is damaged: {problems[0]}; nothing is bought with it. `dop ledger check` lists everything, "

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, and_, delete, insert, select, update
 
+from pipeline.errors import LedgerError
 from pipeline.ledger.batch_statements import BatchStatements
 from pipeline.ledger.planned_rows import PLANNED_COLUMNS, PlannedRows, dumped
 from pipeline.ledger.schema import (
     attempts,
     checksum,
     digest,
+    history,
     run_rows,
 )
+from pipeline.ledger.states import Event
 from pipeline.ledger.text import storable
 from pipeline.records import Candidacy, Cell, FoldedRow, KeepIf, Request, State
 
@@ -42,6 +45,7 @@ class RowLister:
     def add(self, chunk: Sequence[Request | Cell | FoldedRow], position: int) -> None:
         """Plan the requests of some rows that the ledger does not know, and list the rows from a position on."""
         requests = [item for item in chunk if isinstance(item, Request)]
+        _check_unknown(self._connection, [request.request_id for request in requests])
         fresh = [self._planned.values(request) for request in requests]
         self._statements.run(self._connection, self._plan, fresh)
         signed = [values for values in fresh if "?" in str(values[_PARAMS_AT])]
@@ -49,6 +53,25 @@ class RowLister:
             _take_fresh_addresses(self._connection, {str(values[0]): str(values[_PARAMS_AT]) for values in signed})
         rows = [_listed_values(item, self._run_id, place) for place, item in enumerate(chunk, start=position)]
         self._statements.run(self._connection, self._list, rows)
+
+
+def _check_unknown(connection: Connection, request_ids: Sequence[str]) -> None:
+    """MONEY: a request whose row can't be found is new only where its history knows of no submit either.
+
+    A damaged index hides a row, and the request would be planned, and bought, a second time.
+    """
+    if not request_ids:
+        return
+    row = select(attempts.c.request_id).where(attempts.c.request_id == history.c.request_id)
+    hidden = select(history.c.request_id).where(
+        history.c.request_id.in_(request_ids), history.c.event == Event.RESERVE.value, ~row.exists()
+    )
+    found = connection.execute(hidden.limit(1)).first()
+    if found is not None:
+        raise LedgerError(
+            f"the ledger is damaged: request {found.request_id} was sent, and its row can't be found; nothing is "
+            "bought. `dop ledger check` lists everything, `dop ledger rebuild` makes it again from its journal"
+        )
 
 
 def _take_fresh_addresses(connection: Connection, written: Mapping[str, str]) -> None:

@@ -24,9 +24,8 @@ from pipeline.ledger import postgres_session
 from pipeline.ledger.batch_statements import Executor
 from pipeline.ledger.clock import newest_day_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, write_meta
-from pipeline.ledger.fitness import check_not_moved, check_sums
+from pipeline.ledger.fitness import audited_now, check_not_moved, check_sums, clean_end
 from pipeline.ledger.identity import COPY, HOLE, MOVED
-from pipeline.ledger.integrity import sums_digest
 from pipeline.ledger.journal import line_of
 from pipeline.ledger.journal_check import table_lines
 from pipeline.ledger.migrations import migrate
@@ -148,7 +147,12 @@ class PostgresLedger(LedgerWriter):
         with self.reader.connect() as connection:
             self._batches.begin_day_at(newest_day_at(connection))
         here = {"identity": self._identity, "clean": "no"}
-        self.transact(lambda connection: write_meta(connection, here))
+        is_checked = self._lock.is_first
+
+        def begin(connection: Connection) -> None:
+            write_meta(connection, {**here, **(audited_now(connection) if is_checked else {})})
+
+        self.transact(begin)
         self.facts |= here
         if self._lock.mode is LockMode.SHARED and self._lock.is_first:
             self.transact(self._lock.let_others_in)
@@ -361,4 +365,4 @@ class PostgresLedger(LedgerWriter):
     def _close_for_all(self, connection: Connection) -> None:
         """The last one out closes the sums: they hold only when no other process records any more."""
         if self._lock.is_alone(connection):
-            write_meta(connection, {"clean": "yes", "sums": sums_digest(connection)})
+            write_meta(connection, clean_end(connection))

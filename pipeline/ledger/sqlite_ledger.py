@@ -19,7 +19,7 @@ from pipeline.errors import LedgerError
 from pipeline.files import LEDGER_UMASK, remedy
 from pipeline.ledger.clock import CLOCK, is_behind, last_history_number, newest_event_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine, write_meta
-from pipeline.ledger.fitness import check_not_moved, check_sums
+from pipeline.ledger.fitness import audited_now, check_not_moved, check_sums
 from pipeline.ledger.identity import (
     COPY,
     HOLE,
@@ -145,7 +145,7 @@ class SqliteLedger(LedgerWriter):
             self._batches.begin_day_at(newest_event_at(connection, self.facts.get(CLOCK)))
         self._keep_spare()
         self.note_place()
-        self.transact(lambda connection: write_meta(connection, {"clean": "no"}))
+        self.transact(lambda connection: write_meta(connection, {"clean": "no", **audited_now(connection)}))
         self.facts["clean"] = "no"
         return notices
 

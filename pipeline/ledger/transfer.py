@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Table, func, select
 
 from pipeline.errors import LedgerError, LedgerUnavailableError
 from pipeline.ledger.database import read_meta, write_meta
+from pipeline.ledger.fitness import AUDITED
 from pipeline.ledger.identity import COPY, INODE, JOURNAL_PLACE, MACHINE, MOVED
 from pipeline.ledger.integrity import audit, sums_digest
 from pipeline.ledger.journal import line_of
@@ -23,7 +24,7 @@ from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.writer import LedgerWriter
 
 TABLES = (runs, run_rows, attempts, history, spend, reviews, clip_checks)
-_STAYS = {INODE, MACHINE, JOURNAL_PLACE, COPY, MOVED, "identity", "clean", "sums", "schema_version"}
+_STAYS = {INODE, MACHINE, JOURNAL_PLACE, COPY, MOVED, "identity", "clean", "sums", AUDITED, "schema_version"}
 """What a ledger knows of itself and not of what was bought."""
 
 _COUNT_ON = (

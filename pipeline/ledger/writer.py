@@ -52,9 +52,8 @@ from pipeline.errors import DopError
 from pipeline.ledger.batch_statements import Executor
 from pipeline.ledger.batch_writer import BatchWriter
 from pipeline.ledger.database import read_meta, write_meta
-from pipeline.ledger.fitness import ReadConnections, problems_of
+from pipeline.ledger.fitness import ReadConnections, clean_end, problems_of
 from pipeline.ledger.identity import CHAIN, LEDGER_ID
-from pipeline.ledger.integrity import sums_digest
 from pipeline.ledger.journal import mark_entry, sealed
 from pipeline.ledger.statements import Statements
 from pipeline.ledger.transitions import (
@@ -283,7 +282,7 @@ class LedgerWriter(ABC):
 
     def _close_sums(self) -> None:
         with suppress(DopError):
-            self.transact(lambda connection: write_meta(connection, {"clean": "yes", "sums": sums_digest(connection)}))
+            self.transact(lambda connection: write_meta(connection, clean_end(connection)))
 
     def _deliver(self, jobs: Sequence[QueuedWrite], results: Sequence[WriteResult]) -> None:
         self._writes.deliver(jobs, results)
