@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from pipeline.ledger.database import upsert
-from pipeline.ledger.schema import attempts, checksum, digest, history, spend
+from pipeline.ledger.schema import COVERED, IMMUTABLE, attempts, hash_of, history, spend
 from pipeline.ledger.transitions import SpendKey
 from pipeline.records import COST_STATE, CostState, State
 
 _PAGE = 5_000
+
+_CHECKSUM_AT, _DIGEST_AT = len(COVERED), COVERED.index("digest")
+_READ = tuple(attempts.c[name] for name in (*COVERED, "checksum", *IMMUTABLE))
+"""Every column, so that both hashes are over a part of it."""
 """Rows that the check reads at a time, so that a ledger of a million rows needs no memory."""
 
 
@@ -25,10 +30,10 @@ def audit(connection: Connection) -> list[str]:
     """What is wrong with the rows and the sums, in words; empty when all is well. Reads everything once."""
     problems: list[str] = []
     sums: dict[SpendKey, dict[CostState, int]] = {}
-    for row in every_attempt(connection):
+    for row in _every_row(connection):
         problems += _row_problems(row)
         try:
-            add_price(sums, row)
+            _add_price(sums, row)
         except ValueError:
             problems.append(f"{_name_of(row)} has no readable state or price")
     problems += _sum_problems(connection, sums)
@@ -44,9 +49,9 @@ def audit_since(connection: Connection, number: int) -> list[str]:
     The database adds the prices up, and looks for two live attempts only where a request has several.
     """
     changed = select(history.c.request_id).where(history.c.seq > number).distinct()
-    statement = select(attempts).where(attempts.c.request_id.in_(changed))
+    statement = select(*_READ).where(attempts.c.request_id.in_(changed))
     found = connection.execution_options(yield_per=_PAGE).execute(statement)
-    problems = [problem for row in found for problem in _row_problems(dict(row._mapping))]
+    problems = [problem for row in found for problem in _row_problems(row)]
     problems += _sum_problems(connection, _sums_of_rows(connection))
     again = select(attempts.c.request_id).where(attempts.c.attempt > 1)
     live = select(attempts.c.request_id).where(attempts.c.superseded == 0, attempts.c.request_id.in_(again))
@@ -71,25 +76,31 @@ def _sums_of_rows(connection: Connection) -> dict[SpendKey, dict[CostState, int]
     return sums
 
 
-def _name_of(row: Mapping[str, object]) -> str:
-    return f"request {row['request_id']} attempt {row['attempt']}"
+def _name_of(row: Row[Any]) -> str:
+    return f"request {row.request_id} attempt {row.attempt}"
 
 
-def _row_problems(row: Mapping[str, object]) -> list[str]:
+def _row_problems(row: Row[Any]) -> list[str]:
+    """What is wrong with a row of `_READ`; slices, since names are looked up slowly and there may be a million rows."""
     problems = []
-    if row["checksum"] != checksum(row):
+    if row[_CHECKSUM_AT] != hash_of(repr(list(row[:_CHECKSUM_AT]))):
         problems.append(f"{_name_of(row)} does not match its checksum")
-    if row["digest"] != digest(row):
+    if row[_DIGEST_AT] != hash_of(repr(list(row[_CHECKSUM_AT + 1 :]))):
         problems.append(f"{_name_of(row)}: what it says was changed")
     return problems
 
 
 def every_attempt(connection: Connection) -> Iterator[dict[str, object]]:
     """All columns of all attempts, page by page."""
+    for row in _every_row(connection):
+        yield dict(row._mapping)
+
+
+def _every_row(connection: Connection) -> Iterator[Row[Any]]:
     after = ("", -1)
     while True:
         page = connection.execute(
-            select(attempts)
+            select(*_READ)
             .where(
                 (attempts.c.request_id > after[0])
                 | ((attempts.c.request_id == after[0]) & (attempts.c.attempt > after[1]))
@@ -97,8 +108,7 @@ def every_attempt(connection: Connection) -> Iterator[dict[str, object]]:
             .order_by(attempts.c.request_id, attempts.c.attempt)
             .limit(_PAGE)
         ).all()
-        for row in page:
-            yield dict(row._mapping)
+        yield from page
         if len(page) < _PAGE:
             return
         after = (page[-1].request_id, page[-1].attempt)
@@ -110,12 +120,21 @@ def add_price(sums: dict[SpendKey, dict[CostState, int]], row: Mapping[str, obje
     Raises:
         ValueError: no readable state or price.
     """
-    kind = COST_STATE[State(str(row["state"]))]
+    key = (str(row["gateway"]), str(row["run_id"]), str(row["spend_day"]), str(row["model"]))
+    _add_to(sums, key, row["state"], row["price_microusd"])
+
+
+def _add_price(sums: dict[SpendKey, dict[CostState, int]], row: Row[Any]) -> None:
+    key = (str(row.gateway), str(row.run_id), str(row.spend_day), str(row.model))
+    _add_to(sums, key, row.state, row.price_microusd)
+
+
+def _add_to(sums: dict[SpendKey, dict[CostState, int]], key: SpendKey, state: object, microusd: object) -> None:
+    kind = COST_STATE[State(str(state))]
     if kind is CostState.NONE:
         return
-    key = (str(row["gateway"]), str(row["run_id"]), str(row["spend_day"]), str(row["model"]))
     amounts = sums.setdefault(key, {})
-    amounts[kind] = amounts.get(kind, 0) + int(str(row["price_microusd"]))
+    amounts[kind] = amounts.get(kind, 0) + int(str(microusd))
 
 
 def _sum_problems(connection: Connection, sums: Mapping[SpendKey, Mapping[CostState, int]]) -> list[str]:

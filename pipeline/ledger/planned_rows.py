@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Hashable
 from functools import lru_cache
 
-from pipeline.ledger.schema import COVERED, MUTABLE, attempts, dump_params
+from pipeline.ledger.schema import COVERED, MUTABLE, attempts, dump_params, hash_of
 from pipeline.ledger.text import storable
 from pipeline.records import Params, Request, State
 
@@ -40,8 +39,8 @@ class PlannedRows:
         same, covered = frame
         row_id, motion, take = storable(request.row_id), storable(request.motion), request.take
         params = self._params.dump(request.params)
-        digest = _hash(repr([row_id, params, motion, take]))
-        checksum = _hash(f"[{request.request_id!r}, {covered}, {digest!r}]")
+        digest = hash_of(repr([row_id, params, motion, take]))
+        checksum = hash_of(f"[{request.request_id!r}, {covered}, {digest!r}]")
         return (request.request_id, *same, digest, checksum, row_id, params, motion, take)
 
     def _frame(self, gateway: str, model: str, price_microusd: int) -> tuple[tuple[object, ...], str]:
@@ -77,10 +76,6 @@ class ParamsText:
                 self._ends.clear()
             end = self._ends[kind] = dump_params(params).removeprefix(begin)
         return begin + end
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 @lru_cache(maxsize=4_096)

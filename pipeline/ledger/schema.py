@@ -193,14 +193,17 @@ clip_checks = Table(
 
 def checksum(row: Mapping[str, object]) -> str:
     """16 hex digits over the covered columns of one attempt; a flipped bit in any of them changes it."""
-    text = repr([row[name] for name in COVERED])
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return hash_of(repr([row[name] for name in COVERED]))
 
 
 def digest(row: Mapping[str, object]) -> str:
     """16 hex digits over the columns that are written once."""
-    text = repr([row[name] for name in IMMUTABLE])
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return hash_of(repr([row[name] for name in IMMUTABLE]))
+
+
+def hash_of(values_text: str) -> str:
+    """16 hex digits over the `repr` of a list of values; `checksum` and `digest` say which."""
+    return hashlib.blake2b(values_text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 _PARAM_NAMES = (
