@@ -19,6 +19,7 @@ from pipeline.ledger.transitions import SpendKey
 from pipeline.records import COST_STATE, CostState, State
 
 _PAGE = 5_000
+"""Rows that are read at a time: of a million the memory would be full."""
 
 _CHECKSUM_AT, _DIGEST_AT = len(COVERED), COVERED.index("digest")
 _READ = tuple(attempts.c[name] for name in (*COVERED, "checksum", *IMMUTABLE))
