@@ -223,6 +223,10 @@ class RunSummary:
     @property
     def _cure(self) -> str:
         """What to do about an error that stopped the buying."""
+        if any("has no credit" in reason for reason in self.reasons):
+            return "add credit to your account at the gateway"
+        if any("no longer takes submits" in reason for reason in self.reasons):
+            return "`dop doctor --live` checks the address and what is sold there"
         if any("refuses" in reason for reason in self.reasons):
             return "`dop doctor --live` checks the key, `dop key set` stores another"
         return "put the cause right"

@@ -1,8 +1,9 @@
-"""Rows that the gateway refused with 403: is it this row's content, or is it the key? Pure.
+"""Rows that the gateway refused with 403 or 404: is it this row's content, or the key or the address? Pure.
 
-A 403 without words about the key, credit or a quota can mean either (content policy, a web firewall's word list). The
-next rows tell: when another row is accepted, the key is good and the refused row is rejected by name. Until then the
-row is planned: nothing was created, and a new key may buy it.
+A 403 without words about the key, credit or a quota can mean either (content policy, a web firewall's word list), and
+so can a 404 at a path that worked (an image that is not found, or a gateway that sells DoP no more). The next rows
+tell: when another row is accepted, key and address are good and the refused row is rejected by name. Until then the
+row is planned: nothing was created, and it may be bought later.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Final
 
 from pipeline.errors import ExitCode
 from pipeline.gateway.classification import SubmitOutcome, SubmitOutcomeKind
+from pipeline.gateway.error_hints import CREDIT
 from pipeline.gateway.ratelimit.limiter import LimitFeedback
 from pipeline.runner.circuit_breaker import Outcome
 from pipeline.runner.stop import StopReason, StopScope
@@ -23,6 +24,13 @@ LIMIT_FEEDBACK: Final[Mapping[SubmitOutcomeKind, LimitFeedback]] = {
     SubmitOutcomeKind.UNKNOWN: LimitFeedback.UNKNOWN,
 }
 """What an outcome says about the rate limit; every other one says nothing (LimitFeedback.OTHER)."""
+
+
+NO_CREDIT: Final = "the gateway account has no credit"
+"""Begins the reason to stop after a refusal for lack of money."""
+
+NOT_SOLD: Final = "the gateway no longer takes submits at the address that worked"
+"""Begins the reason to stop when the submit path vanished: DoP may be withdrawn, or the gateway is being changed."""
 
 
 class SubmitAction(StrEnum):
@@ -48,7 +56,7 @@ class SubmitDecision:
         endpoint_works: the submit path exists; `endpoint_missing`: try the other one from now on.
         was_throttled: count it in the row's `throttled`.
         is_model_gone: the gateway does not sell the row's model; its other rows are not tried.
-        is_refused: the row or the key is refused; other rows show which (refused_rows).
+        is_refused: this row, or the key or address of all rows, is refused; other rows show which (refused_rows).
     """
 
     action: SubmitAction
@@ -94,15 +102,24 @@ def _stop_reason(outcome: SubmitOutcome) -> StopReason | None:
         return None
     # A quota renews automatically, a key does not.
     code = ExitCode.UNFINISHED if outcome.kind is SubmitOutcomeKind.THROTTLED else ExitCode.FATAL
-    text = f"the gateway refuses further submits: {outcome.reason}"
-    return StopReason(text=text, exit_code=code, reach=StopScope.SUBMITS)
+    return StopReason(text=refusal_text(outcome), exit_code=code, reach=StopScope.SUBMITS)
+
+
+def refusal_text(outcome: SubmitOutcome) -> str:
+    """Why nothing more is bought after a refusal, with what it usually means."""
+    if outcome.status == 402 or CREDIT.search(outcome.reason):
+        return f"{NO_CREDIT}: {outcome.reason}"
+    if outcome.kind is SubmitOutcomeKind.WRONG_PATH:
+        return f"{NOT_SOLD}: {outcome.reason}"
+    return f"the gateway refuses further submits: {outcome.reason}"
 
 
 def _wrong_path(outcome: SubmitOutcome, *, has_other_path: bool, any_accepted: bool) -> SubmitDecision:
     if has_other_path:
         return SubmitDecision(action=SubmitAction.RELEASE, endpoint_missing=True)
-    if any_accepted:  # the path is right: the 404 is about this request
-        return SubmitDecision(action=SubmitAction.REJECT)
+    if any_accepted:
+        # API: the path was right, so this request is meant, or the gateway sells no more; other rows show which.
+        return SubmitDecision(action=SubmitAction.RELEASE, is_refused=True)
     text = f"no submit path of the gateway answers ({outcome.reason}); check gateway.base_url and gateway.submit_path"
     stop = StopReason(text=text, exit_code=ExitCode.FATAL, reach=StopScope.SUBMITS)
     return SubmitDecision(action=SubmitAction.RELEASE, stop=stop)

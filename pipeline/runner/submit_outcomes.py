@@ -25,7 +25,7 @@ from pipeline.runner.firewall import is_cancellation
 from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.refused_rows import REFUSED, RefusedRow, RefusedRows
 from pipeline.runner.stop import StopScope
-from pipeline.runner.submit_decisions import SubmitAction, SubmitDecision
+from pipeline.runner.submit_decisions import SubmitAction, SubmitDecision, refusal_text
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class OutcomeRecorder:
         own, unclear = self._refused.end()
         await self._reject_refused(own)
         if unclear:
-            text = f"{unclear[0].row_id} is refused and no other row was accepted: this row or the key is meant"
+            text = f"{unclear[0].row_id} is refused and no other row was accepted: this row, key or address is meant"
             self._stop(f"{text}: {unclear[0].reason}")
 
     async def _refuse(self, reserved: ReservedAttempt, outcome: SubmitOutcome) -> None:
@@ -101,7 +101,7 @@ class OutcomeRecorder:
             request_id=attempt.request_id, row_id=attempt.row_id, token=reserved.token, reason=outcome.reason
         )
         if self._refused.refuse(row):
-            self._stop(f"the gateway refuses further submits: {outcome.reason}")
+            self._stop(refusal_text(outcome))
         self._context.events.emit(RequestSetAside(request_id=attempt.request_id))
 
     async def _reject_refused(self, rows: Sequence[RefusedRow]) -> None:

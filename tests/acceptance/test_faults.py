@@ -152,14 +152,26 @@ def test_no_key_or_no_credit_stops_buying_and_collects_what_is_paid(against: Aga
 
 
 @pytest.mark.long
-def test_three_rows_refused_with_403_after_an_acceptance_stop_the_buying(against: Against) -> None:
-    fault = {"status": 403, "body": {"error": "Access denied for this operation"}}
-    dop, double = against(submits={"3-": fault}, generation_s=0.3)
+@pytest.mark.parametrize(
+    ("status", "text", "words"),
+    [
+        (403, "Access denied for this operation", "`dop doctor --live` checks the key"),
+        (404, "Endpoint not found", "no longer takes submits"),
+    ],
+)
+def test_three_rows_refused_after_an_acceptance_stop_the_buying(
+    against: Against, status: int, text: str, words: str
+) -> None:
+    dop, double = against(submits={"3-": {"status": status, "body": {"error": text}}}, generation_s=0.3)
     end = dop.buy(dop.csv(shots(6)), "--set", "pace.submit_concurrency=1")
     assert end.code == 7, end.err
     assert end.counts == {"done": 2, "failed": 3, "planned": 1}
-    assert "Access denied" in end.err
+    assert text in end.err
+    assert words in end.err
     assert (len(double.submits), double.charged) == (5, 2)
+    again = dop.buy(dop.csv(shots(20)), "--set", "pace.submit_concurrency=1")
+    assert again.code == 7, again.err
+    assert (len(double.submits), double.charged) == (7, 2), "two calls show that it is still gone"
 
 
 @pytest.mark.long
