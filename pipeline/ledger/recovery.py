@@ -1,7 +1,7 @@
 """Makes a damaged ledger from its journal, beside the old one, and puts it in its place when it is whole.
 
 The journal knows every request that was ever sent, with what became of it, so nothing that was paid is lost. What only
-the database knew (which run lists which row) is taken from the old file as far as that can be read. Needs the lock.
+the database knew (which run lists which row, what the checks found) is taken from the old file as far as that can be read. Needs the lock.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from pipeline.ledger.postgres_session import address, refusal, server_engine
 from pipeline.ledger.reconcile import hole_text, mark_of, origin_of
 from pipeline.ledger.replay import ReplayResult, replay
 from pipeline.ledger.review_store import restore_reviews, write_copy
-from pipeline.ledger.schema import attempts, checksum, history, run_rows, runs, spend
+from pipeline.ledger.schema import attempts, checksum, history, metadata, run_rows, runs, spend
+from pipeline.ledger.shots import restore_checks
 from pipeline.ledger.side_files import journal_path, reviews_path, take_over_old_files
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.records import State
@@ -312,7 +313,7 @@ def _revive(connection: Connection) -> None:
 
 
 def _salvage(connection: Connection, old: Path) -> int:
-    """Runs and what they list, from the damaged file; returns how many runs could be read."""
+    """Runs, what they list, and check results, from the damaged file; returns how many runs could be read."""
     found = [row for row in _rows_of(old, "runs") if isinstance(row["started_at"], float)]
     for row in found:
         row["rows_digest"] = None  # the manifest is read again, which plans what was not sent yet
@@ -322,11 +323,12 @@ def _salvage(connection: Connection, old: Path) -> int:
     if listed:
         connection.execute(insert(run_rows).prefix_with("OR IGNORE"), listed)
     _forget_unknown_rows(connection)
+    restore_checks(connection, _rows_of(old, "clip_checks"))
     return len(found)
 
 
 def _rows_of(old: Path, table: str) -> Iterator[dict[str, object]]:
-    known = {column.name for column in {"runs": runs, "run_rows": run_rows}[table].columns}
+    known = {column.name for column in metadata.tables[table].columns}
     with suppress(sqlite3.Error, UnicodeError), closing(sqlite3.connect(f"file:{old}?mode=ro", uri=True)) as source:
         # A file of an earlier version lacks some columns; they take their defaults.
         names = [name for _, name, *_ in source.execute(f"PRAGMA table_info({table})") if name in known]

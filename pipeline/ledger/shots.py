@@ -20,6 +20,9 @@ from pipeline.ledger.listing import dump_candidacy, load_candidacy, request_of_k
 from pipeline.ledger.schema import attempts, clip_checks, run_rows
 from pipeline.records import Candidacy, State
 
+GRADES = ("ok", "warn", "bad", "unchecked")
+"""What a check can come to. Source: the list of grades of the clip checks."""
+
 CHUNK = 2_000
 """Requests that one statement names: SQLite takes 32,766 parameters."""
 
@@ -167,6 +170,22 @@ def save_checks(connection: Connection, records: Sequence[CheckRecord], at: floa
     ]
     for start in range(0, len(rows), CHUNK):
         connection.execute(statement, rows[start : start + CHUNK])
+
+
+def restore_checks(connection: Connection, rows: Iterable[Mapping[str, object]]) -> None:
+    """Keep those rows of a damaged file's table that are whole and belong to an attempt that the ledger knows."""
+    known = {tuple(row) for row in connection.execute(select(attempts.c.request_id, attempts.c.attempt))}
+    whole = [dict(row) for row in rows if (row["request_id"], row["attempt"]) in known and _is_whole(row)]
+    for start in range(0, len(whole), CHUNK):
+        connection.execute(upsert(connection, clip_checks).on_conflict_do_nothing(), whole[start : start + CHUNK])
+
+
+def _is_whole(row: Mapping[str, object]) -> bool:
+    try:
+        reasons = json.loads(str(row["reasons"]))
+    except ValueError:
+        return False
+    return isinstance(reasons, list) and row["grade"] in GRADES and isinstance(row["at"], float)
 
 
 def read_checks(connection: Connection, request_ids: Sequence[str] | None = None) -> dict[tuple[str, int], CheckRecord]:
