@@ -85,7 +85,7 @@ def measure(signals: Signals) -> Sharpness | None:
         expected = _seen(start, found.maps[0])
         nearer = np.sqrt(abs(found.maps[0, 1] * found.maps[0, 5])) < NEARER
         for factor, limit in SCALES:
-            share = _by_block(_smaller(expected, factor), _smaller(end, factor), light)
+            share = _by_block(_smaller(expected, factor), _smaller(end, factor), light, CLEAR / factor**0.5)
             if share is None:
                 continue
             had = _fine(_smaller(start, factor)) * light
@@ -120,11 +120,11 @@ def _blocks(picture: Luma) -> NDArray[np.float64]:
     return result
 
 
-def _by_block(expected: Luma, end: Luma, light: float) -> float | None:
+def _by_block(expected: Luma, end: Luma, light: float, clear: float) -> float | None:
     """The share of detail left, over the blocks that had clear detail; the strongest ones count most."""
     had, left = _blocks(np.nan_to_num(expected)) * light, _blocks(end)
     seen = np.isfinite(_blocks(expected)).all(axis=0)
-    known = (had > CLEAR) & seen
+    known = (had > clear) & seen
     if known.sum() < MIN_BLOCKS:
         return None
     return float(np.sqrt((left[known] ** 2).sum() / (had[known] ** 2).sum()))
