@@ -11,10 +11,11 @@ from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.frames import Luma
 from pipeline.reports.checks.signals import Signals
 
-DRIFT = 10.0
-"""Levels of 255 that the mean colour moves by."""
+DRIFT = 7.5
+"""Levels of 255 that the mean colour moves by: a drift of ten loses up to a quarter of it to the codec and to what the
+ends do not share; 120 good clips had up to 5.7."""
 
-UNLINED_DRIFT = 20.0
+UNLINED_DRIFT = 16.0
 """The same where start and end show different things: those may have other colours."""
 
 STAYS_S = (0.0, 0.25, 0.5)
