@@ -87,9 +87,10 @@ def check_film(film: Film, subject: Subject, *, notes: Sequence[str] = ()) -> Cl
         "height_px": film.height,
     }
     found = container.judge_format(film, small=subject.small)
-    found += _framing(film, start, end, metrics)
+    allowance = allowance_of(subject.preset)
+    found += _framing(film, start, None if allowance.jumps else end, metrics)  # broken pictures show no end picture
     if film.count >= MIN_FRAMES:
-        found += _motion(film, allowance_of(subject.preset), subject, start, metrics)
+        found += _motion(film, allowance, subject, start, metrics)
     rounded = {name: round(float(value), 4) for name, value in metrics.items() if np.isfinite(value)}
     return concluded(_merged(found), rounded, notes=notes, fingerprint=fingerprint(film))
 

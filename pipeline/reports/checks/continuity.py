@@ -13,7 +13,7 @@ UNRELATED = 0.45
 """Below this correlation of details, lined up as well as can be, two frames show different things."""
 
 MAX_FLASH_STEP = 25.0
-"""Jump of brightness, of 255, that a preset's flash explains."""
+"""Rise of brightness, of 255, that a preset's flash explains, and from which two pictures of little detail differ."""
 
 SHARP_DROP = 0.35
 """The same for frames that resemble each other a little, as two scenes of one kind do."""
@@ -25,13 +25,18 @@ MIN_SHARED = 0.3
 """Share of the picture that neighbours have in common, also in the fastest pan."""
 
 RETURNED = 0.6
-"""From this correlation on the picture from before a break is back; two scenes bent into each other reach 0.55."""
+SURELY_RETURNED = 0.75
+"""From this correlation on the picture from before a break is back, if at two moments or surely; two scenes that are
+bent into each other reach 0.62 at one."""
 
 CALM = 0.2
 """A cut is lonely: so much better do the frames beside it resemble their neighbours."""
 
 RETURNS_S = (0.05, 0.12, 0.25, 0.5, 1.0, 1.5, 2.2)
 """Moments after a break, seconds, at which the picture from before it may be back: an explosion that clears."""
+
+BEFORES_S = (0.0, 0.25, 0.6, 1.0)
+"""Moments before a break, seconds, whose picture may come back: a flash hides what was there until a moment ago."""
 
 STROBE_S = 2.0
 """Seconds that breaks must follow each other to count as a strobe, and not as several cuts."""
@@ -67,14 +72,15 @@ def cut(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list
         if not len(before) or not len(after):
             continue
         calm = min(float(np.median(before)), float(np.median(after)))
-        if allowance.flashes > 1 and abs(signals.mean[at + 1] - signals.mean[at]) > MAX_FLASH_STEP:
+        if allowance.flashes > 1 and signals.mean[at + 1] - signals.mean[at] > MAX_FLASH_STEP:
             continue
         left_s = signals.film.times[-1] - signals.film.times[at + 1]
         if allowance.flashes > 1 and left_s < RETURNS_S[-1] / 2:
             continue  # the flash or the fireball has no time to clear
         least = CALM if alike[at] < UNRELATED else SHARP_DROP
         least = max(least, TURNING_DROP) if allowance.is_transition else least
-        if calm - alike[at] < least or not _is_new_scene(signals, at):
+        befores = BEFORES_S if allowance.flashes > 1 else BEFORES_S[:1]
+        if calm - alike[at] < least or not _is_new_scene(signals, at, befores):
             continue
         if found is None or alike[at] < found[0]:
             found = (float(alike[at]), at)
@@ -85,17 +91,26 @@ def cut(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list
     return [Finding(kind=Kind.CUT, grade=grade, figure=figure)], 1 - found[0]
 
 
-def _is_new_scene(signals: Signals, at: int) -> bool:
-    """Whether the picture before does not come back within the next frames."""
+def _is_new_scene(signals: Signals, at: int, befores_s: tuple[float, ...]) -> bool:
+    """Whether the picture from before a break does not come back after it."""
     times, last = signals.film.times, signals.film.count - 1
     later = np.searchsorted(times, times[at + 1] + np.array(RETURNS_S))
-    return all(_pair(signals, max(0, at - 1), min(last, int(index))) < RETURNED for index in later)
+    before = np.searchsorted(times, times[max(0, at - 1)] - np.array(befores_s))
+    for one in dict.fromkeys(before.tolist()):
+        back = 0
+        for two in dict.fromkeys(later.tolist()):
+            found = _pair(signals, one, min(last, two))
+            back += found >= RETURNED
+            if found >= SURELY_RETURNED or back > 1:
+                return False
+    return True
 
 
 def strobe(signals: Signals, allowance: Allowance) -> tuple[list[Finding], float]:
     """Unrelated stills every 1 to 6 frames for 2 s; also the longest such stretch in seconds."""
     times = signals.film.times
-    breaks = np.flatnonzero(likeness(signals) < UNRELATED)
+    alike, jump = likeness(signals), np.abs(np.diff(signals.mean))
+    breaks = np.flatnonzero((alike < UNRELATED) | ((alike < RETURNED) & (jump > MAX_FLASH_STEP)))
     longest, begin, start = 0.0, 0.0, 0
     for number in range(1, len(breaks) + 1):
         if number < len(breaks) and breaks[number] - breaks[number - 1] <= 2 * STROBE_MAX_FRAMES + 1:

@@ -40,6 +40,9 @@ FLASH_OFF = 16.0
 MAX_FLASH_FRAMES = 3
 """Frames of the longest flash; what stays bright for longer is a scene."""
 
+SLOPE = 6.0
+"""Levels by which slowly changing light may bring one of both neighbours nearer to a flash."""
+
 FLICKER_WARN = 0.015
 """Flicker from which the check warns, in the measure that FLICKER_BAD describes: two per cent, less what a codec takes.
 Of 120 good clips none had more than 0.0124."""
@@ -99,13 +102,22 @@ def black(signals: Signals, *, picture_contrast: float | None) -> tuple[list[Fin
             continue
         mask[start:stop] = True
         nothing = contrast[start:stop].max() < NOTHING and times[stop - 1] - times[start] > MAX_FADED_S
-        if nothing or _is_sudden(contrast, start, stop, min(known, usual) if usual > FLAT else known):
+        expected = max(min(known, usual) if usual > FLAT else known, _contrast_beside(signals, start, stop))
+        if nothing or _is_sudden(contrast, start, stop, expected):
             found.append((start, stop))
     if not found:
         return [], mask
     start, stop = max(found, key=lambda run: run[1] - run[0])
     figure = f"{sum(b - a for a, b in found)} frames from {times[start]:.1f} s"
     return [Finding(kind=Kind.BLACK, grade=Grade.BAD, figure=figure)], mask
+
+
+def _contrast_beside(signals: Signals, start: int, stop: int) -> float:
+    """Usual contrast within a second of a stretch."""
+    times, contrast = signals.film.times, signals.contrast
+    near = (times >= times[start] - 1.0) & (times <= times[stop - 1] + 1.0)
+    near[start:stop] = False
+    return float(np.median(contrast[near])) if near.any() else 0.0
 
 
 def _residues(signals: Signals, usual: float, off: Numbers) -> np.ndarray:
@@ -158,10 +170,12 @@ def flash(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[li
 def _off(series: Numbers, start: int, stop: int) -> float:
     """How far the frames start..stop are off both neighbours in the same direction, in brightness or in a channel."""
     before, after, inside = series[start - 1], series[stop], series[start:stop]
-    up = np.minimum(inside.min(axis=0) - before, inside.min(axis=0) - after)
-    down = np.minimum(before - inside.max(axis=0), after - inside.max(axis=0))
+    share = (np.arange(1, len(inside) + 1) / (len(inside) + 1))[:, None]
+    expected = before + (after - before) * share  # the light may change slowly meanwhile
+    up = np.minimum((inside - expected).min(axis=0), inside.min(axis=0) - np.maximum(before, after) + SLOPE)
+    down = np.minimum((expected - inside).min(axis=0), np.minimum(before, after) - inside.max(axis=0) + SLOPE)
     off = np.maximum(up, down)
-    return float(np.where(np.abs(before - after) <= 0.5 * off, off, 0).max())
+    return float(np.where(np.abs(before - after) <= 0.6 * off, off, 0).max())
 
 
 def _alike(signals: Signals, one: int, two: int) -> bool:

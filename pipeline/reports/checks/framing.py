@@ -19,9 +19,8 @@ UNLIKE = 0.53
 """Below this likeness a frame does not show the picture."""
 
 FAINT = 6.0
-"""Standard deviation of brightness, in levels of 255, below which a picture counts as faint."""
-FAINT_UNLIKE = 0.35
-"""Pictures of so little contrast (nearly black ones) lose their likeness to codec and dust: they need less of it."""
+FAINT_UNLIKE = 0.28
+"""Two pictures of so little contrast (nearly black ones) lose their likeness to codec and dust: they need less of it."""
 
 SURE = 0.85
 """At this likeness the search ends."""
@@ -92,7 +91,7 @@ def judge(film: Film, index: int, reference: Reference, kind: Kind) -> tuple[lis
     """Whether the frame at `index` (0 or -1) shows the picture; and whether it is squeezed."""
     match = best_match(film.rgb[index], (film.width, film.height), reference)
     findings = []
-    faint = min(float(film.luma[index].std()), float(luma_of(reference.views[0]).std())) < FAINT
+    faint = max(float(film.luma[index].std()), float(luma_of(reference.views[0]).std())) < FAINT
     if match.likeness < (FAINT_UNLIKE if faint else UNLIKE):
         findings.append(Finding(kind=kind, grade=Grade.BAD, figure=f"{max(0.0, match.likeness):.2f}"))
     elif kind is Kind.WRONG_START and match.likeness > SURE_SHAPE and _is_squeezed(match.squeeze):

@@ -14,13 +14,17 @@ MIN_FROZEN_S = 0.5
 BAD_FROZEN_S = 0.8
 """Seconds without any motion from which a clip is bad."""
 MIN_PAUSE_S = 2.2
-"""Rest that a preset with pauses may have."""
+"""Rest that a preset with pauses may have, if its other rests are as still."""
 
 QUIET = 0.4
 """Mean change between neighbours, of 255, that a codec makes of a repeated frame at most."""
 
 QUIET_SHARE = 0.16
 """And at most this share of the change where the clip moves, so that slow clips are no freeze."""
+
+LOOSE = 1.2
+LOOSE_SHARE = 0.4
+"""The same for codecs that add detail to a repeated picture bit by bit; its first and last frame are lined up, too."""
 
 QUIET_MIN = 0.05
 """Below this change two frames are the same whatever the clip does."""
@@ -33,6 +37,10 @@ STILL_WAY = 0.005
 
 STILL_BLOCK = 2.0
 """Change of a block's mean brightness, of 255, that grain and codec make; anything that moves makes more."""
+
+EDGE_SHARE = 0.15
+"""The same as a share of the block's contrast: a hard edge between two pixels is never lined up exactly. A thing that
+moves by its own size changes its blocks by their contrast."""
 
 GRAIN_BLOCKS = 7.0
 """With strong grain all blocks change: the largest is then at most so many times the usual one."""
@@ -52,6 +60,9 @@ MIN_LEVEL = 0.12
 NO_CHANGE = 0.012
 """Mean change of a pair of which a codec says that it is the same."""
 
+REST_SHARE = 0.2
+"""Pairs of a clip in which the camera rests: so much of the largest changes."""
+
 FULL_CONTRAST = 20.0
 """Spread of brightness, of 255, from which the limits above hold in full."""
 
@@ -68,13 +79,15 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
     faint = _faintness(signals)
     limit = max(QUIET_MIN * faint, min(QUIET, QUIET_SHARE * level))
     quiet = change <= limit
-    least_s = MIN_PAUSE_S if allowance.pauses else MIN_FROZEN_S
     step_s = float(np.median(np.diff(times)))
+    loose = change <= max(limit, min(LOOSE, LOOSE_SHARE * level))
     longest, begin = 0.0, 0.0
-    for found_start, stop in _joined(runs(quiet), change, level):
+    for found_start, stop in dict.fromkeys([*_joined(runs(quiet), change, level), *runs(loose)]):
         start = _settled(change, found_start, 0.5 * level)
         length = float(times[stop] - times[start]) + step_s
-        if length < least_s - 0.02 or length <= longest or blank[start : stop + 1].mean() > 0.5:
+        if length < MIN_FROZEN_S - 0.02 or length <= longest or blank[start : stop + 1].mean() > 0.5:
+            continue
+        if allowance.pauses and length < MIN_PAUSE_S and not _is_stiller(change, start, stop, MIN_FROZEN_S / step_s):
             continue
         whole = stop - start >= 0.97 * len(change)
         if whole and allowance.is_static:
@@ -109,6 +122,15 @@ def _settled(change: np.ndarray, start: int, limit: float) -> int:
     while start > max(0, first - SETTLING) and change[start] * 0.9 <= change[start - 1] < limit:
         start -= 1
     return start
+
+
+def _is_stiller(change: np.ndarray, start: int, stop: int, count: float) -> bool:
+    """Whether nothing at all changes, while the clip's other rests, `count` pairs at least, have tremor or grain."""
+    if float(np.median(change[start:stop])) > NO_CHANGE:
+        return False
+    others = np.concatenate([change[: max(0, start - SETTLING)], change[stop + SETTLING :]])
+    rests = others[others < REST_SHARE * float(np.percentile(change, 95))]
+    return len(rests) >= count and float(np.percentile(rests, 10)) > 3 * NO_CHANGE
 
 
 def _faintness(signals: Signals) -> float:
@@ -156,7 +178,9 @@ def still(signals: Signals, allowance: Allowance) -> tuple[list[Finding], float]
         return [], way
     seen, inside = warped(blurred(first, 1), found.maps)
     rest = (blurred(pictures[1:], 1) - seen * found.gain[:, None, None].astype(np.float32)) * inside
-    blocks = np.abs(reduced(rest.astype(np.float32), BLOCK_PX))
+    edges = reduced(first[:1] ** 2, BLOCK_PX) - reduced(first[:1], BLOCK_PX) ** 2
+    limits = np.maximum(STILL_BLOCK, EDGE_SHARE * np.sqrt(np.maximum(edges, 0)))
+    blocks = np.abs(reduced(rest.astype(np.float32), BLOCK_PX)) * (STILL_BLOCK / limits)
     if float(blocks.max()) > max(STILL_BLOCK, GRAIN_BLOCKS * float(np.median(blocks))):
         return [], way
     return [Finding(kind=Kind.STILL, grade=Grade.WARN, figure=f"{100 * way:.1f} % of the width")], way
