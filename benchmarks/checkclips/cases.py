@@ -28,6 +28,7 @@ RATES = (12, 15, 16, 24, 24, 24, 25, 30)
 WHOLE = ("unreadable", "format", "still", "wrong_start", "wrong_end", "duplicate", "loop_seam")
 KINDS = (*IN_FRAMES, *WHOLE)
 EXTRAS = ("", "grain", "candle", "rain", "cadence", "fade", "fade_out", "subject", "")
+NOT_IN_THE_DARK = ("cut", "flicker", "soft", "frozen", "color_drift", "duplicate", "format")
 STILL_PRESETS = {"Static", "Focus Change", "VHS", "Timelapse Human", "Timelapse Landscape"}
 
 
@@ -94,7 +95,7 @@ def allowed(kind: str, preset: str) -> bool:
             "Timelapse Landscape",
         },
         "strobe": {"Datamosh"},
-        "loop_seam": {"Wiggle", "Action Run", "Boxing", *STILL_PRESETS},
+        "loop_seam": {"Wiggle", "Action Run", "Boxing", "YoYo Zoom", *STILL_PRESETS},
     }
     named = promised.get(kind, set())
     return preset not in named and not (kind in ("flash", "color_drift") and "Explosion" in preset)
@@ -127,7 +128,7 @@ def make(case: Case, folder: Path, *, seed: int) -> Made:
     size = (round(case.size[0] * scale), round(case.size[1] * scale))
     names = list(pictures)
     scene, other_scene, end_scene = (str(name) for name in random.choice(names, 3))
-    if case.kind in ("cut", "flicker", "soft", "frozen") and {scene, other_scene} & {"dark"}:
+    if case.kind in NOT_IN_THE_DARK and {scene, other_scene} & {"dark"}:
         scene, other_scene = "city", "landscape"  # in the dark a cut is black, and the others cannot be seen
     picture, other = paint(scene, random, size), paint(other_scene, random, size)
     end = (

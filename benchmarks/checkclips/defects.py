@@ -130,7 +130,7 @@ def color_drift(frames: Frames, fps: float, severity: float, random: Random, oth
     toward = np.array(
         [[1.1, -0.35, -1.2], [-1.2, 0.1, 1.1], [1.0, -0.6, 0.9], [-0.9, 0.6, -0.8]][int(random.integers(0, 4))]
     )
-    gains = 1 + off * toward / np.maximum(end, 40)
+    gains = _gains(end, toward, off)
     result: Frames = []
     for number, frame in enumerate(frames):
         share = min(1.0, max(0.0, (number / len(frames) - start) / (stop - start)))
@@ -142,6 +142,18 @@ def color_drift(frames: Frames, fps: float, severity: float, random: Random, oth
             tinted = frame * gains.astype(np.float32)
         result.append(np.clip(frame * (1 - share) + tinted * share, 0, 255).astype(np.float32))
     return result
+
+
+def _gains(end: Pixels, toward: Pixels, off: float) -> Pixels:
+    """Factors of the three channels that move the mean chroma of a picture of that mean colour by so many levels."""
+    gains = np.ones(3)
+    for step in np.linspace(0, 4, 200):
+        gains = np.maximum(0, 1 + step * toward * off / np.maximum(end, 40))
+        red, green, blue = end * gains - end
+        light = 0.299 * red + 0.587 * green + 0.114 * blue
+        if math.hypot(0.564 * (blue - light), 0.713 * (red - light)) >= off:
+            break
+    return gains
 
 
 def loop_seam(frames: Frames, fps: float, severity: float, random: Random, other: Frames) -> Frames:

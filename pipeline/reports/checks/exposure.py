@@ -210,7 +210,7 @@ def flicker(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[
 
 
 def repeated(signals: Signals) -> np.ndarray:
-    """Pairs of frames that repeat a picture: 12 pictures in 24 frames, encoded again. Light that changed is no repeat."""
+    """Pairs of frames that repeat a picture in the same light: 12 pictures in 24 frames, encoded again."""
     change, light = signals.change, np.abs(np.diff(signals.mean))
     is_small = change < np.maximum(SAME_FRAME, CADENCE * _around(change))
     return np.asarray(is_small & (light < np.maximum(SAME_LIGHT, SAME_LIGHT_SHARE * _around(light))))

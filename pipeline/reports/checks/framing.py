@@ -20,7 +20,7 @@ UNLIKE = 0.53
 
 FAINT = 6.0
 FAINT_UNLIKE = 0.28
-"""Two pictures of so little contrast (nearly black ones) lose their likeness to codec and dust: they need less of it."""
+"""Two pictures of so little contrast (nearly black ones) lose likeness to codec and dust: they need less of it."""
 
 SURE = 0.85
 """At this likeness the search ends."""

@@ -15,9 +15,9 @@ from pipeline.reports.checks.frames import Luma
 from pipeline.reports.checks.signals import Signals
 
 SCALES = ((1, 0.70), (2, 0.76), (4, 0.78))
-"""(reduction of the detailed picture, share of the start's detail that must be left): the finest scale on which the start
-has detail decides. Coarser detail fades later. On 120 good clips the share was at least 0.77, 0.86 and 0.9; of blurred
-ones one in twenty had more than 0.6, 0.7 and 0.75, for a codec that softens the start as well hides a part of the loss."""
+"""(reduction of the detailed picture, share of the start's detail that must be left): the finest scale on which the
+start has detail decides. Coarser detail fades later. On 120 good clips the share was at least 0.77, 0.86 and 0.9; of 20
+blurred ones one had more than 0.6, 0.7 and 0.75: a codec that softens the start as well hides a part of the loss."""
 
 SOFT_BAD = 0.2
 """Share of the start picture's detail below which the end of a clip is bad, and not only soft."""
