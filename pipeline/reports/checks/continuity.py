@@ -25,9 +25,11 @@ MIN_SHARED = 0.3
 """Share of the picture that neighbours have in common, also in the fastest pan."""
 
 RETURNED = 0.6
-SURELY_RETURNED = 0.75
-"""From this correlation on the picture from before a break is back, if at two moments or surely; two scenes that are
+"""From this correlation on, at two moments, the picture from before a break is back; two scenes of one kind that are
 bent into each other reach 0.62 at one."""
+
+SURELY_RETURNED = 0.75
+"""The same at a single moment."""
 
 CALM = 0.2
 """A cut is lonely: so much better do the frames beside it resemble their neighbours."""

@@ -67,8 +67,10 @@ TOO_DARK = 8.0
 """Usual brightness, of 255, of a clip in which no eye sees a flicker of some per cent."""
 
 RIPPLE = 0.6
+"""Share of a steady change of light that a codec's ripple on it may reach, and that is no flicker."""
+
 TREND_FRAMES = 5
-"""Share of a steady change of light, over so many frames, that a codec's ripple on it may reach."""
+"""Frames over which a change of light is steady: a fifth of a second, longer than the period of a flicker."""
 
 UNISON = 0.25
 """The whole frame oscillates as one: what blocks differ by counts against it, in so many medians."""
@@ -79,8 +81,10 @@ CADENCE = 0.35
 """A pair repeats a picture below this change, or below this share of the change around it."""
 
 SAME_LIGHT = 0.15
+"""And its brightness is the same within so many levels of 255, which a codec may be off by."""
+
 SAME_LIGHT_SHARE = 0.4
-"""And its brightness is the same: within so many levels of 255, or within this share of what it changes by around."""
+"""Or within this share of what brightness changes by around it."""
 
 DARK = 30.0
 """Brightness, of 255, below which a change is measured against this: one level of a dark picture is no flicker."""

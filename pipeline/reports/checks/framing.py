@@ -19,6 +19,8 @@ UNLIKE = 0.53
 """Below this likeness a frame does not show the picture."""
 
 FAINT = 6.0
+"""Standard deviation of brightness, in levels of 255, below which a picture counts as faint."""
+
 FAINT_UNLIKE = 0.28
 """Two pictures of so little contrast (nearly black ones) lose likeness to codec and dust: they need less of it."""
 

@@ -37,6 +37,7 @@ FAINT = 3.0
 """A whole picture of less than twice this detail says nothing."""
 
 MIN_BLOCKS = 4
+"""Blocks with clear detail, across or down; fewer are a single thing that may have left the picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,8 +23,10 @@ QUIET_SHARE = 0.16
 """And at most this share of the change where the clip moves, so that slow clips are no freeze."""
 
 LOOSE = 1.2
+"""The same, of 255, for a codec that adds detail to a repeated picture bit by bit; first and last frame are lined up."""
+
 LOOSE_SHARE = 0.4
-"""The same for codecs that add detail to a repeated picture bit by bit; its first and last frame are lined up, too."""
+"""And at most this share of the change where the clip moves."""
 
 QUIET_MIN = 0.05
 """Below this change two frames are the same whatever the clip does."""
