@@ -1,7 +1,8 @@
 """Makes a damaged ledger from its journal, beside the old one, and puts it in its place when it is whole.
 
 The journal knows every request that was ever sent, with what became of it, so nothing that was paid is lost. What only
-the database knew (which run lists which row, what the checks found) is taken from the old file as far as that can be read. Needs the lock.
+the database knew (which run lists which row, what the checks found) is taken from the old file as far as that can be
+read. Needs the lock.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ QUIET_SHARE = 0.16
 """And at most this share of the change where the clip moves, so that slow clips are no freeze."""
 
 LOOSE = 1.2
-"""The same, of 255, for a codec that adds detail to a repeated picture bit by bit; first and last frame are lined up."""
+"""The same for a codec that adds detail to a repeated picture bit by bit; first and last frame are lined up."""
 
 LOOSE_SHARE = 0.4
 """And at most this share of the change where the clip moves."""
