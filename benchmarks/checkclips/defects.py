@@ -146,9 +146,9 @@ def color_drift(frames: Frames, fps: float, severity: float, random: Random, oth
 
 def _gains(end: Pixels, toward: Pixels, off: float) -> Pixels:
     """Factors of the three channels that move the mean chroma of a picture of that mean colour by so many levels."""
-    gains = np.ones(3)
+    gains: Pixels = np.ones(3, dtype=np.float32)
     for step in np.linspace(0, 4, 200):
-        gains = np.maximum(0, 1 + step * toward * off / np.maximum(end, 40))
+        gains = np.maximum(0, 1 + step * toward * off / np.maximum(end, 40)).astype(np.float32)
         red, green, blue = end * gains - end
         light = 0.299 * red + 0.587 * green + 0.114 * blue
         if math.hypot(0.564 * (blue - light), 0.713 * (red - light)) >= off:

@@ -193,6 +193,8 @@ def flicker(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[
     if len(times) < 8 or float(np.median(signals.mean)) < TOO_DARK:
         return [], 0.0
     moments, light = _light_steps(signals, blank)
+    if len(light) < MIN_FLICKER_FRAMES:
+        return [], 0.0
     slow = np.convolve(light, np.full(TREND_FRAMES, 1 / TREND_FRAMES), mode="same")
     value, at_s = 0.0, 0.0
     for start in range(0, len(light) - 1, 2):

@@ -132,7 +132,8 @@ def _by_block(expected: Luma, end: Luma, light: float, clear: float) -> float | 
 
 
 def _smaller(picture: Luma, factor: int) -> Luma:
-    return reduced(picture[None], factor)[0]
+    small: Luma = reduced(picture[None], factor)[0]
+    return small
 
 
 def _seen(start: Luma, way: NDArray[np.float64]) -> Luma:
