@@ -12,8 +12,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from benchmarks.checkclips.camera import Move, Subject, look_of, shoot, still
-from benchmarks.checkclips.defects import IN_FRAMES, Frames
+from benchmarks.checkclips.camera import Move, Subject, look_of, quake, roll, shoot, still, yoyo
+from benchmarks.checkclips.defects import IN_FRAMES, Frames, flicker
 from benchmarks.checkclips.effects import as_model, make_effect
 from benchmarks.checkclips.pictures import HELD_OUT, TUNED, Random, paint
 
@@ -28,6 +28,12 @@ RATES = (12, 15, 16, 24, 24, 24, 25, 30)
 WHOLE = ("unreadable", "format", "still", "wrong_start", "wrong_end", "duplicate", "loop_seam")
 KINDS = (*IN_FRAMES, *WHOLE)
 EXTRAS = ("", "grain", "candle", "rain", "cadence", "fade", "fade_out", "subject", "")
+RETURNING = (still, quake, yoyo, roll)
+"""Paths whose last step leads on to the first as well as any other step does."""
+
+FLICKER = 0.02
+"""Relative second difference of brightness that a clip with flicker must have in the file: codecs take some away."""
+
 NOT_IN_THE_DARK = ("cut", "flicker", "soft", "frozen", "color_drift", "duplicate", "format")
 STILL_PRESETS = {"Static", "Focus Change", "VHS", "Timelapse Human", "Timelapse Landscape"}
 
@@ -95,8 +101,10 @@ def allowed(kind: str, preset: str) -> bool:
             "Timelapse Landscape",
         },
         "strobe": {"Datamosh"},
-        "loop_seam": {"Wiggle", "Action Run", "Boxing", "YoYo Zoom", *STILL_PRESETS},
+        "loop_seam": STILL_PRESETS,
     }
+    if kind == "loop_seam" and look_of(preset)[0] in RETURNING:
+        return False
     named = promised.get(kind, set())
     return preset not in named and not (kind in ("flash", "color_drift") and "Explosion" in preset)
 
@@ -137,7 +145,7 @@ def make(case: Case, folder: Path, *, seed: int) -> Made:
         else None
     )
     frames = _frames(case, picture, random, end=end if case.kind == "good" else None)
-    fps = case.fps
+    good, fps = frames, case.fps
     if case.kind in IN_FRAMES:
         others = _frames(case, other, random, end=None)
         frames = IN_FRAMES[case.kind](frames, fps, case.severity, random, others)
@@ -153,7 +161,21 @@ def make(case: Case, folder: Path, *, seed: int) -> Made:
         _make_special(case, frames, made, random)
     else:
         encode(frames, fps, made.clip, case.codec, case.crf)
+    for stronger in range(1, 4) if case.kind == "flicker" else ():
+        if flicker_in(made.clip) >= FLICKER:
+            break
+        encode(flicker(good, fps, case.severity + stronger, random, good), fps, made.clip, case.codec, case.crf)
     return made
+
+
+def flicker_in(clip: Path) -> float:
+    """Largest root mean square over a second of the relative second difference of the frames' mean brightness."""
+    with av.open(str(clip)) as container:
+        means = np.array([frame.to_ndarray(format="gray").mean() for frame in container.decode(video=0)])
+    second = np.diff(means, 2) / np.maximum(1, means[1:-1])
+    window = max(2, len(means) // 5)
+    power = np.convolve(second**2, np.full(window, 1 / window), mode="valid")
+    return float(np.sqrt(power.max()))
 
 
 def _frames(case: Case, picture: Image.Image, random: Random, *, end: Image.Image | None) -> Frames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.reports.checks.alignment import align, shift_between
+from pipeline.reports.checks.alignment import align, reduced, shift_between
 from pipeline.reports.checks.allowances import Allowance
 from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.signals import Numbers, Signals
@@ -37,11 +37,26 @@ CALM = 0.2
 RETURNS_S = (0.05, 0.12, 0.25, 0.5, 1.0, 1.5, 2.2)
 """Moments after a break, seconds, at which the picture from before it may be back: an explosion that clears."""
 
+EVEN_S = 0.5
+"""Seconds for which the light of another scene stays the same, and that of a flash or a fireball does not."""
+
 BEFORES_S = (0.0, 0.25, 0.6, 1.0)
 """Moments before a break, seconds, whose picture may come back: a flash hides what was there until a moment ago."""
 
 STROBE_S = 2.0
 """Seconds that breaks must follow each other to count as a strobe, and not as several cuts."""
+COARSE_PX = 10
+"""Side of the squares, in pixels of a 160 px picture, whose means are the broad shapes: drops and dust vanish in it."""
+
+COARSE_SHARE = 0.4
+"""Change of the broad shapes between two scenes, as a share of their contrast; two scenes have about 1."""
+
+STILL_STEP = 15.0
+"""Mean change, of 255, from one still to the next, which rests before or after."""
+
+STILL_ALIKE = 0.8
+"""Correlation of details that two stills of a strobe may have; a cadence in a fast move has 0.9."""
+
 STROBE_MAX_FRAMES = 6
 """Frames between two breaks of a strobe at the most; further apart they are cuts."""
 
@@ -74,7 +89,7 @@ def cut(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list
         if not len(before) or not len(after):
             continue
         calm = min(float(np.median(before)), float(np.median(after)))
-        if allowance.flashes > 1 and signals.mean[at + 1] - signals.mean[at] > MAX_FLASH_STEP:
+        if allowance.flashes > 1 and _is_flash(signals, at):
             continue
         left_s = signals.film.times[-1] - signals.film.times[at + 1]
         if allowance.flashes > 1 and left_s < RETURNS_S[-1] / 2:
@@ -91,6 +106,14 @@ def cut(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list
     grade = Grade.WARN if allowance.is_transition else Grade.BAD
     figure = f"at {signals.film.times[found[1] + 1]:.1f} s"
     return [Finding(kind=Kind.CUT, grade=grade, figure=figure)], 1 - found[0]
+
+
+def _is_flash(signals: Signals, at: int) -> bool:
+    """Whether it gets brighter at once, and then darker or brighter still: another scene is lit evenly."""
+    mean, times = signals.mean, signals.film.times
+    rise = float(mean[at + 1] - mean[at])
+    after = mean[at + 1 : int(np.searchsorted(times, times[at + 1] + EVEN_S))]
+    return rise > MAX_FLASH_STEP and (times[-1] < times[at + 1] + EVEN_S or float(np.ptp(after)) > 0.2 * rise)
 
 
 def _is_new_scene(signals: Signals, at: int, befores_s: tuple[float, ...]) -> bool:
@@ -111,8 +134,7 @@ def _is_new_scene(signals: Signals, at: int, befores_s: tuple[float, ...]) -> bo
 def strobe(signals: Signals, allowance: Allowance) -> tuple[list[Finding], float]:
     """Unrelated stills every 1 to 6 frames for 2 s; also the longest such stretch in seconds."""
     times = signals.film.times
-    alike, jump = likeness(signals), np.abs(np.diff(signals.mean))
-    breaks = np.flatnonzero((alike < UNRELATED) | ((alike < RETURNED) & (jump > MAX_FLASH_STEP)))
+    breaks = np.flatnonzero(_breaks(signals))
     longest, begin, start = 0.0, 0.0, 0
     for number in range(1, len(breaks) + 1):
         if number < len(breaks) and breaks[number] - breaks[number - 1] <= 2 * STROBE_MAX_FRAMES + 1:
@@ -125,6 +147,18 @@ def strobe(signals: Signals, allowance: Allowance) -> tuple[list[Finding], float
     if longest < STROBE_S * 0.85 or allowance.jumps:
         return [], longest
     return [Finding(kind=Kind.STROBE, grade=Grade.BAD, figure=f"{longest:.1f} s from {begin:.1f} s")], longest
+
+
+def _breaks(signals: Signals) -> np.ndarray:
+    """Pairs of which the second shows something else, in its broad shapes too: rain before fog is no break."""
+    alike, jump, change = likeness(signals), np.abs(np.diff(signals.mean)), signals.change
+    coarse = reduced(signals.film.luma, min(COARSE_PX, *signals.film.luma.shape[1:]))
+    differs = np.abs(np.diff(coarse, axis=0)).mean(axis=(1, 2))
+    spread = np.minimum(coarse.std(axis=(1, 2))[:-1], coarse.std(axis=(1, 2))[1:])
+    rests = np.minimum(np.append(change[1:], np.inf), np.insert(change[:-1], 0, np.inf))
+    stills = (change > STILL_STEP) & (rests < 0.1 * change)  # one that is mirrored may resemble the one before
+    found = (alike < UNRELATED) | ((alike < RETURNED) & (jump > MAX_FLASH_STEP)) | ((alike < STILL_ALIKE) & stills)
+    return np.asarray(found & (differs > COARSE_SHARE * spread))
 
 
 def loop_seam(signals: Signals) -> tuple[list[Finding], float]:

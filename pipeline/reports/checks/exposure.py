@@ -22,6 +22,12 @@ JUMP = 25.0
 RESIDUE = 0.22
 """Share of the usual contrast that a codec may leave of the picture in frames that replace it."""
 
+ONE_COLOUR = 0.85
+"""Share of a frame's pixels that have its one colour, where a codec left blocks of the picture before."""
+
+REPLACED = 0.45
+"""Correlation of details below which a frame does not show what the one before did."""
+
 MIN_BLACK_FRAMES = 2
 """Frames without a picture that make a finding; one alone is nearly invisible."""
 
@@ -86,7 +92,7 @@ SAME_LIGHT = 0.15
 SAME_LIGHT_SHARE = 0.4
 """Or within this share of what brightness changes by around it."""
 
-DARK = 30.0
+DARK = 40.0
 """Brightness, of 255, below which a change is measured against this: one level of a dark picture is no flicker."""
 
 
@@ -98,7 +104,7 @@ def black(signals: Signals, *, picture_contrast: float | None) -> tuple[list[Fin
     off = np.abs(signals.mean - np.median(signals.mean))
     flat = contrast < min(FLAT, FAINT_SHARE * known**2)
     flat |= (contrast < min(FLAT, 0.3 * known)) & (off > JUMP)
-    flat |= _residues(signals, usual, off)
+    flat |= (replaced := _residues(signals, usual, off))
     mask = np.zeros(len(contrast), dtype=bool)
     found = []
     for start, stop in runs(flat):
@@ -107,7 +113,7 @@ def black(signals: Signals, *, picture_contrast: float | None) -> tuple[list[Fin
         mask[start:stop] = True
         nothing = contrast[start:stop].max() < NOTHING and times[stop - 1] - times[start] > MAX_FADED_S
         expected = max(min(known, usual) if usual > FLAT else known, _contrast_beside(signals, start, stop))
-        if nothing or _is_sudden(contrast, start, stop, expected):
+        if nothing or replaced[start:stop].any() or _is_sudden(contrast, start, stop, expected):
             found.append((start, stop))
     if not found:
         return [], mask
@@ -131,11 +137,15 @@ def _residues(signals: Signals, usual: float, off: Numbers) -> np.ndarray:
     for at in np.flatnonzero(plain[:-1] & ~low[1:]) + 1:  # the codec brings the picture back too early
         like_it = abs(signals.mean[at] - signals.mean[at - 1]) < 4
         low[at] = like_it and signals.contrast[at] < 0.7 * usual and off[at] > JUMP
+    luma = signals.film.luma
+    middle = np.median(luma, axis=(1, 2))
+    one_colour = (np.abs(luma - middle[:, None, None]) < FLAT).mean(axis=(1, 2)) > ONE_COLOUR
+    low |= one_colour & (np.abs(middle - np.median(middle)) > JUMP)  # with blocks of the picture that the codec kept
     mask = np.zeros(len(low), dtype=bool)
     for start, stop in runs(low):
         if start > 0 and stop < len(low) and stop - start <= signals.film.fps:
             sides = min(signals.contrast[start - 1], signals.contrast[stop])
-            mask[start:stop] = sides > 0.8 * usual and signals.steps.detail[start - 1] < 0.35
+            mask[start:stop] = sides > 0.8 * usual and signals.steps.detail[start - 1] < REPLACED
     return mask
 
 

@@ -96,6 +96,8 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
             continue
         if not whole and level < (3 * QUIET_MIN if allowance.is_static else MIN_LEVEL):
             continue
+        if allowance.is_static and not _is_beside(change, start, stop, 0.5 * level):
+            continue
         if _is_sudden_rest(change, start, stop, level) or _repeats(signals, start, stop, faint):
             longest, begin = length, float(times[start])
     if not longest:
@@ -144,8 +146,12 @@ def _is_sudden_rest(change: np.ndarray, start: int, stop: int, level: float) -> 
     """Whether pairs without any change begin or end in full motion: a camera that slows down does neither."""
     if float(np.median(change[start:stop])) > max(NO_CHANGE, 0.02 * level):
         return False
-    beside = [change[at] for at in (start - 1, stop) if 0 <= at < len(change)]
-    return any(value >= 0.4 * level for value in beside)
+    return _is_beside(change, start, stop, 0.4 * level)
+
+
+def _is_beside(change: np.ndarray, start: int, stop: int, limit: float) -> bool:
+    """Whether the pair before or after a stretch changes that much."""
+    return any(change[at] >= limit for at in (start - 1, stop) if 0 <= at < len(change))
 
 
 def _repeats(signals: Signals, start: int, stop: int, faint: float) -> bool:
