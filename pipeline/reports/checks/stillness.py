@@ -81,6 +81,7 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
     faint = _faintness(signals)
     limit = max(QUIET_MIN * faint, min(QUIET, QUIET_SHARE * level))
     quiet = change <= limit
+    moved = change - np.abs(np.diff(signals.mean))  # light alone, as in a timelapse, is no motion that could stop
     step_s = float(np.median(np.diff(times)))
     loose = change <= max(limit, min(LOOSE, LOOSE_SHARE * level))
     longest, begin = 0.0, 0.0
@@ -96,7 +97,7 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
             continue
         if not whole and level < (3 * QUIET_MIN if allowance.is_static else MIN_LEVEL):
             continue
-        if allowance.is_static and not _is_beside(change, start, stop, 0.5 * level):
+        if allowance.is_static and not _is_beside(moved, found_start, stop, 0.5 * level):
             continue
         if _is_sudden_rest(change, start, stop, level) or _repeats(signals, start, stop, faint):
             longest, begin = length, float(times[start])
