@@ -14,10 +14,11 @@ One request's failure is data in the report, never an exception that ends the ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import TypeAlias
 
 
 class ExitCode(IntEnum):
@@ -77,6 +78,21 @@ class UsageError(DopError):
     exit_code = ExitCode.USAGE
 
 
+Place: TypeAlias = Callable[[int | None, int | None], str]
+"""A line and a column of a file -> the place as the user knows it."""
+
+_PLACES: dict[Path, Place] = {}
+
+
+def show_as(file: Path, place: Place) -> None:
+    """Show places of `file`, which only this process knows, as the user knows them: lines of stdin, rows of a table."""
+    _PLACES[file] = place
+
+
+def _in_file(name: Path | str) -> Place:
+    return lambda line, column: ":".join(str(part) for part in (name, line, column) if part is not None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One mistake in a manifest or a configuration, with its place.
@@ -91,10 +107,9 @@ class Problem:
     column: int | None = None
 
     def __str__(self) -> str:
-        place = str(self.file) if self.file is not None else ""
-        for number in (self.line, self.column):
-            if number is not None:
-                place += f":{number}"
+        place = ""
+        if self.file is not None:
+            place = _PLACES.get(self.file, _in_file(self.file))(self.line, self.column)
         return ": ".join(part for part in (place, self.where, self.message) if part)
 
 
@@ -103,9 +118,12 @@ class ManifestError(UsageError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        noun = "mistake" if len(self.problems) == 1 else "mistakes"
-        lines = "\n".join(str(problem) for problem in self.problems)
-        super().__init__(f"{lines}\n{len(self.problems)} {noun}; nothing was sent")
+        super().__init__("\n".join([*map(str, self.problems), self.count]))
+
+    @property
+    def count(self) -> str:
+        """How many mistakes there are, in words."""
+        return f"{len(self.problems)} {'mistake' if len(self.problems) == 1 else 'mistakes'}"
 
 
 class LockedError(DopError):

@@ -51,6 +51,11 @@ def usd(microusd: int) -> str:
     return f"{sign}{mills // 1000}.{mills % 1000:03d}"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 video`, `2 videos`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def microusd(dollars: str | int | Decimal) -> int:
     """Micro-dollars of a decimal amount in dollars.
 

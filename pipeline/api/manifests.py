@@ -14,16 +14,14 @@ import math
 import re
 import shutil
 import tempfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pipeline.errors import UsageError
+from pipeline.errors import Place, UsageError, show_as
 from pipeline.manifest.spec import VAR
-
-if TYPE_CHECKING:
-    pass
 
 DEFAULT_NAME = "notebook"
 """Names the run of a manifest that is no file."""
@@ -56,8 +54,26 @@ def manifest_file(source: object, name: str | None) -> ManifestFile:
             raise UsageError("name= is for tables and lists: a file names its run itself")
         return ManifestFile(path=Path(source))
     if isinstance(source, Mapping):
-        return _written(json.dumps(_plain(source), indent=1, ensure_ascii=False), ".yaml", name)
-    return _written(_sheet(_rows(source)), ".csv", name)
+        file = _written(json.dumps(_plain(source), indent=1, ensure_ascii=False), ".yaml", name)
+        show_as(
+            file.path, lambda line, column: file.path.stem
+        )  # its keys are named; its lines are no lines of the user
+        return file
+    records = _sheet(_rows(source))
+    file = _written("".join(records), ".csv", name)
+    show_as(file.path, _row_place(file.path.stem, records))
+    return file
+
+
+def _row_place(name: str, records: Sequence[str]) -> Place:
+    """The row of a table at a line of its CSV text; a cell may have several lines."""
+    first_lines = list(accumulate((record.count("\n") for record in records), initial=1))
+
+    def place(line: int | None, _: int | None) -> str:
+        row = 0 if line is None else bisect_right(first_lines, line) - 1
+        return f"{name}, row {row}" if row > 0 else name
+
+    return place
 
 
 def _rows(source: object) -> list[Mapping[object, object]]:
@@ -75,14 +91,16 @@ def _is_frame(source: object) -> bool:
     return hasattr(source, "to_dict") and hasattr(source, "columns")
 
 
-def _sheet(rows: Sequence[Mapping[object, object]]) -> str:
-    """The rows as CSV, with every column that one of them has."""
+def _sheet(rows: Sequence[Mapping[object, object]]) -> list[str]:
+    """The rows as records of CSV behind their head, with every column that one of them has."""
     flat = [dict(_cells(number, row)) for number, row in enumerate(rows, start=1)]
     columns = list(dict.fromkeys(column for row in flat for column in row))
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows([row.get(column, "") for column in columns] for row in flat)
+    return [_record(columns), *(_record([row.get(column, "") for column in columns]) for row in flat)]
+
+
+def _record(cells: Sequence[str]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
 
 

@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.ledger.workspace import ledger_exists, ledger_name, open_for_reading
 from pipeline.planning.plan import Plan
 from pipeline.planning.requests import BoundManifest
-from pipeline.records import MICROUSD, Request, State, Totals
+from pipeline.records import MICROUSD, Request, State, Totals, counted
 from pipeline.reports.dataframe import to_frame
 from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.run_lookup import find_run
@@ -84,7 +84,7 @@ class ManifestPlan:
         )
 
     def __str__(self) -> str:
-        return f"{self.new} of {self.requests} videos to buy for ${self.new_price_usd:.3f}"
+        return f"{self.new} of {counted(self.requests, 'video')} to buy for ${self.new_price_usd:.3f}"
 
     def _repr_html_(self) -> str:
         costs = {model: (cost.requests, cost.price_usd) for model, cost in self.by_model.items()}
@@ -238,6 +238,6 @@ def load_report(settings: Settings, name: str | None) -> RunReport:
 
 def _summary(run_id: str, gateway: str, counts: Mapping[str, int], spent: Decimal) -> str:
     others = [f"{count} {_IN_WORDS.get(state, state)}" for state, count in counts.items() if state != State.DONE.value]
-    videos = ", ".join([f"{counts.get(State.DONE.value, 0)} of {sum(counts.values())} videos", *others])
+    videos = ", ".join([f"{counts.get(State.DONE.value, 0)} of {counted(sum(counts.values()), 'video')}", *others])
     rehearsal = " (sandbox: no money spent)" if gateway == "sandbox" else ""
     return f"{run_id}: {videos}, ${spent:.3f}{rehearsal}"

@@ -12,9 +12,9 @@ from pipeline.ledger.workspace import OpenLedger
 from pipeline.planning.against_ledger import Offer
 from pipeline.planning.nothing_new import NothingNew
 from pipeline.planning.run_setup import PurchaseOrder
-from pipeline.records import usd
+from pipeline.records import counted, usd
 from pipeline.reports.dismissals import dismissals, not_dismissed
-from pipeline.reports.run_ending import RunSummary, counted, money_words, named, near_path
+from pipeline.reports.run_ending import RunSummary, money_words, named, near_path
 
 
 def print_start(args: argparse.Namespace, settings: Settings, text: str) -> None:

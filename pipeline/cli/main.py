@@ -17,7 +17,10 @@ from typing import NoReturn
 
 from pipeline.cli.parser import build_parser
 from pipeline.cli.streams import close_stdout, harden_stdio
-from pipeline.errors import DopError, ExitCode, FatalError
+from pipeline.errors import DopError, ExitCode, FatalError, ManifestError
+
+SENDING = ("run", "submit", "retry")
+"""Commands that buy; of any other one it goes without saying that it sent nothing."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.USAGE
     try:
         return _call(args)
+    except ManifestError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)  # each begins with its place, which editors make a link of
+        print(f"dop: {error.count}{'; nothing was sent' if args.verb in SENDING else ''}", file=sys.stderr)
+        return error.exit_code
     except DopError as error:
         print(f"dop: {error}", file=sys.stderr)
         return error.exit_code

@@ -24,13 +24,25 @@ _ALL = 10_000_000
 """What `--show` without a number means: more rows than a manifest may have."""
 
 
+_OUTPUT_FLAGS = {
+    ("-v", "--verbose"): "print more details",
+    ("-q", "--quiet"): "silent unless something is wrong",
+    ("--no-progress",): "no bar",
+    ("--log-json",): "the run's log on stderr as JSON lines",
+}
+"""What a command prints while it works. Every command takes them, so that scripts can always give them."""
+
+_WHILE_RUNNING = ("--quiet", "--no-progress", "--log-json")
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of rows: put --show behind the manifest, or --show 5")
     return int(text)
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser, *used: str) -> None:
+    """The flags that every command takes. Those of output are in the help only of a command that uses them."""
     group = parser.add_argument_group("settings")
     group.add_argument(
         "--config",
@@ -40,10 +52,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--set", action="append", metavar="section.key=value", help="override one setting; repeatable")
     group.add_argument("--outputs", metavar="DIR", help="folder for runs and the ledger")
-    group.add_argument("-v", "--verbose", action="store_true", help="say more")
-    group.add_argument("-q", "--quiet", action="store_true", help="silent unless something is wrong")
-    group.add_argument("--no-progress", action="store_true", help="no bar")
-    group.add_argument("--log-json", action="store_true", help="the run's log on stderr as JSON lines")
+    for names, text in _OUTPUT_FLAGS.items():
+        group.add_argument(*names, action="store_true", help=text if names[-1] in used else argparse.SUPPRESS)
 
 
 def _add_manifest(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +87,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, the same part each time")
     group.add_argument("--sample", type=int, metavar="N", help="N rows, pseudo-random, the same each time")
     group.add_argument("--first", type=int, metavar="N", help="only the first N rows")
-    group.add_argument("--max-rows", type=int, metavar="N", help="how far axes may multiply (default 256)")
+    group.add_argument("--max-rows", type=int, metavar="N", help="maximum number of generated rows (default 256)")
 
 
 def _add_buying_flags(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +102,7 @@ def _add_buying_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--halt", metavar="fail=3|fail=10%", help=text)
     kinds = "exit 1 when a check finds a clip bad: for any kind of defect, or for those named"
     group.add_argument("--fail-on-check", nargs="?", const="all", metavar="KIND,...", help=kinds)
-    group.add_argument("--no-preflight", action="store_true", help="do not look at the images before buying")
+    group.add_argument("--no-preflight", action="store_true", help="do not check the images before buying")
     text = "buy with a ledger that this account has not used before"
     group.add_argument("--new-ledger", action="store_true", help=text)
 
@@ -164,7 +174,7 @@ def _add_buying(verbs: Verbs) -> None:
     _add_buying_flags(sub)
     _add_run_flags(sub)
     _add_cluster(sub)
-    _add_settings(sub)
+    _add_settings(sub, *_WHILE_RUNNING)
 
     sub = verbs.add("submit", "run:submit", "buy and leave; collect later", "dop submit shots.csv --yes")
     sub.add_argument("manifest", nargs="?", type=Path, metavar="MANIFEST", help="a YAML or CSV file")
@@ -174,7 +184,7 @@ def _add_buying(verbs: Verbs) -> None:
     _add_buying_flags(sub)
     _add_run_flags(sub)
     _add_cluster(sub)
-    _add_settings(sub)
+    _add_settings(sub, *_WHILE_RUNNING)
 
     text = "poll, download and report what is bought; never spends"
     sub = verbs.add("collect", "run:collect", text, "dop collect")
@@ -182,7 +192,7 @@ def _add_buying(verbs: Verbs) -> None:
     sub.add_argument("-y", "--yes", action="store_true", help="accepted for scripts; nothing is bought")
     _add_run_flags(sub)
     _add_cluster(sub)
-    _add_settings(sub)
+    _add_settings(sub, *_WHILE_RUNNING)
 
 
 def _add_resolving(verbs: Verbs) -> None:
@@ -193,7 +203,7 @@ def _add_resolving(verbs: Verbs) -> None:
         sub.add_argument(f"--{kind}", action="store_true", help=f"those that are {kind}")
     _add_buying_flags(sub)
     _add_run_flags(sub)
-    _add_settings(sub)
+    _add_settings(sub, *_WHILE_RUNNING)
 
     text = "cancel jobs that are bought and have not started; where the gateway can, for free"
     sub = verbs.add("cancel", "cancel:cancel", text, "dop cancel latest")
@@ -239,7 +249,7 @@ def _add_inspecting(verbs: Verbs) -> None:
     sub.add_argument("run", nargs="?", metavar="RUN", help=_RUN_HELP)
     sub.add_argument("--again", action="store_true", help="check every clip again, also those that have a result")
     _add_json(sub)
-    _add_settings(sub)
+    _add_settings(sub, "--no-progress")
 
     sub = verbs.add("list", "status:list_runs", "every run", "dop list")
     _add_json(sub)
@@ -248,7 +258,7 @@ def _add_inspecting(verbs: Verbs) -> None:
     sub = verbs.add("show", "status:show", "one request's whole history", "dop show lamp@calm-11")
     sub.add_argument("id", metavar="ID", help="request id (or its beginning), row id or job id")
     _add_json(sub)
-    _add_settings(sub)
+    _add_settings(sub, "--verbose")
 
     text = "tables and pictures of a run"
     sub = verbs.add("report", "status:report", text, "dop report latest -o run.jsonl sheet.html grid.mp4")
@@ -340,7 +350,7 @@ def _add_worker(verbs: Verbs) -> None:
     sub.add_argument("--webhook", action="store_true", help="let the gateway call back instead of most polls")
     text = "buy with a ledger that this account has not used before"
     sub.add_argument("--new-ledger", action="store_true", help=text)
-    _add_settings(sub)
+    _add_settings(sub, "--verbose")
 
 
 def _add_reaching_out(verbs: Verbs) -> None:

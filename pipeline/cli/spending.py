@@ -24,8 +24,7 @@ from pipeline.planning.run_setup import (
     PurchaseOrder,
     caps_of_run,
 )
-from pipeline.records import usd
-from pipeline.reports.run_ending import counted
+from pipeline.records import counted, usd
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.failure_limit import parse_failure_limit
 from pipeline.runner.run_job import RunOptions, SpendingSession

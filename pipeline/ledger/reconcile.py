@@ -20,6 +20,7 @@ from pipeline.ledger.journal_check import ForeignJournalError, ForkedJournalErro
 from pipeline.ledger.replay import ReplayResult, replay
 from pipeline.ledger.schema import history, runs
 from pipeline.ledger.writer import LedgerWriter
+from pipeline.records import counted
 
 SETTLE = (
     "`dop ledger rebuild` makes the ledger from what is left. The next `dop run MANIFEST` then lists the rows that it "
@@ -143,7 +144,7 @@ class Reconciliation:
 
         result = self.ledger.transact(work)
         self.ledger.reload()
-        notices = [f"the ledger was {last_seq - seq} events behind its journal; they were recorded now"]
+        notices = [f"the ledger was {counted(last_seq - seq, 'event')} behind its journal, and is level with it now"]
         return notices + [f"warning: {one}" for one in result.passed_over]
 
 

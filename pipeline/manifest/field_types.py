@@ -214,12 +214,20 @@ def _number_hint(cell: str) -> str:
     return ""
 
 
+def readings(text: str) -> str:
+    """The whole numbers that a spreadsheet may have made a text of: `1.000` is 1 with a point, or 1000 with a dot."""
+    point = re.fullmatch(r"(\d+)\.0+", text)
+    grouped = re.fullmatch(r"\d{1,3}(?:\.\d{3})+", text)
+    found = ([point[1]] if point else []) + ([text.replace(".", "")] if grouped else [])
+    return f" Write {' or '.join(found)}" if found else ""
+
+
 def whole_from_text(cell: str) -> int:
     """A whole number in a CSV cell."""
     if _WHOLE.fullmatch(cell) and len(cell) <= MAX_DIGITS:
         return int(cell)
     if cell.lower() in {"true", "false"} or REWRITTEN.search(cell):
-        raise ValueError(f"{plain(cell)} is not a whole number: rewritten by a spreadsheet?")
+        raise ValueError(f"{plain(cell)} is not a whole number: rewritten by a spreadsheet?{readings(cell)}")
     number = number_from_text(cell)
     return whole(number, low=-SEED_MAX * SEED_MAX, high=10**MAX_DIGITS)
 

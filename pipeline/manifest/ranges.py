@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from pipeline.manifest.field_types import REWRITTEN, plain
+from pipeline.manifest.field_types import REWRITTEN, plain, readings
 
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 _RANGE = re.compile(rf"{_NUMBER}\s*-\s*{_NUMBER}(?:\s*\(\+{_NUMBER}\)|\s*\[(\d+)\])?", re.ASCII)
@@ -163,7 +163,9 @@ def _either(scale: NumberScale, written: str) -> str:
 
 def _piece(scale: NumberScale, token: str, text: str) -> range:
     if scale.units == 1 and re.search(r"\d\.0*(?![\d.])", token):
-        raise ValueError(f"{token!r} has a decimal point, and {scale.name}s are whole: rewritten by a spreadsheet?")
+        raise ValueError(
+            f"{token!r} has a decimal point, and {scale.name}s are whole: rewritten by a spreadsheet?{readings(token)}"
+        )
     if _ONE.fullmatch(token):
         value = scale.of(Decimal(token))
         return range(value, value + 1)

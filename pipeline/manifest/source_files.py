@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.errors import show_as
 from pipeline.files import temporary_folder
 from pipeline.manifest import delimited, sheet_row, workbook
 from pipeline.manifest.delimited import Table
@@ -122,6 +123,7 @@ def kept_stdin(stream: BinaryIO) -> Path:
     is_sheet = not first or delimited.names_columns(first, sheet_row.is_column)
     path = folder / f"stdin{'.csv' if is_sheet else '.yaml'}"
     path.write_bytes(content)
+    show_as(path, lambda line, _: "stdin" if line is None else f"stdin:{line}")
     return path
 
 

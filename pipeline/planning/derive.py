@@ -20,7 +20,7 @@ from pipeline.gateway.motions import MotionCatalog
 from pipeline.manifest.labels import did_you_mean, short_hash, shortened, slug, strength_text
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS
 from pipeline.manifest.template import has_placeholders
-from pipeline.records import Attempt, Cell
+from pipeline.records import Attempt, Cell, counted
 
 FIELDS = (
     "model",
@@ -116,7 +116,7 @@ def derive_manifest(
         document["defaults"] = shared
     document["rows"] = [{field: value for field, value in row.items() if field not in shared} for row in rows]
     changed = ", ".join(f"{field}={json.dumps(value)}" for field, value in changes.items()) or "nothing changed"
-    head = f"# {len(rows)} clips of run {run}: {changed}.\n"
+    head = f"# {counted(len(rows), 'clip')} of run {run}: {changed}.\n"
     return DerivedManifest(name=str(document["name"]), text=head + _yaml(document), row_ids=row_ids)
 
 
@@ -224,7 +224,7 @@ def differences(
 ) -> list[str]:
     """Where the cells that were read back are not the chosen clips with the changes; empty when all is as meant."""
     if tuple(cell.row_id for cell in cells) != made.row_ids:
-        return [f"{len(cells)} rows instead of {len(chosen)}, or under other ids"]
+        return [f"{counted(len(cells), 'row')} instead of {len(chosen)}, or under other ids"]
     kept = [param for field, param in _PARAM_OF.items() if field not in changes]
     return [
         f"{cell.row_id}: {param} would not be the same"

@@ -12,7 +12,7 @@ from math import comb
 
 from pipeline.ledger.keepers import Candidate, Fate, ShotStatus, status_of
 from pipeline.ledger.outcomes import PurchaseOutcome
-from pipeline.records import Candidacy, Cell, FoldedRow, Request, State, usd
+from pipeline.records import Candidacy, Cell, FoldedRow, Request, State, counted, usd
 
 
 @dataclass(slots=True)
@@ -82,12 +82,14 @@ class KeeperPlan:
         if self.expected is not None and self.expected_microusd is not None:
             expected = f"{self.expected:.1f} for ${usd(self.expected_microusd)}"
         found = [
-            f"keepers: {self.shots} shots want {self.wanted} clips, {self.kept} are kept; to buy: "
+            f"keepers: {counted(self.shots, 'shot')} {'wants' if self.shots == 1 else 'want'} "
+            f"{counted(self.wanted, 'clip')}, {self.kept} {'is' if self.kept == 1 else 'are'} kept; to buy: "
             f"least {self.least} for ${usd(self.least_microusd)}, expected {expected}, "
             f"most {self.most} for ${usd(self.most_microusd)}"
         ]
         for model, rate in sorted(self.history.items()):
-            found.append(f"  expected from {rate.decided} clips of {model}, of which {rate.kept} were kept")
+            kept = f"{rate.kept} {'was' if rate.kept == 1 else 'were'} kept"
+            found.append(f"  expected from {counted(rate.decided, 'clip')} of {model}, of which {kept}")
         found += [f"  no clip of {model} has come out yet: what to expect is unknown" for model in self.unknown_models]
         return [*found, f"not needed: {self.spare}"] if self.spare else found
 
@@ -120,7 +122,8 @@ class ShotBook:
     def too_few(self) -> list[str]:
         """Warnings of shots that want more clips than they have candidates."""
         return [
-            f"{shot}: keep {rule.keep}, and it has only {len(self._members[shot])} candidates: give it more seeds"
+            f"{shot}: keep {rule.keep}, and it has only {counted(len(self._members[shot]), 'candidate')}: "
+            "give it more seeds"
             for shot, rule in self._rules.items()
             if rule.keep > len(self._members[shot])
         ]

@@ -15,7 +15,7 @@ from pipeline.config.gateway_address import SANDBOX
 from pipeline.errors import SIGNAL_EXITS, ExitCode
 from pipeline.ledger.keepers import NO_KEEPERS, KeeperSummary
 from pipeline.ledger.run_registry import Run
-from pipeline.records import Attempt, State, Totals, usd
+from pipeline.records import Attempt, State, Totals, counted, usd
 from pipeline.reports.progress import span, strip_control_chars
 from pipeline.reports.run_lookup import status_json
 from pipeline.reports.summary import keepers_line
@@ -51,11 +51,6 @@ def short_gateway(gateway: str) -> str:
         if gateway.startswith(scheme):
             return gateway.removesuffix(port)
     return gateway
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 video`, `2 videos`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def named(rows: Sequence[str], most: int = MAX_NAMES) -> str:

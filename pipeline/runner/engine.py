@@ -24,7 +24,7 @@ from pipeline.errors import DopError, ExitCode
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.download import VideoFetcher
 from pipeline.gateway.kinds import kind_of
-from pipeline.records import FAILED_FOR_GOOD
+from pipeline.records import FAILED_FOR_GOOD, counted
 from pipeline.reports.progress import ProgressDisplay
 from pipeline.runner.callback_inbox import CallbackEndpoint, open_callback_endpoint
 from pipeline.runner.callback_poll_schedule import PROVEN
@@ -186,7 +186,7 @@ class LocalRunner:
         if limit is not None and limit.reached(self._before, event.totals):
             failed = event.totals.count(*FAILED_FOR_GOOD) - self._before.count(*FAILED_FOR_GOOD)
             self.stop.request(
-                f"--halt: {failed} requests failed", exit_code=ExitCode.UNFINISHED, reach=StopScope.SUBMITS
+                f"--halt: {counted(failed, 'request')} failed", exit_code=ExitCode.UNFINISHED, reach=StopScope.SUBMITS
             )
 
     def _on_listener_error(self, error: BaseException) -> None:

@@ -10,7 +10,7 @@ from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.shots import CheckRecord, Shots, mark_wanted, save_checks
 from pipeline.ledger.workspace import OpenLedger
-from pipeline.records import usd
+from pipeline.records import counted, usd
 from pipeline.reports.checks.findings import Grade, RunChecks
 
 MAX_NAMES = 20
@@ -46,4 +46,4 @@ def next_purchase(workspace: OpenLedger, run: Run, shots: Shots) -> str:
     names = [attempt.row_id for attempt in found]
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     price = sum(prices.get(attempt.params.model, attempt.price_microusd) for attempt in found)
-    return f"`dop run` buys {len(names)} candidates for ${usd(price)}: {', '.join(names[:MAX_NAMES])}{more}"
+    return f"`dop run` buys {counted(len(names), 'candidate')} for ${usd(price)}: {', '.join(names[:MAX_NAMES])}{more}"

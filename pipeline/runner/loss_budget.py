@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from pipeline.config.loss_limit import LossLimit
-from pipeline.records import usd
+from pipeline.records import counted, usd
 
 MIN_ROWS = 5
 """Rows that may be lost in the smallest batch: a few lost connections are no reason to stop."""
@@ -89,18 +89,19 @@ class LossBudget:
         faults = Counter(_fault(reason) for _, reason in self._unknown.values())
         causes = ", ".join(f"{fault} ({times} x)" for fault, times in faults.most_common(3))
         expected = round(planned * share) * price_microusd
+        verb = "is" if count == 1 else "are"
         return "\n".join(
             (
-                f"{count} outcomes are unknown, and perhaps paid: ${usd(self.lost_microusd)} may be lost",
+                f"{counted(count, 'outcome')} {verb} unknown, and perhaps paid: ${usd(self.lost_microusd)} may be lost",
                 f"  cause: {causes}",
                 f"  nothing more is bought: the limit ({self._limit_text()}; --max-unknown, on_unknown.max) is reached",
-                f"  {planned} rows are left to buy; if as many are lost as so far, they lose about ${usd(expected)}",
+                f"  {counted(planned, 'row')} left to buy; if as many are lost as so far, about ${usd(expected)} more",
                 "  settle the unknown ones with `dop resolve`, then run again; or allow more with --max-unknown",
             )
         )
 
     def _limit_text(self) -> str:
-        rows = [] if self._limit.rows is None else [f"{self._limit.rows} rows"]
+        rows = [] if self._limit.rows is None else [counted(self._limit.rows, "row")]
         money = [] if self._limit.microusd is None else [f"${usd(self._limit.microusd)}"]
         return " or ".join((*rows, *money))
 

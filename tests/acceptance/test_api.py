@@ -168,8 +168,18 @@ def test_a_list_of_rows_is_a_manifest(sheet: Path) -> None:
 
 def test_a_frame_is_a_manifest_and_its_empty_cells_take_the_default(sheet: Path) -> None:
     assert rows_of(FRAME.iloc[:2]) == [("a", 1, 0.3, "A cat"), ("b", 2, 0.7, "A cup")]
-    with pytest.raises(UsageError, match=r"notebook\.csv:4.*seed"):
+    with pytest.raises(UsageError, match="^notebook, row 3: column 'seed'"):
         pipeline.plan(FRAME)
+
+
+def test_a_mistake_names_the_row_of_the_table_and_no_file_that_only_the_program_knows(sheet: Path) -> None:
+    rows = [{**ROWS[0], "prompt": "two\nlines"}, {**ROWS[0], "id": "z", "seed": 0}]
+    with pytest.raises(UsageError) as of_list:
+        pipeline.plan(rows, name="tests")
+    assert str(of_list.value) == "tests, row 2: column 'seed': 0 is outside 1..1,000,000\n1 mistake"
+    with pytest.raises(UsageError) as of_document:
+        pipeline.plan({"rows": [{"id": "a", "image": "sandbox:cat", "prompt": "x", "sed": 1, "seed": 1}]})
+    assert str(of_document.value).splitlines()[0].startswith("notebook: rows[0].sed: unknown key")
 
 
 def test_a_dictionary_is_a_whole_manifest(sheet: Path) -> None:

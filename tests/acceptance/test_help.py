@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.parser import build_parser
+
 REPO = Path(__file__).resolve().parents[2]
 HEAVY = {"aiohttp", "av", "jinja2", "numpy", "pandas", "PIL", "pydantic", "sqlalchemy", "yaml"}
 
@@ -30,6 +32,28 @@ def test_help_loads_no_heavy_library(words: list[str]) -> None:
     *said, loaded = done.stdout.splitlines()
     assert len(said) >= 1
     assert set(loaded.split()[1:]) & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    ("verb", "shown"),
+    [
+        ("run", {"--quiet", "--no-progress", "--log-json"}),
+        ("check", {"--no-progress"}),
+        ("show", {"--verbose"}),
+        ("plan", set()),
+        ("status", set()),
+    ],
+)
+def test_help_shows_the_output_flags_that_the_command_uses_and_every_command_takes_them(
+    verb: str, shown: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--quiet", "--no-progress", "--log-json", "--verbose"]
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([verb, "--help"])
+    assert {flag for flag in flags if flag in capsys.readouterr().out} == shown
+    args = build_parser().parse_args([verb, "x", *flags])
+    assert args.quiet
+    assert args.verbose
 
 
 NEEDED_BY_NO_READER = {"aiohttp", "av", "jinja2", "numpy", "pandas", "PIL"}

@@ -25,7 +25,9 @@ def test_a_wrong_sheet_is_one_mistake_with_what_to_write(rehearsal: Dop, sheet: 
         end = rehearsal.call(verb, "shots.csv")
         assert (end.code, end.out) == (2, "")
         assert words in end.err
-        assert "1 mistake" in end.err, "a misspelt column is not missing as well"
+        last = "dop: 1 mistake" + ("; nothing was sent" if verb == "run" else "")
+        assert end.err.splitlines()[-1] == last, "a misspelt column is not missing as well"
+        assert end.err.startswith("shots.csv:"), "an editor finds the place"
 
 
 def test_a_wrong_path_gets_a_guess(rehearsal: Dop) -> None:

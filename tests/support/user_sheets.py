@@ -49,13 +49,13 @@ def refused(dop: Dop, manifest: Path, *words: object) -> str:
     """What `dop validate` says about a sheet that must be refused."""
     end = dop.call("validate", manifest, *words)
     assert end.code == 2, (end.code, end.out, end.err)
-    assert "nothing was sent" in end.err
+    assert re.search(r"^dop: [1-9]\d* mistakes?$", end.err, flags=re.M), end.err
     return end.err
 
 
 def mistakes_of(said: str, file: str, line: int) -> list[str]:
     """The mistakes of one line of a file, without their place."""
-    return re.findall(rf"^(?:dop: )?(?:\S*/)?{re.escape(file)}:{line}:(?:\d+:)? *(.*)$", said, flags=re.M)
+    return re.findall(rf"^(?:\S*/)?{re.escape(file)}:{line}:(?:\d+:)? *(.*)$", said, flags=re.M)
 
 
 def mistake_of(said: str, file: str, line: int) -> str:
@@ -67,7 +67,7 @@ def mistake_of(said: str, file: str, line: int) -> str:
 
 def lines_refused(said: str, file: str) -> set[int]:
     """The lines of a file that have a mistake."""
-    return {int(line) for line in re.findall(rf"^(?:dop: )?(?:\S*/)?{re.escape(file)}:(\d+):", said, flags=re.M)}
+    return {int(line) for line in re.findall(rf"^(?:\S*/)?{re.escape(file)}:(\d+):", said, flags=re.M)}
 
 
 def warnings_of(end: Ended) -> list[str]:

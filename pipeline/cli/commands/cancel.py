@@ -14,8 +14,7 @@ from pipeline.gateway.kinds.interface import CancelOutcome
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, LedgerChange
 from pipeline.ledger.workspace import OpenLedger, open_for_reading, open_for_spending, open_shared
-from pipeline.records import Attempt, State
-from pipeline.reports.run_ending import counted
+from pipeline.records import Attempt, State, counted
 from pipeline.reports.run_lookup import find_request, find_run
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.embedded_sandbox import gateway_for

@@ -21,10 +21,9 @@ from pipeline.ledger.workspace import OpenLedger, open_for_reading
 from pipeline.planning.against_ledger import plan_against_ledger
 from pipeline.planning.derive import DerivedManifest, derive_manifest, differences, field_of, suffix_of
 from pipeline.planning.requests import bind_manifest
-from pipeline.records import Attempt, Cell
+from pipeline.records import Attempt, Cell, counted
 from pipeline.reports.picks import Picks, picked
 from pipeline.reports.review_file import EARLIER, earlier_picks, read_picks
-from pipeline.reports.run_ending import counted
 from pipeline.reports.run_lookup import find_run
 
 

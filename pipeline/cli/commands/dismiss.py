@@ -8,10 +8,10 @@ import time
 from pipeline.cli.arguments import settings_of
 from pipeline.errors import UsageError
 from pipeline.ledger.workspace import open_for_reading
-from pipeline.records import FAILED_FOR_GOOD, Attempt
+from pipeline.records import FAILED_FOR_GOOD, Attempt, counted
 from pipeline.reports.dismissals import dismiss as remember
 from pipeline.reports.dismissals import dismissals, not_dismissed
-from pipeline.reports.run_ending import counted, named
+from pipeline.reports.run_ending import named
 from pipeline.reports.run_lookup import find_request, find_run
 
 

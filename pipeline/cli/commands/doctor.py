@@ -20,8 +20,9 @@ from pipeline.errors import DopError, ExitCode
 from pipeline.gateway.connection_probe import connection_problem
 from pipeline.gateway.kinds import kind_of
 from pipeline.ledger.workspace import ledger_exists, ledger_name, opened
+from pipeline.records import counted
 from pipeline.reports.progress import strip_control_chars
-from pipeline.reports.run_ending import counted, money_words
+from pipeline.reports.run_ending import money_words
 from pipeline.reports.run_tables import table
 from pipeline.runner.credentials import resolve_api_key
 

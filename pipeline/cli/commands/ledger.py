@@ -45,9 +45,8 @@ from pipeline.ledger.workspace import (
     opened,
 )
 from pipeline.ledger.writer import LedgerWriter
-from pipeline.records import usd
+from pipeline.records import counted, usd
 from pipeline.reports.missing_videos import mark_pruned
-from pipeline.reports.run_ending import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,8 +217,9 @@ def _move(target_url: str, args: argparse.Namespace, settings: Settings) -> int:
     ):
         print_notice(source.ready_to_spend())
         found = move(source, target)
-    counted = f"{found.rows['attempts']} requests, {found.rows['runs']} runs, {found.rows['history']} events"
-    print(f"{target.name} holds what {path} held: {counted}, ${usd(sum(found.money))}; every row was compared")
+    nouns = {"attempts": "request", "runs": "run", "history": "event"}
+    rows = ", ".join(counted(found.rows[table], noun) for table, noun in nouns.items())
+    print(f"{target.name} holds what {path} held: {rows}, ${usd(sum(found.money))}; every row was compared")
     for state, (count, price) in sorted(found.states.items()):
         print(f"  {state:<12} {count:>8}  ${usd(price)}")
     print(f"{path} spends no more; from now on every command needs ledger.url (the environment: DOP_LEDGER__URL)")

@@ -18,9 +18,8 @@ from pipeline.manifest.reader import DEFAULT_MAX_ROWS
 from pipeline.planning.against_ledger import check_bound_objects, make_offer, plan_against_ledger, saved_plan
 from pipeline.planning.plan import Plan
 from pipeline.planning.saved_plan import save
-from pipeline.records import usd
+from pipeline.records import counted, usd
 from pipeline.reports.progress import strip_control_chars
-from pipeline.reports.run_ending import counted
 
 USUAL_VIDEO_BYTES = 12_000_000
 """Bytes of a 5 s 1080p clip, where none was bought yet. Source: wire, section 6: plan for 5 to 20 MB."""

@@ -17,8 +17,7 @@ from pipeline.gateway.kinds import kind_of
 from pipeline.gateway.kinds.interface import UsageLine
 from pipeline.ledger.transitions import utc_day
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
-from pipeline.records import Attempt, State, canonical_job_id, usd
-from pipeline.reports.run_ending import counted
+from pipeline.records import Attempt, State, canonical_job_id, counted, usd
 from pipeline.reports.run_tables import table
 from pipeline.reports.usage_list import read_usage
 from pipeline.runner.credentials import resolve_api_key

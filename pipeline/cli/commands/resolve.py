@@ -24,9 +24,9 @@ from pipeline.ledger.workspace import OpenLedger, open_for_spending, open_shared
 from pipeline.planning.requests import configured_caps
 from pipeline.planning.retry import same_content
 from pipeline.planning.run_setup import caps_of_run, keep_max_cost
-from pipeline.records import RETRYABLE, Attempt, State, usd
+from pipeline.records import RETRYABLE, Attempt, State, counted, usd
 from pipeline.reports.checks.findings import RunChecks
-from pipeline.reports.run_ending import counted, named
+from pipeline.reports.run_ending import named
 from pipeline.reports.run_lookup import find_request, find_run
 from pipeline.runner.keeper_results import keep_results
 from pipeline.runner.run_job import RunInputs

@@ -12,8 +12,7 @@ from pipeline.cli.arguments import print_notice
 from pipeline.cli.spending import confirm
 from pipeline.errors import UsageError
 from pipeline.ledger.workspace import OpenLedger
-from pipeline.records import Attempt, canonical_job_id, usd
-from pipeline.reports.run_ending import counted
+from pipeline.records import Attempt, canonical_job_id, counted, usd
 from pipeline.reports.run_tables import table
 from pipeline.reports.usage_list import read_usage
 

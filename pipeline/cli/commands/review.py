@@ -14,7 +14,7 @@ from pipeline.files import whole_text
 from pipeline.ledger.reviews import Review, all_reviews, batches, record
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
-from pipeline.records import Attempt
+from pipeline.records import Attempt, counted
 from pipeline.reports.picks import Picks
 from pipeline.reports.review_file import MAX_FILE_BYTES, parse_reviews, picks_as_reviews, reviewer_name, reviews_text
 from pipeline.reports.run_lookup import find_run
@@ -31,7 +31,12 @@ def import_reviews(args: argparse.Namespace) -> int:
             changes = _changes(workspace, path, who=who)
             added = sum(record(workspace.ledger, part) for part in batches(changes, BATCH))
             known = len(changes) - added
-            print_notice([f"{path}: {added} reviews added" + (f", {known} were there already" if known else "")])
+            print_notice(
+                [
+                    f"{path}: {counted(added, 'review')} added"
+                    + (f", {known} {'was' if known == 1 else 'were'} there already" if known else "")
+                ]
+            )
     return 0
 
 
@@ -84,7 +89,7 @@ def export_reviews(args: argparse.Namespace) -> int:
             file.write(text)
     except OSError as error:
         raise UsageError(f"{args.output} can't be written ({error.strerror})") from None
-    print_notice([f"{args.output}: {len(changes)} reviews"])
+    print_notice([f"{args.output}: {counted(len(changes), 'review')}"])
     return 0
 
 

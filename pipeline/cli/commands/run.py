@@ -28,8 +28,7 @@ from pipeline.planning.run_setup import (
     worst_exit_code,
 )
 from pipeline.planning.saved_plan import load
-from pipeline.records import State
-from pipeline.reports.run_ending import counted
+from pipeline.records import State, counted
 from pipeline.runner.callback_inbox import inbox_of
 from pipeline.runner.run_job import RunInputs, RunOptions, SpendingSession
 from pipeline.runner.session import run_session

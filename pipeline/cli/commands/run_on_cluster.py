@@ -146,7 +146,7 @@ def _put(connection: Connection, settings: Settings, run_id: str, options: RunOp
     """Orders a run; what it came to before any worker could know."""
     from pipeline.config.loader import gateway_id
     from pipeline.runner.cluster.job_queue import put_order
-    from pipeline.runner.cluster.monitor import counted
+    from pipeline.runner.cluster.monitor import counts_of
 
     put_order(
         connection,
@@ -158,7 +158,7 @@ def _put(connection: Connection, settings: Settings, run_id: str, options: RunOp
         window=settings.cluster.window,
         files=settings.download.enabled,
     )
-    return counted(connection, run_id)
+    return counts_of(connection, run_id)
 
 
 def _put_alone(workspace: OpenLedger, run_id: str, options: RunOptions) -> Totals:

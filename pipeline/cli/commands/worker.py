@@ -16,6 +16,7 @@ from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
 from pipeline.ledger.postgres_session import address
 from pipeline.ledger.workspace import open_shared
+from pipeline.records import counted
 from pipeline.runner.cluster.requirements import database
 from pipeline.runner.credentials import resolve_api_key
 
@@ -62,7 +63,7 @@ def _rebuild(settings: Settings, url: str) -> int:
         print_notice(workspace.notices)
         prepare(url)
         dropped, queued = asyncio.run(rebuild())
-    print_notice([f"{dropped} jobs dropped, {queued} queued from the ledger"])
+    print_notice([f"{counted(dropped, 'job')} dropped, {queued} queued from the ledger"])
     return 0
 
 

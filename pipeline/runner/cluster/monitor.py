@@ -14,7 +14,7 @@ import psycopg
 
 from pipeline.errors import ExitCode, LedgerUnavailableError
 from pipeline.ledger.workspace import OpenLedger
-from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals
+from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals, counted
 from pipeline.reports.progress import ProgressDisplay, ProgressSnapshot
 from pipeline.runner.cluster.job_queue import JobQueue, StopNotice
 from pipeline.runner.cluster.shot_keeper import mark_wanted_in
@@ -149,7 +149,7 @@ class RunMonitor:
         if self._ruled or this.rule is None or not this.rule.reached(this.before, totals):
             return
         failed = totals.count(*FAILED_FOR_GOOD) - this.before.count(*FAILED_FOR_GOOD)
-        await self._stop(f"--halt: {failed} requests failed")
+        await self._stop(f"--halt: {counted(failed, 'request')} failed")
         self._ruled = True
 
     async def _stop(self, text: str) -> None:
@@ -177,7 +177,7 @@ async def _ended(this: MonitorOptions, *, left_alone: bool) -> StepsResult:
     return StepsResult(totals=totals, reasons=reasons, submits=0, polls=0)
 
 
-def counted(connection: Connection, run_id: str) -> Totals:
+def counts_of(connection: Connection, run_id: str) -> Totals:
     """What a run came to, without its money, as the transaction of `connection` sees it."""
     text = (
         "SELECT a.state, count(*) FROM run_rows r JOIN attempts a ON a.request_id = r.request_id AND a.superseded = 0 "

@@ -29,7 +29,7 @@ from pipeline.gateway.ratelimit.limiter import parse_rate
 from pipeline.gateway.webhook_tokens import CallbackDelivery
 from pipeline.ledger.postgres_session import cause_of, client
 from pipeline.ledger.workspace import OpenLedger
-from pipeline.records import Attempt
+from pipeline.records import Attempt, counted
 from pipeline.runner.cluster.callback_relay import CallbackRelay
 from pipeline.runner.cluster.executors import RunExecutors
 from pipeline.runner.cluster.job_queue import COLLECT_SUFFIX, TASK, JobQueue, queues
@@ -264,7 +264,7 @@ class WorkerSession:
                 self.end(cause_of(error))
                 return
             if taken:
-                self._setup.notify(f"worker: takes over {taken} requests of a worker that is gone")
+                self._setup.notify(f"worker: takes over {counted(taken, 'request')} of a worker that is gone")
             await asyncio.sleep(MAINTENANCE_INTERVAL_S)
 
     async def _watch_clock(self) -> None:

@@ -129,7 +129,7 @@ def test_a_ledger_that_is_gone_comes_back_automatically(path: Path) -> None:
     ledger = SqliteLedger(path, inline=True)
     (notice,) = ledger.ready_to_spend()
     ledger.close()
-    assert "events behind its journal; they were recorded now" in notice
+    assert "events behind its journal, and is level with it now" in notice
     assert read(path, SUMS) == sums
 
 

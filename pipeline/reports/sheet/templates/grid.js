@@ -6,6 +6,8 @@ const FAR_COLUMNS = 3; // so many columns fit on a small screen
 let order = [];
 let current = null;
 
+const clipCount = (count) => `${count} ${count === 1 ? "clip" : "clips"}`;
+
 function adoptCells() {
   for (const element of document.querySelectorAll("#sheet .cell")) {
     const cell = cells[Number(element.dataset.n)];
@@ -82,7 +84,7 @@ function draw() {
   remember();
   fit();
   focusable(order.includes(current) ? current : order[0] ?? null);
-  by("shown").textContent = plan.count === cells.length ? `${cells.length} clips` : `${plan.count} of ${cells.length} clips`;
+  by("shown").textContent = plan.count === cells.length ? clipCount(cells.length) : `${plan.count} of ${clipCount(cells.length)}`;
 }
 
 /** Says beside its id what tells a clip from the others of its row, where row and column do not say it. */
@@ -198,7 +200,7 @@ function drawPager({ pages, count }) {
     button.disabled = page < 0 || page >= pages;
     return button;
   };
-  const where = el("span", {}, `page ${view.page + 1} of ${pages}, ${count} clips`);
+  const where = el("span", {}, `page ${view.page + 1} of ${pages}, ${clipCount(count)}`);
   by("pager").replaceChildren(turn("Before", view.page - 1), where, turn("Next", view.page + 1));
 }
 

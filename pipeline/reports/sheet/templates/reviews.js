@@ -175,7 +175,7 @@ async function loadReviews(file) {
     }
     send();
     showAllMarks();
-    say(`${count} reviews loaded from ${file.name}`);
+    say(`${count} ${count === 1 ? "review" : "reviews"} loaded from ${file.name}`);
   } catch {
     say(`${file.name} holds no reviews`);
   }
