@@ -123,7 +123,7 @@ def kept_stdin(stream: BinaryIO) -> Path:
     is_sheet = not first or delimited.names_columns(first, sheet_row.is_column)
     path = folder / f"stdin{'.csv' if is_sheet else '.yaml'}"
     path.write_bytes(content)
-    show_as(path, lambda line, _: "stdin" if line is None else f"stdin:{line}")
+    show_as(path, lambda line, _: path.name if line is None else f"{path.name}:{line}")
     return path
 
 
