@@ -229,6 +229,8 @@ def whole_from_text(cell: str) -> int:
     if cell.lower() in {"true", "false"} or REWRITTEN.search(cell):
         raise ValueError(f"{plain(cell)} is not a whole number: rewritten by a spreadsheet?{readings(cell)}")
     number = number_from_text(cell)
+    if number != int(number):
+        raise ValueError(f"{plain(cell)} is not a whole number{'.' if readings(cell) else ''}{readings(cell)}")
     return whole(number, low=-SEED_MAX * SEED_MAX, high=10**MAX_DIGITS)
 
 

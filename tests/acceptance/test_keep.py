@@ -129,7 +129,7 @@ def test_submit_leaves_and_collect_says_what_would_be_bought_next(against: Again
     assert (left.code, double.charged) == (0, 2), left.err
     found = dop.call("collect")
     assert (found.code, double.charged) == (5, 2), found.err
-    assert "next   `dop run` buys 1 candidates for $0.135: shot-1@2" in found.err
+    assert "next   `dop run` buys 1 candidate for $0.135: shot-1@2" in found.err
     assert (dop.buy(manifest).code, double.charged) == (0, 3)
 
 

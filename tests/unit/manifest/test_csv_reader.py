@@ -23,7 +23,7 @@ URL = "https://cdn.example.com/mill.jpg"
         ("7-Oct", "rewritten by a spreadsheet?"),
         ("1,000", "write 1000"),
         ("1.000", "rewritten by a spreadsheet? Write 1 or 1000"),
-        ("1.234", "rewritten by a spreadsheet? Write 1234"),
+        ("1.234", "is not a whole number. Write 1234"),
         ("007", "without leading zeros"),
         (" 7", "there are spaces around it"),
         ("７", "is not a plain number"),
