@@ -16,7 +16,7 @@ from pipeline.planning.binding import RequestBinder
 from pipeline.planning.folding import Folding
 from pipeline.planning.lookalikes import Lookalikes
 from pipeline.planning.selection import Selection, chosen
-from pipeline.records import Cell, FoldedRow, Request, State
+from pipeline.records import Cell, FoldedRow, Request, State, counted
 
 Row = Request | Cell | FoldedRow
 """A request, a placeholder, or a row that asks for the video of an earlier request."""
@@ -120,13 +120,15 @@ class ManifestPass:
         if self._known is not None:
             yield from self._alike.bought_before(self._known.states, self._known.row_names, self._binder.image_keys)
         if self._folding.duplicates:
+            ask = "asks" if self._folding.duplicates == 1 else "ask"
             yield (
-                f"{self._folding.duplicates} rows ask for a video that another row asks for already; each is bought "
+                f"{counted(self._folding.duplicates, 'row')} {ask} for a video that another row asks for already; each is bought "
                 "once (to buy one again, give it `take: 2` or `repeat: 2`)"
             )
         if self._binder.unseen:
             some, count = min(self._binder.unseen), len(self._binder.unseen)
-            message = f"{count} images of an object store were not checked yet ({some}{', ..' if count > 1 else ''})"
+            verb = "was" if count == 1 else "were"
+            message = f"{counted(count, 'image')} of an object store {verb} not checked yet ({some}{', ..' if count > 1 else ''})"
             if self._must_be_checked:
                 raise UsageError(f"{message}: `dop plan --look` checks them; nothing was sent")
             yield f"{message}: their rows count as new; `dop plan --look` checks them, for free"

@@ -29,7 +29,7 @@ def test_a_pass_returns_what_was_made_of_the_rows_and_what_it_met(bound: BoundMa
     assert summary.duplicates == 1
     assert summary.images == ("https://cdn.example.com/a.jpg",)
     assert summary.sha256_of == {}
-    assert "1 rows ask for a video that another row asks for already" in summary.warnings[-1]
+    assert "1 row asks for a video that another row asks for already" in summary.warnings[-1]
 
 
 def test_each_pass_begins_with_nothing(bound: BoundManifest) -> None:
