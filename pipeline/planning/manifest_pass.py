@@ -122,13 +122,13 @@ class ManifestPass:
         if self._folding.duplicates:
             ask = "asks" if self._folding.duplicates == 1 else "ask"
             yield (
-                f"{counted(self._folding.duplicates, 'row')} {ask} for a video that another row asks for already; each is bought "
-                "once (to buy one again, give it `take: 2` or `repeat: 2`)"
+                f"{counted(self._folding.duplicates, 'row')} {ask} for a video that another row asks for already; each "
+                "is bought once (to buy one again, give it `take: 2` or `repeat: 2`)"
             )
         if self._binder.unseen:
             some, count = min(self._binder.unseen), len(self._binder.unseen)
-            verb = "was" if count == 1 else "were"
-            message = f"{counted(count, 'image')} of an object store {verb} not checked yet ({some}{', ..' if count > 1 else ''})"
+            were, more = ("was", "") if count == 1 else ("were", ", ..")
+            message = f"{counted(count, 'image')} of an object store {were} not checked yet ({some}{more})"
             if self._must_be_checked:
                 raise UsageError(f"{message}: `dop plan --look` checks them; nothing was sent")
             yield f"{message}: their rows count as new; `dop plan --look` checks them, for free"
