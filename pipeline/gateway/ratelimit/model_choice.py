@@ -28,6 +28,8 @@ KNOWN_MISFIT = 3.0
 AGAIN_CALLS, AGAIN_MISFIT = 400, 0.25
 """A bucket that must leave out history again within so many calls is doubted: a window that explains all of the history
 costs only this."""
+RISES = 1.5
+"""Unless the flow grew to this times the rate before it was rejected: then the limit has risen again."""
 FAILING_MISFIT, UNUSUAL_MISFIT, UNSURE_MISFIT = 1.0, 0.2, 0.4
 """For the window that is failing now, for spans other than 1, 10 and 60 s, and for rates unsure by a factor of two."""
 SURE_RATIO, KNOWN_RATIO = 1.15, 1.5
@@ -112,7 +114,8 @@ class ModelChoice:
     def _options(self, old: Follower, *, noise_s: float, hinted: bool, calls: int, max_rate: float) -> Iterator[Option]:
         bucket_before = old if isinstance(old, BucketFollower) else None
         known = bucket_before is not None and self.fits > 0
-        if known and calls - self._dropped_at < AGAIN_CALLS:
+        rises = bucket_before is not None and bucket_before.sending_rate > RISES * bucket_before.rate
+        if known and calls - self._dropped_at < AGAIN_CALLS and not rises:
             for fit in self._windows(LONG_AGO, noise_s, hinted=False):
                 yield Option(fit.misfit + AGAIN_MISFIT + 0.01 * SPANS_S.index(fit.span_s), LONG_AGO, 0.0, fit)
         later = [r.at for r in self._history.rejections[:-1] if r.at > self._since][-MAX_DROPPED:]

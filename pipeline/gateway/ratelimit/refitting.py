@@ -6,14 +6,20 @@ A bucket whose rate each fit confirms is tested less and less often; a limit tha
 from __future__ import annotations
 
 from pipeline.gateway.ratelimit.bucket_follower import BucketFollower, bucket_of_fit
-from pipeline.gateway.ratelimit.fits import WindowFit
+from pipeline.gateway.ratelimit.fits import BucketFit, WindowFit
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.latency import LatencyTracker
 from pipeline.gateway.ratelimit.model_choice import Follower, ModelChoice
 from pipeline.gateway.ratelimit.window_follower import WindowFollower
 
 FELL = 0.85
-"""A limit below this part of what was measured has fallen."""
+"""A limit below this part of what was proven has fallen."""
+FELL_SURELY = 0.92
+"""And its highest possible rate must be below this part."""
+PROVEN_CALLS, HELD_PROVEN_CALLS, MIN_HELD_S = 30, 50, 0.5
+"""A rate is proven by so many calls without a rejection; where one holds for so long (seconds) by the second number."""
+PROVEN_RATIO = 1.1
+"""Ratio of the highest possible rate to the measured one up to which it is proven."""
 MIN_INTERVAL, MAX_INTERVAL, SETTLED_PART = 40.0, 250.0, 1 / 8
 """Calls between two tests of a bucket's rate: doubled with each that confirms it, up to 0.4 % rejections; and no more
 than this part of the calls since the last fall, since what moves is tested more often."""
@@ -29,7 +35,7 @@ class Refitting:
         self._choice = ModelChoice(history)
         self._interval = MIN_INTERVAL
         self._fell_at = -1_000_000
-        self._held_s = 0.0
+        self._held_s = self._proven_rate = 0.0
 
     @property
     def is_bucket_known(self) -> bool:
@@ -64,16 +70,37 @@ class Refitting:
         if fit is None:
             fit = self._choice.lately(it, old, reopened_at=reopened_at, held_s=self._held_s)
         rate = fit.count / fit.span_s if isinstance(fit, WindowFit) else fit.rate
-        if rate < FELL * old.rate and is_measured(old):
-            self._fell_at = answers
+        quiet = max(old.quiet, 1) if isinstance(old, BucketFollower) else 1
+        self._notice_fall(fit, rate, old, quiet=quiet, answers=answers, is_held=hold_s >= MIN_HELD_S)
         if isinstance(fit, WindowFit):
             return WindowFollower(self._history, self._latency, count=fit.count, span_s=fit.span_s, hold_s=hold_s)
         same = isinstance(old, BucketFollower) and abs(fit.rate - old.rate) < SAME_RATE * old.rate
         settled = max(MIN_INTERVAL, (answers - self._fell_at) * SETTLED_PART)
         self._interval = min(2 * self._interval, MAX_INTERVAL, settled) if same else MIN_INTERVAL
         self._held_s = hold_s
-        quiet = max(old.quiet, 1) if isinstance(old, BucketFollower) else 1
-        return bucket_of_fit(fit, it, self._latency, now=now, hold_s=hold_s, interval=self._interval, quiet=quiet)
+        return bucket_of_fit(
+            fit,
+            it,
+            self._latency,
+            now=now,
+            hold_s=hold_s,
+            interval=self._interval,
+            quiet=quiet,
+            settled_calls=answers - self._fell_at,
+        )
+
+    def _notice_fall(
+        self, fit: WindowFit | BucketFit, rate: float, old: Follower, *, quiet: int, answers: int, is_held: bool
+    ) -> None:
+        """Remember when the limit fell below what was proven, and what is proven now."""
+        if isinstance(old, WindowFollower) and old.is_proven:
+            self._proven_rate = old.rate
+        highest = rate if isinstance(fit, WindowFit) else fit.max_rate
+        if rate < FELL * self._proven_rate and highest < FELL_SURELY * self._proven_rate:
+            self._fell_at, self._proven_rate = answers, 0.0
+        enough = HELD_PROVEN_CALLS if is_held else PROVEN_CALLS
+        if isinstance(fit, BucketFit) and quiet >= enough and fit.max_rate < PROVEN_RATIO * rate:
+            self._proven_rate = rate
 
 
 def is_measured(old: Follower) -> bool:

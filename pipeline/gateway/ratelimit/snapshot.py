@@ -22,6 +22,7 @@ from typing import Any
 
 from pipeline.gateway.ratelimit import (
     bucket_follower,
+    bucket_growth,
     channel,
     concurrency,
     controller,
@@ -54,8 +55,8 @@ LAYOUT = "1"
 """The part of the format that this module decides."""
 
 _MODULES = (
-    *(bucket_follower, channel, concurrency, controller, exploring, fits, history, latency, model_choice, probe),
-    *(probing, rates, refitting, remembered, retry_after, stated_limit, window_follower),
+    *(bucket_follower, bucket_growth, channel, concurrency, controller, exploring, fits, history, latency),
+    *(model_choice, probe, probing, rates, refitting, remembered, retry_after, stated_limit, window_follower),
 )
 _CLASSES = {
     name: kind
