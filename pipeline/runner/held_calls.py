@@ -32,6 +32,8 @@ class HeldCalls:
     def __init__(self, context: RunContext, gateway: str) -> None:
         self._context, self._gateway = context, gateway
         self._jobs = HeldJobs(context.recorder.ledger)
+        self.last: HeldCall | None = None
+        """the call whose key was shown to be honoured last"""
 
     def kept(self, attempt: Attempt) -> Call | None:
         """The call that the ledger kept with the attempt's newest intent."""
@@ -39,7 +41,10 @@ class HeldCalls:
         return None if text is None else Call.unsealed(text)
 
     def witnesses(self, attempt: Attempt) -> list[HeldCall]:
-        """Calls with a known job: the newest that are not younger than `attempt`; for a young one, any."""
+        """Calls with a known job: the newest that are not younger than `attempt`; for a young one, any.
+
+        The one that served last comes first, as long as it serves: few keys are then asked about.
+        """
         submitted_at = attempt.submitted_at or 0.0
         older = self._jobs.held_jobs(self._gateway, until=submitted_at)
         younger = self._jobs.held_jobs(self._gateway, since=submitted_at) if self.age_s(attempt) <= YOUNG_S else []
@@ -48,7 +53,13 @@ class HeldCalls:
             for one in (*older, *younger)
             if (call := self.kept(one)) is not None and one.job_set_id is not None
         ]
-        return found[:MAX_WITNESSES]
+        last = [one for one in (self.last,) if one is not None and self._serves(one.attempt, attempt)]
+        return [*last, *found][:MAX_WITNESSES]
+
+    def _serves(self, witness: Attempt, attempt: Attempt) -> bool:
+        sent_at, submitted_at = witness.submitted_at or 0.0, attempt.submitted_at or 0.0
+        is_old_enough = sent_at <= submitted_at or self.age_s(attempt) <= YOUNG_S
+        return is_old_enough and sent_at >= submitted_at - YOUNG_S
 
     def is_known(self, job_set_id: str) -> bool:
         """Whether a job is some request's in the ledger."""

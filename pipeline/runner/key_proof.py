@@ -21,14 +21,14 @@ from collections.abc import Sequence
 from pipeline.gateway.kinds.interface import Call, KeyShown
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.runner.context import RunContext
-from pipeline.runner.held_calls import HeldCall
+from pipeline.runner.held_calls import HeldCall, HeldCalls
 from pipeline.runner.replay_calls import ReplayCalls
 
 CONTROL_FRESH_S = 600.0
 """Seconds for which a control counts: a gateway's words change with its releases."""
 
-MAX_UNCLEAR = 5
-"""Answers in a row that tell nothing: a gateway that never gave the proof counts as one that gives none."""
+MAX_REFUSED, MAX_UNCLEAR = 3, 5
+"""Proofs that failed, and answers in a row that tell nothing: a gateway that never gave a proof then gives none."""
 
 PROVED_S = 30 * 24 * 3600.0
 """Seconds for which a ledger remembers that the gateway gave the proof."""
@@ -37,11 +37,11 @@ PROVED_S = 30 * 24 * 3600.0
 class KeyProof:
     """The free proofs of one gateway. `gateway` is its id in the ledger."""
 
-    def __init__(self, context: RunContext, gateway: str, calls: ReplayCalls) -> None:
-        self._context, self._calls = context, calls
+    def __init__(self, context: RunContext, gateway: str, calls: ReplayCalls, held: HeldCalls) -> None:
+        self._context, self._calls, self._held = context, calls, held
         self._memory = f"key proof {gateway}"
         self._is_possible = context.kind.abilities.key_probe
-        self._unclear = 0
+        self._refused = self._unclear = 0
         self._control: Response | None = None
         self._control_at = float("-inf")
         self.was_given = self._is_possible and self._remembered()
@@ -54,11 +54,21 @@ class KeyProof:
             if not self._is_possible:
                 break
             found = await self._shown_by(witness.call)
+            if found is KeyShown.HONOURED:
+                self._held.last = witness
             if found is not KeyShown.NOT_SHOWN:
                 break
-        self._unclear = self._unclear + 1 if found is KeyShown.UNCLEAR else 0
-        gives_none = self._unclear >= MAX_UNCLEAR and not self.was_given
-        return KeyShown.NOT_SHOWN if gives_none else found
+        if not self.was_given:
+            self._refused += found is KeyShown.NOT_SHOWN
+            self._unclear = self._unclear + 1 if found is KeyShown.UNCLEAR else 0
+            if self._refused >= MAX_REFUSED or self._unclear >= MAX_UNCLEAR:
+                self.give_up()
+                return KeyShown.NOT_SHOWN
+        return found
+
+    def give_up(self) -> None:
+        """Ask no more: this gateway gives no such proof."""
+        self._is_possible = self.was_given = False
 
     async def _shown_by(self, call: Call) -> KeyShown:
         kind = self._context.kind
@@ -92,7 +102,7 @@ class KeyProof:
         """MONEY: a gateway that takes an invalid call is not asked again, and what it took is canceled."""
         answer, job_set_id = await self._calls.probe(call)
         if job_set_id is not None:
-            self._is_possible = self.was_given = False
+            self.give_up()
             is_canceled = await self._calls.cancel(job_set_id)
             ending = "canceled at once: not charged" if is_canceled else "it could not be canceled"
             self._context.notify(f"the gateway took an invalid call as job {job_set_id}; {ending}")

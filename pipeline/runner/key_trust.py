@@ -39,10 +39,10 @@ MAX_SILENT_UNPROVED, MAX_SILENT_PROVED = 3, 10
 SILENT_PAUSE_S = 300.0
 """Seconds until the next canary after so many of them."""
 
-NOT_SHOWN_PAUSE_S = 20.0
+NOT_SHOWN_PAUSE_S = 15.0
 """Seconds between two free proofs that failed."""
 
-MAX_NOT_SHOWN = 4
+MAX_NOT_SHOWN = 3
 """Free proofs in a row that failed at a gateway that gave one: keys are honoured no longer."""
 
 OFF_S = 24 * 3600.0
@@ -65,12 +65,11 @@ class KeyTrust:
 
     def __init__(self, context: RunContext, gateway: str, calls: ReplayCalls, held: HeldCalls) -> None:
         self._context, self._gateway, self._calls, self._held = context, gateway, calls, held
-        self._proof = KeyProof(context, gateway, calls)
+        self._proof = KeyProof(context, gateway, calls, held)
         self._fresh_until, self._fresh_age = float("-inf"), float("inf")
         self._unanswered: list[Attempt] = []
         self._silent, self._silent_until, self._max_silent = 0, float("-inf"), MAX_SILENT_UNPROVED
         self._not_shown, self._not_shown_at = 0, float("-inf")
-        self._checks_bodies_first = False
         self.off = self._remembered() if context.kind.abilities.recovery is Recovery.REPLAY else ""
         """why no call is repeated at this gateway; empty while they are"""
 
@@ -81,7 +80,7 @@ class KeyTrust:
             return Trust.NO_CANARY
         if _now() - self._not_shown_at < NOT_SHOWN_PAUSE_S:
             return Trust.UNSURE
-        shown = KeyShown.NOT_SHOWN if self._checks_bodies_first else await self._proof.shown(witnesses)
+        shown = await self._proof.shown(witnesses)
         if shown is KeyShown.HONOURED:
             self._unanswered.clear()
             self._not_shown = self._silent = 0
@@ -92,8 +91,8 @@ class KeyTrust:
 
     async def prove_early(self, attempt: Attempt) -> None:
         """Ask a gateway that never gave the free proof for it at once: later its absence tells. Pays: no."""
-        if not self._proof.was_given and not self._checks_bodies_first:
-            await self._proof.shown(self._held.witnesses(attempt))
+        if not self._proof.was_given:
+            await self._proof.shown(self._held.witnesses(attempt)[:1])
 
     def _note_not_shown(self) -> Trust:
         """MONEY: the gateway gave the proof before, and gives it no longer. Nothing is repeated."""
@@ -139,7 +138,7 @@ class KeyTrust:
             self.note_unanswered(canary.attempt, outcome, response)
             return Trust.UNSURE
         if same_job(outcome.job.job_set_id, canary.job_set_id):
-            self._checks_bodies_first = True  # the free proof had just failed
+            self._proof.give_up()  # it had just failed: bodies are checked first here
             self._note_fresh(canary.attempt)
             return Trust.HONOURED
         if self._held.is_known(outcome.job.job_set_id):
