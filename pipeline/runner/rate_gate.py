@@ -50,7 +50,7 @@ class RateGate:
             after_stop: a submit that buys nothing new is also wanted when nothing more is bought.
         """
         async with self._resend_turn if after_stop else self._turns[kind]:
-            while not (self._halt.all if after_stop else self._stopped(kind)):
+            while not self.is_over(kind, after_stop=after_stop):
                 self._notice_pause()
                 self._news[kind].clear()
                 answer = self.pace.next_slot(_now(), kind)
@@ -66,8 +66,9 @@ class RateGate:
         finally:
             alarm.cancel()
 
-    def _stopped(self, kind: CallKind) -> bool:
-        return self._halt.submits if kind is CallKind.SUBMIT else self._halt.all
+    def is_over(self, kind: CallKind, *, after_stop: bool) -> bool:
+        """Whether no call of a kind is sent any more; `after_stop` as in slot."""
+        return self._halt.submits if kind is CallKind.SUBMIT and not after_stop else self._halt.all
 
     async def slot_is_void(self, slot: Slot) -> bool:
         """Waits until the slot's call may go; whether it must not, since the limit was met or a hint came meanwhile."""

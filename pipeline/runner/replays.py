@@ -27,6 +27,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 
 from pipeline.errors import DopError, InvariantError
 from pipeline.gateway.kinds.interface import Call, Recovery, ReplayKind, ReplayOutcome
@@ -65,6 +66,30 @@ DETAIL_CHARS = 2_000
 """Bytes of an unclear response that are kept as the detail of a replay, so that a large error page is not."""
 
 
+class CaseEnd(Enum):
+    """How the looking for an unclear submit's job ended."""
+
+    SETTLED = "settled"
+    """its job is known, or nothing is to be done for it any more"""
+    GIVEN_UP = "given up"
+    """it stays unknown for now"""
+    RELEASED = "released"
+    """the run stops: another one goes on"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayHost:
+    """What one of several workers needs.
+
+    Attributes:
+        is_buying: whether other submits may still give a witness.
+        over: called at the end of each case.
+    """
+
+    is_buying: Callable[[], bool]
+    over: Callable[[str, CaseEnd], None]
+
+
 @dataclass(slots=True, kw_only=True)
 class _Case:
     """One unclear submit: what was tried for it."""
@@ -72,6 +97,7 @@ class _Case:
     request_id: str
     tries: int = 0
     waits: int = 0
+    end: CaseEnd = CaseEnd.RELEASED
 
 
 class Replays:
@@ -80,9 +106,17 @@ class Replays:
     Args:
         gateway: its id in the ledger.
         on_answer: called when a repeated call was answered with its job.
+        host: of one worker among several.
     """
 
-    def __init__(self, context: RunContext, gateway: str, *, on_answer: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        gateway: str,
+        *,
+        on_answer: Callable[[], None] = lambda: None,
+        host: ReplayHost | None = None,
+    ) -> None:
         self._context, self._gateway, self._on_answer = context, gateway, on_answer
         self._book, self._held = LedgerQueries(context.recorder.ledger), HeldCalls(context, gateway)
         self._recovery = context.kind.abilities.recovery
@@ -93,7 +127,7 @@ class Replays:
         self._given_up: dict[str, _Case] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
-        self._is_buying = True
+        self._is_open, self._host = True, host
         self._notified: set[str] = set()
         if self._can_recover:
             context.events.subscribe(OutcomeUnknown, lambda event: self.add(event.attempt.request_id))
@@ -109,6 +143,16 @@ class Replays:
             return
         self._begin(self._given_up.pop(request_id) if request_id in self._given_up else _Case(request_id=request_id))
 
+    def works_on(self, request_id: str) -> bool:
+        """Whether an unclear submit is being found out."""
+        return request_id in self._cases
+
+    @property
+    def _is_buying(self) -> bool:
+        """Whether other submits may still give a witness."""
+        is_open = self._is_open if self._host is None else self._host.is_buying()
+        return is_open and not self._context.stop.submits
+
     def add_all(self, attempts: Iterable[Attempt]) -> None:
         """The unclear submits of earlier runs."""
         for attempt in attempts:
@@ -116,7 +160,7 @@ class Replays:
 
     async def finish(self) -> None:
         """No submit follows: try once more what was given up, and wait until all is found out or given up."""
-        self._is_buying = False
+        self._is_open = False
         for case in (*self._cases.values(), *self._given_up.values()):
             case.tries = case.waits = 0
             self.add(case.request_id)
@@ -137,19 +181,27 @@ class Replays:
             while not self._context.stop.all and not self._keys.off:
                 await self._context.stop.pause(self._pause_s(case), until=StopScope.ALL)
                 async with self._turn:
-                    if self._context.stop.all or self._keys.off or await self._try(case):
+                    if self._context.stop.all or self._keys.off:
+                        break
+                    if await self._try(case):
+                        case.end = CaseEnd.SETTLED
                         return
                 if case.tries >= self._max_tries() or case.waits >= MAX_IN_FLIGHT_WAITS:
                     self._give_up(case)
-                    return
+                    break
+            if not self._context.stop.all:
+                case.end = CaseEnd.GIVEN_UP
         except DopError as error:
             self._context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
         except BaseException as error:
             if is_cancellation(error):
                 raise
             self._context.log_event("replay", request_id=case.request_id, error=error_words(error))
+            case.end = CaseEnd.GIVEN_UP
         finally:
             self._cases.pop(case.request_id, None)
+            if self._host is not None:
+                self._host.over(case.request_id, case.end)
 
     async def _prove_early(self, case: _Case) -> None:
         async with self._turn:
@@ -161,7 +213,7 @@ class Replays:
         return min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** max(0, case.tries - 1))
 
     def _max_tries(self) -> int:
-        return MAX_TRIES if self._is_buying and not self._context.stop.submits else LAST_TRIES
+        return MAX_TRIES if self._is_buying else LAST_TRIES
 
     def _give_up(self, case: _Case) -> None:
         self._given_up[case.request_id] = case
@@ -200,7 +252,7 @@ class Replays:
 
     async def _may_test_itself(self, attempt: Attempt, call: Call, case: _Case) -> bool:
         """Without a witness a young intent may be repeated, but only when no witness is to be expected any more."""
-        if self._is_buying and not self._context.stop.submits:
+        if self._is_buying:
             case.tries = min(case.tries + 1, 4)  # other submits may give a witness: ask again every few seconds
             return False
         if self._held.age_s(attempt) > YOUNG_S:

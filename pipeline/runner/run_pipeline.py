@@ -43,7 +43,7 @@ from pipeline.runner.poller import Poller
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.reachability import Reachability
 from pipeline.runner.recorder import EventRecorder
-from pipeline.runner.replays import Replays
+from pipeline.runner.replays import ReplayHost, Replays
 from pipeline.runner.stop import StopSignal
 from pipeline.runner.submit_body import SubmitCallBuilder
 from pipeline.runner.submit_decisions import SubmitEndpoint
@@ -94,6 +94,7 @@ class PipelineSetup:
         shared_gate: makes the gate of a rate that several workers share; without it the rate is this process's own.
         shared_health: makes what several workers share of the gateway's losses; without it this process buys alone.
         callbacks: None where the gateway is not asked to call back.
+        replay_host: of a worker among several, for unclear submits.
         lease_s: seconds for which a reservation may be sent.
     """
 
@@ -121,6 +122,7 @@ class PipelineSetup:
     shared_gate: Callable[[AdaptiveRateLimiter, StopSignal], RateGate] | None = None
     shared_health: Callable[[CircuitBreaker, LossGuard], SharedHealth] | None = None
     callbacks: CallbackSetup | None = None
+    replay_host: ReplayHost | None = None
     lease_s: float = RESERVATION_LEASE_S
 
 
@@ -197,7 +199,7 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
             else None,
         ),
         recovery=recovery,
-        replays=Replays(context, workspace.gateway, on_answer=breaker.submit_answered),
+        replays=Replays(context, workspace.gateway, on_answer=breaker.submit_answered, host=setup.replay_host),
         left_unclear=lambda: _left_unclear(setup),
         callbacks=_callbacks(setup, context, poller, recovery),
         endpoint=endpoint,

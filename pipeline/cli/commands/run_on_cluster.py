@@ -20,7 +20,7 @@ from pipeline.cli.spending import agreed, buying_account, spending_session
 from pipeline.config.api_key import read_key
 from pipeline.config.settings import Settings
 from pipeline.errors import ExitCode, UsageError
-from pipeline.gateway.kinds import kind_of
+from pipeline.gateway.kinds import can_recover, kind_of
 from pipeline.ledger.budget import NO_CAPS, Caps, lowest
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_shared
@@ -157,6 +157,7 @@ def _put(connection: Connection, settings: Settings, run_id: str, options: RunOp
         caps=caps,
         window=settings.cluster.window,
         files=settings.download.enabled,
+        recovers=can_recover(settings),
     )
     return counts_of(connection, run_id)
 
@@ -225,7 +226,7 @@ async def _result(
 
     workspace = opened.workspace
     settings = workspace.settings
-    queue = JobQueue(settings.ledger.url or "", workspace.gateway)
+    queue = JobQueue(settings.ledger.url or "", workspace.gateway, recovers=can_recover(settings))
     try:
         order = await queue.order(run.run_id)
         if order is None:

@@ -14,6 +14,7 @@ from pipeline.cli.commands.run_on_cluster import LOCK_MAX_WAIT_S
 from pipeline.cli.spending import buying_account
 from pipeline.config.loader import gateway_id
 from pipeline.config.settings import Settings
+from pipeline.gateway.kinds import can_recover
 from pipeline.ledger.postgres_session import address
 from pipeline.ledger.workspace import open_shared
 from pipeline.records import counted
@@ -53,7 +54,7 @@ def _rebuild(settings: Settings, url: str) -> int:
     from pipeline.runner.cluster.tables import prepare
 
     async def rebuild() -> tuple[int, int]:
-        queue = JobQueue(url, gateway_id(settings))
+        queue = JobQueue(url, gateway_id(settings), recovers=can_recover(settings))
         try:
             return await queue.rebuild(settings.cluster.window, settings.cluster.stalled_after_s)
         finally:

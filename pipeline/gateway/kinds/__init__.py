@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.gateway.kinds.higgsfield import Higgsfield
-from pipeline.gateway.kinds.interface import GatewayKind
+from pipeline.gateway.kinds.interface import GatewayKind, Recovery
 from pipeline.gateway.kinds.pixazo import Pixazo
 
 
@@ -37,3 +37,8 @@ def kind_of(settings: Settings) -> GatewayKind:
     if make is None:
         raise UsageError(f"gateway.kind {settings.kind!r} is not known; known: {', '.join(sorted(KINDS))}")
     return make(settings)
+
+
+def can_recover(settings: Settings) -> bool:
+    """Whether the configured gateway can say what became of an unclear submit."""
+    return kind_of(settings).abilities.recovery is not Recovery.NONE

@@ -20,6 +20,7 @@ from pipeline.ledger.budget import Caps
 from pipeline.ledger.postgres_session import client
 from pipeline.runner.firewall import NOT_SENT
 from pipeline.runner.refused_rows import REFUSED
+from pipeline.runner.replays import MISMATCH
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -36,7 +37,12 @@ PROBE_LEASE_S = 400.0
 SET_ASIDE = f"^({REFUSED}|{NOT_SENT})"
 """A planned row with such a reason is not queued again under the same order: it would fail again."""
 
+NOT_FOUND_OUT = "what became of its submit could not be found out; the next run asks again"
+"""The reason of an unknown row that is not queued again under the same order."""
+
 _CAUSES = """
+    a.state = 'unknown' AND %(recovers)s AND coalesce(a.reason, '') NOT LIKE %(mismatch)s
+        AND (%(again)s OR coalesce(a.reason, '') <> %(not_found_out)s) OR
     a.state IN ('submitting', 'accepted') AND (o.collect OR a.state = 'submitting')
     OR %(again)s AND o.collect AND (a.state = 'stalled' OR a.state = 'done' AND %(files)s
         AND (a.local_path IS NULL OR a.sha256 IS NULL))
@@ -121,20 +127,43 @@ class StopNotice:
 
 
 def put_order(
-    connection: Connection, *, run_id: str, gateway: str, buy: bool, collect: bool, caps: Caps, window: int, files: bool
+    connection: Connection,
+    *,
+    run_id: str,
+    gateway: str,
+    buy: bool,
+    collect: bool,
+    caps: Caps,
+    window: int,
+    files: bool,
+    recovers: bool = False,
 ) -> None:
     """Orders a run and queues its first window, in the transaction that `connection` is in.
 
     Args:
         files: whether videos are fetched.
+        recovers: whether the gateway can say what became of an unclear submit.
     """
     order = {"run_id": run_id, "gateway": gateway, "buy": buy, "collect": collect}
     spans = {"run_cap": caps.run_microusd, "day_cap": caps.day_microusd, "month_cap": caps.month_microusd}
     # A worker that tops up meanwhile would not see these jobs, and fill the window twice or wait for this transaction.
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (TOP_UP_LOCK,))
     connection.exec_driver_sql(_ORDER, {**order, **spans})
-    values = {"gateway": gateway, "window": window, "again": True, "files": files, "set_aside": SET_ASIDE}
-    connection.exec_driver_sql(TOP_UP, values)
+    connection.exec_driver_sql(TOP_UP, _values(gateway, window, again=True, files=files, recovers=recovers))
+
+
+def _values(gateway: str, window: int, *, again: bool, files: bool, recovers: bool) -> dict[str, object]:
+    """What TOP_UP takes."""
+    return {
+        "gateway": gateway,
+        "window": window,
+        "again": again,
+        "files": files,
+        "recovers": recovers,
+        "set_aside": SET_ASIDE,
+        "mismatch": f"{MISMATCH}%",
+        "not_found_out": NOT_FOUND_OUT,
+    }
 
 
 def queues(gateway: str) -> list[str]:
@@ -143,10 +172,13 @@ def queues(gateway: str) -> list[str]:
 
 
 class JobQueue:
-    """The queue of one gateway as workers and followers see it: one connection, reopened when it was lost."""
+    """The queue of one gateway as workers and followers see it: one connection, reopened when it was lost.
 
-    def __init__(self, url: str, gateway: str) -> None:
-        self._url, self._gateway = url, gateway
+    `recovers` as in put_order.
+    """
+
+    def __init__(self, url: str, gateway: str, *, recovers: bool = False) -> None:
+        self._url, self._gateway, self._recovers = url, gateway, recovers
         self._connection: psycopg.AsyncConnection[DictRow] | None = None
         self._turn = asyncio.Lock()
 
@@ -232,13 +264,7 @@ class JobQueue:
                 row = await asked.fetchone()
                 if row is None or not row["mine"]:
                     return 0
-                values = {
-                    "gateway": self._gateway,
-                    "window": window,
-                    "again": False,
-                    "files": False,
-                    "set_aside": SET_ASIDE,
-                }
+                values = _values(self._gateway, window, again=False, files=False, recovers=self._recovers)
                 full = (
                     "SELECT count(*) > %s / 2 AS full FROM "
                     "(SELECT 1 FROM procrastinate_jobs WHERE status = 'todo' AND queue_name = ANY(%s)) AS waiting"

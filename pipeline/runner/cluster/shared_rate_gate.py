@@ -59,14 +59,14 @@ class SharedRateGate(RateGate):
         if own is None or not self._shares(kind):
             return own
         try:
-            slot = await self._shared.slot(kind, lambda: self._halt.all if after_stop else self._stopped(kind))
+            slot = await self._shared.slot(kind, lambda: self.is_over(kind, after_stop=after_stop))
             if slot is not None:
                 self._taken[asyncio.current_task()] = slot
                 await asyncio.sleep(max(slot.due_at - self._lead.s - _now(), 0.0))
         except BaseException:
             self.release(kind)
             raise
-        if slot is None or (self._halt.all if after_stop else self._stopped(kind)):
+        if slot is None or self.is_over(kind, after_stop=after_stop):
             self.release(kind)
             return None
         return OwnSlot(kind, _now(), max(slot.due_at, _now()))

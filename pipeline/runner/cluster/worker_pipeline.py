@@ -33,6 +33,7 @@ from pipeline.runner.events import EventRecorded, EventSink, LedgerFailed
 from pipeline.runner.fail_points import fail_point
 from pipeline.runner.loss_guard import LossGuard
 from pipeline.runner.recorder import EventRecorder
+from pipeline.runner.replays import ReplayHost
 from pipeline.runner.run_pipeline import CallbackSetup, PipelineSetup, RunPipeline, build_pipeline
 from pipeline.runner.stop import StopSignal
 from pipeline.runner.submit_body import SubmitCallBuilder
@@ -89,8 +90,9 @@ def worker_pipeline(
     events: EventSink,
     requests: Callable[[RunContext], AsyncIterator[Attempt]],
     state_of: Callable[[str], State | None],
+    replay_host: ReplayHost,
 ) -> RunPipeline:
-    """Build the steps of an ordered run. `requests` and `state_of` as in PipelineSetup and CallbackSetup."""
+    """Build the steps of an ordered run. The arguments are as in PipelineSetup and CallbackSetup."""
     kind = kind_of(around.workspace.settings)
     urls = ImageUrlResolver(InputImages({}), embedded=False, base_url=around.base_url)
     relay = around.callbacks
@@ -118,6 +120,7 @@ def worker_pipeline(
             shared_gate=partial(_shared_gate, around),
             shared_health=partial(_shared_losses, order, around),
             callbacks=CallbackSetup(state_of=state_of, linger_s=0.0) if relay is not None else None,
+            replay_host=replay_host,
             # MONEY: another worker takes the request over after `stalled_after`; by then this one must not send it.
             lease_s=min(RESERVATION_LEASE_S, around.workspace.settings.cluster.stalled_after_s / 2),
         )

@@ -25,6 +25,7 @@ from pipeline.config.network import network_environment
 from pipeline.config.settings import Settings
 from pipeline.errors import DopError
 from pipeline.gateway.download import VideoFetcher
+from pipeline.gateway.kinds import can_recover
 from pipeline.gateway.ratelimit.limiter import parse_rate
 from pipeline.gateway.webhook_tokens import CallbackDelivery
 from pipeline.ledger.postgres_session import cause_of, client
@@ -133,7 +134,7 @@ class WorkerSession:
                     network=network_environment(os.environ),
                 )
             )
-            self.queue = JobQueue(setup.url, gateway)
+            self.queue = JobQueue(setup.url, gateway, recovers=can_recover(setup.workspace.settings))
             stack.push_async_callback(self.queue.close)
             row = PostgresRateRow(setup.url, gateway)
             shared_rate = SharedRateLimiter(row)

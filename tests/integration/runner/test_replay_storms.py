@@ -1,6 +1,6 @@
 """What the replay of unclear submits must hold in bulk: fuzzed POSTs, keys that end in the middle, and kills.
 
-DOP_TEST_SIZE=full python -m pytest -n 0 -s -m long tests/integration/runner/test_replay_storms.py    # an hour
+DOP_TEST_SIZE=full python -m pytest -n 0 -s -m long tests/integration/runner/test_replay_storms.py    # five minutes
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.scale import scaled
 
 pytestmark = [pytest.mark.filterwarnings("ignore::async_solipsism.SolipsismWarning"), pytest.mark.long]
 
-POSTS, ROWS = scaled(5_000, 500), scaled(2_400, 240)
+POSTS, ROWS = scaled(5_000, 500), scaled(3_400, 340)
 KEYS_ROWS, ENDS_AFTER = scaled(500, 120), (scaled(50, 20), scaled(150, 50), scaled(300, 80))
 
 
