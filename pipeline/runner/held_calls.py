@@ -32,8 +32,7 @@ class HeldCalls:
     def __init__(self, context: RunContext, gateway: str) -> None:
         self._context, self._gateway = context, gateway
         self._jobs = HeldJobs(context.recorder.ledger)
-        self.last: HeldCall | None = None
-        """the call whose key was shown to be honoured last"""
+        self._last: HeldCall | None = None
 
     def kept(self, attempt: Attempt) -> Call | None:
         """The call that the ledger kept with the attempt's newest intent."""
@@ -53,8 +52,12 @@ class HeldCalls:
             for one in (*older, *younger)
             if (call := self.kept(one)) is not None and one.job_set_id is not None
         ]
-        last = [one for one in (self.last,) if one is not None and self._serves(one.attempt, attempt)]
+        last = [one for one in (self._last,) if one is not None and self._serves(one.attempt, attempt)]
         return [*last, *found][:MAX_WITNESSES]
+
+    def served(self, witness: HeldCall) -> None:
+        """The key of this call was shown to be honoured."""
+        self._last = witness
 
     def _serves(self, witness: Attempt, attempt: Attempt) -> bool:
         sent_at, submitted_at = witness.submitted_at or 0.0, attempt.submitted_at or 0.0

@@ -55,7 +55,7 @@ class KeyProof:
                 break
             found = await self._shown_by(witness.call)
             if found is KeyShown.HONOURED:
-                self._held.last = witness
+                self._held.served(witness)
             if found is not KeyShown.NOT_SHOWN:
                 break
         if not self.was_given:

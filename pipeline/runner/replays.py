@@ -67,14 +67,14 @@ DETAIL_CHARS = 2_000
 
 
 class CaseEnd(Enum):
-    """How the looking for an unclear submit's job ended."""
+    """How the search for an unclear submit's job ended."""
 
     SETTLED = "settled"
     """its job is known, or nothing is to be done for it any more"""
     GIVEN_UP = "given up"
     """it stays unknown for now"""
     RELEASED = "released"
-    """the run stops: another one goes on"""
+    """the run stops: another one continues"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,7 +177,7 @@ class RunExecutor:
             self._end(request_id)
 
     def _replay_over(self, request_id: str, end: CaseEnd) -> None:
-        """The looking for an unclear submit's job has ended."""
+        """The search for an unclear submit's job has ended."""
         if end is CaseEnd.RELEASED:
             self._end(request_id)
             return
