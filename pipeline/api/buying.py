@@ -28,6 +28,7 @@ from pipeline.planning.against_ledger import make_offer
 from pipeline.planning.run_setup import PurchaseOrder, caps_of_run, keep_max_cost, open_run, runs_to_collect
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.finish import RunOutcome
+from pipeline.runner.price_check import check_prices
 from pipeline.runner.run_job import RunInputs, RunOptions, SpendingSession
 from pipeline.runner.session import run_session_async
 
@@ -91,6 +92,7 @@ async def arun(
         workspace = session.workspace
         # MONEY: compared under the lock, so that what is bought is what the manifest and the ledger say now.
         offer = make_offer(bound, found, workspace.book, max_new=max_new, must_be_checked=True)
+        print_notice(f"warning: {text}" for text in await check_prices(found, session.key, offer.models))
         opened = open_run(workspace, order, offer)
         keep_max_cost(workspace, opened, cap)
         print_notice(f"warning: {warning}" for warning in offer.summary.warnings)

@@ -39,15 +39,18 @@ def check_bound_objects(bound: BoundManifest, settings: Settings) -> list[str]:
 class Offer:
     """What a command would buy: the plan to show, and the agreement that holds once the user says yes.
 
-    `prices_microusd` has the price of each new purchase, in the manifest's order.
-    `summary` is what the pass over the manifest met; `stay_unknown` counts the unknown outcomes that
-    `on_unknown.max_cost` leaves as they are.
+    Attributes:
+        summary: what the pass over the manifest met.
+        prices_microusd: of each new purchase, in the manifest's order.
+        models: of everything that may be bought.
+        stay_unknown: how many unknown outcomes `on_unknown.max_cost` leaves as they are.
     """
 
     plan: Plan
     agreement: Agreement
     summary: BindingSummary
     prices_microusd: Sequence[int] = ()
+    models: frozenset[str] = frozenset()
     stay_unknown: int = 0
 
 
@@ -131,7 +134,15 @@ def make_offer(
         summary = replace(summary, warnings=(*summary.warnings, *shots.too_few()))
     agreement = _agreement(new, again, offered, max_new)
     prices = array("q", (request.price_microusd for request in _without_spare(new, offered)))
-    return Offer(plan=plan, agreement=agreement, summary=summary, prices_microusd=prices, stay_unknown=stay)
+    models = frozenset(request.params.model for request in (*new, *again))
+    return Offer(
+        plan=plan,
+        agreement=agreement,
+        summary=summary,
+        prices_microusd=prices,
+        models=models,
+        stay_unknown=stay,
+    )
 
 
 def _without_spare(new: Sequence[Request], offered: _Offered | None) -> list[Request]:

@@ -44,6 +44,12 @@ async def model_offers(settings: Settings, client: GatewayClient, models: Iterab
     return [await _offer(kind, client, model, listed) for model in models]
 
 
+async def price_offers(settings: Settings, client: GatewayClient, models: Iterable[str]) -> list[ModelOffer]:
+    """Ask the gateway what a video of each model costs, without its list of models. Pays: no."""
+    kind = kind_of(settings)
+    return [await _offer(kind, client, model, None) for model in models]
+
+
 async def _offer(kind: GatewayKind, client: GatewayClient, model: str, listed: frozenset[str] | None) -> ModelOffer:
     vendor_id = kind.vendor_model(model)
     is_listed = None if listed is None else vendor_id in listed

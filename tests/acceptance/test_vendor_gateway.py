@@ -79,6 +79,34 @@ def test_the_plan_shows_the_vendors_price_and_warns_where_it_differs(vendor: Cal
     assert "warning" not in same.err
     other = dop.call("plan", sheet, "--set", "prices.dop-lite=0.135")
     assert "the gateway prices dop-lite at $0.125, and prices.dop-lite says $0.135" in other.err
+    assert "buys nothing" not in other.err
+    dearer = dop.call("plan", sheet, "--set", "prices.dop-lite=0.1")
+    assert "`dop run` buys nothing until it is set" in dearer.err
+
+
+def test_nothing_is_bought_at_a_price_above_the_configured_one(vendor: Callable[..., Made]) -> None:
+    """MONEY: neither a yes nor a budget agrees to it: both count with the configured price."""
+    dop, sandbox = vendor()
+    sheet = dop.csv(shots(2))
+    for flags in (["--yes"], ["--max-cost", "5"]):
+        end = dop.call("run", sheet, *flags, "--set", "prices.dop-lite=0.1")
+        assert end.code == 2
+        assert "charges $0.125 for a video of dop-lite" in end.err
+        assert "--set prices.dop-lite=0.125" in end.err
+        assert "nothing was sent" in end.err
+    assert not sandbox.books.requests
+    assert dop.buy(sheet, "--set", "prices.dop-lite=0.125").counts == {"done": 2}
+    assert dop.call("run", sheet, "--yes", "--set", "prices.dop-lite=0.1").code == 0  # nothing is left to buy
+
+
+def test_a_gateway_that_names_no_price_is_bought_at(
+    vendor: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dop, sandbox = vendor()
+    described = {"type": "description", "pricing_description": "2 credits a second"}
+    monkeypatch.setattr("pipeline.sandbox.higgsfield.responses.estimate", lambda model: described)
+    assert dop.buy(dop.csv(shots(1)), "--set", "prices.dop-lite=0.1").counts == {"done": 1}
+    assert len(sandbox.books.requests) == 1
 
 
 def test_the_doctor_asks_for_the_models_for_free(vendor: Callable[..., Made]) -> None:

@@ -12,9 +12,7 @@ from pipeline.records import usd
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.engine import gateway_client
 from pipeline.runner.estimates import ModelOffer, model_offers
-
-ROUNDING_MICROUSD = 1_000
-"""The gateway names dollars with three decimals: smaller differences are none."""
+from pipeline.runner.price_check import ROUNDING_MICROUSD, dearer_words
 
 
 def gateway_prices(settings: Settings, models: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -46,7 +44,8 @@ def _warning(offer: ModelOffer, settings: Settings) -> str:
         return f"the gateway does not sell {offer.model} now ({offer.text}): its rows would not be bought"
     if offer.price_microusd is None or ours is None or abs(offer.price_microusd - ours) <= ROUNDING_MICROUSD:
         return ""
-    return (
+    words = (
         f"the gateway prices {offer.model} at ${usd(offer.price_microusd)}, and prices.{offer.model} says "
         f"${usd(ours)}: budgets count with the configured one"
     )
+    return f"{words}, and `dop run` buys nothing until it is set" if dearer_words(offer, settings) else words

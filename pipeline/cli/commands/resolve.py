@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -29,6 +30,7 @@ from pipeline.reports.checks.findings import RunChecks
 from pipeline.reports.run_ending import named
 from pipeline.reports.run_lookup import find_request, find_run
 from pipeline.runner.keeper_results import keep_results
+from pipeline.runner.price_check import check_prices
 from pipeline.runner.run_job import RunInputs
 from pipeline.runner.session import run_session
 
@@ -130,6 +132,8 @@ def retry(args: argparse.Namespace) -> int:
             print(f"{counted(len(chosen), 'video')} would be bought again for ${usd(price)}: ", end="")
             print(named([one.row_id for one in chosen]))
             return 0
+        models = {attempt.params.model for attempt in chosen}
+        print_notice(f"warning: {text}" for text in asyncio.run(check_prices(settings, opened.key, models)))
         if not _agreed(chosen, caps, settings, args):
             return ExitCode.USAGE
         keep_max_cost(workspace, run, flag)

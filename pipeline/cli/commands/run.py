@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,7 @@ from pipeline.planning.run_setup import (
 from pipeline.planning.saved_plan import load
 from pipeline.records import State, counted
 from pipeline.runner.callback_inbox import inbox_of
+from pipeline.runner.price_check import check_prices
 from pipeline.runner.run_job import RunInputs, RunOptions, SpendingSession
 from pipeline.runner.session import run_session
 
@@ -110,6 +112,7 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
         if (existing := _nothing_to_do(args, opened, order, offer)) is not None:
             return end_of_nothing(args, opened.workspace, existing)
         print_offer(args, settings, order, offer)
+        print_notice(f"warning: {text}" for text in asyncio.run(check_prices(settings, opened.key, offer.models)))
         if not agreed(args, order, offer, settings, opened.workspace):
             return ExitCode.USAGE
         job = _bound_run(opened, order, offer, options)

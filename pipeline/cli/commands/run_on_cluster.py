@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.assets import image_checks
 from pipeline.assets.publishing import open_publisher
 from pipeline.cli.announce import Endings, print_offer
-from pipeline.cli.arguments import print_notice, seconds
+from pipeline.cli.arguments import ask_to_trust, print_notice, seconds
 from pipeline.cli.notifier import notifying
 from pipeline.cli.spending import agreed, buying_account, spending_session
 from pipeline.config.api_key import read_key
@@ -37,7 +37,9 @@ from pipeline.records import Totals
 from pipeline.reports.progress import ProgressDisplay
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.cluster.requirements import database
+from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.finish import RunStart, finish, start_of
+from pipeline.runner.price_check import check_prices
 from pipeline.runner.run_job import RunInputs, RunOptions, SpendingSession, StepsResult
 from pipeline.runner.session import check_images, prepare
 
@@ -82,6 +84,7 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
         spent = workspace.book.totals(earlier.run_id).worst_microusd if earlier is not None else 0
         offer = make_offer(order.bound, settings, workspace.book, announced=order.plan, must_be_checked=True)
         print_offer(args, settings, order, offer)
+        _check_prices(settings, offer)
         if not agreed(args, order, offer, settings, workspace):
             return ExitCode.USAGE
 
@@ -114,6 +117,14 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
         code = _followed(opened, found, caps, options, before=before[-1], start=start, manifest=manifest)
     endings.print_json(args, code)
     return code
+
+
+def _check_prices(settings: Settings, offer: Offer) -> None:
+    """Compare prices where this host has a key; the workers' hosts have one, this one need not."""
+    if read_key(os.environ, Path.home(), kind_of(settings).credential) is None:
+        return
+    key = resolve_api_key(settings, ask=ask_to_trust)
+    print_notice(f"warning: {text}" for text in asyncio.run(check_prices(settings, key, offer.models)))
 
 
 def _store_problem(workspace: OpenLedger, order: PurchaseOrder, offer: Offer) -> str:
