@@ -29,20 +29,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from pipeline.errors import DopError, InvariantError
+from pipeline.errors import DopError
 from pipeline.gateway.kinds.interface import Call, Recovery, ReplayKind, ReplayOutcome
 from pipeline.gateway.responses import NoResponse, Response
-from pipeline.gateway.wire import SubmittedJob
 from pipeline.ledger.queries import LedgerQueries
-from pipeline.ledger.states import Event
-from pipeline.ledger.transitions import Applied, JobTaken
 from pipeline.records import Attempt, State
-from pipeline.runner.context import RunContext, accepted_job
+from pipeline.runner.context import RunContext
 from pipeline.runner.events import OutcomeUnknown
 from pipeline.runner.firewall import error_words, is_cancellation
 from pipeline.runner.held_calls import YOUNG_S, HeldCall, HeldCalls
 from pipeline.runner.key_trust import KeyTrust, Trust
 from pipeline.runner.replay_calls import ReplayCalls
+from pipeline.runner.replay_recorder import MISMATCH, ReplayRecorder
 from pipeline.runner.stop import StopScope
 
 FIRST_PAUSE_S = 1.0
@@ -58,12 +56,6 @@ LAST_TRIES = 10
 
 MAX_IN_FLIGHT_WAITS = 60
 """How often a second is waited for a first call that the gateway says it still works on."""
-
-MISMATCH = "the gateway says that its key belongs to another request"
-"""Begins the reason of a request that is parked for good."""
-
-DETAIL_CHARS = 2_000
-"""Bytes of an unclear response that are kept as the detail of a replay, so that a large error page is not."""
 
 
 class CaseEnd(Enum):
@@ -117,12 +109,13 @@ class Replays:
         on_answer: Callable[[], None] = lambda: None,
         host: ReplayHost | None = None,
     ) -> None:
-        self._context, self._gateway, self._on_answer = context, gateway, on_answer
+        self._context = context
         self._book, self._held = LedgerQueries(context.recorder.ledger), HeldCalls(context, gateway)
         self._recovery = context.kind.abilities.recovery
         self._can_recover = self._recovery is not Recovery.NONE
         self._calls = ReplayCalls(context)
         self._keys = KeyTrust(context, gateway, self._calls, self._held)
+        self._recorder = ReplayRecorder(context, on_answer)
         self._cases: dict[str, _Case] = {}
         self._given_up: dict[str, _Case] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -248,7 +241,7 @@ class Replays:
         outcome, response = await self._calls.query(attempt)
         if outcome.job is None or self._held.is_known(outcome.job.job_set_id):
             return False
-        return await self._record(attempt, outcome.job, response, "found by its own id")
+        return await self._recorder.accept(attempt, outcome.job, response, "found by its own id")
 
     async def _may_test_itself(self, attempt: Attempt, call: Call, case: _Case) -> bool:
         """Without a witness a young intent may be repeated, but only when no witness is to be expected any more."""
@@ -270,7 +263,7 @@ class Replays:
             case.tries += 1
             return await self._accept(attempt, call, outcome, response)
         if outcome.kind is ReplayKind.MISMATCH:
-            await self._park(attempt, outcome)
+            await self._recorder.park(attempt, outcome)
             return True
         if outcome.kind is ReplayKind.IN_FLIGHT:
             case.waits += 1
@@ -290,34 +283,7 @@ class Replays:
             return False  # the answer to another request: a desynchronised connection
         if not await self._keys.is_still_honoured(held):
             return True
-        return await self._record(attempt, job, response, "sent again under its key")
-
-    async def _record(self, attempt: Attempt, job: SubmittedJob, response: Response | NoResponse, how: str) -> bool:
-        """Book the job of an unclear submit and hand it to the poller; False when it belongs to another request."""
-        context = self._context
-        values = {"job_set_id": job.job_set_id, "polling_url": job.polling_url, "accepted_at": context.unix_time()}
-        body = response.body[:DETAIL_CHARS].decode("utf-8", "replace") if isinstance(response, Response) else ""
-        detail = context.calls.without_secrets(attempt, f"{how}: {body}")
-        try:
-            recorded = await context.recorder.record(
-                attempt.request_id, Event.ACCEPT, {**values, "reason": None}, token=attempt.token, detail=detail
-            )
-        except InvariantError:
-            return True  # settled meanwhile
-        if isinstance(recorded, JobTaken):
-            return False
-        if isinstance(recorded, Applied):
-            self._on_answer()
-            context.notify(f"{attempt.row_id}: {how}; it is job {job.job_set_id}, charged once")
-            now = asyncio.get_running_loop().time()
-            context.hand_to_poller(accepted_job(attempt, job.job_set_id, job.polling_url, now))
-        return True
-
-    async def _park(self, attempt: Attempt, outcome: ReplayOutcome) -> None:
-        """MONEY: never sent again, under this key or another: something was bought under it, perhaps by other bytes."""
-        reason = f"{MISMATCH} ({outcome.reason}); it is not sent again"
-        await self._context.recorder.record(attempt.request_id, Event.NOTE, {"reason": reason}, detail=reason)
-        self._context.notify(f"{attempt.row_id}: stays unknown: {reason}; `dop resolve` settles it")
+        return await self._recorder.accept(attempt, job, response, "sent again under its key")
 
     def _say_once(self, text: str) -> None:
         if text not in self._notified:

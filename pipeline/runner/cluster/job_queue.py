@@ -20,7 +20,7 @@ from pipeline.ledger.budget import Caps
 from pipeline.ledger.postgres_session import client
 from pipeline.runner.firewall import NOT_SENT
 from pipeline.runner.refused_rows import REFUSED
-from pipeline.runner.replays import MISMATCH
+from pipeline.runner.replay_recorder import MISMATCH
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -20,13 +20,14 @@ from pipeline.ledger.transitions import Applied
 from pipeline.records import Attempt, State
 from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
 from pipeline.runner.cluster.held_requests import HeldRequests
-from pipeline.runner.cluster.job_queue import NOT_FOUND_OUT, RunOrder, StopNotice
+from pipeline.runner.cluster.job_queue import RunOrder, StopNotice
 from pipeline.runner.cluster.shot_keeper import ShotKeeper
+from pipeline.runner.cluster.unclear_requests import UnclearRequests
 from pipeline.runner.cluster.worker_pipeline import WorkerResources, worker_pipeline
 from pipeline.runner.context import pending_job_of, ready_video_of
 from pipeline.runner.events import EventRecorded, EventSink, LedgerFailed, OutcomeUnknown, RequestSetAside
 from pipeline.runner.poll_schedule import PollSchedule
-from pipeline.runner.replays import MISMATCH, CaseEnd, ReplayHost
+from pipeline.runner.replays import CaseEnd, ReplayHost
 from pipeline.runner.stop import StopScope, StopSignal
 
 RECOVERY_TIMEOUT_S = 10.0
@@ -52,7 +53,6 @@ class RunExecutor:
         self.shots = ShotKeeper(around.workspace, order.run_id, on_finished=self._end, on_failure=self._failed)
         self._rounds = 0
         self._recovers = can_recover(around.workspace.settings)
-        self._conclusions: set[asyncio.Task[None]] = set()
         events = EventSink()
         events.subscribe(EventRecorded, self._recorded)
         events.subscribe(LedgerFailed, lambda failed: self._failed(str(failed.error)))
@@ -66,7 +66,8 @@ class RunExecutor:
             state_of=self._state_of,
             replay_host=ReplayHost(is_buying=lambda: self._held.unsent > 0, over=self._replay_over),
         )
-        events.subscribe(OutcomeUnknown, lambda event: self._unclear(event.attempt.request_id))
+        self._unclear = UnclearRequests(order.run_id, around.workspace.book, self.pipeline, on_end=self._end)
+        events.subscribe(OutcomeUnknown, lambda event: self._unclear.noted(event.attempt.request_id))
 
     def _state_of(self, request_id: str) -> State | None:
         """For callbacks: whether this worker has the request; what the ledger says of others does not matter here."""
@@ -120,8 +121,7 @@ class RunExecutor:
             await self._lost_by_another(attempt)
             return self.pipeline.replays.works_on(attempt.request_id)
         if attempt.state is State.UNKNOWN:
-            self.pipeline.replays.add(attempt.request_id)
-            return self.pipeline.replays.works_on(attempt.request_id)
+            return self._unclear.take_up(attempt.request_id)
         if attempt.state is State.PLANNED:
             if not self.order.buy or self.stop.submits or attempt.is_spare:
                 return False
@@ -162,7 +162,7 @@ class RunExecutor:
         if state is not State.SUBMITTING and state is not State.PLANNED:
             self._held.sent(request_id)
         if state is State.UNKNOWN and self._recovers:
-            return  # `_unclear` or `_replay_over` says what becomes of it
+            return  # `_unclear` ends it
         if state is State.DONE and event is Event.COMPLETE and self._downloads:
             return
         if self.shots.has(request_id) and state not in PENDING_STATES:
@@ -171,31 +171,8 @@ class RunExecutor:
         if state not in PENDING_STATES or (state is State.ACCEPTED and not self.order.collect):
             self._end(request_id)
 
-    def _unclear(self, request_id: str) -> None:
-        """A submit's outcome is unknown: its job is kept as long as it is being found out."""
-        if not self.pipeline.replays.works_on(request_id):
-            self._end(request_id)
-
     def _replay_over(self, request_id: str, end: CaseEnd) -> None:
-        """The search for an unclear submit's job has ended."""
-        if end is CaseEnd.RELEASED:
-            self._end(request_id)
-            return
-        task = asyncio.create_task(self._conclude(request_id))
-        self._conclusions.add(task)
-        task.add_done_callback(self._conclusions.discard)
-
-    async def _conclude(self, request_id: str) -> None:
-        """An accepted one is polled on; one that is still unknown is not queued again under this order."""
-        book, recorder = self._around.workspace.book, self.pipeline.context.recorder
-        attempt = await asyncio.to_thread(book.listed, self.order.run_id, request_id)
-        if attempt is not None and attempt.state is not State.UNKNOWN:
-            return
-        try:
-            if attempt is not None and not (attempt.reason or "").startswith(MISMATCH):
-                await recorder.record(request_id, Event.NOTE, {"reason": NOT_FOUND_OUT})
-        finally:
-            self._end(request_id)
+        self._unclear.over(request_id, end)
 
     def _end(self, request_id: str) -> None:
         self._held.end(request_id, is_finished=not self._closing)
@@ -268,7 +245,7 @@ class RunExecutor:
             for task in (fetching, *watching):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*self._conclusions, return_exceptions=True)
+        await self._unclear.close()
         await self.shots.close()
         with suppress(TimeoutError):
             await asyncio.wait_for(self.pipeline.recovery.wait(), RECOVERY_TIMEOUT_S)

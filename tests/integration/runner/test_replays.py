@@ -20,6 +20,7 @@ from pipeline.runner import replays
 from pipeline.runner.held_calls import HeldCalls
 from pipeline.runner.kept_calls import KeptCalls
 from pipeline.runner.key_trust import MAX_SILENT_PROVED, MAX_SILENT_UNPROVED, KeyTrust, Trust
+from pipeline.runner.replay_recorder import MISMATCH
 from pipeline.runner.submit_body import SubmitCallBuilder
 from pipeline.sandbox import Sandbox, SandboxSettings
 from pipeline.sandbox.faults import FaultPlan, SubmitFault
@@ -418,7 +419,7 @@ def test_a_mismatch_is_never_sent_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert found.states == {"unknown": 1}
     assert found.refused == 1
     assert sum(found.charged.values()) == 1
-    assert any(note.startswith(replays.MISMATCH) for note in found.notes)
+    assert any(note.startswith(MISMATCH) for note in found.notes)
 
 
 def test_an_old_intent_without_an_equally_old_job_stays_unknown(
