@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from pipeline.config.gateway_address import canonical_gateway
 from pipeline.errors import LedgerError, UsageError
 from pipeline.files import SECRET, whole_text
 from pipeline.ledger.holes import open_hole
@@ -182,6 +183,7 @@ def _runs_beside(outputs: Path, gateway: str) -> list[Path]:
     found = []
     for path in sorted(outputs.glob("*/run.json")):
         with suppress(OSError, ValueError, AttributeError):
-            if json.loads(path.read_text(encoding="utf-8")).get("gateway") == gateway and not path.parent.is_symlink():
+            named = canonical_gateway(str(json.loads(path.read_text(encoding="utf-8")).get("gateway")))
+            if named == gateway and not path.parent.is_symlink():
                 found.append(path)
     return found

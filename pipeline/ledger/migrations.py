@@ -18,23 +18,16 @@ from sqlalchemy.exc import DatabaseError
 from pipeline.errors import LedgerError
 from pipeline.files import LEDGER_MODE, fsync_path, whole_path
 from pipeline.ledger.database import create_reviews, number_in, read_meta, write_meta
-from pipeline.ledger.gateway_names import map_gateways
-from pipeline.ledger.identity import CHAIN, GENESIS, JOURNAL_STALE, LEDGER_ID, new_ledger_id
+from pipeline.ledger.identity import CHAIN, GENESIS, LEDGER_ID, new_ledger_id
 from pipeline.ledger.schema import SCHEMA_VERSION, clip_checks, reviews, run_rows
 
 Step = Callable[[Connection], None]
 
 
 def _give_identity(connection: Connection) -> None:
-    """1 -> 2: a random id and the beginning of a hash chain; one spelling of each gateway.
-
-    The journal's lines so far are in no chain. Where requests got other ids with their gateway's name, the journal of a
-    file is written again. In a database, whose journal can't be, old spellings stay.
-    """
+    """1 -> 2: a random id and the beginning of a hash chain. The journal's lines so far are in no chain."""
     known = read_meta(connection)
     write_meta(connection, {LEDGER_ID: new_ledger_id(), CHAIN: GENESIS} | known)
-    if connection.dialect.name == "sqlite" and map_gateways(connection):
-        write_meta(connection, {JOURNAL_STALE: "yes"})
 
 
 def _add_reviews(connection: Connection) -> None:

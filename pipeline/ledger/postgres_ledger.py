@@ -25,6 +25,7 @@ from pipeline.ledger.batch_statements import Executor
 from pipeline.ledger.clock import newest_day_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, write_meta
 from pipeline.ledger.fitness import audited_now, check_not_moved, check_sums, clean_end
+from pipeline.ledger.gateway_names import map_gateways
 from pipeline.ledger.identity import COPY, HOLE, MOVED
 from pipeline.ledger.journal import line_of
 from pipeline.ledger.journal_check import table_lines
@@ -144,6 +145,8 @@ class PostgresLedger(LedgerWriter):
             self.transact(lambda _: None)  # what the spool holds is recorded before anything else
             notices.append("outcomes that were kept here while the database was away were recorded now")
             notices += [f"warning: {warning}" for warning in self._left_out]
+        if self._lock.is_first:
+            notices += self.transact(map_gateways)
         with self.reader.connect() as connection:
             self._batches.begin_day_at(newest_day_at(connection))
         here = {"identity": self._identity, "clean": "no"}

@@ -20,6 +20,7 @@ from pipeline.files import LEDGER_UMASK, remedy
 from pipeline.ledger.clock import CLOCK, is_behind, last_history_number, newest_event_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine, write_meta
 from pipeline.ledger.fitness import audited_now, check_not_moved, check_sums
+from pipeline.ledger.gateway_names import map_gateways
 from pipeline.ledger.identity import (
     COPY,
     HOLE,
@@ -155,15 +156,18 @@ class SqliteLedger(LedgerWriter):
             self.journal.close()
             self.journal = Journal(found_journal(self.path))
         notices = Reconciliation(ledger=self, journal=self.journal.path, write_again=self.write_journal_again).run()
+        if renamed := self.transact(map_gateways):
+            notices += renamed
+            self.reload()
         if JOURNAL_STALE in self.facts:
             self._replace_stale_journal()
         return notices
 
     def _replace_stale_journal(self) -> None:
-        """A migration gave requests other ids: the journal is written again, and the old one is kept."""
+        """Requests got other ids with their gateway's name: the journal is written again, and the old one is kept."""
         self.journal.close()
         if self.journal.path.exists():
-            self.journal.path.rename(self.journal.path.with_name(f"{self.journal.path.name}.v1-backup"))
+            self.journal.path.rename(self.journal.path.with_name(f"{self.journal.path.name}.old-names"))
         self.write_journal_again()
         self.transact(lambda connection: write_meta(connection, {JOURNAL_STALE: None}))
         self.reload()

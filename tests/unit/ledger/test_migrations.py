@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,32 @@ from sqlalchemy import Connection, Engine
 from pipeline.errors import LedgerError
 from pipeline.files import LEDGER_MODE
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine
-from pipeline.ledger.journal import MARK, entry_of, line_of
+from pipeline.ledger.journal import MARK, change_entry, entry_of, line_of
+from pipeline.ledger.journal_audit import JournalFindings, examine
 from pipeline.ledger.journal_check import JournalWalk, lines_of
 from pipeline.ledger.migrations import STEPS, copy_file, migrate
+from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.recovery import rebuild_on_server
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.side_files import journal_path
 from pipeline.ledger.sqlite_ledger import SqliteLedger
+from pipeline.ledger.writer import LedgerWriter
 from pipeline.records import CostState, State
 from tests.support.factories import LITE_MICROUSD, make_request
-from tests.support.ledgers import AT, accept, make_run, money, opened, read, requests, reserve, start, tamper
+from tests.support.ledgers import (
+    AT,
+    Place,
+    accept,
+    ledger_at,
+    make_run,
+    money,
+    opened,
+    read,
+    requests,
+    reserve,
+    start,
+    tamper,
+)
 
 
 @pytest.fixture
@@ -158,28 +176,71 @@ def test_the_first_version_gets_an_identity_and_keeps_its_journal(first_version:
     assert read(first_version, "select count(*) from attempts where state = 'accepted'") == [(3,)]
 
 
-def test_a_gateway_of_an_old_spelling_gets_its_name_and_its_rows_are_not_bought_again(tmp_path: Path) -> None:
-    path, old, new = tmp_path / "ledger.db", "http://localhost:8080", "http://127.0.0.1:8080"
-    rows = [make_request(gateway=old, seed=seed) for seed in (1, 2, 3)]
-    with opened(path) as (ledger, book):
-        start(book, rows, make_run(gateway=old))
+OLD, NEW = "http://localhost:8080", "http://127.0.0.1:8080"
+
+
+def buy_under_the_old_name(place: Place) -> None:
+    """A ledger with three requests of a gateway under an old spelling, two of them bought."""
+    rows = [make_request(gateway=OLD, seed=seed) for seed in (1, 2, 3)]
+    with opened(place) as (ledger, book):
+        start(book, rows, make_run(gateway=OLD))
         for row in rows[:2]:
             ledger.apply_now(reserve(row))
             ledger.apply_now(accept(row, f"job-{row.params.seed}"))
-    tamper(path, "update meta set value = '1' where name = 'schema_version'")
-    ledger = SqliteLedger(path, inline=True, may_migrate=True)
-    ledger.ready_to_spend()
+
+
+def assert_bought_under_the_new_name(ledger: LedgerWriter, book: LedgerQueries) -> None:
+    same = [make_request(gateway=NEW, seed=seed) for seed in (1, 2, 3)]
+    states = book.states([row.request_id for row in same])
+    assert {states[row.request_id] for row in same[:2]} == {State.ACCEPTED}
+    assert states.get(same[2].request_id, State.PLANNED) is State.PLANNED
     assert ledger.problems() == []
+    found = examine(ledger.journal_lines(), name="journal", ledger=ledger)
+    assert found == JournalFindings()
+    assert money(book)[CostState.RESERVED] == 2 * LITE_MICROUSD
+    assert book.spent(OLD, "2026").worst_microusd == 0
+    assert book.spent(NEW, "2026").worst_microusd == 2 * LITE_MICROUSD
+
+
+def test_a_gateway_of_an_old_spelling_gets_its_name_and_its_rows_are_not_bought_again(place: Place) -> None:
+    buy_under_the_old_name(place)
+    ledger = ledger_at(place)
+    (notice,) = ledger.ready_to_spend()
+    assert f"{OLD} and {NEW} are one gateway: 3 requests" in notice
+    assert_bought_under_the_new_name(ledger, LedgerQueries(ledger))
     ledger.close()
-    path.unlink()  # the journal knows the requests under their new ids only
-    with opened(path) as (again, book):
-        assert again.problems() == []
-        same = [make_request(gateway=new, seed=seed) for seed in (1, 2, 3)]
-        assert book.states([row.request_id for row in same]) == {row.request_id: State.ACCEPTED for row in same[:2]}
-        assert money(book)[CostState.RESERVED] == 2 * LITE_MICROUSD
-        assert book.spent(old, "2026").worst_microusd == 0
-        assert book.spent(new, "2026").worst_microusd == 2 * LITE_MICROUSD
-    assert read(path, "select count(*) from attempts") == [(2,)]
+    if isinstance(place, Path):
+        place.unlink()  # the journal knows the requests under their new ids only
+    else:
+        rebuild_on_server(place, now=AT)
+    with opened(place) as (again, book):
+        assert_bought_under_the_new_name(again, book)
+
+
+def test_a_paid_answer_that_only_the_journal_has_is_booked_before_its_request_gets_another_id(tmp_path: Path) -> None:
+    path, third = tmp_path / "ledger.db", make_request(gateway=OLD, seed=3)
+    with opened(path) as (ledger, book):
+        start(book, [third], make_run(gateway=OLD))
+        ledger.apply_now(reserve(third))
+        seq = ledger.head[0]
+    with journal_path(path).open("a") as journal:
+        journal.write(line_of(change_entry(accept(third, "job-3"), seq + 1)))
+    with opened(path) as (ledger, book):
+        (attempt,) = book.latest_attempts([make_request(gateway=NEW, seed=3).request_id])
+        assert (attempt.state, attempt.job_set_id) == (State.ACCEPTED, "job-3")
+        assert ledger.problems() == []
+
+
+def test_a_picture_that_is_gone_leaves_its_request_a_name_that_is_said(tmp_path: Path) -> None:
+    path, picture = tmp_path / "ledger.db", tmp_path / "a.jpg"
+    row = make_request(gateway=OLD, input_images=(str(picture),), request_id="0" * 32)
+    with opened(path) as (ledger, book):
+        start(book, [row], make_run(gateway=OLD))
+        ledger.apply_now(reserve(row))
+        ledger.apply_now(accept(row, "job-1"))
+    with closing(ledger_at(path)) as again:
+        (notice,) = again.ready_to_spend()
+    assert "the pictures of 1 that were sent are gone" in notice
 
 
 def test_the_first_version_is_made_from_its_old_journal_only_when_it_is_adopted(first_version: Path) -> None:
