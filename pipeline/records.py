@@ -29,19 +29,29 @@ LOOP = "loop"
 UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
+_UUID_SPELLING = re.compile(
+    r"(?:urn:uuid:|[{(])?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})[})]?", re.IGNORECASE
+)
+"""A UUID as programs write it: in capitals, in braces, without hyphens, as a URN."""
+
+
 def canonical_job_id(job_id: str) -> str:
-    """One spelling for all spellings of a job id: a UUID in small letters, any other id unchanged.
+    """One spelling for all spellings of a job id: a UUID in small letters with hyphens, any other id unchanged.
 
     For comparisons only. The gateway is polled with the id as it wrote it, since it may compare letter by letter.
     """
-    return job_id.lower() if UUID_PATTERN.fullmatch(job_id) else job_id
+    found = _UUID_SPELLING.fullmatch(job_id)
+    return "-".join(found.groups()).lower() if found else job_id
 
 
 def job_id_spellings(job_id: str) -> tuple[str, ...]:
-    """The spellings under which the ledger may hold a job id: as given; a UUID in small letters and capitals too."""
-    if not UUID_PATTERN.fullmatch(job_id):
+    """The spellings under which the ledger may hold a job id: as given, and the usual ones of a UUID."""
+    if not _UUID_SPELLING.fullmatch(job_id):
         return (job_id,)
-    return tuple(dict.fromkeys((job_id, job_id.lower(), job_id.upper())))
+    usual = canonical_job_id(job_id)
+    bare = usual.replace("-", "")
+    lower = (usual, bare, f"{{{usual}}}", f"({usual})", f"urn:uuid:{usual}")
+    return tuple(dict.fromkeys((job_id, *lower, *(one.upper() for one in lower[:-1]))))
 
 
 def usd(microusd: int) -> str:

@@ -22,13 +22,18 @@ from pipeline.gateway.wire import (
     JobStatusReport,
     SubmittedJob,
     echo_differs,
+    job_sets_named,
     names_job_set,
     parse_poll,
     parse_submit,
     read_json,
     recoverable_ids,
+    without_id,
 )
 from pipeline.records import Params, canonical_job_id
+
+MAX_NAMED: Final = 3
+"""Ids that a message repeats where an answer names several jobs."""
 
 # --- what a submit's end means ---------------------------------------------------------------------------------------
 
@@ -143,13 +148,22 @@ def _judge_success(answer: Response, params: Params | None, now_wall: float) -> 
     payload = read_json(answer.body) if answer.complete else None
     ticket = parse_submit(payload)
     if ticket is None or (ticket.id_key != "job_set_id" and _says_error(payload)):
-        return _unknown(hints, recoverable_ids(answer.body))
+        return _unknown(hints, recoverable_ids(answer.body), reason=_why_unclear(answer, hints))
+    if len(several := job_sets_named(answer.body)) > 1:
+        reason = f"{answer.status}, and the answer names several jobs: {', '.join(sorted(several)[:MAX_NAMED])}"
+        return _unknown(hints, recoverable_ids(answer.body), reason=reason)
     differs = echo_differs(ticket, params) if params is not None else None
     if differs:
         # MONEY: nothing is salvaged here: that job is real, but it may be another request's.
         reason = f"the answer is not to this request: {differs} (it names job {ticket.job_set_id})"
         return SubmitOutcome(kind=SubmitOutcomeKind.UNKNOWN, reason=reason, status=answer.status)
     return SubmitOutcome(kind=SubmitOutcomeKind.ACCEPTED, status=answer.status, ticket=ticket)
+
+
+def _why_unclear(answer: Response, hints: ErrorHints) -> str:
+    """The gateway's own words; what is wrong with the answer where it has none."""
+    is_bare = answer.complete and hints.reason == str(answer.status)
+    return f"{answer.status}, and {without_id(answer.body)}" if is_bare else hints.reason
 
 
 def _says_error(payload: object) -> bool:
@@ -176,11 +190,11 @@ def _refused(hints: ErrorHints, rule: ClassificationRule) -> SubmitOutcome:
     )
 
 
-def _unknown(hints: ErrorHints, salvaged: tuple[str, ...]) -> SubmitOutcome:
+def _unknown(hints: ErrorHints, salvaged: tuple[str, ...], *, reason: str | None = None) -> SubmitOutcome:
     """Perhaps paid. The text decides nothing about that; it may slow or stop further submits."""
     return SubmitOutcome(
         kind=SubmitOutcomeKind.UNKNOWN,
-        reason=hints.reason,
+        reason=hints.reason if reason is None else reason,
         status=hints.status,
         wait_s=hints.wait_s,
         stated_wait_s=hints.stated_wait_s,

@@ -18,6 +18,7 @@ from yarl import URL
 
 from pipeline.config.network import NetworkEnvironment
 from pipeline.gateway.allowance_headers import HEADER_PREFIXES
+from pipeline.gateway.job_status import JobStatusReport
 from pipeline.gateway.kinds.interface import Call, GatewayKind
 from pipeline.gateway.network_errors import LeaseExpiredError, describe_error, is_permanent
 from pipeline.gateway.origin import Origin, checked_key
@@ -152,6 +153,12 @@ class GatewayClient:
         own = self._origin.own_url(polling_url) if polling_url is not None else None
         own_url = None if own is None else str(own)
         return await self.ask(self._kind.poll_call(job_set_id, own_url, style or self._kind.poll_styles[0]))
+
+    def video_address(self, report: JobStatusReport) -> str | None:
+        """The address of a finished job's clip; one without a host is the gateway's own."""
+        if report.video_url is not None or not (report.other_address or "").startswith("/"):
+            return report.video_url
+        return self._origin.joined(str(report.other_address))
 
     async def get_motions(self, *, method: str = "GET") -> Response | NoResponse:
         """Ask once for the catalogue of motion presets. Free. Source: inferred; some gateways want POST."""

@@ -59,6 +59,7 @@ class JobStatusReport:
 
     Attributes:
         video_url: http(s) address of the full clip; None on a `done` report means "ask a few times more".
+        other_address: what stands in its place in a `done` report where that is no http(s) address; it may be relative.
         preview_url: the smaller rendition, when there are two.
         reason: the gateway's own words for a failure.
         word: the state word as it was said; empty when only a video spoke for itself.
@@ -68,6 +69,7 @@ class JobStatusReport:
 
     status: JobStatus
     video_url: str | None = None
+    other_address: str | None = None
     preview_url: str | None = None
     reason: str | None = None
     word: str = ""
@@ -88,7 +90,7 @@ def parse_poll(payload: object) -> JobStatusReport | None:
     use for "the call went well": they win, unless the top says that all is over.
     """
     for top in single(payload):
-        urls = list(_video_urls(top))
+        urls = _video_urls(top)
         word = _state(top, has_video=bool(urls))
         if word is None:
             return None
@@ -97,6 +99,7 @@ def parse_poll(payload: object) -> JobStatusReport | None:
         return JobStatusReport(
             status=phase,
             video_url=urls[0] if done and urls else None,
+            other_address=next(_video_texts(top), None) if done and not urls else None,
             preview_url=_preview_url(top, urls) if done else None,
             reason=(error_text(payload) or None) if phase in TERMINAL and not done else None,
             word=one_line(word.text, 60),
@@ -154,7 +157,7 @@ def _jobs_word(top: Json) -> _StatusWord | None:
     if not any(word.text for word in words):
         return None
     for job, word in zip(jobs, words, strict=True):
-        if word.status is JobStatus.DONE and next(_job_urls(job), None):
+        if word.status is JobStatus.DONE and _has_clip(job):
             return word
     for word in words:
         if word.status not in TERMINAL:
@@ -176,62 +179,76 @@ OUTPUT_URL_KEYS: Final = ("media_url", "mediaUrl", "video_url", "videoUrl", "url
 TOP_URL_KEYS: Final = ("video_url", "videoUrl", "output_url", "outputUrl", "url")
 
 
-def _video_urls(top: Json) -> Iterator[str]:
-    """Addresses of the clip, best first. `input`, `input_params` and the `*_url`s of the API itself are never read."""
+def _video_urls(top: Json) -> list[str]:
+    """http(s) addresses of the clip, best first."""
+    return [text for text in _video_texts(top) if _is_address(text)]
+
+
+def _video_texts(top: Json) -> Iterator[str]:
+    """What stands in the places of the clip's address, best first. `input`, `input_params` and the `*_url`s of the API
+    itself are never read."""
     around = places(top)
     jobs = [job for place in around for job in objects(place.get("jobs"))]
     # A finished job's clip comes before one of a sibling that is not.
     for job in sorted(jobs, key=lambda job: (w := _word_of(job)) is None or w.status is not JobStatus.DONE):
-        yield from _job_urls(job)
+        yield from _job_texts(job)
     for place in around:
-        yield from _result_urls(place.get("results"))
+        yield from _result_texts(place.get("results"))
     for place in around:
-        yield from _output_urls(place.get("output"))
+        yield from _output_texts(place.get("output"))
     for place in around:
-        yield from _addresses(as_object(place.get("video")).get("url"))
-        yield from _addresses(place.get("video"))
+        yield from _texts(as_object(place.get("video")).get("url"))
+        yield from _texts(place.get("video"))
     for key in TOP_URL_KEYS:
         for place in around:
-            yield from _addresses(place.get(key))
+            yield from _texts(place.get(key))
 
 
-def _job_urls(job: Json) -> Iterator[str]:
-    yield from _result_urls(job.get("results"))
-    yield from _result_urls(job.get("result"))
+def _job_texts(job: Json) -> Iterator[str]:
+    yield from _result_texts(job.get("results"))
+    yield from _result_texts(job.get("result"))
 
 
-def _result_urls(results: object) -> Iterator[str]:
+def _has_clip(job: Json) -> bool:
+    return any(_is_address(text) for text in _job_texts(job))
+
+
+def _result_texts(results: object) -> Iterator[str]:
     """`{raw, min}` (official), one object, or a list of objects or strings (official, another model's answer)."""
     for name in ("raw", "min"):
         for result in objects(results):
-            yield from _addresses(as_object(result.get(name)).get("url"))
-            yield from _addresses(result.get(name))
+            yield from _texts(as_object(result.get(name)).get("url"))
+            yield from _texts(result.get(name))
     for key in RESULT_URL_KEYS:
         for result in objects(results):
-            yield from _addresses(result.get(key))
-    yield from _addresses(results)
+            yield from _texts(result.get(key))
+    yield from _texts(results)
 
 
-def _output_urls(output: object) -> Iterator[str]:
+def _output_texts(output: object) -> Iterator[str]:
     """`output.media_url`, a list or a string (official); `output` itself a string or a list (seen)."""
     for key in OUTPUT_URL_KEYS:
         for place in objects(output):
-            yield from _addresses(place.get(key))
-    yield from _addresses(output)
+            yield from _texts(place.get(key))
+    yield from _texts(output)
 
 
-def _addresses(value: object) -> Iterator[str]:
-    """The http(s) addresses in a string or a list of strings."""
+def _texts(value: object) -> Iterator[str]:
+    """A string, or those of a list, without white space round them."""
     for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, str) and len(item) <= MAX_URL_CHARS and ADDRESS_PATTERN.fullmatch(item):
-            yield item
+        if isinstance(item, str) and item.strip():
+            yield item.strip()
+
+
+def _is_address(text: str) -> bool:
+    return len(text) <= MAX_URL_CHARS and ADDRESS_PATTERN.fullmatch(text) is not None
 
 
 def _preview_url(top: Json, urls: list[str]) -> str | None:
     jobs = [job for place in places(top) for job in objects(place.get("jobs"))]
     results = [one for holder in (*jobs, *places(top)) for one in objects(holder.get("results"))]
-    found = (url for result in results for url in _addresses(as_object(result.get("min")).get("url")))
-    return next((url for url in found if url not in urls[:1]), None)
+    found = (url for result in results for url in _texts(as_object(result.get("min")).get("url")))
+    return next((url for url in found if _is_address(url) and url not in urls[:1]), None)
 
 
 def _only_bare_url(top: Json) -> bool:

@@ -55,8 +55,9 @@ ID_KEYS: Final = (
 )
 """Field of the id, strongest first, with its spellings. Source: API document (job_set_id), official, seen."""
 
-ID_PATTERN: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._:~+=-]{0,127}")
-"""An id is opaque; this only keeps out what cannot safely stand in a path, a log or a query."""
+ID_PATTERN: Final = re.compile(r"[A-Za-z0-9_({-][A-Za-z0-9._:~+=/|@,{}()-]{0,511}")
+"""An id is opaque: a number, a UUID in any spelling, base64. This only keeps out what cannot safely stand in a log or,
+with percent signs, in a path. White space round an id is not part of it."""
 
 CONTAINERS: Final = ("data", "output", "result")
 """Where some answers wrap what the document puts on top. Source: seen."""
@@ -94,7 +95,8 @@ def find_id(top: Json) -> tuple[str, str] | None:
 
 
 def as_id(value: object) -> str | None:
-    """`value` as an id that can be polled, or None. Numbers become their digits."""
+    """`value` as an id that can be polled, without white space round it, or None. Numbers become their digits."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**20:
         return str(value)
-    return value if isinstance(value, str) and ID_PATTERN.fullmatch(value) else None
+    text = value.strip() if isinstance(value, str) else ""
+    return text if ID_PATTERN.fullmatch(text) else None

@@ -47,6 +47,16 @@ class Origin:
         home = URL(self.base_url)
         return (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)
 
+    def joined(self, address: str) -> str | None:
+        """An address as a page of the gateway would mean it, absolute; None where it can't be read."""
+        if "\\" in address or not _printable(address):
+            return None
+        try:
+            url = URL(self.base_url).join(URL(address)).with_fragment(None)
+            return str(url) if url.host else None
+        except ValueError:  # a host that can't be decoded is noticed only when it is read
+            return None
+
     def own_url(self, address: str) -> URL | None:
         """An address the gateway gave, absolute or relative, if it is the gateway's own; else None."""
         if "\\" in address or not _printable(address):

@@ -17,17 +17,17 @@ from pipeline.gateway.error_text import error_text, retry_after_s, wait_hint_s
 from pipeline.gateway.job_status import JobStatus, JobStatusReport, parse_poll
 from pipeline.gateway.json_fields import (
     ID_KEYS,
-    ID_PATTERN,
     Json,
     as_id,
     as_object,
     find_id,
     first,
+    one_line,
     places,
     read_json,
     single,
 )
-from pipeline.records import Params
+from pipeline.records import Params, canonical_job_id
 
 __all__ = [
     "Dialect",
@@ -39,6 +39,7 @@ __all__ = [
     "echo_contradicts",
     "echo_differs",
     "error_text",
+    "job_sets_named",
     "names_job_set",
     "parse_echo",
     "parse_poll",
@@ -47,6 +48,7 @@ __all__ = [
     "recoverable_ids",
     "retry_after_s",
     "wait_hint_s",
+    "without_id",
 ]
 
 
@@ -163,6 +165,11 @@ def _folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+ID_SEARCH_BYTES: Final = 65_536
+"""Bytes of an answer that are searched for what stands where an id should be, for a message."""
+
+_ID_SPELLINGS: Final = tuple(spelling for _, spellings in ID_KEYS for spelling in spellings)
+_JOB_SET_SPELLINGS: Final = dict(ID_KEYS)["job_set_id"]
 _OTHER_THINGS: Final = re.compile(r'"(?:jobs|input_params|inputParams|input|motions|input_images)"\s*:')
 _ID_FIELD: Final = r'"(?:%s)"\s*:\s*(?:"([^"\\]+)"|([0-9]+)\s*[,}])'
 _IN_POLLING_URL: Final = re.compile(r'/requests/status/([^"/?\\\s]+)"')
@@ -181,11 +188,35 @@ def recoverable_ids(partial: bytes) -> tuple[str, ...]:
     found = [match[1] or match[2] for pattern in fields.values() for match in re.finditer(pattern, text)]
     found += [match[1] for match in _IN_POLLING_URL.finditer(text)]
     found = found or [match[1] or match[2] for match in re.finditer(bare, own)]
-    return tuple(dict.fromkeys(one for one in found if ID_PATTERN.fullmatch(one)))
+    return tuple(dict.fromkeys(one for text in found if (one := as_id(text)) is not None))
 
 
 def names_job_set(body: bytes) -> bool:
     """Whether a body, whole or cut, gives a job set's id under its own name (a trace's `request_id` does not count)."""
-    spellings = dict(ID_KEYS)["job_set_id"]
-    found = re.search(_ID_FIELD % "|".join(spellings), body.decode("utf-8", "replace"))
-    return found is not None and ID_PATTERN.fullmatch(found[1] or found[2]) is not None
+    return bool(_job_sets_in(body.decode("utf-8", "replace")))
+
+
+def job_sets_named(body: bytes) -> frozenset[str]:
+    """One spelling of each job set that an answer calls its own, before the first key that may hold other things.
+
+    An answer that names several is not understood: which of them was paid for is not known.
+    """
+    if not any(spelling.encode() in body for spelling in _JOB_SET_SPELLINGS):
+        return frozenset()
+    return _job_sets_in(_OTHER_THINGS.split(body.decode("utf-8", "replace"), maxsplit=1)[0])
+
+
+def _job_sets_in(text: str) -> frozenset[str]:
+    found = re.finditer(_ID_FIELD % "|".join(_JOB_SET_SPELLINGS), text)
+    ids = (as_id(match[1] or match[2]) for match in found)
+    return frozenset(canonical_job_id(one) for one in ids if one is not None)
+
+
+def without_id(body: bytes) -> str:
+    """What is wrong with an answer that gives no id that can be polled, in words; it repeats the id that it gives."""
+    if not body.strip():
+        return "it is empty"
+    keys = "|".join(_ID_SPELLINGS)
+    text = body[:ID_SEARCH_BYTES].decode("utf-8", "replace")
+    named = re.search(rf'"(?:{keys})"\s*:\s*(?:"(?:[^"\\]|\\.){{0,80}}"?|[^\s,}}"]{{1,80}})', text)
+    return f"no id in it can be polled ({one_line(named[0])})" if named else "it names no job"

@@ -177,7 +177,7 @@ def _mend(path: Path, journal: Path, base: _Base, foreign: ForeignJournalError |
 
 def _write_journal(ledger: SqliteLedger, journal: Path, now: float) -> None:
     """Writes the journal again from the ledger; the old one is kept under another name."""
-    if journal.exists():
+    if os.path.lexists(journal):  # a link that leads nowhere, too
         journal.rename(_free_name(journal, f"damaged-{_moment(now)}"))
     ledger.reload()
     ledger.write_journal_again()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +35,23 @@ def found_journal(ledger: Path) -> Path:
     path, old = journal_path(ledger), ledger.with_suffix(".journal")
     is_old = old != path and not path.exists() and old.is_file() and not _has_sibling(ledger)
     return old if is_old else path
+
+
+def unusable(path: Path) -> str:
+    """Why no file can be read at this path (a folder, a link that leads nowhere, no permission); "" where one can be,
+    or where nothing is."""
+    if not os.path.lexists(path):
+        return ""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return f"is a link to {os.readlink(path)}, which is not there"
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+    try:
+        return "" if stat.S_ISREG(os.fstat(descriptor).st_mode) else "is no file"
+    finally:
+        os.close(descriptor)
 
 
 def take_over_old_files(ledger: Path) -> None:

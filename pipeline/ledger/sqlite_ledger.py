@@ -40,10 +40,12 @@ from pipeline.ledger.journal_check import lines_of
 from pipeline.ledger.migrations import migrate
 from pipeline.ledger.reconcile import Reconciliation, hole_notice, is_new, origin_of
 from pipeline.ledger.schema import attempts
-from pipeline.ledger.side_files import found_journal, spare_path, take_over_old_files
+from pipeline.ledger.side_files import found_journal, spare_path, take_over_old_files, unusable
 from pipeline.ledger.states import Event
 from pipeline.ledger.write_queue import QueuedWrite
 from pipeline.ledger.writer import LedgerWriter
+
+USABLE_JOURNAL = "Put its own journal there; if that is lost, `dop ledger rebuild` writes it again from the ledger"
 
 SPARE_BYTES = 256 * 1024
 """Kept beside the ledger and given up when the disk is full, so that a paid answer can still be recorded."""
@@ -151,16 +153,33 @@ class SqliteLedger(LedgerWriter):
         return notices
 
     def _meet_journal(self) -> list[str]:
+        """Brings file and journal together; returns notices.
+
+        Raises:
+            LedgerError: the journal can't be used, belongs to another ledger, or lacks what the file lacks.
+        """
+        try:
+            return self._met_journal()
+        except OSError as error:
+            raise self._journal_refusal(f"can't be used ({error.strerror or error})") from None
+
+    def _journal_refusal(self, why: str) -> LedgerError:
+        return LedgerError(f"the journal {self.journal.path} {why}; nothing is bought. {USABLE_JOURNAL}")
+
+    def _met_journal(self) -> list[str]:
         take_over_old_files(self.path)
         if self.journal.path != found_journal(self.path):
             self.journal.close()
             self.journal = Journal(found_journal(self.path))
+        if why := unusable(self.journal.path):
+            raise self._journal_refusal(why)
         notices = Reconciliation(ledger=self, journal=self.journal.path, write_again=self.write_journal_again).run()
         if renamed := self.transact(map_gateways):
             notices += renamed
             self.reload()
         if JOURNAL_STALE in self.facts:
             self._replace_stale_journal()
+        self.journal.create()
         return notices
 
     def _replace_stale_journal(self) -> None:
@@ -173,8 +192,7 @@ class SqliteLedger(LedgerWriter):
         self.reload()
 
     def note_place(self) -> None:
-        """Writes down where the file and its journal are, when that is new."""
-        self.journal.create()
+        """Writes down where the file and its journal are, when that is new. The journal is there already."""
         here = {INODE: inode_of(self.path), MACHINE: machine_id(), JOURNAL_PLACE: place_of(self.journal.path)}
         if any(self.facts.get(name) != value for name, value in here.items()):
             self.mark(here)
@@ -194,7 +212,6 @@ class SqliteLedger(LedgerWriter):
             LedgerError: its journal belongs to another ledger, or lacks what the file lacks.
         """
         notices = self._meet_journal()
-        self.journal.create()
         with self.reader.connect() as connection:
             newest_at, number = newest_event_at(connection, self.facts.get(CLOCK)), last_history_number(connection)
         self.mark(

@@ -24,7 +24,7 @@ async def renew_link(context: RunContext, video: ReadyVideo) -> bool:
         outcome = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=video.job_set_id)
         context.gate.answered(ticket, poll_feedback(outcome), outcome.wait_s)
         if outcome.report is not None:
-            video.video_url = outcome.report.video_url or video.video_url
+            video.video_url = context.client.video_address(outcome.report) or video.video_url
             return True
         if outcome.kind is not PollOutcomeKind.NOT_FOUND:
             return False

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pipeline.errors import ExitCode
 from pipeline.gateway.classification import PollOutcome, PollOutcomeKind
 from pipeline.gateway.job_status import JobStatus, JobStatusReport
+from pipeline.gateway.json_fields import one_line
 from pipeline.gateway.ratelimit.limiter import LimitFeedback
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
@@ -27,6 +28,9 @@ LAG_GRACE_S = 60.0
 
 NO_URL_TRIES = 5
 """Looks at a finished job that names no video before it counts as failed. Source: wire, point 5."""
+
+SHOWN_ADDRESS_CHARS = 100
+"""Characters of an address of a video that can't be fetched, in the reason of its request."""
 
 SENSELESS_POLLS = 3
 """Answered polls in a row that say nothing about the job, after which the operator is notified: one may be a glitch."""
@@ -114,15 +118,11 @@ class PollOutcomes:
             await self._stall_if_overdue(job, now)
 
     async def _done(self, job: PendingJob, report: JobStatusReport, now: float) -> None:
-        if report.video_url is None:
-            job.polls_without_url += 1
-            if job.polls_without_url < NO_URL_TRIES:
-                self._plan.unclear(job.request_id, now)  # not `pending`: its generation time is over
-                return
-            await self._end(job, Event.FAIL, now, {"reason": "no_result: the gateway says done and names no video"})
-            self._context.notify(f"{job.row_id}: the gateway says done and names no video")
+        video_url = self._context.client.video_address(report)
+        if video_url is None:
+            await self._without_video(job, report, now)
             return
-        found = {"video_url": report.video_url, "preview_url": report.preview_url, "reason": None}
+        found = {"video_url": video_url, "preview_url": report.preview_url, "reason": None}
         await self._end(job, Event.COMPLETE, now, found)
         self._context.ready.put_nowait(
             ReadyVideo(
@@ -131,9 +131,20 @@ class PollOutcomes:
                 take=job.take,
                 job_set_id=job.job_set_id,
                 polling_url=job.polling_url,
-                video_url=report.video_url,
+                video_url=video_url,
             )
         )
+
+    async def _without_video(self, job: PendingJob, report: JobStatusReport, now: float) -> None:
+        job.polls_without_url += 1
+        if job.polls_without_url < NO_URL_TRIES:
+            self._plan.unclear(job.request_id, now)  # not `pending`: its generation time is over
+            return
+        text = "the gateway says done and names no video"
+        if report.other_address:
+            text = f"{text} that can be fetched: {one_line(report.other_address, SHOWN_ADDRESS_CHARS)}"
+        await self._end(job, Event.FAIL, now, {"reason": f"no_result: {text}"})
+        self._context.notify(f"{job.row_id}: {text}")
 
     async def _end(self, job: PendingJob, event: Event, now: float, values: Mapping[str, object]) -> None:
         ending = {"polls": job.polls, "finished_at": self._context.unix_time(), **values}

@@ -9,9 +9,12 @@ import asyncio
 from contextlib import suppress
 
 from pipeline.errors import DopError, LedgerError
-from pipeline.gateway.classification import PollOutcomeKind
+from pipeline.gateway.classification import PollOutcome, PollOutcomeKind
+from pipeline.gateway.job_proof import prove_job
+from pipeline.gateway.job_status import TERMINAL
 from pipeline.gateway.ratelimit.limiter import CallKind
 from pipeline.gateway.responses import NoResponse, Response
+from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.states import Event
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import PendingJob, RunContext
@@ -167,6 +170,7 @@ class Poller:
         self.polls += 1
         answer = await self._ask(job)
         verdict = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=job.job_set_id)
+        verdict = self._own(job, answer, verdict)
         if isinstance(answer, Response) or answer.sent:
             context.reachability.reached()
         else:
@@ -177,6 +181,21 @@ class Poller:
         elif verdict.kind is PollOutcomeKind.NOT_FOUND:
             job.refused += 1
         await self._outcomes.act(job, verdict)
+
+    def _own(self, job: PendingJob, answer: Response | NoResponse, verdict: PollOutcome) -> PollOutcome:
+        """The verdict; unclear where an answer that names no job ends one and repeats another request.
+
+        MONEY: on a kept-alive connection it can be another job's, whose video would be saved as this row's.
+        """
+        report = verdict.report
+        if report is None or report.status not in TERMINAL or report.job_set_id is not None:
+            return verdict
+        attempt = LedgerQueries(self._context.recorder.ledger).attempts_of(job.request_id)[-1]
+        proof = prove_job(answer, verdict, attempt.params)
+        if not proof.final:
+            return verdict
+        reason = f"the answer is about another request: {proof.reason}"
+        return PollOutcome(kind=PollOutcomeKind.UNCLEAR, reason=reason, status=verdict.status)
 
     async def _ask(self, job: PendingJob) -> Response | NoResponse:
         """The poll; after a 404 the other style is tried in turn, since dialect and address vary independently."""

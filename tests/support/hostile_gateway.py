@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp import web
@@ -101,7 +102,7 @@ class HostileGateway:
             app.router.add_post(path, self._submitted)
         app.router.add_post(POLL_PATH, self._polled)
         app.router.add_get(STATUS_PATH + "{job}", self._polled)
-        app.router.add_get("/clips/{job}", self._fetched)
+        app.router.add_get("/clips/{job:.+}", self._fetched)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -157,7 +158,11 @@ class HostileGateway:
         """The job is completed; an id that the books do not hold is 404."""
         if order is None:
             return web.json_response({"error": "Job set not found"}, status=404)
-        part = {"id": "j", "status": "completed", "results": {"raw": {"url": f"{self.url}/clips/{order.job}"}}}
+        part = {
+            "id": "j",
+            "status": "completed",
+            "results": {"raw": {"url": f"{self.url}/clips/{quote(order.job, safe='')}"}},
+        }
         echo = {"prompt": order.prompt, "seed": order.body["seed"], "model": order.body["model"]}
         return web.json_response({"job_set_id": job, "jobs": [part], "input_params": echo, **more})
 

@@ -33,8 +33,8 @@ from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.reconcile import SETTLE, hole_text
 from pipeline.ledger.review_store import copy_problems
 from pipeline.ledger.run_registry import Run
-from pipeline.ledger.side_files import found_journal, reviews_path
-from pipeline.ledger.sqlite_ledger import SqliteLedger
+from pipeline.ledger.side_files import found_journal, reviews_path, unusable
+from pipeline.ledger.sqlite_ledger import USABLE_JOURNAL, SqliteLedger
 from pipeline.ledger.transfer import move
 from pipeline.ledger.workspace import (
     OpenLedger,
@@ -68,7 +68,6 @@ HOLE_IS_OPEN = (
 )
 OPEN_HOLE = "settle unknown rows with `dop resolve`; when all are settled, `dop ledger adopt` closes the hole"
 CLOCK_REMEDY = "set the clock right; if that event's time is the wrong one, `dop ledger adopt` takes the clock of now"
-FOREIGN = "put the ledger's own journal there; if it is lost, `dop ledger rebuild` writes it again from the ledger"
 BACKUP = "the tables are whole; a backup of the database may have the journal whole"
 
 
@@ -78,6 +77,9 @@ def check(args: argparse.Namespace) -> int:
     name = ledger_name(settings)
     is_there, lost_journal = ledger_exists(settings), _journal_of_a_lost_ledger(settings)
     if not is_there and lost_journal is None:
+        if settings.ledger.url is None and (why := unusable(journal := found_journal(settings.ledger_path.resolve()))):
+            print(f"WRONG  {name} does not exist, and its journal {journal} {why}\n       {USABLE_JOURNAL}")
+            return ExitCode.FATAL
         print(f"{name} does not exist yet: the first run makes it")
         return 0
     found = list(_troubles(settings) if lost_journal is None else _troubles_of_a_lost_ledger(name, lost_journal))
@@ -133,6 +135,8 @@ def unfit(ledger: LedgerWriter, *, now: float) -> Iterator[LedgerProblem]:
         yield LedgerProblem(text=f"{ledger.name} was moved to {ledger.facts[MOVED]} and spends no more", remedy=THERE)
     if HOLE in ledger.facts:
         yield LedgerProblem(text=f"{ledger.name} lacks events {ledger.facts[HOLE]}", remedy=OPEN_HOLE)
+    if isinstance(ledger, SqliteLedger) and (why := unusable(ledger.journal.path)):
+        yield LedgerProblem(text=f"the journal {ledger.journal.path} {why}", remedy=USABLE_JOURNAL)
     if is_behind(now, _newest_at(ledger)):
         yield LedgerProblem(text=f"the clock is behind the newest event of {ledger.name}", remedy=CLOCK_REMEDY)
 
@@ -149,7 +153,7 @@ def _journal_troubles(ledger: LedgerWriter) -> Iterator[LedgerProblem]:
     name = f"in {ledger.name}" if on_server else str(found_journal(Path(ledger.name).resolve()))
     findings = examine(ledger.journal_lines(), name=name, ledger=ledger)
     if findings.foreign:
-        yield LedgerProblem(text=findings.foreign, remedy=BACKUP if on_server else FOREIGN)
+        yield LedgerProblem(text=findings.foreign, remedy=BACKUP if on_server else USABLE_JOURNAL)
     if findings.lost:
         yield LedgerProblem(text=hole_text(name, list(findings.lost)), remedy=BACKUP if on_server else SETTLE)
     remedy = BACKUP if on_server else JOURNAL

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.gateway.job_proof import JobProof, only_id, prove_job
 from pipeline.gateway.kinds.pixazo import classify_poll
 from pipeline.gateway.responses import CallPhase, NoResponse, Response
-from pipeline.records import job_id_spellings
+from pipeline.records import canonical_job_id, job_id_spellings
 from tests.support.factories import make_params
 
 JOB = "0b6cea37-238f-435b-8cff-fa0123456789"
@@ -103,7 +103,8 @@ def test_one_job_is_one_id_in_any_spelling() -> None:
 
 
 def test_the_ledger_is_searched_for_every_spelling_of_a_uuid() -> None:
-    assert set(job_id_spellings(JOB.upper())) == {JOB, JOB.upper()}
+    assert {JOB, JOB.upper(), JOB.replace("-", ""), f"{{{JOB}}}"} <= set(job_id_spellings(JOB.upper()))
+    assert {canonical_job_id(one) for one in job_id_spellings(JOB)} == {JOB}
     assert job_id_spellings("Job-1") == ("Job-1",)
 
 
