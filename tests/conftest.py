@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_socket
+from hypothesis import HealthCheck, settings
 
 from pipeline.sandbox.rendering import renderer
 from pipeline.sandbox.rendering.clip import ClipPlan
@@ -20,6 +21,9 @@ from tests.support.postgres import postgres, postgres_server
 __all__ = ["postgres", "postgres_server"]
 
 _STATE_FOLDERS = itertools.count()
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 for _number in (signal.SIGHUP, signal.SIGINT):
     # A runner in the background may ignore these, and every command that a test starts would inherit it and obey.

@@ -49,7 +49,8 @@ def unusable(path: Path) -> str:
     except OSError as error:
         return f"can't be read ({error.strerror})"
     try:
-        return "" if stat.S_ISREG(os.fstat(descriptor).st_mode) else "is no file"
+        mode = os.fstat(descriptor).st_mode
+        return "" if stat.S_ISREG(mode) else "is a folder" if stat.S_ISDIR(mode) else "is no file"
     finally:
         os.close(descriptor)
 

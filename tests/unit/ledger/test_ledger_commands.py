@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from pipeline.cli.main import main
+from pipeline.errors import LedgerError
+from pipeline.ledger.journal import Journal
 from pipeline.ledger.queries import LedgerQueries
+from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
 from pipeline.ledger.writer import LedgerWriter
 from tests.support.ledgers import AT, accept, change, make_run, opened, read, requests, reserve, start
@@ -71,6 +78,59 @@ def test_every_problem_is_listed_with_its_remedy(outputs: Path, capsys: Say) -> 
     assert re.search(r"lacks events? \d.*line \d+.* is damaged", said)
     for remedy in ("dop ledger rebuild", "dop ledger adopt", "writes the journal again from the ledger"):
         assert remedy in said
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.parent / "unmounted" / path.name)
+
+
+def a_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("make", [a_folder, a_pipe, a_link_to_nothing, a_loop])
+def test_a_journal_that_is_no_file_stops_the_spending_with_a_word(
+    outputs: Path, make: Callable[[Path], None], capsys: Say
+) -> None:
+    journal = outputs / "ledger.db.journal"
+    journal.unlink()
+    make(journal)
+    ledger = SqliteLedger(outputs / "ledger.db", inline=True)
+    with pytest.raises(LedgerError, match=r"the journal .*/ledger\.db\.journal (is|can't).*nothing is bought"):
+        ledger.ready_to_spend()
+    ledger.close()
+    assert dop(outputs, "ledger", "check") == 7
+    assert str(journal) in capsys.readouterr().out
+    assert dop(outputs, "ledger", "rebuild") == 0
+    assert dop(outputs, "ledger", "check") == 0
+
+
+def test_a_journal_that_takes_no_line_stops_the_spending_with_a_word(outputs: Path) -> None:
+    journal = outputs / "ledger.db.journal"
+    journal.write_bytes(b"")
+    ledger = SqliteLedger(outputs / "ledger.db", inline=True)
+    with (
+        mock.patch.object(Journal, "append", side_effect=OSError(errno.EROFS, os.strerror(errno.EROFS))),
+        pytest.raises(LedgerError, match=r"can't be used \(Read-only file system\); nothing is bought"),
+    ):
+        ledger.ready_to_spend()
+    ledger.close()
+
+
+def test_a_lost_ledger_whose_journal_is_no_file_is_a_problem(outputs: Path, capsys: Say) -> None:
+    for file in outputs.glob("ledger.db*"):
+        file.unlink()
+    (outputs / "ledger.db.journal").mkdir()
+    assert dop(outputs, "ledger", "check") == 7
+    assert "is a folder" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 9000])
