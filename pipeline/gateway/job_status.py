@@ -59,7 +59,7 @@ class JobStatusReport:
 
     Attributes:
         video_url: http(s) address of the full clip; None on a `done` report means "ask a few times more".
-        other_address: what stands in its place in a `done` report where that is no http(s) address; it may be relative.
+        other_address: what a `done` report has in its place where that is no http(s) address; it may be relative.
         preview_url: the smaller rendition, when there are two.
         reason: the gateway's own words for a failure.
         word: the state word as it was said; empty when only a video spoke for itself.
@@ -185,7 +185,7 @@ def _video_urls(top: Json) -> list[str]:
 
 
 def _video_texts(top: Json) -> Iterator[str]:
-    """What stands in the places of the clip's address, best first. `input`, `input_params` and the `*_url`s of the API
+    """What the places of the clip's address hold, best first. `input`, `input_params` and the `*_url`s of the API
     itself are never read."""
     around = places(top)
     jobs = [job for place in around for job in objects(place.get("jobs"))]

@@ -166,7 +166,7 @@ def _folded(text: str) -> str:
 
 
 ID_SEARCH_BYTES: Final = 65_536
-"""Bytes of an answer that are searched for what stands where an id should be, for a message."""
+"""Bytes of an answer that are searched for what is in the place of an id, for a message."""
 
 _ID_SPELLINGS: Final = tuple(spelling for _, spellings in ID_KEYS for spelling in spellings)
 _JOB_SET_SPELLINGS: Final = dict(ID_KEYS)["job_set_id"]

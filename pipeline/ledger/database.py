@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, delete, event, select, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -45,11 +46,13 @@ def sqlite_engine(path: Path, *, write: bool) -> Engine:
 
     NORMAL lost committed rows in simulated power cuts; FULL lost none, and with group commit it costs next to nothing.
     """
-    engine = create_engine(
-        f"sqlite:///{path}",
-        poolclass=SingletonThreadPool if write else NullPool,
-        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
-    )
+    # Only a writer makes the file: a question to one that was removed would leave an empty ledger in its place.
+    address = f"file:{quote(str(path))}?mode={'rwc' if write else 'rw'}"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(address, uri=True, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=SingletonThreadPool if write else NullPool)
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: object) -> None:

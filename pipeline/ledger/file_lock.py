@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import LedgerError, LockedError, UsageError
+from pipeline.ledger.file_in_place import is_mounted_alone
 from pipeline.ledger.side_files import holder_path
 
 POLL_S = 0.1
@@ -36,7 +37,7 @@ def locked(ledger: Path, *, wait_s: float, now: float) -> Iterator[None]:
 
     Raises:
         LockedError: another run holds it; the message names the holder and when it started.
-        LedgerError: the file has a second name (a hard link), whose side files would be other ones.
+        LedgerError: the file has a second name (a hard link, a mount), whose side files would be other ones.
         UsageError: the folder cannot be written.
     """
     path = ledger.resolve()
@@ -54,6 +55,11 @@ def locked(ledger: Path, *, wait_s: float, now: float) -> Iterator[None]:
             raise LedgerError(
                 f"{ledger} has a second name (a hard link). What one name has written lately is not found under the "
                 "other, so nothing is bought: remove the other name, or copy the file with `dop ledger copy`"
+            )
+        if is_mounted_alone(path):
+            raise LedgerError(
+                f"{ledger} is a mount of its own, apart from the files beside it. What was written lately under "
+                "another path is not found here, so nothing is bought: mount its folder instead"
             )
         started = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         with suppress(OSError):

@@ -15,10 +15,12 @@ from typing import cast
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DatabaseError
 
-from pipeline.errors import LedgerError
+from pipeline.errors import DopError, LedgerError
 from pipeline.files import LEDGER_UMASK, remedy
 from pipeline.ledger.clock import CLOCK, is_behind, last_history_number, newest_event_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine, write_meta
+from pipeline.ledger.file_in_place import FileInPlace, rescue
+from pipeline.ledger.file_readers import FileReaders
 from pipeline.ledger.fitness import audited_now, check_not_moved, check_sums
 from pipeline.ledger.gateway_names import map_gateways
 from pipeline.ledger.identity import (
@@ -76,9 +78,11 @@ class SqliteLedger(LedgerWriter):
                 os.umask(old_mask)
         except OSError as error:
             raise LedgerError(f"the ledger {path} can't be written: {error.strerror}") from None
-        self.reader = sqlite_engine(path, write=False)
+        self.reader = FileReaders(path)
         self.journal = Journal(found_journal(path))
         self.spare = spare_path(path)
+        self._in_place = FileInPlace(path)
+        self._is_spending = False
         self._full: str | None = None
         self._ahead = False  # whether the journal holds events that the database does not
         self._start()
@@ -150,6 +154,7 @@ class SqliteLedger(LedgerWriter):
         self.note_place()
         self.transact(lambda connection: write_meta(connection, {"clean": "no", **audited_now(connection)}))
         self.facts["clean"] = "no"
+        self._is_spending = True
         return notices
 
     def _meet_journal(self) -> list[str]:
@@ -249,6 +254,8 @@ class SqliteLedger(LedgerWriter):
             self._deliver([job], [(result, None)])
 
     def _commit(self, batch: Sequence[QueuedWrite]) -> None:
+        if self._is_spending and self._full is None and not self._in_place:
+            self._full = f"the ledger {self.path} was removed or replaced while it was in use"
         if self._full is not None:
             batch = self._without_intents(batch)
         if self._ahead and batch:
@@ -349,12 +356,30 @@ class SqliteLedger(LedgerWriter):
         end = snapshot_end(seq, ledger_id=self.ledger_id, chain=chain, count=count, marks=marks)
         self.journal.append([end], sync=True)
 
+    def _kept_copy(self) -> LedgerError:
+        """The file has lost its name, and is gone when it is closed: what it holds is kept under another name."""
+        text = f"the ledger {self.path} was removed or replaced while it was in use; nothing more was bought"
+        try:
+            kept = self.transact(lambda connection: rescue(connection, self.path))
+        except (DopError, OSError, sqlite3.Error) as error:
+            return LedgerError(f"{text}, and what it held can't be kept: {error}")
+        return LedgerError(
+            f"{text}. What it held is kept in {kept}: put it back under its name, then say `dop ledger adopt`"
+        )
+
     def close(self, *, clean: bool = True) -> None:
-        """Writes what waits, marks a clean end, and lets go of the file."""
-        if clean and self.facts.get("clean") == "no" and self._full is None:
+        """Writes what waits, marks a clean end, and lets go of the file.
+
+        Raises:
+            LedgerError: the file was removed or replaced while it was spent with; the message names its copy.
+        """
+        lost = self._kept_copy() if self._is_spending and not self._in_place else None
+        if clean and self.facts.get("clean") == "no" and self._full is None and lost is None:
             self._close_sums()
         self._writes.end()
         with suppress(OSError):  # a full disk: what the journal lacks is written to it at the next start
             self.journal.close()
         self.engine.dispose()
         self.reader.dispose()
+        if lost is not None:
+            raise lost
