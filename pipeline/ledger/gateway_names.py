@@ -2,7 +2,7 @@
 
 A request's id is a hash that holds the gateway's name, so the ids follow: a row that was bought under an old spelling
 is found under the new one, and not bought again. Needs the lock, and must come after everything that still speaks of
-the old ids was booked: the events that only the journal has, and the outcomes in the spool.
+the old ids was recorded: the events that only the journal has, and the outcomes in the spool.
 """
 
 from __future__ import annotations
