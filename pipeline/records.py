@@ -27,11 +27,7 @@ LOOP = "loop"
 """The tag that `loop: true` gives a row: its last frame is to lead on to the first."""
 
 UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
-
-_UUID_SPELLING = re.compile(
-    r"(?:urn:uuid:|[{(])?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})[})]?", re.IGNORECASE
-)
+_UUID_SPELLING = re.compile(r"(?i)(?:urn:uuid:|[{(]?)([0-9a-f]{8})" + 3 * "-?([0-9a-f]{4})" + "-?([0-9a-f]{12})[})]?")
 """A UUID as programs write it: in capitals, in braces, without hyphens, as a URN."""
 
 
@@ -49,9 +45,8 @@ def job_id_spellings(job_id: str) -> tuple[str, ...]:
     if not _UUID_SPELLING.fullmatch(job_id):
         return (job_id,)
     usual = canonical_job_id(job_id)
-    bare = usual.replace("-", "")
-    lower = (usual, bare, f"{{{usual}}}", f"({usual})", f"urn:uuid:{usual}")
-    return tuple(dict.fromkeys((job_id, *lower, *(one.upper() for one in lower[:-1]))))
+    lower = (usual, usual.replace("-", ""), f"{{{usual}}}", f"({usual})", f"urn:uuid:{usual}")
+    return tuple(dict.fromkeys((job_id, *lower, *map(str.upper, lower[:-1]))))
 
 
 def usd(microusd: int) -> str:

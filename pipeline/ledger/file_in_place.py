@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import cast
 
 from sqlalchemy import Connection
 
+from pipeline.errors import DopError, LedgerError
 from pipeline.files import LEDGER_MODE, whole_path
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -56,6 +58,16 @@ def _unescaped(text: str) -> str:
     for escape, character in _ESCAPES.items():
         text = text.replace(escape, character)
     return text
+
+
+def lost_file(path: Path, transact: Callable[[Callable[[Connection], Path]], Path]) -> LedgerError:
+    """What the operator reads about an open ledger whose file has lost its name; its content is kept by `transact`."""
+    text = f"the ledger {path} was removed or replaced while it was in use; nothing more was bought"
+    try:
+        kept = transact(lambda connection: rescue(connection, path))
+    except (DopError, OSError, sqlite3.Error) as error:
+        return LedgerError(f"{text}, and what it held can't be kept: {error}")
+    return LedgerError(f"{text}. What it held is kept in {kept}: put it back under its name, then `dop ledger adopt`")
 
 
 def rescue(connection: Connection, path: Path) -> Path:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from pipeline.config.gateway_address import canonical_gateway
 from pipeline.ledger.database import read_meta, write_meta
-from pipeline.ledger.identity import CHAIN, JOURNAL_STALE, LEDGER_ID, marks_in
+from pipeline.ledger.identity import CHAIN, JOURNAL_STALE
 from pipeline.ledger.integrity import add_price, book_money, every_attempt
-from pipeline.ledger.journal import line_of, snapshot_end, snapshot_entry
+from pipeline.ledger.journal import line_of
+from pipeline.ledger.journal_again import journal_again
 from pipeline.ledger.schema import (
     attempts,
     checksum,
@@ -149,26 +151,14 @@ def _writable(connection: Connection, table: str) -> Iterator[None]:
 def _write_journal_again(connection: Connection) -> None:
     """The journal in a database, from its rows: what it says so far is of requests under their old ids."""
     facts = read_meta(connection)
-    seq, count = int(facts["seq"]), 0
     connection.exec_driver_sql(f"CREATE TABLE {_free_table(connection)} AS TABLE journal")
     with _writable(connection, journal.name):
         connection.execute(delete(journal))
-    entries = []
-    for row in every_attempt(connection):
-        if not row["submit_attempts"]:
-            continue
-        count += 1
-        entries.append(snapshot_entry(row, seq - 1, facts[LEDGER_ID], count))
-        if len(entries) == LINES_AT_ONCE:
-            _append(connection, entries)
-            entries = []
-    end = snapshot_end(seq, ledger_id=facts[LEDGER_ID], chain=facts[CHAIN], count=count, marks=marks_in(facts))
-    _append(connection, [*entries, end])
-
-
-def _append(connection: Connection, entries: list[dict[str, object]]) -> None:
-    lines = [{"seq": entry["seq"], "line": line_of(entry).rstrip("\n")} for entry in entries]
-    connection.execute(insert(journal), lines)
+    lines = journal_again(connection, facts, seq=int(facts["seq"]), chain=facts[CHAIN])
+    while part := list(islice(lines, LINES_AT_ONCE)):
+        connection.execute(
+            insert(journal), [{"seq": entry["seq"], "line": line_of(entry).rstrip("\n")} for entry in part]
+        )
 
 
 def _free_table(connection: Connection) -> str:

@@ -149,13 +149,10 @@ class PostgresLedger(LedgerWriter):
             notices += self.transact(map_gateways)
         with self.reader.connect() as connection:
             self._batches.begin_day_at(newest_day_at(connection))
-        here = {"identity": self._identity, "clean": "no"}
-        is_checked = self._lock.is_first
-
-        def begin(connection: Connection) -> None:
-            write_meta(connection, {**here, **(audited_now(connection) if is_checked else {})})
-
-        self.transact(begin)
+        here, is_checked = {"identity": self._identity, "clean": "no"}, self._lock.is_first
+        self.transact(
+            lambda connection: write_meta(connection, {**here, **(audited_now(connection) if is_checked else {})})
+        )
         self.facts |= here
         if self._lock.mode is LockMode.SHARED and self._lock.is_first:
             self.transact(self._lock.let_others_in)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from pipeline.errors import LedgerError
+
+USABLE_JOURNAL = "Put its own journal there; if that is lost, `dop ledger rebuild` writes it again from the ledger"
+
+SPARE_BYTES = 256 * 1024
+"""Kept beside the ledger and given up when the disk is full, so that a paid answer can still be recorded."""
 
 _SQLITE_HEADER = b"SQLite format 3\0"
 
@@ -23,6 +31,15 @@ def reviews_path(ledger: Path) -> Path:
 def spare_path(ledger: Path) -> Path:
     """The file that is given up when the disk is full."""
     return ledger.with_name(f"{ledger.name}.spare")
+
+
+def keep_spare(spare: Path) -> None:
+    """Makes the file, if it is not there and can be."""
+    with suppress(OSError):
+        if not spare.exists():
+            descriptor = os.open(spare, os.O_WRONLY | os.O_CREAT, 0o660)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(os.urandom(SPARE_BYTES))  # not zeros: a sparse or compressed file frees nothing
 
 
 def holder_path(ledger: Path) -> Path:
@@ -53,6 +70,23 @@ def unusable(path: Path) -> str:
         return "" if stat.S_ISREG(mode) else "is a folder" if stat.S_ISDIR(mode) else "is no file"
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def usable_journal(path: Path) -> Iterator[None]:
+    """A block that reads and writes a journal.
+
+    Raises:
+        LedgerError: no file can be read at its path, or an OSError left the block.
+    """
+    why = unusable(path)
+    try:
+        if not why:
+            yield
+    except OSError as error:
+        why = f"can't be used ({error.strerror or error})"
+    if why:
+        raise LedgerError(f"the journal {path} {why}; nothing is bought. {USABLE_JOURNAL}")
 
 
 def take_over_old_files(ledger: Path) -> None:

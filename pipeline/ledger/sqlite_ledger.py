@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
-from pipeline.errors import DopError, LedgerError
+from pipeline.errors import LedgerError
 from pipeline.files import LEDGER_UMASK, remedy
 from pipeline.ledger.clock import CLOCK, is_behind, last_history_number, newest_event_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine, write_meta
-from pipeline.ledger.file_in_place import FileInPlace, rescue
+from pipeline.ledger.file_in_place import FileInPlace, lost_file
 from pipeline.ledger.file_readers import FileReaders
 from pipeline.ledger.fitness import audited_now, check_not_moved, check_sums
 from pipeline.ledger.gateway_names import map_gateways
@@ -34,23 +34,17 @@ from pipeline.ledger.identity import (
     inode_of,
     is_elsewhere,
     machine_id,
-    marks_in,
     place_of,
 )
-from pipeline.ledger.journal import Journal, change_entry, sealed, snapshot_end, snapshot_entry
+from pipeline.ledger.journal import Journal, change_entry, sealed
+from pipeline.ledger.journal_again import journal_again
 from pipeline.ledger.journal_check import lines_of
 from pipeline.ledger.migrations import migrate
 from pipeline.ledger.reconcile import Reconciliation, hole_notice, is_new, origin_of
-from pipeline.ledger.schema import attempts
-from pipeline.ledger.side_files import found_journal, spare_path, take_over_old_files, unusable
+from pipeline.ledger.side_files import found_journal, keep_spare, spare_path, take_over_old_files, usable_journal
 from pipeline.ledger.states import Event
 from pipeline.ledger.write_queue import QueuedWrite
 from pipeline.ledger.writer import LedgerWriter
-
-USABLE_JOURNAL = "Put its own journal there; if that is lost, `dop ledger rebuild` writes it again from the ledger"
-
-SPARE_BYTES = 256 * 1024
-"""Kept beside the ledger and given up when the disk is full, so that a paid answer can still be recorded."""
 
 
 class SqliteLedger(LedgerWriter):
@@ -150,7 +144,7 @@ class SqliteLedger(LedgerWriter):
         notices += hole_notice(self.facts)
         with self.reader.connect() as connection:
             self._batches.begin_day_at(newest_event_at(connection, self.facts.get(CLOCK)))
-        self._keep_spare()
+        keep_spare(self.spare)
         self.note_place()
         self.transact(lambda connection: write_meta(connection, {"clean": "no", **audited_now(connection)}))
         self.facts["clean"] = "no"
@@ -163,28 +157,18 @@ class SqliteLedger(LedgerWriter):
         Raises:
             LedgerError: the journal can't be used, belongs to another ledger, or lacks what the file lacks.
         """
-        try:
-            return self._met_journal()
-        except OSError as error:
-            raise self._journal_refusal(f"can't be used ({error.strerror or error})") from None
-
-    def _journal_refusal(self, why: str) -> LedgerError:
-        return LedgerError(f"the journal {self.journal.path} {why}; nothing is bought. {USABLE_JOURNAL}")
-
-    def _met_journal(self) -> list[str]:
         take_over_old_files(self.path)
         if self.journal.path != found_journal(self.path):
             self.journal.close()
             self.journal = Journal(found_journal(self.path))
-        if why := unusable(self.journal.path):
-            raise self._journal_refusal(why)
-        notices = Reconciliation(ledger=self, journal=self.journal.path, write_again=self.write_journal_again).run()
-        if renamed := self.transact(map_gateways):
-            notices += renamed
-            self.reload()
-        if JOURNAL_STALE in self.facts:
-            self._replace_stale_journal()
-        self.journal.create()
+        with usable_journal(self.journal.path):
+            notices = Reconciliation(ledger=self, journal=self.journal.path, write_again=self.write_journal_again).run()
+            if renamed := self.transact(map_gateways):
+                notices += renamed
+                self.reload()
+            if JOURNAL_STALE in self.facts:
+                self._replace_stale_journal()
+            self.journal.create()
         return notices
 
     def _replace_stale_journal(self) -> None:
@@ -231,13 +215,6 @@ class SqliteLedger(LedgerWriter):
             }
         )
         return notices
-
-    def _keep_spare(self) -> None:
-        with suppress(OSError):
-            if not self.spare.exists():
-                descriptor = os.open(self.spare, os.O_WRONLY | os.O_CREAT, 0o660)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(os.urandom(SPARE_BYTES))  # not zeros: a sparse or compressed file frees nothing
 
     # -- the writer
 
@@ -337,35 +314,10 @@ class SqliteLedger(LedgerWriter):
             raise LedgerError(f"the journal {self.journal.path} can't be written ({error.strerror})") from None
 
     def write_journal_again(self) -> None:
-        """The journal lags behind (lost, or cut by a power failure): the rows as they are now are written to it.
-
-        Only the line after the last one bears the ledger's number: cut before it, the journal still lags behind.
-        """
-        count = 0
-
-        def snapshots(connection: Connection) -> Iterator[dict[str, object]]:
-            nonlocal count
-            for row in connection.execute(select(attempts).where(attempts.c.submit_attempts > 0)):
-                count += 1
-                yield snapshot_entry(dict(row._mapping), self.head[0] - 1, self.ledger_id, count)
-
-        with self.reader.connect() as connection:
-            self.journal.append(snapshots(connection))
-        marks = marks_in(self.facts) | {name: self.facts[name] for name in (JOURNAL_PLACE,) if name in self.facts}
+        """The journal lags behind (lost, or cut by a power failure): the rows as they are now are written to it."""
         seq, chain = self.head
-        end = snapshot_end(seq, ledger_id=self.ledger_id, chain=chain, count=count, marks=marks)
-        self.journal.append([end], sync=True)
-
-    def _kept_copy(self) -> LedgerError:
-        """The file has lost its name, and is gone when it is closed: what it holds is kept under another name."""
-        text = f"the ledger {self.path} was removed or replaced while it was in use; nothing more was bought"
-        try:
-            kept = self.transact(lambda connection: rescue(connection, self.path))
-        except (DopError, OSError, sqlite3.Error) as error:
-            return LedgerError(f"{text}, and what it held can't be kept: {error}")
-        return LedgerError(
-            f"{text}. What it held is kept in {kept}: put it back under its name, then say `dop ledger adopt`"
-        )
+        with self.reader.connect() as connection:
+            self.journal.append(journal_again(connection, self.facts, seq=seq, chain=chain), sync=True)
 
     def close(self, *, clean: bool = True) -> None:
         """Writes what waits, marks a clean end, and lets go of the file.
@@ -373,7 +325,7 @@ class SqliteLedger(LedgerWriter):
         Raises:
             LedgerError: the file was removed or replaced while it was spent with; the message names its copy.
         """
-        lost = self._kept_copy() if self._is_spending and not self._in_place else None
+        lost = lost_file(self.path, self.transact) if self._is_spending and not self._in_place else None
         if clean and self.facts.get("clean") == "no" and self._full is None and lost is None:
             self._close_sums()
         self._writes.end()

@@ -33,8 +33,8 @@ from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.reconcile import SETTLE, hole_text
 from pipeline.ledger.review_store import copy_problems
 from pipeline.ledger.run_registry import Run
-from pipeline.ledger.side_files import found_journal, reviews_path, unusable
-from pipeline.ledger.sqlite_ledger import USABLE_JOURNAL, SqliteLedger
+from pipeline.ledger.side_files import USABLE_JOURNAL, found_journal, reviews_path, unusable
+from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.transfer import move
 from pipeline.ledger.workspace import (
     OpenLedger,
