@@ -63,7 +63,9 @@ class BatchWriter:
     ) -> list[WriteResult]:
         """Write the changes of `batch` within the transaction that is open; `entries` takes their journal lines.
 
-        A change that is refused leaves the others alone.
+        The transaction judges the whole batch in its order: each change sees the rows, the money and the owners of job
+        ids as the changes before it left them, so that two of one batch cannot both spend the last dollar of a cap. A
+        change that is refused writes nothing, and the rest of the batch is committed all the same.
         """
         changes = [job.change for job in batch if job.change is not None]
         self.seq, chain = self._sql.head(hand)
@@ -90,11 +92,13 @@ class BatchWriter:
                 results.append((None, error))
                 continue
             if isinstance(outcome, Applied) and row is not None:
+                # A later change of this batch must see that the job has an owner now: one job belongs to one request.
                 if "job_set_id" in change.values:
                     owners[str(row["gateway"]), canonical_job_id(str(row["job_set_id"]))] = change.request_id
                 row["checksum"] = checksum(row)
                 if first is not None:
                     before[change.request_id] = first
+                # Every event seals all events before it: one that is lost or altered afterwards breaks the chain.
                 state, detail = row["state"], change.detail
                 lines.append((change.request_id, row["attempt"], change.at, change.event.value, state, detail))
                 entries.append(row_entry(row, change, self.seq + len(entries) + 1))
@@ -102,6 +106,7 @@ class BatchWriter:
                 outcome = replace(outcome, row=dict(row))
             results.append((outcome, None))
         if before:
+            # MONEY: all of it in one transaction, or the next start sees a purchase that never was, or misses one.
             changed = [(rows[name], changed_columns(row, rows[name])) for name, row in before.items()]
             self._sql.save(hand, changed, lines)
             self._sql.book(hand, money.deltas)

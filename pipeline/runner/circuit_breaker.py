@@ -108,6 +108,7 @@ class CircuitBreaker:
         state = self.state(now)
         if state is not BreakerState.ROW_PROBE:
             return state is BreakerState.CLOSED
+        # The right to probe is a lease: a probe whose worker was killed must not stop the buying for ever.
         if self.is_probing(now) and (who is None or who != self._prober):
             return False
         self._prober, self._probe_until = who or "", now + self._lease_s
@@ -134,11 +135,13 @@ class CircuitBreaker:
         if outcome == "unreachable":
             self._unreachable(now)
             return
+        # A response of any kind shows that the gateway can be reached, whatever it says of this request.
         self._down.end()
         self._down.forget()
         unknown = outcome == "unknown"
         self._recent.append(unknown)
         self._in_a_row = self._in_a_row + 1 if unknown else 0
+        # While the breaker is open, what was in flight when it opened says how the gateway was, not how it is.
         if not self._pause.on:
             self._count(now)
         elif was_probe:
@@ -200,6 +203,7 @@ class CircuitBreaker:
             self.probes_lost += 1
             self._open(now)
             return
+        # Outcomes from before the outage are forgotten: with them the first loss after it would open the breaker again.
         self._pause.end()
         self._recent.clear()
         self.probes_lost = 0

@@ -61,6 +61,7 @@ class GenerationTimes:
     def finished(self, age_s: float, before_s: float | None) -> None:
         """A job ended at `age_s` or before, and after `before_s` where an earlier poll found it at work."""
         self.remove(before_s)
+        # No poll sees the end itself: it is between the last poll that found the job at work and the one that did not.
         low = -1 if before_s is None else bin_of(before_s)
         high = max(bin_of(age_s), low + 1)
         self._ended[min(low, BINS - 2), min(high, BINS - 1)] += 1
@@ -100,6 +101,8 @@ class GenerationTimes:
         if self._polls <= polls * (1 + REFIT_SHARE) and self.ended <= ends * (1 + REFIT_SHARE):
             return
         self._fitted_at = (self._polls, self.ended)
+        # Jobs still at work count as well, from their age to infinity: without them the estimate would know only the
+        # quick ones while a batch is young, and every poll would come too early.
         spans = [(low, high, float(count)) for (low, high), count in self._ended.items()]
         spans += [(low, BINS - 1, float(count)) for low, count in self._at_work.items() if low < BINS - 1]
         for _ in range(ROUNDS):
@@ -114,6 +117,8 @@ class GenerationTimes:
             share = count / max(mass, 1e-12)
             steps[low + 1] += share
             steps[high + 1] -= share
+        # The prior keeps a little weight in every bin: a job that takes longer than all before it is unlikely, not
+        # impossible, and its quantiles stay finite.
         raised = [PRIOR_WEIGHT * prior for prior in self._prior]
         for place, factor in enumerate(accumulate(steps[:BINS])):
             raised[place] += max(factor, 0.0) * self._weights[place]

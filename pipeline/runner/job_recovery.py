@@ -107,6 +107,8 @@ class JobRecovery:
         if search.left <= 0 or not _may_be_ours(attempts, job_set_id):
             del search.polls[job_set_id]
             return
+        # A callback can overtake the response to its own submit. Whichever is recorded first is the truth, and the
+        # response is worth more: it carries the polling address.
         if attempts[-1].state is State.SUBMITTING:
             return  # the answer to the submit comes first
         search.polls[job_set_id] += 1
@@ -155,7 +157,8 @@ class JobRecovery:
             await asyncio.gather(asked, ending, return_exceptions=True)
 
     async def _record(self, request_id: str, job_set_id: str, evidence: str) -> bool:
-        """Book a proved job by what the ledger says now; False when a submit of the request must end first."""
+        """Record a proved job by what the ledger says now; False when a submit of the request must end first."""
+        # Read again: the poll took its time, and the operator or another worker may have settled the row meanwhile.
         attempts = self._queries.attempts_of(request_id)
         if not _may_be_ours(attempts, job_set_id):
             return True
@@ -194,6 +197,7 @@ def _may_be_ours(attempts: Sequence[Attempt], job_set_id: str) -> bool:
     known = {canonical_job_id(one.job_set_id) for one in attempts if one.job_set_id}
     if not attempts or canonical_job_id(job_set_id) in known or _names(attempts[-1].reason, job_set_id):
         return False
+    # Each POST makes one job at the most: where every POST has its job, a further id is of another request.
     return sum(one.submit_attempts for one in attempts) > len(known)
 
 

@@ -75,6 +75,7 @@ class PaidSubmit:
                 return True
             return await self._send(reserved, call, proof)
         except LedgerError:
+            # Nothing can be recorded any more: the row stays `submitting`, and the next start reads it as unknown.
             raise
         except BaseException as error:
             if is_cancellation(error):
@@ -111,6 +112,7 @@ class PaidSubmit:
         except BaseException:
             self._permits.release(attempt.request_id)
             raise
+        # MONEY: no byte has left, so the money comes back. A slot that is kept across a new limit would be rejected.
         self._permits.release(attempt.request_id)
         await context.recorder.record(attempt.request_id, Event.RELEASE, token=token)
         return True
@@ -165,6 +167,7 @@ class PaidSubmit:
         except BaseException as error:
             if is_cancellation(error):
                 raise
+            # MONEY: a response that breaks the classification may still be an acceptance. Unknown is never sent again.
             reason = f"the response could not be judged ({error_words(error)})"
             return SubmitOutcome(kind=SubmitOutcomeKind.UNKNOWN, reason=reason)
 

@@ -146,6 +146,8 @@ class PollSchedule:
 
     def next_due(self, now: float) -> float | None:
         """When the next job is due (a time, perhaps past); None when nothing waits."""
+        # A job that is planned again leaves its old entry in the heap, since a heap finds none but its first. Such an
+        # entry is dropped when it comes up: its time is no longer the row's.
         while self._heap and not self._is_current(self._heap[0]):
             heapq.heappop(self._heap)
         return max(self._heap[0][0], self._silence.quiet_until) if self._heap else None
@@ -153,10 +155,13 @@ class PollSchedule:
     def take(self, now: float, limit: int) -> list[Hashable]:
         """At most `limit` jobs that are due, the most overdue first; each comes again only once answered for."""
         taken: list[Hashable] = []
+        # While nothing is answered, one poll at a time shows as well as many that the gateway is back.
         limit = min(limit, 1) if self._silence.is_long else limit
         while len(taken) < limit and (due := self.next_due(now)) is not None and due <= now:
             job = heapq.heappop(self._heap)[2]
             row = self._rows[job]
+            # More is known than when this poll was planned: jobs that were polled meanwhile have ended, or have not.
+            # Where it is worth waiting by now, the job gets a new plan instead of a poll.
             if not row.forced and (at := self._worth_at(row)) > now:
                 self._plan(job, row, self._half_way(now, at))
                 continue
@@ -216,6 +221,7 @@ class PollSchedule:
         Where polls of this job alone fail, all time counts: a run must end when everything else has.
         """
         row = self._rows[job]
+        # The gateway answers about other jobs and never about this one: waiting would keep the run open for ever.
         if row.trouble >= ILL_POLLS and self._silence.answers - row.answers >= ILL_ANSWERS:
             return now - row.accepted_at >= self._deadline_s
         silent_s = self._silence.total_s(now) - row.silent_s
@@ -269,6 +275,8 @@ class PollSchedule:
 
     def _half_way(self, now: float, at: float) -> float:
         """When a plan to poll at `at` is reviewed."""
+        # Half of the way there: reviews are rare while the moment is far, and frequent when it is near. So a plan costs
+        # a few reviews whatever its length, and is never followed for long on old knowledge.
         return min(at, max(now + self._min_s, (now + at) / 2), now + self._max_s)
 
     def _force(self, job: Hashable, row: _Row, at: float) -> None:

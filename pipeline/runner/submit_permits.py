@@ -103,6 +103,8 @@ class SubmitPermits:
             if self._shared is not None:
                 await self._shared.end_probe()
                 await self._shared.refresh()
+            # The breaker comes before the slot: its pauses last minutes, and a slot is the right to one moment, which
+            # would be over after them.
             if (wait_s := self.breaker.wait_s(loop.time())) > 0.0:
                 await self._wait_for_breaker(wait_s)
                 continue

@@ -93,6 +93,7 @@ def _plain(line: str) -> str:
 
 
 def pages(root: Path) -> list[Path]:
-    """The pages for users: the README and docs/, without the internals."""
+    """The pages for users: the README and docs/, without those for developers."""
     docs = root / "docs"
-    return [root / "README.md", *sorted(page for page in docs.rglob("*.md") if "internals" not in page.parts)]
+    found = sorted(page for page in docs.rglob("*.md") if "internals" not in page.parts)
+    return [root / "README.md", *(page for page in found if page != docs / "architecture.md")]
