@@ -11,6 +11,13 @@ SPANS_S = (
 """Lengths (seconds) that windows usually have."""
 USUAL_SPANS_S = (1.0, 10.0, 60.0)
 """The most usual ones: they win where several explain the same."""
+USUAL_COUNTS = frozenset(
+    (
+        *(1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 100, 120, 150, 200, 250, 300),
+        *(400, 500, 600, 750, 800, 900, 1000, 1200, 1500, 2000, 2500, 3000, 5000, 6000, 10_000),
+    )
+)
+"""Calls that windows usually admit."""
 ROUNDING_S = 1e-3
 """By which a hint that is no whole number of seconds may be rounded up; a whole one may be by a second."""
 

@@ -38,6 +38,8 @@ MIN_TOLERANCE, MAX_TOLERANCE, EACH_TOLERANCE = 0.3, 0.6, 0.05
 for each rejection. A tolerance that grew with the rate would let every high rate in."""
 MAX_WHOLE_BURST = 8
 """Bursts below are whole numbers of calls: this decides between 3/s that holds 1 and 2/s that holds 1.3."""
+WINDOW_SLACK = 1.005
+"""A window may admit this times its count: one call of two hundred is misjudged."""
 FIXED_MISFIT = 1.2
 """Misfit (calls) of a window that admitted up to twice its count: a fixed one, and calls on both sides of its end."""
 MIN_SAME_COUNT, SAME_TIMES = 8, 3
@@ -125,13 +127,13 @@ def fit_windows(
         high = min(highs)
         if high < 1:
             continue
-        misfit = max(0.0, low - 1.02 * high)
+        misfit = max(0.0, low - WINDOW_SLACK * high)
         if len(highs) > 1 and low <= 2 * high + (high >= MIN_SAME_COUNT):
             misfit = min(misfit, FIXED_MISFIT)
         if (
             hinted
             and high >= MIN_SAME_COUNT
-            and low <= 1.1 * high + 1
+            and low <= high + 1
             and _times_at(high, whole, highs, span_s) >= SAME_TIMES
         ):
             misfit -= FIXED_MISFIT

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pipeline.gateway.ratelimit.fits import SPANS_S, WindowFit, is_whole
+from pipeline.gateway.ratelimit.fits import SPANS_S, USUAL_COUNTS, WindowFit, is_whole
 from pipeline.gateway.ratelimit.history import Rejection
 
 PROBED_SPANS_S = (
@@ -28,11 +28,6 @@ MIN_WINDOW = 4
 SHORT_HINT_S, FIXED_HINT_S = 1.5, 2.5
 """Whole hints up to the first (seconds) fit windows of two seconds at most; from the second on, one that fits no usual
 span is of a fixed window in progress."""
-USUAL_COUNTS = frozenset(
-    (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 100, 120, 150, 200, 250, 300, 500, 1000)
-)
-"""Calls that a window of a second or two usually admits. A first fill of any other number rather was a bucket's, which
-a slower second fill measures at the price of one hold less (0.02 of 40/s that holds 10)."""
 AGE_TOLERANCE = 0.995
 """Part of the age at which the last probe failed: the span is longer."""
 
@@ -67,6 +62,8 @@ def window_by_hint(fill: InitialFill, it: Rejection, noise_s: float) -> WindowFi
     min_s = max_s - (1.0 if is_whole(hint) else 0.0) - 4 * noise_s - 0.004
     usual = [span for span in SPANS_S if 0.985 * min_s < span <= max_s]
     if usual:
+        # A first fill of an unusual number rather was a bucket's, which a slower second fill measures at the price of
+        # one hold less (0.02 of 40/s that holds 10).
         fits = hint > SHORT_HINT_S or not is_whole(hint) or (usual[0] <= 2 and fill.count in USUAL_COUNTS)
         return WindowFit(fill.count, usual[0], 0.0) if fits else None  # too short a span is corrected by one hint
     if hint > FIXED_HINT_S:  # a fixed window in progress: its span is at least what was seen

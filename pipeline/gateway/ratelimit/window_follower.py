@@ -44,8 +44,9 @@ FELL = 0.85
 """A proven window that ends below this part of its count has fallen; above it, calls have overtaken each other."""
 PROVEN_WINDOWS = 2
 """Windows after which a model is proven."""
-MAX_CUTS, MAX_EARLY, MAX_HINTED_EARLY, NEAR_SPANS = 3, 6, 3, 6
-"""So many windows cut short, or calls too early, within six to eight spans: it is not this window."""
+MAX_CUTS, MAX_EARLY, NEAR_SPANS = 3, 6, 8
+"""So many windows cut short (with hints: or calls too early), or calls too early without hints, within so many spans:
+it is not this window."""
 
 
 class Verdict(Enum):
@@ -306,17 +307,20 @@ class WindowFollower:
         step_s = (GUARD_STEP if self._is_hinted else UNHINTED_STEP) * noise_s
         most_s = min(MAX_GUARD_SPAN * self.span_s + 0.01, MAX_GUARD_S)
         self._extra_guard_s = min(self.guard_s() + step_s, most_s)
+        if self._is_hinted:
+            return Verdict.REFIT if self._fails_often(it) else Verdict.KEEP
         self._early.append(it.at)
-        times = MAX_HINTED_EARLY if self._is_hinted else MAX_EARLY
-        if len(self._early) >= times and self._early[-times] > it.at - (NEAR_SPANS + 2) * self.span_s:
+        if len(self._early) == MAX_EARLY and self._early[0] > it.at - NEAR_SPANS * self.span_s:
             self._early.clear()
             return Verdict.REFIT
         return Verdict.KEEP
 
-    def _cut_short(self, it: Rejection, calls: int) -> Verdict:
+    def _fails_often(self, it: Rejection) -> bool:
         self._cuts.append(it.at)
-        often = len(self._cuts) == MAX_CUTS and self._cuts[0] > it.at - NEAR_SPANS * self.span_s
-        if often or self.trial_gap_s:
+        return len(self._cuts) == MAX_CUTS and self._cuts[0] > it.at - NEAR_SPANS * self.span_s
+
+    def _cut_short(self, it: Rejection, calls: int) -> Verdict:
+        if self._fails_often(it) or self.trial_gap_s:
             return Verdict.REFIT
         if calls >= FELL * self.count:
             return Verdict.KEEP
