@@ -39,6 +39,7 @@ from pipeline.gateway.ratelimit import (
     retry_after,
     stated_limit,
     window_follower,
+    window_growth,
 )
 from pipeline.gateway.ratelimit.controller import ControllerPhase
 from pipeline.gateway.ratelimit.history import Calls
@@ -57,6 +58,7 @@ LAYOUT = "1"
 _MODULES = (
     *(bucket_follower, bucket_growth, channel, concurrency, controller, exploring, fits, history, latency),
     *(model_choice, probe, probing, rates, refitting, remembered, retry_after, stated_limit, window_follower),
+    window_growth,
 )
 _CLASSES = {
     name: kind

@@ -12,6 +12,7 @@ from enum import Enum, auto
 from pipeline.gateway.ratelimit.fits import SPANS_S, is_whole, min_wait_s
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.latency import LatencyTracker
+from pipeline.gateway.ratelimit.window_growth import WindowCount
 
 NEVER = float("inf")
 LONG_AGO = float("-inf")
@@ -30,20 +31,8 @@ MAX_GUARD_SPAN, MAX_GUARD_S = 0.1, 0.15
 GAP, LONG_GAP, GAP_SPAN = 0.2, 0.07, 0.15
 """Calls of a window are a part of the latency apart (windows below 5 s; longer ones), or of the span over the count,
 whichever is smaller: when the limit fell, few are in flight."""
-TEST_INTERVAL, MAX_TEST_INTERVAL = 150, 600
-"""Calls between two tests whether the window holds one more; doubles with each that fails, a cost of 0.2 %."""
-HINTED_INTERVAL, HINTED_WINDOWS = 600, 10
-"""The same, at least, where a test may cost a hold: calls, and windows."""
-UNSETTLED_CALLS, UNSETTLED_INTERVAL = 600, 2
-"""For so many calls after a fall, so many windows lie between two tests: what moves is tested more often."""
-TESTS_PER_COST, UNSETTLED_PER_COST = 100, 8
-"""Calls between two tests for each call that a failed test costs: 1 %, and more soon after a fall."""
-MAX_SURGE = 1.0
-"""Share of the window's count that may be sent beyond it in the same window, once a test call was admitted."""
 FELL = 0.85
 """A proven window that ends below this part of its count has fallen; above it, calls have overtaken each other."""
-PROVEN_WINDOWS = 2
-"""Windows after which a model is proven."""
 MAX_CUTS, MAX_EARLY, NEAR_SPANS = 3, 6, 8
 """So many windows cut short (with hints: or calls too early), or calls too early without hints, within so many spans:
 it is not this window."""
@@ -77,25 +66,23 @@ class WindowFollower:
             trial_gap_s: while the model is one guess of two, calls are exactly this far apart.
             hold_s: how long the last rejection holds everything; 0 where rejections come without hints.
         """
-        self.count, self.span_s = max(count, 1), span_s
+        self.tests, self.span_s = WindowCount(count), span_s
         self.opened_at = opened_at
-        self.is_sure = True
-        """whether no bucket explains what was admitted; else it is tested soon"""
         self.trial_gap_s = trial_gap_s
         self._is_hinted = hold_s > 0
         self._rounds_hints = self._is_hinted and is_whole(hold_s)
         self.counts_rejected = False
         """whether rejected calls count as well, as it once seemed"""
         self._history, self._latency = history, latency
-        self._proven = self.count
         self._extra_guard_s = 0.0
         self._last_at = LONG_AGO
-        self._admitted = self._changed_at = self._confirm_at = self._since_test = 0
-        self._fell_at = -UNSETTLED_CALLS
-        self._interval: float = TEST_INTERVAL
-        self._is_testing = self._surging = False
         self._early: deque[float] = deque(maxlen=MAX_EARLY)
         self._cuts: deque[float] = deque(maxlen=MAX_CUTS)
+
+    @property
+    def count(self) -> int:
+        """Calls in a span."""
+        return self.tests.believed
 
     @property
     def rate(self) -> float:
@@ -105,12 +92,12 @@ class WindowFollower:
     @property
     def is_proven(self) -> bool:
         """Whether it explained several windows."""
-        return self._admitted - self._changed_at > PROVEN_WINDOWS * self.count
+        return self.tests.is_model_proven
 
     @property
     def is_testing(self) -> bool:
         """Whether the call in flight is one more than the model allows."""
-        return self._is_testing
+        return self.tests.is_testing
 
     def ready_at(self, now: float, unsent: int, busy: int) -> float:
         """The earliest time of the next call."""
@@ -123,51 +110,36 @@ class WindowFollower:
         """A call will go then; `unsent` counts it."""
         self._last_at = max(self._last_at, due_at)
         if self._may_test() and due_at < self._opens_at(unsent - 1) - 1e-6:
-            self._is_testing, self._since_test = True, 0
+            self.tests.begin_test()
 
     def give_back(self) -> None:
         """A taken call was not sent."""
-        self._is_testing = False
+        self.tests.withdraw_test()
 
     def interrupted(self, now: float) -> None:
         """The process stood still until now: a test in flight, and what it seemed to prove, do not count."""
-        self._is_testing = self._surging = False
-        self.count = self._proven
+        self.tests.interrupted()
         self._early.clear()
         self._cuts.clear()
 
     def admitted(self) -> None:
         """A call sent after the last rejection was admitted."""
-        self._admitted += 1
-        self._since_test += 1
+        self.tests.admitted()
         self._extra_guard_s *= 1 - (GUARD_DECAY if self._is_hinted else UNHINTED_DECAY)
-        if self._is_testing:
-            # It must hold for a whole window: the surplus may have been the next one's.
-            self._is_testing = False
-            self.count += 1
-            self._surging = self.count < (1 + MAX_SURGE) * self._proven
-            self._confirm_at = self._admitted + self.count + 1
-            self._interval = max(min(self._interval / 4, self.count / 2), 1)
-        elif self.count > self._proven and self._admitted >= self._confirm_at:
-            self._proven, self._surging = self.count, False
 
     def rejected(self, it: Rejection, *, fails: int, hold_s: float) -> Verdict:
         """The `fails`-th rejection in a row, which holds everything for `hold_s` seconds."""
         self._is_hinted = hold_s > 0
         self._rounds_hints = it.retry_after_s is not None and is_whole(it.retry_after_s)
-        tested, self._is_testing = self._is_testing, False
-        self._surging = False
         calls = self._calls_in(it)
-        if tested:
-            self.is_sure = True
-            self._test_failed(calls)
+        if self.tests.rejected():
+            self.tests.test_failed(calls)
             return Verdict.KEEP
-        self._since_test = 0
-        if self.count > self._proven:
-            return self._surplus_failed()
+        if self.tests.has_surplus:
+            self.tests.surplus_failed()
+            return Verdict.KEEP
         if self._is_longer(it, fails):
             return Verdict.KEEP
-        self._proven = self.count
         if calls < self.count and not self.counts_rejected and self._would_be_full(it, calls):
             self.counts_rejected = True
             return Verdict.KEEP
@@ -181,7 +153,8 @@ class WindowFollower:
 
     def end_trial(self, *, is_sure: bool) -> None:
         """The first fill was admitted again. `is_sure`: no bucket would have admitted as many."""
-        self.trial_gap_s, self.is_sure = 0.0, is_sure
+        self.trial_gap_s = 0.0
+        self.tests.doubt_model(is_sure=is_sure)
 
     def lengthen(self, usual: list[float], max_s: float) -> None:
         """The span is longer than was believed: one of the usual ones, or about `max_s`."""
@@ -189,10 +162,8 @@ class WindowFollower:
         self.opened_at = LONG_AGO
 
     def fall_to(self, count: int) -> None:
-        """The limit fell: what was admitted is the count now, and it is tested more often."""
-        self.count = self._proven = max(count, 1)
-        self._fell_at = self._admitted
-        self._interval = max(6, UNSETTLED_INTERVAL * self.count)
+        """The limit fell: what was admitted is the count now."""
+        self.tests.fall_to(count)
 
     # ------------------------------------------------------------------ times
 
@@ -219,27 +190,16 @@ class WindowFollower:
     def _test_at(self, now: float, opens_at: float) -> float:
         """When a test costs least: a whole-second hint outlasts the window, unless what is left of it is whole too."""
         rest_s = opens_at - self.guard_s() - now
-        if not self.is_sure:  # in the silence after a window, when a bucket would hold two calls again
+        if not self.tests.is_sure:  # in the silence after a window, when a bucket would hold two calls again
             return max(now, self._last_at + min(2 * self.span_s / self.count, 0.6 * self.span_s))
-        if not self._rounds_hints or self._surging:
+        if not self._rounds_hints or self.tests.is_surging:
             return now
         if rest_s < 1:
-            lost_calls = (1 - rest_s) * self.rate
-            per_cost = UNSETTLED_PER_COST if self._is_unsettled() else TESTS_PER_COST
-            return now if self._since_test >= per_cost * lost_calls else NEVER
+            return now if self.tests.is_worth((1 - rest_s) * self.rate) else NEVER
         return now + rest_s % 1 + 2 * self._latency.noise_s
 
     def _may_test(self) -> bool:
-        if self.trial_gap_s:
-            return False
-        if self._surging:
-            return True
-        interval = self._interval
-        if not self.is_sure:
-            return self._since_test >= UNSETTLED_INTERVAL * self.count and self._admitted >= self._confirm_at
-        if self._is_hinted and not self._is_unsettled():
-            interval = max(interval, HINTED_INTERVAL, HINTED_WINDOWS * self.count)
-        return self._since_test >= interval and self._admitted >= self._confirm_at
+        return not self.trial_gap_s and self.tests.may_test(hinted=self._is_hinted)
 
     # ------------------------------------------------------------- rejections
 
@@ -256,26 +216,6 @@ class WindowFollower:
         margin_s = 2.5 * self._latency.noise_s + 0.002
         rejected = self._history.rejected_between(it.at - self.span_s - margin_s, it.at - it.half_s)
         return calls + rejected >= self.count
-
-    def _test_failed(self, calls: int) -> None:
-        if self.count > self._proven:
-            self.count = max(min(self.count, calls), self._proven)
-        self._interval = min(2 * self._interval, MAX_TEST_INTERVAL)
-        self._unsettle()
-
-    def _unsettle(self) -> None:
-        if self._is_unsettled():
-            self._interval = min(self._interval, max(6, 2 * UNSETTLED_INTERVAL * self.count))
-
-    def _is_unsettled(self) -> bool:
-        return self._admitted - self._fell_at < UNSETTLED_CALLS
-
-    def _surplus_failed(self) -> Verdict:
-        """What was admitted beyond the proven count belonged to the next window, so it does not hold."""
-        self.count = self._proven
-        self._interval = min(TEST_INTERVAL, 2 * self.count)
-        self._unsettle()
-        return Verdict.KEEP
 
     def could_ask_for(self, it: Rejection) -> bool:
         """Whether this window, or a smaller one of the same span, could have answered with such a hint."""
