@@ -148,10 +148,10 @@ async def test_a_worker_that_freezes_over_the_row_does_not_hold_up_the_others(wo
 async def test_a_state_of_other_code_is_ignored_and_its_hold_is_kept(workers: Workers, database: str) -> None:
     worker = await workers()
     with psycopg.connect(database, autocommit=True) as connection:
+        held_at = asyncio.get_running_loop().time()
         connection.execute(
             "UPDATE dop_rates SET state = %s, held_until = extract(epoch FROM clock_timestamp()) + 0.5", (b"older",)
         )
-        held_at = asyncio.get_running_loop().time()
         assert (await take(worker)).due_at >= held_at + 0.49
 
 
