@@ -160,7 +160,7 @@ async def check_images(
     network = network_environment(os.environ)
     async with ImageProbe(gateway_is_loopback=_at_home(settings), network=network) as prober:
         probes = await _probe_all(prober, due, cache)
-    found = evaluate(probes, cache, now)
+    found = evaluate(probes, cache, now, images)
     found.warnings += updated_cache(path, cache)
     if found.bad:
         raise ManifestError(
@@ -186,20 +186,23 @@ async def _probe_all(prober: ImageProbe, urls: list[str], cache: Mapping[str, Ca
     return {url: probes[url] for url in urls}
 
 
-def evaluate(probes: Mapping[str, ProbeResult], cache: dict[str, CachedProbe], now: float) -> CheckFindings:
-    """What is wrong and what is odd; good probes go into `cache`."""
+def evaluate(
+    probes: Mapping[str, ProbeResult], cache: dict[str, CachedProbe], now: float, images: Mapping[str, list[str]]
+) -> CheckFindings:
+    """What is wrong and what is odd, with the rows of each image; good probes go into `cache`."""
     found = CheckFindings()
     for url, probe in probes.items():
         before = cache.get(url)
         if probe.kind is ProbeStatus.BAD:
             found.bad[url] = probe.reason
         elif probe.kind is ProbeStatus.UNSURE:
-            found.warnings.append(f"{url} {probe.reason}: the gateway may fare better, or not")
+            text = f"{url} {probe.reason}; the gateway may still be able to read it"
+            found.warnings.append(f"{rows_text(images[url])}: {text}")
         elif probe.unchanged and before is not None:
             cache[url] = replace(before, probed_at=now)
         else:
             cache[url] = _seen(probe, before, now)
-            found.warnings += _oddities(url, probe, before)
+            found.warnings += [f"{rows_text(images[url])}: {text}" for text in _oddities(url, probe, before)]
     return found
 
 

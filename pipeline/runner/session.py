@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.assets import image_checks
 from pipeline.ledger.run_registry import Run
 from pipeline.reports.missing_videos import mark_missing, missing_videos
+from pipeline.reports.run_ending import near_path
 from pipeline.reports.run_folder import RunFolder
 from pipeline.runner.engine import execute
 from pipeline.runner.finish import RunOutcome, finish, start_of
@@ -82,7 +83,7 @@ async def check_images(session: SpendingSession, run: Run, options: RunOptions) 
         workspace.settings,
         workspace.book,
         run.run_id,
-        manifest=Path(run.manifest_path),
+        manifest=Path(near_path(Path(run.manifest_path))),
         only=options.agreement,
         now=time.time(),
     )

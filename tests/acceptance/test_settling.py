@@ -118,6 +118,21 @@ def test_retry_stays_below_the_budget_that_the_manifest_gave_its_run(against: Ag
     assert "budget" in ended.err
 
 
+def test_a_retry_that_its_budget_cut_short_is_continued_by_the_same_command(against: Against) -> None:
+    dop, double = against(jobs={"1": {"end": "failed"}, "2": {"end": "failed"}})
+    first = dop.buy(dop.csv(shots(2)))
+    cut = dop.call("retry", first.run, "--failed", "--max-cost", "0.405")
+    assert (cut.code, len(double.submits)) == (8, 3), cut.err
+
+    shown = dop.call("retry", first.run, "--failed", "--dry-run")
+    ended = dop.call("retry", first.run, "--failed", "--max-cost", "0.54")
+
+    assert "1 video would be bought again for $0.135" in shown.out
+    assert (ended.code, ended.counts, len(double.submits)) == (0, {"done": 2}, 4), ended.err
+    assert dop.call("retry", first.run, "--failed", "--yes").code == 0
+    assert dop.ledger_mills() == double.charged_mills == 4 * 135
+
+
 def test_a_saved_plan_buys_what_it_showed_with_its_random_seeds_and_only_once(against: Against) -> None:
     dop, double = against()
     manifest = dop.folder / "m.yaml"

@@ -114,7 +114,7 @@ def retry(args: argparse.Namespace) -> int:
         run = find_run(workspace, args.run)
         if run.gateway != workspace.gateway:
             raise UsageError(f"run {run.run_id} belongs to {run.gateway}, the configuration to {workspace.gateway}")
-        failed = _not_replaced(workspace, run, workspace.book.attempts_in(run.run_id, kinds & RETRYABLE))
+        failed = _not_replaced(workspace, run, _of_kinds(workspace, run, kinds))
         if args.max_new is not None:
             failed = failed[: args.max_new]
         same = same_content(failed, settings)
@@ -138,7 +138,7 @@ def retry(args: argparse.Namespace) -> int:
             return ExitCode.USAGE
         keep_max_cost(workspace, run, flag)
         workspace.book.reopen_run(run.run_id)
-        workspace.book.new_attempts([attempt.request_id for attempt in chosen])
+        workspace.book.new_attempts([one.request_id for one in chosen if one.state is not State.PLANNED])
         keep_results(workspace, run, RunChecks())  # a shot wants those of its candidates that it lacks, in their order
         agreement = Agreement(
             new=RequestIds(attempt.request_id for attempt in chosen),
@@ -149,6 +149,14 @@ def retry(args: argparse.Namespace) -> int:
         code = code or (1 if same.changed else 0)
         endings.print_json(args, code)
         return code
+
+
+def _of_kinds(workspace: OpenLedger, run: Run, kinds: set[State]) -> list[Attempt]:
+    """Those that ended so, and those that an earlier retry of these kinds planned again and did not buy."""
+    book = workspace.book
+    ended = book.attempts_in(run.run_id, kinds & RETRYABLE)
+    again = [one for one in book.attempts_in(run.run_id, (State.PLANNED,)) if one.attempt > 1]
+    return ended + [one for one in again if book.attempts_of(one.request_id)[-2].state in kinds]
 
 
 def _not_replaced(workspace: OpenLedger, run: Run, failed: list[Attempt]) -> list[Attempt]:
