@@ -35,6 +35,9 @@ DETAIL_CHARS = 20_000
 BODY_BYTES = 2 * DETAIL_CHARS
 """Bytes of a raw response that are decoded for that; a character takes two bytes at most in the known ones."""
 
+THROTTLED_NOTICE_S = 30.0
+"""Seconds of refusals without one accepted submit, after which the operator is notified: silence looks like a hang."""
+
 EVIDENCE = "the id stood in the unreadable answer"
 
 
@@ -59,6 +62,8 @@ class OutcomeRecorder:
         self._context = context
         self._recovery = recovery
         self._refused = RefusedRows()
+        self._throttled_since: float | None = None
+        self._notified_throttled = False
         self.any_accepted = any_accepted
         """whether the gateway ever accepted a submit at this path"""
 
@@ -141,6 +146,7 @@ class OutcomeRecorder:
             await self._accept_late(attempt, job.job_set_id, detail)
             return
         self.any_accepted = True
+        self._throttled_since = None
         context.hand_to_poller(accepted_job(attempt, job.job_set_id, job.polling_url, now))
         await self._reject_refused(self._refused.accept())
 
@@ -176,11 +182,22 @@ class OutcomeRecorder:
         """Nothing was created: the request is planned again."""
         values: dict[str, object] = {"reason": outcome.reason}
         if was_throttled:
+            self._notify_throttled(outcome.reason)
             values["throttled"] = int(str(reserved.row["throttled"])) + 1
         recorded = await self._context.recorder.record(
             reserved.attempt.request_id, Event.RELEASE, values, token=reserved.token
         )
         return isinstance(recorded, Applied)
+
+    def _notify_throttled(self, reason: str) -> None:
+        """Notify once a run that the gateway takes nothing for a while, with its words."""
+        now = asyncio.get_running_loop().time()
+        if self._throttled_since is None:
+            self._throttled_since = now
+        elif not self._notified_throttled and now - self._throttled_since >= THROTTLED_NOTICE_S:
+            self._notified_throttled = True
+            waited = f"the gateway has taken no submit for {THROTTLED_NOTICE_S:g} s ({reason})"
+            self._context.notify(f"{waited}; dop keeps trying, and a refused submit costs nothing")
 
     def _detail(self, attempt: Attempt, response: Answer) -> str:
         """The response as it is kept in the history, without secrets."""

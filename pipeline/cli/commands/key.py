@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.config.api_key import checked_key, store_key
 from pipeline.config.key_origins import KeyOrigins, origin, state_folder
+from pipeline.errors import UsageError
 from pipeline.gateway.kinds import kind_of
 
 
@@ -28,7 +29,9 @@ def store(args: argparse.Namespace) -> int:
         text = getpass.getpass("key (it is not shown): ")
     else:
         text = sys.stdin.readline() if sys.stdin is not None else ""
+    if not text.strip():
+        raise UsageError("no key was given; nothing was stored")
     credential = kind_of(settings_of(args)).credential
-    path = store_key(checked_key(text.strip("\r\n"), "the key"), Path.home(), credential)
+    path = store_key(checked_key(text.strip("\r\n"), "key set"), Path.home(), credential)
     print_notice([f"{path}: the key is stored, readable for you alone"])
     return 0
