@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from pipeline.gateway.download_outcomes import DownloadOutcome, LinkExpired, Saved, Unacceptable
+from pipeline.gateway.job_status import JobStatusReport
 from pipeline.gateway.kinds.pixazo import Pixazo
 from pipeline.gateway.responses import Response
 from pipeline.ledger.states import Event
@@ -47,6 +48,9 @@ class World:
         self.styles.append(style)
         status, body = self.polls.pop(0) if len(self.polls) > 1 else self.polls[0]
         return Response(status=status, headers={}, body=body, elapsed_s=0.0)
+
+    def video_address(self, report: JobStatusReport) -> str | None:
+        return report.video_url
 
     async def slot(self, _kind: object) -> object:
         return object()
