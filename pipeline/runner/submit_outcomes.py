@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pipeline.errors import DopError, ExitCode, LedgerError
-from pipeline.gateway.classification import SubmitOutcome
+from pipeline.gateway.classification import SubmitOutcome, SubmitOutcomeKind
 from pipeline.gateway.kinds.interface import Recovery
 from pipeline.gateway.redaction import redact
 from pipeline.gateway.responses import NoResponse, Response
@@ -180,7 +180,9 @@ class OutcomeRecorder:
 
     async def _release(self, reserved: ReservedAttempt, outcome: SubmitOutcome, *, was_throttled: bool) -> bool:
         """Nothing was created: the request is planned again."""
-        values: dict[str, object] = {"reason": outcome.reason}
+        # The words may be about the key or the credit, and the trouble this row's own: it goes last next time.
+        is_fatal = outcome.kind is SubmitOutcomeKind.FATAL
+        values: dict[str, object] = {"reason": f"{REFUSED}{outcome.reason}" if is_fatal else outcome.reason}
         if was_throttled:
             self._notify_throttled(outcome.reason)
             values["throttled"] = int(str(reserved.row["throttled"])) + 1

@@ -312,10 +312,11 @@ def test_one_row_that_is_refused_with_403_is_rejected_and_the_others_are_bought(
         assert "403" in refused["reason"] or any(word in refused["reason"] for word in ("denied", "policy", "blocked"))
 
 
-def test_a_row_that_was_refused_does_not_go_first_again_the_next_night(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [403, *(pytest.param(status, marks=pytest.mark.long) for status in (401, 402))])
+def test_a_row_that_was_refused_does_not_go_first_again_the_next_night(tmp_path: Path, status: int) -> None:
     async def submit(gateway: HostileGateway, order: Order) -> web.StreamResponse:
         if "union select" in order.prompt:
-            return web.json_response({"error": "Access denied for this operation"}, status=403)
+            return web.json_response({"error": "Access denied for this operation"}, status=status)
         return await gateway.accept(order)
 
     with HostileGateway(submit=submit) as gateway:

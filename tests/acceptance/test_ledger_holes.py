@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +56,80 @@ def test_adopt_closes_no_hole_of_which_nothing_was_listed(against: Against, lose
     assert len(double.submits) == 6, end.err
     assert end.code == 3, "what may be bought is listed as unknown"
     assert "unknown" in end.err
+
+
+# --- every state of the ledger's file beside every state of its journal
+
+
+def _lines(journal: Path) -> list[bytes]:
+    return journal.read_bytes().splitlines(keepends=True)
+
+
+DATABASES: dict[str, Callable[[Path, Path], object]] = {
+    "whole": lambda file, backup: None,
+    "gone": lambda file, backup: file.unlink(),
+    "older": lambda file, backup: shutil.copyfile(backup, file),
+    "empty": lambda file, backup: file.write_bytes(b""),
+    "garbage": lambda file, backup: file.write_bytes(b"\0garbage" * 2_000),
+}
+"""What becomes of the database: its file, and a backup from before four of six rows were bought."""
+
+JOURNALS: dict[str, Callable[[Path], object]] = {
+    "whole": lambda file: None,
+    "without its first lines": lambda file: file.write_bytes(b"".join(_lines(file)[3:])),
+    "with a damaged line": lambda file: file.write_bytes(
+        b"".join(b"0" * len(line.strip()) + b"\n" if at == 9 else line for at, line in enumerate(_lines(file)))
+    ),
+    "without its last lines": lambda file: file.write_bytes(b"".join(_lines(file)[:-6])),
+    "gone": lambda file: file.unlink(),
+    "a folder": lambda file: (file.unlink(), file.mkdir()),
+    "garbage": lambda file: file.write_bytes(os.urandom(4_000)),
+}
+"""What becomes of the journal."""
+
+UNNOTICED = {("older", "gone"), ("older", "a folder")}
+"""With the user's state folder gone as well: nothing is left that tells of the lost events (docs/reliability.md)."""
+
+EVERY = [
+    (database, journal, memory)
+    for database, journal, memory in itertools.product(DATABASES, JOURNALS, ("kept", "lost"))
+    if (database, journal) != ("whole", "whole") and not (memory == "lost" and (database, journal) in UNNOTICED)
+]
+
+
+def after_every_advice(dop: Dop, database: str, journal: str, memory: str) -> list[str]:
+    """Buys six rows, spoils the two books, and calls every verb that a message may have named; what they said."""
+    assert dop.buy(dop.csv(shots(2))).code == 0
+    assert care(dop, "copy", str(dop.folder / "backup.db")).code == 0
+    manifest = dop.csv(shots(6))
+    assert dop.buy(manifest).code == 0
+    for side in ("-wal", "-shm"):
+        (dop.outputs / f"ledger.db{side}").unlink(missing_ok=True)
+    DATABASES[database](dop.outputs / "ledger.db", dop.folder / "backup.db")
+    JOURNALS[journal](dop.outputs / "ledger.db.journal")
+    if memory == "lost":
+        shutil.rmtree(os.environ["XDG_STATE_HOME"], ignore_errors=True)
+    said = []
+    for words in (("check",), (), ("adopt",), (), ("rebuild",), (), ("adopt",), ()):
+        end = care(dop, *words) if words else dop.buy(manifest)
+        said.append(f"{words}: {end.code} {end.err[-300:]}")
+        assert "Error" not in end.err, said
+    return said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("database", "journal", "memory"), EVERY)
+def test_no_state_of_the_two_books_and_no_advice_buys_a_row_again(
+    against: Against, database: str, journal: str, memory: str
+) -> None:
+    dop, double = against()
+    said = after_every_advice(dop, database, journal, memory)
+    assert len(double.submits) == 6, said
+
+
+@pytest.mark.long
+def test_the_matrix_sees_a_row_that_is_bought_again(against: Against) -> None:
+    """The twin: where nothing is left that tells of the lost events, rows are bought again."""
+    dop, double = against()
+    after_every_advice(dop, "older", "gone", "lost")
+    assert len(double.submits) == 10
