@@ -1,4 +1,4 @@
-"""The parallel-request script of a well-known cookbook, written again: a fixed pause after each refusal. Pure.
+"""The parallel-request script of a well-known cookbook, written again: a fixed pause after each refusal.
 
 A loop starts one call a tick while the allowance it was given (full at first, refilled evenly) lasts. A refused call
 goes back to the front of the line. After a refusal nothing is started until 15 s have passed since the last one.

@@ -1,4 +1,4 @@
-"""What a caller who knows the limiter could do at best: the measure of every benchmark with a limit. Pure.
+"""What a caller who knows the limiter could do at best: the measure of every benchmark with a limit.
 
 The formulas follow from the limiters' definitions (pipeline/sandbox/rate_limiters.py). The first call is at time 0:
 

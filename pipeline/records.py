@@ -214,7 +214,7 @@ class KeepIf(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidacy:
-    """Says that a cell is a candidate of a shot, of which `keep` clips are wanted (`keep: K` in the manifest).
+    """Marks a cell as a candidate of a shot, of which `keep` clips are wanted (`keep: K` in the manifest).
 
     Attributes:
         shot: name of the shot: the row's id with the labels of all its axes but seed and take.

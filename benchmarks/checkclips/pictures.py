@@ -1,4 +1,4 @@
-"""Procedural start pictures: scenes with the statistics of photographs, drawn from a seed. Pure."""
+"""Procedural start pictures: scenes with the statistics of photographs, drawn from a seed."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def _session(settings: Settings, *, new_ledger: bool | None) -> Iterator[Spendin
     account = None if new_ledger is None else account_of(settings, key, allow_new_ledger=new_ledger)
     with open_for_spending(settings, lock_wait_s=0.0, now=time.time(), account=account) as workspace:
         print_notice(workspace.notices)
-        yield SpendingSession(workspace=workspace, key=key, tell=lambda line: print_notice([line]))
+        yield SpendingSession(workspace=workspace, key=key, notify=lambda line: print_notice([line]))
 
 
 def _result(outcome: RunOutcome, run: Run, settings: Settings) -> RunResult:

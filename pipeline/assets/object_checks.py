@@ -35,7 +35,7 @@ class Invalid:
 
 
 def known_objects(settings: Settings) -> Callable[[str], str | None] | None:
-    """Tells an object's sha256 as it was last seen; None in a rehearsal, which asks for none. Never asks the store.
+    """Return an object's sha256 as it was last seen; None in a rehearsal, which asks for none. Never asks the store.
 
     What is remembered is read when the first object is asked for: most manifests name none.
     """

@@ -1,4 +1,4 @@
-"""Signed addresses: the picture that they lead to, when they expire, and how they are shown. Pure.
+"""Signed addresses: the picture that they lead to, when they expire, and how they are shown.
 
 A store signs an address again each time it is asked; what it leads to stays the same. Known are Amazon S3 (versions 4
 and 2), Google Cloud Storage, Azure, CloudFront, and services that sign with `ts` and `cs`.

@@ -71,7 +71,7 @@ def spending_session(workspace: OpenLedger, key: str, endings: Endings, notifier
     return SpendingSession(
         workspace=workspace,
         key=key,
-        tell=lambda line: print_notice([line]),
+        notify=lambda line: print_notice([line]),
         ended=endings.add,
         announce=notifier.ended,
         needs_user=notifier.needs_user,

@@ -1,4 +1,4 @@
-"""`on_unknown.max` and `--max-unknown`: how much may be lost to unknown outcomes. Pure."""
+"""`on_unknown.max` and `--max-unknown`: how much may be lost to unknown outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML text -> plain values, straight from the event stream, so that nothing is expanded before it is allowed. Pure.
+"""YAML text -> plain values, straight from the event stream, so that nothing is expanded before it is allowed.
 
 No aliases, anchors or tags, at most 32 levels, no key twice, one document. Plain scalars follow YAML 1.2 (`NO` is a
 text) without its traps: 010, 0x10, 1_000 and .inf stay texts. Numbers with a point are Decimal. Nothing is constructed.

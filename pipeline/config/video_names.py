@@ -1,4 +1,4 @@
-"""File names of videos as the user wants them: `{id}-{seed}.mp4`. Pure."""
+"""File names of videos as the user wants them: `{id}-{seed}.mp4`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read what an answer's headers say of the gateway's rate limit. Pure.
+"""Read what an answer's headers say of the gateway's rate limit.
 
 No gateway is obliged to send them, and there are four dialects:
 

@@ -1,6 +1,6 @@
 """What an answer says in words: the texts that slow, stop or park, and the wait it asks for. Each is read on demand.
 
-Pure. Part of `verdict`. Words never say whether something was paid for; that is the status line's and the id's to say.
+Part of `classification`. Words never say whether something was paid for; that is the status line's and the id's to say.
 """
 
 from __future__ import annotations

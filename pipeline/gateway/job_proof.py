@@ -1,4 +1,4 @@
-"""Whether a job is a request's own: the one proof by which an unclear submit may be adopted. Pure.
+"""Whether a job is a request's own: the one proof by which an unclear submit may be adopted.
 
 An id alone proves nothing: it may be a trace's, another client's, or forged by a sender of callbacks. Proof
 is one id and the gateway's own answer to a free poll of it: a state word this program knows, and nothing in the answer

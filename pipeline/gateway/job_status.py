@@ -1,6 +1,6 @@
 """One result answer -> one report: the state of a job set and the address of its clip, in every known shape.
 
-Pure. Part of `wire`. The API document shows no result answer, so every shape here is `official` for a sister service
+Part of `wire`. The API document shows no result answer, so every shape here is `official` for a sister service
 or `seen`; whatever is not understood means "not finished yet", never "failed".
 """
 

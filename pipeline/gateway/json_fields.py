@@ -1,6 +1,6 @@
 """Reading JSON of other programs: any value in, small typed pieces out, nothing raises.
 
-Pure. Part of `wire`: what the gateway's answers have in common, whichever call they belong to.
+Part of `wire`: what the gateway's answers have in common, whichever call they belong to.
 """
 
 from __future__ import annotations

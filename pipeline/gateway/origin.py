@@ -1,6 +1,6 @@
 """Where the key may go: the gateway's own origin, and what may stand in an address or a header we send.
 
-Pure. It judges text before anything is opened; it never resolves a name.
+It judges text before anything is opened; it never resolves a name.
 """
 
 from __future__ import annotations

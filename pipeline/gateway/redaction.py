@@ -1,4 +1,4 @@
-"""Texts without what opens something: signatures of signed addresses, tokens and secrets of callbacks, the key. Pure.
+"""Redact what opens something from texts: signatures of addresses, tokens and secrets of callbacks, the key.
 
 For words that are kept or shown, never for an address that is still to be called. A gateway repeats what it was sent in
 errors and answers, in whatever spelling: quoted, escaped, percent-encoded, cut. A secret whose text is known is blanked

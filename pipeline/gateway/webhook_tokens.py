@@ -1,6 +1,6 @@
 """Callback addresses and what is delivered there: a token and a secret for each attempt, the ids in a body.
 
-Pure. Tokens and secrets are derived from one seed beside the ledger, so that nothing about them has to be stored: a
+Tokens and secrets are derived from one seed beside the ledger, so that nothing about them has to be stored: a
 receiver that was restarted, or runs as another process, knows its own. A delivery is only ever a hint.
 Source: API document (`webhook_url`, `webhook_secret`); official (Standard Webhooks, the queue's X-Webhook-URL).
 """

@@ -1,6 +1,6 @@
-"""JSON of the API <-> records: with its three pages (shapes, results, errortext) all that knows how the gateway spells.
+"""JSON of the API <-> records: with `json_fields`, `job_status` and `error_text` all that knows how the gateway spells.
 
-Pure. Everything read here was written by another program: no shape raises, what is not understood becomes None. Nothing
+Everything read here was written by another program: no shape raises, what is not understood becomes None. Nothing
 here decides what an answer means for money (`verdict`), and no address found here is ever followed (`client`).
 Sources: the API document; `official`, `seen` and `inferred` shapes are marked where they are read.
 """

@@ -1,4 +1,4 @@
-"""What the user agreed to buy: exact request ids, the most that they may cost, and how many. Pure.
+"""What the user agreed to buy: exact request ids, the most that they may cost, and how many.
 
 A request id is a hash of everything that is paid for, the content of local pictures included. So a set of ids says what
 was agreed down to the picture: a changed picture has another id, and is not in the set.

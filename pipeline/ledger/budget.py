@@ -1,4 +1,4 @@
-"""May this purchase be made under these caps? Pure. The ledger asks inside the transaction that records the intent."""
+"""May this purchase be made under these caps? The ledger asks inside the transaction that records the intent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A database's error in words of ours. Pure. Must never: repeat what a server, libpq or a driver wrote.
+"""A database's error in words of ours. Must never: repeat what a server, libpq or a driver wrote.
 
 Their texts quote addresses they could not read, and with them passwords; the values of a statement; a server's own
 messages. What an operator needs is which of a few things went wrong, and the SQLSTATE to look it up.

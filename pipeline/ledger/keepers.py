@@ -1,4 +1,4 @@
-"""Which candidates of a shot are needed now, which are kept, and which shots wait or are used up. Pure.
+"""Which candidates of a shot are needed now, which are kept, and which shots wait or are used up.
 
 A shot is a row of a manifest with `keep: K`; its seeds are the candidates, in order. What is bought next follows from
 states, check results and verdicts alone, so that a run that was killed decides the same again.

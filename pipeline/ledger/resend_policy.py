@@ -1,4 +1,4 @@
-"""Which submits of unknown outcome are sent once more: one rule, for the plan and for the run. Pure."""
+"""Which submits of unknown outcome are sent once more: one rule, for the plan and for the run."""
 
 from __future__ import annotations
 

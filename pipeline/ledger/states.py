@@ -1,4 +1,4 @@
-"""The life of one attempt as a table: which event may happen in which state, and what state follows. Pure.
+"""The life of one attempt as a table: which event may happen in which state, and what state follows.
 
 A pair that is not in the table is forbidden: it raises and nothing changes. docs/internals/states.md shows it.
 Source: spec of states (closed list); the order of reserve and accept is what prevents a double charge.

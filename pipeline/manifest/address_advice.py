@@ -1,4 +1,4 @@
-"""What to write where the cell of an image holds what a spreadsheet or a chat made of its address. Pure."""
+"""What to write where the cell of an image holds what a spreadsheet or a chat made of its address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The axes of a sweep: their values, what they set, how many there are before anything is expanded. Pure."""
+"""The axes of a sweep: their values, what they set, how many there are before anything is expanded."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class AxisCompiler:
             if name == EVERYTHING or (name in yaml_model.PATTERNS and isinstance(shape, yaml_model.MatrixModel)):
                 continue
             if name in invalid:
-                axes.append(self._refused(name))
+                axes.append(self._rejected(name))
             elif name in yaml_model.PATTERNS:
                 self._fields.report("belongs in the matrix at the top, not in a row's", (*path, name))
             elif name in yaml_model.NO_AXES:
@@ -58,13 +58,13 @@ class AxisCompiler:
         self.check_overlaps(axes, path)
         return tuple(axes)
 
-    def _refused(self, name: str) -> ValueAxis:
+    def _rejected(self, name: str) -> ValueAxis:
         field_name = "seed" if name == "seeds" else ALIASES.get(name, name)
         sets = {field_name: INVALID} if field_name in FIELDS else {}
         return ValueAxis(name=name, values=(AxisValue(label=name, sets=sets),))
 
     def check_overlaps(self, axes: Iterable[Axis], path: Path) -> None:
-        """Tells of fields that two axes set."""
+        """Report fields that two axes set."""
         setters: dict[str, str] = {}
         for axis in axes:
             for name in sorted(axis.sets):
@@ -79,7 +79,7 @@ class AxisCompiler:
             return self._axis(field_name, value, path)
         except ValueError as error:
             self._fields.report(str(error), path)
-            return self._refused(field_name)
+            return self._rejected(field_name)
 
     def _axis(self, name: str, value: Any, path: Path) -> Axis:
         match value:

@@ -87,7 +87,7 @@ class CellBuilder:
 
     def _params(self, row: SpecRow, fields: Mapping[str, Any], cell_id: str) -> Params | None:
         if not fields.keys() >= NEEDED:
-            self._tell_missing(row, fields)
+            self._report_missing(row, fields)
             return None
         prompt, motion, end_image = fields["prompt"], fields["motion"], fields.get("end_image", ())
         if prompt is not INVALID:
@@ -139,7 +139,7 @@ class CellBuilder:
             self._mistakes.add(row.location.diagnostic("the prompt is empty when its variables are put in", "prompt"))
         return text
 
-    def _tell_missing(self, row: SpecRow, fields: Mapping[str, object]) -> None:
+    def _report_missing(self, row: SpecRow, fields: Mapping[str, object]) -> None:
         if row.has_errors:
             return
         missing = [name for name in REQUIRED if name not in fields]

@@ -1,4 +1,4 @@
-"""Rows of a sheet, one after the other, never all at once. Pure.
+"""Rows of a sheet, one after the other, never all at once.
 
 Strict on purpose: a sheet shifted by one comma would buy the wrong prompts, and a spreadsheet rewrites what it likes.
 What buys nothing whatever it means (empty lines, empty columns, the FALSE of a checkbox) is passed over with a notice.

@@ -1,4 +1,4 @@
-"""Lines of text -> records of cells: CSV with commas, or with semicolons or tabs where they are unmistakable. Pure."""
+"""Lines of text -> records of cells: CSV with commas, or with semicolons or tabs where they are unmistakable."""
 
 from __future__ import annotations
 

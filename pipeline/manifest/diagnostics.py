@@ -1,4 +1,4 @@
-"""Mistakes gathered while a manifest is read, each with its place, and reported all at once. Pure."""
+"""Mistakes gathered while a manifest is read, each with its place, and reported all at once."""
 
 from __future__ import annotations
 

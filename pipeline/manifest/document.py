@@ -131,7 +131,7 @@ class Manifest:
             yield from expansion.cells()
         except source_files.UNREADABLE as error:
             mistakes.add(source_files.unreadable(self.files[-1], error))
-        self._tell_changes(mistakes)
+        self._report_changes(mistakes)
         self.warnings[:] = self._surroundings.warnings
         self.warnings += self._about_variables(expansion)
         if expansion.too_many:
@@ -165,7 +165,7 @@ class Manifest:
 
         return draw
 
-    def _tell_changes(self, mistakes: Diagnostics) -> None:
+    def _report_changes(self, mistakes: Diagnostics) -> None:
         for path, before in zip(self.files, self._stamps, strict=True):
             try:
                 same = source_files.stamp(path) == before

@@ -1,4 +1,4 @@
-"""A program -> cells, streamed: every row with the defaults, axes multiplied, patterns applied, limits checked. Pure.
+"""A program -> cells, streamed: every row with the defaults, axes multiplied, patterns applied, limits checked.
 
 Nothing is expanded before it is counted. After the first mistake no more cells come out, but the rest is still checked.
 """
@@ -53,7 +53,7 @@ class Expander:
                     if not mistakes.found and measure.total <= max_rows:  # not `too_many`: this runs for every row
                         yield cell
         if not self.too_many and not self._mistakes:
-            self._tell_unmatched()
+            self._report_unmatched()
 
     @property
     def too_many(self) -> bool:
@@ -71,7 +71,7 @@ class Expander:
             return (alike,)
         block = merge_row(row, self._program)
         block.row_id = row_id
-        self._tell_idle_keep_fields(block)
+        self._report_idle_keep_fields(block)
         if not block.axes and block.repeat == 1:
             if self._patterns and row.shared:
                 return self._swept(block, row_id, dict(block.fields), (), ())
@@ -85,7 +85,7 @@ class Expander:
         self.measure.add(block)
         return self._multiplied(block, row_id) if not self.too_many else ()
 
-    def _tell_idle_keep_fields(self, block: MergedRow) -> None:
+    def _report_idle_keep_fields(self, block: MergedRow) -> None:
         for name in KEEP_FIELDS:
             if name in block.row.own and "keep" not in block.fields:
                 message = "says how to choose, and nothing says how many to keep: add keep: 1"
@@ -163,7 +163,7 @@ class Expander:
             fields.update(change.sets)
         return True
 
-    def _tell_unmatched(self) -> None:
+    def _report_unmatched(self) -> None:
         for pattern in self._unmatched.values():
             message = "matches no cell: nothing would change"
             self._mistakes.add(Diagnostic(file=self._program.file, path=pattern.path, message=message))

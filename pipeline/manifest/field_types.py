@@ -1,4 +1,4 @@
-"""One value of one field: what the API document's table allows, and what to write instead. Pure.
+"""One value of one field: what the API document's table allows, and what to write instead.
 
 A function takes what YAML gives (text, whole number, Decimal, boolean, list, mapping) and returns what the rest of the
 program uses, or raises ValueError with a message for the user. CSV cells are text: `FROM_TEXT` is their way in.

@@ -1,4 +1,4 @@
-"""Words made from values: suggestions, slugs, and the labels that name an axis value in ids and on the sheet. Pure."""
+"""Words made from values: suggestions, slugs, and the labels that name an axis value in ids and on the sheet."""
 
 from __future__ import annotations
 

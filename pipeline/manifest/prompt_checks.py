@@ -1,4 +1,4 @@
-"""What is text and yet not a prompt: a spreadsheet's debris, broken encodings, what cannot be seen. Pure."""
+"""What is text and yet not a prompt: a spreadsheet's debris, broken encodings, what cannot be seen."""
 
 from __future__ import annotations
 

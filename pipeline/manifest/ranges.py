@@ -1,6 +1,6 @@
 """Number expressions: `{from, to, step | count}`, "1-10", "1-10 (+3)", "0.2-0.8 [4]", "7, 77", "1, 2, ..., 9".
 
-Everything is counted in whole units (a seed, a hundredth of strength), so nothing is ever rounded. Pure.
+Everything is counted in whole units (a seed, a hundredth of strength), so nothing is ever rounded.
 """
 
 from __future__ import annotations

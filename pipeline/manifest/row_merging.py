@@ -1,4 +1,4 @@
-"""A row with its defaults and its axes, ready to be multiplied, and how much that would be. Pure."""
+"""A row with its defaults and its axes, ready to be multiplied, and how much that would be."""
 
 from __future__ import annotations
 

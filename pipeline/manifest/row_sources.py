@@ -93,7 +93,7 @@ class PictureRows:
             own["image"] = self._context.image(str(picture.path.absolute()))
         except ValueError as error:
             own["image"] = INVALID
-            self._tell(picture.path, str(error))
+            self._report(picture.path, str(error))
         if picture.caption is not None:
             self.files.append(picture.caption)
             try:
@@ -103,12 +103,12 @@ class PictureRows:
                 self._fields.add(source_files.undecodable(picture.caption))
             except ValueError as error:
                 own["prompt"] = INVALID
-                self._tell(picture.caption, f"the caption {error}")
+                self._report(picture.caption, f"the caption {error}")
         elif needs_caption:
             own["prompt"] = INVALID
             caption = picture.path.with_suffix(picture_rows.CAPTION).name
-            self._tell(picture.path, f"has no caption: write {caption} beside it, or a prompt in `defaults`")
+            self._report(picture.path, f"has no caption: write {caption} beside it, or a prompt in `defaults`")
         return SpecRow(location=self._spot, own=own, row_id=picture.row_id, default_id=lambda: picture.row_id)
 
-    def _tell(self, file: Path, message: str) -> None:
+    def _report(self, file: Path, message: str) -> None:
         self._fields.add(Diagnostic(file=file, message=message))

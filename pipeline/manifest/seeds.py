@@ -1,4 +1,4 @@
-"""Derived seeds: the same key gives the same seeds for ever, and asking for more keeps the first ones. Pure.
+"""Derived seeds: the same key gives the same seeds for ever, and asking for more keeps the first ones.
 
 The algorithm, which must never change (tests/unit/golden/seeds.json holds it): block b = 0, 1, 2, ... is
 sha256("dop-batch seeds v1\\n" + key + "\\n" + decimal b), read as four big-endian 64-bit words; each word w gives the

@@ -1,4 +1,4 @@
-"""One line of a sheet -> one row of the manifest: each cell read by its column. Pure."""
+"""One line of a sheet -> one row of the manifest: each cell read by its column."""
 
 from __future__ import annotations
 
@@ -156,12 +156,12 @@ class RowBuilder:
     def row(self, record: list[str], line: int) -> SpecRow | None:
         """The row of a record; None for one whose cells do not stand under their columns."""
         if record[0].lstrip().startswith("#") and prompt_checks.debris(record[0]) is None:
-            self._tell(line, COMMENTED)
+            self._report(line, COMMENTED)
             return None
         if len(record) != len(self._header) or self._unnamed:
             why = self._why_ragged(record)
             if why is not None:
-                self._tell(line, why)
+                self._report(line, why)
                 return None
         for place in self._above:
             self._above[place] = record[place] = record[place] or self._above[place]
@@ -187,7 +187,7 @@ class RowBuilder:
                     own[field_name] = read(cell)
                 except ValueError as error:
                     own[field_name] = INVALID
-                    self._tell(line, str(error), f"column {name!r}")
+                    self._report(line, str(error), f"column {name!r}")
             else:
                 self._counted.empty[field_name] += 1
 
@@ -239,7 +239,7 @@ class RowBuilder:
         prompt = record[self._prompt_at] if self._prompt_at is not None else ""
         return default_id(prompt, json.dumps(written))
 
-    def _tell(self, line: int, message: str, where: str = "") -> None:
+    def _report(self, line: int, message: str, where: str = "") -> None:
         self._mistakes.add(Diagnostic(file=self._path, line=line, where=where, message=message))
 
 

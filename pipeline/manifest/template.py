@@ -1,4 +1,4 @@
-"""`{{ name }}` in a prompt. Names are looked up, nothing is evaluated, and what was put in is not read again. Pure."""
+"""`{{ name }}` in a prompt. Names are looked up, nothing is evaluated, and what was put in is not read again."""
 
 from __future__ import annotations
 

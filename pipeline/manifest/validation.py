@@ -1,4 +1,4 @@
-"""Plain values of a YAML text -> the shape of `model.Document`, whatever mistakes stand in it. Pure.
+"""Plain values of a YAML text -> the shape of `model.Document`, whatever mistakes stand in it.
 
 A refused value is cut out, reported and remembered as invalid, until the rest has the right shape: so one reading
 reports every mistake, and a field that was refused is not called missing as well.
@@ -43,11 +43,11 @@ class SchemaValidator:
             except ValidationError as error:
                 details = error.errors(include_url=False, include_input=True)
                 for detail in details:
-                    self._tell(kind, detail)
+                    self._report(kind, detail)
                 for place in {_cut(_place(detail)) for detail in details}:
                     self._cut_out(written, place)
 
-    def _tell(self, kind: type[BaseModel], detail: ErrorDetails) -> None:
+    def _report(self, kind: type[BaseModel], detail: ErrorDetails) -> None:
         place = _place(detail)
         message = _message(kind, detail, place)
         self.mistakes.add(Diagnostic(file=self.file, path=(*self.prefix, *place), message=message))
@@ -95,7 +95,7 @@ def _message(kind: type[BaseModel], detail: ErrorDetails, place: Place) -> str:
     if found == "missing":
         return "is missing"
     if found in ("model_type", "dict_type"):
-        return _not_a_mapping(kind, value, place)
+        return _not_a_mapping(value, place)
     if (
         found == "list_type"
         and len(place) > 1
@@ -126,7 +126,7 @@ def _unknown(kind: type[BaseModel], key: str, place: Place) -> str:
     return f"unknown key.{near}"
 
 
-def _not_a_mapping(kind: type[BaseModel], value: object, place: Place) -> str:
+def _not_a_mapping(value: object, place: Place) -> str:
     if (
         len(place) >= 3
         and "matrix" in place[:-2]

@@ -1,4 +1,4 @@
-"""What the shots of a manifest may still cost: the least, the expected and the most. Pure.
+"""What the shots of a manifest may still cost: the least, the expected and the most.
 
 The most is what is agreed to: every candidate of every shot that lacks keepers. The expectation rests on the share of
 clips of the same model that were kept before; without any it is unknown, and said so.

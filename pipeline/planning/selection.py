@@ -80,7 +80,7 @@ def chosen(rows: Iterable[Request | Cell], selection: Selection) -> Iterator[Req
     yield from found
     for tag in selection.tags:
         if tag not in tags:
-            raise UsageError(f"--filter-tag {tag!r}: {_other_tags(tag, tags)}; nothing was sent")
+            raise UsageError(f"--filter-tag {tag!r}: {_other_tags(tags)}; nothing was sent")
 
 
 def _noting_tags(rows: Iterable[Request | Cell], tags: set[str]) -> Iterator[Request | Cell]:
@@ -89,7 +89,7 @@ def _noting_tags(rows: Iterable[Request | Cell], tags: set[str]) -> Iterator[Req
         yield row
 
 
-def _other_tags(tag: str, tags: set[str]) -> str:
+def _other_tags(tags: set[str]) -> str:
     if not tags:
         return "no row has a tag"
     shown = ", ".join(repr(other) for other in sorted(tags)[:MAX_TAGS_SHOWN])

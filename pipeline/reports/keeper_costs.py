@@ -1,4 +1,4 @@
-"""What a usable clip costs: purchases by model, motion, strength and tag, and dollars per kept clip. Pure.
+"""What a usable clip costs: purchases by model, motion, strength and tag, and dollars per kept clip.
 
 The share of kept clips is estimated with Wilson's interval; the money is exact. A clip is kept when the user kept it,
 or, as long as it was not reviewed, when it passed the checks.

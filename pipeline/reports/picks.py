@@ -1,4 +1,4 @@
-"""Picks: the clips that the user chose on the contact sheet, as the page saves them and `derive` reads them. Pure."""
+"""Picks: the clips that the user chose on the contact sheet, as the page saves them and `derive` reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When to poll while callbacks are on: when called, and otherwise late, as a safety net. Pure.
+"""When to poll while callbacks are on: when called, and otherwise late, as a safety net.
 
 Until the first callback the fallback polls come sooner. When jobs end time after time without a callback, the usual
 schedule is in force again.

@@ -1,4 +1,4 @@
-"""How a run ended, as one exit code. Pure. Source: the list of exit codes, first that applies."""
+"""How a run ended, as one exit code. Source: the list of exit codes, first that applies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--halt fail=3` or `fail=10%`: stop buying when too much comes out badly. Pure."""
+"""`--halt fail=3` or `fail=10%`: stop buying when too much comes out badly."""
 
 from __future__ import annotations
 

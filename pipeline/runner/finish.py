@@ -95,7 +95,7 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
         workspace.ledger.save_state(ending_name(run.run_id), ending.facts)
     reported = _reported(session, job)
     if missing := await download_missing(workspace.settings, book, run.run_id, max_lines=PAGE_LINES):
-        session.tell(f"the page lacks videos of other hosts: {missing}")
+        session.notify(f"the page lacks videos of other hosts: {missing}")
     if await _checked(session, job):  # the tables are there already, should the machine stop meanwhile
         reported = _reported(session, job)
     checks = checks_of(workspace, run)
@@ -103,10 +103,10 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
         keep_results(workspace, run, checks)
     for note in write_page(workspace, run, job.folder):
         if note.is_wrong or not job.options.quiet:
-            session.tell(note.text)
+            session.notify(note.text)
     reported = await _landed(session, job) and reported
     for reason in result.reasons:
-        session.tell(reason.text)
+        session.notify(reason.text)
     failing = bool(checks.failing(workspace.settings.checks.fail_on))
     code = _exit_code(ending, has_failing_clips=failing, is_reported=reported)
     summary = _summary(
@@ -195,7 +195,7 @@ def _print_end(session: SpendingSession, job: RunJob, summary: RunSummary) -> No
     if is_silent or (job.options.quiet and summary.exit_code in (ExitCode.DONE, ExitCode.NOTHING)):
         return
     for text in summary.lines():
-        session.tell(text)
+        session.notify(text)
 
 
 async def _shots_after_checks(session: SpendingSession, job: RunJob) -> Shots:
@@ -216,7 +216,7 @@ async def _landed(session: SpendingSession, job: RunJob) -> bool:
     problem = await landing.publish_reports(job.folder.path) if landing is not None else ""
     if problem:
         again = f"nothing is lost: `dop report {job.run.run_id}` puts it there"
-        session.tell(f"{problem}; the report is in {job.folder.path} only; {again}")
+        session.notify(f"{problem}; the report is in {job.folder.path} only; {again}")
     return not problem
 
 
@@ -234,7 +234,7 @@ async def _checked(session: SpendingSession, job: RunJob) -> bool:
         show_bar = job.options.show_bar and not job.options.quiet
         return await asyncio.to_thread(check_run, session.workspace, job.run, show_bar=show_bar, stop=stop) > 0
     except OSError as error:
-        session.tell(f"warning: the clips could not be checked ({error}); `dop check {job.run.run_id}` does it")
+        session.notify(f"warning: the clips could not be checked ({error}); `dop check {job.run.run_id}` does it")
         return False
     finally:
         stop.set()
@@ -246,6 +246,6 @@ def _reported(session: SpendingSession, job: RunJob) -> bool:
         write_reports(session.workspace, job.run, job.folder)
     except OSError as error:
         again = f"nothing is lost: {remedy(error)}; `dop report {job.run.run_id}` writes it as well"
-        session.tell(f"{job.folder.path}: the report can't be written ({error.strerror or error}); {again}")
+        session.notify(f"{job.folder.path}: the report can't be written ({error.strerror or error}); {again}")
         return False
     return True

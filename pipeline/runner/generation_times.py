@@ -1,4 +1,4 @@
-"""How long a model takes: generation times, learned from polls that came too early or too late. Pure.
+"""How long a model takes: generation times, learned from polls that came too early or too late.
 
 A poll tells only that a job was still at work at one age, or finished between two ages; jobs in flight still are.
 The estimate is the self-consistent one for such intervals (Turnbull 1976), on bins of equal ratio, with a faint prior.

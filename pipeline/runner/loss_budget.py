@@ -1,4 +1,4 @@
-"""The loss budget: how many submits of unknown outcome a run may have before it buys nothing more. Pure.
+"""The loss budget: how many submits of unknown outcome a run may have before it buys nothing more.
 
 Each unknown outcome is perhaps paid and lost. The budget counts those of the whole run, over all its restarts, as the
 ledger has them now: what is proved or settled later is given back. Whether the gateway answers again is the circuit

@@ -27,7 +27,7 @@ LAG_GRACE_S = 60.0
 """A 404 this soon after the submit is replication lag. Source: wire, point 11."""
 
 NO_URL_TRIES = 5
-"""Looks at a finished job that names no video before it counts as failed. Source: wire, point 5."""
+"""Polls of a finished job that names no video before it counts as failed. Source: wire, point 5."""
 
 SHOWN_ADDRESS_CHARS = 100
 """Characters of an address of a video that can't be fetched, in the reason of its request."""

@@ -1,4 +1,4 @@
-"""When to poll next, for the whole batch: which of the jobs in flight is worth a poll now. Pure.
+"""When to poll next, for the whole batch: which of the jobs in flight is worth a poll now.
 
 It must never say what became of a job, read a clock or send anything. A waiting job is a row of this plan, not a task.
 A job is polled when it is likely to be finished: at the age by which a share `sureness` of the jobs of its model

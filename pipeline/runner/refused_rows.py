@@ -1,4 +1,4 @@
-"""Rows that the gateway refused with 403 or 404: is it this row's content, or the key or the address? Pure.
+"""Rows that the gateway refused with 403 or 404: is it this row's content, or the key or the address?
 
 A 403 without words about the key, credit or a quota can mean either (content policy, a web firewall's word list), and
 so can a 404 at a path that worked (an image that is not found, or a gateway that sells DoP no more). The next rows

@@ -65,7 +65,7 @@ class SpendingSession:
 
     workspace: OpenLedger
     key: str
-    tell: Callable[[str], None]
+    notify: Callable[[str], None]
     ended: Callable[[RunSummary], None] = lambda _: None
     announce: Callable[[RunSummary], None] = lambda _: None
     needs_user: Callable[[Run, str], None] = lambda *_: None

@@ -69,9 +69,9 @@ def fetch_missing_again(session: SpendingSession, run: Run) -> None:
     missing = missing_videos(workspace, run) if workspace.settings.download.enabled else []
     mark_missing(workspace, missing, now=time.time())
     for video in missing[:MAX_NAMED]:
-        session.tell(f"{video}; it is fetched again, free of charge")
+        session.notify(f"{video}; it is fetched again, free of charge")
     if len(missing) > MAX_NAMED:
-        session.tell(f"so are {len(missing) - MAX_NAMED} other videos")
+        session.notify(f"so are {len(missing) - MAX_NAMED} other videos")
 
 
 async def check_images(session: SpendingSession, run: Run, options: RunOptions) -> None:
@@ -88,7 +88,7 @@ async def check_images(session: SpendingSession, run: Run, options: RunOptions) 
         now=time.time(),
     )
     for warning in warnings:
-        session.tell(f"warning: {warning}")
+        session.notify(f"warning: {warning}")
 
 
 def run_session(

@@ -47,7 +47,7 @@ class SharedHealth(Protocol):
 
 
 class SubmitPermits:
-    """Gives out permits to submit, one a call; each is used or released.
+    """Grants permits to submit, one a call; each is used or released.
 
     Args:
         can_poll: whether any job is being polled, whose poll could show that the gateway is back.

@@ -1,4 +1,4 @@
-"""A job the sandbox was paid for, and what has become of it by a given moment. Pure."""
+"""A job the sandbox was paid for, and what has become of it by a given moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parameter table of the API document, row by row: is this submit body allowed? Pure.
+"""The parameter table of the API document, row by row: is this submit body allowed?
 
 Source: API document, "Parameters for /generateImageToVideoRequest". Unknown fields are ignored.
 """

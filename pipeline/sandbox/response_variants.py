@@ -1,4 +1,4 @@
-"""Every shape in which answers to submits and polls have been seen, for clients that must be tolerant. Pure.
+"""Every shape in which answers to submits and polls have been seen, for clients that must be tolerant.
 
 Number 0 is the API document's form, 1 the unified queue's; the others are official forms of the same gateway for other
 models, or seen in public clients. All of them carry decoys where a URL must never be taken from: the echoed input and

@@ -1,4 +1,4 @@
-"""The gateway's answers as JSON values: submit, poll, motions, errors, in both dialects. Pure.
+"""The gateway's answers as JSON values: submit, poll, motions, errors, in both dialects.
 
 Sources: API document, "Response - Image To Video Request" and "Common Status Codes and Responses"; the other forms are
 those of the vendor's own pages (official) or seen in public clients.

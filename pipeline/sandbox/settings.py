@@ -1,4 +1,4 @@
-"""The settings of a sandbox, as one frozen record, and how its values are written on a command line. Pure."""
+"""The settings of a sandbox, as one frozen record, and how its values are written on a command line."""
 
 from __future__ import annotations
 

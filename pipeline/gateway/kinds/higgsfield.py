@@ -1,4 +1,4 @@
-"""The vendor's own API (Higgsfield API, "v2"): calls, error table, mapping of our parameters, free calls. Pure.
+"""The vendor's own API (Higgsfield API, "v2"): calls, error table, mapping of our parameters, free calls.
 
 Marks in this module: official = the vendor's pages or SDKs; seen = public third-party code; inferred = our reasoning.
 What a submit came to can be found out here: the same bytes under the same `Idempotency-Key` give the original job and

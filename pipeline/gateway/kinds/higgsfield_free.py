@@ -1,4 +1,4 @@
-"""The free calls of the vendor's API, and the body that its submits and its estimates share. Pure.
+"""The free calls of the vendor's API, and the body that its submits and its estimates share.
 
 Marks as in `higgsfield.py`: official, seen, inferred.
 """

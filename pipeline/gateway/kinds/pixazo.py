@@ -1,4 +1,4 @@
-"""The gateway of the API document (Pixazo): its calls, its error table, its mapping of our parameters. Pure."""
+"""The gateway of the API document (Pixazo): its calls, its error table, its mapping of our parameters."""
 
 from __future__ import annotations
 

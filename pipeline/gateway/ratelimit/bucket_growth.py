@@ -1,4 +1,4 @@
-"""How a bucket's rate is tested: how the flow grows while nothing is rejected, and when the limit has risen. Pure.
+"""How a bucket's rate is tested: how the flow grows while nothing is rejected, and when the limit has risen.
 
 A rejection costs itself where the calls of its hold are made up for by the burst; then the flow grows to the highest
 possible rate at once, and tests are frequent. Else it is dear: it costs `hold_s * rate - burst` calls. A flow at the

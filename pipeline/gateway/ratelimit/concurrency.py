@@ -1,4 +1,4 @@
-"""The cap on jobs in flight: configured, or learned from rejections; now and then one more is tried. Pure."""
+"""The cap on jobs in flight: configured, or learned from rejections; now and then one more is tried."""
 
 from __future__ import annotations
 

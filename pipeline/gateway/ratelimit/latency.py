@@ -1,4 +1,4 @@
-"""How long calls take to be ready and to be answered, as far as that was seen. Pure."""
+"""How long calls take to be ready and to be answered, as far as that was seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the next call to the gateway may be sent: one Pace for all workers, as fast as the gateway allows. Pure.
+"""When the next call to the gateway may be sent: one Pace for all workers, as fast as the gateway allows.
 
 It must never read a clock, sleep, or know what a call is for beyond its kind. Times are seconds of one monotonic clock.
 The caller asks; 0.0 hands out a slot, anything else is the seconds after which to ask again (or at once when an answer,

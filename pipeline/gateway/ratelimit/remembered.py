@@ -1,4 +1,4 @@
-"""Doubt about a limit that an earlier run measured: it is tested before it is relied upon. Pure.
+"""Doubt about a limit that an earlier run measured: it is tested before it is relied upon.
 
 A remembered limit may be wrong in both directions: the plan of the account changed, or the earlier run was disturbed.
 

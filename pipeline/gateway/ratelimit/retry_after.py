@@ -1,4 +1,4 @@
-"""Wait hints, for everybody at once: until when nothing may be sent, and which hints are not believed. Pure.
+"""Wait hints, for everybody at once: until when nothing may be sent, and which hints are not believed.
 
 Rules (ours; the API document gives none). A hint is at most 15 min. Up to 60 s it is obeyed exactly, however short.
 Beyond 60 s nothing is sent for 60 s, then one probing call a minute. A probe that is let in refutes the hint: the hold

@@ -1,4 +1,4 @@
-"""Whose turn it is when submits and polls use one allowance: submits first, with a share for polls. Pure.
+"""Whose turn it is when submits and polls use one allowance: submits first, with a share for polls.
 
 Submits go first because what is bought sooner is finished sooner, and a poll of an older job is the more likely to find
 it done; the share lets the first results in while submits still go on, and keeps polls from starving. It costs nothing:

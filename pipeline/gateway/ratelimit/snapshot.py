@@ -1,4 +1,4 @@
-"""A rate limit's whole state as a few kilobytes, so that several workers share it in one row of a database. Pure.
+"""A rate limit's whole state as a few kilobytes, so that several workers share it in one row of a database.
 
 The state is what one run has: the phase, the followed limiter, what the fits need of the history, holds and tests.
 Times are kept to 0.1 ms, calls as differences to the one before, all of it compressed: 2 to 4 KB for 1,200 calls.

@@ -1,4 +1,4 @@
-"""What the gateway's own headers say is left of an allowance, while nothing better is known of the limit. Pure.
+"""What the gateway's own headers say is left of an allowance, while nothing better is known of the limit.
 
 They are evidence, not orders. Headers may speak of another allowance, be rounded, or be wrong, and a limit that has
 been measured is known better than they say; so they are used only until the first rejection, to avoid that one.

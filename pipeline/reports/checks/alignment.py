@@ -1,4 +1,4 @@
-"""Line up two pictures by an affine map and a change of light: Gauss-Newton over many pairs at a time. Pure.
+"""Line up two pictures by an affine map and a change of light: Gauss-Newton over many pairs at a time.
 
 A map has six numbers `m`: the point (x, y) of the second picture, in widths from its centre, is in the first one at
 (m0 + m1 x + m2 y, m3 + m4 x + m5 y).

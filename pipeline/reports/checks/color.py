@@ -1,4 +1,4 @@
-"""Colour that drifts away from the start, in what both ends of the clip show. Pure."""
+"""Colour that drifts away from the start, in what both ends of the clip show."""
 
 from __future__ import annotations
 

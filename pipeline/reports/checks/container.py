@@ -1,4 +1,4 @@
-"""Length, rate, size and codec of a clip against what the models sell. Pure."""
+"""Length, rate, size and codec of a clip against what the models sell."""
 
 from __future__ import annotations
 

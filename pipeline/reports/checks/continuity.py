@@ -1,4 +1,4 @@
-"""Changes of scene: a hard cut, a row of unrelated stills, the seam of a loop. Pure."""
+"""Changes of scene: a hard cut, a row of unrelated stills, the seam of a loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find clips that show the same pictures, also re-encoded or at another size. Pure."""
+"""Find clips that show the same pictures, also re-encoded or at another size."""
 
 from __future__ import annotations
 

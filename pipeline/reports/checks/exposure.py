@@ -1,4 +1,4 @@
-"""Light: frames without a picture, flashes, flicker. Pure."""
+"""Light: frames without a picture, flashes, flicker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check can find: the words, their grades, and the result for one clip. Pure."""
+"""What a check can find: the words, their grades, and the result for one clip."""
 
 from __future__ import annotations
 

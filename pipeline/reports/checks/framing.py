@@ -1,4 +1,4 @@
-"""Find a frame in the picture it was made from: which part, at what scale, how squeezed, how alike. Pure."""
+"""Find a frame in the picture it was made from: which part, at what scale, how squeezed, how alike."""
 
 from __future__ import annotations
 

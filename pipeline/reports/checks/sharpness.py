@@ -1,4 +1,4 @@
-"""Fine detail at the end of a clip against its start, through the way the camera went. Pure."""
+"""Fine detail at the end of a clip against its start, through the way the camera went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every check reads: brightness, contrast, change and motion of a clip, frame by frame, computed once. Pure."""
+"""What every check reads: brightness, contrast, change and motion of a clip, frame by frame, computed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames that repeat, and clips in which nothing moves. Pure."""
+"""Frames that repeat, and clips in which nothing moves."""
 
 from __future__ import annotations
 

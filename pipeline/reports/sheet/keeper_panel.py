@@ -1,4 +1,4 @@
-"""What a good clip of this run costs, as a table of the sheet: by model, motion, strength and tag. Pure."""
+"""What a good clip of this run costs, as a table of the sheet: by model, motion, strength and tag."""
 
 from __future__ import annotations
 

@@ -169,9 +169,7 @@ def clip_shape(view: RunView) -> tuple[int, int]:
     return _shape(latest_lines(view.lines), view.outputs)
 
 
-def _shape(
-    lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path, *, checked: int = SHAPE_CLIPS
-) -> tuple[int, int]:
+def _shape(lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path) -> tuple[int, int]:
     """The commonest width and height among the first posters, so that cells have the clips' shape before they load."""
     sizes: Counter[tuple[int, int]] = Counter()
     for line, _ in lines:

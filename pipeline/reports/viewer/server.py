@@ -211,14 +211,14 @@ class Viewer:
         self._streams += 1
         try:
             await stream.prepare(request)
-            await self._tell(stream, run.run_id, seen)
+            await self._stream_updates(stream, run.run_id, seen)
         except ConnectionError:
             pass  # the page was closed
         finally:
             self._streams -= 1
         return stream
 
-    async def _tell(self, stream: web.StreamResponse, run_id: str, seen: ClientState) -> None:
+    async def _stream_updates(self, stream: web.StreamResponse, run_id: str, seen: ClientState) -> None:
         quiet = 0
         while not self._stopped.is_set():
             found = await asyncio.to_thread(live_update, self._workspace, run_id, seen)

@@ -101,7 +101,7 @@ class CallbackRelay:
 
     async def run(self) -> None:
         """Relays callbacks to other workers and takes over from a receiver that is gone."""
-        await asyncio.gather(self._hear(), self._tell(), self._stand_in())
+        await asyncio.gather(self._receive(), self._forward(), self._stand_in())
 
     async def close(self) -> None:
         """Stops listening."""
@@ -125,7 +125,7 @@ class CallbackRelay:
     async def _connected(self) -> psycopg.AsyncConnection[tuple[object, ...]]:
         return await psycopg.AsyncConnection.connect(self._url, autocommit=True, **client(self._url))
 
-    async def _tell(self) -> None:
+    async def _forward(self) -> None:
         while True:
             with suppress(*_AWAY):
                 async with await self._connected() as connection:
@@ -134,7 +134,7 @@ class CallbackRelay:
                         await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, text))
             await asyncio.sleep(RETRY_INTERVAL_S)
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         while True:
             with suppress(*_AWAY):
                 async with await self._connected() as connection:

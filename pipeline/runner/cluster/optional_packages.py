@@ -10,7 +10,7 @@ NEEDED = ("procrastinate", "psycopg")
 
 
 def check_installed() -> None:
-    """Says what to install when a cluster is asked for and can't be had.
+    """Check for the packages, and name what to install when a cluster is asked for and can't be had.
 
     Raises:
         UsageError: a package is missing; nothing was sent.

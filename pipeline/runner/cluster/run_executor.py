@@ -78,7 +78,7 @@ class RunExecutor:
         return self.pipeline.schedule
 
     def warn(self) -> None:
-        """Says once that callbacks are wanted and none come."""
+        """Notify once that callbacks are wanted and none come."""
         if not self._warned and isinstance(self._schedule, CallbackPollSchedule) and self._schedule.gave_up:
             self._warned = True
             self._around.notify("jobs end without a callback: polling as usual; check webhook.public_url")

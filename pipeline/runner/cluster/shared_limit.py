@@ -1,4 +1,4 @@
-"""One rate limit for all workers of a cluster: the law that one run uses, fed with what all of them saw. Pure.
+"""One rate limit for all workers of a cluster: the law that one run uses, fed with what all of them saw.
 
 The state of the law is in one row of the database (`shared_rate`). A worker visits it: it reports what became of its
 slots since its last visit, takes the next ones, and writes the state back. So a rejection that one worker saw is

@@ -1,4 +1,4 @@
-"""The vendor's answers as JSON values: submit, status, errors, estimate, usage, models, callbacks. Pure.
+"""The vendor's answers as JSON values: submit, status, errors, estimate, usage, models, callbacks.
 
 Source: official where not marked otherwise.
 """

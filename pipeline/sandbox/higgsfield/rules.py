@@ -1,4 +1,4 @@
-"""What the vendor's API takes as a submit: the fields of a body, the fingerprint of a call, callback addresses. Pure.
+"""What the vendor's API takes as a submit: the fields of a body, the fingerprint of a call, callback addresses.
 
 Source: official where not marked otherwise. Unknown fields are refused here (seen: some models do).
 """

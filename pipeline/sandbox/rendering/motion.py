@@ -1,4 +1,4 @@
-"""The motion presets: the camera move and the effect of each name, and where the camera is when. Pure.
+"""The motion presets: the camera move and the effect of each name, and where the camera is when.
 
 A clip is a still image seen by a moving camera. `Pose` is that camera at one moment; a path gives the pose for a beat.
 """
@@ -122,9 +122,7 @@ def _reversed(path: CameraPath) -> CameraPath:
     return lambda beat: path(AnimationFrame(u=1 - beat.u, amount=beat.amount, side=beat.side, phase=beat.phase))
 
 
-def _slide(
-    x: float, y: float, *, yaw: float = 0.0, pitch: float = 0.0, eased: Callable[[float], float] = soft
-) -> CameraPath:
+def _slide(x: float, y: float, *, yaw: float = 0.0, pitch: float = 0.0) -> CameraPath:
     def path(beat: AnimationFrame) -> CameraPose:
         share = (soft(beat.u) - 0.5) * beat.amount
         return CameraPose(zoom=1.04, x=x * share, y=y * share, yaw=yaw * share, pitch=pitch * share)

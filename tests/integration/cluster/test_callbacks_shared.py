@@ -158,7 +158,7 @@ def test_with_callbacks_a_job_costs_about_one_poll_whichever_worker_waits_for_it
             machines.hire(2)
             command: subprocess.Popen[str] = machines.start("run", machines.csv(shots(40)), "--yes", "--cluster")
             wait_for(lambda: in_hands_of(machines) == 2)
-            done = ended(command)
+            done = ended(command, timeout_s=120)
             assert done.counts == {"done": 40}, done.err + machines.all_said()
             assert sum(int(row["polls"]) for row in machines.rows()) <= 44
             assert machines.dismiss() == [0, 0]
