@@ -135,24 +135,28 @@ class LedgerQueries(RunRegistry, ShotQueries):
                 return
             after = found[-1].position
 
-    def report(self, run_id: str, states: Iterable[State] | None = None) -> Iterator[Attempt | SkippedRow]:
+    def report(
+        self, run_id: str, states: Iterable[State] | None = None, *, has_file: bool = False
+    ) -> Iterator[Attempt | SkippedRow]:
         """Every line of the run's report, in the manifest's order: one per attempt, placeholders included.
 
-        With `states` only the latest attempts that are in one of them.
+        With `states` only the latest attempts that are in one of them; with `has_file` only those whose clip was saved.
         """
         if states is None:
             wanted = or_(attempts.c.superseded == 0, attempts.c.run_id == run_id, attempts.c.request_id.is_(None))
         else:
             wanted = and_(attempts.c.superseded == 0, attempts.c.state.in_([state.value for state in states]))
+        if has_file:
+            wanted = and_(wanted, attempts.c.local_path.is_not(None))
         with self.ledger.reader.connect() as connection:
             statement = run_view(run_id).where(wanted)
             for row in connection.execution_options(yield_per=CHUNK).execute(statement):
-                if row.request_id is None and row.listed_request.startswith(FOLDED_PREFIX):
-                    yield from folded(connection, row, run_id)
-                elif row.request_id is None:
-                    yield SkippedRow(row_id=row.listed_as, axes=tuple((a, b) for a, b in json.loads(row.axes)))
-                else:
+                if row[0] is not None:  # its request
                     yield attempt_of(row, run_id)
+                elif row.listed_request.startswith(FOLDED_PREFIX):
+                    yield from folded(connection, row, run_id)
+                else:
+                    yield SkippedRow(row_id=row.listed_as, axes=tuple((a, b) for a, b in json.loads(row.axes)))
 
     def last_event(self) -> int:
         """The number of the newest line of history; every change of an attempt makes a higher one."""

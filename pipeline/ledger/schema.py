@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -226,7 +228,22 @@ def dump_params(params: Params) -> str:
 
 def load_params(text: str) -> Params:
     """The inverse of `dump_params`."""
-    values = dict(zip(_PARAM_NAMES, json.loads(text), strict=True))
-    values["input_images"] = tuple(values["input_images"])
-    values["input_images_end"] = tuple(values["input_images_end"])
-    return Params(**values)
+    model, prompt, seed, motions_id, strength, images, images_end, enhance, nsfw = json.loads(text)
+    if not isinstance(prompt, str) or not isinstance(seed, int):
+        raise ValueError(f"no prompt and seed in {text!r}")
+    example = _example(
+        model=model,
+        motions_id=motions_id,
+        strength_hundredths=strength,
+        input_images=tuple(images),
+        input_images_end=tuple(images_end),
+        enhance_prompt=enhance,
+        check_nsfw=nsfw,
+    )
+    return example.varied(prompt=prompt, seed=seed)
+
+
+@lru_cache(maxsize=4_096, typed=True)
+def _example(**fields: Any) -> Params:
+    """Params that were checked, of which a run has few kinds; `Params.varied` puts prompt and seed in."""
+    return Params(prompt="example", seed=1, **fields)

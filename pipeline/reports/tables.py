@@ -88,6 +88,8 @@ FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 _SPLIT_FORMULA = re.compile(r"([;,|\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
 """A formula's first sign behind a separator: `a;=F(1)` is two cells where the semicolon separates them."""
 
+_SPLITTER = re.compile(r"[;,|\t\r\n]")
+
 _HARMLESS = re.compile(r"[0-9A-Za-z][ -+\-./0-:<>?@A-Z\[\\\]^_`a-z{}~]*")
 """Most cells: printable ASCII that begins with a letter or digit and holds no separator, so that nothing can hide."""
 
@@ -170,6 +172,7 @@ def reason_of(attempt: Attempt) -> str | None:
     return note if attempt.reason is None or attempt.reason.startswith(note) else f"{note}; {attempt.reason}"
 
 
+@lru_cache(maxsize=4_096)
 def dollars(amount_microusd: int) -> Decimal:
     """Exact dollars with as many decimals as the amount needs, at least three, so that sums of the column are exact."""
     exact = Decimal(amount_microusd) / MICROUSD
@@ -252,7 +255,8 @@ def escape_formula(text: str) -> str:
     """
     if not text or _HARMLESS.fullmatch(text):
         return text
-    text = _SPLIT_FORMULA.sub(r"\1'", text)
+    if _SPLITTER.search(text):
+        text = _SPLIT_FORMULA.sub(r"\1'", text)
     if text[:1].isalnum() and text.isprintable():
         return text
     if text.startswith(FORMULA_STARTS) or text.lstrip().startswith(FORMULA_STARTS):
@@ -298,7 +302,27 @@ _CELL_OF_KIND = {
     "bool": _bool_cell,
     "time": _time_cell,
 }
-_CELL_OF_COLUMN = tuple((column, _CELL_OF_KIND[kind]) for column, kind in KINDS.items())
+_REPEATED = frozenset(
+    (
+        "status",
+        "model",
+        "prompt",
+        "image",
+        "motion",
+        "motions_id",
+        "cost_state",
+        "reason",
+        "check",
+        "gateway",
+        "bought_in",
+    )
+)
+"""Columns of text in which most rows say the same: what a cell becomes is remembered."""
+
+_repeated_cell = lru_cache(maxsize=4_096)(_text_cell)
+_CELL_OF_COLUMN = tuple(
+    (column, _repeated_cell if column in _REPEATED else _CELL_OF_KIND[kind]) for column, kind in KINDS.items()
+)
 
 
 def write_failures_csv(rows: Iterable[ReportRow], path: Path) -> int:

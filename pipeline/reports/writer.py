@@ -67,7 +67,7 @@ def checks_of(workspace: OpenLedger, run: Run) -> RunChecks:
 
 
 def _done(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:
-    lines = workspace.book.report(run.run_id, (State.DONE,))
+    lines = workspace.book.report(run.run_id, (State.DONE,), has_file=True)
     return (line for line in lines if isinstance(line, Attempt))
 
 
