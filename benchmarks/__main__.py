@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import cost, crowd, large, limits, shared, workers
+from benchmarks import cost, crowd, large, limits, shared, tls, workers
 from benchmarks.measuring import ROUNDS, measured, write_docs
 
 RUNS = {
     "limits": limits.run,
     "shared": shared.run,
     "cost": cost.run,
+    "tls": tls.run,
     "large": large.run,
     "crowd": crowd.run,
     "workers": workers.run,

@@ -106,6 +106,18 @@ finished; CPU of the process without its start, report included. `fresh` is the 
 for each submit, as paid calls have here.
 """
 
+TLS = """
+## A TLS connection for each paid call
+
+`python -m benchmarks.tls --write-docs`
+
+{circumstances}
+
+CPU of the program's client for one paid call on a connection of its own, {calls} calls one after another, against a
+server on this machine whose certificate (RSA, 2048 bits) signs itself. A real chain of certificates adds to the full
+handshake alone.
+"""
+
 LARGE = """
 ## A million rows, and the reports of 100,000
 
@@ -263,6 +275,18 @@ the most of a core like these. 50 submits a second of the cheapest model cost $2
 """
 
 
+def tls_section(figures: Figures) -> str:
+    """A paid call without TLS, with a full handshake, with a session that is resumed."""
+    rows = [(line["way"], f"{line['cpu_ms']:.2f}") for line in figures["rows"]]
+    plain, full, resumed = (line["cpu_ms"] for line in figures["rows"])
+    half = (
+        f"TLS adds {full - plain:.2f} ms with a full handshake and {resumed - plain:.2f} ms with a resumed session.\n"
+    )
+    goal = f"Target <= 0.8 ms a call with a resumed session: {_met(resumed <= 0.8)}.\n"
+    text = TLS.format(circumstances=circumstances(figures), calls=figures["calls"])
+    return text + "\n" + table(("", "CPU ms a call"), rows) + "\n" + half + goal
+
+
 def large_section(figures: Figures) -> str:
     """What a large sheet costs, step by step."""
     rows = [
@@ -344,6 +368,7 @@ SECTIONS = {
     "limits": limits_section,
     "shared": shared_section,
     "cost": cost_section,
+    "tls": tls_section,
     "large": large_section,
     "crowd": crowd_section,
     "workers": workers_section,

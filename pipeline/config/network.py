@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -63,12 +64,25 @@ class NetworkEnvironment:
         """
         if self.bundle is None:
             return None
-        name, value = self.bundle
-        if name in SYSTEM_BUNDLES:
-            return ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if sys.version_info >= (3, 13):  # what `create_default_context` sets
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+        self.load_certificates(context)
+        return context
+
+    def load_certificates(self, context: ssl.SSLContext) -> None:
+        """Have a context trust the certificates that the environment names, or the system's.
+
+        Raises:
+            UsageError: the file is no bundle of certificates.
+        """
+        name, value = self.bundle if self.bundle is not None else ("", "")
+        if self.bundle is None or name in SYSTEM_BUNDLES:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+            return
+        path = Path(value)
         try:
-            path = Path(value)
-            return ssl.create_default_context(
+            context.load_verify_locations(
                 cafile=value if path.is_file() else None, capath=value if path.is_dir() else None
             )
         except ssl.SSLError:

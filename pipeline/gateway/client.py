@@ -25,6 +25,7 @@ from pipeline.gateway.origin import Origin, checked_key
 from pipeline.gateway.redaction import blank_everywhere
 from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
 from pipeline.gateway.tcp_keepalive import keepalive_socket
+from pipeline.gateway.tls_sessions import ResumingContext
 
 __all__ = ["CallPhase", "GatewayClient", "NoResponse", "Response", "SendProof"]
 
@@ -91,8 +92,13 @@ class GatewayClient:
         self._poll_connections = poll_connections
         self._body_cap_bytes = body_cap_bytes
         self._network = network if network is not None else NetworkEnvironment()
-        context = ssl_context if ssl_context is not None else self._network.ssl_context()
-        self._ssl: ssl.SSLContext | bool = context if context is not None else True
+        self._ssl: ssl.SSLContext | bool = True
+        if ssl_context is not None:
+            self._ssl = ssl_context
+        elif base_url.lower().startswith("https:"):
+            self._ssl = context = ResumingContext()
+            self._network.load_certificates(context)
+            context.set_alpn_protocols(("http/1.1",))
         self._submits: aiohttp.ClientSession | None = None
         self._polls: aiohttp.ClientSession | None = None
 

@@ -24,6 +24,7 @@ from pipeline.gateway.classification import SubmitOutcomeKind
 from pipeline.gateway.client import GatewayClient, SendProof
 from pipeline.gateway.kinds.pixazo import Pixazo, classify_submit, submit_body, submit_call
 from pipeline.gateway.responses import CallPhase, NoResponse, Response
+from pipeline.gateway.tls_sessions import ResumingContext
 from tests.support.factories import make_params
 from tests.support.raw_server import ANSWER_BODY, Caller, Script, ScriptedGateway, http
 
@@ -64,7 +65,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     )
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(pem)
-    return Tls(server=server, client=ssl.create_default_context(cafile=str(pem)))
+    client = ResumingContext()  # as the program has it: from the second test on, sessions are resumed
+    client.load_verify_locations(pem)
+    return Tls(server=server, client=client)
 
 
 @pytest.fixture(params=["plain", "tls"])

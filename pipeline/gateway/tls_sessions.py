@@ -1,0 +1,69 @@
+"""TLS sessions that are resumed: a connection of its own for each paid call, at half the price of a full handshake.
+
+asyncio has no way to hand a session to a connection. It asks the context for each connection's TLS object, though, so
+the context remembers the newest session that each host gave and begins the next connection with it. A session is bound
+to the certificate that was verified when it began, and to this context; a host that does not know it any more makes a
+full handshake, as if none had been offered. No data of a call is sent before the handshake ends (no early data), so a
+resumed connection can be replayed no more than any other.
+"""
+
+from __future__ import annotations
+
+import ssl
+import sys
+from collections import deque
+
+ASKED = 4
+"""So many of a host's latest connections are asked for a session: a ticket comes behind the handshake, so the newest
+connection may have none yet."""
+
+MAX_HOSTS = 64
+"""Hosts whose sessions are remembered; a run calls two or three."""
+
+
+class ResumingContext(ssl.SSLContext):
+    """A client's context that offers each host the newest session that the host gave."""
+
+    _latest: dict[str, deque[ssl.SSLObject]]
+    _sessions: dict[str, ssl.SSLSession]
+
+    def __new__(cls, protocol: int = ssl.PROTOCOL_TLS_CLIENT) -> ResumingContext:
+        """Certificates and host names are verified, as in every context for clients."""
+        made: ResumingContext = super().__new__(cls, protocol)
+        made._latest, made._sessions = {}, {}
+        if sys.version_info >= (3, 13):
+            made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+        return made
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """The TLS object of a new connection, with the host's newest session where there is one."""
+        host = server_hostname if isinstance(server_hostname, str) else ""
+        if host and session is None:
+            session = self._newest(host)
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        if host:
+            if host not in self._latest and len(self._latest) >= MAX_HOSTS:
+                self._latest.clear()
+                self._sessions.clear()
+            self._latest.setdefault(host, deque(maxlen=ASKED)).append(made)
+        return made
+
+    def _newest(self, host: str) -> ssl.SSLSession | None:
+        for connection in reversed(self._latest.get(host, ())):
+            given = connection.session
+            if given is not None and _can_resume(connection, given):
+                self._sessions[host] = given
+                break
+        return self._sessions.get(host)
+
+
+def _can_resume(connection: ssl.SSLObject, session: ssl.SSLSession) -> bool:
+    """Whether the host gave what it takes: a ticket, or before TLS 1.3 the number of a session that it keeps."""
+    return session.has_ticket or (connection.version() not in (None, "TLSv1.3") and bool(session.id))
