@@ -114,8 +114,8 @@ TLS = """
 {circumstances}
 
 CPU of the program's client for one paid call on a connection of its own, {calls} calls one after another, against a
-server on this machine whose certificate (RSA, 2048 bits) signs itself. A real chain of certificates adds to the full
-handshake alone.
+server on this machine with a chain of certificates as public gateways have one (RSA, 2048 bits, one between the
+server's and the root).
 """
 
 LARGE = """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ssl
 import sys
+import time
 from collections import deque
 
 ASKED = 4
@@ -56,12 +57,21 @@ class ResumingContext(ssl.SSLContext):
         return made
 
     def _newest(self, host: str) -> ssl.SSLSession | None:
+        """The session to offer. Reading one costs a quarter of a handshake: one that works is kept while it is young.
+
+        A host that takes each ticket once refuses the second offer, and its connection then has a new one.
+        """
+        kept = self._sessions.get(host)
         for connection in reversed(self._latest.get(host, ())):
+            if connection.version() is None:
+                continue  # its handshake has not ended
+            if kept is not None and connection.session_reused and time.time() < kept.time + kept.timeout / 2:
+                return kept
             given = connection.session
             if given is not None and _can_resume(connection, given):
                 self._sessions[host] = given
-                break
-        return self._sessions.get(host)
+                return given
+        return kept
 
 
 def _can_resume(connection: ssl.SSLObject, session: ssl.SSLSession) -> bool:

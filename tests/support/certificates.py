@@ -14,22 +14,57 @@ from cryptography.x509.oid import NameOID
 
 def self_signed(path: Path) -> Path:
     """Writes a certificate for 127.0.0.1 that signs itself (RSA, 2048 bits) and its key into one file; returns it."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server of this machine")])
+    key = _new_key()
+    path.write_bytes(_pem(_certificate("a server of this machine", key, "a server of this machine", key)) + _text(key))
+    return path
+
+
+def chain(folder: Path) -> tuple[Path, Path]:
+    """As public gateways have it: a server's certificate, one between, and a root (RSA, 2048 bits each).
+
+    Returns the server's file (its chain and key) and the root's.
+    """
+    root_key, between_key, key = _new_key(), _new_key(), _new_key()
+    root = _certificate("root", root_key, "root", root_key, is_ca=True)
+    between = _certificate("between", between_key, "root", root_key, is_ca=True)
+    leaf = _certificate("a server of this machine", key, "between", between_key)
+    server, trusted = folder / "server.pem", folder / "root.pem"
+    server.write_bytes(_pem(leaf) + _pem(between) + _text(key))
+    trusted.write_bytes(_pem(root))
+    return server, trusted
+
+
+def _new_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _text(key: rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _certificate(
+    subject: str, key: rsa.RSAPrivateKey, issuer: str, signed_by: rsa.RSAPrivateKey, *, is_ca: bool = False
+) -> x509.Certificate:
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in (subject, issuer)]
     now = datetime.datetime.now(datetime.UTC)
-    signed = (
+    built = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(names[0])
+        .issuer_name(names[1])
         .public_key(key.public_key())
-        .serial_number(1)
+        .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
     )
-    path.write_bytes(
-        signed.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return path
+    if is_ca:
+        built = built.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    else:
+        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        built = built.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+    return built.sign(signed_by, hashes.SHA256())
