@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
 
+from pipeline.runner import event_loop
 from pipeline.runner.signals import FORWARDED, ForwardedSignals
 
 T = TypeVar("T")
@@ -23,13 +24,13 @@ def wait_for(make: Callable[[], Coroutine[object, object, T]]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(make())
+        return event_loop.run(make())
     forwarded = ForwardedSignals()
     token = FORWARDED.set(forwarded)
     context = copy_context()
     FORWARDED.reset(token)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="dop") as thread:
-        future = thread.submit(context.run, lambda: asyncio.run(make()))
+        future = thread.submit(context.run, lambda: event_loop.run(make()))
         while True:
             try:
                 return future.result()

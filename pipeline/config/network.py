@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 import ssl
-import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -64,11 +64,8 @@ class NetworkEnvironment:
         """
         if self.bundle is None:
             return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if sys.version_info >= (3, 13):  # what `create_default_context` sets
-            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
-        self.load_certificates(context)
-        return context
+        with self._bundle_is_whole():
+            return ssl.create_default_context(**self._locations())
 
     def load_certificates(self, context: ssl.SSLContext) -> None:
         """Have a context trust the certificates that the environment names, or the system's.
@@ -76,17 +73,28 @@ class NetworkEnvironment:
         Raises:
             UsageError: the file is no bundle of certificates.
         """
-        name, value = self.bundle if self.bundle is not None else ("", "")
-        if self.bundle is None or name in SYSTEM_BUNDLES:
+        locations = self._locations()
+        if not locations:
             context.load_default_certs(ssl.Purpose.SERVER_AUTH)
             return
-        path = Path(value)
+        with self._bundle_is_whole():
+            context.load_verify_locations(**locations)
+
+    def _locations(self) -> dict[str, str]:
+        """The bundle as the ssl module takes it; empty for the system's certificates."""
+        if self.bundle is None or self.bundle[0] in SYSTEM_BUNDLES:
+            return {}
+        path = Path(self.bundle[1])
+        named = {"cafile": path.is_file(), "capath": path.is_dir()}
+        return {kind: str(path) for kind, is_it in named.items() if is_it}
+
+    @contextmanager
+    def _bundle_is_whole(self) -> Iterator[None]:
         try:
-            context.load_verify_locations(
-                cafile=value if path.is_file() else None, capath=value if path.is_dir() else None
-            )
+            yield
         except ssl.SSLError:
-            raise UsageError(f"{name}={value} holds no certificates; nothing was sent") from None
+            named = "=".join(self.bundle or ())
+            raise UsageError(f"{named} holds no certificates; nothing was sent") from None
 
     def described(self) -> Iterator[str]:
         """Each setting in force as `VARIABLE=value`, without passwords."""

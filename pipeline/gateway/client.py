@@ -96,7 +96,7 @@ class GatewayClient:
         if ssl_context is not None:
             self._ssl = ssl_context
         elif base_url.lower().startswith("https:"):
-            self._ssl = context = ResumingContext()
+            self._ssl = context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
             self._network.load_certificates(context)
             context.set_alpn_protocols(("http/1.1",))
         self._submits: aiohttp.ClientSession | None = None

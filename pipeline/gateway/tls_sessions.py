@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ssl
 import sys
-import time
 from collections import deque
 
 ASKED = 4
@@ -25,16 +24,12 @@ MAX_HOSTS = 64
 class ResumingContext(ssl.SSLContext):
     """A client's context that offers each host the newest session that the host gave."""
 
-    _latest: dict[str, deque[ssl.SSLObject]]
-    _sessions: dict[str, ssl.SSLSession]
-
-    def __new__(cls, protocol: int = ssl.PROTOCOL_TLS_CLIENT) -> ResumingContext:
+    def __init__(self, protocol: int) -> None:
         """Certificates and host names are verified, as in every context for clients."""
-        made: ResumingContext = super().__new__(cls, protocol)
-        made._latest, made._sessions = {}, {}
-        if sys.version_info >= (3, 13):
-            made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
-        return made
+        self._latest: dict[str, deque[ssl.SSLObject]] = {}
+        self._sessions: dict[str, ssl.SSLSession] = {}
+        if sys.version_info >= (3, 13):  # what `ssl.create_default_context` sets
+            self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
 
     def wrap_bio(
         self,
@@ -57,15 +52,16 @@ class ResumingContext(ssl.SSLContext):
         return made
 
     def _newest(self, host: str) -> ssl.SSLSession | None:
-        """The session to offer. Reading one costs a quarter of a handshake: one that works is kept while it is young.
+        """The session to offer. Reading one costs a quarter of a handshake: one that works is kept.
 
-        A host that takes each ticket once refuses the second offer, and its connection then has a new one.
+        A host for which it is too old, or that takes each ticket once, refuses it, and gives a new one in the full
+        handshake that follows.
         """
         kept = self._sessions.get(host)
         for connection in reversed(self._latest.get(host, ())):
             if connection.version() is None:
                 continue  # its handshake has not ended
-            if kept is not None and connection.session_reused and time.time() < kept.time + kept.timeout / 2:
+            if kept is not None and connection.session_reused:
                 return kept
             given = connection.session
             if given is not None and _can_resume(connection, given):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from pipeline.ledger.run_registry import Run
 from pipeline.reports.missing_videos import mark_missing, missing_videos
 from pipeline.reports.run_ending import near_path
 from pipeline.reports.run_folder import RunFolder
+from pipeline.runner import event_loop
 from pipeline.runner.engine import execute
 from pipeline.runner.finish import RunOutcome, finish, start_of
 from pipeline.runner.run_job import RunInputs, RunJob, RunOptions, SpendingSession
@@ -96,4 +96,4 @@ def run_session(
     inputs: RunInputs,
 ) -> int:
     """The same for a command, which has no event loop of its own; returns the exit code. Pays likewise."""
-    return asyncio.run(run_session_async(session, inputs)).exit_code
+    return event_loop.run(run_session_async(session, inputs)).exit_code

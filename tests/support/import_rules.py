@@ -53,6 +53,7 @@ IMPURE = (
     "pipeline.gateway.part_file",
     "pipeline.gateway.ssrf_connector",
     "pipeline.gateway.tcp_keepalive",
+    "pipeline.gateway.tls_sessions",
     "pipeline.manifest.image_refs",
     "pipeline.manifest.json_schema",
     "pipeline.manifest.loader",

@@ -17,7 +17,6 @@ LONG_CLASSES = {
     "pipeline/gateway/ratelimit/controller.py: RateController": 330,
     "pipeline/gateway/ratelimit/window_follower.py: WindowFollower": 270,
     "pipeline/ledger/postgres_ledger.py: PostgresLedger": 320,
-    "pipeline/ledger/queries.py: LedgerQueries": 330,
     "pipeline/ledger/sqlite_ledger.py: SqliteLedger": 290,
     "pipeline/ledger/writer.py: LedgerWriter": 230,
     "pipeline/sandbox/gateway.py: SandboxHandlers": 260,

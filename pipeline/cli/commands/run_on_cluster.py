@@ -36,6 +36,7 @@ from pipeline.planning.run_setup import (
 from pipeline.records import Totals
 from pipeline.reports.progress import ProgressDisplay
 from pipeline.reports.run_folder import RunFolder
+from pipeline.runner import event_loop
 from pipeline.runner.cluster.requirements import database
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.finish import RunStart, finish, start_of
@@ -226,7 +227,7 @@ def _followed(
             result = await _result(opened, run, options, before, progress)
         return (await finish(opened, job, result, start)).exit_code
 
-    return asyncio.run(all_of_it())
+    return event_loop.run(all_of_it())
 
 
 async def _result(

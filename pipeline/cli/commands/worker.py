@@ -18,6 +18,7 @@ from pipeline.gateway.kinds import can_recover
 from pipeline.ledger.postgres_session import address
 from pipeline.ledger.workspace import open_shared
 from pipeline.records import counted
+from pipeline.runner import event_loop
 from pipeline.runner.cluster.requirements import database
 from pipeline.runner.credentials import resolve_api_key
 
@@ -95,7 +96,7 @@ def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
                 workspace=workspace, key=key, url=url, notify=say, timetable=timetable, calls=calls
             ).run()
 
-        return asyncio.run(lives())
+        return event_loop.run(lives())
 
 
 def _scheduled(args: argparse.Namespace, settings: Settings) -> list[str]:

@@ -65,7 +65,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     )
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(pem)
-    client = ResumingContext()  # as the program has it: from the second test on, sessions are resumed
+    client = ResumingContext(
+        ssl.PROTOCOL_TLS_CLIENT
+    )  # as the program has it: from the second test on, sessions are resumed
     client.load_verify_locations(pem)
     return Tls(server=server, client=client)
 

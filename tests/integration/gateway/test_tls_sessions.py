@@ -81,7 +81,7 @@ async def test_the_library_s_own_context_does_not_resume(pem: Path) -> None:
 
 
 async def test_a_host_that_forgot_the_session_makes_a_full_handshake(pem: Path) -> None:
-    context = ResumingContext()
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(pem)
     for expected in ([False, True], [False, True]):
         script = Resumed()
@@ -96,7 +96,7 @@ async def test_a_host_that_forgot_the_session_makes_a_full_handshake(pem: Path) 
 
 async def test_a_certificate_that_is_not_trusted_is_refused_also_beside_a_session(pem: Path, tmp_path: Path) -> None:
     """MONEY and secrets: a session is no reason to believe a stranger; nothing is sent."""
-    context, stranger = ResumingContext(), self_signed(tmp_path / "stranger.pem")
+    context, stranger = ResumingContext(ssl.PROTOCOL_TLS_CLIENT), self_signed(tmp_path / "stranger.pem")
     context.load_verify_locations(pem)
     async with (
         ScriptedGateway(Resumed(), tls=server_of(pem)) as gateway,
@@ -114,7 +114,7 @@ async def test_a_certificate_that_is_not_trusted_is_refused_also_beside_a_sessio
 
 
 def test_certificates_and_names_are_verified_and_few_hosts_are_remembered() -> None:
-    context, usual = ResumingContext(), ssl.create_default_context()
+    context, usual = ResumingContext(ssl.PROTOCOL_TLS_CLIENT), ssl.create_default_context()
     for name in ("verify_mode", "check_hostname", "minimum_version", "verify_flags"):
         assert getattr(context, name) == getattr(usual, name)
     for number in range(3 * MAX_HOSTS):
