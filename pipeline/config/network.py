@@ -65,7 +65,7 @@ class NetworkEnvironment:
         if self.bundle is None:
             return None
         with self._bundle_is_whole():
-            return ssl.create_default_context(**self._locations())
+            return ssl.create_default_context(ssl.Purpose.SERVER_AUTH, **self._locations())
 
     def load_certificates(self, context: ssl.SSLContext) -> None:
         """Have a context trust the certificates that the environment names, or the system's.
