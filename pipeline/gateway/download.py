@@ -1,7 +1,8 @@
 """The download of a video: one guarded GET of a result URL into a file that is whole or not there at all.
 
 It must never carry the key, a cookie or a referrer, never connect to an address that `ssrf_rules` refuses, never leave
-anything under a final name but a whole, durable MP4, and never retry: that is for the caller to decide.
+anything under a final name but a whole, durable MP4, and never retry: that is for the caller to decide. A body that was
+cut is continued where it ended, if the server can prove that it is the same one.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from pipeline.gateway.download_outcomes import (
 )
 from pipeline.gateway.error_text import wait_hint_s
 from pipeline.gateway.gzip_stream import GZIP_MAGIC, Gunzip
-from pipeline.gateway.mp4_check import Mp4BoxScanner, Mp4Fault, Mp4FaultKind
+from pipeline.gateway.mp4_check import Mp4Fault, Mp4FaultKind
 from pipeline.gateway.part_file import PartFile
+from pipeline.gateway.partial_body import MAX_PIECES, PartialBody
 from pipeline.gateway.ssrf_connector import guarded_connector, track_connects
 from pipeline.gateway.ssrf_rules import readable_url, refused_host
 
@@ -72,6 +74,13 @@ class _Arrived:
 
     size_bytes: int
     content_type: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    """The connection failed: what came before may be continued."""
+
+    failure: TransientFailure
 
 
 _Step = DownloadOutcome | _Redirect | _Arrived
@@ -204,16 +213,38 @@ class VideoFetcher:
         proxy = self._network.proxy_for(str(url))
         if proxy is not None and (why_not := refused_host(url.host or "", loopback_allowed=self._loopback)):
             return Unacceptable(reason=f"{url.host}: {why_not}")
+        body = PartialBody()
+        step = await self._one_piece(url, part, body, proxy)
+        for _ in range(MAX_PIECES - 1):
+            if not (isinstance(step, _Cut) and body.can_continue):
+                break
+            step = await self._one_piece(url, part, body, proxy)
+        return step.failure if isinstance(step, _Cut) else step
+
+    async def _one_piece(self, url: URL, part: PartFile, body: PartialBody, proxy: str | None) -> _Step | _Cut:
+        """One answer: the whole body, or the rest of one that was cut."""
+        assert self._session is not None
         connects = track_connects(proxy)
         try:
-            async with self._session.get(url, allow_redirects=False, proxy=proxy) as response:
-                return self._refused_answer(response) or await self._receive(response, part)
+            async with self._session.get(
+                url, allow_redirects=False, proxy=proxy, headers=body.request_headers
+            ) as response:
+                if body.received_bytes:
+                    if not body.is_continued_by(response.status, response.headers):
+                        return TransientFailure(reason=f"{url.host}: the body was cut, and the rest is not to be had")
+                else:
+                    refused = self._refused_answer(response)
+                    if refused is not None:
+                        return refused
+                    body.begin(response.headers, response.content_length)
+                    await self._on_disk(part.claim)
+                return await self._receive(response, part, body)
         except (aiohttp.InvalidURL, UnicodeError):
             return Unacceptable(reason=f"{url.host}: not an address that can be called")
         except (aiohttp.ClientError, OSError) as error:
             if connects.refused and not connects.allowed:
                 return Unacceptable(reason=f"{url.host}: {connects.refused[0]}")
-            return TransientFailure(reason=f"{url.host}: {_words(error)}")
+            return _Cut(failure=TransientFailure(reason=f"{url.host}: {_words(error)}"))
 
     def _refused_answer(
         self, response: aiohttp.ClientResponse
@@ -233,12 +264,13 @@ class VideoFetcher:
         return None
 
     async def _receive(
-        self, response: aiohttp.ClientResponse, part: PartFile
+        self, response: aiohttp.ClientResponse, part: PartFile, body: PartialBody
     ) -> Unacceptable | TransientFailure | _Arrived:
-        await self._on_disk(part.claim)
-        walk = Mp4BoxScanner()
-        block = await _read_block(response.content)
-        gunzip = Gunzip() if block.startswith(GZIP_MAGIC) else None
+        walk = body.boxes
+        block = await _read_block(response.content, body)
+        if body.received_bytes == len(block):
+            body.gunzip = Gunzip() if block.startswith(GZIP_MAGIC) else None
+        gunzip = body.gunzip
         while block:
             for piece in gunzip.feed(block) if gunzip else (block,):
                 walk.feed(piece)
@@ -247,7 +279,7 @@ class VideoFetcher:
                 if walk.fault:
                     return _as_outcome(walk.fault)
                 await self._on_disk(part.write, piece)
-            block = await _read_block(response.content)
+            block = await _read_block(response.content, body)
         if gunzip and not gunzip.whole:
             return TransientFailure(reason="it came compressed, and not whole")
         fault = walk.verdict(length_proven=gunzip is not None or self._length_proven(response))
@@ -289,11 +321,17 @@ def _storable(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T
         raise RuntimeError(f"StopIteration: {error}") from None
 
 
-async def _read_block(stream: aiohttp.StreamReader) -> bytes:
-    """The next BLOCK_BYTES or a little more; less only at the end, empty after it."""
+async def _read_block(stream: aiohttp.StreamReader, body: PartialBody) -> bytes:
+    """The next BLOCK_BYTES or a little more; less only at the end or before a cut, empty after it."""
     block = bytearray()
-    while len(block) < BLOCK_BYTES and (data := await stream.readany()):
-        block += data
+    try:
+        while len(block) < BLOCK_BYTES and (data := await stream.readany()):
+            block += data
+    except (aiohttp.ClientError, OSError):
+        if not block:
+            raise
+        # What came before the cut is kept: the next reading raises again.
+    body.received_bytes += len(block)
     return bytes(block)
 
 

@@ -7,6 +7,7 @@ import time
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pipeline.assets import object_checks
 from pipeline.config.loader import gateway_id
@@ -33,6 +34,14 @@ def check_bound_objects(bound: BoundManifest, settings: Settings) -> list[str]:
         UsageError: the store does not answer.
     """
     return object_checks.check_objects(settings, bound.objects(), manifest=bound.manifest.path, now=time.time())
+
+
+class _NewRequest(NamedTuple):
+    """What is kept of a request that is new: of a million the requests themselves take 700 MB."""
+
+    request_id: str
+    price_microusd: int
+    model: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +112,14 @@ def make_offer(
     Raises:
         ManifestError: mistakes, all of them.
     """
-    new: list[Request] = []
+    new: list[_NewRequest] = []
     unknown: list[Request] = []
     shots = ShotBook()
 
     def visit(request: Request, state: State) -> None:
         # The rest of a bounded purchase is needed only where a candidate may take another one's place.
         if state is State.PLANNED and (max_new is None or len(new) < max_new or request.candidacy is not None):
-            new.append(request)
+            new.append(_NewRequest(request.request_id, request.price_microusd, request.params.model))
         elif state is State.UNKNOWN:
             unknown.append(request)
 
@@ -134,7 +143,7 @@ def make_offer(
         summary = replace(summary, warnings=(*summary.warnings, *shots.too_few()))
     agreement = _agreement(new, again, offered, max_new)
     prices = array("q", (request.price_microusd for request in _without_spare(new, offered)))
-    models = frozenset(request.params.model for request in (*new, *again))
+    models = frozenset(request.model for request in new) | {request.params.model for request in again}
     return Offer(
         plan=plan,
         agreement=agreement,
@@ -145,7 +154,7 @@ def make_offer(
     )
 
 
-def _without_spare(new: Sequence[Request], offered: _Offered | None) -> list[Request]:
+def _without_spare(new: Sequence[_NewRequest], offered: _Offered | None) -> list[_NewRequest]:
     spare: set[str] = set() if offered is None else offered.shots.spare
     return [request for request in new if request.request_id not in spare]
 
@@ -169,7 +178,7 @@ def _offered_shots(shots: ShotBook, settings: Settings, book: LedgerQueries | No
     return _Offered(shots=shots.offer(known), rates=pass_rates(book.outcomes(verdicts, gateway_id(settings))))
 
 
-def _with_keepers(plan: Plan, offered: _Offered, new: Sequence[Request]) -> Plan:
+def _with_keepers(plan: Plan, offered: _Offered, new: Sequence[_NewRequest]) -> Plan:
     """The plan without candidates that no shot needs, and with what the shots may cost."""
     spare = [request for request in new if request.request_id in offered.shots.spare]
     # A verdict or a check that came since the plan was made changes what may be bought.
@@ -184,7 +193,7 @@ def _with_keepers(plan: Plan, offered: _Offered, new: Sequence[Request]) -> Plan
 
 
 def _agreement(
-    new: Sequence[Request], again: Sequence[Request], offered: _Offered | None, max_new: int | None
+    new: Sequence[_NewRequest], again: Sequence[Request], offered: _Offered | None, max_new: int | None
 ) -> Agreement:
     """What may be bought: what is new, every candidate of shots that lack keepers, and what is sent again.
 
