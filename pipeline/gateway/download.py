@@ -33,7 +33,6 @@ from pipeline.gateway.download_outcomes import (
     Unacceptable,
 )
 from pipeline.gateway.error_text import wait_hint_s
-from pipeline.gateway.gzip_stream import GZIP_MAGIC, Gunzip
 from pipeline.gateway.mp4_check import Mp4Fault, Mp4FaultKind
 from pipeline.gateway.part_file import PartFile
 from pipeline.gateway.partial_body import MAX_PIECES, PartialBody
@@ -267,9 +266,7 @@ class VideoFetcher:
         self, response: aiohttp.ClientResponse, part: PartFile, body: PartialBody
     ) -> Unacceptable | TransientFailure | _Arrived:
         walk = body.boxes
-        block = await _read_block(response.content, body)
-        if body.received_bytes == len(block):
-            body.gunzip = Gunzip() if block.startswith(GZIP_MAGIC) else None
+        block = body.add(await _read_block(response.content))
         gunzip = body.gunzip
         while block:
             for piece in gunzip.feed(block) if gunzip else (block,):
@@ -279,7 +276,7 @@ class VideoFetcher:
                 if walk.fault:
                     return _as_outcome(walk.fault)
                 await self._on_disk(part.write, piece)
-            block = await _read_block(response.content, body)
+            block = body.add(await _read_block(response.content))
         if gunzip and not gunzip.whole:
             return TransientFailure(reason="it came compressed, and not whole")
         fault = walk.verdict(length_proven=gunzip is not None or self._length_proven(response))
@@ -321,7 +318,7 @@ def _storable(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T
         raise RuntimeError(f"StopIteration: {error}") from None
 
 
-async def _read_block(stream: aiohttp.StreamReader, body: PartialBody) -> bytes:
+async def _read_block(stream: aiohttp.StreamReader) -> bytes:
     """The next BLOCK_BYTES or a little more; less only at the end or before a cut, empty after it."""
     block = bytearray()
     try:
@@ -331,7 +328,6 @@ async def _read_block(stream: aiohttp.StreamReader, body: PartialBody) -> bytes:
         if not block:
             raise
         # What came before the cut is kept: the next reading raises again.
-    body.received_bytes += len(block)
     return bytes(block)
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.gateway.gzip_stream import Gunzip
+from pipeline.gateway.gzip_stream import GZIP_MAGIC, Gunzip
 from pipeline.gateway.mp4_check import Mp4BoxScanner
 
 MAX_PIECES = 4
@@ -34,6 +34,13 @@ class PartialBody:
         etag = headers.get("ETag", "")
         self.etag = etag if _STRONG_ETAG.fullmatch(etag) and "Content-Encoding" not in headers else None
         self.total_bytes = length
+
+    def add(self, block: bytes) -> bytes:
+        """Count the next block that came, and return it; the first one shows whether the body is compressed."""
+        if not self.received_bytes and block.startswith(GZIP_MAGIC):
+            self.gunzip = Gunzip()
+        self.received_bytes += len(block)
+        return block
 
     @property
     def can_continue(self) -> bool:
