@@ -23,7 +23,7 @@ def format_path(path: strict_yaml.Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            name = part if _WORD.fullmatch(part) else repr(part)
+            name = part if _WORD.fullmatch(part) and part.isprintable() else repr(part)
             text += f".{name}" if text else name
     return text
 

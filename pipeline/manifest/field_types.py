@@ -117,6 +117,10 @@ def text(value: object) -> str:
     return value
 
 
+_UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+"""Characters that are not seen in a word, and no part of it in any script (joiners are, in Persian and in emoji)."""
+
+
 def word(value: object) -> str:
     """A text of one line without spaces around it: ids, labels, names, keys."""
     if isinstance(value, str) and _PLAIN_WORD.fullmatch(value):
@@ -126,6 +130,8 @@ def word(value: object) -> str:
         raise ValueError(f"{plain(value)} has spaces around it")
     if len(value.splitlines()) > 1 or "\t" in value:
         raise ValueError(f"{plain(value)} has a line break or a tab in it")
+    if unseen := _UNSEEN.search(value):
+        raise ValueError(f"{plain(value)} has the invisible character U+{ord(unseen[0]):04X} in it: delete it")
     if len(value) > 200:
         raise ValueError(f"{plain(value)} is longer than 200 characters")
     return value

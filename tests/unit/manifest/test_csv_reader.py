@@ -58,6 +58,21 @@ def test_a_strength_in_another_notation_is_refused(tmp_path: Path, strength: str
     assert message in found[0].message
 
 
+@pytest.mark.parametrize("unseen", ["\u200b", "\u00ad", "\u202e", "\ufeff"])
+@pytest.mark.parametrize("column", ["id", "tags"])
+def test_an_id_or_a_tag_with_a_character_that_is_not_seen_is_refused(tmp_path: Path, column: str, unseen: str) -> None:
+    """It would look like another one, and no filter would find it."""
+    found = problems(tmp_path, f"image,prompt,seed,{column}\n{URL},p,1,he{unseen}ro\n", "a.csv")
+    assert [problem.where for problem in found] == [f"column '{column}'"]
+    assert f"U+{ord(unseen):04X}" in found[0].message
+
+
+def test_joiners_are_part_of_a_tag(tmp_path: Path) -> None:
+    tag = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # a Persian word is written with U+200C
+    (cell,) = cells(tmp_path, f"image,prompt,seed,tags\n{URL},p,1,{tag}\n", "a.csv")
+    assert cell.tags == (tag,)
+
+
 @pytest.mark.parametrize(("cell", "meant"), [("true", True), ("TRUE", True), ("False", False)])
 def test_booleans_are_read_as_spreadsheets_write_them(tmp_path: Path, cell: str, meant: bool) -> None:
     found = cells(tmp_path, f"id,image,prompt,seed,enhance_prompt\na,{URL},p,1,{cell}\n", "a.csv")

@@ -22,6 +22,11 @@ def test_a_key_that_is_misspelt_is_reported_with_line_column_place_and_suggestio
     assert str(found[1]) == f"{tmp_path}/batch.yaml:5:5: rows[1].strenght: unknown key. Did you mean 'strength'?"
 
 
+def test_a_character_that_is_not_seen_is_shown_in_the_name_of_a_key(tmp_path: Path) -> None:
+    found = problems(tmp_path, f"version: 1\nrows:\n  - {{{ONE}, seed: 1, stren\u200bgth: 0.5}}\n")
+    assert "rows[0].'stren\\u200bgth': unknown key. Did you mean 'strength'?" in str(found[0])
+
+
 def test_mistakes_of_shape_of_value_and_between_rows_are_reported_together(tmp_path: Path) -> None:
     text = f"""\
 version: 2
