@@ -38,7 +38,16 @@ MIN_SECRET_CHARS: Final = 8
 """A key of fewer characters (a sandbox's) is no secret, and blanking it out would maim the responses."""
 
 KEPT_HEADERS: Final = frozenset(
-    {"content-type", "date", "location", "retry-after", "server", "x-request-id", "x-should-retry"}
+    {
+        "content-type",
+        "date",
+        "location",
+        "retry-after",
+        "server",
+        "x-correlation-id",
+        "x-request-id",
+        "x-should-retry",
+    }
 )
 
 

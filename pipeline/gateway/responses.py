@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+MAX_TRACE_CHARS = 100
+"""Characters of a call's id that are kept; a UUID has 36."""
+
 
 class CallPhase(StrEnum):
     """How far a call had come when it ended without a status line."""
@@ -36,6 +39,12 @@ class Response:
     complete: bool = True
     what: str = ""
     elapsed_s: float = 0.0
+
+    @property
+    def trace(self) -> str:
+        """The id by which the gateway's support finds this call, as " (X-Correlation-ID ..)"; "" where it gave none."""
+        found = self.headers.get("x-correlation-id", "")
+        return f" (X-Correlation-ID {found[:MAX_TRACE_CHARS]})" if found else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

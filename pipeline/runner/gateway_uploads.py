@@ -39,23 +39,25 @@ class GatewayUploads:
         """
         for tries in range(TRIES):
             ticket = self._kind.read_upload(await self._client.ask(self._kind.upload_call(content_type)))
-            if ticket is not None and await self._put(ticket, content):
+            if ticket is not None and await self._put(ticket, content, content_type):
                 return ticket.public_url
             await asyncio.sleep(FIRST_PAUSE_S * 2**tries)
         raise StoreError("the gateway takes no picture now; run again later")
 
-    async def _put(self, ticket: UploadTicket, content: bytes) -> bool:
+    async def _put(self, ticket: UploadTicket, content: bytes, content_type: str) -> bool:
+        """Whether the store took it. The type that is sent must be the one that was asked for (official)."""
         try:
             Origin(ticket.upload_url.partition("?")[0])
         except UsageError:
             raise StoreError("the gateway names an address to upload to that is not https") from None
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        headers = dict(ticket.headers)
+        if "content-type" not in {name.lower() for name in headers}:
+            headers["Content-Type"] = content_type
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
-                session.put(
-                    ticket.upload_url, data=content, headers=dict(ticket.headers), allow_redirects=False
-                ) as answer,
+                session.put(ticket.upload_url, data=content, headers=headers, allow_redirects=False) as answer,
             ):
                 return 200 <= answer.status <= 299
         except (aiohttp.ClientError, TimeoutError, OSError):

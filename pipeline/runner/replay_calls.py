@@ -6,14 +6,9 @@ from pipeline.gateway.kinds.interface import Call, CancelOutcome, ReplayKind, Re
 from pipeline.gateway.ratelimit.limiter import CallInFlight, CallKind, LimitFeedback
 from pipeline.gateway.responses import CallPhase, NoResponse, Response
 from pipeline.records import Attempt
+from pipeline.runner.cancellation import cancel_job
 from pipeline.runner.context import RunContext
 from pipeline.runner.stop import StopScope
-
-CANCEL_TRIES = 5
-"""Cancel calls for one job before it counts as not canceled."""
-
-CANCEL_PAUSE_S = 0.2
-"""Seconds before the second cancel call, doubled each time: a job can be canceled only while it is queued."""
 
 
 class ReplayCalls:
@@ -92,12 +87,11 @@ class ReplayCalls:
         context = self._context
         if not context.kind.abilities.cancel:
             return False
-        for tries in range(CANCEL_TRIES):
-            found = context.kind.classify_cancel(await context.client.ask(context.kind.cancel_call(job_set_id)))
-            if found is not CancelOutcome.UNCLEAR:
-                return found is CancelOutcome.CANCELED
-            await context.stop.pause(CANCEL_PAUSE_S * 2**tries, until=StopScope.ALL)
-        return False
+        found = await cancel_job(context.client, context.kind, job_set_id, pause=self._pause)
+        return found is CancelOutcome.CANCELED
+
+    async def _pause(self, seconds: float) -> None:
+        await self._context.stop.pause(seconds, until=StopScope.ALL)
 
 
 def _not_sent() -> NoResponse:

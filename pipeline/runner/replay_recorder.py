@@ -31,8 +31,10 @@ class ReplayRecorder:
         """Book the job of an unclear submit and hand it to the poller; False when it belongs to another request."""
         context = self._context
         values = {"job_set_id": job.job_set_id, "polling_url": job.polling_url, "accepted_at": context.unix_time()}
-        body = response.body[:DETAIL_CHARS].decode("utf-8", "replace") if isinstance(response, Response) else ""
-        detail = context.calls.without_secrets(attempt, f"{how}: {body}")
+        said = ""
+        if isinstance(response, Response):
+            said = response.body[:DETAIL_CHARS].decode("utf-8", "replace") + response.trace
+        detail = context.calls.without_secrets(attempt, f"{how}: {said}")
         try:
             recorded = await context.recorder.record(
                 attempt.request_id, Event.ACCEPT, {**values, "reason": None}, token=attempt.token, detail=detail

@@ -207,7 +207,7 @@ class OutcomeRecorder:
             text = response.what
         else:
             body = response.body[:BODY_BYTES].decode("utf-8", "replace")
-            text = redact(f"{response.status} {body}")[:DETAIL_CHARS]
+            text = redact(f"{response.status} {body}")[:DETAIL_CHARS] + response.trace
         return self._context.calls.without_secrets(attempt, text)
 
 

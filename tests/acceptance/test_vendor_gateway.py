@@ -43,6 +43,13 @@ def test_a_run_buys_at_the_vendors_api(vendor: Callable[..., Made]) -> None:
     assert len(sandbox.books.requests) == 3, again.err
 
 
+def test_the_history_has_the_id_by_which_support_finds_a_submit(vendor: Callable[..., Made]) -> None:
+    dop, _ = vendor()
+    dop.buy(dop.csv(shots(1)))
+    (detail,) = dop.ledger("select detail from history where event = 'accept'")[0]
+    assert "(X-Correlation-ID " in str(detail)
+
+
 def test_no_secret_is_left_behind(vendor: Callable[..., Made]) -> None:
     dop, sandbox = vendor()
     end = dop.buy(dop.csv(shots(2)), "--webhook")

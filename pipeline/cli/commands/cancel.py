@@ -16,6 +16,7 @@ from pipeline.ledger.transitions import Applied, LedgerChange
 from pipeline.ledger.workspace import OpenLedger, open_for_reading, open_for_spending, open_shared
 from pipeline.records import Attempt, State, counted
 from pipeline.reports.run_lookup import find_request, find_run
+from pipeline.runner.cancellation import cancel_job
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.engine import gateway_client
@@ -63,7 +64,7 @@ def _chosen(workspace: OpenLedger, wanted: str | None) -> list[Attempt]:
 async def _ask(settings: Settings, key: str, chosen: list[Attempt]) -> list[CancelOutcome]:
     kind = kind_of(settings)
     async with gateway_for(settings) as base_url, gateway_client(settings, base_url, key) as client:
-        return [kind.classify_cancel(await client.ask(kind.cancel_call(str(attempt.job_set_id)))) for attempt in chosen]
+        return [await cancel_job(client, kind, str(one.job_set_id), pause=asyncio.sleep) for one in chosen]
 
 
 def _record(settings: Settings, canceled: list[Attempt]) -> None:

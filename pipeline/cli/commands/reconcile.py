@@ -48,10 +48,10 @@ def reconcile(args: argparse.Namespace) -> int:
             found = list(from_list(workspace, read_usage(args.usage)))
         else:
             found = list(from_usage_call(workspace, settings))
-    print_notice(table(("WHAT", "WHERE", "DIFFERENCE"), [[one.what, one.where, one.words] for one in found]))
     if not found:
         print("no difference")
         return 0
+    print_notice(table(("WHAT", "WHERE", "DIFFERENCE"), [[one.what, one.where, one.words] for one in found]))
     print(f"{counted(len(found), 'difference')}; nothing was changed: `dop resolve` settles unknown outcomes")
     return ExitCode.FAILED
 
