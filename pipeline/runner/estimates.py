@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.config.settings import Settings
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.kinds import kind_of
-from pipeline.gateway.kinds.interface import GatewayKind
+from pipeline.gateway.kinds.interface import Call, GatewayKind
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.records import Params
 
 NOT_SOLD = frozenset({404, 405, 423, 503})
 """Statuses of an estimate by which a model cannot be bought now. Source: official (404, 423, 503)."""
+
+TRIES, PAUSE_S = 3, 0.5
+"""Calls for one answer, and seconds before the second one, doubled each time."""
 
 GENERAL = "31177282-bde3-4870-b283-1135ca0a201a"
 """The motion preset "General"."""
@@ -37,10 +41,20 @@ class ModelOffer:
     text: str
 
 
+async def ask_again(client: GatewayClient, call: Call) -> Response | NoResponse:
+    """The answer to a free call, which is repeated where the gateway is in trouble or wants it slower."""
+    for tries in range(TRIES - 1):
+        answer = await client.ask(call)
+        if isinstance(answer, Response) and answer.status != 429 and answer.status < 500:
+            return answer
+        await asyncio.sleep(PAUSE_S * 2**tries)
+    return await client.ask(call)
+
+
 async def model_offers(settings: Settings, client: GatewayClient, models: Iterable[str]) -> list[ModelOffer]:
     """Ask the gateway about each model. Pays: no."""
     kind = kind_of(settings)
-    listed = kind.read_models(await client.ask(kind.models_call())) if kind.abilities.models else None
+    listed = kind.read_models(await ask_again(client, kind.models_call())) if kind.abilities.models else None
     return [await _offer(kind, client, model, listed) for model in models]
 
 
@@ -55,7 +69,7 @@ async def _offer(kind: GatewayKind, client: GatewayClient, model: str, listed: f
     is_listed = None if listed is None else vendor_id in listed
     if not kind.abilities.estimate:
         return ModelOffer(model=model, is_listed=is_listed, price_microusd=None, is_sold=is_listed, text=vendor_id)
-    answer = await client.ask(kind.estimate_call(_example(model), {}))
+    answer = await ask_again(client, kind.estimate_call(_example(model), {}))
     price = kind.read_estimate(answer)
     return ModelOffer(
         model=model,

@@ -33,7 +33,12 @@ async def check_prices(settings: Settings, key: str, models: Iterable[str]) -> l
     dearer = [text for offer in offers if (text := dearer_words(offer, settings))]
     if dearer:
         raise UsageError(f"{'; '.join(dearer)}; nothing was sent")
-    return [
+    silent = [
+        f"the gateway gave no price of {offer.model} ({offer.text}): it is bought at the configured one"
+        for offer in offers
+        if offer.is_sold is None
+    ]
+    return silent + [
         f"the gateway does not sell {offer.model} now ({offer.text}): its rows will be refused, which costs nothing"
         for offer in offers
         if offer.is_sold is False

@@ -23,6 +23,7 @@ from pipeline.reports.usage_list import read_usage
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.engine import gateway_client
+from pipeline.runner.estimates import ask_again
 
 DAYS = 30
 """How far back the gateway's own list is asked for, in days."""
@@ -127,7 +128,7 @@ async def _asked(settings: Settings, now: float) -> tuple[UsageLine, ...]:
     kind, key = kind_of(settings), resolve_api_key(settings, ask=ask_to_trust)
     start, end = (datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for at in (now - DAYS * 86_400, now))
     async with gateway_for(settings) as base_url, gateway_client(settings, base_url, key) as client:
-        found = kind.read_usage(await client.ask(kind.usage_call(start, end)))
+        found = kind.read_usage(await ask_again(client, kind.usage_call(start, end)))
     if found is None:
         raise FatalError("the gateway gave no list of what it charged")
     return found
