@@ -6,8 +6,8 @@
     .venv/bin/python -m benchmarks.checks --write-docs     also docs/internals/checks-figures.md
     .venv/bin/python -m benchmarks.checks --pictures       only docs/pictures/check-*.jpg
 
-The first set is the one that the constants of the checks were set on. The held-out set has other scenes, other seeds
-and stronger changes by the model; no constant was set on it. Nothing is sent anywhere.
+The first set is of the kind that the constants of the checks were set on. The held-out set has other scenes, seeds,
+sizes, rates and codecs, and stronger changes by the model; no constant was set on it. Nothing is sent anywhere.
 """
 
 from __future__ import annotations

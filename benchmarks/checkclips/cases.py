@@ -25,6 +25,8 @@ CODECS = {
 }
 SIZES = ((320, 180), (384, 216), (426, 240), (240, 320), (480, 270), (640, 360), (288, 288))
 RATES = (12, 15, 16, 24, 24, 24, 25, 30)
+HELD_OUT_SIZES = ((512, 288), (360, 640), (768, 432), (400, 300), (352, 198))
+HELD_OUT_RATES = (18, 20, 24, 25, 30, 48)
 WHOLE = ("unreadable", "format", "still", "wrong_start", "wrong_end", "duplicate", "loop_seam")
 KINDS = (*IN_FRAMES, *WHOLE)
 EXTRAS = ("", "grain", "candle", "rain", "cadence", "fade", "fade_out", "subject", "")
@@ -110,7 +112,8 @@ def allowed(kind: str, preset: str) -> bool:
 
 
 def _case(number: int, kind: str, preset: str, random: Random, held_out: bool) -> Case:
-    codec = str(random.choice(list(CODECS), p=[0.64, 0.14, 0.11, 0.11]))
+    codec = str(random.choice(list(CODECS), p=[0.4, 0.2, 0.2, 0.2] if held_out else [0.64, 0.14, 0.11, 0.11]))
+    sizes, rates = (HELD_OUT_SIZES, HELD_OUT_RATES) if held_out else (SIZES, RATES)
     extras = [
         extra
         for extra in EXTRAS
@@ -122,8 +125,8 @@ def _case(number: int, kind: str, preset: str, random: Random, held_out: bool) -
         number=number, kind=kind, preset=preset, held_out=held_out, codec=codec,
         extra=str(random.choice(extras)),
         severity=float(random.choice([0.0, 1.0])),
-        size=SIZES[int(random.integers(0, len(SIZES)))],
-        fps=RATES[int(random.integers(0, len(RATES)))],
+        size=sizes[int(random.integers(0, len(sizes)))],
+        fps=rates[int(random.integers(0, len(rates)))],
         crf=int(random.integers(18, 31)) + (8 if codec in ("vp9", "av1") else 0),
     )  # fmt: skip
 
@@ -135,7 +138,7 @@ def make(case: Case, folder: Path, *, seed: int) -> Made:
     scale = random.uniform(1.6, 2.2)
     size = (round(case.size[0] * scale), round(case.size[1] * scale))
     names = list(pictures)
-    scene, other_scene, end_scene = (str(name) for name in random.choice(names, 3))
+    scene, other_scene, end_scene = (str(name) for name in random.choice(names, 3, replace=False))
     if case.kind in NOT_IN_THE_DARK and {scene, other_scene} & {"dark"}:
         scene, other_scene = "city", "landscape"  # in the dark a cut is black, and the others cannot be seen
     picture, other = paint(scene, random, size), paint(other_scene, random, size)

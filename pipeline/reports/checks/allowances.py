@@ -40,7 +40,7 @@ NONE = Allowance()
 _STATIC = Allowance(is_static=True)
 _PAUSES = Allowance(pauses=True)
 _BLAST = Allowance(flashes=3.0, recolors=3.0, blurs=0.7)
-_RECOLORS = Allowance(recolors=1.3)
+_RECOLORS = Allowance(recolors=1.6)
 _BLURS = Allowance(blurs=0.5)
 _TRANSITION = Allowance(is_transition=True)
 
@@ -54,7 +54,7 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Crash Zoom In": _PAUSES,  # rests, shoots in, rests
     "Crash Zoom Out": _PAUSES,
     "Datamosh": Allowance(
-        is_transition=True, jumps=True, blurs=0.4, flicker=3.0, flashes=4.0
+        is_transition=True, jumps=True, blurs=0.4, flicker=4.0, flashes=4.0
     ),  # broken pictures are the effect
     "Disintegration": _RECOLORS,  # the subject turns to ash
     "Earth Zoom Out": Allowance(is_transition=True, recolors=1.3),  # from the street to the globe
@@ -65,10 +65,10 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Freezing": Allowance(is_static=True, recolors=1.3),  # everything turns to ice and stops
     "Garden Bloom": _RECOLORS,
     "Glam": Allowance(flashes=4.0),  # glints
-    "Glowshift": Allowance(recolors=2.0),  # light that grows and changes
+    "Glowshift": Allowance(recolors=2.7),  # light that grows and changes
     "Head Explosion": _BLAST,
-    "Hyperlapse": Allowance(flicker=2.0, recolors=2.0),  # hours in seconds: light jumps from frame to frame
-    "Innerlight": Allowance(recolors=2.0),  # the subject begins to glow
+    "Hyperlapse": Allowance(flicker=2.7, recolors=2.7),  # hours in seconds: light jumps from frame to frame
+    "Innerlight": Allowance(recolors=2.7),  # the subject begins to glow
     "Lens Flare": Allowance(flashes=4.0),
     "Low Shutter": _BLURS,  # long exposure smears
     "Morphskin": _RECOLORS,
@@ -82,14 +82,14 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Skin Surge": _RECOLORS,
     "Soul Jump": _RECOLORS,
     "Static": _STATIC,
-    "Super 8MM": Allowance(flicker=5.0, flashes=4.0, recolors=1.3),  # an old projector's light
+    "Super 8MM": Allowance(flicker=7.0, flashes=4.0, recolors=1.6),  # an old projector's light
     "Through Object In": _TRANSITION,
     "Through Object Out": _TRANSITION,
-    "Thunder God": Allowance(flashes=4.0, flicker=10.0),  # lightning
-    "Timelapse Human": Allowance(is_static=True, flicker=1.5, recolors=1.3),  # from a tripod
-    "Timelapse Landscape": Allowance(is_static=True, flicker=1.5, recolors=1.3),  # from a tripod; day turns to night
+    "Thunder God": Allowance(flashes=4.0, flicker=13.0, recolors=5.0),  # lightning
+    "Timelapse Human": Allowance(is_static=True, flicker=2.0, recolors=1.6),  # from a tripod
+    "Timelapse Landscape": Allowance(is_static=True, flicker=2.0, recolors=2.0),  # from a tripod; day turns to night
     "Turning Metal": _RECOLORS,
-    "VHS": Allowance(is_static=True, flicker=3.0),  # tape: a camera at rest, bands and noise
+    "VHS": Allowance(is_static=True, flicker=4.0),  # tape: a camera at rest, bands and noise
     "Whip Pan": _PAUSES,  # rests, whips, rests
 }
 """The presets that need one. All others move the camera or the subject and promise nothing that a check reports."""

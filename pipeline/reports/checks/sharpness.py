@@ -54,6 +54,9 @@ MIN_LIGHT = 0.4
 NEARER = 0.9
 """Scale below which the camera came nearer: an enlargement loses detail, a model draws more; expect a mean."""
 
+WHOLE_WEIGHT = 0.25
+"""Weight in that mean of the whole picture's detail: a crash zoom ends on a plain part of a photograph."""
+
 
 def soft(signals: Signals, allowance: Allowance) -> tuple[list[Finding], Sharpness | None]:
     """Whether the last half second has lost its fine detail; None when the start had none."""
@@ -91,7 +94,8 @@ def measure(signals: Signals) -> Sharpness | None:
                 continue
             had = _fine(_smaller(start, factor)) * light
             if nearer and had > CLEAR:
-                share = float(np.sqrt(share * min(share, _fine(_smaller(end, factor)) / had)))
+                whole = _fine(_smaller(end, factor)) / had
+                share = float(share ** (1 - WHOLE_WEIGHT) * min(share, whole) ** WHOLE_WEIGHT)
             return Sharpness(share=share, limit=limit)
         if found.overlap[0] > 0.5:
             return None
@@ -116,6 +120,8 @@ def _blocks(picture: Luma) -> NDArray[np.float64]:
     for number, part in enumerate(_curvature(picture)):
         squares = part.astype(np.float64) ** 2
         high, wide = squares.shape[0] // ROWS, squares.shape[1] // COLUMNS
+        if not high or not wide:
+            break
         blocks = squares[: high * ROWS, : wide * COLUMNS].reshape(ROWS, high, COLUMNS, wide)
         result[number] = np.sqrt(np.maximum(blocks.mean(axis=(1, 3)) - NOISE_SIGMA**2, 0))
     return result

@@ -68,6 +68,9 @@ REST_SHARE = 0.2
 FULL_CONTRAST = 20.0
 """Spread of brightness, of 255, from which the limits above hold in full."""
 
+HELD_STEPS = 4
+"""Usual steps between frames that one frame of a freeze is shown for at least, where a file leaves repeats out."""
+
 SETTLING = 5
 """Pairs at the start of a freeze in which a codec still adds detail to the repeated picture."""
 
@@ -84,7 +87,7 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
     moved = change - np.abs(np.diff(signals.mean))  # light alone, as in a timelapse, is no motion that could stop
     step_s = float(np.median(np.diff(times)))
     loose = change <= max(limit, min(LOOSE, LOOSE_SHARE * level))
-    longest, begin = 0.0, 0.0
+    longest, begin = _held(times, step_s)
     for found_start, stop in dict.fromkeys([*_joined(runs(quiet), change, level), *runs(loose)]):
         start = _settled(change, found_start, 0.5 * level)
         length = float(times[stop] - times[start]) + step_s
@@ -105,6 +108,13 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
         return [], 0.0
     grade = Grade.BAD if longest >= BAD_FROZEN_S - 0.02 else Grade.WARN
     return [Finding(kind=Kind.FROZEN, grade=grade, figure=f"{longest:.1f} s from {begin:.1f} s")], longest
+
+
+def _held(times: np.ndarray, step_s: float) -> tuple[float, float]:
+    """How long the longest single frame is shown, and from when; 0 where that is no freeze."""
+    gaps = np.diff(times)
+    at = int(gaps.argmax())
+    return (float(gaps[at]), float(times[at])) if gaps[at] >= max(MIN_FROZEN_S, HELD_STEPS * step_s) else (0.0, 0.0)
 
 
 def _joined(found: list[tuple[int, int]], change: np.ndarray, level: float) -> list[tuple[int, int]]:
