@@ -65,10 +65,10 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Freezing": Allowance(is_static=True, recolors=1.3),  # everything turns to ice and stops
     "Garden Bloom": _RECOLORS,
     "Glam": Allowance(flashes=4.0),  # glints
-    "Glowshift": Allowance(recolors=2.7),  # light that grows and changes
+    "Glowshift": Allowance(recolors=6.0),  # light that grows and changes
     "Head Explosion": _BLAST,
     "Hyperlapse": Allowance(flicker=2.7, recolors=2.7),  # hours in seconds: light jumps from frame to frame
-    "Innerlight": Allowance(recolors=2.7),  # the subject begins to glow
+    "Innerlight": Allowance(recolors=6.0),  # the subject begins to glow
     "Lens Flare": Allowance(flashes=4.0),
     "Low Shutter": _BLURS,  # long exposure smears
     "Morphskin": _RECOLORS,

@@ -51,6 +51,9 @@ COARSE_PX = 10
 COARSE_SHARE = 0.4
 """Change of the broad shapes between two scenes, as a share of their contrast; two scenes have about 1."""
 
+MIN_COARSE = 2.5
+"""The same in levels of 255: drops over a nearly black picture change its squares by less."""
+
 STILL_STEP = 15.0
 """Mean change, of 255, from one still to the next, which rests before or after."""
 
@@ -144,7 +147,7 @@ def strobe(signals: Signals, allowance: Allowance) -> tuple[list[Finding], float
         if length > longest and number - start >= frames / (1.4 * STROBE_MAX_FRAMES):
             longest, begin = length, float(times[breaks[start]])
         start = number
-    if longest < STROBE_S * 0.85 or allowance.jumps:
+    if longest < STROBE_S * 0.8 or allowance.jumps:
         return [], longest
     return [Finding(kind=Kind.STROBE, grade=Grade.BAD, figure=f"{longest:.1f} s from {begin:.1f} s")], longest
 
@@ -158,7 +161,7 @@ def _breaks(signals: Signals) -> np.ndarray:
     rests = np.minimum(np.append(change[1:], np.inf), np.insert(change[:-1], 0, np.inf))
     stills = (change > STILL_STEP) & (rests < 0.1 * change)  # one that is mirrored may resemble the one before
     found = (alike < UNRELATED) | ((alike < RETURNED) & (jump > MAX_FLASH_STEP)) | ((alike < STILL_ALIKE) & stills)
-    return np.asarray(found & (differs > COARSE_SHARE * spread))
+    return np.asarray(found & (differs > np.maximum(MIN_COARSE, COARSE_SHARE * spread)))
 
 
 def loop_seam(signals: Signals) -> tuple[list[Finding], float]:

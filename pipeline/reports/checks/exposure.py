@@ -56,10 +56,6 @@ Of 120 good clips none had more than 0.0124."""
 FLICKER_BAD = 0.045
 """Root mean square of the second difference of brightness, relative to brightness."""
 
-MIN_FLICKER = 0.5
-"""Least second difference of brightness, in levels of 255: in a dark picture 2 % are less than what one level shows.
-A star field of 18 levels had 0.38 from points of light that pass between pixels; nothing of it is seen."""
-
 FLICKER_S = 1.0
 """Seconds of the window over which flicker is measured: the eye sees it within one."""
 
@@ -69,11 +65,15 @@ MIN_FLICKER_FRAMES = 6
 MIN_HERTZ = 2.8
 """Slower changes of light are a candle, a cloud, a lamp that swings."""
 
-TOO_DARK = 8.0
-"""Usual brightness, of 255, of a clip in which no eye sees a flicker of some per cent."""
+TOO_DARK = 16.0
+"""Usual brightness, of 255, of a second in which no eye sees a flicker of some per cent: it is below half a level.
+A star field of 18 levels has one of 0.4 from points of light that pass between pixels."""
 
 RIPPLE = 0.6
 """Share of a steady change of light that a codec's ripple on it may reach, and that is no flicker."""
+
+ONE_WAY = 0.15
+"""Share of all changes of light that go the other way, below which nothing oscillates."""
 
 TREND_FRAMES = 5
 """Frames over which a change of light is steady: a fifth of a second, longer than the period of a flicker."""
@@ -200,7 +200,7 @@ def _alike(signals: Signals, one: int, two: int) -> bool:
 def flicker(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list[Finding], float]:
     """Brightness of the whole frame that oscillates; also the largest value over a second."""
     times = signals.film.times
-    if len(times) < 8 or float(np.median(signals.mean)) < TOO_DARK:
+    if len(times) < 8:
         return [], 0.0
     moments, light = _light_steps(signals, blank)
     if len(light) < MIN_FLICKER_FRAMES:
@@ -212,17 +212,26 @@ def flicker(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[
         part = np.diff(light[start:stop])
         if len(part) < MIN_FLICKER_FRAMES or (stop == len(light) and start > 0):
             break
+        inside = (times >= moments[start]) & (times <= moments[stop - 1])
+        if float(np.median(signals.mean[inside])) < TOO_DARK or _rises_or_falls(light[start:stop]):
+            continue
         highest = 3 * float(np.median(np.abs(part)))  # single flashes and cuts are judged elsewhere
         trend = float(np.sqrt(np.mean(slow[start:stop] ** 2)))
         rms = float(np.sqrt(np.mean(np.clip(part, -highest, highest) ** 2))) - RIPPLE * trend
         fps = len(part) / float(moments[stop - 1] - moments[start])
         if rms > value and _hertz(part, fps) >= MIN_HERTZ:
             value, at_s = rms, float(moments[start])
-    if value < FLICKER_WARN * allowance.flicker or value * float(np.median(signals.mean)) < MIN_FLICKER:
+    if value < FLICKER_WARN * allowance.flicker:
         return [], value
     grade = Grade.BAD if value >= FLICKER_BAD * allowance.flicker else Grade.WARN
     figure = f"{100 * value:.1f} % from {at_s:.1f} s"
     return [Finding(kind=Kind.FLICKER, grade=grade, figure=figure)], value
+
+
+def _rises_or_falls(light: Numbers) -> bool:
+    """Whether light only gets brighter, or only darker, in whatever steps a codec gives it."""
+    up, down = float(light[light > 0].sum()), float(-light[light < 0].sum())
+    return min(up, down) < ONE_WAY * (up + down)
 
 
 def repeated(signals: Signals) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.reports.checks.alignment import align, blurred, detail_of, warped
+from pipeline.reports.checks.alignment import IDENTITY, align, blurred, compared, detail_of, warped
 from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.frames import Film, Luma, luma_of
 from pipeline.reports.checks.reference import Reference
@@ -19,7 +19,7 @@ UNLIKE = 0.53
 """Below this likeness a frame does not show the picture."""
 
 FAINT = 6.0
-"""Standard deviation of brightness, in levels of 255, below which a picture counts as faint."""
+"""Usual spread of brightness, in levels of 255, below which a picture counts as faint."""
 
 FAINT_UNLIKE = 0.28
 """Two pictures of so little contrast (nearly black ones) lose likeness to codec and dust: they need less of it."""
@@ -93,13 +93,19 @@ def judge(film: Film, index: int, reference: Reference, kind: Kind) -> tuple[lis
     """Whether the frame at `index` (0 or -1) shows the picture; and whether it is squeezed."""
     match = best_match(film.rgb[index], (film.width, film.height), reference)
     findings = []
-    faint = max(float(film.luma[index].std()), float(luma_of(reference.views[0]).std())) < FAINT
+    faint = max(_spread(film.luma[index]), _spread(luma_of(reference.views[0]))) < FAINT
     if match.likeness < (FAINT_UNLIKE if faint else UNLIKE):
         findings.append(Finding(kind=kind, grade=Grade.BAD, figure=f"{max(0.0, match.likeness):.2f}"))
     elif kind is Kind.WRONG_START and match.likeness > SURE_SHAPE and _is_squeezed(match.squeeze):
         share = abs(1 - (match.squeeze if match.squeeze < 1 else 1 / match.squeeze))
         findings.append(Finding(kind=Kind.FORMAT, grade=Grade.BAD, figure=f"squeezed by {100 * share:.0f} %"))
     return findings, match
+
+
+def _spread(picture: Luma) -> float:
+    """Standard deviation without the tenths that are brightest and darkest: drops and sparks over a picture."""
+    low, high = np.percentile(picture, (10, 90))
+    return float(high - low) / 2.56
 
 
 def best_match(frame: NDArray[np.uint8], shown: tuple[int, int], reference: Reference) -> Match:
@@ -261,7 +267,11 @@ def _exact(frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float,
     wide, tall = math.hypot(m[1], m[4]), math.hypot(m[2], m[5])
     pixel = (across * ratio / down) / (shown[0] / shown[1])  # squeeze of the place itself
     if found.overlap[0] < 0.6 or not 0.55 < wide < 1.8 or not 0.55 < tall < 1.8:
-        return Match(likeness=min(0.3, likeness), squeeze=1.0, crop=across)
+        # Bands of sky and sea slide along each other: then the supposed place itself counts, where its shape is true.
+        plain = compared(cut[None], small[None], IDENTITY[None])
+        as_supposed = 0.5 * float(plain.correlation[0]) + 0.5 * float(plain.detail[0])
+        most = 1.0 if not _is_squeezed(pixel, MAX_BEND) else 0.3
+        return Match(likeness=min(most, max(as_supposed, min(0.3, likeness))), squeeze=1.0, crop=across)
     squeeze = float(1 / (pixel * wide / tall))
     bent = abs(math.log(squeeze))
     if bent > math.log(SQUEEZED) and (

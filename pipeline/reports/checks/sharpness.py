@@ -54,6 +54,12 @@ MIN_LIGHT = 0.4
 NEARER = 0.9
 """Scale below which the camera came nearer: an enlargement loses detail, a model draws more; expect a mean."""
 
+FADED = 0.8
+"""Brightness against that of a second before from which a clip fades out: the codec saves its detail first."""
+
+FADE_OUT = 0.6
+"""Factor on the limits there."""
+
 WHOLE_WEIGHT = 0.25
 """Weight in that mean of the whole picture's detail: a crash zoom ends on a plain part of a photograph."""
 
@@ -96,12 +102,18 @@ def measure(signals: Signals) -> Sharpness | None:
             if nearer and had > CLEAR:
                 whole = _fine(_smaller(end, factor)) / had
                 share = float(share ** (1 - WHOLE_WEIGHT) * min(share, whole) ** WHOLE_WEIGHT)
-            return Sharpness(share=share, limit=limit)
+            return Sharpness(share=share, limit=limit * (FADE_OUT if _fades_out(signals, index) else 1.0))
         if found.overlap[0] > 0.5:
             return None
     if _fine(start) < 2 * FAINT:
         return None
     return Sharpness(share=_fine(end) / _fine(start) / light, limit=UNLINED_WARN)
+
+
+def _fades_out(signals: Signals, index: int) -> bool:
+    """Whether it got much darker within the second before a frame."""
+    before = int(np.searchsorted(signals.film.times, signals.film.times[index] - 1.0))
+    return bool(signals.mean[index] < FADED * signals.mean[before])
 
 
 def _curvature(picture: Luma) -> tuple[Luma, Luma]:

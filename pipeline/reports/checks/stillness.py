@@ -71,6 +71,12 @@ FULL_CONTRAST = 20.0
 HELD_STEPS = 4
 """Usual steps between frames that one frame of a freeze is shown for at least, where a file leaves repeats out."""
 
+DIM = 5.0
+"""Spread of brightness, of 255, below which a codec keeps a slowly moving picture as it is: nearly black ones."""
+
+SURE_S = 0.54
+"""Seconds from which a stretch without a sudden start or end is a freeze: a slow turn of the camera rests as long."""
+
 SETTLING = 5
 """Pairs at the start of a freeze in which a codec still adds detail to the repeated picture."""
 
@@ -102,7 +108,9 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
             continue
         if allowance.is_static and not _is_beside(moved, found_start, stop, 0.5 * level):
             continue
-        if _is_sudden_rest(change, start, stop, level) or _repeats(signals, start, stop, faint):
+        is_dim = float(np.median(signals.contrast[start : stop + 1])) < DIM
+        is_repeat = length >= SURE_S and not is_dim and _repeats(signals, start, stop, faint)
+        if is_repeat or _is_sudden_rest(change, moved, start, stop, level):
             longest, begin = length, float(times[start])
     if not longest:
         return [], 0.0
@@ -153,11 +161,11 @@ def _faintness(signals: Signals) -> float:
     return min(1.0, max(0.1, float(np.median(signals.contrast)) / FULL_CONTRAST))
 
 
-def _is_sudden_rest(change: np.ndarray, start: int, stop: int, level: float) -> bool:
+def _is_sudden_rest(change: np.ndarray, moved: np.ndarray, start: int, stop: int, level: float) -> bool:
     """Whether pairs without any change begin or end in full motion: a camera that slows down does neither."""
-    if float(np.median(change[start:stop])) > max(NO_CHANGE, 0.02 * level):
+    if float(np.percentile(change[start:stop], 70)) > max(NO_CHANGE, 0.02 * level):
         return False
-    return _is_beside(change, start, stop, 0.4 * level)
+    return _is_beside(moved, start, stop, 0.4 * level)
 
 
 def _is_beside(change: np.ndarray, start: int, stop: int, limit: float) -> bool:

@@ -1,0 +1,77 @@
+"""Defects as codecs leave them, and good clips that resemble them: short clips, one check at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.reports.checks.allowances import NONE, allowance_of
+from pipeline.reports.checks.continuity import strobe
+from pipeline.reports.checks.exposure import black, flicker
+from pipeline.reports.checks.signals import Signals
+from pipeline.reports.checks.stillness import frozen
+from tests.unit.reports.test_clip_checks import Pixels, filmed, panned, scene
+
+COUNT = 36
+
+
+def signals_of(frames: list[Pixels]) -> Signals:
+    return Signals(filmed(frames))
+
+
+def lit(frames: list[Pixels], light: np.ndarray) -> list[Pixels]:
+    return [frame * gain for frame, gain in zip(frames, light, strict=True)]
+
+
+def no_blanks(signals: Signals) -> np.ndarray:
+    return np.zeros(signals.film.count, dtype=bool)
+
+
+def test_flicker_is_found_in_a_clip_of_twelve_pictures_in_24_frames_and_a_fade_there_is_none() -> None:
+    frames = [frame for frame in panned(scene(1), COUNT // 2, 30) for _ in range(2)]
+    alternating = signals_of(lit(frames, 1 + 0.02 * (-1.0) ** np.arange(COUNT)))
+    faded = signals_of(lit(frames, np.repeat(np.linspace(1.0, 0.6, COUNT // 2), 2)))
+    assert flicker(alternating, NONE, no_blanks(alternating))[0]
+    assert not flicker(faded, NONE, no_blanks(faded))[0]
+
+
+def test_a_clip_without_any_picture_has_no_flicker_to_measure() -> None:
+    blank = signals_of([np.zeros((90, 160, 3))] * COUNT)
+    assert flicker(blank, NONE, np.ones(COUNT, dtype=bool)) == ([], 0.0)
+
+
+def test_frames_that_are_black_but_for_blocks_of_the_picture_before_are_black() -> None:
+    frames = [frame * 0.1 + 215 for frame in panned(scene(2), COUNT, 20)]  # pale: the blocks have more contrast
+    for at in (14, 15, 16):
+        left_over = np.zeros_like(frames[at])
+        left_over[30:40, 50:70] = frames[at][30:40, 50:70]
+        frames[at] = left_over
+    found, mask = black(signals_of(frames), picture_contrast=None)
+    assert found
+    assert np.flatnonzero(mask).tolist() == [14, 15, 16]
+
+
+def test_a_frame_that_is_shown_for_a_second_is_a_freeze() -> None:
+    film = filmed(panned(scene(3), COUNT, 60))
+    held = replace(film, times=film.times + np.where(np.arange(COUNT) > 20, 1.0, 0.0))
+    assert frozen(Signals(held), NONE, np.zeros(COUNT, dtype=bool))[0]
+    assert not frozen(Signals(film), NONE, np.zeros(COUNT, dtype=bool))[0]
+
+
+def test_a_rest_is_a_freeze_where_the_other_rests_have_tremor() -> None:
+    random = np.random.default_rng(4)
+    picture, allowance = scene(4), allowance_of("Crash Zoom In")
+    grainy = [panned(picture, 2)[0] + random.normal(0, 1, (90, 160, 1)) for _ in range(28)]
+    moving = panned(picture, 8, 60)
+    stopped = [*grainy[:14], *[grainy[14]] * 16, *moving, *grainy[14:]]
+    assert frozen(signals_of(stopped), allowance, np.zeros(len(stopped), dtype=bool))[0]
+    rests = [*[grainy[0]] * 16, *moving, *[grainy[1]] * 20]
+    assert not frozen(signals_of(rests), allowance, np.zeros(len(rests), dtype=bool))[0]
+
+
+def test_stills_that_are_mirrored_in_turn_are_a_strobe() -> None:
+    still = panned(scene(5), 2)[0]
+    turned = [still, still[:, ::-1], 255 - still, still[::-1]]
+    assert strobe(signals_of([turned[n // 4 % 4] for n in range(60)]), NONE)[0]
+    assert not strobe(signals_of([frame for frame in panned(scene(5), 30, 60) for _ in range(2)]), NONE)[0]
