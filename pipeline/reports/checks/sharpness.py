@@ -36,7 +36,7 @@ CLEAR = 5.0
 FAINT = 3.0
 """A whole picture of less than twice this detail says nothing."""
 
-MIN_BLOCKS = 4
+MIN_BLOCKS = 6
 """Blocks with clear detail, across or down; fewer are a single thing that may have left the picture."""
 
 
@@ -53,6 +53,9 @@ MIN_LIGHT = 0.4
 
 NEARER = 0.9
 """Scale below which the camera came nearer: an enlargement loses detail, a model draws more; expect a mean."""
+
+LINED_UP = 0.6
+"""Correlation of details from which start and end show the same things in the same places."""
 
 FADED = 0.8
 """Brightness against that of a second before from which a clip fades out: the codec saves its detail first."""
@@ -90,7 +93,7 @@ def measure(signals: Signals) -> Sharpness | None:
     light = min(1.0, float((signals.mean[index] + 2) / (signals.mean[0] + 2)))
     if light < MIN_LIGHT:
         return None
-    if found.detail[0] > 0.5 and found.overlap[0] > 0.12:
+    if found.detail[0] > LINED_UP and found.overlap[0] > 0.12:
         light = min(1.0, max(MIN_LIGHT, float(found.gain[0])))
         expected = _seen(start, found.maps[0])
         nearer = np.sqrt(abs(found.maps[0, 1] * found.maps[0, 5])) < NEARER

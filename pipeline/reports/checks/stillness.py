@@ -110,7 +110,8 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
             continue
         is_dim = float(np.median(signals.contrast[start : stop + 1])) < DIM
         is_repeat = length >= SURE_S and not is_dim and _repeats(signals, start, stop, faint)
-        if is_repeat or _is_sudden_rest(change, moved, start, stop, level):
+        is_quiet = float(np.percentile(change[found_start:stop], 90)) <= limit
+        if is_repeat or (is_quiet and _is_sudden_rest(change, moved, start, stop, level)):
             longest, begin = length, float(times[start])
     if not longest:
         return [], 0.0
@@ -163,7 +164,7 @@ def _faintness(signals: Signals) -> float:
 
 def _is_sudden_rest(change: np.ndarray, moved: np.ndarray, start: int, stop: int, level: float) -> bool:
     """Whether pairs without any change begin or end in full motion: a camera that slows down does neither."""
-    if float(np.percentile(change[start:stop], 70)) > max(NO_CHANGE, 0.02 * level):
+    if float(np.median(change[start:stop])) > max(NO_CHANGE, 0.02 * level):
         return False
     return _is_beside(moved, start, stop, 0.4 * level)
 
