@@ -59,7 +59,7 @@ FLICKER_BAD = 0.045
 FLICKER_S = 1.0
 """Seconds of the window over which flicker is measured: the eye sees it within one."""
 
-MIN_FLICKER_FRAMES = 6
+MIN_FLICKER_FRAMES = 5
 """Changes of light in a window, fewer say nothing of an oscillation."""
 
 MIN_HERTZ = 2.8
@@ -210,8 +210,10 @@ def flicker(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[
     for start in range(0, len(light) - 1, 2):
         stop = int(np.searchsorted(moments, moments[start] + FLICKER_S - 1e-3))
         part = np.diff(light[start:stop])
-        if len(part) < MIN_FLICKER_FRAMES or (stop == len(light) and start > 0):
+        if stop == len(light) and start > 0:
             break
+        if len(part) < MIN_FLICKER_FRAMES:
+            continue
         inside = (times >= moments[start]) & (times <= moments[stop - 1])
         if float(np.median(signals.mean[inside])) < TOO_DARK or _rises_or_falls(light[start:stop]):
             continue

@@ -24,6 +24,12 @@ FAINT = 6.0
 FAINT_UNLIKE = 0.28
 """Two pictures of so little contrast (nearly black ones) lose likeness to codec and dust: they need less of it."""
 
+OTHER_LIGHT = 50.0
+"""Levels of 255 by which the mean of a bright picture is above that of a nearly black one."""
+
+OTHER_SPREAD = 4.0
+"""And the factor between their spreads of brightness: a moderate change of light is one of some ten per cent."""
+
 SURE = 0.85
 """At this likeness the search ends."""
 
@@ -93,13 +99,20 @@ def judge(film: Film, index: int, reference: Reference, kind: Kind) -> tuple[lis
     """Whether the frame at `index` (0 or -1) shows the picture; and whether it is squeezed."""
     match = best_match(film.rgb[index], (film.width, film.height), reference)
     findings = []
-    faint = max(_spread(film.luma[index]), _spread(luma_of(reference.views[0]))) < FAINT
-    if match.likeness < (FAINT_UNLIKE if faint else UNLIKE):
+    shown, given = film.luma[index], luma_of(reference.views[0])
+    faint = max(_spread(shown), _spread(given)) < FAINT
+    if match.likeness < (FAINT_UNLIKE if faint else UNLIKE) or _is_of_other_light(shown, given):
         findings.append(Finding(kind=kind, grade=Grade.BAD, figure=f"{max(0.0, match.likeness):.2f}"))
     elif kind is Kind.WRONG_START and match.likeness > SURE_SHAPE and _is_squeezed(match.squeeze):
         share = abs(1 - (match.squeeze if match.squeeze < 1 else 1 / match.squeeze))
         findings.append(Finding(kind=Kind.FORMAT, grade=Grade.BAD, figure=f"squeezed by {100 * share:.0f} %"))
     return findings, match
+
+
+def _is_of_other_light(shown: Luma, given: Luma) -> bool:
+    """Whether one of two pictures is nearly black and the other bright, whatever their shapes."""
+    dark, bright = sorted((shown, given), key=lambda picture: float(picture.mean()))
+    return bool(bright.mean() - dark.mean() > OTHER_LIGHT and _spread(bright) > OTHER_SPREAD * max(1, _spread(dark)))
 
 
 def _spread(picture: Luma) -> float:
@@ -270,8 +283,8 @@ def _exact(frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float,
         # Bands of sky and sea slide along each other: then the supposed place itself counts, where its shape is true.
         plain = compared(cut[None], small[None], IDENTITY[None])
         as_supposed = 0.5 * float(plain.correlation[0]) + 0.5 * float(plain.detail[0])
-        most = 1.0 if not _is_squeezed(pixel, MAX_BEND) else 0.3
-        return Match(likeness=min(most, max(as_supposed, min(0.3, likeness))), squeeze=1.0, crop=across)
+        is_clear = as_supposed >= SURE and not _is_squeezed(pixel, MAX_BEND)
+        return Match(likeness=as_supposed if is_clear else min(0.3, likeness), squeeze=1.0, crop=across)
     squeeze = float(1 / (pixel * wide / tall))
     bent = abs(math.log(squeeze))
     if bent > math.log(SQUEEZED) and (
