@@ -216,7 +216,7 @@ def _add_resolving(verbs: Verbs) -> None:
     sub.add_argument("usage", nargs="?", type=Path, metavar="USAGE.csv", help=text)
     _add_settings(sub)
 
-    text = "name a failed row no more: it needs nothing from you"
+    text = "accept that a row failed: no command names it any more"
     sub = verbs.add("dismiss", "dismiss:dismiss", text, "dop dismiss row-7")
     sub.add_argument("row", nargs="?", metavar="ROW", help="row id or request id; with --all a run (default: newest)")
     sub.add_argument("run", nargs="?", metavar="RUN", help="the run whose row is meant (default: any)")

@@ -253,8 +253,14 @@ def _with_point(cell: str) -> str:
     return cell.replace(",", ".") if re.fullmatch(r"\d,\d+", cell) else cell
 
 
+CURLY_QUOTES = frozenset("\u201c\u201d\u201e\u00ab\u00bb")
+"""Double quotes as word processors write them; CSV knows the straight one only."""
+
+
 def _why_ragged(record: Sequence[str], columns: int) -> str:
     hint = "put cells with commas in quotes" if len(record) > columns else "a comma is missing, or a quote is open"
     if any(cell[:1] == " " and cell.lstrip()[:1] == '"' for cell in record):
         hint = "there is a space before an opening quote"
+    elif any(cell.lstrip()[:1] in CURLY_QUOTES for cell in record):
+        hint = 'curly quotes hold no cell together: write straight ones (")'
     return f"has {len(record)} cells, the header has {columns}: {hint}"

@@ -118,6 +118,7 @@ def test_an_unquoted_comma_never_shifts_a_column(tmp_path: Path) -> None:
     ("line", "message"),
     [
         (f'a,{URL}, "Lake, mist",1', "there is a space before an opening quote"),
+        (f"a,{URL},\u201cLake, mist\u201d,1", "curly quotes hold no cell together"),
         (f'a,{URL},"Lake "mist"",1', "text follows a closing quote"),
         (f'a,{URL},"Lake,1', "a quote that opens in this row is never closed"),
     ],
