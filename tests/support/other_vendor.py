@@ -46,7 +46,7 @@ class Choices:
         replay_then: a replay says what the first answer said, not how the job is now.
         keys_end_after: keys are ignored once so many requests were taken; None: never.
         cap: jobs that run or wait at once; more are refused as `account_queue_full`.
-        nested_limit: that refusal stands under `detail`.
+        nested_limit: that refusal is under `detail`.
         usd_factor: the account's prices beside the list's.
         estimate: "plain", "typed", "numbers" or "description".
         upload_headers: whether an upload address names its headers.

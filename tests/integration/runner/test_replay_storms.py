@@ -20,6 +20,7 @@ from tests.support.scale import scaled
 pytestmark = [pytest.mark.filterwarnings("ignore::async_solipsism.SolipsismWarning"), pytest.mark.long]
 
 POSTS, ROWS = scaled(5_000, 500), scaled(3_400, 340)
+BODY_ROWS = scaled(600, 60)
 KEYS_ROWS, ENDS_AFTER = scaled(500, 120), (scaled(50, 20), scaled(150, 50), scaled(300, 80))
 
 
@@ -32,6 +33,24 @@ def test_fuzzed_posts_pay_nothing_twice_and_leave_nothing_unknown(
     assert found.posts >= POSTS
     assert found.paid_twice == []
     assert found.states["unknown"] == found.states["submitting"] == found.states["planned"] == 0
+    assert found.problems == []
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("chaos", ["body 0", "body 1"])
+def test_a_gateway_that_checks_bodies_first_leaves_nothing_unknown_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chaos: str
+) -> None:
+    """There no proof is free, and a call whose job is known is repeated instead."""
+
+    async def bodies_first(sandbox: Sandbox) -> None:
+        assert isinstance(sandbox._gateway, VendorHandlers)
+        sandbox._gateway.checks_body_first = True
+
+    found = run(monkeypatch, tmp_path, BODY_ROWS, chaos=chaos, generation_s=2.0, at=bodies_first, collect=False)
+    sys.stdout.write(f"{found.posts} POSTs, {sum(found.charged.values())} charged, states {dict(found.states)}\n")
+    assert found.paid_twice == []
+    assert found.states["unknown"] == found.states["submitting"] == 0
     assert found.problems == []
 
 
