@@ -9,46 +9,24 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace, TracebackType
-from typing import Final, Self
+from typing import Self
 
 import aiohttp
 from yarl import URL
 
 from pipeline.config.network import NetworkEnvironment
-from pipeline.gateway.allowance_headers import HEADER_PREFIXES
 from pipeline.gateway.job_status import JobStatusReport
 from pipeline.gateway.kinds.interface import Call, GatewayKind
 from pipeline.gateway.network_errors import LeaseExpiredError, describe_error, is_permanent
 from pipeline.gateway.origin import Origin, checked_key
-from pipeline.gateway.redaction import blank_everywhere
+from pipeline.gateway.response_reader import BODY_CAP_BYTES, PartialResponse, ResponseReader
 from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
 from pipeline.gateway.tcp_keepalive import keepalive_socket
 from pipeline.gateway.tls_sessions import ResumingContext
 
 __all__ = ["CallPhase", "GatewayClient", "NoResponse", "Response", "SendProof"]
-
-
-BODY_CAP_BYTES: Final = 1 << 20
-"""Bytes of a decompressed response that are read; the longest known one is under 20 kB."""
-READ_BYTES: Final = 1 << 16
-"""Bytes that are read of a response at a time (64 KiB), so that the limit on its size stops it early."""
-MIN_SECRET_CHARS: Final = 8
-"""A key of fewer characters (a sandbox's) is no secret, and blanking it out would maim the responses."""
-
-KEPT_HEADERS: Final = frozenset(
-    {
-        "content-type",
-        "date",
-        "location",
-        "retry-after",
-        "server",
-        "x-correlation-id",
-        "x-request-id",
-        "x-should-retry",
-    }
-)
 
 
 class GatewayClient:
@@ -88,7 +66,7 @@ class GatewayClient:
         self._kind = kind
         self._origin = Origin(base_url)
         self._auth = dict(kind.auth_headers(checked_key(key)))
-        self._secrets = tuple(secret for secret in kind.secrets_of(key) if len(secret) >= MIN_SECRET_CHARS)
+        self._reader = ResponseReader(secrets=kind.secrets_of(key), cap_bytes=body_cap_bytes)
         self._submit_patience = _Timeouts(
             # `connect` bounds the look-up of the name too, which `sock_connect` does not.
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, sock_read=read_timeout_s),
@@ -99,7 +77,6 @@ class GatewayClient:
             answer_s=3 * poll_read_timeout_s,
         )
         self._poll_connections = poll_connections
-        self._body_cap_bytes = body_cap_bytes
         self._network = network if network is not None else NetworkEnvironment()
         self._ssl: ssl.SSLContext | bool = True
         if ssl_context is not None:
@@ -199,7 +176,7 @@ class GatewayClient:
         """One request, at most one answer. Whatever the HTTP library raises ends here as a record."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        taken = _PartialResponse()
+        taken = PartialResponse()
         url = self._origin.url(call.target) if call.target.startswith("/") else URL(call.target)
         try:
             async with asyncio.timeout(patience.answer_s):
@@ -213,61 +190,21 @@ class GatewayClient:
                     proxy=self._network.proxy_for(str(url)),
                     trace_request_ctx=proof,
                 )
-                await self._take(response, taken)
+                await self._reader.read(response, taken)
         except Exception as error:  # noqa: BLE001 - MONEY: a paid call must end in a record, and the key stays inside
             taken.what = describe_error(error, url, patience.timeout)
             taken.is_permanent = is_permanent(error)
         elapsed_s = loop.time() - started
         if taken.status is not None:
-            return self._answer(taken, elapsed_s)
+            return self._reader.response(taken, elapsed_s)
         phase = CallPhase.WAIT if proof.sent else CallPhase.CONNECT
         return NoResponse(
             sent=proof.sent,
-            what=self._blank_text(taken.what),
+            what=self._reader.blank_text(taken.what),
             phase=phase,
             elapsed_s=elapsed_s,
             is_permanent=taken.is_permanent and not proof.sent,
         )
-
-    async def _take(self, response: aiohttp.ClientResponse, taken: _PartialResponse) -> None:
-        """Read one answer up to the cap. What was read stays in `taken` whatever happens then."""
-        taken.status = response.status
-        named = ((name.lower(), value) for name, value in response.headers.items())
-        taken.headers = {name: value for name, value in named if _kept(name)}
-        try:
-            while (room := self._body_cap_bytes + 1 - len(taken.body)) > 0:
-                block = await response.content.read(min(READ_BYTES, room))
-                if not block:
-                    taken.complete = True
-                    return
-                taken.body += block
-            taken.what = f"the answer is longer than {self._body_cap_bytes} bytes"
-        finally:
-            if taken.complete:
-                response.release()
-            else:
-                response.close()
-
-    def _answer(self, taken: _PartialResponse, elapsed_s: float) -> Response:
-        return Response(
-            status=taken.status or 0,
-            headers={name: self._blank_text(value) for name, value in taken.headers.items()},
-            body=self._blank(bytes(taken.body[: self._body_cap_bytes])),
-            complete=taken.complete,
-            what="" if taken.complete else self._blank_text(taken.what),
-            elapsed_s=elapsed_s,
-        )
-
-    # --- secrets and addresses ---
-
-    def _blank(self, said: bytes) -> bytes:
-        """`said` without the key: a gateway may quote it back in an error."""
-        for secret in self._secrets:
-            said = blank_everywhere(said, secret)
-        return said
-
-    def _blank_text(self, said: str) -> str:
-        return self._blank(said.encode("utf-8", "replace")).decode("utf-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,18 +213,6 @@ class _Timeouts:
 
     timeout: aiohttp.ClientTimeout
     answer_s: float
-
-
-@dataclass(slots=True)
-class _PartialResponse:
-    """What has been read of one answer so far."""
-
-    status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytearray = field(default_factory=bytearray)
-    complete: bool = False
-    what: str = ""
-    is_permanent: bool = False
 
 
 async def _mark_sent(
@@ -308,7 +233,3 @@ def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
     if session is None or session.closed:
         raise RuntimeError("GatewayClient is used outside of `async with`")
     return session
-
-
-def _kept(name: str) -> bool:
-    return name in KEPT_HEADERS or name.startswith(HEADER_PREFIXES)

@@ -51,6 +51,7 @@ IMPURE = (
     "pipeline.gateway.motions",
     "pipeline.gateway.network_errors",
     "pipeline.gateway.part_file",
+    "pipeline.gateway.response_reader",
     "pipeline.gateway.ssrf_connector",
     "pipeline.gateway.tcp_keepalive",
     "pipeline.gateway.tls_sessions",
