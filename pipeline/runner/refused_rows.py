@@ -22,12 +22,13 @@ MAX_REFUSED_PROVEN = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedRow:
-    """One refused submit. `token` names it in the ledger."""
+    """One refused submit. `token` names it in the ledger; `by_address`: 404, not 403."""
 
     request_id: str
     row_id: str
     token: str
     reason: str
+    by_address: bool = False
 
 
 class RefusedRows:
@@ -36,11 +37,14 @@ class RefusedRows:
     def __init__(self) -> None:
         self._suspects: dict[str, RefusedRow] = {}
         self._is_proven = False
+        self._is_address_gone = False
 
     def refuse(self, row: RefusedRow) -> bool:
         """Remember a refused row; True when so many are refused that the key is meant."""
         self._suspects[row.request_id] = row
-        return len(self._suspects) >= (MAX_REFUSED_PROVEN if self._is_proven else MAX_REFUSED_UNPROVEN)
+        all_meant = len(self._suspects) >= (MAX_REFUSED_PROVEN if self._is_proven else MAX_REFUSED_UNPROVEN)
+        self._is_address_gone |= all_meant and row.by_address
+        return all_meant
 
     def accept(self) -> list[RefusedRow]:
         """A row was accepted: the key is good. The rows that were refused for themselves."""
@@ -53,6 +57,8 @@ class RefusedRows:
         return (suspects, []) if self._is_proven else ([], suspects)
 
     def _take(self) -> list[RefusedRow]:
-        suspects = list(self._suspects.values())
+        """The suspects. Those of an address that is gone are none: they stay planned, for a day when it is back."""
+        gone = self._is_address_gone
+        suspects = [one for one in self._suspects.values() if not (gone and one.by_address)]
         self._suspects.clear()
         return suspects

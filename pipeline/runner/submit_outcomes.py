@@ -103,7 +103,11 @@ class OutcomeRecorder:
         if not isinstance(recorded, Applied):
             return
         row = RefusedRow(
-            request_id=attempt.request_id, row_id=attempt.row_id, token=reserved.token, reason=outcome.reason
+            request_id=attempt.request_id,
+            row_id=attempt.row_id,
+            token=reserved.token,
+            reason=outcome.reason,
+            by_address=outcome.kind is SubmitOutcomeKind.WRONG_PATH,
         )
         if self._refused.refuse(row):
             self._stop(refusal_text(outcome))

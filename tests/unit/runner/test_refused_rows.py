@@ -43,3 +43,14 @@ def test_at_the_end_a_good_key_rejects_and_an_unproven_one_does_not() -> None:
     proven.accept()
     proven.refuse(row("a"))
     assert proven.end() == ([row("a")], [])
+
+
+def test_rows_refused_because_the_address_is_gone_stay_planned() -> None:
+    """The same command buys them when the gateway is back; a late acceptance of a call sent before changes nothing."""
+    rows = RefusedRows()
+    rows.accept()
+    lost = [RefusedRow(request_id=name, row_id=name, token=name, reason="404", by_address=True) for name in "abcd"]
+    assert [rows.refuse(row) for row in lost] == [False, False, True, True]
+    assert rows.accept() == []
+    assert rows.refuse(row("e")) is False
+    assert rows.end() == ([row("e")], [])
