@@ -16,12 +16,13 @@ from dataclasses import replace
 from aiohttp import web
 
 from pipeline.sandbox.fault_injection import FaultInjector, as_json
-from pipeline.sandbox.faults import BEFORE, FaultPlan, PollFault, ResultFault, SubmitFault
+from pipeline.sandbox.faults import BEFORE, FaultPlan, SubmitFault
 from pipeline.sandbox.gateway_base import SandboxGatewayBase
 from pipeline.sandbox.higgsfield import responses, rules
 from pipeline.sandbox.higgsfield.books import VendorBooks, VendorRequest
 from pipeline.sandbox.higgsfield.callbacks import VendorCallbacks
 from pipeline.sandbox.higgsfield.free_calls import FreeCallHandlers
+from pipeline.sandbox.higgsfield.request_calls import RequestHandlers
 from pipeline.sandbox.higgsfield.responses import refused
 from pipeline.sandbox.higgsfield.rules import CREDIT_MICROUSD, CREDITS, MODELS, InvalidCallError
 from pipeline.sandbox.higgsfield.states import RequestStates
@@ -30,7 +31,6 @@ from pipeline.sandbox.image_store import ImageStore
 from pipeline.sandbox.jobs import (
     Job,
     JobOutcome,
-    SandboxJobState,
     clip_key,
     generation_time,
     marked_fate,
@@ -70,6 +70,16 @@ class VendorHandlers(SandboxGatewayBase):
             refused=refused,
             too_many=lambda wait_s, _number: responses.queue_full(None, wait_s, "yes"),
         )
+        self._requests = RequestHandlers(
+            books,
+            self._states,
+            self._faults,
+            file_of=lambda one: studio.file(one.job),
+            address=address,
+            now=now,
+            refusal_of=self._refusal_of,
+            throttle=lambda: self._throttle() if settings.shared_limit else None,
+        )
         self.mismatches = 0
         """calls that were refused because their key belongs to another one"""
         self.honours_keys = settings.honours_keys
@@ -79,11 +89,9 @@ class VendorHandlers(SandboxGatewayBase):
 
     def add_routes(self, app: web.Application) -> None:
         """Everything that is served."""
-        app.router.add_get("/requests/{id}/status", self.status)
-        app.router.add_post("/requests/{id}/cancel", self.cancel)
+        self._requests.add_routes(app)
         self._uploads.add_routes(app)
         self._free.add_routes(app)
-        app.router.add_get("/results/{name}", self.result)
         app.router.add_post("/_sandbox/keys/{word:on|off}", self.switch_keys)
         app.router.add_post("/{model:.+}", self.submit)
 
@@ -152,7 +160,7 @@ class VendorHandlers(SandboxGatewayBase):
         fault = SubmitFault.NONE if self._storm is None else self._storm.submit_fault(mark, visit)
         if fault in BEFORE:
             return await self._faults.instead_of_accepting(fault, request, ("submit", mark, visit))
-        first, other = self._said(found), self._said(self._other(found))
+        first, other = self._requests.said(found), self._requests.said(self._requests.other(found))
         return await self._faults.after_accepting(fault, request, ("submit", mark, visit), first, other)
 
     def _new_job(self, model: str, body: dict[str, object], mark: str, webhook: str | None) -> Job:
@@ -187,62 +195,6 @@ class VendorHandlers(SandboxGatewayBase):
     def _begin(self, request: VendorRequest) -> None:
         self._studio.begin(request.job, self._address(), done=self._clip_made)
         self._callbacks.begin(request, self._storm)
-
-    # --- what is said of a request
-
-    def _said(self, request: VendorRequest) -> SandboxResponse:
-        value = responses.status(self._states.view(request), self._address(), self._states.ends_at(request))
-        return SandboxResponse(status=200, value=value)
-
-    def _other(self, request: VendorRequest) -> VendorRequest:
-        """Another request where there is one: whose answer a desynchronised connection would give."""
-        others = (one for key, one in self._books.requests.items() if key != request.request_id)
-        return next(others, request)
-
-    # --- calls about a request
-
-    async def status(self, request: web.Request) -> web.StreamResponse:
-        """GET of a request's state."""
-        found = self._refusal_of(request) or (self._throttle() if self._settings.shared_limit else None)
-        if found is not None:
-            return as_json(found)
-        known = self._books.requests.get(request.match_info["id"])
-        if known is None:
-            return as_json(refused(404, "Request not found"))
-        visit, fault = 0, PollFault.NONE
-        if self._storm is not None:
-            visit = self._books.count("poll", known.request_id)
-            fault = self._storm.poll_fault(known.request_id, visit)
-        place = ("poll", known.request_id, visit)
-        return await self._faults.poll(fault, request, place, self._said(known), self._said(self._other(known)))
-
-    async def cancel(self, request: web.Request) -> web.StreamResponse:
-        """POST: 202 and an empty body while the request waits, else 400."""
-        refusal = self._refusal_of(request)
-        if refusal is not None:
-            return as_json(refusal)
-        known = self._books.requests.get(request.match_info["id"])
-        if known is None:
-            return as_json(refused(404, "Request not found"))
-        self._states.advance()
-        if self._states.state(known) is SandboxJobState.QUEUED:
-            known.canceled_at = self._now()
-            self._books.save(known)
-        if known.canceled_at is None:
-            return as_json(refused(400, "Request has already started"))
-        return web.Response(status=202)
-
-    async def result(self, request: web.Request) -> web.StreamResponse:
-        """GET of a clip; needs no key."""
-        known = self._books.requests.get(request.match_info["name"].removesuffix(".mp4"))
-        if known is None or self._states.view(known).url is None:
-            return as_json(refused(404, "File not found"))
-        visit, fault = 0, ResultFault.NONE
-        if self._storm is not None:
-            visit = self._books.count("result", known.request_id)
-            fault = self._storm.result_fault(known.request_id, visit)
-        place = ("result", known.request_id, visit)
-        return await self._faults.result(fault, request, place, self._studio.file(known.job))
 
     # --- for tests and benchmarks
 
