@@ -257,6 +257,7 @@ def _add_inspecting(verbs: Verbs) -> None:
 
     sub = verbs.add("show", "status:show", "one request's whole history", "dop show lamp@calm-11")
     sub.add_argument("id", metavar="ID", help="request id (or its beginning), row id or job id")
+    sub.add_argument("run", nargs="?", metavar="RUN", help="the run whose row is meant (default: any)")
     _add_json(sub)
     _add_settings(sub, "--verbose")
 

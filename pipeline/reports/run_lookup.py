@@ -118,5 +118,5 @@ def find_request(
         near = _near(wanted, rows) if len(wanted) > 1 else ""
         listed = f"; rows are {', '.join(rows[:MAX_NAMES])}{', ...' if len(rows) > MAX_NAMES else ''}" if rows else ""
         raise UsageError(f"no request is named {wanted!r}{near or listed}")
-    names = ", ".join(f"{one.request_id} ({one.row_id}, {one.gateway})" for one in found[:10])
+    names = ", ".join(f"{one.request_id} ({one.row_id}, {one.run_id}, {one.gateway})" for one in found[:10])
     raise UsageError(f"{len(found)} requests are named {wanted!r}: {names}; name the one by its id")

@@ -65,6 +65,11 @@ def _lines(journal: Path) -> list[bytes]:
     return journal.read_bytes().splitlines(keepends=True)
 
 
+def _as_folder(journal: Path) -> None:
+    journal.unlink()
+    journal.mkdir()
+
+
 DATABASES: dict[str, Callable[[Path, Path], object]] = {
     "whole": lambda file, backup: None,
     "gone": lambda file, backup: file.unlink(),
@@ -82,7 +87,7 @@ JOURNALS: dict[str, Callable[[Path], object]] = {
     ),
     "without its last lines": lambda file: file.write_bytes(b"".join(_lines(file)[:-6])),
     "gone": lambda file: file.unlink(),
-    "a folder": lambda file: (file.unlink(), file.mkdir()),
+    "a folder": _as_folder,
     "garbage": lambda file: file.write_bytes(os.urandom(4_000)),
 }
 """What becomes of the journal."""

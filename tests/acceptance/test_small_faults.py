@@ -153,6 +153,21 @@ def test_show_json_prints_no_terminal_controls(against: Against) -> None:
     assert json.loads(dop.call("show", "lost", "--json").out)
 
 
+def test_a_row_id_of_two_runs_is_shown_by_its_run(against: Against) -> None:
+    dop, _ = against()
+    for prompt in ("steam", "rain"):
+        (dop.folder / f"{prompt}.csv").write_text(
+            f"id,image,prompt,seed\ncup,https://cdn.example.com/1.jpg,{prompt},3\n", encoding="utf-8"
+        )
+        assert dop.buy(dop.folder / f"{prompt}.csv").code == 0
+    both = dop.call("show", "cup")
+    assert both.code == 2
+    for prompt in ("steam", "rain"):
+        run = next(dop.outputs.glob(f"*-{prompt}-*")).name
+        assert run in both.err
+        assert json.loads(dop.call("show", "cup", run, "--json").out)["prompt"] == prompt
+
+
 # --- pictures of the machine
 
 

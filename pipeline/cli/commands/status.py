@@ -139,7 +139,7 @@ def show(args: argparse.Namespace) -> int:
     """One request's whole history."""
     settings = settings_of(args)
     with open_for_reading(settings) as workspace:
-        attempt = find_request(workspace, args.id)
+        attempt = find_request(workspace, args.id, run=args.run)
         history = workspace.book.history(attempt.request_id)
     if args.json:
         print_json({**_attempt_json(attempt), "history": history})
