@@ -28,6 +28,7 @@ from typing import Any, cast
 
 from benchmarks.simulation import Bucket, Limiter, Open
 from pipeline.gateway.client import GatewayClient
+from pipeline.gateway.job_status import JobStatusReport
 from pipeline.gateway.kinds.interface import Call
 from pipeline.gateway.kinds.pixazo import SUBMIT_PATH, Pixazo
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, parse_rate
@@ -174,6 +175,10 @@ class Gateway:
         self.lag_s += now - self._ends_at.pop(job_set_id)
         video = b'{"raw": {"url": "https://cdn.example/%s.mp4"}}' % job
         return Response(status=200, body=b'{"jobs": [{"status": "completed", "results": %s}]}' % video)
+
+    def video_address(self, report: JobStatusReport) -> str | None:
+        """The address of a finished job's clip; this gateway writes it whole."""
+        return report.video_url
 
     async def _arrived(self) -> float:
         await asyncio.sleep(self._latency_s * self._rng.lognormvariate(0, 0.2))

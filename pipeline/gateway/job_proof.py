@@ -74,6 +74,11 @@ def prove_job(answer: Response | NoResponse, poll: PollOutcome, params: Params) 
     return JobProof(proved=True)
 
 
+def repeats_a_request(answer: Response | NoResponse) -> bool:
+    """Whether an answer says what was asked for, so that `prove_job` has something to compare."""
+    return isinstance(answer, Response) and any(parse_echo(top) != Echo() for top in single(read_json(answer.body)))
+
+
 def _other_model(echo: Echo, params: Params) -> str | None:
     ours, theirs = (_model_word(name) for name in (params.model, echo.model or ""))
     return f"it repeats model {echo.model}" if ours and theirs and ours != theirs else None

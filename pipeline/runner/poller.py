@@ -10,9 +10,9 @@ from contextlib import suppress
 
 from pipeline.errors import DopError, LedgerError
 from pipeline.gateway.classification import PollOutcome, PollOutcomeKind
-from pipeline.gateway.job_proof import prove_job
+from pipeline.gateway.job_proof import prove_job, repeats_a_request
 from pipeline.gateway.job_status import TERMINAL
-from pipeline.gateway.ratelimit.limiter import CallKind
+from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.states import Event
@@ -168,14 +168,19 @@ class Poller:
         ticket = context.gate.sent(CallKind.POLL)
         job.polls += 1
         self.polls += 1
-        answer = await self._ask(job)
-        verdict = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=job.job_set_id)
+        feedback, wait_s = LimitFeedback.UNKNOWN, None
+        try:
+            answer = await self._ask(job)
+            verdict = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=job.job_set_id)
+            feedback, wait_s = poll_feedback(verdict), verdict.wait_s
+        finally:
+            # Also after an unforeseen error: a call that the gate counts as in flight for ever blocks others.
+            context.gate.answered(ticket, feedback, wait_s)
         verdict = self._own(job, answer, verdict)
         if isinstance(answer, Response) or answer.sent:
             context.reachability.reached()
         else:
             context.reachability.failed(verdict.reason, is_permanent=verdict.is_permanent)
-        context.gate.answered(ticket, poll_feedback(verdict), verdict.wait_s)
         if verdict.kind is PollOutcomeKind.REPORT and verdict.report is not None:
             self.style, job.refused = self._style_for(job), 0
         elif verdict.kind is PollOutcomeKind.NOT_FOUND:
@@ -189,6 +194,8 @@ class Poller:
         """
         report = verdict.report
         if report is None or report.status not in TERMINAL or report.job_set_id is not None:
+            return verdict
+        if not repeats_a_request(answer):  # as most do not: the ledger is not read for nothing
             return verdict
         attempt = LedgerQueries(self._context.recorder.ledger).attempts_of(job.request_id)[-1]
         proof = prove_job(answer, verdict, attempt.params)
