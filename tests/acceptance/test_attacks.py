@@ -96,7 +96,7 @@ STRANGE = [
     ("A", "case"),
     ("a", "CASE"),
     ("l" * 200, "NO"),
-    ("row\u202egpj", "{{braces}} {% x %} ${HOME}".replace("{{braces}}", "{ braces }")),
+    ("row\u200cgpj", "{{braces}} {% x %} ${HOME}".replace("{{braces}}", "{ braces }")),
     ('comma, "quoted"', "two\nlines"),
 ]
 
