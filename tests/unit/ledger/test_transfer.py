@@ -51,7 +51,7 @@ def test_everything_arrives_and_the_file_spends_no_more(outputs: Path, postgres:
     secret = postgres.replace("postgres@", "postgres:canary-password@")
     assert dop(outputs, "ledger", "copy", "--to", secret) == 0
     printed = capsys.readouterr()
-    assert f"{postgres} holds what {path} held: 7 requests, 1 runs, 12 events, $0.675" in printed.out
+    assert f"{postgres} holds what {path} held: 7 requests, 1 run, 12 events, $0.675" in printed.out
     assert "canary" not in printed.out + printed.err
     assert {table: read(postgres, LINES[table]) for table in TABLES} == before
     with pytest.raises(LedgerError, match=r"was moved to postgresql://.* DOP_LEDGER__URL"), opened(path):
