@@ -119,7 +119,7 @@ server's and the root).
 """
 
 LARGE = """
-## A million rows, and the reports of 100,000
+## A million rows
 
 `python -m benchmarks.large --write-docs`
 
