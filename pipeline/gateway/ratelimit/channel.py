@@ -38,7 +38,7 @@ class RateChannel:
         self._silent: list[float] = []
 
     def share(self) -> None:
-        """Polls and submits use it both: a default burst would let the first of the two take all of it."""
+        """Several use it, kinds of calls or workers: a default burst would let the first of them take all of it."""
         if self.spacing is not None and self._has_default_burst:
             self.spacing.space_evenly()
             self._rate = None  # even spacing keeps the rate; waiting for a span's end as well would cost a tenth of it

@@ -173,6 +173,9 @@ def _opened(row: RowState, now: float) -> _State:
             learned = learned_limits(state.channel.law, in_flight_cap=state.jobs.learned, shared=False)
     settings = row.settings
     channel = RateChannel(rate=settings.rate, burst=settings.burst, max_open=MAX_OPEN)
+    # A slot is taken before it is due and used a little late, by workers that do not wait for each other: a burst would
+    # meet the late ones of the burst before in one second. Even spacing keeps the configured rate in every second.
+    channel.share()
     if settings.rate is None:
         begin_with(channel.law, learned, now)
     if row.held_until > now:

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.pacegrid import HINTS, bucket, fixed, sliding
 from benchmarks.simulation import Latency, Limiter, run_submits
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter
+from pipeline.gateway.ratelimit.rates import Rate
 from pipeline.runner.cluster import shared_limit
 from pipeline.runner.cluster.shared_limit import ABSENT_S, IDLE_S, RowState, SharedPace, Visit, visit
 from pipeline.runner.cluster.shared_rate import Check
@@ -112,3 +113,14 @@ def test_other_settings_begin_with_a_new_state() -> None:
     changed = RowState(settings=SharedPace(job_cap=3), state=row.state)
     assert list(shared_limit._opened(row, EPOCH_S).in_use) == ["a:1"]
     assert not shared_limit._opened(changed, EPOCH_S).in_use
+
+
+def test_a_configured_rate_is_kept_in_every_second_of_slots_that_are_not_used_yet() -> None:
+    """Each worker takes slots before they are due, and the others cannot know yet when their calls will leave."""
+    row, due_at = RowState(settings=SharedPace(rate=Rate(25, 1))), []
+    for number in range(40):
+        now = EPOCH_S + number * 0.05
+        row, granted = visit(row, Visit(worker=f"w{number % 3}", now=now, reports=[], wanted=[SUBMIT] * 30))
+        due_at += [slot.due_at for slot in granted.slots]
+    assert max(sum(1 for at in due_at if begin <= at < begin + 0.999) for begin in due_at) <= 25
+    assert len(due_at) >= 25 * 2, "and the rate is used"
