@@ -51,7 +51,8 @@ class RateChannel:
     def _spaced_at(self, now: float) -> float:
         """When the configured rate allows a call: spaced, and never more than its count within its span.
 
-        The call `count` places before must have arrived a whole span before this one arrives.
+        The call `count` places before must have arrived a whole span before this one arrives; while that call is not
+        sent yet, which a slow disk may hold up, no time is known.
         """
         if self.spacing is None:
             return now
@@ -59,6 +60,8 @@ class RateChannel:
         if self._rate is None:
             return at
         place = self._rate.count - self.law.unsent
+        if place <= 0:
+            return float("inf")
         sent_at, arrived = (
             self.law.history.nth_last_sent(place),
             self.law.history.nth_last(place, counting_rejected=True),

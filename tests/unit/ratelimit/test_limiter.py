@@ -54,6 +54,17 @@ def test_a_burst_is_allowed_where_configured() -> None:
     assert pace.next_slot(0.0) == pytest.approx(6.0)
 
 
+def test_slots_that_wait_for_a_slow_disk_leave_no_room_for_more_than_the_configured_number() -> None:
+    pace = AdaptiveRateLimiter(rate=Rate(5, 1))
+    for _ in range(5):
+        assert isinstance(pace.next_slot(0.0), Slot)
+    assert not isinstance(pace.next_slot(0.5), Slot), "all five may still leave within a second of this one"
+    for _ in range(5):
+        pace.mark_sent(0.6, CallKind.SUBMIT)
+    assert not isinstance(pace.next_slot(1.5), Slot)
+    assert isinstance(pace.next_slot(1.9), Slot)
+
+
 def test_a_slot_given_back_is_free_again() -> None:
     pace = AdaptiveRateLimiter(rate=Rate(10, 60))
     assert isinstance(pace.next_slot(0.0), Slot)
