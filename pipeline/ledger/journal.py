@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,10 @@ from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import LedgerChange
 
 _compact = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
+_TORN = re.compile(r"[0-9a-f]{1,8}$|[0-9a-f]{8} (\{|$)")
+"""How the beginning of a line looks: its checksum and its entry, as far as they were written."""
 
 
 class SealedEntry(dict[str, object]):
@@ -61,6 +66,11 @@ def entry_of(line: str) -> dict[str, object] | None:
     except ValueError:
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def is_interrupted(line: str) -> bool:
+    """Whether a line is the beginning of one: an append that was interrupted leaves that at the journal's end."""
+    return _TORN.match(line) is not None and not line.endswith("\n")
 
 
 SNAPSHOT = "snapshot"
@@ -168,21 +178,31 @@ def change_of(entry: Mapping[str, object]) -> LedgerChange:
 
 def last_entry(path: Path) -> dict[str, object] | None:
     """The last whole line; None for an empty or missing journal. Reads the end of the file only."""
+    return read_tail(path)[0]
+
+
+def read_tail(path: Path) -> tuple[dict[str, object] | None, int]:
+    """The last whole line, and how many damaged ones follow it. Reads the end of the file only.
+
+    The beginning of a line at the end is not counted: an append that was interrupted leaves it.
+    """
     if not path.is_file():
-        return None
+        return None, 0
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         span = 1 << 16
         while True:
             start = max(0, size - span)
             file.seek(start)
-            lines = file.read().decode("ascii", "replace").splitlines(keepends=True)
+            *lines, rest = file.read().decode("ascii", "replace").split("\n")
+            damaged = int(rest != "" and not is_interrupted(rest))
             for line in reversed(lines if start == 0 else lines[1:]):
-                entry = entry_of(line)
+                entry = entry_of(f"{line}\n")
                 if entry is not None:
-                    return entry
+                    return entry, damaged
+                damaged += 1
             if start == 0:
-                return None
+                return None, damaged
             span *= 4
 
 

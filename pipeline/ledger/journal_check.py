@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 
 from pipeline.errors import LedgerError
 from pipeline.ledger.identity import COPY, GENESIS, HOLE, JOURNAL_PLACE, LEDGER_ID, MOVED
-from pipeline.ledger.journal import MARK, SNAPSHOT, SNAPSHOT_END, entry_of, link_of
+from pipeline.ledger.journal import MARK, SNAPSHOT, SNAPSHOT_END, entry_of, is_interrupted, link_of
 from pipeline.ledger.schema import journal
 
 
@@ -62,6 +62,8 @@ class JournalWalk:
     """marks and places, as the last line that names them has them"""
     _begun: bool = False
     _lines: list[int] = field(default_factory=list)
+    _lost: int = 0
+    """damaged lines after the last whole one, without an append that was interrupted: each was an event"""
     _snapshots: int = 0
     _block_seq: int = 0
     _broken_block: bool = False
@@ -78,6 +80,7 @@ class JournalWalk:
             entry = entry_of(line)
             if entry is None or not isinstance(entry.get("seq"), int):
                 self._lines.append(number)
+                self._lost += not is_interrupted(line)
                 self.damaged.append(number)
                 continue
             self._check_owner(entry)
@@ -102,6 +105,8 @@ class JournalWalk:
             found.append(Gap(self.seq + 1, self.seq + 1, f"line {self._lines[0]} is damaged, and nothing follows"))
         elif self.is_torn and self.seq == 0:
             found.append(Gap(1, 1, "no line can be read"))
+        elif self.is_torn and self.seq + self._lost > known:
+            found.append(Gap(known + 1, self.seq + self._lost, "their lines are damaged"))
         return found
 
     def _check_owner(self, entry: Mapping[str, object]) -> None:
@@ -120,7 +125,7 @@ class JournalWalk:
         event, seq = entry.get("event"), int(str(entry["seq"]))
         if event == SNAPSHOT:
             if entry.get("number") == 1:  # one before it was cut
-                self._snapshots, self._broken_block, self._lines = 0, False, []
+                self._snapshots, self._broken_block, self._lines, self._lost = 0, False, [], 0
             self._broken_block = self._broken_block or bool(self._lines)
             self._snapshots += 1
             self._block_seq = seq + 1
@@ -132,7 +137,7 @@ class JournalWalk:
         if event == MARK:
             self._learn(entry.get("set"))
         self._begun = True
-        self._lines = []
+        self._lines, self._lost = [], 0
         self._last_event = "change" if "change" in entry else "row"
         if self.at is not None and seq == self.at[0] and "chain" in entry and self.chain != self.at[1]:
             raise ForkedJournalError(

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select
 from pipeline.errors import LedgerError
 from pipeline.ledger.database import read_meta
 from pipeline.ledger.identity import COPY, HOLE, LEDGER_ID, is_elsewhere, place_of
-from pipeline.ledger.journal import SNAPSHOT, last_entry
+from pipeline.ledger.journal import SNAPSHOT, read_tail
 from pipeline.ledger.journal_check import ForeignJournalError, ForkedJournalError, Gap, JournalWalk, lines_of
 from pipeline.ledger.replay import ReplayResult, replay
 from pipeline.ledger.schema import history, runs
@@ -85,17 +85,22 @@ class Reconciliation:
             LedgerError: events are lost that may have been purchases.
         """
         seq, chain = self.ledger.head
-        last = last_entry(self.journal)
+        last, damaged = read_tail(self.journal)
         if last is None:
+            is_unread = self.journal.is_file() and self.journal.stat().st_size > 0
+            if damaged or (is_unread and not seq):
+                raise LedgerError(f"{hole_text(str(self.journal), [Gap(1, 1, 'no line can be read')])}. {SETTLE}")
             if seq:
                 self.write_again()
-            elif self.journal.is_file() and self.journal.stat().st_size:
-                raise LedgerError(f"{hole_text(str(self.journal), [Gap(1, 1, 'no line can be read')])}. {SETTLE}")
             return []
         self._check_owner(last)
         last_seq = int(str(last["seq"]))
         if last_seq > seq:
             return self._catch_up(last_seq)
+        if last_seq + damaged > seq and "change" not in last:
+            # MONEY: each damaged line was an event, so the file may be a backup from before the last of them.
+            gap = Gap(seq + 1, last_seq + damaged, "their lines are damaged")
+            raise LedgerError(f"{hole_text(str(self.journal), [gap])}; nothing is bought. {SETTLE}")
         if last_seq < seq or last.get("event") == SNAPSHOT:
             self._check_is_ours(last)
             self.write_again()
