@@ -1,6 +1,6 @@
 """Whether the file of an open ledger is still found under its name, and a copy of it where it is not.
 
-MONEY: a process keeps a file open that was removed or replaced. What it books there is lost with the process, and the
+MONEY: a process keeps a file open that was removed or replaced. What it records there is lost with the process, and the
 next run would find none of it: so nothing more is bought, and what the open file holds is kept under another name.
 """
 

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pipeline.errors import DopError, InvariantError
-from pipeline.gateway.classification import PollOutcomeKind
 from pipeline.gateway.job_proof import JobProof, only_id, prove_job
-from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import PAID_TWICE, Applied
 from pipeline.records import Attempt, State, canonical_job_id
 from pipeline.runner.context import RunContext, accepted_job
 from pipeline.runner.firewall import error_words, is_cancellation
+from pipeline.runner.free_poll import poll_in_turn
 from pipeline.runner.stop import StopScope
 
 A = TypeVar("A")
@@ -37,8 +36,6 @@ MAX_IDS_AT_ONCE = 16
 
 MAX_POLLS_A_REQUEST = POLLS_AN_ID * MAX_IDS_AT_ONCE
 """Polls for the recovery of one request in one run; what is named after them is ignored, and the row stays as it is."""
-
-_FEEDBACK = {PollOutcomeKind.THROTTLED: LimitFeedback.THROTTLED, PollOutcomeKind.UNCLEAR: LimitFeedback.UNKNOWN}
 
 
 @dataclass(slots=True)
@@ -125,16 +122,8 @@ class JobRecovery:
     async def _poll(self, attempt: Attempt, job_set_id: str) -> JobProof | None:
         """One free poll in its turn; None when the run stopped before it."""
         context = self._context
-        if await context.gate.slot(CallKind.POLL) is None:
-            return None
-        call = context.gate.sent(CallKind.POLL)
-        answer = await self._unless_stopped(context.client.poll(job_set_id))
-        if answer is None:
-            context.gate.answered(call, LimitFeedback.OTHER)
-            return None
-        outcome = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=job_set_id)
-        context.gate.answered(call, _FEEDBACK.get(outcome.kind, LimitFeedback.ACCEPTED), outcome.wait_s)
-        return prove_job(answer, outcome, attempt.params)
+        polled = await poll_in_turn(context, job_set_id, lambda: self._unless_stopped(context.client.poll(job_set_id)))
+        return None if polled is None else prove_job(polled.answer, polled.outcome, attempt.params)
 
     async def _unless_stopped(self, poll: Coroutine[None, None, A]) -> A | None:
         """The answer to a poll, which is free; None when everything ends first, and the poll is cut."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pipeline.gateway.classification import PollOutcomeKind
-from pipeline.gateway.ratelimit.limiter import CallKind
+from pipeline.gateway.responses import NoResponse, Response
 from pipeline.runner.context import ReadyVideo, RunContext
-from pipeline.runner.poll_outcomes import poll_feedback
+from pipeline.runner.free_poll import own_outcome, poll_in_turn
 
 
 async def renew_link(context: RunContext, video: ReadyVideo) -> bool:
@@ -17,15 +19,17 @@ async def renew_link(context: RunContext, video: ReadyVideo) -> bool:
     API: dialect and address vary independently, so a 404 is asked again in the other styles, as the poller does.
     """
     for style in context.kind.poll_styles:
-        if await context.gate.slot(CallKind.POLL) is None:
+        polled = await poll_in_turn(context, video.job_set_id, partial(_poll, context, video, style))
+        if polled is None:
             return False
-        ticket = context.gate.sent(CallKind.POLL)
-        answer = await context.client.poll(video.job_set_id, video.polling_url, style)
-        outcome = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=video.job_set_id)
-        context.gate.answered(ticket, poll_feedback(outcome), outcome.wait_s)
+        outcome = own_outcome(context, video.request_id, polled)
         if outcome.report is not None:
             video.video_url = context.client.video_address(outcome.report) or video.video_url
             return True
         if outcome.kind is not PollOutcomeKind.NOT_FOUND:
             return False
     return True
+
+
+async def _poll(context: RunContext, video: ReadyVideo, style: str) -> Response | NoResponse:
+    return await context.client.poll(video.job_set_id, video.polling_url, style)

@@ -12,7 +12,6 @@ from pipeline.errors import ExitCode
 from pipeline.gateway.classification import PollOutcome, PollOutcomeKind
 from pipeline.gateway.job_status import JobStatus, JobStatusReport
 from pipeline.gateway.json_fields import one_line
-from pipeline.gateway.ratelimit.limiter import LimitFeedback
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
 from pipeline.runner.circuit_breaker import CircuitBreaker
@@ -43,13 +42,6 @@ _ENDINGS = {
     JobStatus.REFUSED: Event.REFUSE,
     JobStatus.CANCELED: Event.CANCEL,
 }
-
-
-def poll_feedback(outcome: PollOutcome) -> LimitFeedback:
-    """What a poll says about the gateway's limit."""
-    if outcome.kind is PollOutcomeKind.THROTTLED:
-        return LimitFeedback.THROTTLED
-    return LimitFeedback.UNKNOWN if outcome.kind is PollOutcomeKind.UNCLEAR else LimitFeedback.ACCEPTED
 
 
 class PollOutcomes:

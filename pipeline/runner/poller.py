@@ -9,17 +9,14 @@ import asyncio
 from contextlib import suppress
 
 from pipeline.errors import DopError, LedgerError
-from pipeline.gateway.classification import PollOutcome, PollOutcomeKind
-from pipeline.gateway.job_proof import prove_job, repeats_a_request
-from pipeline.gateway.job_status import TERMINAL
-from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
+from pipeline.gateway.classification import PollOutcomeKind
 from pipeline.gateway.responses import NoResponse, Response
-from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.states import Event
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import PendingJob, RunContext
 from pipeline.runner.firewall import is_cancellation
-from pipeline.runner.poll_outcomes import STEP, PollOutcomes, poll_feedback
+from pipeline.runner.free_poll import own_outcome, poll_in_turn
+from pipeline.runner.poll_outcomes import STEP, PollOutcomes
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.stop import StopScope
 
@@ -161,22 +158,11 @@ class Poller:
 
     async def _poll_once(self, job: PendingJob) -> None:
         context = self._context
-        loop = asyncio.get_running_loop()
-        if not await context.gate.slot(CallKind.POLL):
-            self.plan.put_back(job.request_id, loop.time())
+        polled = await poll_in_turn(context, job.job_set_id, lambda: self._ask(job))
+        if polled is None:
+            self.plan.put_back(job.request_id, asyncio.get_running_loop().time())
             return
-        ticket = context.gate.sent(CallKind.POLL)
-        job.polls += 1
-        self.polls += 1
-        feedback, wait_s = LimitFeedback.UNKNOWN, None
-        try:
-            answer = await self._ask(job)
-            verdict = context.kind.classify_poll(answer, now_unix=context.unix_time(), job_set_id=job.job_set_id)
-            feedback, wait_s = poll_feedback(verdict), verdict.wait_s
-        finally:
-            # Also after an unforeseen error: a call that the gate counts as in flight for ever blocks others.
-            context.gate.answered(ticket, feedback, wait_s)
-        verdict = self._own(job, answer, verdict)
+        answer, verdict = polled.answer, own_outcome(context, job.request_id, polled)
         if isinstance(answer, Response) or answer.sent:
             context.reachability.reached()
         else:
@@ -187,25 +173,10 @@ class Poller:
             job.refused += 1
         await self._outcomes.act(job, verdict)
 
-    def _own(self, job: PendingJob, answer: Response | NoResponse, verdict: PollOutcome) -> PollOutcome:
-        """The verdict; unclear where an answer that names no job ends one and repeats another request.
-
-        MONEY: on a kept-alive connection it can be another job's, whose video would be saved as this row's.
-        """
-        report = verdict.report
-        if report is None or report.status not in TERMINAL or report.job_set_id is not None:
-            return verdict
-        if not repeats_a_request(answer):  # as most do not: the ledger is not read for nothing
-            return verdict
-        attempt = LedgerQueries(self._context.recorder.ledger).attempts_of(job.request_id)[-1]
-        proof = prove_job(answer, verdict, attempt.params)
-        if not proof.final:
-            return verdict
-        reason = f"the answer is about another request: {proof.reason}"
-        return PollOutcome(kind=PollOutcomeKind.UNCLEAR, reason=reason, status=verdict.status)
-
     async def _ask(self, job: PendingJob) -> Response | NoResponse:
         """The poll; after a 404 the other style is tried in turn, since dialect and address vary independently."""
+        job.polls += 1
+        self.polls += 1
         return await self._context.client.poll(job.job_set_id, job.polling_url, self._style_for(job))
 
     def _style_for(self, job: PendingJob) -> str:

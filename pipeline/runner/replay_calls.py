@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 from pipeline.gateway.kinds.interface import Call, CancelOutcome, ReplayKind, ReplayOutcome
 from pipeline.gateway.ratelimit.limiter import CallInFlight, CallKind, LimitFeedback
 from pipeline.gateway.responses import CallPhase, NoResponse, Response
@@ -9,6 +13,14 @@ from pipeline.records import Attempt
 from pipeline.runner.cancellation import cancel_job
 from pipeline.runner.context import RunContext
 from pipeline.runner.stop import StopScope
+
+
+@dataclass(slots=True)
+class _Limit:
+    """What a call says about the gateway's limit."""
+
+    feedback: LimitFeedback = LimitFeedback.OTHER
+    wait_s: float | None = None
 
 
 class ReplayCalls:
@@ -25,17 +37,18 @@ class ReplayCalls:
 
         A run that stops buying still finds out what it paid for.
         """
-        context, gate = self._context, self._context.gate
+        context = self._context
         in_flight = await self._turn()
         if in_flight is None:
             nothing = _not_sent()
             return ReplayOutcome(kind=ReplayKind.UNCLEAR, reason=nothing.what), nothing
         context.fail_point("before-replay")
         self.sent += 1
-        response = await self._answer(in_flight, call)
-        context.fail_point("after-replay")
-        outcome = context.kind.classify_replay(response, now_unix=context.unix_time(), params=attempt.params)
-        gate.answered(in_flight, _feedback(outcome, response, counts_job=counts_job), outcome.wait_s)
+        with self._reported(in_flight) as limit:
+            response = await context.client.submit(call)
+            context.fail_point("after-replay")
+            outcome = context.kind.classify_replay(response, now_unix=context.unix_time(), params=attempt.params)
+            limit.feedback, limit.wait_s = _feedback(outcome, response, counts_job=counts_job), outcome.wait_s
         context.log_event("replay", request_id=attempt.request_id, outcome=outcome.kind.value, reason=outcome.reason)
         return outcome, response
 
@@ -45,11 +58,12 @@ class ReplayCalls:
         in_flight = await self._turn()
         if in_flight is None:
             return _not_sent(), None
-        response = await self._answer(in_flight, call)
-        found = context.kind.classify_submit(response, now_unix=context.unix_time())
-        is_throttled = isinstance(response, Response) and response.status == 429
-        feedback = LimitFeedback.THROTTLED if is_throttled else LimitFeedback.OTHER
-        context.gate.answered(in_flight, feedback, found.stated_wait_s)
+        with self._reported(in_flight) as limit:
+            response = await context.client.submit(call)
+            found = context.kind.classify_submit(response, now_unix=context.unix_time())
+            is_throttled = isinstance(response, Response) and response.status == 429
+            limit.feedback = LimitFeedback.THROTTLED if is_throttled else LimitFeedback.OTHER
+            limit.wait_s = found.stated_wait_s
         context.log_event("key probe", outcome=found.kind.value, reason=found.reason)
         return response, None if found.ticket is None else found.ticket.job_set_id
 
@@ -62,12 +76,14 @@ class ReplayCalls:
             gate.release(CallKind.SUBMIT)
         return None
 
-    async def _answer(self, in_flight: CallInFlight, call: Call) -> Response | NoResponse:
+    @contextmanager
+    def _reported(self, in_flight: CallInFlight) -> Iterator[_Limit]:
+        """Reports to the gate what is set within it, and that the call ended where an error comes first."""
+        limit = _Limit()
         try:
-            return await self._context.client.submit(call)
-        except BaseException:
-            self._context.gate.answered(in_flight, LimitFeedback.OTHER)
-            raise
+            yield limit
+        finally:
+            self._context.gate.answered(in_flight, limit.feedback, limit.wait_s)
 
     async def query(self, attempt: Attempt) -> tuple[ReplayOutcome, Response | NoResponse]:
         """One free call, in its turn, for the job of a submit by the id that the submit was given."""
@@ -75,10 +91,10 @@ class ReplayCalls:
         if await context.gate.slot(CallKind.POLL) is None:
             nothing = _not_sent()
             return ReplayOutcome(kind=ReplayKind.UNCLEAR, reason=nothing.what), nothing
-        in_flight = context.gate.sent(CallKind.POLL)
-        response = await context.client.ask(context.kind.lookup_call(attempt.idempotency_key or ""))
-        outcome = context.kind.classify_lookup(response, now_unix=context.unix_time())
-        context.gate.answered(in_flight, LimitFeedback.OTHER, outcome.wait_s)
+        with self._reported(context.gate.sent(CallKind.POLL)) as limit:
+            response = await context.client.ask(context.kind.lookup_call(attempt.idempotency_key or ""))
+            outcome = context.kind.classify_lookup(response, now_unix=context.unix_time())
+            limit.wait_s = outcome.wait_s
         context.log_event("lookup", request_id=attempt.request_id, outcome=outcome.kind.value, reason=outcome.reason)
         return outcome, response
 
