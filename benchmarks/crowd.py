@@ -104,10 +104,10 @@ def bought(count: int, folder: Path) -> list[str]:
     ledger = SqliteLedger(settings.ledger_path)
     try:
         ledger.ready_to_spend()
-        book, gateway = LedgerQueries(ledger), gateway_id(settings)
+        queries, gateway = LedgerQueries(ledger), gateway_id(settings)
         run = make_run(gateway=gateway, name="crowd")
         rows = [make_request(seed=seed, gateway=gateway) for seed in range(1, count + 1)]
-        start(book, rows, run)
+        start(queries, rows, run)
         asyncio.run(_accepted(ledger, rows))
     finally:
         ledger.close()

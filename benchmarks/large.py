@@ -74,9 +74,10 @@ def listed(folder: Path, count: int) -> None:
     with open_for_spending(settings, lock_wait_s=0, now=time.time()) as workspace:
         run = make_run(gateway=workspace.gateway)
         listed, _ = bound.read(
-            lambda rows: workspace.book.sync_rows(run.run_id, rows, rows_digest="large", new=run), known=workspace.book
+            lambda rows: workspace.queries.sync_rows(run.run_id, rows, rows_digest="large", new=run),
+            known=workspace.queries,
         )
-        assert listed == workspace.book.totals(run.run_id).count(State.PLANNED) == count
+        assert listed == workspace.queries.totals(run.run_id).count(State.PLANNED) == count
 
 
 def crash(folder: Path, count: int) -> None:
@@ -112,7 +113,7 @@ def bought(folder: Path, count: int) -> None:
 def report_csv(folder: Path, count: int) -> None:
     """report.csv of the run."""
     with open_for_reading(settings_in(folder)) as workspace:
-        run = workspace.book.runs()[0]
+        run = workspace.queries.runs()[0]
         rows = report_rows(workspace, run, RunFolder(workspace.outputs, run.run_id))
         assert write_csv(rows, folder / "report.csv") == count
 
@@ -120,7 +121,7 @@ def report_csv(folder: Path, count: int) -> None:
 def report_html(folder: Path, _: int) -> None:
     """report.html of the run."""
     with open_for_reading(settings_in(folder)) as workspace:
-        write_sheet(run_view(workspace, workspace.book.runs()[0]), folder / "report.html", stills=False)
+        write_sheet(run_view(workspace, workspace.queries.runs()[0]), folder / "report.html", stills=False)
 
 
 def _planned(ledger: SqliteLedger, count: int) -> list[str]:

@@ -393,21 +393,19 @@ def open_ledger(scenario: Scenario, folder: Path) -> LedgerWriter:
         return cast(LedgerWriter, MemoryLedger())
     ledger = SqliteLedger(folder / "ledger.sqlite", inline=True)
     ledger.ready_to_spend()
-    book = LedgerQueries(ledger)
-    book.start_run(
-        Run(
-            run_id=RUN,
-            name=RUN,
-            gateway=GATEWAY,
-            manifest_path="/nowhere/million.csv",
-            rows_digest=None,
-            started_at=BEGIN,
-            ended_at=None,
-            sheet=None,
-        )
+    queries = LedgerQueries(ledger)
+    run = Run(
+        run_id=RUN,
+        name=RUN,
+        gateway=GATEWAY,
+        manifest_path="/nowhere/million.csv",
+        rows_digest=None,
+        started_at=BEGIN,
+        ended_at=None,
+        sheet=None,
     )
     rows = (_request(number) for number in range(scenario.jobs))
-    book.sync_rows(RUN, rows, rows_digest="digest")
+    queries.sync_rows(RUN, rows, rows_digest="digest", new=run)
     return ledger
 
 

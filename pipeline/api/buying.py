@@ -91,7 +91,7 @@ async def arun(
     with _session(found, new_ledger=new_ledger) as session:
         workspace = session.workspace
         # MONEY: compared under the lock, so that what is bought is what the manifest and the ledger say now.
-        offer = make_offer(bound, found, workspace.book, max_new=max_new, must_be_checked=True)
+        offer = make_offer(bound, found, workspace.queries, max_new=max_new, must_be_checked=True)
         print_notice(f"warning: {text}" for text in await check_prices(found, session.key, offer.models))
         opened = open_run(workspace, order, offer)
         keep_max_cost(workspace, opened, cap)
@@ -180,7 +180,7 @@ class _Purchase:
         if len(some):
             ids = pilot_ids(self.session, self.run, some)
             outcome = await self._buy(some)
-            states = self.session.workspace.book.states(ids)
+            states = self.session.workspace.queries.states(ids)
             if not pilot_succeeded(self.session, self.run, states.values()):
                 reason = "the pilot did not succeed: nothing more was bought"
                 code = outcome.exit_code if outcome.exit_code in STOPPING_CODES else ExitCode.UNFINISHED

@@ -158,7 +158,7 @@ def spend(
     with open_for_reading(found) as workspace:
         rows = [
             [line.gateway, line.day, line.run_id, line.model, *(line.confirmed, line.disputed, line.reserved)]
-            for line in workspace.book.spend_lines(day or month or "")
+            for line in workspace.queries.spend_lines(day or month or "")
         ]
     frame = pd.DataFrame(rows, columns=columns)
     frame[columns[4:]] /= MICROUSD

@@ -67,7 +67,7 @@ class ManifestPlan:
         states: Mapping[str, State] = {}
         if ledger_exists(settings):
             with open_for_reading(settings) as workspace:
-                states = workspace.book.states([request.request_id for request in requests])
+                states = workspace.queries.states([request.request_id for request in requests])
         return pd.DataFrame(
             {
                 "row_id": request.row_id,
@@ -225,7 +225,7 @@ def load_report(settings: Settings, name: str | None) -> RunReport:
     with open_for_reading(settings) as workspace:
         run = find_run(workspace, name)
         folder = RunFolder(workspace.outputs, run.run_id)
-        totals = workspace.book.totals(run.run_id)
+        totals = workspace.queries.totals(run.run_id)
         return RunReport(
             run_id=run.run_id,
             gateway=run.gateway,

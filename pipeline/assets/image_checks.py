@@ -142,7 +142,7 @@ def _changed(seen: CachedProbe) -> str:
 
 
 async def check_images(
-    settings: Settings, book: LedgerQueries, run_id: str, *, manifest: Path, only: Container[str] | None, now: float
+    settings: Settings, queries: LedgerQueries, run_id: str, *, manifest: Path, only: Container[str] | None, now: float
 ) -> list[str]:
     """Probe the images of everything the run has planned; returns warnings.
 
@@ -150,7 +150,7 @@ async def check_images(
         ManifestError: images that no video can be made of, each with its rows; nothing was sent.
     Writes: `cache_path(settings)`.
     """
-    planned = (attempt for page in book.iter_attempts(run_id, (State.PLANNED,)) for attempt in page)
+    planned = (attempt for page in queries.iter_attempts(run_id, (State.PLANNED,)) for attempt in page)
     images = images_of(one for one in planned if only is None or one.request_id in only)
     path = cache_path(settings)
     cache = load_cache(path)

@@ -191,15 +191,15 @@ def open_publisher(settings: Settings) -> OutputPublisher | None:
     return OutputPublisher(open_store(outputs.url, endpoint=outputs.endpoint, region=outputs.region), outputs.dir)
 
 
-async def download_missing(settings: Settings, book: LedgerQueries, run_id: str, *, max_lines: int) -> str:
+async def download_missing(settings: Settings, queries: LedgerQueries, run_id: str, *, max_lines: int) -> str:
     """Fetch the videos that other hosts saved, before the run's page is made; returns what was wrong.
 
     A run of more than `max_lines` lines gets no page, so its videos are left in the store.
     """
     landing = open_publisher(settings)
-    if landing is None or settings.ledger.url is None or sum(book.totals(run_id).counts.values()) > max_lines:
+    if landing is None or settings.ledger.url is None or sum(queries.totals(run_id).counts.values()) > max_lines:
         return ""
-    lines = [one for one in book.report(run_id) if isinstance(one, Attempt)]
+    lines = [one for one in queries.report(run_id) if isinstance(one, Attempt)]
     return await landing.download_missing(
         {one.local_path: one.sha256 for one in lines if one.local_path and one.sha256}
     )

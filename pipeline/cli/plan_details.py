@@ -62,7 +62,7 @@ def budgets_of(
     else:
         with open_for_reading(settings) as workspace:
             origin = str(bound.manifest.origin.resolve())
-            run = workspace.book.unfinished_run(origin, workspace.gateway, bound.selection.part)
+            run = workspace.queries.unfinished_run(origin, workspace.gateway, bound.selection.part)
             caps = caps_of_run(workspace, run, allowed=allowed, max_cost_microusd=max_cost_microusd)
             spent = spent_now(workspace, run, now)
     fit = fitting(offer.prices_microusd, caps, spent)
@@ -98,7 +98,7 @@ def _states(request_ids: Sequence[str], settings: Settings) -> Iterator[tuple[st
     stream = iter(request_ids)
     with open_for_reading(settings) as workspace:
         while chunk := list(islice(stream, CHUNK)):
-            yield from workspace.book.states(chunk).items()
+            yield from workspace.queries.states(chunk).items()
 
 
 def row_lines(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:

@@ -98,7 +98,7 @@ def agreed(
         print_notice([f"{offer.stay_unknown} stay unknown: sending them again would pass on_unknown.max_cost"])
     if settings.gateway.is_embedded or args.yes:
         return True
-    earlier = workspace.book.unfinished_run(
+    earlier = workspace.queries.unfinished_run(
         str(order.bound.manifest.origin.resolve()), workspace.gateway, order.bound.selection.part
     )
     caps = caps_of_run(workspace, earlier, allowed=order.bound.caps(), max_cost_microusd=order.max_cost_microusd)

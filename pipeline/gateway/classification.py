@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from pipeline.gateway.error_hints import CONCURRENCY, CREDIT, HINT, KEY, QUOTA, ErrorHints, error_hints
+from pipeline.gateway.error_hints import CREDIT, HINT, KEY, QUOTA, ErrorHints, error_hints
 from pipeline.gateway.error_text import MAX_WAIT_S
 from pipeline.gateway.json_fields import as_object
 from pipeline.gateway.responses import NoResponse, Response
@@ -63,9 +63,6 @@ class SubmitOutcomeKind(StrEnum):
     """perhaps paid: park it, never send it again automatically"""
 
 
-NOTHING_CREATED: Final = frozenset(SubmitOutcomeKind) - {SubmitOutcomeKind.ACCEPTED, SubmitOutcomeKind.UNKNOWN}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitOutcome:
     """What one submit's end means.
@@ -77,7 +74,6 @@ class SubmitOutcome:
         wait_s: hint within 1 s .. 15 min that holds for all submits, None when none was given.
         stated_wait_s: the same hint as stated, without the bounds.
         stop_submitting: buy nothing more in this run; what is paid is still collected.
-        slow_down: a reason to lower the rate, whatever became of this request.
         salvaged: ids found in an answer that was not understood; one free poll each may settle it.
         job_cap: how many jobs at once the gateway says it allows.
         is_permanent: not sent, and waiting does not help (an unknown host, a certificate that is not valid).
@@ -90,15 +86,9 @@ class SubmitOutcome:
     wait_s: float | None = None
     stated_wait_s: float | None = None
     stop_submitting: bool = False
-    slow_down: bool = False
     salvaged: tuple[str, ...] = ()
     job_cap: int | None = None
     is_permanent: bool = False
-
-    @property
-    def may_send_again(self) -> bool:
-        """Whether nothing was created, for certain."""
-        return self.kind in NOTHING_CREATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +175,6 @@ def _refused(hints: ErrorHints, rule: ClassificationRule) -> SubmitOutcome:
         wait_s=hints.wait_s if slow else None,
         stated_wait_s=hints.stated_wait_s if slow else None,
         stop_submitting=rule.stop or (slow and too_long),
-        slow_down=slow,
         job_cap=hints.job_cap() if rule.kind is SubmitOutcomeKind.CONCURRENCY else None,
     )
 
@@ -199,7 +188,6 @@ def _unknown(hints: ErrorHints, salvaged: tuple[str, ...], *, reason: str | None
         wait_s=hints.wait_s,
         stated_wait_s=hints.stated_wait_s,
         stop_submitting=hints.says(CREDIT) or hints.says(KEY),
-        slow_down=hints.wait_s is not None or hints.says(QUOTA) or hints.says(CONCURRENCY),
         salvaged=salvaged,
     )
 

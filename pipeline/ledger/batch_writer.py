@@ -109,7 +109,7 @@ class BatchWriter:
             # MONEY: all of it in one transaction, or the next start sees a purchase that never was, or misses one.
             changed = [(rows[name], changed_columns(row, rows[name])) for name, row in before.items()]
             self._sql.save(hand, changed, lines)
-            self._sql.book(hand, money.deltas)
+            self._sql.add_spend(hand, money.deltas)
             self._sql.set_head(hand, self.seq + len(lines), chain)
             self._add_cold(hand, entries)
             self._keep(hand, entries)

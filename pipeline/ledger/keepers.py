@@ -25,7 +25,7 @@ KEEP, REJECT = "keep", "reject"
 """Verdicts of a review."""
 
 
-class Fate(StrEnum):
+class CandidateStatus(StrEnum):
     """What became of one candidate."""
 
     KEPT = "kept"
@@ -47,26 +47,26 @@ class Candidate:
     grade: str | None = None
     verdict: str | None = None
 
-    def fate(self, keep_if: KeepIf) -> Fate:
+    def status(self, keep_if: KeepIf) -> CandidateStatus:
         """What became of it. A verdict beats the checks; nothing beats a clip that is not there."""
         if self.state is State.PLANNED:
-            return Fate.UNSENT
+            return CandidateStatus.UNSENT
         if self.state in FAILED_FOR_GOOD:
-            return Fate.LOST
+            return CandidateStatus.LOST
         if self.state is not State.DONE:
-            return Fate.OPEN
+            return CandidateStatus.OPEN
         if self.verdict is not None:
-            return Fate.KEPT if self.verdict == KEEP else Fate.LOST
+            return CandidateStatus.KEPT if self.verdict == KEEP else CandidateStatus.LOST
         if self.grade is None:
-            return Fate.OPEN
+            return CandidateStatus.OPEN
         if self.grade == BAD:
-            return Fate.LOST
-        return Fate.KEPT if keep_if is KeepIf.CHECK else Fate.WAITING
+            return CandidateStatus.LOST
+        return CandidateStatus.KEPT if keep_if is KeepIf.CHECK else CandidateStatus.WAITING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShotStatus:
-    """The status of a shot: its candidates by fate, in order; of the unsent ones which are needed and which spare."""
+    """The status of a shot: its candidates by status, in order; which of the unsent ones are needed and which spare."""
 
     rule: Candidacy
     kept: tuple[str, ...] = ()
@@ -94,18 +94,21 @@ class ShotStatus:
 
 def status_of(rule: Candidacy, candidates: Sequence[Candidate]) -> ShotStatus:
     """The status of a shot; `candidates` in the manifest's order."""
-    by_fate: dict[Fate, list[str]] = {fate: [] for fate in Fate}
+    by_status: dict[CandidateStatus, list[str]] = {status: [] for status in CandidateStatus}
     for candidate in candidates:
-        by_fate[candidate.fate(rule.keep_if)].append(candidate.request_id)
-    kept, hopes = len(by_fate[Fate.KEPT]), len(by_fate[Fate.OPEN]) + len(by_fate[Fate.WAITING])
+        by_status[candidate.status(rule.keep_if)].append(candidate.request_id)
+    kept, hopes = (
+        len(by_status[CandidateStatus.KEPT]),
+        len(by_status[CandidateStatus.OPEN]) + len(by_status[CandidateStatus.WAITING]),
+    )
     wanted = rule.keep + rule.ahead - kept - hopes if kept < rule.keep else 0
-    unsent = by_fate[Fate.UNSENT]
+    unsent = by_status[CandidateStatus.UNSENT]
     return ShotStatus(
         rule=rule,
-        kept=tuple(by_fate[Fate.KEPT]),
-        lost=tuple(by_fate[Fate.LOST]),
-        open=tuple(by_fate[Fate.OPEN]),
-        waiting=tuple(by_fate[Fate.WAITING]),
+        kept=tuple(by_status[CandidateStatus.KEPT]),
+        lost=tuple(by_status[CandidateStatus.LOST]),
+        open=tuple(by_status[CandidateStatus.OPEN]),
+        waiting=tuple(by_status[CandidateStatus.WAITING]),
         needed=tuple(unsent[: max(0, wanted)]),
         spare=tuple(unsent[max(0, wanted) :]),
     )

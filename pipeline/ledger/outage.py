@@ -78,16 +78,16 @@ class Unbookable:
         return f"paid job {self.job_set_id} of request {self.change.request_id} could not be recorded: {self.why}"
 
 
-Book = Callable[[Sequence[QueuedWrite]], list[WriteResult]]
+RecordChanges = Callable[[Sequence[QueuedWrite]], list[WriteResult]]
 """Writes a batch within the transaction that is open, and says what became of each change."""
 
 
 class PendingOutcomes:
     """The spool of a process, and whether it holds what is not recorded. Without a folder nothing is kept."""
 
-    def __init__(self, folder: Path | None, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path | None, notify: Callable[[str], None]) -> None:
         self._spool = Spool(folder) if folder is not None else None
-        self._say = say
+        self._notify = notify
         self.is_behind = False
 
     @property
@@ -125,11 +125,11 @@ class PendingOutcomes:
         try:
             self._spool.put(changes)
         except OSError as error:
-            self._say(f"{self._spool.path} can't be written either ({error.strerror})")
+            self._notify(f"{self._spool.path} can't be written either ({error.strerror})")
             return False
         return True
 
-    def flush(self, connection: Connection, book: Book) -> list[str]:
+    def flush(self, connection: Connection, record: RecordChanges) -> list[str]:
         """Records everything within an open transaction; what was recorded already changes nothing. Returns warnings.
 
         The caller calls `done` once the transaction was committed.
@@ -137,14 +137,14 @@ class PendingOutcomes:
         if self._spool is None:
             return []
         changes = list(self._spool.changes())
-        results = book([QueuedWrite.unawaited(change) for change in changes])
+        results = record([QueuedWrite.unawaited(change) for change in changes])
         lost = [
             found
             for change, result in zip(changes, results, strict=True)
             if (found := _unbookable(connection, change, result)) is not None
         ]
         if lost:
-            book([QueuedWrite.unawaited(one.note()) for one in lost])
+            record([QueuedWrite.unawaited(one.note()) for one in lost])
         return [str(one) for one in lost] + self._spool.damage
 
     def done(self, warnings: Sequence[str]) -> None:
@@ -153,7 +153,7 @@ class PendingOutcomes:
         if self._spool is not None:
             kept = self._spool.clear(keep=bool(warnings))
             for path in kept:
-                self._say(f"what it said is kept in {path}")
+                self._notify(f"what it said is kept in {path}")
 
     def forget(self) -> None:
         """What was kept for a batch was recorded by the batch itself."""

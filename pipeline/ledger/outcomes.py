@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, select
 
-from pipeline.ledger.keepers import BAD, KEEP, Candidate, Fate
+from pipeline.ledger.keepers import BAD, KEEP, Candidate, CandidateStatus
 from pipeline.ledger.schema import attempts, clip_checks, run_rows
 from pipeline.ledger.shots import Verdicts
 from pipeline.records import COST_STATE, CostState, KeepIf, State
@@ -24,7 +24,7 @@ class PurchaseOutcome:
 
     Attributes:
         price_microusd: what is recorded for it: confirmed, disputed or reserved.
-        fate: KEPT as `keep_if: check` counts it (kept by the user, or passed and not rejected), LOST, or OPEN.
+        status: KEPT as `keep_if: check` counts it (kept by the user, or passed and not rejected), LOST, or OPEN.
         delivered: its video was made. `passed`: and checked, and is not bad. `picked`: the user kept it.
     """
 
@@ -34,7 +34,7 @@ class PurchaseOutcome:
     strength_hundredths: int
     tags: tuple[str, ...]
     price_microusd: int
-    fate: Fate
+    status: CandidateStatus
     delivered: bool
     passed: bool
     picked: bool
@@ -77,7 +77,7 @@ def read_outcomes(
                 strength_hundredths=json.loads(row.params)[_STRENGTH_AT],
                 tags=tuple(json.loads(row.tags or "[]")),
                 price_microusd=row.price_microusd,
-                fate=candidate.fate(KeepIf.CHECK),
+                status=candidate.status(KeepIf.CHECK),
                 delivered=delivered,
                 passed=delivered and row.grade is not None and row.grade != BAD,
                 picked=state is State.DONE and verdict == KEEP,

@@ -119,10 +119,6 @@ class RunRegistry:
         found = self.ledger.ask(statement)
         return _run_of(found[0]) if found else None
 
-    def start_run(self, run: Run) -> None:
-        """Writes a new run down."""
-        self.ledger.transact(lambda connection: connection.execute(insert(runs).values(_run_values(run))) and None)
-
     def set_caps(self, run_id: str, caps: Caps) -> None:
         """Keeps what the manifest allows a run to cost, for commands that are given the run and not the manifest."""
         statement = update(runs).where(runs.c.run_id == run_id).values(caps=_caps_text(caps))

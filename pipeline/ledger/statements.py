@@ -130,7 +130,7 @@ class Statements:
                 self._updates[columns] = self._many.changed(attempts, columns, KEY)
             self._many.run(hand, self._updates[columns], [_values(row, (*columns, *KEY)) for row in found])
 
-    def book(self, hand: Executor, deltas: Mapping[SpendKey, Mapping[CostState, int]]) -> None:
+    def add_spend(self, hand: Executor, deltas: Mapping[SpendKey, Mapping[CostState, int]]) -> None:
         """Adds a transaction's money to the spend book."""
         kinds = (CostState.CONFIRMED, CostState.DISPUTED, CostState.RESERVED)
         lines = [(*key, *(amounts.get(kind, 0) for kind in kinds)) for key, amounts in deltas.items()]

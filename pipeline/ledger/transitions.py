@@ -144,7 +144,7 @@ class SpendAccumulator:
             month_microusd=self._get("month", gateway, day[:7]) if caps.month_microusd is not None else 0,
         )
 
-    def book(self, key: SpendKey, cost_state: CostState, microusd: int) -> None:
+    def add_spend(self, key: SpendKey, cost_state: CostState, microusd: int) -> None:
         """Adds (or with a negative amount takes) money of one kind."""
         if cost_state is CostState.NONE or microusd == 0:
             return
@@ -267,5 +267,5 @@ def _move(row: Row, state: State, after: State, change: LedgerChange, money: Spe
     before_cost, after_cost = COST_STATE[state], COST_STATE[after]
     if before_cost is not after_cost:
         key = _spend_key(row)
-        money.book(key, before_cost, -price)
-        money.book(key, after_cost, price_after)
+        money.add_spend(key, before_cost, -price)
+        money.add_spend(key, after_cost, price_after)

@@ -32,7 +32,7 @@ class OpenLedger:
     settings: Settings
     gateway: str
     ledger: LedgerWriter
-    book: LedgerQueries
+    queries: LedgerQueries
     notices: tuple[str, ...] = ()
 
     @property
@@ -98,7 +98,7 @@ def open_for_reading(settings: Settings) -> Iterator[OpenLedger]:
         raise UsageError(f"no run yet in {ledger_name(settings)}")
     ledger = opened(settings)
     try:
-        yield OpenLedger(settings=settings, gateway=gateway_id(settings), ledger=ledger, book=LedgerQueries(ledger))
+        yield OpenLedger(settings=settings, gateway=gateway_id(settings), ledger=ledger, queries=LedgerQueries(ledger))
     finally:
         ledger.close(clean=False)
 
@@ -152,17 +152,17 @@ def open_for_spending(
     """
     with _held_ledger(settings, LockMode.EXCLUSIVE, wait_s=lock_wait_s, now=now) as ledger:
         notices = ledger.ready_to_spend() + _check_buyer(account, ledger, settings, now)
-        book = LedgerQueries(ledger)
+        queries = LedgerQueries(ledger)
         remove_leftovers(
             settings.outputs.dir,
             None if settings.ledger.url else settings.ledger_path,
-            (run.run_id for run in book.runs()),
+            (run.run_id for run in queries.runs()),
         )
-        lost = recover(ledger, book, now)
+        lost = recover(ledger, queries, now)
         if lost:
             notices.append(f"{lost} submits were in flight when the last run died: their outcome is unknown")
         yield OpenLedger(
-            settings=settings, gateway=gateway_id(settings), ledger=ledger, book=book, notices=tuple(notices)
+            settings=settings, gateway=gateway_id(settings), ledger=ledger, queries=queries, notices=tuple(notices)
         )
         if account is not None:
             remember(ledger, account)
@@ -195,13 +195,17 @@ def open_shared(
     with _held_ledger(settings, LockMode.SHARED, wait_s=wait_s, now=now) as ledger:
         notices = tuple(ledger.ready_to_spend() + _check_buyer(account, ledger, settings, now))
         yield OpenLedger(
-            settings=settings, gateway=gateway_id(settings), ledger=ledger, book=LedgerQueries(ledger), notices=notices
+            settings=settings,
+            gateway=gateway_id(settings),
+            ledger=ledger,
+            queries=LedgerQueries(ledger),
+            notices=notices,
         )
 
 
-def recover(ledger: LedgerWriter, book: LedgerQueries, now: float) -> int:
+def recover(ledger: LedgerWriter, queries: LedgerQueries, now: float) -> int:
     """MONEY: a submit that no process waits for any more may have been paid: it is unknown, never planned again."""
-    left = book.abandoned_submits()
+    left = queries.abandoned_submits()
     for request_id in left:
         reason = {"reason": "the run ended while this submit was in flight"}
         ledger.apply_now(LedgerChange(request_id=request_id, event=Event.LOSE, at=now, values=reason))

@@ -18,7 +18,7 @@ from pipeline.ledger.resend_policy import ResendPolicy
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.workspace import ledger_exists, open_for_reading
 from pipeline.manifest.reader import TooManyRowsError
-from pipeline.planning.keeper_offer import PassRate, ShotBook, ShotOffer, pass_rates
+from pipeline.planning.keeper_offer import PassRate, ShotCollector, ShotOffer, pass_rates
 from pipeline.planning.manifest_pass import BindingSummary
 from pipeline.planning.plan import Plan, split
 from pipeline.planning.requests import BoundManifest, with_price
@@ -89,13 +89,13 @@ def plan_against_ledger(bound: BoundManifest, settings: Settings, *, must_be_che
     if not ledger_exists(settings):
         return make_offer(bound, settings, None, must_be_checked=must_be_checked)
     with open_for_reading(settings) as workspace:
-        return make_offer(bound, settings, workspace.book, must_be_checked=must_be_checked)
+        return make_offer(bound, settings, workspace.queries, must_be_checked=must_be_checked)
 
 
 def make_offer(
     bound: BoundManifest,
     settings: Settings,
-    book: LedgerQueries | None,
+    queries: LedgerQueries | None,
     *,
     max_new: int | None = None,
     announced: SavedPlan | None = None,
@@ -114,7 +114,7 @@ def make_offer(
     """
     new: list[_NewRequest] = []
     unknown: list[Request] = []
-    shots = ShotBook()
+    shots = ShotCollector()
 
     def visit(request: Request, state: State) -> None:
         # The rest of a bounded purchase is needed only where a candidate may take another one's place.
@@ -125,19 +125,19 @@ def make_offer(
 
     try:
         plan, summary = bound.read(
-            lambda rows: split(shots.noting(rows), book.states if book is not None else lambda _: {}, visit),
-            known=book,
+            lambda rows: split(shots.collect(rows), queries.states if queries is not None else lambda _: {}, visit),
+            known=queries,
             must_be_checked=must_be_checked,
         )
     except TooManyRowsError as error:
         raise with_price(error, settings) from None
-    again, stay = _to_send_again(unknown, bound, settings, book)
+    again, stay = _to_send_again(unknown, bound, settings, queries)
     if announced is not None:
         again = [request for request in again if request.request_id in announced.resends]
     again = again[:max_new]
     resend_price = sum(request.price_microusd for request in again)
     plan = replace(plan, duplicates=summary.duplicates, resend=len(again), resend_price_microusd=resend_price)
-    offered = _offered_shots(shots, settings, book)
+    offered = _offered_shots(shots, settings, queries)
     if offered is not None:
         plan = _with_keepers(plan, offered, new)
         summary = replace(summary, warnings=(*summary.warnings, *shots.too_few()))
@@ -167,15 +167,15 @@ class _Offered:
     rates: Mapping[str, PassRate]
 
 
-def _offered_shots(shots: ShotBook, settings: Settings, book: LedgerQueries | None) -> _Offered | None:
+def _offered_shots(shots: ShotCollector, settings: Settings, queries: LedgerQueries | None) -> _Offered | None:
     """Where the shots stand; None where no row says `keep`."""
     if not shots.request_ids:
         return None
-    if book is None:
+    if queries is None:
         return _Offered(shots=shots.offer({}), rates={})
-    verdicts = latest_verdicts(book.ledger)
-    known = book.candidates(shots.request_ids, verdicts)
-    return _Offered(shots=shots.offer(known), rates=pass_rates(book.outcomes(verdicts, gateway_id(settings))))
+    verdicts = latest_verdicts(queries.ledger)
+    known = queries.candidates(shots.request_ids, verdicts)
+    return _Offered(shots=shots.offer(known), rates=pass_rates(queries.outcomes(verdicts, gateway_id(settings))))
 
 
 def _with_keepers(plan: Plan, offered: _Offered, new: Sequence[_NewRequest]) -> Plan:
@@ -221,16 +221,16 @@ def _agreement(
 
 
 def _to_send_again(
-    unknown: list[Request], bound: BoundManifest, settings: Settings, book: LedgerQueries | None
+    unknown: list[Request], bound: BoundManifest, settings: Settings, queries: LedgerQueries | None
 ) -> tuple[list[Request], int]:
     """What `on_unknown.policy: resend` sends once more within its `max_cost`, and how many that sum leaves out."""
     rule = settings.on_unknown
-    if rule.policy != "resend" or rule.max_cost_microusd is None or book is None:
+    if rule.policy != "resend" or rule.max_cost_microusd is None or queries is None:
         return [], 0
-    run = book.unfinished_run(str(bound.manifest.origin.resolve()), gateway_id(settings), bound.selection.part)
+    run = queries.unfinished_run(str(bound.manifest.origin.resolve()), gateway_id(settings), bound.selection.part)
     policy = ResendPolicy(
         max_cost_microusd=rule.max_cost_microusd,
-        used_microusd=book.resent(run.run_id)[0] if run is not None else 0,
-        resent=frozenset(book.resent_among([request.request_id for request in unknown])),
+        used_microusd=queries.resent(run.run_id)[0] if run is not None else 0,
+        resent=frozenset(queries.resent_among([request.request_id for request in unknown])),
     )
     return policy.chosen(unknown, lambda request: request.price_microusd)

@@ -52,11 +52,11 @@ def spent_now(workspace: OpenLedger | None, run: Run | None, now: float) -> Spen
     """What the run, this day and this month took so far, micro-dollars."""
     if workspace is None:
         return Spent()
-    day, book = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d}", workspace.book
+    day, queries = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d}", workspace.queries
     return Spent(
-        run_microusd=book.totals(run.run_id).worst_microusd if run is not None else 0,
-        day_microusd=book.spent(workspace.gateway, day).worst_microusd,
-        month_microusd=book.spent(workspace.gateway, day[:7]).worst_microusd,
+        run_microusd=queries.totals(run.run_id).worst_microusd if run is not None else 0,
+        day_microusd=queries.spent(workspace.gateway, day).worst_microusd,
+        month_microusd=queries.spent(workspace.gateway, day[:7]).worst_microusd,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import comb
 
-from pipeline.ledger.keepers import Candidate, Fate, ShotStatus, status_of
+from pipeline.ledger.keepers import Candidate, CandidateStatus, ShotStatus, status_of
 from pipeline.ledger.outcomes import PurchaseOutcome
 from pipeline.records import Candidacy, Cell, FoldedRow, Request, State, counted, usd
 
@@ -27,10 +27,10 @@ def pass_rates(outcomes: Iterable[PurchaseOutcome]) -> dict[str, PassRate]:
     """Model -> its history."""
     rates: dict[str, PassRate] = {}
     for one in outcomes:
-        if one.fate is not Fate.OPEN:
+        if one.status is not CandidateStatus.OPEN:
             rate = rates.setdefault(one.model, PassRate())
             rate.decided += 1
-            rate.kept += one.fate is Fate.KEPT
+            rate.kept += one.status is CandidateStatus.KEPT
     return rates
 
 
@@ -94,7 +94,7 @@ class KeeperPlan:
         return [*found, f"not needed: {self.spare}"] if self.spare else found
 
 
-class ShotBook:
+class ShotCollector:
     """Collects the candidates of a manifest while its rows pass by."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class ShotBook:
         self._members: dict[str, list[str]] = {}
         self._requests: dict[str, Request] = {}
 
-    def noting(self, rows: Iterable[Request | Cell | FoldedRow]) -> Iterator[Request | Cell | FoldedRow]:
+    def collect(self, rows: Iterable[Request | Cell | FoldedRow]) -> Iterator[Request | Cell | FoldedRow]:
         """The rows as they are; candidates among them are noted."""
         for row in rows:
             if not isinstance(row, Cell) and row.candidacy is not None:

@@ -42,15 +42,18 @@ def nothing_new(workspace: OpenLedger, order: PurchaseOrder, offer: Offer) -> No
         return None
     if plan.keepers is not None and plan.keepers.kept < plan.keepers.wanted:
         return None
-    bound, book = order.bound, workspace.book
-    if book.unfinished_run(str(bound.manifest.origin.resolve()), workspace.gateway, bound.selection.part) is not None:
+    bound, queries = order.bound, workspace.queries
+    if (
+        queries.unfinished_run(str(bound.manifest.origin.resolve()), workspace.gateway, bound.selection.part)
+        is not None
+    ):
         return None
-    requests, _ = bound.read(lambda rows: [row for row in rows if isinstance(row, Request)], known=book)
+    requests, _ = bound.read(lambda rows: [row for row in rows if isinstance(row, Request)], known=queries)
     done: list[Attempt] = []
     failed: list[Attempt] = []
     for start in range(0, len(requests), CHUNK):
         chunk = requests[start : start + CHUNK]
-        kept = {one.request_id: one for one in book.latest_attempts([request.request_id for request in chunk])}
+        kept = {one.request_id: one for one in queries.latest_attempts([request.request_id for request in chunk])}
         for request in chunk:
             attempt = kept.get(request.request_id)
             if attempt is None:
@@ -72,6 +75,6 @@ def _lacks_files(workspace: OpenLedger, done: Sequence[Attempt]) -> bool:
     if any(attempt.local_path is None for attempt in done):
         return True
     ours = {attempt.request_id for attempt in done}
-    runs = [workspace.book.run(run_id) for run_id in dict.fromkeys(attempt.run_id for attempt in done)]
+    runs = [workspace.queries.run(run_id) for run_id in dict.fromkeys(attempt.run_id for attempt in done)]
     missing = (video for run in runs if run is not None for video in missing_videos(workspace, run))
     return any(video.request_id in ours for video in missing)

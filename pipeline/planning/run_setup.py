@@ -61,7 +61,7 @@ def open_run(
     """
     bound, digest = order.bound, order.digest
     path = str(bound.manifest.origin.resolve())
-    found = workspace.book.unfinished_run(path, workspace.gateway, bound.selection.part)
+    found = workspace.queries.unfinished_run(path, workspace.gateway, bound.selection.part)
     new: Run | None = None
     if order.plan is not None:
         continues = found is not None and found.rows_digest in (digest, LOCAL_MARK + digest)
@@ -78,13 +78,13 @@ def open_run(
     if found.rows_digest != digest:
         mark = LOCAL_MARK if offer.summary.sha256_of else ""
         bound.read(
-            lambda rows: workspace.book.sync_rows(run_id, rows, rows_digest=mark + digest, new=new, also=then),
-            known=workspace.book,
+            lambda rows: workspace.queries.sync_rows(run_id, rows, rows_digest=mark + digest, new=new, also=then),
+            known=workspace.queries,
             must_be_checked=True,
         )
     else:
         workspace.ledger.transact(then)
-    workspace.book.set_caps(found.run_id, bound.manifest_caps())
+    workspace.queries.set_caps(found.run_id, bound.manifest_caps())
     if new is not None:
         workspace.ledger.save_state(starter_name(found.run_id), {"user": operator_name()})
     return found
@@ -118,7 +118,7 @@ def _check_plan(workspace: OpenLedger, order: PurchaseOrder, plan: SavedPlan, *,
         raise UsageError(f"the plan is for {plan.gateway}, and the configuration is for {workspace.gateway}")
     if plan.rows_digest != order.bound.digest():
         raise UsageError("the manifest, the defaults or the prices changed since the plan was made: make a new plan")
-    now = make_offer(order.bound, workspace.settings, workspace.book, must_be_checked=True).plan
+    now = make_offer(order.bound, workspace.settings, workspace.queries, must_be_checked=True).plan
     if now.requests_digest != plan.requests_digest:
         raise UsageError("a picture changed since the plan was made: make a new plan; nothing was sent")
     if not continues and now.state_digest != plan.state_digest:
@@ -137,14 +137,14 @@ def caps_of_run(workspace: OpenLedger, run: Run | None, *, allowed: Caps, max_co
     """
     most = max_cost_microusd
     if most is None and run is not None:
-        most = workspace.book.kept_max_cost(run.run_id)
+        most = workspace.queries.kept_max_cost(run.run_id)
     return lowest((allowed, Caps(run_microusd=most)))
 
 
 def keep_max_cost(workspace: OpenLedger, run: Run, max_cost_microusd: int | None) -> None:
     """Remember a command's `--max-cost` for the commands that continue this run."""
     if max_cost_microusd is not None:
-        workspace.book.keep_max_cost(run.run_id, max_cost_microusd)
+        workspace.queries.keep_max_cost(run.run_id, max_cost_microusd)
 
 
 def _sheet(bound: BoundManifest) -> dict[str, str] | None:
@@ -161,13 +161,15 @@ def runs_to_collect(workspace: OpenLedger, wanted: str | None) -> list[Run]:
     Raises:
         UsageError: there is none of that name at this gateway.
     """
-    book = workspace.book
+    queries = workspace.queries
     if wanted is None:
-        ours = [run for run in book.runs() if run.gateway == workspace.gateway]
+        ours = [run for run in queries.runs() if run.gateway == workspace.gateway]
         # A run whose whole folder was moved away or removed is fetched again when it is named, not by the way.
         here = {run.run_id for run in ours if (workspace.outputs / run.run_id).is_dir()}
         return [
-            run for run in ours if book.has_open(run.run_id) or (run.run_id in here and missing_videos(workspace, run))
+            run
+            for run in ours
+            if queries.has_open(run.run_id) or (run.run_id in here and missing_videos(workspace, run))
         ]
     run = find_run(workspace, wanted)
     if run.gateway != workspace.gateway:

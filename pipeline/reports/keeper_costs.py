@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.ledger.keepers import Fate
+from pipeline.ledger.keepers import CandidateStatus
 from pipeline.ledger.outcomes import PurchaseOutcome
 from pipeline.records import MICROUSD, STRENGTH_STEPS
 
@@ -56,9 +56,9 @@ class KeeperCosts:
         self.delivered += one.delivered
         self.passed += one.passed
         self.picked += one.picked
-        self.kept += one.fate is Fate.KEPT
+        self.kept += one.status is CandidateStatus.KEPT
         self.cost_microusd += one.price_microusd
-        if one.fate is Fate.OPEN:
+        if one.status is CandidateStatus.OPEN:
             self.open += 1
             self.open_microusd += one.price_microusd
 

@@ -46,7 +46,7 @@ def missing_videos(workspace: OpenLedger, run: Run) -> list[MissingVideo]:
     if settings.outputs.url is not None or (settings.ledger.url is not None and not settings.cluster.shared_outputs):
         return []
     pruned: dict[str, bool] = {}
-    for saved in workspace.book.saved_files(run.run_id):
+    for saved in workspace.queries.saved_files(run.run_id):
         path = workspace.outputs / saved.local_path
         what = _what_is_wrong(path, saved.size_bytes)
         folder = saved.local_path.partition("/")[0]

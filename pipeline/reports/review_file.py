@@ -119,5 +119,5 @@ def earlier_picks(workspace: OpenLedger, run: Run, *, who: str) -> list[Review]:
     path = workspace.outputs / run.run_id / PICKS
     if not path.is_file():
         return []
-    attempts = (line for line in workspace.book.report(run.run_id) if isinstance(line, Attempt))
+    attempts = (line for line in workspace.queries.report(run.run_id) if isinstance(line, Attempt))
     return picks_as_reviews(read_picks(path), attempts, who=who, at=path.stat().st_mtime)

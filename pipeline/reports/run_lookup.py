@@ -68,7 +68,7 @@ def find_run(workspace: OpenLedger, wanted: str | None) -> Run:
     Raises:
         UsageError: there is none, or more than one.
     """
-    runs = workspace.book.runs()
+    runs = workspace.queries.runs()
     if not runs:
         raise UsageError(f"no run yet in {ledger_name(workspace.settings)}")
     if wanted is None or Path(wanted).name == "latest":
@@ -105,16 +105,16 @@ def find_request(
     Raises:
         UsageError: there is none, or more than one.
     """
-    found = workspace.book.find(wanted)
+    found = workspace.queries.find(wanted)
     if run is not None:
         run_id = find_run(workspace, run).run_id
-        found = [one for one in found if workspace.book.listed(run_id, one.request_id) is not None]
+        found = [one for one in found if workspace.queries.listed(run_id, one.request_id) is not None]
     found = [one for one in found if one.state in states] or found
     found = [one for one in found if one.gateway == workspace.gateway] or found
     if len(found) == 1:
         return found[0]
     if not found:
-        rows = workspace.book.row_ids()
+        rows = workspace.queries.row_ids()
         near = _near(wanted, rows) if len(wanted) > 1 else ""
         listed = f"; rows are {', '.join(rows[:MAX_NAMES])}{', ...' if len(rows) > MAX_NAMES else ''}" if rows else ""
         raise UsageError(f"no request is named {wanted!r}{near or listed}")

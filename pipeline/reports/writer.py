@@ -49,7 +49,7 @@ def report_rows(
     """
     known = checks if checks is not None else checks_of(workspace, run)
     reviews = clip_reviews(workspace.ledger)
-    for line in workspace.book.report(run.run_id, states):
+    for line in workspace.queries.report(run.run_id, states):
         if isinstance(line, Attempt):
             review = reviews.get(line.request_id) if line.state is State.DONE else None
             yield report_row(line, outputs=folder.outputs, run_folder=folder.path, check=known.of(line), review=review)
@@ -67,7 +67,7 @@ def checks_of(workspace: OpenLedger, run: Run) -> RunChecks:
 
 
 def _done(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:
-    lines = workspace.book.report(run.run_id, (State.DONE,), has_file=True)
+    lines = workspace.queries.report(run.run_id, (State.DONE,), has_file=True)
     return (line for line in lines if isinstance(line, Attempt))
 
 
@@ -82,11 +82,11 @@ def write_reports(workspace: OpenLedger, run: Run, folder: RunFolder) -> None:
     write_csv(report_rows(workspace, run, folder, checks=checks), folder.path / "report.csv")
     failed = report_rows(workspace, run, folder, states=NEEDS_THE_USER, checks=checks)
     write_failures_csv(failed, folder.path / "failures.csv")
-    now = workspace.book.run(run.run_id) or run
+    now = workspace.queries.run(run.run_id) or run
     summary = run_json(
         run=run.run_id,
         gateway=run.gateway,
-        totals=workspace.book.totals(run.run_id),
+        totals=workspace.queries.totals(run.run_id),
         settings={key: value for key, value, _ in effective(workspace.settings)},
         manifest=run.manifest_path,
         started_at=now.started_at,
@@ -94,7 +94,7 @@ def write_reports(workspace: OpenLedger, run: Run, folder: RunFolder) -> None:
         checks=checks.counts() if checks.found else None,
         ending=ending_facts(workspace, now),
         started_by=started_by(workspace, run),
-        keepers=workspace.book.shots(run.run_id, latest_verdicts(workspace.ledger)).summary,
+        keepers=workspace.queries.shots(run.run_id, latest_verdicts(workspace.ledger)).summary,
     )
     with whole_text(folder.path / "run.json") as file:
         json.dump(summary, file, indent=2)
@@ -103,14 +103,14 @@ def write_reports(workspace: OpenLedger, run: Run, folder: RunFolder) -> None:
 
 def run_view(workspace: OpenLedger, run: Run) -> runview.RunView:
     """The run as the contact sheet, the grid video and the print show it; everything is read now."""
-    now = workspace.book.run(run.run_id) or run
+    now = workspace.queries.run(run.run_id) or run
     sheet = run.sheet or {}
     return runview.RunView(
         run=run.run_id,
         title=run.name,
         gateway=run.gateway,
-        lines=tuple(_sheet_lines(workspace.book.report(run.run_id))),
-        totals=workspace.book.totals(run.run_id),
+        lines=tuple(_sheet_lines(workspace.queries.report(run.run_id))),
+        totals=workspace.queries.totals(run.run_id),
         outputs=workspace.outputs,
         x=sheet.get("x"),
         y=sheet.get("y"),
@@ -143,7 +143,7 @@ def write_page(workspace: OpenLedger, run: Run, folder: RunFolder) -> list[Repor
     try:
         from pipeline.reports.sheet.page import write_sheet  # noqa: PLC0415 - a run that ends early needs no renderer
 
-        lines = sum(workspace.book.totals(run.run_id).counts.values())
+        lines = sum(workspace.queries.totals(run.run_id).counts.values())
         if lines > PAGE_LINES:
             return [ReportNotice(text=f"no automatic {PAGE} for {lines} requests; {later} makes it")]
         view = run_view(workspace, run)

@@ -126,7 +126,7 @@ class LocalRunner:
         self._log, self._print_line, self._endpoint = log, print_line, endpoint
         self._memory = f"learned {job.workspace.gateway}"
         self._publisher = open_publisher(job.workspace.settings)
-        self._before = job.workspace.book.totals(job.run.run_id)
+        self._before = job.workspace.queries.totals(job.run.run_id)
         self._feed = LedgerFeed(job)
         images = open_local_images(job.workspace.settings, base_url, job.sha256_of, wall=job.wall, client=client)
         self.pipeline = self._build(client, fetcher, images)

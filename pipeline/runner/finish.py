@@ -60,12 +60,12 @@ class RunStart:
 
 def start_of(session: SpendingSession, run: Run) -> RunStart:
     """The run as it is now, before the command does anything with it."""
-    book = session.workspace.book
-    failed = book.attempts_in(run.run_id, FAILED_FOR_GOOD)
+    queries = session.workspace.queries
+    failed = queries.attempts_in(run.run_id, FAILED_FOR_GOOD)
     return RunStart(
-        totals=book.totals(run.run_id),
+        totals=queries.totals(run.run_id),
         failed=frozenset((one.request_id, one.attempt) for one in failed),
-        had_work=book.has_open(run.run_id),
+        had_work=queries.has_open(run.run_id),
         at=time.monotonic(),
     )
 
@@ -76,25 +76,25 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
     A contact sheet that can't be made is a warning: it changes neither the exit code nor the tables.
     """
     workspace, run = job.workspace, job.run
-    book = workspace.book
+    queries = workspace.queries
     shots = await _shots_after_checks(session, job)
-    totals = book.totals(run.run_id)
-    failed = _failed_now(book, run, start, shots)
+    totals = queries.totals(run.run_id)
+    failed = _failed_now(queries, run, start, shots)
     ending = RunEnding(
         totals=totals,
         failed=len(failed),
         reasons=result.reasons,
-        missing_videos=book.without_video(run.run_id) if workspace.settings.download.enabled else 0,
+        missing_videos=queries.without_video(run.run_id) if workspace.settings.download.enabled else 0,
         nothing_to_do=job.options.error_on_nothing and not start.had_work,
         collects=job.options.collect,
         keepers=shots.summary,
     )
     if not ending.is_open:
-        book.end_run(run.run_id, time.time())
+        queries.end_run(run.run_id, time.time())
     with suppress(LedgerError):  # a full disk: the reports say the rest
         workspace.ledger.save_state(ending_name(run.run_id), ending.facts)
     reported = _reported(session, job)
-    if missing := await download_missing(workspace.settings, book, run.run_id, max_lines=PAGE_LINES):
+    if missing := await download_missing(workspace.settings, queries, run.run_id, max_lines=PAGE_LINES):
         session.notify(f"the page lacks videos of other hosts: {missing}")
     if await _checked(session, job):  # the tables are there already, should the machine stop meanwhile
         reported = _reported(session, job)
@@ -134,9 +134,9 @@ def _exit_code(ending: RunEnding, *, has_failing_clips: bool, is_reported: bool)
     return ExitCode.UNFINISHED if code is ExitCode.DONE and not is_reported else code
 
 
-def _failed_now(book: LedgerQueries, run: Run, start: RunStart, shots: Shots) -> list[Attempt]:
+def _failed_now(queries: LedgerQueries, run: Run, start: RunStart, shots: Shots) -> list[Attempt]:
     """What failed for good in this command, but for candidates that others of their shot replaced."""
-    gone, replaced = book.attempts_in(run.run_id, FAILED_FOR_GOOD), shots.summary.replaced
+    gone, replaced = queries.attempts_in(run.run_id, FAILED_FOR_GOOD), shots.summary.replaced
     return [one for one in gone if _key(one) not in start.failed and one.request_id not in replaced]
 
 
@@ -156,12 +156,12 @@ def _summary(
     shots: Shots,
 ) -> RunSummary:
     workspace, run = job.workspace, job.run
-    unknown = workspace.book.attempts_in(run.run_id, (State.UNKNOWN,)) if totals.count(State.UNKNOWN) else []
+    unknown = workspace.queries.attempts_in(run.run_id, (State.UNKNOWN,)) if totals.count(State.UNKNOWN) else []
     page = job.folder.path / PAGE
     # Code 3 hides a budget and what is not bought, code 8 a signal; the other codes and the first line say it all.
     is_hiding = exit_code == ExitCode.UNKNOWN or bool(ending.facts["budget_reached"] and ending.facts["stopped_by"])
     return RunSummary(
-        run=workspace.book.run(run.run_id) or run,
+        run=workspace.queries.run(run.run_id) or run,
         folder=job.folder.path,
         sheet=page if page.exists() else job.folder.path / "report.csv",
         before=start.totals,
@@ -169,7 +169,7 @@ def _summary(
         exit_code=exit_code,
         elapsed_s=time.monotonic() - start.at,
         collects=job.options.collect,
-        rendering_microusd=workspace.book.price_in(run.run_id, RENDERING),
+        rendering_microusd=workspace.queries.price_in(run.run_id, RENDERING),
         unknown_microusd=sum(one.price_microusd for one in unknown),
         failed=tuple(failed),
         unknown=tuple(one.row_id for one in unknown),
@@ -201,13 +201,13 @@ def _print_end(session: SpendingSession, job: RunJob, summary: RunSummary) -> No
 async def _shots_after_checks(session: SpendingSession, job: RunJob) -> Shots:
     """Where the run's shots stand once every clip is checked; a run without shots is checked after its tables."""
     workspace, run = session.workspace, job.run
-    if not workspace.book.shots(run.run_id, {}).statuses:
+    if not workspace.queries.shots(run.run_id, {}).statuses:
         return NO_SHOTS
     await _checked(session, job)
     try:
         return keep_results(workspace, run, checks_of(workspace, run))
     except LedgerError:  # a full disk: what is kept already says where they stand
-        return workspace.book.shots(run.run_id, latest_verdicts(workspace.ledger))
+        return workspace.queries.shots(run.run_id, latest_verdicts(workspace.ledger))
 
 
 async def _landed(session: SpendingSession, job: RunJob) -> bool:

@@ -80,9 +80,9 @@ class KeeperLoop:
 
     def resume(self) -> None:
         """Take up what earlier runs left: jobs in flight, videos to fetch, clips to check."""
-        book, run_id = self._setup.workspace.book, self._setup.run_id
-        for page in book.iter_attempts(run_id, (State.ACCEPTED, State.STALLED, State.DONE)):
-            known = book.checks([attempt.request_id for attempt in page])
+        queries, run_id = self._setup.workspace.queries, self._setup.run_id
+        for page in queries.iter_attempts(run_id, (State.ACCEPTED, State.STALLED, State.DONE)):
+            known = queries.checks([attempt.request_id for attempt in page])
             for attempt in page:
                 result = known.get((attempt.request_id, attempt.attempt))
                 if attempt.state is State.DONE and (attempt.sha256 is not None or not self._setup.downloads):
@@ -122,7 +122,7 @@ class KeeperLoop:
         self._dirty.update(self._rules_of.get(request_id, ()))
 
     def _start_check_of(self, request_id: str) -> None:
-        attempt = self._setup.workspace.book.listed(self._setup.run_id, request_id)
+        attempt = self._setup.workspace.queries.listed(self._setup.run_id, request_id)
         if attempt is not None:
             self._start_check(attempt)
 
@@ -204,16 +204,16 @@ class KeeperLoop:
         for request_id in found.needed:
             if request_id in self._known or request_id not in self._setup.agreement:
                 continue
-            attempt = self._setup.workspace.book.listed(self._setup.run_id, request_id)
+            attempt = self._setup.workspace.queries.listed(self._setup.run_id, request_id)
             if attempt is not None and attempt.state is State.PLANNED:
                 self._known.add(request_id)
                 self._fed.append(attempt)
 
     async def _review(self) -> bool:
         """Check all clips together and at what was reviewed meanwhile; True when more is to be bought."""
-        book = self._setup.workspace.book
+        queries = self._setup.workspace.queries
         found = await self._setup.checker.review()
-        known = book.checks(sorted({request_id for request_id, _ in found}))
+        known = queries.checks(sorted({request_id for request_id, _ in found}))
         self._verdicts = latest_verdicts(self._setup.workspace.ledger)
         self._results += [
             _record_of(key, check)

@@ -22,7 +22,7 @@ def keep_results(workspace: OpenLedger, run: Run, checks: RunChecks) -> Shots:
 
     A clip that was not checked yet says nothing: its candidate is open.
     """
-    known = workspace.book.checks(sorted({request_id for request_id, _ in checks.found}))
+    known = workspace.queries.checks(sorted({request_id for request_id, _ in checks.found}))
     changed = [
         CheckRecord(request_id=key[0], attempt=key[1], grade=check.grade.value, reasons=check.reasons)
         for key, check in checks.found.items()
@@ -40,7 +40,7 @@ def keep_results(workspace: OpenLedger, run: Run, checks: RunChecks) -> Shots:
 def next_purchase(workspace: OpenLedger, run: Run, shots: Shots) -> str:
     """What the next `dop run` would buy for the shots, by name and price; "" when that is nothing."""
     prices = workspace.settings.prices_microusd
-    found = [attempt for one in shots.needed if (attempt := workspace.book.listed(run.run_id, one)) is not None]
+    found = [attempt for one in shots.needed if (attempt := workspace.queries.listed(run.run_id, one)) is not None]
     if not found:
         return ""
     names = [attempt.row_id for attempt in found]

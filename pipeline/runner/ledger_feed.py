@@ -26,7 +26,7 @@ class LedgerFeed:
     """
 
     def __init__(self, job: RunJob) -> None:
-        self._job, self._book = job, job.workspace.book
+        self._job, self._queries = job, job.workspace.queries
         self._keepers: KeeperLoop | None = None
         self.downloads = job.options.collect and job.workspace.settings.download.enabled
 
@@ -38,8 +38,8 @@ class LedgerFeed:
         Args:
             recovered: waits until no submit of unknown outcome is being looked for.
         """
-        job, book = self._job, self._book
-        shots = book.shots(job.run.run_id, latest_verdicts(book.ledger))
+        job, queries = self._job, self._queries
+        shots = queries.shots(job.run.run_id, latest_verdicts(queries.ledger))
         if shots.statuses:
             setup = KeeperSetup(
                 workspace=job.workspace,
@@ -51,9 +51,9 @@ class LedgerFeed:
                 downloads=self.downloads,
             )
             self._keepers = KeeperLoop(setup, context)
-            attempts = self._keepers.requests(in_order(book, job.run.run_id), recovered)
+            attempts = self._keepers.requests(in_order(queries, job.run.run_id), recovered)
         else:
-            attempts = planned(book, job.run.run_id)
+            attempts = planned(queries, job.run.run_id)
         return planned_requests(context, attempts, uploader=uploader, agreement=job.options.agreement)
 
     async def check_shots(self, recovered: Callable[[], Awaitable[None]]) -> None:
@@ -70,11 +70,11 @@ class LedgerFeed:
             self._keepers.resume()
         if not self._job.options.collect:
             return
-        for page in self._book.iter_attempts(run_id, (State.ACCEPTED, State.STALLED)):
+        for page in self._queries.iter_attempts(run_id, (State.ACCEPTED, State.STALLED)):
             for attempt in page:
                 context.accepted.put_nowait(pending_job_of(attempt, loop_now=loop_now, now_unix=wall_now))
         if self.downloads:
-            for page in self._book.iter_attempts(run_id, (State.DONE,), lacks_file=True):
+            for page in self._queries.iter_attempts(run_id, (State.DONE,), lacks_file=True):
                 for attempt in page:
                     context.ready.put_nowait(ready_video_of(attempt))
 
@@ -83,22 +83,22 @@ class LedgerFeed:
         job, rule = self._job, self._job.workspace.settings.on_unknown
         if rule.policy != "resend" or rule.max_cost_microusd is None:
             return
-        used, resent = self._book.resent(job.run.run_id)
+        used, resent = self._queries.resent(job.run.run_id)
         policy = ResendPolicy(max_cost_microusd=rule.max_cost_microusd, used_microusd=used, resent=resent)
-        unknowns = self._book.attempts_in(job.run.run_id, (State.UNKNOWN,))
+        unknowns = self._queries.attempts_in(job.run.run_id, (State.UNKNOWN,))
         chosen = [attempt for attempt in unknowns if attempt.request_id in job.options.agreement.resends]
         await resend_unknowns(context, policy, chosen)
 
     def state_of(self, request_id: str) -> State | None:
         """The newest state of a request, None if the ledger does not know it."""
-        return self._book.states([request_id]).get(request_id)
+        return self._queries.states([request_id]).get(request_id)
 
     def state_to_recover(self, request_id: str) -> State | None:
         """The state of a request that a callback may change here; what other runs may still buy is left to them."""
         state = self.state_of(request_id)
         if state not in (State.PLANNED, State.SUBMITTING, State.UNKNOWN):
             return state
-        return state if self._book.listed(self._job.run.run_id, request_id) else None
+        return state if self._queries.listed(self._job.run.run_id, request_id) else None
 
     async def close(self) -> None:
         """End the checks of clips; the next run resumes what is not checked."""

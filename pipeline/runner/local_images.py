@@ -65,10 +65,10 @@ def open_local_images(
     return LocalImages(urls=urls, uploader=hosting)
 
 
-def in_order(book: LedgerQueries, run_id: str) -> Iterator[Attempt]:
+def in_order(queries: LedgerQueries, run_id: str) -> Iterator[Attempt]:
     """The planned attempts in their order; those that were refused or could not be sent in an earlier run go last."""
     last: list[Attempt] = []
-    for page in book.iter_attempts(run_id, (State.PLANNED,)):
+    for page in queries.iter_attempts(run_id, (State.PLANNED,)):
         for attempt in page:
             if (attempt.reason or "").startswith((REFUSED, NOT_SENT)):
                 last.append(attempt)
@@ -77,9 +77,9 @@ def in_order(book: LedgerQueries, run_id: str) -> Iterator[Attempt]:
     yield from last
 
 
-async def planned(book: LedgerQueries, run_id: str) -> AsyncIterator[Attempt]:
+async def planned(queries: LedgerQueries, run_id: str) -> AsyncIterator[Attempt]:
     """The planned attempts of a run without shots."""
-    for attempt in in_order(book, run_id):
+    for attempt in in_order(queries, run_id):
         yield attempt
 
 

@@ -28,7 +28,7 @@ class ReplayRecorder:
         self._context, self._on_answer = context, on_answer
 
     async def accept(self, attempt: Attempt, job: SubmittedJob, response: Response | NoResponse, how: str) -> bool:
-        """Book the job of an unclear submit and hand it to the poller; False when it belongs to another request."""
+        """Record the job of an unclear submit and hand it to the poller; False when it belongs to another request."""
         context = self._context
         values = {"job_set_id": job.job_set_id, "polling_url": job.polling_url, "accepted_at": context.unix_time()}
         said = ""

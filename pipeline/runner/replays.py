@@ -110,7 +110,7 @@ class Replays:
         host: ReplayHost | None = None,
     ) -> None:
         self._context = context
-        self._book, self._held = LedgerQueries(context.recorder.ledger), HeldCalls(context, gateway)
+        self._queries, self._held = LedgerQueries(context.recorder.ledger), HeldCalls(context, gateway)
         self._recovery = context.kind.abilities.recovery
         self._can_recover = self._recovery is not Recovery.NONE
         self._calls = ReplayCalls(context)
@@ -198,7 +198,7 @@ class Replays:
 
     async def _prove_early(self, case: _Case) -> None:
         async with self._turn:
-            attempts = self._book.attempts_of(case.request_id)
+            attempts = self._queries.attempts_of(case.request_id)
             if attempts and self._recovery is Recovery.REPLAY and not self._context.stop.all:
                 await self._keys.prove_early(attempts[-1])
 
@@ -215,7 +215,7 @@ class Replays:
 
     async def _try(self, case: _Case) -> bool:
         """One try for one request; True when nothing is left to do for it."""
-        attempts = self._book.attempts_of(case.request_id)
+        attempts = self._queries.attempts_of(case.request_id)
         attempt = attempts[-1] if attempts else None
         if attempt is None or attempt.state is not State.UNKNOWN or (attempt.reason or "").startswith(MISMATCH):
             return True

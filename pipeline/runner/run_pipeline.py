@@ -171,7 +171,7 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
         context,
         breaker,
         can_poll=lambda: setup.collect and len(poller) > 0,
-        known_job=lambda: workspace.book.latest_job(workspace.gateway),
+        known_job=lambda: workspace.queries.latest_job(workspace.gateway),
         shared=None if setup.shared_health is None else setup.shared_health(breaker, losses),
     )
     return RunPipeline(
@@ -194,7 +194,7 @@ def build_pipeline(setup: PipelineSetup) -> RunPipeline:
             outputs=setup.folder.outputs,
             concurrency=settings.download.concurrency,
             publisher=setup.publisher,
-            name_of=VideoNames(template, workspace.book, setup.run_id, shared=setup.shared_gate is not None).name_of
+            name_of=VideoNames(template, workspace.queries, setup.run_id, shared=setup.shared_gate is not None).name_of
             if template
             else None,
         ),
@@ -248,7 +248,7 @@ def _address(setup: PipelineSetup) -> str:
 def _left_unclear(setup: PipelineSetup) -> list[Attempt]:
     """Unclear submits of earlier runs; in a cluster each worker takes those that it hears of."""
     is_shared = setup.shared_gate is not None
-    return [] if is_shared else setup.workspace.book.attempts_in(setup.run_id, (State.UNKNOWN,))
+    return [] if is_shared else setup.workspace.queries.attempts_in(setup.run_id, (State.UNKNOWN,))
 
 
 def _breaker(setup: PipelineSetup) -> CircuitBreaker:
@@ -260,7 +260,7 @@ def _breaker(setup: PipelineSetup) -> CircuitBreaker:
     breaker = CircuitBreaker() if settings.on_unknown.max is None else CircuitBreaker(in_window=WINDOW + 1)
     loop_now, unix_now = asyncio.get_running_loop().time(), setup.unix_time()
     health: dict[Event, Outcome] = {Event.LOSE: "unknown", Event.ACCEPT: "answered", Event.REJECT: "answered"}
-    outcomes = workspace.book.newest_outcomes(workspace.gateway, WINDOW)
+    outcomes = workspace.queries.newest_outcomes(workspace.gateway, WINDOW)
     # An event of the future is of a clock that was wrong: it counts as of now.
     breaker.restore([(health[event], loop_now - max(0.0, unix_now - at)) for event, at in outcomes])
     return breaker
@@ -270,9 +270,9 @@ def _losses(setup: PipelineSetup, context: RunContext) -> LossGuard:
     configured = setup.workspace.settings.on_unknown.max
     rows = sum(setup.totals.counts.values())
     # A worker's cap is what was agreed for this order, not the sum that the user set: that is in the ledger.
-    max_cost = setup.caps.run_microusd if setup.shared_gate is None else setup.workspace.book.max_cost(setup.run_id)
+    max_cost = setup.caps.run_microusd if setup.shared_gate is None else setup.workspace.queries.max_cost(setup.run_id)
     limit = default_limit(rows, max_cost) if configured is None else parse_loss_limit(configured)
-    unknowns = setup.workspace.book.attempts_in(setup.run_id, (State.UNKNOWN,))
+    unknowns = setup.workspace.queries.attempts_in(setup.run_id, (State.UNKNOWN,))
     return LossGuard(context, LossBudget(limit), unknowns)
 
 
@@ -335,6 +335,6 @@ def _callbacks(
     handler = CallbackHandler(
         context, poller, recovery, state_of=setup.callbacks.state_of, linger_s=setup.callbacks.linger_s
     )
-    for attempt in setup.workspace.book.attempts_in(setup.run_id, (State.UNKNOWN,)):
+    for attempt in setup.workspace.queries.attempts_in(setup.run_id, (State.UNKNOWN,)):
         handler.track_unknown(attempt)
     return handler

@@ -81,7 +81,7 @@ async def check_images(session: SpendingSession, run: Run, options: RunOptions) 
         return
     warnings = await image_checks.check_images(
         workspace.settings,
-        workspace.book,
+        workspace.queries,
         run.run_id,
         manifest=Path(near_path(Path(run.manifest_path))),
         only=options.agreement,

@@ -17,16 +17,16 @@ class VideoNames:
         shared: whether other processes fetch videos of the same run, so that every name carries its request.
     """
 
-    def __init__(self, template: str, book: LedgerQueries, run_id: str, *, shared: bool = False) -> None:
+    def __init__(self, template: str, queries: LedgerQueries, run_id: str, *, shared: bool = False) -> None:
         self._template = template
-        self._book = book
+        self._queries = queries
         self._run_id = run_id
         self._shared = shared
-        self._owners = {Path(path).name: request_id for request_id, path in book.files(run_id)}
+        self._owners = {Path(path).name: request_id for request_id, path in queries.files(run_id)}
 
     def name_of(self, video: ReadyVideo) -> str:
         """The name of a video's file; one that is taken gets the first digits of the request as well."""
-        attempt = self._book.latest(self._run_id, video.request_id)
+        attempt = self._queries.latest(self._run_id, video.request_id)
         name = rendered(self._template, _values(attempt, video))
         if self._shared or self._owners.get(name, video.request_id) != video.request_id:
             name = f"{name.removesuffix(SUFFIX)}-{video.request_id[:8]}{SUFFIX}"

@@ -65,7 +65,6 @@ class WebhookServer:
         self._signing_secret = signing_secret
         self._deadline_s = deadline_s
         self._warned: set[str] = set()
-        self.unverified = 0
         app = web.Application(logger=_SILENT)
         # A proxy may leave a prefix of its own before ours.
         app.router.add_post("/{before:.*}" + PATH.strip("/") + "/{token}", self._take)
@@ -136,7 +135,6 @@ class WebhookServer:
             with suppress(WebhookVerificationError, ValueError):  # ValueErrors for malformed headers and secrets
                 Webhook(secret).verify(body, dict(request.headers), json_parse=False)
                 return
-        self.unverified += 1
         self._warn_once(UNVERIFIED)
 
     def _warn_once(self, text: str) -> None:

@@ -52,7 +52,7 @@ class Fal(GatewayKind):
     """Submit to the model's path; the result's address answers 400 until the clip is there."""
 
     name = "fal"
-    abilities = Abilities(recovery=Recovery.LOOKUP, cancel=True, webhooks=True)
+    abilities = Abilities(recovery=Recovery.LOOKUP, cancel=True)
     headers: ClassVar[Mapping[str, str]] = {"Content-Type": "application/json", "Accept": "application/json"}
     credential = Credential(
         variables=(("FAL_KEY",),), file=Path(".fal") / "key", origins=("https://queue.fal.run:443",)

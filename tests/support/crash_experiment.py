@@ -169,11 +169,11 @@ class Experiment:
         """One run; whether nothing is left to buy."""
         ledger = _in_its_place(path)
         ledger.ready_to_spend()
-        book = LedgerQueries(ledger)
-        recover(ledger, book, AT)
-        if book.run(RUN) is None:
-            start(book, requests(self.rows))
-        kills, buying = self.kills_in_run, asyncio.ensure_future(self._buy(ledger, book))
+        queries = LedgerQueries(ledger)
+        recover(ledger, queries, AT)
+        if queries.run(RUN) is None:
+            start(queries, requests(self.rows))
+        kills, buying = self.kills_in_run, asyncio.ensure_future(self._buy(ledger, queries))
         self._buying = buying
         try:
             await buying
@@ -181,13 +181,13 @@ class Experiment:
             if self.kills_in_run == kills:
                 raise
         finally:
-            left = book.totals(RUN).count(State.PLANNED)
+            left = queries.totals(RUN).count(State.PLANNED)
             ledger.close()
         if self.kills_in_run > kills:
             raise KilledError
         return left == 0
 
-    async def _buy(self, ledger: SqliteLedger | PostgresLedger, book: LedgerQueries) -> None:
+    async def _buy(self, ledger: SqliteLedger | PostgresLedger, queries: LedgerQueries) -> None:
         halt, visits = StopSignal(), Counter[str]()
         self._runs += 1
 
@@ -203,7 +203,7 @@ class Experiment:
 
         events = EventSink()
         recorder = self.protocol.recorder(
-            ledger, run_id=RUN, caps=self.caps, totals=book.totals(RUN), wall=lambda: AT, reach=reach, events=events
+            ledger, run_id=RUN, caps=self.caps, totals=queries.totals(RUN), wall=lambda: AT, reach=reach, events=events
         )
         pace = AdaptiveRateLimiter(
             rate=parse_rate("100/1s"), burst=16, learned=LearnedLimits(), submit_concurrency=self.workers
@@ -228,7 +228,7 @@ class Experiment:
         )
         submitter = self.protocol.submitter(
             context,
-            _planned(book),
+            _planned(queries),
             permits=SubmitPermits(
                 context,
                 CircuitBreaker(in_a_row=10**6, in_window=10**6),
@@ -265,9 +265,9 @@ class Experiment:
     def _judged(self, path: Place) -> list[str]:
         ledger = ledger_at(path)
         try:
-            book = LedgerQueries(ledger)
-            states = {one.params.seed: one.state for one in book.attempts_in(RUN, tuple(State))}
-            spent = sum(money(book).values())
+            queries = LedgerQueries(ledger)
+            states = {one.params.seed: one.state for one in queries.attempts_in(RUN, tuple(State))}
+            spent = sum(money(queries).values())
             found = [f"paid twice: {number}" for number, times in self.gateway.charged.items() if times > 1]
             innocent = (State.PLANNED, State.REJECTED)
             found += [f"paid and lost: {number}" for number in self.gateway.charged if states[number] in innocent]
@@ -307,7 +307,7 @@ def _in_its_place(path: Place) -> SqliteLedger | PostgresLedger:
     return ledger
 
 
-async def _planned(book: LedgerQueries) -> AsyncIterator[Attempt]:
-    for page in book.iter_attempts(RUN, (State.PLANNED,)):
+async def _planned(queries: LedgerQueries) -> AsyncIterator[Attempt]:
+    for page in queries.iter_attempts(RUN, (State.PLANNED,)):
         for attempt in page:
             yield attempt

@@ -68,11 +68,10 @@ def opened(place: Place, *, inline: bool = True) -> Iterator[tuple[SqliteLedger 
         ledger.close()
 
 
-def start(book: LedgerQueries, rows: Sequence[Request], run: Run | None = None) -> Run:
+def start(queries: LedgerQueries, rows: Sequence[Request], run: Run | None = None) -> Run:
     """A new run that lists `rows`."""
     run = run or make_run()
-    book.start_run(run)
-    book.sync_rows(run.run_id, rows, rows_digest="digest")
+    queries.sync_rows(run.run_id, rows, rows_digest="digest", new=run)
     return run
 
 
@@ -93,9 +92,9 @@ def accept(request: Request, job: str, token: str = "token") -> LedgerChange:
     return change(request, Event.ACCEPT, token=token, values={"job_set_id": job, "accepted_at": AT})
 
 
-def money(book: LedgerQueries) -> dict[CostState, int]:
+def money(queries: LedgerQueries) -> dict[CostState, int]:
     """The spend book's three sums over all runs, micro-dollars."""
-    lines = book.spend_lines()
+    lines = queries.spend_lines()
     return {
         CostState.CONFIRMED: sum(line.confirmed for line in lines),
         CostState.DISPUTED: sum(line.disputed for line in lines),

@@ -23,14 +23,14 @@ def make_review_run(outputs: Path, *, shots: int, takes: int, width: int = 160, 
     videos = outputs / RUN / "videos"
     for number in range(min(CLIPS, len(rows))):
         make_clip(videos / f"clip-{number}.mp4", hue=number * 30, width=width, height=height)
-    with opened(outputs / "ledger.db") as (ledger, book):
-        start(book, rows)
+    with opened(outputs / "ledger.db") as (ledger, queries):
+        start(queries, rows)
         ledger.apply_all([reserve(row) for row in rows])
         ledger.apply_all([accept(row, f"job-{number}") for number, row in enumerate(rows)])
         ledger.apply_all([change(row, Event.COMPLETE) for row in rows])
         saved = [{"local_path": str(_link(videos, number).relative_to(outputs))} for number in range(len(rows))]
         ledger.apply_all([change(row, Event.SAVE, values=one) for row, one in zip(rows, saved, strict=True)])
-        book.end_run(RUN, 1_790_000_600.0)
+        queries.end_run(RUN, 1_790_000_600.0)
     return rows
 
 

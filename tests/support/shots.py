@@ -48,7 +48,7 @@ def bad_by_chance(share: float, seed: int = 1) -> IsBad:
 class FakeChecker:
     """Says what `is_bad` says; `repeats` are clips that only a look at all clips finds bad."""
 
-    book: Any
+    queries: Any
     run_id: str
     is_bad: IsBad
     repeats: frozenset[str] = frozenset()
@@ -60,7 +60,7 @@ class FakeChecker:
 
     async def review(self) -> Mapping[Key, ClipCheck]:
         found = {}
-        for attempt in self.book.attempts_in(self.run_id, (State.DONE,)):
+        for attempt in self.queries.attempts_in(self.run_id, (State.DONE,)):
             bad = self.is_bad(attempt.request_id) or attempt.request_id in self.repeats
             found[attempt.request_id, attempt.attempt] = ClipCheck(grade=Grade.BAD if bad else Grade.OK)
         return found
@@ -71,7 +71,7 @@ class FakeChecker:
 
 def checker_of(is_bad: IsBad, repeats: frozenset[str] = frozenset()) -> Callable[[OpenLedger, Run], ClipChecker]:
     """A factory as a run wants it."""
-    return lambda workspace, run: FakeChecker(workspace.book, run.run_id, is_bad, repeats)
+    return lambda workspace, run: FakeChecker(workspace.queries, run.run_id, is_bad, repeats)
 
 
 def shot_rows(gateway: str, shots: int, candidates: int, **rule: Any) -> list[Request]:
@@ -106,12 +106,10 @@ def minimum(rows: Sequence[Request], is_bad: IsBad) -> int:
 
 def listed(workspace: OpenLedger, rows: Sequence[Request]) -> Run:
     """The run of these rows: the one that is there, or a new one."""
-    book = workspace.book
-    run = book.run(RUN)
-    if run is None:
-        run = make_run(gateway=workspace.gateway)
-        book.start_run(run)
-    book.sync_rows(run.run_id, rows, rows_digest="digest")
+    queries = workspace.queries
+    known = queries.run(RUN)
+    run = known if known is not None else make_run(gateway=workspace.gateway)
+    queries.sync_rows(run.run_id, rows, rows_digest="digest", new=run if known is None else None)
     verdicts = latest_verdicts(workspace.ledger)
     workspace.ledger.transact(partial(_settled, run_id=run.run_id, verdicts=verdicts))
     return run
@@ -123,9 +121,9 @@ def _settled(connection: Connection, *, run_id: str, verdicts: Mapping[str, str]
 
 def agreed_to(workspace: OpenLedger, rows: Sequence[Request], max_purchases: int | None = None) -> Agreement:
     """Every candidate of shots that lack keepers, and every plain row that is planned."""
-    statuses = workspace.book.shots(RUN, latest_verdicts(workspace.ledger)).statuses
+    statuses = workspace.queries.shots(RUN, latest_verdicts(workspace.ledger)).statuses
     done = {one for shot in statuses if not shot.missing for one in shot.spare}
-    states = workspace.book.states([row.request_id for row in rows])
+    states = workspace.queries.states([row.request_id for row in rows])
     new = [row for row in rows if states[row.request_id] is State.PLANNED and row.request_id not in done]
     return Agreement(
         new=RequestIds(row.request_id for row in new),

@@ -75,13 +75,13 @@ class Story:
     """One run in virtual time, how it ended, and what the ledger holds."""
 
     result: StepsResult
-    book: LedgerQueries
+    queries: LedgerQueries
     elapsed_s: float
 
     @property
     def trace(self) -> list[tuple[object, ...]]:
         """Every event of every request, in order, with its virtual time."""
-        with self.book.ledger.reader.connect() as connection:
+        with self.queries.ledger.reader.connect() as connection:
             found = connection.exec_driver_sql("select request_id, at, event, state, detail from history order by seq")
             return [tuple(row) for row in found]
 
@@ -95,7 +95,7 @@ def ledger_for(folder: Path, base_url: str, **options: str) -> Iterator[OpenLedg
     try:
         ledger.ready_to_spend()
         recover(ledger, LedgerQueries(ledger), AT)
-        yield OpenLedger(settings=settings, gateway=gateway_id(settings), ledger=ledger, book=LedgerQueries(ledger))
+        yield OpenLedger(settings=settings, gateway=gateway_id(settings), ledger=ledger, queries=LedgerQueries(ledger))
     finally:
         ledger.close()
 
@@ -105,9 +105,9 @@ def wanted(workspace: OpenLedger, count: int, **same: Any) -> list[Request]:
     return [make_request(seed=seed, gateway=workspace.gateway, **same) for seed in range(1, count + 1)]
 
 
-def everything(book: LedgerQueries, run_id: str, max_new: int | None = None) -> Agreement:
+def everything(queries: LedgerQueries, run_id: str, max_new: int | None = None) -> Agreement:
     """The agreement to buy what a run has planned (the first `max_new`), and to send its unknown outcomes again."""
-    planned, unknown = (book.attempts_in(run_id, (state,)) for state in (State.PLANNED, State.UNKNOWN))
+    planned, unknown = (queries.attempts_in(run_id, (state,)) for state in (State.PLANNED, State.UNKNOWN))
     planned = planned[:max_new]
     return Agreement(
         new=RequestIds(attempt.request_id for attempt in planned),
@@ -127,18 +127,17 @@ async def carried(
     **chosen: Any,
 ) -> Story:
     """Carries a run of `rows` out, the same one again when it is there already; `clock` is the machine's clock."""
-    book = workspace.book
-    run = book.run(RUN)
+    queries = workspace.queries
+    run = queries.run(RUN)
     if run is None:
         run = make_run(gateway=workspace.gateway)
-        book.start_run(run)
-        book.sync_rows(run.run_id, rows, rows_digest="digest")
+        queries.sync_rows(run.run_id, rows, rows_digest="digest", new=run)
     folder = RunFolder(workspace.outputs, run.run_id)
     folder.make(None)
     options = RunOptions(
-        **{"agreement": everything(book, run.run_id, max_new), "quiet": True, "show_bar": False, **chosen}
+        **{"agreement": everything(queries, run.run_id, max_new), "quiet": True, "show_bar": False, **chosen}
     )
     began = asyncio.get_running_loop().time()
     job = RunJob(workspace=workspace, run=run, folder=folder, caps=caps, key=key, options=options, wall=clock)
     result = await execute(job)
-    return Story(result=result, book=book, elapsed_s=asyncio.get_running_loop().time() - began)
+    return Story(result=result, queries=queries, elapsed_s=asyncio.get_running_loop().time() - began)

@@ -57,7 +57,7 @@ def _chosen(workspace: OpenLedger, wanted: str | None) -> list[Attempt]:
             raise
         found = [find_request(workspace, wanted, states=IN_FLIGHT)]
     else:
-        found = workspace.book.attempts_in(run.run_id, IN_FLIGHT)
+        found = workspace.queries.attempts_in(run.run_id, IN_FLIGHT)
     return [one for one in found if one.gateway == workspace.gateway and one.state in IN_FLIGHT and one.job_set_id]
 
 

@@ -46,7 +46,7 @@ def check(args: argparse.Namespace) -> int:
 def check_rows(workspace: OpenLedger, run: Run, found: RunChecks) -> list[dict[str, object]]:
     """The run's checked clips, in the manifest's order: grade, reasons and figures of each."""
     rows: list[dict[str, object]] = []
-    for line in workspace.book.report(run.run_id, (State.DONE,)):
+    for line in workspace.queries.report(run.run_id, (State.DONE,)):
         known = found.of(line) if isinstance(line, Attempt) else None
         if isinstance(line, Attempt) and known is not None:
             rows.append(

@@ -109,7 +109,7 @@ def kept_picks(workspace: OpenLedger, run: Run) -> Picks:
 
 def attempts_of(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:
     """The run's attempts, in the manifest's order."""
-    return (line for line in workspace.book.report(run.run_id) if isinstance(line, Attempt))
+    return (line for line in workspace.queries.report(run.run_id) if isinstance(line, Attempt))
 
 
 def _usual_target(run: Run, changes: dict[str, str]) -> Path:

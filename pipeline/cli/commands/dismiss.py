@@ -20,7 +20,7 @@ def dismiss(args: argparse.Namespace) -> int:
     with open_for_reading(settings_of(args)) as workspace:
         chosen: list[Attempt]
         if args.all:
-            failed = workspace.book.attempts_in(find_run(workspace, args.row).run_id, FAILED_FOR_GOOD)
+            failed = workspace.queries.attempts_in(find_run(workspace, args.row).run_id, FAILED_FOR_GOOD)
             chosen = not_dismissed(failed, dismissals(workspace))
         elif args.row is None:
             raise UsageError("name the row: dop dismiss ROW [RUN], or every failed row of a run: dop dismiss --all RUN")

@@ -316,9 +316,9 @@ def prune(args: argparse.Namespace) -> int:
 
 def _old_ones(workspace: OpenLedger, before: float) -> list[OldRun]:
     """Ended runs from before, whose videos no younger run's report points to."""
-    runs = workspace.book.runs()
+    runs = workspace.queries.runs()
     aged = {run.run_id: run for run in runs if run.ended_at is not None and run.ended_at < before}
-    needed = {name for run in runs if run.run_id not in aged for name in _folders_named(workspace.book, run)}
+    needed = {name for run in runs if run.run_id not in aged for name in _folders_named(workspace.queries, run)}
     found = []
     for run_id, run in sorted(aged.items()):
         folder = workspace.outputs / run_id
@@ -329,9 +329,9 @@ def _old_ones(workspace: OpenLedger, before: float) -> list[OldRun]:
     return found
 
 
-def _folders_named(book: LedgerQueries, run: Run) -> Iterator[str]:
+def _folders_named(queries: LedgerQueries, run: Run) -> Iterator[str]:
     """The first part of every video's path in a run's report: the folder that holds it."""
-    for line in book.report(run.run_id):
+    for line in queries.report(run.run_id):
         path = getattr(line, "local_path", None)
         if path is not None:
             yield str(path).partition("/")[0]

@@ -114,7 +114,7 @@ def disk_text(videos: int, settings: Settings) -> str:
     each = USUAL_VIDEO_BYTES
     if ledger_exists(settings):
         with open_for_reading(settings) as workspace:
-            each = workspace.book.mean_video_bytes(workspace.gateway) or each
+            each = workspace.queries.mean_video_bytes(workspace.gateway) or each
     elif settings.gateway.is_embedded:
         each = 200_000
     folder = settings.outputs.dir.absolute()

@@ -59,8 +59,8 @@ def reconcile(args: argparse.Namespace) -> int:
 
 def from_list(workspace: OpenLedger, usage: Mapping[str, int | None]) -> Iterable[Difference]:
     """Job by job: `usage` gives micro-dollars (or None where the list names no amount) by job id."""
-    ours = {canonical_job_id(str(one.job_set_id)): one for one in workspace.book.jobs(workspace.gateway)}
-    unknown = workspace.book.unknowns(workspace.gateway)
+    ours = {canonical_job_id(str(one.job_set_id)): one for one in workspace.queries.jobs(workspace.gateway)}
+    unknown = workspace.queries.unknowns(workspace.gateway)
     for job, amount in usage.items():
         attempt = ours.get(canonical_job_id(job))
         if attempt is None:
@@ -108,11 +108,11 @@ def from_usage_call(workspace: OpenLedger, settings: Settings) -> Iterable[Diffe
     lines = asyncio.run(_asked(settings, now))
     ours: Counter[tuple[str, str]] = Counter()
     since = utc_day(now - DAYS * 86_400)
-    for one in workspace.book.jobs(workspace.gateway):
+    for one in workspace.queries.jobs(workspace.gateway):
         if one.state in PAID and one.finished_at is not None and utc_day(one.finished_at) >= since:
             ours[utc_day(one.finished_at), kind.vendor_model(one.params.model)] += 1
     theirs = Counter({(line.day, line.model): line.quantity for line in lines})
-    unknown = workspace.book.unknowns(workspace.gateway)
+    unknown = workspace.queries.unknowns(workspace.gateway)
     unknown_days = Counter(utc_day(one.submitted_at) for one in unknown if one.submitted_at)
     for day, model in sorted(ours.keys() | theirs.keys()):
         more = theirs[day, model] - ours[day, model]

@@ -83,18 +83,18 @@ def _settle(workspace: OpenLedger, attempt: Attempt, *, adopt: str | None, charg
     price = usd(attempt.price_microusd)
     if adopt is not None:
         values = {"job_set_id": adopt, "accepted_at": attempt.submitted_at or now, "reason": None}
-        _book(workspace, LedgerChange(request_id=attempt.request_id, event=Event.ADOPT, at=now, values=values))
+        _record(workspace, LedgerChange(request_id=attempt.request_id, event=Event.ADOPT, at=now, values=values))
         return f"{attempt.row_id}: in flight as job {adopt}; `dop collect` fetches it"
     if charged:
         values = {"reason": "the operator says it was charged and the video is lost", "finished_at": now}
-        _book(workspace, LedgerChange(request_id=attempt.request_id, event=Event.CHARGE, at=now, values=values))
+        _record(workspace, LedgerChange(request_id=attempt.request_id, event=Event.CHARGE, at=now, values=values))
         return f"{attempt.row_id}: written off, ${price} is disputed"
     values = {"reason": "the operator says it was not charged", "resends": attempt.resends + 1}
-    _book(workspace, LedgerChange(request_id=attempt.request_id, event=Event.RESEND, at=now, values=values))
+    _record(workspace, LedgerChange(request_id=attempt.request_id, event=Event.RESEND, at=now, values=values))
     return f"{attempt.row_id}: planned again; the next `dop run` buys it for ${price}"
 
 
-def _book(workspace: OpenLedger, change: LedgerChange) -> None:
+def _record(workspace: OpenLedger, change: LedgerChange) -> None:
     outcome = workspace.ledger.apply_now(change)
     if isinstance(outcome, JobTaken):
         raise UsageError(f"that job already belongs to request {outcome.owner_request_id}")
@@ -137,8 +137,8 @@ def retry(args: argparse.Namespace) -> int:
         if not _agreed(chosen, caps, settings, args):
             return ExitCode.USAGE
         keep_max_cost(workspace, run, flag)
-        workspace.book.reopen_run(run.run_id)
-        workspace.book.new_attempts([one.request_id for one in chosen if one.state is not State.PLANNED])
+        workspace.queries.reopen_run(run.run_id)
+        workspace.queries.new_attempts([one.request_id for one in chosen if one.state is not State.PLANNED])
         keep_results(workspace, run, RunChecks())  # a shot wants those of its candidates that it lacks, in their order
         agreement = Agreement(
             new=RequestIds(attempt.request_id for attempt in chosen),
@@ -153,15 +153,15 @@ def retry(args: argparse.Namespace) -> int:
 
 def _of_kinds(workspace: OpenLedger, run: Run, kinds: set[State]) -> list[Attempt]:
     """Those that ended so, and those that an earlier retry of these kinds planned again and did not buy."""
-    book = workspace.book
-    ended = book.attempts_in(run.run_id, kinds & RETRYABLE)
-    again = [one for one in book.attempts_in(run.run_id, (State.PLANNED,)) if one.attempt > 1]
-    return ended + [one for one in again if book.attempts_of(one.request_id)[-2].state in kinds]
+    queries = workspace.queries
+    ended = queries.attempts_in(run.run_id, kinds & RETRYABLE)
+    again = [one for one in queries.attempts_in(run.run_id, (State.PLANNED,)) if one.attempt > 1]
+    return ended + [one for one in again if queries.attempts_of(one.request_id)[-2].state in kinds]
 
 
 def _not_replaced(workspace: OpenLedger, run: Run, failed: list[Attempt]) -> list[Attempt]:
     """Those that no other candidate of their shot took the place of; says how many are left out."""
-    replaced = workspace.book.shots(run.run_id, latest_verdicts(workspace.ledger)).summary.replaced
+    replaced = workspace.queries.shots(run.run_id, latest_verdicts(workspace.ledger)).summary.replaced
     left_out = sum(attempt.request_id in replaced for attempt in failed)
     if left_out:
         print_notice([f"left out: {counted(left_out, 'failed candidate')} of rows that have their clips (`keep`)"])

@@ -44,7 +44,7 @@ def chosen_resolutions(workspace: OpenLedger, args: argparse.Namespace) -> list[
     Raises:
         UsageError: there is nothing unknown, or no terminal to ask at and no --yes.
     """
-    unknown = workspace.book.unknowns(workspace.gateway)
+    unknown = workspace.queries.unknowns(workspace.gateway)
     if not unknown:
         raise UsageError(f"nothing at {workspace.gateway} is unknown: there is nothing to resolve")
     if args.from_usage is not None:
@@ -64,7 +64,7 @@ def from_usage(workspace: OpenLedger, unknown: Sequence[Attempt], path: Path) ->
     unknown, as nothing says which of several it belongs to.
     """
     usage = read_usage(path)
-    ours = {canonical_job_id(str(one.job_set_id)): one for one in workspace.book.jobs(workspace.gateway)}
+    ours = {canonical_job_id(str(one.job_set_id)): one for one in workspace.queries.jobs(workspace.gateway)}
     unlisted = [job for job, amount in usage.items() if job not in ours and amount != 0]
     times = [one.accepted_at for job, one in ours.items() if job in usage and one.accepted_at is not None]
     found = []

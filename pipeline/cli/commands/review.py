@@ -44,7 +44,7 @@ def _changes(workspace: OpenLedger, path: Path, *, who: str) -> list[Review]:
     found = parse_reviews(_text(path), who=who, now=time.time())
     if not isinstance(found, Picks):
         ids = sorted({change.request_id for change in found} | {change.rival for change in found if change.rival})
-        known = {name for part in batches(ids, BATCH) for name in workspace.book.states(part)}
+        known = {name for part in batches(ids, BATCH) for name in workspace.queries.states(part)}
         strange = [name for name in ids if name not in known]
         if strange:
             more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
@@ -94,4 +94,4 @@ def export_reviews(args: argparse.Namespace) -> int:
 
 
 def _attempts(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:
-    return (line for line in workspace.book.report(run.run_id) if isinstance(line, Attempt))
+    return (line for line in workspace.queries.report(run.run_id) if isinstance(line, Attempt))

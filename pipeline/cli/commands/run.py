@@ -104,7 +104,7 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
         offer = make_offer(
             order.bound,
             settings,
-            opened.workspace.book,
+            opened.workspace.queries,
             max_new=args.max_new,
             announced=order.plan,
             must_be_checked=True,
@@ -179,7 +179,7 @@ def _bound_run(opened: SpendingSession, order: PurchaseOrder, offer: Offer, opti
 def split_pilot(opened: SpendingSession, found: Run, agreement: Agreement, count: int) -> tuple[Agreement, Agreement]:
     """The `count` cheapest of what was agreed, and the rest of it."""
     prices = opened.workspace.settings.prices_microusd
-    planned = opened.workspace.book.attempts_in(found.run_id, (State.PLANNED,))
+    planned = opened.workspace.queries.attempts_in(found.run_id, (State.PLANNED,))
     waiting = [attempt for attempt in planned if attempt.request_id in agreement.new]
     waiting.sort(key=lambda attempt: prices[attempt.params.model])
     chosen = waiting[:count]
@@ -201,7 +201,7 @@ def _pilot(job: _BoundRun, pilot: Agreement) -> int | None:
     found = job.run
     chosen = pilot_ids(job.opened, found, pilot)
     code = job.buy(pilot, show_end=False)
-    states = job.opened.workspace.book.states(chosen)
+    states = job.opened.workspace.queries.states(chosen)
     if pilot_succeeded(job.opened, found, states.values()):
         print_notice([f"pilot: {len(chosen)} of {len(chosen)} rendered; the rest follows"])
         return None
@@ -213,7 +213,7 @@ def pilot_ids(opened: SpendingSession, run: Run, pilot: Agreement) -> list[str]:
     """The ids of the pilot's requests, sorted; read before they are bought."""
     return sorted(
         attempt.request_id
-        for page in opened.workspace.book.iter_attempts(run.run_id, (State.PLANNED,))
+        for page in opened.workspace.queries.iter_attempts(run.run_id, (State.PLANNED,))
         for attempt in page
         if attempt.request_id in pilot
     )
@@ -223,7 +223,7 @@ def pilot_succeeded(opened: SpendingSession, run: Run, states: Iterable[State]) 
     """Whether every request of the pilot is done, and no paid video of the run is missing where videos are fetched."""
     workspace = opened.workspace
     downloads = workspace.settings.download.enabled
-    missing = workspace.book.without_video(run.run_id) if downloads else 0
+    missing = workspace.queries.without_video(run.run_id) if downloads else 0
     return all(state is State.DONE for state in states) and missing == 0
 
 

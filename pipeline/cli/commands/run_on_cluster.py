@@ -81,9 +81,9 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
         workspace = opened.workspace
         # MONEY: read before the offer is made: what workers give back meanwhile is in this sum, or in the offer.
         origin = str(order.bound.manifest.origin.resolve())
-        earlier = workspace.book.unfinished_run(origin, workspace.gateway, order.bound.selection.part)
-        spent = workspace.book.totals(earlier.run_id).worst_microusd if earlier is not None else 0
-        offer = make_offer(order.bound, settings, workspace.book, announced=order.plan, must_be_checked=True)
+        earlier = workspace.queries.unfinished_run(origin, workspace.gateway, order.bound.selection.part)
+        spent = workspace.queries.totals(earlier.run_id).worst_microusd if earlier is not None else 0
+        offer = make_offer(order.bound, settings, workspace.queries, announced=order.plan, must_be_checked=True)
         print_offer(args, settings, order, offer)
         _check_prices(settings, offer)
         if not agreed(args, order, offer, settings, workspace):

@@ -27,7 +27,7 @@ def spend(args: argparse.Namespace) -> int:
     if args.per_keeper:
         return _per_keeper(args, settings, prefix)
     with open_for_reading(settings) as workspace:
-        lines = workspace.book.spend_lines(prefix)
+        lines = workspace.queries.spend_lines(prefix)
         compared = _reconciled(workspace, args.usage) if args.usage is not None else None
     found = group_spend(lines)
     if args.json:
@@ -40,7 +40,7 @@ def spend(args: argparse.Namespace) -> int:
 
 def _per_keeper(args: argparse.Namespace, settings: Settings, prefix: str) -> int:
     with open_for_reading(settings) as workspace:
-        found = keeper_table(workspace.book.outcomes(latest_verdicts(workspace.ledger), day_prefix=prefix))
+        found = keeper_table(workspace.queries.outcomes(latest_verdicts(workspace.ledger), day_prefix=prefix))
     if args.json:
         print_json({"per_keeper": {gateway: table.as_json() for gateway, table in found.items()}})
         return 0
@@ -77,13 +77,13 @@ def _print_line(name: str, sums: object) -> None:
 def _reconciled(workspace: OpenLedger, path: Path) -> dict[str, object]:
     """The vendor's list against ours, job by job."""
     theirs = read_usage(path)
-    ours = {canonical_job_id(str(attempt.job_set_id)): attempt for attempt in workspace.book.jobs(workspace.gateway)}
+    ours = {canonical_job_id(str(attempt.job_set_id)): attempt for attempt in workspace.queries.jobs(workspace.gateway)}
     both = sorted(theirs.keys() & ours.keys())
     differing = [job for job in both if theirs[job] is not None and theirs[job] != ours[job].price_microusd]
     charged = [job for job in both if theirs[job] != 0]
     refunded = [job for job in both if theirs[job] == 0]
     unmatched = sorted(theirs.keys() - ours.keys())
-    unknown = len(workspace.book.unknowns(workspace.gateway))
+    unknown = len(workspace.queries.unknowns(workspace.gateway))
     return {
         "usage_rows": len(theirs),
         "matched": len(both),

@@ -59,10 +59,10 @@ def status(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     with open_for_reading(settings) as workspace:
         run = find_run(workspace, args.run)
-        totals = workspace.book.totals(run.run_id)
+        totals = workspace.queries.totals(run.run_id)
         missing = missing_videos(workspace, run)
         if args.json:
-            rate = workspace.book.accepted_since(run.run_id, time.time() - RATE_SPAN_S) / RATE_SPAN_S
+            rate = workspace.queries.accepted_since(run.run_id, time.time() - RATE_SPAN_S) / RATE_SPAN_S
             checks = checks_of(workspace, run).counts()
             facts = ending_facts(workspace, run)
             facts["unfinished"] = facts["unfinished"] or bool(missing)
@@ -83,14 +83,14 @@ def status(args: argparse.Namespace) -> int:
 
 def _print_troubles(workspace: OpenLedger, run: Run) -> None:
     """Failed rows with their reasons, and unknown ones with the commands that settle them."""
-    book = workspace.book
-    failed = not_dismissed(book.attempts_in(run.run_id, FAILED_FOR_GOOD), dismissals(workspace))
+    queries = workspace.queries
+    failed = not_dismissed(queries.attempts_in(run.run_id, FAILED_FOR_GOOD), dismissals(workspace))
     if failed:
         print(f"\nfailed: `dop retry {run.run_id} --{failed[0].state}` buys again, `dop dismiss ROW` hides a row")
         rows = [[one.row_id, one.state.value, (one.reason or "")[:REASON_CHARS]] for one in failed[:MAX_ROWS]]
         print("\n".join(table(("ROW", "STATE", "REASON"), rows)))
         _print_rest(len(failed))
-    unknown = book.attempts_in(run.run_id, (State.UNKNOWN,))
+    unknown = queries.attempts_in(run.run_id, (State.UNKNOWN,))
     if unknown:
         print(f"\n{UNKNOWN_HELP}")
         for attempt in unknown[:MAX_ROWS]:
@@ -112,7 +112,7 @@ def list_runs(args: argparse.Namespace) -> int:
     """Every run, newest first."""
     settings = settings_of(args)
     with open_for_reading(settings) as workspace:
-        found = [(run, workspace.book.totals(run.run_id)) for run in workspace.book.runs()]
+        found = [(run, workspace.queries.totals(run.run_id)) for run in workspace.queries.runs()]
         kept = workspace.ledger.load_states(starter_name(""))
     starters = {run_id: str(values.get("user", "")) for run_id, values in kept.items()}
     if args.json:
@@ -140,7 +140,7 @@ def show(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     with open_for_reading(settings) as workspace:
         attempt = find_request(workspace, args.id, run=args.run)
-        history = workspace.book.history(attempt.request_id)
+        history = workspace.queries.history(attempt.request_id)
     if args.json:
         print_json({**_attempt_json(attempt), "history": history})
         return 0
@@ -182,7 +182,7 @@ def report(args: argparse.Namespace) -> int:
     with open_for_reading(settings) as workspace:
         run = find_run(workspace, args.run)
         folder = RunFolder(workspace.outputs, run.run_id)
-        totals = workspace.book.totals(run.run_id)
+        totals = workspace.queries.totals(run.run_id)
         if args.json:
             print_json(
                 {
@@ -196,7 +196,7 @@ def report(args: argparse.Namespace) -> int:
             write_reports(workspace, run, folder)
             from pipeline.assets.publishing import download_missing
 
-            if missing := asyncio.run(download_missing(settings, workspace.book, run.run_id, max_lines=PAGE_LINES)):
+            if missing := asyncio.run(download_missing(settings, workspace.queries, run.run_id, max_lines=PAGE_LINES)):
                 print_notice([f"the page lacks videos of other hosts: {missing}"])
             draw(workspace, run, folder.path / PAGE)
             print_notice([near_path(folder.path / name) for name in ("report.csv", PAGE)])

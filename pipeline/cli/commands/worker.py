@@ -74,26 +74,26 @@ def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
     from pipeline.runner.cluster.schedule import ScheduledRuns
     from pipeline.runner.cluster.worker import Worker
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         print_notice([line])
 
     key = resolve_api_key(settings)
     timetable = None
     if settings.schedule.cron is not None:
-        timetable = ScheduledRuns(settings.schedule.cron, _scheduled(args, settings), say)
+        timetable = ScheduledRuns(settings.schedule.cron, _scheduled(args, settings), notify)
     if not args.verbose:
         logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
         logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
     account = buying_account(settings, key, args)
     with open_shared(settings, wait_s=LOCK_MAX_WAIT_S, now=time.time(), account=account) as workspace:
         print_notice(workspace.notices)
-        workspace.ledger.report_to(say)
-        say(f"worker: ready for {workspace.gateway}")
+        workspace.ledger.report_to(notify)
+        notify(f"worker: ready for {workspace.gateway}")
 
         async def lives() -> int:
-            calls = CallbackRelay(settings, url, workspace.gateway, warn=say) if args.webhook else None
+            calls = CallbackRelay(settings, url, workspace.gateway, warn=notify) if args.webhook else None
             return await Worker(
-                workspace=workspace, key=key, url=url, notify=say, timetable=timetable, calls=calls
+                workspace=workspace, key=key, url=url, notify=notify, timetable=timetable, calls=calls
             ).run()
 
         return event_loop.run(lives())

@@ -118,7 +118,6 @@ class Higgsfield(HiggsfieldFreeCalls):
         usage=True,
         models=True,
         refunds_known=True,
-        webhooks=True,
         key_probe=True,
     )
     headers = HEADERS

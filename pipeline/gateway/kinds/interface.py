@@ -39,7 +39,6 @@ class Abilities:
     Attributes:
         refunds_known: the gateway publishes that failed, refused and canceled jobs are not charged.
         motions: it lists its motion presets.
-        webhooks: it calls back when a job ends.
         key_probe: a free call can show that it honours an idempotency key.
     """
 
@@ -51,7 +50,6 @@ class Abilities:
     models: bool = False
     refunds_known: bool = False
     motions: bool = False
-    webhooks: bool = False
     key_probe: bool = False
 
 

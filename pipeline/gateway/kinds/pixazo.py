@@ -177,7 +177,7 @@ class Pixazo(GatewayKind):
     """
 
     name = "pixazo"
-    abilities = Abilities(motions=True, webhooks=True)
+    abilities = Abilities(motions=True)
     headers = HEADERS
     credential = PIXAZO_CREDENTIAL
     poll_styles = (PollStyle.AUTO, PollStyle.QUEUE, PollStyle.JOB_SET)

@@ -31,7 +31,7 @@ def check_run(
     Writes: results, posters and start frames beside the clips. Never touches the ledger.
     """
     settings = workspace.settings.checks
-    lines = workspace.book.report(run.run_id, (State.DONE,))
+    lines = workspace.queries.report(run.run_id, (State.DONE,))
     attempts = (line for line in lines if isinstance(line, Attempt))
     jobs = jobs_of(attempts, workspace.outputs, settings, samples=SAMPLES, again=again)
     if not jobs:

@@ -49,7 +49,7 @@ def _outcomes(view: RunView) -> Iterator[PurchaseOutcome]:
             strength_hundredths=attempt.params.strength_hundredths,
             tags=attempt.tags,
             price_microusd=attempt.price_microusd,
-            fate=candidate.fate(KeepIf.CHECK),
+            status=candidate.status(KeepIf.CHECK),
             delivered=delivered,
             passed=delivered and grade is not None and grade != Grade.BAD,
             picked=attempt.state is State.DONE and verdict == KEEP,

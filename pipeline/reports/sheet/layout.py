@@ -64,7 +64,7 @@ def places_of(lines: Sequence[Line]) -> list[dict[str, str]]:
 
 
 def _place(line: Line) -> dict[str, str]:
-    derived = {name: say(line) for name, say in _DERIVED.items()} if isinstance(line, Attempt) else {}
+    derived = {name: value_of(line) for name, value_of in _DERIVED.items()} if isinstance(line, Attempt) else {}
     return {ROW: line.row_id.split("@", 1)[0]} | derived | dict(line.axes)
 
 

@@ -50,9 +50,9 @@ class LiveUpdate:
 
 def live_update(workspace: OpenLedger, run_id: str, seen: ClientState) -> LiveUpdate:
     """What happened since `seen`. Reads the ledger: call it off the event loop."""
-    book = workspace.book
-    now = book.last_event()
-    run = book.run(run_id)
+    queries = workspace.queries
+    now = queries.last_event()
+    run = queries.run(run_id)
     if run is None or now < seen.event:
         return LiveUpdate(seen=ClientState(event=now, reviews=seen.reviews), is_stale=True)
     number, changes = reviews_after(workspace.ledger, seen.reviews)
@@ -61,7 +61,7 @@ def live_update(workspace: OpenLedger, run_id: str, seen: ClientState) -> LiveUp
         changes = [change for change in changes if change.request_id in listed]
     status = run_status(workspace, run)
     requests = int(str(status["requests"]))
-    attempts = book.changed(run_id, after=seen.event, upto=now) if now > seen.event else []
+    attempts = queries.changed(run_id, after=seen.event, upto=now) if now > seen.event else []
     grown = seen.requests is not None and requests != seen.requests
     return LiveUpdate(
         seen=ClientState(event=now, requests=requests, status=status, reviews=number),
@@ -80,7 +80,7 @@ def listed_requests(workspace: OpenLedger, run_id: str) -> frozenset[str]:
 
 def run_status(workspace: OpenLedger, run: Run) -> dict[str, object]:
     """Counts and money as `dop status --json` has them, and the sums as the page's head shows them."""
-    totals = workspace.book.totals(run.run_id)
+    totals = workspace.queries.totals(run.run_id)
     sums = {name: amount for name, amount, _ in totals_shown(totals)}
     return {**status_json(run, totals), "shown": sums}
 

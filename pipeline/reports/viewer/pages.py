@@ -36,10 +36,10 @@ MAX_STILLS = 4
 
 def runs_page(workspace: OpenLedger) -> str:
     """Every run, newest first, with counts and money."""
-    book = workspace.book
+    queries = workspace.queries
     lines = [
-        {**_run_line(run, book.totals(run.run_id)), "stills": _some_stills(workspace.outputs / run.run_id)}
-        for run in book.runs()
+        {**_run_line(run, queries.totals(run.run_id)), "stills": _some_stills(workspace.outputs / run.run_id)}
+        for run in queries.runs()
     ]
     return _environment().get_template("runs.html").render(runs=lines, ledger=workspace.ledger.name)
 
@@ -75,12 +75,12 @@ def _run_line(run: Run, totals: Totals) -> Mapping[str, object]:
 
 def spend_page(workspace: OpenLedger) -> str:
     """The spend book of each gateway, by month, day, model and run."""
-    return _environment().get_template("spend.html").render(gateways=group_spend(workspace.book.spend_lines()))
+    return _environment().get_template("spend.html").render(gateways=group_spend(workspace.queries.spend_lines()))
 
 
 def sheet_page(workspace: OpenLedger, run: Run, *, reviewer: str) -> str:
     """The run's contact sheet as it is now; its script continues from the event that is read before anything else."""
-    event = workspace.book.last_event()
+    event = workspace.queries.last_event()
     reviews, _ = reviews_after(workspace.ledger, 0)
     with suppress(DopError):  # an old file that can't be read, or a full disk: the page is there all the same
         record(workspace.ledger, earlier_picks(workspace, run, who=EARLIER))

@@ -138,7 +138,7 @@ class Viewer:
         Raises:
             HTTPNotFound: the ledger has none of that name.
         """
-        run = await asyncio.to_thread(self._workspace.book.run, request.match_info["run"])
+        run = await asyncio.to_thread(self._workspace.queries.run, request.match_info["run"])
         if run is None:
             raise web.HTTPNotFound(text="no such run")
         return run

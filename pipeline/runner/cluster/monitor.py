@@ -188,7 +188,7 @@ def counts_of(connection: Connection, run_id: str) -> Totals:
 
 
 async def _totals(this: MonitorOptions) -> Totals:
-    return await asyncio.to_thread(this.workspace.book.totals, this.run_id)
+    return await asyncio.to_thread(this.workspace.queries.totals, this.run_id)
 
 
 def _snapshot(totals: Totals, before: Totals, seconds: float, *, halted: bool) -> ProgressSnapshot:

@@ -66,7 +66,7 @@ class RunExecutor:
             state_of=self._state_of,
             replay_host=ReplayHost(is_buying=lambda: self._held.unsent > 0, over=self._replay_over),
         )
-        self._unclear = UnclearRequests(order.run_id, around.workspace.book, self.pipeline, on_end=self._end)
+        self._unclear = UnclearRequests(order.run_id, around.workspace.queries, self.pipeline, on_end=self._end)
         events.subscribe(OutcomeUnknown, lambda event: self._unclear.noted(event.attempt.request_id))
 
     def _state_of(self, request_id: str) -> State | None:

@@ -18,7 +18,7 @@ NAME = "dop.scheduled"
 class ScheduledRuns:
     """When to start which command. A run that is still going when its time comes is not started twice."""
 
-    def __init__(self, cron: str, command: Sequence[str], say: Callable[[str], None]) -> None:
+    def __init__(self, cron: str, command: Sequence[str], notify: Callable[[str], None]) -> None:
         """`command` is a whole command line; its exit code is logged.
 
         Raises:
@@ -28,7 +28,7 @@ class ScheduledRuns:
 
         if not croniter.is_valid(cron):
             raise UsageError(f"schedule.cron: {cron!r} is no time; write e.g. `15 2 * * *` (UTC)")
-        self._cron, self._command, self._say = cron, tuple(command), say
+        self._cron, self._command, self._notify = cron, tuple(command), notify
         self._process: asyncio.subprocess.Process | None = None
 
     @staticmethod
@@ -46,7 +46,7 @@ class ScheduledRuns:
         self._process = await asyncio.create_subprocess_exec(*self._command, stdin=asyncio.subprocess.DEVNULL)
         code = await self._process.wait()
         self._process = None
-        self._say(f"worker: the scheduled run of {timestamp} ended with {code}")
+        self._notify(f"worker: the scheduled run of {timestamp} ended with {code}")
 
     async def stop(self) -> None:
         """Ends a run that this worker started: the next one continues it."""

@@ -49,7 +49,7 @@ class SharedLosses:
     def __init__(
         self,
         *,
-        book: LedgerQueries,
+        queries: LedgerQueries,
         gateway: str,
         run_id: str,
         breaker: CircuitBreaker,
@@ -58,10 +58,10 @@ class SharedLosses:
         holder: str,
         trouble: Callable[[str], None],
     ) -> None:
-        self._book, self._gateway, self._run_id = book, gateway, run_id
+        self._queries, self._gateway, self._run_id = queries, gateway, run_id
         self._breaker, self._losses = breaker, losses
         self._lease, self._holder, self._trouble = lease, holder, trouble
-        self._seq = book.last_event()
+        self._seq = queries.last_event()
         self._own: deque[str] = deque(maxlen=OWN_OUTCOMES)
         self._lost_at = self._read_at = float("-inf")
         self._has_probe = False
@@ -80,7 +80,7 @@ class SharedLosses:
             return
         async with self._turn:
             try:
-                outcomes = await asyncio.to_thread(self._book.outcomes_after, self._gateway, self._seq)
+                outcomes = await asyncio.to_thread(self._queries.outcomes_after, self._gateway, self._seq)
                 self._read_at = _now()
                 if not outcomes:
                     return
@@ -89,7 +89,7 @@ class SharedLosses:
                 for one in others:
                     self._take_over(one.request_id, _HEALTH[one.event])
                 if any(one.event is Event.LOSE for one in others):
-                    unknowns = await asyncio.to_thread(self._book.attempts_in, self._run_id, (State.UNKNOWN,))
+                    unknowns = await asyncio.to_thread(self._queries.attempts_in, self._run_id, (State.UNKNOWN,))
                     self._losses.recount(unknowns)
             except LedgerError as error:
                 self._trouble(str(error))

@@ -41,11 +41,11 @@ class ShotKeeper:
         self._on_finished, self._on_failure = on_finished, on_failure
         self._finishing: set[asyncio.Task[None]] = set()
         self._verdicts = latest_verdicts(workspace.ledger)
-        shots = workspace.book.shots(run_id, self._verdicts)
+        shots = workspace.queries.shots(run_id, self._verdicts)
         rules = {one.rule.shot: one.rule for one in shots.statuses}
         self._rules_of = {key: tuple(rules[name] for name in names) for key, names in shots.shots_of.items()}
         self._shared = any(len(names) > 1 for names in self._rules_of.values())
-        run = workspace.book.run(run_id)
+        run = workspace.queries.run(run_id)
         self._checker: ClipChecker | None = PooledChecker(workspace, run) if run is not None and rules else None
 
     def has(self, request_id: str) -> bool:
@@ -70,7 +70,7 @@ class ShotKeeper:
 
     async def _finish_one(self, request_id: str, *, is_clip: bool) -> None:
         try:
-            attempt = self._workspace.book.listed(self._run_id, request_id) if is_clip else None
+            attempt = self._workspace.queries.listed(self._run_id, request_id) if is_clip else None
             if attempt is not None:
                 await self.check(attempt)
             else:

@@ -18,9 +18,9 @@ class UnclearRequests:
     """Those of one executor. `on_end` is called for each that is over here."""
 
     def __init__(
-        self, run_id: str, book: LedgerQueries, pipeline: RunPipeline, *, on_end: Callable[[str], None]
+        self, run_id: str, queries: LedgerQueries, pipeline: RunPipeline, *, on_end: Callable[[str], None]
     ) -> None:
-        self._run_id, self._book, self._pipeline, self._on_end = run_id, book, pipeline, on_end
+        self._run_id, self._queries, self._pipeline, self._on_end = run_id, queries, pipeline, on_end
         self._conclusions: set[asyncio.Task[None]] = set()
 
     def take_up(self, request_id: str) -> bool:
@@ -44,7 +44,7 @@ class UnclearRequests:
 
     async def _conclude(self, request_id: str) -> None:
         """An accepted request is polled on; one that is still unknown is not queued again under this order."""
-        attempt = await asyncio.to_thread(self._book.listed, self._run_id, request_id)
+        attempt = await asyncio.to_thread(self._queries.listed, self._run_id, request_id)
         if attempt is not None and attempt.state is not State.UNKNOWN:
             return
         try:

@@ -101,7 +101,7 @@ def worker_pipeline(
             workspace=around.workspace,
             run_id=order.run_id,
             caps=order.caps,
-            totals=around.workspace.book.totals(order.run_id),
+            totals=around.workspace.queries.totals(order.run_id),
             folder=_run_folder(around.workspace, order.run_id),
             client=around.client,
             fetcher=around.fetcher,
@@ -131,7 +131,7 @@ def _shared_losses(
     order: RunOrder, around: WorkerResources, breaker: CircuitBreaker, losses: LossGuard
 ) -> SharedLosses:
     return SharedLosses(
-        book=around.workspace.book,
+        queries=around.workspace.queries,
         gateway=around.workspace.gateway,
         run_id=order.run_id,
         breaker=breaker,

@@ -246,7 +246,7 @@ class WorkerSession:
             executor = await self._executors.of(run_id)
             if executor is None:
                 return None
-            attempt = await asyncio.to_thread(self._setup.workspace.book.listed, run_id, request_id)
+            attempt = await asyncio.to_thread(self._setup.workspace.queries.listed, run_id, request_id)
             return None if attempt is None else (executor, attempt)
         finally:
             self._manager.taken_up()

@@ -73,10 +73,10 @@ def test_an_order_and_a_worker_that_tops_up_at_the_same_moment_share_one_window(
         finally:
             await queue.close()
 
-    with opened(postgres) as (ledger, book):
+    with opened(postgres) as (ledger, queries):
         prepare(postgres)
         for number, name in enumerate(("first", "second")):
-            start(book, rows[30 * number : 30 * number + 30], make_run(name))
+            start(queries, rows[30 * number : 30 * number + 30], make_run(name))
 
         def order(connection: Connection, name: str) -> None:
             same = {"gateway": "sandbox", "buy": True, "collect": True, "caps": NO_CAPS, "files": True}

@@ -303,7 +303,7 @@ async def submit_to(url: str, **settings: float) -> NoResponse:
 async def test_a_refused_connection_is_not_sent() -> None:
     outcome = await submit_to(f"http://127.0.0.1:{unused_port()}")
     assert (outcome.sent, outcome.phase) == (False, CallPhase.CONNECT)
-    assert classify_submit(outcome, now_unix=NOW).may_send_again
+    assert classify_submit(outcome, now_unix=NOW).kind is SubmitOutcomeKind.NOT_SENT
 
 
 async def test_a_name_that_is_not_found_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,8 +209,8 @@ def forget_submits_in_flight(tmp_path: Path, monkeypatch: Patch) -> list[str]:
     """At the start, what was in flight is planned again instead of unknown."""
     from tests.support import crash_experiment as protocol
 
-    def recover(ledger: object, book: object, now: float) -> int:
-        for request_id in book.abandoned_submits():  # type: ignore[attr-defined]
+    def recover(ledger: object, queries: object, now: float) -> int:
+        for request_id in queries.abandoned_submits():  # type: ignore[attr-defined]
             from pipeline.ledger.transitions import LedgerChange
 
             ledger.apply_now(LedgerChange(request_id=request_id, event=Event.RELEASE, at=now))  # type: ignore[attr-defined]

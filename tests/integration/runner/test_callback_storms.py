@@ -92,9 +92,9 @@ async def story(folder: Path, rows: int, dialect: Any = "job-set", **options: st
 
 
 def _result(ran: Story, charged: int) -> StormResult:
-    with ran.book.ledger.reader.connect() as connection:
+    with ran.queries.ledger.reader.connect() as connection:
         kept = connection.exec_driver_sql("select group_concat(detail || ' ') from history").scalar()
-    assert ran.book.ledger.problems() == []
+    assert ran.queries.ledger.problems() == []
     counts = {state: count for state, count in ran.result.totals.counts.items() if count}
     return StormResult(counts, ran.result.polls, charged, str(kept), ran.elapsed_s)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ledger.keepers import Candidate, Fate
+from pipeline.ledger.keepers import Candidate, CandidateStatus
 from pipeline.ledger.states import Event
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import KeepIf, State
@@ -89,7 +89,7 @@ class Storm:
             for job in sandbox._books.jobs.values()
         }
         with ledger_for(self.folder, base_url, **SETTINGS) as workspace:
-            for attempt in workspace.book.attempts_in(RUN, (State.UNKNOWN,)):
+            for attempt in workspace.queries.attempts_in(RUN, (State.UNKNOWN,)):
                 job = jobs.get((attempt.params.prompt, attempt.params.seed))
                 request = next(
                     row
@@ -105,9 +105,9 @@ class Storm:
         with ledger_for(self.folder, base_url, **SETTINGS) as workspace:
             rows = shot_rows(workspace.gateway, self.shots, self.candidates)
             assert len(books) == minimum(rows, self.is_bad), "the sequential minimum exactly"
-            summary = workspace.book.shots(RUN, {}).summary
+            summary = workspace.queries.shots(RUN, {}).summary
             assert summary.satisfied + len(summary.used_up) == self.shots
-            assert workspace.book.totals(RUN).worst_microusd == len(books) * LITE_MICROUSD
+            assert workspace.queries.totals(RUN).worst_microusd == len(books) * LITE_MICROUSD
             assert workspace.ledger.problems() == []
         assert await self.run(base_url) == ()
         assert charges(sandbox) == books, "the same command buys nothing"
@@ -152,12 +152,12 @@ def test_many_shots_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.M
 def test_the_twin_that_takes_an_unknown_outcome_for_lost_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fate = Candidate.fate
+    status = Candidate.status
 
-    def broken(self: Candidate, keep_if: KeepIf) -> Fate:
-        return Fate.LOST if self.state is State.UNKNOWN else fate(self, keep_if)
+    def broken(self: Candidate, keep_if: KeepIf) -> CandidateStatus:
+        return CandidateStatus.LOST if self.state is State.UNKNOWN else status(self, keep_if)
 
-    monkeypatch.setattr(Candidate, "fate", broken)
+    monkeypatch.setattr(Candidate, "status", broken)
     with pytest.raises(AssertionError, match="sequential minimum"):
         in_virtual_time(
             monkeypatch, partial(every_point, tmp_path, monkeypatch, shots=12, kills=6, share=0.4, points=UNCLEAR)

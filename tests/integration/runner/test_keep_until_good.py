@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.ledger.agreement import NOTHING, Agreement, RequestIds
 from pipeline.ledger.budget import Caps
-from pipeline.ledger.keepers import Candidate, Fate
+from pipeline.ledger.keepers import Candidate, CandidateStatus
 from pipeline.ledger.reviews import Review, latest_verdicts, moment, record
 from pipeline.ledger.states import Event
 from pipeline.ledger.workspace import OpenLedger
@@ -67,7 +67,7 @@ async def until_good(
     assert max(books.values()) == 1, "bought twice"
     assert len(books) == minimum(rows, is_bad), "the sequential minimum exactly"
     assert result.totals.worst_microusd <= len(rows) * LITE_MICROUSD, "the most is never passed"
-    found = workspace.book.shots(RUN, {}).summary
+    found = workspace.queries.shots(RUN, {}).summary
     assert found.satisfied + len(found.used_up) == shots, "every shot has its keepers or is named"
     assert (result.totals.count(State.PLANNED), result.totals.spare) == (0, len(rows) - len(books))
     again = await bought(workspace, rows, is_bad)
@@ -98,7 +98,7 @@ async def a_rejection(workspace: OpenLedger, sandbox: Sandbox) -> None:
     is_bad = bad_by_chance(0.3)
     await bought(workspace, rows, is_bad)
     before = charges(sandbox)
-    kept = workspace.book.shots(RUN, {}).statuses[2].kept[0]
+    kept = workspace.queries.shots(RUN, {}).statuses[2].kept[0]
     judge(workspace, kept)
     again = await bought(workspace, rows, lambda request_id: False)
     assert again.submits == 1, "exactly one more"
@@ -132,13 +132,13 @@ async def used_up(workspace: OpenLedger, sandbox: Sandbox) -> None:
     rows = shot_rows(workspace.gateway, 2, 3)
     first = {row.request_id for row in rows[:3]}
     await bought(workspace, rows, lambda request_id: request_id in first)
-    found = workspace.book.shots(RUN, {}).summary
+    found = workspace.queries.shots(RUN, {}).summary
     assert found.used_up == ("shot0 (0 of 1 kept)",)
     assert len(charges(sandbox)) == 4
     more = shot_rows(workspace.gateway, 2, 5)
     await bought(workspace, more, lambda request_id: request_id in first)
     assert len(charges(sandbox)) == 5, "more seeds give it candidates again"
-    assert workspace.book.shots(RUN, {}).summary.satisfied == 2
+    assert workspace.queries.shots(RUN, {}).summary.satisfied == 2
 
 
 def test_a_shot_without_candidates_left_is_named_and_continues_with_more_seeds(
@@ -174,12 +174,12 @@ def test_a_candidate_of_unknown_outcome_buys_no_other_until_it_is_settled(
 
 
 def test_the_twin_that_replaces_a_lost_outcome_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fate = Candidate.fate
+    status = Candidate.status
 
-    def broken(self: Candidate, keep_if: KeepIf) -> Fate:
-        return Fate.LOST if self.state is State.UNKNOWN else fate(self, keep_if)
+    def broken(self: Candidate, keep_if: KeepIf) -> CandidateStatus:
+        return CandidateStatus.LOST if self.state is State.UNKNOWN else status(self, keep_if)
 
-    monkeypatch.setattr(Candidate, "fate", broken)
+    monkeypatch.setattr(Candidate, "status", broken)
     with pytest.raises(AssertionError, match="it may be good"):
         with_a_gateway(tmp_path, monkeypatch, unknown_waits)
 
@@ -187,13 +187,13 @@ def test_the_twin_that_replaces_a_lost_outcome_is_caught(tmp_path: Path, monkeyp
 def test_the_twin_that_does_not_wait_for_clips_in_flight_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fate = Candidate.fate
+    status = Candidate.status
 
-    def broken(self: Candidate, keep_if: KeepIf) -> Fate:
-        found = fate(self, keep_if)
-        return Fate.LOST if found is Fate.OPEN and self.state is State.ACCEPTED else found
+    def broken(self: Candidate, keep_if: KeepIf) -> CandidateStatus:
+        found = status(self, keep_if)
+        return CandidateStatus.LOST if found is CandidateStatus.OPEN and self.state is State.ACCEPTED else found
 
-    monkeypatch.setattr(Candidate, "fate", broken)
+    monkeypatch.setattr(Candidate, "status", broken)
     with pytest.raises(AssertionError, match="sequential minimum"):
         with_a_gateway(tmp_path, monkeypatch, partial(until_good, shots=6, candidates=9, share=0.4, keep=3))
 
@@ -265,13 +265,13 @@ async def picks(workspace: OpenLedger, sandbox: Sandbox) -> None:
     good = bad_by_chance(0.0)
     await bought(workspace, rows, good)
     assert len(charges(sandbox)) == 2
-    assert workspace.book.shots(RUN, {}).summary.waiting == ("shot0 (0 of 1 kept)", "shot1 (0 of 1 kept)")
+    assert workspace.queries.shots(RUN, {}).summary.waiting == ("shot0 (0 of 1 kept)", "shot1 (0 of 1 kept)")
     judge(workspace, rows[0].request_id)
     judge(workspace, rows[3].request_id, "keep")
     await bought(workspace, rows, good)
     assert charges(sandbox) == {("shot 0", 1): 1, ("shot 0", 2): 1, ("shot 1", 1): 1}
     verdicts = latest_verdicts(workspace.ledger)
-    assert workspace.book.shots(RUN, verdicts).summary.waiting == ("shot0 (0 of 1 kept)",)
+    assert workspace.queries.shots(RUN, verdicts).summary.waiting == ("shot0 (0 of 1 kept)",)
 
 
 def test_with_pick_the_user_decides_and_a_rejection_buys_the_next(
@@ -314,7 +314,7 @@ async def sent_and_collected(workspace: OpenLedger, sandbox: Sandbox) -> None:
     assert (result.submits, len(charges(sandbox))) == (0, 3), "collect never buys"
     assert result.totals.count(State.PLANNED) == 2
     run = listed(workspace, rows)
-    text = next_purchase(workspace, run, workspace.book.shots(RUN, {}))
+    text = next_purchase(workspace, run, workspace.queries.shots(RUN, {}))
     assert text == "`dop run` buys 2 candidates for $0.270: shot0@2, shot1@2"
 
 

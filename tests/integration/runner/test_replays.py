@@ -98,7 +98,7 @@ def _found_in(story: Story, sandbox: Sandbox) -> Found:
         charged=_charges(handlers, books),
         states=Counter({state.value: count for state, count in counts.items() if count}),
         posts=sum(count for name, count in books._visits.items() if name.startswith("submit ")),
-        problems=story.book.ledger.problems(),
+        problems=story.queries.ledger.problems(),
         keys=Counter(one.key for one in books.requests.values()),
         refused=handlers.mismatches,
         notes=[str(detail) for *_, detail in story.trace],

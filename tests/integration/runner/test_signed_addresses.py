@@ -72,7 +72,7 @@ def test_nothing_is_bought_with_an_address_that_is_no_longer_good(
     monkeypatch.setattr(pipeline.assets.image_hosting, "open_store", lambda *_, **__: Signer())
     monkeypatch.setattr(Signer, "breaks_at", 1500.0)
     ran, jobs = in_virtual_time(monkeypatch, partial(story, tmp_path, 4))
-    left = ran.book.attempts_in(RUN, (State.PLANNED,))
+    left = ran.queries.attempts_in(RUN, (State.PLANNED,))
     assert all((attempt.reason or "").startswith(NOT_SENT) for attempt in left)
     assert ran.result.totals.count(State.PLANNED) == 4 - len(jobs) > 0
     assert ran.result.totals.count(State.SUBMITTING, State.UNKNOWN) == 0

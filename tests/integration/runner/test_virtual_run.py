@@ -27,13 +27,15 @@ SUBMIT, POLL = "/ai-model-api/v1/generateImageToVideoRequest", "/ai-model-api-po
 
 def check_books(story: Story, charged: Counter[int]) -> None:
     """Nothing paid twice, nothing paid and forgotten: `charged` counts the gateway's charges by seed."""
-    book = story.book
+    queries = story.queries
     assert max(charged.values(), default=0) <= 1, "paid twice"
-    states = {attempt.params.seed: attempt.state for attempt in book.attempts_in(book.runs()[0].run_id, tuple(State))}
+    states = {
+        attempt.params.seed: attempt.state for attempt in queries.attempts_in(queries.runs()[0].run_id, tuple(State))
+    }
     forgotten = {seed for seed in charged if states[seed] in (State.PLANNED, State.REJECTED, State.SUBMITTING)}
     assert forgotten == set()
-    assert sum(money(book).values()) >= sum(charged.values()) * LITE_MICROUSD
-    assert book.ledger.problems() == []
+    assert sum(money(queries).values()) >= sum(charged.values()) * LITE_MICROUSD
+    assert queries.ledger.problems() == []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,7 +340,7 @@ async def two_runs(folder: Path, gateway: OnlyTheQueuesAddress) -> list[int]:
                 gateway.polls.clear()
                 await carried(workspace, rows, max_new=limit)
                 wrong.append(gateway.polls.count(POLL))
-            counts = workspace.book.totals(workspace.book.runs()[0].run_id).counts
+            counts = workspace.queries.totals(workspace.queries.runs()[0].run_id).counts
             assert counts[State.DONE] == 6
     finally:
         await runner.cleanup()

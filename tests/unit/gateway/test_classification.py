@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.gateway.classification import NOTHING_CREATED, PollOutcomeKind, SubmitOutcome, SubmitOutcomeKind
+from pipeline.gateway.classification import PollOutcomeKind, SubmitOutcome, SubmitOutcomeKind
 from pipeline.gateway.kinds.pixazo import REFUSALS, RULES, classify_poll, classify_submit
 from pipeline.gateway.responses import CallPhase, NoResponse, Response
 from pipeline.gateway.wire import JobStatus
@@ -43,12 +43,12 @@ def judged(status: int, body: bytes | object = b"", **headers: str) -> SubmitOut
 
 def test_a_call_that_provably_was_not_sent_may_be_sent_again() -> None:
     verdict = classify_submit(NoResponse(sent=False, what="no connection", phase=CallPhase.CONNECT), now_unix=NOW)
-    assert (verdict.kind, verdict.may_send_again) == (SubmitOutcomeKind.NOT_SENT, True)
+    assert verdict.kind is SubmitOutcomeKind.NOT_SENT
 
 
 def test_a_call_that_perhaps_was_sent_is_unknown() -> None:
     verdict = classify_submit(NoResponse(sent=True, what="silence for 330 s", phase=CallPhase.WAIT), now_unix=NOW)
-    assert (verdict.kind, verdict.may_send_again) == (SubmitOutcomeKind.UNKNOWN, False)
+    assert verdict.kind is SubmitOutcomeKind.UNKNOWN
     assert verdict.reason == "silence for 330 s"
 
 
@@ -95,7 +95,7 @@ def test_the_documents_error_answers_mean_what_the_table_says(status: int, kind:
     "status", [100, 101, 204, 301, 302, 307, 308, 408, 409, 410, 425, 499, 500, 502, 503, 504, 520, 526]
 )
 def test_what_may_come_after_the_request_was_taken_is_unknown(status: int) -> None:
-    assert not judged(status, b'{"error":"x"}').may_send_again
+    assert judged(status, b'{"error":"x"}').kind is SubmitOutcomeKind.UNKNOWN
 
 
 def test_a_refusal_counts_although_its_body_was_cut() -> None:
@@ -142,7 +142,7 @@ def test_a_2xx_without_an_id_is_unknown_whatever_it_says(body: bytes) -> None:
 
 def test_the_text_of_an_unknown_may_slow_or_stop_the_others() -> None:
     slow = judged(200, {"statusCode": 429, "message": "Rate limit is exceeded. Try again in 60 seconds."})
-    assert (slow.slow_down, slow.wait_s, slow.stop_submitting) == (True, 60.0, False)
+    assert (slow.wait_s, slow.stop_submitting) == (60.0, False)
     assert judged(200, {"error": "Insufficient credits"}).stop_submitting
     assert judged(500, {"error": "insufficient_balance"}).stop_submitting
     assert judged(200, {"message": "Access denied due to invalid subscription key."}).stop_submitting
@@ -224,7 +224,6 @@ def test_a_refusals_text_and_hint_decide_between_waiting_stopping_and_rejecting(
 ) -> None:
     verdict = judged(status, body, **headers)
     assert (verdict.kind, verdict.stop_submitting, verdict.wait_s) == expected
-    assert verdict.slow_down is (verdict.kind in (SubmitOutcomeKind.THROTTLED, SubmitOutcomeKind.CONCURRENCY))
 
 
 def test_the_cap_on_jobs_at_once_is_read_where_it_is_said() -> None:
@@ -240,11 +239,9 @@ def test_a_hint_is_also_given_as_stated() -> None:
 def test_nothing_may_be_sent_again_that_could_have_been_paid() -> None:
     for status, body, complete in product(range(100, 600), (b"", SUBMITTED), (True, False)):
         verdict = classify_submit(Response(status=status, body=body, complete=complete), now_unix=NOW)
-        if verdict.may_send_again:
+        if verdict.kind not in (SubmitOutcomeKind.ACCEPTED, SubmitOutcomeKind.UNKNOWN):
             assert status in REFUSALS
             assert b"job_set_id" not in body
-    assert SubmitOutcomeKind.ACCEPTED not in NOTHING_CREATED
-    assert SubmitOutcomeKind.UNKNOWN not in NOTHING_CREATED
 
 
 # --- broken twins of the submit judge ---
@@ -256,7 +253,7 @@ def retry_on_server_errors(status: int) -> bool:
 
 
 def test_the_twin_that_resends_on_server_errors_is_caught() -> None:
-    wrong = [s for s in range(100, 600) if retry_on_server_errors(s) and not judged(s).may_send_again]
+    wrong = [s for s in range(100, 600) if retry_on_server_errors(s) and judged(s).kind is SubmitOutcomeKind.UNKNOWN]
     assert wrong == [408, 409, 500, 502, 503, 504]
 
 
@@ -268,7 +265,7 @@ def believe_the_body(body: bytes) -> bool:
 def test_the_twin_that_believes_an_error_in_a_2xx_is_caught() -> None:
     body = b'{"error":"upstream timed out"}'
     assert believe_the_body(body)
-    assert not judged(200, body).may_send_again
+    assert judged(200, body).kind is SubmitOutcomeKind.UNKNOWN
 
 
 # --- poll ---

@@ -62,8 +62,8 @@ def test_files_that_were_put_back_to_an_older_state_buy_nothing_again(tmp_path: 
     folder = tmp_path / "out"
     path = folder / "ledger.db"
     one, two, three = requests(3)
-    with opened(path) as (ledger, book):
-        start(book, [one, two, three])
+    with opened(path) as (ledger, queries):
+        start(queries, [one, two, three])
         ledger.apply_now(reserve(one))
         ledger.apply_now(accept(one, "job-1"))
     before = {file: file.read_bytes() for file in folder.iterdir()}
@@ -73,14 +73,14 @@ def test_files_that_were_put_back_to_an_older_state_buy_nothing_again(tmp_path: 
         remember(ledger, account(memory))
     for file, content in before.items():
         file.write_bytes(content)  # in place: the same files for the system
-    with opened(path) as (ledger, book):
+    with opened(path) as (ledger, queries):
         with pytest.raises(LedgerError, match=r"put back to an older state.*dop resolve"):
             check_account(ledger, account(memory), outputs=folder, gateway=GATEWAY)
-        assert book.totals(RUN).counts == {State.ACCEPTED: 1, State.UNKNOWN: 2}
+        assert queries.totals(RUN).counts == {State.ACCEPTED: 1, State.UNKNOWN: 2}
         assert check_account(ledger, account(memory), outputs=folder, gateway=GATEWAY) == []
         start_again = [one, two, three, *requests(1, prompt="a new row")]
-        book.sync_rows(RUN, start_again, rows_digest="digest")
-        assert book.totals(RUN).counts == {State.ACCEPTED: 1, State.UNKNOWN: 3}
+        queries.sync_rows(RUN, start_again, rows_digest="digest")
+        assert queries.totals(RUN).counts == {State.ACCEPTED: 1, State.UNKNOWN: 3}
         assert ledger.problems() == []
 
 

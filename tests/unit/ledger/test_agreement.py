@@ -43,14 +43,14 @@ def rows() -> list[Request]:
 async def reserved(folder: Path, rows: list[Request], agreement: Agreement | None) -> list[str]:
     """The row ids that a step could reserve, when it asks for every row."""
     found = []
-    with opened(folder / "ledger.db") as (ledger, book):
-        start(book, rows)
+    with opened(folder / "ledger.db") as (ledger, queries):
+        start(queries, rows)
         clock: Callable[[], float] = lambda: AT  # noqa: E731 - a clock that does not move
         recorder = EventRecorder(
             ledger,
             run_id=RUN,
             caps=NO_CAPS,
-            totals=book.totals(RUN),
+            totals=queries.totals(RUN),
             wall=clock,
             reach=lambda name: None,
             events=EventSink(),

@@ -19,9 +19,9 @@ ONE_A_DAY = Caps(day_microusd=LITE_MICROUSD)
 
 
 def test_a_clock_that_is_set_back_during_a_run_opens_no_day_again(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db") as (ledger, book):
+    with opened(tmp_path / "ledger.db") as (ledger, queries):
         one, two, three = requests(3)
-        start(book, [one, two, three])
+        start(queries, [one, two, three])
         assert isinstance(ledger.apply_now(reserve(one, caps=ONE_A_DAY)), Applied)
         assert isinstance(ledger.apply_now(reserve(two, caps=ONE_A_DAY, at=AT - DAY_S)), CapReached)
         assert isinstance(ledger.apply_now(reserve(three, caps=ONE_A_DAY, at=AT + DAY_S)), Applied)
@@ -30,8 +30,8 @@ def test_a_clock_that_is_set_back_during_a_run_opens_no_day_again(tmp_path: Path
 def test_a_clock_that_was_set_back_between_two_runs_opens_no_day_again(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     one, two = requests(2)
-    with opened(path) as (ledger, book):
-        start(book, [one, two])
+    with opened(path) as (ledger, queries):
+        start(queries, [one, two])
         ledger.apply_now(reserve(one, caps=ONE_A_DAY))
     with opened(path) as (ledger, _):
         assert isinstance(ledger.apply_now(reserve(two, caps=ONE_A_DAY, at=AT - DAY_S)), CapReached)
@@ -49,8 +49,8 @@ def test_a_clock_minutes_behind_the_newest_event_is_refused(ahead_s: float, refu
 def test_an_event_of_a_wrong_future_stops_counting_when_the_clock_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     one, two, three = requests(3)
-    with opened(path) as (ledger, book):
-        start(book, [one, two, three])
+    with opened(path) as (ledger, queries):
+        start(queries, [one, two, three])
         ledger.apply_now(reserve(one, caps=ONE_A_DAY, at=AT + 3650 * DAY_S))
     ledger = SqliteLedger(path, inline=True)
     ledger.ready_to_spend()

@@ -78,9 +78,9 @@ class Camera:
 
 def filmed(path: Path, count: int) -> Camera:
     camera = Camera(path)
-    with opened(path) as (ledger, book):
+    with opened(path) as (ledger, queries):
         rows = requests(count)
-        start(book, rows)
+        start(queries, rows)
         for row in rows:
             for event in (reserve(row), accept(row, f"job-{row.params.seed}"), change(row, Event.COMPLETE)):
                 assert isinstance(ledger.apply_now(event), Applied)
@@ -136,9 +136,9 @@ def test_a_log_that_is_gone_is_made_up_for_by_the_journal(folder: Path) -> None:
 
 
 def ledger_with_history(path: Path) -> None:
-    with opened(path) as (ledger, book):
+    with opened(path) as (ledger, queries):
         rows = requests(12)
-        start(book, rows)
+        start(queries, rows)
         for row in rows[:9]:
             ledger.apply_now(reserve(row))
             ledger.apply_now(accept(row, f"job-{row.params.seed}"))
@@ -238,22 +238,22 @@ def at_work(folder: Path) -> Iterator[tuple[SqliteLedger, LedgerQueries]]:
     """A ledger with one submit in flight, and one still to come."""
     ledger = SqliteLedger(folder / "ledger.db", inline=True)
     ledger.ready_to_spend()
-    book = LedgerQueries(ledger)
-    start(book, requests(3))
+    queries = LedgerQueries(ledger)
+    start(queries, requests(3))
     ledger.apply_now(reserve(requests(1)[0]))
-    yield ledger, book
+    yield ledger, queries
     ledger.close()
 
 
 def test_on_a_full_disk_no_intent_is_booked_so_nothing_is_sent(at_work: tuple[SqliteLedger, LedgerQueries]) -> None:
-    ledger, book = at_work
+    ledger, queries = at_work
     wal = ledger.path.with_name("ledger.db-wal").stat().st_size
     _, two, three = requests(3)
     with full_disk(wal):
         for row in (two, three):
             with pytest.raises(LedgerError, match="free some disk space"):
                 ledger.apply_now(reserve(row))
-    assert book.totals(RUN).counts == {State.SUBMITTING: 1, State.PLANNED: 2}
+    assert queries.totals(RUN).counts == {State.SUBMITTING: 1, State.PLANNED: 2}
     with pytest.raises(LedgerError):  # room again: this run stays careful, the next one buys
         ledger.apply_now(reserve(two))
 
@@ -268,8 +268,8 @@ def test_a_paid_id_survives_a_disk_that_filled_after_the_post(at_work: tuple[Sql
     ledger.close()
     path = ledger.path
     assert read(path, "select state from attempts where job_set_id is not null") == []
-    with opened(path) as (again, book):
-        assert book.states([one.request_id]) == {one.request_id: State.ACCEPTED}
+    with opened(path) as (again, queries):
+        assert queries.states([one.request_id]) == {one.request_id: State.ACCEPTED}
         assert read(path, "select job_set_id from attempts where state = 'accepted'") == [("job-1",)]
         assert again.problems() == []
 
@@ -287,8 +287,8 @@ def test_what_happens_after_a_failed_write_never_hides_it(at_work: tuple[SqliteL
     with pytest.raises(LedgerError):
         ledger.apply_now(change(one, Event.COMPLETE, values={"video_url": "https://cdn.example.com/1.mp4"}))
     ledger.close()
-    with opened(ledger.path) as (again, book):
-        assert book.states([one.request_id, two.request_id]) == {
+    with opened(ledger.path) as (again, queries):
+        assert queries.states([one.request_id, two.request_id]) == {
             one.request_id: State.DONE,
             two.request_id: State.ACCEPTED,
         }
@@ -307,8 +307,8 @@ def test_an_answer_of_another_request_on_a_full_disk_becomes_unknown(
             with pytest.raises(LedgerError):
                 ledger.apply_now(accept(row, "job-1", token))
     ledger.close()
-    with opened(ledger.path) as (_, book):
-        assert book.states([one.request_id, two.request_id]) == {
+    with opened(ledger.path) as (_, queries):
+        assert queries.states([one.request_id, two.request_id]) == {
             one.request_id: State.ACCEPTED,
             two.request_id: State.UNKNOWN,
         }
@@ -322,9 +322,9 @@ def test_with_no_room_at_all_the_submit_is_still_known_to_be_open(at_work: tuple
         ledger.apply_now(accept(one, "job-1"))
     with full_disk(1):
         ledger.close()
-    with opened(ledger.path) as (_, book):
-        assert book.abandoned_submits() == [one.request_id]
-        assert book.totals(RUN).reserved_microusd == LITE_MICROUSD
+    with opened(ledger.path) as (_, queries):
+        assert queries.abandoned_submits() == [one.request_id]
+        assert queries.totals(RUN).reserved_microusd == LITE_MICROUSD
 
 
 def test_a_journal_that_cannot_be_written_stops_buying_and_loses_nothing(folder: Path) -> None:
@@ -342,8 +342,8 @@ def test_a_journal_that_cannot_be_written_stops_buying_and_loses_nothing(folder:
     assert isinstance(ledger.apply_now(accept(one, "job-1")), Applied)
     ledger.close()
     journal_path(path).rmdir()
-    with opened(path) as (_, book):
-        assert book.states([one.request_id]) == {one.request_id: State.ACCEPTED}
+    with opened(path) as (_, queries):
+        assert queries.states([one.request_id]) == {one.request_id: State.ACCEPTED}
 
 
 def test_a_ledger_in_a_folder_that_became_read_only_is_reported(folder: Path) -> None:

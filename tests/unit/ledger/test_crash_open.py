@@ -28,8 +28,8 @@ def path(tmp_path: Path) -> Path:
     """A ledger with six purchases of a run that ended well, three of one that crashed, and three rows to come."""
     path = tmp_path / "ledger.db"
     rows = requests(ROWS)
-    with opened(path) as (ledger, book):
-        start(book, rows)
+    with opened(path) as (ledger, queries):
+        start(queries, rows)
         for number in BOUGHT_BEFORE:
             ledger.apply_now(reserve(rows[number]))
             ledger.apply_now(accept(rows[number], f"job-{number}"))
@@ -93,9 +93,9 @@ def test_what_a_crash_could_leave_half_done_is_refused(path: Path, statement: st
 
 
 def test_two_live_attempts_are_found_without_reading_all_rows(path: Path) -> None:
-    with opened(path) as (ledger, book):
+    with opened(path) as (ledger, queries):
         ledger.apply_now(change(requests(ROWS)[8], Event.FAIL, values={"reason": "out of memory"}))
-        book.new_attempts([requests(ROWS)[8].request_id])
+        queries.new_attempts([requests(ROWS)[8].request_id])
     ledger = ledger_at(path)
     ledger.ready_to_spend()
     ledger.close(clean=False)
@@ -121,9 +121,9 @@ def bought_again(path: Path) -> list[Request]:
     with suppress(LedgerError):
         ledger = SqliteLedger(path, inline=True)
         ledger.ready_to_spend()
-        book = LedgerQueries(ledger)
-        book.sync_rows(RUN, rows, rows_digest="the next reading")
-        planned = {one.request_id for one in book.attempts_in(RUN, (State.PLANNED,))}
+        queries = LedgerQueries(ledger)
+        queries.sync_rows(RUN, rows, rows_digest="the next reading")
+        planned = {one.request_id for one in queries.attempts_in(RUN, (State.PLANNED,))}
         for number, row in enumerate(rows):
             if row.request_id in planned and isinstance(ledger.apply_now(reserve(row, "again", at=AT + 9)), Applied):
                 again += [row] if number in (*BOUGHT_BEFORE, *BOUGHT_IN_CRASH) else []

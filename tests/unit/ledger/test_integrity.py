@@ -28,9 +28,9 @@ STORY = "select request_id, attempt, at, event, state, detail from history order
 def path(tmp_path: Path) -> Path:
     """A ledger with one request of each fate, one of them bought twice, on two days."""
     path = tmp_path / "ledger.db"
-    with opened(path) as (ledger, book):
+    with opened(path) as (ledger, queries):
         rows = requests(9)
-        start(book, rows)
+        start(queries, rows)
         for number, row in enumerate(rows[:8]):
             ledger.apply_now(reserve(row, at=AT + number * 20_000))
         for number, row in enumerate(rows[:6]):
@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
         ledger.apply_now(change(stalled, Event.STALL))
         ledger.apply_now(change(lost, Event.LOSE, token="token", detail="502 <html>"))
         ledger.apply_now(change(rejected, Event.REJECT, token="token"))
-        book.new_attempts([failed.request_id])
+        queries.new_attempts([failed.request_id])
         ledger.apply_now(reserve(failed, "again"))
     return path
 
@@ -98,21 +98,21 @@ def test_a_ledger_rebuilt_from_its_journal_is_the_same(path: Path) -> None:
     assert found.kept is not None
     assert found.kept.name == "ledger.db.damaged-20260921T141320Z"
     assert read(found.kept, WHOLE) == before[0]
-    with opened(path) as (ledger, book):
+    with opened(path) as (ledger, queries):
         assert ledger.problems() == []
-        assert book.run(RUN) is not None
-        assert book.totals(RUN).count(State.ACCEPTED, State.SUBMITTING) == 2
+        assert queries.run(RUN) is not None
+        assert queries.totals(RUN).count(State.ACCEPTED, State.SUBMITTING) == 2
 
 
 def test_what_was_never_sent_is_planned_again_when_the_manifest_is_read(path: Path) -> None:
     rebuild(path, now=AT)
-    with opened(path) as (_, book):
-        run = book.unfinished_run("/tmp/shots.csv", "sandbox")
+    with opened(path) as (_, queries):
+        run = queries.unfinished_run("/tmp/shots.csv", "sandbox")
         assert run is not None
         assert run.rows_digest is None
-        assert book.sync_rows(run.run_id, requests(9), rows_digest="digest") == 9
-        assert book.totals(RUN).counts[State.PLANNED] == 1
-        assert len(list(book.report(RUN))) == 10
+        assert queries.sync_rows(run.run_id, requests(9), rows_digest="digest") == 9
+        assert queries.totals(RUN).counts[State.PLANNED] == 1
+        assert len(list(queries.report(RUN))) == 10
 
 
 def test_a_ledger_that_is_beyond_reading_is_rebuilt(path: Path) -> None:
@@ -134,15 +134,15 @@ def test_a_ledger_that_is_gone_comes_back_automatically(path: Path) -> None:
 
 
 def test_a_planned_retry_that_was_never_sent_leaves_its_failure_as_the_latest(path: Path) -> None:
-    with opened(path) as (ledger, book):
+    with opened(path) as (ledger, queries):
         refused = requests(3)[2]
-        book.new_attempts([refused.request_id])
+        queries.new_attempts([refused.request_id])
         assert isinstance(ledger, SqliteLedger)
         ledger.write_journal_again()  # what a lost journal would leave: only what was sent
     rebuild(path, now=AT)
-    with opened(path) as (ledger, book):
+    with opened(path) as (ledger, queries):
         assert ledger.problems() == []
-        assert book.states([refused.request_id]) == {refused.request_id: State.REFUSED}
+        assert queries.states([refused.request_id]) == {refused.request_id: State.REFUSED}
 
 
 def test_sums_that_were_changed_between_runs_stop_the_next_run(path: Path) -> None:
@@ -155,8 +155,8 @@ def test_sums_that_were_changed_between_runs_stop_the_next_run(path: Path) -> No
 
 def test_a_request_that_was_changed_by_hand_is_not_handed_out_to_be_bought(path: Path) -> None:
     tamper(path, "update attempts set params = replace(params, 'lake', 'cake') where state = 'planned'")
-    with opened(path) as (_, book), pytest.raises(LedgerError, match="what it says was changed"):
-        list(book.iter_attempts(RUN, (State.PLANNED,)))
+    with opened(path) as (_, queries), pytest.raises(LedgerError, match="what it says was changed"):
+        list(queries.iter_attempts(RUN, (State.PLANNED,)))
 
 
 DAMAGES = pytest.mark.parametrize("damage", ["missing", "empty", "line"])
@@ -208,16 +208,16 @@ def test_a_ledger_that_is_lost_beside_a_damaged_journal_gets_a_hole_and_buys_not
     ledger.close(clean=False)
     found = rebuild(path, now=AT)
     assert found.hole is not None
-    with opened(path) as (again, book):
-        start(book, [*requests(9), *requests(1, prompt="a new row")])
-        counts = book.totals(RUN).counts
+    with opened(path) as (again, queries):
+        start(queries, [*requests(9), *requests(1, prompt="a new row")])
+        counts = queries.totals(RUN).counts
         assert counts.get(State.PLANNED, 0) == 0, "nothing that may be bought already is bought again"
         assert counts[State.UNKNOWN] == 3, "two that it does not know, and one that was unknown before"
         assert counts[State.SUBMITTING] == 2, "one whose answer is lost counts as in flight"
         assert again.problems() == []
         again.adopt(AT)
-        start(book, requests(1, prompt="after the hole was closed"), make_run("run-2"))
-        assert book.totals("run-2").counts == {State.PLANNED: 1}
+        start(queries, requests(1, prompt="after the hole was closed"), make_run("run-2"))
+        assert queries.totals("run-2").counts == {State.PLANNED: 1}
 
 
 def test_a_lost_journal_is_rewritten_and_enough_to_rebuild(path: Path) -> None:
@@ -232,37 +232,37 @@ def test_a_lost_journal_is_rewritten_and_enough_to_rebuild(path: Path) -> None:
 def test_the_journal_brings_back_what_an_older_copy_of_the_file_lacks(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     one, two = requests(2)
-    with opened(path) as (ledger, book):
-        start(book, [one, two])
+    with opened(path) as (ledger, queries):
+        start(queries, [one, two])
         ledger.apply_now(reserve(one))
     old = path.read_bytes()
     with opened(path) as (ledger, _):
         ledger.apply_now(accept(one, "job-1"))
         ledger.apply_now(reserve(two))
     path.write_bytes(old)  # restored in place: the same file for the system
-    with opened(path) as (ledger, book):
-        assert book.states([one.request_id, two.request_id]) == {
+    with opened(path) as (ledger, queries):
+        assert queries.states([one.request_id, two.request_id]) == {
             one.request_id: State.ACCEPTED,
             two.request_id: State.SUBMITTING,
         }
-        assert money(book)[CostState.RESERVED] == 2 * LITE_MICROUSD
+        assert money(queries)[CostState.RESERVED] == 2 * LITE_MICROUSD
         assert ledger.problems() == []
 
 
 def test_totals_the_spend_book_and_the_rows_say_the_same(path: Path) -> None:
-    with opened(path) as (_, book):
-        totals = book.totals(RUN)
-        lines = list(book.report(RUN))
+    with opened(path) as (_, queries):
+        totals = queries.totals(RUN)
+        lines = list(queries.report(RUN))
         for kind in (CostState.CONFIRMED, CostState.DISPUTED, CostState.RESERVED):
             of_rows = sum(row.cost_microusd for row in lines if isinstance(row, Attempt) and row.cost_state is kind)
-            assert money(book)[kind] == of_rows == getattr(totals, f"{kind}_microusd")
+            assert money(queries)[kind] == of_rows == getattr(totals, f"{kind}_microusd")
 
 
 def test_a_budget_counts_money_of_days_and_months_by_gateway(path: Path) -> None:
-    with opened(path) as (ledger, book):
+    with opened(path) as (ledger, queries):
         other = requests(1, prompt="another lake")[0]
-        start(book, [other], make_run("run-2"))
-        spent = book.spent("sandbox", "2026-09").worst_microusd
+        start(queries, [other], make_run("run-2"))
+        spent = queries.spent("sandbox", "2026-09").worst_microusd
         assert spent == 8 * LITE_MICROUSD
         caps = Caps(month_microusd=spent + LITE_MICROUSD - 1)
         refused = ledger.apply_now(reserve(other, run_id="run-2", caps=caps))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger.keepers import Candidate, Fate, ShotStatus, status_of, summary
+from pipeline.ledger.keepers import Candidate, CandidateStatus, ShotStatus, status_of, summary
 from pipeline.records import FAILED_FOR_GOOD, Candidacy, KeepIf, State
 
 PICK = KeepIf.PICK
@@ -140,6 +140,8 @@ def test_bought_one_after_the_other_it_buys_exactly_the_sequential_minimum(seed:
     assert 12 - known.count("new") == minimum
 
 
-def test_every_state_has_a_fate() -> None:
-    lost = {state for state in State if Candidate(request_id="c", state=state).fate(KeepIf.CHECK) is Fate.LOST}
+def test_every_state_has_a_status() -> None:
+    lost = {
+        state for state in State if Candidate(request_id="c", state=state).status(KeepIf.CHECK) is CandidateStatus.LOST
+    }
     assert lost == FAILED_FOR_GOOD

@@ -16,8 +16,8 @@ def test_a_rebuild_keeps_the_results_of_checks_that_are_whole(tmp_path: Path) ->
         CheckRecord(request_id=row.request_id, attempt=1, grade=grade, reasons=("frozen 1.2 s from 3.8 s",))
         for row, grade in zip(rows, ("bad", "warn", "ok"), strict=True)
     ]
-    with opened(path) as (ledger, book):
-        start(book, rows)
+    with opened(path) as (ledger, queries):
+        start(queries, rows)
         for row in rows[:2]:
             ledger.apply_now(reserve(row))
             ledger.apply_now(accept(row, f"job-{row.params.seed}"))

@@ -26,10 +26,10 @@ DAY_S = 86_400.0
 Say = pytest.CaptureFixture[str]
 
 
-def buy(ledger: LedgerWriter, book: LedgerQueries, outputs: Path, run_id: str, *, first: int, last: int) -> None:
+def buy(ledger: LedgerWriter, queries: LedgerQueries, outputs: Path, run_id: str, *, first: int, last: int) -> None:
     """A run that bought seeds `first`..`last` and saved their videos; it lists all seeds up to `last`."""
     rows = requests(last)
-    start(book, rows, make_run(run_id, manifest_path=f"/tmp/{run_id}.csv"))
+    start(queries, rows, make_run(run_id, manifest_path=f"/tmp/{run_id}.csv"))
     folder = outputs / run_id / "videos"
     folder.mkdir(parents=True)
     for row in rows[first - 1 :]:
@@ -44,9 +44,9 @@ def buy(ledger: LedgerWriter, book: LedgerQueries, outputs: Path, run_id: str, *
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
     """One run of two videos in an outputs folder, ended long ago."""
-    with opened(tmp_path / "ledger.db") as (ledger, book):
-        buy(ledger, book, tmp_path, "old", first=1, last=2)
-        book.end_run("old", AT)
+    with opened(tmp_path / "ledger.db") as (ledger, queries):
+        buy(ledger, queries, tmp_path, "old", first=1, last=2)
+        queries.end_run("old", AT)
     return tmp_path
 
 
@@ -204,8 +204,8 @@ def test_without_a_terminal_pruning_needs_a_yes(
 
 
 def test_videos_that_a_younger_report_points_to_are_kept(outputs: Path, capsys: Say) -> None:
-    with opened(outputs / "ledger.db") as (ledger, book):
-        buy(ledger, book, outputs, "young", first=3, last=3)
+    with opened(outputs / "ledger.db") as (ledger, queries):
+        buy(ledger, queries, outputs, "young", first=3, last=3)
     assert dop(outputs, "prune", "--keep", "30d", "--yes") == 0
     assert "a younger report still points to its videos" in capsys.readouterr().out
     assert (outputs / "old" / "videos" / "1.mp4").exists()
@@ -213,10 +213,10 @@ def test_videos_that_a_younger_report_points_to_are_kept(outputs: Path, capsys: 
 
 @pytest.mark.parametrize("ended_at", [None, 4_000_000_000.0])
 def test_unfinished_and_young_runs_are_kept(tmp_path: Path, ended_at: float | None) -> None:
-    with opened(tmp_path / "ledger.db") as (ledger, book):
-        buy(ledger, book, tmp_path, "run", first=1, last=1)
+    with opened(tmp_path / "ledger.db") as (ledger, queries):
+        buy(ledger, queries, tmp_path, "run", first=1, last=1)
         if ended_at is not None:
-            book.end_run("run", ended_at)
+            queries.end_run("run", ended_at)
     assert dop(tmp_path, "prune", "--keep", "30d", "--yes") == 0
     assert (tmp_path / "run" / "videos" / "1.mp4").exists()
 
@@ -227,10 +227,10 @@ def test_a_run_name_never_leads_out_of_the_outputs_folder(tmp_path: Path) -> Non
     outputs = tmp_path / "outputs"
     (outputs / "linked").parent.mkdir()
     (outputs / "linked").symlink_to(precious)
-    with opened(outputs / "ledger.db") as (_, book):
+    with opened(outputs / "ledger.db") as (_, queries):
         for name in ("../precious", "..", ".", "linked"):
-            book.start_run(make_run(name, ended_at=AT))
-            book.end_run(name, AT)
+            queries.sync_rows(name, [], rows_digest="digest", new=make_run(name, ended_at=AT))
+            queries.end_run(name, AT)
     assert dop(outputs, "prune", "--keep", "30d", "--yes") == 0
     assert precious.is_dir()
     assert (outputs / "ledger.db").exists()

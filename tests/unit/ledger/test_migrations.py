@@ -44,8 +44,8 @@ from tests.support.ledgers import (
 def old(tmp_path: Path) -> Path:
     """A ledger with two requests, of a version that never was: without the caps of its runs."""
     path = tmp_path / "ledger.db"
-    with opened(path) as (ledger, book):
-        start(book, requests(2))
+    with opened(path) as (ledger, queries):
+        start(queries, requests(2))
         ledger.transact(lambda connection: connection.exec_driver_sql("ALTER TABLE runs DROP COLUMN caps") and None)
         ledger.transact(
             lambda connection: (
@@ -131,9 +131,9 @@ def test_a_version_without_a_step_is_refused_before_anything_is_done(old: Path) 
 def first_version(tmp_path: Path) -> Path:
     """A ledger as version 1 left it: no id, no chain, and side files named by its stem."""
     path = tmp_path / "ledger.db"
-    with opened(path) as (ledger, book):
+    with opened(path) as (ledger, queries):
         rows = requests(3)
-        start(book, rows)
+        start(queries, rows)
         for row in rows[:2]:
             ledger.apply_now(reserve(row))
             ledger.apply_now(accept(row, f"job-{row.params.seed}"))
@@ -182,24 +182,24 @@ OLD, NEW = "http://localhost:8080", "http://127.0.0.1:8080"
 def buy_under_the_old_name(place: Place) -> None:
     """A ledger with three requests of a gateway under an old spelling, two of them bought."""
     rows = [make_request(gateway=OLD, seed=seed) for seed in (1, 2, 3)]
-    with opened(place) as (ledger, book):
-        start(book, rows, make_run(gateway=OLD))
+    with opened(place) as (ledger, queries):
+        start(queries, rows, make_run(gateway=OLD))
         for row in rows[:2]:
             ledger.apply_now(reserve(row))
             ledger.apply_now(accept(row, f"job-{row.params.seed}"))
 
 
-def assert_bought_under_the_new_name(ledger: LedgerWriter, book: LedgerQueries) -> None:
+def assert_bought_under_the_new_name(ledger: LedgerWriter, queries: LedgerQueries) -> None:
     same = [make_request(gateway=NEW, seed=seed) for seed in (1, 2, 3)]
-    states = book.states([row.request_id for row in same])
+    states = queries.states([row.request_id for row in same])
     assert {states[row.request_id] for row in same[:2]} == {State.ACCEPTED}
     assert states.get(same[2].request_id, State.PLANNED) is State.PLANNED
     assert ledger.problems() == []
     found = examine(ledger.journal_lines(), name="journal", ledger=ledger)
     assert found == JournalFindings()
-    assert money(book)[CostState.RESERVED] == 2 * LITE_MICROUSD
-    assert book.spent(OLD, "2026").worst_microusd == 0
-    assert book.spent(NEW, "2026").worst_microusd == 2 * LITE_MICROUSD
+    assert money(queries)[CostState.RESERVED] == 2 * LITE_MICROUSD
+    assert queries.spent(OLD, "2026").worst_microusd == 0
+    assert queries.spent(NEW, "2026").worst_microusd == 2 * LITE_MICROUSD
 
 
 def test_a_gateway_of_an_old_spelling_gets_its_name_and_its_rows_are_not_bought_again(place: Place) -> None:
@@ -213,20 +213,20 @@ def test_a_gateway_of_an_old_spelling_gets_its_name_and_its_rows_are_not_bought_
         place.unlink()  # the journal knows the requests under their new ids only
     else:
         rebuild_on_server(place, now=AT)
-    with opened(place) as (again, book):
-        assert_bought_under_the_new_name(again, book)
+    with opened(place) as (again, queries):
+        assert_bought_under_the_new_name(again, queries)
 
 
 def test_a_paid_answer_that_only_the_journal_has_is_booked_before_its_request_gets_another_id(tmp_path: Path) -> None:
     path, third = tmp_path / "ledger.db", make_request(gateway=OLD, seed=3)
-    with opened(path) as (ledger, book):
-        start(book, [third], make_run(gateway=OLD))
+    with opened(path) as (ledger, queries):
+        start(queries, [third], make_run(gateway=OLD))
         ledger.apply_now(reserve(third))
         seq = ledger.head[0]
     with journal_path(path).open("a") as journal:
         journal.write(line_of(change_entry(accept(third, "job-3"), seq + 1)))
-    with opened(path) as (ledger, book):
-        (attempt,) = book.latest_attempts([make_request(gateway=NEW, seed=3).request_id])
+    with opened(path) as (ledger, queries):
+        (attempt,) = queries.latest_attempts([make_request(gateway=NEW, seed=3).request_id])
         assert (attempt.state, attempt.job_set_id) == (State.ACCEPTED, "job-3")
         assert ledger.problems() == []
 
@@ -234,8 +234,8 @@ def test_a_paid_answer_that_only_the_journal_has_is_booked_before_its_request_ge
 def test_a_picture_that_is_gone_leaves_its_request_a_name_that_is_said(tmp_path: Path) -> None:
     path, picture = tmp_path / "ledger.db", tmp_path / "a.jpg"
     row = make_request(gateway=OLD, input_images=(str(picture),), request_id="0" * 32)
-    with opened(path) as (ledger, book):
-        start(book, [row], make_run(gateway=OLD))
+    with opened(path) as (ledger, queries):
+        start(queries, [row], make_run(gateway=OLD))
         ledger.apply_now(reserve(row))
         ledger.apply_now(accept(row, "job-1"))
     with closing(ledger_at(path)) as again:
@@ -256,8 +256,8 @@ def test_the_first_version_is_made_from_its_old_journal_only_when_it_is_adopted(
 
 def test_a_copy_is_whole_private_and_never_over_another_file(tmp_path: Path) -> None:
     path, target = tmp_path / "ledger.db", tmp_path / "copy.db"
-    with opened(path) as (_, book):
-        start(book, requests(3))
+    with opened(path) as (_, queries):
+        start(queries, requests(3))
         copy_file(path, target)
     assert read(target, "select count(*) from attempts") == [(3,)]
     assert stat.S_IMODE(target.stat().st_mode) == LEDGER_MODE
@@ -269,8 +269,8 @@ def test_a_copy_is_whole_private_and_never_over_another_file(tmp_path: Path) -> 
 
 def test_a_ledger_without_shots_gets_them_and_wants_every_row(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    with opened(path) as (_, book):
-        start(book, requests(3))
+    with opened(path) as (_, queries):
+        start(queries, requests(3))
     for statement in (
         "drop index run_rows_by_shot",
         *(f"alter table run_rows drop column {n}" for n in ("shot", "wanted")),

@@ -43,8 +43,8 @@ def test_the_text_of_params_is_that_of_each() -> None:
 
 def test_what_was_listed_is_whole_and_a_twin_with_another_hash_is_found(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    with opened(path) as (ledger, book):
-        start(book, requests(30))
+    with opened(path) as (ledger, queries):
+        start(queries, requests(30))
         assert ledger.problems() == []
     tamper(path, "UPDATE attempts SET checksum = '0123456789abcdef' WHERE take = 1 AND row_id = 'lake-7'")
     with opened(path) as (ledger, _):

@@ -63,11 +63,11 @@ def test_a_plain_run_keeps_every_other_away_and_is_named(postgres: str) -> None:
 @pytest.mark.long
 def test_workers_share_a_ledger_and_keep_plain_runs_away(postgres: str) -> None:
     with (
-        spent_with(postgres, hold=LockMode.SHARED) as (one, book),
+        spent_with(postgres, hold=LockMode.SHARED) as (one, queries),
         spent_with(postgres, hold=LockMode.SHARED) as (two, _),
     ):
         lake, sea = requests(2)
-        start(book, [lake, sea])
+        start(queries, [lake, sea])
         assert isinstance(one.apply_now(reserve(lake, "one")), Applied)
         assert two.apply_now(reserve(lake, "two")) == Conflict(state=State.SUBMITTING)
         assert isinstance(two.apply_now(reserve(sea, "two")), Applied)
@@ -99,25 +99,25 @@ def test_a_process_that_waits_for_the_lock_gets_it_when_its_holder_dies(postgres
 
 
 def test_a_session_that_was_cut_is_reopened_with_its_lock(postgres: str) -> None:
-    with spent_with(postgres) as (ledger, book):
+    with spent_with(postgres) as (ledger, queries):
         lake, sea = requests(2)
-        start(book, [lake, sea])
+        start(queries, [lake, sea])
         ledger.apply_now(reserve(lake))
         tamper(postgres, CUT)
         assert isinstance(ledger.apply_now(accept(lake, "job")), Applied)
         assert isinstance(ledger.apply_now(reserve(sea)), Applied)
         with pytest.raises(LockedError):
             PostgresLedger(postgres, hold=LockMode.EXCLUSIVE)
-        assert book.states([lake.request_id]) == {lake.request_id: State.ACCEPTED}
+        assert queries.states([lake.request_id]) == {lake.request_id: State.ACCEPTED}
 
 
 @pytest.mark.long
 def test_a_run_whose_ledger_was_taken_over_books_what_it_sent_and_buys_nothing_more(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with spent_with(postgres) as (ledger, book):
+    with spent_with(postgres) as (ledger, queries):
         lake, sea = requests(2)
-        start(book, [lake, sea])
+        start(queries, [lake, sea])
         ledger.apply_now(reserve(lake))
         tamper(postgres, CUT)
         with spent_with(postgres):
@@ -154,13 +154,13 @@ class LosesTheAnswer:
 
 @pytest.mark.parametrize("before", [True, False])
 def test_a_commit_whose_answer_was_lost_is_neither_lost_nor_done_twice(postgres: str, before: bool) -> None:
-    with spent_with(postgres) as (ledger, book):
+    with spent_with(postgres) as (ledger, queries):
         lake, *_ = requests(1)
-        start(book, [lake])
+        start(queries, [lake])
         LosesTheAnswer(ledger, 1, before=before)
         assert isinstance(ledger.apply_now(reserve(lake)), Applied), "not a conflict with itself"
         assert read(postgres, "select event from history") == [("reserve",)]
-        assert money(book)[CostState.RESERVED] == LITE_MICROUSD
+        assert money(queries)[CostState.RESERVED] == LITE_MICROUSD
         assert isinstance(ledger.apply_now(accept(lake, "job")), Applied)
 
 
@@ -169,9 +169,9 @@ def test_the_broken_twin_that_forgets_its_doubt_conflicts_with_itself(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PostgresLedger, "_resolve_in_doubt", lambda *_: None)
-    with spent_with(postgres) as (ledger, book):
+    with spent_with(postgres) as (ledger, queries):
         lake, *_ = requests(1)
-        start(book, [lake])
+        start(queries, [lake])
         LosesTheAnswer(ledger, 1, before=False)
         assert ledger.apply_now(reserve(lake)) == Conflict(state=State.SUBMITTING)
 
@@ -210,9 +210,9 @@ def lazy_server(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
 def test_an_intent_that_a_crash_of_the_server_undid_is_written_again(
     postgres: str, lazy_server: PostgresServer, others: int
 ) -> None:
-    with spent_with(postgres) as (ledger, book):
+    with spent_with(postgres) as (ledger, queries):
         lake, *_ = requests(1)
-        start(book, [lake])
+        start(queries, [lake])
 
         def work_of_others() -> None:
             for number in range(others):
@@ -222,18 +222,18 @@ def test_an_intent_that_a_crash_of_the_server_undid_is_written_again(
         assert isinstance(ledger.apply_now(reserve(lake)), Applied)
         assert state_of(postgres, lake) == "submitting", "its POST goes now: the intent must stand"
         assert read(postgres, "select event from history") == [("reserve",)]
-        assert money(book)[CostState.RESERVED] == LITE_MICROUSD
+        assert money(queries)[CostState.RESERVED] == LITE_MICROUSD
         assert ledger.problems() == []
 
 
 def _booked_beside(postgres: str) -> list[str]:
     """The rows after a host's commit is undone, and another host's gets its number."""
     with (
-        spent_with(postgres, hold=LockMode.SHARED) as (one, book),
+        spent_with(postgres, hold=LockMode.SHARED) as (one, queries),
         spent_with(postgres, hold=LockMode.SHARED) as (two, _),
     ):
         lake, sea = requests(2)
-        start(book, [lake, sea])
+        start(queries, [lake, sea])
         LosesTheAnswer(one, 1, before=True, then=lambda: two.apply_now(reserve(sea, "two")))
         assert isinstance(one.apply_now(reserve(lake, "one")), Applied)
         return [state_of(postgres, row) for row in (lake, sea)]
@@ -255,8 +255,8 @@ def test_the_broken_twin_that_looks_at_numbers_alone_is_caught(postgres: str, mo
 
 def test_outcomes_survive_an_outage_that_outlasts_the_run(postgres: str, tmp_path: Path) -> None:
     lake, sea, hill = requests(3)
-    with spent_with(postgres, spool=tmp_path, patience_s=0.3) as (ledger, book):
-        start(book, [lake, sea, hill])
+    with spent_with(postgres, spool=tmp_path, patience_s=0.3) as (ledger, queries):
+        start(queries, [lake, sea, hill])
         ledger.apply_now(reserve(lake, "lake"))
         ledger.apply_now(reserve(sea, "sea"))
         heard: list[str] = []
@@ -277,16 +277,16 @@ def test_outcomes_survive_an_outage_that_outlasts_the_run(postgres: str, tmp_pat
 @pytest.mark.long
 def test_a_reservation_that_was_refused_but_took_place_is_taken_back(postgres: str, tmp_path: Path) -> None:
     lake, *_ = requests(1)
-    with spent_with(postgres, spool=tmp_path, patience_s=0.3) as (ledger, book):
-        start(book, [lake])
+    with spent_with(postgres, spool=tmp_path, patience_s=0.3) as (ledger, queries):
+        start(queries, [lake])
         LosesTheAnswer(ledger, 1, before=False)
         ledger._resolve_in_doubt = lambda _: _undecided() if ledger._doubt else None  # type: ignore[method-assign, assignment]
         with pytest.raises(LedgerUnavailableError):
             ledger.apply_now(reserve(lake, "lost"))
         assert state_of(postgres, lake) == "submitting"
-    with spent_with(postgres, spool=tmp_path) as (ledger, book):
+    with spent_with(postgres, spool=tmp_path) as (ledger, queries):
         assert state_of(postgres, lake) == "planned"
-        assert sum(money(book).values()) == 0
+        assert sum(money(queries).values()) == 0
         assert isinstance(ledger.apply_now(reserve(lake, "again")), Applied)
 
 
@@ -297,8 +297,8 @@ def _undecided() -> None:
 @pytest.mark.long
 def test_the_spool_of_a_living_process_is_left_to_it(postgres: str, tmp_path: Path) -> None:
     lake, *_ = requests(1)
-    with spent_with(postgres, spool=tmp_path, patience_s=0.3) as (ledger, book):
-        start(book, [lake])
+    with spent_with(postgres, spool=tmp_path, patience_s=0.3) as (ledger, queries):
+        start(queries, [lake])
         ledger.apply_now(reserve(lake))
         LosesTheAnswer(ledger, 99, before=True)
         with pytest.raises(LedgerUnavailableError):
@@ -313,8 +313,8 @@ def test_the_spool_of_a_living_process_is_left_to_it(postgres: str, tmp_path: Pa
 @pytest.mark.long
 def test_a_run_waits_for_a_server_that_restarts(postgres: str, postgres_server: PostgresServer, tmp_path: Path) -> None:
     rows = requests(30)
-    with spent_with(postgres, inline=False, spool=tmp_path) as (ledger, book):
-        start(book, rows)
+    with spent_with(postgres, inline=False, spool=tmp_path) as (ledger, queries):
+        start(queries, rows)
         half = threading.Event()
 
         def buy() -> list[object]:
@@ -354,9 +354,9 @@ def test_a_server_that_is_down_at_the_start_is_reported_at_once(postgres: str, p
 
 
 def test_a_text_that_the_server_refuses_keeps_nothing_paid_from_being_recorded(postgres: str) -> None:
-    with spent_with(postgres) as (ledger, book):
+    with spent_with(postgres) as (ledger, queries):
         lake, *_ = requests(1)
-        start(book, [lake])
+        start(queries, [lake])
         ledger.apply_now(reserve(lake))
         values = {"job_set_id": "job", "accepted_at": AT, "reason": "odd\0\ud800"}
         value = change(lake, Event.ACCEPT, token="token", values=values, detail="200 \0")
@@ -366,9 +366,9 @@ def test_a_text_that_the_server_refuses_keeps_nothing_paid_from_being_recorded(p
 
 @pytest.mark.long
 def test_one_damaged_row_does_not_keep_the_others_from_being_recorded(postgres: str, tmp_path: Path) -> None:
-    with spent_with(postgres, inline=False, spool=tmp_path) as (ledger, book):
+    with spent_with(postgres, inline=False, spool=tmp_path) as (ledger, queries):
         lake, sea = requests(2)
-        start(book, [lake, sea])
+        start(queries, [lake, sea])
         for row in (lake, sea):
             ledger.apply_now(reserve(row))
         tamper(postgres, f"update attempts set polls = 7 where request_id = '{lake.request_id}'")
@@ -435,13 +435,13 @@ def test_a_restored_copy_does_not_spend(postgres: str, postgres_server: Postgres
 @pytest.mark.long
 def test_a_damaged_ledger_is_rebuilt_from_its_journal(postgres: str) -> None:
     one, two, three = requests(3)
-    with spent_with(postgres) as (ledger, book):
-        start(book, [one, two, three])
+    with spent_with(postgres) as (ledger, queries):
+        start(queries, [one, two, three])
         for number, row in enumerate((one, two)):
             ledger.apply_now(reserve(row))
             ledger.apply_now(accept(row, f"job-{number}"))
         ledger.apply_now(change(one, Event.COMPLETE))
-        before = money(book)
+        before = money(queries)
     tamper(postgres, "update attempts set price_microusd = 1")
     ledger = PostgresLedger(postgres, inline=True)
     assert len(ledger.problems()) >= 3
@@ -449,11 +449,11 @@ def test_a_damaged_ledger_is_rebuilt_from_its_journal(postgres: str) -> None:
     found = rebuild_on_server(postgres, now=AT)
     assert (found.events, found.requests, found.runs) == (5, 2, 1)
     assert read(postgres, "select count(*) from attempts_damaged_20260921t141320z where price_microusd = 1") == [(3,)]
-    with spent_with(postgres) as (ledger, book):
+    with spent_with(postgres) as (ledger, queries):
         assert ledger.problems() == []
-        assert money(book) == before
+        assert money(queries) == before
         assert [state_of(postgres, row) for row in (one, two)] == ["done", "accepted"]
-        book.sync_rows("2026-09-21_1413-shots-0001", [one, two, three], rows_digest="again")
+        queries.sync_rows("2026-09-21_1413-shots-0001", [one, two, three], rows_digest="again")
         assert isinstance(ledger.apply_now(reserve(three)), Applied)
 
 

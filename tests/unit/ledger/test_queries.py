@@ -20,117 +20,119 @@ def listed(lines: list[Attempt | SkippedRow]) -> list[tuple[str, str]]:
 
 
 def test_sorting_inserting_and_rewording_keep_what_is_bought(place: Place) -> None:
-    with opened(place) as (ledger, book):
+    with opened(place) as (ledger, queries):
         one, two, three = requests(3)
-        start(book, [one, two, three])
+        start(queries, [one, two, three])
         for row, job in ((one, "job-1"), (two, "job-2")):
             ledger.apply_now(reserve(row))
             ledger.apply_now(accept(row, job))
         reworded = requests(1, prompt="A lake in the rain")[0]
         new = requests(9)[8]
         again = [three, new, two, reworded]  # `one` was re-worded, the rest sorted again, `new` inserted
-        assert book.sync_rows(RUN, again, rows_digest="second") == 4
-        assert listed(list(book.report(RUN))) == [
+        assert queries.sync_rows(RUN, again, rows_digest="second") == 4
+        assert listed(list(queries.report(RUN))) == [
             ("lake-3", "planned"),
             ("lake-9", "planned"),
             ("lake-2", "accepted"),
             ("lake-1", "planned"),
             ("lake-1", "accepted"),
         ]
-        assert book.totals(RUN).reserved_microusd == 2 * LITE_MICROUSD
+        assert queries.totals(RUN).reserved_microusd == 2 * LITE_MICROUSD
         assert ledger.problems() == []
 
 
 def test_rows_that_were_never_sent_leave_the_run(place: Place) -> None:
-    with opened(place) as (_, book):
+    with opened(place) as (_, queries):
         rows = requests(5)
-        start(book, rows)
-        book.sync_rows(RUN, rows[:2], rows_digest="second")
-        assert len(list(book.report(RUN))) == 2
-        assert book.totals(RUN).count(State.PLANNED) == 2
+        start(queries, rows)
+        queries.sync_rows(RUN, rows[:2], rows_digest="second")
+        assert len(list(queries.report(RUN))) == 2
+        assert queries.totals(RUN).count(State.PLANNED) == 2
 
 
 def test_a_listing_that_fails_half_way_changes_nothing(place: Place) -> None:
-    with opened(place) as (_, book):
+    with opened(place) as (_, queries):
         rows = requests(3)
-        start(book, rows)
+        start(queries, rows)
 
         def broken() -> object:
             yield rows[2]
             raise ValueError("line 2 is wrong")
 
         with suppress(ValueError):
-            book.sync_rows(RUN, broken(), rows_digest="second")  # type: ignore[arg-type]
-        assert [line.row_id for line in book.report(RUN)] == ["lake-1", "lake-2", "lake-3"]
+            queries.sync_rows(RUN, broken(), rows_digest="second")  # type: ignore[arg-type]
+        assert [line.row_id for line in queries.report(RUN)] == ["lake-1", "lake-2", "lake-3"]
 
 
 def test_placeholders_stay_in_their_place_and_cost_nothing(place: Place) -> None:
-    with opened(place) as (_, book):
+    with opened(place) as (_, queries):
         one, two = requests(2)
         run = make_run()
-        book.start_run(run)
         rows: list[Request | Cell] = [one, Cell(row_id="later", params=None, axes=(("look", "calm"),)), two]
-        book.sync_rows(run.run_id, rows, rows_digest="d")
-        lines = list(book.report(run.run_id))
+        queries.sync_rows(run.run_id, rows, rows_digest="d", new=run)
+        lines = list(queries.report(run.run_id))
         assert lines[1] == SkippedRow(row_id="later", axes=(("look", "calm"),))
-        assert book.totals(run.run_id).count(State.PLANNED) == 2
+        assert queries.totals(run.run_id).count(State.PLANNED) == 2
         assert not [
-            attempt for page in book.iter_attempts(run.run_id, tuple(State)) for attempt in page if not attempt.params
+            attempt
+            for page in queries.iter_attempts(run.run_id, tuple(State))
+            for attempt in page
+            if not attempt.params
         ]
 
 
 def test_what_another_run_bought_is_listed_and_costs_this_one_nothing(place: Place) -> None:
-    with opened(place) as (ledger, book):
+    with opened(place) as (ledger, queries):
         one, two = requests(2)
-        start(book, [one])
+        start(queries, [one])
         ledger.apply_now(reserve(one))
         ledger.apply_now(accept(one, "job-1"))
         ledger.apply_now(change(one, Event.COMPLETE))
-        second = start(book, [one, two], make_run("second", started_at=AT + 1))
-        bought, new = list(book.report(second.run_id))
+        second = start(queries, [one, two], make_run("second", started_at=AT + 1))
+        bought, new = list(queries.report(second.run_id))
         assert isinstance(bought, Attempt)
         assert isinstance(new, Attempt)
         assert (bought.bought_in, bought.cost_microusd, bought.state) == (RUN, 0, State.DONE)
         assert (new.bought_in, new.state) == (None, State.PLANNED)
-        assert book.totals(second.run_id).worst_microusd == 0
+        assert queries.totals(second.run_id).worst_microusd == 0
         ledger.apply_now(reserve(two, run_id="second", caps=Caps(run_microusd=LITE_MICROUSD)))
-        assert book.totals(second.run_id).reserved_microusd == LITE_MICROUSD
+        assert queries.totals(second.run_id).reserved_microusd == LITE_MICROUSD
 
 
 def test_a_retry_is_a_new_attempt_with_a_key_of_its_own(place: Place) -> None:
-    with opened(place) as (ledger, book):
+    with opened(place) as (ledger, queries):
         one = requests(1)[0]
-        start(book, [one])
+        start(queries, [one])
         ledger.apply_now(reserve(one))
         ledger.apply_now(accept(one, "job-1"))
         ledger.apply_now(change(one, Event.FAIL, values={"reason": "out of memory"}))
-        assert book.new_attempts([one.request_id, "not-there"]) == 1
+        assert queries.new_attempts([one.request_id, "not-there"]) == 1
         ledger.apply_now(reserve(one, "second"))
-        first, second = list(book.report(RUN))
+        first, second = list(queries.report(RUN))
         assert isinstance(first, Attempt)
         assert isinstance(second, Attempt)
         assert [(line.attempt, line.state) for line in (first, second)] == [(1, State.FAILED), (2, State.SUBMITTING)]
         assert first.idempotency_key != second.idempotency_key
-        assert book.totals(RUN).worst_microusd == 2 * LITE_MICROUSD
-        assert book.totals(RUN).counts == {State.SUBMITTING: 1}
+        assert queries.totals(RUN).worst_microusd == 2 * LITE_MICROUSD
+        assert queries.totals(RUN).counts == {State.SUBMITTING: 1}
 
 
 def test_an_unfinished_run_is_found_again_and_an_ended_one_is_not(place: Place) -> None:
-    with opened(place) as (_, book):
-        start(book, requests(1))
-        assert book.unfinished_run("/tmp/shots.csv", "sandbox") is not None
-        assert book.unfinished_run("/tmp/shots.csv", "https://gateway.example:443") is None
-        book.end_run(RUN, AT)
-        assert book.unfinished_run("/tmp/shots.csv", "sandbox") is None
-        book.reopen_run(RUN)
-        assert book.unfinished_run("/tmp/shots.csv", "sandbox") is not None
+    with opened(place) as (_, queries):
+        start(queries, requests(1))
+        assert queries.unfinished_run("/tmp/shots.csv", "sandbox") is not None
+        assert queries.unfinished_run("/tmp/shots.csv", "https://gateway.example:443") is None
+        queries.end_run(RUN, AT)
+        assert queries.unfinished_run("/tmp/shots.csv", "sandbox") is None
+        queries.reopen_run(RUN)
+        assert queries.unfinished_run("/tmp/shots.csv", "sandbox") is not None
 
 
 def test_pages_are_read_as_they_are_asked_and_skip_what_moved_on(place: Place) -> None:
-    with opened(place) as (ledger, book):
+    with opened(place) as (ledger, queries):
         rows = requests(7)
-        start(book, rows)
-        pages = book.iter_attempts(RUN, (State.PLANNED,), size=3)
+        start(queries, rows)
+        pages = queries.iter_attempts(RUN, (State.PLANNED,), size=3)
         assert [attempt.row_id for attempt in next(pages)] == ["lake-1", "lake-2", "lake-3"]
         ledger.apply_now(reserve(rows[4]))
         assert [attempt.row_id for attempt in next(pages)] == ["lake-4", "lake-6", "lake-7"]
@@ -143,13 +145,13 @@ def test_any_new_reading_of_a_manifest_buys_nothing_twice(
 ) -> None:
     folder = tmp_path_factory.mktemp("book")  # type: ignore[attr-defined]
     rows = requests(8)
-    with opened(folder / "ledger.db") as (ledger, book):
-        start(book, rows)
+    with opened(folder / "ledger.db") as (ledger, queries):
+        start(queries, rows)
         for number in bought:
             ledger.apply_now(reserve(rows[number]))
-        book.sync_rows(RUN, [rows[number] for number in order if number in kept], rows_digest="second")
-        states = book.states([row.request_id for row in rows])
+        queries.sync_rows(RUN, [rows[number] for number in order if number in kept], rows_digest="second")
+        states = queries.states([row.request_id for row in rows])
         assert {number for number in range(8) if states.get(rows[number].request_id) == State.SUBMITTING} == bought
-        planned = [attempt.request_id for page in book.iter_attempts(RUN, (State.PLANNED,)) for attempt in page]
+        planned = [attempt.request_id for page in queries.iter_attempts(RUN, (State.PLANNED,)) for attempt in page]
         assert planned == [rows[number].request_id for number in order if number in kept - bought]
-        assert book.totals(RUN).reserved_microusd == len(bought) * LITE_MICROUSD
+        assert queries.totals(RUN).reserved_microusd == len(bought) * LITE_MICROUSD

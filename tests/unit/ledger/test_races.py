@@ -75,10 +75,10 @@ def test_two_processes_never_reserve_one_request_twice_nor_pass_the_cap(place: P
     assert len(bought) == most
     assert read(place, "select sum(reserved) from spend") == [(most * LITE_MICROUSD,)]
     assert read(place, "select count(*) from attempts where state = 'accepted'") == [(most,)]
-    with opened(place) as (ledger, book):
+    with opened(place) as (ledger, queries):
         assert ledger.problems() == []
-        assert money(book)[CostState.RESERVED] == most * LITE_MICROUSD
-        assert book.totals(RUN).reserved_microusd == most * LITE_MICROUSD
+        assert money(queries)[CostState.RESERVED] == most * LITE_MICROUSD
+        assert queries.totals(RUN).reserved_microusd == most * LITE_MICROUSD
 
 
 def test_numbers_of_events_are_given_once_across_writers(place: Place) -> None:

@@ -36,22 +36,22 @@ def applied(ledger: SqliteLedger, request_id: str, event: Event, **values: objec
 def accepted(folder: Path) -> tuple[SqliteLedger, LedgerQueries, list[str]]:
     """A ledger with two requests, of which the first is accepted and uses the whole cap."""
     ledger = SqliteLedger(folder / "ledger.db", inline=True)
-    book = LedgerQueries(ledger)
-    start(book, requests(2))
-    ids = [one.request_id for one in book.attempts_in(RUN, (State.PLANNED,))]
+    queries = LedgerQueries(ledger)
+    start(queries, requests(2))
+    ids = [one.request_id for one in queries.attempts_in(RUN, (State.PLANNED,))]
     applied(ledger, ids[0], Event.RESERVE, price_microusd=LITE_MICROUSD)
     applied(ledger, ids[0], Event.ACCEPT, job_set_id="job-1")
     assert isinstance(applied(ledger, ids[1], Event.RESERVE, price_microusd=LITE_MICROUSD), CapReached)
-    return ledger, book, ids
+    return ledger, queries, ids
 
 
 @pytest.mark.parametrize("event", list(ENDINGS))
 def test_a_job_that_is_not_charged_frees_its_money(tmp_path: Path, event: Event) -> None:
-    ledger, book, ids = accepted(tmp_path)
+    ledger, queries, ids = accepted(tmp_path)
     found = applied(ledger, ids[0], event, price_microusd=0)
     assert isinstance(found, Applied)
     assert (found.state, found.price_before_microusd) == (ENDINGS[event], LITE_MICROUSD)
-    assert sum(money(book).values()) == 0
+    assert sum(money(queries).values()) == 0
     assert ledger.problems() == []
     assert isinstance(applied(ledger, ids[1], Event.RESERVE, price_microusd=LITE_MICROUSD), Applied)
     ledger.close()
@@ -59,9 +59,9 @@ def test_a_job_that_is_not_charged_frees_its_money(tmp_path: Path, event: Event)
 
 @pytest.mark.parametrize("event", list(ENDINGS))
 def test_without_that_word_it_is_disputed(tmp_path: Path, event: Event) -> None:
-    ledger, book, ids = accepted(tmp_path)
+    ledger, queries, ids = accepted(tmp_path)
     applied(ledger, ids[0], event)
-    assert sum(money(book).values()) == LITE_MICROUSD
+    assert sum(money(queries).values()) == LITE_MICROUSD
     assert isinstance(applied(ledger, ids[1], Event.RESERVE, price_microusd=LITE_MICROUSD), CapReached)
     assert ledger.problems() == []
     ledger.close()
@@ -71,10 +71,10 @@ def test_without_that_word_it_is_disputed(tmp_path: Path, event: Event) -> None:
     ("event", "price"), [(Event.COMPLETE, 0), (Event.NOTE, 0), (Event.STALL, 1), (Event.FAIL, 1), (Event.CANCEL, -1)]
 )
 def test_nothing_else_changes_a_price(tmp_path: Path, event: Event, price: int) -> None:
-    ledger, book, ids = accepted(tmp_path)
+    ledger, queries, ids = accepted(tmp_path)
     with pytest.raises(InvariantError, match="can't change the price"):
         applied(ledger, ids[0], event, price_microusd=price)
-    assert sum(money(book).values()) == LITE_MICROUSD
-    assert book.states(ids[:1]) == {ids[0]: State.ACCEPTED}
+    assert sum(money(queries).values()) == LITE_MICROUSD
+    assert queries.states(ids[:1]) == {ids[0]: State.ACCEPTED}
     assert ledger.problems() == []
     ledger.close()

@@ -35,9 +35,9 @@ def said(request_id: str, second: float, who: str = "ana", **fields: object) -> 
 def bought(tmp_path: Path) -> Path:
     """A ledger with one purchase and three reviews, closed."""
     path = tmp_path / "ledger.db"
-    with opened(path) as (ledger, book):
+    with opened(path) as (ledger, queries):
         rows = requests(2)
-        start(book, rows)
+        start(queries, rows)
         ledger.apply_now(reserve(rows[0]))
         ledger.apply_now(accept(rows[0], "job-1"))
         record(ledger, [said("a", 1, verdict="keep"), said("a", 2, stars=4), said("b", 3, verdict="reject")])
@@ -89,9 +89,9 @@ def test_duels_are_kept_and_taken_back(place: Place) -> None:
 
 
 def test_reviews_of_several_threads_and_a_run_that_buys_are_all_there(place: Place) -> None:
-    with opened(place, inline=False) as (ledger, book):
+    with opened(place, inline=False) as (ledger, queries):
         rows = requests(8)
-        start(book, rows)
+        start(queries, rows)
         others = [ledger_at(place, inline=False) for _ in range(3)]
 
         def review(number: int) -> None:
@@ -224,9 +224,9 @@ def test_a_review_that_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
 def test_a_server_keeps_reviews_append_only_and_through_a_rebuild(postgres: str) -> None:
     import psycopg
 
-    with opened(postgres) as (ledger, book):
+    with opened(postgres) as (ledger, queries):
         rows = requests(1)
-        start(book, rows)
+        start(queries, rows)
         ledger.apply_now(reserve(rows[0]))
         record(ledger, [said("a", 1, verdict="keep")])
     for statement in ("delete from reviews", "update reviews set verdict = 'reject'"):

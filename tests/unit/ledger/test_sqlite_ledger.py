@@ -41,9 +41,9 @@ from tests.support.ledgers import (
 
 
 def test_an_event_is_on_the_disk_when_it_is_reported(place: Place) -> None:
-    with opened(place) as (ledger, book):
+    with opened(place) as (ledger, queries):
         lake, *_ = requests(1)
-        start(book, [lake])
+        start(queries, [lake])
         ledger.apply_now(reserve(lake))
         assert read(place, "select state, token from attempts") == [("submitting", "token")]
         assert read(place, "select event, state from history") == [("reserve", "submitting")]
@@ -53,9 +53,9 @@ def test_an_event_is_on_the_disk_when_it_is_reported(place: Place) -> None:
 
 
 def test_a_note_without_values_changes_no_column_and_is_in_the_history(place: Place) -> None:
-    with opened(place) as (ledger, book):
+    with opened(place) as (ledger, queries):
         lake, *_ = requests(1)
-        start(book, [lake])
+        start(queries, [lake])
         ledger.apply_now(reserve(lake))
         before = read(place, "select * from attempts")
         assert isinstance(ledger.apply_now(change(lake, Event.NOTE, detail="seen")), Applied)
@@ -64,23 +64,23 @@ def test_a_note_without_values_changes_no_column_and_is_in_the_history(place: Pl
 
 
 def test_a_swap_that_fails_leaves_no_trace(place: Place) -> None:
-    with opened(place) as (ledger, book):
+    with opened(place) as (ledger, queries):
         lake, *_ = requests(1)
-        start(book, [lake])
+        start(queries, [lake])
         ledger.apply_now(reserve(lake, "first"))
-        before = read(place, "select * from attempts"), read(place, "select * from history"), money(book)
+        before = read(place, "select * from attempts"), read(place, "select * from history"), money(queries)
         assert ledger.apply_now(reserve(lake, "second")) == Conflict(state=State.SUBMITTING)
         assert ledger.apply_now(accept(lake, "job", "second")) == Conflict(state=State.SUBMITTING)
         with pytest.raises(InvariantError):
             ledger.apply_now(change(lake, Event.SAVE))
-        assert (read(place, "select * from attempts"), read(place, "select * from history"), money(book)) == before
+        assert (read(place, "select * from attempts"), read(place, "select * from history"), money(queries)) == before
         assert ledger.problems() == []
 
 
 def test_a_job_has_one_owner_also_within_a_batch_and_over_attempts(place: Place) -> None:
-    with opened(place) as (ledger, book):
+    with opened(place) as (ledger, queries):
         one, two = requests(2)
-        start(book, [one, two])
+        start(queries, [one, two])
         ledger.apply_now(reserve(one))
         ledger.apply_now(reserve(two))
 
@@ -91,7 +91,7 @@ def test_a_job_has_one_owner_also_within_a_batch_and_over_attempts(place: Place)
         assert isinstance(first, Applied)
         assert second == JobTaken(owner_request_id=one.request_id)
         ledger.apply_now(change(one, Event.FAIL))
-        book.new_attempts([one.request_id])
+        queries.new_attempts([one.request_id])
         ledger.apply_now(reserve(one, "again"))
         assert ledger.apply_now(accept(one, "job", "again")) == JobTaken(owner_request_id=one.request_id)
         assert isinstance(ledger.apply_now(accept(one, "job-2", "again")), Applied)
@@ -101,9 +101,9 @@ def test_a_job_has_one_owner_also_within_a_batch_and_over_attempts(place: Place)
 
 
 def test_a_cancelled_caller_is_booked_all_the_same(place: Place) -> None:
-    with opened(place, inline=False) as (ledger, book):
+    with opened(place, inline=False) as (ledger, queries):
         lake, *_ = requests(1)
-        start(book, [lake])
+        start(queries, [lake])
         entered, go_on = threading.Event(), threading.Event()
 
         def hold(_: object) -> None:
@@ -126,9 +126,9 @@ def test_a_cancelled_caller_is_booked_all_the_same(place: Place) -> None:
 
 
 def test_a_loop_that_ended_does_not_stop_the_writer(place: Place) -> None:
-    with opened(place, inline=False) as (ledger, book):
+    with opened(place, inline=False) as (ledger, queries):
         one, two = requests(2)
-        start(book, [one, two])
+        start(queries, [one, two])
 
         async def abandon() -> None:
             task = asyncio.create_task(ledger.apply(reserve(one)))
@@ -142,9 +142,9 @@ def test_a_loop_that_ended_does_not_stop_the_writer(place: Place) -> None:
 
 @pytest.mark.parametrize("inline", [True, False])
 def test_many_callers_share_commits_and_each_gets_its_own_result(place: Place, inline: bool) -> None:
-    with opened(place, inline=inline) as (ledger, book):
+    with opened(place, inline=inline) as (ledger, queries):
         rows = requests(60)
-        start(book, rows)
+        start(queries, rows)
         commits = []
         real = ledger._commit
         ledger._commit = lambda batch: commits.append(len(batch)) or real(batch)  # type: ignore[method-assign, func-returns-value]
@@ -162,9 +162,9 @@ def test_many_callers_share_commits_and_each_gets_its_own_result(place: Place, i
 
 
 def test_a_batch_stops_at_the_cap_to_the_cent(place: Place) -> None:
-    with opened(place) as (ledger, book):
+    with opened(place) as (ledger, queries):
         rows = requests(10)
-        start(book, rows)
+        start(queries, rows)
         caps = Caps(run_microusd=7 * LITE_MICROUSD + LITE_MICROUSD - 1)
 
         async def all_at_once() -> list[object]:
@@ -172,7 +172,7 @@ def test_a_batch_stops_at_the_cap_to_the_cent(place: Place) -> None:
 
         outcomes = asyncio.run(all_at_once())
         assert [type(outcome) for outcome in outcomes] == [Applied] * 7 + [CapReached] * 3
-        assert money(book)[CostState.RESERVED] == 7 * LITE_MICROUSD
+        assert money(queries)[CostState.RESERVED] == 7 * LITE_MICROUSD
 
 
 def test_the_writer_is_durable_or_refuses(tmp_path: Path) -> None:
@@ -195,9 +195,9 @@ def test_a_disk_that_cannot_be_made_durable_is_refused(tmp_path: Path, statement
 
 def test_files_follow_the_mask_for_the_group_and_are_closed_to_others(tmp_path: Path) -> None:
     path = tmp_path / "outputs" / "ledger.db"
-    with opened(path) as (ledger, book):
+    with opened(path) as (ledger, queries):
         lake, *_ = requests(1)
-        start(book, [lake])
+        start(queries, [lake])
         ledger.apply_now(reserve(lake))
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o777 & ~UMASK
@@ -215,21 +215,21 @@ def test_readers_cannot_write(place: Place) -> None:
 
 
 def test_a_reader_sees_one_moment_while_the_writer_writes(place: Place) -> None:
-    with opened(place, inline=False) as (ledger, book):
+    with opened(place, inline=False) as (ledger, queries):
         rows = requests(40)
-        run = start(book, rows)
+        run = start(queries, rows)
         with ThreadPoolExecutor(1) as pool:
             writing = pool.submit(lambda: [ledger.apply_now(reserve(row)) for row in rows])
             while not writing.done():
-                totals = book.totals(run.run_id)
+                totals = queries.totals(run.run_id)
                 assert totals.count(State.PLANNED, State.SUBMITTING) == 40
                 assert totals.reserved_microusd == totals.count(State.SUBMITTING) * LITE_MICROUSD
 
 
 def test_a_callers_mistake_does_not_stop_the_writer(place: Place) -> None:
-    with opened(place, inline=False) as (ledger, book):
+    with opened(place, inline=False) as (ledger, queries):
         lake, *_ = requests(1)
-        start(book, [lake])
+        start(queries, [lake])
         with pytest.raises(ZeroDivisionError):
             ledger.transact(lambda connection: 1 // 0)
         assert isinstance(ledger.apply_now(reserve(lake)), Applied)
@@ -312,9 +312,9 @@ def test_another_programs_database_is_refused(place: Place) -> None:
 
 
 def test_an_untouched_row_that_was_changed_by_hand_is_not_bought(place: Place) -> None:
-    with opened(place) as (ledger, book):
+    with opened(place) as (ledger, queries):
         one, two = requests(2)
-        start(book, [one, two])
+        start(queries, [one, two])
         tamper(place, f"update attempts set price_microusd = 1 where request_id = '{one.request_id}'")
         with pytest.raises(LedgerError, match="does not match its checksum"):
             ledger.apply_now(reserve(one))

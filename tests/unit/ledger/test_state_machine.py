@@ -71,7 +71,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model = [Model(request=number, price=row.price_microusd) for number, row in enumerate(ROWS)]
         self.tokens = 0
         self._open()
-        start(self.book, ROWS)
+        start(self.queries, ROWS)
 
     def make(self) -> Place:
         """Where the ledger of one example is."""
@@ -90,7 +90,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _open(self) -> None:
         self.ledger = ledger_at(self.place)
         self.ledger.ready_to_spend()
-        self.book = LedgerQueries(self.ledger)
+        self.queries = LedgerQueries(self.ledger)
 
     def teardown(self) -> None:
         if hasattr(self, "place"):
@@ -156,7 +156,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def was_submitted(self, number: int) -> bool:
         """Whether the request's latest attempt was ever reserved."""
-        return self.book.attempts_of(ROWS[number].request_id)[-1].submit_attempts > 0
+        return self.queries.attempts_of(ROWS[number].request_id)[-1].submit_attempts > 0
 
     @precondition(lambda self: any(one.state is State.SUBMITTING for one in self.model))
     @rule(data=st.data(), job=JOBS, event=st.sampled_from((Event.ACCEPT, Event.ACCEPT, Event.NOTE)))
@@ -178,7 +178,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def retry(self, number: int) -> None:
         one = self.latest(number)
         if one.state in FAILED_FOR_GOOD:
-            assert self.book.new_attempts([ROWS[number].request_id]) == 1
+            assert self.queries.new_attempts([ROWS[number].request_id]) == 1
             one.last = False
             self.model.append(Model(request=number, price=one.price))
 
@@ -211,10 +211,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ruin_and_rebuild(ruin)
         self._open()
         self._forget_what_was_never_sent()
-        if self.book.run(RUN) is None:
-            start(self.book, ROWS)
+        if self.queries.run(RUN) is None:
+            start(self.queries, ROWS)
         else:
-            self.book.sync_rows(RUN, ROWS, rows_digest="digest")
+            self.queries.sync_rows(RUN, ROWS, rows_digest="digest")
 
     def ruin_and_rebuild(self, ruin: str) -> None:
         """The ledger as it is, or what is left of it, rebuilt from its journal."""

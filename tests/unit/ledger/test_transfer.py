@@ -26,9 +26,9 @@ LINES = {table: f"select * from {table} order by 1, 2, 3" for table in TABLES}
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
     """A ledger with a request in most states."""
-    with opened(tmp_path / "ledger.db") as (ledger, book):
+    with opened(tmp_path / "ledger.db") as (ledger, queries):
         rows = requests(6)
-        start(book, rows)
+        start(queries, rows)
         for number, row in enumerate(rows[:5]):
             ledger.apply_now(reserve(row))
             if number:
@@ -36,7 +36,7 @@ def outputs(tmp_path: Path) -> Path:
         ledger.apply_now(change(rows[1], Event.COMPLETE))
         ledger.apply_now(change(rows[2], Event.FAIL))
         ledger.apply_now(change(rows[0], Event.LOSE))
-        book.new_attempts([rows[2].request_id])
+        queries.new_attempts([rows[2].request_id])
         ledger.save_state("learned sandbox", {"rate": 2.5})
     return tmp_path
 
@@ -57,24 +57,24 @@ def test_everything_arrives_and_the_file_spends_no_more(outputs: Path, postgres:
     with pytest.raises(LedgerError, match=r"was moved to postgresql://.* DOP_LEDGER__URL"), opened(path):
         pass
     assert b"canary" not in path.read_bytes()
-    with opened(postgres) as (ledger, book):
+    with opened(postgres) as (ledger, queries):
         assert ledger.problems() == []
         assert ledger.load_state("learned sandbox") == {"rate": 2.5}
         assert isinstance(ledger.apply_now(reserve(requests(6)[5])), Applied)
-        assert book.last_event() == 13
+        assert queries.last_event() == 13
     assert dop(outputs, "ledger", "check", "--set", f"ledger.url={postgres}") == 0
 
 
 @pytest.mark.long
 def test_what_was_moved_can_be_rebuilt_from_the_journal_that_came_along(outputs: Path, postgres: str) -> None:
     assert dop(outputs, "ledger", "copy", postgres) == 0
-    with opened(postgres) as (_, book):
-        before = money(book)
+    with opened(postgres) as (_, queries):
+        before = money(queries)
     rebuild_on_server(postgres, now=AT)
-    with opened(postgres) as (ledger, book):
+    with opened(postgres) as (ledger, queries):
         assert ledger.problems() == []
-        assert money(book) == before
-        assert book.totals(RUN).count(State.UNKNOWN, State.DONE, State.ACCEPTED) == 4
+        assert money(queries) == before
+        assert queries.totals(RUN).count(State.UNKNOWN, State.DONE, State.ACCEPTED) == 4
 
 
 @pytest.mark.long
@@ -83,8 +83,8 @@ def test_a_ledger_that_is_used_or_a_target_that_is_not_empty_is_refused(
 ) -> None:
     with locked(outputs / "ledger.db", wait_s=0, now=AT):
         assert dop(outputs, "ledger", "copy", "--to", postgres) == 11
-    with opened(postgres) as (_, book):
-        start(book, requests(1))
+    with opened(postgres) as (_, queries):
+        start(queries, requests(1))
     assert dop(outputs, "ledger", "copy", "--to", postgres) == 7
     assert "already; nothing was copied" in capsys.readouterr().err
     with opened(outputs / "ledger.db"):

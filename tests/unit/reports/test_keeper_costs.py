@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ledger.keepers import Fate
+from pipeline.ledger.keepers import CandidateStatus
 from pipeline.ledger.outcomes import PurchaseOutcome
 from pipeline.ledger.reviews import Review, latest_verdicts, moment, record
 from pipeline.ledger.shots import CheckRecord, save_checks
@@ -25,7 +25,7 @@ from tests.support.ledgers import AT, accept, change, money, opened, reserve, st
 RUNS = 400
 
 
-def outcome(fate: Fate, *, price: int = LITE_MICROUSD, **more: object) -> PurchaseOutcome:
+def outcome(status: CandidateStatus, *, price: int = LITE_MICROUSD, **more: object) -> PurchaseOutcome:
     fields: dict[str, object] = {
         "gateway": "sandbox",
         "model": "dop-lite",
@@ -33,9 +33,9 @@ def outcome(fate: Fate, *, price: int = LITE_MICROUSD, **more: object) -> Purcha
         "strength_hundredths": 50,
         "tags": (),
         "price_microusd": price,
-        "fate": fate,
+        "status": status,
         "delivered": True,
-        "passed": fate is Fate.KEPT,
+        "passed": status is CandidateStatus.KEPT,
         "picked": False,
     }
     return PurchaseOutcome(**fields | more)  # type: ignore[arg-type]
@@ -89,8 +89,8 @@ def test_wilson_is_the_published_interval() -> None:
 
 def test_what_has_not_come_out_yet_costs_and_is_left_out_of_the_figure() -> None:
     costs = KeeperCosts()
-    for fate in (Fate.KEPT, Fate.LOST, Fate.OPEN):
-        costs.add(outcome(fate))
+    for status in (CandidateStatus.KEPT, CandidateStatus.LOST, CandidateStatus.OPEN):
+        costs.add(outcome(status))
     assert (costs.bought, costs.open, costs.kept) == (3, 1, 1)
     assert (costs.cost_microusd, costs.per_kept_microusd) == (3 * LITE_MICROUSD, 2 * LITE_MICROUSD)
 
@@ -98,7 +98,7 @@ def test_what_has_not_come_out_yet_costs_and_is_left_out_of_the_figure() -> None
 def test_without_a_kept_clip_only_the_least_it_may_cost_is_known() -> None:
     costs = KeeperCosts()
     for _ in range(20):
-        costs.add(outcome(Fate.LOST))
+        costs.add(outcome(CandidateStatus.LOST))
     low, high = costs.interval_microusd
     assert (costs.per_kept_microusd, high) == (None, None)
     assert low == round(LITE_MICROUSD / wilson(0, 20)[1])
@@ -118,9 +118,9 @@ def rows() -> list[Request]:
 
 
 def test_sums_equal_the_ledger_to_the_micro_dollar(tmp_path: Path) -> None:
-    with opened(tmp_path / "ledger.db") as (ledger, book):
+    with opened(tmp_path / "ledger.db") as (ledger, queries):
         listed = rows()
-        start(book, listed)
+        start(queries, listed)
         for row in listed[:4]:
             ledger.apply_now(reserve(row, values={"price_microusd": row.price_microusd}))
             ledger.apply_now(accept(row, f"job-{row.params.seed}"))
@@ -131,8 +131,8 @@ def test_sums_equal_the_ledger_to_the_micro_dollar(tmp_path: Path) -> None:
         ledger.transact(lambda connection: save_checks(connection, checked, AT))
         kept = Review(request_id=listed[2].request_id, at=moment(AT), who="ada", verdict="keep")
         record(ledger, [kept])
-        found = keeper_table(book.outcomes(latest_verdicts(ledger)))["sandbox"]
-        total = sum(amount for kind, amount in money(book).items() if kind is not CostState.NONE)
+        found = keeper_table(queries.outcomes(latest_verdicts(ledger)))["sandbox"]
+        total = sum(amount for kind, amount in money(queries).items() if kind is not CostState.NONE)
         by_group = {name: sum(one.cost_microusd for one in found.groups[name].values()) for name in found.groups}
     assert found.total.cost_microusd == total == 821_007
     assert by_group == {"by_model": total, "by_motion": total, "by_strength": total, "by_tag": total + 135_000}
@@ -151,7 +151,7 @@ def test_sums_equal_the_ledger_to_the_micro_dollar(tmp_path: Path) -> None:
 
 
 def test_the_expectation_is_exact_for_a_known_share() -> None:
-    rates = pass_rates([outcome(Fate.KEPT), outcome(Fate.LOST), outcome(Fate.OPEN)])
+    rates = pass_rates([outcome(CandidateStatus.KEPT), outcome(CandidateStatus.LOST), outcome(CandidateStatus.OPEN)])
     assert (rates["dop-lite"].decided, rates["dop-lite"].kept) == (2, 1)
     expected = sum(at_most(0, before, 0.5) for before in range(12))
     assert expected == pytest.approx(2 * (1 - 0.5**12))
