@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -83,3 +84,17 @@ class RunLock:
             pause.wait(RETAKE_PAUSE_S)
         self._session = None
         self.taken_by = "; ".join(postgres_session.holders(connection)) or "another run"
+
+
+class LockedTransactions:
+    """Write transactions of one ledger, each under its run's lock."""
+
+    def __init__(self, engine: Engine, lock: RunLock) -> None:
+        self._engine, self._lock = engine, lock
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction that is committed at the end; a connection that is new has taken the lock again."""
+        with self._engine.begin() as connection:
+            self._lock.keep(connection)
+            yield connection

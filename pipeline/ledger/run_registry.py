@@ -126,11 +126,11 @@ class RunRegistry:
 
     def keep_max_cost(self, run_id: str, microusd: int) -> None:
         """Remember a command's `--max-cost` for the processes that continue the run."""
-        self.ledger.save_state(f"max_cost {run_id}", {"microusd": microusd})
+        self.ledger.saved_states.save(f"max_cost {run_id}", {"microusd": microusd})
 
     def kept_max_cost(self, run_id: str) -> int | None:
         """The newest `--max-cost` that a command gave the run, micro-dollars."""
-        kept = self.ledger.load_state(f"max_cost {run_id}").get("microusd")
+        kept = self.ledger.saved_states.load(f"max_cost {run_id}").get("microusd")
         return kept if isinstance(kept, int) else None
 
     def max_cost(self, run_id: str) -> int | None:

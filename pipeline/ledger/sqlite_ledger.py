@@ -6,20 +6,19 @@ Measured: set-based writes in one thread beat async drivers.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
 from pipeline.errors import LedgerError
-from pipeline.files import LEDGER_UMASK, remedy
+from pipeline.files import LEDGER_UMASK
 from pipeline.ledger.clock import CLOCK, is_behind, last_history_number, newest_event_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlite_engine, write_meta
-from pipeline.ledger.file_in_place import FileInPlace, lost_file
+from pipeline.ledger.file_commits import FileCommits
+from pipeline.ledger.file_in_place import lost_file
 from pipeline.ledger.file_readers import FileReaders
 from pipeline.ledger.fitness import audited_now, check_not_moved, check_sums
 from pipeline.ledger.gateway_names import map_gateways
@@ -36,13 +35,12 @@ from pipeline.ledger.identity import (
     machine_id,
     place_of,
 )
-from pipeline.ledger.journal import Journal, change_entry, sealed
+from pipeline.ledger.journal import Journal
 from pipeline.ledger.journal_again import journal_again
 from pipeline.ledger.journal_check import lines_of
 from pipeline.ledger.migrations import migrate
 from pipeline.ledger.reconcile import Reconciliation, hole_notice, is_new, origin_of
 from pipeline.ledger.side_files import found_journal, keep_spare, spare_path, take_over_old_files, usable_journal
-from pipeline.ledger.states import Event
 from pipeline.ledger.write_queue import QueuedWrite
 from pipeline.ledger.writer import LedgerWriter
 
@@ -75,11 +73,16 @@ class SqliteLedger(LedgerWriter):
         self.reader = FileReaders(path)
         self.journal = Journal(found_journal(path))
         self.spare = spare_path(path)
-        self._in_place = FileInPlace(path)
-        self._is_spending = False
-        self._full: str | None = None
-        self._ahead = False  # whether the journal holds events that the database does not
         self._start()
+        self._commits = FileCommits(
+            path,
+            self.engine,
+            batches=self._batches,
+            journal=lambda: self.journal,
+            ledger_id=lambda: self.ledger_id,
+            spare=self.spare,
+            deliver=self._deliver,
+        )
         self._take_origin()
 
     def _take_origin(self) -> None:
@@ -148,7 +151,7 @@ class SqliteLedger(LedgerWriter):
         self.note_place()
         self.transact(lambda connection: write_meta(connection, {"clean": "no", **audited_now(connection)}))
         self.facts["clean"] = "no"
-        self._is_spending = True
+        self._commits.begin_spending()
         return notices
 
     def _meet_journal(self) -> list[str]:
@@ -219,93 +222,10 @@ class SqliteLedger(LedgerWriter):
     # -- the writer
 
     def _alone(self, job: QueuedWrite) -> None:
-        assert job.transaction is not None
-        try:
-            with self.engine.begin() as connection:
-                result = job.transaction(connection)
-        except DatabaseError as error:
-            self._deliver([job], [(None, LedgerError(f"the ledger {self.path} could not be written: {error.orig}"))])
-        except BaseException as error:  # noqa: BLE001 - the writer must outlive a caller's mistake; the caller gets it
-            self._deliver([job], [(None, error)])
-        else:
-            self._deliver([job], [(result, None)])
+        self._commits.alone(job)
 
     def _commit(self, batch: Sequence[QueuedWrite]) -> None:
-        if self._is_spending and self._full is None and not self._in_place:
-            self._full = f"the ledger {self.path} was removed or replaced while it was in use"
-        if self._full is not None:
-            batch = self._without_intents(batch)
-        if self._ahead and batch:
-            # MONEY: a later event in the database would hide those that only the journal has from the next start.
-            self._only_journal(batch, LedgerError(self._full or "the ledger is behind its journal"))
-            return
-        for last_try in (False, True):
-            if not batch:
-                return
-            entries: list[dict[str, object]] = []
-            try:
-                with self._begun() as hand:
-                    results = self._batches.write(hand, batch, entries)
-            except (sqlite3.DatabaseError, OSError) as error:
-                if not last_try and self._give_up_spare(error):
-                    batch = self._without_intents(batch)
-                    continue
-                self._full = self._full or f"the ledger {self.path} can't be written ({error})"
-                self._only_journal(batch, LedgerError(self._full))
-                return
-            except BaseException as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
-                self._only_journal(batch, error)
-                return
-            if entries:  # `_write` counted from what the database said
-                self._batches.moved_to(self._batches.seq + len(entries), str(entries[-1]["chain"]))
-            self._note(entries)
-            self._deliver(batch, results)
-            return
-
-    @contextmanager
-    def _begun(self) -> Iterator[sqlite3.Connection]:
-        """A write transaction on the driver's own connection; given back, it forgets what was not committed."""
-        pooled = self.engine.raw_connection()
-        try:
-            hand = cast(sqlite3.Connection, pooled.driver_connection)
-            hand.execute("BEGIN IMMEDIATE")
-            yield hand
-            hand.commit()
-        finally:
-            pooled.close()
-
-    def _without_intents(self, batch: Sequence[QueuedWrite]) -> list[QueuedWrite]:
-        """MONEY: on a full disk an intent is refused, so that nothing is sent; what was sent is still recorded."""
-        intents = [job for job in batch if job.change is not None and job.change.event is Event.RESERVE]
-        self._deliver(intents, [(None, LedgerError(self._full or "the ledger is full"))] * len(intents))
-        return [job for job in batch if job not in intents]
-
-    def _give_up_spare(self, cause: object) -> bool:
-        self._full = f"the ledger {self.path} can't be written ({cause}); {remedy(cause)}"
-        with suppress(OSError):
-            self.spare.unlink()
-            return True
-        return False
-
-    def _only_journal(self, batch: Sequence[QueuedWrite], error: BaseException) -> None:
-        """The database failed: what was already paid still goes to the spool on disk before the error is reported."""
-        self._full = self._full or f"the ledger {self.path} can't be written ({error})"
-        changes = [job.change for job in batch if job.change is not None and job.change.event is not Event.RESERVE]
-        self._ahead = self._ahead or bool(changes)
-        kept, (seq, chain) = [], self.head
-        for offset, change in enumerate(changes, start=1):
-            kept.append(change_entry(change, seq + offset))
-            chain = sealed(kept[-1], self.ledger_id, chain)
-        with suppress(OSError):
-            self.journal.append(kept, sync=True)
-            self._batches.moved_to(seq + len(kept), chain)
-        self._deliver(batch, [(None, error)] * len(batch))
-
-    def _note(self, entries: list[dict[str, object]]) -> None:
-        try:
-            self.journal.append(entries)
-        except OSError as error:
-            self._full = f"the journal {self.journal.path} can't be written ({error.strerror}); {remedy(error)}"
+        self._commits.commit(batch)
 
     def _keep_beside(self, entries: list[dict[str, object]]) -> None:
         try:
@@ -325,8 +245,8 @@ class SqliteLedger(LedgerWriter):
         Raises:
             LedgerError: the file was removed or replaced while it was spent with; the message names its copy.
         """
-        lost = lost_file(self.path, self.transact) if self._is_spending and not self._in_place else None
-        if clean and self.facts.get("clean") == "no" and self._full is None and lost is None:
+        lost = lost_file(self.path, self.transact) if self._commits.is_file_gone() else None
+        if clean and self.facts.get("clean") == "no" and self._commits.failure is None and lost is None:
             self._close_sums()
         self._writes.end()
         with suppress(OSError):  # a full disk: what the journal lacks is written to it at the next start

@@ -38,7 +38,6 @@ change a row without a line of history.
 from __future__ import annotations
 
 import asyncio
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -55,6 +54,7 @@ from pipeline.ledger.database import read_meta, write_meta
 from pipeline.ledger.fitness import ReadConnections, clean_end, problems_of
 from pipeline.ledger.identity import CHAIN, LEDGER_ID
 from pipeline.ledger.journal import mark_entry, sealed
+from pipeline.ledger.saved_states import SavedStates
 from pipeline.ledger.statements import Statements
 from pipeline.ledger.transitions import (
     ChangeResult,
@@ -86,6 +86,7 @@ class LedgerWriter(ABC):
         self.tell = notify
 
     def _start(self) -> None:
+        self.saved_states = SavedStates(self.reader, self.transact)
         self._sql = Statements(self.engine.dialect.name)
         self._batches = BatchWriter(
             self._sql,
@@ -231,25 +232,6 @@ class LedgerWriter(ABC):
         """Everything that one question finds."""
         with self.reader.connect() as connection:
             return connection.execute(statement).all()
-
-    def load_state(self, name: str) -> dict[str, object]:
-        """What `remember` kept under `name`; empty when nothing was."""
-        with self.reader.connect() as connection:
-            text = read_meta(connection).get(name)
-        found = json.loads(text) if text else {}
-        return found if isinstance(found, dict) else {}
-
-    def load_states(self, prefix: str) -> dict[str, dict[str, object]]:
-        """Everything kept under names that begin with `prefix`, by the rest of the name."""
-        with self.reader.connect() as connection:
-            kept = read_meta(connection)
-        named = {name.removeprefix(prefix): json.loads(text) for name, text in kept.items() if name.startswith(prefix)}
-        return {name: values for name, values in named.items() if isinstance(values, dict)}
-
-    def save_state(self, name: str, values: Mapping[str, object]) -> None:
-        """Keeps a small JSON object for later runs: what was learned of a gateway, never a secret."""
-        text = json.dumps(dict(values), sort_keys=True)
-        self.transact(lambda connection: write_meta(connection, {name: text}))
 
     # -- the writer
 

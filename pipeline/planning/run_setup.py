@@ -86,7 +86,7 @@ def open_run(
         workspace.ledger.transact(then)
     workspace.queries.set_caps(found.run_id, bound.manifest_caps())
     if new is not None:
-        workspace.ledger.save_state(starter_name(found.run_id), {"user": operator_name()})
+        workspace.ledger.saved_states.save(starter_name(found.run_id), {"user": operator_name()})
     return found
 
 

@@ -18,7 +18,7 @@ def _key(attempt: Attempt) -> str:
 
 def dismissals(workspace: OpenLedger) -> Mapping[str, object]:
     """Every dismissed attempt."""
-    return workspace.ledger.load_state(NAME)
+    return workspace.ledger.saved_states.load(NAME)
 
 
 def not_dismissed(attempts: Iterable[Attempt], known: Mapping[str, object]) -> list[Attempt]:
@@ -28,4 +28,4 @@ def not_dismissed(attempts: Iterable[Attempt], known: Mapping[str, object]) -> l
 
 def dismiss(workspace: OpenLedger, attempts: Iterable[Attempt], *, now: float) -> None:
     """Remember that the operator has dismissed these."""
-    workspace.ledger.save_state(NAME, {**dismissals(workspace), **{_key(attempt): now for attempt in attempts}})
+    workspace.ledger.saved_states.save(NAME, {**dismissals(workspace), **{_key(attempt): now for attempt in attempts}})

@@ -51,7 +51,7 @@ def missing_videos(workspace: OpenLedger, run: Run) -> list[MissingVideo]:
         what = _what_is_wrong(path, saved.size_bytes)
         folder = saved.local_path.partition("/")[0]
         if what and folder not in pruned:
-            pruned[folder] = bool(workspace.ledger.load_state(PRUNED + folder))
+            pruned[folder] = bool(workspace.ledger.saved_states.load(PRUNED + folder))
         if what and not pruned[folder]:
             found.append(MissingVideo(request_id=saved.request_id, row_id=saved.row_id, path=path, what=what))
     return found
@@ -68,7 +68,7 @@ def mark_missing(workspace: OpenLedger, missing: Sequence[MissingVideo], *, now:
 
 def mark_pruned(workspace: OpenLedger, run_id: str, *, now: float) -> None:
     """Write to the ledger that the user removed the folder of a run on purpose."""
-    workspace.ledger.save_state(PRUNED + run_id, {"at": now})
+    workspace.ledger.saved_states.save(PRUNED + run_id, {"at": now})
 
 
 def _what_is_wrong(path: Path, size_bytes: int | None) -> str:

@@ -23,7 +23,7 @@ def ending_name(run_id: str) -> str:
 def ending_facts(workspace: OpenLedger, run: Run) -> dict[str, object]:
     """How the run's newest command ended: `unfinished`, `budget_reached`, `stopped_by` (a signal's name, or None)."""
     usual: dict[str, object] = {"unfinished": run.ended_at is None, "budget_reached": False, "stopped_by": None}
-    kept = workspace.ledger.load_state(ending_name(run.run_id))
+    kept = workspace.ledger.saved_states.load(ending_name(run.run_id))
     return usual | {key: value for key, value in kept.items() if key in usual}
 
 
@@ -34,7 +34,7 @@ def starter_name(run_id: str) -> str:
 
 def started_by(workspace: OpenLedger, run: Run) -> str:
     """The account name of the operator who started the run; "" where it is not known."""
-    return str(workspace.ledger.load_state(starter_name(run.run_id)).get("user", ""))
+    return str(workspace.ledger.saved_states.load(starter_name(run.run_id)).get("user", ""))
 
 
 def status_json(run: Run, totals: Totals, rate_per_s: float = 0.0) -> dict[str, object]:

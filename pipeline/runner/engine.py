@@ -168,7 +168,7 @@ class LocalRunner:
                 fail_point=fail_point(os.environ),
                 log=self._log,
                 collect=job.options.collect,
-                remembered=RememberedGateway.from_state(workspace.ledger.load_state(self._memory)),
+                remembered=RememberedGateway.from_state(workspace.ledger.saved_states.load(self._memory)),
                 callbacks=CallbackSetup(
                     state_of=self._feed.state_to_recover, linger_s=min(PROVEN * poll.max_s, poll.deadline_s)
                 )
@@ -224,7 +224,7 @@ class LocalRunner:
             await self._feed.close()
             self._display.end(progress)
             with suppress(BaseException):  # a disk that is full: the run's own reasons and its report say so
-                self.job.workspace.ledger.save_state(self._memory, self.pipeline.learned())
+                self.job.workspace.ledger.saved_states.save(self._memory, self.pipeline.learned())
 
     async def _run_step(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         """MONEY: a step that breaks stops the buying and nothing else: the others' calls are in flight."""

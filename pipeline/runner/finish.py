@@ -92,7 +92,7 @@ async def finish(session: SpendingSession, job: RunJob, result: StepsResult, sta
     if not ending.is_open:
         queries.end_run(run.run_id, time.time())
     with suppress(LedgerError):  # a full disk: the reports say the rest
-        workspace.ledger.save_state(ending_name(run.run_id), ending.facts)
+        workspace.ledger.saved_states.save(ending_name(run.run_id), ending.facts)
     reported = _reported(session, job)
     if missing := await download_missing(workspace.settings, queries, run.run_id, max_lines=PAGE_LINES):
         session.notify(f"the page lacks videos of other hosts: {missing}")

@@ -81,7 +81,7 @@ class KeyProof:
         found = kind.classify_key_probe(answer, control)
         if found is KeyShown.HONOURED and not self.was_given:
             self.was_given = True
-            self._context.recorder.ledger.save_state(self._memory, {"at": self._context.unix_time()})
+            self._context.recorder.ledger.saved_states.save(self._memory, {"at": self._context.unix_time()})
         return found
 
     async def _control_for(self, call: Call) -> Response | None:
@@ -109,5 +109,5 @@ class KeyProof:
         return answer
 
     def _remembered(self) -> bool:
-        at = self._context.recorder.ledger.load_state(self._memory).get("at")
+        at = self._context.recorder.ledger.saved_states.load(self._memory).get("at")
         return isinstance(at, int | float) and self._context.unix_time() - at < PROVED_S

@@ -230,7 +230,7 @@ class KeyTrust:
         context.notify(f"{attempt.row_id}: {text}")
         await self._report_unanswered()
         context.notify(f"{self.off}; `dop resolve` settles what is unknown")
-        context.recorder.ledger.save_state(self._memory, {"off": self.off, "at": context.unix_time()})
+        context.recorder.ledger.saved_states.save(self._memory, {"off": self.off, "at": context.unix_time()})
 
     async def _report_unanswered(self) -> None:
         """MONEY: a test whose answer was lost may have bought a job that no one can name, and so not cancel."""
@@ -246,7 +246,7 @@ class KeyTrust:
 
     def _remembered(self) -> str:
         """Why replay is off since an earlier run."""
-        known = self._context.recorder.ledger.load_state(self._memory)
+        known = self._context.recorder.ledger.saved_states.load(self._memory)
         at = known.get("at")
         is_recent = isinstance(at, int | float) and self._context.unix_time() - at < OFF_S
         return str(known.get("off") or "") if is_recent else ""

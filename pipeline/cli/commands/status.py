@@ -113,7 +113,7 @@ def list_runs(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     with open_for_reading(settings) as workspace:
         found = [(run, workspace.queries.totals(run.run_id)) for run in workspace.queries.runs()]
-        kept = workspace.ledger.load_states(starter_name(""))
+        kept = workspace.ledger.saved_states.load_all(starter_name(""))
     starters = {run_id: str(values.get("user", "")) for run_id, values in kept.items()}
     if args.json:
         runs = [

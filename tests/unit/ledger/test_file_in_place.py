@@ -57,7 +57,7 @@ def test_a_question_to_a_ledger_whose_file_is_gone_says_so(tmp_path: Path) -> No
     ledger = ledger_at(path)
     removed(path)
     with pytest.raises(LedgerError, match=r"can't be opened \(No such file or directory\)"):
-        ledger.load_state("anything")
+        ledger.saved_states.load("anything")
     ledger.close()
     assert list(tmp_path.glob("ledger.db*")) == []
 

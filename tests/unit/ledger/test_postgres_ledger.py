@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pipeline.errors import LedgerError, LedgerUnavailableError, LockedError
 from pipeline.ledger import postgres_session as sessions
+from pipeline.ledger.postgres_commits import PostgresCommits
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LockMode
 from pipeline.ledger.queries import LedgerQueries
@@ -134,8 +135,8 @@ class LosesTheAnswer:
     def __init__(
         self, ledger: PostgresLedger, times: int, *, before: bool, then: Callable[[], object] = lambda: None
     ) -> None:
-        self.times, self.before, self.then, self.begin = times, before, then, ledger._begin
-        ledger._begin = self.losing  # type: ignore[method-assign]
+        self.times, self.before, self.then, self.begin = times, before, then, ledger._transactions.begin
+        ledger._transactions.begin = self.losing  # type: ignore[method-assign]
 
     @contextmanager
     def losing(self) -> Iterator[Connection]:
@@ -168,7 +169,7 @@ def test_a_commit_whose_answer_was_lost_is_neither_lost_nor_done_twice(postgres:
 def test_the_broken_twin_that_forgets_its_doubt_conflicts_with_itself(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PostgresLedger, "_resolve_in_doubt", lambda *_: None)
+    monkeypatch.setattr(PostgresCommits, "_resolve_in_doubt", lambda *_: None)
     with spent_with(postgres) as (ledger, queries):
         lake, *_ = requests(1)
         start(queries, [lake])
@@ -180,9 +181,9 @@ class CrashesTheServer:
     """The server crashes right before it commits the next recording, and is back at once, with other customers."""
 
     def __init__(self, ledger: PostgresLedger, server: PostgresServer, others: Callable[[], object]) -> None:
-        self.begin, self.server, self.others = ledger._begin, server, others
+        self.begin, self.server, self.others = ledger._transactions.begin, server, others
         self.times = 1
-        ledger._begin = self.crashing  # type: ignore[method-assign]
+        ledger._transactions.begin = self.crashing  # type: ignore[method-assign]
 
     @contextmanager
     def crashing(self) -> Iterator[Connection]:
@@ -280,7 +281,8 @@ def test_a_reservation_that_was_refused_but_took_place_is_taken_back(postgres: s
     with spent_with(postgres, spool=tmp_path, patience_s=0.3) as (ledger, queries):
         start(queries, [lake])
         LosesTheAnswer(ledger, 1, before=False)
-        ledger._resolve_in_doubt = lambda _: _undecided() if ledger._doubt else None  # type: ignore[method-assign, assignment]
+        commits = ledger._commits
+        commits._resolve_in_doubt = lambda _: _undecided() if commits._doubt else None  # type: ignore[method-assign, assignment]
         with pytest.raises(LedgerUnavailableError):
             ledger.apply_now(reserve(lake, "lost"))
         assert state_of(postgres, lake) == "submitting"

@@ -237,10 +237,10 @@ def test_a_callers_mistake_does_not_stop_the_writer(place: Place) -> None:
 
 def test_what_was_learned_is_remembered(place: Place) -> None:
     with opened(place) as (ledger, _):
-        assert ledger.load_state("learned sandbox") == {}
-        ledger.save_state("learned sandbox", {"rate": 2.5})
+        assert ledger.saved_states.load("learned sandbox") == {}
+        ledger.saved_states.save("learned sandbox", {"rate": 2.5})
     with opened(place) as (ledger, _):
-        assert ledger.load_state("learned sandbox") == {"rate": 2.5}
+        assert ledger.saved_states.load("learned sandbox") == {"rate": 2.5}
 
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def outputs(tmp_path: Path) -> Path:
         ledger.apply_now(change(rows[2], Event.FAIL))
         ledger.apply_now(change(rows[0], Event.LOSE))
         queries.new_attempts([rows[2].request_id])
-        ledger.save_state("learned sandbox", {"rate": 2.5})
+        ledger.saved_states.save("learned sandbox", {"rate": 2.5})
     return tmp_path
 
 
@@ -59,7 +59,7 @@ def test_everything_arrives_and_the_file_spends_no_more(outputs: Path, postgres:
     assert b"canary" not in path.read_bytes()
     with opened(postgres) as (ledger, queries):
         assert ledger.problems() == []
-        assert ledger.load_state("learned sandbox") == {"rate": 2.5}
+        assert ledger.saved_states.load("learned sandbox") == {"rate": 2.5}
         assert isinstance(ledger.apply_now(reserve(requests(6)[5])), Applied)
         assert queries.last_event() == 13
     assert dop(outputs, "ledger", "check", "--set", f"ledger.url={postgres}") == 0
