@@ -1,12 +1,12 @@
 """The request handlers: submits, polls, result files, the job list, callbacks.
 
-The decisions are in request_validation, rate_limiters, jobs, responses, response_variants and faults; this module calls
-them, writes the job store, and lets the fault injector send the response. No submit is answered before it is stored.
+The decisions are in request_validation, rate_limiters, jobs, job_views, responses, response_variants and faults; this
+module calls them, writes the job store, and lets the fault injector send the response. No submit is answered before it
+is stored.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
 import sqlite3
@@ -17,18 +17,18 @@ from aiohttp import web
 
 from pipeline.sandbox import responses
 from pipeline.sandbox.fault_injection import FaultInjector, as_json
-from pipeline.sandbox.faults import BEFORE, CallbackFault, FaultPlan, PollFault, ResultDefect, ResultFault, SubmitFault
+from pipeline.sandbox.faults import BEFORE, FaultPlan, PollFault, ResultFault, SubmitFault
 from pipeline.sandbox.gateway_base import SandboxGatewayBase
-from pipeline.sandbox.image_store import ImageStore, is_loopback
+from pipeline.sandbox.image_store import ImageStore
+from pipeline.sandbox.job_callbacks import JobCallbacks
 from pipeline.sandbox.job_store import JobStore
-from pipeline.sandbox.jobs import TERMINAL, Job, JobOutcome, SandboxJobState, new_job, state_of
+from pipeline.sandbox.job_views import Form, JobViews
+from pipeline.sandbox.jobs import TERMINAL, Job, JobOutcome, SandboxJobState, new_job
 from pipeline.sandbox.rendering.motion import presets
 from pipeline.sandbox.rendering.renderer import ClipRenderer
 from pipeline.sandbox.request_validation import RefusalError, check_submit, fingerprint, read_body
-from pipeline.sandbox.response_variants import SHAPES, accepted_as
 from pipeline.sandbox.responses import JobView, SandboxResponse
 from pipeline.sandbox.settings import SandboxSettings
-from pipeline.sandbox.webhooks import Delivery
 
 SUBMIT_PATHS = ("/ai-model-api/v1/generateImageToVideoRequest", "/ai-model-api/v1/image-to-video")
 POLL_PATH = "/ai-model-api-polling/getGenerationResults"
@@ -39,10 +39,6 @@ BOOKS_PATH = "/_sandbox/books"
 KEY_HEADER = "Ocp-Apim-Subscription-Key"
 CALLBACK_HEADER = "X-Webhook-URL"
 """Where the unified queue takes the callback's address from. Source: official."""
-
-NO_URL_VISITS = 2
-LOOK_S = (0.02, 0.25)
-"""Shortest and longest time between two looks at a job whose callback waits."""
 
 
 class SandboxHandlers(SandboxGatewayBase):
@@ -65,7 +61,11 @@ class SandboxHandlers(SandboxGatewayBase):
         self._studio = studio
         self._address = address
         self._clip_made = clip_made
-        self._storm = storm_of(settings)
+        self._storm = storm = storm_of(settings)
+        self._views = JobViews(settings, books=books, studio=studio, storm=storm, now=now, address=address)
+        self._callbacks = JobCallbacks(
+            settings, books=books, views=self._views, sender=self._courier, storm=storm, now=now
+        )
         self._faults = FaultInjector(self._storm, settings.generation_s, inline=settings.inline)
         self._throttled = 0
         self._open: set[str] = set()
@@ -117,8 +117,8 @@ class SandboxHandlers(SandboxGatewayBase):
             self._open.discard(job.job_set_id)
             return as_json(responses.refused(500, responses.SERVER_ERROR))
         self._begin(job)
-        await self._call_hastily(job)
-        first, other = self._accepted(job), self._accepted(self._other(job))
+        await self._callbacks.call_hastily(job)
+        first, other = self._views.accepted(job), self._views.accepted(self._views.other(job))
         return await self._faults.after_accepting(fault, request, ("submit", mark, visit), first, other)
 
     def _new_job(self, raw: bytes, mark: str, callback_url: str | None) -> Job:
@@ -137,22 +137,10 @@ class SandboxHandlers(SandboxGatewayBase):
         fate = job.fate if job.fate is not JobOutcome.COMPLETED else self._storm.fate(mark, job.visit)
         return replace(job, fate=fate, generation_s=job.generation_s * self._storm.slowness(mark, job.visit))
 
-    def _accepted(self, job: Job) -> SandboxResponse:
-        shape = None if self._storm is None else self._storm.shape(job.fingerprint, job.visit, len(SHAPES))
-        if shape is None:
-            return responses.accepted(job, self._settings.dialect, self._address())
-        return accepted_as(job, shape, self._address())
-
-    def _other(self, job: Job) -> Job:
-        """Another job where there is one: whose answer a desynchronised connection would give."""
-        return next((other for key, other in self._books.jobs.items() if key != job.job_set_id), job)
-
     def _begin(self, job: Job) -> None:
         self._open.add(job.job_set_id)
         self._studio.begin(job, self._address(), done=self._clip_made)
-        url = job.callback_url
-        if url is not None and is_loopback(url) and not self._books.counted("callback", job.job_set_id):
-            self._courier.begin(self._call_back(job, url))
+        self._callbacks.begin(job)
 
     async def poll(self, request: web.Request) -> web.StreamResponse:
         """POST with a `job_set_id`: the document's way to ask for results."""
@@ -174,9 +162,7 @@ class SandboxHandlers(SandboxGatewayBase):
             return as_json(refusal)
         return await self._tell(request, request.match_info["job_set_id"], responses.queue_status)
 
-    async def _tell(
-        self, request: web.Request, job_set_id: str, form: Callable[[JobView], dict[str, object]]
-    ) -> web.StreamResponse:
+    async def _tell(self, request: web.Request, job_set_id: str, form: Form) -> web.StreamResponse:
         job = self._books.jobs.get(job_set_id)
         if job is None:
             return as_json(responses.refused(404, "Job set not found"))
@@ -184,29 +170,9 @@ class SandboxHandlers(SandboxGatewayBase):
         if self._storm is not None:
             visit = self._books.count("poll", job_set_id)
             fault = self._storm.poll_fault(job_set_id, visit)
-        first = self._shaped(self._ailing(self._outcome(job)), form)
-        other = self._shaped(self._outcome(self._other(job)), form)
+        first = self._views.shaped(self._views.ailing(self._views.view(job)), form)
+        other = self._views.shaped(self._views.view(self._views.other(job)), form)
         return await self._faults.poll(fault, request, ("poll", job_set_id, visit), first, other)
-
-    def _shaped(self, outcome: JobView, form: Callable[[JobView], dict[str, object]]) -> SandboxResponse:
-        shape = self._settings.shape
-        if shape is None and self._storm is not None:
-            shape = self._storm.shape(outcome.job.fingerprint, outcome.job.visit, len(SHAPES))
-        chosen = form if shape is None else SHAPES[shape % len(SHAPES)]
-        return SandboxResponse(status=200, value=chosen(outcome))
-
-    def _ailing(self, outcome: JobView) -> JobView:
-        """The outcome as its ailment lets it be seen; counts how often a finished job was asked for."""
-        ailment = self._ailment(outcome.job)
-        if outcome.url is None or ailment is ResultDefect.NONE:
-            return outcome
-        asked = self._books.count("url", outcome.job.job_set_id)
-        if ailment is ResultDefect.NO_URL or (ailment is ResultDefect.NO_URL_YET and asked <= NO_URL_VISITS):
-            return replace(outcome, url=None, preview_url=None)
-        return replace(outcome, url=f"{outcome.url}?u={asked}", preview_url=f"{outcome.preview_url}?u={asked}")
-
-    def _ailment(self, job: Job) -> ResultDefect:
-        return ResultDefect.NONE if self._storm is None else self._storm.ailment(job.fingerprint, job.visit)
 
     async def motions(self, request: web.Request) -> web.StreamResponse:
         """The motion list, to GET and POST."""
@@ -216,9 +182,9 @@ class SandboxHandlers(SandboxGatewayBase):
     async def result(self, request: web.Request) -> web.StreamResponse:
         """GET of a clip; needs no key, as a file store would not."""
         job = self._books.jobs.get(request.match_info["name"].removesuffix(".mp4").removesuffix(".min"))
-        if job is None or self._state(job) is not SandboxJobState.COMPLETED:
+        if job is None or self._views.state(job) is not SandboxJobState.COMPLETED:
             return as_json(responses.refused(404, "File not found"))
-        if self._expired(job, request.query.get("u", "")):
+        if self._views.is_expired(job, request.query.get("u", "")):
             return web.Response(status=403 if job.visit % 2 else 404, text="<Error><Code>AccessDenied</Code></Error>")
         fault, visit = ResultFault.NONE, 0
         if self._storm is not None:
@@ -226,40 +192,10 @@ class SandboxHandlers(SandboxGatewayBase):
             fault = self._storm.result_fault(job.job_set_id, visit)
         return await self._faults.result(fault, request, ("result", job.job_set_id, visit), self._studio.file(job))
 
-    def _expired(self, job: Job, number: str) -> bool:
-        ailment = self._ailment(job)
-        return ailment is ResultDefect.EXPIRED or (ailment is ResultDefect.EXPIRED_ONCE and number in ("", "1"))
-
     async def show_books(self, _request: web.Request) -> web.StreamResponse:
         """What was charged; needs no key."""
-        outcomes = [JobView(job=job, state=self._state(job)) for job in self._books.jobs.values()]
+        outcomes = [JobView(job=job, state=self._views.state(job)) for job in self._books.jobs.values()]
         return as_json(SandboxResponse(status=200, value=responses.books(outcomes, self._books.charged_microusd)))
-
-    async def _call_hastily(self, job: Job) -> None:
-        """The storm's callback that comes before the answer to the submit."""
-        url = job.callback_url
-        if self._callback_fault(job) is CallbackFault.HASTY and url is not None and is_loopback(url):
-            await self._courier.send(self._delivery(job, url, "hasty"))
-
-    def _callback_fault(self, job: Job) -> CallbackFault:
-        return CallbackFault.NONE if self._storm is None else self._storm.callback_fault(job.job_set_id)
-
-    async def _call_back(self, job: Job, url: str) -> None:
-        fault = self._callback_fault(job)
-        if fault is CallbackFault.EARLY:
-            await self._courier.send(self._delivery(job, url, "early"))
-        shortest, longest = LOOK_S
-        while self._state(job) not in TERMINAL:
-            left_s = job.accepted_at + job.generation_s - self._now()
-            await asyncio.sleep(min(max(left_s, shortest), longest))
-        if await self._courier.deliver_through(fault, self._delivery(job, url, "ended")):
-            self._books.count("callback", job.job_set_id)
-
-    def _delivery(self, job: Job, url: str, occasion: str) -> Delivery:
-        queue = self._settings.dialect == "queue"
-        answer = self._shaped(self._outcome(job), responses.queue_status if queue else responses.job_set)
-        message_id = f"msg_{occasion}_{job.job_set_id}"
-        return Delivery(url=url, secret=job.callback_secret, message_id=message_id, value=answer.value)
 
     def _refusal_of(self, request: web.Request) -> SandboxResponse | None:
         given = request.headers.get(KEY_HEADER)
@@ -283,24 +219,12 @@ class SandboxHandlers(SandboxGatewayBase):
         cap = self._settings.max_concurrent
         if cap is None:
             return None
-        self._open = {key for key in self._open if self._state(self._books.jobs[key]) not in TERMINAL}
+        self._open = {key for key in self._open if self._views.state(self._books.jobs[key]) not in TERMINAL}
         if len(self._open) < cap:
             return None
         if self._settings.concurrent_style == "429":
             return self._too_many(1.0)
         return responses.refused(400, f"Maximum number of concurrent requests ({cap}) has been reached")
-
-    def _state(self, job: Job) -> SandboxJobState:
-        studio = self._studio
-        return state_of(job, self._now(), clip_ready=studio.ready(job), spoiled=studio.spoiled(job))
-
-    def _outcome(self, job: Job) -> JobView:
-        state = self._state(job)
-        if state is not SandboxJobState.COMPLETED:
-            reason = "the input image cannot be read" if self._studio.spoiled(job) else None
-            return JobView(job=job, state=state, reason=reason)
-        url = f"{self._address()}/results/{job.job_set_id}"
-        return JobView(job=job, state=state, url=f"{url}.mp4", preview_url=f"{url}.min.mp4")
 
 
 def storm_of(settings: SandboxSettings) -> FaultPlan | None:

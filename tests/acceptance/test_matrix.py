@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.sandbox import responses
-from pipeline.sandbox.gateway import SandboxHandlers
+from pipeline.sandbox.job_views import Form, JobViews
 from pipeline.sandbox.rendering import renderer
 from pipeline.sandbox.rendering.clip import ClipPlan, render
 from pipeline.sandbox.response_variants import SHAPES, accepted_as
@@ -36,12 +35,10 @@ def worded_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(renderer, "render", same)
 
-    def shaped(
-        handlers: SandboxHandlers, outcome: JobView, form: Callable[[JobView], dict[str, object]]
-    ) -> SandboxResponse:
+    def shaped(views: JobViews, outcome: JobView, form: Form) -> SandboxResponse:
         return SandboxResponse(status=200, value=SHAPES[_seed(outcome) % len(SHAPES)](outcome))
 
-    monkeypatch.setattr(SandboxHandlers, "_shaped", shaped)
+    monkeypatch.setattr(JobViews, "shaped", shaped)
 
 
 def _seed(outcome: JobView) -> int:
@@ -86,7 +83,7 @@ def test_every_shape_of_an_accepted_submit_goes_with_every_shape_of_a_result(
     rehearsal: Dop, monkeypatch: pytest.MonkeyPatch, form: int
 ) -> None:
     worded_by_seed(monkeypatch)
-    monkeypatch.setattr(SandboxHandlers, "_accepted", lambda handlers, job: accepted_as(job, form, handlers._address()))
+    monkeypatch.setattr(JobViews, "accepted", lambda views, job: accepted_as(job, form, views._address()))
     sets = ("--no-download", "--set", "sandbox.size=180p", "--set", "sandbox.generation_s=0.1s")
     # Ends that need no clip: what is tested here is whether the job is found again.
     end = rehearsal.buy(rehearsal.csv(matrix(len(SHAPES), "[sandbox:fail] a mill")), *sets)
