@@ -89,7 +89,7 @@ class PostgresLedger(LedgerWriter):
             reader=self.reader,
             batches=self._batches,
             pending=PendingOutcomes(spool, self._say),
-            say=self._say,
+            notify=self._say,
             patience_s=patience_s,
         )
         self._commits = PostgresCommits(

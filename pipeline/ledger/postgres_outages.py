@@ -39,7 +39,7 @@ class ServerOutages:
     Args:
         name: where the ledger is, for messages.
         pending: the spool on this host's disk.
-        say: what the user should know now.
+        notify: what the user should know now.
         patience_s: seconds after which the writer gives up.
     """
 
@@ -51,12 +51,12 @@ class ServerOutages:
         reader: ReadConnections,
         batches: BatchWriter,
         pending: PendingOutcomes,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
         patience_s: float,
     ) -> None:
         self._name, self._transactions, self._reader, self._batches = name, transactions, reader, batches
         self.pending = pending
-        self._say, self._patience_s = say, patience_s
+        self._notify, self._patience_s = notify, patience_s
         self._leaving = False
         self.gave_up = False
         """Whether the server stayed away for longer than the patience, and did not come back since."""
@@ -97,7 +97,7 @@ class ServerOutages:
             if not spooled:
                 spooled = self.pending.keep_outcomes(batch)
             if not waited_s:
-                self._say(f"the ledger {self._name} is away ({cause}): waiting for it, nothing is bought meanwhile")
+                self._notify(f"the ledger {self._name} is away ({cause}): waiting for it, nothing is bought meanwhile")
             if self._leaving and waited_s >= CLOSE_MAX_WAIT_S:
                 break
             threading.Event().wait(pause_s)
@@ -109,14 +109,14 @@ class ServerOutages:
     def _free_the_turn(self) -> None:
         with suppress(LedgerUnavailableError, DatabaseError), self._reader.connect() as connection:
             for name in postgres_session.end_idle_lock_holder(connection):
-                self._say(f"{name} blocked every commit and does not move: its session was ended")
+                self._notify(f"{name} blocked every commit and does not move: its session was ended")
 
     def _back(self, *, spooled: bool, waited_s: float) -> None:
         self.gave_up = False
         if spooled:
             self.pending.forget()
         if waited_s:
-            self._say(f"the ledger {self._name} is back")
+            self._notify(f"the ledger {self._name} is back")
 
     def give_up(
         self, error: LedgerUnavailableError, batch: Sequence[QueuedWrite], *, in_doubt: bool
@@ -147,11 +147,11 @@ class ServerOutages:
             with self._transactions.begin() as connection:
                 self.left_out = self.pending.flush(connection, lambda jobs: self._batches.write(connection, jobs, []))
         except DopError as error:
-            self._say(f"what {self.pending.path} keeps can't be recorded: {error}")
+            self._notify(f"what {self.pending.path} keeps can't be recorded: {error}")
             return
         except DatabaseError:
             self.pending.mark_behind()
             raise
         for warning in self.left_out:
-            self._say(f"warning: {warning}")
+            self._notify(f"warning: {warning}")
         self.pending.done(self.left_out)
