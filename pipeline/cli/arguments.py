@@ -129,7 +129,7 @@ def _near_manifests(path: Path) -> str:
 
 def manifests_here() -> str:
     """Sheets and YAML files of the working folder, for the end of a message; "" where there are none."""
-    endings = (".csv", ".yaml", ".yml", ".xlsx", ".csv.gz")
+    endings = (".csv", ".tsv", ".yaml", ".yml", ".xlsx", ".csv.gz")
     found = sorted(
         path.name for path in Path.cwd().iterdir() if path.name.endswith(endings) and path.name != "dop.yaml"
     )

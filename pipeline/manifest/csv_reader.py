@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from pipeline.manifest.delimited import Table, is_blank
+from pipeline.manifest.delimited import Table, is_blank, is_header
 from pipeline.manifest.diagnostics import Diagnostic, Diagnostics
 from pipeline.manifest.labels import did_you_mean
 from pipeline.manifest.resolution import ALIASES, FORBIDDEN_FIELDS, REQUIRED, ValidationContext
@@ -19,6 +20,9 @@ from pipeline.manifest.spec import SpecRow
 
 CHECKBOX = frozenset({"", "true", "false"})
 """What the cells of an empty line may hold in a sheet with a column of checkboxes."""
+
+MAX_LINES_ABOVE_HEADER = 10
+"""Records below the first one that are searched for a header: a title, a date and a logo's empty lines fit in them."""
 
 
 def header_mistakes(header: Sequence[str]) -> list[tuple[str, str]]:
@@ -54,10 +58,26 @@ def _why_not_a_column(name: str) -> str | None:
     return f"unknown column.{did_you_mean(name, COLUMNS)}"
 
 
-def _other_separator(header: Sequence[str]) -> str | None:
+def _why_not_a_header(first: Sequence[str], table: Table) -> str | None:
+    """Why the first line names no columns, in one sentence for the whole line; None where each name can be judged."""
+    if not first:
+        return "is empty: the first line names the columns"
+    if any(is_column(name.strip().lower()) for name in first):
+        return None
+    below = _header_below(table)
+    if below is not None:
+        return f"is not the header, which is line {below}: delete the lines above it"
     for mark, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if len(header) == 1 and mark in header[0]:
+        if len(first) == 1 and mark in first[0]:
             return f"the columns are separated by {name}: save the sheet with commas"
+    return None
+
+
+def _header_below(table: Table) -> int | None:
+    """The line of a header that follows a title; None where none of the next records is one."""
+    for line, record in islice(table.records, MAX_LINES_ABOVE_HEADER):
+        if not isinstance(record, str) and record and is_header(record, is_column):
+            return line
     return None
 
 
@@ -133,10 +153,7 @@ class CsvRows:
     def _layout(self, table: Table, mistakes: Diagnostics) -> Layout | None:
         """What the first line that is not blank says; None if it cannot be a header."""
         line, header = _first(table)
-        if isinstance(header, str):
-            why: str | None = header
-        else:
-            why = _other_separator(header) if header else "is empty: the first line names the columns"
+        why = header if isinstance(header, str) else _why_not_a_header(header, table)
         if why is not None or isinstance(header, str):
             mistakes.add(Diagnostic(file=self.path, line=line, message=why or ""))
             return None

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 COMMA = ","
-OTHER_MARKS = (";", "\t")
+TAB = "\t"
+OTHER_MARKS = (";", TAB)
 """Separators that are recognised by the names of the columns between them."""
 ENOUGH_NAMES = 2
 """So many known column names between other separators, and not one comma, leave no doubt."""
@@ -33,11 +34,12 @@ def is_blank(record: Sequence[str]) -> bool:
     return not any(cell.strip() for cell in record)
 
 
-def table(lines: Iterable[str], is_column: Callable[[str], bool]) -> Table:
+def table(lines: Iterable[str], is_column: Callable[[str], bool], separator: str | None = None) -> Table:
     """The records of text lines, their ends as they are.
 
     Args:
         is_column: whether a word is the name of a column.
+        separator: what separates the cells where the file's name says it; found in the first line unless given.
     """
     rest = iter(lines)
     lead: list[str] = []
@@ -45,12 +47,13 @@ def table(lines: Iterable[str], is_column: Callable[[str], bool]) -> Table:
         lead.append(line)
         if line.strip():
             break
-    separator = COMMA
-    if lead:
-        marked = _SEP_LINE.fullmatch(lead[-1])
-        separator = marked[1] if marked else separator_of(lead[-1], is_column)
-        if marked:
-            lead[-1] = "\n"
+    first = lead[-1] if lead else ""
+    marked = _SEP_LINE.fullmatch(first)
+    if marked:
+        separator = marked[1]
+        lead[-1] = "\n"
+    elif separator is None:
+        separator = separator_of(first, is_column)
     return Table(records=_records(chain(lead, rest), separator), separator=separator)
 
 
@@ -67,6 +70,12 @@ def separator_of(header: str, is_column: Callable[[str], bool]) -> str:
 def names_columns(line: str, is_column: Callable[[str], bool]) -> bool:
     """Whether a line looks like the header of a sheet."""
     return any(is_column(cell.strip()) for cell in _split(line, separator_of(line, is_column)))
+
+
+def is_header(record: Sequence[str], is_column: Callable[[str], bool]) -> bool:
+    """Whether a record further down can only be the header: it names several columns, whatever separates them."""
+    cells = _split(record[0], separator_of(record[0], is_column)) if len(record) == 1 else record
+    return sum(1 for cell in cells if is_column(cell.strip().lower())) >= ENOUGH_NAMES
 
 
 def _split(line: str, mark: str) -> list[str]:

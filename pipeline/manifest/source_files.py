@@ -20,9 +20,9 @@ from pipeline.manifest.delimited import Table
 from pipeline.manifest.diagnostics import Diagnostic
 
 YAML_NAMES = (".yaml", ".yml")
-SHEET_NAMES = (".csv", ".csv.gz", ".xlsx")
+SHEET_NAMES = (".csv", ".tsv", ".csv.gz", ".xlsx")
 WORKBOOKS = (".xlsx", ".xlsm")
-OFFICE_NAMES = (".xls", ".xlsb", ".ods", ".numbers", ".gsheet", ".tsv", ".txt", ".json")
+OFFICE_NAMES = (".xls", ".xlsb", ".ods", ".numbers", ".gsheet", ".txt", ".json")
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -48,7 +48,7 @@ def why_not_read(path: Path) -> str:
     """What to do about a file that is neither YAML nor a sheet by its name."""
     if path.name.lower().endswith(OFFICE_NAMES):
         return "is not a manifest: export it as 'CSV UTF-8' (.csv), or save it as .xlsx"
-    return "is not a manifest by its name: a sheet is called .csv, .csv.gz or .xlsx, a YAML file .yaml"
+    return "is not a manifest by its name: a sheet is called .csv, .tsv, .csv.gz or .xlsx, a YAML file .yaml"
 
 
 def why_not_a_file(path: Path) -> str | None:
@@ -135,7 +135,7 @@ def table(path: Path, is_column: Callable[[str], bool]) -> Table:
     """
     if path.name.lower().endswith(WORKBOOKS):
         return Table(records=workbook.records(path))
-    return delimited.table(lines(path), is_column)
+    return delimited.table(lines(path), is_column, delimited.TAB if path.suffix.lower() == ".tsv" else None)
 
 
 UNREADABLE = (workbook.WorkbookError, UnicodeDecodeError, EOFError, OSError)

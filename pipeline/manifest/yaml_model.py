@@ -353,7 +353,7 @@ class MatrixModel(AxesModel):
 class RowsFileModel(StrictModel):
     """Rows that stand in a sheet beside the manifest."""
 
-    file: Word = Field(description="Path of a sheet (.csv, .csv.gz or .xlsx), relative to the manifest.")
+    file: Word = Field(description="Path of a sheet (.csv, .tsv, .csv.gz or .xlsx), relative to the manifest.")
     fill_down: Annotated[list[Word], _Some] | None = Field(
         None, description="Columns whose empty cells take the cell above, as merged cells mean it."
     )

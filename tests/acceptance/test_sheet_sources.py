@@ -312,6 +312,21 @@ def test_doubtful_separators_are_refused(rehearsal: Dop, text: str) -> None:
     assert refused(rehearsal, written(rehearsal, "s.csv", text))
 
 
+def test_a_tsv_has_tabs_whatever_its_names_are(rehearsal: Dop) -> None:
+    written(rehearsal, "prompts.tsv", "prompt\nA cat, dawn\nA dog\n")
+    found = written(rehearsal, "m.yaml", "rows: {file: prompts.tsv}\ndefaults: {image: 'sandbox:cat', seed: 3}\n")
+    assert planned(rehearsal, found)["requests"] == 2
+    assert planned(rehearsal, written(rehearsal, "shots.tsv", _separated("\t")))["requests"] == 2
+
+
+def test_a_title_above_the_header_is_one_mistake(rehearsal: Dop) -> None:
+    for mark in (",", ";"):
+        text = f"Spring campaign{mark * 3}\n{mark * 3}\n{_separated(mark)}"
+        said = refused(rehearsal, written(rehearsal, "shots.csv", text))
+        assert "line 3" in mistake_of(said, "shots.csv", 1)
+        assert said.splitlines()[-1] == "dop: 1 mistake"
+
+
 @pytest.mark.parametrize(
     "given", [LINES.encode("cp1252"), LINES.encode("utf-16")[:-1], "é".encode("latin-1") + LINES.encode()]
 )

@@ -10,12 +10,15 @@ from pipeline.config.settings import Settings
 from pipeline.errors import ManifestError, UsageError
 from pipeline.ledger.run_registry import Run
 from pipeline.manifest import source_files
-from pipeline.manifest.delimited import is_blank, table
+from pipeline.manifest.delimited import is_blank
 from pipeline.manifest.sheet_row import RESULT_COLUMNS, is_column
 from pipeline.planning.requests import bind_manifest
 from pipeline.reports.into_sheet import Source, with_results, write
 
 Row = Mapping[str, object]
+
+TEXT_SHEETS = (".csv", ".tsv")
+"""Sheets whose text can be kept as it is, so that only columns are added."""
 
 
 def write_into(
@@ -26,14 +29,16 @@ def write_into(
     Raises:
         UsageError: what is asked for cannot be done; nothing was written.
     """
-    if len(targets) != 1 or targets[0].suffix.lower() != ".csv":
-        raise UsageError("--into needs -o with the name of one .csv file, e.g. -o shots-done.csv --into shots.csv")
-    target = targets[0]
     why = source_files.why_not_a_file(sheet)
-    if why is None and not sheet.name.lower().endswith(".csv"):
+    ending = sheet.suffix.lower()
+    if why is None and ending not in TEXT_SHEETS:
         why = "is not a .csv file: export it as 'CSV UTF-8', and use that as the manifest too"
     if why is not None:
         raise UsageError(f"{sheet} {why}")
+    if len(targets) != 1 or targets[0].suffix.lower() != ending:
+        example = f"-o {sheet.stem}-done{ending} --into {sheet.name}"
+        raise UsageError(f"--into needs -o with the name of one {ending} file, e.g. {example}")
+    target = targets[0]
     if target.exists() and target.samefile(sheet):
         raise UsageError(f"{target} is the sheet itself: give the copy another name")
     by_row = _by_row(rows, run_folder)
@@ -79,7 +84,7 @@ def _names(sheet: Path, run: Run, settings: Settings) -> dict[int, list[str]]:
 
 
 def _source(sheet: Path) -> Source:
-    found = table(source_files.lines(sheet), is_column)
+    found = source_files.table(sheet, is_column)
     line, header = next((at, cells) for at, cells in found.records if isinstance(cells, str) or not is_blank(cells))
     twice = [name for name in RESULT_COLUMNS if name in header]
     if twice:
