@@ -65,7 +65,7 @@ def open_run(
     new: Run | None = None
     if order.plan is not None:
         continues = found is not None and found.rows_digest in (digest, LOCAL_MARK + digest)
-        _check_plan(workspace, order, order.plan, continues=continues)
+        check_plan(workspace, order, order.plan, continues=continues)
     if found is None:
         found = new = _new_run(bound, workspace.gateway, path)
     run_id, verdicts = found.run_id, latest_verdicts(workspace.ledger)
@@ -112,8 +112,15 @@ def operator_name() -> str:
         return ""
 
 
-def _check_plan(workspace: OpenLedger, order: PurchaseOrder, plan: SavedPlan, *, continues: bool) -> None:
-    """Refuse a plan whose requests changed (a picture that was edited), or of which something was bought elsewhere."""
+def check_plan(workspace: OpenLedger, order: PurchaseOrder, plan: SavedPlan, *, continues: bool) -> None:
+    """Refuse a plan whose requests changed (a picture that was edited), or of which something was bought elsewhere.
+
+    Args:
+        continues: whether a run of this plan is there already, so that what it bought is no change.
+
+    Raises:
+        UsageError: the plan is refused.
+    """
     if plan.gateway != workspace.gateway:
         raise UsageError(f"the plan is for {plan.gateway}, and the configuration is for {workspace.gateway}")
     if plan.rows_digest != order.bound.digest():

@@ -159,6 +159,21 @@ def test_a_saved_plan_buys_what_it_showed_with_its_random_seeds_and_only_once(ag
     assert "make a new plan" in again.err
 
 
+def test_a_plan_of_nothing_new_makes_no_run(against: Against) -> None:
+    dop, double = against()
+    manifest = dop.csv(shots(2))
+    plan = dop.folder / "plan.json"
+    assert dop.buy(manifest).code == 0
+    assert dop.call("plan", manifest, "--out", plan).code == 0
+    folders = {path.name for path in dop.outputs.iterdir()}
+
+    again = dop.call("run", "--plan", plan, "--yes")
+
+    assert (again.code, double.charged) == (0, 2), again.err
+    assert "Nothing to buy" in again.err + again.out
+    assert {path.name for path in dop.outputs.iterdir()} == folders
+
+
 def test_a_plan_is_refused_when_manifest_prices_or_ledger_changed(against: Against) -> None:
     dop, double = against()
     manifest = dop.csv(shots(3))

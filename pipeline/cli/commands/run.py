@@ -23,6 +23,7 @@ from pipeline.planning.requests import bind_manifest
 from pipeline.planning.run_setup import (
     PurchaseOrder,
     caps_of_run,
+    check_plan,
     keep_max_cost,
     open_run,
     runs_to_collect,
@@ -139,7 +140,10 @@ def _nothing_to_do(
     MONEY: a callback that waits may name a second paid job, and only a run reads it.
     """
     has_callbacks = args.webhook and inbox_of(opened.workspace.settings).has_deliveries()
-    return None if order.plan or has_callbacks else nothing_new(opened.workspace, order, offer)
+    existing = None if has_callbacks else nothing_new(opened.workspace, order, offer)
+    if existing is not None and order.plan is not None:
+        check_plan(opened.workspace, order, order.plan, continues=False)  # one that was carried out is refused
+    return existing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
