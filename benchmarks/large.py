@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import gc
 import os
 import sys
 import tempfile
@@ -223,6 +224,7 @@ async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
 
 if __name__ == "__main__":
     if len(sys.argv) == 4 and sys.argv[1] in STEPS:
+        gc.set_threshold(10_000)  # as the command line does
         STEPS[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
     else:
         main("large", run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, func, select
@@ -57,6 +58,12 @@ def _items(text: str | None) -> list[Any]:
     return items
 
 
+@lru_cache(maxsize=1_024)
+def _shared(value: Any) -> Any:
+    """The same object for equal texts: a driver makes one for each row, and 100,000 rows have few gateways and runs."""
+    return value
+
+
 def attempt_of(row: Any, run_id: str | None) -> Attempt:
     """A row of a view as a record; `run_id` names the run that is reported, if any.
 
@@ -71,13 +78,13 @@ def attempt_of(row: Any, run_id: str | None) -> Attempt:
     return Attempt(
         request_id=request_id,
         attempt=attempt,
-        gateway=gateway,
-        run_id=bought_by,
+        gateway=_shared(gateway),  # a report of 100,000 attempts has these texts once
+        run_id=_shared(bought_by),
         row_id=listed_as or row_id,
         tags=tuple(_items(tags)),
         axes=tuple((name, label) for name, label in _items(axes)),
         params=load_params(params),
-        motion=motion,
+        motion=_shared(motion),
         take=take,
         price_microusd=price_microusd,
         state=State(state),

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from sys import intern
 from typing import Any
 
 from sqlalchemy import (
@@ -240,7 +241,7 @@ def load_params(text: str) -> Params:
         enhance_prompt=enhance,
         check_nsfw=nsfw,
     )
-    return example.varied(prompt=prompt, seed=seed)
+    return example.varied(prompt=intern(prompt), seed=seed)  # many takes of one shot have one prompt
 
 
 @lru_cache(maxsize=4_096, typed=True)

@@ -50,17 +50,17 @@ class KeeperCosts:
     cost_microusd: int = 0
     open_microusd: int = 0
 
-    def add(self, one: PurchaseOutcome) -> None:
-        """Count one purchase."""
-        self.bought += 1
-        self.delivered += one.delivered
-        self.passed += one.passed
-        self.picked += one.picked
-        self.kept += one.status is CandidateStatus.KEPT
-        self.cost_microusd += one.price_microusd
+    def add(self, one: PurchaseOutcome, times: int = 1) -> None:
+        """Count a purchase, or so many that came out the same."""
+        self.bought += times
+        self.delivered += times * one.delivered
+        self.passed += times * one.passed
+        self.picked += times * one.picked
+        self.kept += times * (one.status is CandidateStatus.KEPT)
+        self.cost_microusd += times * one.price_microusd
         if one.status is CandidateStatus.OPEN:
-            self.open += 1
-            self.open_microusd += one.price_microusd
+            self.open += times
+            self.open_microusd += times * one.price_microusd
 
     @property
     def decided(self) -> int:
@@ -119,12 +119,12 @@ class KeeperTable:
     total: KeeperCosts = field(default_factory=KeeperCosts)
     groups: dict[str, dict[str, KeeperCosts]] = field(default_factory=lambda: {name: {} for name in _GROUPS})
 
-    def add(self, one: PurchaseOutcome) -> None:
-        """Count one purchase everywhere it belongs."""
-        self.total.add(one)
+    def add(self, one: PurchaseOutcome, times: int = 1) -> None:
+        """Count a purchase, or so many that came out the same, everywhere it belongs."""
+        self.total.add(one, times)
         for name, keys_of in _GROUPS.items():
             for key in dict.fromkeys(keys_of(one)):
-                self.groups[name].setdefault(key, KeeperCosts()).add(one)
+                self.groups[name].setdefault(key, KeeperCosts()).add(one, times)
 
     def as_json(self) -> dict[str, object]:
         """The total, and each group by name."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import overload
 from urllib.parse import urlsplit
 
 from pipeline.assets import signed_urls
@@ -12,7 +16,7 @@ from pipeline.records import Attempt, CostState, State, usd
 from pipeline.reports.checks.findings import ClipCheck, Grade
 from pipeline.reports.sheet.layout import Place
 from pipeline.reports.sheet.run_view import Line, SkippedLine
-from pipeline.reports.tables import NOT_NEEDED, generation_s, moment
+from pipeline.reports.tables import NOT_NEEDED, generation_s
 
 STATE_WORDS = {
     State.PLANNED: "not sent yet",
@@ -30,6 +34,9 @@ STATE_WORDS = {
     State.SKIPPED: "left out by the manifest",
 }
 
+
+_REMEMBERED = 4_096
+"""Prices, strengths and minutes whose text is remembered: thousands of cells have the same."""
 
 _DUE = {CostState.DISPUTED: "disputed", CostState.RESERVED: "reserved"}
 
@@ -69,6 +76,24 @@ class SheetCell:
     attempt: int
     check: str = ""
     defects: tuple[str, ...] = ()
+
+
+class LazyCells(Sequence[SheetCell]):
+    """The cells of a run, each made when it is asked for: 100,000 of them take 200 MB, and a page shows them once."""
+
+    def __init__(self, count: int, make: Callable[[int], SheetCell]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> SheetCell: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[SheetCell]: ...
+    def __getitem__(self, index: int | slice) -> SheetCell | list[SheetCell]:
+        numbers = range(self._count)[index]
+        return self._make(numbers) if isinstance(numbers, int) else [self._make(number) for number in numbers]
 
 
 def sheet_cell(
@@ -137,8 +162,12 @@ def _due(attempt: Attempt) -> str:
     return _DUE.get(attempt.cost_state, "") if attempt.bought_in is None else ""
 
 
+_dollars = lru_cache(_REMEMBERED)(usd)
+_strength = lru_cache(_REMEMBERED)(strength_text)
+
+
 def _price(attempt: Attempt) -> str:
-    return f"${usd(attempt.price_microusd)}"
+    return f"${_dollars(attempt.price_microusd)}"
 
 
 def _cost(attempt: Attempt) -> str:
@@ -169,7 +198,7 @@ def _facts(attempt: Attempt) -> list[tuple[str, str]]:
         ("model", params.model),
         ("motion", attempt.motion),
         ("motions_id", params.motions_id),
-        ("motions_strength", strength_text(params.strength_hundredths)),
+        ("motions_strength", _strength(params.strength_hundredths)),
         ("seed", str(params.seed)),
         ("image", signed_urls.shown(params.input_images[0])),
         ("end image", "\n".join(signed_urls.shown(image) for image in params.input_images_end)),
@@ -192,8 +221,16 @@ def _facts(attempt: Attempt) -> list[tuple[str, str]]:
 
 
 def _time(at: float | None) -> str:
-    when = moment(at)
-    return "" if when is None else when.strftime("%Y-%m-%d %H:%M:%S UTC")
+    if at is None:
+        return ""
+    minute, second = divmod(math.floor(round(at, 6)), 60)  # a datetime rounds to a micro-second as well
+    return f"{_minute(minute)}:{second:02d} UTC"
+
+
+@lru_cache(_REMEMBERED)
+def _minute(number: int) -> str:
+    """The minute of that number since 1970, to which many clips of a run belong."""
+    return datetime.fromtimestamp(60 * number, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def is_web_link(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from pipeline.ledger.keepers import KEEP, Candidate
@@ -18,8 +19,8 @@ HEAD = ("", "bought", "delivered", "passed", "yours", "kept", "cost", "per kept 
 def keeper_rows(view: RunView) -> list[tuple[str, ...]]:
     """The total, then each group; empty where nothing has come out yet. Earlier runs' clips of this page count too."""
     table = KeeperTable()
-    for one in _outcomes(view):
-        table.add(one)
+    for one, times in Counter(_outcomes(view)).items():  # of 100,000 purchases most came out the same
+        table.add(one, times)
     if not table.total.decided:
         return []
     rows = [("all clips", *_cells(table.total))]
@@ -31,15 +32,22 @@ def keeper_rows(view: RunView) -> list[tuple[str, ...]]:
 
 def _outcomes(view: RunView) -> Iterator[PurchaseOutcome]:
     verdicts = {request_id: review.verdict for request_id, review in fold(view.reviews).items()}
-    newest: dict[str, int] = {}
+    newest: dict[str, int] = {}  # of the requests that were tried again; the others have one attempt, the first
     for attempt in view.attempts():
-        newest[attempt.request_id] = max(attempt.attempt, newest.get(attempt.request_id, 0))
-    for attempt in {(one.request_id, one.attempt): one for one in view.attempts()}.values():
+        if attempt.attempt > 1:
+            newest[attempt.request_id] = max(attempt.attempt, newest.get(attempt.request_id, 0))
+    counted: set[tuple[str, int]] = set()
+    for attempt in view.attempts():
         if COST_STATE[attempt.state] is CostState.NONE:
             continue
+        if attempt.bought_in is not None:  # only these may be listed twice: rows of one request share its purchase
+            purchase = (attempt.request_id, attempt.attempt)
+            if attempt.bought_in == view.run or purchase in counted:
+                continue
+            counted.add(purchase)
         check = view.checks.of(attempt)
         grade = None if check is None else check.grade.value
-        verdict = verdicts.get(attempt.request_id) if attempt.attempt == newest[attempt.request_id] else None
+        verdict = verdicts.get(attempt.request_id) if attempt.attempt == newest.get(attempt.request_id, 1) else None
         candidate = Candidate(request_id=attempt.request_id, state=attempt.state, grade=grade, verdict=verdict)
         delivered = attempt.state in (State.DONE, State.EXPIRED)
         yield PurchaseOutcome(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import overload
 
 from pipeline.manifest.labels import image_text, shortened, strength_text
 from pipeline.records import Attempt
@@ -24,13 +26,25 @@ MAX_STACKED = 4
 MAX_FEW_VALUES = 8
 """So many values of a single axis still fit beside each other."""
 
+_REMEMBERED = 4_096
+"""Texts of pictures, prompts and strengths that are remembered: thousands of cells have the same, and share it."""
+
+_image_text = lru_cache(_REMEMBERED)(image_text)
+_strength_text = lru_cache(_REMEMBERED)(strength_text)
+
+
+@lru_cache(_REMEMBERED)
+def _short_prompt(prompt: str) -> str:
+    return shortened(" ".join(prompt.split()))
+
+
 _DERIVED: Mapping[str, Callable[[Attempt], str]] = {
     "model": lambda attempt: attempt.params.model,
     "motion": lambda attempt: attempt.motion or attempt.params.motions_id[:8],
-    "strength": lambda attempt: strength_text(attempt.params.strength_hundredths),
+    "strength": lambda attempt: _strength_text(attempt.params.strength_hundredths),
     "seed": lambda attempt: str(attempt.params.seed),
-    "image": lambda attempt: image_text(attempt.params.input_images[0]),
-    "prompt": lambda attempt: shortened(" ".join(attempt.params.prompt.split())),
+    "image": lambda attempt: _image_text(attempt.params.input_images[0]),
+    "prompt": lambda attempt: _short_prompt(attempt.params.prompt),
     "take": lambda attempt: str(attempt.take),
 }
 
@@ -56,19 +70,48 @@ Place = Mapping[str, str]
 """One cell's value on each axis."""
 
 
-def places_of(lines: Sequence[Line]) -> list[dict[str, str]]:
+class Places(Sequence[Place]):
+    """The place of each cell, kept as one column an axis: a record for each of 100,000 cells is 80 MB."""
+
+    def __init__(self, columns: Mapping[str, Sequence[str]], count: int) -> None:
+        self._columns, self._count = columns, count
+
+    def column(self, name: str) -> Sequence[str]:
+        """The value of each cell on an axis, "" where it has none."""
+        return self._columns.get(name) or [""] * self._count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Place: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Place]: ...
+    def __getitem__(self, index: int | slice) -> Place | list[Place]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(self._count))]
+        return {name: column[index] for name, column in self._columns.items()}
+
+    def __iter__(self) -> Iterator[Place]:
+        names = tuple(self._columns)
+        if not names:
+            return ({} for _ in range(self._count))
+        return (dict(zip(names, values, strict=True)) for values in zip(*self._columns.values(), strict=True))
+
+
+def places_of(lines: Sequence[Line]) -> Places:
     """Each cell's value on every axis that may matter: the manifest's own, the row, and what the paid fields say."""
-    places = [_place(line) for line in lines]
-    names = dict.fromkeys(name for place in places for name in place)
-    return [{name: place.get(name, "") for name in names} for place in places]
+    columns: dict[str, list[str]] = {ROW: [line.row_id.split("@", 1)[0] for line in lines]}
+    if any(isinstance(line, Attempt) for line in lines):
+        for name, value_of in _DERIVED.items():
+            columns[name] = [value_of(line) if isinstance(line, Attempt) else "" for line in lines]
+    for number, line in enumerate(lines):
+        for name, value in line.axes:
+            columns.setdefault(name, [""] * len(lines))[number] = value
+    return Places(columns, len(lines))
 
 
-def _place(line: Line) -> dict[str, str]:
-    derived = {name: value_of(line) for name, value_of in _DERIVED.items()} if isinstance(line, Attempt) else {}
-    return {ROW: line.row_id.split("@", 1)[0]} | derived | dict(line.axes)
-
-
-def axes_of(lines: Sequence[Line], places: Sequence[Place], wanted: Sequence[str] = ()) -> list[LayoutAxis]:
+def axes_of(lines: Sequence[Line], places: Places, wanted: Sequence[str] = ()) -> list[LayoutAxis]:
     """The axes worth offering: the manifest's first, then the row and what else varies in a way of its own.
 
     Args:
@@ -80,7 +123,7 @@ def axes_of(lines: Sequence[Line], places: Sequence[Place], wanted: Sequence[str
     partitions: set[tuple[int, ...]] = set()
     for name in order:
         number: dict[str, int] = {}
-        partition = tuple(number.setdefault(place.get(name, ""), len(number)) for place in places)
+        partition = tuple([number.setdefault(value, len(number)) for value in places.column(name)])
         values = tuple(number)
         count = len(values) if name in named else len([value for value in values if value])
         if name in wanted or (count > 1 and (name in named or partition not in partitions)):
@@ -91,7 +134,7 @@ def axes_of(lines: Sequence[Line], places: Sequence[Place], wanted: Sequence[str
 
 def arrange(
     axes: Sequence[LayoutAxis],
-    places: Sequence[Place],
+    places: Places,
     *,
     x: str | None = None,
     y: str | None = None,
@@ -114,9 +157,7 @@ def _partner(axes: Sequence[LayoutAxis], taken: str, *, without: Sequence[str]) 
     return ROW if ROW in free else next(iter(free), None)
 
 
-def _chosen(
-    axes: Sequence[LayoutAxis], places: Sequence[Place], *, without: Sequence[str]
-) -> tuple[str | None, str | None]:
+def _chosen(axes: Sequence[LayoutAxis], places: Places, *, without: Sequence[str]) -> tuple[str | None, str | None]:
     free = {axis.name: axis for axis in axes if axis.name not in without and len(axis.values) > 1}
     if not free:
         return None, None
@@ -124,14 +165,14 @@ def _chosen(
     y = _partner(list(free.values()), x, without=without)
     if y is None:
         return (x, None) if len(free[x].values) <= MAX_FEW_VALUES else (None, None)
-    crossings = {(place.get(x, ""), place.get(y, "")) for place in places}
+    crossings = set(zip(places.column(x), places.column(y), strict=True))
     if len(crossings) < CLOSE_FILL * len(free[x].values) * len(free[y].values):
         return (None, None) if len(free[y].values) * 2 > len(places) else (None, y)
     return x, y
 
 
 def tabs_needed(
-    axes: Sequence[LayoutAxis], places: Sequence[Place], *, x: str | None, y: str | None, asked: Sequence[str] = ()
+    axes: Sequence[LayoutAxis], places: Places, *, x: str | None, y: str | None, asked: Sequence[str] = ()
 ) -> list[str]:
     """The asked tabs, and more of them while more clips would share a crossing than can be stacked there.
 
@@ -139,12 +180,12 @@ def tabs_needed(
     """
     tabs = list(asked)
     for axis in axes:
-        slots = [tuple(place.get(name, "") for name in (x, y, *tabs) if name) for place in places]
-        if x is None or max(Counter(slots).values(), default=0) <= MAX_STACKED:
+        if x is None:
+            return tabs
+        slots = list(zip(*(places.column(name) for name in (x, y, *tabs) if name), strict=True))
+        if max(Counter(slots).values(), default=0) <= MAX_STACKED:
             return tabs
         is_free = axis.name not in (x, y, *tabs)
-        if is_free and len({(slot, place.get(axis.name, "")) for slot, place in zip(slots, places, strict=True)}) > len(
-            set(slots)
-        ):
+        if is_free and len(set(zip(slots, places.column(axis.name), strict=True))) > len(set(slots)):
             tabs.append(axis.name)
     return tabs

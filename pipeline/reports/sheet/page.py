@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,13 +26,13 @@ from pipeline.ledger.reviews import plain_review
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals, usd
 from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
 from pipeline.reports.progress import span
-from pipeline.reports.sheet.cells import STATE_WORDS, CellMedia, SheetCell, is_web_link, sheet_cell
+from pipeline.reports.sheet.cell_data import CellData
+from pipeline.reports.sheet.cells import STATE_WORDS, CellMedia, LazyCells, SheetCell, is_web_link, sheet_cell
 from pipeline.reports.sheet.charts import charts_of
 from pipeline.reports.sheet.keeper_panel import HEAD as KEEPERS_HEAD
 from pipeline.reports.sheet.keeper_panel import keeper_rows
 from pipeline.reports.sheet.layout import MAX_STACKED, LayoutAxis, SheetLayout, arrange, axes_of, places_of
-from pipeline.reports.sheet.run_view import Line, RunView, latest_lines
-from pipeline.reports.sheet.string_pool import StringPool
+from pipeline.reports.sheet.run_view import Cell, Line, RunView, latest_lines
 from pipeline.reports.sheet.thumbnails import make_stills, picture_size, poster_path, start_path
 from pipeline.reports.tables import moment
 
@@ -79,11 +79,14 @@ _USUAL_SHAPE = (16, 9)
 """Width and height of the cells while no clip is there to measure: what the gateway sells as a rule."""
 
 
+_NO_MEDIA = CellMedia()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SheetModel:
     """The page's content before it is markup."""
 
-    cells: tuple[SheetCell, ...]
+    cells: Sequence[SheetCell]
     axes: tuple[LayoutAxis, ...]
     arrangement: SheetLayout
 
@@ -97,25 +100,31 @@ def write_sheet(view: RunView, path: Path, *, stills: bool = True) -> None:
     lines = latest_lines(view.lines)
     if stills:
         make_stills(clips_of(view), _start_clips(lines, view.outputs).values())
-    sheet = build_sheet(view, path.parent)
-    page = sheet_html(view, sheet, shape=_shape(lines, view.outputs))
+    sheet = _sheet_of(view, lines, path.parent)
     with whole_text(path) as stream:
-        stream.write(page)
+        stream.writelines(page_pieces(view, sheet, shape=_shape(lines, view.outputs)))
 
 
 def build_sheet(view: RunView, folder: Path) -> SheetModel:
     """The cells, axes and arrangement of a run as seen from a page in `folder`."""
-    lines = latest_lines(view.lines)
+    return _sheet_of(view, latest_lines(view.lines), folder)
+
+
+def _sheet_of(view: RunView, lines: Sequence[Cell], folder: Path) -> SheetModel:
     shown = [line for line, _ in lines]
     places = places_of(shown)
     axes = axes_of(shown, places, wanted=[name for name in (view.x, view.y, *view.tabs) if name])
     starts = _start_clips(lines, view.outputs)
-    cells = tuple(
-        sheet_cell(number, line, earlier, place, _stills(line, view.outputs, folder, starts), check=_check(view, line))
-        for number, ((line, earlier), place) in enumerate(zip(lines, places, strict=True))
-    )
+
+    def cell(number: int) -> SheetCell:
+        line, earlier = lines[number]
+        stills = _stills(line, view.outputs, folder, starts)
+        return sheet_cell(number, line, earlier, places[number], stills, check=_check(view, line))
+
     return SheetModel(
-        cells=cells, axes=tuple(axes), arrangement=arrange(axes, places, x=view.x, y=view.y, tabs=view.tabs)
+        cells=LazyCells(len(lines), cell),
+        axes=tuple(axes),
+        arrangement=arrange(axes, places, x=view.x, y=view.y, tabs=view.tabs),
     )
 
 
@@ -131,7 +140,7 @@ def clip_of(line: Line, outputs: Path) -> Path | None:
     return clip if clip.exists() else None
 
 
-def _start_clips(lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path) -> dict[str, Path]:
+def _start_clips(lines: Sequence[Cell], outputs: Path) -> dict[str, Path]:
     """For each input image one clip that begins with it."""
     starts: dict[str, Path] = {}
     for line, _ in lines:
@@ -145,6 +154,8 @@ def _start_clips(lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path) -> 
 def _stills(line: Line, outputs: Path, folder: Path, starts: Mapping[str, Path]) -> CellMedia:
     clip = clip_of(line, outputs)
     start = starts.get(line.params.input_images[0]) if isinstance(line, Attempt) else None
+    if clip is None and start is None:
+        return _NO_MEDIA
     return CellMedia(
         clip=_link(clip, folder),
         poster=_link(poster_path(clip) if clip else None, folder),
@@ -169,7 +180,7 @@ def clip_shape(view: RunView) -> tuple[int, int]:
     return _shape(latest_lines(view.lines), view.outputs)
 
 
-def _shape(lines: Sequence[tuple[Line, list[Attempt]]], outputs: Path) -> tuple[int, int]:
+def _shape(lines: Sequence[Cell], outputs: Path) -> tuple[int, int]:
     """The commonest width and height among the first posters, so that cells have the clips' shape before they load."""
     sizes: Counter[tuple[int, int]] = Counter()
     for line, _ in lines:
@@ -189,7 +200,19 @@ def sheet_html(
     served_script: str = "",
     is_embedded: bool = False,
 ) -> str:
-    """The page as text.
+    """The page as one text; the arguments are those of `page_pieces`."""
+    return "".join(page_pieces(view, sheet, shape=shape, served_script=served_script, is_embedded=is_embedded))
+
+
+def page_pieces(
+    view: RunView,
+    sheet: SheetModel,
+    *,
+    shape: tuple[int, int] = _USUAL_SHAPE,
+    served_script: str = "",
+    is_embedded: bool = False,
+) -> Iterator[str]:
+    """The page as text, piece by piece.
 
     Args:
         served_script: what a page adds that a server gives out; only such a page may talk, and to its server alone.
@@ -198,36 +221,37 @@ def sheet_html(
     style = _asset("sheet.css") + f":root{{--shape:{shape[0]}/{shape[1]}}}"
     parts = [*(_asset(f"{name}.js") for name in SCRIPTS), served_script]
     script = "(() => {\n" + "\n".join(parts) + "\n})();\n"
-    return (
-        _environment()
-        .get_template("sheet.html")
-        .render(
-            view=view,
-            sheet=sheet,
-            data=_for_script(page_data(view, sheet, is_served=bool(served_script))),
-            style=Markup(style),  # noqa: S704 # our own file and two numbers
-            script=Markup(script),  # noqa: S704 # our own files
-            style_hash=_hash(style),
-            script_hash=_hash(script),
-            sections=[] if is_embedded else sections(sheet),
-            is_embedded=is_embedded,
-            is_served=bool(served_script),
-            shown=PAGE_CELLS,
-            statuses=Counter(cell.state for cell in sheet.cells),
-            checks=checks_shown(sheet.cells),
-            troubles=troubles_of(sheet.cells),
-            words=STATE_WORDS,
-            totals=totals_shown(view.totals),
-            money=money_by_model(view),
-            keepers=keeper_rows(view),
-            keepers_head=KEEPERS_HEAD,
-            charts=charts_of(view),
-            is_sandbox=view.gateway.partition("-")[0] == SANDBOX,
-            help_keys=HELP_KEYS,
-            started=_minute(view.started_at),
-            lasted=_lasted(view),
+    with CellData(sheet.cells, [axis.name for axis in sheet.axes]) as data:
+        yield from (
+            _environment()
+            .get_template("sheet.html")
+            .generate(
+                view=view,
+                sheet=sheet,
+                data=map(_for_script, _json_pieces(head_data(view, sheet, is_served=bool(served_script)), data)),
+                style=Markup(style),  # noqa: S704 # our own file and two numbers
+                script=Markup(script),  # noqa: S704 # our own files
+                style_hash=_hash(style),
+                script_hash=_hash(script),
+                sections=[] if is_embedded else sections(sheet),
+                is_embedded=is_embedded,
+                is_served=bool(served_script),
+                shown=PAGE_CELLS,
+                statuses=data.states,
+                checks=checks_shown(data),
+                troubles=troubles_of(data.states),
+                words=STATE_WORDS,
+                totals=totals_shown(view.totals),
+                money=money_by_model(view),
+                keepers=keeper_rows(view),
+                keepers_head=KEEPERS_HEAD,
+                charts=charts_of(view),
+                is_sandbox=view.gateway.partition("-")[0] == SANDBOX,
+                help_keys=HELP_KEYS,
+                started=_minute(view.started_at),
+                lasted=_lasted(view),
+            )
         )
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,32 +285,10 @@ def _section(plan: SheetLayout, tab: tuple[str, ...], cells: Sequence[SheetCell]
     )
 
 
-def page_data(view: RunView, sheet: SheetModel, *, is_served: bool = False) -> dict[str, object]:
-    """What the page's scripts know: each text once, cells as lists of numbers of texts."""
-    pool = StringPool()
-    listed = {cell.request_id for cell in sheet.cells}
-    axis_names = [axis.name for axis in sheet.axes]
-    cells = [
-        [
-            pool.number(cell.row_id),
-            pool.number(cell.state),
-            pool.number(cell.reason),
-            pool.number(cell.price),
-            pool.number(cell.model),
-            [pool.number(tag) for tag in cell.tags],
-            [pool.number(cell.place.get(name, "")) for name in axis_names],
-            [pool.number(link) for link in (cell.stills.clip, cell.stills.poster, cell.stills.start)],
-            [pool.number(text) for fact in cell.facts for text in fact],
-            [pool.number(line) for line in cell.history],
-            pool.number(cell.request_id),
-            cell.attempt,
-            pool.number(cell.due),
-            pool.number(cell.check),
-            pool.number("; ".join(cell.defects)),
-        ]
-        for cell in sheet.cells
-    ]
+def head_data(view: RunView, sheet: SheetModel, *, is_served: bool = False) -> dict[str, object]:
+    """What the page's scripts know of the run; its cells follow as `CellData`."""
     plan = sheet.arrangement
+    listed = {attempt.request_id for attempt in view.attempts()} if view.reviews else frozenset()
     return {
         "run": view.run,
         "gateway": view.gateway,
@@ -301,9 +303,13 @@ def page_data(view: RunView, sheet: SheetModel, *, is_served: bool = False) -> d
         "reviewer": view.reviewer,
         "reviews": [plain_review(change) for change in view.reviews if change.request_id in listed],
         "prices": dict(view.prices),
-        "cells": cells,
-        "strings": pool.texts,
     }
+
+
+def _json_pieces(head: Mapping[str, object], data: CellData) -> Iterator[str]:
+    yield json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-1] + ","
+    yield from data.pieces()
+    yield "}"
 
 
 def totals_shown(totals: Totals) -> list[tuple[str, str, str]]:
@@ -316,17 +322,15 @@ def totals_shown(totals: Totals) -> list[tuple[str, str, str]]:
     ]
 
 
-def troubles_of(cells: Sequence[SheetCell]) -> list[tuple[str, str, int]]:
+def troubles_of(states: Mapping[str, int]) -> list[tuple[str, str, int]]:
     """What the user should know before looking at the clips, as (name, its states, count)."""
     kinds = (("failed", sorted(FAILED_FOR_GOOD)), ("unknown", [State.UNKNOWN]), ("stalled", [State.STALLED]))
-    return [(name, " ".join(states), sum(cell.state in states for cell in cells)) for name, states in kinds]
+    return [(name, " ".join(some), sum(states.get(state, 0) for state in some)) for name, some in kinds]
 
 
-def checks_shown(cells: Sequence[SheetCell]) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+def checks_shown(data: CellData) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     """Grades of the clips with their counts, worst first, and the kinds of defects with theirs."""
-    grades = Counter(cell.check for cell in cells if cell.check)
-    found = [cell for cell in cells if cell.check in (Grade.WARN, Grade.BAD)]
-    kinds = Counter(defect.split(" ")[0] for cell in found for defect in cell.defects)
+    grades, kinds = data.grades, data.defects
     order = (Grade.BAD, Grade.WARN, Grade.UNCHECKED, Grade.OK)
     return [(grade, grades[grade]) for grade in order if grades[grade]], [(k, kinds[k]) for k in Kind if kinds[k]]
 
@@ -359,9 +363,8 @@ def _lasted(view: RunView) -> str:
     return span(view.ended_at - view.started_at)
 
 
-def _for_script(data: Mapping[str, object]) -> Markup:
-    """JSON that no HTML parser can mistake for markup: the three characters that could are escapes."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+def _for_script(text: str) -> Markup:
+    """A piece of JSON that no HTML parser can mistake for markup: the characters that could are escapes."""
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704

@@ -70,21 +70,22 @@ class RunView:
 Line = Attempt | SkippedLine
 
 
-def latest_lines(lines: tuple[Line, ...]) -> list[tuple[Line, list[Attempt]]]:
-    """One entry a cell: the latest attempt of each request (or the placeholder) and the attempts before it, in order.
+Cell = tuple[Line, tuple[Attempt, ...]]
+"""The latest attempt of a request (or a placeholder), and the attempts before it, in order."""
 
-    A request is listed where its first attempt was.
-    """
-    cells: list[tuple[Line, list[Attempt]]] = []
+
+def latest_lines(lines: tuple[Line, ...]) -> list[Cell]:
+    """One entry a cell, listed where the request's first attempt was."""
+    cells: list[Cell] = []
     place: dict[str, int] = {}
     for line in lines:
         if isinstance(line, SkippedLine) or line.request_id not in place:
             if isinstance(line, Attempt):
                 place[line.request_id] = len(cells)
-            cells.append((line, []))
+            cells.append((line, ()))
             continue
         known, earlier = cells[place[line.request_id]]
         older, newer = sorted((known, line), key=lambda one: one.attempt if isinstance(one, Attempt) else 0)
         if isinstance(older, Attempt):
-            cells[place[line.request_id]] = (newer, sorted([*earlier, older], key=lambda one: one.attempt))
+            cells[place[line.request_id]] = (newer, tuple(sorted([*earlier, older], key=lambda one: one.attempt)))
     return cells

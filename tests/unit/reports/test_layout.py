@@ -123,9 +123,9 @@ def test_the_latest_attempt_is_the_cell_and_the_others_its_history() -> None:
     )
     skipped = SkippedLine(row_id="x")
     assert latest_lines((first, other, third, skipped, second)) == [
-        (third, [first, second]),
-        (other, []),
-        (skipped, []),
+        (third, (first, second)),
+        (other, ()),
+        (skipped, ()),
     ]
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from pipeline.records import Attempt, State, Totals
-from pipeline.reports.sheet.cells import CellMedia, sheet_cell
-from pipeline.reports.sheet.page import build_sheet, page_data, sections, sheet_html, write_sheet
+from pipeline.reports.sheet import cell_data
+from pipeline.reports.sheet.cells import CellMedia, SheetCell, sheet_cell
+from pipeline.reports.sheet.page import build_sheet, page_pieces, sections, sheet_html, write_sheet
 from pipeline.reports.sheet.run_view import Line, RunView, SkippedLine
 from pipeline.reports.sheet.thumbnails import poster_path, start_path
 from tests.support.factories import make_attempt
@@ -79,14 +80,63 @@ def test_no_text_of_a_manifest_or_a_gateway_becomes_markup() -> None:
     assert HOSTILE in "".join(page.texts["h1"])
 
 
+def texts_in(cell: SheetCell) -> list[object]:
+    """What the scripts are to know of a cell, whose place is that of a page without axes."""
+    media = [cell.stills.clip, cell.stills.poster, cell.stills.start]
+    lists = [list(cell.tags), [], media, [text for fact in cell.facts for text in fact], list(cell.history)]
+    ends = [cell.request_id, cell.attempt, cell.due, cell.check, "; ".join(cell.defects)]
+    return [cell.row_id, cell.state, cell.reason, cell.price, cell.model, *lists, *ends]
+
+
+def texts_of(data: dict[str, Any]) -> list[list[object]]:
+    """Every cell of a page's JSON with its texts in place of their numbers."""
+    strings, attempt = data["strings"], 11
+    return [
+        [
+            one if at == attempt else [strings[number] for number in one] if isinstance(one, list) else strings[one]
+            for at, one in enumerate(cell)
+        ]
+        for cell in data["cells"]
+    ]
+
+
 def test_the_json_block_gives_back_every_text_exactly() -> None:
     view = make_view([hostile_attempt()])
     text, page = page_of(view)
     block = page.texts["script"][0]
-    assert json.loads(block) == json.loads(json.dumps(page_data(view, build_sheet(view, view.outputs))))
+    (shown,) = build_sheet(view, view.outputs).cells
+    assert texts_of(json.loads(block)) == [texts_in(shown)]
     assert HOSTILE in json.loads(block)["strings"]
     assert not set("<>&\u2028\u2029") & set(block)
     assert text.count("</script>") == 2
+
+
+@pytest.mark.parametrize(("known", "spool"), [(2, 10), (50_000, 1 << 20)])
+def test_the_data_of_the_cells_is_exact_whatever_is_remembered_and_kept_in_memory(
+    monkeypatch: pytest.MonkeyPatch, known: int, spool: int
+) -> None:
+    monkeypatch.setattr(cell_data, "MAX_KNOWN_TEXTS", known)
+    monkeypatch.setattr(cell_data, "SPOOL_BYTES", spool)
+    monkeypatch.setattr(cell_data, "CHUNK_CELLS", 3)
+    states = (State.DONE, State.FAILED, State.DONE, State.UNKNOWN)
+    lines: list[Line] = [
+        make_attempt(
+            row_id=f"a-{seed}", seed=seed, prompt=f"été {seed % 2} \ud800", state=states[seed % 4], tags=("x",)
+        )
+        for seed in range(1, 9)
+    ]
+    cells = build_sheet(make_view([*lines, SkippedLine(row_id="left out")]), Path("/nowhere")).cells
+    with cell_data.CellData(cells, ()) as data:
+        text = "".join(data.pieces())
+    assert texts_of(json.loads(f"{{{text}}}")) == [texts_in(cell) for cell in cells]
+    assert data.states == {"done": 4, "failed": 2, "unknown": 2, "skipped": 1}
+
+
+def test_the_cells_are_written_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell_data, "PIECE_CHARACTERS", 1_000)
+    view = make_view([make_attempt(row_id=f"row-{seed}", seed=seed, state=State.DONE) for seed in range(1, 301)])
+    sizes = [len(piece) for piece in page_pieces(view, build_sheet(view, view.outputs))]
+    assert sizes.count(1_000) > 30
 
 
 def test_only_the_pages_own_script_and_style_may_run() -> None:
