@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -287,6 +288,9 @@ def encode(frames: Frames, fps: int, target: Path, codec: str, crf: int) -> None
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame).astype(np.uint8), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
+    if hasattr(os, "sched_setscheduler"):
+        # As root the AV1 encoder makes its caller a real-time process, which would keep every other one from the cores.
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def numbered(cases: list[Case]) -> Iterator[Case]:
