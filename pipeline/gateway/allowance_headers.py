@@ -78,6 +78,7 @@ def _structured(headers: Mapping[str, str]) -> _Pair | None:
         remaining = _count(item.get("r"))
         if remaining is not None:
             found.append((remaining, _seconds(item.get("t"))))
+    # Several policies may hold at once (a minute, a day): the one with the fewest calls left is met first.
     return min(found, key=lambda pair: pair[0]) if found else None
 
 

@@ -128,6 +128,7 @@ def judge_submit(
     # MONEY: a refusal that names a job set contradicts itself; only a look at that job can tell.
     if outcome.status not in refusals or names_job_set(outcome.body):
         return _unknown(hints, recoverable_ids(outcome.body))
+    # Each refusal is in some rule without a text (a test walks all of them), so `next` always finds one.
     rule = next(rule for rule in rules if outcome.status in rule.statuses and hints.says(rule.says))
     return _refused(hints, rule)
 
@@ -137,8 +138,10 @@ def _judge_success(answer: Response, params: Params | None, now_wall: float) -> 
     hints = error_hints(answer, now_wall)
     payload = read_json(answer.body) if answer.complete else None
     ticket = parse_submit(payload)
+    # MONEY: a job set's id beats every word of failure beside it; a weaker id beside such words may be a trace's.
     if ticket is None or (ticket.id_key != "job_set_id" and _says_error(payload)):
         return _unknown(hints, recoverable_ids(answer.body), reason=_why_unclear(answer, hints))
+    # MONEY: with two ids it is not known which one was paid for; picking one could lose the other.
     if len(several := job_sets_named(answer.body)) > 1:
         reason = f"{answer.status}, and the answer names several jobs: {', '.join(sorted(several)[:MAX_NAMED])}"
         return _unknown(hints, recoverable_ids(answer.body), reason=reason)
@@ -245,7 +248,9 @@ def judge_poll(
     hints = error_hints(outcome, now_unix)
     if 200 <= outcome.status <= 299:
         return _judge_report(outcome, hints, job_set_id)
+    # A status that is not in the table decides nothing: an error of a poll is no news about the job.
     kind = kinds.get(outcome.status, PollOutcomeKind.UNCLEAR)
+    # API: an exhausted quota comes as 403 here. Taken for a refused key it would end the run for what a wait cures.
     if outcome.status == 403 and not hints.says(CREDIT) and (hints.says(HINT) or hints.says(QUOTA)):
         kind = PollOutcomeKind.THROTTLED
     return PollOutcome(

@@ -84,6 +84,7 @@ class GatewayClient:
         elif base_url.lower().startswith("https:"):
             self._ssl = context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
             self._network.load_certificates(context)
+            # What aiohttp's own context asks for: it speaks nothing newer.
             context.set_alpn_protocols(("http/1.1",))
         self._submits: aiohttp.ClientSession | None = None
         self._polls: aiohttp.ClientSession | None = None
@@ -142,12 +143,15 @@ class GatewayClient:
         `polling_url` is used only when its scheme, host and port are the gateway's, else the key would go elsewhere.
         A GET on a connection that the gateway had just closed is repeated once by the HTTP library.
         """
+        # The polling address comes from an answer: with another host in it the key would be sent there.
         own = self._origin.own_url(polling_url) if polling_url is not None else None
         own_url = None if own is None else str(own)
         return await self.ask(self._kind.poll_call(job_set_id, own_url, style or self._kind.poll_styles[0]))
 
     def video_address(self, report: JobStatusReport) -> str | None:
         """The address of a finished job's clip; one without a host is the gateway's own."""
+        # A path without a host can only be on the gateway itself; anything else that is no http address is left as it
+        # is.
         if report.video_url is not None or not (report.other_address or "").startswith("/"):
             return report.video_url
         return self._origin.joined(str(report.other_address))
@@ -179,6 +183,8 @@ class GatewayClient:
         taken = PartialResponse()
         url = self._origin.url(call.target) if call.target.startswith("/") else URL(call.target)
         try:
+            # Around everything: aiohttp's own time-outs begin again with each byte, so an answer that drips would never
+            # end.
             async with asyncio.timeout(patience.answer_s):
                 response = await session.request(
                     call.method,
@@ -191,10 +197,12 @@ class GatewayClient:
                     trace_request_ctx=proof,
                 )
                 await self._reader.read(response, taken)
+        # Cancellation is not caught: the caller reads `proof.sent` to see what it may record.
         except Exception as error:  # noqa: BLE001 - MONEY: a paid call must end in a record, and the key stays inside
             taken.what = describe_error(error, url, patience.timeout)
             taken.is_permanent = is_permanent(error)
         elapsed_s = loop.time() - started
+        # A status line is the server's decision, also where the body behind it was cut or stalled.
         if taken.status is not None:
             return self._reader.response(taken, elapsed_s)
         phase = CallPhase.WAIT if proof.sent else CallPhase.CONNECT
@@ -203,6 +211,7 @@ class GatewayClient:
             what=self._reader.blank_text(taken.what),
             phase=phase,
             elapsed_s=elapsed_s,
+            # What left this machine is never permanent: waiting, or a poll, may still tell what became of it.
             is_permanent=taken.is_permanent and not proof.sent,
         )
 

@@ -164,6 +164,7 @@ class VideoFetcher:
     ) -> None:
         if self._session is not None:
             await self._session.close()
+        # Not awaited: a write to a network disk that hangs would hang the end of the run; threads end with their call.
         self._disk.shutdown(wait=False)
 
     async def fetch(self, url: str, target: Path) -> DownloadOutcome:
@@ -198,6 +199,7 @@ class VideoFetcher:
         """Redirects by hand, so that every hop is judged like the first."""
         base, secure = "", False
         for _ in range(self._max_redirects + 1):
+            # `secure`: a chain that was https once must not go on over http, where the video could be exchanged.
             hop = readable_url(url, http_allowed=self._loopback and not secure, base=base)
             if isinstance(hop, Unacceptable):
                 return hop
@@ -210,11 +212,14 @@ class VideoFetcher:
     async def _one_get(self, url: URL, part: PartFile) -> _Step:
         assert self._session is not None, "use it as `async with VideoFetcher(...)`"
         proxy = self._network.proxy_for(str(url))
+        # Through a proxy our socket goes to the proxy only, so the guard at the socket never sees the target.
         if proxy is not None and (why_not := refused_host(url.host or "", loopback_allowed=self._loopback)):
             return Unacceptable(reason=f"{url.host}: {why_not}")
         body = PartialBody()
         step = await self._one_piece(url, part, body, proxy)
         for _ in range(MAX_PIECES - 1):
+            # MONEY: what came is not thrown away, but two halves are joined only where a strong ETag proves that they
+            # are one body.
             if not (isinstance(step, _Cut) and body.can_continue):
                 break
             step = await self._one_piece(url, part, body, proxy)
@@ -236,11 +241,13 @@ class VideoFetcher:
                     if refused is not None:
                         return refused
                     body.begin(response.headers, response.content_length)
+                    # Only now: a link that has expired, or a refusal, leaves no file behind and holds no lock.
                     await self._on_disk(part.claim)
                 return await self._receive(response, part, body)
         except (aiohttp.InvalidURL, UnicodeError):
             return Unacceptable(reason=f"{url.host}: not an address that can be called")
         except (aiohttp.ClientError, OSError) as error:
+            # A name may have a private and a public address; only where every one was refused is the link to blame.
             if connects.refused and not connects.allowed:
                 return Unacceptable(reason=f"{url.host}: {connects.refused[0]}")
             return _Cut(failure=TransientFailure(reason=f"{url.host}: {_words(error)}"))
@@ -271,6 +278,8 @@ class VideoFetcher:
         while block:
             for piece in gunzip.feed(block) if gunzip else (block,):
                 walk.feed(piece)
+                # Counted as it comes, after decompression: what was announced may be a lie, and a small gzip can be a
+                # bomb.
                 if walk.size_bytes > self._max_bytes:
                     return Unacceptable(reason=f"too large: more than {self._max_bytes} bytes")
                 if walk.fault:
@@ -303,6 +312,7 @@ class VideoFetcher:
         """Run a blocking file operation in a thread. A cancelled caller leaves; the operation still runs to its end."""
         loop = asyncio.get_running_loop()
         work = asyncio.ensure_future(loop.run_in_executor(self._disk, lambda: _storable(call, *args, **kwargs)))
+        # A caller that was cancelled takes no result; without this the loop would report the error as never retrieved.
         work.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             return await asyncio.shield(work)

@@ -78,6 +78,7 @@ class ErrorHints:
             return True
         if isinstance(what, str):
             return self.stated_wait_s is not None
+        # Codes such as `insufficient_balance` are read as words; the patterns ask for word boundaries.
         return what.search(self.text.replace("_", " ")) is not None
 
     def job_cap(self) -> int | None:

@@ -39,6 +39,7 @@ def error_text(said: object) -> str:
     payload = read_json(said)
     if payload is not None:
         return one_line(_words(payload, MAX_NESTING))
+    # A page is searched by regular expressions; its beginning has the title, and a megabyte would hold up the loop.
     return one_line(_page_text(said[:20_000].decode("utf-8", "replace")))
 
 
@@ -49,6 +50,7 @@ def _words(value: object, depth: int) -> str:
     if depth == 0:
         return ""
     if isinstance(value, list):
+        # Five mistakes are enough for a line; a validation error may list one for each field of each row.
         return "; ".join(text for item in value[:5] if (text := _words(item, depth - 1)))
     if not isinstance(value, Mapping):
         return ""
@@ -109,6 +111,7 @@ def retry_after_s(headers: Mapping[str, str], text: str, *, now_wall: float) -> 
     said = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", said):
         return float(said)
+    # RFC 9110 allows seconds or a date here.
     if until := _wall(said):
         # The server's own Date makes a skewed clock on either side harmless.
         return max(0.0, until - (_wall(headers.get("date", "")) or now_wall))

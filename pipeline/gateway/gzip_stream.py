@@ -34,6 +34,8 @@ class Gunzip:
             except zlib.error:
                 self._broken = True
                 return
+            # What did not fit into the step, or what follows the end of the stream; the latter makes the next round
+            # break off.
             data = self._engine.unconsumed_tail or self._engine.unused_data
             if piece:
                 yield piece

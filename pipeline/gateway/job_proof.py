@@ -62,12 +62,15 @@ def prove_job(answer: Response | NoResponse, poll: PollOutcome, params: Params) 
     report = poll.report
     if poll.kind is not PollOutcomeKind.REPORT or report is None or not isinstance(answer, Response):
         return JobProof(proved=False, reason=poll.reason or poll.kind.value)
+    # MONEY: an answer without a state may be a page that every id gets. It would prove any id to be ours.
     if not report.known_word or not report.word:
         return JobProof(proved=False, reason=f"the answer gives no known state ({report.word or 'none'})")
     if report.reason and _NO_JOB.search(report.reason):
         return JobProof(proved=False, reason=report.reason)
     for top in single(read_json(answer.body)):
         echo = parse_echo(top)
+        # An answer that repeats nothing contradicts nothing: the id came from the answer to this very request, or from
+        # a callback with its token, which is what the state word confirms.
         contradiction = echo_contradicts(echo, params) or _other_model(echo, params)
         if contradiction:
             return JobProof(proved=False, final=True, reason=contradiction)

@@ -119,18 +119,21 @@ def _word_of(place: Json) -> _StatusWord | None:
     said = next((v for key in STATE_KEYS if isinstance(v := place.get(key), str) and v.strip()), None)
     if said is None:
         return None
+    # `IN_PROGRESS`, `in-progress` and `InProgress` are one word.
     return _StatusWord(text=said, status=STATE_WORDS.get(re.sub(r"[\W_]+", "", said).lower()))
 
 
 def _state(top: Json, *, has_video: bool) -> _StatusWord | None:
     """The one word for the whole set: from its jobs, from what wraps it, from the top."""
     outer = None if _is_call_error(top) else _word_of(top)
+    # Without the first place, which is the top itself: only what wraps the result is asked for here.
     inner = _jobs_word(top) or next((w for place in places(top)[1:] if (w := _word_of(place)) and w.status), None)
     if inner is None and outer is None:
         # Inferred: a document without a state but with a clip is finished; a bare `url` alone is no clip.
         return _StatusWord(text="", status=JobStatus.DONE) if has_video and not _only_bare_url(top) else None
     if inner is None or outer is None:
         return inner or outer
+    # A failure on top ends the whole set, unless a clip is there: what can be fetched was paid for.
     over = outer.status in TERMINAL and outer.status is not JobStatus.DONE
     if over and not (inner.status is JobStatus.DONE and has_video):
         return outer
@@ -157,6 +160,7 @@ def _jobs_word(top: Json) -> _StatusWord | None:
     if not any(word.text for word in words):
         return None
     for job, word in zip(jobs, words, strict=True):
+        # One clip is what was ordered: a sibling that failed or still runs makes no difference.
         if word.status is JobStatus.DONE and _has_clip(job):
             return word
     for word in words:
@@ -190,6 +194,7 @@ def _video_texts(top: Json) -> Iterator[str]:
     around = places(top)
     jobs = [job for place in around for job in objects(place.get("jobs"))]
     # A finished job's clip comes before one of a sibling that is not.
+    # `sorted` is stable, and False comes before True: finished jobs first, each group in the answer's order.
     for job in sorted(jobs, key=lambda job: (w := _word_of(job)) is None or w.status is not JobStatus.DONE):
         yield from _job_texts(job)
     for place in around:

@@ -31,6 +31,8 @@ def one_line(text: str, limit: int = MAX_REASON_CHARS) -> str:
 
     Signatures and secrets that it repeats are hidden: every word of a gateway that is kept comes through here.
     """
+    # The rest of a long page is cut before it is searched for secrets; four times the length, as white space is folded
+    # afterwards.
     clean = "".join(c if c.isprintable() else " " for c in redact(text[: 4 * limit]))
     return " ".join(clean.split())[:limit]
 

@@ -93,6 +93,7 @@ def _name(entry: Json, motions_id: str, before: MotionPreset | None, taken: Iter
     said = first([entry], _NAMES)
     name = one_line(said, NAME_CHARS).lstrip(SPREADSHEET_MARKS).strip() if isinstance(said, str) else ""
     name = name or (before.name if before else "") or motions_id
+    # A name that looks like the id of another preset would make a manifest buy that one.
     if UUID_PATTERN.fullmatch(name) and name != motions_id:
         name = motions_id
     return f"{name} ({motions_id[:8]})" if normalize_name(name) in taken else name

@@ -80,6 +80,7 @@ class Mp4BoxScanner:
         if missing:
             kind = Mp4FaultKind.FOREIGN if length_proven else Mp4FaultKind.CUT
             return Mp4Fault(kind=kind, reason=f"not a playable MP4: no {' and no '.join(missing)} box")
+        # A box that reaches to the end, or a list of fragments, has no end of its own that could show a cut.
         if not length_proven and (self._open_ended or b"moof" in self._kinds):
             return Mp4Fault(
                 kind=Mp4FaultKind.CUT, reason="nothing proves that it came whole (no length, open-ended boxes)"
@@ -87,6 +88,8 @@ class Mp4BoxScanner:
         return None
 
     def _header_wanted(self) -> int:
+        # Size 1 means that 64 bits of size follow the type (4.2); below four bytes it is not known yet, and 8 are asked
+        # for.
         return WIDE_HEADER_BYTES if self._header[:4] == b"\0\0\0\1" else HEADER_BYTES
 
     def _take_header(self, data: bytes) -> None:

@@ -29,6 +29,7 @@ def describe_error(error: Exception, url: URL, timeout: aiohttp.ClientTimeout) -
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError):
         return _connection_words(error, url)
     where, connect_s = f"{url.host}:{url.port}", timeout.connect or timeout.sock_connect or 0
+    # In this order: several of these classes are subclasses of a later one (a connection's time-out is a TimeoutError).
     words: tuple[tuple[type[Exception], str], ...] = (
         (LeaseExpiredError, "the process was frozen after its reservation; nothing was sent"),
         (aiohttp.ClientSSLError, f"the secure connection to {where} could not be made"),

@@ -62,6 +62,8 @@ class Origin:
         if "\\" in address or not _printable(address):
             return None
         try:
+            # The address comes from an answer. Joined as a browser would do it: `//other.host/x` looks like a path and
+            # is on another host.
             url = URL(self.base_url).join(URL(address)).with_fragment(None)
             return url if self.owns(url) and url.user is None and url.password is None else None
         except ValueError:  # a host that can't be decoded is noticed only when it is read

@@ -56,6 +56,7 @@ class PartFile:
             self._hash.update(data)
             rest = memoryview(data)
             while rest:
+                # os.write may take a part only, on a disk that is nearly full.
                 rest = rest[os.write(self._fd, rest) :]
 
     def keep(self) -> str:
@@ -67,6 +68,8 @@ class PartFile:
         with self._mutex:
             if self._fd is None:
                 raise OSError(errno.EBADF, "the download was given up")
+            # In this order: data, name, folder. A rename that is durable before the data would show an empty video
+            # after a power cut.
             os.fsync(self._fd)
             os.replace(self.path, self.target)
             self._close()
@@ -93,6 +96,7 @@ class PartFile:
 def _own(path: Path) -> int:
     """A descriptor of the empty file at `path`, with its lock."""
     for _ in range(CLAIM_TRIES):
+        # O_NOFOLLOW: a link of that name, set by another user of a shared folder, would have its target overwritten.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
         try:
             if _is_ours(fd, path):
@@ -114,10 +118,12 @@ def _is_ours(fd: int, path: Path) -> bool:
         named = path.stat(follow_symlinks=False)
     except FileNotFoundError:
         return False
+    # The name points to another file by now: the next round opens that one.
     if not os.path.samestat(os.fstat(fd), named):
         return False
     with suppress(PermissionError):  # another operator's part, which the group may write
         os.fchmod(fd, FILE_MODE)
+    # Only under the lock: before it, the bytes could be those of a download that is running.
     os.ftruncate(fd, 0)
     return True
 

@@ -32,6 +32,7 @@ class PartialBody:
     def begin(self, headers: Mapping[str, str], length: int | None) -> None:
         """Note which body this is, from the head of its first answer."""
         etag = headers.get("ETag", "")
+        # With a content encoding the ranges count compressed bytes, which two servers may compress differently.
         self.etag = etag if _STRONG_ETAG.fullmatch(etag) and "Content-Encoding" not in headers else None
         self.total_bytes = length
 

@@ -58,6 +58,7 @@ class ResponseReader:
         named = ((name.lower(), value) for name, value in response.headers.items())
         taken.headers = {name: value for name, value in named if _kept(name)}
         try:
+            # One byte beyond the cap is read: only so is a body that ends at the cap told from one that goes on.
             while (room := self._cap_bytes + 1 - len(taken.body)) > 0:
                 block = await response.content.read(min(READ_BYTES, room))
                 if not block:
@@ -67,6 +68,8 @@ class ResponseReader:
             taken.what = f"the answer is longer than {self._cap_bytes} bytes"
         finally:
             if taken.complete:
+                # A whole answer leaves a clean connection for the next poll; after a broken one the rest of it would be
+                # read as the next answer.
                 response.release()
             else:
                 response.close()

@@ -54,6 +54,8 @@ def guarded_connector(
 
     def make(address_info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, address = address_info
+        # A context variable, since aiohttp gives its socket factory nothing but the address; each request's task has
+        # its own.
         connects = _connects.get()
         why_not = None if connects.by_proxy else refusal(str(address[0]), loopback_allowed=loopback_allowed)
         if why_not is not None:
@@ -65,6 +67,7 @@ def guarded_connector(
     return aiohttp.TCPConnector(
         limit=0,
         limit_per_host=per_host,
+        # A kept connection would be used again without passing `make`, and so without its check.
         force_close=True,
         ssl=ssl_context if ssl_context is not None else True,
         socket_factory=make,

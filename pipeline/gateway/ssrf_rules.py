@@ -120,6 +120,7 @@ def _as_connected(number: IPv4Address | IPv6Address) -> IPv4Address | IPv6Addres
 def _is_public(number: IPv4Address | IPv6Address) -> bool:
     if isinstance(number, IPv4Address):
         return number.is_global and not any(number in network for network in SHUT_V4)
+    # A NAT64 or 6to4 gateway would connect to the IPv4 address inside, which may be a private one.
     inner = _carried(number)
     if inner is not None:
         return _is_public(inner)

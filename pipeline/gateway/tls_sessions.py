@@ -45,6 +45,7 @@ class ResumingContext(ssl.SSLContext):
             session = self._newest(host)
         made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
         if host:
+            # A crude bound is enough: what is forgotten costs one full handshake.
             if host not in self._latest and len(self._latest) >= MAX_HOSTS:
                 self._latest.clear()
                 self._sessions.clear()
@@ -58,6 +59,7 @@ class ResumingContext(ssl.SSLContext):
         handshake that follows.
         """
         kept = self._sessions.get(host)
+        # The newest first: a ticket is often valid once, and the newest has the longest life left.
         for connection in reversed(self._latest.get(host, ())):
             if connection.version() is None:
                 continue  # its handshake has not ended

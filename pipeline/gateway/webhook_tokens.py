@@ -73,6 +73,7 @@ class WebhookTokens:
         return CallbackDelivery(request_id=request_id, attempt=attempt)
 
     def _mac(self, purpose: str, request_id: str, attempt: int) -> bytes:
+        # `purpose` separates the two uses: a secret that a gateway gives away must not reveal the token in its path.
         text = f"dop callback\n{purpose}\n{self._gateway}\n{request_id}\n{attempt}"
         return hmac.new(self._seed, text.encode(), hashlib.sha256).digest()
 

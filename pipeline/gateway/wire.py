@@ -182,11 +182,13 @@ def recoverable_ids(partial: bytes) -> tuple[str, ...]:
     first key that may hold ids of other things: `jobs[0].id` and a motion's id are never returned.
     """
     text = partial.decode("utf-8", "replace")
+    # The part before the first key under which an `id` is a job's, a motion's or a picture's.
     own = _OTHER_THINGS.split(text, maxsplit=1)[0]
     fields = {name: _ID_FIELD % "|".join(spellings) for name, spellings in ID_KEYS}
     bare = fields.pop("id")
     found = [match[1] or match[2] for pattern in fields.values() for match in re.finditer(pattern, text)]
     found += [match[1] for match in _IN_POLLING_URL.finditer(text)]
+    # A bare `id` is the weakest evidence: it counts only where nothing better was found.
     found = found or [match[1] or match[2] for match in re.finditer(bare, own)]
     return tuple(dict.fromkeys(one for text in found if (one := as_id(text)) is not None))
 
@@ -201,6 +203,7 @@ def job_sets_named(body: bytes) -> frozenset[str]:
 
     An answer that names several is not understood: which of them was paid for is not known.
     """
+    # Almost no refusal names one; the cheap look spares most bodies the decoding.
     if not any(spelling.encode() in body for spelling in _JOB_SET_SPELLINGS):
         return frozenset()
     return _job_sets_in(_OTHER_THINGS.split(body.decode("utf-8", "replace"), maxsplit=1)[0])

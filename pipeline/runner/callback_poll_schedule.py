@@ -56,4 +56,6 @@ class CallbackPollSchedule(PollSchedule):
         if self.gave_up:
             return usual
         patience_s = (PROVEN if self._called else UNPROVEN) * self._max_s
+        # Half of the deadline at most: a safety net after the deadline would leave a job stalled whose callback was
+        # lost.
         return max(usual, row.planned_at + min(patience_s, self._deadline_s / 2))

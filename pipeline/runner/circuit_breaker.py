@@ -111,6 +111,7 @@ class CircuitBreaker:
         # The right to probe is a lease: a probe whose worker was killed must not stop the buying for ever.
         if self.is_probing(now) and (who is None or who != self._prober):
             return False
+        # A caller without an id still holds the probe: "" is no request's id, and None would mean that no probe is out.
         self._prober, self._probe_until = who or "", now + self._lease_s
         return True
 
@@ -150,6 +151,7 @@ class CircuitBreaker:
     def poll_answered(self, now: float) -> None:
         """The gateway answered a poll: after the pause that lets one row probe."""
         self._pause.shorten(MAX_PAUSE_WITH_POLLS_S)
+        # Only an answer after the pause counts: one from its beginning may come from before the outage.
         if self._pause.on and not self._pause.lasts(now):
             self._poll_answered = True
 
@@ -195,12 +197,14 @@ class CircuitBreaker:
         self._prober = None  # the gateway was reached: no probe is needed any more
         if self._in_a_row >= self._in_a_row_limit or sum(self._recent) >= self._in_window_limit:
             self._open(now)
+        # A whole window without a loss: the next trouble begins with the shortest pause again.
         elif len(self._recent) == self._recent.maxlen and not any(self._recent):
             self._pause.forget()
 
     def _probed(self, unknown: bool, now: float) -> None:
         if unknown:
             self.probes_lost += 1
+            # The probe was lost: `begin` doubles the pause each time.
             self._open(now)
             return
         # Outcomes from before the outage are forgotten: with them the first loss after it would open the breaker again.
@@ -209,6 +213,7 @@ class CircuitBreaker:
         self.probes_lost = 0
 
     def _unreachable(self, now: float) -> None:
+        # A poll that was answered before the connections failed proves nothing about the gateway now.
         self._poll_answered = False
         if not self._down.lasts(now):  # many fail at once when a gateway goes: one step of the back-off
             self._down.begin(now)

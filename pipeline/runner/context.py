@@ -91,6 +91,7 @@ class RunContext:
     notify: Callable[[str], None]
     reachability: Reachability
     lease_s: float = RESERVATION_LEASE_S
+    # Both queues are unbounded: with a full one the submitter would wait for the poller while it records a paid id.
     accepted: asyncio.Queue[PendingJob] = field(default_factory=asyncio.Queue)
     ready: asyncio.Queue[ReadyVideo] = field(default_factory=asyncio.Queue)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("pipeline.run"))
@@ -121,6 +122,7 @@ def accepted_job(attempt: Attempt, job_set_id: str, polling_url: str | None, now
 
 def pending_job_of(attempt: Attempt, *, loop_now: float, now_unix: float) -> PendingJob:
     """A job that an earlier run left in flight, its acceptance translated to the loop's clock."""
+    # The ledger has Unix seconds, which may have been set back since; a job has no negative age.
     age_s = max(0.0, now_unix - (attempt.accepted_at or now_unix))
     return PendingJob(
         request_id=attempt.request_id,

@@ -57,6 +57,7 @@ class Firewall:
         """Count one failure of a row in this step; the third equal one stops the buying."""
         kind = type(error).__name__
         known, rows = self._failed.get(step, (kind, set()))
+        # Rows are counted, not failures: one bad row that fails at every try must not stop the others' buying.
         rows = rows | {request_id} if known == kind else {request_id}
         self._failed[step] = (kind, rows)
         if len(rows) >= MAX_EQUAL_FAILURES:
@@ -72,6 +73,8 @@ class Firewall:
         words = error_words(error)
         try:
             await self._recorder.record(request_id, Event.NOTE, {"reason": f"{reason}{words}"})
+        # The note on the row may fail as well, for the same cause. The user's line and the count must follow all the
+        # same.
         except BaseException as failed:
             if is_cancellation(failed):
                 raise

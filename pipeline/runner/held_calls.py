@@ -62,6 +62,7 @@ class HeldCalls:
     def _serves(self, witness: Attempt, attempt: Attempt) -> bool:
         sent_at, submitted_at = witness.submitted_at or 0.0, attempt.submitted_at or 0.0
         is_old_enough = sent_at <= submitted_at or self.age_s(attempt) <= YOUNG_S
+        # Nor much older: a gateway that has forgotten an old key would look like one that honours none.
         return is_old_enough and sent_at >= submitted_at - YOUNG_S
 
     def is_known(self, job_set_id: str) -> bool:

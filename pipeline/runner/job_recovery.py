@@ -63,6 +63,8 @@ class JobRecovery:
             if ids:
                 self._context.log.warning("several job ids prove none: %s (%s)", ", ".join(ids), evidence)
             return
+        # Kept when the search has ended: its count of polls must hold for the whole run, or each repeated callback
+        # would begin at zero.
         search = self._searches.setdefault(request_id, _Search())
         if job_set_id in search.polls:
             return
@@ -141,6 +143,8 @@ class JobRecovery:
             return asked.result() if asked.done() else None
         finally:
             stop.unsubscribe(wake)
+            # Cancelled and awaited: a poll that is only left alone would still use its connection while the client is
+            # closed.
             for task in (asked, ending):
                 task.cancel()
             await asyncio.gather(asked, ending, return_exceptions=True)

@@ -41,6 +41,8 @@ class KeptCalls:
         return f"{KEPT_CALL}{call.sealed()}" if self._is_kept else ""
 
     def _kept(self, attempt: Attempt) -> Call | None:
+        # Never sent, so no call was kept: most rows are spared a look into the history. `attempt` is as old as the feed
+        # of the rows; `_sent` knows what this run has sent since.
         if attempt.submit_attempts == 0 and attempt.request_id not in self._sent:
             return None
         text = HeldJobs(self._context.recorder.ledger).kept_call(attempt.request_id, attempt.attempt)

@@ -58,6 +58,8 @@ class KeyProof:
                 self._held.served(witness)
             if found is not KeyShown.NOT_SHOWN:
                 break
+        # At a gateway that gave the proof once, its absence is evidence, and `KeyTrust` counts it. At any other it only
+        # shows that this gateway gives none.
         if not self.was_given:
             self._refused += found is KeyShown.NOT_SHOWN
             self._unclear = self._unclear + 1 if found is KeyShown.UNCLEAR else 0
@@ -73,6 +75,7 @@ class KeyProof:
     async def _shown_by(self, call: Call) -> KeyShown:
         kind = self._context.kind
         answer = await self._ask(kind.key_probe_call(call))
+        # `_ask` has switched the proof off where the gateway took the invalid call.
         if isinstance(answer, NoResponse) or not self._is_possible:
             return KeyShown.UNCLEAR
         control = await self._control_for(call)
@@ -81,6 +84,8 @@ class KeyProof:
         found = kind.classify_key_probe(answer, control)
         if found is KeyShown.HONOURED and not self.was_given:
             self.was_given = True
+            # In the ledger, for the next runs: without it they would take a proof that is missing for one that was
+            # never given.
             self._context.recorder.ledger.saved_states.save(self._memory, {"at": self._context.unix_time()})
         return found
 
@@ -90,6 +95,8 @@ class KeyProof:
         if self._control is not None and now - self._control_at < CONTROL_FRESH_S:
             return self._control
         self._control, kind = None, self._context.kind
+        # Two fresh keys, since a refusal may hold an id or a time that differs each time. Such an answer differs from
+        # itself, and every answer that is compared with it would look like a proof.
         answers = [await self._ask(kind.key_probe_call(call, uuid.uuid4().hex)) for _ in range(2)]
         first, second = answers
         if isinstance(first, NoResponse) or isinstance(second, NoResponse):

@@ -78,10 +78,13 @@ class KeyTrust:
         witnesses = self._held.witnesses(attempt)
         if not witnesses:
             return Trust.NO_CANARY
+        # The failed proofs that switch replay off must lie apart: one bad moment of the gateway would count three
+        # times.
         if _now() - self._not_shown_at < NOT_SHOWN_PAUSE_S:
             return Trust.UNSURE
         shown = await self._proof.shown(witnesses)
         if shown is KeyShown.HONOURED:
+            # MONEY: keys are honoured, so no repeated call without an answer has bought a second time.
             self._unanswered.clear()
             self._not_shown = self._silent = 0
             return Trust.HONOURED
@@ -107,6 +110,7 @@ class KeyTrust:
 
     async def _by_canary(self, attempt: Attempt, witnesses: list[HeldCall]) -> Trust:
         """Repeat a call whose job is known, and see whether it gives that job."""
+        # Only if the canary's key is not younger than this one: a gateway may have forgotten the older keys.
         if _now() < self._fresh_until and self._fresh_age <= (attempt.submitted_at or 0.0):
             return Trust.HONOURED
         found = Trust.UNSURE
@@ -128,6 +132,7 @@ class KeyTrust:
 
     def _may_test(self) -> bool:
         if self._silent >= self._max_silent and _now() >= self._silent_until:
+            # Set with the permission: one more canary each pause, not one for each case that waits.
             self._silent_until = _now() + SILENT_PAUSE_S
             return True
         return self._silent < self._max_silent
@@ -180,6 +185,7 @@ class KeyTrust:
             if found is not None:
                 return found
             await self._context.stop.pause(CHECK_PAUSE_S * 2**tries, until=StopScope.ALL)
+        # No answer tells. The job that was named may run and be charged: it is better recorded than lost.
         return True
 
     async def _proved_after(self, held: HeldCall) -> bool | None:
@@ -190,6 +196,7 @@ class KeyTrust:
         return not await self._given_back(held, "keys ceased to be honoured while it was asked for")
 
     async def _same_again(self, held: HeldCall) -> bool | None:
+        # MONEY: one more test could buy as well. Without it, the job that the call named is recorded.
         if self._silent >= self._max_silent:
             return True
         outcome, response = await self._calls.send(held.call, held.attempt, counts_job=False)
@@ -219,6 +226,7 @@ class KeyTrust:
     async def _promise_broken(self, held: HeldCall, other_job: str) -> None:
         """MONEY: the gateway bought again. Cancel that job, switch replay off, and say so."""
         attempt, context = held.attempt, self._context
+        # MONEY: before anything is awaited. The other cases read `off` before each call.
         self.off = "the gateway did not honour an idempotency key: no unclear submit is sent again"
         is_canceled = await self._calls.cancel(other_job)
         if is_canceled:

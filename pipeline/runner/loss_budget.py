@@ -72,6 +72,8 @@ class LossBudget:
         """Whether one more unknown outcome would pass the limit."""
         if not self._unknown:
             return False
+        # Asked before the next submit, so the limit must still hold if that one is lost too: hence `>=`, and the
+        # highest price on top of what is lost.
         rows, money = self._limit.rows, self._limit.microusd
         dearest = max(price for price, _ in self._unknown.values())
         return (rows is not None and len(self._unknown) >= rows) or (

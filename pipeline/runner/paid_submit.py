@@ -41,6 +41,7 @@ class PaidSubmit:
         self._permits = permits
         self._endpoint = endpoint
         self._outcomes = outcomes
+        # One refusal speaks for every row of a model: the other workers need not send theirs to hear it again.
         self._gone_models: set[str] = set()
 
     def is_model_gone(self, model: str) -> bool:
@@ -73,6 +74,8 @@ class PaidSubmit:
         try:
             if await self._slot_expired(slot, attempt, token):
                 return True
+            # Nothing may be awaited between the slot and the call but the call itself: a slot is the right to one
+            # moment.
             return await self._send(reserved, call, proof)
         except LedgerError:
             # Nothing can be recorded any more: the row stays `submitting`, and the next start reads it as unknown.
@@ -80,9 +83,12 @@ class PaidSubmit:
         except BaseException as error:
             if is_cancellation(error):
                 raise
+            # MONEY: the HTTP library's hook sets `sent` before the first byte is written, so False proves that nothing
+            # left.
             event = Event.LOSE if proof.sent else Event.RELEASE
             why = {"reason": f"{'' if proof.sent else NOT_SENT}{error_words(error)}"}
             await finish(self._context.recorder.record(attempt.request_id, event, why, token=token))
+            # To the breaker an error of ours after the first byte is what any other unanswered submit is: perhaps paid.
             self._permits.call_failed(attempt.request_id, is_sent=proof.sent)
             self._context.notify(f"{attempt.row_id}: {why['reason']}")
             self._context.firewall.failed(STEP, attempt.request_id, error)
@@ -94,6 +100,8 @@ class PaidSubmit:
         why = {"reason": "the run was stopped before the submit"}
 
         async def release() -> None:
+            # The user has pressed Ctrl-C and waits. An intent that is not released in time becomes `unknown` at the
+            # next start, which is wrong by one question and never by money.
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
                 await self._context.recorder.record(attempt.request_id, Event.RELEASE, why, token=token)
 
@@ -112,6 +120,7 @@ class PaidSubmit:
         except BaseException:
             self._permits.release(attempt.request_id)
             raise
+        # The permit goes before the record: another worker may use the place while this one waits for the commit.
         # MONEY: no byte has left, so the money comes back. A slot that is kept across a new limit would be rejected.
         self._permits.release(attempt.request_id)
         await context.recorder.record(attempt.request_id, Event.RELEASE, token=token)
@@ -123,7 +132,11 @@ class PaidSubmit:
         context = self._context
         response, in_flight = await self._post(reserved, call, proof)
         outcome = self._classify(reserved.attempt, response)
+        # Before the outcome is recorded: until then the limiter counts the call as in flight, and after a rejection the
+        # other workers must be held at once, not after a commit.
         self._learn(in_flight, outcome, response)
+        # The worst moment for a crash: the gateway has the job, the ledger has only the intent. The row stays
+        # `submitting`, which the next start reads as unknown; tests kill the process here.
         context.fail_point("after-post")
         # MONEY: from here on the outcome is recorded even if this task is cancelled.
         return await finish(self._evaluate(reserved, outcome, response))
@@ -132,6 +145,7 @@ class PaidSubmit:
         self, reserved: ReservedAttempt, call: Call, proof: SendProof
     ) -> tuple[Response | NoResponse, CallInFlight]:
         context, attempt = self._context, reserved.attempt
+        # Counted before the client connects: during a slow connect the limiter must not give this call's place away.
         in_flight = context.gate.sent(CallKind.SUBMIT)
         context.fail_point("before-post")
         try:
@@ -144,6 +158,7 @@ class PaidSubmit:
             await finish(context.recorder.record(attempt.request_id, event, why, token=reserved.token))
             raise
         except BaseException:
+            # Only the limiter is told here, or the call would stay in flight for ever; `spend` records the outcome.
             context.gate.answered(in_flight, LimitFeedback.OTHER)
             raise
         return response, in_flight
@@ -180,6 +195,8 @@ class PaidSubmit:
             has_other_path=self._endpoint.has_alternative(reserved.path),
             any_accepted=self._outcomes.any_accepted,
         )
+        # Before the record, which may wait for the ledger: a reason to stop or another path concerns the other workers
+        # now.
         self._follow(reserved, decision, outcome)
         return await self._outcomes.act(reserved, decision, outcome, response)
 
@@ -191,6 +208,7 @@ class PaidSubmit:
             if decision.stop is not None:
                 stop.request(decision.stop.text, exit_code=decision.stop.exit_code, reach=decision.stop.reach)
             self._permits.record(decision.health, attempt.request_id, outcome.reason)
+            # Of all outcomes this is the only one that does not show that the gateway can be reached.
             if outcome.kind is SubmitOutcomeKind.NOT_SENT:
                 self._context.reachability.failed(outcome.reason, is_permanent=outcome.is_permanent)
             else:

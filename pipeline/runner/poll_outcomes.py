@@ -70,6 +70,7 @@ class PollOutcomes:
         self._context.log_event("poll", row_id=job.row_id, verdict=verdict.kind.value, reason=verdict.reason)
         if verdict.kind is PollOutcomeKind.KEY_REFUSED:
             self._key_refused(verdict)
+        # Only where the gateway claims success: errors are an outage, and those are reported elsewhere.
         if verdict.kind is PollOutcomeKind.UNCLEAR and verdict.status is not None and verdict.status < 300:
             self._count_senseless(job, verdict.reason)
         if verdict.kind is PollOutcomeKind.NOT_FOUND and now - job.accepted_at > LAG_GRACE_S:
@@ -101,6 +102,8 @@ class PollOutcomes:
         elif report.status in _ENDINGS:
             reason = report.reason or report.word
             refunded = self._context.kind.abilities.refunds_known
+            # MONEY: a price of 0 gives the money back in every sum. Only where the gateway publishes that such jobs are
+            # free.
             values = {"reason": reason} | ({"price_microusd": 0} if refunded else {})
             await self._end(job, _ENDINGS[report.status], now, values)
             charge = "not charged" if refunded else "whether it is refunded is not known"
@@ -115,6 +118,7 @@ class PollOutcomes:
             await self._without_video(job, report, now)
             return
         found = {"video_url": video_url, "preview_url": report.preview_url, "reason": None}
+        # Before the hand-over: the downloader records its results for a row that the ledger has as finished.
         await self._end(job, Event.COMPLETE, now, found)
         self._context.ready.put_nowait(
             ReadyVideo(
@@ -141,6 +145,7 @@ class PollOutcomes:
     async def _end(self, job: PendingJob, event: Event, now: float, values: Mapping[str, object]) -> None:
         ending = {"polls": job.polls, "finished_at": self._context.unix_time(), **values}
         recorded = await self._context.recorder.record(job.request_id, event, ending)
+        # Where another process recorded the end first, the age at this poll is no generation time, and teaches nothing.
         self._plan.ended(job.request_id, now, now - job.accepted_at if isinstance(recorded, Applied) else None)
         self._jobs.pop(job.request_id, None)
         self._context.gate.job_ended()

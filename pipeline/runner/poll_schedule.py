@@ -255,6 +255,7 @@ class PollSchedule:
             if times is None or times.ended < KNOWN:
                 return None
             age_s = max(now - accepted_at, 0.0)
+            # n independent jobs are all done with probability q where each one is with q ** (1 / n).
             waits_s.append(times.quantile(q ** (1 / len(self._rows)), age_s) - age_s)
         return max(waits_s)
 
@@ -266,6 +267,8 @@ class PollSchedule:
     def _worth_at(self, row: _Row) -> float:
         """When the next poll is worth its cost, as far as is known now."""
         at = row.accepted_at + self._poll_age(row, max(row.polled_s, 0.0))
+        # The first poll is not bound by `max_s`: it comes when the job is likely to be done, so most jobs cost one
+        # poll.
         if row.polls == 0:
             return max(min(at, row.accepted_at + self._deadline_s), row.planned_at)
         return min(max(at, row.planned_at + self._min_s), row.planned_at + self._max_s)
@@ -292,6 +295,8 @@ class PollSchedule:
             sureness = next(share for least, share in SURENESS if len(self._rows) >= least)
             at_s = times.quantile(sureness, age_s)
         if self._max_lag_s is not None:
+            # A job can't have been finished for longer than since the last poll, or since the earliest age at which any
+            # is.
             at_s = min(at_s, max(age_s, times.quantile(EARLIEST)) + self._max_lag_s)
         return at_s
 
@@ -299,6 +304,7 @@ class PollSchedule:
         if times.ended < SAMPLED_JOBS:
             return max(self._first_s, SAMPLE_STEP * age_s)
         marks = (times.quantile(q) for q in SAMPLE_QUANTILES)
+        # 2 % beyond the present age: a mark at which the job was just polled is not polled once more.
         return next((mark for mark in marks if mark > 1.02 * age_s), max(SAMPLE_STEP * age_s, self._min_s))
 
     def _is_current(self, entry: tuple[float, int, Hashable]) -> bool:
@@ -307,5 +313,6 @@ class PollSchedule:
 
     def _plan(self, job: Hashable, row: _Row, due: float) -> None:
         row.due = due
+        # Ties are broken by the order of planning, and jobs, which need not be comparable, are never compared.
         self._order += 1
         heapq.heappush(self._heap, (due, self._order, job))

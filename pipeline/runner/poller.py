@@ -86,9 +86,11 @@ class Poller:
         if job is None:
             return False
         now = asyncio.get_running_loop().time()
+        # The answer that is on its way may have been written before the job ended, so one more poll follows it.
         if request_id in self._looking:
             self._again.add(request_id)
         elif job.nudged_at <= now:
+            # A second callback within the gap gets its poll at the end of the gap; a third one finds that poll planned.
             job.nudged_at = max(now, job.nudged_at + MIN_NUDGE_GAP_S)
             self.plan.nudge(request_id, job.nudged_at)
             self._news.set()
@@ -105,6 +107,7 @@ class Poller:
         intake = asyncio.create_task(self._take_in_later())
         try:
             while not self._context.stop.all and (len(self) or self._tasks or not self._input_closed):
+                # Before queue and plan are read: what comes after that ends the pause below.
                 self._news.clear()
                 self._take_in()
                 self._context.gate.pace.hurry_polls(self.plan.is_late(loop.time()))
@@ -115,10 +118,12 @@ class Poller:
             for task in (intake, *self._tasks):
                 task.cancel()
             await asyncio.gather(intake, *self._tasks, return_exceptions=True)
+            # Jobs that were accepted while this ended are paid for as well; their counts are recorded with the others'.
             self._take_in()
             await self._record_poll_counts()
 
     async def _pause(self, now: float) -> None:
+        # With all connections in use nothing but the end of a poll makes a difference, so no timer is set.
         due = self.plan.next_due(now) if len(self._tasks) < POLL_CONCURRENCY else None
         if due is None:
             await self._news.wait()
@@ -163,6 +168,7 @@ class Poller:
             self.plan.put_back(job.request_id, asyncio.get_running_loop().time())
             return
         answer, verdict = polled.answer, own_outcome(context, job.request_id, polled)
+        # A call whose first byte left did reach the gateway, whatever became of its answer.
         if isinstance(answer, Response) or answer.sent:
             context.reachability.reached()
         else:

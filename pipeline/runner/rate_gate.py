@@ -52,6 +52,8 @@ class RateGate:
         async with self._resend_turn if after_stop else self._turns[kind]:
             while not self.is_over(kind, after_stop=after_stop):
                 self._notice_pause()
+                # Cleared before the limiter is asked: news that comes after its answer then ends the pause instead of
+                # being lost.
                 self._news[kind].clear()
                 answer = self.pace.next_slot(_now(), kind)
                 if isinstance(answer, Slot):
@@ -73,9 +75,11 @@ class RateGate:
     async def slot_is_void(self, slot: Slot) -> bool:
         """Waits until the slot's call may go; whether it must not, since the limit was met or a hint came meanwhile."""
         self._notice_pause()
+        # How long the intent took from slot to here: the limiter hands slots out ahead of time by what most calls took.
         self.pace.ready(slot, _now())
         if (early_s := slot.due_at - _now()) > 0.0:
             await asyncio.sleep(early_s + ROUNDING_S)
+        # Asked after the sleep: a rejection or a Retry-After that came during it is about this very call.
         return self.pace.slot_is_void(_now(), slot.kind)
 
     def sent(self, kind: CallKind) -> CallInFlight:

@@ -53,6 +53,8 @@ class Reachability:
     def failed(self, cause: str, *, is_permanent: bool) -> None:
         """A call found no connection, so that nothing was sent."""
         self.cause = cause
+        # Once the gateway was reached, address and network were right: then even "unknown host" is an outage that
+        # passes.
         if is_permanent and not self.ever_reached:
             text = f"the gateway {self._address} can't be reached: {cause}; check the address and the network"
             self._stop.request(text, exit_code=PERMANENT_EXIT_CODE, reach=StopScope.ALL)
@@ -76,6 +78,7 @@ class Reachability:
     def _slow(self, proof: SendProof) -> None:
         if not proof.sent and not self._is_reported:
             self.cause = self.cause or f"no connection within {NOTICE_S:g} s"
+            # The call has been silent for NOTICE_S already, so the outage began that long ago and is reported at once.
             self._begin(NOTICE_S)
             self._report()
 

@@ -69,6 +69,7 @@ class EventRecorder:
             at=self.wall(),
             token=token,
             values=values or {},
+            # Only a purchase gives a row to this run; what an earlier run bought stays that run's money.
             run_id=self.run_id if event is Event.RESERVE else None,
             caps=self.caps,
             detail=detail,
@@ -78,6 +79,8 @@ class EventRecorder:
             outcome = await self.ledger.apply(change)
         except asyncio.CancelledError:
             if event is Event.RESERVE:
+                # The writer has the change already and may commit it. The RELEASE that follows would then be counted
+                # without its RESERVE, and the totals would be wrong by a row.
                 self._unawaited.add(token)
             raise
         self.reach(f"after-{event}")
@@ -110,6 +113,7 @@ class EventRecorder:
         if event is Event.RESERVE:
             self._agreed_left_microusd -= price
             self._agreed_purchases += 1
+        # A submit that proved to cost nothing gives its price and its place in the agreement back.
         elif applied.before is State.SUBMITTING and COST_STATE[applied.state] is CostState.NONE:
             self._agreed_left_microusd += price
             self._agreed_purchases -= 1
@@ -133,6 +137,7 @@ class EventRecorder:
             CostState.RESERVED: totals.reserved_microusd,
             CostState.NONE: 0,
         }
+        # A row that is listed here and was bought by another run counts in the states, not in the money.
         if applied.row["run_id"] == self.run_id:
             price = int(str(applied.row["price_microusd"]))
             sums[COST_STATE[before]] -= applied.price_before_microusd

@@ -118,5 +118,6 @@ def _feedback(outcome: ReplayOutcome, response: Response | NoResponse, *, counts
     if isinstance(response, Response) and response.status == 429:
         return LimitFeedback.THROTTLED
     if outcome.kind is ReplayKind.JOB:
+        # A canary gives a job that is in flight or ended already: the number of jobs does not grow by it.
         return LimitFeedback.ACCEPTED if counts_job else LimitFeedback.OTHER
     return LimitFeedback.UNKNOWN if outcome.kind is ReplayKind.UNCLEAR else LimitFeedback.OTHER

@@ -154,9 +154,11 @@ class Replays:
     async def finish(self) -> None:
         """No submit follows: try once more what was given up, and wait until all is found out or given up."""
         self._is_open = False
+        # Cases that are being worked on only get fresh counts (`add` leaves them alone); the others begin again.
         for case in (*self._cases.values(), *self._given_up.values()):
             case.tries = case.waits = 0
             self.add(case.request_id)
+        # In a loop: while the last cases end, a late unknown outcome may begin another one.
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -172,8 +174,11 @@ class Replays:
         try:
             await self._prove_early(case)
             while not self._context.stop.all and not self._keys.off:
+                # The pause is taken outside of the turn, so that other cases are tried meanwhile.
                 await self._context.stop.pause(self._pause_s(case), until=StopScope.ALL)
                 async with self._turn:
+                    # MONEY: asked again, as the wait for the turn may have been long: another case may have shown
+                    # meanwhile that keys are not honoured.
                     if self._context.stop.all or self._keys.off:
                         break
                     if await self._try(case):
@@ -217,6 +222,8 @@ class Replays:
         """One try for one request; True when nothing is left to do for it."""
         attempts = self._queries.attempts_of(case.request_id)
         attempt = attempts[-1] if attempts else None
+        # Read from the ledger for each try: a callback, another worker or the user may have settled it. What was parked
+        # after a MISMATCH is never repeated.
         if attempt is None or attempt.state is not State.UNKNOWN or (attempt.reason or "").startswith(MISMATCH):
             return True
         if self._recovery is Recovery.LOOKUP:
@@ -231,6 +238,7 @@ class Replays:
         if trust is Trust.UNSURE:
             case.tries += 1
             return False
+        # Not to be repeated now. While the run buys, the case stays: a submit that is accepted becomes a witness.
         if trust is Trust.NO_CANARY and not await self._may_test_itself(attempt, call, case):
             return not self._is_buying
         return await self._resend(case, attempt, call)
@@ -258,6 +266,7 @@ class Replays:
     async def _resend(self, case: _Case, attempt: Attempt, call: Call) -> bool:
         """MONEY: the very bytes and the very key that the ledger kept."""
         outcome, response = await self._calls.send(call, attempt, counts_job=True)
+        # MONEY: before the answer is read. Whatever it says, the proof before this call is used up.
         self._keys.used()
         if outcome.kind is ReplayKind.JOB and outcome.job is not None:
             case.tries += 1
@@ -265,6 +274,7 @@ class Replays:
         if outcome.kind is ReplayKind.MISMATCH:
             await self._recorder.park(attempt, outcome)
             return True
+        # Not a failed try: the gateway knows the key and is still at work on the first call.
         if outcome.kind is ReplayKind.IN_FLIGHT:
             case.waits += 1
             return False

@@ -44,9 +44,11 @@ class StopSignal:
     def request(self, text: str, *, exit_code: int, reach: StopScope) -> bool:
         """Add a reason and wake all waiters; False when the same one was given already."""
         reason = StopReason(text=text, exit_code=exit_code, reach=reach)
+        # A thousand rows that fail alike give one reason. A wider scope with the same code is a new one: it stops more.
         if any(known.exit_code == exit_code and known.reach >= reach for known in self.reasons):
             return False
         self.reasons.append(reason)
+        # A copy, since a waiter that wakes unsubscribes.
         for wake in tuple(self._listeners):
             wake()
         return True
@@ -72,6 +74,7 @@ class StopSignal:
                     seen += 1
                     yield self.reasons[seen - 1]
                 news.clear()
+                # A reason may have come while the caller worked on the last one; waiting now would sleep through it.
                 if seen == len(self.reasons):
                     await news.wait()
         finally:
@@ -87,6 +90,7 @@ class StopSignal:
 
         self.subscribe(wake)
         alarm = asyncio.get_running_loop().call_later(seconds, over.set)
+        # A reason that was given before the subscription.
         wake()
         try:
             await over.wait()

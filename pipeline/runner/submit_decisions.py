@@ -83,6 +83,7 @@ def decide(outcome: SubmitOutcome, *, has_other_path: bool, any_accepted: bool) 
         return SubmitDecision(action=SubmitAction.ACCEPT, stop=stop, endpoint_works=True)
     if kind is SubmitOutcomeKind.UNKNOWN:
         return SubmitDecision(action=SubmitAction.MARK_UNKNOWN, health="unknown", stop=stop)
+    # A refusal of the content shows as well as an acceptance does that this is the path for submits.
     if kind is SubmitOutcomeKind.REJECTED:
         return SubmitDecision(action=SubmitAction.REJECT, stop=stop, endpoint_works=True)
     if kind is SubmitOutcomeKind.NOT_SENT:
@@ -91,6 +92,8 @@ def decide(outcome: SubmitOutcome, *, has_other_path: bool, any_accepted: bool) 
         return _wrong_path(outcome, has_other_path=has_other_path, any_accepted=any_accepted)
     if kind is SubmitOutcomeKind.MODEL_GONE:
         return SubmitDecision(action=SubmitAction.RELEASE, stop=stop, is_model_gone=True)
+    # Not REJECT, which is final: the words leave open whether this row or the key is meant. What the other rows come to
+    # decides that (refused_rows).
     if kind is SubmitOutcomeKind.FORBIDDEN:
         return SubmitDecision(action=SubmitAction.RELEASE, stop=stop, endpoint_works=True, is_refused=True)
     throttled = kind in (SubmitOutcomeKind.THROTTLED, SubmitOutcomeKind.CONCURRENCY)
@@ -115,6 +118,7 @@ def refusal_text(outcome: SubmitOutcome) -> str:
 
 
 def _wrong_path(outcome: SubmitOutcome, *, has_other_path: bool, any_accepted: bool) -> SubmitDecision:
+    # No submit has ever worked, so the path itself is the likely mistake: the same row goes again to the other one.
     if has_other_path:
         return SubmitDecision(action=SubmitAction.RELEASE, endpoint_missing=True)
     if any_accepted:
@@ -139,9 +143,11 @@ class SubmitEndpoint:
 
     def has_alternative(self, path: str) -> bool:
         """Whether a request that got 404 at `path` may be sent to another path."""
+        # A 404 from a path that another worker has left already says nothing about the current one.
         return path != self.current or (not self.proven and bool(self._untried))
 
     def move_on(self, path: str) -> None:
         """No submit path is at `path`: use the other one, unless another worker moved on already."""
+        # A path that took a submit once is kept: a 404 there speaks of this row, or of a gateway that sells no more.
         if path == self.current and not self.proven and self._untried:
             self.current = self._untried.pop(0)

@@ -79,6 +79,7 @@ class OutcomeRecorder:
             await self._accept(reserved, outcome, response)
         elif decision.action is SubmitAction.MARK_UNKNOWN:
             await self._mark_unknown(reserved, outcome.reason, response)
+            # After the record: the recovery adopts only what the ledger has as unknown.
             self._recovery.propose(reserved.attempt.request_id, outcome.salvaged, EVIDENCE)
         elif decision.action is SubmitAction.REJECT:
             await self._reject(reserved, outcome)
@@ -109,6 +110,7 @@ class OutcomeRecorder:
             reason=outcome.reason,
             by_address=outcome.kind is SubmitOutcomeKind.WRONG_PATH,
         )
+        # A released row keeps its token in memory: if the key turns out to be good, the same token makes it rejected.
         if self._refused.refuse(row):
             self._stop(refusal_text(outcome))
         self._context.events.emit(RequestSetAside(request_id=attempt.request_id))
@@ -139,6 +141,8 @@ class OutcomeRecorder:
         except BaseException as error:
             if is_cancellation(error):
                 raise
+            # MONEY: something else in the answer could not be stored, such as a strange address. The id alone is enough
+            # to find and collect what was paid, so the record is tried again with nothing but the id.
             values = {"job_set_id": job.job_set_id, "accepted_at": values["accepted_at"]}
             recorded = await context.recorder.record(attempt.request_id, Event.ACCEPT, values, token=reserved.token)
         if isinstance(recorded, JobTaken):
@@ -151,6 +155,7 @@ class OutcomeRecorder:
             return
         self.any_accepted = True
         self._throttled_since = None
+        # After the record: COMPLETE of a row that is still `submitting` would be refused by the table of states.
         context.hand_to_poller(accepted_job(attempt, job.job_set_id, job.polling_url, now))
         await self._reject_refused(self._refused.accept())
 
@@ -189,6 +194,7 @@ class OutcomeRecorder:
         values: dict[str, object] = {"reason": f"{REFUSED}{outcome.reason}" if is_fatal else outcome.reason}
         if was_throttled:
             self._notify_throttled(outcome.reason)
+            # From the row and not from a counter here: earlier runs count as well.
             values["throttled"] = int(str(reserved.row["throttled"])) + 1
         recorded = await self._context.recorder.record(
             reserved.attempt.request_id, Event.RELEASE, values, token=reserved.token
@@ -210,6 +216,8 @@ class OutcomeRecorder:
         if isinstance(response, NoResponse):
             text = response.what
         else:
+            # Cut twice: before decoding, so that a body of a megabyte costs no time on the event loop, and after the
+            # redaction, since a cut through a signature would leave a half that no pattern knows.
             body = response.body[:BODY_BYTES].decode("utf-8", "replace")
             text = redact(f"{response.status} {body}")[:DETAIL_CHARS] + response.trace
         return self._context.calls.without_secrets(attempt, text)
@@ -217,6 +225,8 @@ class OutcomeRecorder:
 
 async def finish(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` to its end even when the caller is cancelled meanwhile; then let the cancellation through."""
+    # A task of its own, which `shield` keeps from the caller's cancellation. A coroutine that is awaited directly would
+    # be cancelled in the middle of a write.
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -227,6 +237,8 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
         except DopError:
             break
     if cancelled is not None:
+        # Take the task's own error, which would otherwise be logged as never retrieved; the caller gets its
+        # cancellation.
         with suppress(DopError):
             task.result()
         raise cancelled

@@ -72,6 +72,7 @@ class SubmitPermits:
         self._probe_at = 0.0
         self._ever_answered = False
         self._answered_at = asyncio.get_running_loop().time()
+        # The breaker may open before any submit of this run, from the outcomes that it was restored with.
         self._cause = "unknown outcomes of the run before"
         self._reported_until: float | None = None
         self.pause_text = ""
@@ -117,6 +118,8 @@ class SubmitPermits:
                 continue
             # MONEY: asked last, so that a worker that waited for a slot does not pass a breaker that opened meanwhile.
             if self.breaker.may_submit(loop.time(), request_id):
+                # The text of an old pause must go once submits go again, but not during a probe: then the pause is not
+                # over.
                 if self.breaker.paused_until is None:
                     self.pause_text = ""
                 return slot
@@ -152,8 +155,10 @@ class SubmitPermits:
     async def _wait_for_breaker(self, wait_s: float) -> None:
         now = asyncio.get_running_loop().time()
         self._report_pause()
+        # While jobs are in flight the poller's own polls show whether the gateway is back, and cost nothing extra.
         if self.breaker.state(now) is BreakerState.POLL_PROBE and not self._can_poll():
             await self._probe_by_poll()
+        # From the last answer and not from the beginning of the pause: one outage is a chain of many pauses.
         if now - self._answered_at > self._max_wait_s():
             cause = self._context.reachability.cause
             text = f"the gateway can't be reached{f' ({cause})' if cause else ''}; run again later"
@@ -169,6 +174,7 @@ class SubmitPermits:
         loop = asyncio.get_running_loop()
         if loop.time() < self._probe_at:
             return
+        # Set before the poll is awaited: several workers come here at the same time, and one poll is enough.
         self._probe_at = loop.time() + PROBE_PAUSE_S
         known = self._known_job()
         if known is None and self.breaker.probes_lost >= MAX_FAILED_PROBES:
@@ -179,6 +185,7 @@ class SubmitPermits:
             self.breaker.nothing_to_poll(loop.time())
             return
         response = await self._context.client.poll(*known)
+        # Any such status comes from a gateway that works, also a 404 for a job that it has forgotten.
         if isinstance(response, Response) and response.status < 500:
             self.breaker.poll_answered(loop.time())
 

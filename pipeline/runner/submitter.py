@@ -78,6 +78,7 @@ class Submitter:
         self._outcomes = OutcomeRecorder(context, recovery, any_accepted=endpoint.proven)
         self._paid = self.paid_submit(context, permits, endpoint, self._outcomes)
         self._workers = workers
+        # An async generator raises when two tasks advance it at the same time.
         self._next = asyncio.Lock()
         self._in_doubt = 0
         self._one_recorded = asyncio.Event()
@@ -88,7 +89,10 @@ class Submitter:
         async with asyncio.TaskGroup() as pool:
             for _ in range(self._workers):
                 pool.create_task(self._work())
+        # Not earlier: whether a refused row is to blame or the key shows in what all other rows came to.
         await self._outcomes.end()
+        # An id of an unclear answer may still be proved; its job must reach the poller before the poller's input is
+        # closed.
         await self._recovery.wait()
 
     async def _work(self) -> None:
@@ -106,6 +110,8 @@ class Submitter:
         except BaseException as error:
             if is_cancellation(error):
                 raise
+            # Every worker would meet the same error at the next row: one reason to stop instead of a pool that dies one
+            # by one.
             code = error.exit_code if isinstance(error, DopError) else ExitCode.FATAL
             text = f"the planned requests can't be read ({error_words(error)})"
             self._context.stop.request(text, exit_code=code, reach=StopScope.SUBMITS)
@@ -139,8 +145,12 @@ class Submitter:
             return False
         try:
             # After the wait, because addresses in it expire; before the intent: what can't be built is not in flight.
+            # Read once: another worker may move the endpoint on while this one waits for the ledger, and a 404 must
+            # count against the path that was really called.
             path = self._endpoint.current
             call, price_microusd = self._kept.call(attempt, path), self._price(attempt)
+            # MONEY: a fresh token for each try, so that an answer that comes late is never recorded for a later submit
+            # of the row. The lease begins here, so that waiting for the commit and for the slot counts against it.
             token, proof = self._context.new_token(), SendProof(may_send=self._lease())
             reserved = await self._paid.reserve(attempt, token, price_microusd, self._kept.detail(call))
         except BaseException:
@@ -152,6 +162,7 @@ class Submitter:
                 return await self._paid.spend(
                     slot, ReservedAttempt(attempt, token, path, reserved.row), call, proof=proof
                 )
+        # Not reserved: others settled the row meanwhile, or a cap is reached. Nothing is sent, so nothing is recorded.
         self._permits.release(attempt.request_id)
         return isinstance(reserved, CapReached) and await self._may_have_room(reserved)
 
@@ -174,10 +185,15 @@ class Submitter:
         """
         loop, context = asyncio.get_running_loop(), self._context
         began, began_unix = loop.time(), context.unix_time()
+        # The larger of the two: the loop's clock stands still while a machine is suspended, and the system's clock can
+        # be set back. Either alone could make an old reservation look young.
         return lambda: max(loop.time() - began, context.unix_time() - began_unix) <= context.lease_s
 
     async def _may_have_room(self, reached: CapReached) -> bool:
         """The budget is used up, submits in flight included; True when one of those ended and may have made room."""
+        # MONEY: each open outcome is counted at its full price. A refusal among them makes room under the cap, so
+        # ending now would leave money unused that only the next run finds. No await before the wait: the last outcome
+        # can't be missed.
         if self._in_doubt:
             await self._one_recorded.wait()
             return True
@@ -192,5 +208,6 @@ class Submitter:
             yield
         finally:
             self._in_doubt -= 1
+            # All who wait for room ask the ledger again; who comes later waits for the next outcome, hence a new event.
             self._one_recorded.set()
             self._one_recorded = asyncio.Event()

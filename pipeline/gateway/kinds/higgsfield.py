@@ -199,6 +199,7 @@ class Higgsfield(HiggsfieldFreeCalls):
         found = self.classify_submit(outcome, now_unix=now_unix, params=params)
         if found.kind is SubmitOutcomeKind.ACCEPTED and found.ticket is not None:
             return ReplayOutcome(kind=ReplayKind.JOB, job=found.ticket)
+        # 409 and 422 are the two that speak of the key, and so of the first call.
         kind = {409: ReplayKind.IN_FLIGHT, 422: ReplayKind.MISMATCH}.get(found.status or 0, ReplayKind.UNCLEAR)
         return ReplayOutcome(kind=kind, reason=found.reason, wait_s=found.stated_wait_s)
 
@@ -210,6 +211,8 @@ class Higgsfield(HiggsfieldFreeCalls):
         Where keys are honoured and checked first, the call is refused because its body is not that of the key
         (official: 422, nothing bought). Which of the two checks comes first is not stated.
         """
+        # The query is left out below: it holds the callback address, and no callback should follow a call that must
+        # fail.
         headers = call.headers if key is None else {**call.headers, "Idempotency-Key": key}
         return Call(method=call.method, target=urlsplit(call.target).path, body=INVALID_BODY, headers=headers)
 

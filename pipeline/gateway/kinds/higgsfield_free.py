@@ -85,6 +85,7 @@ class HiggsfieldFreeCalls(GatewayKind):
         """Micro-dollars; None where the gateway names no figure."""
         top = whole_json(outcome)
         usd, credits_ = _amount(top.get("usd")), _amount(top.get("credits"))
+        # Dollars are preferred: the rate of credits was only seen in examples.
         if usd is not None:
             return int(usd * MICROUSD)
         return None if credits_ is None else int(credits_ * MICROUSD / CREDITS_A_DOLLAR)

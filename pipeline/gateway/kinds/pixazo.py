@@ -193,6 +193,7 @@ class Pixazo(GatewayKind):
     ) -> None:
         paths = (submit_path, poll_path, queue_status_path, motions_path)
         submit_path, self._poll_path, self._queue_status_path, self._motions_path = map(checked_path, paths)
+        # In this order and each once: the configured path first, the others only after a 404.
         self.submit_paths = tuple(dict.fromkeys((submit_path, SUBMIT_PATH, OTHER_SUBMIT_PATH)))
 
     def auth_headers(self, key: str) -> Mapping[str, str]:
@@ -221,6 +222,7 @@ class Pixazo(GatewayKind):
 
     def poll_call(self, job_set_id: str, own_url: str | None, style: str) -> Call:
         """GET of the address that the gateway gave, GET of the queue's own, or the document's POST."""
+        # The gateway's own address is right by definition, whichever dialect it speaks.
         if style != PollStyle.JOB_SET and own_url is not None:
             return Call(method="GET", target=own_url)
         if style == PollStyle.QUEUE:
