@@ -83,7 +83,7 @@ class InstantGateway:
 
 def _answer(value: object) -> Response:
     body = json.dumps(value).encode("ascii")
-    return Response(status=200, headers={}, body=body, complete=True, what="", elapsed_s=0.0)
+    return Response(status=200, headers={}, body=body)
 
 
 def inside(count: int, report: Path, words: list[str]) -> None:

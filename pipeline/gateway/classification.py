@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from pipeline.gateway.error_hints import CREDIT, HINT, KEY, QUOTA, ErrorHints, error_hints
+from pipeline.gateway.error_hints import CREDIT, HINT, KEY, QUOTA, ErrorHints
 from pipeline.gateway.error_text import MAX_WAIT_S
 from pipeline.gateway.json_fields import as_object
 from pipeline.gateway.responses import NoResponse, Response
@@ -124,7 +124,7 @@ def judge_submit(
         return SubmitOutcome(kind=kind, reason=outcome.what, is_permanent=outcome.is_permanent)
     if 200 <= outcome.status <= 299:
         return _judge_success(outcome, params, now_unix)
-    hints = error_hints(outcome, now_unix)
+    hints = ErrorHints(outcome, now_unix)
     # MONEY: a refusal that names a job set contradicts itself; only a look at that job can tell.
     if outcome.status not in refusals or names_job_set(outcome.body):
         return _unknown(hints, recoverable_ids(outcome.body))
@@ -135,7 +135,7 @@ def judge_submit(
 
 def _judge_success(answer: Response, params: Params | None, now_wall: float) -> SubmitOutcome:
     """2xx: accepted with an id to poll; else unknown, whatever its text says."""
-    hints = error_hints(answer, now_wall)
+    hints = ErrorHints(answer, now_wall)
     payload = read_json(answer.body) if answer.complete else None
     ticket = parse_submit(payload)
     # MONEY: a job set's id beats every word of failure beside it; a weaker id beside such words may be a trace's.
@@ -245,7 +245,7 @@ def judge_poll(
     if isinstance(outcome, NoResponse):
         unsent = outcome.is_permanent
         return PollOutcome(kind=PollOutcomeKind.UNCLEAR, reason=outcome.what, is_permanent=unsent)
-    hints = error_hints(outcome, now_unix)
+    hints = ErrorHints(outcome, now_unix)
     if 200 <= outcome.status <= 299:
         return _judge_report(outcome, hints, job_set_id)
     # A status that is not in the table decides nothing: an error of a poll is no news about the job.

@@ -22,11 +22,11 @@ from pipeline.gateway.kinds.interface import Call, GatewayKind
 from pipeline.gateway.network_errors import LeaseExpiredError, describe_error, is_permanent
 from pipeline.gateway.origin import Origin, checked_key
 from pipeline.gateway.response_reader import BODY_CAP_BYTES, PartialResponse, ResponseReader
-from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
+from pipeline.gateway.responses import NoResponse, Response, SendProof
 from pipeline.gateway.tcp_keepalive import keepalive_socket
 from pipeline.gateway.tls_sessions import ResumingContext
 
-__all__ = ["CallPhase", "GatewayClient", "NoResponse", "Response", "SendProof"]
+__all__ = ["GatewayClient", "NoResponse", "Response", "SendProof"]
 
 
 class GatewayClient:
@@ -178,8 +178,6 @@ class GatewayClient:
         proof: SendProof,
     ) -> Response | NoResponse:
         """One request, at most one answer. Whatever the HTTP library raises ends here as a record."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
         taken = PartialResponse()
         url = self._origin.url(call.target) if call.target.startswith("/") else URL(call.target)
         try:
@@ -201,16 +199,12 @@ class GatewayClient:
         except Exception as error:  # noqa: BLE001 - MONEY: a paid call must end in a record, and the key stays inside
             taken.what = describe_error(error, url, patience.timeout)
             taken.is_permanent = is_permanent(error)
-        elapsed_s = loop.time() - started
         # A status line is the server's decision, also where the body behind it was cut or stalled.
         if taken.status is not None:
-            return self._reader.response(taken, elapsed_s)
-        phase = CallPhase.WAIT if proof.sent else CallPhase.CONNECT
+            return self._reader.response(taken)
         return NoResponse(
             sent=proof.sent,
             what=self._reader.blank_text(taken.what),
-            phase=phase,
-            elapsed_s=elapsed_s,
             # What left this machine is never permanent: waiting, or a poll, may still tell what became of it.
             is_permanent=taken.is_permanent and not proof.sent,
         )

@@ -43,7 +43,10 @@ _JOB_CAP: Final = re.compile(r'concurren[^()]{0,60}\(([0-9]{1,5})\)|"limit"\s*:\
 
 
 class ErrorHints:
-    """An answer's words and hints, each read when it is first asked for: a plain 2xx is never asked."""
+    """An answer's words and hints, each read when it is first asked for: a plain 2xx is never asked.
+
+    `now_wall` (Unix seconds) is for a date in Retry-After.
+    """
 
     def __init__(self, answer: Response, now_wall: float) -> None:
         self.status = answer.status
@@ -85,8 +88,3 @@ class ErrorHints:
         """The number of jobs at once in `requests (4) has been reached` or `"limit": 4`."""
         match = _JOB_CAP.search(self.text)
         return (int(match[1] or match[2]) or None) if match else None
-
-
-def error_hints(answer: Response, now_wall: float) -> ErrorHints:
-    """The words of `answer`; `now_wall` (Unix seconds) is for a Retry-After date."""
-    return ErrorHints(answer, now_wall)

@@ -74,7 +74,7 @@ class ResponseReader:
             else:
                 response.close()
 
-    def response(self, taken: PartialResponse, elapsed_s: float) -> Response:
+    def response(self, taken: PartialResponse) -> Response:
         """What was read as a record."""
         return Response(
             status=taken.status or 0,
@@ -82,7 +82,6 @@ class ResponseReader:
             body=self._blank(bytes(taken.body[: self._cap_bytes])),
             complete=taken.complete,
             what="" if taken.complete else self.blank_text(taken.what),
-            elapsed_s=elapsed_s,
         )
 
     def _blank(self, said: bytes) -> bytes:

@@ -7,19 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 MAX_TRACE_CHARS = 100
 """Characters of a call's id that are kept; a UUID has 36."""
-
-
-class CallPhase(StrEnum):
-    """How far a call had come when it ended without a status line."""
-
-    CONNECT = "connect"
-    """name, connection or TLS: the request's headers were never handed to the socket"""
-    WAIT = "wait"
-    """the request may have left, in part or whole"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +28,6 @@ class Response:
     body: bytes = b""
     complete: bool = True
     what: str = ""
-    elapsed_s: float = 0.0
 
     @property
     def trace(self) -> str:
@@ -59,8 +48,6 @@ class NoResponse:
 
     sent: bool
     what: str
-    phase: CallPhase
-    elapsed_s: float = 0.0
     is_permanent: bool = False
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from pipeline.gateway.error_text import error_text, retry_after_s, wait_hint_s
@@ -30,7 +29,6 @@ from pipeline.gateway.json_fields import (
 from pipeline.records import Params, canonical_job_id
 
 __all__ = [
-    "Dialect",
     "Echo",
     "JobStatus",
     "JobStatusReport",
@@ -55,15 +53,6 @@ __all__ = [
 # --- the submit answer -----------------------------------------------------------------------------------------------
 
 
-class Dialect(StrEnum):
-    """Which of the gateway's two APIs an answer speaks. Recognized by the submit response, never by the URL."""
-
-    JOB_SET = "job-set"
-    """API document"""
-    QUEUE = "queue"
-    """official, on the gateway's newer pages: 202, request_id, polling_url"""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmittedJob:
     """What a submit answer gives: the id that was paid for and how to ask for it.
@@ -77,7 +66,6 @@ class SubmittedJob:
 
     job_set_id: str
     polling_url: str | None = None
-    dialect: Dialect
     id_key: str
     echoed_seed: int | None = None
     echoed_prompt: str | None = None
@@ -93,12 +81,10 @@ def parse_submit(payload: object) -> SubmittedJob | None:
         if found is None:
             return None
         id_key, job_set_id = found
-        polling_url = _text(first(places(top), ("polling_url", "pollingUrl", "status_url", "statusUrl")))
         echo = parse_echo(top)
         return SubmittedJob(
             job_set_id=job_set_id,
-            polling_url=polling_url,
-            dialect=Dialect.QUEUE if polling_url or id_key == "request_id" else Dialect.JOB_SET,
+            polling_url=_text(first(places(top), ("polling_url", "pollingUrl", "status_url", "statusUrl"))),
             id_key=id_key,
             echoed_seed=echo.seed,
             echoed_prompt=echo.prompt,

@@ -60,6 +60,7 @@ class AccountMemory:
         """
         with self._locked():
             path = self._folder / f"{account}.json"
+            # Read and written under one lock: two runs with different ledgers would otherwise lose one of the two.
             self._write(path, self._read(path) | {ledger_id: known})
 
     def accept(self, ledger_id: str, seq: int) -> None:
@@ -147,6 +148,7 @@ def remember(ledger: LedgerWriter, account: Account) -> list[str]:
 def _refuse_older_state(ledger: LedgerWriter, account: Account, own: KnownLedger) -> None:
     seq = ledger.head[0]
     events = f"{seq + 1}-{own.seq}"
+    # MONEY: before the memory accepts the older state. After a crash in between, the next start refuses once more.
     doubted = open_hole(ledger, events)
     account.memory.accept(ledger.ledger_id, ledger.head[0])
     raise LedgerError(

@@ -89,4 +89,5 @@ def _kinds(table: Table, columns: Iterable[str]) -> tuple[type, ...]:
 
 def _arrays(lines: Sequence[tuple[object, ...]], kinds: Sequence[type]) -> tuple[list[object], ...]:
     columns = zip(zip(*lines, strict=True), kinds, strict=True)
+    # Converted here, since an array has one type on the server, and one text among numbers would be refused.
     return tuple([None if value is None else kind(value) for value in column] for column, kind in columns)

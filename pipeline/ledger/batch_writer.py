@@ -68,9 +68,13 @@ class BatchWriter:
         change that is refused writes nothing, and the rest of the batch is committed all the same.
         """
         changes = [job.change for job in batch if job.change is not None]
+        # First of all reads: on a server this takes the row of the counter, and until the commit no other host changes
+        # what is read below.
         self.seq, chain = self._sql.head(hand)
         rows = self._rows(hand, changes)
         owners = self._sql.owners(hand, {str(row["gateway"]) for row in rows.values()}, _jobs_named(changes))
+        # Asked once a batch, and only where money moves. On a server the server's clock gives the day, for all hosts
+        # alike.
         moment = functools.cache(lambda: self._sql.moment(hand))
         money = SpendAccumulator(
             lambda span, gateway, key: self._sql.spent(hand, span, gateway, key),
@@ -85,6 +89,8 @@ class BatchWriter:
         lines: list[tuple[object, ...]] = []
         for change in changes:
             row = rows.get(change.request_id)
+            # The row as this transaction found it, before the first of its changes: what differs from it in the end is
+            # written.
             first = dict(row) if row is not None and change.request_id not in before else None
             try:
                 outcome = apply_change(row, change, money=money, job_owner=owner_of)
@@ -103,6 +109,7 @@ class BatchWriter:
                 lines.append((change.request_id, row["attempt"], change.at, change.event.value, state, detail))
                 entries.append(row_entry(row, change, self.seq + len(entries) + 1))
                 chain = sealed(entries[-1], self._ledger_id(), chain)
+                # A copy for the caller: the next change of the same request in this batch alters `row`.
                 outcome = replace(outcome, row=dict(row))
             results.append((outcome, None))
         if before:
@@ -123,6 +130,8 @@ class BatchWriter:
     def _rows(self, hand: Executor, changes: Sequence[LedgerChange]) -> dict[str, Row]:
         rows = self._sql.rows(hand, {change.request_id for change in changes})
         for row in rows.values():
+            # MONEY: before anything is changed. A flipped bit would be covered by the row's next checksum, and pass for
+            # right ever after.
             if row["checksum"] != checksum(row):
                 raise _damaged(self._name, row)
         return rows

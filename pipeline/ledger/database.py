@@ -52,6 +52,7 @@ def sqlite_engine(path: Path, *, write: bool) -> Engine:
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(address, uri=True, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
 
+    # One connection for the writer, which has the lock; a fresh one for each reader, so that none sees an old moment.
     engine = create_engine("sqlite://", creator=connect, poolclass=SingletonThreadPool if write else NullPool)
 
     @event.listens_for(engine, "connect")
@@ -61,6 +62,7 @@ def sqlite_engine(path: Path, *, write: bool) -> Engine:
         if write:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            # Checked on the open connection, as SQLite answers a PRAGMA that it can't follow without an error.
             assert_durable(connection, path)
         else:
             connection.execute("PRAGMA query_only=ON")

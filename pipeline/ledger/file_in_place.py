@@ -51,6 +51,7 @@ def is_mounted_alone(path: Path) -> bool:
         lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return False  # no Linux: such mounts are not known there
+    # The fifth field of a line is the mount point. Source: proc(5), mountinfo.
     return any(_unescaped(line.split(" ")[4]) == str(path) for line in lines if line.count(" ") > 4)
 
 

@@ -67,6 +67,7 @@ def locked(ledger: Path, *, wait_s: float, now: float) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
+            # Before the lock is released: afterwards the file could be the next holder's.
             holder.unlink()
         _release(descriptor, inode)
 
@@ -90,6 +91,7 @@ def _acquire(path: Path, wait_s: float) -> tuple[int, tuple[int, int]]:
 def _try(path: Path) -> tuple[int, tuple[int, int]] | None:
     with _held_guard:
         with suppress(FileNotFoundError):
+            # Asked before the file is opened: closing a second descriptor would drop SQLite's own locks on it.
             if _inode(os.stat(path)) in _held:
                 return None
         path.parent.mkdir(parents=True, exist_ok=True)

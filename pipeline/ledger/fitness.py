@@ -62,6 +62,7 @@ def check_sums(reader: ReadConnections, facts: Mapping[str, str], name: str) -> 
     """
     if facts.get("clean", "yes") != "yes":
         mark = facts.get(AUDITED, "")
+        # `isdecimal` alone takes digits of other scripts, which `int` reads, too: the mark is damaged then.
         if not (mark.isascii() and mark.isdecimal() and len(mark) < _MAX_DIGITS):
             _check_in_full(reader, name)
             return ["the last run did not end cleanly; the ledger was checked in full and is whole"]
@@ -93,6 +94,7 @@ def _check_in_full(reader: ReadConnections, name: str) -> None:
 def _problems_since(reader: ReadConnections, number: int) -> list[str]:
     try:
         with reader.connect() as connection:
+            # The mark is ahead of the history, so lines of the history are lost: nothing short of a full check will do.
             if number > last_history_number(connection):
                 return integrity_problems(connection) + audit(connection)
             problems = structure_problems(connection) + integrity_problems(connection, "spend")

@@ -102,6 +102,8 @@ def _new_ids(connection: Connection, old: str, new: str) -> tuple[dict[str, str]
         params = load_params(text)
         keys = _image_keys(params)
         wanted = request_id
+        # Only an id that can be computed is renamed: where a picture is gone or has changed, the old name can't be
+        # verified.
         if request_key(params, take=take, gateway=old, image_keys=keys) == request_id:
             wanted = request_key(params, take=take, gateway=new, image_keys=keys)
         elif sent:
@@ -126,6 +128,7 @@ def _rename(connection: Connection, old: str, new: str, request_id: str, new_id:
     for row in connection.execute(select(attempts).where(where)).all():
         values = dict(row._mapping) | {"gateway": new, "request_id": new_id}
         key = where & (attempts.c.attempt == row.attempt)
+        # `gateway` and `request_id` are covered by the checksum.
         values["checksum"] = checksum(values)
         connection.execute(update(attempts).where(key).values(values))
     if new_id == request_id:

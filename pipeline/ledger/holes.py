@@ -51,6 +51,7 @@ def doubt_unsent(ledger: LedgerWriter, run_id: str | None = None) -> int:
     found = ledger.ask(never_sent)
     newest = ledger.ask(select(func.max(history.c.at)))[0][0]
     started = ledger.ask(select(func.max(runs.c.started_at)))[0][0]
+    # Not the clock of now: the days of budgets never run backwards, and this money was spent in the past.
     at = float(max(newest or 0.0, started or 0.0))
     for first in range(0, len(found), BATCH):
         ledger.apply_all(
@@ -65,5 +66,6 @@ def _doubted(request_id: str, run_id: str, at: float, hole: str) -> Iterator[Led
     token = f"hole {request_id}"
     reason = _reason(hole)
     yield LedgerChange(request_id=request_id, event=Event.RESERVE, at=at, token=token, run_id=run_id, detail=reason)
+    # Counted as one resend, so that the policy `resend` leaves the row alone.
     values = {"reason": reason, "resends": 1}
     yield LedgerChange(request_id=request_id, event=Event.LOSE, at=at, token=token, values=values, detail=reason)

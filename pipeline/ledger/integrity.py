@@ -24,7 +24,6 @@ _PAGE = 5_000
 _CHECKSUM_AT, _DIGEST_AT = len(COVERED), COVERED.index("digest")
 _READ = tuple(attempts.c[name] for name in (*COVERED, "checksum", *IMMUTABLE))
 """Every column, so that both hashes are over a part of it."""
-"""Rows that the check reads at a time, so that a ledger of a million rows needs no memory."""
 
 
 def audit(connection: Connection) -> list[str]:
@@ -112,6 +111,7 @@ def _every_row(connection: Connection) -> Iterator[Row[Any]]:
         yield from page
         if len(page) < _PAGE:
             return
+        # By the key and not by OFFSET, which would read all earlier rows again for each page.
         after = (page[-1].request_id, page[-1].attempt)
 
 
@@ -147,6 +147,7 @@ def _sum_problems(connection: Connection, sums: Mapping[SpendKey, Mapping[CostSt
     problems = []
     for key in sorted({*recorded, *sums}, key=repr):  # a damaged book may hold anything
         real = tuple(sums.get(key, {}).get(kind, 0) for kind in kinds)
+        # A line whose sums are all 0 and no line are the same: money that came back leaves zeros.
         if recorded.get(key, (0, 0, 0)) != real:
             problems.append(f"the spend book of run {key[1]}, {key[2]}, {key[3]} does not equal its requests")
     return problems

@@ -50,6 +50,7 @@ def line_of(entry: Mapping[str, object]) -> str:
     """One journal line, newline included."""
     if isinstance(entry, SealedEntry) and entry.covered:
         cold = f',"cold":{_compact(entry["cold"])}' if "cold" in entry else ""
+        # The covered text without its last brace, and behind it what the chain does not cover.
         text = f'{entry.covered[:-1]},"chain":"{entry["chain"]}"{cold}}}'
     else:
         text = _compact(entry)
@@ -194,8 +195,10 @@ def read_tail(path: Path) -> tuple[dict[str, object] | None, int]:
         while True:
             start = max(0, size - span)
             file.seek(start)
+            # Every line ends with a line break, so `rest` is empty or what an interrupted append left.
             *lines, rest = file.read().decode("ascii", "replace").split("\n")
             damaged = int(rest != "" and not is_interrupted(rest))
+            # Where the span does not begin with the file, its first piece is the end of some longer line.
             for line in reversed(lines if start == 0 else lines[1:]):
                 entry = entry_of(f"{line}\n")
                 if entry is not None:
@@ -228,6 +231,8 @@ class Journal:
         if self._file is None:
             self._file = self._opened()
         self._file.write("".join(line_of(entry) for entry in entries))
+        # Handed to the operating system, which a crash of this process does not undo. The database has these events
+        # durably already; `sync` is for those that only the journal has.
         self._file.flush()
         if sync:
             os.fsync(self._file.fileno())
@@ -254,6 +259,7 @@ class Journal:
             size = file.seek(0, os.SEEK_END)
             if size == 0:
                 return
+            # No line is nearly as long as this: an answer of 20,000 characters and a kept call at most.
             file.seek(max(0, size - (1 << 20)))
             tail = file.read()
             if not tail.endswith(b"\n"):

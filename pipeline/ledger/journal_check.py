@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Connection, select
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.identity import COPY, GENESIS, HOLE, JOURNAL_PLACE, LEDGER_ID, MOVED
+from pipeline.ledger.identity import GENESIS, JOURNAL_PLACE, LEDGER_ID, MARKS
 from pipeline.ledger.journal import MARK, SNAPSHOT, SNAPSHOT_END, entry_of, is_interrupted, link_of
 from pipeline.ledger.schema import journal
 
@@ -85,6 +85,8 @@ class JournalWalk:
                 continue
             self._check_owner(entry)
             self._take(entry)
+            # A snapshot bears the number before that of its block's end (journal_again), and tells what holds at that
+            # end.
             if int(str(entry["seq"])) + (entry.get("event") == SNAPSHOT) > self.after:
                 yield entry
 
@@ -148,6 +150,7 @@ class JournalWalk:
     def _end_block(self, entry: Mapping[str, object], seq: int) -> None:
         is_whole = not self._broken_block and not self._lines and entry.get("count", self._snapshots) == self._snapshots
         if is_whole:
+            # The rows of a whole block replace everything before it, and with that whatever was missing there.
             self.gaps.clear()
         elif seq > self.seq:
             self.gaps.append(Gap(self.seq + 1, seq, "the lines that replaced these events are not all there"))
@@ -155,7 +158,8 @@ class JournalWalk:
         self.seq, self.chain = seq, str(entry.get("chain", self.chain))
         marks = entry.get("marks")
         if isinstance(marks, dict):
-            for name in (MOVED, COPY, HOLE):
+            # The end of a block names every mark that the ledger bears. One that it does not name was removed.
+            for name in MARKS:
                 self.facts.pop(name, None)
             self._learn(marks)
 
@@ -198,10 +202,3 @@ def table_lines(connection: Connection) -> Iterator[str]:
     statement = select(journal.c.line).order_by(journal.c.number)
     for (line,) in connection.execution_options(yield_per=2_000).execute(statement):
         yield f"{line}\n"
-
-
-def entries(path: Path, after: int = -1) -> Iterator[dict[str, object]]:
-    """Every whole entry of a file with a number above `after`; what is damaged or missing is passed over."""
-    for entry in JournalWalk(str(path)).entries(lines_of(path)):
-        if int(str(entry["seq"])) > after:
-            yield entry

@@ -101,6 +101,7 @@ def status_of(rule: Candidacy, candidates: Sequence[Candidate]) -> ShotStatus:
         len(by_status[CandidateStatus.KEPT]),
         len(by_status[CandidateStatus.OPEN]) + len(by_status[CandidateStatus.WAITING]),
     )
+    # What may still come out good counts as if it did, so that no candidate is bought for a loss that may be none.
     wanted = rule.keep + rule.ahead - kept - hopes if kept < rule.keep else 0
     unsent = by_status[CandidateStatus.UNSENT]
     return ShotStatus(

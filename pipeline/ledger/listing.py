@@ -48,6 +48,7 @@ class RowLister:
         _check_unknown(self._connection, [request.request_id for request in requests])
         fresh = [self._planned.values(request) for request in requests]
         self._statements.run(self._connection, self._plan, fresh)
+        # Only an address with a query can be signed; a signature made now must not be replaced by an old one.
         signed = [values for values in fresh if "?" in str(values[_PARAMS_AT])]
         if signed:
             _take_fresh_addresses(self._connection, {str(values[0]): str(values[_PARAMS_AT]) for values in signed})
@@ -147,6 +148,7 @@ def renew(connection: Connection, request_id: str) -> int:
     old["checksum"] = checksum(old)
     key = and_(attempts.c.request_id == request_id, attempts.c.attempt == found.attempt)
     connection.execute(update(attempts).where(key).values(superseded=1, checksum=old["checksum"]))
+    # Everything that tells of the old attempt (job, token, times, reason) begins empty; only what is asked for is kept.
     new: dict[str, object] = dict.fromkeys(old)
     kept = (
         "request_id",

@@ -27,6 +27,7 @@ Step = Callable[[Connection], None]
 def _give_identity(connection: Connection) -> None:
     """1 -> 2: a random id and the beginning of a hash chain. The journal's lines so far are in no chain."""
     known = read_meta(connection)
+    # `known` wins: a ledger that has an id, perhaps from its journal, keeps it.
     write_meta(connection, {LEDGER_ID: new_ledger_id(), CHAIN: GENESIS} | known)
 
 

@@ -176,6 +176,7 @@ def _unbookable(connection: Connection, change: LedgerChange, result: WriteResul
     owner = connection.execute(
         select(attempts.c.request_id).where(attempts.c.request_id == change.request_id, is_job)
     ).first()
+    # The row has this very job: the outcome was recorded before, and its second time changes nothing.
     if owner is not None:
         return None
     if isinstance(outcome, JobTaken):

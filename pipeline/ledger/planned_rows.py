@@ -40,6 +40,7 @@ class PlannedRows:
         row_id, motion, take = storable(request.row_id), storable(request.motion), request.take
         params = self._params.dump(request.params)
         digest = hash_of(repr([row_id, params, motion, take]))
+        # The text that `checksum` of schema makes with `repr` of the whole list; a test compares the two.
         checksum = hash_of(f"[{request.request_id!r}, {covered}, {digest!r}]")
         return (request.request_id, *same, digest, checksum, row_id, params, motion, take)
 

@@ -42,6 +42,8 @@ class RunLock:
             return
         lock = self._lock
         with engine.connect() as connection:
+            # Taken alone besides the shared one: the process that gets it checks the whole ledger before the others may
+            # come.
             self.is_first = self.is_first or lock.take_alone(connection)
             lock.wait(lambda: lock.take(connection), wait_s, refusal=lambda: postgres_session.held_by(connection, name))
             self._holds(connection)
@@ -75,6 +77,8 @@ class RunLock:
 
     def _take_again(self, lock: LedgerLock, connection: Connection) -> None:
         if self._session is not None:
+            # Our own old session may still hold the lock on the server, which has not noticed yet that its connection
+            # is lost.
             postgres_session.end_session(connection, self._session)
         pause = threading.Event()
         for _ in range(RETAKE_TRIES if self._session is not None else 1):

@@ -121,8 +121,13 @@ def server_engine(url: str, *, write: bool) -> Engine:
         poolclass=QueuePool,
         pool_size=1 if write else 4,
         max_overflow=0 if write else 8,
+        # A reader's session may have been cut while it was idle. The writer has to notice a cut, since it must take its
+        # lock again.
         pool_pre_ping=not write,
+        # A writer that waited for its turn must see what the one before it committed; a reader's questions see one
+        # moment.
         isolation_level="READ COMMITTED" if write else "REPEATABLE READ",
+        # Errors of the driver would quote prompts, addresses and raw answers.
         hide_parameters=True,
     )
 
@@ -145,6 +150,7 @@ def assert_durable(connection: psycopg.Connection[Any], name: str) -> None:
 
     if connection.info.server_version < MIN_SERVER_VERSION:
         raise LedgerError(f"{name} is older than PostgreSQL 13, the oldest that a ledger can stand on")
+    # A database or a role may have it off by default; on is this session's own choice.
     if show("synchronous_commit") == "off":
         connection.execute("SET synchronous_commit = on")
     if show("fsync") != "on" or show("synchronous_commit") == "off":

@@ -104,6 +104,7 @@ class Reconciliation:
         if last_seq < seq or last.get("event") == SNAPSHOT:
             self._check_is_ours(last)
             self.write_again()
+        # The same number and another chain: file and journal have gone different ways since a common past.
         elif "chain" in last and last["chain"] != chain:
             raise ForkedJournalError(self._other_history())
         return []
@@ -143,6 +144,7 @@ class Reconciliation:
         def work(connection: Connection) -> ReplayResult:
             result = replay(connection, walk.entries(lines_of(self.journal)))
             gaps = walk.lacks(seq) + [Gap(one.seq, one.seq, str(one)) for one in result.unnamed]
+            # Within the transaction, so that nothing of the journal is recorded unless all that is missing can be.
             if gaps:
                 raise LedgerError(f"{hole_text(name, gaps)}; nothing is bought. {SETTLE}")
             return result

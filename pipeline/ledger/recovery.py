@@ -160,6 +160,7 @@ def _mend(path: Path, journal: Path, base: _Base, foreign: ForeignJournalError |
         if gaps:
             _forget_unsent(connection)
             write_meta(connection, {HOLE: mark_of(gaps)})
+        # Without its digest a manifest is read again by the next run, and so are the rows that were removed here.
         connection.execute(update(runs).values(rows_digest=None))
         restore_reviews(connection, reviews_path(path))
         write_meta(connection, {"sums": sums_digest(connection)})
@@ -203,6 +204,7 @@ def _made_from(path: Path, journal: Path, base: _Base | None, gaps: list[Gap], *
         origin[LEDGER_ID] = base.facts[LEDGER_ID]
     try:
         events, requests, salvaged = _made(fresh, journal, path, origin, gaps)
+        # Only now, as the new file is whole and durable: until here a crash leaves the old one in its place.
         kept = _put_aside(path, now)
         fresh.replace(path)
         fsync_path(path.parent)
@@ -292,6 +294,8 @@ def _made(
         if problems:
             raise LedgerError(f"the journal {journal} does not make a whole ledger: {problems[0]}")
         with engine.connect() as connection:
+            # SQLite makes no checkpoint within a transaction, and SQLAlchemy has begun one. The log must be empty,
+            # since only the main file gets the ledger's name.
             connection.exec_driver_sql("COMMIT")
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:

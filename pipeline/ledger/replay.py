@@ -14,16 +14,15 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError
 
 from pipeline.errors import InvariantError, LedgerError
 from pipeline.ledger.database import write_meta
-from pipeline.ledger.identity import CHAIN, COPY, HOLE, MOVED
+from pipeline.ledger.identity import CHAIN, MARKS
 from pipeline.ledger.integrity import add_price, book_money, every_attempt
-from pipeline.ledger.journal import MARK, SNAPSHOT_END
+from pipeline.ledger.journal import MARK, SNAPSHOT_END, change_of
 from pipeline.ledger.schema import MUTABLE, attempts, checksum, history, spend
 from pipeline.ledger.states import Event
 from pipeline.ledger.text import storable, storable_value
 from pipeline.ledger.transitions import (
     Applied,
     JobTaken,
-    LedgerChange,
     Row,
     SpendAccumulator,
     SpendKey,
@@ -71,6 +70,7 @@ def replay(connection: Connection, entries: Iterable[Mapping[str, object]]) -> R
             continue
         request_id = str(entry.get("request_id"))
         try:
+            # A savepoint: an entry that can't be applied undoes itself and nothing else.
             with connection.begin_nested():
                 if "row" in entry:
                     _put(connection, entry)
@@ -98,7 +98,7 @@ def _learn(connection: Connection, entry: Mapping[str, object]) -> None:
         write_meta(connection, {name: None if value is None else str(value) for name, value in _set(entry).items()})
     elif isinstance(entry.get("marks"), dict):
         marks: dict[str, str | None] = {name: str(value) for name, value in _mapping(entry["marks"]).items()}
-        write_meta(connection, {MOVED: None, COPY: None, HOLE: None, **marks})
+        write_meta(connection, dict.fromkeys(MARKS) | marks)
 
 
 def _set(entry: Mapping[str, object]) -> dict[str, object]:
@@ -187,6 +187,7 @@ def _put(connection: Connection, entry: Mapping[str, object]) -> None:
     values = {name: row.get(name) for name in MUTABLE}
     if values != {name: _mapping(entry["row"]).get(name) for name in MUTABLE}:
         values["checksum"] = checksum(values)  # a text was mended
+    # Raises for a state that this program does not know: such an entry is passed over, not half applied.
     State(str(values["state"]))
     if connection.execute(update(attempts).where(key).values(values)).rowcount == 0:
         if not row.get("submit_attempts"):
@@ -201,6 +202,7 @@ def _put(connection: Connection, entry: Mapping[str, object]) -> None:
         )
         .values(superseded=1)
     )
+    # `superseded` is among the columns that a checksum covers.
     _seal_older(connection, str(row["request_id"]))
 
 
@@ -215,21 +217,18 @@ def _seal_older(connection: Connection, request_id: str) -> None:
 
 
 def _judge_again(connection: Connection, entry: Mapping[str, object]) -> None:
-    wanted = _mapping(entry["change"])
+    change = change_of(entry)
     found = connection.execute(
         select(attempts).where(attempts.c.request_id == entry["request_id"], attempts.c.superseded == 0)
     ).first()
     row: Row | None = {name: found._mapping[name] for name in MUTABLE} if found is not None else None
-    change = LedgerChange(
-        request_id=str(entry["request_id"]),
-        event=Event(str(entry["event"])),
-        at=float(str(entry["at"])),
-        token=None if wanted["token"] is None else str(wanted["token"]),
-        values=_mapping(wanted["values"]),
-    )
     try:
         outcome = apply_change(
-            row, change, money=SpendAccumulator(lambda *_: 0), job_owner=lambda *job: _owner(connection, *job)
+            # No cap is judged: what happened has happened. The sums are made from the rows afterwards.
+            row,
+            change,
+            money=SpendAccumulator(lambda *_: 0),
+            job_owner=lambda *job: _owner(connection, *job),
         )
     except InvariantError:
         return  # recorded already before the disk failed

@@ -71,6 +71,7 @@ def _unknown(connection: Connection, rows: Iterable[Row]) -> Iterator[Row]:
         )
         known = {_key(dict(row._mapping)) for row in found}
         for row in part:
+            # Also against the rows before it in the same call.
             if _key(row) not in known:
                 known.add(_key(row))
                 yield row

@@ -1,8 +1,8 @@
 """The shots of a run in the ledger: what its candidates came to, and which of them are wanted now.
 
-`run_rows.wanted` is 0 for a candidate that its shot does not need. It is derived: `settle` makes it from states, check
-results and verdicts, at the start of each run and whenever one of them changes. A run that was killed in between only
-has it made again. It buys nothing, and no sum of money depends on it.
+`run_rows.wanted` is 0 for a candidate that its shot does not need. It is derived: `mark_wanted` makes it from states,
+check results and verdicts, at the start of each run and whenever one of them changes. A run that was killed in between
+only has it made again. It buys nothing, and no sum of money depends on it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Shots:
     Attributes:
         states: the newest state of each candidate.
         shots_of: candidate -> the shots that it is for; mostly one.
-        newly_wanted: how many candidates `settle` marked as wanted, less those that it marked as spare.
+        newly_wanted: how many candidates `mark_wanted` marked as wanted, less those that it marked as spare.
     """
 
     statuses: tuple[ShotStatus, ...] = ()
@@ -140,6 +140,7 @@ def mark_wanted(
     found = read_shots(connection, run_id, verdicts, only)
     newly_wanted = 0
     needed = set(found.needed)
+    # A candidate that one shot needs is wanted, although another shot has it to spare.
     spare = {one for shot in found.statuses for one in shot.spare} - needed
     for wanted, request_ids in ((1, needed), (0, spare)):
         ids = sorted(request_ids)

@@ -26,6 +26,7 @@ class Spool:
     """The spool of this process, a file in `folder`; and those of dead ones, once `inherit` is called."""
 
     def __init__(self, folder: Path) -> None:
+        # Host, process and object: workers on several hosts may share the folder, and two ledgers one process.
         self.path = folder / f"ledger.spool-{platform.node()}-{os.getpid()}-{id(self):x}"
         self._folder = folder
         self._files: dict[Path, IO[str]] = {}
@@ -37,6 +38,7 @@ class Spool:
     def inherit(self) -> int:
         """Takes over the spools of processes that are dead; returns how many files."""
         for path in sorted(self._folder.glob("ledger.spool-*")):
+            # The lock of a living process is held, so its file is left to it.
             file = _locked(path) if not path.name.endswith(RECORDED) else None
             if file is not None:
                 self._files[path] = file
@@ -98,6 +100,7 @@ def _locked(path: Path) -> IO[str] | None:
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Between `open` and the lock its process may have removed it: then this descriptor has no name any more.
         if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             return file
     except OSError:

@@ -73,6 +73,7 @@ class Statements:
             f"SELECT {', '.join(MUTABLE)} FROM attempts WHERE superseded = 0 "
             f"AND request_id IN ({self._marks(len(ids))}){self._lock}"
         )
+        # `zip` pairs the columns with their names by place: MUTABLE is the order of the SELECT as well.
         found = _run(hand, text, self._padded(ids)).fetchall()
         return {record[0]: dict(zip(MUTABLE, record, strict=True)) for record in found}
 
@@ -105,6 +106,7 @@ class Statements:
 
     def spent(self, hand: Executor, span: str, gateway: str, key: str) -> int:
         """Worst-case micro-dollars of a gateway's run, day or month."""
+        # Days are texts such as 2026-11-30; a month is all days that begin with it.
         value = f"{key}-%" if span == "month" else key
         return int(_run(hand, self._spent[span], (gateway, value)).fetchone()[0])
 
@@ -160,6 +162,7 @@ class Statements:
         return ", ".join([self._mark] * _rounded(count))
 
     def _padded(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        # Filled up with the last id: naming it twice in an IN list changes nothing.
         return ids + (ids[-1],) * (_rounded(len(ids)) - len(ids)) if ids else ("",)
 
 

@@ -86,6 +86,8 @@ def move(source: SqliteLedger, target: PostgresLedger) -> LedgerFingerprint:
             write_meta(connection, {name: value for name, value in facts.items() if name not in _STAYS})
             _must_equal(connection, found, target.name)
             write_meta(connection, {"sums": sums_digest(connection), "clean": "yes"})
+            # MONEY: the last act before the commit. If the commit fails, no ledger spends until the operator has
+            # looked; the other way round, two would.
             source.mark({MOVED: target.name})
 
         try:

@@ -152,6 +152,7 @@ class SpendAccumulator:
         amounts[cost_state] = amounts.get(cost_state, 0) + microusd
         gateway, run_id, day, _ = key
         for place in (("run", gateway, run_id), ("day", gateway, day), ("month", gateway, day[:7])):
+            # A sum that was read before must follow, so that the next change of this batch is judged by it.
             if place in self._taken:
                 self._taken[place] += microusd
 
@@ -171,11 +172,13 @@ def apply_change(
     if row is None:
         return Conflict(state=None)
     state = State(str(row["state"]))
+    # First of all: a change that belongs to another submit must not even be judged by the table of states.
     if not _is_mine(row, state, change):
         return Conflict(state=state)
     if change.event in OUTCOMES_OF_A_SUBMIT and state is not State.SUBMITTING and _is_too_late(state, change):
         return Conflict(state=state)
     after = next_state(state, change.event)
+    # MONEY: a row that was never sent can own no job, whatever a callback says.
     if change.event is Event.ADOPT and state is State.PLANNED and not row["submit_attempts"]:
         return Conflict(state=state)
     before_reason, price_before = row["reason"], int(str(row["price_microusd"]))
@@ -185,6 +188,7 @@ def apply_change(
         # MONEY: an earlier attempt of the same request is another purchase; its job is not this one's either.
         if owner is not None and (owner != row["request_id"] or not _is_same_job(row["job_set_id"], job_set_id)):
             return JobTaken(owner_request_id=owner)
+    # Behind everything that may refuse, and before the row is changed: a refusal leaves no trace.
     if change.event is Event.RESERVE:
         refusal = _reserve(row, change, money)
         if refusal is not None:
@@ -260,11 +264,13 @@ def _move(row: Row, state: State, after: State, change: LedgerChange, money: Spe
     price = row["price_microusd"]
     assert isinstance(price, int)
     price_after = change.values.get("price_microusd", price)
+    # MONEY: the price is set by RESERVE and may only become 0 afterwards. Any other change would move a cap unseen.
     if not isinstance(price_after, int) or (price_after != price and (change.event not in REFUNDS or price_after)):
         raise InvariantError(f"{change.event} can't change the price of request {row['request_id']}")
     row.update(change.values)
     row["state"] = after.value
     before_cost, after_cost = COST_STATE[state], COST_STATE[after]
+    # The sums change only when money changes its kind, e.g. from reserved to confirmed.
     if before_cost is not after_cost:
         key = _spend_key(row)
         money.add_spend(key, before_cost, -price)

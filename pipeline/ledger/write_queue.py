@@ -77,6 +77,7 @@ class WriteQueue:
         if not self._inline:
             self._queue.put(job)
             return
+        # One flush for all that this turn of the event loop puts in: they share a transaction.
         if not self._waiting:
             loop.call_soon(self._flush)
         self._waiting.append(job)
@@ -123,6 +124,8 @@ class WriteQueue:
         while not ended:
             jobs: list[QueuedWrite] = []
             item = self._queue.get()
+            # Only for what a coroutine waits for. A command's thread has one change at a time, and would wait in vain
+            # for company. `_ending` cuts the pause short.
             if item is not None and item.loop is not None:
                 self._ending.wait(GATHER_S)
             while item is not None:
@@ -133,6 +136,7 @@ class WriteQueue:
                     item = self._queue.get_nowait()
                 except queue.Empty:
                     break
+            # `end` puts None behind everything else, so all that was put before it is done.
             ended = item is None
             try:
                 self._do(jobs)

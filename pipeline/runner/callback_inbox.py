@@ -53,6 +53,7 @@ def keys_for(settings: Settings) -> WebhookTokens:
     path = settings.ledger_path.parent / "callback-seed"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # The second process reads the seed of the first: two seeds would make each refuse the other's callbacks.
         with suppress(FileExistsError):
             _write_new(path, secrets.token_hex(SEED_BYTES))
         seed = bytes.fromhex(path.read_text(encoding="ascii").strip())
@@ -67,6 +68,7 @@ def _write_new(path: Path, text: str) -> None:
     """A private file that appears whole: two processes may start at the same time."""
     with draft_beside(path) as draft:
         draft.write_text(text + "\n", encoding="ascii")
+        # A link fails where the name exists; a rename would replace the seed that another process uses already.
         os.link(draft, path)
 
 
@@ -85,6 +87,7 @@ class CallbackInbox:
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / f"{delivery.request_id}-{delivery.attempt}.json"
+        # A repeated delivery moves to the end: it must not push other ids out of the MAX_KEPT.
         kept = [*(ids for ids in _kept(path) if ids != delivery.job_set_ids), delivery.job_set_ids]
         with whole_text(path, mode=SECRET) as stream:
             stream.write(json.dumps(kept[-MAX_KEPT:]))
@@ -168,6 +171,7 @@ class CallbackEndpoint:
         """
         for path, deliveries in self._inbox.waiting():
             request_id = deliveries[0].request_id
+            # Once, and once more when another delivery has been added to the file.
             if self._handed_over.get(path) != deliveries:
                 taken = [self._deliver(delivery) for delivery in deliveries]
                 self._handed_over |= {path: deliveries} if all(taken) else {}
@@ -224,6 +228,7 @@ async def open_callback_endpoint(
     def taken(delivery: CallbackDelivery) -> None:
         if endpoint is not None:
             endpoint.taken(delivery)
+        # The server listens before the endpoint below exists; a delivery in between is kept for it.
         elif not delivery.is_self_test:
             inbox.keep(delivery)
 

@@ -46,7 +46,6 @@ class CallbackHandler:
         self._linger_s = linger_s
         self._early: dict[str, list[CallbackDelivery]] = {}
         self._unknown_since: dict[str, float] = {}
-        self.deliveries = 0
         context.events.subscribe(JobAccepted, self._accepted)
         context.events.subscribe(OutcomeUnknown, self._on_unknown)
 
@@ -54,7 +53,6 @@ class CallbackHandler:
         """Act on one delivery; False when it is about a request that this run does not have."""
         if delivery.is_self_test:
             return True
-        self.deliveries += 1
         request_id = delivery.request_id
         job = self._poller.job(request_id)
         if job is not None:
@@ -103,6 +101,7 @@ class CallbackHandler:
 
     def track_unknown(self, attempt: Attempt) -> None:
         """An earlier run left this submit unknown: a delivery may prove the same, but is not waited for."""
+        # So long ago on the loop's clock, which begins at 0 or later, that the wait for it is over.
         self._unknown_since[attempt.request_id] = -self._linger_s
 
     async def wait_for_late_callbacks(self) -> None:

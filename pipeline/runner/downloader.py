@@ -163,6 +163,7 @@ class Downloader:
     async def _try(self, video: ReadyVideo) -> None:
         """One download of one video."""
         context, target = self._context, self._target(video)
+        # What an earlier run fetched and could not publish is still in the folder: it is not fetched a second time.
         if self._publisher is not None and video.tries == 0:
             staged = await self._publisher.find_staged(target)
             if staged is not None:
@@ -186,6 +187,7 @@ class Downloader:
 
     def _target(self, video: ReadyVideo) -> Path:
         """Where the video goes: where it was before, if it was saved once."""
+        # A path that leads out of the outputs folder is not followed, whatever the ledger holds.
         if video.local_path is None or ".." in PurePosixPath(video.local_path).parts:
             return self._folder / self._name_of(video)
         target = self._outputs / video.local_path
@@ -215,11 +217,14 @@ class Downloader:
             return
         given_s = outcome.wait_s if isinstance(outcome, TransientFailure) else None
         backoff_s = FIRST_PAUSE_S * 2 ** (video.tries - 1)
+        # These bytes would come again from this link; a newer one may name the video.
         if isinstance(outcome, Unacceptable):
             video.link_is_newest = await renew_link(self._context, video)
         self._try_later(video, min(given_s or backoff_s, MAX_PAUSE_S))
 
     async def _saved(self, video: ReadyVideo, target: Path, saved: Saved) -> None:
+        # Published before it is recorded: after a crash in between the same bytes are published again, which does no
+        # harm. The other order could leave a row `done` whose video is nowhere.
         problem = await self._publisher.publish_video(target, saved) if self._publisher is not None else ""
         if problem:
             text = f"videos can't be put into the store ({problem}); they are kept here: run again when it is back"

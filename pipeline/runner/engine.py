@@ -53,6 +53,8 @@ async def execute(job: RunJob) -> StepsResult:
     """Run the steps until nothing is left to do, or something stops them. Pays when `options.buy` is set."""
     stop, settings = StopSignal(), job.workspace.settings
     async with AsyncExitStack() as stack:
+        # Opened in this order and closed in the reverse one: the log outlives every step, the sandbox the client that
+        # calls it.
         log = stack.enter_context(
             run_log(job.folder.path / "run.log", also=sys.stderr if job.options.log_json else None)
         )
@@ -205,6 +207,7 @@ class LocalRunner:
 
     async def run(self, progress: ProgressDisplay) -> None:
         """Run the steps; the ledger has what they did when this returns."""
+        # Before the steps: a poller that finds no job and a closed input ends at once.
         self._feed.resume(self.pipeline.context)
         watch = self.pipeline.context.gate.watch
         beside = (self._display.log_stops(), self._display.show_progress(progress), watch())
@@ -215,6 +218,8 @@ class LocalRunner:
             async with asyncio.TaskGroup() as group:
                 for name, step in (("buying", self._buy), ("polling", self._poll), ("downloading", self._download)):
                     group.create_task(self._run_step(name, step))
+        # The second signal cancels the main task. What was in flight is recorded by then (`finish`), and the report and
+        # the exit code follow as usual.
         except* asyncio.CancelledError:
             pass
         finally:
@@ -254,6 +259,7 @@ class LocalRunner:
                 await pipeline.callbacks.wait_for_late_callbacks()
             await pipeline.recovery.wait()
         finally:
+            # In any case: a poller whose input stays open waits for jobs for ever.
             pipeline.poller.close_input()
 
     async def _outputs_ready(self) -> bool:

@@ -237,6 +237,8 @@ async def _checked(session: SpendingSession, job: RunJob) -> bool:
         session.notify(f"warning: the clips could not be checked ({error}); `dop check {job.run.run_id}` does it")
         return False
     finally:
+        # Also when this task is cancelled: the thread can't be, and would continue to check while the process wants to
+        # end.
         stop.set()
 
 

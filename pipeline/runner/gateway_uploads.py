@@ -47,6 +47,7 @@ class GatewayUploads:
     async def _put(self, ticket: UploadTicket, content: bytes, content_type: str) -> bool:
         """Whether the store took it. The type that is sent must be the one that was asked for (official)."""
         try:
+            # Without the query, where the signature is: `Origin` takes an address with one for a mistake.
             Origin(ticket.upload_url.partition("?")[0])
         except UsageError:
             raise StoreError("the gateway names an address to upload to that is not https") from None

@@ -68,6 +68,7 @@ class GenerationTimes:
         self.ended += 1
         self._polls += 1
         if self.ended % REMEMBERED == 0:
+            # Halved, not dropped: the shape stays as it is, and from now on a new job weighs as much as two old ones.
             self._ended = Counter({span: count / 2 for span, count in self._ended.items()})
 
     def done_share(self, age_s: float) -> float:
@@ -76,6 +77,7 @@ class GenerationTimes:
         place = bin_of(age_s)
         below = self._done_by[place - 1] if place else 0.0
         low_s = EDGES_S[place - 1] if place else 0.0
+        # Within a bin the ends are taken to be spread evenly.
         part = (age_s - low_s) / (EDGES_S[place] - low_s) if age_s < EDGES_S[place] else 1.0
         return below + part * self._weights[place]
 
@@ -83,6 +85,7 @@ class GenerationTimes:
         """The age by which a share `q` is finished of the jobs still at work at `older_than_s`."""
         self._refit()
         before = self.done_share(older_than_s) if older_than_s > 0 else 0.0
+        # P(T <= t | T > a) = q, solved for P(T <= t), with a the age at which the job was still at work.
         target = before + q * (1 - before)
         place = min(bisect_left(self._done_by, target), BINS - 1)
         below = self._done_by[place - 1] if place else 0.0
@@ -115,6 +118,8 @@ class GenerationTimes:
         for low, high, count in spans:
             mass = self._done_by[high] - (self._done_by[low] if low >= 0 else 0.0)
             share = count / max(mass, 1e-12)
+            # A difference array: the sum below turns the marks at both ends of a span into the factor of each bin in
+            # it, so that a span costs two additions, however long it is.
             steps[low + 1] += share
             steps[high + 1] -= share
         # The prior keeps a little weight in every bin: a job that takes longer than all before it is unlikely, not
@@ -128,6 +133,7 @@ class GenerationTimes:
 
 def _prior(typical_s: float) -> list[float]:
     centre = log(max(typical_s, MIN_AGE_S))
+    # Log-normal around the guess; the last term leaves every bin possible.
     weights = [exp(-(((log(edge) - centre) / PRIOR_SPREAD) ** 2) / 2) + 1e-6 for edge in EDGES_S]
     total = sum(weights)
     return [weight / total for weight in weights]

@@ -104,6 +104,7 @@ class KeeperLoop:
             return
         elif state is State.ACCEPTED and self._setup.collects:
             self._now_live(request_id)
+        # No SAVE will come for it in this run, so the loop must not wait for one.
         elif event is Event.NOTE and state is State.DONE and str(result.row["reason"]).startswith(GIVEN_UP):
             self._not_live(request_id)
         elif state not in (State.PLANNED, State.SUBMITTING, State.DONE):
@@ -160,6 +161,7 @@ class KeeperLoop:
         stop = self._context.stop
         while not stop.submits:
             self._news.clear()
+            # Before the next row of the list is taken: a candidate in place of a lost one comes first.
             await self._mark()
             attempt = self._fed.popleft() if self._fed else self._next(first)
             if attempt is not None:
@@ -168,6 +170,8 @@ class KeeperLoop:
             elif not self._is_idle:
                 await self._news.wait()
             else:
+                # As things are nothing more is bought. An unclear submit that is proved meanwhile, or a repeated clip
+                # that only a comparison of all clips shows, may change that.
                 await rest()
                 if self._is_idle and not await self._review():
                     return
@@ -184,7 +188,9 @@ class KeeperLoop:
         """Keep the new results and settle the shots that they concern, durable when it returns."""
         if not (self._results or self._dirty or self._all_dirty):
             return
+        # Taken out before the await: what comes in during the transaction waits for the next one.
         results, self._results = self._results, []
+        # A candidate that two shots list is wanted as soon as one of them needs it: such shots are settled together.
         only = None if self._all_dirty or self._shared else self._dirty
         self._dirty, self._all_dirty = set(), False
         run_id, verdicts, at = self._setup.run_id, self._verdicts, self._context.unix_time()

@@ -70,6 +70,7 @@ class LedgerFeed:
             self._keepers.resume()
         if not self._job.options.collect:
             return
+        # Stalled jobs as well: a deadline that passed is no verdict, and asking once more is free.
         for page in self._queries.iter_attempts(run_id, (State.ACCEPTED, State.STALLED)):
             for attempt in page:
                 context.accepted.put_nowait(pending_job_of(attempt, loop_now=loop_now, now_unix=wall_now))

@@ -100,6 +100,7 @@ async def planned_requests(
         count += 1
         try:
             await uploader.ensure_available(attempt.params)
+        # A store that is away is away for every row: the buying stops instead of parking them one by one.
         except StoreError as error:
             context.stop.request(str(error), exit_code=ExitCode.UNFINISHED, reach=StopScope.SUBMITS)
             return

@@ -75,9 +75,8 @@ class LossBudget:
         # Asked before the next submit, so the limit must still hold if that one is lost too: hence `>=`, and the
         # highest price on top of what is lost.
         rows, money = self._limit.rows, self._limit.microusd
-        dearest = max(price for price, _ in self._unknown.values())
         return (rows is not None and len(self._unknown) >= rows) or (
-            money is not None and self.lost_microusd + dearest > money
+            money is not None and self.lost_microusd + self.price_microusd > money
         )
 
     def block(self, planned: int, price_microusd: int) -> str:

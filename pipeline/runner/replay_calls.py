@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.gateway.kinds.interface import Call, CancelOutcome, ReplayKind, ReplayOutcome
 from pipeline.gateway.ratelimit.limiter import CallInFlight, CallKind, LimitFeedback
-from pipeline.gateway.responses import CallPhase, NoResponse, Response
+from pipeline.gateway.responses import NoResponse, Response
 from pipeline.records import Attempt
 from pipeline.runner.cancellation import cancel_job
 from pipeline.runner.context import RunContext
@@ -111,7 +111,7 @@ class ReplayCalls:
 
 
 def _not_sent() -> NoResponse:
-    return NoResponse(sent=False, what="the run stops", phase=CallPhase.CONNECT)
+    return NoResponse(sent=False, what="the run stops")
 
 
 def _feedback(outcome: ReplayOutcome, response: Response | NoResponse, *, counts_job: bool) -> LimitFeedback:

@@ -132,7 +132,7 @@ class Replays:
         if not self._can_recover or request_id in self._cases:
             return
         if self._keys.off:
-            self._say_once(f"{self._keys.off}; `dop resolve` settles what is unknown")
+            self._notify_once(f"{self._keys.off}; `dop resolve` settles what is unknown")
             return
         self._begin(self._given_up.pop(request_id) if request_id in self._given_up else _Case(request_id=request_id))
 
@@ -216,7 +216,7 @@ class Replays:
     def _give_up(self, case: _Case) -> None:
         self._given_up[case.request_id] = case
         if not self._is_buying:
-            self._say_once("unclear submits were sent again under their keys and got no answer: they stay unknown")
+            self._notify_once("unclear submits were sent again under their keys and got no answer: they stay unknown")
 
     async def _try(self, case: _Case) -> bool:
         """One try for one request; True when nothing is left to do for it."""
@@ -230,7 +230,7 @@ class Replays:
             return await self._query(case, attempt)
         call = self._held.kept(attempt)
         if call is None:
-            self._say_once("some unclear submits have no call that the ledger kept: `dop resolve` settles them")
+            self._notify_once("some unclear submits have no call that the ledger kept: `dop resolve` settles them")
             return True
         trust = await self._keys.trust(attempt)
         if trust is Trust.BROKEN:
@@ -257,7 +257,7 @@ class Replays:
             case.tries = min(case.tries + 1, 4)  # other submits may give a witness: ask again every few seconds
             return False
         if self._held.age_s(attempt) > YOUNG_S:
-            self._say_once(
+            self._notify_once(
                 "no job is known that could show whether keys are honoured: old unclear submits stay unknown"
             )
             return False
@@ -295,7 +295,7 @@ class Replays:
             return True
         return await self._recorder.accept(attempt, job, response, "sent again under its key")
 
-    def _say_once(self, text: str) -> None:
+    def _notify_once(self, text: str) -> None:
         if text not in self._notified:
             self._notified.add(text)
             self._context.notify(text)

@@ -48,6 +48,7 @@ def run_log(path: Path, *, also: TextIO | None = None) -> Iterator[logging.Logge
     """A logger that writes JSON lines to `path`, and to the stream `also` where one is given (`--log-json`)."""
     logger = logging.getLogger("pipeline.run")
     logger.setLevel(logging.INFO)
+    # The root logger's handlers would print every line of the run on the terminal.
     logger.propagate = False
     path.touch()
     handlers: list[logging.Handler] = [_RunFile(path, encoding="ascii")]

@@ -146,6 +146,8 @@ class RunPipeline:
     async def buy(self) -> None:
         """Submit what is planned, within the loss budget; find out what unclear submits came to. Pays: yes."""
         self.losses.start()
+        # Beside the buying, not before it: at a gateway without a free proof only a new accepted submit can be the
+        # witness that an old key is honoured.
         self.replays.add_all(self.left_unclear())
         await self.submitter.run()
         await self.replays.finish()
@@ -257,6 +259,7 @@ def _breaker(setup: PipelineSetup) -> CircuitBreaker:
     Where the user says how much may be lost, only an outage pauses the buying: unknown outcomes in a row.
     """
     settings, workspace = setup.workspace.settings, setup.workspace
+    # WINDOW + 1 unknown outcomes never fit into the window, so that rule is off.
     breaker = CircuitBreaker() if settings.on_unknown.max is None else CircuitBreaker(in_window=WINDOW + 1)
     loop_now, unix_now = asyncio.get_running_loop().time(), setup.unix_time()
     health: dict[Event, Outcome] = {Event.LOSE: "unknown", Event.ACCEPT: "answered", Event.REJECT: "answered"}
@@ -297,6 +300,7 @@ def _limiter(setup: PipelineSetup, now: float) -> AdaptiveRateLimiter:
         submit_concurrency=pace.submit_concurrency,
         poll_rate=own_poll_rate,
         shared=True if poll_rate == "shared" else None,
+        # Jobs of earlier runs fill the gateway's cap on jobs at once just as new ones do.
         jobs_in_flight=setup.totals.count(State.ACCEPTED),
         now=now,
     )

@@ -55,6 +55,7 @@ async def run_session_async(
     """
     if inputs.options.collect:
         fetch_missing_again(session, inputs.run)
+    # After missing videos were marked: to fetch them again is work of this command.
     start = start_of(session, inputs.run)
     if inputs.options.buy and inputs.options.preflight:
         await check_images(session, inputs.run, inputs.options)

@@ -95,6 +95,7 @@ class WebhookServer:
         server = self._runner.server
         assert server is not None
         connection = server()
+        # With 0 s the connection is cut in the loop's next turn, before anything of it is read.
         wait_s = self._deadline_s if len(server.connections) < MAX_CONNECTIONS else 0.0
         asyncio.get_running_loop().call_later(wait_s, _cut, connection)
         return connection
@@ -103,6 +104,7 @@ class WebhookServer:
         delivery = self._keys.read(request.match_info["token"])
         if delivery is None:
             return _answer(404)
+        # After the token: a caller without one costs no memory.
         body = await _read(request)
         if body is None:
             return _answer(413)

@@ -17,7 +17,7 @@ from pipeline.errors import InvariantError, UsageError
 from pipeline.gateway.classification import PollOutcomeKind, SubmitOutcomeKind
 from pipeline.gateway.kinds import KINDS, kind_of
 from pipeline.gateway.kinds.interface import Call, Callback, GatewayKind, Recovery, ReplayKind
-from pipeline.gateway.responses import CallPhase, NoResponse, Response
+from pipeline.gateway.responses import NoResponse, Response
 from pipeline.records import State
 from pipeline.sandbox import Sandbox, SandboxSettings
 from pipeline.sandbox.higgsfield.books import VendorBooks
@@ -141,8 +141,8 @@ def test_what_may_follow_a_request_that_was_taken_is_unknown(kind: GatewayKind, 
 
 
 def test_only_proof_frees_a_submit_without_an_answer(kind: GatewayKind) -> None:
-    lost = NoResponse(sent=True, what="silence", phase=CallPhase.WAIT)
-    unsent = NoResponse(sent=False, what="no connection", phase=CallPhase.CONNECT)
+    lost = NoResponse(sent=True, what="silence")
+    unsent = NoResponse(sent=False, what="no connection")
     assert kind.classify_submit(lost, now_unix=NOW).kind is SubmitOutcomeKind.UNKNOWN
     assert kind.classify_submit(unsent, now_unix=NOW).kind is SubmitOutcomeKind.NOT_SENT
 

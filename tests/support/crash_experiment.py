@@ -21,7 +21,7 @@ from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.kinds.interface import Call
 from pipeline.gateway.kinds.pixazo import Pixazo
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter, LearnedLimits, parse_rate
-from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
+from pipeline.gateway.responses import NoResponse, Response, SendProof
 from pipeline.ledger.budget import NO_CAPS, Caps
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LockMode
@@ -89,7 +89,7 @@ class MemoryGateway:
         self.visits[number] += 1
         fate = self.fate(number)
         if fate == "not sent":
-            return NoResponse(sent=False, what="no connection", phase=CallPhase.CONNECT)
+            return NoResponse(sent=False, what="no connection")
         proof.sent = True
         self.in_flight.append((number, fate))
         await asyncio.sleep(ANSWER_S)
@@ -100,7 +100,7 @@ class MemoryGateway:
                 job = f"job-{number}-{self.visits[number]}"
                 return Response(status=200, body=b'{"job_set_id": "%b"}' % job.encode())
             case "lost":
-                return NoResponse(sent=True, what="the connection broke", phase=CallPhase.WAIT)
+                return NoResponse(sent=True, what="the connection broke")
             case "throttled":
                 return Response(status=429, body=b'{"error": "Rate limit exceeded"}')
             case "rejected":

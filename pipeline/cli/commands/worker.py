@@ -90,13 +90,13 @@ def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
         workspace.ledger.report_to(notify)
         notify(f"worker: ready for {workspace.gateway}")
 
-        async def lives() -> int:
+        async def run_worker() -> int:
             calls = CallbackRelay(settings, url, workspace.gateway, warn=notify) if args.webhook else None
             return await Worker(
                 workspace=workspace, key=key, url=url, notify=notify, timetable=timetable, calls=calls
             ).run()
 
-        return event_loop.run(lives())
+        return event_loop.run(run_worker())
 
 
 def _scheduled(args: argparse.Namespace, settings: Settings) -> list[str]:

@@ -42,6 +42,7 @@ def shared_keys(url: str, gateway: str) -> WebhookTokens:
     """
     try:
         with psycopg.connect(url, **client(url)) as connection:
+            # CREATE TABLE IF NOT EXISTS fails with a duplicate key when two sessions run it at the same time.
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (ONE_AT_A_TIME,))
             connection.execute("CREATE TABLE IF NOT EXISTS dop_seeds (gateway text PRIMARY KEY, seed bytea NOT NULL)")
             mine = (gateway, secrets.token_bytes(SEED_BYTES))

@@ -43,9 +43,12 @@ class RunExecutors:
         executor = self._executors.get(run_id)
         if executor is not None and time.monotonic() - self._asked_at.get(run_id, 0.0) < ORDER_CACHE_S:
             return executor
+        # One at a time: the first requests of a run come together, and two executors of one run would each have
+        # workers, a poller and a loss budget of its own.
         async with self._opening:
             order = await self._resources.queue.order(run_id)
             self._asked_at[run_id] = time.monotonic()
+            # Looked up again: another request may have started it during the await.
             executor = self._executors.get(run_id)
             if executor is not None and order is not None and executor.order.version == order.version:
                 return executor

@@ -260,6 +260,7 @@ class JobQueue:
         async with self._turn:
             connection = await self._open()
             async with connection.transaction():
+                # Tried and not waited for: the worker that has the lock does this very work.
                 asked = await connection.execute("SELECT pg_try_advisory_xact_lock(%s) AS mine", (TOP_UP_LOCK,))
                 row = await asked.fetchone()
                 if row is None or not row["mine"]:
@@ -277,6 +278,7 @@ class JobQueue:
 
     async def take_back(self, silent_s: float) -> int:
         """Jobs of workers that were silent for so long are queued again; how many."""
+        # First: a job whose request is queued again already can't be put back, since its queueing lock is taken.
         await self._ask(_TWINS, {"queues": queues(self._gateway), "silent_s": silent_s})
         return len(await self._ask(_BACK, {"queues": queues(self._gateway), "silent_s": silent_s}))
 

@@ -109,8 +109,10 @@ class RunExecutor:
         """
         done = self._held.hold(attempt.request_id)
         try:
+            # After `hold`: a `close` that begins later finds the request and ends it.
             if self._closing:
                 return False
+            # Shielded, since the future is the steps': an engine that cancels its job must not cancel what they set.
             return not await self._take_up(attempt) or await asyncio.shield(done)
         finally:
             self._held.release(attempt.request_id)
@@ -223,6 +225,7 @@ class RunExecutor:
         """A reason to stop buying reaches the queue of this worker and every other host."""
         async for reason in self.stop.follow():
             self._held.stop_buying()
+            # What is wrong with this worker alone is no reason for the others to stop buying.
             if self._broken or reason.exit_code in SIGNAL_EXITS:
                 continue
             self._around.log.warning("stop", extra={"fields": {"run": self.order.run_id, "reason": reason.text}})
@@ -240,6 +243,8 @@ class RunExecutor:
         self._held.stop_buying()
         if self._tasks:
             buying, polling, fetching, *watching = self._tasks
+            # The buying before anything is cancelled: each POST in flight must be recorded. `wait` raises no error of
+            # the step.
             await asyncio.wait([buying])
             await asyncio.wait([polling])
             for task in (fetching, *watching):

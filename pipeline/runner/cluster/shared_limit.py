@@ -137,11 +137,14 @@ class _State:
 def visit(row: RowState, it: Visit) -> tuple[RowState, Granted]:
     """The row after a visit, and what the visitor was given."""
     state, blocked_at = _opened(row, it.now), row.blocked_at
+    # First of all: a visitor is alive, however long it was silent, and must not be ended below.
     state.seen[it.worker] = it.now
     _end_lost(state, it.now)
+    # In the order in which things happened: the law concludes from the order of calls and answers.
     for report in sorted(it.reports, key=lambda r: r.answered_at or r.sent_at or it.now):
         _hear(state, report, it)
         if report.feedback in (LimitFeedback.THROTTLED, LimitFeedback.CONCURRENCY):
+            # The time of this visit and not of the answer: until now no worker that took a slot knew of the rejection.
             blocked_at = it.now
     for _ in range(it.ended):
         state.jobs.ended()
@@ -257,6 +260,8 @@ def _grant(state: _State, it: Visit) -> Granted:
         ready_at = state.channel.ready_at(it.now)
         if kind is CallKind.SUBMIT:
             ready_at = max(ready_at, state.jobs.ready_at(it.now, len(slots)))
+        # Nothing is promised further ahead, since a rejection would void it; and nothing behind a call that has to wait
+        # may overtake it.
         if ready_at > it.now + AHEAD_S:
             waits = ready_at == float("inf")
             again_s = LOOK_AGAIN_S if waits else ready_at - it.now - AGAIN_EARLY * AHEAD_S

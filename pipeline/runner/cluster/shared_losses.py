@@ -85,6 +85,7 @@ class SharedLosses:
                 if not outcomes:
                     return
                 self._seq = outcomes[-1].seq
+                # Own outcomes were counted when they ended. Counted twice, half the losses would open the breaker.
                 others = [one for one in outcomes if one.request_id not in self._own]
                 for one in others:
                     self._take_over(one.request_id, _HEALTH[one.event])

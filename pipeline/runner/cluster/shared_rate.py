@@ -217,7 +217,9 @@ class SharedRateLimiter:
         now = _now()
         if now > slot.due_at + LATE_S or slot.taken_at < self._blocked_at:
             return True
+        # With a cap every call reads the row again, as each submit of any worker changes the count.
         if self._checked is None or now - self._checked[0] > FRESH_S or self._checked[1].cap is not None:
+            # `now` is from before the read: the answer may be as old as that.
             self._checked = now, await self._row.check()
         it = self._checked[1]
         if it.cap is not None and slot.kind is CallKind.SUBMIT and it.in_flight > it.cap:
@@ -236,6 +238,7 @@ class SharedRateLimiter:
     def answered(self, report: Report) -> None:
         """The call of a slot was answered; times of the loop's clock."""
         if report.feedback is LimitFeedback.THROTTLED:
+            # At once and not with the next visit: this worker's own calls that are about to go are checked against it.
             self._blocked_at = _now()
         self._counts_jobs |= report.feedback is LimitFeedback.CONCURRENCY
         self._report(report)
@@ -318,6 +321,8 @@ class SharedRateLimiter:
         try:
             granted, blocked_at = await self._row.change(act, count=self._counts_jobs)
         except BaseException:
+            # They go along with the next visit. If the row was written after all, it knows these slots no longer, and a
+            # second report changes nothing.
             self._reports, self._ended = reports + self._reports, self._ended + ended
             raise
         self._counts_jobs = any(it.feedback is LimitFeedback.CONCURRENCY for it in self._reports)
@@ -331,6 +336,7 @@ class SharedRateLimiter:
         for theirs, waiter in zip(slots, waiting, strict=False):
             slot = self._clock.our_slot(theirs)
             self._in_use.add(slot.slot)
+            # Its run stopped during the visit: the slot goes back for another call.
             if waiter.slot.done():
                 self.release(slot)
             else:

@@ -42,6 +42,7 @@ class SharedRateGate(RateGate):
         polls_share: bool,
         lease_s: float,
     ) -> None:
+        # Before the base class is initialised: that subscribes `wake`, which uses it.
         self._shared = shared
         super().__init__(pace, halt)
         self._polls_share = polls_share
@@ -59,6 +60,8 @@ class SharedRateGate(RateGate):
         if own is None or not self._shares(kind):
             return own
         try:
+            # The place in this worker's pool came first: a shared slot is one moment, which would pass while a place is
+            # awaited.
             slot = await self._shared.slot(kind, lambda: self.is_over(kind, after_stop=after_stop))
             if slot is not None:
                 self._taken[asyncio.current_task()] = slot
@@ -82,6 +85,7 @@ class SharedRateGate(RateGate):
             await asyncio.sleep(early_s + ROUNDING_S)
         try:
             is_void = await self._shared.is_void(shared)
+        # Without the row it is not known whether another worker met the limit, so nothing is sent.
         except _AWAY:
             return True
         return is_void or _now() - shared.taken_at > self._lease_s
@@ -115,6 +119,7 @@ class SharedRateGate(RateGate):
             super().answered(ticket, outcome, wait_s, job_cap=job_cap, stated=stated)
             return
         refused = outcome in (LimitFeedback.THROTTLED, LimitFeedback.CONCURRENCY)
+        # This worker's own limiter only counts open calls. A rejection is evidence for the shared law, once.
         super().answered(ticket, LimitFeedback.OTHER if refused else outcome)
         self._shared.answered(
             Report(

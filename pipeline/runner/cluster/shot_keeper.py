@@ -88,6 +88,7 @@ class ShotKeeper:
 
     async def _mark(self, results: list[CheckRecord], only: Iterable[Candidacy] | None) -> None:
         run_id, verdicts, at = self._run_id, self._verdicts, time.time()
+        # A candidate that two shots list is wanted as soon as one of them needs it: such shots are settled together.
         some = None if self._shared else only
 
         def work(connection: Connection) -> Shots:

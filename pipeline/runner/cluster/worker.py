@@ -46,7 +46,7 @@ class Worker:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     heartbeats: HeartbeatFiles = field(init=False)
     state: str = "starting"
-    life: WorkerSession | None = None
+    session: WorkerSession | None = None
 
     def __post_init__(self) -> None:
         self.heartbeats = HeartbeatFiles(f"{address(self.url)} {self.workspace.gateway}")
@@ -78,11 +78,11 @@ class Worker:
     def stop(self) -> None:
         """No new request is taken up; submits in flight end and are recorded, then the worker ends."""
         self.stopping.set()
-        if self.life is not None:
-            self.life.end("")
+        if self.session is not None:
+            self.session.end("")
 
     def _called(self, delivery: CallbackDelivery) -> bool:
-        return self.life is not None and self.life.called(delivery)
+        return self.session is not None and self.session.called(delivery)
 
     def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """The engine's own tasks fail when the database goes or others took over: that is no news for the user."""
@@ -93,7 +93,7 @@ class Worker:
         while not self.stopping.is_set():
             began = time.monotonic()
             try:
-                why = await self._live_once()
+                why = await self._run_session()
             except TROUBLES as error:
                 why = cause_of(error)
             if self.stopping.is_set():
@@ -115,21 +115,21 @@ class Worker:
             calls=self.calls,
         )
 
-    async def _live_once(self) -> str:
+    async def _run_session(self) -> str:
         await asyncio.to_thread(prepare, self.url)
         async with AsyncExitStack() as stack:
-            life = await stack.enter_async_context(WorkerSession(self._setup()))
-            self.life = life
+            session = await stack.enter_async_context(WorkerSession(self._setup()))
+            self.session = session
             try:
                 self.state = "working"
-                return await life.run()
+                return await session.run()
             finally:
                 self.state = "stopping" if self.stopping.is_set() else "waiting"
-                self.life = None
+                self.session = None
 
     async def _heartbeat(self) -> None:
         while True:
-            self.heartbeats.write(self.state, self.life.active_count if self.life is not None else 0)
+            self.heartbeats.write(self.state, self.session.active_count if self.session is not None else 0)
             await asyncio.sleep(MAINTENANCE_INTERVAL_S)
 
 

@@ -72,6 +72,7 @@ class ClusterEventRecorder(EventRecorder):
         try:
             return await super().record(request_id, event, values, token=token, detail=detail)
         except InvariantError:
+            # MONEY: a purchase that the ledger's rules or the agreement forbid is never another worker's doing.
             if event is Event.RESERVE:
                 raise
         except LedgerError as error:

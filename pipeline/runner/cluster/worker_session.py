@@ -211,6 +211,7 @@ class WorkerSession:
     async def _wind_up(self, engine: asyncio.Task[None], aside: Sequence[asyncio.Task[object]]) -> None:
         self._manager.stop()
         self._over.set()
+        # Before the engine is cancelled: its jobs wait for what the executors are doing.
         await self._executors.close()
         if self._setup.timetable is not None:
             await self._setup.timetable.stop()

@@ -265,7 +265,6 @@ async def test_only_headers_that_a_judge_may_read_are_kept() -> None:
         outcome = await client.poll("a1")
     assert isinstance(outcome, Response)
     assert outcome.headers == {"retry-after": "7", "x-ratelimit-remaining": "3"}
-    assert outcome.elapsed_s > 0
 
 
 # --- answers out of step ---

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import LedgerError
 from pipeline.gateway.kinds.interface import Call
 from pipeline.gateway.ratelimit.limiter import Slot
-from pipeline.gateway.responses import CallPhase, NoResponse, Response, SendProof
+from pipeline.gateway.responses import NoResponse, Response, SendProof
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, LedgerChange
 from pipeline.ledger.writer import LedgerWriter
@@ -226,7 +226,7 @@ class FrozenGateway(MemoryGateway):
             await asyncio.sleep(30.0)
         if not proof.may_send():
             self.visits[number] += 1
-            return NoResponse(sent=False, what="the process was frozen", phase=CallPhase.CONNECT)
+            return NoResponse(sent=False, what="the process was frozen")
         return await super().submit(call, proof=proof)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.gateway.classification import PollOutcomeKind, SubmitOutcome, SubmitOutcomeKind
 from pipeline.gateway.kinds.pixazo import REFUSALS, RULES, classify_poll, classify_submit
-from pipeline.gateway.responses import CallPhase, NoResponse, Response
+from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import JobStatus
 from tests.support.factories import make_params
 
@@ -42,12 +42,12 @@ def judged(status: int, body: bytes | object = b"", **headers: str) -> SubmitOut
 
 
 def test_a_call_that_provably_was_not_sent_may_be_sent_again() -> None:
-    verdict = classify_submit(NoResponse(sent=False, what="no connection", phase=CallPhase.CONNECT), now_unix=NOW)
+    verdict = classify_submit(NoResponse(sent=False, what="no connection"), now_unix=NOW)
     assert verdict.kind is SubmitOutcomeKind.NOT_SENT
 
 
 def test_a_call_that_perhaps_was_sent_is_unknown() -> None:
-    verdict = classify_submit(NoResponse(sent=True, what="silence for 330 s", phase=CallPhase.WAIT), now_unix=NOW)
+    verdict = classify_submit(NoResponse(sent=True, what="silence for 330 s"), now_unix=NOW)
     assert verdict.kind is SubmitOutcomeKind.UNKNOWN
     assert verdict.reason == "silence for 330 s"
 
@@ -303,7 +303,7 @@ def test_no_error_of_a_poll_decides_a_jobs_fate(body: bytes) -> None:
 
 @pytest.mark.parametrize("sent", [True, False])
 def test_a_poll_without_an_answer_is_unclear(sent: bool) -> None:
-    verdict = classify_poll(NoResponse(sent=sent, what="cut", phase=CallPhase.WAIT), now_unix=NOW)
+    verdict = classify_poll(NoResponse(sent=sent, what="cut"), now_unix=NOW)
     assert verdict.kind is PollOutcomeKind.UNCLEAR
 
 

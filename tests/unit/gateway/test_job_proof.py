@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.gateway.job_proof import JobProof, only_id, prove_job
 from pipeline.gateway.kinds.pixazo import classify_poll
-from pipeline.gateway.responses import CallPhase, NoResponse, Response
+from pipeline.gateway.responses import NoResponse, Response
 from pipeline.records import canonical_job_id, job_id_spellings
 from tests.support.factories import make_params
 
@@ -89,7 +89,7 @@ def test_an_error_proves_nothing(status: int) -> None:
 
 
 def test_no_answer_proves_nothing() -> None:
-    answer = NoResponse(sent=True, what="silence for 60 s", phase=CallPhase.WAIT)
+    answer = NoResponse(sent=True, what="silence for 60 s")
     found = prove_job(answer, classify_poll(answer, now_unix=0.0, job_set_id=JOB), PARAMS)
     assert (found.proved, found.final) == (False, False)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.gateway.kinds.pixazo import poll_body, submit_body
-from pipeline.gateway.wire import Dialect, echo_differs, names_job_set, parse_submit, read_json, recoverable_ids
+from pipeline.gateway.wire import echo_differs, names_job_set, parse_submit, read_json, recoverable_ids
 from tests.support.factories import make_params
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -88,7 +88,6 @@ def test_the_documents_answers_give_the_job_set_id(name: str) -> None:
     ticket = parse_submit(read_json(document(name)))
     assert ticket is not None
     assert ticket.job_set_id == "96ddb2c0-2685-XXXX-XXXX-XXXXXXXXXXXX"
-    assert ticket.dialect is Dialect.JOB_SET
 
 
 def test_the_documents_answer_echoes_seed_and_prompt() -> None:
@@ -98,42 +97,40 @@ def test_the_documents_answer_echoes_seed_and_prompt() -> None:
 
 
 SUBMIT_SHAPES = {
-    "document": ({"job_set_id": "a1"}, "a1", Dialect.JOB_SET),
-    "camel case": ({"jobSetId": "a1"}, "a1", Dialect.JOB_SET),
+    "document": ({"job_set_id": "a1"}, "a1"),
+    "camel case": ({"jobSetId": "a1"}, "a1"),
     "queue": (
         {"request_id": "r1", "status": "QUEUED", "polling_url": "https://gw/v2/requests/status/r1"},
         "r1",
-        Dialect.QUEUE,
     ),
-    "queue camel case": ({"requestId": "r1"}, "r1", Dialect.QUEUE),
-    "upstream": ({"id": "u1", "type": "image2video", "jobs": [{"id": "j1"}]}, "u1", Dialect.JOB_SET),
-    "task id": ({"task_id": "t1"}, "t1", Dialect.JOB_SET),
-    "number": ({"id": 4711}, "4711", Dialect.JOB_SET),
-    "white space round it": ({"job_set_id": " a1\n"}, "a1", Dialect.JOB_SET),
-    "braces": ({"job_set_id": "{3F2504E0-4F89}"}, "{3F2504E0-4F89}", Dialect.JOB_SET),
-    "base64": ({"job_set_id": "a/b+c=="}, "a/b+c==", Dialect.JOB_SET),
-    "in data": ({"success": True, "data": {"job_set_id": "d1"}}, "d1", Dialect.JOB_SET),
-    "in output": ({"output": {"task_id": "o1"}}, "o1", Dialect.JOB_SET),
-    "in result": ({"result": {"id": "x1"}}, "x1", Dialect.JOB_SET),
-    "in a data list of one": ({"data": [{"id": "l1"}]}, "l1", Dialect.JOB_SET),
-    "alone in a list": ([{"job_set_id": "a1"}], "a1", Dialect.JOB_SET),
-    "job set beats request": ({"request_id": "trace", "job_set_id": "a1"}, "a1", Dialect.JOB_SET),
-    "request beats id": ({"id": "trace", "request_id": "r1"}, "r1", Dialect.QUEUE),
-    "wrapped job set beats outer id": ({"id": "trace", "data": {"job_set_id": "a1"}}, "a1", Dialect.JOB_SET),
-    "null is no id": ({"job_set_id": None, "id": "i1"}, "i1", Dialect.JOB_SET),
+    "queue camel case": ({"requestId": "r1"}, "r1"),
+    "upstream": ({"id": "u1", "type": "image2video", "jobs": [{"id": "j1"}]}, "u1"),
+    "task id": ({"task_id": "t1"}, "t1"),
+    "number": ({"id": 4711}, "4711"),
+    "white space round it": ({"job_set_id": " a1\n"}, "a1"),
+    "braces": ({"job_set_id": "{3F2504E0-4F89}"}, "{3F2504E0-4F89}"),
+    "base64": ({"job_set_id": "a/b+c=="}, "a/b+c=="),
+    "in data": ({"success": True, "data": {"job_set_id": "d1"}}, "d1"),
+    "in output": ({"output": {"task_id": "o1"}}, "o1"),
+    "in result": ({"result": {"id": "x1"}}, "x1"),
+    "in a data list of one": ({"data": [{"id": "l1"}]}, "l1"),
+    "alone in a list": ([{"job_set_id": "a1"}], "a1"),
+    "job set beats request": ({"request_id": "trace", "job_set_id": "a1"}, "a1"),
+    "request beats id": ({"id": "trace", "request_id": "r1"}, "r1"),
+    "wrapped job set beats outer id": ({"id": "trace", "data": {"job_set_id": "a1"}}, "a1"),
+    "null is no id": ({"job_set_id": None, "id": "i1"}, "i1"),
     "old path, new shape": (
         {"job_set_id": "a1", "polling_url": "/v2/requests/status/a1"},
         "a1",
-        Dialect.QUEUE,
     ),
 }
 
 
-@pytest.mark.parametrize(("payload", "job_set_id", "dialect"), SUBMIT_SHAPES.values(), ids=SUBMIT_SHAPES)
-def test_every_known_shape_of_a_submit_answer_gives_its_id(payload: object, job_set_id: str, dialect: Dialect) -> None:
+@pytest.mark.parametrize(("payload", "job_set_id"), SUBMIT_SHAPES.values(), ids=SUBMIT_SHAPES)
+def test_every_known_shape_of_a_submit_answer_gives_its_id(payload: object, job_set_id: str) -> None:
     ticket = parse_submit(payload)
     assert ticket is not None
-    assert (ticket.job_set_id, ticket.dialect) == (job_set_id, dialect)
+    assert ticket.job_set_id == job_set_id
 
 
 NO_TICKETS = {

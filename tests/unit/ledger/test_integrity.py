@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import LedgerError
 from pipeline.ledger.budget import Caps
-from pipeline.ledger.journal_check import entries
+from pipeline.ledger.journal_check import JournalWalk, lines_of
 from pipeline.ledger.recovery import rebuild
 from pipeline.ledger.side_files import journal_path
 from pipeline.ledger.sqlite_ledger import SqliteLedger
@@ -271,7 +271,7 @@ def test_a_budget_counts_money_of_days_and_months_by_gateway(path: Path) -> None
 
 
 def test_every_event_is_in_the_journal_once_and_in_order(path: Path) -> None:
-    numbers = [entry["seq"] for entry in entries(journal_path(path))]
+    numbers = [entry["seq"] for entry in JournalWalk(str(path)).entries(lines_of(journal_path(path)))]
     assert numbers == list(range(1, len(numbers) + 1))
     assert read(path, "select value from meta where name = 'seq'") == [(str(len(numbers)),)]
 

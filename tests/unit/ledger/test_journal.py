@@ -12,11 +12,16 @@ from hypothesis import strategies as st
 from pipeline.files import UMASK
 from pipeline.ledger.identity import GENESIS
 from pipeline.ledger.journal import Journal, SealedEntry, change_entry, entry_of, last_seq, line_of, link_of, sealed
-from pipeline.ledger.journal_check import JournalWalk, entries, lines_of
+from pipeline.ledger.journal_check import JournalWalk, lines_of
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import LedgerChange
 
 plain = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+def entries(path: Path, after: int = -1) -> list[dict[str, object]]:
+    """Every whole entry of a file with a number above `after`."""
+    return list(JournalWalk(str(path), after=after).entries(lines_of(path)))
 
 
 def written(path: Path, count: int, **more: object) -> list[str]:

@@ -47,7 +47,7 @@ class World:
     async def poll(self, _job: str, _polling_url: str | None, style: str) -> Response:
         self.styles.append(style)
         status, body = self.polls.pop(0) if len(self.polls) > 1 else self.polls[0]
-        return Response(status=status, headers={}, body=body, elapsed_s=0.0)
+        return Response(status=status, headers={}, body=body)
 
     def video_address(self, report: JobStatusReport) -> str | None:
         return report.video_url

@@ -11,7 +11,7 @@ from pipeline.gateway.classification import PollOutcomeKind, SubmitOutcomeKind
 from pipeline.gateway.job_status import JobStatus
 from pipeline.gateway.kinds.higgsfield import REFUSALS, RULES, Higgsfield
 from pipeline.gateway.kinds.interface import Call, Callback, CancelOutcome, KeyShown, ReplayKind
-from pipeline.gateway.responses import CallPhase, NoResponse, Response
+from pipeline.gateway.responses import NoResponse, Response
 from tests.support.factories import make_params
 
 KIND = Higgsfield({"my-model": "kling-video/v2.1/pro"})
@@ -110,8 +110,8 @@ def test_every_refusal_has_a_rule() -> None:
         (answer(500, {"detail": "x"}), SubmitOutcomeKind.UNKNOWN),
         (answer(503, {"detail": "not ready"}), SubmitOutcomeKind.UNKNOWN),
         (answer(200, {"status": "queued"}), SubmitOutcomeKind.UNKNOWN),
-        (NoResponse(sent=True, what="cut", phase=CallPhase.WAIT), SubmitOutcomeKind.UNKNOWN),
-        (NoResponse(sent=False, what="refused", phase=CallPhase.CONNECT), SubmitOutcomeKind.NOT_SENT),
+        (NoResponse(sent=True, what="cut"), SubmitOutcomeKind.UNKNOWN),
+        (NoResponse(sent=False, what="refused"), SubmitOutcomeKind.NOT_SENT),
     ],
 )
 def test_a_first_submit(response: Response | NoResponse, kind: SubmitOutcomeKind) -> None:
@@ -135,7 +135,7 @@ def test_a_repeated_submit() -> None:
     assert KIND.classify_replay(answer(409, {"detail": "busy"}), now_unix=NOW).kind is ReplayKind.IN_FLIGHT
     assert KIND.classify_replay(answer(422, {"detail": [{"msg": "x"}]}), now_unix=NOW).kind is ReplayKind.MISMATCH
     assert KIND.classify_replay(answer(200, {"ok": True}), now_unix=NOW).kind is ReplayKind.UNCLEAR
-    cut = NoResponse(sent=True, what="cut", phase=CallPhase.WAIT)
+    cut = NoResponse(sent=True, what="cut")
     assert KIND.classify_replay(cut, now_unix=NOW).kind is ReplayKind.UNCLEAR
 
 
@@ -181,7 +181,7 @@ CONTROL = answer(422, {"detail": [{"type": "missing", "loc": ["body", "prompt"],
         (answer(500, {"detail": "oops"}), KeyShown.UNCLEAR),
         (answer(200, {"request_id": "r-9", "status": "queued"}), KeyShown.UNCLEAR),
         (Response(status=422, body=b'{"detail": "Idempotency', complete=False), KeyShown.UNCLEAR),
-        (NoResponse(sent=True, what="silence", phase=CallPhase.WAIT), KeyShown.UNCLEAR),
+        (NoResponse(sent=True, what="silence"), KeyShown.UNCLEAR),
     ],
 )
 def test_a_free_proof_that_keys_are_honoured(response: Response | NoResponse, shown: KeyShown) -> None:
@@ -215,7 +215,7 @@ def test_a_cancel() -> None:
     assert KIND.classify_cancel(Response(status=202)) is CancelOutcome.CANCELED
     assert KIND.classify_cancel(answer(400, {"detail": "started"})) is CancelOutcome.TOO_LATE
     assert KIND.classify_cancel(answer(502)) is CancelOutcome.UNCLEAR
-    assert KIND.classify_cancel(NoResponse(sent=True, what="cut", phase=CallPhase.WAIT)) is CancelOutcome.UNCLEAR
+    assert KIND.classify_cancel(NoResponse(sent=True, what="cut")) is CancelOutcome.UNCLEAR
 
 
 def test_the_free_calls_are_read() -> None:
