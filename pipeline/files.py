@@ -80,6 +80,7 @@ def whole_path(path: Path, *, mode: int = FILE_MODE) -> Iterator[Path]:
     """
     with draft_beside(path) as draft:
         yield draft
+        # Before the rename: after a power cut the new name must not lead to an empty file.
         fsync_path(draft)
         draft.chmod(mode)
         draft.replace(path)
@@ -158,6 +159,7 @@ def _new_draft(path: Path) -> tuple[int, Path]:
     for _ in range(CLAIM_TRIES):
         handle, made = tempfile.mkstemp(prefix=".draft-", suffix=f"-{name}", dir=path.parent)
         draft = Path(made)
+        # A cleaner of another process may have taken the new file for an abandoned one before it was locked.
         if _lock(handle) is not False and _still_named(handle, draft):
             return handle, draft
         os.close(handle)
@@ -172,6 +174,7 @@ def _remove_unowned(path: Path) -> int:
         return 0
     try:
         is_file = os.fstat(handle).st_nlink > 0 and path.is_file()
+        # `_lock` gives None where there are no locks; then nothing shows that the owner is dead, and the file stays.
         if is_file and _lock(handle) and _still_named(handle, path):
             path.unlink()
             return 1

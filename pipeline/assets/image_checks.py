@@ -154,6 +154,7 @@ async def check_images(
     images = images_of(one for one in planned if only is None or one.request_id in only)
     path = cache_path(settings)
     cache = load_cache(path)
+    # `0 <=`: a probe from the future is of a clock that was wrong, and is made again.
     due = [url for url in images if not (url in cache and 0 <= now - cache[url].probed_at < FRESH_S)]
     from pipeline.assets.image_probe import ImageProbe  # noqa: PLC0415 - brings aiohttp
 

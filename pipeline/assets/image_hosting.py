@@ -82,6 +82,8 @@ class ImageHost:
         for path, sha256 in self._images.local(params).items():
             if sha256 not in self._hosted:
                 self._hosted[sha256] = await self._uploaded(path, sha256)
+            # Signed now, while the request may still be put off: a signature that can't be made must not fail behind
+            # the intent.
             self.url(sha256)
         for address in self._images.objects(params):
             if address not in self._hosted:
@@ -121,6 +123,7 @@ class ImageHost:
             content = await asyncio.to_thread(path.read_bytes)
         except OSError as error:
             raise UsageError(f"{path} can't be read any more ({error.strerror})") from None
+        # MONEY: the request's id is a hash over the picture as it was when the user agreed.
         if hashlib.sha256(content).hexdigest() != sha256:
             raise FatalError(f"{path} changed since the run was planned: run again")
         content, ending = await asyncio.to_thread(normalize_orientation, path, content, self._uploads.max_px)

@@ -194,6 +194,8 @@ async def _beginning(answer: aiohttp.ClientResponse) -> tuple[bytes, ImageHeader
             break
         if len(data) >= HEAD_BYTES:
             picture = read_image_header(bytes(data))
+            # The kind shows in the first bytes; a JPEG's size may stand behind a long block of EXIF data, so more is
+            # read.
             if picture is None or picture.width is not None:
                 break
     return bytes(data), read_image_header(bytes(data))

@@ -78,6 +78,7 @@ async def check_objects_async(
             for address, why in wrong.items()
         )
     down = {address: str(one) for address, one in found.items() if isinstance(one, StoreError)}
+    # An object that was seen before is taken for what it was; one that never was has no identity, and can't be bought.
     never = [why for address, why in down.items() if address not in known]
     if never:
         raise UsageError(f"{never[0]}; nothing was sent")
@@ -124,6 +125,7 @@ async def _one(store: ObjectStore, name: str, before: CachedProbe | None, now: f
     there = await store.head(name)
     if there is None:
         return Invalid("is not there")
+    # The same ETag and size: its content was read once, and is not read again.
     if before is not None and before.etag and (before.etag, before.size_bytes) == (there.etag, there.size_bytes):
         return replace(before, probed_at=now)
     got = await store.read(name, MAX_BYTES)

@@ -69,11 +69,13 @@ class OutputPublisher:
 
         The file stays: page, posters and viewer read it here.
         """
+        # A store that was away a moment ago is not asked again for each video of the queue.
         if self._clock() < self._down_until:
             return self._problem
         name = self._name(target)
         try:
             there = await self._store.head(name)
+            # After a crash, or on another host, the very same video may be there already.
             if there is None or (there.size_bytes, there.sha256) != (saved.size_bytes, saved.sha256):
                 await self._store.put(name, target, kind="video/mp4", sha256=saved.sha256)
         except StoreError as error:

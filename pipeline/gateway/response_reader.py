@@ -58,7 +58,7 @@ class ResponseReader:
         named = ((name.lower(), value) for name, value in response.headers.items())
         taken.headers = {name: value for name, value in named if _kept(name)}
         try:
-            # One byte beyond the cap is read: only so is a body that ends at the cap told from one that goes on.
+            # One byte beyond the cap is read: it is the difference between a body that ends there and a longer one.
             while (room := self._cap_bytes + 1 - len(taken.body)) > 0:
                 block = await response.content.read(min(READ_BYTES, room))
                 if not block:

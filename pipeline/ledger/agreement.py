@@ -27,6 +27,7 @@ class RequestIds:
         if not isinstance(request_id, str):
             return False
         wanted = bytes.fromhex(request_id)
+        # `bisect` looks at log2(n) places of the byte string, which is never split into a list.
         at = bisect_left(range(len(self)), wanted, key=self._at)
         return at < len(self) and self._at(at) == wanted
 

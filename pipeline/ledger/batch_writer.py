@@ -73,13 +73,7 @@ class BatchWriter:
         self.seq, chain = self._sql.head(hand)
         rows = self._rows(hand, changes)
         owners = self._sql.owners(hand, {str(row["gateway"]) for row in rows.values()}, _jobs_named(changes))
-        # Asked once a batch, and only where money moves. On a server the server's clock gives the day, for all hosts
-        # alike.
-        moment = functools.cache(lambda: self._sql.moment(hand))
-        money = SpendAccumulator(
-            lambda span, gateway, key: self._sql.spent(hand, span, gateway, key),
-            day_of=lambda at: self._day_of(moment() or at),
-        )
+        money = self._money(hand)
 
         def owner_of(gateway: str, job_set_id: str) -> str | None:
             return owners.get((gateway, canonical_job_id(job_set_id)))
@@ -89,8 +83,7 @@ class BatchWriter:
         lines: list[tuple[object, ...]] = []
         for change in changes:
             row = rows.get(change.request_id)
-            # The row as this transaction found it, before the first of its changes: what differs from it in the end is
-            # written.
+            # The row before the first of its changes here: what differs from it in the end is written.
             first = dict(row) if row is not None and change.request_id not in before else None
             try:
                 outcome = apply_change(row, change, money=money, job_owner=owner_of)
@@ -121,6 +114,14 @@ class BatchWriter:
             self._add_cold(hand, entries)
             self._keep(hand, entries)
         return results
+
+    def _money(self, hand: Executor) -> SpendAccumulator:
+        # Asked once a batch, and only where money moves. On a server its clock gives the day, for all hosts alike.
+        moment = functools.cache(lambda: self._sql.moment(hand))
+        return SpendAccumulator(
+            lambda span, gateway, key: self._sql.spent(hand, span, gateway, key),
+            day_of=lambda at: self._day_of(moment() or at),
+        )
 
     def _day_of(self, at: float) -> str:
         """MONEY: the day of a budget never runs backwards, so that a clock that is set back opens no cap again."""

@@ -32,6 +32,7 @@ class HeldJobs:
         )
         found = self.ledger.ask(statement)
         text = str(found[0].detail) if found else ""
+        # The newest intent alone counts: its call is the one that was sent last under the attempt's key.
         return text.removeprefix(KEPT_CALL) if text.startswith(KEPT_CALL) else None
 
     def held_jobs(

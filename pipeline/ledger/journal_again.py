@@ -24,6 +24,7 @@ def journal_again(
     """
     count = 0
     for row in every_attempt(connection):
+        # What was never sent is planned again from its manifest, and would make the journal as large as the sheet.
         if row["submit_attempts"]:
             count += 1
             yield snapshot_entry(row, seq - 1, facts[LEDGER_ID], count)

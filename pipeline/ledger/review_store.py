@@ -83,6 +83,7 @@ def _key(row: Row) -> tuple[object, ...]:
 
 def _make_equal(connection: Connection, journal: Journal) -> None:
     """The numbers of both have no gaps, so the last one tells which of the two lacks its end."""
+    # Within the database's write transaction, so that no other reviewer adds a row between the two questions.
     copied, newest = last_seq(journal.path), _newest(connection)
     if copied > newest:
         _insert(connection, (row for row in copied_rows(journal.path) if int(str(row["number"])) > newest))

@@ -216,6 +216,7 @@ def _at(value: object, now: float) -> str:
         seconds = (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         raise ValueError(f"at is {value!r}, and not a time") from None
+    # A clock that is ahead would make a review the newest one for ever.
     return moment(min(seconds, now))
 
 

@@ -114,6 +114,7 @@ class RunQueries:
                 yield [attempt_of(row, run_id) for row in found]
             if len(found) < size:
                 return
+            # By position and not by OFFSET: rows may be bought while the pages are read, and none is skipped for it.
             after = found[-1].position
 
     def attempts_in(self, run_id: str, states: Iterable[State]) -> list[Attempt]:

@@ -60,6 +60,7 @@ def unusable(path: Path) -> str:
     if not os.path.lexists(path):
         return ""
     try:
+        # O_NONBLOCK: without it, opening a named pipe would wait for a writer for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return f"is a link to {os.readlink(path)}, which is not there"

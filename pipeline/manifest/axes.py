@@ -104,6 +104,7 @@ def bound(axis: Axis, *, explicit_id: str | None, row_id: str, draw: Draw | None
         ValueError: derived seeds without an id or a key, random ones without a plan.
     """
     if isinstance(axis, DerivedSeedAxis):
+        # Not the default id, which has the prompt's text in it: a word changed there would buy every seed once more.
         key = axis.key if axis.key is not None else explicit_id
         if key is None:
             raise ValueError("derived seeds need a key or the row's id: a re-worded prompt would change them")

@@ -72,6 +72,7 @@ class CellBuilder:
         if example is None or example.params is None:
             return None
         prompt, seed = row.own.get("prompt"), row.own.get("seed")
+        # A prompt with a bracket may hold a variable, whose value another row does not share.
         if not isinstance(prompt, str) or not isinstance(seed, int) or _BRACKETS.search(prompt):
             return None
         return Cell(

@@ -66,12 +66,14 @@ class Expander:
 
     def _of(self, row: SpecRow) -> Iterable[Cell]:
         row_id = self._ids.row_id(row)
+        # The quick way of a large sheet: most rows differ from one before them in prompt and seed alone.
         alike = self._builder.like_an_earlier(row, row_id)
         if alike is not None:
             return (alike,)
         block = merge_row(row, self._program)
         block.row_id = row_id
         self._report_idle_keep_fields(block)
+        # Nothing multiplies this row, so it needs neither a product of axes nor an id with labels.
         if not block.axes and block.repeat == 1:
             if self._patterns and row.shared:
                 return self._swept(block, row_id, dict(block.fields), (), ())
@@ -83,6 +85,7 @@ class Expander:
         for mistake in conflicts(block, self._program):
             self._mistakes.add(mistake)
         self.measure.add(block)
+        # Counted above, before anything is made of it: axes that multiply to billions cost no time.
         return self._multiplied(block, row_id) if not self.too_many else ()
 
     def _report_idle_keep_fields(self, block: MergedRow) -> None:
@@ -155,6 +158,7 @@ class Expander:
         hits = [pattern for pattern in self._program.excludes if pattern.matches(row_id, fields, labels)]
         for pattern in hits:
             self._unmatched.pop(id(pattern), None)
+        # Exclusions first: an override can't bring back a cell that is excluded.
         if hits:
             return False
         changes = [change for change in self._program.changes if change.where.matches(row_id, fields, labels)]

@@ -45,6 +45,7 @@ class NumberScale:
         Raises:
             ValueError: it is finer than a unit, or out of bounds.
         """
+        # Exact: as a float, 0.29 * 100 is 28.999999999999996.
         scaled = Fraction(number) * self.units
         if scaled.denominator != 1:
             raise ValueError(f"{plain(number)} is not {self.grain}")
@@ -144,6 +145,7 @@ def joined(scale: NumberScale, pieces: Sequence[range]) -> Sequence[int]:
     if len(pieces) == 1:
         return pieces[0]
     size = sum(len(piece) for piece in pieces)
+    # More values than there are: some are given twice, which is known without making a list of billions.
     if size > scale.high - scale.low + 1:
         raise ValueError(f"{size:,} values of {scale.name}: some stand twice")
     seen: dict[int, None] = {}

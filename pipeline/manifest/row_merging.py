@@ -69,6 +69,7 @@ def merge_row(row: SpecRow, program: ManifestSpec) -> MergedRow:
     fields: dict[str, Any] = {**defaults.fields, **row.own}
     repeat = 1
     if "repeat" in fields:
+        # The row's own `take` names one take, so a `repeat` of the defaults is not meant for it.
         repeat = 1 if TAKE in row.own else fields["repeat"]
         if "repeat" in row.own:
             fields.pop(TAKE, None)

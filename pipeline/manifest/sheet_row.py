@@ -155,6 +155,7 @@ class RowBuilder:
 
     def row(self, record: list[str], line: int) -> SpecRow | None:
         """The row of a record; None for one whose cells do not stand under their columns."""
+        # A spreadsheet's own error (`#REF!`) has a message of its own; every other `#` is meant as a comment.
         if record[0].lstrip().startswith("#") and prompt_checks.debris(record[0]) is None:
             self._report(line, COMMENTED)
             return None
@@ -166,6 +167,7 @@ class RowBuilder:
         for place in self._above:
             self._above[place] = record[place] = record[place] or self._above[place]
         self._counted.rows += 1
+        # Cells that are the same in most rows (model, image, motion) are read once for all rows that have them.
         cells = tuple([record[reading[0]] for reading in self._often_same])
         common = self._common.get(cells)
         if common is None:
@@ -195,6 +197,7 @@ class RowBuilder:
         """Keep what these cells mean for the next row that has the same; cells with a mistake are read each time."""
         names = [reading[2] for reading in self._often_same]
         fields = {name: own[name] for name in names if name in own}
+        # A mistake is reported for each row that has it, so such cells are not remembered.
         if self._missing or INVALID in fields.values():
             return
         if len(self._common) >= MAX_CACHED:

@@ -104,7 +104,7 @@ def make_offer(
     """Compare the manifest with the ledger in one pass: what is new, what may be sent again, and what it costs.
 
     Args:
-        book: the ledger; under its lock where something is bought afterwards. None for no ledger.
+        queries: the ledger; under its lock where something is bought afterwards. None for no ledger.
         max_new: at most so many purchases, unknown outcomes that are sent again first.
         announced: the saved plan that is carried out: nothing is sent again that it did not announce.
         must_be_checked: refuse objects of a store that were not checked yet.
@@ -142,6 +142,7 @@ def make_offer(
         plan = _with_keepers(plan, offered, new)
         summary = replace(summary, warnings=(*summary.warnings, *shots.too_few()))
     agreement = _agreement(new, again, offered, max_new)
+    # Eight bytes for each price: a plan may hold a million.
     prices = array("q", (request.price_microusd for request in _without_spare(new, offered)))
     models = frozenset(request.model for request in new) | {request.params.model for request in again}
     return Offer(
@@ -207,7 +208,9 @@ def _agreement(
     if max_new is not None:
         first = first[: max_new - len(again)]
         left = max_new - len(again) - len(first)
+        # With the bound used up by what is to be bought now, no candidate may follow.
         later = later if left else []
+        # MONEY: which of them will be bought is not known yet. The agreement names the most: that of the dearest ones.
         dearest = sorted((request.price_microusd for request in (*first, *later)), reverse=True)
         price = resent + sum(dearest[: max_new - len(again)])
     else:

@@ -76,6 +76,7 @@ class RequestBinder:
                 yield cell
                 continue
             request = self._request(cell, cell.params)
+            # After the first mistake nothing is handed on; the rest is read only to find every mistake at once.
             if request is not None and not self._problems and not self._unpriced:
                 yield request
         if self._problems:
@@ -103,6 +104,7 @@ class RequestBinder:
 
     def _request(self, cell: Cell, params: Params) -> Request | None:
         price = self.prices_microusd.get(params.model)
+        # A price of 0 is none: an unknown price is never taken for a gift.
         if not price:
             self._unpriced[params.model] += 1
             return None
@@ -151,6 +153,8 @@ class RequestBinder:
         if is_object(image):
             return self._of_a_store(image), ""
         if not is_local(image):
+            # The picture is known by its address without the signature, which is another one each time that it is
+            # signed.
             bare = signed_urls.unsigned(image)
             return (None if bare == image else bare), ""
         if not self.takes_local:

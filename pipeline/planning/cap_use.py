@@ -63,6 +63,7 @@ def spent_now(workspace: OpenLedger | None, run: Run | None, now: float) -> Spen
 def caps_in_use(caps: Caps, spent: Spent, now: float) -> list[CapUse]:
     """Every budget that is set."""
     today = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    # 32 days after the first of a month are always in the next one.
     next_month = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
     spans = (
         ("run", caps.run_microusd, spent.run_microusd, None),

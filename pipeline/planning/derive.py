@@ -139,6 +139,7 @@ def _row(
         "tags": list(attempt.tags),
     }
     row |= {field: _typed(field, value) for field, value in changes.items()}
+    # The prompt that was bought has double braces of its own. As the value of a variable they are text.
     if "prompt" not in changes and has_placeholders(params.prompt):
         row |= {"prompt": "{{ prompt }}", "vars": {"prompt": params.prompt}}
     return {field: value for field, value in row.items() if value not in (None, [])}

@@ -21,6 +21,7 @@ class Folding:
             if not isinstance(row, Request):
                 yield row
                 continue
+            # 16 bytes instead of a text of 32 characters: a sheet may have a million rows.
             mark = bytes.fromhex(row.request_id)
             if mark in self._seen:
                 self.duplicates += 1

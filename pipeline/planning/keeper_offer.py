@@ -208,4 +208,5 @@ class ShotOffer:
 
 def at_most(hits: int, trials: int, share: float) -> float:
     """The chance of at most `hits` successes in `trials`."""
+    # The binomial distribution: each clip is taken to be kept with the same chance, independent of the others.
     return sum(comb(trials, n) * share**n * (1 - share) ** (trials - n) for n in range(min(hits, trials) + 1))

@@ -43,10 +43,8 @@ def nothing_new(workspace: OpenLedger, order: PurchaseOrder, offer: Offer) -> No
     if plan.keepers is not None and plan.keepers.kept < plan.keepers.wanted:
         return None
     bound, queries = order.bound, workspace.queries
-    if (
-        queries.unfinished_run(str(bound.manifest.origin.resolve()), workspace.gateway, bound.selection.part)
-        is not None
-    ):
+    path = str(bound.manifest.origin.resolve())
+    if queries.unfinished_run(path, workspace.gateway, bound.selection.part) is not None:
         return None
     requests, _ = bound.read(lambda rows: [row for row in rows if isinstance(row, Request)], known=queries)
     done: list[Attempt] = []

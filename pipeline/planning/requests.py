@@ -157,6 +157,7 @@ def _mentions_objects(path: Path) -> bool:
         while block := file.read(_BLOCK):
             if any(prefix.encode() in before + block for prefix in OBJECT_PREFIXES):
                 return True
+            # An address may begin at the end of one block: this is longer than every prefix.
             before = block[-8:]
     return False
 

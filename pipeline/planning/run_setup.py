@@ -64,6 +64,7 @@ def open_run(
     found = workspace.queries.unfinished_run(path, workspace.gateway, bound.selection.part)
     new: Run | None = None
     if order.plan is not None:
+        # What this very plan began, and a crash interrupted, is no change since the plan.
         continues = found is not None and found.rows_digest in (digest, LOCAL_MARK + digest)
         check_plan(workspace, order, order.plan, continues=continues)
     if found is None:
@@ -83,6 +84,8 @@ def open_run(
             must_be_checked=True,
         )
     else:
+        # The same digest gives the same rows, which are listed already: only what follows from the ledger is made
+        # again.
         workspace.ledger.transact(then)
     workspace.queries.set_caps(found.run_id, bound.manifest_caps())
     if new is not None:

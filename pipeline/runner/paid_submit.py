@@ -158,7 +158,7 @@ class PaidSubmit:
             await finish(context.recorder.record(attempt.request_id, event, why, token=reserved.token))
             raise
         except BaseException:
-            # Only the limiter is told here, or the call would stay in flight for ever; `spend` records the outcome.
+            # Only the limiter learns of it here, or the call would stay in flight for ever; `spend` records it.
             context.gate.answered(in_flight, LimitFeedback.OTHER)
             raise
         return response, in_flight

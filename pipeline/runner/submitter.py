@@ -185,7 +185,7 @@ class Submitter:
         """
         loop, context = asyncio.get_running_loop(), self._context
         began, began_unix = loop.time(), context.unix_time()
-        # The larger of the two: the loop's clock stands still while a machine is suspended, and the system's clock can
+        # The larger of the two: the loop's clock stops while a machine is suspended, and the system's clock can
         # be set back. Either alone could make an old reservation look young.
         return lambda: max(loop.time() - began, context.unix_time() - began_unix) <= context.lease_s
 

@@ -73,6 +73,7 @@ class CutConnection(web.Response):
         if transport is not None:
             if self._hard:
                 raw_socket = transport.get_extra_info("socket")
+                # With a linger time of 0 the kernel sends a reset instead of an orderly end.
                 raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
         return None
@@ -168,12 +169,15 @@ class FaultInjector:
     ) -> web.StreamResponse:
         raw = raw_http(answer)
         if fault == "TRUNCATED":
+            # The head announces the whole length, so the client can see that the body was cut.
             return RawResponse(raw[: -len(raw_body(answer)) // 2])
         if fault == "NOT_JSON":
             return _text(answer.status, raw_body(answer)[: len(raw_body(answer)) // 2])
         if fault == "WRONG_ANSWER":
             return as_json(other)
         if fault == "SECOND_ANSWER":
+            # The second answer waits on the connection: a client that keeps it alive takes it for the answer to its
+            # next call.
             return RawResponse(raw + raw_http(other), keep=True)
         if fault == "DUPLICATE":
             return RawResponse(raw + raw, keep=True)
@@ -248,6 +252,7 @@ def _text(status: int, body: bytes) -> web.Response:
 def _spoiled_file(fault: ResultFault, clip: bytes) -> web.StreamResponse:
     if fault is ResultFault.WRONG_CONTENT:
         return web.Response(body=b"\x89PNG\r\n\x1a\n" + clip[8:2048], content_type="video/mp4")
+    # Without a length the body ends with its connection, and a cut looks like its end.
     length = f"Content-Length: {len(clip)}\r\n" if fault is ResultFault.CUT else ""
     head = f"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\n{length}Connection: close\r\n\r\n"
     return RawResponse(head.encode("ascii") + clip[: len(clip) // 2])

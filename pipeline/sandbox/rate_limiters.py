@@ -35,6 +35,7 @@ class TokenBucket:
         if now > self._seen:
             self._tokens = min(self._capacity, self._tokens + (now - self._seen) * self._per_s)
             self._seen = now
+        # Sums of floats: a token that is full but for rounding counts as one.
         if self._tokens >= 1 - 1e-9:
             self._tokens -= 1
             return 0.0
