@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import aiohttp
@@ -18,6 +19,9 @@ READ_BYTES: Final = 1 << 16
 """Bytes that are read of a response at a time (64 KiB), so that the limit on its size stops it early."""
 MIN_SECRET_CHARS: Final = 8
 """A key of fewer characters (a sandbox's) is no secret, and blanking it out would maim the responses."""
+
+_REMEMBERED_TEXTS: Final = 256
+"""Texts of headers and errors of which a client remembers what they are without the key."""
 
 KEPT_HEADERS: Final = frozenset(
     {
@@ -51,6 +55,7 @@ class ResponseReader:
     def __init__(self, *, secrets: Iterable[str], cap_bytes: int) -> None:
         self._secrets = tuple(secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS)
         self._cap_bytes = cap_bytes
+        self._blanked = lru_cache(_REMEMBERED_TEXTS)(self._blank_text)
 
     async def read(self, response: aiohttp.ClientResponse, taken: PartialResponse) -> None:
         """Read one answer up to the cap. What was read stays in `taken` whatever happens then."""
@@ -91,7 +96,10 @@ class ResponseReader:
         return said
 
     def blank_text(self, said: str) -> str:
-        """`said` without the key."""
+        """`said` without the key. Headers say the same in most answers of a second: what became of them is known."""
+        return self._blanked(said)
+
+    def _blank_text(self, said: str) -> str:
         return self._blank(said.encode("utf-8", "replace")).decode("utf-8")
 
 

@@ -15,7 +15,9 @@ from sqlalchemy import Connection
 from pipeline.ledger.transitions import LedgerChange
 
 BATCH_LIMIT = 400
-"""Changes in one commit. SQLite takes 32,766 parameters a statement; the disk write dominates well before."""
+"""Changes that are handed over together, and after which no more join a commit: at most two of these make one.
+
+SQLite takes 32,766 parameters a statement; the disk write dominates well before."""
 
 GATHER_S = 0.004
 """A run's first change waits this many seconds for others: half as many commits, each dearer than its changes."""
@@ -61,8 +63,9 @@ class WriteQueue:
         self._do = do
         self._leave = leave
         self._inline = inline
-        self._waiting: list[QueuedWrite] = []
-        self._queue: queue.SimpleQueue[QueuedWrite | None] = queue.SimpleQueue()
+        self._waiting: list[QueuedWrite] = []  # what coroutines added and is not handed over yet
+        self._adding = threading.Lock()
+        self._queue: queue.SimpleQueue[Sequence[QueuedWrite] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
 
@@ -73,26 +76,25 @@ class WriteQueue:
             self._thread.start()
 
     def put(self, job: QueuedWrite, loop: asyncio.AbstractEventLoop) -> None:
-        """Adds a job that a coroutine waits for."""
-        if not self._inline:
-            self._queue.put(job)
-            return
-        # One flush for all that this turn of the event loop puts in: they share a transaction.
-        if not self._waiting:
-            loop.call_soon(self._flush)
-        self._waiting.append(job)
+        """Adds a job that a coroutine waits for. The jobs of one turn of its event loop are handed over together.
+
+        A hand-over wakes the writer's thread, which then wants the interpreter: one a job cost the loop more than
+        everything else of the ledger.
+        """
+        with self._adding:
+            # Jobs of another loop wait for that loop's turn, which may never come: each loop hands over its own.
+            if not self._waiting or self._waiting[-1].loop is not loop:
+                loop.call_soon(self._flush)
+            self._waiting.append(job)
 
     def run(self, jobs: Sequence[QueuedWrite]) -> None:
         """Adds jobs whose futures a thread waits for; inline they are done when it returns."""
-        if self._inline:
-            self._flush()
-            self._do(jobs)
-            return
-        for job in jobs:
-            self._queue.put(job)
+        self._flush()  # what a coroutine added before comes before
+        self._hand_over(jobs)
 
     def end(self) -> None:
         """Does what waits, then ends the thread."""
+        self._flush()
         if self._thread is not None:
             self._ending.set()
             self._queue.put(None)
@@ -115,29 +117,37 @@ class WriteQueue:
                 loop.call_soon_threadsafe(_settle, settled)
 
     def _flush(self) -> None:
-        jobs, self._waiting = self._waiting, []
-        if jobs:
+        """Hands over what coroutines added; any thread may call it."""
+        with self._adding:
+            jobs, self._waiting = self._waiting, []
+        self._hand_over(jobs)
+
+    def _hand_over(self, jobs: Sequence[QueuedWrite]) -> None:
+        if self._inline and jobs:
             self._do(jobs)
+            return
+        for first in range(0, len(jobs), BATCH_LIMIT):
+            self._queue.put(jobs[first : first + BATCH_LIMIT])
 
     def _work(self) -> None:
         ended = False
         while not ended:
             jobs: list[QueuedWrite] = []
-            item = self._queue.get()
+            added = self._queue.get()
             # Only for what a coroutine waits for. A command's thread has one change at a time, and would wait in vain
             # for company. `_ending` cuts the pause short.
-            if item is not None and item.loop is not None:
+            if added and added[0].loop is not None:
                 self._ending.wait(GATHER_S)
-            while item is not None:
-                jobs.append(item)
+            while added is not None:
+                jobs += added
                 if len(jobs) >= BATCH_LIMIT:
                     break
                 try:
-                    item = self._queue.get_nowait()
+                    added = self._queue.get_nowait()
                 except queue.Empty:
                     break
             # `end` puts None behind everything else, so all that was put before it is done.
-            ended = item is None
+            ended = added is None
             try:
                 self._do(jobs)
             except BaseException as error:  # noqa: BLE001 - MONEY: without its thread every caller would wait for ever
