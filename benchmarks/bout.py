@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from benchmarks.rivals import HEADERS, Work
 
 REPO = Path(__file__).parents[1]
 OURS = "dop run"
+PROGRAM = ("-m", "pipeline")
+"""How `dop` is started, behind the name of the interpreter."""
 GRACE_S = 0.1
 """A call that arrives this soon after a hint was given was on its way already."""
 START_S, LEAVE_S = 60.0, 30.0
@@ -84,8 +87,13 @@ class Score:
         return statistics.fmean(self.lags_s) if self.lags_s else float("nan")
 
 
-async def fight(client: str, bout: Bout) -> Score:
-    """One client's bout, from the first call to the last that counts, or until `most_s` are over."""
+async def fight(client: str, bout: Bout, *, program: Sequence[str] = PROGRAM, folder_of_program: Path = REPO) -> Score:
+    """One client's bout, from the first call to the last that counts, or until `most_s` are over.
+
+    Args:
+        program: how `dop` is started, behind the name of the interpreter.
+        folder_of_program: the source tree that it is started in.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         terms = Terms(folder=name, until=(bout.until, bout.count), sandbox=bout.sandbox, changes=bout.changes)
@@ -96,8 +104,8 @@ async def fight(client: str, bout: Bout) -> Score:
         assert gateway.stdout is not None
         base_url = (await gateway.stdout.readline()).decode().strip()
         player = subprocess.Popen(  # noqa: ASYNC220 - os.wait4 tells what it used, asyncio's own does not
-            command(client, bout, base_url, folder),
-            cwd=REPO,
+            command(client, bout, base_url, folder, program),
+            cwd=folder_of_program,
             env=environ_alone(folder),
             stdout=subprocess.DEVNULL,
             stderr=(folder / "stderr").open("wb"),
@@ -132,7 +140,7 @@ async def _leave(player: subprocess.Popen[bytes], gone: asyncio.Task[Any], *, pa
     return usage
 
 
-def command(client: str, bout: Bout, base_url: str, folder: Path) -> list[str]:
+def command(client: str, bout: Bout, base_url: str, folder: Path, program: Sequence[str] = PROGRAM) -> list[str]:
     """The client's command line."""
     if client != OURS:
         work = Work(base_url=base_url, count=bout.count, known_per_s=bout.known_per_s, poll_every_s=bout.poll_every_s)
@@ -144,7 +152,7 @@ def command(client: str, bout: Bout, base_url: str, folder: Path) -> list[str]:
     settings = [word for text in overrides for word in ("--set", text)]
     flags = ("--config", "configs/live.yaml", "--outputs", str(folder / "outputs"), "--no-download", "--no-progress")
     money = ("--yes", "-q", "--set", "budget.max_cost=", "--set", "budget.per_day=", "--set", "budget.per_month=")
-    return [sys.executable, "-m", "pipeline", "run", str(folder / "rows.csv"), *flags, *money, *settings]
+    return [sys.executable, *program, "run", str(folder / "rows.csv"), *flags, *money, *settings]
 
 
 def write_rows(path: Path, count: int) -> None:
