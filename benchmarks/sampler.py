@@ -66,21 +66,13 @@ def part_of(files: list[str], thread: str) -> str:
     for name, pattern in WHOLE:
         if any(pattern.search(file) for file in files):
             return name
-    if thread == WRITER:
-        return LEDGER_THREAD
+    if thread != "MainThread":
+        return LEDGER_THREAD if thread == WRITER else OTHER
     for file in files:
-        for name, pattern in PARTS[:-1]:
+        for name, pattern in PARTS:
             if pattern.search(file):
-                return (
-                    name
-                    if not re.search(r"/pipeline/(cli|__main__|runner/(session|event_loop))", file)
-                    else _loop(files)
-                )
-    return _loop(files)
-
-
-def _loop(files: list[str]) -> str:
-    return PARTS[-1][0] if any(PARTS[-1][1].search(file) for file in files) else OTHER
+                return name
+    return LOOP if any(_ASYNCIO.search(file) for file in files) else OTHER
 
 
 def _tick(*_: object) -> None:
