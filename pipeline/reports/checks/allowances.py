@@ -16,7 +16,7 @@ class Allowance:
 
     Args:
         is_static: the camera may rest for the whole clip; only a stretch that differs from the rest is a freeze.
-        pauses: it moves in bursts with rests between them; a rest counts as a freeze from 2.2 s on.
+        pauses: it moves in bursts with rests between them; a rest counts as a freeze from 3.2 s on.
         flashes: factor on the limit of `flash`: short changes of the whole frame's light are part of it.
         flicker: factor on the limits of `flicker`.
         is_transition: a change of scene is part of it; a hard cut is a warning only.

@@ -24,6 +24,9 @@ MIN_FRAMES = 8
 FADE_OUT_S = 1.0
 """So long before its end a clip may begin to fade out."""
 
+FADED = 0.4
+"""Share of the usual contrast below which the last frame is one of a fade."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
@@ -112,18 +115,21 @@ def _framing(film: Film, start: Reference | None, end: Reference | None, metrics
         found += findings
         metrics["start_likeness"], metrics["start_squeeze"] = match.likeness, match.squeeze
     if end is not None and not film.stopped:
-        findings, match = framing.judge(film, _last_shown(film), end, Kind.WRONG_END)
+        judged = [framing.judge(film, index, end, Kind.WRONG_END) for index in _last_shown(film)]
+        findings, match = min(judged, key=lambda one: (len(one[0]), -one[1].likeness))
         found += findings
         metrics["end_likeness"] = match.likeness
     return found
 
 
-def _last_shown(film: Film) -> int:
-    """The last frame, or the one before a fade to black."""
+def _last_shown(film: Film) -> list[int]:
+    """The last frame, or, where the clip fades out, the frames of its last second that show something."""
     contrast = film.luma.std(axis=(1, 2))
-    near = film.times >= film.times[-1] - FADE_OUT_S
-    clear = np.flatnonzero(near & (contrast >= 0.4 * np.median(contrast)))
-    return int(clear[-1]) if len(clear) else film.count - 1
+    if contrast[-1] > FADED * np.median(contrast):
+        return [film.count - 1]
+    moments = film.times[-1] - np.linspace(FADE_OUT_S, 0, 6)
+    picks = sorted({int(pick) for pick in np.searchsorted(film.times, moments)})
+    return [pick for pick in picks if contrast[pick] > exposure.NOTHING] or [film.count - 1]
 
 
 def _motion(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,10 @@ END_S = 0.5
 
 END_FRAMES = 6
 """So many of them at most."""
+
+NO_CONTENT = bytes(128)
+"""Zeros that no coded picture holds: H.264 and HEVC forbid three of them in a row, and the arithmetic coders of VP9 and
+AV1 would need a thousand bits that all went the same way. A download that was put together wrongly has them."""
 
 
 class UndecodableError(Exception):
@@ -126,8 +130,8 @@ def read_film(path: Path, *, max_cpu_s: float, watch: Callable[[VideoFrame, floa
             context.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "crccheck+bitstream+buffer+explode"}
             head = _header(container, stream)
             collector = _Collector(head)
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
+            for frame in _frames(container, stream):
+                if frame is None or frame.is_corrupt:
                     raise UndecodableError(f"damaged at {collector.last_s:.1f} s")
                 at_s = collector.take(frame)
                 if watch is not None:
@@ -143,6 +147,14 @@ def read_film(path: Path, *, max_cpu_s: float, watch: Callable[[VideoFrame, floa
             raise TooLargeError("more pixels than the check decodes") from None
         raise UndecodableError(f"does not decode ({_first_words(error)})") from None
     return collector.film()
+
+
+def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[VideoFrame | None]:
+    """Every frame; None at a packet that lost its content, which some decoders pass without an error."""
+    for packet in container.demux(stream):
+        if packet.size >= len(NO_CONTENT) and bytes(packet).find(NO_CONTENT) >= 0:
+            yield None
+        yield from stream.decode(packet)
 
 
 def _first_words(error: Exception) -> str:

@@ -13,8 +13,8 @@ MIN_FROZEN_S = 0.5
 """Seconds without any motion from which the check warns."""
 BAD_FROZEN_S = 0.8
 """Seconds without any motion from which a clip is bad."""
-MIN_PAUSE_S = 2.2
-"""Rest that a preset with pauses may have, if its other rests are as still."""
+MIN_PAUSE_S = 3.2
+"""Rest that a preset with pauses may have: a crash zoom that comes late rests for three seconds before."""
 
 QUIET = 0.4
 """Mean change between neighbours, of 255, that a codec makes of a repeated frame at most."""
