@@ -27,7 +27,11 @@ MOTIONS = ("Dolly In", "Arc Left", "Zoom In", "Crane Up", "Handheld", "360 Orbit
 CANDIDATES = 12
 DEFECTS = 0.4
 LITE_USD = 0.135
-SETTINGS = (f"sandbox.defects={DEFECTS}", "sandbox.generation_s=1s", "sandbox.size=240p", "on_unknown.max=1000")
+
+SETTINGS = (
+    f"sandbox.defects={DEFECTS}", "sandbox.generation_s=1s", "sandbox.size=240p", "on_unknown.max=1000",
+    "poll.deadline_s=24h",  # the sandbox is killed too: its jobs do not continue meanwhile
+)  # fmt: skip
 
 
 def manifest(folder: Path, shots: int) -> Path:
@@ -59,14 +63,25 @@ def ask(folder: Path, question: str) -> list[tuple[str, ...]]:
         return connection.execute(question).fetchall()
 
 
+def last_event(folder: Path) -> object:
+    """Number of the newest event; None while the ledger is not there or is being made."""
+    try:
+        return ask(folder, "SELECT max(seq) FROM history")[0][0]
+    except (IndexError, sqlite3.Error):
+        return None
+
+
 def measured(folder: Path, shots: int, kills: int) -> dict[str, object]:
     """Buy it all, killed so often on the way."""
     sheet, chance = manifest(folder, shots), random.Random(1)
     began, killed = time.monotonic(), 0
     while True:
         process = dop(folder, sheet)
+        if killed == kills or not _is_at_work(folder, process):
+            process.wait()
+            break
         try:
-            process.wait(chance.uniform(4.0, 12.0) if killed < kills else None)
+            process.wait(chance.uniform(0.0, 4.0))
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
@@ -89,6 +104,16 @@ def measured(folder: Path, shots: int, kills: int) -> dict[str, object]:
         "most_usd": round(shots * CANDIDATES * LITE_USD, 3),
         **_compared(folder),
     }
+
+
+def _is_at_work(folder: Path, process: subprocess.Popen[str]) -> bool:
+    """Whether the run wrote something new to its ledger; False when it ended before."""
+    before = last_event(folder)
+    while process.poll() is None:
+        if last_event(folder) != before:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _compared(folder: Path) -> dict[str, object]:
