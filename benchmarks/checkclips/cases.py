@@ -22,7 +22,7 @@ CODECS = {
     "h264": ("libx264", {"preset": "veryfast"}),
     "hevc": ("libx265", {"preset": "ultrafast", "x265-params": "log-level=none:pools=1"}),
     "vp9": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "b": "0"}),
-    "av1": ("libsvtav1", {"preset": "11", "svtav1-params": "lp=1"}),
+    "av1": ("libsvtav1", {"preset": "11"}),  # limited to one thread it deadlocks on some clips
 }
 SIZES = ((320, 180), (384, 216), (426, 240), (240, 320), (480, 270), (640, 360), (288, 288))
 RATES = (12, 15, 16, 24, 24, 24, 25, 30)

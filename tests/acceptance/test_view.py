@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import socket
+import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -302,3 +305,33 @@ def test_a_page_that_cannot_be_made_costs_neither_the_tables_nor_the_exit_code(a
     assert second.code == 0
     assert re.fullmatch(r"warning: \S+/report\.html could not be made \(.+\); the tables are there\n", second.err)
     assert [row["status"] for row in dop.rows(first.run)] == ["done", "done"]
+
+
+def test_the_clips_of_two_runs_lie_side_by_side_and_the_kept_ones_come_as_one_zip(tmp_path: Path) -> None:
+    with GatewayDouble(Script(key=KEY)) as gateway:
+        dop = Dop(folder=tmp_path, base_url=gateway.base_url)
+        assert dop.buy(dop.csv(shots(2))).code == 0
+        first, theirs = dop.latest, dop.rows()
+        assert dop.buy(dop.csv(shots(2, model="dop-turbo"))).code == 0
+        ours, clips = dop.rows(), dop.videos()
+        view = start_view(dop, "--as", "director")
+    page = view.ask(f"{view.page}?with={first.name}").text
+    assert page.count('<article class="cell done"') == 4
+    assert all(f'scope="col"><small>run</small>{run.name}<' in page for run in (first, dop.latest)), "equal names"
+    foreign = {"request_id": theirs[0]["request_id"], "verdict": "keep"}
+    own = {"request_id": ours[1]["request_id"], "verdict": "keep"}
+    assert view.save(foreign).status == 400, "a clip that the page does not show"
+    changes = json.dumps({"changes": [foreign, own]}).encode()
+    address = f"{view.page}reviews?with={first.name}"
+    own_page = {"Origin": view.origin, "Content_Type": "application/json"}
+    assert view.ask(address, method="POST", body=changes, **own_page).status == 200
+    assert view.ask(f"{view.page}?with=absent").status == 404
+
+    alone = zipfile.ZipFile(io.BytesIO(view.ask(f"{view.page}kept.zip").body))
+    assert alone.namelist() == [clips[1].name]
+    assert alone.read(clips[1].name) == clips[1].read_bytes()
+    both = zipfile.ZipFile(io.BytesIO(view.ask(f"{view.page}kept.zip?with={first.name}").body))
+    assert len(both.namelist()) == 2
+    assert both.testzip() is None
+    assert view.interrupt() == 0
+    dop.end_all()

@@ -15,6 +15,9 @@ from pipeline.reports.sheet.run_view import Line
 ROW = "row"
 """The axis of the manifest's rows: a cell id without its axis values."""
 
+RUN = "run"
+"""The axis of runs, on a page that shows the clips of several."""
+
 CLOSE_FILL = 0.6
 """Rows and columns are worth drawing when at least this part of their crossings has a clip.
 
@@ -80,6 +83,10 @@ class Places(Sequence[Place]):
         """The value of each cell on an axis, "" where it has none."""
         return self._columns.get(name) or [""] * self._count
 
+    def replaced(self, columns: Mapping[str, Sequence[str]]) -> Places:
+        """The same with some columns new."""
+        return Places({**self._columns, **columns}, self._count)
+
     def __len__(self) -> int:
         return self._count
 
@@ -118,7 +125,7 @@ def axes_of(lines: Sequence[Line], places: Places, wanted: Sequence[str] = ()) -
         wanted: names kept even where they do not vary.
     """
     named = dict.fromkeys(name for line in lines for name, _ in line.axes)
-    order = [*named, *(name for name in (ROW, *_DERIVED) if name not in named)]
+    order = [*named, *(name for name in (ROW, RUN, *_DERIVED) if name not in named)]
     kept: list[LayoutAxis] = []
     partitions: set[tuple[int, ...]] = set()
     for name in order:

@@ -26,12 +26,14 @@ from pipeline.ledger.reviews import plain_review
 from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals, usd
 from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
 from pipeline.reports.progress import span
+from pipeline.reports.sheet.beside import arranged_by_run, lines_with_owners, run_labels, with_runs
 from pipeline.reports.sheet.cell_data import CellData
 from pipeline.reports.sheet.cells import STATE_WORDS, CellMedia, LazyCells, SheetCell, is_web_link, sheet_cell
 from pipeline.reports.sheet.charts import charts_of
 from pipeline.reports.sheet.keeper_panel import HEAD as KEEPERS_HEAD
 from pipeline.reports.sheet.keeper_panel import keeper_rows
 from pipeline.reports.sheet.layout import MAX_STACKED, LayoutAxis, SheetLayout, arrange, axes_of, places_of
+from pipeline.reports.sheet.money_panel import money_by_model
 from pipeline.reports.sheet.run_view import Cell, Line, RunView, latest_lines
 from pipeline.reports.sheet.thumbnails import make_stills, picture_size, poster_path, start_path
 from pipeline.reports.tables import moment
@@ -52,6 +54,7 @@ HELP_KEYS = (
     ("X", "reject, or take that back"),
     ("1 … 5", "stars; 0 takes them back"),
     ("N", "note"),
+    ("D", "download the clip"),
     ("U", "undo"),
     ("enter", "one clip large, its takes below"),
     ("F", "the same over the whole screen"),
@@ -69,6 +72,13 @@ HELP_KEYS = (
     ("?", "this list"),
 )
 """Every key of the page, as its help lists them."""
+
+SHARED_FILES = (
+    ("review.zip", "a folder that plays anywhere: this page, small clips and the reviews"),
+    ("grid.mp4", "one video of all clips in step; 48 clips take about 20 s"),
+    ("contact.png", "one picture of all clips"),
+)
+"""What `dop report -o` makes of a run for others, with what it is."""
 
 SANDBOX = "sandbox"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -111,21 +121,24 @@ def build_sheet(view: RunView, folder: Path) -> SheetModel:
 
 
 def _sheet_of(view: RunView, lines: Sequence[Cell], folder: Path) -> SheetModel:
+    owners: Sequence[RunView] = ()
+    if view.beside:
+        owners, lines = lines_with_owners(view)
     shown = [line for line, _ in lines]
     places = places_of(shown)
+    if view.beside:
+        places = with_runs(places, view, owners)
     axes = axes_of(shown, places, wanted=[name for name in (view.x, view.y, *view.tabs) if name])
     starts = _start_clips(lines, view.outputs)
 
     def cell(number: int) -> SheetCell:
         line, earlier = lines[number]
         stills = _stills(line, view.outputs, folder, starts)
-        return sheet_cell(number, line, earlier, places[number], stills, check=_check(view, line))
+        owner = owners[number] if view.beside else view
+        return sheet_cell(number, line, earlier, places[number], stills, check=_check(owner, line))
 
-    return SheetModel(
-        cells=LazyCells(len(lines), cell),
-        axes=tuple(axes),
-        arrangement=arrange(axes, places, x=view.x, y=view.y, tabs=view.tabs),
-    )
+    plan = arranged_by_run(axes, places) if view.beside else arrange(axes, places, x=view.x, y=view.y, tabs=view.tabs)
+    return SheetModel(cells=LazyCells(len(lines), cell), axes=tuple(axes), arrangement=plan)
 
 
 def _check(view: RunView, line: Line) -> ClipCheck | None:
@@ -248,6 +261,7 @@ def page_pieces(
                 charts=charts_of(view),
                 is_sandbox=view.gateway.partition("-")[0] == SANDBOX,
                 help_keys=HELP_KEYS,
+                shared_files=SHARED_FILES,
                 started=_minute(view.started_at),
                 lasted=_lasted(view),
             )
@@ -288,7 +302,8 @@ def _section(plan: SheetLayout, tab: tuple[str, ...], cells: Sequence[SheetCell]
 def head_data(view: RunView, sheet: SheetModel, *, is_served: bool = False) -> dict[str, object]:
     """What the page's scripts know of the run; its cells follow as `CellData`."""
     plan = sheet.arrangement
-    listed = {attempt.request_id for attempt in view.attempts()} if view.reviews else frozenset()
+    runs = (view, *view.beside) if view.reviews else ()
+    listed = {attempt.request_id for run in runs for attempt in run.attempts()}
     return {
         "run": view.run,
         "gateway": view.gateway,
@@ -301,6 +316,8 @@ def head_data(view: RunView, sheet: SheetModel, *, is_served: bool = False) -> d
         "mostStacked": MAX_STACKED,
         "isServed": is_served,
         "reviewer": view.reviewer,
+        "beside": [other.run for other in view.beside],
+        "runs": {label: run for run, label in run_labels(view).items()},
         "reviews": [plain_review(change) for change in view.reviews if change.request_id in listed],
         "prices": dict(view.prices),
     }
@@ -333,23 +350,6 @@ def checks_shown(data: CellData) -> tuple[list[tuple[str, int]], list[tuple[str,
     grades, kinds = data.grades, data.defects
     order = (Grade.BAD, Grade.WARN, Grade.UNCHECKED, Grade.OK)
     return [(grade, grades[grade]) for grade in order if grades[grade]], [(k, kinds[k]) for k in Kind if kinds[k]]
-
-
-def money_by_model(view: RunView) -> list[tuple[str, ...]]:
-    """Per model and price: attempts, done, price of one, what it adds to the sums."""
-    groups: dict[tuple[str, int], list[Attempt]] = {}
-    for attempt in view.attempts():
-        groups.setdefault((attempt.params.model, attempt.price_microusd), []).append(attempt)
-    return [
-        (
-            model,
-            str(len(attempts)),
-            str(sum(attempt.state is State.DONE for attempt in attempts)),
-            f"${usd(price)}",
-            f"${usd(sum(attempt.cost_microusd for attempt in attempts))}",
-        )
-        for (model, price), attempts in sorted(groups.items())
-    ]
 
 
 def _minute(at: float | None) -> str:

@@ -42,6 +42,7 @@ class RunView:
     the operator's account name. Without `samples` the plot of the pace is drawn from the attempts' own times. `checks`
     is what was found in the clips. `reviews` are what reviewers said, oldest first; `reviewer` is who looks at the page
     ("" where the page is a file); `prices` are micro-dollars of each model, for what the kept clips would cost on it.
+    `beside` are other runs whose clips the page shows too, to compare them with this one's.
     """
 
     run: str
@@ -61,6 +62,7 @@ class RunView:
     reviews: tuple[Review, ...] = ()
     reviewer: str = ""
     prices: Mapping[str, int] = field(default_factory=dict)
+    beside: tuple[RunView, ...] = ()
 
     def attempts(self) -> Iterator[Attempt]:
         """Every attempt, without the placeholders."""

@@ -7,6 +7,16 @@ badge.hidden = true;
 place.prepend(badge);
 place.append(el("a", { href: "../../" }, "All runs"), el("a", { href: "../../spend" }, "Spend"));
 
+/** The runs whose clips are here too, as a part of the addresses that the page asks. */
+const beside = sheet.beside.map((run) => `with=${encodeURIComponent(run)}`).join("&");
+if (beside) by("kept-download").href = `kept.zip?${beside}`;
+if (served.others.length) {
+  const choice = el("select", { id: "beside" }, option("", "no other run"), ...served.others.map(([run, name]) => option(run, name)));
+  choice.value = sheet.beside[0] ?? "";
+  choice.addEventListener("change", () => location.assign(location.pathname + (choice.value ? `?with=${encodeURIComponent(choice.value)}` : "")));
+  place.append(el("label", {}, "Beside", choice));
+}
+
 /** One cell as it is now. Its element is made again and takes the old one's place; what plays in it stops. */
 function renew(fresh) {
   const cell = byRequest.get(fresh.requestId);
@@ -92,10 +102,11 @@ function askToReload() {
 }
 
 const listeners = {
-  status: (event) => showStatus(JSON.parse(event.data)),
-  stale: askToReload,
+  status: (event) => beside || showStatus(JSON.parse(event.data)), // two runs side by side are a still picture of both
+  stale: () => beside || askToReload(),
   reviews: (event) => hearReviews(JSON.parse(event.data)),
   cells(event) {
+    if (beside) return;
     JSON.parse(event.data).forEach(renew);
     showCounts();
     if (isEngaged) castPlayers();
@@ -110,7 +121,7 @@ let seenUpTo = served.event;
 function listen() {
   news?.close();
   if (document.hidden) return;
-  news = new EventSource(`events?after=${seenUpTo}&requests=${served.requests}&reviews=${served.reviews}`);
+  news = new EventSource(`events?after=${seenUpTo}&requests=${served.requests}&reviews=${served.reviews}&${beside}`);
   for (const [name, listener] of Object.entries(listeners)) {
     news.addEventListener(name, (event) => {
       seenUpTo = Number(event.lastEventId) || seenUpTo;
@@ -149,7 +160,7 @@ send = async () => {
   isSending = true;
   const part = outbox.slice(0, MAX_SENT);
   try {
-    const answer = await fetch("reviews", {
+    const answer = await fetch(`reviews?${beside}`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ changes: part }),

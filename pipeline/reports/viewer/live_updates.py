@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -48,8 +49,12 @@ class LiveUpdate:
     is_stale: bool = False
 
 
-def live_update(workspace: OpenLedger, run_id: str, seen: ClientState) -> LiveUpdate:
-    """What happened since `seen`. Reads the ledger: call it off the event loop."""
+def live_update(workspace: OpenLedger, run_ids: Sequence[str], seen: ClientState) -> LiveUpdate:
+    """What happened in the first of the runs since `seen`, and the reviews of all.
+
+    Reads the ledger: call it off the event loop.
+    """
+    run_id = run_ids[0]
     queries = workspace.queries
     now = queries.last_event()
     run = queries.run(run_id)
@@ -57,7 +62,7 @@ def live_update(workspace: OpenLedger, run_id: str, seen: ClientState) -> LiveUp
         return LiveUpdate(seen=ClientState(event=now, reviews=seen.reviews), is_stale=True)
     number, changes = reviews_after(workspace.ledger, seen.reviews)
     if changes:
-        listed = listed_requests(workspace, run_id)
+        listed = frozenset().union(*(listed_requests(workspace, one) for one in run_ids))
         changes = [change for change in changes if change.request_id in listed]
     status = run_status(workspace, run)
     requests = int(str(status["requests"]))

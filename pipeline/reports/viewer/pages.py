@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,6 +30,8 @@ from pipeline.reports.writer import run_view
 _HERE = Path(__file__).parent
 _USUAL_SHAPE = (16, 9)
 """Width and height of a picture while no clip is there to measure, as on the sheet."""
+MAX_OTHERS = 100
+"""Newest runs that a page offers to show beside its own."""
 MAX_STILLS = 4
 """Pictures that stand for a run in the list of runs."""
 
@@ -78,13 +80,20 @@ def spend_page(workspace: OpenLedger) -> str:
     return _environment().get_template("spend.html").render(gateways=group_spend(workspace.queries.spend_lines()))
 
 
-def sheet_page(workspace: OpenLedger, run: Run, *, reviewer: str) -> str:
-    """The run's contact sheet as it is now; its script continues from the event that is read before anything else."""
+def sheet_page(workspace: OpenLedger, run: Run, *, reviewer: str, beside: Sequence[Run] = ()) -> str:
+    """The run's contact sheet as it is now; its script continues from the event that is read before anything else.
+
+    Args:
+        beside: other runs whose clips the page shows too.
+    """
     event = workspace.queries.last_event()
     reviews, _ = reviews_after(workspace.ledger, 0)
     with suppress(DopError):  # an old file that can't be read, or a full disk: the page is there all the same
         record(workspace.ledger, earlier_picks(workspace, run, who=EARLIER))
-    view = replace(run_view(workspace, run), reviewer=reviewer)
+    view = replace(
+        run_view(workspace, run), reviewer=reviewer, beside=tuple(run_view(workspace, other) for other in beside)
+    )
+    others = [one for one in workspace.queries.runs() if one.run_id != run.run_id and one.gateway == run.gateway]
     sheet = build_sheet(view, workspace.outputs / run.run_id)
     cells = tuple(replace(cell, stills=with_stills(cell.stills)) for cell in sheet.cells)
     known = json.dumps(
@@ -93,6 +102,7 @@ def sheet_page(workspace: OpenLedger, run: Run, *, reviewer: str) -> str:
             "requests": sum(view.totals.counts.values()),
             "reviews": reviews,
             "ended": view.ended_at is not None,
+            "others": [(other.run_id, f"{other.name} ({other.run_id})") for other in others[:MAX_OTHERS]],
         }
     )
     script = f"const served = {known};\n{_live_script()}"

@@ -7,19 +7,19 @@ import errno
 import json
 import re
 import secrets
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from aiohttp import web
 
 from pipeline.errors import LedgerError, UsageError
-from pipeline.ledger.reviews import record, reviews_in
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.reports.viewer.access import HEADERS, PAGE_POLICY, SHEET_POLICY, access_refusal, is_token
-from pipeline.reports.viewer.live_updates import ClientState, LiveUpdate, listed_requests, live_update
+from pipeline.reports.viewer.kept_zip import kept_clips, send_zip
+from pipeline.reports.viewer.live_updates import ClientState, LiveUpdate, live_update
+from pipeline.reports.viewer.page_reviews import record_changes
 from pipeline.reports.viewer.pages import runs_page, sheet_page, spend_page, style
 from pipeline.reports.viewer.thumbnail_cache import ThumbnailCache
 
@@ -32,6 +32,9 @@ BEATS = 15
 
 MAX_STREAMS = 32
 """Open pages that are kept up to date at the same time; each holds a connection."""
+MAX_BESIDE = 3
+"""Runs that a page shows beside its own: with more, no row of a usual screen holds a clip of each."""
+
 TABLES = ("report.csv", "failures.csv", "run.json")
 """Files of a run that are given out, besides its clips and their pictures."""
 
@@ -88,6 +91,7 @@ class Viewer:
                 web.get("/{token}/runs/{run}/events", self._events, allow_head=False),
                 web.post("/{token}/runs/{run}/reviews", self._save_reviews),
                 web.get("/{token}/runs/{run}/videos/{name}", self._clip),
+                web.get("/{token}/runs/{run}/kept.zip", self._kept),
                 web.get("/{token}/runs/{run}/{name}", self._table),
             ]
         )
@@ -127,8 +131,8 @@ class Viewer:
         return web.Response(text=style(), content_type="text/css", charset="utf-8")
 
     async def _sheet(self, request: web.Request) -> web.Response:
-        run = await self._run(request)
-        page = _html(await asyncio.to_thread(sheet_page, self._workspace, run, reviewer=self._reviewer))
+        run, *beside = await self._runs_of(request)
+        page = _html(await asyncio.to_thread(sheet_page, self._workspace, run, reviewer=self._reviewer, beside=beside))
         page.headers["Content-Security-Policy"] = SHEET_POLICY
         return page
 
@@ -143,7 +147,27 @@ class Viewer:
             raise web.HTTPNotFound(text="no such run")
         return run
 
+    async def _runs_of(self, request: web.Request) -> list[Run]:
+        """The run of the address, and those that `with=RUN` names beside it.
+
+        Raises:
+            HTTPNotFound: the ledger has none of that name.
+        """
+        named = dict.fromkeys(request.query.getall("with", []))
+        beside = [await asyncio.to_thread(self._workspace.queries.run, name) for name in list(named)[:MAX_BESIDE]]
+        if None in beside:
+            raise web.HTTPNotFound(text="no such run")
+        run = await self._run(request)
+        return [run, *(other for other in beside if other is not None and other.run_id != run.run_id)]
+
     # -- files
+
+    async def _kept(self, request: web.Request) -> web.StreamResponse:
+        """The kept clips as one ZIP."""
+        runs = await self._runs_of(request)
+        files = await asyncio.to_thread(kept_clips, self._workspace, runs)
+        ours = {name: path for name, path in files.items() if self._is_ours(path)}
+        return await send_zip(request, f"{runs[0].run_id}-kept.zip", ours)
 
     async def _clip(self, request: web.Request) -> web.StreamResponse:
         """A clip, with ranges, or a picture of it, made now if there is none."""
@@ -173,7 +197,7 @@ class Viewer:
 
     async def _save_reviews(self, request: web.Request) -> web.Response:
         """Adds a page's changes to the ledger; when it answers, they are on the disk."""
-        run = await self._run(request)
+        runs = await self._runs_of(request)
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(text="reviews are JSON")
         try:
@@ -182,27 +206,16 @@ class Viewer:
             raise web.HTTPBadRequest(text="reviews are JSON in UTF-8") from None
         if not isinstance(content, dict):
             raise web.HTTPBadRequest(text='reviews are {"changes": [...]}')
-        saved = await asyncio.to_thread(self._record, run, content.get("changes"))
+        saved = await asyncio.to_thread(
+            record_changes, self._workspace, runs, content.get("changes"), who=self._reviewer
+        )
         return web.json_response({"saved": saved})
-
-    def _record(self, run: Run, items: object) -> int:
-        """Records changes under this server's reviewer, whatever the page says; returns how many were new.
-
-        Raises:
-            UsageError: they are no reviews, or not of this run's clips.
-        """
-        changes = reviews_in(items, who=self._reviewer, now=time.time())
-        named = {change.request_id for change in changes} | {change.rival for change in changes if change.rival}
-        strange = named - listed_requests(self._workspace, run.run_id)
-        if strange:
-            raise UsageError(f"this run has no request {sorted(strange)[0]}")
-        return record(self._workspace.ledger, changes)
 
     # -- news
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: `status`, `cells`, `reviews` and `stale`, with the number of the last event as id."""
-        run = await self._run(request)
+        run, *beside = await self._runs_of(request)
         seen = _seen(request)
         if self._streams >= MAX_STREAMS:
             raise web.HTTPServiceUnavailable(text="too many pages are open")
@@ -211,17 +224,17 @@ class Viewer:
         self._streams += 1
         try:
             await stream.prepare(request)
-            await self._stream_updates(stream, run.run_id, seen)
+            await self._stream_updates(stream, [run.run_id, *(other.run_id for other in beside)], seen)
         except ConnectionError:
             pass  # the page was closed
         finally:
             self._streams -= 1
         return stream
 
-    async def _stream_updates(self, stream: web.StreamResponse, run_id: str, seen: ClientState) -> None:
+    async def _stream_updates(self, stream: web.StreamResponse, run_ids: Sequence[str], seen: ClientState) -> None:
         quiet = 0
         while not self._stopped.is_set():
-            found = await asyncio.to_thread(live_update, self._workspace, run_id, seen)
+            found = await asyncio.to_thread(live_update, self._workspace, run_ids, seen)
             seen = found.seen
             text = _as_events(found)
             quiet = 0 if text else quiet + 1

@@ -5,7 +5,7 @@ const view = {
   y: sheet.y,
   tabs: {},
   page: 0,
-  filter: { status: new Set(), model: "", tag: "", price: "", text: "", verdict: new Set(), stars: 0, check: new Set(), defect: "" },
+  filter: { status: new Set(), model: "", motion: "", tag: "", price: "", text: "", verdict: new Set(), stars: 0, check: new Set(), defect: "" },
   sort: "",
 };
 
@@ -105,6 +105,7 @@ function isWanted(cell) {
   const { status, model, tag, price, text: words, verdict, stars } = view.filter;
   if (status.size && !status.has(cell.state)) return false;
   if (model && cell.model !== model) return false;
+  if (view.filter.motion && factOf(cell, "motion") !== view.filter.motion) return false;
   if (tag && !cell.tags.includes(tag)) return false;
   if (price && !(cell.price && dollars(cell.price) <= dollars(price))) return false;
   if (view.filter.check.size && !view.filter.check.has(cell.check)) return false;
@@ -120,8 +121,8 @@ function searchText(cell) {
 }
 
 const filtersSet = () => {
-  const { status, model, tag, price, text: words, verdict, stars, check, defect } = view.filter;
-  return [status.size > 0, model, tag, price, words, verdict.size > 0, stars, check.size > 0, defect].filter(Boolean).length;
+  const { status, model, motion, tag, price, text: words, verdict, stars, check, defect } = view.filter;
+  return [status.size > 0, model, motion, tag, price, words, verdict.size > 0, stars, check.size > 0, defect].filter(Boolean).length;
 };
 
 /** The cells of the chosen tabs that pass the filters; `but` names a tab axis to be left out of the choice. */

@@ -12,6 +12,9 @@ function fillControls() {
   }
   const models = new Set(cells.map((cell) => cell.model).filter(Boolean));
   by("filter-model").append(...[...models].sort().map((model) => option(model)));
+  const motions = new Set(cells.map((cell) => factOf(cell, "motion")).filter(Boolean));
+  by("filter-motion").append(...[...motions].sort().map((motion) => option(motion)));
+  by("filter-motion").parentElement.hidden = motions.size < 2;
   const tags = new Set(cells.flatMap((cell) => cell.tags));
   by("filter-tag").append(...[...tags].sort().map((tag) => option(tag)));
   by("filter-tag").parentElement.hidden = tags.size === 0;
@@ -45,6 +48,7 @@ function readFilters() {
   const { filter } = view;
   filter.status = new Set([...by("filters").querySelectorAll('[name="status"]:checked')].map((box) => box.value));
   filter.model = by("filter-model").value;
+  filter.motion = by("filter-motion").value;
   filter.tag = by("filter-tag").value;
   filter.price = by("filter-price").value;
   filter.text = by("filter-text").value.trim().toLowerCase();
@@ -130,6 +134,7 @@ function wireControls() {
   by("details-open").addEventListener("click", () => toggleDetails());
   by("wipe").addEventListener("input", (event) => setWipe(Number(event.target.value)));
   by("theme").addEventListener("click", toggleTheme);
+  by("numbers").addEventListener("click", ({ target }) => target.dataset.copy && copyText(target.dataset.copy, "the command"));
   by("help-open").addEventListener("click", () => by("help").showModal());
   by("versus-scrub").addEventListener("input", (event) => versus.seek(Number(event.target.value)));
 }
@@ -207,6 +212,7 @@ const actions = {
   keep: (cell) => setVerdict(cell, "keep"),
   reject: (cell) => setVerdict(cell, "reject"),
   note: openNote,
+  download: (cell) => download(cell),
   compare: (cell) => toggleCompare(cell),
   previous: () => stepBox(-1),
   next: () => stepBox(1),
@@ -230,7 +236,9 @@ function onDialogClick(event) {
   const button = target.closest("button[data-do]");
   const [side, take, pane, stars] = ["side", "take", "pane", "stars"].map((name) => target.closest(`[data-${name}]`)?.dataset[name]);
   if (event.detail > 0 && target.closest("button")) dialog.querySelector("h2").focus(); // so that space plays, and presses no button
-  if (target === dialog || button?.dataset.do === "close") dialog.close();
+  const copied = target.closest("[data-copy]")?.dataset;
+  if (copied) copyText(copied.copy, `the ${copied.what}`);
+  else if (target === dialog || button?.dataset.do === "close") dialog.close();
   else if (button) actions[button.dataset.do](boxCell);
   else if (stars) setStars(boxCell, ownOf(boxCell).stars === Number(stars) ? 0 : Number(stars));
   else if (side) decide(Number(side));

@@ -31,7 +31,10 @@ const cells = sheet.cells.map(
 );
 
 const byRequest = new Map(cells.filter((cell) => cell.requestId).map((cell) => [cell.requestId, cell]));
-const rowOf = (cell) => cell.rowId.split("@", 1)[0];
+/** A clip's row; beside another run's clips, a row that `dop derive` made is one with the row that it came from. */
+const rowOf = (cell) => cell.rowId.split(sheet.beside.length ? /[@+]/ : "@", 1)[0];
+/** Where a clip lies below the outputs folder. */
+const fileOf = (cell) => decodeURIComponent(new URL(cell.clip, `http://outputs/${encodeURIComponent(sheet.run)}/`).pathname.slice(1));
 /** One of the lines that the details list; "" where there is none. */
 function factOf(cell, name) {
   for (let at = 0; at < cell.facts.length; at += 2) if (text(cell.facts[at]) === name) return text(cell.facts[at + 1]);
@@ -50,6 +53,12 @@ function el(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...children);
   return element;
+}
+
+/** A name that breaks at its own joints, where it has to: "sq01_" and "sh01", never "sq01_sh0" and "1". */
+function breakable(name) {
+  const parts = name.split(/(?<=[_\-@./ ])/);
+  return parts.flatMap((part, at) => (at ? [el("wbr"), part] : [part]));
 }
 
 /** Browser storage; a page opened from a file may be denied it, and then nothing is remembered. */

@@ -144,7 +144,7 @@ function tableBody(rows) {
 }
 
 function headOf(axis, value, scope) {
-  return el("th", { scope }, ...(axis === null ? [] : [el("small", {}, axis), value || "–"]));
+  return el("th", { scope }, ...(axis === null ? [] : [el("small", {}, axis), ...breakable(value || "–")]));
 }
 
 /** How many clips a row has; where the first of them lies far to the right, a button leads there. */

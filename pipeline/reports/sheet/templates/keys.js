@@ -75,6 +75,7 @@ const judging = (of) => ({
   p: () => setVerdict(of(), "keep"),
   x: () => setVerdict(of(), "reject"),
   n: () => openNote(of()),
+  d: () => download(of()),
   u: undoAndShow,
   "?": () => by("help").showModal(),
 });

@@ -232,7 +232,9 @@ function drawNext(keep) {
   const others = keep.filter((cell) => cell.model !== model);
   const cents = Math.round((others.length * sheet.prices[model]) / 10_000);
   by("next-sum").textContent = `${others.length} kept x ${model} = $${Math.floor(cents / 100)}.${String(cents % 100).padStart(2, "0")}`;
-  by("next-command").textContent = `${isServed ? "" : "dop review import reviews.json && "}dop derive ${sheet.run} --set model=${model}`;
+  const runs = sheet.beside.length ? new Set(others.map((cell) => sheet.runs[valueOf(cell, "run")])) : [sheet.run];
+  const commands = [...runs].map((run) => `dop derive ${run} --set model=${model}`);
+  by("next-command").textContent = [...(isServed ? [] : ["dop review import reviews.json"]), ...commands].join(" && ");
 }
 
 async function copyText(words, what) {

@@ -109,15 +109,33 @@ function historyLines(cell) {
   return lines.map((line) => el("p", { class: "history" }, line));
 }
 
+/** What is worth copying of a request. */
+const COPIED = new Set(["prompt", "file", "request_id"]);
+
 function facts(cell) {
   const list = el("dl");
+  if (cell.clip && !cell.clip.startsWith("data:")) list.append(fact("file", fileOf(cell), fileOf(cell)));
   for (let at = 0; at < cell.facts.length; at += 2) {
     const value = text(cell.facts[at + 1]);
     const isLink = /^https?:\/\/[^\s]+$/.test(value);
     const shown = isLink ? el("a", { href: value, rel: "noreferrer noopener", target: "_blank" }, value) : value;
-    list.append(el("div", {}, el("dt", {}, text(cell.facts[at])), el("dd", {}, shown)));
+    list.append(fact(text(cell.facts[at]), value, shown));
   }
   return list;
+}
+
+function fact(name, value, shown) {
+  const copy = COPIED.has(name) ? [" ", el("button", { type: "button", class: "copy", "data-copy": value, "data-what": name }, "Copy")] : [];
+  return el("div", {}, el("dt", {}, name), el("dd", {}, shown, ...copy));
+}
+
+/** The clip as a file of its own; a page that is a file itself has its clips beside it, and shows this one. */
+function download(cell) {
+  if (!cell?.clip) return say("There is no clip to download here");
+  const link = el("a", { href: cell.clip, download: `${cell.rowId}.mp4` });
+  if (location.protocol === "file:" && !cell.clip.startsWith("data:")) link.target = "_blank";
+  link.click();
+  say(`Downloading ${cell.rowId}.mp4`);
 }
 
 function stepBox(by_) {
