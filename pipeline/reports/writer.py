@@ -204,17 +204,12 @@ def _make_some_stills(view: runview.RunView) -> int:
 
 def missing_stills(view: runview.RunView) -> tuple[list[Path], list[Path]]:
     """Clips without a poster, and clips without a start frame, one for each input image."""
-    from pipeline.reports.sheet.page import clip_of  # noqa: PLC0415
+    from pipeline.reports.sheet.page import clip_of, start_clips  # noqa: PLC0415
     from pipeline.reports.sheet.thumbnails import poster_path, start_path  # noqa: PLC0415
 
-    clips: list[Path] = []
-    first_of: dict[str, Path] = {}
-    for line, _ in runview.latest_lines(view.lines):
-        clip = clip_of(line, view.outputs)
-        if clip is not None and isinstance(line, Attempt):
-            clips.append(clip)
-            first_of.setdefault(line.params.input_images[0], clip)
+    lines = runview.latest_lines(view.lines)
+    clips = [clip for line, _ in lines if (clip := clip_of(line, view.outputs)) is not None]
     return (
         [clip for clip in clips if not poster_path(clip).exists()],
-        [clip for clip in first_of.values() if not start_path(clip).exists()],
+        [clip for clip in start_clips(lines, view).values() if not start_path(clip).exists()],
     )

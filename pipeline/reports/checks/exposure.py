@@ -65,9 +65,9 @@ MIN_FLICKER_FRAMES = 5
 MIN_HERTZ = 2.8
 """Slower changes of light are a candle, a cloud, a lamp that swings."""
 
-TOO_DARK = 16.0
+TOO_DARK = 22.0
 """Usual brightness, of 255, of a second in which no eye sees a flicker of some per cent: it is below half a level.
-A star field of 18 levels has one of 0.4 from points of light that pass between pixels."""
+Star fields of 18 levels have 0.6 from points of light that pass between pixels."""
 
 RIPPLE = 0.6
 """Share of a steady change of light that a codec's ripple on it may reach, and that is no flicker."""

@@ -10,7 +10,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Self
 
 from pipeline.reports.checks.findings import Grade
-from pipeline.reports.sheet.cells import SheetCell
+from pipeline.reports.sheet.cells import NOT_NEEDED, SheetCell
 
 MAX_KNOWN_TEXTS = 50_000
 """Texts whose numbers are remembered: then all are forgotten, and one that comes again is in the page twice."""
@@ -37,6 +37,8 @@ class CellData:
 
     def __init__(self, cells: Iterable[SheetCell], axes: Sequence[str]) -> None:
         self.states: Counter[str] = Counter()
+        self.spare = 0
+        """Candidates that their shots do not need."""
         self.grades: Counter[str] = Counter()
         self.defects: Counter[str] = Counter()
         """Kinds of defects: one for each defect of a cell whose grade is warn or bad."""
@@ -68,6 +70,7 @@ class CellData:
 
     def _numbers(self, cell: SheetCell) -> list[object]:
         self.states[cell.state] += 1
+        self.spare += cell.words == NOT_NEEDED
         if cell.check:
             self.grades[cell.check] += 1
             if cell.check in (Grade.WARN, Grade.BAD):

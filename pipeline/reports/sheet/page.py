@@ -109,7 +109,7 @@ def write_sheet(view: RunView, path: Path, *, stills: bool = True) -> None:
     """
     lines = latest_lines(view.lines)
     if stills:
-        make_stills(clips_of(view), _start_clips(lines, view.outputs).values())
+        make_stills(clips_of(view), start_clips(lines, view).values())
     sheet = _sheet_of(view, lines, path.parent)
     with whole_text(path) as stream:
         stream.writelines(page_pieces(view, sheet, shape=_shape(lines, view.outputs)))
@@ -129,7 +129,7 @@ def _sheet_of(view: RunView, lines: Sequence[Cell], folder: Path) -> SheetModel:
     if view.beside:
         places = with_runs(places, view, owners)
     axes = axes_of(shown, places, wanted=[name for name in (view.x, view.y, *view.tabs) if name])
-    starts = _start_clips(lines, view.outputs)
+    starts = start_clips(lines, view)
 
     def cell(number: int) -> SheetCell:
         line, earlier = lines[number]
@@ -153,15 +153,17 @@ def clip_of(line: Line, outputs: Path) -> Path | None:
     return clip if clip.exists() else None
 
 
-def _start_clips(lines: Sequence[Cell], outputs: Path) -> dict[str, Path]:
-    """For each input image one clip that begins with it."""
+def start_clips(lines: Sequence[Cell], view: RunView) -> dict[str, Path]:
+    """For each input image one clip that begins with it: a broken one only where there is no other."""
     starts: dict[str, Path] = {}
+    broken: dict[str, Path] = {}
     for line, _ in lines:
         if isinstance(line, Attempt) and line.params.input_images[0] not in starts:
-            clip = clip_of(line, outputs)
-            if clip is not None:
-                starts[line.params.input_images[0]] = clip
-    return starts
+            check = _check(view, line)
+            known = broken if check is not None and check.grade is Grade.BAD else starts
+            if line.params.input_images[0] not in known and (clip := clip_of(line, view.outputs)) is not None:
+                known[line.params.input_images[0]] = clip
+    return broken | starts
 
 
 def _stills(line: Line, outputs: Path, folder: Path, starts: Mapping[str, Path]) -> CellMedia:
@@ -251,6 +253,7 @@ def page_pieces(
                 is_served=bool(served_script),
                 shown=PAGE_CELLS,
                 statuses=data.states,
+                spare=data.spare,
                 checks=checks_shown(data),
                 troubles=troubles_of(data.states),
                 words=STATE_WORDS,

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from pipeline.records import Attempt, State, Totals
+from pipeline.reports.checks.findings import ClipCheck, Grade, RunChecks
 from pipeline.reports.sheet import cell_data
 from pipeline.reports.sheet.cells import CellMedia, SheetCell, sheet_cell
-from pipeline.reports.sheet.page import build_sheet, page_pieces, sections, sheet_html, write_sheet
+from pipeline.reports.sheet.page import build_sheet, page_pieces, sections, sheet_html, start_clips, write_sheet
 from pipeline.reports.sheet.run_view import Line, RunView, SkippedLine
 from pipeline.reports.sheet.thumbnails import poster_path, start_path
 from tests.support.factories import make_attempt
@@ -255,3 +256,21 @@ def test_the_head_says_who_started_the_run() -> None:
     attempt = make_attempt(state=State.DONE)
     assert "by mira &lt;3" in page_of(make_view([attempt], started_at=0.0, started_by="mira <3"))[0]
     assert "<span>by" not in page_of(make_view([attempt], started_at=0.0))[0]
+
+
+def test_the_start_frame_is_that_of_a_clip_that_is_not_broken(tmp_path: Path) -> None:
+    lines = [make_attempt(row_id=f"row@{n}", seed=n, local_path=f"run/{n}.mp4", state=State.DONE) for n in (1, 2)]
+    (tmp_path / "run").mkdir()
+    for line in lines:
+        (tmp_path / str(line.local_path)).touch()
+    bad = ClipCheck(grade=Grade.BAD, reasons=("wrong_start 0.30",))
+    view = make_view(list(lines), tmp_path, checks=RunChecks(found={(lines[0].request_id, 1): bad}))
+    cells = [(line, ()) for line in lines]
+    assert list(start_clips(cells, view).values()) == [tmp_path / "run" / "2.mp4"]
+    (tmp_path / "run" / "2.mp4").unlink()
+    assert list(start_clips(cells, view).values()) == [tmp_path / "run" / "1.mp4"], "better than none"
+
+
+def test_a_candidate_that_is_not_needed_is_no_clip_that_is_missing() -> None:
+    _, page = page_of(make_view([make_attempt(state=State.PLANNED, seed=1, is_spare=True), make_attempt(seed=2)]))
+    assert "/1" in page.texts["small"]
