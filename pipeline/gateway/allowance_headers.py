@@ -118,6 +118,7 @@ def _items(text: str) -> list[dict[str, str]]:
 
 
 def _count(text: str | None) -> int | None:
+    # Neither the 100 of `100.5` nor that of `100;w=60`, which is a window's size and not a count that is left.
     match = re.match(r"\s*(\d{1,12})\b(?!\s*[.;])", text) if text else None
     return int(match[1]) if match and int(match[1]) <= MAX_COUNT else None
 

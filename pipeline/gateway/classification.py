@@ -16,17 +16,15 @@ from typing import Final
 
 from pipeline.gateway.error_hints import CREDIT, HINT, KEY, QUOTA, ErrorHints
 from pipeline.gateway.error_text import MAX_WAIT_S
-from pipeline.gateway.json_fields import as_object
+from pipeline.gateway.job_status import JobStatusReport, parse_poll
+from pipeline.gateway.json_fields import as_object, read_json
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import (
-    JobStatusReport,
     SubmittedJob,
     echo_differs,
     job_sets_named,
     names_job_set,
-    parse_poll,
     parse_submit,
-    read_json,
     recoverable_ids,
     without_id,
 )

@@ -26,8 +26,6 @@ from pipeline.gateway.responses import NoResponse, Response, SendProof
 from pipeline.gateway.tcp_keepalive import keepalive_socket
 from pipeline.gateway.tls_sessions import ResumingContext
 
-__all__ = ["GatewayClient", "NoResponse", "Response", "SendProof"]
-
 
 class GatewayClient:
     """One gateway, one key. Use it as `async with GatewayClient(...) as client`.
@@ -154,7 +152,8 @@ class GatewayClient:
         # is.
         if report.video_url is not None or not (report.other_address or "").startswith("/"):
             return report.video_url
-        return self._origin.joined(str(report.other_address))
+        joined = self._origin.joined(str(report.other_address))
+        return None if joined is None else str(joined)
 
     async def get_motions(self, *, method: str = "GET") -> Response | NoResponse:
         """Ask once for the catalogue of motion presets. Free. Source: inferred; some gateways want POST."""

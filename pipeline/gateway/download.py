@@ -39,8 +39,6 @@ from pipeline.gateway.partial_body import MAX_PIECES, PartialBody
 from pipeline.gateway.ssrf_connector import guarded_connector, track_connects
 from pipeline.gateway.ssrf_rules import readable_url, refused_host
 
-__all__ = ["DiskFull", "DownloadOutcome", "LinkExpired", "Saved", "TransientFailure", "Unacceptable", "VideoFetcher"]
-
 MAX_BYTES = 512 * 1024 * 1024
 """Cap of one video. Inferred: a clip of 5 s at 1080p has 5-20 MB."""
 

@@ -1,4 +1,4 @@
-"""What one download can end with. Pure records, no I/O: `fetch` makes them, the caller decides what follows."""
+"""What one download can end with. Pure records, no I/O: `download` makes them, the caller decides what follows."""
 
 from __future__ import annotations
 

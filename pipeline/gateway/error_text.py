@@ -1,6 +1,6 @@
 """The gateway's words for "no" and "not now" as one line of text and a number of seconds.
 
-Part of `wire`, which hands these functions on: bodies of any shape, from the gateway or from a proxy before it.
+Bodies of any shape, from the gateway or from a proxy before it.
 """
 
 from __future__ import annotations

@@ -15,10 +15,11 @@ from pipeline.config.loader import gateway_id, packaged
 from pipeline.config.settings import Settings
 from pipeline.errors import FatalError, UsageError
 from pipeline.files import whole_text
+from pipeline.gateway.error_text import error_text
+from pipeline.gateway.json_fields import read_json
 from pipeline.gateway.motion_response import ParsedMotions, parse_motions
 from pipeline.gateway.motions import MotionCatalog, as_csv, load
 from pipeline.gateway.responses import NoResponse, Response
-from pipeline.gateway.wire import error_text, read_json
 
 if TYPE_CHECKING:
     from pipeline.gateway.client import GatewayClient
@@ -96,6 +97,7 @@ def _compared(before: MotionCatalog, fresh: MotionCatalog, path: Path, left_out:
 
 async def _asked(client: GatewayClient, known: MotionCatalog, settings: Settings) -> ParsedMotions:
     answer = await client.get_motions()
+    # The address is inferred, and so is the method: these answers mean that it is the other one.
     if isinstance(answer, Response) and answer.status in OTHER_METHOD:
         answer = await client.get_motions(method="POST")
     if isinstance(answer, Response) and 200 <= answer.status < 300:

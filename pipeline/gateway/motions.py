@@ -59,6 +59,7 @@ class MotionCatalog:
 
     def find(self, name_or_id: str) -> MotionPreset | None:
         """The preset of that name or UUID; None if the catalogue has none."""
+        # An id first: a preset's name that looks like one would otherwise hide the preset of that id.
         if UUID_PATTERN.fullmatch(name_or_id):
             return self._by_id.get(name_or_id.lower())
         return self._by_name.get(normalize_name(name_or_id))

@@ -47,27 +47,22 @@ class Origin:
         home = URL(self.base_url)
         return (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)
 
-    def joined(self, address: str) -> str | None:
+    def joined(self, address: str) -> URL | None:
         """An address as a page of the gateway would mean it, absolute; None where it can't be read."""
-        if "\\" in address or not _printable(address):
-            return None
-        try:
-            url = URL(self.base_url).join(URL(address)).with_fragment(None)
-            return str(url) if url.host else None
-        except ValueError:  # a host that can't be decoded is noticed only when it is read
-            return None
-
-    def own_url(self, address: str) -> URL | None:
-        """An address the gateway gave, absolute or relative, if it is the gateway's own; else None."""
         if "\\" in address or not _printable(address):
             return None
         try:
             # The address comes from an answer. Joined as a browser would do it: `//other.host/x` looks like a path and
             # is on another host.
             url = URL(self.base_url).join(URL(address)).with_fragment(None)
-            return url if self.owns(url) and url.user is None and url.password is None else None
+            return url if url.host else None
         except ValueError:  # a host that can't be decoded is noticed only when it is read
             return None
+
+    def own_url(self, address: str) -> URL | None:
+        """An address the gateway gave, absolute or relative, if it is the gateway's own; else None."""
+        url = self.joined(address)
+        return url if url is not None and self.owns(url) and url.user is None and url.password is None else None
 
 
 def _is_loopback(host: str) -> bool:

@@ -95,6 +95,7 @@ def blank_everywhere(body: bytes, secret: str) -> bytes:
     body = blank_secret_bytes(body, secret)
     text = body.replace(b"\0", b"").decode("latin-1")
     readings = [text, *_readings(text, secret)] if _ESCAPE_SIGNS.search(text) else [text]
+    # Only what is there is cut out: the search for each spelling of each encoding would cost every answer milliseconds.
     for encoded in encodings_of(secret):
         if any(encoded in reading for reading in readings):
             body = blank_secret_bytes(body, encoded)
@@ -112,9 +113,12 @@ def encodings_of(secret: str) -> tuple[str, ...]:
     found = [secret.upper(), secret.lower(), secret.swapcase(), secret[::-1], raw.hex(), raw.hex().upper()]
     found += [" ".join(secret), ", ".join(map(str, raw)), ",".join(map(str, raw))]
     found += [*_base64_of(raw), *_base64_of(base64.b64encode(raw))]
+    # Base32 takes five bytes at a time, so a secret may begin at five places of a group. Characters at both ends hold
+    # bits of its neighbours too, and are left out.
     for before in range(5):
         padded = base64.b32encode(b"\0" * before + raw).decode("ascii").rstrip("=")
         found.append(padded[(0, 2, 4, 5, 7)[before] : len(padded) - (1 if (before + len(raw)) % 5 else 0)])
+    # Two thirds, rounded up.
     part = -(-2 * len(secret) // 3)
     if part >= MIN_PART:
         found += [secret[:part], secret[-part:], secret[(len(secret) - part) // 2 :][:part]]
@@ -123,6 +127,7 @@ def encodings_of(secret: str) -> tuple[str, ...]:
 
 def _base64_of(raw: bytes) -> Iterator[str]:
     """What base64, of both alphabets, makes of `raw` wherever it begins in a longer text."""
+    # Three bytes at a time, and so three places to begin at; both ends hold bits of the neighbours.
     for before in range(3):
         padded = base64.b64encode(b"\0" * before + raw).decode("ascii").rstrip("=")
         core = padded[(0, 2, 3)[before] : len(padded) - (1 if (before + len(raw)) % 3 else 0)]
@@ -150,6 +155,7 @@ def holds_secret(text: str, secret: str) -> bool:
 
 def _readings(text: str, secret: str) -> Iterator[str]:
     """`text` after each round of undoing escapes; with `secret` in it where its own escapes were undone to the end."""
+    # One layer of each kind of escape a round; a text without any ends after the first.
     for _ in range(MAX_LAYERS):
         before = text
         for undo in (_undo_json, _undo_percent, html.unescape):

@@ -1,6 +1,6 @@
 """What one HTTP call can end with: a status line from the gateway, or none. Pure records, no I/O.
 
-`client` makes them and `verdict` judges them. They never carry the key: the client blanks it out of every record.
+`client` makes them, `classification` judges them. They never hold the key: the client blanks it out of every record.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """JSON of the API <-> records: with `json_fields`, `job_status` and `error_text` all that knows how the gateway spells.
 
 Everything read here was written by another program: no shape raises, what is not understood becomes None. Nothing
-here decides what an answer means for money (`verdict`), and no address found here is ever followed (`client`).
+here decides what an answer means for money (`classification`), and no address found here is ever followed (`client`).
 Sources: the API document; `official`, `seen` and `inferred` shapes are marked where they are read.
 """
 
@@ -12,8 +12,6 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.gateway.error_text import error_text, retry_after_s, wait_hint_s
-from pipeline.gateway.job_status import JobStatus, JobStatusReport, parse_poll
 from pipeline.gateway.json_fields import (
     ID_KEYS,
     Json,
@@ -23,32 +21,9 @@ from pipeline.gateway.json_fields import (
     first,
     one_line,
     places,
-    read_json,
     single,
 )
 from pipeline.records import Params, canonical_job_id
-
-__all__ = [
-    "Echo",
-    "JobStatus",
-    "JobStatusReport",
-    "SubmittedJob",
-    "as_id",
-    "echo_contradicts",
-    "echo_differs",
-    "error_text",
-    "job_sets_named",
-    "names_job_set",
-    "parse_echo",
-    "parse_poll",
-    "parse_submit",
-    "read_json",
-    "recoverable_ids",
-    "retry_after_s",
-    "wait_hint_s",
-    "without_id",
-]
-
 
 # --- the submit answer -----------------------------------------------------------------------------------------------
 

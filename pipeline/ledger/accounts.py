@@ -128,6 +128,8 @@ def check_account(ledger: LedgerWriter, account: Account, *, outputs: Path, gate
     """
     known = account.memory.ledgers(account.name)
     own = known.get(ledger.ledger_id)
+    # MONEY: this very ledger knew more events when it was closed last. It is a backup, and what the lost events bought
+    # would be bought again.
     if own is not None and own.seq > ledger.head[0]:
         _refuse_older_state(ledger, account, own)
     if own is None and not account.allow_new_ledger:

@@ -43,6 +43,8 @@ def examine(lines: Iterable[str], *, name: str, ledger: LedgerWriter | None) -> 
             found = replay(connection, walk.entries(lines))
             lost = walk.lacks(head[0]) + [Gap(one.seq, one.seq, str(one)) for one in found.unnamed if one.seq > head[0]]
             every = walk.lacks(0)
+            # Compared only where both know the same events: otherwise every row that changed later would differ as
+            # well.
             is_same = not every and not found.passed_over and walk.seq == head[0]
             differences = _differences(connection, ledger) if ledger is not None and is_same else ()
     except ForeignJournalError as error:

@@ -66,6 +66,7 @@ def read_outcomes(
         statement = statement.where(attempts.c.spend_day.like(f"{day_prefix}%"))
     found = []
     for row in connection.execute(statement):
+        # A verdict is about the clip of the newest attempt.
         state, verdict = State(row.state), None if row.superseded else verdicts.get(row.request_id)
         candidate = Candidate(request_id=row.request_id, state=state, grade=row.grade, verdict=verdict)
         delivered = state in (State.DONE, State.EXPIRED)

@@ -75,6 +75,7 @@ class PurchaseQueries:
 
     def newest_outcomes(self, gateway: str, limit: int) -> list[tuple[Event, float]]:
         """What the latest submits of this gateway came to (accept, reject or lose), oldest first, with Unix seconds."""
+        # The history does not name the gateway; the attempt does.
         is_ours = (
             select(attempts.c.request_id)
             .where(attempts.c.request_id == history.c.request_id, attempts.c.gateway == gateway)
@@ -114,6 +115,8 @@ class PurchaseQueries:
 
     def abandoned_submits(self, gateway: str | None = None) -> list[str]:
         """Requests whose submit was in flight when their run died."""
+        # A row is `submitting` from before its POST until its outcome is recorded. With no process alive that waits for
+        # it, the outcome is not known.
         statement = select(attempts.c.request_id).where(attempts.c.state == State.SUBMITTING)
         if gateway is not None:
             statement = statement.where(attempts.c.gateway == gateway)

@@ -168,6 +168,7 @@ class RunRegistry:
         def work(connection: Connection) -> int:
             if new is not None:
                 connection.execute(insert(runs).values(_run_values(new)))
+            # Marked before the reading: what it does not name keeps the mark, and leaves the run at the end.
             connection.execute(update(run_rows).where(run_rows.c.run_id == run_id).values(listed=0))
             stream, lister = iter(rows), RowLister(connection, run_id)
             position = 0
@@ -181,7 +182,10 @@ class RunRegistry:
                 also(connection)
             return position
 
+        # A million rows take seconds, in which other hosts must be able to record what they buy.
         listed = self.ledger.transact(work, alone=False)
+        # MONEY: what such a ledger does not know may be bought already, so the rows that were new just now become
+        # unknown before any of them can be sent.
         if HOLE in self.ledger.facts:
             doubt_unsent(self.ledger, run_id)
         return listed

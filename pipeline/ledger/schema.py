@@ -43,6 +43,8 @@ runs = Table(
     Column("name", Text, nullable=False),
     Column("gateway", Text, nullable=False),
     Column("manifest_path", Text, nullable=False),
+    # What the rows depended on when they were listed: with the same digest the manifest is not read again. NULL after a
+    # repair, so that it is.
     Column("rows_digest", Text),
     Column("started_at", Float, nullable=False),
     Column("ended_at", Float),
@@ -60,6 +62,7 @@ run_rows = Table(
     Column("row_id", Text, nullable=False),
     Column("tags", Text, nullable=False),
     Column("axes", Text, nullable=False),
+    # 0 while the manifest is read again, and afterwards for bought rows that it names no longer.
     Column("listed", Integer, nullable=False),
     Column("shot", Text),
     Column("wanted", Integer, nullable=False, server_default="1"),
@@ -81,13 +84,18 @@ attempts = Table(
     metadata,
     Column("request_id", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
+    # 0 for the newest attempt of a request, 1 for those before it.
     Column("superseded", Integer, nullable=False),
     Column("gateway", Text, nullable=False),
+    # The run that bought it, or planned it first. What other runs list as well is in `run_rows`.
     Column("run_id", Text, nullable=False),
     Column("model", Text, nullable=False),
+    # As planned until RESERVE, as reserved from then on; 0 where the gateway does not charge a failed job.
     Column("price_microusd", BigInteger, nullable=False),
     Column("state", Text, nullable=False),
+    # Names one POST. Its outcome is recorded under this token only, however late it comes.
     Column("token", Text),
+    # The same for each POST of one attempt, so that a gateway that honours it charges once.
     Column("idempotency_key", Text),
     Column("job_set_id", Text),
     Column("polling_url", Text),
@@ -96,10 +104,12 @@ attempts = Table(
     Column("local_path", Text),
     Column("size_bytes", BigInteger),
     Column("sha256", Text),
+    # POSTs so far, how often the rate limit refused one, polls, and POSTs after an unknown outcome.
     Column("submit_attempts", Integer, nullable=False),
     Column("throttled", Integer, nullable=False),
     Column("polls", Integer, nullable=False),
     Column("resends", Integer, nullable=False),
+    # The UTC day whose budget the purchase counts against; an outcome on a later day leaves it.
     Column("spend_day", Text),
     Column("submitted_at", Float),
     Column("accepted_at", Float),
@@ -112,6 +122,7 @@ attempts = Table(
     Column("motion", Text, nullable=False),
     Column("take", Integer, nullable=False),
     PrimaryKeyConstraint("request_id", "attempt"),
+    # MONEY: one job belongs to one request, and the database itself refuses a second owner.
     UniqueConstraint("gateway", "job_set_id", name="one_owner_per_job"),
     Index("attempts_by_state", "state"),
     Index("attempts_by_run", "run_id"),

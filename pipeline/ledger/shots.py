@@ -61,6 +61,17 @@ class Shots:
         return tuple(dict.fromkeys(one for shot in self.statuses for one in shot.needed))
 
     @property
+    def rules_of(self) -> dict[str, tuple[Candidacy, ...]]:
+        """Candidate -> the rules of the shots that it is for."""
+        rules = {one.rule.shot: one.rule for one in self.statuses}
+        return {request_id: tuple(rules[name] for name in names) for request_id, names in self.shots_of.items()}
+
+    @property
+    def share_candidates(self) -> bool:
+        """Whether some candidate is for several shots, which then have to be settled together."""
+        return any(len(names) > 1 for names in self.shots_of.values())
+
+    @property
     def summary(self) -> KeeperSummary:
         """Where they stand."""
         return summary(self.statuses, self.states)

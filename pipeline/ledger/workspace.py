@@ -100,6 +100,7 @@ def open_for_reading(settings: Settings) -> Iterator[OpenLedger]:
     try:
         yield OpenLedger(settings=settings, gateway=gateway_id(settings), ledger=ledger, queries=LedgerQueries(ledger))
     finally:
+        # A reader has checked nothing, so it must not write down that all was well at its end.
         ledger.close(clean=False)
 
 
@@ -158,6 +159,7 @@ def open_for_spending(
             None if settings.ledger.url else settings.ledger_path,
             (run.run_id for run in queries.runs()),
         )
+        # MONEY: under the lock, so that no living process still waits for one of these submits.
         lost = recover(ledger, queries, now)
         if lost:
             notices.append(f"{lost} submits were in flight when the last run died: their outcome is unknown")

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from pipeline.errors import DopError, ExitCode, LedgerError
-from pipeline.gateway.download import DiskFull, LinkExpired, Saved, TransientFailure, Unacceptable, VideoFetcher
+from pipeline.gateway.download import VideoFetcher
+from pipeline.gateway.download_outcomes import DiskFull, LinkExpired, Saved, TransientFailure, Unacceptable
 from pipeline.ledger.states import Event
 from pipeline.runner.context import ReadyVideo, RunContext
 from pipeline.runner.firewall import error_words, is_cancellation

@@ -26,11 +26,12 @@ from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, Conflict
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, Candidacy, State
-from pipeline.reports.checks.findings import ClipCheck, Grade, Key
+from pipeline.reports.checks.findings import Grade
 from pipeline.runner.clip_checker import ClipChecker
 from pipeline.runner.context import RunContext
 from pipeline.runner.downloader import GIVEN_UP
 from pipeline.runner.events import EventRecorded, RequestSetAside
+from pipeline.runner.keeper_results import changed_records, record_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +58,7 @@ class KeeperLoop:
     def __init__(self, setup: KeeperSetup, context: RunContext) -> None:
         self._setup, self._context = setup, context
         self._verdicts = latest_verdicts(setup.workspace.ledger)
-        rules = {one.rule.shot: one.rule for one in setup.shots.statuses}
-        self._rules_of = {
-            request_id: tuple(rules[name] for name in names) for request_id, names in setup.shots.shots_of.items()
-        }
-        self._shared = any(len(names) > 1 for names in self._rules_of.values())
+        self._rules_of, self._shared = setup.shots.rules_of, setup.shots.share_candidates
         self._live: set[str] = set()
         """candidates that may still come out in this run"""
         self._checks: set[asyncio.Task[None]] = set()
@@ -136,7 +133,7 @@ class KeeperLoop:
         try:
             found = await self._setup.checker.check(attempt)
             self._context.fail_point("after-check")
-            self._results.append(_record_of((attempt.request_id, attempt.attempt), found))
+            self._results.append(record_of(attempt.request_id, attempt.attempt, found))
             self._mark_soon(attempt.request_id)
         finally:
             self._not_live(attempt.request_id)
@@ -217,15 +214,9 @@ class KeeperLoop:
 
     async def _review(self) -> bool:
         """Check all clips together and at what was reviewed meanwhile; True when more is to be bought."""
-        queries = self._setup.workspace.queries
         found = await self._setup.checker.review()
-        known = queries.checks(sorted({request_id for request_id, _ in found}))
         self._verdicts = latest_verdicts(self._setup.workspace.ledger)
-        self._results += [
-            _record_of(key, check)
-            for key, check in found.items()
-            if check.grade is not Grade.UNCHECKED and (key not in known or known[key].grade != check.grade.value)
-        ]
+        self._results += changed_records(self._setup.workspace.queries, found)
         self._all_dirty = True
         await self._mark()
         return bool(self._fed)
@@ -240,9 +231,3 @@ class KeeperLoop:
         self._all_dirty = True
         await self._mark()
         await self._setup.checker.close()
-
-
-def _record_of(key: Key, check: ClipCheck) -> CheckRecord:
-    """What the ledger keeps of a check."""
-    request_id, attempt = key
-    return CheckRecord(request_id=request_id, attempt=attempt, grade=check.grade.value, reasons=check.reasons)

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from sqlalchemy import Connection
 
+from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.shots import CheckRecord, Shots, mark_wanted, save_checks
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import counted, usd
-from pipeline.reports.checks.findings import Grade, RunChecks
+from pipeline.reports.checks.findings import ClipCheck, Grade, Key, RunChecks
 
 MAX_NAMES = 20
 """Candidates that one line names."""
 
 
-def keep_results(workspace: OpenLedger, run: Run, checks: RunChecks) -> Shots:
-    """Keep what changed since it was last kept, and settle which candidates are wanted; in one transaction.
+def record_of(request_id: str, attempt: int, check: ClipCheck) -> CheckRecord:
+    """What the ledger keeps of a check."""
+    return CheckRecord(request_id=request_id, attempt=attempt, grade=check.grade.value, reasons=check.reasons)
+
+
+def changed_records(queries: LedgerQueries, found: Mapping[Key, ClipCheck]) -> list[CheckRecord]:
+    """The results that the ledger does not have like that.
 
     A clip that was not checked yet says nothing: its candidate is open.
     """
-    known = workspace.queries.checks(sorted({request_id for request_id, _ in checks.found}))
-    changed = [
-        CheckRecord(request_id=key[0], attempt=key[1], grade=check.grade.value, reasons=check.reasons)
-        for key, check in checks.found.items()
+    known = queries.checks(sorted({request_id for request_id, _ in found}))
+    return [
+        record_of(*key, check)
+        for key, check in found.items()
         if check.grade is not Grade.UNCHECKED and (key not in known or known[key].grade != check.grade.value)
     ]
+
+
+def keep_results(workspace: OpenLedger, run: Run, checks: RunChecks) -> Shots:
+    """Keep what changed since it was last kept, and settle which candidates are wanted; in one transaction."""
+    changed = changed_records(workspace.queries, checks.found)
     verdicts, now = latest_verdicts(workspace.ledger), time.time()
 
     def work(connection: Connection) -> Shots:

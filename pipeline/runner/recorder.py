@@ -79,14 +79,14 @@ class EventRecorder:
             outcome = await self.ledger.apply(change)
         except asyncio.CancelledError:
             if event is Event.RESERVE:
-                # The writer has the change already and may commit it. The RELEASE that follows would then be counted
-                # without its RESERVE, and the totals would be wrong by a row.
+                # MONEY: the writer has the change already and may commit it. The RELEASE that follows would then be
+                # counted without its RESERVE: the totals would be wrong by a row, and one more could be bought than
+                # was agreed.
                 self._unawaited.add(token)
             raise
         self.reach(f"after-{event}")
-        if isinstance(outcome, Applied):
-            self._count_agreed(event, outcome)
         if isinstance(outcome, Applied) and not (event is Event.RELEASE and token in self._unawaited):
+            self._count_agreed(event, outcome)
             self._count(outcome)
         self.events.emit(EventRecorded(request_id=request_id, event=event, result=outcome, totals=self.totals))
         return outcome

@@ -18,11 +18,11 @@ from pipeline.assets.publishing import open_publisher
 from pipeline.config.settings import Settings
 from pipeline.errors import DopError
 from pipeline.gateway.client import GatewayClient
+from pipeline.gateway.json_fields import read_json
 from pipeline.gateway.kinds import kind_of
 from pipeline.gateway.motion_catalog import OTHER_METHOD, describe_response, load_catalog
 from pipeline.gateway.motion_response import parse_motions
 from pipeline.gateway.responses import NoResponse, Response
-from pipeline.gateway.wire import read_json
 from pipeline.records import usd
 from pipeline.runner.callback_inbox import answers_as_ours, open_callback_endpoint
 from pipeline.runner.embedded_sandbox import gateway_for

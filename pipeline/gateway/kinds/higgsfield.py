@@ -26,6 +26,7 @@ from pipeline.gateway.classification import (
 )
 from pipeline.gateway.error_hints import CONCURRENCY, CREDIT, KEY
 from pipeline.gateway.error_text import error_text
+from pipeline.gateway.job_status import parse_poll
 from pipeline.gateway.json_fields import as_object, read_json
 from pipeline.gateway.kinds.higgsfield_free import HiggsfieldFreeCalls, whole_json
 from pipeline.gateway.kinds.interface import (
@@ -40,7 +41,7 @@ from pipeline.gateway.kinds.interface import (
 )
 from pipeline.gateway.origin import checked_header, checked_path
 from pipeline.gateway.responses import NoResponse, Response
-from pipeline.gateway.wire import SubmittedJob, parse_poll, parse_submit
+from pipeline.gateway.wire import SubmittedJob, parse_submit
 from pipeline.records import Params
 
 HEADERS: Final = {

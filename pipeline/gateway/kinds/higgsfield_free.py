@@ -57,6 +57,8 @@ class HiggsfieldFreeCalls(GatewayKind):
         }
         if params.input_images_end:
             body["end_image_url"] = images.get(params.input_images_end[0], params.input_images_end[0])
+        # The order of the fields is part of the bytes that an idempotency key belongs to: it must not depend on what is
+        # given.
         body["motions"] = [{"id": params.motions_id, "strength": params.strength_hundredths / STRENGTH_STEPS}]
         body["seed"] = params.seed
         body["enhance_prompt"] = params.enhance_prompt

@@ -19,6 +19,7 @@ from pipeline.ledger.shots import CheckRecord, Shots, mark_wanted, save_checks
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, Candidacy
 from pipeline.runner.clip_checker import ClipChecker, PooledChecker
+from pipeline.runner.keeper_results import record_of
 
 
 class ShotKeeper:
@@ -42,11 +43,10 @@ class ShotKeeper:
         self._finishing: set[asyncio.Task[None]] = set()
         self._verdicts = latest_verdicts(workspace.ledger)
         shots = workspace.queries.shots(run_id, self._verdicts)
-        rules = {one.rule.shot: one.rule for one in shots.statuses}
-        self._rules_of = {key: tuple(rules[name] for name in names) for key, names in shots.shots_of.items()}
-        self._shared = any(len(names) > 1 for names in self._rules_of.values())
+        self._rules_of, self._shared = shots.rules_of, shots.share_candidates
         run = workspace.queries.run(run_id)
-        self._checker: ClipChecker | None = PooledChecker(workspace, run) if run is not None and rules else None
+        has_shots = bool(shots.statuses)
+        self._checker: ClipChecker | None = PooledChecker(workspace, run) if run is not None and has_shots else None
 
     def has(self, request_id: str) -> bool:
         """Whether the request is a candidate of a shot."""
@@ -57,9 +57,7 @@ class ShotKeeper:
         if self._checker is None:
             return
         found = await self._checker.check(attempt)
-        record = CheckRecord(
-            request_id=attempt.request_id, attempt=attempt.attempt, grade=found.grade.value, reasons=found.reasons
-        )
+        record = record_of(attempt.request_id, attempt.attempt, found)
         await self._mark([record], self._rules_of.get(attempt.request_id, ()))
 
     def finish_candidate(self, request_id: str, *, is_clip: bool) -> None:

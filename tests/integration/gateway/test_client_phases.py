@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pipeline.gateway.classification import SubmitOutcomeKind
-from pipeline.gateway.client import GatewayClient, SendProof
+from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.kinds.pixazo import Pixazo, classify_submit, submit_body, submit_call
-from pipeline.gateway.responses import NoResponse, Response
+from pipeline.gateway.responses import NoResponse, Response, SendProof
 from pipeline.gateway.tls_sessions import ResumingContext
 from tests.support.factories import make_params
 from tests.support.raw_server import ANSWER_BODY, Caller, Script, ScriptedGateway, http

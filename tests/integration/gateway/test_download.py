@@ -20,14 +20,14 @@ import av
 import pytest
 
 from pipeline.files import UMASK
-from pipeline.gateway.download import (
+from pipeline.gateway.download import VideoFetcher
+from pipeline.gateway.download_outcomes import (
     DiskFull,
     DownloadOutcome,
     LinkExpired,
     Saved,
     TransientFailure,
     Unacceptable,
-    VideoFetcher,
 )
 from pipeline.gateway.part_file import PartFile
 from tests.support.clip_files import box, clip_bytes, fragmented_clip, open_ended_clip

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.gateway.download import Saved, TransientFailure, VideoFetcher
+from pipeline.gateway.download import VideoFetcher
+from pipeline.gateway.download_outcomes import Saved, TransientFailure
 from pipeline.gateway.partial_body import MAX_PIECES, PartialBody
 from tests.support.clip_files import clip_bytes
 from tests.support.video_host import Answer, VideoHost, head, video_host, whole

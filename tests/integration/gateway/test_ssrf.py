@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from pipeline.gateway.download import DownloadOutcome, LinkExpired, Saved, TransientFailure, Unacceptable, VideoFetcher
+from pipeline.gateway.download import VideoFetcher
+from pipeline.gateway.download_outcomes import DownloadOutcome, LinkExpired, Saved, TransientFailure, Unacceptable
 from pipeline.gateway.ssrf_rules import refusal
 from tests.support.clip_files import clip_bytes
 from tests.support.video_host import VideoHost, head, video_host, whole

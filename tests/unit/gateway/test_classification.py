@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.gateway.classification import PollOutcomeKind, SubmitOutcome, SubmitOutcomeKind
+from pipeline.gateway.job_status import JobStatus
 from pipeline.gateway.kinds.pixazo import REFUSALS, RULES, classify_poll, classify_submit
 from pipeline.gateway.responses import NoResponse, Response
-from pipeline.gateway.wire import JobStatus
 from tests.support.factories import make_params
 
 NOW = 1_790_000_000.0

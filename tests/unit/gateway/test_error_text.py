@@ -6,7 +6,7 @@ from email.utils import formatdate
 
 import pytest
 
-from pipeline.gateway.wire import error_text, retry_after_s, wait_hint_s
+from pipeline.gateway.error_text import error_text, retry_after_s, wait_hint_s
 
 NOW = 1_790_000_000.0
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.gateway.wire import JobStatus, JobStatusReport, parse_poll, read_json
+from pipeline.gateway.job_status import JobStatus, JobStatusReport, parse_poll
+from pipeline.gateway.json_fields import read_json
 
 CLIP = "https://cdn.example/clip.mp4"
 SMALL = "https://cdn.example/clip-small.mp4"

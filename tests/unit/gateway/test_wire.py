@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.gateway.json_fields import read_json
 from pipeline.gateway.kinds.pixazo import poll_body, submit_body
-from pipeline.gateway.wire import echo_differs, names_job_set, parse_submit, read_json, recoverable_ids
+from pipeline.gateway.wire import echo_differs, names_job_set, parse_submit, recoverable_ids
 from tests.support.factories import make_params
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
