@@ -166,6 +166,8 @@ def open_for_spending(
         yield OpenLedger(
             settings=settings, gateway=gateway_id(settings), ledger=ledger, queries=queries, notices=tuple(notices)
         )
+        # Once more, with the newest event: a later start must be able to see that this ledger was put back to an older
+        # state.
         if account is not None:
             remember(ledger, account)
 
