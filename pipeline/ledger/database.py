@@ -153,7 +153,7 @@ def create_or_check(engine: Engine, place: str) -> dict[str, str]:
 
     Raises:
         LedgerError: damaged, no ledger, or written by a newer program.
-        OldLedgerError: written by an earlier one.
+        LedgerOutdatedError: written by an earlier one.
     """
     try:
         with engine.begin() as connection:

@@ -88,6 +88,7 @@ class FileCommits:
             # MONEY: a later event in the database would hide those that only the journal has from the next start.
             self._only_journal(batch, LedgerError(self._failure or "the ledger is behind its journal"))
             return
+        # Twice at most: the second time with the spare space given up, and without intents.
         for last_try in (False, True):
             if not batch:
                 return
@@ -107,6 +108,7 @@ class FileCommits:
                 return
             if entries:  # `write` counted from what the database said
                 self._batches.moved_to(self._batches.seq + len(entries), str(entries[-1]["chain"]))
+            # After the commit. A journal ahead of the database would tell of intents that were never reserved.
             self._note(entries)
             self._deliver(batch, results)
             return
@@ -145,6 +147,7 @@ class FileCommits:
         for offset, change in enumerate(changes, start=1):
             kept.append(change_entry(change, seq + offset))
             chain = sealed(kept[-1], self._ledger_id(), chain)
+        # If the journal can't be written either, the caller still gets its error, and prints the id of what was paid.
         with suppress(OSError):
             self._journal().append(kept, sync=True)
             self._batches.moved_to(seq + len(kept), chain)

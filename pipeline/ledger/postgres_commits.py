@@ -98,6 +98,7 @@ class PostgresCommits:
 
     def _written(self, batch: Sequence[QueuedWrite]) -> list[WriteResult]:
         with self._transactions.begin() as connection:
+            # First: this may be the second try of a batch whose commit took place and lost its answer.
             resolved = self._resolve_in_doubt(connection)
             if resolved is not None:
                 return resolved
@@ -105,8 +106,10 @@ class PostgresCommits:
                 raise LockLostError(
                     f"another run works on {self._name} now ({self._lock.taken_by}); nothing more is bought"
                 )
+            # A batch that writes no event has no line in the journal, and nothing that could be in doubt.
             self._kept = None
             results = self._batches.write(connection, batch, [])
+            # Set within the block: the commit comes at its end, and its answer may be lost there.
             self._doubt = InDoubtCommit(*self._kept, results) if self._kept is not None else None
         self._doubt = None
         return results

@@ -63,7 +63,7 @@ class PostgresLedger(LedgerWriter):
             may_migrate: bring an earlier version up to date; only when no other process works on it.
         Raises:
             LockedError: another process holds it.
-            LedgerAwayError: the server can't be reached.
+            LedgerUnavailableError: the server can't be reached.
             LedgerError: not a server that a ledger can stand on, damaged, or newer.
         """
         super().__init__(inline=inline)
@@ -73,6 +73,7 @@ class PostgresLedger(LedgerWriter):
         self._lock = RunLock(hold)
         self._transactions = LockedTransactions(self.engine, self._lock)
         try:
+            # Before anything is read of the ledger, which another run may change until then.
             self._lock.take(self.engine, wait_s, self.name)
             self.facts = self._facts(may_migrate)
             with self.engine.connect() as connection:
@@ -80,6 +81,7 @@ class PostgresLedger(LedgerWriter):
         except DBAPIError as error:
             raise postgres_session.refusal(error, self.name) from None
         finally:
+            # An opening that failed must leave no session behind: it would keep the lock.
             if not hasattr(self, "_identity"):
                 self.engine.dispose()
         self._start()
@@ -88,8 +90,8 @@ class PostgresLedger(LedgerWriter):
             self._transactions,
             reader=self.reader,
             batches=self._batches,
-            pending=PendingOutcomes(spool, self._say),
-            notify=self._say,
+            pending=PendingOutcomes(spool, self._notify),
+            notify=self._notify,
             patience_s=patience_s,
         )
         self._commits = PostgresCommits(
@@ -111,9 +113,9 @@ class PostgresLedger(LedgerWriter):
                 self._notices.append(f"the ledger was of version {done[0]} and is up to date now")
         return create_or_check(self.engine, self.name)
 
-    def _say(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         with suppress(RuntimeError):  # the loop that listened is closed
-            self.tell(text)
+            self._on_notice(text)
 
     # -- opening for spending
 
@@ -150,6 +152,7 @@ class PostgresLedger(LedgerWriter):
             lambda connection: write_meta(connection, {**here, **(audited_now(connection) if is_checked else {})})
         )
         self.facts |= here
+        # Only now: the other workers rely on what was checked above.
         if self._lock.mode is LockMode.SHARED and self._lock.is_first:
             self.transact(self._lock.let_others_in)
         return notices
@@ -196,6 +199,7 @@ class PostgresLedger(LedgerWriter):
     def _leave(self) -> None:
         """The lock is free when this returns."""
         pool = self.engine.pool
+        # Only with a session at hand: to open one takes its time, and the server frees the lock of one that has ended.
         if not self._outages.is_away and isinstance(pool, QueuePool) and pool.checkedin():
             self._lock.free(self.engine)
         super()._leave()

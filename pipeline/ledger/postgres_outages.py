@@ -76,8 +76,10 @@ class ServerOutages:
         """Does `work` when the server is there; `work` may call what it is given to say that it can't be repeated.
 
         Raises:
-            LedgerAwayError: it was away for too long.
+            LedgerUnavailableError: it was away for too long.
         """
+        # Once the patience is used up every further call is short: callers would wait minutes each, one after the
+        # other.
         patience_s = min(CLOSE_MAX_WAIT_S, self._patience_s) if self.gave_up else self._patience_s
         begun = threading.Event()
         waited_s, cause, spooled = 0.0, "", False
@@ -86,6 +88,7 @@ class ServerOutages:
                 self._flush_spool()
                 result = work(begun.set)
             except Exception as error:
+                # Work that has begun to read a stream, such as the rows of a sheet, can't be done a second time.
                 if begun.is_set() or not is_away(error):
                     raise
                 cause = cause_of(error)
@@ -94,6 +97,7 @@ class ServerOutages:
             else:
                 self._back(spooled=spooled, waited_s=waited_s)
                 return result
+            # Once: at each try the batch is the same.
             if not spooled:
                 spooled = self.pending.keep_outcomes(batch)
             if not waited_s:
@@ -142,6 +146,8 @@ class ServerOutages:
         """Records what the spool holds; what was recorded already is refused by its token or state, which is right."""
         if not self.pending.is_behind:
             return
+        # Before the transaction: what can't be recorded must not be tried again with every commit. An outage sets it
+        # back.
         self.pending.mark_recorded()
         try:
             with self._transactions.begin() as connection:

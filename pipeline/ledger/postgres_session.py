@@ -250,7 +250,7 @@ def has_ledger(url: str) -> bool:
     """Whether a database holds a ledger already; a question, which makes nothing.
 
     Raises:
-        LedgerAwayError: the server can't be reached.
+        LedgerUnavailableError: the server can't be reached.
         LedgerError: it refuses us.
     """
     engine = server_engine(url, write=False)
@@ -275,7 +275,7 @@ def locked(url: str, *, wait_s: float) -> Iterator[None]:
 
     Raises:
         LockedError: another process works on it.
-        LedgerAwayError: the server can't be reached.
+        LedgerUnavailableError: the server can't be reached.
     """
     engine = server_engine(url, write=True)
     try:

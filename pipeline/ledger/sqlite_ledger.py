@@ -55,7 +55,7 @@ class SqliteLedger(LedgerWriter):
             may_migrate: bring an earlier version up to date; only under the lock.
         Raises:
             LedgerError: damaged, newer, or not writable.
-            OldLedgerError: of an earlier version, and it may not be brought up to date here.
+            LedgerOutdatedError: of an earlier version, and it may not be brought up to date here.
         """
         super().__init__(inline=inline)
         self.name = str(path)
@@ -141,14 +141,17 @@ class SqliteLedger(LedgerWriter):
                 f"{self.name} is a copy or was restored from one, and spending with two copies pays twice. "
                 "If this is the only one in use now, say so with `dop ledger adopt`"
             )
+        # Before the journal is read: nothing is recorded on top of damaged rows.
         notices += check_sums(self.reader, self.facts, self.name)
         notices += self._meet_journal()
+        # After it: its last lines may say that the ledger was moved.
         check_not_moved(self.facts, self.name)
         notices += hole_notice(self.facts)
         with self.reader.connect() as connection:
             self._batches.begin_day_at(newest_event_at(connection, self.facts.get(CLOCK)))
         keep_spare(self.spare)
         self.note_place()
+        # Behind all checks: until a clean end takes it back, this mark makes the next start look at what was written.
         self.transact(lambda connection: write_meta(connection, {"clean": "no", **audited_now(connection)}))
         self.facts["clean"] = "no"
         self._commits.begin_spending()
@@ -166,6 +169,7 @@ class SqliteLedger(LedgerWriter):
             self.journal = Journal(found_journal(self.path))
         with usable_journal(self.journal.path):
             notices = Reconciliation(ledger=self, journal=self.journal.path, write_again=self.write_journal_again).run()
+            # After the reconciliation: events that only the journal has still name requests by their old ids.
             if renamed := self.transact(map_gateways):
                 notices += renamed
                 self.reload()
@@ -180,6 +184,7 @@ class SqliteLedger(LedgerWriter):
         if self.journal.path.exists():
             self.journal.path.rename(self.journal.path.with_name(f"{self.journal.path.name}.old-names"))
         self.write_journal_again()
+        # Behind the new journal: after a crash in between, it is written once more.
         self.transact(lambda connection: write_meta(connection, {JOURNAL_STALE: None}))
         self.reload()
 
@@ -246,6 +251,7 @@ class SqliteLedger(LedgerWriter):
             LedgerError: the file was removed or replaced while it was spent with; the message names its copy.
         """
         lost = lost_file(self.path, self.transact) if self._commits.is_file_gone() else None
+        # A clean end vouches for every row, so it is written only where money moved and nothing failed.
         if clean and self.facts.get("clean") == "no" and self._commits.failure is None and lost is None:
             self._close_sums()
         self._writes.end()

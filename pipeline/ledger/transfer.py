@@ -69,7 +69,7 @@ def move(source: SqliteLedger, target: PostgresLedger) -> LedgerFingerprint:
 
     Raises:
         LedgerError: the source is damaged, the target not empty, or what arrived differs; nothing was changed.
-        LedgerAwayError: the connection was lost at the very end; the source stays marked.
+        LedgerUnavailableError: the connection was lost at the very end; the source stays marked.
     """
     problems = source.problems()
     if problems:

@@ -68,7 +68,7 @@ def ledger_exists(settings: Settings) -> bool:
     """Whether there is a ledger; the question makes none.
 
     Raises:
-        LedgerAwayError: its server can't be reached.
+        LedgerUnavailableError: its server can't be reached.
     """
     return postgres_session.has_ledger(settings.ledger.url) if settings.ledger.url else settings.ledger_path.exists()
 

@@ -77,13 +77,13 @@ class LedgerWriter(ABC):
     facts: dict[str, str]
 
     def __init__(self, *, inline: bool) -> None:
-        self.tell: Callable[[str], None] = lambda text: None
+        self._on_notice: Callable[[str], None] = lambda text: None
         self._notices: list[str] = []
         self._writes = WriteQueue(self._do, self._leave, inline=inline)
 
     def report_to(self, notify: Callable[[str], None]) -> None:
         """Call `notify`, in the writer's thread, with what the user should know while the ledger is open."""
-        self.tell = notify
+        self._on_notice = notify
 
     def _start(self) -> None:
         self.saved_states = SavedStates(self.reader, self.transact)
@@ -173,6 +173,7 @@ class LedgerWriter(ABC):
                 self.facts.pop(name, None)
             else:
                 self.facts[name] = value
+        # After the commit, as every line of a journal beside a file: it follows the database and never leads it.
         self._keep_beside([entry])
 
     def _keep_beside(self, entries: list[dict[str, object]]) -> None:  # noqa: B027 - may be
@@ -245,6 +246,8 @@ class LedgerWriter(ABC):
             if job.transaction is None:
                 batch.append(job)
                 continue
+            # What was put before a transaction of its own is committed before it: the order of the queue is that of the
+            # ledger.
             self._commit(batch)
             batch = []
             self._alone(job)

@@ -10,7 +10,8 @@ from tempfile import SpooledTemporaryFile
 from typing import Self
 
 from pipeline.reports.checks.findings import Grade
-from pipeline.reports.sheet.cells import NOT_NEEDED, SheetCell
+from pipeline.reports.sheet.cells import SheetCell
+from pipeline.reports.tables import NOT_NEEDED
 
 MAX_KNOWN_TEXTS = 50_000
 """Texts whose numbers are remembered: then all are forgotten, and one that comes again is in the page twice."""

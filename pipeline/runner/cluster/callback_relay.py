@@ -38,7 +38,7 @@ def shared_keys(url: str, gateway: str) -> WebhookTokens:
     """The tokens of this ledger at this gateway, the same on all hosts; the first worker makes their seed.
 
     Raises:
-        LedgerAwayError: the database can't be asked.
+        LedgerUnavailableError: the database can't be asked.
     """
     try:
         with psycopg.connect(url, **client(url)) as connection:
@@ -77,7 +77,7 @@ class CallbackRelay:
 
         Raises:
             UsageError: it is not configured, or another program has the port.
-            LedgerAwayError: the database can't be asked.
+            LedgerUnavailableError: the database can't be asked.
         """
         self._deliver = deliver
         check_reachable(self._settings, self._settings.gateway.base_url)

@@ -1,6 +1,6 @@
 """The motion presets: the camera move and the effect of each name, and where the camera is when.
 
-A clip is a still image seen by a moving camera. `Pose` is that camera at one moment; a path gives the pose for a beat.
+A clip is a still image seen by a moving camera. `CameraPose` is that camera at one moment; a path gives it for a beat.
 """
 
 from __future__ import annotations

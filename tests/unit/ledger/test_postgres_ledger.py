@@ -261,7 +261,7 @@ def test_outcomes_survive_an_outage_that_outlasts_the_run(postgres: str, tmp_pat
         ledger.apply_now(reserve(lake, "lake"))
         ledger.apply_now(reserve(sea, "sea"))
         heard: list[str] = []
-        ledger.tell = heard.append
+        ledger.report_to(heard.append)
         LosesTheAnswer(ledger, 99, before=True)
         for value in (accept(lake, "job-1", "lake"), change(sea, Event.RELEASE, token="sea"), reserve(hill, "hill")):
             with pytest.raises(LedgerUnavailableError, match="run again later"):
