@@ -103,11 +103,15 @@ def take_over_old_files(ledger: Path) -> None:
 
 
 def _has_sibling(ledger: Path) -> bool:
-    """Whether another database is here under the same stem: earlier versions let the two share a journal."""
+    """Whether another database is here under the same stem: earlier versions let the two share a journal.
+
+    SQLite's own files of this ledger are never opened: closing one would drop the locks that this process has on it,
+    and the next program that reads the ledger would cut the shared index off under its user (SIGBUS).
+    """
     return any(
         _is_database(other)
         for other in ledger.parent.glob(f"{ledger.stem}.*")
-        if other != ledger and other.stem == ledger.stem
+        if other != ledger and other.stem == ledger.stem and not other.name.startswith(f"{ledger.name}-")
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -319,3 +321,29 @@ def test_an_untouched_row_that_was_changed_by_hand_is_not_bought(place: Place) -
         with pytest.raises(LedgerError, match="does not match its checksum"):
             ledger.apply_now(reserve(one))
         assert read(place, "select count(*) from attempts where state = 'planned'") == [(2,)]
+
+
+SHARED_INDEX_LOCK = 128
+"""Byte of the file `-shm` that each SQLite connection locks; who finds it free cuts the file to 3 bytes."""
+
+
+def is_index_locked(database: Path) -> bool:
+    """Whether another process finds the shared index in use, as any program that opens the ledger asks."""
+    code = (
+        "import fcntl, os, sys; file = os.open(sys.argv[1], os.O_RDWR); "
+        f"fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, {SHARED_INDEX_LOCK})"
+    )
+    asked = [sys.executable, "-S", "-c", code, f"{database}-shm"]
+    return subprocess.run(asked, stderr=subprocess.PIPE, check=False).returncode != 0
+
+
+def test_another_program_that_reads_the_ledger_does_not_take_its_index_away(tmp_path: Path) -> None:
+    """A run died of SIGBUS when a program opened its ledger: the run had closed a second descriptor of the index."""
+    database = tmp_path / "ledger.db"
+    with opened(database) as (ledger, queries):
+        start(queries, requests(1))
+        assert is_index_locked(database)
+        with (tmp_path / "ledger.db-shm").open("rb"):
+            pass
+        assert not is_index_locked(database), "the test sees what a closed descriptor does"
+    assert ledger.journal.path == tmp_path / "ledger.db.journal"
