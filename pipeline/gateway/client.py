@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace, TracebackType
 from typing import Self
 
@@ -86,6 +86,8 @@ class GatewayClient:
             context.set_alpn_protocols(("http/1.1",))
         self._submits: aiohttp.ClientSession | None = None
         self._polls: aiohttp.ClientSession | None = None
+        self.slowest_submit_s = 0.0
+        """the longest time, in seconds, that a submit with an answer of 2xx took"""
 
     # --- opening and closing ---
 
@@ -125,13 +127,23 @@ class GatewayClient:
 
     # --- the calls ---
 
-    async def submit(self, call: Call, *, proof: SendProof | None = None) -> Response | NoResponse:
+    async def submit(
+        self, call: Call, *, proof: SendProof | None = None, timeout_s: float | None = None
+    ) -> Response | NoResponse:
         """Send one paid call, once. After a cancellation `proof.sent` still tells whether it may have left.
+
+        Args:
+            timeout_s: end of the call, connection included, where that is sooner than the configured one.
 
         Pays: yes. Whether it may be sent again is for the kind's `classify_submit`.
         """
-        session, patience = _opened(self._submits), self._submit_patience
-        return await self._call(session, patience, call, proof=proof or SendProof())
+        patience = self._submit_patience
+        if timeout_s is not None:
+            patience = replace(patience, answer_s=min(timeout_s, patience.answer_s))
+        outcome = await self._call(_opened(self._submits), patience, call, proof=proof or SendProof())
+        if isinstance(outcome, Response) and outcome.complete and outcome.status < 300:
+            self.slowest_submit_s = max(self.slowest_submit_s, outcome.elapsed_s)
+        return outcome
 
     async def poll(
         self, job_set_id: str, polling_url: str | None = None, style: str | None = None

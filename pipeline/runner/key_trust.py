@@ -18,7 +18,9 @@ from pipeline.gateway.responses import NoResponse, Response
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import PAID_TWICE
 from pipeline.records import Attempt
+from pipeline.runner.canary_budget import CanaryBudget
 from pipeline.runner.context import RunContext
+from pipeline.runner.events import JobAccepted
 from pipeline.runner.held_calls import HeldCall, HeldCalls, same_job
 from pipeline.runner.key_proof import KeyProof
 from pipeline.runner.replay_calls import ReplayCalls
@@ -32,12 +34,6 @@ CHECK_PAUSE_S = 1.0
 
 FRESH_S = 2.0
 """A canary of this age still counts, if nothing was bought since."""
-
-MAX_SILENT_UNPROVED, MAX_SILENT_PROVED = 3, 10
-"""Repeated calls in a row without an answer, before and after a canary of this run came back: each may have bought."""
-
-SILENT_PAUSE_S = 300.0
-"""Seconds until the next canary after so many of them."""
 
 NOT_SHOWN_PAUSE_S = 15.0
 """Seconds between two free proofs that failed."""
@@ -68,7 +64,8 @@ class KeyTrust:
         self._proof = KeyProof(context, gateway, calls, held)
         self._fresh_until, self._fresh_age = float("-inf"), float("inf")
         self._unanswered: list[Attempt] = []
-        self._silent, self._silent_until, self._max_silent = 0, float("-inf"), MAX_SILENT_UNPROVED
+        self._canaries = CanaryBudget()
+        context.events.subscribe(JobAccepted, lambda _: self._canaries.note_accepted())
         self._not_shown, self._not_shown_at = 0, float("-inf")
         self.off = self._remembered() if context.kind.abilities.recovery is Recovery.REPLAY else ""
         """why no call is repeated at this gateway; empty while they are"""
@@ -86,7 +83,8 @@ class KeyTrust:
         if shown is KeyShown.HONOURED:
             # MONEY: keys are honoured, so no repeated call without an answer has bought a second time.
             self._unanswered.clear()
-            self._not_shown = self._silent = 0
+            self._not_shown = 0
+            self._canaries.note_proof()
             return Trust.HONOURED
         if shown is KeyShown.UNCLEAR:
             return Trust.UNSURE
@@ -115,7 +113,7 @@ class KeyTrust:
             return Trust.HONOURED
         found = Trust.UNSURE
         for canary in witnesses:
-            if found is not Trust.UNSURE or not self._may_test():
+            if found is not Trust.UNSURE or not self._canaries.may_test(_now()):
                 break
             found = await self._test(canary)
         return found
@@ -125,17 +123,10 @@ class KeyTrust:
 
         MONEY: the first time, as it was sent. If no answer comes again, its key is asked for the free proof first.
         """
-        if self._silent == 0:
+        if self._canaries.silent == 0:
             return True
         held = HeldCall(attempt=attempt, call=call, job_set_id="")
-        return await self._proof.shown([held]) is KeyShown.HONOURED or self._may_test()
-
-    def _may_test(self) -> bool:
-        if self._silent >= self._max_silent and _now() >= self._silent_until:
-            # Set with the permission: one more canary each pause, not one for each case that waits.
-            self._silent_until = _now() + SILENT_PAUSE_S
-            return True
-        return self._silent < self._max_silent
+        return await self._proof.shown([held]) is KeyShown.HONOURED or self._canaries.may_test(_now())
 
     async def _test(self, canary: HeldCall) -> Trust:
         outcome, response = await self._calls.send(canary.call, canary.attempt, counts_job=False)
@@ -154,7 +145,7 @@ class KeyTrust:
 
     def _note_fresh(self, attempt: Attempt) -> None:
         self._unanswered.clear()
-        self._silent, self._silent_until, self._max_silent = 0, float("-inf"), MAX_SILENT_PROVED
+        self._canaries.note_answer()
         self._fresh_until, self._fresh_age = _now() + FRESH_S, attempt.submitted_at or float("inf")
 
     def note_unanswered(self, attempt: Attempt, outcome: ReplayOutcome, response: Response | NoResponse) -> None:
@@ -166,7 +157,7 @@ class KeyTrust:
 
     def _note_silent(self, attempt: Attempt) -> None:
         self._unanswered.append(attempt)
-        self._silent, self._silent_until = self._silent + 1, _now() + SILENT_PAUSE_S
+        self._canaries.note_silent(_now())
 
     def used(self) -> None:
         """A call was repeated: the next one needs a test of its own."""
@@ -197,7 +188,7 @@ class KeyTrust:
 
     async def _same_again(self, held: HeldCall) -> bool | None:
         # MONEY: one more test could buy as well. Without it, the job that the call named is recorded.
-        if self._silent >= self._max_silent:
+        if self._canaries.is_used_up:
             return True
         outcome, response = await self._calls.send(held.call, held.attempt, counts_job=False)
         if outcome.kind is not ReplayKind.JOB or outcome.job is None:

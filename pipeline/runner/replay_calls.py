@@ -14,6 +14,14 @@ from pipeline.runner.cancellation import cancel_job
 from pipeline.runner.context import RunContext
 from pipeline.runner.stop import StopScope
 
+MIN_ANSWER_S = 15.0
+"""Seconds after which a repeated call is given up and repeated again, where no answered submit took long. A first
+submit is waited for much longer, because giving it up leaves an unknown outcome. This one is unclear already, its key
+buys nothing twice, and while it is waited for no other unclear submit is found out."""
+
+SLOWEST_FACTOR = 2.0
+"""A gateway whose answers take longer than usual is waited for so many times the slowest 2xx."""
+
 
 @dataclass(slots=True)
 class _Limit:
@@ -45,7 +53,7 @@ class ReplayCalls:
         context.fail_point("before-replay")
         self.sent += 1
         with self._reported(in_flight) as limit:
-            response = await context.client.submit(call)
+            response = await context.client.submit(call, timeout_s=self._timeout_s())
             context.fail_point("after-replay")
             outcome = context.kind.classify_replay(response, now_unix=context.unix_time(), params=attempt.params)
             limit.feedback, limit.wait_s = _feedback(outcome, response, counts_job=counts_job), outcome.wait_s
@@ -59,13 +67,16 @@ class ReplayCalls:
         if in_flight is None:
             return _not_sent(), None
         with self._reported(in_flight) as limit:
-            response = await context.client.submit(call)
+            response = await context.client.submit(call, timeout_s=self._timeout_s())
             found = context.kind.classify_submit(response, now_unix=context.unix_time())
             is_throttled = isinstance(response, Response) and response.status == 429
             limit.feedback = LimitFeedback.THROTTLED if is_throttled else LimitFeedback.OTHER
             limit.wait_s = found.stated_wait_s
         context.log_event("key probe", outcome=found.kind.value, reason=found.reason)
         return response, None if found.ticket is None else found.ticket.job_set_id
+
+    def _timeout_s(self) -> float:
+        return max(MIN_ANSWER_S, SLOWEST_FACTOR * self._context.client.slowest_submit_s)
 
     async def _turn(self) -> CallInFlight | None:
         """A slot of the pace that is used now; None when the run stops."""

@@ -17,9 +17,10 @@ from pipeline.gateway.kinds.higgsfield import Higgsfield
 from pipeline.gateway.kinds.interface import Call
 from pipeline.records import Attempt, State
 from pipeline.runner import replays
+from pipeline.runner.canary_budget import MAX_SILENT_PROVED, MAX_SILENT_UNPROVED
 from pipeline.runner.held_calls import HeldCalls
 from pipeline.runner.kept_calls import KeptCalls
-from pipeline.runner.key_trust import MAX_SILENT_PROVED, MAX_SILENT_UNPROVED, KeyTrust, Trust
+from pipeline.runner.key_trust import KeyTrust, Trust
 from pipeline.runner.replay_recorder import MISMATCH
 from pipeline.runner.submit_body import SubmitCallBuilder
 from pipeline.sandbox import Sandbox, SandboxSettings
@@ -51,6 +52,7 @@ class Found:
     keys: Counter[str | None] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     refused: int = 0
+    elapsed_s: float = 0.0
 
     @property
     def paid_twice(self) -> list[str]:
@@ -101,6 +103,7 @@ def _found_in(story: Story, sandbox: Sandbox) -> Found:
         problems=story.queries.ledger.problems(),
         keys=Counter(one.key for one in books.requests.values()),
         refused=handlers.mismatches,
+        elapsed_s=story.elapsed_s,
         notes=[str(detail) for *_, detail in story.trace],
     )
 
@@ -293,6 +296,49 @@ def test_a_gateway_that_checks_bodies_first_leaves_nothing_unknown(
     found = run(monkeypatch, tmp_path, 9, at=begin, generation_s=2.0)
     assert found.states == {"done": 9}
     assert sum(found.charged.values()) == 9
+
+
+def lost_by_chance(fault: SubmitFault, times: int) -> Callable[[Sandbox], Any]:
+    """A gateway that checks bodies first loses every third answer, and those of the first repeated calls."""
+    repeated = itertools.count()
+
+    def found(mark: str, visit: int) -> SubmitFault:
+        if visit == 1:
+            return every_third_lost(mark, visit)
+        return fault if next(repeated) < times else SubmitFault.NONE
+
+    async def begin(sandbox: Sandbox) -> None:
+        await scripted(Scripted(fault=found))(sandbox)
+        assert isinstance(sandbox._gateway, VendorHandlers)
+        sandbox._gateway.checks_body_first = True
+
+    return begin
+
+
+def test_canaries_that_are_lost_by_chance_stop_the_search_for_seconds_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = MAX_SILENT_UNPROVED + 2
+    found = run(monkeypatch, tmp_path, 9, at=lost_by_chance(SubmitFault.RESET_AFTER, lost), generation_s=2.0)
+    assert found.states == {"done": 9}
+    assert found.paid_twice == []
+    assert found.elapsed_s < 90.0
+
+
+def test_a_repeated_call_without_an_answer_is_not_waited_for_as_long_as_a_first_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = run(
+        monkeypatch,
+        tmp_path,
+        9,
+        at=lost_by_chance(SubmitFault.SILENCE, 2),
+        generation_s=20.0,
+        options={"gateway.read_timeout_s": "330"},
+    )
+    assert found.states == {"done": 9}
+    assert found.paid_twice == []
+    assert found.elapsed_s < 120.0
 
 
 def test_a_gateway_that_takes_an_invalid_call_is_not_asked_again(
