@@ -157,6 +157,7 @@ def test_no_key_or_no_credit_stops_buying_and_collects_what_is_paid(against: Aga
     [
         (403, "Access denied for this operation", "`dop doctor --live` checks the key", {"failed": 3, "planned": 1}),
         (404, "Endpoint not found", "no longer takes submits", {"planned": 4}),
+        (410, "This model is retired", "no longer takes submits", {"planned": 4}),
     ],
 )
 def test_three_rows_refused_after_an_acceptance_stop_the_buying(

@@ -60,7 +60,7 @@ STATUS_PATH: Final = "/requests/{id}/status"
 CANCEL_PATH: Final = "/requests/{id}/cancel"
 """Source: official."""
 
-REFUSALS: Final = frozenset({400, 401, 402, 403, 404, 405, 406, 411, 413, 414, 415, 422, 423, 429, 431})
+REFUSALS: Final = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422, 423, 429, 431, 451})
 """Statuses by which a FIRST post is refused: nothing was created. 409 is not among them: here it may mean that this
 very key is being worked on (inferred). Nor is 503: a proxy's looks like the vendor's "model not ready"."""
 
@@ -75,10 +75,10 @@ RULES: Final = (
     ClassificationRule(_of(401, 402), None, SubmitOutcomeKind.FATAL, stop=True),
     ClassificationRule(_of(403), KEY, SubmitOutcomeKind.FATAL, stop=True),
     # No quota with a time exists here (official): a 403 is never a wait.
-    ClassificationRule(_of(403), None, SubmitOutcomeKind.FORBIDDEN),
+    ClassificationRule(_of(403, 451), None, SubmitOutcomeKind.FORBIDDEN),
     ClassificationRule(_of(400, 423, 429), CONCURRENCY, SubmitOutcomeKind.CONCURRENCY),
     ClassificationRule(_of(423, 429), None, SubmitOutcomeKind.THROTTLED),
-    ClassificationRule(_of(404, 405), None, SubmitOutcomeKind.MODEL_GONE),
+    ClassificationRule(_of(404, 405, 410), None, SubmitOutcomeKind.MODEL_GONE),
     ClassificationRule(_of(400, 406, 411, 413, 414, 415, 422, 431), None, SubmitOutcomeKind.REJECTED),
 )
 """What a refused FIRST submit means; the first row that applies. Every status that is in no row is UNKNOWN."""

@@ -64,9 +64,9 @@ def _of(*statuses: int) -> frozenset[int]:
     return frozenset(statuses)
 
 
-REFUSALS: Final = _of(400, 401, 402, 403, 404, 405, 406, 411, 413, 414, 415, 422, 423, 429, 431)
+REFUSALS: Final = _of(400, 401, 402, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422, 423, 429, 431, 451)
 """Statuses by which a server says that it did not do what was asked. 408, 409, 425 and 499 are not among them: they can
-come after the request was taken. Nor is a status that no one has seen here."""
+come after the request was taken. Nor is a status whose meaning no standard gives."""
 
 
 RULES: Final = (
@@ -76,10 +76,10 @@ RULES: Final = (
     ClassificationRule(_of(403), HINT, SubmitOutcomeKind.THROTTLED),
     ClassificationRule(_of(403), QUOTA, SubmitOutcomeKind.THROTTLED),
     ClassificationRule(_of(403), KEY, SubmitOutcomeKind.FATAL, stop=True),
-    ClassificationRule(_of(403), None, SubmitOutcomeKind.FORBIDDEN),
+    ClassificationRule(_of(403, 451), None, SubmitOutcomeKind.FORBIDDEN),
     ClassificationRule(_of(400, 423, 429), CONCURRENCY, SubmitOutcomeKind.CONCURRENCY),
     ClassificationRule(_of(423, 429), None, SubmitOutcomeKind.THROTTLED),
-    ClassificationRule(_of(404, 405), None, SubmitOutcomeKind.WRONG_PATH),
+    ClassificationRule(_of(404, 405, 410), None, SubmitOutcomeKind.WRONG_PATH),
     ClassificationRule(_of(400, 406, 411, 413, 414, 415, 422, 431), None, SubmitOutcomeKind.REJECTED),
 )
 """What a refused submit means; the first row that applies. Every status that is in no row is UNKNOWN."""

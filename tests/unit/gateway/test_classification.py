@@ -63,8 +63,8 @@ def test_any_2xx_with_an_id_is_accepted(status: int) -> None:
 EXPECTED = {
     **dict.fromkeys((400, 406, 411, 413, 414, 415, 422, 431), SubmitOutcomeKind.REJECTED),
     **dict.fromkeys((401, 402), SubmitOutcomeKind.FATAL),
-    403: SubmitOutcomeKind.FORBIDDEN,
-    **dict.fromkeys((404, 405), SubmitOutcomeKind.WRONG_PATH),
+    **dict.fromkeys((403, 451), SubmitOutcomeKind.FORBIDDEN),
+    **dict.fromkeys((404, 405, 410), SubmitOutcomeKind.WRONG_PATH),
     **dict.fromkeys((423, 429), SubmitOutcomeKind.THROTTLED),
 }
 
@@ -92,7 +92,7 @@ def test_the_documents_error_answers_mean_what_the_table_says(status: int, kind:
 
 
 @pytest.mark.parametrize(
-    "status", [100, 101, 204, 301, 302, 307, 308, 408, 409, 410, 425, 499, 500, 502, 503, 504, 520, 526]
+    "status", [100, 101, 204, 301, 302, 307, 308, 408, 409, 425, 499, 500, 502, 503, 504, 520, 526]
 )
 def test_what_may_come_after_the_request_was_taken_is_unknown(status: int) -> None:
     assert judged(status, b'{"error":"x"}').kind is SubmitOutcomeKind.UNKNOWN

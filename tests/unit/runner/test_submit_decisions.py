@@ -27,6 +27,7 @@ def test_a_path_that_vanishes_in_mid_run_is_held_against_no_row_before_others_ar
         (400, b'{"error": "Insufficient credits: please top up"}', NO_CREDIT),
         (403, b'{"detail": "Not enough credits"}', NO_CREDIT),
         (404, b'{"error": "Endpoint not found"}', NOT_SOLD),
+        (410, b'{"error": "This model is retired"}', NOT_SOLD),
         (401, b'{"error": "Invalid or missing authentication"}', "the gateway refuses further submits"),
         (403, b'{"error": "Access denied for this operation"}', "the gateway refuses further submits"),
     ],

@@ -101,6 +101,8 @@ def test_every_refusal_has_a_rule() -> None:
         (Response(status=403, body=b"<html>error 1010</html>"), SubmitOutcomeKind.FORBIDDEN),
         (answer(403, {"detail": "no"}, retry_after="5"), SubmitOutcomeKind.FORBIDDEN),
         (answer(404, {"detail": "Model not found"}), SubmitOutcomeKind.MODEL_GONE),
+        (answer(410, {"detail": "Model is retired"}), SubmitOutcomeKind.MODEL_GONE),
+        (answer(451, {"detail": "Unavailable for legal reasons"}), SubmitOutcomeKind.FORBIDDEN),
         (answer(409, {"detail": "busy"}), SubmitOutcomeKind.UNKNOWN),
         (answer(422, {"detail": [{"loc": ["body", "seed"], "msg": "too large"}]}), SubmitOutcomeKind.REJECTED),
         (answer(422, {"detail": "Idempotency-Key was used with a different body"}), SubmitOutcomeKind.UNKNOWN),
@@ -118,7 +120,9 @@ def test_a_first_submit(response: Response | NoResponse, kind: SubmitOutcomeKind
     assert KIND.classify_submit(response, now_unix=NOW).kind is kind
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 408, 413, 423, 425, 429, 500, 502, 503, 520])
+@pytest.mark.parametrize(
+    "status", [400, 401, 402, 403, 404, 405, 408, 410, 413, 423, 425, 429, 451, 500, 502, 503, 520]
+)
 def test_no_error_of_a_repeated_submit_settles_anything(status: int) -> None:
     found = KIND.classify_replay(answer(status, {"detail": "Not enough credits"}, retry_after="7"), now_unix=NOW)
     assert found.kind is ReplayKind.UNCLEAR
