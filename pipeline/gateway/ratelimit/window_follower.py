@@ -33,6 +33,8 @@ GAP, LONG_GAP, GAP_SPAN = 0.2, 0.07, 0.15
 whichever is smaller: when the limit fell, few are in flight."""
 FELL = 0.85
 """A proven window that ends below this part of its count has fallen; above it, calls have overtaken each other."""
+LATE_TEST = 0.5
+"""Part of the wait for the next window after which a test goes: it also finds a window that is shorter than believed."""
 MAX_CUTS, MAX_EARLY, NEAR_SPANS = 3, 6, 8
 """So many windows cut short (with hints: or calls too early), or calls too early without hints, within so many spans:
 it is not this window."""
@@ -192,11 +194,13 @@ class WindowFollower:
         rest_s = opens_at - self.guard_s() - now
         if not self.tests.is_sure:  # in the silence after a window, when a bucket would hold two calls again
             return max(now, self._last_at + min(2 * self.span_s / self.count, 0.6 * self.span_s))
-        if not self._rounds_hints or self.tests.is_surging:
+        if self.tests.is_surging:
             return now
+        if not self._rounds_hints:
+            return now + LATE_TEST * max(rest_s, 0.0)
         if rest_s < 1:
             return now if self.tests.is_worth((1 - rest_s) * self.rate) else NEVER
-        return now + rest_s % 1 + 2 * self._latency.noise_s
+        return now + rest_s % 1 + int(LATE_TEST * rest_s) + 2 * self._latency.noise_s
 
     def _may_test(self) -> bool:
         return not self.trial_gap_s and self.tests.may_test(hinted=self._is_hinted)
@@ -238,8 +242,10 @@ class WindowFollower:
         if min_s <= 1.02 * self.span_s:
             return False
         usual = [span for span in SPANS_S if min_s < span <= max_s]
-        self.span_s = usual[-1] if usual else max_s
-        self.opened_at = LONG_AGO
+        span_s = usual[-1] if usual else max_s
+        if self._history.count(it.at - span_s, it.at + noise_s) > self.count + 1:
+            return False  # it admitted more in so long a time: the limit fell, or the window is a fixed one
+        self.span_s, self.opened_at = span_s, LONG_AGO
         return True
 
     def _came_early(self, it: Rejection) -> Verdict:
