@@ -383,7 +383,9 @@ class RateController:
             self._fails = 1
             return
         first = self.history.nth_last(min(window.count, len(self.history)))
-        self._probe_again(InitialFill(window.count, it.at if first is None else first, it.at), it, now)
+        begin = max(it.at if first is None else first, self._probe.reopened_at)
+        count = self.history.count(begin - 1e-9, it.at)
+        self._probe_again(InitialFill(max(count, 1), begin, it.at), it, now)
 
     def _bucket_stays_empty(self, it: Rejection, now: float) -> None:
         """Nothing flows in for so long that it is no bucket: when it is open again tells which window it is."""

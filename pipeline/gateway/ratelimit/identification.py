@@ -42,6 +42,9 @@ WINDOW_SLACK = 1.005
 """A window may admit this times its count: one call of two hundred is misjudged."""
 FIXED_MISFIT = 1.2
 """Misfit (calls) of a window that admitted up to twice its count: a fixed one, and calls on both sides of its end."""
+SAME_MISFIT = 0.1
+"""Misfit (calls) less for a window that ended each time at exactly its count: a bucket that explains as much rather is
+a coincidence of two fills."""
 MIN_SAME_COUNT, SAME_TIMES = 8, 3
 """A window of so many calls that ended so many times at the same count is no coincidence."""
 
@@ -137,6 +140,8 @@ def fit_windows(
             and _times_at(high, whole, highs, span_s) >= SAME_TIMES
         ):
             misfit -= FIXED_MISFIT
+        elif high >= MIN_SAME_COUNT and len(highs) > 1 and low == high == max(highs):
+            misfit -= SAME_MISFIT
         found.append(WindowFit(min(low, high), span_s, misfit + (0.0 if len(highs) > 1 else 1.0)))
     return found
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.gateway.ratelimit.bucket_follower import BucketFollower
-from pipeline.gateway.ratelimit.fits import SPANS_S, USUAL_COUNTS, USUAL_SPANS_S, BucketFit, WindowFit
+from pipeline.gateway.ratelimit.fits import SPANS_S, USUAL_SPANS_S, BucketFit, WindowFit
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.window_follower import WindowFollower
 
@@ -32,8 +32,6 @@ RISES = 1.5
 """Unless the flow grew to this times the rate before it was rejected: then the limit has risen again."""
 FAILING_MISFIT, UNUSUAL_MISFIT, UNSURE_MISFIT = 1.0, 0.2, 0.4
 """For the window that is failing now, for spans other than 1, 10 and 60 s, and for rates unsure by a factor of two."""
-UNUSUAL_COUNT_MISFIT = 0.03
-"""With hints, of two spans that explain as much the one with a usual count wins: fixed 120 in 3 s is not 103 in 2 s."""
 SURE_RATIO, KNOWN_RATIO = 1.15, 1.5
 """Ratio of the largest to the smallest possible rate: up to the first the rate is measured, up to the second the burst
 is."""
@@ -125,9 +123,8 @@ class ModelChoice:
             used = self._used if dropped == 0 else (bucket_before.burst if bucket_before is not None else 0.0)
             cost = DROPPED_MISFIT * dropped
             found = []
-            for fit in self._windows(since, noise_s, hinted=hinted and bucket_before is None):
+            for fit in self._windows(since, noise_s, hinted=hinted and not known):
                 unusual = 0.01 * SPANS_S.index(fit.span_s) + UNUSUAL_MISFIT * (fit.span_s not in USUAL_SPANS_S)
-                unusual += UNUSUAL_COUNT_MISFIT * (hinted and fit.count not in USUAL_COUNTS)
                 failing = FAILING_MISFIT * (hinted and _is_same(fit, old))
                 found.append(Option(fit.misfit + KNOWN_MISFIT * known + unusual + failing + cost, since, used, fit))
             bucket = self._bucket(since, used, bucket_before, noise_s, max_rate)

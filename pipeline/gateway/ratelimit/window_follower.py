@@ -33,6 +33,8 @@ GAP, LONG_GAP, GAP_SPAN = 0.2, 0.07, 0.15
 whichever is smaller: when the limit fell, few are in flight."""
 FELL = 0.85
 """A proven window that ends below this part of its count has fallen; above it, calls have overtaken each other."""
+MIN_TELLING_S = 0.5
+"""A hint of so much (seconds), less its rounding, is a window's: a bucket has its next call sooner."""
 LATE_TEST = 0.5
 """Part of the wait for the next window after which a test goes: it also finds a window that is shorter than believed."""
 MAX_CUTS, MAX_EARLY, NEAR_SPANS = 3, 6, 8
@@ -163,6 +165,10 @@ class WindowFollower:
         self.span_s = usual[-1] if usual else next((span for span in SPANS_S if max_s <= span), max_s)
         self.opened_at = LONG_AGO
 
+    def shorten(self, usual: list[float]) -> None:
+        """The span is shorter than was believed: one of the usual ones."""
+        self.span_s, self.opened_at = usual[-1], LONG_AGO
+
     def fall_to(self, count: int) -> None:
         """The limit fell: what was admitted is the count now."""
         self.tests.fall_to(count)
@@ -208,18 +214,25 @@ class WindowFollower:
     # ------------------------------------------------------------- rejections
 
     def _calls_in(self, it: Rejection) -> int:
-        """Calls in the window that the rejection ended."""
-        margin_s = 2.5 * self._latency.noise_s + 0.002
-        calls = self._history.count(it.at - self.span_s - margin_s, it.at + margin_s)
+        """Most calls that were in the window that the rejection ended; a hint says when its first one leaves it."""
+        margin_s = self._margin_s
+        calls = self._history.count(self._begin_of(it), it.at + margin_s)
         if it.at - self.opened_at < self.span_s:
             calls = min(calls, self._history.count(self.opened_at - 1e-9, it.at + self._latency.noise_s))
         return calls
 
     def _would_be_full(self, it: Rejection, calls: int) -> bool:
         """Whether the window was full if rejected calls counted."""
-        margin_s = 2.5 * self._latency.noise_s + 0.002
-        rejected = self._history.rejected_between(it.at - self.span_s - margin_s, it.at - it.half_s)
+        rejected = self._history.rejected_between(max(self._begin_of(it), self.opened_at), it.at - it.half_s)
         return calls + rejected >= self.count
+
+    def _begin_of(self, it: Rejection) -> float:
+        """The earliest begin of the window that rejected it."""
+        return it.at + min_wait_s(it.retry_after_s) - self.span_s - self._margin_s
+
+    @property
+    def _margin_s(self) -> float:
+        return 2.5 * self._latency.noise_s + 0.002
 
     def could_ask_for(self, it: Rejection) -> bool:
         """Whether this window, or a smaller one of the same span, could have answered with such a hint."""
@@ -270,7 +283,7 @@ class WindowFollower:
             return Verdict.REFIT
         if calls >= FELL * self.count:
             return Verdict.KEEP
-        if not self.is_proven:
+        if not self.is_proven and min_wait_s(it.retry_after_s) < MIN_TELLING_S:
             return Verdict.REFIT
         self.fall_to(calls)
         return Verdict.KEEP
