@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.gateway.ratelimit.fixed_windows import fit_fixed
 from pipeline.gateway.ratelimit.fits import SPANS_S, BucketFit, WindowFit, min_wait_s
 from pipeline.gateway.ratelimit.history import Rejection
 
@@ -41,12 +42,12 @@ MAX_WHOLE_BURST = 8
 WINDOW_SLACK = 1.005
 """A window may admit this times its count: one call of two hundred is misjudged."""
 FIXED_MISFIT = 1.2
-"""Misfit (calls) of a window that admitted up to twice its count: a fixed one, and calls on both sides of its end."""
+"""Misfit (calls) of a fixed window, which has a phase more to explain two rejections with; of more, a part of it."""
 SAME_MISFIT = 0.1
 """Misfit (calls) less for a window that ended each time at exactly its count: a bucket that explains as much rather is
 a coincidence of two fills."""
-MIN_SAME_COUNT, SAME_TIMES = 8, 3
-"""A window of so many calls that ended so many times at the same count is no coincidence."""
+MIN_SAME_COUNT = 8
+"""Fewer calls may be the same by chance."""
 
 
 def window_bounds(
@@ -113,7 +114,7 @@ def bucket_bounds(events: Events, rates: Floats, used: float = 0.0) -> tuple[Flo
 
 
 def fit_windows(
-    arrivals: Floats, rejections: Sequence[Rejection], *, tolerance_s: float, since: float, hinted: bool
+    arrivals: Floats, rejections: Sequence[Rejection], *, tolerance_s: float, since: float
 ) -> list[WindowFit]:
     """Every usual window with its misfit; `since` is when the fit begins, minus infinity for the very first call."""
     found: list[WindowFit] = []
@@ -123,34 +124,30 @@ def fit_windows(
     for span_s in SPANS_S:
         if span_s > seen_s + 1e-9:
             break
-        whole = [it for it in rejections if since == -math.inf or it.at - span_s >= since - 1]
+        whole = [it for it in rejections if since == -math.inf or it.at + min_wait_s(it.retry_after_s) - span_s >= since - 1]
         if not whole:
             continue
         low, highs = window_bounds(arrivals, whole, span_s, tolerance_s)
         high = min(highs)
         if high < 1:
             continue
-        misfit = max(0.0, low - WINDOW_SLACK * high)
-        if len(highs) > 1 and low <= 2 * high + (high >= MIN_SAME_COUNT):
-            misfit = min(misfit, FIXED_MISFIT)
-        if (
-            hinted
-            and high >= MIN_SAME_COUNT
-            and low <= high + 1
-            and _times_at(high, whole, highs, span_s) >= SAME_TIMES
-        ):
-            misfit -= FIXED_MISFIT
+        count, misfit = min(low, high), max(0.0, low - WINDOW_SLACK * high)
+        if misfit and len(highs) > 1 and low <= 2 * high + 1:
+            fixed_count, fixed_misfit = fit_fixed(arrivals, whole, span_s, tolerance_s)
+            fixed_misfit += FIXED_MISFIT / max(_times(whole, span_s) - 1, 1)
+            if fixed_count and fixed_misfit < misfit:
+                count, misfit = fixed_count, fixed_misfit
         elif high >= MIN_SAME_COUNT and len(highs) > 1 and low == high == max(highs):
             misfit -= SAME_MISFIT
-        found.append(WindowFit(min(low, high), span_s, misfit + (0.0 if len(highs) > 1 else 1.0)))
+        found.append(WindowFit(count, span_s, misfit + (0.0 if len(highs) > 1 else 1.0)))
     return found
 
 
-def _times_at(high: int, rejections: Sequence[Rejection], highs: Sequence[int], span_s: float) -> int:
-    """In how many spans of their own calls were rejected at this count; the rejections of one burst are one."""
+def _times(rejections: Sequence[Rejection], span_s: float) -> int:
+    """In how many windows of their own calls were rejected."""
     times, last = 0, -math.inf
-    for it, count in zip(rejections, highs, strict=True):
-        if count <= 1.05 * high + 1 and it.at > last + 0.5 * span_s:
+    for it in rejections:
+        if it.at > last + 0.5 * span_s:
             times, last = times + 1, it.at
     return times
 

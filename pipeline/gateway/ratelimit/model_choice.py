@@ -116,14 +116,14 @@ class ModelChoice:
         known = bucket_before is not None and self.fits > 0
         rises = bucket_before is not None and bucket_before.sending_rate > RISES * bucket_before.rate
         if known and calls - self._dropped_at < AGAIN_CALLS and not rises:
-            for fit in self._windows(LONG_AGO, noise_s, hinted=False):
+            for fit in self._windows(LONG_AGO, noise_s):
                 yield Option(fit.misfit + AGAIN_MISFIT + 0.01 * SPANS_S.index(fit.span_s), LONG_AGO, 0.0, fit)
         later = [r.at for r in self._history.rejections[:-1] if r.at > self._since][-MAX_DROPPED:]
         for dropped, since in enumerate((self._since, *later)):
             used = self._used if dropped == 0 else (bucket_before.burst if bucket_before is not None else 0.0)
             cost = DROPPED_MISFIT * dropped
             found = []
-            for fit in self._windows(since, noise_s, hinted=hinted and not known):
+            for fit in self._windows(since, noise_s):
                 unusual = 0.01 * SPANS_S.index(fit.span_s) + UNUSUAL_MISFIT * (fit.span_s not in USUAL_SPANS_S)
                 failing = FAILING_MISFIT * (hinted and _is_same(fit, old))
                 found.append(Option(fit.misfit + KNOWN_MISFIT * known + unusual + failing + cost, since, used, fit))
@@ -135,12 +135,12 @@ class ModelChoice:
             if any(option.misfit < GOOD_MISFIT for option in found):
                 return
 
-    def _windows(self, since: float, noise_s: float, *, hinted: bool) -> list[WindowFit]:
+    def _windows(self, since: float, noise_s: float) -> list[WindowFit]:
         from pipeline.gateway.ratelimit.identification import fit_windows  # noqa: PLC0415 - see the top
 
         rejections = [r for r in self._history.rejections if r.at >= since - 1e-9]
         arrivals = self._history.arrivals(since)
-        return fit_windows(arrivals, rejections, tolerance_s=noise_s, since=since, hinted=hinted)
+        return fit_windows(arrivals, rejections, tolerance_s=noise_s, since=since)
 
     def _bucket(
         self, since: float, used: float, old: BucketFollower | None, noise_s: float, max_rate: float

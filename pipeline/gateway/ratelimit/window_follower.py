@@ -35,6 +35,8 @@ FELL = 0.85
 """A proven window that ends below this part of its count has fallen; above it, calls have overtaken each other."""
 MIN_TELLING_S = 0.5
 """A hint of so much (seconds), less its rounding, is a window's: a bucket has its next call sooner."""
+SILENCE = 0.1
+"""Part of a span without a call that ends one fill of the window."""
 LATE_TEST = 0.5
 """Part of the wait for the next window after which a test goes: it also finds a window that is shorter than believed."""
 MAX_CUTS, MAX_EARLY, NEAR_SPANS = 3, 6, 8
@@ -230,6 +232,11 @@ class WindowFollower:
         """The earliest begin of the window that rejected it."""
         return it.at + min_wait_s(it.retry_after_s) - self.span_s - self._margin_s
 
+    def _is_whole_fill(self, it: Rejection) -> bool:
+        """Whether the hint speaks of a window that began after a silence, with the first call of a fill."""
+        begin = self._begin_of(it)
+        return self._history.count(begin, it.at) > 1 and not self._history.count(begin - SILENCE * self.span_s, begin)
+
     @property
     def _margin_s(self) -> float:
         return 2.5 * self._latency.noise_s + 0.002
@@ -283,7 +290,8 @@ class WindowFollower:
             return Verdict.REFIT
         if calls >= FELL * self.count:
             return Verdict.KEEP
-        if not self.is_proven and min_wait_s(it.retry_after_s) < MIN_TELLING_S:
+        is_telling = min_wait_s(it.retry_after_s) >= MIN_TELLING_S
+        if not (self._is_whole_fill(it) if is_telling else self.is_proven):
             return Verdict.REFIT
         self.fall_to(calls)
         return Verdict.KEEP

@@ -135,10 +135,11 @@ def test_a_window_that_admits_as_many_each_time_is_found() -> None:
         history.sent(begin + 0.21, 0.0)
         history.rejected(begin + 0.21, begin + 0.21, None)
     found = fit_windows(
-        history.arrivals(-math.inf), history.rejections, tolerance_s=0.001, since=-math.inf, hinted=False
+        history.arrivals(-math.inf), history.rejections, tolerance_s=0.001, since=-math.inf
     )
     best = min(found, key=lambda it: it.misfit)
-    assert (best.count, best.span_s, best.misfit) == (20, 1.0, 0.0)
+    assert (best.count, best.span_s) == (20, 1.0)
+    assert best.misfit <= 0
 
 
 def test_a_hint_says_at_least_how_long_the_wait_is() -> None:
