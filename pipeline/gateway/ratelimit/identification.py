@@ -124,7 +124,9 @@ def fit_windows(
     for span_s in SPANS_S:
         if span_s > seen_s + 1e-9:
             break
-        whole = [it for it in rejections if since == -math.inf or it.at + min_wait_s(it.retry_after_s) - span_s >= since - 1]
+        whole = [
+            it for it in rejections if since == -math.inf or it.at + min_wait_s(it.retry_after_s) - span_s >= since - 1
+        ]
         if not whole:
             continue
         low, highs = window_bounds(arrivals, whole, span_s, tolerance_s)

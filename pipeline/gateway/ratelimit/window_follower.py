@@ -205,7 +205,7 @@ class WindowFollower:
         if self.tests.is_surging:
             return now
         if not self._rounds_hints:
-            return now + LATE_TEST * max(rest_s, 0.0)
+            return now + (LATE_TEST * max(rest_s, 0.0) if self.span_s > SPANS_S[0] else 0.0)
         if rest_s < 1:
             return now if self.tests.is_worth((1 - rest_s) * self.rate) else NEVER
         return now + rest_s % 1 + int(LATE_TEST * rest_s) + 2 * self._latency.noise_s

@@ -134,9 +134,7 @@ def test_a_window_that_admits_as_many_each_time_is_found() -> None:
             history.admitted(begin + call / 100, begin + call / 100)
         history.sent(begin + 0.21, 0.0)
         history.rejected(begin + 0.21, begin + 0.21, None)
-    found = fit_windows(
-        history.arrivals(-math.inf), history.rejections, tolerance_s=0.001, since=-math.inf
-    )
+    found = fit_windows(history.arrivals(-math.inf), history.rejections, tolerance_s=0.001, since=-math.inf)
     best = min(found, key=lambda it: it.misfit)
     assert (best.count, best.span_s) == (20, 1.0)
     assert best.misfit <= 0
