@@ -42,7 +42,7 @@ from pipeline.gateway.ratelimit.fits import min_wait_s
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.latency import LatencyTracker
 from pipeline.gateway.ratelimit.model_choice import RATE_MARGIN, Follower
-from pipeline.gateway.ratelimit.probe import Probe, is_no_bucket, pause_s
+from pipeline.gateway.ratelimit.probe import MAX_BACKOFF_S, Probe, is_no_bucket, pause_s
 from pipeline.gateway.ratelimit.probing import InitialFill
 from pipeline.gateway.ratelimit.refitting import FELL, Refitting, is_measured
 from pipeline.gateway.ratelimit.remembered import Memory, MemoryTest
@@ -57,6 +57,8 @@ SHUT_PART, SHUT_FAILS = 0.25, 3
 """A window that stays shut for this part of its span, by so many rejections, is something else."""
 OUTAGE_FAILS, OUTAGE_CALLS = 4, 20
 """After so many rejections in a row the history begins again; two outages are at least so many calls apart."""
+BLOCKED_S = 2.0
+"""Pause (seconds) after a run's first call was rejected without a hint; it doubles: four calls in half a minute."""
 REFUTED_OPEN = 2.0
 """Open calls with which a limit is explored that is known to be higher than was remembered."""
 
@@ -120,13 +122,13 @@ class RateController:
             return NEVER
         if self.follower is None:
             if self.phase is ControllerPhase.EXPLORE:
-                return now if busy < self._exploration.open else NEVER
+                return max(now, self._not_before) if busy < self._exploration.open else NEVER
             return NEVER if busy else max(now, self._not_before)
         if busy and (self._fails or (busy >= FILL_OPEN and self._is_filling())):
             return NEVER
         memory = self._memory
-        if memory is not None and memory.is_testing:
-            return NEVER
+        if memory is not None and (memory.is_testing or (busy and len(self.history) == self.open)):
+            return NEVER  # one call first: the allowance may be used up, or the gateway may admit nothing at all
         if busy and isinstance(self.follower, WindowFollower) and self.follower.is_testing:
             return NEVER
         at = self._follower_ready_at(now, busy)
@@ -207,6 +209,7 @@ class RateController:
         self.latency.answered(now - sent_at)
         arrived = self.history.admitted(sent_at, now, self.latency.max_half_s)
         if self.phase is ControllerPhase.EXPLORE:
+            self._fails = 0
             self._exploration.admitted(self.latency.latency_s, self._max_open)
         elif not self.history.rejections or arrived >= self.history.rejections[-1].at - 1e-9:
             self._admitted(arrived, now)
@@ -279,7 +282,9 @@ class RateController:
             self._probe.judge_trial(self.follower, in_flight=self.open)
 
     def _judge(self, it: Rejection, now: float) -> None:
-        if self.phase is ControllerPhase.EXPLORE:
+        if not len(self.history):
+            self._nothing_admitted(now)
+        elif self.phase is ControllerPhase.EXPLORE:
             self._limit_met(it, now)
         elif self.phase is ControllerPhase.PROBE:
             self._probe.rejected(it, hold_s=self._hold_s)
@@ -305,6 +310,16 @@ class RateController:
                 self._refit(it, now)
         else:
             self._refit(it, now)
+
+    def _nothing_admitted(self, now: float) -> None:
+        """Rejected before any call was admitted: of the limit this says nothing, and it may last."""
+        self.history.forget_rejections()
+        if self._memory is not None:
+            self._memory.withdrawn()
+        if self.follower is not None:
+            self.follower.give_back()
+        if not self._hold_s:
+            self._not_before = now + min(BLOCKED_S * 2.0 ** min(self._fails - 1, 10), MAX_BACKOFF_S)
 
     def _limit_met(self, it: Rejection, now: float) -> None:
         self.phase = ControllerPhase.PROBE

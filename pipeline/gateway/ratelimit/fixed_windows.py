@@ -6,6 +6,7 @@ it admitted more, and it ends when the hint says.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,7 +53,7 @@ def _explain(
 
     before_it = count(begin - tolerance_s, at + half_s + tolerance_s)
     edges = [begin + place * span_s for place in (-1, 0, 1, 2)]
-    whole = np.stack([count(a + tolerance_s, b - tolerance_s) for a, b in zip(edges, edges[1:], strict=False)])
+    whole = np.stack([count(a + tolerance_s, b - tolerance_s) for a, b in itertools.pairwise(edges)])
     least, most = whole.max(axis=(0, 1)), before_it.min(axis=0)
     wait_s = begin + span_s - at
     hinted = np.array([it.retry_after_s is not None for it in rejections])[:, None]

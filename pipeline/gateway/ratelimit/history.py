@@ -147,6 +147,10 @@ class History:
         """The call sent at `sent_at` was rejected, at a time that is not known."""
         self._admitted.remove(sent_at)
 
+    def forget_rejections(self) -> None:
+        """What was rejected so far says nothing of the limit."""
+        self.rejections.clear()
+
     def rejected_between(self, after: float, until: float) -> int:
         """How many rejected calls arrived in (after, until]."""
         arrived = self._all.arrived

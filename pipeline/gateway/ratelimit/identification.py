@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.gateway.ratelimit.fixed_windows import fit_fixed
 from pipeline.gateway.ratelimit.fits import SPANS_S, BucketFit, WindowFit, min_wait_s
+from pipeline.gateway.ratelimit.fixed_windows import fit_fixed
 from pipeline.gateway.ratelimit.history import Rejection
 
 Floats = NDArray[np.float64]

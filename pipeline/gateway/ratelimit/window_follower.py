@@ -38,7 +38,7 @@ MIN_TELLING_S = 0.5
 SILENCE = 0.1
 """Part of a span without a call that ends one fill of the window."""
 LATE_TEST = 0.5
-"""Part of the wait for the next window after which a test goes: it also finds a window that is shorter than believed."""
+"""Part of the wait for the next window after which a test goes: it also finds a window shorter than believed."""
 MAX_CUTS, MAX_EARLY, NEAR_SPANS = 3, 6, 8
 """So many windows cut short (with hints: or calls too early), or calls too early without hints, within so many spans:
 it is not this window."""

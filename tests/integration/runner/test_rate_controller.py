@@ -217,6 +217,24 @@ def test_no_limiter_starves_the_run(  # noqa: PLR0917 - drawn by name
     assert tally.hint_broken == 0
 
 
+@pytest.mark.parametrize("latency_s", [0.02, 0.2])
+@pytest.mark.parametrize(
+    "learned",
+    [None, LearnedLimits(submit_per_s=40, burst=40), LearnedLimits(count=60, span_s=60.0)],
+    ids=["first start", "remembered bucket", "remembered window"],
+)
+def test_a_start_during_a_long_block_costs_few_calls_and_the_block_teaches_nothing(
+    learned: LearnedLimits | None, latency_s: float
+) -> None:
+    """Everything is rejected for the first five minutes, without hints: the limit is found afterwards all the same."""
+    limiter = Changing([(0.0, Fixed(0, 1e9)), (300.0, Bucket(40, 40))])
+    pace = AdaptiveRateLimiter(rate=None, learned=learned)
+    tally = run_submits(pace, limiter, 400, latency=Latency(typical_s=latency_s), until_s=400)
+    assert sum(at < 30 for at in tally.refused) <= 4
+    assert len(tally.accepted) == 400
+    assert min(tally.accepted) < 332, "the longest pause is half a minute"
+
+
 @pytest.mark.parametrize("kind", FORTY)
 def test_half_a_minute_after_an_outage_the_limit_is_used_again(kind: str) -> None:
     """All but one call is refused from 10 s to 20 s."""

@@ -127,7 +127,7 @@ def test_a_refuted_long_hint_is_not_believed_the_next_time() -> None:
     pace.answered(go(pace, 0.0), 0.0, LimitFeedback.THROTTLED, 3600.0)
     pace.answered(go(pace, 60.0), 60.1, LimitFeedback.ACCEPTED)
     pace.answered(go(pace, 60.2), 60.3, LimitFeedback.THROTTLED, 3600.0)
-    assert isinstance(pace.next_slot(60.4), Slot)
+    assert isinstance(pace.next_slot(62.4), Slot)
 
 
 def test_too_many_jobs_in_flight_is_a_cap_that_is_learned_and_tested_again() -> None:
