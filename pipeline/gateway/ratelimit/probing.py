@@ -28,7 +28,7 @@ MIN_WINDOW = 4
 SHORT_HINT_S, FIXED_HINT_S = 1.5, 2.5
 """Whole hints up to the first (seconds) fit windows of two seconds at most; from the second on, one that fits no usual
 span is of a fixed window in progress."""
-EARLY_PART = 0.2
+EARLY_PART = 0.4
 """Part of the first fill by which a hint is later where rejected calls count: as many as were in flight."""
 AGE_TOLERANCE = 0.995
 """Part of the age at which the last probe failed: the span is longer."""
@@ -62,7 +62,8 @@ def window_by_hint(fill: InitialFill, it: Rejection, noise_s: float) -> WindowFi
         return None
     max_s = it.at + hint - fill.begin + 2 * noise_s + 0.002
     min_s = max_s - (1.0 if is_whole(hint) else 0.0) - 4 * noise_s - 0.004
-    usual = [span for span in SPANS_S if min_s - EARLY_PART * fill.took_s < span <= max_s]
+    usual = [span for span in SPANS_S if 0.985 * min_s < span <= max_s]
+    usual = usual or [span for span in SPANS_S if min_s - EARLY_PART * fill.took_s < span <= max_s]
     if usual:
         # A first fill of an unusual number rather was a bucket's, which a slower second fill measures at the price of
         # one hold less (0.02 of 40/s that holds 10).
