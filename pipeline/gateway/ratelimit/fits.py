@@ -18,6 +18,8 @@ USUAL_COUNTS = frozenset(
     )
 )
 """Calls that windows usually admit."""
+MIN_TELLING_S = 0.5
+"""A hint of so much (seconds), less its rounding, is a window's."""
 ROUNDING_S = 1e-3
 """By which a hint that is no whole number of seconds may be rounded up; a whole one may be by a second."""
 
@@ -47,6 +49,11 @@ def min_wait_s(hint_s: float | None) -> float:
     if hint_s is None:
         return 0.0
     return max(0.0, hint_s - (1.0 if is_whole(hint_s) else ROUNDING_S))
+
+
+def is_telling(hint_s: float | None) -> bool:
+    """Whether only a window asks for such a wait: a bucket that is used at all has its next call sooner."""
+    return min_wait_s(hint_s) >= MIN_TELLING_S
 
 
 def is_whole(hint_s: float) -> bool:

@@ -120,7 +120,8 @@ def fit_windows(
     found: list[WindowFit] = []
     if len(arrivals) < 2 or not rejections:
         return found
-    seen_s = max(arrivals[-1], rejections[-1].at) - arrivals[0]
+    ends = [it.at + min_wait_s(it.retry_after_s) for it in rejections]
+    seen_s = max(arrivals[-1], *ends) - arrivals[0]
     for span_s in SPANS_S:
         if span_s > seen_s + 1e-9:
             break

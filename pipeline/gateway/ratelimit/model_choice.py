@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.gateway.ratelimit.bucket_follower import BucketFollower
-from pipeline.gateway.ratelimit.fits import SPANS_S, USUAL_SPANS_S, BucketFit, WindowFit
+from pipeline.gateway.ratelimit.fits import SPANS_S, USUAL_SPANS_S, BucketFit, WindowFit, is_telling
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.window_follower import WindowFollower
 
@@ -92,11 +92,15 @@ class ModelChoice:
             self._burst = fit.burst if known is None else min(max(fit.burst, 0.8 * known), BURST_CHANGE * known)
         return fit
 
-    def lately(self, it: Rejection, old: Follower, *, reopened_at: float, held_s: float) -> BucketFit:
+    def lately(self, it: Rejection, old: Follower, *, reopened_at: float, held_s: float) -> WindowFit | BucketFit:
         """The limit changed: what was admitted since the last rejection, after a hold of `held_s`, is the rate."""
         self.fits = 1
         if isinstance(old, WindowFollower):
-            rate, burst = max(self._history.count(it.at - old.span_s, it.at), 1) / old.span_s, self._burst or 1.0
+            calls = max(self._history.count(it.at - old.span_s, it.at), 1)
+            if is_telling(it.retry_after_s):
+                self.fits, self._since, self._used = 0, it.at, 0.0
+                return WindowFit(calls, old.span_s, 0.0)
+            rate, burst = calls / old.span_s, self._burst or 1.0
             self._since, self._used = it.at, burst
             return BucketFit(rate, burst, 0.0, rate, 1.05 * rate)
         since = max([reopened_at, *(r.at for r in self._history.rejections if r.at < it.at - 1e-9)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum, auto
 
-from pipeline.gateway.ratelimit.fits import SPANS_S, is_whole, min_wait_s
+from pipeline.gateway.ratelimit.fits import SPANS_S, is_telling, is_whole, min_wait_s
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.latency import LatencyTracker
 from pipeline.gateway.ratelimit.window_growth import WindowCount
@@ -33,8 +33,6 @@ GAP, LONG_GAP, GAP_SPAN = 0.2, 0.07, 0.15
 whichever is smaller: when the limit fell, few are in flight."""
 FELL = 0.85
 """A proven window that ends below this part of its count has fallen; above it, calls have overtaken each other."""
-MIN_TELLING_S = 0.5
-"""A hint of so much (seconds), less its rounding, is a window's: a bucket has its next call sooner."""
 SILENCE = 0.1
 """Part of a span without a call that ends one fill of the window."""
 LATE_TEST = 0.5
@@ -290,8 +288,7 @@ class WindowFollower:
             return Verdict.REFIT
         if calls >= FELL * self.count:
             return Verdict.KEEP
-        is_telling = min_wait_s(it.retry_after_s) >= MIN_TELLING_S
-        if not (self._is_whole_fill(it) if is_telling else self.is_proven):
+        if not (self._is_whole_fill(it) if is_telling(it.retry_after_s) else self.is_proven):
             return Verdict.REFIT
         self.fall_to(calls)
         return Verdict.KEEP
