@@ -59,7 +59,7 @@ class RateChannel:
         at = self.spacing.ready_at()
         if self._rate is None:
             return at
-        place = self._rate.count - self.law.unsent
+        place = self._rate.count - self.law.calls.unsent
         if place <= 0:
             return float("inf")
         sent_at, arrived = (
@@ -117,7 +117,7 @@ class RateChannel:
     def _rejoin(self, sent_at: float) -> None:
         if sent_at in self._silent:
             self._silent.remove(sent_at)
-            self.law.rejoined()
+            self.law.calls.rejoined()
         else:
             self._open.remove(sent_at)
 
@@ -159,7 +159,7 @@ class RateChannel:
         if count is not None and span_s is not None and span_s <= MAX_STATED_SPAN_S:
             self.law.begin_window(now, count=count, span_s=span_s)
         elif allowance.remaining is not None:
-            in_flight = self.law.open + self.law.unsent
+            in_flight = self.law.calls.busy
             self._stated.on_response(
                 allowance.remaining, allowance.reset_s, sent_at=sent_at, now=now, in_flight=in_flight
             )

@@ -38,29 +38,22 @@ from enum import Enum, auto
 
 from pipeline.gateway.ratelimit.bucket_follower import MIN_RATE, BucketFollower
 from pipeline.gateway.ratelimit.exploring import Exploration
-from pipeline.gateway.ratelimit.fits import min_wait_s
+from pipeline.gateway.ratelimit.following import Following
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.latency import LatencyTracker
-from pipeline.gateway.ratelimit.model_choice import RATE_MARGIN, Follower
-from pipeline.gateway.ratelimit.probe import MAX_BACKOFF_S, Probe, is_no_bucket, pause_s
+from pipeline.gateway.ratelimit.model_choice import Follower
+from pipeline.gateway.ratelimit.open_calls import OpenCalls
+from pipeline.gateway.ratelimit.probe import Probe, blocked_pause_s
 from pipeline.gateway.ratelimit.probing import InitialFill
-from pipeline.gateway.ratelimit.refitting import FELL, Refitting, is_measured
 from pipeline.gateway.ratelimit.remembered import Memory, MemoryTest
-from pipeline.gateway.ratelimit.window_follower import Verdict, WindowFollower
+from pipeline.gateway.ratelimit.window_follower import WindowFollower
 
 NEVER = float("inf")
 LONG_AGO = float("-inf")
 
-FILL_OPEN = 10
-"""Open calls while the kind of the limit is unknown: the second fill must be quicker than the first."""
-SHUT_PART, SHUT_FAILS = 0.25, 3
-"""A window that stays shut for this part of its span, by so many rejections, is something else."""
-OUTAGE_FAILS, OUTAGE_CALLS = 4, 20
-"""After so many rejections in a row the history begins again; two outages are at least so many calls apart."""
-BLOCKED_S = 2.0
-"""Pause (seconds) after a run's first call was rejected without a hint; it doubles: four calls in half a minute."""
-REFUTED_OPEN = 2.0
-"""Open calls with which a limit is explored that is known to be higher than was remembered."""
+REFUTED_OPEN, FILL_S, FILL_CALLS = 2.0, 1.0, 1_200
+"""Open calls with which a limit is explored that is known to be higher than was remembered; and what belongs to its
+first fill of the calls before: those of so many seconds, and so many of them."""
 
 
 class ControllerPhase(Enum):
@@ -75,7 +68,7 @@ class RateController:
     """Says when the next call of one allowance may go. All times are seconds of one monotonic clock."""
 
     def __init__(self, *, max_open: int, open_at_first: float = 1.0) -> None:
-        self.open = self.unsent = 0
+        self.calls = OpenCalls()
         self.latency = LatencyTracker()
         self._max_open, self._open_at_first = max_open, open_at_first
         self.restart()
@@ -83,17 +76,12 @@ class RateController:
     def restart(self) -> None:
         """Forget the limit: it is looked for from the beginning."""
         self.phase = ControllerPhase.EXPLORE
-        self.follower: Follower | None = None
         self._begin_history(History())
         self._exploration = Exploration(self._open_at_first)
-        self._settling = False
-        self._met: Rejection | None = None
-        self._fails = 0
-        self._blocked_at = LONG_AGO
+        self.calls.forget()
         self._hold_s = 0.0
         self._not_before = LONG_AGO
         self._answers = 0
-        self._outage_at = -1_000_000
         self._memory: MemoryTest | None = None
         self._idle_s = 0.0
         self._before: History | None = None
@@ -101,91 +89,65 @@ class RateController:
     def _begin_history(self, history: History) -> None:
         self.history = history
         self._probe = Probe(history, self.latency)
-        self._refitting = Refitting(history, self.latency)
-
-    # ------------------------------------------------------------- interface
+        self._following = Following(history, self.latency, self._probe)
 
     @property
-    def rate(self) -> float | None:
-        """Calls a second, as followed; None while no limit is known."""
-        return self.follower.rate if self.follower is not None else None
-
-    @property
-    def is_shut(self) -> bool:
-        """Whether the limit was met, and calls in flight are waited for."""
-        return self._settling
+    def follower(self) -> Follower | None:
+        """The limiter that is followed; None while none is known."""
+        return self._following.follower
 
     def ready_at(self, now: float) -> float:
         """The earliest time of the next call."""
-        busy = self.open + self.unsent
-        if busy >= self._max_open or (self._settling and busy):
+        busy = self.calls.busy
+        if busy >= self._max_open or (self.calls.is_settling and busy):
             return NEVER
+        if self.phase is ControllerPhase.EXPLORE and self.follower is None:
+            return max(now, self._not_before) if busy < self._exploration.open else NEVER
         if self.follower is None:
-            if self.phase is ControllerPhase.EXPLORE:
-                return max(now, self._not_before) if busy < self._exploration.open else NEVER
             return NEVER if busy else max(now, self._not_before)
-        if busy and (self._fails or (busy >= FILL_OPEN and self._is_filling())):
-            return NEVER
+        at = self._following.ready_at(now, self.calls)
         memory = self._memory
-        if memory is not None and (memory.is_testing or (busy and len(self.history) == self.open)):
-            return NEVER  # one call first: the allowance may be used up, or the gateway may admit nothing at all
-        if busy and isinstance(self.follower, WindowFollower) and self.follower.is_testing:
-            return NEVER
-        at = self._follower_ready_at(now, busy)
-        if memory is not None and at > now and not busy:
-            at = memory.test_at(at)
-        return max(now, at, self._not_before)
-
-    def _follower_ready_at(self, now: float, busy: int) -> float:
-        if isinstance(self.follower, WindowFollower):
-            return self.follower.ready_at(now, self.unsent, busy)
-        return now if self.follower is None else self.follower.ready_at(now)
+        if memory is not None:
+            if memory.is_testing or (busy and len(self.history) == self.calls.sent):
+                return NEVER  # one call first: the allowance may be used up, or the gateway may admit nothing at all
+            at = memory.test_at(at) if at > now and not busy else at
+        return max(now, at, self._not_before, self._following.not_before)
 
     def take(self, due_at: float) -> None:
         """A call will go then."""
         if self._memory is not None:
-            self._memory.taken(due_at, self._follower_ready_at(due_at, self.open + self.unsent))
-        self.unsent += 1
-        if isinstance(self.follower, WindowFollower):
-            self.follower.take(due_at, self.unsent)
-        elif self.follower is not None:
-            self.follower.take(due_at)
+            allowed_at = self._following.allowed_at(due_at, self.calls.unsent, self.calls.busy)
+            self._memory.taken(due_at, allowed_at)
+        self.calls.take()
+        self._following.take(due_at, self.calls.unsent)
 
     def give_back(self, now: float) -> None:
         """A taken call was not sent."""
-        self.unsent -= 1
+        self.calls.give_back()
         if self._memory is not None:
             self._memory.withdrawn()
-        if self.follower is not None:
-            self.follower.give_back()
+        self._following.give_back()
         self._settle(now)
 
     def sent(self, now: float) -> None:
         """A taken call was sent."""
-        self.unsent -= 1
-        self.open += 1
+        self.calls.send()
         self.history.sent(now, self.latency.latency_s / 2)
 
     def passed_over(self, now: float) -> None:
         """A call that is not answered for long does not count as open any more."""
-        self.open -= 1
+        self.calls.answered()
         self._settle(now)
-
-    def rejoined(self) -> None:
-        """It is answered after all: the answer follows."""
-        self.open += 1
 
     def interrupted(self, now: float, frozen_s: float) -> None:
         """The process was frozen for `frozen_s` until now: what the gateway did meanwhile was not seen.
 
         A measured limit stays. One that was half measured is measured again: see `_limit_met`.
         """
-        if self.phase is ControllerPhase.FOLLOW and self.follower is not None and is_measured(self.follower):
-            self._settling, self._met, self._fails = False, None, 0
+        if self.phase is ControllerPhase.FOLLOW and self._following.is_measured:
+            self.calls.forget()
             self._not_before = LONG_AGO
-            self._probe.reopened(now)
-            self._refitting.begin_at(now)
-            self.follower.interrupted(now)
+            self._following.interrupted(now)
             return
         before, idle_s = self.history, self._idle_s + frozen_s
         if self._before is not None:
@@ -197,48 +159,40 @@ class RateController:
 
     def answered_unseen(self, sent_at: float, now: float, *, is_rejected: bool) -> None:
         """The answer to a call that was sent before the process was frozen: when it came is not known."""
-        self.open -= 1
+        self.calls.answered()
         if is_rejected:
             self.history.forget(sent_at)
         self._settle(now)
 
     def accepted(self, sent_at: float, now: float) -> None:
         """The call that was sent at `sent_at` was admitted."""
-        self.open -= 1
+        self.calls.answered()
         self._answers += 1
         self.latency.answered(now - sent_at)
         arrived = self.history.admitted(sent_at, now, self.latency.max_half_s)
         if self.phase is ControllerPhase.EXPLORE:
-            self._fails = 0
+            self.calls.admitted()
             self._exploration.admitted(self.latency.latency_s, self._max_open)
-        elif not self.history.rejections or arrived >= self.history.rejections[-1].at - 1e-9:
+        elif not self.calls.is_settling and arrived >= self.history.last_rejected_at - 1e-9:
             self._admitted(arrived, now)
         self._settle(now)
 
     def throttled(self, sent_at: float, now: float, hold_s: float = 0.0, hint_s: float | None = None) -> None:
         """The call that was sent at `sent_at` was rejected, which holds everything for `hold_s` seconds."""
-        self.open -= 1
+        self.calls.answered()
         self._answers += 1
         self._hold_s = hold_s
-        rejection = self.history.rejected(sent_at, now, hint_s, self.latency.max_half_s)
-        if not self._settling:
-            self._settling = True
-            self._met = rejection
-            if not self._fails:
-                self._blocked_at = rejection.at
-            self._fails += 1
+        self.calls.rejected(self.history.rejected(sent_at, now, hint_s, self.latency.max_half_s))
         self._settle(now)
 
     def begin_window(self, now: float, *, count: int, span_s: float) -> None:
         """Follow a window that was known before, or that the gateway states."""
-        self.phase = ControllerPhase.FOLLOW
-        self.follower = WindowFollower(self.history, self.latency, count=count, span_s=span_s)
+        self._follow(WindowFollower(self.history, self.latency, count=count, span_s=span_s))
         self._probe.begin_known(count, now)
 
     def begin_bucket(self, now: float, *, rate: float, burst: float) -> None:
         """Follow a bucket that was known before."""
-        self.phase = ControllerPhase.FOLLOW
-        self.follower = BucketFollower(self.latency, rate=max(rate, MIN_RATE), burst=burst, now=now, level=burst)
+        self._follow(BucketFollower(self.latency, rate=max(rate, MIN_RATE), burst=burst, now=now, level=burst))
         self._probe.begin_known(1, now)
 
     def doubt(self) -> None:
@@ -246,40 +200,25 @@ class RateController:
         burst = self.follower.burst if isinstance(self.follower, BucketFollower) else 0.0
         self._memory = MemoryTest(burst=burst)
 
-    # ------------------------------------------------------------------ steps
-
-    def _is_filling(self) -> bool:
-        """Whether it is not known yet what kind of limit it is."""
-        follower = self.follower
-        if isinstance(follower, WindowFollower):
-            return follower.trial_gap_s > 0
-        return follower is not None and follower.ramp_after is not None
+    def _follow(self, follower: Follower) -> None:
+        self.phase = ControllerPhase.FOLLOW
+        self._following.begin(follower)
 
     def _settle(self, now: float) -> None:
         """Judge the rejection once no call is open that was sent before it."""
-        if self._settling and not self.open + self.unsent:
-            self._settling = False
-            met, self._met = self._met, None
-            if met is not None:
-                self._judge(met, now)
+        met = self.calls.settled()
+        if met is not None:
+            self._judge(met, now)
 
     def _admitted(self, arrived: float, now: float) -> None:
-        if self._settling:
-            return
         if self._memory is not None and self._memory.admitted(now) is Memory.REFUTED:
-            self._explore_again()
+            self._explore_again(now)
             return
-        fails, self._fails = self._fails, 0
+        fails = self.calls.admitted()
         if self.phase is ControllerPhase.PROBE:
-            self.phase = ControllerPhase.FOLLOW
-            self.follower = self._probe.admitted(self.follower, arrived, now, hold_s=self._hold_s)
-            return
-        assert self.follower is not None
-        if fails >= OUTAGE_FAILS and isinstance(self.follower, BucketFollower):
-            self._refitting.begin_at(arrived)
-        self.follower.admitted()
-        if isinstance(self.follower, WindowFollower) and self.follower.trial_gap_s:
-            self._probe.judge_trial(self.follower, in_flight=self.open)
+            self._follow(self._probe.admitted(self.follower, arrived, now, hold_s=self._hold_s))
+        else:
+            self._following.admitted(arrived, fails=fails, in_flight=self.calls.sent)
 
     def _judge(self, it: Rejection, now: float) -> None:
         if not len(self.history):
@@ -291,35 +230,18 @@ class RateController:
             self._not_before = self._probe.next_at(it, now, hold_s=self._hold_s)
         elif self._memory is not None:
             self._judge_memory(self._memory, it, now)
-        elif self._fails > 1:
-            self._back_off(now)
-            if self._fails >= SHUT_FAILS and not self._hold_s:
-                if isinstance(self.follower, WindowFollower):
-                    self._window_stays_shut(self.follower, it, now)
-                else:
-                    self._bucket_stays_empty(it, now)
-        elif self._is_outage(it):
-            self._outage_at = self._answers
-            self._refitting.begin_at(it.at)
-            if isinstance(self.follower, BucketFollower):
-                self.follower.empty_until(now + self._hold_s)
-        elif isinstance(self.follower, WindowFollower):
-            verdict = self.follower.rejected(it, fails=self._fails, hold_s=self._hold_s)
-            self._back_off(now)
-            if verdict is Verdict.REFIT:
-                self._refit(it, now)
         else:
-            self._refit(it, now)
+            fill = self._following.rejected(it, self.calls, now, hold_s=self._hold_s, answers=self._answers)
+            if fill is not None:
+                self._probe_again(fill, it, now)
 
     def _nothing_admitted(self, now: float) -> None:
         """Rejected before any call was admitted: of the limit this says nothing, and it may last."""
         self.history.forget_rejections()
         if self._memory is not None:
             self._memory.withdrawn()
-        if self.follower is not None:
-            self.follower.give_back()
-        if not self._hold_s:
-            self._not_before = now + min(BLOCKED_S * 2.0 ** min(self._fails - 1, 10), MAX_BACKOFF_S)
+        self._following.give_back()
+        self._not_before = LONG_AGO if self._hold_s else now + blocked_pause_s(self.calls.fails)
 
     def _limit_met(self, it: Rejection, now: float) -> None:
         self.phase = ControllerPhase.PROBE
@@ -332,86 +254,31 @@ class RateController:
         self._probe.limit_met(it, hold_s=self._hold_s, idle_s=self._idle_s)
         self._not_before = self._probe.next_at(it, now, hold_s=self._hold_s)
 
+    def _probe_again(self, fill: InitialFill, it: Rejection, now: float) -> None:
+        self.phase = ControllerPhase.PROBE
+        self._probe.begin(fill)
+        self._not_before = self._probe.next_at(it, now, hold_s=self._hold_s)
+
     def _judge_memory(self, memory: MemoryTest, it: Rejection, now: float) -> None:
         """A rejection while the remembered limit is in doubt."""
-        assert self.follower is not None
         if memory.is_testing:
-            self.follower.give_back()
-        wait_s = self._follower_ready_at(now, 0) - now
+            self._following.give_back()
+        wait_s = self._following.allowed_at(now, 0, 0) - now
         verdict = memory.rejected(hint_s=it.retry_after_s, wait_s=wait_s)
         if verdict is Memory.REFUTED:
-            self._memory = self.follower = None
+            self._memory = None
+            self._begin_history(self.history)
             self._limit_met(it, now)
             return
         if verdict is Memory.CONFIRMED:
             self._memory = None
         elif isinstance(self.follower, BucketFollower):
             self.follower.empty_until(now + self._hold_s)
-        self._back_off(now)
+        self._following.back_off(now, fails=self.calls.fails, hold_s=self._hold_s)
 
-    def _explore_again(self) -> None:
-        """The remembered limit is too low: explore, from what was admitted so far."""
+    def _explore_again(self, now: float) -> None:
+        """The remembered limit is too low: explore. Calls that were spread over its waits are no part of a fill."""
         self.phase = ControllerPhase.EXPLORE
-        self._memory = self.follower = None
+        self._memory = None
+        self._begin_history(self.history.since(now - FILL_S, at_most=FILL_CALLS))
         self._exploration = Exploration(max(self._open_at_first, REFUTED_OPEN))
-
-    def _is_outage(self, it: Rejection) -> bool:
-        """A hint longer than anything that the limit known so far could ask for."""
-        if it.retry_after_s is None or self._answers - self._outage_at < OUTAGE_CALLS:
-            return False
-        if isinstance(self.follower, WindowFollower):
-            return self.follower.is_proven and not self.follower.could_ask_for(it)
-        is_known = self._refitting.is_bucket_known and self.rate is not None
-        return is_known and min_wait_s(it.retry_after_s) > 2 / (self.rate or 1.0)
-
-    # ------------------------------------------------------------- rejections
-
-    def _refit(self, it: Rejection, now: float) -> None:
-        assert self.follower is not None
-        ramp = (
-            self.follower.sending_rate * RATE_MARGIN
-            if isinstance(self.follower, BucketFollower)
-            else self._probe.fill.max_rate
-        )
-        self.follower = self._refitting.refit(
-            it,
-            self.follower,
-            now=now,
-            hold_s=self._hold_s,
-            answers=self._answers,
-            max_rate=ramp,
-            reopened_at=self._probe.reopened_at,
-        )
-        self._back_off(now)
-
-    def _back_off(self, now: float) -> None:
-        if not self._hold_s:
-            self._not_before = now + pause_s(self.follower, fails=self._fails, noise_s=self.latency.noise_s)
-
-    def _window_stays_shut(self, window: WindowFollower, it: Rejection, now: float) -> None:
-        """Nothing is admitted though the window should be open: the limit fell, or the span is longer."""
-        if it.at - self._blocked_at < SHUT_PART * window.span_s:
-            return
-        calls = self.history.count(it.at - 0.5 * window.span_s, it.at)
-        if 0 < calls < FELL * window.count and window.is_proven:
-            window.fall_to(calls)
-            self._fails = 1
-            return
-        first = self.history.nth_last(min(window.count, len(self.history)))
-        begin = max(it.at if first is None else first, self._probe.reopened_at)
-        count = self.history.count(begin - 1e-9, it.at)
-        self._probe_again(InitialFill(max(count, 1), begin, it.at), it, now)
-
-    def _bucket_stays_empty(self, it: Rejection, now: float) -> None:
-        """Nothing flows in for so long that it is no bucket: when it is open again tells which window it is."""
-        assert isinstance(self.follower, BucketFollower)
-        if not is_no_bucket(self.follower, it.at - self._blocked_at, self.latency.noise_s):
-            return
-        reopened_at = self._probe.reopened_at
-        calls = self.history.count(reopened_at - 1e-9, it.at)
-        self._probe_again(InitialFill(max(calls, 1), reopened_at, self._blocked_at), it, now)
-
-    def _probe_again(self, fill: InitialFill, it: Rejection, now: float) -> None:
-        self.phase = ControllerPhase.PROBE
-        self._probe.begin(fill)
-        self._not_before = self._probe.next_at(it, now, hold_s=self._hold_s)

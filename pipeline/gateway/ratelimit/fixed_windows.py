@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pipeline.gateway.ratelimit.fits import min_wait_s
 from pipeline.gateway.ratelimit.history import Rejection
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
+Counts = NDArray[np.integer]
 
 PHASES, FINE_PHASES = 48, 32
 """Phases tried at first, and between those that are left."""
@@ -43,13 +44,14 @@ def fit_fixed(
 
 def _explain(
     arrivals: Floats, rejections: Sequence[Rejection], span_s: float, phases: Floats, tolerance_s: float
-) -> tuple[NDArray[np.int64], Floats]:
+) -> tuple[Counts, Floats]:
     """For each phase (most calls of a window, misfit in calls); the tolerance includes that of the phase."""
     at, half_s = (np.array([getattr(it, name) for it in rejections])[:, None] for name in ("at", "half_s"))
     begin = phases + np.floor((at - phases) / span_s) * span_s
 
-    def count(after: Floats, until: Floats) -> NDArray[np.int64]:
-        return np.maximum(np.searchsorted(arrivals, until) - np.searchsorted(arrivals, after), 0)
+    def count(after: Floats, until: Floats) -> Counts:
+        found: Counts = np.searchsorted(arrivals, until) - np.searchsorted(arrivals, after)
+        return np.maximum(found, 0)
 
     before_it = count(begin - tolerance_s, at + half_s + tolerance_s)
     edges = [begin + place * span_s for place in (-1, 0, 1, 2)]

@@ -147,6 +147,11 @@ class History:
         """The call sent at `sent_at` was rejected, at a time that is not known."""
         self._admitted.remove(sent_at)
 
+    @property
+    def last_rejected_at(self) -> float:
+        """Arrival of the newest rejection that is kept."""
+        return self.rejections[-1].at if self.rejections else -math.inf
+
     def forget_rejections(self) -> None:
         """What was rejected so far says nothing of the limit."""
         self.rejections.clear()

@@ -167,7 +167,7 @@ class AdaptiveRateLimiter:
     def slot_is_void(self, now: float, kind: CallKind = CallKind.SUBMIT) -> bool:
         """Whether a slot taken earlier is void by now: a hint came, or the limit was met. Asked before sending."""
         lane = self._lane(kind)
-        return lane.hold.must_wait_until(now) > now or lane.law.is_shut
+        return lane.hold.must_wait_until(now) > now or lane.law.calls.is_settling
 
     def mark_sent(self, now: float, kind: CallKind = CallKind.SUBMIT) -> CallInFlight:
         """The slot is used: the call goes out now."""

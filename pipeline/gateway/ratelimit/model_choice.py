@@ -49,6 +49,8 @@ class Option:
     since: float
     used: float
     fit: WindowFit | BucketFit
+    handicap: float = 0.0
+    """by how much (calls) it must explain more than the others"""
 
 
 class ModelChoice:
@@ -75,10 +77,10 @@ class ModelChoice:
         """
         best = min(
             self._options(old, noise_s=noise_s, hinted=hinted, calls=calls, max_rate=max_rate),
-            key=lambda option: option.misfit,
+            key=lambda option: option.misfit + option.handicap,
             default=None,
         )
-        if best is None or best.misfit >= MAX_MISFIT:
+        if best is None or best.misfit >= (GOOD_MISFIT if best.handicap else MAX_MISFIT):
             return None
         if best.since > self._since:
             self._since, self._used, self._dropped_at = best.since, best.used, calls
@@ -130,13 +132,13 @@ class ModelChoice:
             for fit in self._windows(since, noise_s):
                 unusual = 0.01 * SPANS_S.index(fit.span_s) + UNUSUAL_MISFIT * (fit.span_s not in USUAL_SPANS_S)
                 failing = FAILING_MISFIT * (hinted and _is_same(fit, old))
-                found.append(Option(fit.misfit + KNOWN_MISFIT * known + unusual + failing + cost, since, used, fit))
+                found.append(Option(fit.misfit + unusual + failing + cost, since, used, fit, KNOWN_MISFIT * known))
             bucket = self._bucket(since, used, bucket_before, noise_s, max_rate)
             if bucket is not None:
                 unsure = UNSURE_MISFIT * (bucket.max_rate > 2 * bucket.min_rate)
                 found.append(Option(bucket.misfit + unsure + cost, since, used, bucket))
             yield from found
-            if any(option.misfit < GOOD_MISFIT for option in found):
+            if any(option.misfit + option.handicap < GOOD_MISFIT for option in found):
                 return
 
     def _windows(self, since: float, noise_s: float) -> list[WindowFit]:

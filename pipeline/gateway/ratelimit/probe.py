@@ -31,6 +31,8 @@ SHORT_WINDOW_S = 2.0
 
 BACKOFF, MAX_BACKOFF_S = 2.5, 30.0
 """Factor between two pauses after rejections without hints, and the longest pause (seconds)."""
+BLOCKED_S, BLOCKED_BACKOFF = 2.0, 2.0
+"""Pause (seconds) after a run's first call was rejected without a hint, and its growth: four calls in half a minute."""
 SHUT_CALLS, SETTLED_CALLS = 5, 100
 """A bucket that gained nothing for so many calls is something else, unless it was followed for so many."""
 
@@ -49,6 +51,11 @@ def pause_s(follower: Follower | None, *, fails: int, noise_s: float) -> float:
         rate = follower.rate if follower is not None else 1.0
         first_s = max(0.3 * noise_s, min(0.5 / max(rate or 1.0, 1e-3), 0.25))
     return min(first_s * BACKOFF ** (min(fails, 10) - 1), MAX_BACKOFF_S)
+
+
+def blocked_pause_s(fails: int) -> float:
+    """Seconds until the next try after the `fails`-th rejection before any call was admitted, without a hint."""
+    return min(BLOCKED_S * BLOCKED_BACKOFF ** min(fails - 1, 10), MAX_BACKOFF_S)
 
 
 class Probe:

@@ -28,9 +28,11 @@ from pipeline.gateway.ratelimit import (
     controller,
     exploring,
     fits,
+    following,
     history,
     latency,
     model_choice,
+    open_calls,
     probe,
     probing,
     rates,
@@ -56,8 +58,20 @@ LAYOUT = "1"
 """The part of the format that this module decides."""
 
 _MODULES = (
-    *(bucket_follower, bucket_growth, channel, concurrency, controller, exploring, fits, history, latency),
-    *(model_choice, probe, probing, rates, refitting, remembered, retry_after, stated_limit, window_follower),
+    *(bucket_follower, bucket_growth, channel, concurrency, controller, exploring, fits, following, history),
+    *(
+        latency,
+        model_choice,
+        open_calls,
+        probe,
+        probing,
+        rates,
+        refitting,
+        remembered,
+        retry_after,
+        stated_limit,
+        window_follower,
+    ),
     window_growth,
 )
 _CLASSES = {

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum, auto
 
-from pipeline.gateway.ratelimit.fits import SPANS_S, is_telling, is_whole, min_wait_s
+from pipeline.gateway.ratelimit.fits import SPANS_S, is_telling, is_whole
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.latency import LatencyTracker
+from pipeline.gateway.ratelimit.window_end import WindowEnd
 from pipeline.gateway.ratelimit.window_growth import WindowCount
 
 NEVER = float("inf")
@@ -33,8 +34,6 @@ GAP, LONG_GAP, GAP_SPAN = 0.2, 0.07, 0.15
 whichever is smaller: when the limit fell, few are in flight."""
 FELL = 0.85
 """A proven window that ends below this part of its count has fallen; above it, calls have overtaken each other."""
-SILENCE = 0.1
-"""Part of a span without a call that ends one fill of the window."""
 LATE_TEST = 0.5
 """Part of the wait for the next window after which a test goes: it also finds a window shorter than believed."""
 MAX_CUTS, MAX_EARLY, NEAR_SPANS = 3, 6, 8
@@ -135,21 +134,24 @@ class WindowFollower:
         """The `fails`-th rejection in a row, which holds everything for `hold_s` seconds."""
         self._is_hinted = hold_s > 0
         self._rounds_hints = it.retry_after_s is not None and is_whole(it.retry_after_s)
-        calls = self._calls_in(it)
+        end = self._end(it)
+        calls = end.calls
         if self.tests.rejected():
             self.tests.test_failed(calls)
             return Verdict.KEEP
         if self.tests.has_surplus:
             self.tests.surplus_failed()
             return Verdict.KEEP
-        if self._is_longer(it, fails):
+        longer_s = None if fails == 1 and self.is_proven else end.longer_span_s(self.count)
+        if longer_s is not None:
+            self.span_s, self.opened_at = longer_s, LONG_AGO
             return Verdict.KEEP
-        if calls < self.count and not self.counts_rejected and self._would_be_full(it, calls):
+        if calls < self.count <= calls + end.rejected and not self.counts_rejected:
             self.counts_rejected = True
             return Verdict.KEEP
         if calls >= self.count - (0 if self.trial_gap_s else 1):
             return self._came_early(it)
-        return self._cut_short(it, calls)
+        return self._cut_short(end)
 
     def reopen(self, at: float) -> None:
         """A probe that arrived at `at` opened the window: calls before it do not count."""
@@ -213,58 +215,18 @@ class WindowFollower:
 
     # ------------------------------------------------------------- rejections
 
-    def _calls_in(self, it: Rejection) -> int:
-        """Most calls that were in the window that the rejection ended; a hint says when its first one leaves it."""
-        margin_s = self._margin_s
-        calls = self._history.count(self._begin_of(it), it.at + margin_s)
-        if it.at - self.opened_at < self.span_s:
-            calls = min(calls, self._history.count(self.opened_at - 1e-9, it.at + self._latency.noise_s))
-        return calls
-
-    def _would_be_full(self, it: Rejection, calls: int) -> bool:
-        """Whether the window was full if rejected calls counted."""
-        rejected = self._history.rejected_between(max(self._begin_of(it), self.opened_at), it.at - it.half_s)
-        return calls + rejected >= self.count
-
-    def _begin_of(self, it: Rejection) -> float:
-        """The earliest begin of the window that rejected it."""
-        return it.at + min_wait_s(it.retry_after_s) - self.span_s - self._margin_s
-
-    def _is_whole_fill(self, it: Rejection) -> bool:
-        """Whether the hint speaks of a window that began after a silence, with the first call of a fill."""
-        begin = self._begin_of(it)
-        return self._history.count(begin, it.at) > 1 and not self._history.count(begin - SILENCE * self.span_s, begin)
-
-    @property
-    def _margin_s(self) -> float:
-        return 2.5 * self._latency.noise_s + 0.002
+    def _end(self, it: Rejection) -> WindowEnd:
+        return WindowEnd(
+            it=it,
+            history=self._history,
+            noise_s=self._latency.noise_s,
+            span_s=self.span_s,
+            opened_at=self.opened_at,
+        )
 
     def could_ask_for(self, it: Rejection) -> bool:
         """Whether this window, or a smaller one of the same span, could have answered with such a hint."""
-        last = self._history.nth_last(1)
-        return last is None or min_wait_s(it.retry_after_s) <= last + self.span_s - it.at + self._latency.noise_s
-
-    def _is_longer(self, it: Rejection, fails: int) -> bool:
-        """A full window that ends later than was believed: the hint says when."""
-        hint = it.retry_after_s
-        if hint is None or hint <= 1.5 or (fails == 1 and self.is_proven):
-            return False
-        noise_s = self._latency.noise_s
-        if self._history.count(it.at - 1.1 * self.span_s, it.at + noise_s) < self.count - 1:
-            return False
-        first = self._history.nth_last(min(self.count, len(self._history)))
-        if first is None:
-            return False
-        max_s = it.at + hint - first + noise_s
-        min_s = max_s - (1.0 if is_whole(hint) else 0.0) - 3 * noise_s
-        if min_s <= 1.02 * self.span_s:
-            return False
-        usual = [span for span in SPANS_S if min_s < span <= max_s]
-        span_s = usual[-1] if usual else max_s
-        if self._history.count(it.at - span_s, it.at + noise_s) > self.count + 1:
-            return False  # it admitted more in so long a time: the limit fell, or the window is a fixed one
-        self.span_s, self.opened_at = span_s, LONG_AGO
-        return True
+        return self._end(it).could_be
 
     def _came_early(self, it: Rejection) -> Verdict:
         noise_s = self._latency.noise_s
@@ -283,12 +245,12 @@ class WindowFollower:
         self._cuts.append(it.at)
         return len(self._cuts) == MAX_CUTS and self._cuts[0] > it.at - NEAR_SPANS * self.span_s
 
-    def _cut_short(self, it: Rejection, calls: int) -> Verdict:
-        if self._fails_often(it) or self.trial_gap_s:
+    def _cut_short(self, end: WindowEnd) -> Verdict:
+        if self._fails_often(end.it) or self.trial_gap_s:
             return Verdict.REFIT
-        if calls >= FELL * self.count:
+        if end.calls >= FELL * self.count:
             return Verdict.KEEP
-        if not (self._is_whole_fill(it) if is_telling(it.retry_after_s) else self.is_proven):
+        if not (end.is_whole_fill if is_telling(end.it.retry_after_s) else self.is_proven):
             return Verdict.REFIT
-        self.fall_to(calls)
+        self.fall_to(end.calls)
         return Verdict.KEEP

@@ -104,7 +104,9 @@ def test_what_an_earlier_run_learned_is_tested_first() -> None:
     followed = shared_limit._opened(row, EPOCH_S).channel.law
     assert followed._memory is None
     again = shared_limit._opened(row, EPOCH_S + IDLE_S + 60.0).channel.law
-    assert again.rate == followed.rate
+    assert again.follower is not None
+    assert followed.follower is not None
+    assert again.follower.rate == followed.follower.rate
     assert again._memory is not None
 
 
