@@ -40,7 +40,7 @@ PARTS = (
     ("HTTP (aiohttp)", re.compile(r"/(aiohttp|yarl|multidict|aiosignal|frozenlist)/")),
     ("pace", re.compile(r"/pipeline/(gateway/(ratelimit|pace)|(runner|steps)/(rate_gate|gate|submit_permits))")),
     ("calls and what answers mean", re.compile(r"/pipeline/gateway/")),
-    ("ledger, in the loop", re.compile(r"/(pipeline/ledger|sqlalchemy)/|/(runner/recorder|steps/scribe)")),
+    ("ledger, in the loop", re.compile(r"/(pipeline/ledger|sqlalchemy)/|/(runner/recorder|steps/scr)")),
     ("steps: submit, poll, log", re.compile(rf"/pipeline/(?!{_CALLERS})")),
 )
 """Of what is left in the main thread, the innermost of these modules decides; asyncio only where none is there."""
@@ -99,9 +99,9 @@ def main() -> NoReturn:
         with open(target, "w", encoding="ascii") as file:
             json.dump(used_s, file)
 
-    def leave_with_figures(code: int) -> NoReturn:
+    def leave_with_figures(status: int) -> NoReturn:
         kept()
-        leave(code)
+        leave(status)
 
     os._exit = leave_with_figures
     sys.argv, sys.path[0] = [module, *sys.argv[3:]], os.getcwd()

@@ -346,4 +346,3 @@ def test_another_program_that_reads_the_ledger_does_not_take_its_index_away(tmp_
         with (tmp_path / "ledger.db-shm").open("rb"):
             pass
         assert not is_index_locked(database), "the test sees what a closed descriptor does"
-    assert ledger.journal.path == tmp_path / "ledger.db.journal"
