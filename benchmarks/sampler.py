@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
@@ -50,7 +50,7 @@ LOOP = "event loop"
 LEDGER_THREAD = "ledger's thread"
 OTHER = "everything else"
 
-used_s: Counter[str] = Counter()
+used_s: dict[str, float] = defaultdict(float)
 _seen_s: dict[int, float] = {}
 
 

@@ -340,7 +340,7 @@ def is_index_locked(database: Path) -> bool:
 def test_another_program_that_reads_the_ledger_does_not_take_its_index_away(tmp_path: Path) -> None:
     """A run died of SIGBUS when a program opened its ledger: the run had closed a second descriptor of the index."""
     database = tmp_path / "ledger.db"
-    with opened(database) as (ledger, queries):
+    with opened(database) as (_, queries):
         start(queries, requests(1))
         assert is_index_locked(database)
         with (tmp_path / "ledger.db-shm").open("rb"):
