@@ -37,7 +37,7 @@ class Event(StrEnum):
     STALL = "stall"
     """Deadline passed; still collectable."""
     EXPIRE = "expire"
-    """Paid, and the video cannot be had any more."""
+    """Paid, and the video cannot be had; a later collect asks the gateway once more."""
     ADOPT = "adopt"
     """An unknown outcome was matched to a job."""
     CHARGE = "charge"
@@ -93,7 +93,8 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
             E.NOTE: S.UNKNOWN,
         },
         S.DONE: {E.SAVE: S.DONE, E.EXPIRE: S.EXPIRED, E.NOTE: S.DONE},
-        S.EXPIRED: {E.NOTE: S.EXPIRED},
+        # The gateway names a living link again: the video is fetched free of charge.
+        S.EXPIRED: {E.SAVE: S.DONE, E.NOTE: S.EXPIRED},
         S.FAILED: {E.NOTE: S.FAILED},
         S.REFUSED: {E.NOTE: S.REFUSED},
         S.CANCELED: {E.NOTE: S.CANCELED},

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.kinds.interface import GatewayKind
-from pipeline.records import Attempt
+from pipeline.records import Attempt, State
 from pipeline.runner.events import EventSink, JobAccepted
 from pipeline.runner.firewall import Firewall
 from pipeline.runner.rate_gate import RateGate
@@ -60,6 +60,8 @@ class ReadyVideo:
     """answers that the link gives no video (any more)"""
     link_is_newest: bool = False
     """the gateway named it in its last answer, or knows the job no more"""
+    was_expired: bool = False
+    """an earlier run found it expired: one free poll for another link, and no more"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,4 +148,5 @@ def ready_video_of(attempt: Attempt) -> ReadyVideo:
         polling_url=attempt.polling_url,
         video_url=attempt.video_url or "",
         local_path=attempt.local_path,
+        was_expired=attempt.state is State.EXPIRED,
     )

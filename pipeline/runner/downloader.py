@@ -1,7 +1,8 @@
 """Downloading: every finished video is fetched as soon as it is ready, verified, under its final name or not at all.
 
 A dead link is renewed by a free poll. The request becomes `expired` only when the gateway answered, and its newest link
-stayed dead over several tries: storage may lag behind the gateway by seconds, and `expired` is final.
+stayed dead over several tries: storage may lag behind the gateway by seconds. A later run asks for an expired video
+once more, by one free poll.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ STEP = "downloading"
 
 GIVEN_UP = "download: "
 """Begins the reason of a finished request whose video could not be fetched in this run."""
+
+STILL_DEAD = "the video's link is dead"
+"""Begins the reason of an expired request."""
 
 TRIES = 6
 """Fetches of one video in one run; the next run tries again."""
@@ -198,10 +202,12 @@ class Downloader:
     async def _dead(self, video: ReadyVideo, gone: LinkExpired) -> None:
         """The link gives no video: it is renewed and tried again; without success the video is expired or given up."""
         video.dead += 1
-        if video.dead >= DEAD_LINK_TRIES and video.link_is_newest:
-            reason = f"the video's link is dead ({gone.status}) and a fresh poll gave no living one"
+        if video.was_expired:
+            await self._ask_again(video, gone)
+        elif video.dead >= DEAD_LINK_TRIES and video.link_is_newest:
+            reason = f"{STILL_DEAD} ({gone.status}) and a fresh poll gave no living one"
             await self._context.recorder.record(video.request_id, Event.EXPIRE, {"reason": reason})
-            self._context.notify(f"{video.row_id}: paid, but {reason}")
+            self._context.notify(f"{video.row_id}: paid, but {reason}; `dop collect RUN` asks again, free of charge")
         elif video.dead >= DEAD_LINK_TRIES:
             await self._give_up(video, f"its link is dead ({gone.status}), and no poll gave another one")
         else:
@@ -210,6 +216,20 @@ class Downloader:
             # A signed link that ended is replaced by a living one; a second new link that is dead is given time.
             at_once = video.dead == 1 and video.video_url != old
             self._try_later(video, 0.0 if at_once else FIRST_PAUSE_S * 2 ** (video.dead - 1))
+
+    async def _ask_again(self, video: ReadyVideo, gone: LinkExpired) -> None:
+        """An expired video: it is tried again where one free poll names another link."""
+        old = video.video_url
+        if video.dead == 1:
+            video.link_is_newest = await renew_link(self._context, video)
+            if video.video_url != old:
+                self._try_later(video, 0.0)
+                return
+        if video.link_is_newest:
+            values = {"reason": f"{STILL_DEAD} ({gone.status}): asked again, and no poll gave a living one"}
+            await self._context.recorder.record(video.request_id, Event.NOTE, values)
+        else:
+            self._context.notify(f"{video.row_id}: paid, its link is dead, and no poll was answered; run again to ask")
 
     async def _failed(self, video: ReadyVideo, outcome: Unacceptable | TransientFailure) -> None:
         """Not this time: the video waits for its next try without holding a place, or is given up in this run."""

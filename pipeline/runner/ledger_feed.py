@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
@@ -75,7 +76,8 @@ class LedgerFeed:
             for attempt in page:
                 context.accepted.put_nowait(pending_job_of(attempt, loop_now=loop_now, now_unix=wall_now))
         if self.downloads:
-            for page in self._queries.iter_attempts(run_id, (State.DONE,), lacks_file=True):
+            without_file = self._queries.iter_attempts(run_id, (State.DONE,), lacks_file=True)
+            for page in itertools.chain(without_file, self._queries.iter_attempts(run_id, (State.EXPIRED,))):
                 for attempt in page:
                     context.ready.put_nowait(ready_video_of(attempt))
 

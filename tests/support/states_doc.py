@@ -19,7 +19,7 @@ STATE_WORDS = {
     State.ACCEPTED: "the gateway gave an id; it is being made",
     State.STALLED: "no result before the deadline; still collectable",
     State.DONE: "the gateway named a video; it is fetched or being fetched",
-    State.EXPIRED: "paid, but the video cannot be had any more",
+    State.EXPIRED: "paid, but the link is dead; `dop collect RUN` asks again, free of charge",
     State.FAILED: "the gateway could not make it",
     State.REFUSED: "moderation (nsfw)",
     State.CANCELED: "canceled at the gateway",

@@ -16,7 +16,7 @@ from pipeline.cli.spending import confirm, run_options, session
 from pipeline.config.settings import Settings
 from pipeline.errors import ExitCode, UsageError
 from pipeline.ledger.agreement import Agreement, RequestIds
-from pipeline.ledger.budget import Caps, lowest
+from pipeline.ledger.budget import NO_CAPS, Caps, lowest
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.states import Event
@@ -29,10 +29,11 @@ from pipeline.records import RETRYABLE, Attempt, State, counted, usd
 from pipeline.reports.checks.findings import RunChecks
 from pipeline.reports.run_ending import named
 from pipeline.reports.run_lookup import find_request, find_run
+from pipeline.runner.downloader import STILL_DEAD
 from pipeline.runner.keeper_results import keep_results
 from pipeline.runner.price_check import check_prices
 from pipeline.runner.run_job import RunInputs
-from pipeline.runner.session import run_session
+from pipeline.runner.session import SpendingSession, run_session
 
 
 def resolve(args: argparse.Namespace) -> int:
@@ -114,7 +115,7 @@ def retry(args: argparse.Namespace) -> int:
         run = find_run(workspace, args.run)
         if run.gateway != workspace.gateway:
             raise UsageError(f"run {run.run_id} belongs to {run.gateway}, the configuration to {workspace.gateway}")
-        failed = _not_replaced(workspace, run, _of_kinds(workspace, run, kinds))
+        failed = _not_replaced(workspace, run, _asked_again(opened, run, _of_kinds(workspace, run, kinds), args))
         if args.max_new is not None:
             failed = failed[: args.max_new]
         same = same_content(failed, settings)
@@ -149,6 +150,37 @@ def retry(args: argparse.Namespace) -> int:
         code = code or (1 if same.changed else 0)
         endings.print_json(args, code)
         return code
+
+
+def _asked_again(opened: SpendingSession, run: Run, failed: list[Attempt], args: argparse.Namespace) -> list[Attempt]:
+    """Those that a free poll gave no video for; an expired one is asked for before it is bought again.
+
+    MONEY: one whose job the gateway said nothing about is left out. It is paid, and may be fetched later.
+    """
+    expired = [one for one in failed if one.state is State.EXPIRED]
+    if not expired or args.dry_run:
+        return failed
+    print_notice([f"{counted(len(expired), 'expired video')}: asked for once more before anything is bought again"])
+    began, queries = time.time(), opened.workspace.queries
+    run_session(opened, RunInputs(run=run, caps=NO_CAPS, options=run_options(args, buy=False, collect=True)))
+    now = {one.request_id: one for one in queries.latest_attempts([one.request_id for one in expired])}
+    left = []
+    for one in failed:
+        newest = now.get(one.request_id, one)
+        if one.state is State.EXPIRED and newest.state is not State.EXPIRED:
+            continue
+        if one.state is State.EXPIRED and not _was_asked(newest, queries.history(one.request_id), since=began):
+            print_notice([f"left out: row {one.row_id}: no answer about its paid job; try again later"])
+            continue
+        left.append(one)
+    return left
+
+
+def _was_asked(attempt: Attempt, history: list[dict[str, object]], *, since: float) -> bool:
+    """Whether the gateway said since then that it has no living link."""
+    last = history[-1]
+    is_new = last["event"] == Event.NOTE.value and float(str(last["at"])) >= since
+    return is_new and (attempt.reason or "").startswith(STILL_DEAD)
 
 
 def _of_kinds(workspace: OpenLedger, run: Run, kinds: set[State]) -> list[Attempt]:

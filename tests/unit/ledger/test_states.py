@@ -37,6 +37,7 @@ unknown      charge    written_off
 unknown      resend    planned
 done         save      done
 done         expire    expired
+expired      save      done
 """
 PAIRS = {(State(a), Event(b)): State(c) for a, b, c in (line.split() for line in ALLOWED.split("\n") if line)}
 NOTES = {(state, Event.NOTE): state for state in State if state is not State.SKIPPED}

@@ -74,7 +74,13 @@ class World:
         )
 
 
-def fetched(monkeypatch: pytest.MonkeyPatch, files: Sequence[DownloadOutcome], polls: Sequence[Any]) -> World:
+def fetched(
+    monkeypatch: pytest.MonkeyPatch,
+    files: Sequence[DownloadOutcome],
+    polls: Sequence[Any],
+    *,
+    was_expired: bool = False,
+) -> World:
     """What becomes of one video whose link is https://cdn.example.com/1.mp4."""
 
     async def story() -> World:
@@ -88,6 +94,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch, files: Sequence[DownloadOutcome], p
             job_set_id="job",
             polling_url=None,
             video_url="https://cdn.example.com/1.mp4",
+            was_expired=was_expired,
         )
         context.ready.put_nowait(video)
         downloader.close_input()
@@ -115,7 +122,7 @@ def test_a_link_that_stays_dead_although_the_gateway_answers_expires(
 def test_without_a_clear_answer_of_the_gateway_nothing_expires(
     monkeypatch: pytest.MonkeyPatch, polls: list[tuple[int, bytes]]
 ) -> None:
-    """`expired` is final, and the way on from there is to pay again."""
+    """`expired` says that the gateway was asked, and the row is not tried again in this run."""
     assert fetched(monkeypatch, [GONE], polls).events == [Event.NOTE]
 
 
@@ -130,3 +137,24 @@ def test_a_404_is_asked_again_in_the_other_styles(monkeypatch: pytest.MonkeyPatc
     assert world.events == [Event.SAVE]
     assert world.styles == ["auto", "queue"]
     assert world.urls[-1] == "https://cdn.example.com/2.mp4"
+
+
+def test_an_expired_video_is_fetched_where_one_poll_names_a_living_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = fetched(monkeypatch, [GONE, SAVED], [DONE], was_expired=True)
+    assert world.events == [Event.SAVE]
+    assert len(world.styles) == 1
+
+
+def test_a_link_that_lives_again_needs_no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = fetched(monkeypatch, [SAVED], [DONE], was_expired=True)
+    assert (world.events, world.styles) == ([Event.SAVE], [])
+
+
+@pytest.mark.parametrize(("polls", "events"), [([DONE], [Event.NOTE]), ([LOST], [Event.NOTE]), ([ERROR], [])])
+def test_an_expired_video_is_asked_for_once_and_stays_expired(
+    monkeypatch: pytest.MonkeyPatch, polls: list[tuple[int, bytes]], events: list[Event]
+) -> None:
+    """A note says that the gateway was asked: without one `dop retry` does not buy it again."""
+    world = fetched(monkeypatch, [GONE], polls, was_expired=True)
+    assert world.events == events
+    assert len(world.urls) <= 2
