@@ -32,8 +32,8 @@ from pipeline.reports.run_lookup import find_request, find_run
 from pipeline.runner.downloader import STILL_DEAD
 from pipeline.runner.keeper_results import keep_results
 from pipeline.runner.price_check import check_prices
-from pipeline.runner.run_job import RunInputs
-from pipeline.runner.session import SpendingSession, run_session
+from pipeline.runner.run_job import RunInputs, SpendingSession
+from pipeline.runner.session import run_session
 
 
 def resolve(args: argparse.Namespace) -> int:
