@@ -39,7 +39,7 @@ NONE = Allowance()
 
 _STATIC = Allowance(is_static=True)
 _PAUSES = Allowance(pauses=True)
-_BLAST = Allowance(flashes=3.0, recolors=3.0, blurs=0.7)
+_BLAST = Allowance(flashes=3.0, recolors=6.0, blurs=0.7)
 _RECOLORS = Allowance(recolors=1.6)
 _BLURS = Allowance(blurs=0.5)
 _TRANSITION = Allowance(is_transition=True)
@@ -74,13 +74,13 @@ ALLOWANCES: Mapping[str, Allowance] = {
     "Morphskin": _RECOLORS,
     "Mouth In": Allowance(recolors=1.3, is_transition=True),  # ends in the dark of the mouth
     "Paint Splash": _RECOLORS,
-    "Paparazzi": Allowance(flashes=4.0, flicker=20.0),  # flashguns
-    "Powder Explosion": _RECOLORS,  # clouds of colour, no light
+    "Paparazzi": Allowance(flashes=4.0, flicker=100.0),  # flashguns: every other frame may be lit by another one
+    "Powder Explosion": Allowance(recolors=3.0),  # clouds of colour, no light
     "Roll Transition": Allowance(is_transition=True, pauses=True),  # turns over into another scene
     "Sand Storm": Allowance(blurs=0.4, recolors=1.3),  # dust hides the picture
     "Set on Fire": _RECOLORS,
     "Skin Surge": _RECOLORS,
-    "Soul Jump": _RECOLORS,
+    "Soul Jump": Allowance(recolors=2.0),  # a glow that grows
     "Static": _STATIC,
     "Super 8MM": Allowance(flicker=7.0, flashes=4.0, recolors=1.6),  # an old projector's light
     "Through Object In": _TRANSITION,
