@@ -15,8 +15,8 @@ DRIFT = 7.5
 """Levels of 255 that the mean colour moves by: a drift of ten loses up to a quarter of it to the codec and to what the
 ends do not share; 120 good clips had up to 5.7."""
 
-UNLINED_DRIFT = 16.0
-"""The same where start and end show different things: those may have other colours."""
+UNLINED_DRIFT = 22.0
+"""The same where start and end show different things: two parts of one photograph differ by up to 17."""
 
 STAYS_S = (0.0, 0.25, 0.5)
 """Seconds before the end at which the drift must be there."""
@@ -26,6 +26,10 @@ SMOOTH_PX = 5
 
 MIN_SHARED = 0.04
 """Share of the picture that start and end must both show, its edge left out."""
+
+ENOUGH = 0.5
+"""Share of the picture that both ends show from which `DRIFT` holds: in less, a person who passes or the edge of a lens
+moves the mean, and the limit rises by the share that is missing."""
 
 MAX_LIGHT = 2.5
 """A change of brightness by more than this factor leaves no colour to compare."""
@@ -67,7 +71,9 @@ def _drift(signals: Signals, index: int) -> tuple[float, float]:
         return 0.0, DRIFT
     off = [float(two[n][mask].mean() - light * one[n][mask].mean()) for n in (1, 2, 3)]
     size = max(float(np.hypot(off[0], off[1])) * 0.9, abs(off[2]))
-    return size, DRIFT if is_lined_up else UNLINED_DRIFT
+    if not is_lined_up:
+        return size, UNLINED_DRIFT
+    return size, DRIFT * (1 + max(0.0, ENOUGH - float(found.overlap[0])))
 
 
 def _channels(rgb: NDArray[np.uint8]) -> Luma:

@@ -11,11 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.checkclips.cases import encode
 from pipeline.reports.checks.allowances import ALLOWANCES, allowance_of
 from pipeline.reports.checks.check import Subject, check_clip, check_film
 from pipeline.reports.checks.duplicates import duplicates, fingerprint
 from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
-from pipeline.reports.checks.frames import Film, luma_of
+from pipeline.reports.checks.frames import Film, UndecodableError, luma_of, read_film
 from pipeline.reports.checks.jobs import Taken
 from pipeline.reports.checks.reference import UnreadablePictureError, read_reference
 from pipeline.sandbox.rendering.clip import ClipPlan, render
@@ -182,6 +183,14 @@ def test_an_end_picture_is_compared_with_the_last_frame() -> None:
     assert wrong.kinds == (Kind.WRONG_END,)
 
 
+def test_an_end_picture_that_is_shown_before_a_fade_counts() -> None:
+    frames = panned(scene(3))
+    faded = [frame * min(1.0, (COUNT - 1 - n) / 16) for n, frame in enumerate(frames)]
+    assert check_film(filmed(faded), Subject(preset="Dolly Right", end=png(frames[-18]))).grade is Grade.OK
+    wrong = check_film(filmed(faded), Subject(preset="Dolly Right", end=png(scene(8))))
+    assert wrong.kinds == (Kind.WRONG_END,)
+
+
 def test_a_squeezed_picture_is_a_format_and_a_crop_is_none() -> None:
     picture = scene(3)[20:110, 10:170]
     squeezed = np.asarray(Image.fromarray(picture.astype(np.uint8)).resize((112, 90)).resize((160, 130)), dtype=float)
@@ -254,6 +263,17 @@ def test_a_real_clip_passes_whole_and_fails_cut_short(tmp_path: Path) -> None:
     content = clip.read_bytes()
     clip.write_bytes(content[: len(content) * 2 // 3])
     assert check_clip(clip, Subject(start=picture, preset="Dolly In")).kinds == (Kind.UNREADABLE,)
+
+
+def test_a_clip_that_lost_the_content_of_a_packet_is_unreadable_though_its_decoder_passes_it(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    encode(panned(scene(3), 12), 24, clip, "hevc", 20)
+    assert read_film(clip, max_cpu_s=9) is not None
+    content = clip.read_bytes()
+    at = content.index(b"mdat") + 2_000
+    clip.write_bytes(content[:at] + bytes(300) + content[at + 300 :])
+    with pytest.raises(UndecodableError, match="damaged"):
+        read_film(clip, max_cpu_s=9)
 
 
 def test_a_check_that_takes_too_long_is_given_up(tmp_path: Path) -> None:

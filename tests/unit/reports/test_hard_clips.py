@@ -75,3 +75,19 @@ def test_stills_that_are_mirrored_in_turn_are_a_strobe() -> None:
     turned = [still, still[:, ::-1], 255 - still, still[::-1]]
     assert strobe(signals_of([turned[n // 4 % 4] for n in range(60)]), NONE)[0]
     assert not strobe(signals_of([frame for frame in panned(scene(5), 30, 60) for _ in range(2)]), NONE)[0]
+
+
+def test_a_crash_zoom_may_come_late_and_a_freeze_of_four_seconds_is_none_of_its_rests() -> None:
+    picture, allowance = scene(6), allowance_of("Crash Zoom In")
+    moving = panned(picture, 8, 60)
+    late = signals_of([*[moving[0]] * 70, *moving, *[moving[-1]] * 20])
+    assert not frozen(late, allowance, no_blanks(late))[0]
+    too_long = signals_of([*panned(picture, 24, 60), *[moving[-1]] * 96])
+    assert frozen(too_long, allowance, no_blanks(too_long))[0]
+
+
+def test_a_star_field_does_not_flicker() -> None:
+    random = np.random.default_rng(7)
+    stars = [np.where(random.random((90, 160, 1)) < 0.01, 255.0, 16.0 + 0.5 * (-1) ** n) for n in range(COUNT)]
+    dark = signals_of([frame * np.ones(3) for frame in stars])
+    assert not flicker(dark, NONE, no_blanks(dark))[0]
