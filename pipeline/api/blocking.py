@@ -26,11 +26,13 @@ def wait_for(make: Callable[[], Coroutine[object, object, T]]) -> T:
     except RuntimeError:
         return event_loop.run(make())
     forwarded = ForwardedSignals()
+    # Set for as long as the context is copied: only the thread's copy has it, and later calls here do not.
     token = FORWARDED.set(forwarded)
     context = copy_context()
     FORWARDED.reset(token)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="dop") as thread:
         future = thread.submit(context.run, lambda: event_loop.run(make()))
+        # A loop, because the second interrupt has to reach the run as well.
         while True:
             try:
                 return future.result()

@@ -55,9 +55,8 @@ def session(settings: Settings, args: argparse.Namespace, endings: Endings) -> I
         LockedError: another run works on this ledger.
     """
     with notifying(settings, args.verb) as notifier:
-        network_environment(
-            os.environ
-        ).ssl_context()  # a proxy or a bundle that can't be used: before anything is locked
+        # Before anything is locked: a proxy or a bundle of certificates that can't be used is refused here.
+        network_environment(os.environ).ssl_context()
         key = resolve_api_key(settings, ask=ask_to_trust)
         lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
         account = buying_account(settings, key, args)
@@ -125,5 +124,6 @@ def agreed(
 
 def confirm(question: str) -> bool:
     """Whether the user at the terminal says yes."""
+    # On stderr, because stdout may be read by a program.
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -84,6 +84,8 @@ def close_stdout(code: int) -> int:
 def _to_nowhere() -> None:
     """What is left in the buffer goes to the null device when the interpreter ends."""
     with suppress(OSError, ValueError):
+        # The interpreter flushes once more when it ends: a second failure there would print a traceback and change the
+        # code.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
@@ -102,6 +104,7 @@ def harden_stdio() -> None:
         line_buffering=os.isatty(1),
     )
     sys.stderr = BrokenPipeSafeStream(
+        # Without a buffer: the last notice before a crash is the one that is needed.
         open(2, "wb", buffering=0, closefd=False),  # noqa: SIM115 - for good
         encoding="utf-8" if sys.stderr is None else sys.stderr.encoding,
         errors="backslashreplace",

@@ -93,6 +93,7 @@ def read_key(environ: Mapping[str, str], home: Path, credential: Credential = PI
     if not file.exists():
         return None
     _refuse_readable_by_others(file)
+    # One line end and nothing more: any other white space in a key is a mistake to report, not to repair.
     return _whole(checked_key(file_text(file).removesuffix("\n").removesuffix("\r"), str(file)), credential, str(file))
 
 
@@ -111,6 +112,7 @@ def store_key(key: str, home: Path, credential: Credential = PIXAZO_CREDENTIAL) 
     file = home / credential.file
     old_mask = os.umask(0o077)
     try:
+        # Under the mask, so that the folder is private as well.
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole_text(file, mode=SECRET) as stream:
             stream.write(f"{key}\n")
@@ -162,4 +164,5 @@ def environment(environ: Mapping[str, str], folder: Path) -> Mapping[str, str]:
         found[name.strip()] = re.sub(r"""^(["'])(.*)\1$""", r"\2", value.strip())
     if any(name in found for name in SECRET_VARIABLES):
         _refuse_readable_by_others(file)
+    # The real environment wins: a folder's file may be another person's, and must not replace what the user has set.
     return found | dict(environ)

@@ -26,6 +26,7 @@ FILE = "trusted-origins.json"
 def state_folder(environ: Mapping[str, str], home: Path) -> Path:
     """Where this program keeps what it remembers for a user: in $XDG_STATE_HOME, else in ~/.local/state."""
     given = environ.get("XDG_STATE_HOME", "")
+    # A relative path counts for nothing. Source: XDG base directory specification.
     base = Path(given) if given.startswith("/") else home / ".local" / "state"
     return base / STATE_FOLDER
 
@@ -44,6 +45,7 @@ class KeyOrigins:
         """
         path = self.folder / FILE
         try:
+            # A line of this file sends the key to an address: another user who may write it could add one of his own.
             if path.stat().st_mode & 0o022:
                 raise UsageError(f"{path}: others may write it. Run: chmod 600 {path}")
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -95,6 +97,7 @@ def may_receive_key(
     target = origin_of(address)
     if target in credential.origins or _was_given_by_the_user(settings, environ):
         return True
+    # A stored key is not sent to whatever program happens to listen on this machine.
     if credential.is_in(environ) and is_loopback(urlsplit(address).hostname or ""):
         return True
     return f"{credential.prefix}{target}" in origins.trusted()

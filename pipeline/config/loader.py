@@ -66,6 +66,7 @@ def load(path: Path | None, *, overrides: Mapping[str, str], environ: Mapping[st
     leaves = read_leaves(file, typed=TYPED, problems=problems) | _from_environment(environ) | _from_flags(overrides)
     unknown = ((given, _what_is_wrong(leaf, given)) for leaf, given in leaves.items())
     problems.extend(given.problem(message) for given, message in unknown if message)
+    # A value under a misspelt key is missing where it belongs: what the model says of the rest would mislead.
     settings = None if problems else _build(leaves, problems)
     if settings is None or problems:
         raise ManifestError(problems)
@@ -125,7 +126,10 @@ def _variable_path(variable: str) -> tuple[str, ...] | None:
         return None
     section, separator, key = variable.removeprefix(PREFIX).lower().partition("__")
     if separator:
+        # Names of models have hyphens, which no variable can have.
         return section, key.replace("_", "-") if section == "prices" else key
+    # With one underscore too few it is still a mistake and not ignored: DOP_GATEWAY_BASE_URL passed over in silence
+    # would send the purchase to another gateway.
     meant = (name for name in _top_level() if section == name or section.startswith(name + "_"))
     return next(((name,) for name in meant), None)
 
@@ -196,6 +200,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _build(leaves: RawValues, problems: list[Problem]) -> Settings | None:
+    # What is given is laid over the defaults, so that a price for one model leaves those of the others.
     values: dict[str, Any] = {"prices": _default_prices(leaves)}
     for path, given in leaves.items():
         if len(path) == 1:

@@ -48,6 +48,7 @@ class NetworkEnvironment:
         parts = urlsplit(url)
         host = parts.hostname or ""
         found = self.proxies.get(parts.scheme)
+        # Behind a proxy 127.0.0.1 would be the proxy's machine and not this one.
         if found is None or is_loopback(host) or self._is_direct(host):
             return None
         return found[1]
@@ -120,6 +121,7 @@ def network_environment(environ: Mapping[str, str]) -> NetworkEnvironment:
     no_proxy = _first(environ, "no_proxy")
     for name in (*BUNDLES, *SYSTEM_BUNDLES):
         value = environ.get(name)
+        # OpenSSL passes over a file that is missing, and each call would then fail on its certificate without a cause.
         if value and not Path(value).exists():
             raise UsageError(
                 f"{name}={value}: there is no such file; set it to your company's certificates or unset it"

@@ -69,6 +69,7 @@ class _OpenCollection:
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
+    # libyaml's parser where the installed package has it: a large manifest takes seconds with the one in Python.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         yield from yaml.parse(text, Loader=loader)
@@ -221,6 +222,7 @@ class _Reader:
             self._begun = True
 
     def _value(self, event: yaml.ScalarEvent) -> object:
+        # Quoted, so it is a text whatever it looks like.
         if not event.implicit[0]:
             return event.value
         value = scalar(event.value)
@@ -252,6 +254,7 @@ class _Reader:
     def _key(self, event: yaml.ScalarEvent) -> None:
         top = self._stack[-1]
         top.key = event.value
+        # `keys` and not `items`, which lack the keys without a value.
         if top.key in top.keys:
             self.document.repeated.append((self._here(), *_place(event)))
         top.keys.add(top.key)
@@ -266,6 +269,8 @@ class _Reader:
         top = self._stack[-1] if self._stack else None
         key = top.key if top is not None else None
         self._put(items)
+        # `_put` has cleared the key, but what is inside still needs it for its path; the collection's end clears it for
+        # good.
         if top is not None:
             top.key = key
         self._stack.append(_OpenCollection(items))

@@ -136,8 +136,10 @@ class CsvRows:
         for line, record in table.records:
             if isinstance(record, str):
                 mistakes.add(Diagnostic(file=self.path, line=line, message=record))
+                # Counted, or the sheet would be called empty as well.
                 rows += 1
             elif is_noise(record):
+                # Bare line ends are no news; a row of commas may be a row that lost its text.
                 passed_over.lines += len(record) > 1
             else:
                 rows += 1

@@ -51,6 +51,7 @@ def table(lines: Iterable[str], is_column: Callable[[str], bool], separator: str
     marked = _SEP_LINE.fullmatch(first)
     if marked:
         separator = marked[1]
+        # An empty line in its place, so that the numbers in messages are those of the file.
         lead[-1] = "\n"
     elif separator is None:
         separator = separator_of(first, is_column)
@@ -86,8 +87,10 @@ def _split(line: str, mark: str) -> list[str]:
 
 
 def _records(lines: Iterable[str], separator: str) -> Iterator[tuple[int, list[str] | str]]:
+    # Strict: a quote that is never closed would otherwise swallow the rows below it as one prompt.
     reader = csv.reader(lines, strict=True, delimiter=separator)
     while True:
+        # Before the record is read: a quoted cell may go over several lines, and the first one is the place to name.
         line = reader.line_num + 1
         try:
             record = next(reader)

@@ -125,12 +125,14 @@ class Manifest:
             ManifestError: all mistakes, when everything was read; after the first one no more cells come.
             TooManyRows: the axes multiply to more than `max_rows`.
         """
+        # A copy for each stream, or the second one would report what the first one found a second time.
         mistakes = self._mistakes.copy()
         expansion = Expander(self._program, mistakes, self._drawing() if self._draw is not None else None)
         try:
             yield from expansion.cells()
         except source_files.UNREADABLE as error:
             mistakes.add(source_files.unreadable(self.files[-1], error))
+        # A sheet saved while it was read gave rows of two versions.
         self._report_changes(mistakes)
         self.warnings[:] = self._surroundings.warnings
         self.warnings += self._about_variables(expansion)
@@ -157,6 +159,7 @@ class Manifest:
 
     def _drawing(self) -> Draw:
         def draw(place: str, count: int) -> tuple[int, ...]:
+            # Drawn once: the seeds of the plan that was shown are those that are bought.
             known = self.drawn.get(place)
             if known is None or len(known) != count:
                 assert self._draw is not None

@@ -107,6 +107,7 @@ class ManifestLoader:
             compiler.axes.check_overlaps(axes, ("matrix",))
         rows = self._rows(document, written, compiler, row_lines, defaults=defaults, axes=axes)
         program = ManifestSpec(file=self._path, rows=rows, defaults=defaults, axes=axes)
+        # A sheet is streamed: how many rows it has is known only at its end.
         program.measured = not isinstance(document.rows, yaml_model.RowsFileModel)
         if matrix is not None:
             compiler.patterns(program, matrix, written["matrix"])
@@ -149,6 +150,7 @@ class ManifestLoader:
             spot = SourceLocation(file=self._path, path=())
             only = SpecRow(location=spot, own={}, default_id=lambda: slug(document.name or self._origin.stem) or "row")
             return lambda _: (only,)
+        # Axes that were refused leave a manifest empty too, and have a mistake of their own.
         if not self._mistakes and not (document.matrix is not None and document.matrix.include):
             compiler.fields.report("has nothing to buy: give it rows, zip or matrix", ())
         return lambda _: ()
@@ -173,6 +175,7 @@ class ManifestLoader:
         if program.measured:
             measured = measure(program)
             size = measured.total
+            # Before anything is expanded: one range mistyped multiplies to billions.
             if size > program.max_rows:
                 problems = self._mistakes.problems(self._texts)
                 raise TooManyRowsError(problems, measured, program.max_rows, self._path)

@@ -76,6 +76,7 @@ def sha256(paths: tuple[Path, ...]) -> str:
     for path in paths:
         with path.open("rb") as file:
             part = hashlib.file_digest(file, "sha256")
+            # With its length, so that a row moved from one file into the other changes the whole.
             whole.update(b"%d\n" % file.tell())
         whole.update(part.digest())
     return whole.hexdigest()
@@ -109,6 +110,7 @@ def lines(path: Path) -> Iterator[str]:
         with gzip.open(path, "rt", encoding=encoding, newline="") as text:
             yield from text
         return
+    # Line ends as they are: inside a quoted cell they belong to the prompt.
     with path.open(encoding=encoding, newline="") as text:
         yield from text
 

@@ -44,6 +44,7 @@ class SchemaValidator:
                 details = error.errors(include_url=False, include_input=True)
                 for detail in details:
                     self._report(kind, detail)
+                # And once more without them: checks across several fields run only where each field alone is right.
                 for place in {_cut(_place(detail)) for detail in details}:
                     self._cut_out(written, place)
 

@@ -112,6 +112,8 @@ class SandboxHandlers(SandboxGatewayBase):
             return as_json(crowded)
         job = self._new_job(raw, mark, request.headers.get(CALLBACK_HEADER))
         try:
+            # MONEY: charged first, answered second. A crash in between leaves a job that was paid for and never
+            # answered, which is the case that a client has to get right.
             await self._books.accept(job)
         except sqlite3.Error:
             self._open.discard(job.job_set_id)
@@ -185,6 +187,7 @@ class SandboxHandlers(SandboxGatewayBase):
         if job is None or self._views.state(job) is not SandboxJobState.COMPLETED:
             return as_json(responses.refused(404, "File not found"))
         if self._views.is_expired(job, request.query.get("u", "")):
+            # Stores answer an expired link either way, and a client must take both for the same.
             return web.Response(status=403 if job.visit % 2 else 404, text="<Error><Code>AccessDenied</Code></Error>")
         fault, visit = ResultFault.NONE, 0
         if self._storm is not None:

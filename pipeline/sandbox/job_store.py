@@ -71,6 +71,7 @@ class JobStore:
         Raises:
             sqlite3.Error: it could not be written, and is not charged.
         """
+        # Before it is durable: the same body submitted meanwhile has to be the next visit, or both would get one id.
         self._remember(job)
         entry = (
             "INSERT INTO jobs VALUES (?, ?, ?, ?, ?)",
@@ -83,6 +84,7 @@ class JobStore:
         written: asyncio.Future[None] = loop.create_future()
         self._entries.put(_Entry(*entry, settle=lambda error: _tell(loop, written, error)))
         try:
+            # Where the handler is cancelled, the job is charged all the same, as it is by a real gateway.
             await asyncio.shield(written)
         except sqlite3.Error:
             self._forget(job)
@@ -129,6 +131,7 @@ class JobStore:
     def _write_all(self) -> None:
         while (entry := self._entries.get()) is not None:
             group = [entry]
+            # One sync of the disk for everything that came during the last one.
             while len(group) < GROUP_LIMIT and not self._entries.empty():
                 following = self._entries.get()
                 if following is None:
@@ -154,6 +157,7 @@ class JobStore:
 
 def _tell(loop: asyncio.AbstractEventLoop, written: asyncio.Future[None], error: BaseException | None) -> None:
     def settle() -> None:
+        # The handler that waited may have been cancelled.
         if not written.done():
             written.set_exception(error) if error is not None else written.set_result(None)
 
@@ -163,6 +167,7 @@ def _tell(loop: asyncio.AbstractEventLoop, written: asyncio.Future[None], error:
 def _open(path: Path) -> sqlite3.Connection:
     try:
         database = sqlite3.connect(path, check_same_thread=False, timeout=1)
+        # A second sandbox on this folder fails at its start, instead of charging into the same books.
         database.execute("PRAGMA locking_mode=EXCLUSIVE")
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")

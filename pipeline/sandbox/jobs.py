@@ -98,6 +98,8 @@ def state_of(job: Job, now: float, *, clip_ready: bool, spoiled: bool = False) -
 
 def share(*parts: object) -> float:
     """A number in [0, 1) that depends on `parts` alone."""
+    # A separator that no part holds: ("a", "bc") and ("ab", "c") are two draws. Texts from JSON may have lone
+    # surrogates.
     digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:7], "big") / (1 << 56)
 

@@ -113,6 +113,7 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
         if (existing := _nothing_to_do(args, opened, order, offer)) is not None:
             return end_of_nothing(args, opened.workspace, existing)
         print_offer(args, settings, order, offer)
+        # Before the question: a price that the gateway has changed belongs to what the user says yes to.
         print_notice(f"warning: {text}" for text in asyncio.run(check_prices(settings, opened.key, offer.models)))
         if not agreed(args, order, offer, settings, opened.workspace):
             return ExitCode.USAGE
@@ -190,6 +191,7 @@ def split_pilot(opened: SpendingSession, found: Run, agreement: Agreement, count
     price = sum(prices[attempt.params.model] for attempt in chosen)
     ids = {attempt.request_id for attempt in chosen}
     pilot = Agreement(new=RequestIds(ids), price_microusd=price)
+    # MONEY: the limit holds for both parts together.
     most = agreement.max_purchases
     rest = replace(
         agreement,
@@ -210,6 +212,7 @@ def _pilot(job: _BoundRun, pilot: Agreement) -> int | None:
         print_notice([f"pilot: {len(chosen)} of {len(chosen)} rendered; the rest follows"])
         return None
     print_notice([f"pilot: not all of {len(chosen)} rendered ({_tally(states.values())}); nothing more is bought"])
+    # An interrupted pilot, or one that met a budget, keeps its own code; one that merely failed must not end with 0.
     return code if code in STOPPING_CODES else ExitCode.UNFINISHED
 
 

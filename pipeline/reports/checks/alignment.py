@@ -75,6 +75,7 @@ def reduced(pictures: Luma, factor: int) -> Luma:
 def blurred(pictures: Luma, radius: int) -> Luma:
     """Pictures under a square mean of (2 radius + 1)^2 pixels, edges repeated."""
     side = 2 * radius + 1
+    # One more at the front: a sum over a window is the difference of two running sums.
     padded = np.pad(pictures, ((0, 0), (radius + 1, radius), (radius + 1, radius)), mode="edge")
     total = padded.cumsum(axis=1, dtype=np.float64)
     rows = total[:, side:] - total[:, :-side]
@@ -108,6 +109,7 @@ def align(
         return joined(parts)
     maps = np.tile(IDENTITY, (count, 1)) if starts is None else starts.copy()
     for factor, steps in levels:
+        # Fewer pixels have no slope that could be followed.
         fits = min(first.shape[1:]) // factor >= 8
         if not fits:
             continue
@@ -126,6 +128,7 @@ def compared(one: Luma, two: Luma, maps: Maps) -> Aligned:
     detail = _correlation(fine_seen, detail_of(two), inside, DETAIL_NOISE)
     enough = overlap >= MIN_OVERLAP
     total = np.maximum(inside.sum(axis=(1, 2)), 1)
+    # One level is added to both, so that nearly black pictures have no wild ratio.
     gain = ((two * inside).sum(axis=(1, 2)) / total + 1) / ((seen * inside).sum(axis=(1, 2)) / total + 1)
     return Aligned(
         maps=maps,
@@ -175,6 +178,7 @@ def warped(pictures: Luma, maps: Maps) -> tuple[Luma, NDArray[np.bool_]]:
     across = (m[:, 0] + m[:, 1] * x[None, None, :] + m[:, 2] * y[None, :, None]) * width + (width - 1) / 2
     down = (m[:, 3] + m[:, 4] * x[None, None, :] + m[:, 5] * y[None, :, None]) * width + (height - 1) / 2
     inside = (across > -0.5) & (across < width - 0.5) & (down > -0.5) & (down < height - 0.5)
+    # Just inside the last pixel: its neighbour to the right and the one below are read too.
     across, down = np.clip(across, 0, width - 1.001), np.clip(down, 0, height - 1.001)
     left, top = across.astype(np.int32), down.astype(np.int32)
     u, v = across - left, down - top
@@ -206,23 +210,31 @@ def _refined(one: Luma, two: Luma, maps: Maps, steps: int) -> Maps:
         np.broadcast_to(y[:, None], (height, width)).ravel(),
     )
     two_y, two_x = np.gradient(two, axis=(1, 2))
+    # Levenberg's damping: where a picture has no slope the equations have many solutions, and this prefers no move.
+    # Light is hardly damped, because even a flat picture shows it.
     damping = np.diag([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3]) * 1e-2 * height * width
     for _ in range(steps):
         seen, inside = warped(one, maps)
         seen_y, seen_x = np.gradient(seen, axis=(1, 2))
+        # The mean slope of both pictures is a step of second order, which converges from further away. Source:
+        # Benhimane and Malis, "Real-time image-based tracking of planes using efficient second-order minimization".
         gx = ((seen_x + two_x) * (0.5 * width)).reshape(count, -1)
         gy = ((seen_y + two_y) * (0.5 * width)).reshape(count, -1)
         flat = seen.reshape(count, -1)
         rest = two.reshape(count, -1) - flat
         weight = inside.reshape(count, -1).astype(np.float32)
         scale = np.abs(rest).mean(axis=1, keepdims=True) * 2 + 1
+        # Cauchy's weights: what moves by itself, unlike the camera, must not pull the map along.
         weight = weight / (1 + (rest / scale) ** 2)
         columns = np.stack(
-            [gx, gx * grid_x, gx * grid_y, gy, gy * grid_x, gy * grid_y, flat, np.ones_like(flat)], axis=1
+            # The last two are gain and offset of the light, or a flash would be explained by a move.
+            [gx, gx * grid_x, gx * grid_y, gy, gy * grid_x, gy * grid_y, flat, np.ones_like(flat)],
+            axis=1,
         )
         normal = (columns * weight[:, None, :]) @ columns.transpose(0, 2, 1) + damping
         right = ((columns * weight[:, None, :]) @ rest[:, :, None])[:, :, 0]
         step = np.linalg.solve(normal.astype(np.float64), right.astype(np.float64)[:, :, None])[:, :6, 0]
+        # Further away the slopes say nothing; the next step starts from there.
         step = np.clip(step, -0.15, 0.15)
         maps = composed(maps, IDENTITY + step)
     return maps
@@ -232,12 +244,15 @@ def shift_between(first: Luma, second: Luma) -> Maps:
     """For each pair the map of the shift at the peak of the phase correlation; finds moves of half a picture."""
     one, two = (detail_of(reduced(pictures, 2)) for pictures in (first, second))
     count, height, width = one.shape
+    # Towards the edges nothing: the picture's border is the strongest line in both, and it never moves.
     window = (np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[None, 1:-1]).astype(np.float32)
     spectrum = np.fft.rfft2(one * window) * np.conj(np.fft.rfft2(two * window))
+    # Phases alone, so that one bright thing does not decide.
     surface = np.fft.irfft2(spectrum / (np.abs(spectrum) + 1e-3), s=(height, width))
     peaks = surface.reshape(count, -1).argmax(axis=1)
     down, across = peaks // width, peaks % width
     maps = np.tile(IDENTITY, (count, 1))
+    # The spectrum repeats itself: a peak beyond the middle is a move the other way.
     maps[:, 0] = np.where(across > width // 2, across - width, across) / width
     maps[:, 3] = np.where(down > height // 2, down - height, down) / width
     return maps

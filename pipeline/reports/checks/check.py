@@ -114,6 +114,7 @@ def _framing(film: Film, start: Reference | None, end: Reference | None, metrics
         findings, match = framing.judge(film, 0, start, Kind.WRONG_START)
         found += findings
         metrics["start_likeness"], metrics["start_squeeze"] = match.likeness, match.squeeze
+    # Where decoding stopped early, the last frame is not the clip's last.
     if end is not None and not film.stopped:
         judged = [framing.judge(film, index, end, Kind.WRONG_END) for index in _last_shown(film)]
         findings, match = min(judged, key=lambda one: (len(one[0]), -one[1].likeness))
@@ -155,6 +156,7 @@ def _motion(
     freezes, metrics["frozen_s"] = stillness.frozen(signals, allowance, blank)
     stills, metrics["way"] = stillness.still(signals, allowance)
     found += freezes + stills
+    # A clip that ends on another picture has that one's detail and colours.
     if not strobes and not cuts and subject.end is None and not subject.has_end:
         softs, sharpness_left = sharpness.soft(signals, allowance)
         found += softs

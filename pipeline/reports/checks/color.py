@@ -44,6 +44,7 @@ def color_drift(signals: Signals, allowance: Allowance) -> tuple[list[Finding], 
     value = np.inf
     for pick in picks:
         size, limit = _drift(signals, min(pick, len(times) - 1))
+        # The smallest of all moments counts: a colour that comes back was a light that passed.
         value = min(value, size / (limit * allowance.recolors) * DRIFT)
         if value < DRIFT:
             return [], value
@@ -55,6 +56,7 @@ def _drift(signals: Signals, index: int) -> tuple[float, float]:
     first, last = signals.half[0][None], signals.half[index][None]
     found = align(first, last, starts=signals.way[index][None], levels=((2, 5), (1, 3)))
     plain = align(first, last)
+    # The chained steps reach far, but their errors add up; lined up at once is exact where the camera came back.
     if plain.detail[0] > found.detail[0]:
         found = plain
     is_lined_up = found.detail[0] > 0.6 and found.overlap[0] > 0.15
@@ -62,6 +64,7 @@ def _drift(signals: Signals, index: int) -> tuple[float, float]:
     mask = np.ones(one.shape[1:], dtype=bool)
     if is_lined_up:
         one, inside = warped(one, np.repeat(found.maps, len(one), axis=0))
+        # As smooth as the colours: those beside the edge have something in them that the other frame does not show.
         mask = blurred(inside[:1].astype(np.float32), SMOOTH_PX)[0] > 0.99
         if mask.mean() < MIN_SHARED:
             return 0.0, DRIFT
@@ -86,4 +89,5 @@ def _planes(channels: Luma) -> Luma:
     smooth = blurred(channels, SMOOTH_PX)
     red, green, blue = smooth
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    # Cb and Cr. Source: ITU-R BT.601.
     return np.stack([luma, 0.564 * (blue - luma), 0.713 * (red - luma), smooth.max(axis=0) - smooth.min(axis=0)])

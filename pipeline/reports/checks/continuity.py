@@ -76,6 +76,7 @@ def likeness(signals: Signals) -> Numbers:
 def _pair(signals: Signals, one: int, two: int) -> float:
     first, second = signals.half[one][None], signals.half[two][None]
     here = align(first, second)
+    # A second start, because lining up alone finds a tenth of the width, and a fast pan goes half of it.
     there = align(first, second, shift_between(first, second))
     found = [float(aligned.detail[0]) for aligned in (here, there) if aligned.overlap[0] >= MIN_SHARED]
     return max(found, default=0.0)

@@ -36,7 +36,7 @@ def fingerprint(film: Film) -> bytes:
     moments = np.linspace(0.02, 0.98, MOMENTS) * film.times[-1]
     picks = np.clip(np.searchsorted(film.times, moments), 0, film.count - 1)
     pictures = np.stack([resized(film.luma[pick], WIDTH, HEIGHT) for pick in picks])
-    return np.clip(np.round(pictures * 1.0), 0, 255).astype(np.uint8).tobytes()
+    return np.clip(np.round(pictures), 0, 255).astype(np.uint8).tobytes()
 
 
 def duplicates(clips: Sequence[Taken]) -> Mapping[int, int]:
@@ -49,6 +49,7 @@ def duplicates(clips: Sequence[Taken]) -> Mapping[int, int]:
         else np.zeros((0, MOMENTS, 6))
     )
     for later in range(1, len(clips)):
+        # A coarse look first: a run of thousands of clips has millions of pairs.
         near = np.flatnonzero(np.abs(means[:later] - means[later]).mean(axis=(1, 2)) < 2 * SAME)
         same_bytes = [n for n in range(later) if clips[later].sha256 and clips[n].sha256 == clips[later].sha256]
         for earlier in sorted({*near.tolist(), *same_bytes}):

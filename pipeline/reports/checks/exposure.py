@@ -171,8 +171,10 @@ def flash(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[li
             off = _off(series, start, stop)
             if off <= max(best, least):
                 continue
+            # Without the steps into the flash and out of it, which would make it usual.
             around = np.concatenate([steps[max(0, start - 9) : start - 1], steps[stop : stop + 8]])
             usual = float(np.percentile(around.max(axis=1), 75)) if len(around) else 0.0
+            # Unlike on both sides it is a change of scene, which `cut` judges.
             if off > 3 * usual and _alike(signals, start - 1, stop):
                 best, at, length = off, start, size
     if not best:
@@ -210,6 +212,7 @@ def flicker(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[
     for start in range(0, len(light) - 1, 2):
         stop = int(np.searchsorted(moments, moments[start] + FLICKER_S - 1e-3))
         part = np.diff(light[start:stop])
+        # Less than a whole window is left. Only a clip that is shorter than one is judged by what it has.
         if stop == len(light) and start > 0:
             break
         if len(part) < MIN_FLICKER_FRAMES:

@@ -116,6 +116,7 @@ def read_film(path: Path, *, max_cpu_s: float, watch: Callable[[VideoFrame, floa
         TooLargeError: it claims or holds more than the bounds allow.
         FileNotFoundError, PermissionError: the file cannot be opened.
     """
+    # CPU and not the clock: a busy machine must not leave good clips unchecked.
     deadline = time.thread_time() + max_cpu_s
     try:
         with av.open(str(path), container_options={"max_streams": "16", "probesize": "2000000"}) as container:
@@ -126,7 +127,9 @@ def read_film(path: Path, *, max_cpu_s: float, watch: Callable[[VideoFrame, floa
             if context is None:
                 raise UndecodableError("no decoder for its codec")
             _refuse_size(context.width, context.height)
+            # Only this thread's CPU is counted, and each core has a worker of its own.
             context.thread_count = 1
+            # `explode`: damage is an error. By default a decoder hides it behind a copy of the frame before.
             context.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "crccheck+bitstream+buffer+explode"}
             head = _header(container, stream)
             collector = _Collector(head)
@@ -209,6 +212,7 @@ class _Collector:
 
     def take(self, frame: VideoFrame) -> float:
         """Keep what is needed of one frame; returns its time."""
+        # Once more, for a stream may change its size whatever its head says.
         _refuse_size(frame.width, frame.height)
         at_s = self._time_of(frame)
         if not self._rgb:
@@ -229,6 +233,7 @@ class _Collector:
         if self._first_s is None:
             self._first_s = shown or 0.0
         at_s = (self.last_s + 1 / 24 if self._times else 0.0) if shown is None else shown - self._first_s
+        # Times have to rise, because moments are searched for by halves.
         if self._times and at_s <= self.last_s:
             at_s = self.last_s + 1e-3
         if frame.duration and frame.time_base:

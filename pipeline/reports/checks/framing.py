@@ -118,6 +118,7 @@ def _is_of_other_light(shown: Luma, given: Luma) -> bool:
 def _spread(picture: Luma) -> float:
     """Standard deviation without the tenths that are brightest and darkest: drops and sparks over a picture."""
     low, high = np.percentile(picture, (10, 90))
+    # Of a normal distribution the tenths are 2.56 standard deviations apart.
     return float(high - low) / 2.56
 
 
@@ -144,6 +145,7 @@ def without_bars(frame: Luma) -> Luma | None:
     top, low = _edges(dark_rows)
     left, right = _edges(dark_columns)
     cut = frame[top : len(dark_rows) - low, left : len(dark_columns) - right]
+    # Smaller, and it was a dark picture and no bars; larger, and there are none to speak of.
     if cut.size < 0.3 * frame.size or cut.size > 0.97 * frame.size or min(cut.shape) < 16:
         return None
     return cut
@@ -154,6 +156,7 @@ def _edges(dark: NDArray[np.bool_]) -> tuple[int, int]:
     if not len(bright):
         return 0, 0
     before, after = int(bright[0]), int(len(dark) - 1 - bright[-1])
+    # Bars come in pairs: dark at one edge alone is the picture.
     return (before, after) if before and after else (0, 0)
 
 
@@ -251,9 +254,12 @@ def _peak(template: Luma, field: Luma) -> tuple[float, int, int]:
         fh, fw = field.shape
     zero = template - template.mean()
     spectrum = np.fft.rfft2(field) * np.conj(np.fft.rfft2(zero, s=(fh, fw)))
+    # Only where the template lies wholly inside: beyond, the product wraps around to the other edge.
     products = np.fft.irfft2(spectrum, s=(fh, fw))[: fh - th + 1, : fw - tw + 1]
     total, squares = _box(field, th, tw), _box(field.astype(np.float64) ** 2, th, tw)
     variance = np.maximum(squares - total**2 / (th * tw), 0) / (th * tw)
+    # Normalised cross-correlation. Source: Lewis, "Fast normalized cross-correlation" (1995). 4 is a noise of two
+    # levels, without which two flat areas are as alike as can be.
     norm = np.sqrt((variance + 4) * (float(zero.var()) + 4)) * th * tw
     score = products / norm
     at = int(score.argmax())

@@ -89,16 +89,19 @@ def _feed(waiting: queue.SimpleQueue[_Ordered | None], halt: threading.Event) ->
     try:
         while (ordered := waiting.get()) is not None and not halt.is_set():
             job, done = ordered
+            # It may have died after its last answer, of what that clip left behind.
             if process is not None and process.poll() is not None:
                 _end(process)
                 process = None
             try:
                 if process is None:
                     process = _start()
+                    # Waiting for a line blocks, and only the end of the process ends it.
                     threading.Thread(target=_kill_on, args=(process, halt), daemon=True).start()
                 problem = _ask(process, job)
             except (OSError, ValueError) as error:  # a caller waits for each clip: none may be left without a word
                 problem = f"the decoder could not be asked ({error})"
+            # Killed because the work is given up, which says nothing of the clip.
             if halt.is_set():
                 return
             if problem:
@@ -117,6 +120,7 @@ def _start() -> subprocess.Popen[str]:
         stderr=subprocess.DEVNULL,
         text=True,
         encoding="utf-8",
+        # One thread each: there is a worker for every core already.
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": _search_path()},
     )
 

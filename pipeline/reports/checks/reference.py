@@ -51,6 +51,7 @@ def read_reference(source: Path | bytes) -> Reference:
             with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise UnreadablePictureError(f"{opened.width}x{opened.height} px is too large")
+                # A JPEG is decoded at a fraction of its size, in a fraction of the time.
                 opened.draft("RGB", (SIDE_PX * 2, SIDE_PX * 2))
                 ratio = opened.width / opened.height
                 upright = ImageOps.exif_transpose(_shrunk(opened))

@@ -73,6 +73,7 @@ def local_picture(image: str, samples: Path) -> Path | None:
     """The file of an input image on this machine; None for one that only the network has."""
     if image.startswith("sandbox:"):
         found = samples / f"{image.removeprefix('sandbox:')}.jpg"
+        # `sandbox:../x` must not lead out of the folder.
         return found if found.is_file() and found.parent == samples else None
     path = Path(image)
     return path if is_local(image) and path.is_file() else None

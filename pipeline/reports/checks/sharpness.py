@@ -86,12 +86,14 @@ def measure(signals: Signals) -> Sharpness | None:
     """The share of detail left, by block where start and end line up."""
     film = signals.film
     start = sorted(film.start_detail, key=_fine)[len(film.start_detail) // 2]  # a key frame may keep more grain
+    # The sharpest one: a frame blurred by a move, or by a codec before its next key frame, is no loss of detail.
     best = max(range(len(film.end_detail)), key=lambda number: _fine(film.end_detail[number]))
     end, index = film.end_detail[best], film.end_indices[best]
     way = signals.way[index][None]
     pair = signals.half[0][None], signals.half[index][None]
     found = align(*pair, starts=way, levels=((2, 5), (1, 3)))
     plain = align(*pair)
+    # As in color.py: the chained steps reach far, and lined up at once is exact.
     if plain.detail[0] > found.detail[0]:
         found = plain
     light = min(1.0, float((signals.mean[index] + 2) / (signals.mean[0] + 2)))
@@ -178,16 +180,11 @@ def _seen(start: Luma, way: NDArray[np.float64]) -> Luma:
 
 def _through(picture: Image.Image, way: NDArray[np.float64], size: tuple[int, int]) -> Luma:
     width, height = size
-    scale_x = picture.width / width
     cx, cy = (width - 1) / 2, (height - 1) / 2
     px, py = (picture.width - 1) / 2, (picture.height - 1) / 2
-    factor = scale_x
-    m = way.copy()
-    if factor != 1:
-        m[[1, 2, 4, 5]] = way[[1, 2, 4, 5]] * (1 / factor) * factor
-    a, b, d, e = m[1], m[2], m[4], m[5]
-    c = m[0] * picture.width + px - a * cx - b * cy
-    f = m[3] * picture.width + py - d * cx - e * cy
+    a, b, d, e = way[1], way[2], way[4], way[5]
+    c = way[0] * picture.width + px - a * cx - b * cy
+    f = way[3] * picture.width + py - d * cx - e * cy
     seen = picture.transform(
         size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BICUBIC, fillcolor=float("nan")
     )

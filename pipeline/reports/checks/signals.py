@@ -53,6 +53,7 @@ class Signals:
         first, second = self.half[:-1], self.half[1:]
         levels = ((2, 5), (1, 2))
         found = align(first, second, levels=levels)
+        # Doubtful ones as well: a wrong map may resemble a little, and the better of both is kept.
         lost = np.flatnonzero(found.detail < LOST + 0.15)
         if len(lost):
             again = align(first[lost], second[lost], shift_between(first[lost], second[lost]), levels=levels)
@@ -64,6 +65,7 @@ class Signals:
         """n x 6: the map of each frame back to the first one, the steps chained."""
         maps = [IDENTITY]
         for step, detail in zip(self.steps.maps, self.steps.detail, strict=True):
+            # A lost step counts as none: a wild one would throw off every frame behind it.
             maps.append(composed(maps[-1], step if detail > LOST else IDENTITY))
         return np.stack(maps)
 

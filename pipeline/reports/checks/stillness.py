@@ -96,7 +96,9 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
     longest, begin = _held(times, step_s)
     for found_start, stop in dict.fromkeys([*_joined(runs(quiet), change, level), *runs(loose)]):
         start = _settled(change, found_start, 0.5 * level)
+        # The last of the frames is shown for a step as well.
         length = float(times[stop] - times[start]) + step_s
+        # A little less, because times in a file are rounded.
         if length < MIN_FROZEN_S - 0.02 or length <= longest or blank[start : stop + 1].mean() > 0.5:
             continue
         if allowance.pauses and length < MIN_PAUSE_S and not _is_stiller(change, start, stop, MIN_FROZEN_S / step_s):
@@ -195,6 +197,7 @@ def still(signals: Signals, allowance: Allowance) -> tuple[list[Finding], float]
     if len(luma) < 8:
         return [], 0.0
     picks = np.unique(np.linspace(0, len(luma) - 1, 9).round().astype(int))
+    # Means of three, in which grain is weaker: over a clip in which nothing moves it is all that changes.
     pictures = np.stack([luma[max(0, i - 1) : i + 2].mean(axis=0) for i in picks])
     first = np.repeat(pictures[:1], len(picks) - 1, axis=0)
     rough = align(first, pictures[1:])

@@ -42,6 +42,7 @@ def load_check(clip: Path) -> ClipCheck | None:
     """The result for a clip; None when there is none, or it is of another version or another file."""
     try:
         content = json.loads(check_path(clip).read_text(encoding="utf-8"))
+        # The size and no hash: a report over a thousand clips would read all of them.
         if content["version"] != VERSION or content["size_bytes"] not in (_size_of(clip), None):
             return None
         return ClipCheck(
