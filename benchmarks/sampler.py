@@ -40,7 +40,7 @@ PARTS = (
     ("HTTP (aiohttp)", re.compile(r"/(aiohttp|yarl|multidict|aiosignal|frozenlist)/")),
     ("pace", re.compile(r"/pipeline/(gateway/(ratelimit|pace)|(runner|steps)/(rate_gate|gate|submit_permits))")),
     ("calls and what answers mean", re.compile(r"/pipeline/gateway/")),
-    ("ledger, in the loop", re.compile(r"/(pipeline/ledger|sqlalchemy)/|/(runner/recorder|steps/scr)")),
+    ("ledger, in the loop", re.compile(r"/(pipeline/ledger|sqlalchemy)/|/runner/recorder")),
     ("steps: submit, poll, log", re.compile(rf"/pipeline/(?!{_CALLERS})")),
 )
 """Of what is left in the main thread, the innermost of these modules decides; asyncio only where none is there."""

@@ -224,7 +224,7 @@ def _refined(one: Luma, two: Luma, maps: Maps, steps: int) -> Maps:
         rest = two.reshape(count, -1) - flat
         weight = inside.reshape(count, -1).astype(np.float32)
         scale = np.abs(rest).mean(axis=1, keepdims=True) * 2 + 1
-        # Cauchy's weights: what moves by itself, unlike the camera, must not pull the map along.
+        # Cauchy's weights: things that move while the camera rests must not pull the map along.
         weight = weight / (1 + (rest / scale) ** 2)
         columns = np.stack(
             # The last two are gain and offset of the light, or a flash would be explained by a move.

@@ -53,7 +53,7 @@ class Signals:
         first, second = self.half[:-1], self.half[1:]
         levels = ((2, 5), (1, 2))
         found = align(first, second, levels=levels)
-        # Doubtful ones as well: a wrong map may resemble a little, and the better of both is kept.
+        # Those just above it as well: a wrong map may resemble a little, and the better of both is kept.
         lost = np.flatnonzero(found.detail < LOST + 0.15)
         if len(lost):
             again = align(first[lost], second[lost], shift_between(first[lost], second[lost]), levels=levels)
