@@ -267,7 +267,7 @@ def test_a_real_clip_passes_whole_and_fails_cut_short(tmp_path: Path) -> None:
 
 def test_a_clip_that_lost_the_content_of_a_packet_is_unreadable_though_its_decoder_passes_it(tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
-    encode(panned(scene(3), 12), 24, clip, "hevc", 20)
+    encode([frame.astype(np.float32) for frame in panned(scene(3), 12)], 24, clip, "hevc", 20)
     assert read_film(clip, max_cpu_s=9) is not None
     content = clip.read_bytes()
     at = content.index(b"mdat") + 2_000
