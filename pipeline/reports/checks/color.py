@@ -28,8 +28,8 @@ MIN_SHARED = 0.04
 """Share of the picture that start and end must both show, its edge left out."""
 
 ENOUGH = 0.5
-"""Share of the picture that both ends show from which `DRIFT` holds: in less, what passes in front or the edge of a lens
-moves the mean, and the limit rises by the share that is missing."""
+"""Share of the picture that both ends show from which `DRIFT` holds. In less, a thing that passes in front moves the
+mean, and the limit rises by the share that is missing."""
 
 MAX_LIGHT = 2.5
 """A change of brightness by more than this factor leaves no colour to compare."""
