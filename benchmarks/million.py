@@ -117,13 +117,13 @@ class Scenario:
     def limiter(self) -> Limiter:
         """The submits' limiter: a bucket that holds one span's calls."""
         rate = parse_rate(self.rate) if self.rate != "none" else None
-        return Open() if rate is None else Bucket(rate.per_second, rate.count)
+        return Open() if rate is None else Bucket(rate.count / rate.per_s, rate.count)
 
     @property
     def outage(self) -> tuple[float, float]:
         """From when to when nothing is answered but 502: in the middle of the ideal run."""
         rate = parse_rate(self.rate) if self.rate != "none" else None
-        middle_s = 0.0 if rate is None else self.jobs * (1 + self.shared) / rate.per_second / 2
+        middle_s = 0.0 if rate is None else self.jobs * (1 + self.shared) * rate.per_s / rate.count / 2
         return (middle_s, middle_s + self.outage_s) if self.outage_s else (math.inf, math.inf)
 
     def durations(self) -> list[float]:

@@ -100,6 +100,7 @@ class BucketFollower:
     def _fill(self, now: float) -> None:
         if now > self._level_at:
             grown = self._level + self.sending_rate * (now - self._level_at)
+            # At least one call, or none could ever go.
             self._level = min(grown, max(1.0, self._max_level()))
             self._level_at = now
 

@@ -148,11 +148,13 @@ class RateChannel:
             return
         self.law.accepted(sent_at, now)
         self._stated.let_in(sent_at)
+        # The rejections that a refuted hint came with were no limit: what was learned of them is forgotten.
         if self.hold.let_in(sent_at, now):
             self.law.restart()
 
     def stated(self, allowance: StatedAllowance, sent_at: float, now: float) -> None:
         """The headers of the answer to a call that was let in; used only while the limit itself is not known."""
+        # A limit that was measured or configured goes before headers.
         if self.law.follower is not None or self.law.history.rejections or self.spacing is not None:
             return
         count, span_s = allowance.count, allowance.span_s

@@ -99,11 +99,14 @@ class RateController:
     def ready_at(self, now: float) -> float:
         """The earliest time of the next call."""
         busy = self.calls.busy
+        # While a rejection settles nothing more goes: it would be rejected too, and blur the moment at which the limit
+        # was met.
         if busy >= self._max_open or (self.calls.is_settling and busy):
             return NEVER
         if self.phase is ControllerPhase.EXPLORE and self.follower is None:
             return max(now, self._not_before) if busy < self._exploration.open else NEVER
         if self.follower is None:
+            # One probe at a time: each costs a rejection.
             return NEVER if busy else max(now, self._not_before)
         at = self._following.ready_at(now, self.calls)
         memory = self._memory
@@ -173,6 +176,7 @@ class RateController:
         if self.phase is ControllerPhase.EXPLORE:
             self.calls.admitted()
             self._exploration.admitted(self.latency.latency_s, self._max_open)
+        # One that arrived before the rejection, and is only answered later, says nothing of the time after it.
         elif not self.calls.is_settling and arrived >= self.history.last_rejected_at - 1e-9:
             self._admitted(arrived, now)
         self._settle(now)

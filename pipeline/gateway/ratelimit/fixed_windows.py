@@ -47,6 +47,7 @@ def _explain(
 ) -> tuple[Counts, Floats]:
     """For each phase (most calls of a window, misfit in calls); the tolerance includes that of the phase."""
     at, half_s = (np.array([getattr(it, name) for it in rejections])[:, None] for name in ("at", "half_s"))
+    # For each phase the begin of the window that the rejection fell into.
     begin = phases + np.floor((at - phases) / span_s) * span_s
 
     def count(after: Floats, until: Floats) -> Counts:

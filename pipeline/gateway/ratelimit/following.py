@@ -57,8 +57,10 @@ class Following:
     def ready_at(self, now: float, calls: OpenCalls) -> float:
         """The earliest time of the next call."""
         busy = calls.busy
+        # After a rejection one call at a time, until one is admitted.
         if busy and (calls.fails or (busy >= FILL_OPEN and self._is_filling())):
             return NEVER
+        # Nothing beside a test, or it would not be known which of them exceeded the limit.
         if busy and isinstance(self.follower, WindowFollower) and self.follower.is_testing:
             return NEVER
         return self.allowed_at(now, calls.unsent, busy)
@@ -113,6 +115,7 @@ class Following:
             The fill after which to probe again, where the limiter is not what it was taken for.
         """
         window = self.follower if isinstance(self.follower, WindowFollower) else None
+        # Another rejection in a row says only that it is still shut, and is no evidence of the limit.
         if calls.fails > 1:
             fails = calls.fails
             fill = self._stays_shut(it, calls) if fails >= SHUT_FAILS and not hold_s else None

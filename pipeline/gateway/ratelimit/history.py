@@ -57,6 +57,7 @@ class Calls:
         self.sent.insert(place, sent_at)
         self.arrived.insert(place, arrived)
         if len(self.sent) > MAX_CALLS:
+            # Half of them at once: taking one away at the front moves all the others.
             self.keep(MAX_CALLS // 2)
 
     def keep(self, newest: int) -> None:
@@ -137,6 +138,7 @@ class History:
         half_s = min((now - sent_at) / 2, max_half_s)
         rejection = Rejection(sent_at + half_s, half_s, hint)
         self._admitted.remove(sent_at)
+        # It stays among all calls, for windows that count rejected ones as well.
         self._all.correct(sent_at, rejection.at)
         if not self._is_in_burst(rejection):
             insort(self.rejections, rejection, key=lambda it: it.at)

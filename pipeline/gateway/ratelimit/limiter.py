@@ -142,6 +142,7 @@ class AdaptiveRateLimiter:
             jobs_at = self._jobs.ready_at(now, self._submits_in_flight)
             if jobs_at > now:  # held back by jobs, not by the allowance: it waits for no turn
                 return _wait_s(max(ready_at, jobs_at), now)
+        # A submit's slot is handed out before it is due: meanwhile its intent is made durable.
         take_at = ready_at - (self._lead.s if kind is CallKind.SUBMIT else 0.0)
         if take_at <= now and self.is_shared and self._turns.must_yield(kind, now):
             take_at = now + YIELD_S
@@ -200,6 +201,8 @@ class AdaptiveRateLimiter:
             ticket.channel.throttled(ticket.sent_at, now, wait_s)
             self._count_throttled(ticket.kind, now)
             return
+        # The ticket's own channel: polls that were in flight when the two were joined are still counted where they were
+        # sent.
         ticket.channel.let_in(ticket.sent_at, now)
         if stated is not None:
             ticket.channel.stated(stated, ticket.sent_at, now)
@@ -212,13 +215,10 @@ class AdaptiveRateLimiter:
         """The process stood still for `frozen_s` until now (a laptop's lid, a debugger, SIGSTOP).
 
         Must be said before any answer of that time: how long calls took says nothing of the gateway's limits."""
+        # Both may be the same one, which must hear of it once.
         for channel in {id(channel): channel for channel in (self._submits, self._polls)}.values():
             channel.interrupted(now, frozen_s)
         self._sent_at.clear()
-
-    def hold_until(self, now: float, wait_s: float, kind: CallKind = CallKind.SUBMIT) -> None:
-        """A hint seen elsewhere (another worker, another answer) holds this pace too."""
-        self._lane(kind).hold.hint(now, wait_s)
 
     def hurry_polls(self, hurry: bool) -> None:
         """Whether polls get a larger share of a shared allowance: videos are noticed later than they may be."""

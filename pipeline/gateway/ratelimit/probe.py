@@ -123,6 +123,7 @@ class Probe:
                 return self._second_fill(span_s, now, hold_s)
             window = WindowFit(fill.count, span_s, 0.0)
         is_guess = hold_s > 0 and window.span_s <= SHORT_WINDOW_S
+        # Admitted while a sliding window would still be shut: what went before the probe does not count.
         is_early = age_s < window.span_s - 3 * noise_s - 0.01
         return WindowFollower(
             self._history,

@@ -24,11 +24,6 @@ class Rate:
     per_s: float
 
     @property
-    def per_second(self) -> float:
-        """Calls a second."""
-        return self.count / self.per_s
-
-    @property
     def default_burst(self) -> int:
         """Calls that may go at once after a pause, unless `pace.burst` says otherwise."""
         return max(1, int(self.count * min(1.0, MAX_BURST_S / self.per_s)))

@@ -60,6 +60,7 @@ class RetryAfterHold:
         """
         wait_s = min(max(wait_s, 0.0), MAX_HINT_S)
         if wait_s <= OBEYED_S:
+            # A shorter hint does not end a longer one: calls in flight together are answered in any order.
             self._until = max(self._until, now + wait_s)
             return wait_s
         if self._doubted_since is not None:
@@ -77,6 +78,7 @@ class RetryAfterHold:
         """A call sent at `sent_at` was let in; True when that refutes a long hint, and the hold is over."""
         if self._doubted_since is not None:
             self._doubted_since = sent_at
+        # A call from before the hint says nothing of it.
         if now >= self._long_until or sent_at <= self._long_since:
             return False
         self._long_until, self._doubted_since = LONG_AGO, sent_at

@@ -143,6 +143,7 @@ class _Encoder:
     def _place(self, it: object) -> int:
         if id(it) not in self._places:
             self._places[id(it)] = len(self.objects)
+            # Its place first: what it refers to may refer back to it.
             self.objects.append(None)
             if isinstance(it, controller.RateController):
                 _drop_old_calls(it)
@@ -183,11 +184,13 @@ class _Decoder:
             name, fields = self._raw[place]
             kind = _CLASSES[name]
             it: Any = object.__new__(kind)
+            # Known before its fields are read, for the same reason.
             self._made[place] = it
             if isinstance(it, Calls):
                 it.__init__(*_unpacked_calls(fields))  # type: ignore[misc]
             else:
                 for field, raw in fields.items():
+                    # Past the class's own way, for some of them are frozen.
                     object.__setattr__(it, field, self.value(raw))
         return self._made[place]
 

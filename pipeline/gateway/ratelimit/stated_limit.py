@@ -64,6 +64,7 @@ class StatedLimit:
         Args:
             in_flight: calls without an answer; the gateway may not have counted them yet.
         """
+        # Answers overtake each other: what an earlier call was answered is older than what is known.
         if not self._believed or sent_at < self._as_of or self._test_sent_at is not None:
             return
         if reset_s is None or not _is_worth_it(reset_s):

@@ -112,6 +112,7 @@ class WindowFollower:
     def take(self, due_at: float, unsent: int) -> None:
         """A call will go then; `unsent` counts it."""
         self._last_at = max(self._last_at, due_at)
+        # Without this call, which `unsent` counts already.
         if self._may_test() and due_at < self._opens_at(unsent - 1) - 1e-6:
             self.tests.begin_test()
 
@@ -136,6 +137,8 @@ class WindowFollower:
         self._rounds_hints = it.retry_after_s is not None and is_whole(it.retry_after_s)
         end = self._end(it)
         calls = end.calls
+        # The likeliest explanation first: our own test, our own surplus, a longer span, rejected calls that count, a
+        # call that arrived too early. Only then a smaller limit, which costs throughput if it is wrong.
         if self.tests.rejected():
             self.tests.test_failed(calls)
             return Verdict.KEEP
@@ -155,6 +158,7 @@ class WindowFollower:
 
     def reopen(self, at: float) -> None:
         """A probe that arrived at `at` opened the window: calls before it do not count."""
+        # A moment before, so that the probe itself counts.
         self.opened_at = at - 1e-9
 
     def end_trial(self, *, is_sure: bool) -> None:

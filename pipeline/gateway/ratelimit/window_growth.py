@@ -86,7 +86,9 @@ class WindowCount:
             self.is_testing = False
             self.believed += 1
             self.is_surging = self.believed < (1 + MAX_SURGE) * self.proven
+            # A whole window from now: until then the surplus may have been the next window's.
             self._confirm_at = self._admitted + self.believed + 1
+            # What has risen may rise further.
             self._interval = max(min(self._interval / 4, self.believed / 2), 1)
         elif self.has_surplus and self._admitted >= self._confirm_at:
             self.proven, self.is_surging = self.believed, False
@@ -94,6 +96,7 @@ class WindowCount:
     def rejected(self) -> bool:
         """A call was rejected; returns whether it was the test."""
         tested, self.is_testing, self.is_surging = self.is_testing, False, False
+        # It has cost what a test costs, so the next test waits for its whole interval.
         if not tested:
             self._since_test = 0
         return tested

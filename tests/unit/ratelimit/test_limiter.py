@@ -86,12 +86,15 @@ def test_a_hint_holds_everybody_to_the_second_and_no_longer() -> None:
     go(pace, 61.0)
 
 
-def test_a_hint_seen_elsewhere_holds_too_and_a_slot_in_hand_is_not_used() -> None:
-    pace = AdaptiveRateLimiter(rate=None)
+def test_a_hint_to_another_call_holds_too_and_a_slot_in_hand_is_not_used() -> None:
+    pace = AdaptiveRateLimiter(rate=Rate(10, 1), burst=2)
+    other = go(pace, 0.0)
     assert isinstance(pace.next_slot(0.0), Slot)
-    pace.hold_until(0.1, 7.0)
+    pace.answered(other, 0.1, LimitFeedback.THROTTLED, 7.0)
     assert pace.slot_is_void(0.1)
-    assert not pace.slot_is_void(7.2)
+    pace.release(0.1)
+    assert not isinstance(pace.next_slot(7.0), Slot)
+    go(pace, 7.2)
 
 
 def test_a_hint_beyond_a_minute_allows_one_probe_a_minute() -> None:
