@@ -99,15 +99,13 @@ class RateController:
     def ready_at(self, now: float) -> float:
         """The earliest time of the next call."""
         busy = self.calls.busy
-        # While a rejection settles nothing more goes: it would be rejected too, and blur the moment at which the limit
-        # was met.
+        # While a rejection settles nothing goes: it would be rejected too, and blur when the limit was met.
         if busy >= self._max_open or (self.calls.is_settling and busy):
             return NEVER
-        if self.phase is ControllerPhase.EXPLORE and self.follower is None:
-            return max(now, self._not_before) if busy < self._exploration.open else NEVER
         if self.follower is None:
-            # One probe at a time: each costs a rejection.
-            return NEVER if busy else max(now, self._not_before)
+            # A probe goes alone, because it costs a rejection.
+            most = self._exploration.open if self.phase is ControllerPhase.EXPLORE else 1
+            return max(now, self._not_before) if busy < most else NEVER
         at = self._following.ready_at(now, self.calls)
         memory = self._memory
         if memory is not None:

@@ -138,7 +138,7 @@ class ModelChoice:
                 unsure = UNSURE_MISFIT * (bucket.max_rate > 2 * bucket.min_rate)
                 found.append(Option(bucket.misfit + unsure + cost, since, used, bucket))
             yield from found
-            # Less of the history is looked at only while nothing explains more of it.
+            # Less of the history counts only while nothing explains more of it.
             if any(option.misfit + option.handicap < GOOD_MISFIT for option in found):
                 return
 
