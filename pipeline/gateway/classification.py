@@ -9,7 +9,7 @@ Source: API document, "Common Status Codes and Responses"; official for 402, 403
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -17,7 +17,7 @@ from typing import Final
 from pipeline.gateway.error_hints import CREDIT, HINT, KEY, QUOTA, ErrorHints
 from pipeline.gateway.error_text import MAX_WAIT_S
 from pipeline.gateway.job_status import JobStatusReport, parse_poll
-from pipeline.gateway.json_fields import as_object, read_json
+from pipeline.gateway.json_fields import as_object, doubled_ids, read_json
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import (
     SubmittedJob,
@@ -106,6 +106,7 @@ def judge_submit(
     rules: Sequence[ClassificationRule],
     now_unix: float,
     params: Params | None = None,
+    tells_state: Callable[[object], bool] = lambda _: False,
 ) -> SubmitOutcome:
     """What the end of one submit means for its request.
 
@@ -114,6 +115,7 @@ def judge_submit(
         rules: what a refusal means; the first that applies.
         now_unix: Unix seconds, for a Retry-After date.
         params: what was sent; an answer that repeats another seed or prompt is not the answer to it.
+        tells_state: whether the JSON of a 2xx tells the state of a job, so that an error in it is the job's.
 
     Pays: decides what may be sent again; see the module's first lines.
     """
@@ -121,7 +123,7 @@ def judge_submit(
         kind = SubmitOutcomeKind.UNKNOWN if outcome.sent else SubmitOutcomeKind.NOT_SENT
         return SubmitOutcome(kind=kind, reason=outcome.what, is_permanent=outcome.is_permanent)
     if 200 <= outcome.status <= 299:
-        return _judge_success(outcome, params, now_unix)
+        return _judge_success(outcome, params, now_unix, tells_state)
     hints = ErrorHints(outcome, now_unix)
     # MONEY: a refusal that names a job set contradicts itself; only a look at that job can tell.
     if outcome.status not in refusals or names_job_set(outcome.body):
@@ -131,16 +133,21 @@ def judge_submit(
     return _refused(hints, rule)
 
 
-def _judge_success(answer: Response, params: Params | None, now_wall: float) -> SubmitOutcome:
+def _judge_success(
+    answer: Response, params: Params | None, now_wall: float, tells_state: Callable[[object], bool]
+) -> SubmitOutcome:
     """2xx: accepted with an id to poll; else unknown, whatever its text says."""
     hints = ErrorHints(answer, now_wall)
     payload = read_json(answer.body) if answer.complete else None
     ticket = parse_submit(payload)
     # MONEY: a job set's id beats every word of failure beside it; a weaker id beside such words may be a trace's.
-    if ticket is None or (ticket.id_key != "job_set_id" and _says_error(payload)):
+    is_clear = ticket is not None and (
+        ticket.id_key == "job_set_id" or not _says_error(payload) or tells_state(payload)
+    )
+    if ticket is None or not is_clear:
         return _unknown(hints, recoverable_ids(answer.body), reason=_why_unclear(answer, hints))
     # MONEY: with two ids it is not known which one was paid for; picking one could lose the other.
-    if len(several := job_sets_named(answer.body)) > 1:
+    if len(several := job_sets_named(answer.body) | doubled_ids(answer.body)) > 1:
         reason = f"{answer.status}, and the answer names several jobs: {', '.join(sorted(several)[:MAX_NAMED])}"
         return _unknown(hints, recoverable_ids(answer.body), reason=reason)
     differs = echo_differs(ticket, params) if params is not None else None

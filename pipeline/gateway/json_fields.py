@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pipeline.gateway.redaction import redact
+from pipeline.records import canonical_job_id
 
 MAX_REASON_CHARS: Final = 300
 """Characters of a gateway's reason that are kept: one line on a terminal and in a report."""
@@ -84,6 +85,28 @@ def first(places: Iterable[Json], keys: Iterable[str]) -> object:
     """The first value that is there and not null."""
     wanted = tuple(keys)
     return next((place[key] for place in places for key in wanted if place.get(key) is not None), None)
+
+
+def doubled_ids(body: bytes) -> frozenset[str]:
+    """The ids that one object of a body gives under one name, where it gives that name more than one.
+
+    A reader keeps the last of them. The others are ids of jobs that may be paid for.
+    """
+    doubled: set[str] = set()
+
+    def seen(pairs: list[tuple[str, object]]) -> Json:
+        for _, spellings in ID_KEYS:
+            ids = (as_id(value) for name, value in pairs if name in spellings)
+            named = {canonical_job_id(one): one for one in ids if one is not None}
+            if len(named) > 1:
+                doubled.update(named)
+        return dict(pairs)
+
+    try:
+        json.loads(body, object_pairs_hook=seen)
+    except (ValueError, RecursionError):
+        return frozenset()
+    return frozenset(doubled)
 
 
 def find_id(top: Json) -> tuple[str, str] | None:

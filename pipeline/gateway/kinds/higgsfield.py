@@ -28,7 +28,7 @@ from pipeline.gateway.error_hints import CONCURRENCY, CREDIT, KEY
 from pipeline.gateway.error_text import error_text
 from pipeline.gateway.job_status import parse_poll
 from pipeline.gateway.json_fields import as_object, read_json
-from pipeline.gateway.kinds.higgsfield_free import HiggsfieldFreeCalls, whole_json
+from pipeline.gateway.kinds.higgsfield_free import HiggsfieldFreeCalls
 from pipeline.gateway.kinds.interface import (
     Abilities,
     Call,
@@ -41,7 +41,6 @@ from pipeline.gateway.kinds.interface import (
 )
 from pipeline.gateway.origin import checked_header, checked_path
 from pipeline.gateway.responses import NoResponse, Response
-from pipeline.gateway.wire import SubmittedJob, parse_submit
 from pipeline.records import Params
 
 HEADERS: Final = {
@@ -182,11 +181,11 @@ class Higgsfield(HiggsfieldFreeCalls):
         MONEY: a 422 that says that the key was used for other bytes is no refusal of a first post: something was
         bought under this key, by this ledger before it was rebuilt or by another one.
         """
-        found = judge_submit(outcome, refusals=REFUSALS, rules=RULES, now_unix=now_unix, params=params)
+        found = judge_submit(
+            outcome, refusals=REFUSALS, rules=RULES, now_unix=now_unix, params=params, tells_state=_tells_state
+        )
         if isinstance(outcome, Response) and outcome.status == 422 and _is_mismatch(outcome):
             return SubmitOutcome(kind=SubmitOutcomeKind.UNKNOWN, reason=found.reason, status=422)
-        if found.kind is SubmitOutcomeKind.UNKNOWN and (job := _job_with_state(outcome)) is not None:
-            return SubmitOutcome(kind=SubmitOutcomeKind.ACCEPTED, status=found.status, ticket=job)
         return found
 
     def classify_replay(
@@ -260,16 +259,13 @@ def _path(template: str, job_set_id: str) -> str:
     return template.replace("{id}", quote(job_set_id, safe=""))
 
 
-def _job_with_state(outcome: Response | NoResponse) -> SubmittedJob | None:
-    """The job of a whole 2xx answer that gives its state, also when it tells why the job failed.
+def _tells_state(payload: object) -> bool:
+    """Whether an answer gives the state of a job, also when it tells why the job failed.
 
     The answer to a repeated call says how the job is now, and `error` then belongs to the job, not to the call.
     """
-    top = whole_json(outcome)
-    job, report = parse_submit(top), parse_poll(top)
-    if job is None or report is None or not report.word or not report.known_word or report.job_set_id is None:
-        return None
-    return job
+    report = parse_poll(payload)
+    return report is not None and bool(report.word) and report.known_word and report.job_set_id is not None
 
 
 def _is_mismatch(outcome: Response) -> bool:

@@ -344,3 +344,23 @@ def mark_failed_on_any_error(status: int) -> bool:
 def test_the_twin_that_fails_a_job_on_a_502_is_caught() -> None:
     assert mark_failed_on_any_error(502)
     assert looked(502, HTML) is PollOutcomeKind.UNCLEAR
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"request_id": "r-1", "request_id": "r-2"}',
+        b'{"job_set_id": "r-1", "job\\u005fset_id": "r-2"}',
+        b'{"data": {"task_id": "r-1", "taskId": "r-2"}}',
+    ],
+)
+def test_an_answer_that_gives_its_id_twice_names_several_jobs(body: bytes) -> None:
+    """A reader of JSON keeps the last of two values: the other one may be the job that is paid for."""
+    found = judged(200, body)
+    assert found.kind is SubmitOutcomeKind.UNKNOWN
+    assert "several jobs: r-1, r-2" in found.reason
+
+
+def test_an_id_that_is_repeated_in_another_spelling_is_one_job() -> None:
+    one = b'{"request_id": "96DDB2C0-2685-4000-8000-000000000001", "requestId": "96ddb2c0-2685-4000-8000-000000000001"}'
+    assert judged(200, one).kind is SubmitOutcomeKind.ACCEPTED

@@ -120,6 +120,25 @@ def test_a_first_submit(response: Response | NoResponse, kind: SubmitOutcomeKind
     assert KIND.classify_submit(response, now_unix=NOW).kind is kind
 
 
+@pytest.mark.parametrize("said", [{"seed": 999}, {"seed": 7, "prompt": "another prompt than was sent"}])
+@pytest.mark.parametrize("error", [{}, {"error": "Generation failed"}])
+def test_an_answer_that_repeats_another_request_is_not_accepted(
+    said: dict[str, object], error: dict[str, object]
+) -> None:
+    """MONEY: its job is real and another row's: this row's own job would be lost."""
+    response = answer(200, {"status": "queued", "request_id": "r-1", "input": said, **error})
+    found = KIND.classify_submit(response, now_unix=NOW, params=make_params(seed=7))
+    assert found.kind is SubmitOutcomeKind.UNKNOWN
+    assert KIND.classify_replay(response, now_unix=NOW, params=make_params(seed=7)).job is None
+
+
+def test_an_answer_that_names_two_requests_is_not_accepted() -> None:
+    body = b'{"status": "queued", "request_id": "r-1", "request_id": "r-2"}'
+    found = KIND.classify_submit(Response(status=200, body=body), now_unix=NOW)
+    assert found.kind is SubmitOutcomeKind.UNKNOWN
+    assert "r-1, r-2" in found.reason
+
+
 @pytest.mark.parametrize(
     "status", [400, 401, 402, 403, 404, 405, 408, 410, 413, 423, 425, 429, 451, 500, 502, 503, 520]
 )
