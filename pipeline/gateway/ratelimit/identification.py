@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 MAX_CALLS = 1_200
 """Calls that one fit uses: 0.3 ms. 350 are too few at 100 calls a second."""
-FIRST_CELLS, MAX_RATES = 20_000, 160
+FIRST_CELLS, MIN_RATES, MAX_RATES = 20_000, 24, 160
 """At first as many rates are tried as events times rates allow: a short history has narrow peaks."""
 RATES, ZOOMS = 24, 5
 """Rates tried at once, and how often: each time in the range that is left."""
@@ -43,6 +43,8 @@ WINDOW_SLACK = 1.005
 """A window may admit this times its count: one call of two hundred is misjudged."""
 FIXED_MISFIT = 1.2
 """Misfit (calls) of a fixed window, which has a phase more to explain two rejections with; of more, a part of it."""
+HOPELESS_CALLS = 6
+"""So many calls more than its count were surely admitted: it is no such window, and no more is worth knowing of it."""
 SAME_MISFIT = 0.1
 """Misfit (calls) less for a window that ended each time at exactly its count: a bucket that explains as much rather is
 a coincidence of two fills."""
@@ -58,16 +60,25 @@ def window_bounds(
     A sliding window's count is at least the first and at most each of the second; a fixed one's at least half of the
     first. Arrivals are sorted and known to +- `tolerance_s`.
     """
+    return _most_within(arrivals, span_s, tolerance_s), _calls_before(arrivals, rejections, span_s, tolerance_s)
+
+
+def _most_within(arrivals: Floats, span_s: float, tolerance_s: float) -> int:
     ends = np.searchsorted(arrivals, arrivals + span_s - 2 * tolerance_s, side="left")
-    low = int((ends - np.arange(len(arrivals))).max()) if len(arrivals) else 0
-    high = []
-    for it in rejections:
-        first = np.searchsorted(
-            arrivals, it.at + min_wait_s(it.retry_after_s) - span_s - it.half_s - tolerance_s, side="left"
-        )
-        last = np.searchsorted(arrivals, it.at + it.half_s + tolerance_s, side="right")
-        high.append(int(last - first))
-    return low, high
+    return int((ends - np.arange(len(arrivals))).max()) if len(arrivals) else 0
+
+
+def _are_more_within(calls: int, arrivals: Floats, span_s: float, tolerance_s: float) -> bool:
+    """Whether more than `calls` surely arrived within one span: quicker than to count the most."""
+    return bool((arrivals[calls:] - arrivals[:-calls] < span_s - 2 * tolerance_s).any())
+
+
+def _calls_before(arrivals: Floats, rejections: Sequence[Rejection], span_s: float, tolerance_s: float) -> list[int]:
+    """For each rejection the calls possibly in the span that it ended."""
+    last = [it.at + it.half_s + tolerance_s for it in rejections]
+    first = [it.at + min_wait_s(it.retry_after_s) - span_s - it.half_s - tolerance_s for it in rejections]
+    found = np.searchsorted(arrivals, last, side="right") - np.searchsorted(arrivals, first, side="left")
+    return [int(calls) for calls in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +141,16 @@ def fit_windows(
         ]
         if not whole:
             continue
-        low, highs = window_bounds(arrivals, whole, span_s, tolerance_s)
+        highs = _calls_before(arrivals, whole, span_s, tolerance_s)
         high = min(highs)
         if high < 1:
             continue
+        is_fixed = len(highs) > 1 and not _are_more_within(2 * high + 1, arrivals, span_s, tolerance_s)
+        if not is_fixed and _are_more_within(high + HOPELESS_CALLS, arrivals, span_s, tolerance_s):
+            continue
+        low = _most_within(arrivals, span_s, tolerance_s)
         count, misfit = min(low, high), max(0.0, low - WINDOW_SLACK * high)
-        if misfit and len(highs) > 1 and low <= 2 * high + 1:
+        if misfit and is_fixed:
             fixed_count, fixed_misfit = fit_fixed(arrivals, whole, span_s, tolerance_s)
             fixed_misfit += FIXED_MISFIT / max(_times(whole, span_s) - 1, 1)
             if fixed_count and fixed_misfit < misfit:
@@ -171,7 +186,7 @@ def fit_bucket(
     limits = (0.3 / span_s, max(max_rate, 0.6 / span_s))
     events = events_of(arrivals, rejections)
     for zoom in range(ZOOMS):
-        tried = RATES if zoom else min(max(RATES, FIRST_CELLS // len(events.at)), MAX_RATES)
+        tried = RATES if zoom else min(max(MIN_RATES, FIRST_CELLS // len(events.at)), MAX_RATES)
         rates = np.exp(np.linspace(math.log(limits[0]), math.log(limits[1]), tried))
         low, high = bucket_bounds(events, rates, used)
         low, high = np.maximum(low, bursts[0]), np.minimum(_one_of_each_burst(events, high), bursts[1])
