@@ -34,6 +34,8 @@ FIRST_CELLS, MIN_RATES, MAX_RATES = 20_000, 24, 160
 """At first as many rates are tried as events times rates allow: a short history has narrow peaks."""
 RATES, ZOOMS = 24, 5
 """Rates tried at once, and how often: each time in the range that is left."""
+SHRINKS = 0.7
+"""Part of the range (of its logarithm) that a further zoom must leave at most: else it shows nothing new."""
 MIN_TOLERANCE, MAX_TOLERANCE, EACH_TOLERANCE = 0.3, 0.6, 0.05
 """Tolerance (calls) of a fit: a constant part, at most so much for calls that travelled at unlike speeds, and a part
 for each rejection. A tolerance that grew with the rate would let every high rate in."""
@@ -193,8 +195,12 @@ def fit_bucket(
         score, burst = _score(low, high)
         best = float(score.max())
         noise = MIN_TOLERANCE + min(float(rates[int(score.argmax())]) * tolerance_s, MAX_TOLERANCE)
-        near = np.flatnonzero(score > best - (max(noise, 0.5) if zoom == ZOOMS - 1 else 1.0))
-        limits = (float(rates[max(near[0] - 1, 0)]), float(rates[min(near[-1] + 1, tried - 1)]))
+        last = zoom == ZOOMS - 1
+        near = np.flatnonzero(score > best - (max(noise, 0.5) if last else 1.0))
+        before, limits = limits, (float(rates[max(near[0] - 1, 0)]), float(rates[min(near[-1] + 1, tried - 1)]))
+        if last or math.log(limits[1] / limits[0]) > SHRINKS * math.log(before[1] / before[0]):
+            break
+    near = np.flatnonzero(score > best - max(noise, 0.5))
     equal = np.flatnonzero(score > best - 0.02)
     chosen = int(equal[len(equal) // 2])
     min_rate, max_rate = float(rates[near[0]]), float(rates[near[-1]])
