@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import cost, crowd, large, limits, shared, tls, workers
+from benchmarks import alone, cost, crowd, large, limits, shared, tls, workers
 from benchmarks.measuring import ROUNDS, measured, write_docs
 
 RUNS = {
     "limits": limits.run,
+    "alone": alone.run,
     "shared": shared.run,
     "cost": cost.run,
     "tls": tls.run,

@@ -62,11 +62,22 @@ knows the limiter: its n-th call is let in at
 `early` counts submits that arrived while a Retry-After given 0.1 s before or earlier still held.
 Where every 429 says 3600 s, early ones are wanted: the rule is in docs/internals/pace.md, and costs the first minute.
 
-Configured rates were measured evenly spaced (`pace.burst: 1`): the bucket's first 40 go unused, 0.967 is the most.
+The configured rate of this table was evenly spaced (`pace.burst: 1`), where the bucket's first 40 go unused and 0.967
+is the most; with the default burst it is in the table of `dop run` alone.
 """
 
 CHANGING = """
 ![accepted submits a second while the limit goes 40, 15, 60](../pictures/bench-changing.svg)
+"""
+
+ALONE = """
+## `dop run` alone
+
+`python -m benchmarks.alone --write-docs`
+
+{circumstances}
+
+The same scenarios without other clients at the same time. A configured rate has its default burst here.
 """
 
 SHARED = """
@@ -183,6 +194,13 @@ def limits_section(figures: Figures) -> str:
         text += f"\n### {scenario['name'].capitalize()}\n\n"
         text += table(("client", "ratio to the ideal", "lowest .. highest", "rejected", "share", "early"), rows)
     return text + CHANGING + "\n" + _limit_targets(figures)
+
+
+def alone_section(figures: Figures) -> str:
+    """One row for each scenario."""
+    rows = [(line["name"], *_limit_row(line)[1:]) for line in figures["rows"]]
+    head = ("limit", "ratio to the ideal", "lowest .. highest", "rejected", "share", "early")
+    return ALONE.format(circumstances=circumstances(figures)) + "\n" + table(head, rows)
 
 
 def _limit_row(line: dict[str, Any]) -> tuple[object, ...]:
@@ -366,6 +384,7 @@ def _met(met: bool) -> str:
 
 SECTIONS = {
     "limits": limits_section,
+    "alone": alone_section,
     "shared": shared_section,
     "cost": cost_section,
     "tls": tls_section,
