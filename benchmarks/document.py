@@ -62,7 +62,7 @@ knows the limiter: its n-th call is let in at
 `early` counts submits that arrived while a Retry-After given 0.1 s before or earlier still held.
 Where every 429 says 3600 s, early ones are wanted: the rule is in docs/internals/pace.md, and costs the first minute.
 
-The configured rate of this table was evenly spaced (`pace.burst: 1`): the bucket's first 40 go unused, 0.967 is the most.
+The configured rate of this table was evenly spaced (`pace.burst: 1`): the first 40 go unused, 0.967 is the most.
 `python -m benchmarks.alone` measures it with its default burst.
 """
 
