@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import math
@@ -338,6 +339,32 @@ def complaints(driver: Any) -> list[str]:
 
 def plays(driver: Any, selector: str) -> None:
     until(driver, f"(document.querySelector({selector!r})?.currentTime ?? 0) > 0.2", f"{selector} plays")
+
+
+def test_two_takes_are_wiped_subtracted_and_downloaded_by_keyboard(
+    reviewed: tuple[Dop, list[Request]], browser: Any
+) -> None:
+    dop, _ = reviewed
+    view = start_view(dop, "--as", "ana")
+    open_page(browser, view)
+    press(browser, "c", RIGHT, "c", "v")
+    until(browser, "document.querySelectorAll('#versus[open] .pane').length === 2", "two panes")
+    for key, name in (("w", "wiping"), ("e", "differing"), ("e", "")):
+        press(browser, key)
+        assert (
+            browser.execute_script("return document.getElementById('versus').className") == f"box versus {name}".strip()
+        )
+    press(browser, ESCAPE, "k")
+    saved(browser)
+    until(browser, "document.getElementById('kept-download').checkVisibility()", "the kept clips can be had")
+    kept = zipfile.ZipFile(io.BytesIO(view.ask(f"{view.page}kept.zip").body))
+    assert [name.startswith("take-") for name in kept.namelist()] == [True]
+    browser.execute_script("HTMLAnchorElement.prototype.click = function () { window.downloaded = this.download }")
+    press(browser, "d")
+    chosen = browser.execute_script(
+        "return [window.downloaded, document.querySelector('#sheet .cell.keep .name').textContent]"
+    )
+    assert chosen[0] == f"{chosen[1]}.mp4"
 
 
 def test_a_zip_plays_anywhere_and_its_reviews_come_back(reviewed: tuple[Dop, list[Request]], browser: Any) -> None:

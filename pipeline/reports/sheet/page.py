@@ -60,7 +60,7 @@ HELP_KEYS = (
     ("F", "the same over the whole screen"),
     ("C", "mark for comparing (2 to 4)"),
     ("V", "compare the marked clips, or the takes of this shot"),
-    ("W", "in a comparison of two: wipe"),
+    ("W E", "in a comparison of two: wipe, or what differs"),
     ("B", "blind duel between two takes of this shot: ← or → wins, S another pair, O the order"),
     ("space", "play or pause"),
     (", .", "one frame back or on"),

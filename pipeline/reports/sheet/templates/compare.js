@@ -37,9 +37,9 @@ function openVersus() {
   if (chosen.length < 2) return say("Mark two to four clips with C first");
   quiet();
   panes = chosen;
-  by("versus").classList.remove("wiping");
+  by("versus").classList.remove("wiping", "differing");
   by("panes").replaceChildren(...panes.map(pane));
-  by("versus").querySelector('[data-do="wipe"]').disabled = panes.length !== 2;
+  for (const way of ["wipe", "difference"]) by("versus").querySelector(`[data-do="${way}"]`).disabled = panes.length !== 2;
   setWipe(50);
   choosePane(panes.includes(from) ? from : panes[0]);
   openDialog("versus");
@@ -95,11 +95,16 @@ function setWipe(at) {
   by("panes").style.setProperty("--wipe", `${at}%`);
 }
 
-function toggleWipe() {
-  if (panes.length !== 2) return say("A wipe needs two clips");
-  const isOn = by("versus").classList.toggle("wiping");
-  by("versus").querySelector('[data-do="wipe"]').setAttribute("aria-pressed", isOn);
-  if (isOn) by("wipe").focus();
+/** Two clips over each other: with a wipe between them, or as what differs, black where they are alike. */
+function toggleOver(way) {
+  if (panes.length !== 2) return say("That needs two clips");
+  const name = { wipe: "wiping", difference: "differing" }[way];
+  const isOn = !by("versus").classList.contains(name);
+  by("versus").classList.remove("wiping", "differing");
+  by("versus").classList.toggle(name, isOn);
+  for (const one of ["wipe", "difference"])
+    by("versus").querySelector(`[data-do="${one}"]`).setAttribute("aria-pressed", isOn && one === way);
+  if (isOn && way === "wipe") by("wipe").focus();
 }
 
 function closeVersus() {

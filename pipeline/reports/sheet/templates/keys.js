@@ -130,7 +130,8 @@ const versusKeys = {
   " ": () => versus.toggle(),
   ",": () => versus.seek(versus.time - FRAME_S),
   ".": () => versus.seek(versus.time + FRAME_S),
-  w: toggleWipe,
+  w: () => toggleOver("wipe"),
+  e: () => toggleOver("difference"),
   f: () => toggleFull(by("versus")),
 };
 
