@@ -248,6 +248,7 @@ class ProgressDisplay:
         if self._bar is None:
             self._bar = _Bar(file=self._stream, dynamic_ncols=True, bar_format=bar_line(snapshot), total=1)
         bar = self._bar
+        # At least 1: of a total of 0 tqdm draws no bar.
         bar.total, bar.n = max(1, snapshot.total), min(reached(snapshot), max(1, snapshot.total))
         bar.bar_format = bar_line(snapshot, _columns(self._stream))
         bar.colour = _colour_of(snapshot) if self._colour else None
@@ -255,6 +256,8 @@ class ProgressDisplay:
 
     def _end_phase(self, phase: str, now: ProgressSnapshot) -> None:
         """Leaves the phase's bar as it ended; what came last only sums up, and takes the place of the bar before it."""
+        # The last figures of a phase are drawn under its own name, or its bar would stay as it was a fifth of a second
+        # before.
         if now.phase not in (FINISHED, STOPPED):
             self._draw(replace(now, phase=phase))
             self._close_bar()

@@ -82,6 +82,7 @@ def write_reports(workspace: OpenLedger, run: Run, folder: RunFolder) -> None:
     write_csv(report_rows(workspace, run, folder, checks=checks), folder.path / "report.csv")
     failed = report_rows(workspace, run, folder, states=NEEDS_THE_USER, checks=checks)
     write_failures_csv(failed, folder.path / "failures.csv")
+    # Read again: `run` is as it was at its start, and has no end.
     now = workspace.queries.run(run.run_id) or run
     summary = run_json(
         run=run.run_id,
@@ -148,6 +149,7 @@ def write_page(workspace: OpenLedger, run: Run, folder: RunFolder) -> list[Repor
             return [ReportNotice(text=f"no automatic {PAGE} for {lines} requests; {later} makes it")]
         view = run_view(workspace, run)
         left = _make_some_stills(view)
+        # The posters were made above within a bounded time; here it would take as long as it takes.
         write_sheet(view, folder.path / PAGE, stills=False)
     except Exception as error:  # noqa: BLE001 - a picture must never cost the run its exit code or its tables
         warning = f"warning: {folder.path / PAGE} could not be made ({error}); the tables are there"

@@ -93,6 +93,7 @@ class Sandbox:
             why = "is in use: choose another with --port" if error.errno == errno.EADDRINUSE else "can't be opened"
             raise SandboxError(f"port {self.settings.port} of {HOST} {why}") from error
         self.base_url = f"http://{HOST}:{port}"
+        # Behind the listening, because callbacks and clips need the address.
         self._gateway.resume()
         return self.base_url
 
@@ -119,11 +120,13 @@ class Sandbox:
         """Stop listening, finish the clips being drawn, close the books. Unfinished jobs go on at the next start."""
         await self._gateway.close()
         await self._runner.cleanup()
+        # Off the loop: it waits for the clips that are being drawn.
         await asyncio.get_running_loop().run_in_executor(None, self._studio.close)
         self._books.close()
 
     async def _listen(self, memory: Path) -> int:
         wanted = self.settings.port
+        # The port of the last time: addresses in a ledger, and pages that are open, still lead here after a restart.
         last = _read_port(memory) if wanted == 0 else wanted
         site = web.TCPSite(self._runner, HOST, last)
         try:

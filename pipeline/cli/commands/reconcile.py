@@ -117,6 +117,7 @@ def from_usage_call(workspace: OpenLedger, settings: Settings) -> Iterable[Diffe
     for day, model in sorted(ours.keys() | theirs.keys()):
         more = theirs[day, model] - ours[day, model]
         words = f"the gateway counts {theirs[day, model]}, the ledger {ours[day, model]}"
+        # The gateway's list names no jobs: more than is known, on a day with unknown outcomes, is probably theirs.
         if more > 0 and unknown_days[day]:
             words = f"{words}; of that day {counted(unknown_days[day], 'outcome')} unknown"
             yield Difference(what="charged though unknown", where=f"{day} {model}", words=words)

@@ -139,6 +139,7 @@ def retry(args: argparse.Namespace) -> int:
             return ExitCode.USAGE
         keep_max_cost(workspace, run, flag)
         workspace.queries.reopen_run(run.run_id)
+        # Those that a budget cut short are planned still, and need no new attempt.
         workspace.queries.new_attempts([one.request_id for one in chosen if one.state is not State.PLANNED])
         keep_results(workspace, run, RunChecks())  # a shot wants those of its candidates that it lacks, in their order
         agreement = Agreement(

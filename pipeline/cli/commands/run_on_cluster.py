@@ -107,9 +107,11 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
         if options.buy and (problem := _store_problem(workspace, order, offer)):
             print_notice([f"nothing is bought: {problem}"])
             return ExitCode.UNFINISHED
+        # Listed first without an order: its caps are those of a run, and a worker must not begin before they are known.
         listed, flag = open_run(workspace, order, offer), order.max_cost_microusd
         keep_max_cost(workspace, listed, flag)
         caps = caps_of_run(workspace, listed, allowed=order.bound.caps(), max_cost_microusd=flag)
+        # Before the order: what workers do from then on is this command's doing.
         start = start_of(opened, listed)
         found = open_run(workspace, order, offer, put)
         _measure(workspace)

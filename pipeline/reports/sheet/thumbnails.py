@@ -104,6 +104,7 @@ def frame_at(clip: Path, at_s: float) -> Image.Image:
     with open_clip(clip) as (container, stream):
         stream.thread_type = "AUTO"
         if at_s > 0 and stream.time_base:
+            # To the key frame before; what lies between is decoded and left out.
             container.seek(int(at_s / stream.time_base), stream=stream)
         last: VideoFrame | None = None
         for frame in container.decode(stream):

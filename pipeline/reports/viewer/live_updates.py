@@ -56,8 +56,10 @@ def live_update(workspace: OpenLedger, run_ids: Sequence[str], seen: ClientState
     """
     run_id = run_ids[0]
     queries = workspace.queries
+    # First of all: what happens while the rest is read comes with the next update, and is never missed.
     now = queries.last_event()
     run = queries.run(run_id)
+    # A number beyond the last event is of a ledger that was restored or replaced meanwhile.
     if run is None or now < seen.event:
         return LiveUpdate(seen=ClientState(event=now, reviews=seen.reviews), is_stale=True)
     number, changes = reviews_after(workspace.ledger, seen.reviews)
@@ -73,6 +75,7 @@ def live_update(workspace: OpenLedger, run_ids: Sequence[str], seen: ClientState
         status=status if status != seen.status else None,
         cells=tuple(_cells(workspace, run_id, attempts[:MAX_CELLS])),
         reviews=tuple(plain_review(change) for change in changes),
+        # A page has no cell yet for requests that were added since it was made.
         is_stale=grown or len(attempts) > MAX_CELLS,
     )
 

@@ -100,6 +100,7 @@ class Viewer:
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Asks the guard before anything is looked up, and puts the usual headers on every answer."""
+        # Before the token: a page of another site that guesses addresses learns nothing of them, not even by 404.
         why = access_refusal(request.method, request.headers, self._port)
         answer: web.StreamResponse
         if why is not None:
@@ -118,6 +119,7 @@ class Viewer:
         if not answer.prepared:
             for name, value in HEADERS.items():
                 answer.headers.setdefault(name, value)
+            # `setdefault`, because the sheet's page has scripts and a policy of its own.
             answer.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
         return answer
 
@@ -176,6 +178,7 @@ class Viewer:
             raise web.HTTPNotFound(text="no such file")
         path = self._workspace.outputs / run.run_id / "videos" / name
         if await asyncio.to_thread(self._is_ours, path):
+            # `no-cache` asks each time and is answered 304: a clip that was downloaded again has the same name.
             return web.FileResponse(path, headers={"Cache-Control": "private, no-cache"})
         picture = await self._stills.picture(path) if name.endswith(".jpg") else None
         if picture is None:
@@ -221,6 +224,7 @@ class Viewer:
             raise web.HTTPServiceUnavailable(text="too many pages are open")
         headers = {**HEADERS, "Content-Type": "text/event-stream", "Content-Security-Policy": PAGE_POLICY}
         stream = web.StreamResponse(headers=headers)
+        # Counted before the first await, or as many as come together would all pass the check.
         self._streams += 1
         try:
             await stream.prepare(request)

@@ -38,13 +38,15 @@ class VendorRequest:
 
 
 class VendorBooks:
-    """The books of one data folder. Every change is on the disk when the call returns."""
+    """The books of one data folder. Every change outlives the process when the call returns."""
 
     def __init__(self, path: Path, *, token: str | None = None) -> None:
         try:
             self._database = sqlite3.connect(path, timeout=1)
             self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode=WAL")
+            # Outlives a killed process, which is what tests do to it, and not a power cut; a sync for each call would
+            # be the pace.
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(_SCHEMA)
         except sqlite3.Error as error:
@@ -75,6 +77,8 @@ class VendorBooks:
         """Take a request; its key names it from now on, if keys are kept."""
         with self._database:
             self._put(request)
+            # MONEY: in the same transaction. A request without its key would be charged a second time when the call is
+            # repeated.
             if keep_key and request.key is not None:
                 line = (request.key, request.job.fingerprint, request.request_id)
                 self._database.execute("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", line)

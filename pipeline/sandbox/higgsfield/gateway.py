@@ -120,6 +120,8 @@ class VendorHandlers(SandboxGatewayBase):
             mark = rules.fingerprint(model, body, webhook, expiry)
             if self.checks_body_first:
                 rules.check_body(body)
+            # Before the body is judged: by default a repeated key is answered from the books, whatever else the call
+            # has.
             if (known := self._known(key)) is not None:
                 return await self._repeated(request, known, str(key), mark)
             if model not in MODELS:
@@ -132,6 +134,7 @@ class VendorHandlers(SandboxGatewayBase):
         visit, fault = self._books.count("submit", mark), SubmitFault.NONE
         if self._storm is not None:
             fault = self._storm.submit_fault(mark, visit)
+        # MONEY: faults of this kind come instead of acceptance, so nothing is in the books yet.
         if fault in BEFORE:
             return await self._faults.instead_of_accepting(fault, request, ("submit", mark, visit))
         if self._states.is_full():
@@ -150,6 +153,7 @@ class VendorHandlers(SandboxGatewayBase):
         if known[0] != mark:
             self.mismatches += 1
             return as_json(refused(422, responses.MISMATCH))
+        # A repeated call meets the storm as well: its answer can be lost as often as the first one's.
         visit = self._books.count("submit", mark)
         if self._storm is not None and self._storm.in_flight(key, visit):
             return as_json(refused(409, responses.IN_FLIGHT))
