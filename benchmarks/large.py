@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import csv
 import gc
+import hashlib
 import os
+import sqlite3
 import sys
 import tempfile
 import time
@@ -162,8 +164,58 @@ def _buy(ledger: SqliteLedger, request_ids: Sequence[str], *, done: bool) -> Non
         )
 
 
+def floor_plan(folder: Path, count: int) -> None:
+    """What planning can't go below: the rows are read by the csv module, and each gets one hash."""
+    with (folder / "rows.csv").open(newline="", encoding="utf-8") as file:
+        found = {hashlib.blake2b("\x1f".join(row).encode(), digest_size=32).digest() for row in csv.reader(file)}
+    assert len(found) == count + 1
+
+
+def floor_listed(folder: Path, count: int) -> None:
+    """What listing can't go below: SQLite writes the same two tables with their indexes, from rows that are there."""
+    with closing(sqlite3.connect(folder / "copy.db", isolation_level=None)) as copy:
+        copy.execute("ATTACH ? AS whole", (str(settings_in(folder).ledger_path),))
+        tables = "('attempts', 'run_rows')"
+        kept = f"FROM whole.sqlite_schema WHERE tbl_name IN {tables} AND sql IS NOT NULL"
+        for (statement,) in copy.execute(f"SELECT sql {kept} ORDER BY type DESC").fetchall():
+            copy.execute(statement)
+        copy.execute("BEGIN")
+        for table in ("attempts", "run_rows"):
+            rows = copy.execute(f"SELECT * FROM whole.{table}")
+            marks = ", ".join("?" for _ in rows.description)
+            copy.executemany(f"INSERT INTO main.{table} VALUES ({marks})", rows)
+        copy.execute("COMMIT")
+        assert copy.execute("SELECT count(*) FROM main.attempts").fetchone() == (count,)
+
+
+def floor_report(folder: Path, count: int) -> None:
+    """What reports can't go below: the driver reads the same rows, and the csv module writes their values."""
+    with (
+        closing(sqlite3.connect(settings_in(folder).ledger_path)) as ledger,
+        (folder / "floor.csv").open("w", newline="", encoding="utf-8") as file,
+    ):
+        lines = csv.writer(file)
+        statement = "SELECT * FROM run_rows LEFT JOIN attempts USING (request_id) ORDER BY run_rows.position"
+        for row in ledger.execute(statement):
+            lines.writerow(row)
+        assert ledger.execute("SELECT count(*) FROM attempts").fetchone() == (count,)
+
+
 STEPS: dict[str, Callable[[Path, int], None]] = {
-    step.__name__: step for step in (plan, listed, crash, opened, checked, bought, report_csv, report_html)
+    step.__name__: step
+    for step in (
+        plan,
+        listed,
+        crash,
+        opened,
+        checked,
+        bought,
+        report_csv,
+        report_html,
+        floor_plan,
+        floor_listed,
+        floor_report,
+    )
 }
 MEASURED = {
     "plan": ("plan of the sheet", 12.0, None),
@@ -174,6 +226,14 @@ MEASURED = {
     "report_html": ("report.html", 5.0, 250),
 }
 """Step -> what it is called, the target in CPU seconds and in MB; None where there is none."""
+
+
+FLOORS = {"plan": "floor_plan", "listed": "floor_listed", "report_csv": "floor_report", "report_html": "floor_report"}
+"""Step -> the one that does only what no program can leave out."""
+
+
+ALL_ROWS = ("plan", "listed", "crash", "opened", "checked", "floor_plan", "floor_listed")
+SOLD = ("bought", "report_csv", "report_html", "floor_report")
 
 
 def _alone(step: str, folder: Path, count: int) -> dict[str, float]:
@@ -192,8 +252,8 @@ def measure(rows: int, reported: int) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         for folder, count, steps in (
-            (Path(name) / "million", rows, ("plan", "listed", "crash", "opened", "checked")),
-            (Path(name) / "reports", reported, ("bought", "report_csv", "report_html")),
+            (Path(name) / "million", rows, ALL_ROWS),
+            (Path(name) / "reports", reported, SOLD),
         ):
             folder.mkdir()
             write_rows(folder / "rows.csv", count)
@@ -201,6 +261,10 @@ def measure(rows: int, reported: int) -> dict[str, dict[str, float]]:
                 found[step] = _alone(step, folder, count)
                 print(f"{step} of {count:,}: {found[step]['cpu_s']:.2f} s, {found[step]['peak_mb']:.0f} MB", flush=True)
     return found
+
+
+def _floor_s(step: str, scores: Sequence[dict[str, dict[str, float]]]) -> float | None:
+    return round(middle(score[FLOORS[step]]["cpu_s"] for score in scores), 2) if step in FLOORS else None
 
 
 async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
@@ -217,6 +281,9 @@ async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
                 "peak_mb": round(middle(score[step]["peak_mb"] for score in scores)),
                 "target_s": target_s,
                 "target_mb": target_mb,
+                "floor_s": round(middle(score[FLOORS[step]]["cpu_s"] for score in scores), 2)
+                if step in FLOORS
+                else None,
             }
         )
     return {"rows": lines}, [(os.getloadavg()[0], 0.0)]

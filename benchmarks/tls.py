@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from benchmarks.figures import Figures, Unrest, middle
 from benchmarks.measuring import main
@@ -30,6 +32,8 @@ from tests.support.raw_server import Caller, ScriptedGateway, http
 
 CALLS = 300
 WAYS = ("no TLS", "full handshake", "session resumed")
+BARE = "session resumed, OpenSSL and a blocking socket alone"
+REQUEST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
 
 
 async def _answer(caller: Caller) -> None:
@@ -60,9 +64,30 @@ async def _cpu_ms(url: str, pem: Path, context: ssl.SSLContext | None) -> float:
         return 1000 * (time.process_time() - started) / CALLS
 
 
+def _bare_cpu_ms(url: str, pem: Path) -> float:
+    """CPU of one connection with a resumed session and one exchange on it, without any HTTP client, milliseconds."""
+    context = ssl.create_default_context(cafile=str(pem))
+    place = urlsplit(url)
+    assert place.hostname is not None
+    session: ssl.SSLSession | None = None
+    started = 0.0
+    for number in range(CALLS + 1):
+        if number == 1:
+            started = time.process_time()
+        with (
+            socket.create_connection((place.hostname, place.port or 443)) as plain,
+            context.wrap_socket(plain, server_hostname=place.hostname, session=session) as safe,
+        ):
+            assert safe.session_reused is (session is not None)
+            safe.sendall(REQUEST)
+            assert safe.recv(1 << 16)
+            session = safe.session  # a ticket comes behind the handshake, with the answer
+    return 1000 * (time.process_time() - started) / CALLS
+
+
 async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
     """The ways, interleaved; medians."""
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    found: dict[str, list[float]] = {way: [] for way in (*WAYS, BARE)}
     with tempfile.TemporaryDirectory() as name:
         server_pem, pem = chain(Path(name))
         server = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs in this loop
@@ -79,6 +104,8 @@ async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
             for way, url, context in zip(WAYS, (plain, safe, safe), (None, usual, None), strict=True):
                 found[way].append(await _cpu_ms(url, pem, context))
                 print(f"{way}: {found[way][-1]:.3f} ms of CPU a call", flush=True)
+            found[BARE].append(_bare_cpu_ms(safe, pem))
+            print(f"{BARE}: {found[BARE][-1]:.3f} ms of CPU", flush=True)
         server.stdin.close()
         server.wait()
     rows = [{"way": way, "cpu_ms": round(middle(each), 3)} for way, each in found.items()]

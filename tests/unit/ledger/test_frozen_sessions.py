@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -109,7 +110,7 @@ def in_a_pipeline(
     """The twin: line by line, as the driver does it."""
     assert isinstance(hand, Connection)
     if lines:
-        hand.exec_driver_sql(statement.text, [tuple([value] for value in line) for line in lines])
+        hand.exec_driver_sql(statement.text, [(json.dumps([line]),) for line in lines])
 
 
 @contextmanager
@@ -179,7 +180,7 @@ def test_who_only_reads_may_think_between_two_questions(postgres: str, planned: 
 
 
 def test_lines_may_say_the_same_in_different_types(postgres: str, planned: list[Request]) -> None:
-    """A moment may be a whole number of seconds; the driver takes arrays of one type alone."""
+    """A moment may be a whole number of seconds in one line, and have a fraction in another."""
     lines = [(one.request_id, 1, at, "note", "planned", "") for one, at in zip(planned, (5, 5.5), strict=False)]
     with beside(postgres) as ledger, ledger.engine.begin() as connection:
         ledger._sql.save(connection, [], lines)

@@ -163,6 +163,27 @@ def test_many_callers_share_commits_and_each_gets_its_own_result(place: Place, i
     assert read(place, "select count(*) from history") == [(60,)]
 
 
+def test_texts_and_times_are_read_back_exactly(place: Place) -> None:
+    texts = [
+        "",
+        "quo\"te' \\ {a,b}",
+        "line\nbreak\ttab",
+        "été 日本 😀",
+        "null",
+        "%s ? $1 ::text",
+        "\u2028",
+        "x" * 70_000,
+    ]
+    times = [5, 0.1, 1_764_500_000.123456, 1e-9, 1.7976931348623157e308, 2**31, 0.30000000000000004, 7.5]
+    with opened(place) as (ledger, queries):
+        (row,) = requests(1)
+        start(queries, [row])
+        lines = [(row.request_id, 1, at, "note", "planned", text) for at, text in zip(times, texts, strict=True)]
+        ledger.transact(lambda connection: ledger._sql.save(connection, [], lines))
+    found = read(place, "select at, detail from history order by seq")
+    assert found == list(zip(map(float, times), texts, strict=True))
+
+
 def test_a_batch_stops_at_the_cap_to_the_cent(place: Place) -> None:
     with opened(place) as (ledger, queries):
         rows = requests(10)
