@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import alone, cost, crowd, large, limits, shared, tls, workers
+from benchmarks import alone, budget, cost, crowd, large, limits, shared, tls, workers
 from benchmarks.measuring import ROUNDS, measured, write_docs
 
 RUNS = {
@@ -17,6 +17,7 @@ RUNS = {
     "alone": alone.run,
     "shared": shared.run,
     "cost": cost.run,
+    "budget": budget.run,
     "tls": tls.run,
     "large": large.run,
     "crowd": crowd.run,
@@ -30,7 +31,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"what to measure first: all, or some of {', '.join(RUNS)}")
     parser.add_argument("--quick", action="store_true", help="one round")
     args = parser.parse_args()
-    names = list(RUNS) if "all" in args.names else args.names
+    names = list(RUNS) if "all" in args.names else list(args.names)
+    if "cost" in names and "budget" not in names:
+        names.insert(names.index("cost") + 1, "budget")  # where that cost goes
     for name in names:
         if name not in RUNS:
             parser.error(f"no benchmark {name!r}")

@@ -17,17 +17,16 @@ from pathlib import Path
 
 from benchmarks.bout import OURS, REPO, Score, fight
 from benchmarks.cost import BOUT
+from benchmarks.document import OUTSIDE
 from benchmarks.figures import Figures, Unrest, middle
 from benchmarks.measuring import main
 
-BEFORE = "b1ab7ab"
+BEFORE = "39b4c4f"
 """The last commit before the cost of a job was worked on."""
 
 COUNT = 2_000
 FRESH = "fresh"
 RUN = replace(BOUT, count=COUNT)
-OUTSIDE = ("imports", "reports at the end", "plan, and rows into the ledger", "everything else")
-"""Parts that are no part of the loop from the first submit to the last job that was seen finished."""
 
 
 async def sampled(tree: Path) -> tuple[Score, dict[str, float]]:

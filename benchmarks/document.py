@@ -117,6 +117,18 @@ finished; CPU of the process without its start, report included. `fresh` is the 
 for each submit, as paid calls have here.
 """
 
+BUDGET = """
+### Where the CPU of a job goes
+
+`python -m benchmarks.budget --write-docs`
+
+{circumstances}
+
+{jobs:,} jobs, micro-seconds of CPU a job, user and system, of the whole process: a timer of the process's CPU time
+interrupts the program, and what each thread has used since is added to the part that its stack is in. `before` is the
+program of commit {commit}, the last one before the cost of a job was worked on; both and `fresh` were run in turn.
+"""
+
 TLS = """
 ## A TLS connection for each paid call
 
@@ -139,6 +151,11 @@ LARGE = """
 Each line is a process of its own with its start and its end: CPU seconds, user and system, and the most memory it ever
 had. The sheet has 500 pictures, 2,000 prompts and a seed for each row. The crash is one of a run that had bought for a
 moment: what it wrote since the ledger was last known to be whole is read and checked, `dop ledger check` reads all.
+
+The floor is what no program can leave out, in the same kind of process: of planning, the csv module and one hash a row;
+of listing, SQLite writing the same two tables with their indexes; of the reports, the driver reading the same rows and
+the csv module writing their values. What is above it checks each cell, makes the request's id, and puts each value
+into words.
 """
 
 CROWD = """
@@ -293,14 +310,62 @@ the most of a core like these. 50 submits a second of the cheapest model cost $2
 """
 
 
+def budget_section(figures: Figures) -> str:
+    """CPU a job by part of the program, before and now, and the loop against the bare loop."""
+    inside, outside = ([(name, found) for name, found in _parts(figures) if (name in OUTSIDE) is out] for out in (0, 1))
+    loop, floor = figures["loop_us"], _floor_us(figures)
+    rows = [(name, found["before"], found["now"]) for name, found in inside]
+    rows += [("**the loop**", loop["before"], loop["now"])]
+    rows += [(f"outside: {name}", found["before"], found["now"]) for name, found in outside]
+    rows += [("fresh, its loop", loop["fresh"], loop["fresh"])]
+    cpu, jobs = figures["cpu_ratio"], figures["jobs_ratio"]
+    targets = table(
+        ("against `fresh`, medians of the rounds' ratios", "target", "before", "now", ""),
+        [
+            ("CPU in the loop", "<= 2.4 x", cpu["before"], cpu["now"], _met(cpu["now"] <= 2.4)),
+            ("jobs a second", ">= 0.5 x", jobs["before"], jobs["now"], _met(jobs["now"] >= 0.5)),
+        ],
+    )
+    text = BUDGET.format(circumstances=circumstances(figures), jobs=figures["jobs"], commit=figures["commit"])
+    return (
+        f"{text}\n{table(('us a job', 'before', 'now'), rows)}\n{targets}"
+        f"""
+The floor: HTTP, the event loop and the ledger alone, with every promise kept, take {floor} us, which is
+{floor / loop["fresh"]:.1f} x. These three are two calls by aiohttp with a connection of its own for the paid one, and
+three durable changes with their lines of the journal. Less of it means another HTTP client than aiohttp, a kept
+connection for paid calls (a late second answer could be taken for another call's), or fewer durable changes. What is
+above the floor judges each answer, keeps the pace, plans the polls and writes the log.
+"""
+    )
+
+
+def _parts(figures: Figures) -> list[tuple[str, dict[str, int]]]:
+    return sorted(figures["parts"].items(), key=lambda item: -item[1]["now"])
+
+
+def _floor_us(figures: Figures) -> int:
+    return sum(found["now"] for name, found in figures["parts"].items() if name in FLOOR)
+
+
+OUTSIDE = ("imports", "reports at the end", "plan, and rows into the ledger", "everything else")
+"""Parts that are no part of the loop; `benchmarks.budget` leaves them out of its sums."""
+
+FLOOR = ("HTTP (aiohttp)", "event loop", "ledger's thread", "ledger, in the loop")
+"""Parts without which no paid call is made and none is recorded."""
+
+
 def tls_section(figures: Figures) -> str:
     """A paid call without TLS, with a full handshake, with a session that is resumed."""
     rows = [(line["way"], f"{line['cpu_ms']:.2f}") for line in figures["rows"]]
-    plain, full, resumed = (line["cpu_ms"] for line in figures["rows"])
+    plain, full, resumed, bare = (line["cpu_ms"] for line in figures["rows"])
     half = (
         f"TLS adds {full - plain:.2f} ms with a full handshake and {resumed - plain:.2f} ms with a resumed session.\n"
     )
-    goal = f"Target <= 0.8 ms a call with a resumed session: {_met(resumed <= 0.8)}.\n"
+    goal = (
+        f"Target <= 0.8 ms a call with a resumed session: {_met(resumed <= 0.8)}. The floor is the last line: "
+        f"{bare:.2f} ms are what\nOpenSSL and the kernel take for a connection with a resumed session, without an HTTP "
+        "client.\n"
+    )
     text = TLS.format(circumstances=circumstances(figures), calls=figures["calls"])
     return text + "\n" + table(("", "CPU ms a call"), rows) + "\n" + half + goal
 
@@ -316,10 +381,11 @@ def large_section(figures: Figures) -> str:
             line["peak_mb"],
             "" if line["target_mb"] is None else f"<= {line['target_mb']}",
             _large_met(line),
+            line["floor_s"] or "",
         )
         for line in figures["rows"]
     ]
-    head = ("", "rows", "CPU s", "target", "peak MB", "target", "")
+    head = ("", "rows", "CPU s", "target", "peak MB", "target", "", "floor, CPU s")
     return LARGE.format(circumstances=circumstances(figures)) + "\n" + table(head, rows)
 
 
@@ -367,11 +433,34 @@ def workers_section(figures: Figures) -> str:
     verdict = f"""
 CPU is that of all workers with their start; the following command's is not in it.
 
+{_cluster_targets(figures)}
 One worker that holds {held["in_flight"]:,} accepted jobs and polls them ({held["polls"]:,} times meanwhile): at most
 {held["peak_mb"]} MB, {held["now_mb"]} MB after half a minute of it. Target < 200 MB: {_met(held["peak_mb"] < 200)}.
 """
     text = WORKERS.format(circumstances=circumstances(figures), count=figures["count"])
     return text + "\n" + table((*head, "polls a job"), rows) + verdict
+
+
+def _cluster_targets(figures: Figures) -> str:
+    """What a job costs one worker and the database, and whether three workers are faster than a plain run."""
+    plain, one, *_, three = figures["rows"]
+    count, start, queue = figures["count"], figures["start"], figures["queue"]
+    worker_ms = one["cpu_ms"] - 1000 * start["worker_cpu_s"] / count
+    database_ms = one["database_cpu_ms"] - 1000 * start["database_cpu_s"] / count
+    all_ms = three["cpu_ms"] + three["database_cpu_ms"] + three["gateway_cpu_ms"]
+    most = 1000 * figures["cores"] / all_ms
+    rows = [
+        ("one worker, CPU ms a job without its start", "<= 3", f"{worker_ms:.2f}", _met(worker_ms <= 3)),
+        ("database, CPU ms a job without the start", "<= 1.8", f"{database_ms:.2f}", _met(database_ms <= 1.8)),
+        ("three workers, ratio to one plain run", "> 1", f"{three['ratio']:.2f}", _met(three["ratio"] > 1)),
+    ]
+    return f"""{table(("", "target", "reached", ""), rows)}
+The floor: the job queue alone, which hands out {queue["jobs"]:,} jobs that do nothing and takes them back, costs a
+worker {queue["worker_ms"]:.2f} ms a job and the database {queue["database_ms"]:.2f} ms. A worker buys as a plain run
+does, which takes {plain["cpu_ms"]:.2f} ms with its start, and shares its pace and its ledger with the others besides.
+Three workers, the database and the gateway take {all_ms:.1f} ms a job together, so these {figures["cores"]} cores do at
+most {most:.0f} jobs a second, whatever the number of workers; a plain run does {plain["jobs_per_s"]:.0f}.
+"""
 
 
 def _bold(name: str) -> str:
@@ -387,6 +476,7 @@ SECTIONS = {
     "alone": alone_section,
     "shared": shared_section,
     "cost": cost_section,
+    "budget": budget_section,
     "tls": tls_section,
     "large": large_section,
     "crowd": crowd_section,

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import procrastinate
 import psycopg
 
 from benchmarks.bout import LEAVE_S, OURS, REPO, START_S, Score, environ_alone, fight, judged, write_rows
@@ -45,6 +46,8 @@ HOLD = replace(
 LOOKS_S = 30.0
 """How long all of them are held before memory is read."""
 STEP_S = 0.1
+QUEUE_TASKS = 16
+"""Jobs that a worker of the queue alone has at once; the submits that a worker has in flight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +247,26 @@ def _stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
 
 
+async def queue_alone(database: PostgresServer) -> dict[str, float]:
+    """What the job queue takes for jobs that do nothing: CPU milliseconds a job of a worker and of the database."""
+    url = await asyncio.to_thread(database.new_database)
+    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
+
+    @app.task(name="nothing", queue="nothing")
+    async def nothing(number: int) -> None:
+        assert number >= 0
+
+    async with app.open_async():
+        await app.schema_manager.apply_schema_async()
+        waiting: list[dict[str, Any]] = [{"number": number} for number in range(COUNT)]
+        await nothing.batch_defer_async(*waiting)
+        database_s, worker_s = _database_cpu_s(database), time.process_time()
+        await app.run_worker_async(queues=["nothing"], concurrency=QUEUE_TASKS, wait=False, delete_jobs="always")
+        worker_s, database_s = time.process_time() - worker_s, _database_cpu_s(database) - database_s
+    await asyncio.to_thread(database.drop, url)
+    return {"jobs": COUNT, "worker_ms": 1000 * worker_s / COUNT, "database_ms": 1000 * database_s / COUNT}
+
+
 def jobs_per_s(score: Score) -> float:
     """From the first submit to the moment when the last job was seen to be finished, by the gateway's books."""
     return (len(score.noticed_s) if not score.whole else score.accepted) / score.elapsed_s
@@ -282,6 +305,11 @@ async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
     plain: list[Score] = []
     teams: dict[int, list[Team]] = {workers: [] for workers in TEAMS}
     with server() as database:
+        queue = await queue_alone(database)
+        print(f"queue alone: {queue}", flush=True)
+        one_job = await teamed(database, 1, replace(RUN, count=1))
+        start = {"worker_cpu_s": one_job.worker_cpu_s, "database_cpu_s": one_job.database_cpu_s}
+        print(f"start: {start}", flush=True)
         for number in range(rounds):
             plain.append(await fight(OURS, RUN))
             print(f"round {number + 1}: {OURS} {jobs_per_s(plain[-1]):.1f} jobs/s", flush=True)
@@ -298,7 +326,8 @@ async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
     for line in rows:
         print(line)
     every = [*plain, *(one.score for found in teams.values() for one in found), held.score]
-    return {"rows": rows, "held": held_row(held), "count": COUNT}, [(one.load, one.late_s) for one in every]
+    figures = {"rows": rows, "held": held_row(held), "count": COUNT, "start": start, "queue": queue}
+    return figures, [(one.load, one.late_s) for one in every]
 
 
 def _line(team: Team) -> str:
