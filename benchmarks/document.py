@@ -312,7 +312,9 @@ the most of a core like these. 50 submits a second of the cheapest model cost $2
 
 def budget_section(figures: Figures) -> str:
     """CPU a job by part of the program, before and now, and the loop against the bare loop."""
-    inside, outside = ([(name, found) for name, found in _parts(figures) if (name in OUTSIDE) is out] for out in (0, 1))
+    inside, outside = (
+        [(name, found) for name, found in _parts(figures) if (name in OUTSIDE) is out] for out in (False, True)
+    )
     loop, floor = figures["loop_us"], _floor_us(figures)
     rows = [(name, found["before"], found["now"]) for name, found in inside]
     rows += [("**the loop**", loop["before"], loop["now"])]
@@ -330,9 +332,10 @@ def budget_section(figures: Figures) -> str:
     return (
         f"{text}\n{table(('us a job', 'before', 'now'), rows)}\n{targets}"
         f"""
-The floor: HTTP, the event loop and the ledger alone, with every promise kept, take {floor} us, which is
-{floor / loop["fresh"]:.1f} x. These three are two calls by aiohttp with a connection of its own for the paid one, and
-three durable changes with their lines of the journal. Less of it means another HTTP client than aiohttp, a kept
+The floor: HTTP, the event loop and the ledger alone, with every promise kept, take {floor} us, which is {
+            floor / loop["fresh"]:.1f} x.
+These three are two calls by aiohttp with a connection of its own for the paid one, and three durable changes with
+their lines of the journal. Less of it means another HTTP client than aiohttp, a kept
 connection for paid calls (a late second answer could be taken for another call's), or fewer durable changes. What is
 above the floor judges each answer, keeps the pace, plans the polls and writes the log.
 """
@@ -407,7 +410,13 @@ def crowd_section(figures: Figures) -> str:
         for line in figures["rows"]
     ]
     peak = max(line["peak_mb"] for line in figures["rows"])
-    verdict = f"Target <= 250 MB: {_met(peak <= 250)}.\n"
+    few, *_, many = (line for line in figures["rows"] if not line["bought"])
+    each_kb = 1000 * (many["peak_mb"] - few["now_mb"]) / (many["in_flight"] - few["in_flight"])
+    verdict = (
+        f"Target <= 200 MB: {_met(peak <= 200)}. The floor: a process with {few['in_flight']:,} jobs has "
+        f"{few['now_mb']:.0f} MB, and each further job\ntakes {each_kb:.2f} kB: its id, its request's id, when it is "
+        "asked for next, and what it was bought as.\n"
+    )
     head = ("jobs in flight", "MB now", "MB at most", "polls meanwhile")
     return CROWD.format(circumstances=circumstances({**figures, "rounds": 1})) + f"\n{table(head, rows)}\n{verdict}"
 
