@@ -49,22 +49,22 @@ class SandboxHandlers(SandboxGatewayBase):
         settings: SandboxSettings,
         *,
         books: JobStore,
-        gallery: ImageStore,
-        studio: ClipRenderer,
+        images: ImageStore,
+        renderer: ClipRenderer,
         now: Callable[[], float],
         address: Callable[[], str],
         clip_made: Callable[[], None],
     ) -> None:
         super().__init__(settings, now)
         self._books = books
-        self._gallery = gallery
-        self._studio = studio
+        self._images = images
+        self._renderer = renderer
         self._address = address
         self._clip_made = clip_made
         self._storm = storm = storm_of(settings)
-        self._views = JobViews(settings, books=books, studio=studio, storm=storm, now=now, address=address)
+        self._views = JobViews(settings, books=books, renderer=renderer, storm=storm, now=now, address=address)
         self._callbacks = JobCallbacks(
-            settings, books=books, views=self._views, sender=self._courier, storm=storm, now=now
+            settings, books=books, views=self._views, sender=self._webhooks, storm=storm, now=now
         )
         self._faults = FaultInjector(self._storm, settings.generation_s, inline=settings.inline)
         self._throttled = 0
@@ -95,7 +95,7 @@ class SandboxHandlers(SandboxGatewayBase):
             return as_json(responses.refused(400, "Content-Type must be application/json"))
         raw = await request.read()
         try:
-            check_submit(read_body(raw), known_images=self._gallery.known())
+            check_submit(read_body(raw), known_images=self._images.known())
         except RefusalError as error:
             return as_json(responses.refused(400, str(error)))
         return await self._submit_valid(request, raw, fingerprint(raw))
@@ -141,7 +141,7 @@ class SandboxHandlers(SandboxGatewayBase):
 
     def _begin(self, job: Job) -> None:
         self._open.add(job.job_set_id)
-        self._studio.begin(job, self._address(), done=self._clip_made)
+        self._renderer.begin(job, self._address(), done=self._clip_made)
         self._callbacks.begin(job)
 
     async def poll(self, request: web.Request) -> web.StreamResponse:
@@ -193,7 +193,7 @@ class SandboxHandlers(SandboxGatewayBase):
         if self._storm is not None:
             visit = self._books.count("result", job.job_set_id)
             fault = self._storm.result_fault(job.job_set_id, visit)
-        return await self._faults.result(fault, request, ("result", job.job_set_id, visit), self._studio.file(job))
+        return await self._faults.result(fault, request, ("result", job.job_set_id, visit), self._renderer.file(job))
 
     async def show_books(self, _request: web.Request) -> web.StreamResponse:
         """What was charged; needs no key."""

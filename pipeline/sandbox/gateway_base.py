@@ -15,7 +15,7 @@ class SandboxGatewayBase:
     def __init__(self, settings: SandboxSettings, now: Callable[[], float]) -> None:
         self._settings = settings
         self._now = now
-        self._courier = WebhookSender(now=now, window_s=settings.webhook_window_s)
+        self._webhooks = WebhookSender(now=now, window_s=settings.webhook_window_s)
         self._limiter: Limiter | None = None
         self.set_rate(settings.rate)
 
@@ -26,12 +26,12 @@ class SandboxGatewayBase:
 
     def callbacks_idle(self) -> bool:
         """Whether no callback is waited for or in flight."""
-        return self._courier.idle()
+        return self._webhooks.idle()
 
     async def callbacks_done(self) -> None:
         """Wait for the callbacks that are waited for or in flight now."""
-        await self._courier.done()
+        await self._webhooks.done()
 
     async def close(self) -> None:
         """Drop callbacks in flight."""
-        await self._courier.close()
+        await self._webhooks.close()

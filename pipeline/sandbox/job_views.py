@@ -29,12 +29,12 @@ class JobViews:
         settings: SandboxSettings,
         *,
         books: JobStore,
-        studio: ClipRenderer,
+        renderer: ClipRenderer,
         storm: FaultPlan | None,
         now: Callable[[], float],
         address: Callable[[], str],
     ) -> None:
-        self._settings, self._books, self._studio = settings, books, studio
+        self._settings, self._books, self._renderer = settings, books, renderer
         self._storm, self._now, self._address = storm, now, address
 
     def accepted(self, job: Job) -> SandboxResponse:
@@ -76,14 +76,14 @@ class JobViews:
 
     def state(self, job: Job) -> SandboxJobState:
         """Where the job is now."""
-        studio = self._studio
-        return state_of(job, self._now(), clip_ready=studio.ready(job), spoiled=studio.spoiled(job))
+        renderer = self._renderer
+        return state_of(job, self._now(), clip_ready=renderer.ready(job), spoiled=renderer.spoiled(job))
 
     def view(self, job: Job) -> JobView:
         """Its state, and the links of its clip once it is completed."""
         state = self.state(job)
         if state is not SandboxJobState.COMPLETED:
-            reason = "the input image cannot be read" if self._studio.spoiled(job) else None
+            reason = "the input image cannot be read" if self._renderer.spoiled(job) else None
             return JobView(job=job, state=state, reason=reason)
         url = f"{self._address()}/results/{job.job_set_id}"
         return JobView(job=job, state=state, url=f"{url}.mp4", preview_url=f"{url}.min.mp4")

@@ -81,8 +81,8 @@ class Sandbox:
         """
         folder = self.settings.data_dir
         folder.mkdir(parents=True, exist_ok=True)
-        self._gallery = ImageStore(folder / "images")
-        self._studio = ClipRenderer(folder / "clips", self._gallery, self.settings)
+        self._images = ImageStore(folder / "images")
+        self._renderer = ClipRenderer(folder / "clips", self._images, self.settings)
         self._open_books(folder)
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -101,8 +101,8 @@ class Sandbox:
         loop, storm = asyncio.get_running_loop(), self.settings.chaos
         token = None if storm is None else f"storm {storm}"
         shared: dict[str, Any] = {
-            "gallery": self._gallery,
-            "studio": self._studio,
+            "images": self._images,
+            "renderer": self._renderer,
             "now": self._now,
             "address": lambda: self.base_url,
             "clip_made": lambda: _call_soon(loop, self._made.set),
@@ -121,7 +121,7 @@ class Sandbox:
         await self._gateway.close()
         await self._runner.cleanup()
         # Off the loop: it waits for the clips that are being drawn.
-        await asyncio.get_running_loop().run_in_executor(None, self._studio.close)
+        await asyncio.get_running_loop().run_in_executor(None, self._renderer.close)
         self._books.close()
 
     async def _listen(self, memory: Path) -> int:
@@ -150,7 +150,7 @@ class Sandbox:
         return app
 
     async def _photo(self, request: web.Request) -> web.StreamResponse:
-        photo = self._gallery.photo(request.match_info["name"])
+        photo = self._images.photo(request.match_info["name"])
         return as_json(responses.refused(404, "Photograph not found")) if photo is None else web.FileResponse(photo)
 
     async def _store(self, request: web.Request) -> web.StreamResponse:
@@ -162,14 +162,14 @@ class Sandbox:
             content += block
             if len(content) > UPLOAD_LIMIT_BYTES:
                 return as_json(responses.refused(413, f"an image may have at most {UPLOAD_LIMIT_BYTES} bytes"))
-        if not self._gallery.store(digest, bytes(content)):
+        if not self._images.store(digest, bytes(content)):
             return as_json(responses.refused(400, "the content's sha256 is not the one in the address"))
         return as_json(
             SandboxResponse(status=201, value={"image": f"sandbox:sha256-{digest}", "size_bytes": len(content)})
         )
 
     async def _uploaded(self, request: web.Request) -> web.StreamResponse:
-        file = self._gallery.upload(request.match_info["digest"])
+        file = self._images.upload(request.match_info["digest"])
         return as_json(responses.refused(404, "Image not found")) if file is None else web.FileResponse(file)
 
 

@@ -48,21 +48,21 @@ class VendorHandlers(SandboxGatewayBase):
         settings: SandboxSettings,
         *,
         books: VendorBooks,
-        gallery: ImageStore,
-        studio: ClipRenderer,
+        images: ImageStore,
+        renderer: ClipRenderer,
         now: Callable[[], float],
         address: Callable[[], str],
         clip_made: Callable[[], None],
     ) -> None:
         super().__init__(settings, now)
-        self._books, self._studio = books, studio
+        self._books, self._renderer = books, renderer
         self._address, self._clip_made = address, clip_made
         chaos, intensity = settings.chaos, settings.chaos_intensity
         self._storm = None if chaos is None else FaultPlan(seed=chaos, intensity=intensity)
-        self._states = RequestStates(books, studio, cap=settings.max_concurrent, now=now, address=address)
-        self._callbacks = VendorCallbacks(self._states, self._courier, now)
+        self._states = RequestStates(books, renderer, cap=settings.max_concurrent, now=now, address=address)
+        self._callbacks = VendorCallbacks(self._states, self._webhooks, now)
         self._free = FreeCallHandlers(books, self._states, refusal_of=self._refusal_of)
-        self._uploads = UploadHandlers(books, gallery, address=address, refusal_of=self._refusal_of)
+        self._uploads = UploadHandlers(books, images, address=address, refusal_of=self._refusal_of)
         self._faults = FaultInjector(
             self._storm,
             settings.generation_s,
@@ -74,7 +74,7 @@ class VendorHandlers(SandboxGatewayBase):
             books,
             self._states,
             self._faults,
-            file_of=lambda one: studio.file(one.job),
+            file_of=lambda one: renderer.file(one.job),
             address=address,
             now=now,
             refusal_of=self._refusal_of,
@@ -197,7 +197,7 @@ class VendorHandlers(SandboxGatewayBase):
         }
 
     def _begin(self, request: VendorRequest) -> None:
-        self._studio.begin(request.job, self._address(), done=self._clip_made)
+        self._renderer.begin(request.job, self._address(), done=self._clip_made)
         self._callbacks.begin(request, self._storm)
 
     # --- for tests and benchmarks

@@ -26,13 +26,13 @@ class RequestStates:
     def __init__(
         self,
         books: VendorBooks,
-        studio: ClipRenderer,
+        renderer: ClipRenderer,
         *,
         cap: int | None,
         now: Callable[[], float],
         address: Callable[[], str],
     ) -> None:
-        self._books, self._studio, self._cap, self._now, self._address = books, studio, cap, now, address
+        self._books, self._renderer, self._cap, self._now, self._address = books, renderer, cap, now, address
 
     def is_full(self) -> bool:
         """Whether no further request may wait."""
@@ -80,15 +80,15 @@ class RequestStates:
             return SandboxJobState.IN_PROGRESS
         if job.fate is not JobOutcome.COMPLETED:
             return SandboxJobState(job.fate.value)
-        if self._studio.spoiled(job):
+        if self._renderer.spoiled(job):
             return SandboxJobState.FAILED
-        return SandboxJobState.COMPLETED if self._studio.ready(job) else SandboxJobState.IN_PROGRESS
+        return SandboxJobState.COMPLETED if self._renderer.ready(job) else SandboxJobState.IN_PROGRESS
 
     def view(self, request: VendorRequest) -> JobView:
         """What a look at it shows now."""
         self.advance()
         state, job = self.state(request), request.job
         if state is not SandboxJobState.COMPLETED:
-            reason = "The input image cannot be read" if self._studio.spoiled(job) else None
+            reason = "The input image cannot be read" if self._renderer.spoiled(job) else None
             return JobView(job=job, state=state, reason=reason)
         return JobView(job=job, state=state, url=f"{self._address()}/results/{job.job_set_id}.mp4")

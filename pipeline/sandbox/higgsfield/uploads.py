@@ -28,12 +28,12 @@ class UploadHandlers:
     def __init__(
         self,
         books: VendorBooks,
-        gallery: ImageStore,
+        images: ImageStore,
         *,
         address: Callable[[], str],
         refusal_of: Callable[[web.Request], SandboxResponse | None],
     ) -> None:
-        self._books, self._gallery, self._address, self._refusal_of = books, gallery, address, refusal_of
+        self._books, self._images, self._address, self._refusal_of = books, images, address, refusal_of
 
     def add_routes(self, app: web.Application) -> None:
         """Everything that is served."""
@@ -85,12 +85,12 @@ class UploadHandlers:
             if len(content) > UPLOAD_LIMIT_BYTES:
                 return web.Response(status=413)
         digest = hashlib.sha256(content).hexdigest()
-        self._gallery.store(digest, bytes(content))
+        self._images.store(digest, bytes(content))
         self._books.uploaded(request.match_info["token"], digest)
         return web.Response(status=200)
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """GET of an uploaded file."""
         known = self._books.upload(request.match_info["name"].partition(".")[0])
-        found = self._gallery.upload(known[1]) if known is not None and known[1] is not None else None
+        found = self._images.upload(known[1]) if known is not None and known[1] is not None else None
         return web.Response(status=404) if found is None else web.FileResponse(found)

@@ -33,10 +33,10 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 class ClipRenderer:
     """Makes each clip once. All methods but the rendering itself are quick and belong to the event loop's thread."""
 
-    def __init__(self, folder: Path, gallery: ImageStore, settings: SandboxSettings) -> None:
+    def __init__(self, folder: Path, images: ImageStore, settings: SandboxSettings) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._gallery = gallery
+        self._images = images
         self._settings = settings
         for part in folder.glob("*.part.mp4"):
             part.unlink()
@@ -100,7 +100,7 @@ class ClipRenderer:
         )
 
     def _image(self, image: str, base_url: str) -> bytes:
-        file = self._gallery.local_file(image, base_url)
+        file = self._images.local_file(image, base_url)
         if file is not None:
             return file.read_bytes()
         if is_loopback(image) and (fetched := _fetch(image)) is not None:
