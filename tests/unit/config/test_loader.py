@@ -117,6 +117,13 @@ def test_what_is_no_amount_is_refused(tmp_path: Path, text: str) -> None:
     assert "is not an amount in dollars" in mistake
 
 
+@pytest.mark.parametrize("text", ["1e30", "1000000001", "1" * 400])
+def test_an_amount_that_no_database_can_add_up_is_refused(tmp_path: Path, text: str) -> None:
+    (mistake,) = mistakes(tmp_path, f"prices:\n  dop-lite: {text}\n")
+    assert "is more than $1,000,000,000" in mistake
+    assert read(tmp_path, "budget: {max_cost: 1000000000}\n").budget.max_cost_microusd == 10**15
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("2h", 7200.0), ("30s", 30.0), ("250ms", 0.25), ("1h30m", 5400.0), ("1.5m", 90.0), ("12", 12.0), ("1d", 86400.0)],
