@@ -152,10 +152,10 @@ Each line is a process of its own with its start and its end: CPU seconds, user 
 had. The sheet has 500 pictures, 2,000 prompts and a seed for each row. The crash is one of a run that had bought for a
 moment: what it wrote since the ledger was last known to be whole is read and checked, `dop ledger check` reads all.
 
-The floor is what no program can leave out, in the same kind of process: of planning, the csv module and one hash a row;
-of listing, SQLite writing the same two tables with their indexes; of the reports, the driver reading the same rows and
-the csv module writing their values. What is above it checks each cell, makes the request's id, and puts each value
-into words.
+The lower bound is what no program can leave out, in the same kind of process: of planning, the csv module and a hash
+of each row; of listing, SQLite writing the same two tables with their indexes; of the reports, the driver reading the
+same rows and the csv module writing their values. What is above it checks each cell, makes the request's id, and puts
+each value into words.
 """
 
 CROWD = """
@@ -315,7 +315,7 @@ def budget_section(figures: Figures) -> str:
     inside, outside = (
         [(name, found) for name, found in _parts(figures) if (name in OUTSIDE) is out] for out in (False, True)
     )
-    loop, floor = figures["loop_us"], _floor_us(figures)
+    loop, bound = figures["loop_us"], _bound_us(figures)
     rows = [(name, found["before"], found["now"]) for name, found in inside]
     rows += [("**the loop**", loop["before"], loop["now"])]
     rows += [(f"outside: {name}", found["before"], found["now"]) for name, found in outside]
@@ -332,12 +332,12 @@ def budget_section(figures: Figures) -> str:
     return (
         f"{text}\n{table(('us a job', 'before', 'now'), rows)}\n{targets}"
         f"""
-The floor: HTTP, the event loop and the ledger alone, with every promise kept, take {floor} us, which is {
-            floor / loop["fresh"]:.1f} x.
+The lower bound: HTTP, the event loop and the ledger alone, with every promise kept, take {bound} us, which is {
+            bound / loop["fresh"]:.1f} x.
 These three are two calls by aiohttp with a connection of its own for the paid one, and three durable changes with
 their lines of the journal. Less of it means another HTTP client than aiohttp, a kept
 connection for paid calls (a late second answer could be taken for another call's), or fewer durable changes. What is
-above the floor judges each answer, keeps the pace, plans the polls and writes the log.
+above it judges each answer, keeps the pace, plans the polls and writes the log.
 """
     )
 
@@ -346,14 +346,14 @@ def _parts(figures: Figures) -> list[tuple[str, dict[str, int]]]:
     return sorted(figures["parts"].items(), key=lambda item: -item[1]["now"])
 
 
-def _floor_us(figures: Figures) -> int:
-    return sum(found["now"] for name, found in figures["parts"].items() if name in FLOOR)
+def _bound_us(figures: Figures) -> int:
+    return sum(found["now"] for name, found in figures["parts"].items() if name in LOWER_BOUND)
 
 
 OUTSIDE = ("imports", "reports at the end", "plan, and rows into the ledger", "everything else")
 """Parts that are no part of the loop; `benchmarks.budget` leaves them out of its sums."""
 
-FLOOR = ("HTTP (aiohttp)", "event loop", "ledger's thread", "ledger, in the loop")
+LOWER_BOUND = ("HTTP (aiohttp)", "event loop", "ledger's thread", "ledger, in the loop")
 """Parts without which no paid call is made and none is recorded."""
 
 
@@ -365,7 +365,7 @@ def tls_section(figures: Figures) -> str:
         f"TLS adds {full - plain:.2f} ms with a full handshake and {resumed - plain:.2f} ms with a resumed session.\n"
     )
     goal = (
-        f"Target <= 0.8 ms a call with a resumed session: {_met(resumed <= 0.8)}. The floor is the last line: "
+        f"Target <= 0.8 ms a call with a resumed session: {_met(resumed <= 0.8)}. The lower bound is the last line: "
         f"{bare:.2f} ms are what\nOpenSSL and the kernel take for a connection with a resumed session, without an HTTP "
         "client.\n"
     )
@@ -384,11 +384,11 @@ def large_section(figures: Figures) -> str:
             line["peak_mb"],
             "" if line["target_mb"] is None else f"<= {line['target_mb']}",
             _large_met(line),
-            line["floor_s"] or "",
+            line["bound_s"] or "",
         )
         for line in figures["rows"]
     ]
-    head = ("", "rows", "CPU s", "target", "peak MB", "target", "", "floor, CPU s")
+    head = ("", "rows", "CPU s", "target", "peak MB", "target", "", "lower bound, CPU s")
     return LARGE.format(circumstances=circumstances(figures)) + "\n" + table(head, rows)
 
 
@@ -413,7 +413,7 @@ def crowd_section(figures: Figures) -> str:
     few, *_, many = (line for line in figures["rows"] if not line["bought"])
     each_kb = 1000 * (many["peak_mb"] - few["now_mb"]) / (many["in_flight"] - few["in_flight"])
     verdict = (
-        f"Target <= 200 MB: {_met(peak <= 200)}. The floor: a process with {few['in_flight']:,} jobs has "
+        f"Target <= 200 MB: {_met(peak <= 200)}. The lower bound: a process with {few['in_flight']:,} jobs has "
         f"{few['now_mb']:.0f} MB, and each further job\ntakes {each_kb:.2f} kB: its id, its request's id, when it is "
         "asked for next, and what it was bought as.\n"
     )
@@ -464,8 +464,8 @@ def _cluster_targets(figures: Figures) -> str:
         ("three workers, ratio to one plain run", "> 1", f"{three['ratio']:.2f}", _met(three["ratio"] > 1)),
     ]
     return f"""{table(("", "target", "reached", ""), rows)}
-The floor: the job queue alone, which hands out {queue["jobs"]:,} jobs that do nothing and takes them back, costs a
-worker {queue["worker_ms"]:.2f} ms a job and the database {queue["database_ms"]:.2f} ms. A worker buys as a plain run
+The lower bound: the job queue alone, which hands out {queue["jobs"]:,} jobs that do nothing and takes them back, costs
+a worker {queue["worker_ms"]:.2f} ms a job and the database {queue["database_ms"]:.2f} ms. A worker buys as a plain run
 does, which takes {plain["cpu_ms"]:.2f} ms with its start, and shares its pace and its ledger with the others besides.
 Three workers, the database and the gateway take {all_ms:.1f} ms a job together, so these {figures["cores"]} cores do at
 most {most:.0f} jobs a second, whatever the number of workers; a plain run does {plain["jobs_per_s"]:.0f}.

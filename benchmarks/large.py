@@ -164,14 +164,14 @@ def _buy(ledger: SqliteLedger, request_ids: Sequence[str], *, done: bool) -> Non
         )
 
 
-def floor_plan(folder: Path, count: int) -> None:
+def bound_of_plan(folder: Path, count: int) -> None:
     """What planning can't go below: the rows are read by the csv module, and each gets one hash."""
     with (folder / "rows.csv").open(newline="", encoding="utf-8") as file:
         found = {hashlib.blake2b("\x1f".join(row).encode(), digest_size=32).digest() for row in csv.reader(file)}
     assert len(found) == count + 1
 
 
-def floor_listed(folder: Path, count: int) -> None:
+def bound_of_listing(folder: Path, count: int) -> None:
     """What listing can't go below: SQLite writes the same two tables with their indexes, from rows that are there."""
     with closing(sqlite3.connect(folder / "copy.db", isolation_level=None)) as copy:
         copy.execute("ATTACH ? AS whole", (str(settings_in(folder).ledger_path),))
@@ -188,11 +188,11 @@ def floor_listed(folder: Path, count: int) -> None:
         assert copy.execute("SELECT count(*) FROM main.attempts").fetchone() == (count,)
 
 
-def floor_report(folder: Path, count: int) -> None:
+def bound_of_reports(folder: Path, count: int) -> None:
     """What reports can't go below: the driver reads the same rows, and the csv module writes their values."""
     with (
         closing(sqlite3.connect(settings_in(folder).ledger_path)) as ledger,
-        (folder / "floor.csv").open("w", newline="", encoding="utf-8") as file,
+        (folder / "bound.csv").open("w", newline="", encoding="utf-8") as file,
     ):
         lines = csv.writer(file)
         statement = "SELECT * FROM run_rows LEFT JOIN attempts USING (request_id) ORDER BY run_rows.position"
@@ -212,9 +212,9 @@ STEPS: dict[str, Callable[[Path, int], None]] = {
         bought,
         report_csv,
         report_html,
-        floor_plan,
-        floor_listed,
-        floor_report,
+        bound_of_plan,
+        bound_of_listing,
+        bound_of_reports,
     )
 }
 MEASURED = {
@@ -228,12 +228,17 @@ MEASURED = {
 """Step -> what it is called, the target in CPU seconds and in MB; None where there is none."""
 
 
-FLOORS = {"plan": "floor_plan", "listed": "floor_listed", "report_csv": "floor_report", "report_html": "floor_report"}
+BOUNDS = {
+    "plan": "bound_of_plan",
+    "listed": "bound_of_listing",
+    "report_csv": "bound_of_reports",
+    "report_html": "bound_of_reports",
+}
 """Step -> the one that does only what no program can leave out."""
 
 
-ALL_ROWS = ("plan", "listed", "crash", "opened", "checked", "floor_plan", "floor_listed")
-SOLD = ("bought", "report_csv", "report_html", "floor_report")
+ALL_ROWS = ("plan", "listed", "crash", "opened", "checked", "bound_of_plan", "bound_of_listing")
+SOLD = ("bought", "report_csv", "report_html", "bound_of_reports")
 
 
 def _alone(step: str, folder: Path, count: int) -> dict[str, float]:
@@ -263,8 +268,8 @@ def measure(rows: int, reported: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def _floor_s(step: str, scores: Sequence[dict[str, dict[str, float]]]) -> float | None:
-    return round(middle(score[FLOORS[step]]["cpu_s"] for score in scores), 2) if step in FLOORS else None
+def _bound_s(step: str, scores: Sequence[dict[str, dict[str, float]]]) -> float | None:
+    return round(middle(score[BOUNDS[step]]["cpu_s"] for score in scores), 2) if step in BOUNDS else None
 
 
 async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
@@ -281,8 +286,8 @@ async def run(rounds: int) -> tuple[Figures, list[Unrest]]:
                 "peak_mb": round(middle(score[step]["peak_mb"] for score in scores)),
                 "target_s": target_s,
                 "target_mb": target_mb,
-                "floor_s": round(middle(score[FLOORS[step]]["cpu_s"] for score in scores), 2)
-                if step in FLOORS
+                "bound_s": round(middle(score[BOUNDS[step]]["cpu_s"] for score in scores), 2)
+                if step in BOUNDS
                 else None,
             }
         )
