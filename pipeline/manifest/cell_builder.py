@@ -39,6 +39,7 @@ class CellBuilder:
         """The finished cell; None if something is wrong with it, which is then reported."""
         row = block.row
         skip = fields.get("skip") is True
+        # A variable that only skipped rows use is used: no warning of a spelling mistake.
         if skip and isinstance(prompt := fields.get("prompt"), str):
             self._used.update(template.names(prompt))
         params = None if skip else self._params(row, fields, cell_id)

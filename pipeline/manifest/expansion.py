@@ -147,6 +147,7 @@ class Expander:
             fields = {**fields, TAKE: take}
             if take > 1:
                 cell_id = f"{cell_id}{'-' if block.axes else '@'}take{take}"
+        # The row's own id is claimed already.
         if block.axes or take > 1:
             self._ids.claim(block.row, cell_id)
         cell = self._builder.cell(block, fields, cell_id, placed)

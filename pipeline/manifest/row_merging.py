@@ -73,6 +73,7 @@ def merge_row(row: SpecRow, program: ManifestSpec) -> MergedRow:
         repeat = 1 if TAKE in row.own else fields["repeat"]
         if "repeat" in row.own:
             fields.pop(TAKE, None)
+    # A row's own seed, or an axis of seeds, takes the place of the defaults' seeds and is not multiplied by them.
     if defaults.seeds is not None and "seed" not in row.own and not any("seed" in axis.sets for axis in axes):
         axes = (*axes, defaults.seeds)
     return MergedRow(row, fields, axes, repeat if isinstance(repeat, int) else 1)

@@ -159,6 +159,7 @@ class RowBuilder:
         if record[0].lstrip().startswith("#") and prompt_checks.debris(record[0]) is None:
             self._report(line, COMMENTED)
             return None
+        # Before anything is read: cells that are one place off would give wrong prompts to right pictures.
         if len(record) != len(self._header) or self._unnamed:
             why = self._why_ragged(record)
             if why is not None:

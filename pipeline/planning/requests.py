@@ -189,6 +189,7 @@ def bind_manifest(
         ManifestError: the structure is wrong.
     """
     presets = load_catalog(settings)
+    # Kept in a file, because the rows are read several times, and what came through a pipe comes once.
     if path == STDIN:
         path = source_files.kept_stdin(sys.stdin.buffer)
         origin = Path.cwd() / path.name

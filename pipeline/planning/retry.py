@@ -52,5 +52,6 @@ def same_content(attempts: Iterable[Attempt], settings: Settings) -> SameContent
         if request_key(params, take=attempt.take, gateway=attempt.gateway, image_keys=keys) == attempt.request_id:
             found.attempts.append(attempt)
         else:
+            # An object that was never checked has no hash and so another key: it is left out as well.
             found.changed.append((attempt, f"{', '.join(keys) or 'its picture'} changed since the row was listed"))
     return found

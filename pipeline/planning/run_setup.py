@@ -126,6 +126,7 @@ def check_plan(workspace: OpenLedger, order: PurchaseOrder, plan: SavedPlan, *, 
     """
     if plan.gateway != workspace.gateway:
         raise UsageError(f"the plan is for {plan.gateway}, and the configuration is for {workspace.gateway}")
+    # The cheap comparison first: the next ones read the whole manifest and every picture.
     if plan.rows_digest != order.bound.digest():
         raise UsageError("the manifest, the defaults or the prices changed since the plan was made: make a new plan")
     now = make_offer(order.bound, workspace.settings, workspace.queries, must_be_checked=True).plan
@@ -147,6 +148,7 @@ def caps_of_run(workspace: OpenLedger, run: Run | None, *, allowed: Caps, max_co
     """
     most = max_cost_microusd
     if most is None and run is not None:
+        # MONEY: or `--max-cost 5` given once, and then the same command without it, would buy without a bound.
         most = workspace.queries.kept_max_cost(run.run_id)
     return lowest((allowed, Caps(run_microusd=most)))
 
