@@ -64,6 +64,9 @@ ALIKE = 0.85
 FADED = 0.8
 """Brightness against that of a second before from which a clip fades out: the codec saves its detail first."""
 
+DIMMED = 0.6
+"""The same over the whole clip, against its start."""
+
 FADE_OUT = 0.6
 """Factor on the limits there."""
 
@@ -111,7 +114,8 @@ def measure(signals: Signals) -> Sharpness | None:
             if nearer and had > CLEAR:
                 whole = _fine(_smaller(end, factor)) / had
                 share = float(share ** (1 - WHOLE_WEIGHT) * min(share, whole) ** WHOLE_WEIGHT)
-            return Sharpness(share=share, limit=limit * (FADE_OUT if _fades_out(signals, index) else 1.0))
+            fades = light < DIMMED or _fades_out(signals, index)
+            return Sharpness(share=share, limit=limit * (FADE_OUT if fades else 1.0))
         if found.overlap[0] > 0.5:
             return None
     if _fine(start) < 2 * FAINT:
