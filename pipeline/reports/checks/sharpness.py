@@ -64,11 +64,14 @@ ALIKE = 0.85
 FADED = 0.8
 """Brightness against that of a second before from which a clip fades out: the codec saves its detail first."""
 
-DIMMED = 0.6
-"""The same over the whole clip, against its start."""
-
 FADE_OUT = 0.6
 """Factor on the limits there."""
+
+DIMMED = 0.6
+"""Brightness against the start from which a clip got much darker, however slowly."""
+
+DIM = 0.68
+"""Factor on the limits there: at half the light a codec takes up to a third more of the detail."""
 
 WHOLE_WEIGHT = 0.25
 """Weight in that mean of the whole picture's detail: a crash zoom ends on a plain part of a photograph."""
@@ -114,8 +117,8 @@ def measure(signals: Signals) -> Sharpness | None:
             if nearer and had > CLEAR:
                 whole = _fine(_smaller(end, factor)) / had
                 share = float(share ** (1 - WHOLE_WEIGHT) * min(share, whole) ** WHOLE_WEIGHT)
-            fades = light < DIMMED or _fades_out(signals, index)
-            return Sharpness(share=share, limit=limit * (FADE_OUT if fades else 1.0))
+            darker = FADE_OUT if _fades_out(signals, index) else DIM if light < DIMMED else 1.0
+            return Sharpness(share=share, limit=limit * darker)
         if found.overlap[0] > 0.5:
             return None
     if _fine(start) < 2 * FAINT:
