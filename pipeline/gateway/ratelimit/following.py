@@ -130,7 +130,7 @@ class Following:
             if isinstance(self.follower, BucketFollower):
                 self.follower.empty_until(now + hold_s)
             return None
-        if window is None or window.rejected(it, fails=calls.fails, hold_s=hold_s) is Verdict.REFIT:
+        if window is None or window.rejected(it, hold_s=hold_s) is Verdict.REFIT:
             self._refit(it, now, hold_s=hold_s, answers=answers)
         self.back_off(now, fails=calls.fails, hold_s=hold_s)
         return None

@@ -47,11 +47,6 @@ FIXED_MISFIT = 1.2
 """Misfit (calls) of a fixed window, which has a phase more to explain two rejections with; of more, a part of it."""
 HOPELESS_CALLS = 6
 """So many calls more than its count were surely admitted: it is no such window, and no more is worth knowing of it."""
-SAME_MISFIT = 0.1
-"""Misfit (calls) less for a window that ended each time at exactly its count: a bucket that explains as much rather is
-a coincidence of two fills."""
-MIN_SAME_COUNT = 8
-"""Fewer calls may be the same by chance."""
 
 
 def window_bounds(
@@ -157,8 +152,6 @@ def fit_windows(
             fixed_misfit += FIXED_MISFIT / max(_times(whole, span_s) - 1, 1)
             if fixed_count and fixed_misfit < misfit:
                 count, misfit = fixed_count, fixed_misfit
-        elif high >= MIN_SAME_COUNT and len(highs) > 1 and low == high == max(highs):
-            misfit -= SAME_MISFIT
         found.append(WindowFit(count, span_s, misfit + (0.0 if len(highs) > 1 else 1.0)))
     return found
 

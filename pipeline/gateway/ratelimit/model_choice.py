@@ -19,19 +19,14 @@ from pipeline.gateway.ratelimit.window_follower import WindowFollower
 LONG_AGO = float("-inf")
 Follower = WindowFollower | BucketFollower
 
-MAX_DROPPED, DROPPED_MISFIT = 3, 1.5
+MAX_DROPPED, DROPPED_MISFIT = 2, 1.5
 """So many intervals between rejections may be left out of the history, each for so much misfit (calls)."""
 MAX_MISFIT, GOOD_MISFIT = 2.2, 1.0
 """Above the first (calls) nothing explains it; below the second no shorter history is tried."""
 KNOWN_MISFIT = 3.0
 """A window must explain so many calls better than a bucket that was measured: falls look like long windows."""
-AGAIN_CALLS, AGAIN_MISFIT = 400, 0.25
-"""A bucket that must leave out history again within so many calls is doubted: a window that explains all of the history
-costs only this."""
-RISES = 1.5
-"""Unless the flow grew to this times the rate before it was rejected: then the limit has risen again."""
-FAILING_MISFIT, UNUSUAL_MISFIT, UNSURE_MISFIT = 1.0, 0.2, 0.4
-"""For the window that is failing now, for spans other than 1, 10 and 60 s, and for rates unsure by a factor of two."""
+UNUSUAL_MISFIT, UNSURE_MISFIT = 0.2, 0.4
+"""Misfit (calls) of spans other than 1, 10 and 60 s, and of rates that are unsure by a factor of two."""
 SURE_RATIO, KNOWN_RATIO = 1.15, 1.5
 """Ratio of the largest to the smallest possible rate: up to the first the rate is measured, up to the second the burst
 is."""
@@ -62,28 +57,25 @@ class ModelChoice:
         self._history = history
         self._since, self._used = LONG_AGO, 0.0
         self._burst: float | None = None
-        self._dropped_at = -AGAIN_CALLS
 
     def begin_at(self, at: float) -> None:
         """Nothing before counts: it was an outage."""
         self._since, self._used = at, 0.0
 
-    def choose(
-        self, it: Rejection, old: Follower, *, noise_s: float, hinted: bool, calls: int, max_rate: float
-    ) -> WindowFit | BucketFit | None:
-        """The best explanation after the rejection `it`; None when the limit changed and nothing explains it.
+    def choose(self, old: Follower, *, noise_s: float, max_rate: float) -> WindowFit | BucketFit | None:
+        """The best explanation after a rejection; None when the limit changed and nothing explains it.
 
-        `calls` were answered so far; no bucket gains more than `max_rate` calls a second.
+        No bucket gains more than `max_rate` calls a second.
         """
         best = min(
-            self._options(old, noise_s=noise_s, hinted=hinted, calls=calls, max_rate=max_rate),
+            self._options(old, noise_s=noise_s, max_rate=max_rate),
             key=lambda option: option.misfit + option.handicap,
             default=None,
         )
         if best is None or best.misfit >= (GOOD_MISFIT if best.handicap else MAX_MISFIT):
             return None
         if best.since > self._since:
-            self._since, self._used, self._dropped_at = best.since, best.used, calls
+            self._since, self._used = best.since, best.used
         fit = best.fit
         if isinstance(fit, WindowFit):
             self.fits = 0
@@ -117,13 +109,9 @@ class ModelChoice:
         self._since, self._used = since, old.burst
         return BucketFit(rate, old.burst, 0.0, rate, (2.0 if calls < 12 else 1.05) * rate)
 
-    def _options(self, old: Follower, *, noise_s: float, hinted: bool, calls: int, max_rate: float) -> Iterator[Option]:
+    def _options(self, old: Follower, *, noise_s: float, max_rate: float) -> Iterator[Option]:
         bucket_before = old if isinstance(old, BucketFollower) else None
         known = bucket_before is not None and self.fits > 0
-        rises = bucket_before is not None and bucket_before.sending_rate > RISES * bucket_before.rate
-        if known and calls - self._dropped_at < AGAIN_CALLS and not rises:
-            for fit in self._windows(LONG_AGO, noise_s):
-                yield Option(fit.misfit + AGAIN_MISFIT + 0.01 * SPANS_S.index(fit.span_s), LONG_AGO, 0.0, fit)
         later = [r.at for r in self._history.rejections[:-1] if r.at > self._since][-MAX_DROPPED:]
         for dropped, since in enumerate((self._since, *later)):
             used = self._used if dropped == 0 else (bucket_before.burst if bucket_before is not None else 0.0)
@@ -131,8 +119,7 @@ class ModelChoice:
             found = []
             for fit in self._windows(since, noise_s):
                 unusual = 0.01 * SPANS_S.index(fit.span_s) + UNUSUAL_MISFIT * (fit.span_s not in USUAL_SPANS_S)
-                failing = FAILING_MISFIT * (hinted and _is_same(fit, old))
-                found.append(Option(fit.misfit + unusual + failing + cost, since, used, fit, KNOWN_MISFIT * known))
+                found.append(Option(fit.misfit + unusual + cost, since, used, fit, KNOWN_MISFIT * known))
             bucket = self._bucket(since, used, bucket_before, noise_s, max_rate)
             if bucket is not None:
                 unsure = UNSURE_MISFIT * (bucket.max_rate > 2 * bucket.min_rate)
@@ -183,9 +170,3 @@ class ModelChoice:
         if not len(counts):
             return 0.0
         return float(((counts - burst) / np.maximum(it.at - arrivals[len(arrivals) - counts], 1e-3)).max())
-
-
-def _is_same(fit: WindowFit, old: Follower) -> bool:
-    return (
-        isinstance(old, WindowFollower) and old.span_s == fit.span_s and abs(old.count - fit.count) <= 0.15 * fit.count
-    )

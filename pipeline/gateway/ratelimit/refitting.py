@@ -65,8 +65,7 @@ class Refitting:
             max_rate: no bucket gains more calls a second.
             reopened_at: when the limit was last open after a probe.
         """
-        noise_s = self._latency.noise_s
-        fit = self._choice.choose(it, old, noise_s=noise_s, hinted=hold_s > 0, calls=answers, max_rate=max_rate)
+        fit = self._choice.choose(old, noise_s=self._latency.noise_s, max_rate=max_rate)
         if fit is None:
             fit = self._choice.lately(it, old, reopened_at=reopened_at, held_s=self._held_s)
         rate = fit.count / fit.span_s if isinstance(fit, WindowFit) else fit.rate

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.gateway.ratelimit.fits import SPANS_S, is_whole, min_wait_s
+from pipeline.gateway.ratelimit.fits import min_wait_s
 from pipeline.gateway.ratelimit.history import History, Rejection
 
 SILENCE = 0.1
 """Part of a span without a call that ends one fill of the window."""
-LONGER, MIN_LONG_HINT_S = 1.02, 1.5
-"""Times the believed span that a longer one is at least, and the shortest hint (seconds) that tells of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,19 +59,3 @@ class WindowEnd:
         last = self.history.nth_last(1)
         least = min_wait_s(self.it.retry_after_s)
         return last is None or least <= last + self.span_s - self.it.at + self.noise_s
-
-    def longer_span_s(self, count: int) -> float | None:
-        """The span of the window where it admitted `count` calls and ends later than was believed."""
-        hint, it = self.it.retry_after_s, self.it
-        if hint is None or hint <= MIN_LONG_HINT_S:
-            return None
-        first = self.history.nth_last(min(count, len(self.history)))
-        if first is None or self.history.count(it.at - 1.1 * self.span_s, it.at + self.noise_s) < count - 1:
-            return None
-        max_s = it.at + hint - first + self.noise_s
-        min_s = max_s - (1.0 if is_whole(hint) else 0.0) - 3 * self.noise_s
-        usual = [span for span in SPANS_S if min_s < span <= max_s]
-        span_s = usual[-1] if usual else max_s
-        # Where more were admitted in so long a time, the limit fell, or the window is a fixed one.
-        is_consistent = self.history.count(it.at - span_s, it.at + self.noise_s) <= count + 1
-        return span_s if is_consistent and min_s > LONGER * self.span_s else None

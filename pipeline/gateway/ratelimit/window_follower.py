@@ -131,23 +131,19 @@ class WindowFollower:
         self.tests.admitted()
         self._extra_guard_s *= 1 - (GUARD_DECAY if self._is_hinted else UNHINTED_DECAY)
 
-    def rejected(self, it: Rejection, *, fails: int, hold_s: float) -> Verdict:
-        """The `fails`-th rejection in a row, which holds everything for `hold_s` seconds."""
+    def rejected(self, it: Rejection, *, hold_s: float) -> Verdict:
+        """The first rejection in a row, which holds everything for `hold_s` seconds."""
         self._is_hinted = hold_s > 0
         self._rounds_hints = it.retry_after_s is not None and is_whole(it.retry_after_s)
         end = self._end(it)
         calls = end.calls
-        # The likeliest explanation first: our own test, our own surplus, a longer span, rejected calls that count, a
+        # The likeliest explanation first: our own test, our own surplus, rejected calls that count, a
         # call that arrived too early. Only then a smaller limit, which costs throughput if it is wrong.
         if self.tests.rejected():
             self.tests.test_failed(calls)
             return Verdict.KEEP
         if self.tests.has_surplus:
             self.tests.surplus_failed()
-            return Verdict.KEEP
-        longer_s = None if fails == 1 and self.is_proven else end.longer_span_s(self.count)
-        if longer_s is not None:
-            self.span_s, self.opened_at = longer_s, LONG_AGO
             return Verdict.KEEP
         if calls < self.count <= calls + end.rejected and not self.counts_rejected:
             self.counts_rejected = True
