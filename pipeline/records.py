@@ -61,15 +61,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-MAX_DOLLARS = 1_000_000_000
-"""Dollars of the largest price or budget: the sum of thousands of them still fits a database's integer."""
-
-
 def microusd(dollars: str | int | Decimal) -> int:
     """Micro-dollars of a decimal amount in dollars.
 
     Raises:
-        ValueError: not a number, negative, finer than a micro-dollar, or more than MAX_DOLLARS.
+        ValueError: not a number, negative, or finer than a micro-dollar.
     """
     try:
         amount = Decimal(dollars) * MICROUSD
@@ -77,8 +73,6 @@ def microusd(dollars: str | int | Decimal) -> int:
         raise ValueError(f"{dollars!r} is not an amount in dollars") from error
     if not amount.is_finite() or amount < 0 or amount != amount.to_integral_value():
         raise ValueError(f"{dollars!r} is not an amount in dollars")
-    if amount > MAX_DOLLARS * MICROUSD:
-        raise ValueError(f"{dollars!r} is more than ${MAX_DOLLARS:,}")
     return int(amount)
 
 

@@ -19,7 +19,7 @@ from pipeline.config import video_names
 from pipeline.config.gateway_address import VISIBLE, base_url, is_loopback
 from pipeline.config.loss_limit import parse_loss_limit
 from pipeline.config.units import duration_s, size_bytes
-from pipeline.records import microusd
+from pipeline.records import MICROUSD, microusd
 
 MAX_COUNT = 10_000_000
 """Largest count that a setting takes: ten times the largest batch tried. A larger one is a slip of the keyboard."""
@@ -64,11 +64,18 @@ def _size(value: object) -> object:
     return size_bytes(value) if isinstance(value, str) else value
 
 
+MAX_DOLLARS = 1_000_000_000
+"""Dollars of the largest price or budget: the sum of thousands of them still fits a database's integer."""
+
+
 def _money(value: object) -> object:
     """MONEY: a float never becomes an amount; configuration files hand over the digits as written."""
-    if isinstance(value, str):
-        return microusd(value.strip())
-    raise ValueError("is not an amount in dollars")
+    if not isinstance(value, str):
+        raise ValueError("is not an amount in dollars")
+    amount = microusd(value.strip())
+    if amount > MAX_DOLLARS * MICROUSD:
+        raise ValueError(f"{value!r} is more than ${MAX_DOLLARS:,}")
+    return amount
 
 
 def _prices(value: object) -> object:
