@@ -31,7 +31,7 @@ from benchmarks.gateway import Tally, Terms
 from benchmarks.measuring import main
 from tests.support.postgres import PostgresServer, server_binaries
 
-COUNT = 2_000
+COUNT = 1_000
 TEAMS = (1, 2, 3)
 RUN = replace(BOUT, count=COUNT)
 HELD = 5_000

@@ -29,6 +29,16 @@ def test_two_workers_carry_a_run_out_and_one_command_follows_it(tmp_path: Path, 
         assert machines.asked("SELECT count(*) FROM procrastinate_jobs") == [(0,)]
 
 
+def test_workers_that_are_to_download_nothing_ask_for_no_video(tmp_path: Path, postgres: str) -> None:
+    with GatewayDouble(Script(generation_s=0.3)) as double, several(tmp_path, postgres, double) as machines:
+        machines.environ["DOP_DOWNLOAD__ENABLED"] = "false"
+        machines.hire(1)
+        done = machines.buy(machines.csv(shots(8)), "--cluster")
+        assert done.counts == {"done": 8}, done.err + machines.all_said()
+        assert machines.dismiss() == [0]
+        assert double.downloads == []
+
+
 def test_a_configured_rate_is_met_by_all_workers_together(tmp_path: Path, postgres: str) -> None:
     with GatewayDouble() as double, several(tmp_path, postgres, double) as machines:
         # Two durable commits a submit: a busy machine takes its time for them, so more submits are open at once.
