@@ -197,7 +197,7 @@ class RunExecutor:
 
     def start(self) -> None:
         """The steps begin to work."""
-        steps = (self._buy, self._poll, self._download)
+        steps = [self._buy, self._poll, *([self.pipeline.downloader.run] if self._downloads else [])]
         self._tasks = [asyncio.create_task(self._run_step(step)) for step in steps]
         self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self.pipeline.context.gate.watch())]
 
@@ -205,11 +205,6 @@ class RunExecutor:
         """Poll what is accepted; an order of `dop submit` leaves it for the command that collects."""
         if self.order.collect:
             await self.pipeline.poller.run()
-
-    async def _download(self) -> None:
-        """Fetch what is finished, unless the videos are left to another command."""
-        if self._downloads:
-            await self.pipeline.downloader.run()
 
     async def _buy(self) -> None:
         try:
