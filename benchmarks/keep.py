@@ -30,7 +30,7 @@ LITE_USD = 0.135
 
 SETTINGS = (
     f"sandbox.defects={DEFECTS}", "sandbox.generation_s=1s", "sandbox.size=240p", "on_unknown.max=1000",
-    "poll.deadline_s=24h",  # the sandbox is killed too: its jobs do not continue meanwhile
+    "poll.deadline_s=24h", "poll.max_lag_s=5",  # the sandbox is killed too: its jobs do not continue meanwhile
 )  # fmt: skip
 
 
