@@ -131,7 +131,9 @@ def _compared(folder: Path) -> dict[str, object]:
     for candidates in shots.values():
         good = [n for n, (state, grade) in enumerate(candidates) if state == "done" and grade != "bad"]
         kept += bool(good)
-        unknown += any(state == "unknown" for state, _ in candidates)
+        if any(state == "unknown" for state, _ in candidates):
+            unknown += 1  # a purchase whose answer a kill took away: its shot waits, and has no minimum yet
+            continue
         minimum += good[0] + 1 if good else len(candidates)
         bought += sum(state not in ("planned", "rejected") for state, _ in candidates)
     return {"kept": kept, "shots_with_unknown": unknown, "minimum": minimum, "ratio": round(bought / minimum, 4)}
