@@ -168,6 +168,7 @@ class Following:
         assert self.follower is not None
         if not is_no_bucket(self.follower, it.at - calls.blocked_at, self._latency.noise_s):
             return None
+        self._refitting.refute_bucket()
         reopened_at = self._probe.reopened_at
         return InitialFill(max(self._history.count(reopened_at - 1e-9, it.at), 1), reopened_at, calls.blocked_at)
 

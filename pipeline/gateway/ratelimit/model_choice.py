@@ -62,6 +62,10 @@ class ModelChoice:
         """Nothing before counts: it was an outage."""
         self._since, self._used = at, 0.0
 
+    def refute_bucket(self) -> None:
+        """The bucket that was measured gained nothing in a silence: what was learned of it counts no more."""
+        self.fits, self._burst = 0, None
+
     def choose(self, old: Follower, *, noise_s: float, max_rate: float) -> WindowFit | BucketFit | None:
         """The best explanation after a rejection; None when the limit changed and nothing explains it.
 

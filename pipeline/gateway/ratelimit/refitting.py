@@ -46,6 +46,10 @@ class Refitting:
         """Nothing before counts: it was an outage."""
         self._choice.begin_at(at)
 
+    def refute_bucket(self) -> None:
+        """The bucket that is followed gained nothing in a silence: a window is as likely again."""
+        self._choice.refute_bucket()
+
     def refit(
         self,
         it: Rejection,
