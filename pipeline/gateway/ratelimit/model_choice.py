@@ -27,6 +27,9 @@ KNOWN_MISFIT = 3.0
 """A window must explain so many calls better than a bucket that was measured: falls look like long windows."""
 UNUSUAL_MISFIT, UNSURE_MISFIT = 0.2, 0.4
 """Misfit (calls) of spans other than 1, 10 and 60 s, and of rates that are unsure by a factor of two."""
+DEEP_S, DEEP_MISFIT = 15.0, 0.3
+"""Misfit (calls) of a bucket that fills up in more than so many seconds. A window that fits as well is followed first:
+if it is wrong, that costs a rejection or two; a slow bucket that is wrong costs half a minute of silence."""
 SURE_RATIO, KNOWN_RATIO = 1.15, 1.5
 """Ratio of the largest to the smallest possible rate: up to the first the rate is measured, up to the second the burst
 is."""
@@ -127,7 +130,8 @@ class ModelChoice:
             bucket = self._bucket(since, used, bucket_before, noise_s, max_rate)
             if bucket is not None:
                 unsure = UNSURE_MISFIT * (bucket.max_rate > 2 * bucket.min_rate)
-                found.append(Option(bucket.misfit + unsure + cost, since, used, bucket))
+                deep = DEEP_MISFIT * (bucket.burst > DEEP_S * bucket.rate)
+                found.append(Option(bucket.misfit + unsure + deep + cost, since, used, bucket))
             yield from found
             # Less of the history counts only while nothing explains more of it.
             if any(option.misfit + option.handicap < GOOD_MISFIT for option in found):
