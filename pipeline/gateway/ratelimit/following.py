@@ -181,6 +181,11 @@ class Following:
             window.fall_to(late)
             calls.fell()
             return None
+        before = self._history.count(calls.blocked_at - window.span_s, calls.blocked_at)
+        if window.is_proven and 0 < before == window.count - 1:
+            # One that came a moment too early would have been admitted since: the window holds one call less.
+            window.lower_to(before)
+            return None
         first = self._history.nth_last(min(window.count, len(self._history)))
         begin = max(it.at if first is None else first, self._probe.reopened_at)
         return InitialFill(max(self._history.count(begin - 1e-9, it.at), 1), begin, it.at)

@@ -171,6 +171,10 @@ class WindowFollower:
         """The span is shorter than was believed: one of the usual ones."""
         self.span_s, self.opened_at = usual[-1], LONG_AGO
 
+    def lower_to(self, count: int) -> None:
+        """The window never held more than this; the limit did not change."""
+        self.tests.lower_to(count)
+
     def fall_to(self, count: int) -> None:
         """The limit fell: what was admitted is the count now."""
         self.tests.fall_to(count)

@@ -115,6 +115,11 @@ class WindowCount:
         self._interval = min(TEST_INTERVAL, 2 * self.believed)
         self._test_sooner()
 
+    def lower_to(self, count: int) -> None:
+        """What was believed to be proven was the next window's."""
+        self.believed = self.proven = max(count, 1)
+        self._interval = TEST_INTERVAL
+
     def fall_to(self, count: int) -> None:
         """The limit fell: what was admitted is the count now, and it is tested more often."""
         self.believed = self.proven = max(count, 1)

@@ -1,0 +1,49 @@
+"""Limits without wait hints over a quick connection: what was taken for something else is recognised soon."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.simulation import Fixed, Latency, Limiter, Sliding, Tally, run_submits
+from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter
+
+CALLS = 1_200
+
+
+def carried_out(limiter: Limiter, *, latency_s: float, seed: int) -> Tally:
+    """The tally of all calls, each of which was admitted in the end."""
+    tally = run_submits(
+        AdaptiveRateLimiter(rate=None),
+        limiter,
+        CALLS,
+        latency=Latency(typical_s=latency_s, spread=0.5),
+        seed=seed,
+        write_s=0.001,
+        pause_s=0.003,
+    )
+    assert len(tally.accepted) == CALLS
+    return tally
+
+
+@pytest.mark.parametrize(("part", "latency_s"), [(0.55, 0.002), (0.8, 0.002), (0.55, 0.005)])
+def test_a_bucket_that_gained_nothing_in_a_silence_is_none(part: float, latency_s: float) -> None:
+    """The first fill reached into the next window: 150 calls were rejected, five in each second."""
+    for seed in (1, 2):
+        assert len(carried_out(Fixed(40, 1.0, -part), latency_s=latency_s, seed=seed).refused) <= 40
+
+
+def test_a_window_is_tried_before_a_bucket_that_needs_long_to_fill() -> None:
+    """Both explained two fills; the bucket of two calls a second was followed, and half a minute lost."""
+    for seed in (1, 2):
+        assert carried_out(Sliding(80, 2.0), latency_s=0.02, seed=seed).makespan_s < 36  # 28 s are needed
+
+
+def test_a_window_of_one_call_hands_out_one_slot() -> None:
+    """Several slots were handed out while the first was not sent yet: more calls were rejected than admitted."""
+    for seed in (1, 2):
+        assert len(carried_out(Sliding(1, 1.0), latency_s=0.001, seed=seed).refused) <= 60
+
+
+def test_a_count_that_was_believed_too_high_by_one_is_lowered() -> None:
+    """Each window ended with a rejection, which looked like a call that was early: 350 rejections, a third."""
+    assert len(carried_out(Fixed(5, 5.0, 0.0), latency_s=0.035, seed=4).refused) <= 200
