@@ -197,7 +197,7 @@ class WindowFollower:
     def _opens_at(self, unsent: int) -> float:
         """When a call may leave so that it arrives after the one `count` places before it has left the window."""
         if unsent >= self.count:
-            # The call `count` places before is a slot that is not sent yet, and goes by the last one's time at the latest.
+            # That call is a slot which is not sent yet: it goes by the last one's time at the latest.
             return self._last_at + self.span_s + self.guard_s()
         arrived = self._history.nth_last(self.count - unsent, counting_rejected=self.counts_rejected)
         if arrived is None or arrived < self.opened_at:
