@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.gateway.ratelimit.bucket_follower import BucketFollower
-from pipeline.gateway.ratelimit.fits import SPANS_S, USUAL_SPANS_S, BucketFit, WindowFit, is_telling
+from pipeline.gateway.ratelimit.fits import SPANS_S, USUAL_SPANS_S, BucketFit, WindowFit, is_telling, is_whole
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.window_follower import WindowFollower
 
@@ -118,7 +118,11 @@ class ModelChoice:
 
     def _options(self, old: Follower, *, noise_s: float, max_rate: float) -> Iterator[Option]:
         bucket_before = old if isinstance(old, BucketFollower) else None
-        known = bucket_before is not None and self.fits > 0
+        # One fit is a guess where hints are whole or missing: a first fill that reached into the next fixed window
+        # looks like a bucket. An exact hint tells a bucket's wait for one call from a window's end.
+        hint = self._history.rejections[-1].retry_after_s
+        is_exact = hint is not None and not is_whole(hint)
+        known = bucket_before is not None and self.fits > (0 if is_exact else 1)
         later = [r.at for r in self._history.rejections[:-1] if r.at > self._since][-MAX_DROPPED:]
         for dropped, since in enumerate((self._since, *later)):
             used = self._used if dropped == 0 else (bucket_before.burst if bucket_before is not None else 0.0)

@@ -1,16 +1,26 @@
-"""Limits without wait hints over a quick connection: what was taken for something else is recognised soon."""
+"""Limits over a quick connection: what was taken for something else is recognised soon."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.simulation import Fixed, Latency, Limiter, Sliding, Tally, run_submits
+from benchmarks.simulation import (
+    Fixed,
+    Hint,
+    Latency,
+    Limiter,
+    Sliding,
+    Tally,
+    no_hint,
+    run_submits,
+    whole_seconds,
+)
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter
 
 CALLS = 1_200
 
 
-def carried_out(limiter: Limiter, *, latency_s: float, seed: int) -> Tally:
+def carried_out(limiter: Limiter, *, latency_s: float, seed: int, hint: Hint = no_hint) -> Tally:
     """The tally of all calls, each of which was admitted in the end."""
     tally = run_submits(
         AdaptiveRateLimiter(rate=None),
@@ -18,6 +28,7 @@ def carried_out(limiter: Limiter, *, latency_s: float, seed: int) -> Tally:
         CALLS,
         latency=Latency(typical_s=latency_s, spread=0.5),
         seed=seed,
+        hint=hint,
         write_s=0.001,
         pause_s=0.003,
     )
@@ -47,3 +58,11 @@ def test_a_window_of_one_call_hands_out_one_slot() -> None:
 def test_a_count_that_was_believed_too_high_by_one_is_lowered() -> None:
     """Each window ended with a rejection, which looked like a call that was early: 350 rejections, a third."""
     assert len(carried_out(Fixed(5, 5.0, 0.0), latency_s=0.035, seed=4).refused) <= 200
+
+
+@pytest.mark.parametrize("latency_s", [0.002, 0.02])
+def test_one_fit_of_a_bucket_does_not_outweigh_a_window(latency_s: float) -> None:
+    """Whole hints, and a first fill that reached into the next window: a bucket of 25 to 45 a second was followed."""
+    for seed in (1, 2):
+        tally = carried_out(Fixed(40, 1.0, -0.95), latency_s=latency_s, seed=seed, hint=whole_seconds)
+        assert tally.makespan_s < 36  # 29 s are needed
