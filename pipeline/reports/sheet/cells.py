@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import overload
 from urllib.parse import urlsplit
 
 from pipeline.assets import signed_urls
@@ -76,24 +75,6 @@ class SheetCell:
     attempt: int
     check: str = ""
     defects: tuple[str, ...] = ()
-
-
-class LazyCells(Sequence[SheetCell]):
-    """The cells of a run, each made when it is asked for: 100,000 of them take 200 MB, and a page shows them once."""
-
-    def __init__(self, count: int, make: Callable[[int], SheetCell]) -> None:
-        self._count, self._make = count, make
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> SheetCell: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[SheetCell]: ...
-    def __getitem__(self, index: int | slice) -> SheetCell | list[SheetCell]:
-        numbers = range(self._count)[index]
-        return self._make(numbers) if isinstance(numbers, int) else [self._make(number) for number in numbers]
 
 
 def sheet_cell(

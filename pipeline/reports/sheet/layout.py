@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import overload
 
 from pipeline.manifest.labels import image_text, shortened, strength_text
 from pipeline.records import Attempt
+from pipeline.reports.sheet.lazy_sequence import LazySequence
 from pipeline.reports.sheet.run_view import Line
 
 ROW = "row"
@@ -73,36 +73,28 @@ Place = Mapping[str, str]
 """One cell's value on each axis."""
 
 
-class Places(Sequence[Place]):
+class Places(LazySequence[Place]):
     """The place of each cell, kept as one column an axis: a record for each of 100,000 cells is 80 MB."""
 
     def __init__(self, columns: Mapping[str, Sequence[str]], count: int) -> None:
-        self._columns, self._count = columns, count
+        super().__init__(count, self._place)
+        self._columns = columns
 
     def column(self, name: str) -> Sequence[str]:
         """The value of each cell on an axis, "" where it has none."""
-        return self._columns.get(name) or [""] * self._count
+        return self._columns.get(name) or [""] * len(self)
 
     def replaced(self, columns: Mapping[str, Sequence[str]]) -> Places:
         """The same with some columns new."""
-        return Places({**self._columns, **columns}, self._count)
+        return Places({**self._columns, **columns}, len(self))
 
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> Place: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Place]: ...
-    def __getitem__(self, index: int | slice) -> Place | list[Place]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(self._count))]
-        return {name: column[index] for name, column in self._columns.items()}
+    def _place(self, number: int) -> Place:
+        return {name: column[number] for name, column in self._columns.items()}
 
     def __iter__(self) -> Iterator[Place]:
         names = tuple(self._columns)
         if not names:
-            return ({} for _ in range(self._count))
+            return ({} for _ in range(len(self)))
         return (dict(zip(names, values, strict=True)) for values in zip(*self._columns.values(), strict=True))
 
 

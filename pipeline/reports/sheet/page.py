@@ -28,11 +28,12 @@ from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
 from pipeline.reports.progress import span
 from pipeline.reports.sheet.beside import arranged_by_run, lines_with_owners, run_labels, with_runs
 from pipeline.reports.sheet.cell_data import CellData
-from pipeline.reports.sheet.cells import STATE_WORDS, CellMedia, LazyCells, SheetCell, is_web_link, sheet_cell
+from pipeline.reports.sheet.cells import STATE_WORDS, CellMedia, SheetCell, is_web_link, sheet_cell
 from pipeline.reports.sheet.charts import charts_of
 from pipeline.reports.sheet.keeper_panel import HEAD as KEEPERS_HEAD
 from pipeline.reports.sheet.keeper_panel import keeper_rows
 from pipeline.reports.sheet.layout import MAX_STACKED, LayoutAxis, SheetLayout, arrange, axes_of, places_of
+from pipeline.reports.sheet.lazy_sequence import LazySequence
 from pipeline.reports.sheet.money_panel import money_by_model
 from pipeline.reports.sheet.run_view import Cell, Line, RunView, latest_lines
 from pipeline.reports.sheet.thumbnails import make_stills, picture_size, poster_path, start_path
@@ -138,7 +139,7 @@ def _sheet_of(view: RunView, lines: Sequence[Cell], folder: Path) -> SheetModel:
         return sheet_cell(number, line, earlier, places[number], stills, check=_check(owner, line))
 
     plan = arranged_by_run(axes, places) if view.beside else arrange(axes, places, x=view.x, y=view.y, tabs=view.tabs)
-    return SheetModel(cells=LazyCells(len(lines), cell), axes=tuple(axes), arrangement=plan)
+    return SheetModel(cells=LazySequence(len(lines), cell), axes=tuple(axes), arrangement=plan)
 
 
 def _check(view: RunView, line: Line) -> ClipCheck | None:
