@@ -63,8 +63,9 @@ knows the limiter: its n-th call is let in at
 Where every 429 says 3600 s, early ones are wanted: the rule is in docs/internals/pace.md, and costs the first minute.
 
 The configured rate of this table was evenly spaced (`pace.burst: 1`): the first 40 go unused, 0.967 is the most.
-This table is of the pace before 2026-11-30; what the present one reaches is under "`dop run` alone".
 `python -m benchmarks.alone` measures it with its default burst.
+
+This table is of the pace before 2026-11-30; what the present one reaches is under "`dop run` alone".
 """
 
 CHANGING = """

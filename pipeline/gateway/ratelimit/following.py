@@ -115,7 +115,8 @@ class Following:
             The fill after which to probe again, where the limiter is not what it was taken for.
         """
         window = self.follower if isinstance(self.follower, WindowFollower) else None
-        # Another rejection in a row says only that it is still shut, and is no evidence of the limit.
+        # Another rejection in a row says that it is still shut. The history keeps it for the next fit; alone it is no
+        # reason for one.
         if calls.fails > 1:
             fails = calls.fails
             fill = self._stays_shut(it, calls) if fails >= SHUT_FAILS and not hold_s else None
