@@ -394,6 +394,11 @@ class Totals:
         return sum(self.counts.get(state, 0) for state in states)
 
     @property
+    def requests(self) -> int:
+        """All attempts, with the candidates that no shot needs now."""
+        return sum(self.counts.values()) + self.spare
+
+    @property
     def worst_microusd(self) -> int:
         """What the run costs if every open question goes against us."""
         return self.confirmed_microusd + self.disputed_microusd + self.reserved_microusd

@@ -46,7 +46,7 @@ def status_json(run: Run, totals: Totals, rate_per_s: float = 0.0) -> dict[str, 
     return {
         "run": run.run_id,
         "gateway": run.gateway,
-        "requests": sum(totals.counts.values()) + totals.spare,
+        "requests": totals.requests,
         "new": totals.count(State.PLANNED),
         "not_needed": totals.spare,
         "done": totals.count(State.DONE),

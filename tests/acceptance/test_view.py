@@ -277,6 +277,29 @@ def test_a_page_whose_rows_are_old_must_reload(against: Callable[..., Opened]) -
     assert view.interrupt() == 0
 
 
+def test_a_page_with_candidates_that_are_not_needed_is_not_old(against: Callable[..., Opened]) -> None:
+    dop, _ = against()
+    assert dop.buy(dop.csv("image,prompt,seeds,keep\nhttps://cdn.example.com/1.jpg,scene 1,1-3,1\n")).code == 0
+    view = start_view(dop)
+    known = json.loads(re.findall(r"const served = (\{.*?\});", view.ask(view.page).text)[0])
+    with view.news(**{"after": known["event"], "requests": known["requests"]}) as news:
+        assert next(news)[0] == "status", "the first update; what makes it old comes with it"
+        assert view.save({"request_id": dop.rows()[0]["request_id"], "verdict": "keep"}).status == 200
+        heard = names_until(news, "reviews")
+    assert "stale" not in heard
+    assert view.interrupt() == 0
+
+
+def names_until(news: Iterator[tuple[str, Any]], last: str) -> list[str]:
+    """The names of the events up to the first of the name `last`."""
+    names = []
+    for name, _ in news:
+        names.append(name)
+        if name == last:
+            break
+    return names
+
+
 def test_an_obstacle_is_reported(against: Callable[..., Opened]) -> None:
     dop, _ = against()
     nothing = dop.call("view", "--no-open")

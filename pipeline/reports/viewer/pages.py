@@ -99,7 +99,7 @@ def sheet_page(workspace: OpenLedger, run: Run, *, reviewer: str, beside: Sequen
     known = json.dumps(
         {
             "event": event,
-            "requests": sum(view.totals.counts.values()),
+            "requests": view.totals.requests,
             "reviews": reviews,
             "ended": view.ended_at is not None,
             "others": [(other.run_id, f"{other.name} ({other.run_id})") for other in others[:MAX_OTHERS]],
