@@ -273,6 +273,7 @@ def _light_steps(signals: Signals, blank: np.ndarray) -> tuple[Numbers, Numbers]
         return np.zeros(0), np.zeros(0)
     parts = [_block_steps(signals, pairs[at : at + MAX_PAIRS]) for at in range(0, len(pairs), MAX_PAIRS)]
     steps = np.concatenate(parts)
+    steps[np.isnan(steps).all(axis=1)] = 0.0  # frames that show nothing in common say nothing of the light
     usual = np.nanmedian(steps, axis=1)
     apart = np.nanmedian(np.abs(steps - usual[:, None]), axis=1) * UNISON
     light = np.nan_to_num(np.sign(usual) * np.maximum(0.0, np.abs(usual) - apart))

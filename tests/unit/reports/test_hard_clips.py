@@ -41,6 +41,12 @@ def test_a_clip_without_any_picture_has_no_flicker_to_measure() -> None:
     assert flicker(blank, NONE, np.ones(COUNT, dtype=bool)) == ([], 0.0)
 
 
+def test_a_jump_after_which_nothing_is_left_of_the_picture_measures_without_a_warning() -> None:
+    jumping = signals_of(panned(scene(1), COUNT, 30))
+    jumping.steps.maps[10, [0, 3]] = 10_000.0
+    assert flicker(jumping, NONE, no_blanks(jumping))[0] == []
+
+
 def test_frames_that_are_black_but_for_blocks_of_the_picture_before_are_black() -> None:
     frames = [frame * 0.1 + 215 for frame in panned(scene(2), COUNT, 20)]  # pale: the blocks have more contrast
     for at in (14, 15, 16):
