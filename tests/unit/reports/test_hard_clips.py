@@ -43,7 +43,7 @@ def test_a_clip_without_any_picture_has_no_flicker_to_measure() -> None:
 
 def test_a_jump_after_which_nothing_is_left_of_the_picture_measures_without_a_warning() -> None:
     jumping = signals_of(panned(scene(1), COUNT, 30))
-    jumping.steps.maps[10, [0, 3]] = 10_000.0
+    jumping.steps.maps[12, [0, 3]] = 10_000.0
     assert flicker(jumping, NONE, no_blanks(jumping))[0] == []
 
 
