@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.reports.checks.alignment import align, reduced, shift_between
+from pipeline.reports.checks.alignment import Aligned, align, reduced, shift_between
 from pipeline.reports.checks.allowances import Allowance
 from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.signals import Numbers, Signals
@@ -30,6 +30,13 @@ bent into each other reach 0.62 at one."""
 
 SURELY_RETURNED = 0.75
 """The same at a single moment."""
+
+MAX_BEND = 1.5
+"""Scale across over scale down, or the reverse, that a camera's way around a scene explains. Bands of sky, sea and
+land of two scenes resemble each other where one is drawn out to twice its width."""
+
+RETURNS_INSIDE = 3
+"""Moments of eight within a row of breaks at which the picture from before it is there: flashes of light over it."""
 
 CALM = 0.2
 """A cut is lonely: so much better do the frames beside it resemble their neighbours."""
@@ -78,8 +85,15 @@ def _pair(signals: Signals, one: int, two: int) -> float:
     here = align(first, second)
     # A second start, because lining up alone finds a tenth of the width, and a fast pan goes half of it.
     there = align(first, second, shift_between(first, second))
-    found = [float(aligned.detail[0]) for aligned in (here, there) if aligned.overlap[0] >= MIN_SHARED]
+    found = [float(one.detail[0]) for one in (here, there) if one.overlap[0] >= MIN_SHARED and _bend(one) <= MAX_BEND]
     return max(found, default=0.0)
+
+
+def _bend(aligned: Aligned) -> float:
+    """How many times further one direction is drawn out than the other in the first pair; 1 keeps the shape."""
+    m = aligned.maps[0]
+    across, down = np.hypot(m[1], m[4]), np.hypot(m[2], m[5])
+    return float(np.exp(abs(np.log(max(across, 1e-6) / max(down, 1e-6)))))
 
 
 def cut(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list[Finding], float]:
@@ -139,18 +153,26 @@ def strobe(signals: Signals, allowance: Allowance) -> tuple[list[Finding], float
     """Unrelated stills every 1 to 6 frames for 2 s; also the longest such stretch in seconds."""
     times = signals.film.times
     breaks = np.flatnonzero(_breaks(signals))
-    longest, begin, start = 0.0, 0.0, 0
+    longest, first, last, start = 0.0, 0, 0, 0
     for number in range(1, len(breaks) + 1):
         if number < len(breaks) and breaks[number] - breaks[number - 1] <= 2 * STROBE_MAX_FRAMES + 1:
             continue  # one of the stills may resemble the one before it
         length = float(times[breaks[number - 1] + 1] - times[breaks[start]])
         frames = breaks[number - 1] - breaks[start] + 1
         if length > longest and number - start >= frames / (1.4 * STROBE_MAX_FRAMES):
-            longest, begin = length, float(times[breaks[start]])
+            longest, first, last = length, int(breaks[start]), int(breaks[number - 1])
         start = number
     if longest < STROBE_S * 0.8 or allowance.jumps:
         return [], longest
-    return [Finding(kind=Kind.STROBE, grade=Grade.BAD, figure=f"{longest:.1f} s from {begin:.1f} s")], longest
+    if allowance.flashes > 1 and _is_one_scene(signals, first, last):
+        return [], longest
+    return [Finding(kind=Kind.STROBE, grade=Grade.BAD, figure=f"{longest:.1f} s from {times[first]:.1f} s")], longest
+
+
+def _is_one_scene(signals: Signals, first: int, last: int) -> bool:
+    """Whether the picture from before a row of breaks shows again within it, as between the flashes of a preset."""
+    inside = np.linspace(first + 1, last, 8).round().astype(int)
+    return sum(_pair(signals, first, at) >= RETURNED for at in inside.tolist()) >= RETURNS_INSIDE
 
 
 def _breaks(signals: Signals) -> np.ndarray:

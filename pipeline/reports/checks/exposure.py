@@ -46,6 +46,15 @@ FLASH_OFF = 16.0
 MAX_FLASH_FRAMES = 3
 """Frames of the longest flash; what stays bright for longer is a scene."""
 
+STRONG_FLASH = 48.0
+"""Levels of 255 from which a flash is one by its light alone: three times the least one."""
+
+SAME_LIGHT_AFTER = 0.1
+"""Share of such a flash that light and tint before and after it may differ by; two scenes differ by more."""
+
+SAME_CONTRAST = 1.15
+"""And the factor between their spreads of brightness."""
+
 SLOPE = 6.0
 """Levels by which slowly changing light may bring one of both neighbours nearer to a flash."""
 
@@ -175,7 +184,7 @@ def flash(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[li
             around = np.concatenate([steps[max(0, start - 9) : start - 1], steps[stop : stop + 8]])
             usual = float(np.percentile(around.max(axis=1), 75)) if len(around) else 0.0
             # Unlike on both sides it is a change of scene, which `cut` judges.
-            if off > 3 * usual and _alike(signals, start - 1, stop):
+            if off > 3 * usual and (_alike(signals, start - 1, stop) or _is_same_light(signals, start - 1, stop, off)):
                 best, at, length = off, start, size
     if not best:
         return [], 0.0
@@ -197,6 +206,14 @@ def _off(series: Numbers, start: int, stop: int) -> float:
 def _alike(signals: Signals, one: int, two: int) -> bool:
     found = align(signals.half[one][None], signals.half[two][None])
     return bool(found.detail[0] > 0.5 or found.correlation[0] > 0.8)
+
+
+def _is_same_light(signals: Signals, one: int, two: int, off: float) -> bool:
+    """Whether light and contrast are what they were before a strong flash: fast rows of letters line up badly."""
+    before, after = signals.film.rgb[[one, two]].mean(axis=(1, 2), dtype=np.float64)
+    contrasts = sorted((float(signals.contrast[one]), float(signals.contrast[two])))
+    is_lit_alike = float(np.abs(before - after).max()) < SAME_LIGHT_AFTER * off
+    return off > STRONG_FLASH and is_lit_alike and contrasts[1] < SAME_CONTRAST * contrasts[0]
 
 
 def flicker(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list[Finding], float]:

@@ -42,6 +42,9 @@ SQUEEZED = 1.2
 TEMPLATE_PX = 40
 """Longer side of the frame during the search."""
 
+EXACT_PX = 80
+"""Longer side of the frame where it is lined up exactly."""
+
 CROPS = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.52, 0.45, 0.38, 0.32)
 """Shares of the largest part of the frame's shape that fits into the picture."""
 
@@ -56,6 +59,9 @@ CONTRAST = 40.0
 
 MAX_BEND = 1.12
 """Lining up may change a supposed shape by so much."""
+
+SAME_WHEN_BENT = 0.9
+"""Likeness of a picture to its own middle, as much squeezed: level bands have 0.95, every other scene below 0.82."""
 
 AS_ALIKE = 0.05
 """Likeness that two places may differ by and still count as equally good."""
@@ -181,7 +187,23 @@ def _search(frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float
         best = max(found, key=lambda match: match.likeness)
         if best.likeness >= SURE - 0.1 and not _is_squeezed(best.squeeze):
             break
-    return best if _is_confirmed(best, found) else replace(best, squeeze=1.0)
+    is_true = _is_confirmed(best, found) and (not _is_squeezed(best.squeeze) or _shows_squeeze(frame, best.squeeze))
+    return best if is_true else replace(best, squeeze=1.0)
+
+
+def _shows_squeeze(frame: Luma, squeeze: float) -> bool:
+    """Whether a squeeze of a frame can be seen: level bands of sky, sea and land fit their own at any width."""
+    height, width = frame.shape
+    scale, share = EXACT_PX / max(frame.shape), min(squeeze, 1 / squeeze)
+    size = max(16, round(width * scale)), max(16, round(height * scale))
+    whole = resized(frame, *size)
+    for wide, tall in ((round(width * share), height), (width, round(height * share))):
+        left, top = (width - wide) // 2, (height - tall) // 2
+        middle = _levelled(resized(frame[top : top + tall, left : left + wide], *size))
+        own = compared(whole[None], middle[None], IDENTITY[None])
+        if 0.5 * float(own.correlation[0]) + 0.5 * float(own.detail[0]) >= SAME_WHEN_BENT:
+            return False
+    return True
 
 
 def _is_squeezed(squeeze: float, limit: float = SQUEEZED) -> bool:
@@ -275,7 +297,7 @@ def _box(field: NDArray[np.floating], height: int, width: int) -> NDArray[np.flo
 
 def _exact(frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float, place: Place) -> Match:
     """Cut the place out, with a margin, and line it up."""
-    scale = 80 / max(shown)
+    scale = EXACT_PX / max(shown)
     width, height = max(16, round(shown[0] * scale)), max(16, round(shown[1] * scale))
     small = resized(frame, width, height)
     cut = _levelled(_sampled(picture, place, width, height))

@@ -113,7 +113,8 @@ def frozen(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[l
         is_dim = float(np.median(signals.contrast[start : stop + 1])) < DIM
         is_repeat = length >= SURE_S and not is_dim and _repeats(signals, start, stop, faint)
         is_quiet = float(np.percentile(change[found_start:stop], 90)) <= limit
-        if is_repeat or (is_quiet and _is_sudden_rest(change, moved, start, stop, level)):
+        is_sudden = is_quiet and _is_sudden_rest(change, moved, start, stop, level)
+        if is_repeat or is_sudden or (is_quiet and _is_cut_out(signals, moved, start, stop, level)):
             longest, begin = length, float(times[start])
     if not longest:
         return [], 0.0
@@ -169,6 +170,15 @@ def _is_sudden_rest(change: np.ndarray, moved: np.ndarray, start: int, stop: int
     if float(np.median(change[start:stop])) > max(NO_CHANGE, 0.02 * level):
         return False
     return _is_beside(moved, start, stop, 0.4 * level)
+
+
+def _is_cut_out(signals: Signals, moved: np.ndarray, start: int, stop: int, level: float) -> bool:
+    """Whether full motion ends and begins at once, and the camera has no way between: a codec may still add detail."""
+    both = all(0 <= at < len(moved) and moved[at] >= 0.5 * level for at in (start - 1, stop))
+    if not both:
+        return False
+    found = align(signals.film.luma[start + 1][None], signals.film.luma[stop][None], levels=FINE)
+    return float(found.move[0]) * signals.film.luma.shape[2] < STEADY_PX
 
 
 def _is_beside(change: np.ndarray, start: int, stop: int, limit: float) -> bool:

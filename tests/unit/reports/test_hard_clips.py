@@ -6,9 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from benchmarks.checkclips.pictures import paint
 from pipeline.reports.checks.allowances import NONE, allowance_of
 from pipeline.reports.checks.continuity import strobe
-from pipeline.reports.checks.exposure import black, flicker
+from pipeline.reports.checks.exposure import black, flash, flicker
+from pipeline.reports.checks.findings import Kind
+from pipeline.reports.checks.framing import judge
+from pipeline.reports.checks.reference import Reference
 from pipeline.reports.checks.signals import Signals
 from pipeline.reports.checks.stillness import frozen
 from tests.unit.reports.test_clip_checks import Pixels, filmed, panned, scene
@@ -97,3 +101,47 @@ def test_a_star_field_does_not_flicker() -> None:
     stars = [np.where(random.random((90, 160, 1)) < 0.01, 255.0, 16.0 + 0.5 * (-1) ** n) for n in range(COUNT)]
     dark = signals_of([frame * np.ones(3) for frame in stars])
     assert not flicker(dark, NONE, no_blanks(dark))[0]
+
+
+def test_level_bands_do_not_say_whether_they_are_squeezed_and_other_pictures_do() -> None:
+    def found(picture: Pixels, shown: Pixels) -> list[Kind]:
+        reference = Reference(width=300, height=400, views=(picture.astype(np.uint8),))
+        findings, _ = judge(filmed([shown] * 2, width=240, height=320), 0, reference, Kind.WRONG_START)
+        return [finding.kind for finding in findings]
+
+    sea = np.asarray(paint("beach", np.random.default_rng(2), (300, 400)).convert("RGB"), dtype=np.float64)
+    photo = scene(5, 300, 400)
+    assert found(sea, sea[::2, 40:260]) == [], "its own middle looks the same"
+    assert found(photo, photo[::2, 40:260]) == [Kind.FORMAT]
+
+
+def test_a_strong_flash_in_a_fast_move_over_rows_of_letters_is_found() -> None:
+    random = np.random.default_rng(3)
+    rows = np.repeat(np.kron(random.integers(0, 2, (12, 400)), np.ones((8, 2)))[:, :, None], 3, axis=2)
+    page = 225 - 60 * rows
+    frames = [page[:90, 14 * n : 14 * n + 160] for n in range(COUNT)]
+    lit = [frame - 70 * (20 <= n < 22) for n, frame in enumerate(frames)]
+    assert [finding.kind for finding in flash(signals_of(lit), NONE, no_blanks(signals_of(lit)))[0]] == [Kind.FLASH]
+    assert flash(signals_of(frames), NONE, no_blanks(signals_of(frames)))[0] == []
+
+
+def test_flashes_of_a_preset_over_one_scene_are_no_strobe_and_unrelated_stills_are() -> None:
+    count = 60
+    frames = [frame * 0.4 for frame in panned(scene(6), count, 20)]
+    fog = [scene(40 + n, 160, 90) * 0.2 + 190 for n in range(count)]
+    lit = [fog[n] if n % 4 < 2 and 10 < n < 56 else frame for n, frame in enumerate(frames)]
+    stills = [scene(100 + n // 3, 160, 90) if 10 < n < 56 else frame for n, frame in enumerate(frames)]
+    paparazzi = allowance_of("Paparazzi")
+    assert strobe(signals_of(lit), paparazzi)[0] == []
+    assert strobe(signals_of(stills), paparazzi)[0]
+
+
+def test_a_freeze_whose_blocks_a_codec_changes_is_found_where_full_motion_ends_and_begins_at_once() -> None:
+    frames = panned(scene(7, 400), 75, 140)
+    random = np.random.default_rng(1)
+    blocks = [0.3 * np.kron(random.normal(size=(9, 16)), np.ones((10, 10)))[:, :, None] for _ in range(14)]
+    held = [frames[30] + noise for noise in blocks]
+    film = filmed([*frames[:30], *held, *frames[44:]])
+    assert frozen(Signals(film), NONE, np.zeros(75, dtype=bool))[0]
+    slow = [*frames[:30], *[panned(scene(7, 400), 1200, 140)[480 + n] for n in range(14)], *frames[44:]]
+    assert not frozen(Signals(filmed(slow)), NONE, np.zeros(75, dtype=bool))[0]
