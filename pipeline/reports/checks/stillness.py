@@ -178,7 +178,7 @@ def _is_cut_out(signals: Signals, moved: np.ndarray, start: int, stop: int, leve
     if not both:
         return False
     found = align(signals.film.luma[start + 1][None], signals.film.luma[stop][None], levels=FINE)
-    return float(found.move[0]) * signals.film.luma.shape[2] < STEADY_PX
+    return bool(found.move[0] * signals.film.luma.shape[2] < STEADY_PX)
 
 
 def _is_beside(change: np.ndarray, start: int, stop: int, limit: float) -> bool:
