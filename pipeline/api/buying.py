@@ -16,7 +16,7 @@ from pipeline.api.manifests import manifest_file
 from pipeline.api.reading import bound_manifest
 from pipeline.api.results import RunResult, counts_of, money_of
 from pipeline.assets.object_checks import check_objects_async
-from pipeline.cli.arguments import print_notice
+from pipeline.cli.arguments import print_notice, print_warnings
 from pipeline.cli.commands.run import pilot_ids, pilot_succeeded, split_pilot
 from pipeline.config.settings import Settings
 from pipeline.errors import STOPPING_CODES, ExitCode, UsageError
@@ -86,16 +86,16 @@ async def arun(
         )
     bound = bound_manifest(manifest_file(manifest, name), found, selection(tags, first, sample))
     warnings = await check_objects_async(found, bound.objects(), manifest=bound.manifest.path, now=time.time())
-    print_notice(f"warning: {warning}" for warning in warnings)
+    print_warnings(warnings)
     order = PurchaseOrder(bound=bound, max_cost_microusd=cap)
     with _session(found, new_ledger=new_ledger) as session:
         workspace = session.workspace
         # MONEY: compared under the lock, so that what is bought is what the manifest and the ledger say now.
         offer = make_offer(bound, found, workspace.queries, max_new=max_new, must_be_checked=True)
-        print_notice(f"warning: {text}" for text in await check_prices(found, session.key, offer.models))
+        print_warnings(await check_prices(found, session.key, offer.models))
         opened = open_run(workspace, order, offer)
         keep_max_cost(workspace, opened, cap)
-        print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
+        print_warnings(offer.summary.warnings)
         purchase = _Purchase(
             session=session,
             run=opened,

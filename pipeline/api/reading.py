@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.api.arguments import SEPARATOR, selection, setting_text, settings_from
 from pipeline.api.manifests import ManifestFile, manifest_file
 from pipeline.api.results import ManifestPlan, RunReport, RunResult, load_report, manifest_plan
-from pipeline.cli.arguments import print_notice
+from pipeline.cli.arguments import print_notice, print_warnings
 from pipeline.cli.commands.check import check_rows
 from pipeline.cli.commands.derive import attempts_of, kept_picks, write_derived
 from pipeline.config.settings import Settings
@@ -57,7 +57,7 @@ def plan(
     found = settings_from(config, settings)
     bound = bound_manifest(manifest_file(manifest, name), found, selection(tags, first, sample))
     offer = plan_against_ledger(bound, found)
-    print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
+    print_warnings(offer.summary.warnings)
     return manifest_plan(offer.plan, bound)
 
 

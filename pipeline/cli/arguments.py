@@ -90,6 +90,11 @@ def seconds(text: str | None, flag: str) -> float | None:
         raise UsageError(f"{flag}: {error}") from None
 
 
+def lock_wait_s(args: argparse.Namespace) -> float:
+    """Seconds of --lock-wait; 0 where the flag is not given."""
+    return seconds(args.lock_wait, "--lock-wait") or 0.0
+
+
 def selection_of(args: argparse.Namespace) -> Selection:
     """Which rows the flags choose.
 
@@ -167,12 +172,28 @@ def bound_manifest(args: argparse.Namespace, settings: Settings, *, may_draw: bo
 
 def ask_to_trust(settings: Settings) -> bool:
     """Whether the user at the terminal lets the key go to the configured address; no without a terminal."""
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not has_terminal():
         return False
     source = settings.sources.get("gateway.base_url", "default")
     print_notice([f"The key was never sent to {settings.gateway.base_url} before. This address comes from {source}."])
-    print("send the key there? [y/N] ", end="", file=sys.stderr, flush=True)
+    return confirm("send the key there?")
+
+
+def has_terminal() -> bool:
+    """Whether the user can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def confirm(question: str) -> bool:
+    """Whether the user at the terminal says yes."""
+    # On stderr, because stdout may be read by a program.
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def print_warnings(texts: Iterable[str]) -> None:
+    """Notices that begin with the word warning."""
+    print_notice(f"warning: {text}" for text in texts)
 
 
 def print_notice(lines: Iterable[str]) -> None:

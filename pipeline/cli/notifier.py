@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.cli.arguments import print_notice
+from pipeline.cli.arguments import print_warnings
 from pipeline.config.settings import Settings
 from pipeline.errors import DopError, LockedError, UsageError
 from pipeline.ledger.run_registry import Run
@@ -61,7 +61,7 @@ class Notifier:
         thread.start()
 
     def _deliver(self, event: dict[str, object]) -> None:
-        print_notice(f"warning: {problem}" for problem in notify(self._settings, event, os.environ))
+        print_warnings(notify(self._settings, event, os.environ))
 
     def close(self) -> None:
         """Wait for what is being sent."""

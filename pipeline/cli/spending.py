@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.cli.announce import Endings
-from pipeline.cli.arguments import ask_to_trust, print_notice, seconds
+from pipeline.cli.arguments import ask_to_trust, confirm, has_terminal, lock_wait_s, print_notice, seconds
 from pipeline.cli.commands.plan import plan_text
 from pipeline.cli.notifier import Notifier, notifying
 from pipeline.cli.plan_details import budgets_of
@@ -58,9 +57,8 @@ def session(settings: Settings, args: argparse.Namespace, endings: Endings) -> I
         # Before anything is locked: a proxy or a bundle of certificates that can't be used is refused here.
         network_environment(os.environ).ssl_context()
         key = resolve_api_key(settings, ask=ask_to_trust)
-        lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
-        account = buying_account(settings, key, args)
-        with open_for_spending(settings, lock_wait_s=lock_wait_s, now=time.time(), account=account) as workspace:
+        account, wait_s = buying_account(settings, key, args), lock_wait_s(args)
+        with open_for_spending(settings, lock_wait_s=wait_s, now=time.time(), account=account) as workspace:
             print_notice(workspace.notices)
             yield spending_session(workspace, key, endings, notifier)
 
@@ -81,8 +79,8 @@ def buying_account(settings: Settings, key: str | None, args: argparse.Namespace
     """The account that is going to buy; None for the embedded sandbox, and for verbs that buy nothing."""
     if key is None or not hasattr(args, "new_ledger"):
         return None
-    can_ask = sys.stdin is not None and sys.stdin.isatty()
-    return account_of(settings, key, allow_new_ledger=args.new_ledger, ask=confirm if can_ask else None)
+    ask = confirm if has_terminal() else None
+    return account_of(settings, key, allow_new_ledger=args.new_ledger, ask=ask)
 
 
 def agreed(
@@ -101,7 +99,7 @@ def agreed(
         str(order.bound.manifest.origin.resolve()), workspace.gateway, order.bound.selection.part
     )
     caps = caps_of_run(workspace, earlier, allowed=order.bound.caps(), max_cost_microusd=order.max_cost_microusd)
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not has_terminal():
         if caps.any:
             return True
         raise UsageError(
@@ -120,10 +118,3 @@ def agreed(
         return True
     print_notice(["Cancelled; nothing was bought."])
     return False
-
-
-def confirm(question: str) -> bool:
-    """Whether the user at the terminal says yes."""
-    # On stderr, because stdout may be read by a program.
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")

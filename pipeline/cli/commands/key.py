@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline.cli.arguments import print_notice, settings_of
+from pipeline.cli.arguments import has_terminal, print_notice, settings_of
 from pipeline.config.api_key import checked_key, store_key
 from pipeline.config.key_origins import KeyOrigins, origin, state_folder
 from pipeline.errors import UsageError
@@ -25,7 +25,7 @@ def trust(args: argparse.Namespace) -> int:
 
 def store(args: argparse.Namespace) -> int:
     """Take the key from the keyboard without showing it, or from stdin, and store it for this user alone."""
-    if sys.stdin is not None and sys.stdin.isatty():
+    if has_terminal():
         text = getpass.getpass("key (it is not shown): ")
     else:
         text = sys.stdin.readline() if sys.stdin is not None else ""

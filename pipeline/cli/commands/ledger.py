@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cli.arguments import print_notice, seconds, settings_of
+from pipeline.cli.arguments import confirm, has_terminal, lock_wait_s, print_notice, settings_of
 from pipeline.config.setting_types import ledger_url
 from pipeline.config.settings import Settings
 from pipeline.config.units import duration_s
@@ -173,7 +172,7 @@ def rebuild(args: argparse.Namespace) -> int:
     """Rebuilds the ledger from its journal; the old file is kept aside."""
     settings, now = settings_of(args), time.time()
     path, url = settings.ledger_path, settings.ledger.url
-    with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
+    with hold_lock(settings, wait_s=lock_wait_s(args), now=now):
         found = recovery.rebuild(path, now=now) if url is None else recovery.rebuild_on_server(url, now=now)
     name = ledger_name(settings)
     print(
@@ -215,7 +214,7 @@ def _move(target_url: str, args: argparse.Namespace, settings: Settings) -> int:
     if not path.exists():
         raise UsageError(f"{path} does not exist: there is nothing to move")
     with (
-        locked(path, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now),
+        locked(path, wait_s=lock_wait_s(args), now=now),
         closing(SqliteLedger(path, may_migrate=True)) as source,
         closing(PostgresLedger(url, hold=LockMode.EXCLUSIVE)) as target,
     ):
@@ -244,7 +243,7 @@ def adopt(args: argparse.Namespace) -> int:
     name = ledger_name(settings)
     if not ledger_exists(settings) and _journal_of_a_lost_ledger(settings) is None:
         raise UsageError(f"{name} does not exist: there is nothing to adopt")
-    with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
+    with hold_lock(settings, wait_s=lock_wait_s(args), now=now):
         ledger = opened(settings, may_migrate=True)
         try:
             is_elsewhere = ledger.is_copy or MOVED in ledger.facts or is_behind(now, _newest_at(ledger))
@@ -298,7 +297,7 @@ def prune(args: argparse.Namespace) -> int:
         with open_for_reading(settings) as workspace:
             _show(_old_ones(workspace, now - keep_s), args.keep)
         return 0
-    with hold_lock(settings, wait_s=seconds(args.lock_wait, "--lock-wait") or 0.0, now=now):
+    with hold_lock(settings, wait_s=lock_wait_s(args), now=now):
         with open_for_reading(settings) as workspace:
             old = _old_ones(workspace, now - keep_s)
             _show(old, args.keep)
@@ -351,7 +350,6 @@ def _show(old: list[OldRun], keep: str) -> None:
 def _agreed(args: argparse.Namespace) -> bool:
     if args.yes:
         return True
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not has_terminal():
         raise UsageError("give --yes to remove them without a terminal, or --dry-run to look; nothing was removed")
-    print("remove them? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return confirm("remove them?")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.assets.image_checks import cache_text
-from pipeline.cli.arguments import bound_manifest, money, print_json, print_notice, settings_of
+from pipeline.cli.arguments import bound_manifest, money, print_json, print_warnings, settings_of
 from pipeline.cli.commands.plan_estimates import gateway_prices
 from pipeline.cli.plan_details import Budgets, budgets_of, row_lines, shown_rows
 from pipeline.config.settings import Settings
@@ -31,7 +31,7 @@ def validate(args: argparse.Namespace) -> int:
     bound = bound_manifest(args, settings, may_draw=True)
     offer = make_offer(bound, settings, None)
     found = offer.plan
-    print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
+    print_warnings(offer.summary.warnings)
     if args.json:
         print_json({"valid": True, **found.as_json()})
     else:
@@ -44,10 +44,10 @@ def plan(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     bound = bound_manifest(args, settings, may_draw=True)
     if args.look:
-        print_notice(f"warning: {warning}" for warning in check_bound_objects(bound, settings))
+        print_warnings(check_bound_objects(bound, settings))
     offer = plan_against_ledger(bound, settings, must_be_checked=args.out is not None)
     found = offer.plan
-    print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
+    print_warnings(offer.summary.warnings)
     if args.out is not None:
         if bound.manifest.origin != bound.manifest.path:
             raise UsageError("a saved plan names its manifest: write what comes through stdin to a file first")
@@ -68,7 +68,7 @@ def plan(args: argparse.Namespace) -> int:
         lines, warnings = gateway_prices(settings, found.by_model)
         for line in lines:
             print(strip_control_chars(line))
-        print_notice(f"warning: {warning}" for warning in warnings)
+        print_warnings(warnings)
         for column in bound.manifest.partly_filled:
             print(strip_control_chars(str(column)))
         for line in cache_text(offer.summary.images, settings):

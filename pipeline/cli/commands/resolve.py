@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from pipeline.cli.announce import Endings, print_start
-from pipeline.cli.arguments import money, print_notice, seconds, settings_of
+from pipeline.cli.arguments import (
+    confirm,
+    has_terminal,
+    lock_wait_s,
+    money,
+    print_notice,
+    print_warnings,
+    settings_of,
+)
 from pipeline.cli.commands.resolve_many import chosen_resolutions
-from pipeline.cli.spending import confirm, run_options, session
+from pipeline.cli.spending import run_options, session
 from pipeline.config.settings import Settings
 from pipeline.errors import ExitCode, UsageError
 from pipeline.ledger.agreement import Agreement, RequestIds
@@ -73,10 +80,9 @@ def _ledger(settings: Settings, args: argparse.Namespace) -> AbstractContextMana
 
     MONEY: not to send again. A worker that is frozen just before its POST would pay a second time when it wakes.
     """
-    lock_wait_s = seconds(args.lock_wait, "--lock-wait") or 0.0
     if settings.ledger.url is not None and not (args.resend or args.from_usage):
-        return open_shared(settings, wait_s=lock_wait_s, now=time.time())
-    return open_for_spending(settings, lock_wait_s=lock_wait_s, now=time.time())
+        return open_shared(settings, wait_s=lock_wait_s(args), now=time.time())
+    return open_for_spending(settings, lock_wait_s=lock_wait_s(args), now=time.time())
 
 
 def _settle(workspace: OpenLedger, attempt: Attempt, *, adopt: str | None, charged: bool) -> str:
@@ -134,7 +140,7 @@ def retry(args: argparse.Namespace) -> int:
             print(named([one.row_id for one in chosen]))
             return 0
         models = {attempt.params.model for attempt in chosen}
-        print_notice(f"warning: {text}" for text in asyncio.run(check_prices(settings, opened.key, models)))
+        print_warnings(asyncio.run(check_prices(settings, opened.key, models)))
         if not _agreed(chosen, caps, settings, args):
             return ExitCode.USAGE
         keep_max_cost(workspace, run, flag)
@@ -211,7 +217,7 @@ def _agreed(chosen: list[Attempt], caps: Caps, settings: Settings, args: argpars
     print_start(args, settings, f"Buying {again}.")
     if settings.gateway.is_embedded or args.yes:
         return True
-    if sys.stdin is not None and sys.stdin.isatty():
+    if has_terminal():
         return confirm(f"Buy {again}?")
     if caps.any:
         return True

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cli.arguments import print_notice
-from pipeline.cli.spending import confirm
+from pipeline.cli.arguments import confirm, has_terminal, print_notice
 from pipeline.errors import UsageError
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import Attempt, canonical_job_id, counted, usd
@@ -93,6 +91,6 @@ def _agreed(found: Sequence[Resolution], args: argparse.Namespace) -> list[Resol
         return []
     if args.yes:
         return decided
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not has_terminal():
         raise UsageError("give --yes to resolve these without a terminal; nothing was changed")
     return decided if confirm(f"Resolve {counted(len(decided), 'outcome')} so?") else []

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.cli.announce import Endings, end_of_nothing, print_offer, print_start
-from pipeline.cli.arguments import bound_manifest, manifests_here, money, print_notice, selection_of, settings_of
+from pipeline.cli.arguments import (
+    bound_manifest,
+    manifests_here,
+    money,
+    print_notice,
+    print_warnings,
+    selection_of,
+    settings_of,
+)
 from pipeline.cli.commands.plan import plan_text
 from pipeline.cli.plan_details import budgets_of
 from pipeline.cli.spending import agreed, run_options, session
@@ -94,7 +103,7 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
         budgets = budgets_of(order.bound, offer, settings, max_cost_microusd=order.max_cost_microusd)
         print(plan_text(path, offer.plan, budgets, settings))
         return 0
-    print_notice(f"warning: {warning}" for warning in check_bound_objects(order.bound, settings))
+    print_warnings(check_bound_objects(order.bound, settings))
     if args.cluster:
         from pipeline.cli.commands.run_on_cluster import run_ordered
 
@@ -114,7 +123,7 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
             return end_of_nothing(args, opened.workspace, existing)
         print_offer(args, settings, order, offer)
         # Before the question: a price that the gateway has changed belongs to what the user says yes to.
-        print_notice(f"warning: {text}" for text in asyncio.run(check_prices(settings, opened.key, offer.models)))
+        print_warnings(asyncio.run(check_prices(settings, opened.key, offer.models)))
         if not agreed(args, order, offer, settings, opened.workspace):
             return ExitCode.USAGE
         job = _bound_run(opened, order, offer, options)
@@ -175,7 +184,7 @@ def _bound_run(opened: SpendingSession, order: PurchaseOrder, offer: Offer, opti
     found = open_run(opened.workspace, order, offer)
     keep_max_cost(opened.workspace, found, order.max_cost_microusd)
     caps = caps_of_run(opened.workspace, found, allowed=order.bound.caps(), max_cost_microusd=order.max_cost_microusd)
-    print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
+    print_warnings(offer.summary.warnings)
     return _BoundRun(
         opened=opened, run=found, caps=caps, order=order, sha256_of=offer.summary.sha256_of, options=options
     )
@@ -234,8 +243,5 @@ def pilot_succeeded(opened: SpendingSession, run: Run, states: Iterable[State]) 
     return all(state is State.DONE for state in states) and missing == 0
 
 
-def _tally(states: object) -> str:
-    counts: dict[str, int] = {}
-    for state in states:  # type: ignore[attr-defined] # an iterable of states
-        counts[state] = counts.get(state, 0) + 1
-    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+def _tally(states: Iterable[State]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items()))

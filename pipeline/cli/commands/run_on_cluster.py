@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.assets import image_checks
 from pipeline.assets.publishing import open_publisher
 from pipeline.cli.announce import Endings, print_offer
-from pipeline.cli.arguments import ask_to_trust, print_notice, seconds
+from pipeline.cli.arguments import ask_to_trust, print_notice, print_warnings, seconds
 from pipeline.cli.notifier import notifying
 from pipeline.cli.spending import agreed, buying_account, spending_session
 from pipeline.config.api_key import read_key
@@ -115,7 +115,7 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
         start = start_of(opened, listed)
         found = open_run(workspace, order, offer, put)
         _measure(workspace)
-        print_notice(f"warning: {warning}" for warning in offer.summary.warnings)
+        print_warnings(offer.summary.warnings)
         manifest = order.bound.manifest.path
         code = _followed(opened, found, caps, options, before=before[-1], start=start, manifest=manifest)
     endings.print_json(args, code)
@@ -127,7 +127,7 @@ def _check_prices(settings: Settings, offer: Offer) -> None:
     if read_key(os.environ, Path.home(), kind_of(settings).credential) is None:
         return
     key = resolve_api_key(settings, ask=ask_to_trust)
-    print_notice(f"warning: {text}" for text in asyncio.run(check_prices(settings, key, offer.models)))
+    print_warnings(asyncio.run(check_prices(settings, key, offer.models)))
 
 
 def _store_problem(workspace: OpenLedger, order: PurchaseOrder, offer: Offer) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from pipeline.cli.arguments import print_notice, settings_of
+from pipeline.cli.arguments import print_warnings, settings_of
 from pipeline.config.gateway_address import is_loopback
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
@@ -37,7 +37,7 @@ async def _serve(settings: Settings) -> None:
     receiver = WebhookServer(
         keys_for(settings),
         taken,
-        warn=lambda text: print_notice([f"warning: {text}"]),
+        warn=lambda text: print_warnings([text]),
         signing_secret=settings.webhook.signing_secret,
     )
     host, port = listen_address(settings)
@@ -46,7 +46,7 @@ async def _serve(settings: Settings) -> None:
     except OSError as error:
         raise UsageError(f"webhook.listen {host}:{port} can't be had ({error.strerror})") from None
     if not is_loopback(host):
-        print_notice([f"warning: {host} is reachable from other machines without TLS; a proxy belongs before it"])
+        print_warnings([f"{host} is reachable from other machines without TLS; a proxy belongs before it"])
     print(f"http://{'[' + host + ']' if ':' in host else host}:{bound}", flush=True)
     try:
         await stopped.wait()
