@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from pipeline.gateway.error_hints import CREDIT, HINT, KEY, QUOTA, ErrorHints
@@ -97,6 +98,11 @@ class ClassificationRule:
     says: re.Pattern[str] | str | None
     kind: SubmitOutcomeKind
     stop: bool = False
+
+
+def statuses(*numbers: int) -> frozenset[int]:
+    """The HTTP statuses of a rule."""
+    return frozenset(numbers)
 
 
 def judge_submit(
@@ -217,6 +223,16 @@ class PollOutcomeKind(StrEnum):
     """401, 402, 403: the run stops buying, the job may well be running"""
 
 
+POLL_KINDS: Final[Mapping[int, PollOutcomeKind]] = MappingProxyType(
+    {
+        **dict.fromkeys((401, 402, 403), PollOutcomeKind.KEY_REFUSED),
+        404: PollOutcomeKind.NOT_FOUND,
+        **dict.fromkeys((423, 429), PollOutcomeKind.THROTTLED),
+    }
+)
+"""What a status of a poll means. 2xx is read; every other status is unclear: an error never decides a job's fate."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollOutcome:
     """What one poll's end means. `wait_s` is a hint for all polls; `report` comes with kind `report` only.
@@ -236,7 +252,7 @@ class PollOutcome:
 def judge_poll(
     outcome: Response | NoResponse,
     *,
-    kinds: Mapping[int, PollOutcomeKind],
+    kinds: Mapping[int, PollOutcomeKind] = POLL_KINDS,
     now_unix: float,
     job_set_id: str | None = None,
 ) -> PollOutcome:

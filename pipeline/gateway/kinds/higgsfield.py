@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -18,11 +17,11 @@ from pipeline.config.api_key import HIGGSFIELD_CREDENTIAL
 from pipeline.gateway.classification import (
     ClassificationRule,
     PollOutcome,
-    PollOutcomeKind,
     SubmitOutcome,
     SubmitOutcomeKind,
     judge_poll,
     judge_submit,
+    statuses,
 )
 from pipeline.gateway.error_hints import CONCURRENCY, CREDIT, KEY
 from pipeline.gateway.error_text import error_text
@@ -30,6 +29,7 @@ from pipeline.gateway.job_status import parse_poll
 from pipeline.gateway.json_fields import as_object, read_json
 from pipeline.gateway.kinds.higgsfield_free import HiggsfieldFreeCalls
 from pipeline.gateway.kinds.interface import (
+    JSON_HEADERS,
     Abilities,
     Call,
     Callback,
@@ -43,15 +43,6 @@ from pipeline.gateway.origin import checked_header, checked_path
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.records import Params
 
-HEADERS: Final = {
-    "Content-Type": "application/json",
-    "Accept": "application/json",
-    # Not compressed, so that the id can still be read in an answer that was cut.
-    "Accept-Encoding": "identity",
-    # Source: seen. The front refuses the usual names of HTTP libraries.
-    "User-Agent": "dop-batch",
-}
-
 MAX_IMAGE_URL_CHARS: Final = 2083
 """Longest address of an image. Source: seen elsewhere in this API."""
 
@@ -64,35 +55,19 @@ REFUSALS: Final = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 411, 413, 4
 very key is being worked on (inferred). Nor is 503: a proxy's looks like the vendor's "model not ready"."""
 
 
-def _of(*statuses: int) -> frozenset[int]:
-    return frozenset(statuses)
-
-
 RULES: Final = (
     #    status                                 text           what it means           buy on?
-    ClassificationRule(_of(400, 402, 403), CREDIT, SubmitOutcomeKind.FATAL, stop=True),
-    ClassificationRule(_of(401, 402), None, SubmitOutcomeKind.FATAL, stop=True),
-    ClassificationRule(_of(403), KEY, SubmitOutcomeKind.FATAL, stop=True),
+    ClassificationRule(statuses(400, 402, 403), CREDIT, SubmitOutcomeKind.FATAL, stop=True),
+    ClassificationRule(statuses(401, 402), None, SubmitOutcomeKind.FATAL, stop=True),
+    ClassificationRule(statuses(403), KEY, SubmitOutcomeKind.FATAL, stop=True),
     # No quota with a time exists here (official): a 403 is never a wait.
-    ClassificationRule(_of(403, 451), None, SubmitOutcomeKind.FORBIDDEN),
-    ClassificationRule(_of(400, 423, 429), CONCURRENCY, SubmitOutcomeKind.CONCURRENCY),
-    ClassificationRule(_of(423, 429), None, SubmitOutcomeKind.THROTTLED),
-    ClassificationRule(_of(404, 405, 410), None, SubmitOutcomeKind.MODEL_GONE),
-    ClassificationRule(_of(400, 406, 411, 413, 414, 415, 422, 431), None, SubmitOutcomeKind.REJECTED),
+    ClassificationRule(statuses(403, 451), None, SubmitOutcomeKind.FORBIDDEN),
+    ClassificationRule(statuses(400, 423, 429), CONCURRENCY, SubmitOutcomeKind.CONCURRENCY),
+    ClassificationRule(statuses(423, 429), None, SubmitOutcomeKind.THROTTLED),
+    ClassificationRule(statuses(404, 405, 410), None, SubmitOutcomeKind.MODEL_GONE),
+    ClassificationRule(statuses(400, 406, 411, 413, 414, 415, 422, 431), None, SubmitOutcomeKind.REJECTED),
 )
 """What a refused FIRST submit means; the first row that applies. Every status that is in no row is UNKNOWN."""
-
-POLL_KINDS: Final[Mapping[int, PollOutcomeKind]] = MappingProxyType(
-    {
-        401: PollOutcomeKind.KEY_REFUSED,
-        402: PollOutcomeKind.KEY_REFUSED,
-        403: PollOutcomeKind.KEY_REFUSED,
-        404: PollOutcomeKind.NOT_FOUND,
-        423: PollOutcomeKind.THROTTLED,
-        429: PollOutcomeKind.THROTTLED,
-    }
-)
-"""Status of a poll -> kind; 2xx is read, every other status is unclear: an error never decides a job's fate."""
 
 MISMATCH: Final = re.compile(
     r"idempot|mismatch|(?:does not|doesn.t|not) match|original request|same key|(?:already|was) (?:been )?used"
@@ -120,7 +95,7 @@ class Higgsfield(HiggsfieldFreeCalls):
         refunds_known=True,
         key_probe=True,
     )
-    headers = HEADERS
+    headers = JSON_HEADERS  # Source: seen. The front refuses the usual user agents of HTTP libraries.
     credential = HIGGSFIELD_CREDENTIAL
     poll_styles = ("status",)
     poll_probes = (("poll path", "status"),)
@@ -155,7 +130,7 @@ class Higgsfield(HiggsfieldFreeCalls):
         query = "" if callback is None else "?" + urlencode({"hf_webhook": callback.url})
         return Call(
             method="POST",
-            target=checked_path("/" + quote(self.model_path(params), safe="/") + query),
+            target=checked_path("/" + quote(self.vendor_model(params.model), safe="/") + query),
             body=self.body_of(params, images),
             headers={"Idempotency-Key": checked_header("idempotency key", idempotency_key)},
         )
@@ -239,8 +214,8 @@ class Higgsfield(HiggsfieldFreeCalls):
     def classify_poll(
         self, outcome: Response | NoResponse, *, now_unix: float, job_set_id: str | None = None
     ) -> PollOutcome:
-        """See the table POLL_KINDS."""
-        return judge_poll(outcome, kinds=POLL_KINDS, now_unix=now_unix, job_set_id=job_set_id)
+        """See `classification.POLL_KINDS`."""
+        return judge_poll(outcome, now_unix=now_unix, job_set_id=job_set_id)
 
     def cancel_call(self, job_set_id: str) -> Call:
         """Cancels a job that is still queued. Source: official."""

@@ -46,9 +46,6 @@ class HiggsfieldFreeCalls(GatewayKind):
     def __init__(self, model_ids: Mapping[str, str] = MappingProxyType({})) -> None:
         self.model_ids = {**MODEL_IDS, **model_ids}
 
-    def model_path(self, params: Params) -> str:
-        return self.model_ids.get(params.model, params.model)
-
     def body_of(self, params: Params, images: Mapping[str, str]) -> bytes:
         """No field is left to the vendor's default: an absent one, null and the default are three bodies (official)."""
         body: dict[str, object] = {
@@ -80,7 +77,7 @@ class HiggsfieldFreeCalls(GatewayKind):
 
     def estimate_call(self, params: Params, images: Mapping[str, str]) -> Call:
         """The price of one submit for this account. Source: official; it checks the body as the submit does (seen)."""
-        target = ESTIMATE_PATH + quote(self.model_path(params), safe="/")
+        target = ESTIMATE_PATH + quote(self.vendor_model(params.model), safe="/")
         return Call(method="POST", target=target, body=self.body_of(params, images))
 
     def read_estimate(self, outcome: Response | NoResponse) -> int | None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from pipeline.config.api_key import Credential
 from pipeline.errors import InvariantError
@@ -19,6 +19,15 @@ from pipeline.gateway.classification import PollOutcome, SubmitOutcome
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.gateway.wire import SubmittedJob
 from pipeline.records import Params
+
+JSON_HEADERS: Final[Mapping[str, str]] = {
+    "Content-Type": "application/json",
+    "Accept": "application/json",
+    # Not compressed, so that the id can still be read in an answer that was cut.
+    "Accept-Encoding": "identity",
+    "User-Agent": "dop-batch",
+}
+"""The headers of every call of a kind that speaks JSON."""
 
 
 class Recovery(StrEnum):

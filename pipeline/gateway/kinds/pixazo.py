@@ -12,14 +12,14 @@ from pipeline.config.api_key import PIXAZO_CREDENTIAL
 from pipeline.gateway.classification import (
     ClassificationRule,
     PollOutcome,
-    PollOutcomeKind,
     SubmitOutcome,
     SubmitOutcomeKind,
     judge_poll,
     judge_submit,
+    statuses,
 )
 from pipeline.gateway.error_hints import CONCURRENCY, CREDIT, HINT, KEY, QUOTA
-from pipeline.gateway.kinds.interface import Abilities, Call, Callback, GatewayKind
+from pipeline.gateway.kinds.interface import JSON_HEADERS, Abilities, Call, Callback, GatewayKind
 from pipeline.gateway.origin import checked_header, checked_path
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.records import STRENGTH_STEPS, Params
@@ -36,14 +36,7 @@ MOTIONS_PATH: Final = "/ai-model-api-polling/motions"
 
 KEY_HEADER: Final = "Ocp-Apim-Subscription-Key"
 
-HEADERS: Final = {
-    "Content-Type": "application/json",
-    "Cache-Control": "no-cache",
-    "Accept": "application/json",
-    # Not compressed, so that the id can still be read in an answer that was cut.
-    "Accept-Encoding": "identity",
-    "User-Agent": "dop-batch",
-}
+HEADERS: Final = {**JSON_HEADERS, "Cache-Control": "no-cache"}
 
 OTHER_SUBMIT_PATH = "/ai-model-api/v1/image-to-video"
 """Source: official (the unified queue); a 404 at one path means that nothing was created there."""
@@ -60,11 +53,7 @@ class PollStyle(StrEnum):
     """GET polling_url when it is the gateway's, else the unified queue's own address"""
 
 
-def _of(*statuses: int) -> frozenset[int]:
-    return frozenset(statuses)
-
-
-REFUSALS: Final = _of(400, 401, 402, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422, 423, 429, 431, 451)
+REFUSALS: Final = statuses(400, 401, 402, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422, 423, 429, 431, 451)
 """Statuses by which a server says that it did not do what was asked. 408, 409, 425 and 499 are not among them: they can
 come after the request was taken. Nor is a status whose meaning no standard gives."""
 
@@ -72,15 +61,15 @@ come after the request was taken. Nor is a status whose meaning no standard give
 RULES: Final = (
     #    status                                 text or hint   what it means           buy on?
     ClassificationRule(REFUSALS, CREDIT, SubmitOutcomeKind.FATAL, stop=True),
-    ClassificationRule(_of(401, 402), None, SubmitOutcomeKind.FATAL, stop=True),
-    ClassificationRule(_of(403), HINT, SubmitOutcomeKind.THROTTLED),
-    ClassificationRule(_of(403), QUOTA, SubmitOutcomeKind.THROTTLED),
-    ClassificationRule(_of(403), KEY, SubmitOutcomeKind.FATAL, stop=True),
-    ClassificationRule(_of(403, 451), None, SubmitOutcomeKind.FORBIDDEN),
-    ClassificationRule(_of(400, 423, 429), CONCURRENCY, SubmitOutcomeKind.CONCURRENCY),
-    ClassificationRule(_of(423, 429), None, SubmitOutcomeKind.THROTTLED),
-    ClassificationRule(_of(404, 405, 410), None, SubmitOutcomeKind.WRONG_PATH),
-    ClassificationRule(_of(400, 406, 411, 413, 414, 415, 422, 431), None, SubmitOutcomeKind.REJECTED),
+    ClassificationRule(statuses(401, 402), None, SubmitOutcomeKind.FATAL, stop=True),
+    ClassificationRule(statuses(403), HINT, SubmitOutcomeKind.THROTTLED),
+    ClassificationRule(statuses(403), QUOTA, SubmitOutcomeKind.THROTTLED),
+    ClassificationRule(statuses(403), KEY, SubmitOutcomeKind.FATAL, stop=True),
+    ClassificationRule(statuses(403, 451), None, SubmitOutcomeKind.FORBIDDEN),
+    ClassificationRule(statuses(400, 423, 429), CONCURRENCY, SubmitOutcomeKind.CONCURRENCY),
+    ClassificationRule(statuses(423, 429), None, SubmitOutcomeKind.THROTTLED),
+    ClassificationRule(statuses(404, 405, 410), None, SubmitOutcomeKind.WRONG_PATH),
+    ClassificationRule(statuses(400, 406, 411, 413, 414, 415, 422, 431), None, SubmitOutcomeKind.REJECTED),
 )
 """What a refused submit means; the first row that applies. Every status that is in no row is UNKNOWN."""
 
@@ -90,20 +79,9 @@ def classify_submit(outcome: Response | NoResponse, *, now_unix: float, params: 
     return judge_submit(outcome, refusals=REFUSALS, rules=RULES, now_unix=now_unix, params=params)
 
 
-POLL_KINDS: Final[Mapping[int, PollOutcomeKind]] = {
-    401: PollOutcomeKind.KEY_REFUSED,
-    402: PollOutcomeKind.KEY_REFUSED,
-    403: PollOutcomeKind.KEY_REFUSED,
-    404: PollOutcomeKind.NOT_FOUND,
-    423: PollOutcomeKind.THROTTLED,
-    429: PollOutcomeKind.THROTTLED,
-}
-"""Status of a poll -> kind; 2xx is read, every other status is unclear: an error never decides a job's fate."""
-
-
 def classify_poll(outcome: Response | NoResponse, *, now_unix: float, job_set_id: str | None = None) -> PollOutcome:
     """What the end of one poll means; see `classification.judge_poll`."""
-    return judge_poll(outcome, kinds=POLL_KINDS, now_unix=now_unix, job_set_id=job_set_id)
+    return judge_poll(outcome, now_unix=now_unix, job_set_id=job_set_id)
 
 
 def submit_body(
@@ -243,5 +221,5 @@ class Pixazo(GatewayKind):
     def classify_poll(
         self, outcome: Response | NoResponse, *, now_unix: float, job_set_id: str | None = None
     ) -> PollOutcome:
-        """See the table POLL_KINDS."""
+        """See `classification.POLL_KINDS`."""
         return classify_poll(outcome, now_unix=now_unix, job_set_id=job_set_id)
