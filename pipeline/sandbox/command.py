@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from pipeline.sandbox.settings import (
@@ -34,43 +35,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generation", metavar="TIME", default="2s", help="typical time a job takes, e.g. 2s or 500ms")
     parser.add_argument("--size", choices=tuple(LONG_SIDES_PX), default=DEFAULT_SIZE, help="size of the clips")
     parser.add_argument("--one-clip", action="store_true", help="one clip for all jobs of an image (for benchmarks)")
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="folder of books and clips")
+    parser.add_argument(
+        "--data", dest="data_dir", type=Path, default=DEFAULT_DATA, metavar="DIR", help="folder of books and clips"
+    )
     parser.add_argument("--chaos", metavar="SEED", help="seed of a storm of failures; default: calm")
     parser.add_argument("--chaos-intensity", type=float, default=1.0, metavar="0..1", help="strength of the storm")
     text = "share of the clips that come out broken, or from 2 on a seed that chooses them"
     parser.add_argument("--defects", type=float, default=0.0, metavar="0..1|SEED", help=text)
-    parser.add_argument("--ignore-keys", action="store_true", help="kind higgsfield: take a repeated key as a new one")
+    text = "kind higgsfield: take a repeated key as a new one"
+    parser.add_argument("--ignore-keys", dest="honours_keys", action="store_false", help=text)
     parser.add_argument("--shape", type=int, metavar="N", help="number of the result shape that polls answer with")
 
 
 def settings_of(args: argparse.Namespace) -> SandboxSettings:
-    """The settings that the flags say.
+    """The settings that the flags say: each flag is stored under the name of its setting.
 
     Raises:
         SandboxError: a flag's value is wrong.
     """
-    return SandboxSettings(
-        data_dir=args.data,
-        kind=args.kind,
-        port=args.port,
-        key=args.key,
-        dialect=args.dialect,
-        rate=args.rate,
-        limiter=args.limiter,
-        burst=args.burst,
-        shared_limit=args.shared_limit,
-        max_concurrent=args.max_concurrent,
-        concurrent_style=args.concurrent_style,
-        retry_after=args.retry_after,
-        generation_s=parse_duration(args.generation),
-        size=args.size,
-        one_clip=args.one_clip,
-        chaos=args.chaos,
-        chaos_intensity=args.chaos_intensity,
-        defects=args.defects,
-        shape=args.shape,
-        honours_keys=not args.ignore_keys,
-    )
+    names = {field.name for field in fields(SandboxSettings)}
+    given = {name: value for name, value in vars(args).items() if name in names}
+    return SandboxSettings(**given, generation_s=parse_duration(args.generation))
 
 
 def main(args: argparse.Namespace) -> int:

@@ -33,6 +33,8 @@ from pipeline.sandbox.settings import SandboxError, SandboxSettings
 HOST = "127.0.0.1"
 BODY_LIMIT_BYTES = 1024 * 1024
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -141,7 +143,8 @@ class Sandbox:
 
     def _application(self) -> web.Application:
         is_vendor = self.settings.kind == "higgsfield"
-        middlewares = [_correlated, _vendor_errors] if is_vendor else [_document_errors]
+        errors = _library_errors(_vendor_error if is_vendor else _document_error)
+        middlewares = [_correlated, errors] if is_vendor else [errors]
         app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=middlewares)
         app.router.add_get(PHOTO_ROUTE + "{name}", self._photo)
         app.router.add_put(UPLOAD_ROUTE + "{digest}", self._store)
@@ -173,34 +176,31 @@ class Sandbox:
         return as_json(responses.refused(404, "Image not found")) if file is None else web.FileResponse(file)
 
 
-@web.middleware
-async def _document_errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Errors of the server library in the document's form."""
-    try:
-        return await handler(request)
-    except web.HTTPNotFound:
-        return as_json(responses.refused(404, responses.NOT_FOUND))
-    except web.HTTPException as error:
-        return as_json(responses.refused(error.status, error.reason))
+def _library_errors(
+    error_answer: Callable[[web.HTTPException], SandboxResponse],
+) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """Gives errors of the server library in the form of the API."""
+
+    @web.middleware
+    async def in_form(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return as_json(error_answer(error))
+
+    return in_form
+
+
+def _document_error(error: web.HTTPException) -> SandboxResponse:
+    return responses.refused(error.status, responses.NOT_FOUND if error.status == 404 else error.reason)
+
+
+def _vendor_error(error: web.HTTPException) -> SandboxResponse:
+    return vendor_responses.refused(error.status, error.reason)
 
 
 @web.middleware
-async def _vendor_errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Errors of the server library in the vendor's form."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        return as_json(vendor_responses.refused(error.status, error.reason))
-
-
-@web.middleware
-async def _correlated(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _correlated(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every answer of the vendor carries an id for its support."""
     answer = await handler(request)
     answer.headers["X-Correlation-ID"] = str(uuid.uuid4())
