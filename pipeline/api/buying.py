@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -14,20 +14,19 @@ from pipeline.api.arguments import Dollars, at_least_one, microusd_of, selection
 from pipeline.api.blocking import wait_for
 from pipeline.api.manifests import manifest_file
 from pipeline.api.reading import bound_manifest
-from pipeline.api.results import RunResult, counts_of, money_of
+from pipeline.api.results import RunResult, figures_of
 from pipeline.assets.object_checks import check_objects_async
 from pipeline.cli.arguments import print_notice, print_warnings
-from pipeline.cli.commands.run import pilot_ids, pilot_succeeded, split_pilot
 from pipeline.config.settings import Settings
-from pipeline.errors import STOPPING_CODES, ExitCode, UsageError
-from pipeline.ledger.agreement import Agreement
-from pipeline.ledger.budget import NO_CAPS, Caps
+from pipeline.errors import UsageError
+from pipeline.ledger.budget import NO_CAPS
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import account_of, open_for_spending
 from pipeline.planning.against_ledger import make_offer
-from pipeline.planning.run_setup import PurchaseOrder, caps_of_run, keep_max_cost, open_run, runs_to_collect
+from pipeline.planning.run_setup import PurchaseOrder, list_run, runs_to_collect
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.finish import RunOutcome
+from pipeline.runner.pilot import buy_pilot
 from pipeline.runner.price_check import check_prices
 from pipeline.runner.run_job import RunInputs, RunOptions, SpendingSession
 from pipeline.runner.session import run_session_async
@@ -93,18 +92,16 @@ async def arun(
         # MONEY: compared under the lock, so that what is bought is what the manifest and the ledger say now.
         offer = make_offer(bound, found, workspace.queries, max_new=max_new, must_be_checked=True)
         print_warnings(await check_prices(found, session.key, offer.models))
-        opened = open_run(workspace, order, offer)
-        keep_max_cost(workspace, opened, cap)
+        opened, caps = list_run(workspace, order, offer)
         print_warnings(offer.summary.warnings)
-        purchase = _Purchase(
-            session=session,
+        inputs = RunInputs(
             run=opened,
-            order=order,
+            caps=caps,
+            options=RunOptions(show_bar=progress, quiet=not progress, agreement=offer.agreement),
+            manifest=bound.manifest.path,
             sha256_of=offer.summary.sha256_of,
-            caps=caps_of_run(workspace, opened, allowed=bound.caps(), max_cost_microusd=cap),
-            options=RunOptions(show_bar=progress, quiet=not progress),
         )
-        outcome = await purchase.buy_in_two(offer.agreement, pilot)
+        outcome = await _buy(session, inputs, pilot)
     return _result(outcome, opened, found)
 
 
@@ -161,41 +158,15 @@ def collect() -> None:
     """Documented as `_collect`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Purchase:
-    """A run that was agreed to, with everything but what one of its parts may buy."""
-
-    session: SpendingSession
-    run: Run
-    order: PurchaseOrder
-    sha256_of: Mapping[str, str]
-    caps: Caps
-    options: RunOptions
-
-    async def buy_in_two(self, agreement: Agreement, pilot: int | None) -> RunOutcome:
-        """Buy what was agreed; with a pilot its `pilot` cheapest first, and the rest only if all of them came."""
-        if pilot is None:
-            return await self._buy(agreement)
-        some, rest = split_pilot(self.session, self.run, agreement, pilot)
-        if len(some):
-            ids = pilot_ids(self.session, self.run, some)
-            outcome = await self._buy(some)
-            states = self.session.workspace.queries.states(ids)
-            if not pilot_succeeded(self.session, self.run, states.values()):
-                reason = "the pilot did not succeed: nothing more was bought"
-                code = outcome.exit_code if outcome.exit_code in STOPPING_CODES else ExitCode.UNFINISHED
-                return replace(outcome, exit_code=code, reasons=(*outcome.reasons, reason))
-        return await self._buy(rest)
-
-    async def _buy(self, agreement: Agreement) -> RunOutcome:
-        inputs = RunInputs(
-            run=self.run,
-            caps=self.caps,
-            options=replace(self.options, agreement=agreement),
-            manifest=self.order.bound.manifest.path,
-            sha256_of=self.sha256_of,
-        )
-        return await run_session_async(self.session, inputs)
+async def _buy(session: SpendingSession, inputs: RunInputs, pilot: int | None) -> RunOutcome:
+    """Buy what was agreed; with a pilot its `pilot` cheapest first, and the rest only if all of them came."""
+    if pilot is None:
+        return await run_session_async(session, inputs)
+    found = await buy_pilot(session, inputs, pilot)
+    if found.outcome is not None and found.exit_code is not None:
+        reasons = (*found.outcome.reasons, "the pilot did not succeed: nothing more was bought")
+        return replace(found.outcome, exit_code=found.exit_code, reasons=reasons)
+    return await run_session_async(session, inputs.buying(found.rest))
 
 
 @contextmanager
@@ -217,8 +188,7 @@ def _result(outcome: RunOutcome, run: Run, settings: Settings) -> RunResult:
         run_id=outcome.run_id,
         gateway=run.gateway,
         folder=outcome.folder.absolute(),
-        counts=counts_of(outcome.totals),
-        **money_of(outcome.totals),
+        **figures_of(outcome.totals),
         reasons=outcome.reasons,
         exit_code=outcome.exit_code,
         settings=settings,

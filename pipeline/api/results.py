@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.api.arguments import dollars
 from pipeline.api.html import plan_html, run_html
@@ -117,8 +117,8 @@ def manifest_plan(plan: Plan, bound: BoundManifest) -> ManifestPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunReport:
-    """One run as the ledger had it: counts of each state, money in US dollars, and a line for every attempt.
+class RunFigures:
+    """One run as the ledger had it: counts of each state, and money in US dollars.
 
     `confirmed_usd` is what the videos cost, `disputed_usd` what failed and refused jobs cost unless they are refunded,
     `reserved_usd` what is in flight or unknown.
@@ -131,6 +131,23 @@ class RunReport:
     confirmed_usd: Decimal
     disputed_usd: Decimal
     reserved_usd: Decimal
+
+    @property
+    def done(self) -> int:
+        """How many videos the run has."""
+        return self.counts.get(State.DONE.value, 0)
+
+    def __str__(self) -> str:
+        others = [f"{n} {_IN_WORDS.get(state, state)}" for state, n in self.counts.items() if state != State.DONE.value]
+        videos = ", ".join([f"{self.done} of {counted(sum(self.counts.values()), 'video')}", *others])
+        rehearsal = " (sandbox: no money spent)" if self.gateway == "sandbox" else ""
+        return f"{self.run_id}: {videos}, ${self.confirmed_usd + self.disputed_usd:.3f}{rehearsal}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport(RunFigures):
+    """A run's figures with a line for every attempt."""
+
     rows: tuple[Mapping[str, object], ...] = field(repr=False)
 
     @cached_property
@@ -139,43 +156,23 @@ class RunReport:
         frame = to_frame(dict(row) for row in self.rows)
         return frame.assign(video=frame["local_path"].map(self._absolute, na_action="ignore"))
 
-    @property
-    def done(self) -> int:
-        """How many videos the run has."""
-        return self.counts.get(State.DONE.value, 0)
-
     def _absolute(self, local_path: str) -> str:
         return os.path.normpath(self.folder / local_path)
-
-    def __str__(self) -> str:
-        return _summary(self.run_id, self.gateway, self.counts, self.confirmed_usd + self.disputed_usd)
 
     def _repr_html_(self) -> str:
         return run_html(str(self), self.rows, self.folder)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunResult:
+class RunResult(RunFigures):
     """How a run ended. `exit_code` is that of `dop run`: 0 all done, 3 an unknown outcome, 5 unfinished, 8 budget.
 
-    Money is in US dollars, as in `RunReport`. `reasons` says in words why the run stopped early, if it did.
+    `reasons` says in words why the run stopped early, if it did.
     """
 
-    run_id: str
-    gateway: str
-    folder: Path
-    counts: Mapping[str, int]
-    confirmed_usd: Decimal
-    disputed_usd: Decimal
-    reserved_usd: Decimal
     reasons: tuple[str, ...]
     exit_code: int
     settings: Settings = field(repr=False)
-
-    @property
-    def done(self) -> int:
-        """How many videos the run has."""
-        return self.counts.get(State.DONE.value, 0)
 
     @cached_property
     def report(self) -> RunReport:
@@ -193,25 +190,20 @@ class RunResult:
         yield  # which makes this a generator, as `await` asks for
 
     def __str__(self) -> str:
-        text = _summary(self.run_id, self.gateway, self.counts, self.confirmed_usd + self.disputed_usd)
-        return "; ".join((text, *self.reasons)) + f" (exit code {self.exit_code})"
+        return "; ".join((super().__str__(), *self.reasons)) + f" (exit code {self.exit_code})"
 
     def _repr_html_(self) -> str:
         return run_html(str(self), self.report.rows, self.folder)
 
 
-def money_of(totals: Totals) -> dict[str, Decimal]:
-    """The three sums in dollars, by the names of the results' fields."""
+def figures_of(totals: Totals) -> dict[str, Any]:
+    """How many requests are in each state, and the three sums in dollars, by the names of the figures' fields."""
     return {
+        "counts": {state.value: count for state, count in totals.counts.items()},
         "confirmed_usd": dollars(totals.confirmed_microusd),
         "disputed_usd": dollars(totals.disputed_microusd),
         "reserved_usd": dollars(totals.reserved_microusd),
     }
-
-
-def counts_of(totals: Totals) -> dict[str, int]:
-    """How many requests are in each state."""
-    return {state.value: count for state, count in totals.counts.items()}
 
 
 def load_report(settings: Settings, name: str | None) -> RunReport:
@@ -230,14 +222,6 @@ def load_report(settings: Settings, name: str | None) -> RunReport:
             run_id=run.run_id,
             gateway=run.gateway,
             folder=folder.path.absolute(),
-            counts=counts_of(totals),
-            **money_of(totals),
+            **figures_of(totals),
             rows=tuple(report_rows(workspace, run, folder)),
         )
-
-
-def _summary(run_id: str, gateway: str, counts: Mapping[str, int], spent: Decimal) -> str:
-    others = [f"{count} {_IN_WORDS.get(state, state)}" for state, count in counts.items() if state != State.DONE.value]
-    videos = ", ".join([f"{counts.get(State.DONE.value, 0)} of {counted(sum(counts.values()), 'video')}", *others])
-    rehearsal = " (sandbox: no money spent)" if gateway == "sandbox" else ""
-    return f"{run_id}: {videos}, ${spent:.3f}{rehearsal}"

@@ -136,6 +136,13 @@ def check_plan(workspace: OpenLedger, order: PurchaseOrder, plan: SavedPlan, *, 
         raise UsageError("something of the plan was bought or settled since it was made: make a new plan")
 
 
+def list_run(workspace: OpenLedger, order: PurchaseOrder, offer: Offer) -> tuple[Run, Caps]:
+    """`open_run`, with this command's `--max-cost` kept, and the caps that hold for the command."""
+    run = open_run(workspace, order, offer)
+    keep_max_cost(workspace, run, order.max_cost_microusd)
+    return run, caps_of_run(workspace, run, allowed=order.bound.caps(), max_cost_microusd=order.max_cost_microusd)
+
+
 def caps_of_run(workspace: OpenLedger, run: Run | None, *, allowed: Caps, max_cost_microusd: int | None) -> Caps:
     """The caps that hold for a command on this run, micro-dollars.
 

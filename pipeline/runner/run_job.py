@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.ledger.agreement import NOTHING, Agreement
@@ -53,6 +53,10 @@ class RunInputs:
     options: RunOptions
     manifest: Path | None = None
     sha256_of: Mapping[str, str] = field(default_factory=dict)
+
+    def buying(self, agreement: Agreement, *, show_end: bool = True) -> RunInputs:
+        """The same for a part of the purchase."""
+        return replace(self, options=replace(self.options, agreement=agreement, show_end=show_end))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,13 @@ import errno
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from pipeline.sandbox import responses
 from pipeline.sandbox.fault_injection import as_json
@@ -32,8 +33,6 @@ from pipeline.sandbox.settings import SandboxError, SandboxSettings
 
 HOST = "127.0.0.1"
 BODY_LIMIT_BYTES = 1024 * 1024
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -178,7 +177,7 @@ class Sandbox:
 
 def _library_errors(
     error_answer: Callable[[web.HTTPException], SandboxResponse],
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+) -> Middleware:
     """Gives errors of the server library in the form of the API."""
 
     @web.middleware

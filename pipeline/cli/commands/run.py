@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.cli.announce import Endings, end_of_nothing, print_offer, print_start
 from pipeline.cli.arguments import (
@@ -22,25 +21,17 @@ from pipeline.cli.commands.plan import plan_text
 from pipeline.cli.plan_details import budgets_of
 from pipeline.cli.spending import agreed, run_options, session
 from pipeline.config.settings import Settings
-from pipeline.errors import STOPPING_CODES, ExitCode, UsageError
-from pipeline.ledger.agreement import Agreement, RequestIds
-from pipeline.ledger.budget import NO_CAPS, Caps
-from pipeline.ledger.run_registry import Run
+from pipeline.errors import ExitCode, UsageError
+from pipeline.ledger.budget import NO_CAPS
 from pipeline.planning.against_ledger import Offer, check_bound_objects, make_offer, plan_against_ledger
 from pipeline.planning.nothing_new import NothingNew, nothing_new
 from pipeline.planning.requests import bind_manifest
-from pipeline.planning.run_setup import (
-    PurchaseOrder,
-    caps_of_run,
-    check_plan,
-    keep_max_cost,
-    open_run,
-    runs_to_collect,
-    worst_exit_code,
-)
+from pipeline.planning.run_setup import PurchaseOrder, check_plan, list_run, runs_to_collect, worst_exit_code
 from pipeline.planning.saved_plan import load
-from pipeline.records import State, counted
+from pipeline.records import counted
+from pipeline.runner import event_loop
 from pipeline.runner.callback_inbox import inbox_of
+from pipeline.runner.pilot import PilotResult, buy_pilot
 from pipeline.runner.price_check import check_prices
 from pipeline.runner.run_job import RunInputs, RunOptions, SpendingSession
 from pipeline.runner.session import run_session
@@ -126,18 +117,17 @@ def _buy(args: argparse.Namespace, options: RunOptions) -> int:
         print_warnings(asyncio.run(check_prices(settings, opened.key, offer.models)))
         if not agreed(args, order, offer, settings, opened.workspace):
             return ExitCode.USAGE
-        job = _bound_run(opened, order, offer, options)
-        rest = offer.agreement
+        inputs = _inputs(opened, order, offer, options)
         if args.pilot is not None:
-            pilot, rest = split_pilot(opened, job.run, offer.agreement, args.pilot)
-            code = _pilot(job, pilot) if len(pilot) else None
-            if code is not None:
-                summary = replace(endings.summaries[-1], exit_code=code)
+            pilot = _pilot(opened, inputs, args.pilot)
+            if pilot.exit_code is not None:
+                summary = replace(endings.summaries[-1], exit_code=pilot.exit_code)
                 print_notice(summary.lines())
                 opened.announce(summary)
-                endings.print_json(args, code)
-                return code
-        code = job.buy(rest)
+                endings.print_json(args, pilot.exit_code)
+                return pilot.exit_code
+            inputs = inputs.buying(pilot.rest)
+        code = run_session(opened, inputs)
         endings.print_json(args, code)
         return code
 
@@ -156,92 +146,25 @@ def _nothing_to_do(
     return existing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _BoundRun:
-    """A run that was agreed to, with everything but what one of its parts may buy."""
-
-    opened: SpendingSession
-    run: Run
-    caps: Caps
-    order: PurchaseOrder
-    sha256_of: Mapping[str, str]
-    options: RunOptions
-
-    def buy(self, agreement: Agreement, *, show_end: bool = True) -> int:
-        """Buy what `agreement` names, collect, and return the exit code."""
-        inputs = RunInputs(
-            run=self.run,
-            caps=self.caps,
-            options=replace(self.options, agreement=agreement, show_end=show_end),
-            manifest=self.order.bound.manifest.path,
-            sha256_of=self.sha256_of,
-        )
-        return run_session(self.opened, inputs)
-
-
-def _bound_run(opened: SpendingSession, order: PurchaseOrder, offer: Offer, options: RunOptions) -> _BoundRun:
+def _inputs(opened: SpendingSession, order: PurchaseOrder, offer: Offer, options: RunOptions) -> RunInputs:
     """List what was agreed in the ledger, under the caps that hold."""
-    found = open_run(opened.workspace, order, offer)
-    keep_max_cost(opened.workspace, found, order.max_cost_microusd)
-    caps = caps_of_run(opened.workspace, found, allowed=order.bound.caps(), max_cost_microusd=order.max_cost_microusd)
+    found, caps = list_run(opened.workspace, order, offer)
     print_warnings(offer.summary.warnings)
-    return _BoundRun(
-        opened=opened, run=found, caps=caps, order=order, sha256_of=offer.summary.sha256_of, options=options
+    return RunInputs(
+        run=found,
+        caps=caps,
+        options=replace(options, agreement=offer.agreement),
+        manifest=order.bound.manifest.path,
+        sha256_of=offer.summary.sha256_of,
     )
 
 
-def split_pilot(opened: SpendingSession, found: Run, agreement: Agreement, count: int) -> tuple[Agreement, Agreement]:
-    """The `count` cheapest of what was agreed, and the rest of it."""
-    prices = opened.workspace.settings.prices_microusd
-    planned = opened.workspace.queries.attempts_in(found.run_id, (State.PLANNED,))
-    waiting = [attempt for attempt in planned if attempt.request_id in agreement.new]
-    waiting.sort(key=lambda attempt: prices[attempt.params.model])
-    chosen = waiting[:count]
-    price = sum(prices[attempt.params.model] for attempt in chosen)
-    ids = {attempt.request_id for attempt in chosen}
-    pilot = Agreement(new=RequestIds(ids), price_microusd=price)
-    # MONEY: the limit holds for both parts together.
-    most = agreement.max_purchases
-    rest = replace(
-        agreement,
-        new=agreement.new.without(ids),  # candidates of shots included that are not wanted yet
-        price_microusd=agreement.price_microusd - price,
-        max_purchases=None if most is None else most - len(ids),
-    )
-    return pilot, rest
-
-
-def _pilot(job: _BoundRun, pilot: Agreement) -> int | None:
-    """Buy the pilot's requests first; None when all of them came out well, else the exit code."""
-    found = job.run
-    chosen = pilot_ids(job.opened, found, pilot)
-    code = job.buy(pilot, show_end=False)
-    states = job.opened.workspace.queries.states(chosen)
-    if pilot_succeeded(job.opened, found, states.values()):
-        print_notice([f"pilot: {len(chosen)} of {len(chosen)} rendered; the rest follows"])
-        return None
-    print_notice([f"pilot: not all of {len(chosen)} rendered ({_tally(states.values())}); nothing more is bought"])
-    # An interrupted pilot, or one that met a budget, keeps its own code; one that merely failed must not end with 0.
-    return code if code in STOPPING_CODES else ExitCode.UNFINISHED
-
-
-def pilot_ids(opened: SpendingSession, run: Run, pilot: Agreement) -> list[str]:
-    """The ids of the pilot's requests, sorted; read before they are bought."""
-    return sorted(
-        attempt.request_id
-        for page in opened.workspace.queries.iter_attempts(run.run_id, (State.PLANNED,))
-        for attempt in page
-        if attempt.request_id in pilot
-    )
-
-
-def pilot_succeeded(opened: SpendingSession, run: Run, states: Iterable[State]) -> bool:
-    """Whether every request of the pilot is done, and no paid video of the run is missing where videos are fetched."""
-    workspace = opened.workspace
-    downloads = workspace.settings.download.enabled
-    missing = workspace.queries.without_video(run.run_id) if downloads else 0
-    return all(state is State.DONE for state in states) and missing == 0
-
-
-def _tally(states: Iterable[State]) -> str:
-    return ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items()))
+def _pilot(opened: SpendingSession, inputs: RunInputs, count: int) -> PilotResult:
+    """Buy the pilot's requests first, and say what came of it."""
+    found = event_loop.run(buy_pilot(opened, inputs, count, show_end=False))
+    if found.exit_code is not None:
+        tally = ", ".join(f"{number} {state}" for state, number in sorted(Counter(found.states).items()))
+        print_notice([f"pilot: not all of {len(found.states)} rendered ({tally}); nothing more is bought"])
+    elif found.outcome is not None:
+        print_notice([f"pilot: {len(found.states)} of {len(found.states)} rendered; the rest follows"])
+    return found

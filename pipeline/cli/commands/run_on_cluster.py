@@ -25,14 +25,7 @@ from pipeline.ledger.budget import NO_CAPS, Caps, lowest
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_shared
 from pipeline.planning.against_ledger import Offer, make_offer
-from pipeline.planning.run_setup import (
-    PurchaseOrder,
-    caps_of_run,
-    keep_max_cost,
-    open_run,
-    runs_to_collect,
-    worst_exit_code,
-)
+from pipeline.planning.run_setup import PurchaseOrder, list_run, open_run, runs_to_collect, worst_exit_code
 from pipeline.records import Totals
 from pipeline.reports.progress import ProgressDisplay
 from pipeline.reports.run_folder import RunFolder
@@ -108,9 +101,7 @@ def run_ordered(args: argparse.Namespace, settings: Settings, order: PurchaseOrd
             print_notice([f"nothing is bought: {problem}"])
             return ExitCode.UNFINISHED
         # Listed first without an order: its caps are those of a run, and a worker must not begin before they are known.
-        listed, flag = open_run(workspace, order, offer), order.max_cost_microusd
-        keep_max_cost(workspace, listed, flag)
-        caps = caps_of_run(workspace, listed, allowed=order.bound.caps(), max_cost_microusd=flag)
+        listed, caps = list_run(workspace, order, offer)
         # Before the order: what workers do from then on is this command's doing.
         start = start_of(opened, listed)
         found = open_run(workspace, order, offer, put)
