@@ -11,7 +11,7 @@ from pipeline.api.manifests import ManifestFile, manifest_file
 from pipeline.api.results import ManifestPlan, RunReport, RunResult, load_report, manifest_plan
 from pipeline.cli.arguments import print_notice, print_warnings
 from pipeline.cli.commands.check import check_rows
-from pipeline.cli.commands.derive import attempts_of, kept_picks, write_derived
+from pipeline.cli.commands.derive import kept_picks, write_derived
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.workspace import ledger_exists, ledger_name, open_for_reading
@@ -100,7 +100,7 @@ def picks(run: RunResult | str | None = None, config: Path | str | None = None, 
             kept = kept_picks(workspace, chosen)
         except UsageError:
             return []
-        return [attempt.row_id for attempt in picked(kept, attempts_of(workspace, chosen))]
+        return [attempt.row_id for attempt in picked(kept, workspace.queries.report_attempts(chosen.run_id))]
 
 
 def derive(

@@ -19,7 +19,6 @@ from pipeline.config.settings import Settings
 from pipeline.files import whole_path
 from pipeline.gateway.download_outcomes import Saved
 from pipeline.ledger.queries import LedgerQueries
-from pipeline.records import Attempt
 
 T = TypeVar("T")
 
@@ -201,7 +200,7 @@ async def download_missing(settings: Settings, queries: LedgerQueries, run_id: s
     landing = open_publisher(settings)
     if landing is None or settings.ledger.url is None or sum(queries.totals(run_id).counts.values()) > max_lines:
         return ""
-    lines = [one for one in queries.report(run_id) if isinstance(one, Attempt)]
+    lines = list(queries.report_attempts(run_id))
     return await landing.download_missing(
         {one.local_path: one.sha256 for one in lines if one.local_path and one.sha256}
     )

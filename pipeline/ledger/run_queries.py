@@ -144,6 +144,12 @@ class RunQueries:
                 else:
                     yield SkippedRow(row_id=row.listed_as, axes=tuple((a, b) for a, b in json.loads(row.axes)))
 
+    def report_attempts(
+        self, run_id: str, states: Iterable[State] | None = None, *, has_file: bool = False
+    ) -> Iterator[Attempt]:
+        """The lines of `report` without the placeholders."""
+        return (line for line in self.report(run_id, states, has_file=has_file) if isinstance(line, Attempt))
+
     def changed(self, run_id: str, *, after: int, upto: int) -> list[Attempt]:
         """Every attempt of the requests that the run lists and that events `after` < n <= `upto` belong to."""
         listed = select(run_rows.c.request_id).where(run_rows.c.run_id == run_id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -83,9 +84,7 @@ def _cells(rows: Iterable[Mapping[str, object]], folder: Path) -> list[str]:
     if not lines:
         return [""] * len(RESULT_COLUMNS)
     states = [str(row["status"]) for row in lines]
-    counts = dict.fromkeys(states, 0)
-    for state in states:
-        counts[state] += 1
+    counts = Counter(states)
     status = states[0] if len(counts) == 1 else BETWEEN.join(f"{count} {state}" for state, count in counts.items())
     videos = [_relative(Path(str(row["video"])), folder) for row in lines if row["video"]]
     cost = sum((Decimal(str(row["cost_usd"])) for row in lines), Decimal(0))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import getpass
 import json
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from pipeline.errors import UsageError
@@ -98,12 +100,21 @@ def read_picks(path: Path) -> Picks:
     Raises:
         UsageError: it can't be read, or is no such file.
     """
+    return parse_picks(bounded_text(path, MAX_PICKS_BYTES))
+
+
+def bounded_text(path: Path, max_bytes: int) -> str:
+    """A text of at most so many bytes in a file, or from stdin where the path is `-`.
+
+    Raises:
+        UsageError: it can't be read, is larger, or is not UTF-8.
+    """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_PICKS_BYTES + 1)
-        if len(content) > MAX_PICKS_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_PICKS_BYTES} bytes")
-        return parse_picks(content.decode("utf-8-sig"))
+        with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise UsageError(f"{path} is larger than {max_bytes} bytes")
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path} can't be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -119,5 +130,5 @@ def earlier_picks(workspace: OpenLedger, run: Run, *, who: str) -> list[Review]:
     path = workspace.outputs / run.run_id / PICKS
     if not path.is_file():
         return []
-    attempts = (line for line in workspace.queries.report(run.run_id) if isinstance(line, Attempt))
+    attempts = workspace.queries.report_attempts(run.run_id)
     return picks_as_reviews(read_picks(path), attempts, who=who, at=path.stat().st_mtime)

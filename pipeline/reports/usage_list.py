@@ -7,11 +7,17 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.records import MICROUSD, canonical_job_id
+from pipeline.ledger.workspace import OpenLedger
+from pipeline.records import MICROUSD, Attempt, canonical_job_id
 
 ID_COLUMNS = ("job_set_id", "request_id", "job_id", "id")
 AMOUNT_COLUMNS = ("amount_usd", "cost_usd", "price_usd", "amount", "cost", "price", "charge", "usd", "total")
 """Headings under which a usage export names a job and its price. Inferred: no such export is documented."""
+
+
+def jobs_by_id(workspace: OpenLedger) -> dict[str, Attempt]:
+    """The ledger's jobs at this gateway, under the ids that a usage list is compared by."""
+    return {canonical_job_id(str(one.job_set_id)): one for one in workspace.queries.jobs(workspace.gateway)}
 
 
 def read_usage(path: Path) -> dict[str, int | None]:

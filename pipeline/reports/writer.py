@@ -63,12 +63,8 @@ def checks_of(workspace: OpenLedger, run: Run) -> RunChecks:
         return RunChecks()
     from pipeline.reports.checks.run_checks import load_checks  # noqa: PLC0415 - brings numpy
 
-    return load_checks(_done(workspace, run), workspace.outputs)
-
-
-def _done(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:
-    lines = workspace.queries.report(run.run_id, (State.DONE,), has_file=True)
-    return (line for line in lines if isinstance(line, Attempt))
+    done = workspace.queries.report_attempts(run.run_id, (State.DONE,), has_file=True)
+    return load_checks(done, workspace.outputs)
 
 
 def _placeholder(line: SkippedRow, run: Run) -> dict[str, object]:

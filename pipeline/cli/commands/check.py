@@ -8,7 +8,7 @@ from pipeline.cli.arguments import print_json, print_notice, settings_of
 from pipeline.errors import ExitCode
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
-from pipeline.records import Attempt, State
+from pipeline.records import State
 from pipeline.reports.checks.findings import Grade, RunChecks
 from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.run_lookup import find_run
@@ -45,19 +45,16 @@ def check(args: argparse.Namespace) -> int:
 
 def check_rows(workspace: OpenLedger, run: Run, found: RunChecks) -> list[dict[str, object]]:
     """The run's checked clips, in the manifest's order: grade, reasons and figures of each."""
-    rows: list[dict[str, object]] = []
-    for line in workspace.queries.report(run.run_id, (State.DONE,)):
-        known = found.of(line) if isinstance(line, Attempt) else None
-        if isinstance(line, Attempt) and known is not None:
-            rows.append(
-                {
-                    "row_id": line.row_id,
-                    "request_id": line.request_id,
-                    "local_path": line.local_path,
-                    "check": known.grade.value,
-                    "reasons": list(known.reasons),
-                    "said": "; ".join(known.reasons),
-                    "metrics": dict(known.metrics),
-                }
-            )
-    return rows
+    return [
+        {
+            "row_id": line.row_id,
+            "request_id": line.request_id,
+            "local_path": line.local_path,
+            "check": known.grade.value,
+            "reasons": list(known.reasons),
+            "said": "; ".join(known.reasons),
+            "metrics": dict(known.metrics),
+        }
+        for line in workspace.queries.report_attempts(run.run_id, (State.DONE,))
+        if (known := found.of(line)) is not None
+    ]

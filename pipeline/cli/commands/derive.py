@@ -60,7 +60,7 @@ def write_derived(
         picks = given or kept_picks(workspace, source)
         if picks.run not in (None, source.run_id):
             raise UsageError(f"the picks are of run {picks.run}, not of {source.run_id}")
-        chosen = picked(picks, attempts_of(workspace, source))
+        chosen = picked(picks, workspace.queries.report_attempts(source.run_id))
     if not chosen:
         raise UsageError("no clip is picked: keep some on the run's page, or name rows with --row ID")
     target = output or _usual_target(source, changes)
@@ -100,16 +100,12 @@ def kept_picks(workspace: OpenLedger, run: Run) -> Picks:
     changes = all_reviews(workspace.ledger)
     changes += earlier_picks(workspace, run, who=EARLIER)
     counting = fold(sorted(changes, key=lambda change: change.at))
-    kept = [request_id for request_id, found in counting.items() if found.verdict == "keep"]
-    names = tuple((attempt.request_id,) for attempt in attempts_of(workspace, run) if attempt.request_id in set(kept))
+    kept = {request_id for request_id, found in counting.items() if found.verdict == "keep"}
+    listed = workspace.queries.report_attempts(run.run_id)
+    names = tuple((attempt.request_id,) for attempt in listed if attempt.request_id in kept)
     if not names:
         raise UsageError(f"no clip of {run.run_id} is kept: keep some in `dop view`, or give --row ID or --picks FILE")
     return Picks(run=run.run_id, names=names)
-
-
-def attempts_of(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:
-    """The run's attempts, in the manifest's order."""
-    return (line for line in workspace.queries.report(run.run_id) if isinstance(line, Attempt))
 
 
 def _usual_target(run: Run, changes: dict[str, str]) -> Path:

@@ -8,15 +8,17 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.cli.arguments import ask_to_trust, print_json, settings_of
+from pipeline.cli.check_result import CheckResult
 from pipeline.cli.commands.ledger import unfit
 from pipeline.config.key_origins import KeyOrigins, may_receive_key, refusal, state_folder
 from pipeline.config.loader import Settings, effective, gateway_id, read_key
 from pipeline.config.network import network_environment
 from pipeline.errors import DopError, ExitCode
+from pipeline.files import existing_folder
 from pipeline.gateway.connection_probe import connection_problem
 from pipeline.gateway.kinds import kind_of
 from pipeline.ledger.workspace import ledger_exists, ledger_name, opened
@@ -33,16 +35,6 @@ MIN_CLOCK_S = 1_750_000_000
 
 KEY_REMEDY = "`dop key set` stores it; your account page at the gateway shows it"
 DISK_REMEDY = "make room, or choose another folder with --outputs"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckResult:
-    """One thing that was checked. `ok` None: it could not be checked. `remedy`: what to do about it."""
-
-    name: str
-    ok: bool | None
-    text: str
-    remedy: str = ""
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -127,7 +119,7 @@ def _asked(settings: Settings) -> Iterator[CheckResult]:
     except DopError as error:
         yield CheckResult(name="live key", ok=False, text=str(error))
         return
-    yield from (CheckResult(name=one.name, ok=one.ok, text=one.text) for one in live_checks(settings, key))
+    yield from live_checks(settings, key)
 
 
 def _key(settings: Settings) -> CheckResult:
@@ -168,9 +160,7 @@ def _ledger(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _disk(settings: Settings) -> CheckResult:
-    folder = settings.outputs.dir
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = existing_folder(settings.outputs.dir)
     if not os.access(folder, os.W_OK):
         return CheckResult(name="disk", ok=False, text=f"{folder.resolve()} can't be written", remedy=DISK_REMEDY)
     free = shutil.disk_usage(folder).free

@@ -13,6 +13,7 @@ from pipeline.cli.commands.plan_estimates import gateway_prices
 from pipeline.cli.plan_details import Budgets, budgets_of, row_lines, shown_rows
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
+from pipeline.files import existing_folder
 from pipeline.ledger.workspace import ledger_exists, open_for_reading
 from pipeline.manifest.reader import DEFAULT_MAX_ROWS
 from pipeline.planning.against_ledger import check_bound_objects, make_offer, plan_against_ledger, saved_plan
@@ -117,9 +118,7 @@ def disk_text(videos: int, settings: Settings) -> str:
             each = workspace.queries.mean_video_bytes(workspace.gateway) or each
     elif settings.gateway.is_embedded:
         each = 200_000
-    folder = settings.outputs.dir.absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = existing_folder(settings.outputs.dir.absolute())
     free = shutil.disk_usage(folder).free
     enough = "" if free > videos * each else ": NOT ENOUGH ROOM"
     return f"disk: about {videos * each / 1e9:.3f} GB of videos, {free / 1e9:.1f} GB free in {folder}{enough}"

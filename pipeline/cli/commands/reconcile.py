@@ -19,7 +19,7 @@ from pipeline.ledger.transitions import utc_day
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
 from pipeline.records import Attempt, State, canonical_job_id, counted, usd
 from pipeline.reports.run_tables import table
-from pipeline.reports.usage_list import read_usage
+from pipeline.reports.usage_list import jobs_by_id, read_usage
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.engine import gateway_client
@@ -59,7 +59,7 @@ def reconcile(args: argparse.Namespace) -> int:
 
 def from_list(workspace: OpenLedger, usage: Mapping[str, int | None]) -> Iterable[Difference]:
     """Job by job: `usage` gives micro-dollars (or None where the list names no amount) by job id."""
-    ours = {canonical_job_id(str(one.job_set_id)): one for one in workspace.queries.jobs(workspace.gateway)}
+    ours = jobs_by_id(workspace)
     unknown = workspace.queries.unknowns(workspace.gateway)
     for job, amount in usage.items():
         attempt = ours.get(canonical_job_id(job))

@@ -10,9 +10,9 @@ from pathlib import Path
 from pipeline.cli.arguments import confirm, has_terminal, print_notice
 from pipeline.errors import UsageError
 from pipeline.ledger.workspace import OpenLedger
-from pipeline.records import Attempt, canonical_job_id, counted, usd
+from pipeline.records import Attempt, counted, usd
 from pipeline.reports.run_tables import table
-from pipeline.reports.usage_list import read_usage
+from pipeline.reports.usage_list import jobs_by_id, read_usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ def from_usage(workspace: OpenLedger, unknown: Sequence[Attempt], path: Path) ->
     unknown, as nothing says which of several it belongs to.
     """
     usage = read_usage(path)
-    ours = {canonical_job_id(str(one.job_set_id)): one for one in workspace.queries.jobs(workspace.gateway)}
+    ours = jobs_by_id(workspace)
     unlisted = [job for job, amount in usage.items() if job not in ours and amount != 0]
     times = [one.accepted_at for job, one in ours.items() if job in usage and one.accepted_at is not None]
     found = []

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.cli.arguments import print_notice, settings_of
 from pipeline.errors import UsageError
 from pipeline.files import whole_text
 from pipeline.ledger.reviews import Review, all_reviews, batches, record
-from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
-from pipeline.records import Attempt, counted
+from pipeline.records import counted
 from pipeline.reports.picks import Picks
-from pipeline.reports.review_file import MAX_FILE_BYTES, parse_reviews, picks_as_reviews, reviewer_name, reviews_text
+from pipeline.reports.review_file import (
+    MAX_FILE_BYTES,
+    bounded_text,
+    parse_reviews,
+    picks_as_reviews,
+    reviewer_name,
+    reviews_text,
+)
 from pipeline.reports.run_lookup import find_run
 
 BATCH = 500
@@ -41,7 +45,7 @@ def import_reviews(args: argparse.Namespace) -> int:
 
 
 def _changes(workspace: OpenLedger, path: Path, *, who: str) -> list[Review]:
-    found = parse_reviews(_text(path), who=who, now=time.time())
+    found = parse_reviews(bounded_text(path, MAX_FILE_BYTES), who=who, now=time.time())
     if not isinstance(found, Picks):
         ids = sorted({change.request_id for change in found} | {change.rival for change in found if change.rival})
         known = {name for part in batches(ids, BATCH) for name in workspace.queries.states(part)}
@@ -51,24 +55,7 @@ def _changes(workspace: OpenLedger, path: Path, *, who: str) -> list[Review]:
             raise UsageError(f"{path}: this ledger has no request {', '.join(strange[:5])}{more}; nothing was added")
         return found
     run = find_run(workspace, found.run)
-    return picks_as_reviews(found, _attempts(workspace, run), who=who, at=path.stat().st_mtime)
-
-
-def _text(path: Path) -> str:
-    try:
-        content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1) if str(path) == "-" else _read(path)
-        if len(content) > MAX_FILE_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
-        return content.decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{path} can't be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8") from None
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_FILE_BYTES + 1)
+    return picks_as_reviews(found, workspace.queries.report_attempts(run.run_id), who=who, at=path.stat().st_mtime)
 
 
 def export_reviews(args: argparse.Namespace) -> int:
@@ -78,7 +65,7 @@ def export_reviews(args: argparse.Namespace) -> int:
         changes = all_reviews(workspace.ledger)
         if args.run is not None:
             run = find_run(workspace, args.run)
-            listed = {attempt.request_id for attempt in _attempts(workspace, run)}
+            listed = {attempt.request_id for attempt in workspace.queries.report_attempts(run.run_id)}
             changes = [change for change in changes if change.request_id in listed]
     text = reviews_text(changes)
     if args.output is None:
@@ -91,7 +78,3 @@ def export_reviews(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.output} can't be written ({error.strerror})") from None
     print_notice([f"{args.output}: {counted(len(changes), 'review')}"])
     return 0
-
-
-def _attempts(workspace: OpenLedger, run: Run) -> Iterator[Attempt]:
-    return (line for line in workspace.queries.report(run.run_id) if isinstance(line, Attempt))

@@ -9,12 +9,12 @@ from pipeline.cli.arguments import print_json, settings_of
 from pipeline.config.settings import Settings
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.workspace import OpenLedger, open_for_reading
-from pipeline.records import State, canonical_job_id, usd
+from pipeline.records import State, usd
 from pipeline.reports.keeper_costs import keeper_table
 from pipeline.reports.progress import strip_control_chars
 from pipeline.reports.run_tables import keeper_lines
 from pipeline.reports.spend import group_spend
-from pipeline.reports.usage_list import read_usage
+from pipeline.reports.usage_list import jobs_by_id, read_usage
 
 
 def spend(args: argparse.Namespace) -> int:
@@ -77,7 +77,7 @@ def _print_line(name: str, sums: object) -> None:
 def _reconciled(workspace: OpenLedger, path: Path) -> dict[str, object]:
     """The vendor's list against ours, job by job."""
     theirs = read_usage(path)
-    ours = {canonical_job_id(str(attempt.job_set_id)): attempt for attempt in workspace.queries.jobs(workspace.gateway)}
+    ours = jobs_by_id(workspace)
     both = sorted(theirs.keys() & ours.keys())
     differing = [job for job in both if theirs[job] is not None and theirs[job] != ours[job].price_microusd]
     charged = [job for job in both if theirs[job] != 0]

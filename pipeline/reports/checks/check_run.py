@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
-from pipeline.records import Attempt, State
+from pipeline.records import State
 from pipeline.reports.checks.pool import check_all
 from pipeline.reports.checks.run_checks import jobs_of
 
@@ -31,8 +31,7 @@ def check_run(
     Writes: results, posters and start frames beside the clips. Never touches the ledger.
     """
     settings = workspace.settings.checks
-    lines = workspace.queries.report(run.run_id, (State.DONE,))
-    attempts = (line for line in lines if isinstance(line, Attempt))
+    attempts = workspace.queries.report_attempts(run.run_id, (State.DONE,))
     jobs = jobs_of(attempts, workspace.outputs, settings, samples=SAMPLES, again=again)
     if not jobs:
         return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.reports.checks.alignment import align, blurred, reduced, warped
+from pipeline.reports.checks.alignment import blurred, reduced, warped
 from pipeline.reports.checks.allowances import Allowance
 from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.frames import Luma
@@ -53,12 +53,7 @@ def color_drift(signals: Signals, allowance: Allowance) -> tuple[list[Finding], 
 
 def _drift(signals: Signals, index: int) -> tuple[float, float]:
     """How far colour is off the start at one frame, and the limit that holds there."""
-    first, last = signals.half[0][None], signals.half[index][None]
-    found = align(first, last, starts=signals.way[index][None], levels=((2, 5), (1, 3)))
-    plain = align(first, last)
-    # The chained steps reach far, but their errors add up; lined up at once is exact where the camera came back.
-    if plain.detail[0] > found.detail[0]:
-        found = plain
+    found = signals.back_to_start(index)
     is_lined_up = found.detail[0] > 0.6 and found.overlap[0] > 0.15
     one, two = (_channels(signals.film.rgb[number]) for number in (0, index))
     mask = np.ones(one.shape[1:], dtype=bool)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.reports.checks.alignment import align, reduced
+from pipeline.reports.checks.alignment import reduced
 from pipeline.reports.checks.allowances import Allowance
 from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.frames import Luma
@@ -95,13 +95,7 @@ def measure(signals: Signals) -> Sharpness | None:
     # The sharpest one: a frame blurred by a move, or by a codec before its next key frame, is no loss of detail.
     best = max(range(len(film.end_detail)), key=lambda number: _fine(film.end_detail[number]))
     end, index = film.end_detail[best], film.end_indices[best]
-    way = signals.way[index][None]
-    pair = signals.half[0][None], signals.half[index][None]
-    found = align(*pair, starts=way, levels=((2, 5), (1, 3)))
-    plain = align(*pair)
-    # As in color.py: the chained steps reach far, and lined up at once is exact.
-    if plain.detail[0] > found.detail[0]:
-        found = plain
+    found = signals.back_to_start(index)
     light = min(1.0, float((signals.mean[index] + 2) / (signals.mean[0] + 2)))
     if light < MIN_LIGHT:
         return None

@@ -69,6 +69,16 @@ class Signals:
             maps.append(composed(maps[-1], step if detail > LOST else IDENTITY))
         return np.stack(maps)
 
+    def back_to_start(self, index: int) -> Aligned:
+        """One frame lined up with the first: by the chained steps, or at once where that fits better.
+
+        The steps reach far, but their errors add up; lined up at once is exact where the camera came back.
+        """
+        first, last = self.half[0][None], self.half[index][None]
+        chained = align(first, last, starts=self.way[index][None], levels=((2, 5), (1, 3)))
+        plain = align(first, last)
+        return plain if plain.detail[0] > chained.detail[0] else chained
+
 
 def _best(one: Aligned, two: Aligned, at: NDArray[np.int64]) -> Aligned:
     """`one` with the pairs `at` replaced by `two` where that fits better."""

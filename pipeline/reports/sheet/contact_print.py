@@ -7,18 +7,17 @@ from urllib.parse import unquote
 
 from PIL import Image, ImageOps
 
-from pipeline.errors import UsageError
 from pipeline.files import whole_path
+from pipeline.reports.sheet.clip_files import clip_shape, clips_to_share
 from pipeline.reports.sheet.image_pages import (
     PAPER,
     RenderedPage,
     cell_width,
-    corner_text,
-    draw_page,
+    draw_pages,
     pages_of,
     same_size,
 )
-from pipeline.reports.sheet.page import PAGE_CELLS, build_sheet, clip_shape, clips_of, sections
+from pipeline.reports.sheet.page import PAGE_CELLS, build_sheet, sections
 from pipeline.reports.sheet.run_view import RunView
 from pipeline.reports.sheet.thumbnails import make_stills
 
@@ -36,20 +35,13 @@ def write_contact_print(view: RunView, path: Path) -> None:
     Raises:
         UsageError: the run has no clip yet.
     """
-    clips = clips_of(view)
-    if not clips:
-        raise UsageError(f"{view.run} has no clip on disk yet: collect it first")
-    make_stills(clips, ())
+    make_stills(clips_to_share(view), ())
     sheet = build_sheet(view, path.parent)
     pages = pages_of(sections(sheet), most_columns=PAGE_CELLS if sheet.arrangement.x else 8, most_cells=PAGE_CELLS)
     more = len(sheet.cells) - PAGE_CELLS
     title = view.title + (f" (the first {PAGE_CELLS} of {len(sheet.cells)} clips)" if more > 0 else "")
-    shape = clip_shape(view)
     width_px = cell_width(pages, most_width_px=MAX_WIDTH_PX)
-    plates = [
-        draw_page(page, title=title, corner=corner_text(sheet.arrangement), width_px=width_px, shape=shape)
-        for page in pages
-    ]
+    plates = draw_pages(pages, title=title, layout=sheet.arrangement, width_px=width_px, shape=clip_shape(view))
     for plate in plates:
         _paste_posters(plate, path.parent)
     with whole_path(path) as temporary:

@@ -13,19 +13,18 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.errors import UsageError
 from pipeline.files import whole_path
+from pipeline.reports.sheet.clip_files import SHAPE_CLIPS, clip_shape, clips_to_share
 from pipeline.reports.sheet.clip_reader import open_clip
 from pipeline.reports.sheet.image_pages import (
     CellPosition,
     RenderedPage,
     cell_width,
-    corner_text,
-    draw_page,
+    draw_pages,
     pages_of,
     same_size,
 )
-from pipeline.reports.sheet.page import SHAPE_CLIPS, build_sheet, clip_shape, clips_of, sections
+from pipeline.reports.sheet.page import build_sheet, sections
 from pipeline.reports.sheet.run_view import RunView
 from pipeline.reports.sheet.thumbnails import make_stills
 
@@ -54,20 +53,14 @@ def write_grid_video(view: RunView, path: Path) -> int:
     Raises:
         UsageError: the run has no clip yet.
     """
-    clips = clips_of(view)
-    if not clips:
-        raise UsageError(f"{view.run} has no clip on disk yet: collect it first")
-    make_stills(clips[:SHAPE_CLIPS], ())
+    make_stills(clips_to_share(view)[:SHAPE_CLIPS], ())
     sheet = build_sheet(view, path.parent)
     pages = pages_of(sections(sheet, most=len(sheet.cells)), most_columns=MAX_COLUMNS, most_cells=MAX_CELLS)
     pages = [page for page in pages if any(cell and cell.stills.clip for _, cells in page.rows for cell in cells)]
     shape = clip_shape(view)
     tall = max(len(page.rows) for page in pages)
     width_px = min(cell_width(pages, most_width_px=MAX_WIDTH_PX), MAX_HEIGHT_PX // tall * shape[0] // shape[1]) // 2 * 2
-    plates = [
-        draw_page(page, title=view.title, corner=corner_text(sheet.arrangement), width_px=width_px, shape=shape)
-        for page in pages
-    ]
+    plates = draw_pages(pages, title=view.title, layout=sheet.arrangement, width_px=width_px, shape=shape)
     with whole_path(path) as temporary, _encoder(temporary, same_size([plate.paper for plate in plates])) as encode:
         for plate in plates:
             for picture in _played(plate, path.parent):

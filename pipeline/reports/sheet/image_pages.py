@@ -103,6 +103,14 @@ def corner_text(plan: SheetLayout) -> str:
     return " / ".join(name for name in (plan.y, plan.x) if name)
 
 
+def draw_pages(
+    pages: Sequence[PagePlan], *, title: str, layout: SheetLayout, width_px: int, shape: tuple[int, int]
+) -> list[RenderedPage]:
+    """Every page as drawn."""
+    corner = corner_text(layout)
+    return [draw_page(page, title=title, corner=corner, width_px=width_px, shape=shape) for page in pages]
+
+
 def draw_page(page: PagePlan, *, title: str, corner: str, width_px: int, shape: tuple[int, int]) -> RenderedPage:
     """The page with its heads and labels; what has no clip is drawn as a card that says why.
 

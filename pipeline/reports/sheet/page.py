@@ -10,33 +10,31 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
 
 from pipeline.files import whole_text
 from pipeline.ledger.reviews import plain_review
-from pipeline.records import FAILED_FOR_GOOD, Attempt, State, Totals, usd
-from pipeline.reports.checks.findings import ClipCheck, Grade, Kind
+from pipeline.records import FAILED_FOR_GOOD, State, Totals, usd
+from pipeline.reports.checks.findings import Grade, Kind
 from pipeline.reports.progress import span
 from pipeline.reports.sheet.beside import arranged_by_run, lines_with_owners, run_labels, with_runs
 from pipeline.reports.sheet.cell_data import CellData
-from pipeline.reports.sheet.cells import STATE_WORDS, CellMedia, SheetCell, is_web_link, sheet_cell
+from pipeline.reports.sheet.cells import STATE_WORDS, SheetCell, is_web_link, sheet_cell
 from pipeline.reports.sheet.charts import charts_of
+from pipeline.reports.sheet.clip_files import USUAL_SHAPE, check_of, clips_of, media_of, shape_of, start_clips
 from pipeline.reports.sheet.keeper_panel import HEAD as KEEPERS_HEAD
 from pipeline.reports.sheet.keeper_panel import keeper_rows
 from pipeline.reports.sheet.layout import MAX_STACKED, LayoutAxis, SheetLayout, arrange, axes_of, places_of
 from pipeline.reports.sheet.lazy_sequence import LazySequence
 from pipeline.reports.sheet.money_panel import money_by_model
-from pipeline.reports.sheet.run_view import Cell, Line, RunView, latest_lines
-from pipeline.reports.sheet.thumbnails import make_stills, picture_size, poster_path, start_path
+from pipeline.reports.sheet.run_view import Cell, RunView, latest_lines
+from pipeline.reports.sheet.thumbnails import make_stills
 from pipeline.reports.tables import moment
 
 PAGE_CELLS = 2000
@@ -83,14 +81,6 @@ SHARED_FILES = (
 
 SANDBOX = "sandbox"
 _TEMPLATES = Path(__file__).parent / "templates"
-SHAPE_CLIPS = 20
-"""So many posters settle the shape of all cells."""
-
-_USUAL_SHAPE = (16, 9)
-"""Width and height of the cells while no clip is there to measure: what the gateway sells as a rule."""
-
-
-_NO_MEDIA = CellMedia()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +103,7 @@ def write_sheet(view: RunView, path: Path, *, stills: bool = True) -> None:
         make_stills(clips_of(view), start_clips(lines, view).values())
     sheet = _sheet_of(view, lines, path.parent)
     with whole_text(path) as stream:
-        stream.writelines(page_pieces(view, sheet, shape=_shape(lines, view.outputs)))
+        stream.writelines(page_pieces(view, sheet, shape=shape_of(lines, view.outputs)))
 
 
 def build_sheet(view: RunView, folder: Path) -> SheetModel:
@@ -134,85 +124,19 @@ def _sheet_of(view: RunView, lines: Sequence[Cell], folder: Path) -> SheetModel:
 
     def cell(number: int) -> SheetCell:
         line, earlier = lines[number]
-        stills = _stills(line, view.outputs, folder, starts)
+        stills = media_of(line, view.outputs, folder, starts)
         owner = owners[number] if view.beside else view
-        return sheet_cell(number, line, earlier, places[number], stills, check=_check(owner, line))
+        return sheet_cell(number, line, earlier, places[number], stills, check=check_of(owner, line))
 
     plan = arranged_by_run(axes, places) if view.beside else arrange(axes, places, x=view.x, y=view.y, tabs=view.tabs)
     return SheetModel(cells=LazySequence(len(lines), cell), axes=tuple(axes), arrangement=plan)
-
-
-def _check(view: RunView, line: Line) -> ClipCheck | None:
-    return view.checks.of(line) if isinstance(line, Attempt) else None
-
-
-def clip_of(line: Line, outputs: Path) -> Path | None:
-    """The cell's clip, where it was downloaded and still is."""
-    if not isinstance(line, Attempt) or line.local_path is None:
-        return None
-    clip = outputs / line.local_path
-    return clip if clip.exists() else None
-
-
-def start_clips(lines: Sequence[Cell], view: RunView) -> dict[str, Path]:
-    """For each input image one clip that begins with it: a broken one only where there is no other."""
-    starts: dict[str, Path] = {}
-    broken: dict[str, Path] = {}
-    for line, _ in lines:
-        if isinstance(line, Attempt) and line.params.input_images[0] not in starts:
-            check = _check(view, line)
-            known = broken if check is not None and check.grade is Grade.BAD else starts
-            if line.params.input_images[0] not in known and (clip := clip_of(line, view.outputs)) is not None:
-                known[line.params.input_images[0]] = clip
-    return broken | starts
-
-
-def _stills(line: Line, outputs: Path, folder: Path, starts: Mapping[str, Path]) -> CellMedia:
-    clip = clip_of(line, outputs)
-    start = starts.get(line.params.input_images[0]) if isinstance(line, Attempt) else None
-    if clip is None and start is None:
-        return _NO_MEDIA
-    return CellMedia(
-        clip=_link(clip, folder),
-        poster=_link(poster_path(clip) if clip else None, folder),
-        start=_link(start_path(start) if start else None, folder),
-    )
-
-
-def _link(file: Path | None, folder: Path) -> str:
-    """A relative link, percent-encoded; empty where the file is not there."""
-    if file is None or not file.exists():
-        return ""
-    return quote(os.path.relpath(file, folder).replace(os.sep, "/"))
-
-
-def clips_of(view: RunView) -> list[Path]:
-    """Every clip of the run that was downloaded and still is where it was put."""
-    return [clip for line, _ in latest_lines(view.lines) if (clip := clip_of(line, view.outputs)) is not None]
-
-
-def clip_shape(view: RunView) -> tuple[int, int]:
-    """The commonest width and height of the run's clips, as the posters that are there show it."""
-    return _shape(latest_lines(view.lines), view.outputs)
-
-
-def _shape(lines: Sequence[Cell], outputs: Path) -> tuple[int, int]:
-    """The commonest width and height among the first posters, so that cells have the clips' shape before they load."""
-    sizes: Counter[tuple[int, int]] = Counter()
-    for line, _ in lines:
-        clip = clip_of(line, outputs)
-        if clip is not None and poster_path(clip).exists():
-            sizes[picture_size(poster_path(clip))] += 1
-        if sizes.total() >= SHAPE_CLIPS:
-            break
-    return sizes.most_common(1)[0][0] if sizes else _USUAL_SHAPE
 
 
 def sheet_html(
     view: RunView,
     sheet: SheetModel,
     *,
-    shape: tuple[int, int] = _USUAL_SHAPE,
+    shape: tuple[int, int] = USUAL_SHAPE,
     served_script: str = "",
     is_embedded: bool = False,
 ) -> str:
@@ -224,7 +148,7 @@ def page_pieces(
     view: RunView,
     sheet: SheetModel,
     *,
-    shape: tuple[int, int] = _USUAL_SHAPE,
+    shape: tuple[int, int] = USUAL_SHAPE,
     served_script: str = "",
     is_embedded: bool = False,
 ) -> Iterator[str]:
@@ -239,7 +163,7 @@ def page_pieces(
     script = "(() => {\n" + "\n".join(parts) + "\n})();\n"
     with CellData(sheet.cells, [axis.name for axis in sheet.axes]) as data:
         yield from (
-            _environment()
+            template_environment()
             .get_template("sheet.html")
             .generate(
                 view=view,
@@ -384,9 +308,10 @@ def _asset(name: str) -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def template_environment(folder: Path = _TEMPLATES) -> jinja2.Environment:
+    """The templates of a folder; whatever they print is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -21,7 +21,15 @@ from pipeline.files import whole_path, whole_text
 from pipeline.records import Attempt
 from pipeline.reports.review_file import reviews_text
 from pipeline.reports.sheet.cells import CellMedia
-from pipeline.reports.sheet.page import build_sheet, clip_of, clip_shape, clips_of, sheet_html, write_sheet
+from pipeline.reports.sheet.page import (
+    build_sheet,
+    clip_of,
+    clip_shape,
+    clips_of,
+    clips_to_share,
+    sheet_html,
+    write_sheet,
+)
 from pipeline.reports.sheet.run_view import Line, RunView
 from pipeline.reports.sheet.thumbnails import poster_path, start_path
 from pipeline.reports.sheet.web_clips import make_web_clips
@@ -93,8 +101,7 @@ def _staged(view: RunView, folder: Path, *, width_px: int) -> RunView:
     Raises:
         UsageError: the run has no clip yet.
     """
-    if not clips_of(view):
-        raise UsageError(f"{view.run} has no clip on disk yet: collect it first")
+    clips_to_share(view)
     (folder / CLIPS).mkdir()
     lines: list[Line] = []
     work: dict[Path, Path] = {}

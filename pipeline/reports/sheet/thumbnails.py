@@ -21,7 +21,7 @@ POSTER_WIDTH_PX = 480
 """Width in pixels of a clip's still picture: a cell of the sheet at twice the density."""
 START_WIDTH_PX = 240
 """Width in pixels of a start picture, which is shown at half a cell's width."""
-_QUALITY = 82
+JPEG_QUALITY = 82
 """JPEG quality of still pictures, in percent; higher ones look the same at this size."""
 
 MAX_DECODE_S = 10.0
@@ -72,7 +72,7 @@ def _save(frame: VideoFrame, target: Path, width_px: int) -> None:
 def _write(picture: Image.Image, target: Path, width_px: int) -> None:
     picture.thumbnail((width_px, width_px * 4), Image.Resampling.LANCZOS)
     with whole_path(target) as temporary:
-        picture.save(temporary, "JPEG", quality=_QUALITY, optimize=True, progressive=True)
+        picture.save(temporary, "JPEG", quality=JPEG_QUALITY, optimize=True, progressive=True)
 
 
 def make_stills(clips: Iterable[Path], starts: Iterable[Path], *, workers: int = 2) -> None:

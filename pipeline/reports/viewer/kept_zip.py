@@ -13,7 +13,7 @@ from aiohttp import web
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
-from pipeline.records import Attempt, State
+from pipeline.records import State
 from pipeline.reports.viewer.access import HEADERS
 
 PIECE_BYTES = 1_000_000
@@ -25,8 +25,8 @@ def kept_clips(workspace: OpenLedger, runs: Sequence[Run]) -> dict[str, Path]:
     verdicts = latest_verdicts(workspace.ledger)
     found: dict[str, Path] = {}
     for run in runs:
-        for line in workspace.queries.report(run.run_id, (State.DONE,), has_file=True):
-            if not isinstance(line, Attempt) or line.local_path is None or verdicts.get(line.request_id) != "keep":
+        for line in workspace.queries.report_attempts(run.run_id, (State.DONE,), has_file=True):
+            if line.local_path is None or verdicts.get(line.request_id) != "keep":
                 continue
             path = workspace.outputs / line.local_path
             if path.is_file() and path not in found.values():

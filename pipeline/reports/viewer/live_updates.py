@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import quote
 
 from sqlalchemy import select
 
@@ -17,6 +15,7 @@ from pipeline.records import Attempt
 from pipeline.reports.checks.store import load_check
 from pipeline.reports.run_lookup import status_json
 from pipeline.reports.sheet.cells import CellMedia, SheetCell, sheet_cell
+from pipeline.reports.sheet.clip_files import link_to
 from pipeline.reports.sheet.page import totals_shown
 from pipeline.reports.sheet.run_view import latest_lines
 from pipeline.reports.viewer.thumbnail_cache import with_stills
@@ -98,19 +97,11 @@ def _cells(workspace: OpenLedger, run_id: str, attempts: list[Attempt]) -> list[
     cells = []
     for line, earlier in latest_lines(tuple(attempts)):
         assert isinstance(line, Attempt)
-        stills = with_stills(CellMedia(clip=_link(line, workspace.outputs, folder)))
         clip = None if line.local_path is None else workspace.outputs / line.local_path
+        stills = with_stills(CellMedia(clip=link_to(clip, folder)))
         check = None if clip is None or not workspace.settings.checks.enabled else load_check(clip)
         cells.append(_as_json(sheet_cell(0, line, earlier, {}, stills, check=check)))
     return cells
-
-
-def _link(attempt: Attempt, outputs: Path, folder: Path) -> str:
-    """The clip as seen from the run's page: in its own folder, or in that of the run that bought it."""
-    if attempt.local_path is None or not (outputs / attempt.local_path).exists():
-        return ""
-    owner, _, rest = attempt.local_path.partition("/")
-    return quote(rest if owner == folder.name else f"../{attempt.local_path}")
 
 
 def _as_json(cell: SheetCell) -> dict[str, object]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import av
-import jinja2
 
 from pipeline.errors import DopError
 from pipeline.ledger.reviews import record, reviews_after
@@ -21,15 +20,14 @@ from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals, usd
 from pipeline.reports.review_file import EARLIER, earlier_picks
-from pipeline.reports.sheet.page import build_sheet, clip_of, sheet_html
+from pipeline.reports.sheet.clip_files import USUAL_SHAPE, clip_of
+from pipeline.reports.sheet.page import build_sheet, sheet_html, template_environment
 from pipeline.reports.sheet.run_view import RunView
 from pipeline.reports.spend import group_spend
 from pipeline.reports.viewer.thumbnail_cache import with_stills
 from pipeline.reports.writer import run_view
 
 _HERE = Path(__file__).parent
-_USUAL_SHAPE = (16, 9)
-"""Width and height of a picture while no clip is there to measure, as on the sheet."""
 MAX_OTHERS = 100
 """Newest runs that a page offers to show beside its own."""
 MAX_STILLS = 4
@@ -43,7 +41,7 @@ def runs_page(workspace: OpenLedger) -> str:
         {**_run_line(run, queries.totals(run.run_id)), "stills": _some_stills(workspace.outputs / run.run_id)}
         for run in queries.runs()
     ]
-    return _environment().get_template("runs.html").render(runs=lines, ledger=workspace.ledger.name)
+    return template_environment(_HERE).get_template("runs.html").render(runs=lines, ledger=workspace.ledger.name)
 
 
 def _some_stills(folder: Path, most: int = MAX_STILLS) -> list[str]:
@@ -77,7 +75,11 @@ def _run_line(run: Run, totals: Totals) -> Mapping[str, object]:
 
 def spend_page(workspace: OpenLedger) -> str:
     """The spend book of each gateway, by month, day, model and run."""
-    return _environment().get_template("spend.html").render(gateways=group_spend(workspace.queries.spend_lines()))
+    return (
+        template_environment(_HERE)
+        .get_template("spend.html")
+        .render(gateways=group_spend(workspace.queries.spend_lines()))
+    )
 
 
 def sheet_page(workspace: OpenLedger, run: Run, *, reviewer: str, beside: Sequence[Run] = ()) -> str:
@@ -120,7 +122,7 @@ def _shape(view: RunView) -> tuple[int, int]:
                     return stream.width, stream.height
             except (av.FFmpegError, OSError, IndexError):
                 continue
-    return _USUAL_SHAPE
+    return USUAL_SHAPE
 
 
 @cache
@@ -132,14 +134,3 @@ def _live_script() -> str:
 def style() -> str:
     """The style sheet of the list and of the spend page."""
     return (_HERE / "view.css").read_text(encoding="utf-8")
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )

@@ -12,7 +12,7 @@ import av
 from PIL import Image
 
 from pipeline.reports.sheet.cells import CellMedia
-from pipeline.reports.sheet.thumbnails import POSTER_AT_S, POSTER_WIDTH_PX, START_WIDTH_PX, frame_at
+from pipeline.reports.sheet.thumbnails import JPEG_QUALITY, POSTER_AT_S, POSTER_WIDTH_PX, START_WIDTH_PX, frame_at
 
 MAX_CACHED = 1_000
 """Pictures of 10 to 50 kB each."""
@@ -21,8 +21,6 @@ CONCURRENCY = 2
 """Decoding takes a core; the run that is going on needs the others."""
 
 _START = ".start.jpg"
-_QUALITY = 82
-"""JPEG quality of the thumbnails, in percent, as on the sheet."""
 
 
 class ThumbnailCache:
@@ -62,7 +60,7 @@ def _made(clip: Path, *, is_start: bool) -> bytes | None:
         picture = frame_at(clip, 0.0 if is_start else POSTER_AT_S)
         picture.thumbnail((width_px, width_px * 4), Image.Resampling.LANCZOS)
         target = io.BytesIO()
-        picture.save(target, "JPEG", quality=_QUALITY)
+        picture.save(target, "JPEG", quality=JPEG_QUALITY)
     except (av.FFmpegError, OSError, ValueError, EOFError):
         return None
     return target.getvalue()

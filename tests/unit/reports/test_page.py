@@ -18,7 +18,8 @@ from pipeline.records import Attempt, State, Totals
 from pipeline.reports.checks.findings import ClipCheck, Grade, RunChecks
 from pipeline.reports.sheet import cell_data
 from pipeline.reports.sheet.cells import CellMedia, SheetCell, sheet_cell
-from pipeline.reports.sheet.page import build_sheet, page_pieces, sections, sheet_html, start_clips, write_sheet
+from pipeline.reports.sheet.clip_files import start_clips
+from pipeline.reports.sheet.page import build_sheet, page_pieces, sections, sheet_html, write_sheet
 from pipeline.reports.sheet.run_view import Line, RunView, SkippedLine
 from pipeline.reports.sheet.thumbnails import poster_path, start_path
 from tests.support.factories import make_attempt
