@@ -202,7 +202,7 @@ def _make_some_stills(view: runview.RunView) -> int:
 
 def missing_stills(view: runview.RunView) -> tuple[list[Path], list[Path]]:
     """Clips without a poster, and clips without a start frame, one for each input image."""
-    from pipeline.reports.sheet.page import clip_of, start_clips  # noqa: PLC0415
+    from pipeline.reports.sheet.clip_files import clip_of, start_clips  # noqa: PLC0415
     from pipeline.reports.sheet.thumbnails import poster_path, start_path  # noqa: PLC0415
 
     lines = runview.latest_lines(view.lines)

@@ -21,15 +21,8 @@ from pipeline.files import whole_path, whole_text
 from pipeline.records import Attempt
 from pipeline.reports.review_file import reviews_text
 from pipeline.reports.sheet.cells import CellMedia
-from pipeline.reports.sheet.page import (
-    build_sheet,
-    clip_of,
-    clip_shape,
-    clips_of,
-    clips_to_share,
-    sheet_html,
-    write_sheet,
-)
+from pipeline.reports.sheet.clip_files import clip_of, clip_shape, clips_of, clips_to_share
+from pipeline.reports.sheet.page import build_sheet, sheet_html, write_sheet
 from pipeline.reports.sheet.run_view import Line, RunView
 from pipeline.reports.sheet.thumbnails import poster_path, start_path
 from pipeline.reports.sheet.web_clips import make_web_clips
