@@ -239,9 +239,13 @@ class VideoFetcher:
                     if refused is not None:
                         return refused
                     body.begin(response.headers, response.content_length)
-                    # Only now: a link that has expired, or a refusal, leaves no file behind and holds no lock.
+                # Before any wait for the disk: of a connection that breaks meanwhile, the library gives out nothing
+                # that it had not given out before.
+                first = await _read_block(response.content)
+                # Only now: a link that has expired, or a refusal, leaves no file behind and holds no lock.
+                if not body.received_bytes:
                     await self._on_disk(part.claim)
-                return await self._receive(response, part, body)
+                return await self._receive(response, part, body, first)
         except (aiohttp.InvalidURL, UnicodeError):
             return Unacceptable(reason=f"{url.host}: not an address that can be called")
         except (aiohttp.ClientError, OSError) as error:
@@ -268,10 +272,10 @@ class VideoFetcher:
         return None
 
     async def _receive(
-        self, response: aiohttp.ClientResponse, part: PartFile, body: PartialBody
+        self, response: aiohttp.ClientResponse, part: PartFile, body: PartialBody, first: bytes
     ) -> Unacceptable | TransientFailure | _Arrived:
         walk = body.boxes
-        block = body.add(await _read_block(response.content))
+        block = body.add(first)
         gunzip = body.gunzip
         while block:
             for piece in gunzip.feed(block) if gunzip else (block,):

@@ -122,8 +122,18 @@ class RunSummary:
 
     @property
     def new_videos(self) -> int:
-        """Videos that came during this command."""
-        return max(0, self.totals.count(State.DONE) - self.before.count(State.DONE))
+        """Videos that came during this command; what is finished and not on this machine has not come."""
+        grown = max(0, self.totals.count(State.DONE) - self.before.count(State.DONE))
+        return min(grown, self._ready)
+
+    @property
+    def _ready(self) -> int:
+        """Finished videos that the user has; before the downloads, in `submit`, those that the gateway has."""
+        return self.totals.count(State.DONE) - self._not_downloaded
+
+    @property
+    def _not_downloaded(self) -> int:
+        return self.missing_videos if self.collects else 0
 
     @property
     def _rendering(self) -> int:
@@ -172,19 +182,18 @@ class RunSummary:
             failed + (f" (${usd(refund)} charged, refund not known)" if failed and refund else ""),
             f"{counted(self.bad_clips, 'clip')} failed a check" if self.bad_clips else "",
             rendering if self.collects else "",
-            f"{counted(self.missing_videos, 'video')} not downloaded" if self.missing_videos and self.collects else "",
             f"{counted(planned, 'video')} not bought" if planned else "",
         ]
 
     @property
     def _came(self) -> str:
-        done = self.totals.count(State.DONE)
-        if not (done or self.collects):
+        if not (self.totals.count(State.DONE) or self.collects):
             return ""
-        new, price = self.new_videos, self._grown("confirmed_microusd")
-        paid = f" for ${usd(price)}" if price else ""
-        came = f", {new:,} new{paid}" if new else paid
-        return f"{counted(done, 'video')} ready{came} in {span(self.elapsed_s)}"
+        new, missing, price = self.new_videos, self._not_downloaded, self._grown("confirmed_microusd")
+        came = f"{counted(self._ready, 'video')} ready" + (f", {new:,} new" if new else "")
+        # The price is of all that finished during this command, wherever the files are.
+        came += f", {missing:,} paid and not downloaded," if missing else ""
+        return f"{came}{f' for ${usd(price)}' if price else ''} in {span(self.elapsed_s)}"
 
     def _grown(self, amount: str) -> int:
         return max(0, int(getattr(self.totals, amount)) - int(getattr(self.before, amount)))

@@ -61,9 +61,13 @@ def state_words(run: Run, totals: Totals) -> str:
 
 
 def status_lines(
-    run: Run, totals: Totals, *, starter: str, sheet: Path | None, checks: Mapping[str, object]
+    run: Run, totals: Totals, *, starter: str, sheet: Path | None, checks: Mapping[str, object], not_downloaded: int = 0
 ) -> list[str]:
-    """One run: what it is, its videos by state, its money."""
+    """One run: what it is, its videos by state, its money.
+
+    Args:
+        not_downloaded: how many of the finished videos have no file yet; they are not counted as ready.
+    """
     ended = f", ended {_when(run.ended_at)}" if run.ended_at is not None else ", not ended"
     facts = {
         "run": run.run_id,
@@ -76,7 +80,8 @@ def status_lines(
         facts["checks"] = words
     lines = [f"{name:<9} {strip_control_chars(text)}" for name, text in facts.items()]
     counts = {
-        "ready": totals.count(State.DONE),
+        "ready": totals.count(State.DONE) - not_downloaded,
+        "not downloaded": not_downloaded,
         "rendering": totals.count(*RENDERING),
         "unknown": totals.count(State.UNKNOWN),
         **{state.value: totals.count(state) for state in sorted(FAILED_FOR_GOOD)},

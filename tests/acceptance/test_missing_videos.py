@@ -139,3 +139,16 @@ def test_a_link_that_has_expired_is_renewed_by_a_poll(against: Against) -> None:
     assert len(double.polls) == polls + 1, end.err
     assert video.read_bytes() == tiny_clip()
     assert double.charged == 2
+
+
+def test_status_does_not_call_a_video_ready_that_was_never_downloaded(against: Against) -> None:
+    dop, _ = against()
+    manifest = dop.csv(shots(2))
+    run = dop.buy(manifest, "--no-download").run
+    status = dop.call("status")
+    assert "not downloaded       2" in status.out
+    assert "ready                0" in status.out
+    assert f"`dop collect {run}` fetches" in status.out
+    assert json.loads(dop.call("status", "--json").out)["missing_videos"] == 2
+    assert dop.call("collect", run).code == 0
+    assert "not downloaded" not in dop.call("status").out

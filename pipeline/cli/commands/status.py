@@ -60,13 +60,13 @@ def status(args: argparse.Namespace) -> int:
     with open_for_reading(settings) as workspace:
         run = find_run(workspace, args.run)
         totals = workspace.queries.totals(run.run_id)
-        missing = missing_videos(workspace, run)
+        missing, lacking = missing_videos(workspace, run), workspace.queries.without_video(run.run_id)
         if args.json:
             rate = workspace.queries.accepted_since(run.run_id, time.time() - RATE_SPAN_S) / RATE_SPAN_S
             checks = checks_of(workspace, run).counts()
             facts = ending_facts(workspace, run)
             facts["unfinished"] = facts["unfinished"] or bool(missing)
-            facts["missing_videos"] = len(missing)
+            facts["missing_videos"] = len(missing) + lacking
             facts["started_by"] = started_by(workspace, run) or None
             print_json({**status_json(run, totals, rate_per_s=rate), **facts, "checks": checks})
         else:
@@ -74,7 +74,10 @@ def status(args: argparse.Namespace) -> int:
             page = folder.path / PAGE
             sheet = page if page.exists() else None
             checks, starter = checks_of(workspace, run).counts(), started_by(workspace, run)
-            print("\n".join(status_lines(run, totals, starter=starter, sheet=sheet, checks=checks)))
+            lines = status_lines(run, totals, starter=starter, sheet=sheet, checks=checks, not_downloaded=lacking)
+            print("\n".join(lines))
+            if lacking:
+                print(f"\nnot downloaded: paid; `dop collect {run.run_id}` fetches what the gateway still has, free")
             _print_troubles(workspace, run)
             for video in missing:
                 print(f"missing: {strip_control_chars(str(video))}; `dop collect {run.run_id}` fetches it again, free")

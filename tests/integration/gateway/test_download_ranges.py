@@ -143,3 +143,12 @@ async def test_a_twin_that_believes_every_part_saves_a_video_of_two_halves(
     assert isinstance(saved, Saved)
     assert target.read_bytes() == CLIP[:CUT] + OTHER[CUT:]
     assert target.read_bytes() not in (CLIP, OTHER)
+
+
+async def test_what_came_is_kept_when_the_server_closes_right_after_it(target: Path) -> None:
+    """The connection ends while this side waits for its disk, and not after a silence."""
+    cuts = [first(50_000), rest(50_000, upto=120_000), rest(120_000)]
+    saved, host = await fetched(target, *cuts, ends=len(cuts))
+    assert isinstance(saved, Saved)
+    assert target.read_bytes() == CLIP
+    assert host.connections == 3
