@@ -98,7 +98,7 @@ def parse_poll(payload: object) -> JobStatusReport | None:
         done = phase is JobStatus.DONE
         return JobStatusReport(
             status=phase,
-            video_url=urls[0] if done and urls else None,
+            video_url=urls[0] if done and urls else _only_clip(top) if done else None,
             other_address=next(_video_texts(top), None) if done and not urls else None,
             preview_url=_preview_url(top, urls) if done else None,
             reason=(error_text(payload) or None) if phase in TERMINAL and not done else None,
@@ -238,11 +238,45 @@ def _output_texts(output: object) -> Iterator[str]:
     yield from _texts(output)
 
 
+_BEFORE_PATH: Final = re.compile(r"https?://[^\s/?#]+/", re.IGNORECASE)
+
+
 def _texts(value: object) -> Iterator[str]:
-    """A string, or those of a list, without white space round them."""
+    """A string, or those of a list, without white space round them; a space inside an address as `%20`."""
     for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, str) and item.strip():
-            yield item.strip()
+        if isinstance(item, str) and (text := item.strip()):
+            # A file's name with a space in it is often put into an address as it is.
+            yield text.replace(" ", "%20") if _BEFORE_PATH.match(text) else text
+
+
+_CLIP_PATH: Final = re.compile(r"https?://[^\s?#]+\.(?:mp4|m4v|mov)(?:[?#]\S*)?", re.IGNORECASE)
+_NO_RESULT_KEY: Final = re.compile(
+    r"input|param|request|source|poll|status|cancel|webhook|callback|preview|thumb|poster|image|min\b", re.IGNORECASE
+)
+"""Names of what is no result, or not the full clip: echoes of the request, addresses of the API, smaller renditions."""
+MAX_CLIP_NESTING: Final = 8
+"""Levels of nesting at which a clip in a shape that no page describes is searched for."""
+
+
+def _only_clip(top: Json) -> str | None:
+    """The one address of a video file in an answer of a shape that no page describes; None where there are several.
+
+    What is finished was paid for: an unknown name around its address is no reason to lose the clip. Source: inferred.
+    """
+    found = {text for text in _clip_texts(top, MAX_CLIP_NESTING) if _is_address(text)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _clip_texts(value: object, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from (text for text in _texts(value) if _CLIP_PATH.fullmatch(text))
+    elif depth and isinstance(value, list):
+        for item in value:
+            yield from _clip_texts(item, depth - 1)
+    elif depth and isinstance(value, Mapping):
+        for name, inner in value.items():
+            if not _NO_RESULT_KEY.search(str(name)):
+                yield from _clip_texts(inner, depth - 1)
 
 
 def _is_address(text: str) -> bool:

@@ -145,6 +145,60 @@ def test_done_without_a_usable_clip_is_done_without_address(payload: object) -> 
     assert (report.status, report.video_url) == (JobStatus.DONE, None)
 
 
+FILE = "https://cdn.example.com/a/clip.mp4?sig=1"
+ECHO = "https://cdn.example.com/in/driving.mp4"
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        {"videos": [{"url": FILE}]},
+        {"assets": {"video": FILE, "thumbnail": "https://cdn.example.com/a/clip.jpg"}},
+        {"output": {"media_url": [{"url": FILE}]}},
+        {"output": {"1080p": FILE}, "preview": {"url": "https://cdn.example.com/a/small.mp4"}},
+        {"generation": {"result": {"files": [[FILE, FILE]]}}},
+        {
+            "clip": FILE,
+            "input": {"video": ECHO},
+            "input_params": {"video": ECHO},
+            "status_url": ECHO,
+            "webhookUrl": ECHO,
+        },
+    ],
+)
+def test_the_one_clip_of_a_shape_that_no_page_describes_is_not_lost(around: dict[str, object]) -> None:
+    report = read({"job_set_id": "a1", "status": "completed", **around})
+    assert (report.status, report.video_url) == (JobStatus.DONE, FILE)
+    assert read({"job_set_id": "a1", "status": "processing", **around}).video_url is None
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        {"mine": FILE, "others": [ECHO]},
+        {"poster": "https://cdn.example.com/a/clip.jpg"},
+        {"page": "https://example.com/watch/1"},
+        {"input_params": {"video": ECHO}, "thumbnails": [FILE], "cancel_url": FILE, "source": FILE},
+        {"note": f"see {FILE}"},
+    ],
+)
+def test_an_unknown_shape_is_not_guessed_at(around: dict[str, object]) -> None:
+    assert read({"job_set_id": "a1", "status": "completed", **around}).video_url is None
+
+
+def test_a_known_place_wins_over_an_unknown_one_and_nesting_has_an_end() -> None:
+    assert read({"status": "completed", "video_url": CLIP, "extra": FILE}).video_url == CLIP
+    nested: object = FILE
+    for _ in range(50):
+        nested = {"x": [nested]}
+    assert read({"status": "completed", "deep": nested}).video_url is None
+
+
+def test_a_space_in_a_files_name_is_written_as_an_address_needs_it() -> None:
+    url = read({"status": "completed", "video_url": " https://cdn.example.com/my clip.mp4?a=b c "}).video_url
+    assert url == "https://cdn.example.com/my%20clip.mp4?a=b%20c"
+
+
 def test_a_clip_without_a_state_is_done_but_a_bare_url_is_not() -> None:
     assert read({"results": {"raw": {"url": CLIP}}}).status is JobStatus.DONE
     assert parse_poll({"url": CLIP}) is None
