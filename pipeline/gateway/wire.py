@@ -133,6 +133,10 @@ _ID_SPELLINGS: Final = tuple(spelling for _, spellings in ID_KEYS for spelling i
 _JOB_SET_SPELLINGS: Final = dict(ID_KEYS)["job_set_id"]
 _OTHER_THINGS: Final = re.compile(r'"(?:jobs|input_params|inputParams|input|motions|input_images)"\s*:')
 _ID_FIELD: Final = r'"(?:%s)"\s*:\s*(?:"([^"\\]+)"|([0-9]+)\s*[,}])'
+_QUOTED_JSON: Final = re.compile(r'(?:^\s*|:\s*)"\s*\{\s*\\"')
+"""Text that is a JSON object itself: the value of a field, or the whole answer."""
+_ONLY_ID: Final = re.compile(r'\A\s*"?([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"?\s*\Z')
+"""An answer that is a UUID and nothing else."""
 _IN_POLLING_URL: Final = re.compile(r'/requests/status/([^"/?\\\s]+)"')
 
 
@@ -143,6 +147,9 @@ def recoverable_ids(partial: bytes) -> tuple[str, ...]:
     first key that may hold ids of other things: `jobs[0].id` and a motion's id are never returned.
     """
     text = partial.decode("utf-8", "replace")
+    if _QUOTED_JSON.search(text):
+        # API: inferred. A proxy that wraps the answer as text, `{"statusCode": 200, "body": "{\"job_set_id\": ..}"}`.
+        text = text.replace('\\"', '"')
     # The part before the first key under which an `id` is a job's, a motion's or a picture's.
     own = _OTHER_THINGS.split(text, maxsplit=1)[0]
     fields = {name: _ID_FIELD % "|".join(spellings) for name, spellings in ID_KEYS}
@@ -151,6 +158,7 @@ def recoverable_ids(partial: bytes) -> tuple[str, ...]:
     found += [match[1] for match in _IN_POLLING_URL.finditer(text)]
     # A bare `id` is the weakest evidence: it counts only where nothing better was found.
     found = found or [match[1] or match[2] for match in re.finditer(bare, own)]
+    found = found or _ONLY_ID.findall(text)
     return tuple(dict.fromkeys(one for text in found if (one := as_id(text)) is not None))
 
 

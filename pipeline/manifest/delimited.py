@@ -107,4 +107,6 @@ def _why_not_csv(error: str) -> str:
         return "a quote that opens in this row is never closed"
     if "expected after" in error:
         return "text follows a closing quote: double the quotes inside a quoted cell"
+    if "field limit" in error:
+        return f"a cell has more than {csv.field_size_limit():,} characters: is a quote before it never closed?"
     return f"not CSV: {error}"

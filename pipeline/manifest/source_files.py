@@ -26,6 +26,16 @@ OFFICE_NAMES = (".xls", ".xlsb", ".ods", ".numbers", ".gsheet", ".txt", ".json")
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
+def encoding_of(start: bytes) -> str:
+    """The encoding of a text by its first two bytes: UTF-16 by its mark, or by the zero beside an ASCII letter."""
+    if start.startswith(UTF_16):
+        return "utf-16"
+    # Some programs write UTF-16 without its mark; a text in UTF-8 holds no zeros.
+    if len(start) > 1 and (start[0] == 0) != (start[1] == 0):
+        return "utf-16-be" if start[0] == 0 else "utf-16-le"
+    return "utf-8-sig"
+
+
 def is_yaml(path: Path) -> bool:
     """Whether a file is YAML by its name."""
     return path.name.lower().endswith(YAML_NAMES)
@@ -41,7 +51,7 @@ def is_plain_text(path: Path) -> bool:
     if path.name.lower().endswith((".gz", *WORKBOOKS)):
         return False
     with path.open("rb") as file:
-        return not file.read(2).startswith(UTF_16)
+        return encoding_of(file.read(2)) == "utf-8-sig"
 
 
 def why_not_read(path: Path) -> str:
@@ -88,13 +98,13 @@ def size_bytes(path: Path) -> int:
 
 
 def text(path: Path) -> str:
-    """The whole of a UTF-8 text, or of a UTF-16 text that begins with its mark; without the mark.
+    """The whole of a UTF-8 or UTF-16 text, without the mark of its encoding.
 
     Raises:
         UnicodeDecodeError: it is another encoding; `undecodable` names it.
     """
     content = path.read_bytes()
-    return content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig")
+    return content.decode(encoding_of(content))
 
 
 def lines(path: Path) -> Iterator[str]:
@@ -105,7 +115,7 @@ def lines(path: Path) -> Iterator[str]:
         EOFError, gzip.BadGzipFile: a .gz file that is cut off, or is none.
     """
     with _opened(path) as file:
-        encoding = "utf-16" if file.read(2).startswith(UTF_16) else "utf-8-sig"
+        encoding = encoding_of(file.read(2))
     if path.suffix.lower() == ".gz":
         with gzip.open(path, "rt", encoding=encoding, newline="") as text:
             yield from text
@@ -120,8 +130,7 @@ def kept_stdin(stream: BinaryIO) -> Path:
     content = stream.read()
     folder, _ = temporary_folder()  # its lock is given up by the end of the process
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    encoding = "utf-16" if content.startswith(UTF_16) else "utf-8-sig"
-    first = next((line for line in content.decode(encoding, "replace").splitlines() if line.strip()), "")
+    first = next((line for line in content.decode(encoding_of(content), "replace").splitlines() if line.strip()), "")
     is_sheet = not first or delimited.names_columns(first, sheet_row.is_column)
     path = folder / f"stdin{'.csv' if is_sheet else '.yaml'}"
     path.write_bytes(content)
@@ -166,7 +175,7 @@ def _opened(path: Path) -> BinaryIO:
 def undecodable(path: Path) -> Diagnostic:
     """Names the encoding that a file probably has, and the first line that is not UTF-8."""
     with _opened(path) as lines:
-        if lines.read(2).startswith(UTF_16):
+        if encoding_of(lines.read(2)) != "utf-8-sig":
             return Diagnostic(file=path, message="is UTF-16 and damaged: save it as 'CSV UTF-8'")
         lines.seek(0)
         for number, line in enumerate(lines, start=1):

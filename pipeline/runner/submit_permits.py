@@ -94,7 +94,9 @@ class SubmitPermits:
         self._reported_until = until
         end_unix = self._context.unix_time() + until - asyncio.get_running_loop().time()
         end = datetime.fromtimestamp(end_unix, UTC).astimezone()
-        self.pause_text = f"paused until {end:%H:%M} (gateway answers {self._cause})"
+        # A cause without a status is a sentence of its own, such as "silence for 330 s".
+        cause = f"gateway answers {self._cause}" if self._cause[:1].isdigit() else self._cause
+        self.pause_text = f"paused until {end:%H:%M} ({cause})"
         self._context.notify(f"{self.pause_text}; nothing is bought meanwhile, what is paid is collected")
 
     async def acquire(self, request_id: str) -> Slot | None:

@@ -227,15 +227,19 @@ def test_max_unknown_may_be_money(against: Against) -> None:
 
 
 @pytest.mark.long
-def test_a_pause_is_said_with_its_cause(against: Against) -> None:
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [(LOST, "(gateway answers 502"), ({"reset": "after", "book": True}, "(the connection broke: Connection reset")],
+)
+def test_a_pause_is_said_with_its_cause(against: Against, fault: dict[str, Any], cause: str) -> None:
     """Allowed to go on, a run pauses for an outage: said once, with the time of its end, and in the progress line."""
-    dop, double = lossy(against)
+    dop, double = against(submits={"*": fault})
     end = dop.buy(dop.csv(shots(40)), *ONE, "--max-duration", "4s", "--max-unknown", "30")
     assert end.code == 3, end.err
     assert double.charged <= 5
     paused = re.findall(r"paused until \d\d:\d\d[^\n]*", end.err)
     assert paused, end.err
-    assert all("502" in line for line in paused), paused
+    assert all(cause in line for line in paused), paused
 
 
 # --- exits that hide nothing

@@ -255,7 +255,9 @@ def _separated(mark: str, text: str = LINES) -> str:
 
 
 @pytest.mark.parametrize("mark", [";", "\t"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "utf-16-be-bom"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "utf-16-be-bom", "utf-16-le", "utf-16-be"]
+)
 def test_unmistakable_separators_and_encodings_are_read(rehearsal: Dop, mark: str, encoding: str) -> None:
     text = _separated(mark)
     name, bom, _ = encoding.partition("-bom")
@@ -332,6 +334,11 @@ def test_a_title_above_the_header_is_one_mistake(rehearsal: Dop) -> None:
 )
 def test_doubtful_encodings_are_refused(rehearsal: Dop, given: bytes) -> None:
     assert "CSV UTF-8" in refused(rehearsal, written(rehearsal, "s.csv", given))
+
+
+def test_a_cell_of_a_megabyte_is_refused_in_words_that_help(rehearsal: Dop) -> None:
+    said = refused(rehearsal, written(rehearsal, "s.csv", HEAD + f"a,sandbox:cat,{'x' * 1_000_000},1\n"))
+    assert "a cell has more than 131,072 characters" in mistake_of(said, "s.csv", 2)
 
 
 # pictures as rows ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -96,6 +97,6 @@ def _source(sheet: Path) -> Source:
 def _encoding(sheet: Path) -> str:
     with sheet.open("rb") as file:
         start = file.read(3)
-    if start.startswith(source_files.UTF_16):
-        return "utf-16"
-    return "utf-8-sig" if start == b"\xef\xbb\xbf" else "utf-8"
+    found = source_files.encoding_of(start)
+    # The reading of UTF-8 takes a mark or none; the copy has one where the sheet has.
+    return "utf-8" if found == "utf-8-sig" and start != codecs.BOM_UTF8 else found
