@@ -304,18 +304,8 @@ def key_frame(params: Params, take: int, gateway: str, image_keys: Mapping[str, 
     """The text that is hashed, as far as it comes before prompt and seed, and behind them."""
     start = [image_keys.get(image, image) for image in params.input_images]
     end = [image_keys.get(image, image) for image in params.input_images_end]
-    parts = (
-        params.motions_id.lower(),
-        str(params.strength_hundredths),
-        str(len(start)),
-        *start,
-        str(len(end)),
-        *end,
-        str(params.enhance_prompt),
-        str(params.check_nsfw),
-        str(take),
-        gateway,
-    )
+    parts = [params.motions_id.lower(), str(params.strength_hundredths), str(len(start)), *start, str(len(end)), *end]
+    parts += [str(params.enhance_prompt), str(params.check_nsfw), str(take), gateway]
     # Every part with its length in front: no two different requests have the same text. Faster than JSON by far.
     return f"{len(params.model)}:{params.model}", "".join([f"{len(part)}:{part}" for part in parts])
 
