@@ -6,7 +6,9 @@ The order of these effects, and why it must not change, is on the page at the to
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 from pipeline.errors import DopError, LedgerError
 from pipeline.gateway.allowance_headers import allowance_of
@@ -20,12 +22,10 @@ from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
 from pipeline.runner.events import RequestSetAside
 from pipeline.runner.firewall import NOT_SENT, error_words, is_cancellation
+from pipeline.runner.open_acceptance import OpenAcceptance
 from pipeline.runner.submit_decisions import LIMIT_FEEDBACK, SubmitDecision, SubmitEndpoint, decide
-from pipeline.runner.submit_outcomes import OutcomeRecorder, ReservedAttempt, finish
+from pipeline.runner.submit_outcomes import STEP, OutcomeRecorder, ReservedAttempt, finish
 from pipeline.runner.submit_permits import SubmitPermits
-
-STEP = "submitting"
-"""Names this step in the firewall."""
 
 RELEASE_TIMEOUT_S = 2.0
 """Seconds that a stopped run waits for intents to be released; a ledger that is unavailable releases them later."""
@@ -64,19 +64,33 @@ class PaidSubmit:
             await self._release_reservation(attempt, token)  # written all the same, unless it was refused
             raise
 
-    async def spend(self, slot: Slot, reserved: ReservedAttempt, call: Call, *, proof: SendProof) -> bool:
-        """A reserved attempt until its outcome is recorded; True when the request may be tried again.
+    async def spend(
+        self, slot: Slot, reserved: ReservedAttempt, call: Call, *, proof: SendProof, before: OpenAcceptance
+    ) -> bool:
+        """A reserved attempt until its outcome is known; True when the request may be tried again.
 
-        MONEY: whatever goes wrong here, an outcome is recorded under the token: RELEASE where it is proved that no byte
-        left, else LOSE. Where the true outcome was recorded already, the ledger refuses this one.
+        Every outcome is recorded when this returns, but an acceptance: that is in the ledger's queue.
+
+        Args:
+            before: the worker's acceptance before this one; it holds this one afterwards.
         """
-        attempt, token = reserved.attempt, reserved.token
-        try:
-            if await self._slot_expired(slot, attempt, token):
+
+        async def work() -> bool:
+            if await self._slot_expired(slot, reserved, before):
                 return True
             # Nothing may be awaited between the slot and the call but the call itself: a slot is the right to one
             # moment.
-            return await self._send(reserved, call, proof)
+            return await self._send(reserved, call, proof, before)
+
+        return await self._contained(reserved, proof, work())
+
+    async def _contained(self, reserved: ReservedAttempt, proof: SendProof, work: Coroutine[Any, Any, bool]) -> bool:
+        """MONEY: whatever goes wrong in `work`, an outcome is recorded under the token: RELEASE where it is proved that
+        no byte left, else LOSE. Where the true outcome was recorded already, the ledger refuses this one.
+        """
+        attempt = reserved.attempt
+        try:
+            return await work
         except LedgerError:
             # Nothing can be recorded any more: the row stays `submitting`, and the next start reads it as unknown.
             raise
@@ -87,7 +101,7 @@ class PaidSubmit:
             # left.
             event = Event.LOSE if proof.sent else Event.RELEASE
             why = {"reason": f"{'' if proof.sent else NOT_SENT}{error_words(error)}"}
-            await finish(self._context.recorder.record(attempt.request_id, event, why, token=token))
+            await finish(self._context.recorder.record(attempt.request_id, event, why, token=reserved.token))
             # To the breaker an error of ours after the first byte is what any other unanswered submit is: perhaps paid.
             self._permits.call_failed(attempt.request_id, is_sent=proof.sent)
             self._context.notify(f"{attempt.row_id}: {why['reason']}")
@@ -108,11 +122,14 @@ class PaidSubmit:
         with suppress(DopError, TimeoutError):
             await finish(release())
 
-    async def _slot_expired(self, slot: Slot, attempt: Attempt, token: str) -> bool:
-        """Wait until the call may go; True when it must not, as the limit was met: its intent is released."""
-        context = self._context
+    async def _slot_expired(self, slot: Slot, reserved: ReservedAttempt, before: OpenAcceptance) -> bool:
+        """Wait until the call may go; True when it must not, and its intent is released.
+
+        It must not when the limit was met, or when the ledger did not take the worker's acceptance before it.
+        """
+        context, attempt, token = self._context, reserved.attempt, reserved.token
         try:
-            if not await context.gate.slot_is_void(slot):
+            if await before.is_recorded() and not await context.gate.slot_is_void(slot):
                 return False
         except asyncio.CancelledError:
             await self._release_reservation(attempt, token)
@@ -128,7 +145,7 @@ class PaidSubmit:
 
     # --- the call and its outcome
 
-    async def _send(self, reserved: ReservedAttempt, call: Call, proof: SendProof) -> bool:
+    async def _send(self, reserved: ReservedAttempt, call: Call, proof: SendProof, before: OpenAcceptance) -> bool:
         context = self._context
         response, in_flight = await self._post(reserved, call, proof)
         outcome = self._classify(reserved.attempt, response)
@@ -139,7 +156,12 @@ class PaidSubmit:
         # `submitting`, which the next start reads as unknown; tests kill the process here.
         context.fail_point("after-post")
         # MONEY: from here on the outcome is recorded even if this task is cancelled.
-        return await finish(self._evaluate(reserved, outcome, response))
+        record = self._evaluate(reserved, outcome, response)
+        if outcome.kind is SubmitOutcomeKind.ACCEPTED:
+            # Its money stays where it is, so the next request of this worker needs nothing of it but its commit.
+            await before.begin(reserved.attempt, self._contained(reserved, proof, record))
+            return False
+        return await finish(record)
 
     async def _post(
         self, reserved: ReservedAttempt, call: Call, proof: SendProof
@@ -204,7 +226,7 @@ class PaidSubmit:
         """What the decision means for later submits. MONEY: an error of that must not cost the id of a paid job."""
         attempt, endpoint, stop = reserved.attempt, self._endpoint, self._context.stop
         try:
-            self._log(attempt, outcome)
+            _log(self._context, attempt, outcome)
             if decision.stop is not None:
                 stop.request(decision.stop.text, exit_code=decision.stop.exit_code, reach=decision.stop.reach)
             self._permits.record(decision.health, attempt.request_id, outcome.reason)
@@ -229,14 +251,15 @@ class PaidSubmit:
                 f"the gateway does not sell {model} ({reason}): its rows are not bought, and stay planned"
             )
 
-    def _log(self, attempt: Attempt, outcome: SubmitOutcome) -> None:
-        self._context.log_event(
-            "submit",
-            request_id=attempt.request_id,
-            row_id=attempt.row_id,
-            verdict=outcome.kind.value,
-            status=outcome.status,
-            reason=outcome.reason,
-            job_set_id=outcome.ticket.job_set_id if outcome.ticket else None,
-            wait_s=outcome.stated_wait_s,
-        )
+
+def _log(context: RunContext, attempt: Attempt, outcome: SubmitOutcome) -> None:
+    context.log_event(
+        "submit",
+        request_id=attempt.request_id,
+        row_id=attempt.row_id,
+        verdict=outcome.kind.value,
+        status=outcome.status,
+        reason=outcome.reason,
+        job_set_id=outcome.ticket.job_set_id if outcome.ticket else None,
+        wait_s=outcome.stated_wait_s,
+    )

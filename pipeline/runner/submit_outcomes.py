@@ -21,13 +21,16 @@ from pipeline.ledger.transitions import Applied, Conflict, JobTaken
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext, accepted_job
 from pipeline.runner.events import OutcomeUnknown, RequestSetAside
-from pipeline.runner.firewall import is_cancellation
+from pipeline.runner.firewall import NOT_SENT, is_cancellation
 from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.refused_rows import REFUSED, RefusedRow, RefusedRows
 from pipeline.runner.stop import StopScope
 from pipeline.runner.submit_decisions import SubmitAction, SubmitDecision, refusal_text
 
 T = TypeVar("T")
+
+STEP = "submitting"
+"""Names this step in the firewall."""
 
 DETAIL_CHARS = 20_000
 """Characters of a raw response that the ledger keeps; the longest known one is under 20 kB."""
@@ -223,7 +226,7 @@ class OutcomeRecorder:
         return self._context.calls.without_secrets(attempt, text)
 
 
-async def finish(work: Coroutine[Any, Any, T]) -> T:
+async def finish(work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
     """Run `work` to its end even when the caller is cancelled meanwhile; then let the cancellation through."""
     # A task of its own, which `shield` keeps from the caller's cancellation. A coroutine that is awaited directly would
     # be cancelled in the middle of a write.
@@ -243,3 +246,13 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
             task.result()
         raise cancelled
     return task.result()
+
+
+async def set_aside(context: RunContext, attempt: Attempt, error: BaseException) -> None:
+    """An error of one request that became no outcome ends no other request's buying, unless it is the ledger's."""
+    if isinstance(error, LedgerError):
+        # The other workers' POSTs end and are recorded as far as the ledger can.
+        context.stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
+        return
+    await context.firewall.park(STEP, attempt.request_id, attempt.row_id, error, reason=NOT_SENT)
+    context.events.emit(RequestSetAside(request_id=attempt.request_id))

@@ -10,7 +10,9 @@ The theory of this module, in the order of time. For one attempt:
     slot        the last wait for the moment of the call; if the limit was met meanwhile, RELEASE
     POST        the first byte leaves
     outcome     the response, or the lack of one, is classified (gateway.classification), decided (submit_decisions)
-    ACCEPT | REJECT | RELEASE | LOSE is durable in the ledger (submit_outcomes), under the same token
+    ACCEPT | REJECT | RELEASE | LOSE is durable in the ledger (submit_outcomes), under the same token. An ACCEPT is in
+                the ledger's queue when the worker takes its next request, whose RESERVE shares the commit, and durable
+                before the POST of that request (open_acceptance)
 
 What holds, and why:
 
@@ -38,20 +40,21 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from pipeline.errors import DopError, ExitCode, LedgerError, UsageError
+from pipeline.errors import DopError, ExitCode, UsageError
 from pipeline.gateway.responses import SendProof
 from pipeline.ledger.budget import CapReached
 from pipeline.ledger.transitions import Applied
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
 from pipeline.runner.events import RequestSetAside
-from pipeline.runner.firewall import NOT_SENT, error_words, is_cancellation
+from pipeline.runner.firewall import error_words, is_cancellation
 from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.kept_calls import KeptCalls
-from pipeline.runner.paid_submit import STEP, PaidSubmit
+from pipeline.runner.open_acceptance import OpenAcceptance
+from pipeline.runner.paid_submit import PaidSubmit
 from pipeline.runner.stop import StopScope
 from pipeline.runner.submit_decisions import SubmitEndpoint
-from pipeline.runner.submit_outcomes import OutcomeRecorder, ReservedAttempt
+from pipeline.runner.submit_outcomes import STEP, OutcomeRecorder, ReservedAttempt, set_aside
 from pipeline.runner.submit_permits import SubmitPermits
 
 
@@ -59,6 +62,7 @@ class Submitter:
     """The worker pool. `requests` yields planned attempts in the order in which they are bought."""
 
     paid_submit: ClassVar[type[PaidSubmit]] = PaidSubmit
+    open_acceptance: ClassVar[type[OpenAcceptance]] = OpenAcceptance
 
     def __init__(
         self,
@@ -96,12 +100,15 @@ class Submitter:
         await self._recovery.wait()
 
     async def _work(self) -> None:
-        stop = self._context.stop
-        while not stop.submits:
-            attempt = await self._take()
-            if attempt is None:
-                return
-            await self._buy(attempt)
+        stop, acceptance = self._context.stop, self.open_acceptance(self._context)
+        try:
+            while not stop.submits:
+                attempt = await self._take()
+                if attempt is None:
+                    return
+                await self._buy(attempt, acceptance)
+        finally:
+            await acceptance.is_recorded()
 
     async def _take(self) -> Attempt | None:
         try:
@@ -117,22 +124,18 @@ class Submitter:
             self._context.stop.request(text, exit_code=code, reach=StopScope.SUBMITS)
             return None
 
-    async def _buy(self, attempt: Attempt) -> None:
+    async def _buy(self, attempt: Attempt, acceptance: OpenAcceptance) -> None:
         """Try to buy one request until it is bought or can't be; whatever goes wrong stays its own."""
         stop = self._context.stop
         try:
-            while not stop.submits and await self._submit_one(attempt):
+            while not stop.submits and await self._submit_one(attempt, acceptance):
                 pass
-        except LedgerError as error:
-            # The other workers' POSTs end and are recorded as far as the ledger can.
-            stop.request(str(error), exit_code=error.exit_code, reach=StopScope.SUBMITS)
         except BaseException as error:
             if is_cancellation(error):
                 raise
-            await self._context.firewall.park(STEP, attempt.request_id, attempt.row_id, error, reason=NOT_SENT)
-            self._context.events.emit(RequestSetAside(request_id=attempt.request_id))
+            await set_aside(self._context, attempt, error)
 
-    async def _submit_one(self, attempt: Attempt) -> bool:
+    async def _submit_one(self, attempt: Attempt, acceptance: OpenAcceptance) -> bool:
         """One try to buy one request; True when nothing was created and it may be tried again.
 
         Pays: yes.
@@ -160,7 +163,7 @@ class Submitter:
             self._context.firewall.passed(STEP)
             with self._doubt():
                 return await self._paid.spend(
-                    slot, ReservedAttempt(attempt, token, path, reserved.row), call, proof=proof
+                    slot, ReservedAttempt(attempt, token, path, reserved.row), call, proof=proof, before=acceptance
                 )
         # Not reserved: others settled the row meanwhile, or a cap is reached. Nothing is sent, so nothing is recorded.
         self._permits.release(attempt.request_id)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,8 @@ from pipeline.ledger import statements
 from pipeline.ledger.budget import NO_CAPS, CapReached, Caps
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult
-from pipeline.records import State
+from pipeline.records import Attempt, State
+from pipeline.runner.open_acceptance import OpenAcceptance
 from pipeline.runner.paid_submit import PaidSubmit
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.submit_outcomes import ReservedAttempt
@@ -178,6 +180,26 @@ class RetryingSubmitter(Submitter):
     paid_submit = RetryUnknown
 
 
+class LateAcceptance(OpenAcceptance):
+    """Lets the worker go before its acceptance is in the ledger's queue, and does not wait for it."""
+
+    async def begin(self, attempt: Attempt, record: Coroutine[Any, Any, bool]) -> None:
+        async def later() -> bool:
+            await asyncio.sleep(10)
+            return await record
+
+        await super().begin(attempt, later())
+
+    async def is_recorded(self) -> bool:
+        return True
+
+
+class LateSubmitter(Submitter):
+    """Buys with the twin above."""
+
+    open_acceptance = LateAcceptance
+
+
 def no_intent(tmp_path: Path, monkeypatch: Patch) -> list[str]:
     return found(tmp_path, monkeypatch, Protocol(recorder=NoIntent), point="after-post", visit=3)
 
@@ -188,6 +210,10 @@ def retry_on_unknown(tmp_path: Path, monkeypatch: Patch) -> list[str]:
 
 def late_settle(tmp_path: Path, monkeypatch: Patch) -> list[str]:
     return found(tmp_path, monkeypatch, Protocol(recorder=LateSettle), point="before-post", visit=8, workers=1)
+
+
+def late_acceptance(tmp_path: Path, monkeypatch: Patch) -> list[str]:
+    return found(tmp_path, monkeypatch, Protocol(submitter=LateSubmitter), point="before-post", visit=8, workers=1)
 
 
 def count_only_what_is_done(tmp_path: Path, monkeypatch: Patch) -> list[str]:
@@ -226,6 +252,7 @@ def forget_submits_in_flight(tmp_path: Path, monkeypatch: Patch) -> list[str]:
         (no_intent, "paid twice"),
         (retry_on_unknown, "paid twice"),
         (late_settle, "more unknown than submits were in flight"),
+        (late_acceptance, "more unknown than submits were in flight"),
         (count_only_what_is_done, "the cap was passed"),
         (budget_outside_the_transaction, "the cap was passed"),
         (forget_submits_in_flight, "paid twice"),

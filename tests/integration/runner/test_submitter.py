@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,18 @@ from pipeline.errors import LedgerError
 from pipeline.gateway.kinds.interface import Call
 from pipeline.gateway.ratelimit.limiter import Slot
 from pipeline.gateway.responses import NoResponse, Response, SendProof
+from pipeline.ledger.batch_writer import BatchWriter
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, ChangeResult, LedgerChange
+from pipeline.ledger.write_queue import QueuedWrite
 from pipeline.ledger.writer import LedgerWriter
-from pipeline.records import State
+from pipeline.records import Attempt, State
+from pipeline.runner.open_acceptance import OpenAcceptance
 from pipeline.runner.paid_submit import RELEASE_TIMEOUT_S
 from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.submit_outcomes import finish
+from pipeline.runner.submitter import Submitter
 from tests.support.crash_experiment import FATES, Experiment, MemoryGateway, Protocol
 from tests.support.ledgers import read
 from tests.support.virtual_time import in_virtual_time
@@ -88,6 +92,68 @@ def test_a_paid_id_that_no_store_took_is_printed(tmp_path: object, monkeypatch: 
     )
     assert in_virtual_time(monkeypatch, experiment.violations) == ["more unknown than submits were in flight"]
     assert notices == ["lake-1: paid as job job-1-1, and the ledger could not be written"]
+
+
+class Impatient(OpenAcceptance):
+    """Does not ask what became of the acceptance before."""
+
+    async def is_recorded(self) -> bool:
+        await super().is_recorded()
+        return True
+
+
+class ImpatientSubmitter(Submitter):
+    """Buys with the twin above."""
+
+    open_acceptance = Impatient
+
+
+@pytest.mark.parametrize(("submitter", "sent"), [(Submitter, 1), (ImpatientSubmitter, 2)])
+def test_a_worker_whose_acceptance_no_store_took_sends_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, submitter: type[Submitter], sent: int
+) -> None:
+    gateway = MemoryGateway("1", {"accepted": 1})
+    protocol = Protocol(recorder=NoRoom, submitter=submitter)
+    experiment = Experiment(folder=tmp_path, gateway=gateway, protocol=protocol, rows=9, workers=1)
+    ledger = tmp_path / "0" / "ledger.db"
+    in_virtual_time(monkeypatch, lambda: experiment._run(ledger))
+    assert sum(gateway.visits.values()) == sent
+    states = read(ledger, "select state, count(*) from attempts group by state order by state")
+    assert states == [("planned", 9 - sent), ("submitting", sent)]
+
+
+class Waiting(OpenAcceptance):
+    """Lets the worker take its next request when the acceptance is durable."""
+
+    async def begin(self, attempt: Attempt, record: Coroutine[Any, Any, bool]) -> None:
+        await super().begin(attempt, record)
+        await self.is_recorded()
+
+
+class WaitingSubmitter(Submitter):
+    """Buys with the twin above."""
+
+    open_acceptance = Waiting
+
+
+@pytest.mark.parametrize(("submitter", "commits"), [(Submitter, 11), (WaitingSubmitter, 20)])
+def test_an_acceptance_and_the_next_intent_of_a_worker_share_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, submitter: type[Submitter], commits: int
+) -> None:
+    batches: list[list[Event]] = []
+    write = BatchWriter.write
+
+    def counted(self: BatchWriter, hand: Any, batch: Sequence[QueuedWrite], entries: Any) -> Any:
+        batches.append([job.change.event for job in batch if job.change is not None])
+        return write(self, hand, batch, entries)
+
+    monkeypatch.setattr(BatchWriter, "write", counted)
+    gateway = MemoryGateway("1", {"accepted": 1})
+    protocol = Protocol(submitter=submitter)
+    experiment = Experiment(folder=tmp_path, gateway=gateway, protocol=protocol, rows=10, workers=1)
+    in_virtual_time(monkeypatch, lambda: experiment._run(tmp_path / "0" / "ledger.db"))
+    assert len(batches) == commits
+    assert [event for batch in batches for event in batch] == [Event.RESERVE, Event.ACCEPT] * 10
 
 
 def stopped_after_a_second(
