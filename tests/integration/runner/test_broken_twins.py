@@ -24,7 +24,7 @@ from pipeline.runner.paid_submit import PaidSubmit
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.submit_outcomes import ReservedAttempt
 from pipeline.runner.submitter import Submitter
-from tests.support.crash_experiment import FATES, Experiment, MemoryGateway, Protocol
+from tests.support.crash_experiment import ANSWER_S, FATES, Experiment, MemoryGateway, Protocol
 from tests.support.factories import LITE_MICROUSD
 from tests.support.ledgers import RUN
 from tests.support.virtual_time import in_virtual_time
@@ -185,7 +185,7 @@ class LateAcceptance(OpenAcceptance):
 
     async def begin(self, attempt: Attempt, record: Coroutine[Any, Any, bool]) -> None:
         async def later() -> bool:
-            await asyncio.sleep(10)
+            await asyncio.sleep(2 * ANSWER_S)
             return await record
 
         await super().begin(attempt, later())
@@ -198,6 +198,12 @@ class LateSubmitter(Submitter):
     """Buys with the twin above."""
 
     open_acceptance = LateAcceptance
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            await asyncio.sleep(4 * ANSWER_S)
 
 
 def no_intent(tmp_path: Path, monkeypatch: Patch) -> list[str]:

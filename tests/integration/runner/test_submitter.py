@@ -94,6 +94,23 @@ def test_a_paid_id_that_no_store_took_is_printed(tmp_path: object, monkeypatch: 
     assert notices == ["lake-1: paid as job job-1-1, and the ledger could not be written"]
 
 
+class LateNoRoom(NoRoom):
+    """Says late that there is no room: the next intent is written meanwhile."""
+
+    async def record(
+        self,
+        request_id: str,
+        event: Event,
+        values: Mapping[str, object] | None = None,
+        *,
+        token: str | None = None,
+        detail: str = "",
+    ) -> ChangeResult:
+        if event is Event.ACCEPT:
+            await asyncio.sleep(1)
+        return await super().record(request_id, event, values, token=token, detail=detail)
+
+
 class Impatient(OpenAcceptance):
     """Does not ask what became of the acceptance before."""
 
@@ -113,7 +130,7 @@ def test_a_worker_whose_acceptance_no_store_took_sends_nothing_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, submitter: type[Submitter], sent: int
 ) -> None:
     gateway = MemoryGateway("1", {"accepted": 1})
-    protocol = Protocol(recorder=NoRoom, submitter=submitter)
+    protocol = Protocol(recorder=LateNoRoom, submitter=submitter)
     experiment = Experiment(folder=tmp_path, gateway=gateway, protocol=protocol, rows=9, workers=1)
     ledger = tmp_path / "0" / "ledger.db"
     in_virtual_time(monkeypatch, lambda: experiment._run(ledger))
