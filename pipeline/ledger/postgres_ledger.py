@@ -22,7 +22,6 @@ from pipeline.ledger import postgres_session
 from pipeline.ledger.batch_statements import Executor
 from pipeline.ledger.clock import newest_day_at
 from pipeline.ledger.database import LedgerOutdatedError, create_or_check, write_meta
-from pipeline.ledger.fitness import audited_now, check_not_moved, check_sums, clean_end
 from pipeline.ledger.gateway_names import map_gateways
 from pipeline.ledger.identity import COPY, HOLE, MOVED
 from pipeline.ledger.journal_check import table_lines
@@ -33,6 +32,7 @@ from pipeline.ledger.postgres_lock import LockedTransactions, RunLock
 from pipeline.ledger.postgres_outages import MAX_WAIT_S, ServerOutages
 from pipeline.ledger.postgres_readers import ReadPool
 from pipeline.ledger.postgres_session import LockMode
+from pipeline.ledger.spending_checks import audited_now, check_not_moved, check_sums, clean_end
 from pipeline.ledger.write_queue import QueuedWrite
 from pipeline.ledger.writer import LedgerWriter
 

@@ -17,10 +17,10 @@ from sqlalchemy.exc import DatabaseError
 from pipeline.errors import DopError, LedgerUnavailableError
 from pipeline.ledger import postgres_session
 from pipeline.ledger.batch_writer import BatchWriter
-from pipeline.ledger.fitness import ReadConnections
 from pipeline.ledger.outage import PendingOutcomes, backoff_delays, is_intent
 from pipeline.ledger.postgres_lock import LockedTransactions
 from pipeline.ledger.postgres_session import cause_of, is_away
+from pipeline.ledger.spending_checks import ReadConnections
 from pipeline.ledger.states import Event
 from pipeline.ledger.write_queue import QueuedWrite
 

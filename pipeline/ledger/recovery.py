@@ -31,10 +31,10 @@ from pipeline.ledger.journal_check import (
     lines_of,
     table_lines,
 )
+from pipeline.ledger.journal_sync import hole_text, mark_of, origin_of
 from pipeline.ledger.leftovers import REBUILDING
 from pipeline.ledger.migrations import copy_file
 from pipeline.ledger.postgres_session import address, refusal, server_engine
-from pipeline.ledger.reconcile import hole_text, mark_of, origin_of
 from pipeline.ledger.replay import ReplayResult, replay
 from pipeline.ledger.review_store import restore_reviews, write_copy
 from pipeline.ledger.schema import attempts, checksum, history, metadata, run_rows, runs, spend

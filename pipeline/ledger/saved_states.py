@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Connection
 
 from pipeline.ledger.database import read_meta, write_meta
-from pipeline.ledger.fitness import ReadConnections
+from pipeline.ledger.spending_checks import ReadConnections
 
 
 class SavedStates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pipeline.ledger.keepers import Candidate
-from pipeline.ledger.outcomes import PurchaseOutcome, read_outcomes
+from pipeline.ledger.purchase_outcomes import PurchaseOutcome, read_outcomes
 from pipeline.ledger.shots import CheckRecord, Shots, Verdicts, read_candidates, read_checks, read_shots
 from pipeline.ledger.writer import LedgerWriter
 

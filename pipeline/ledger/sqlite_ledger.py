@@ -20,7 +20,6 @@ from pipeline.ledger.database import LedgerOutdatedError, create_or_check, sqlit
 from pipeline.ledger.file_commits import FileCommits
 from pipeline.ledger.file_in_place import lost_file
 from pipeline.ledger.file_readers import FileReaders
-from pipeline.ledger.fitness import audited_now, check_not_moved, check_sums
 from pipeline.ledger.gateway_names import map_gateways
 from pipeline.ledger.identity import (
     COPY,
@@ -38,9 +37,10 @@ from pipeline.ledger.identity import (
 from pipeline.ledger.journal import Journal
 from pipeline.ledger.journal_again import journal_again
 from pipeline.ledger.journal_check import lines_of
+from pipeline.ledger.journal_sync import Reconciliation, hole_notice, is_new, origin_of
 from pipeline.ledger.migrations import migrate
-from pipeline.ledger.reconcile import Reconciliation, hole_notice, is_new, origin_of
 from pipeline.ledger.side_files import found_journal, keep_spare, spare_path, take_over_old_files, usable_journal
+from pipeline.ledger.spending_checks import audited_now, check_not_moved, check_sums
 from pipeline.ledger.write_queue import QueuedWrite
 from pipeline.ledger.writer import LedgerWriter
 

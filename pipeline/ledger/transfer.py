@@ -13,13 +13,13 @@ from sqlalchemy import Connection, Table, func, select
 
 from pipeline.errors import LedgerError, LedgerUnavailableError
 from pipeline.ledger.database import read_meta, write_meta
-from pipeline.ledger.fitness import AUDITED
 from pipeline.ledger.identity import COPY, INODE, JOURNAL_PLACE, MACHINE, MOVED
 from pipeline.ledger.integrity import audit, sums_digest
 from pipeline.ledger.journal import line_of
 from pipeline.ledger.journal_check import JournalWalk
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.schema import attempts, clip_checks, history, journal, reviews, run_rows, runs, spend
+from pipeline.ledger.spending_checks import AUDITED
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.writer import LedgerWriter
 

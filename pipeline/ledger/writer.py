@@ -51,10 +51,10 @@ from pipeline.errors import DopError
 from pipeline.ledger.batch_statements import Executor
 from pipeline.ledger.batch_writer import BatchWriter
 from pipeline.ledger.database import read_meta, write_meta
-from pipeline.ledger.fitness import ReadConnections, clean_end, problems_of
 from pipeline.ledger.identity import CHAIN, LEDGER_ID
 from pipeline.ledger.journal import mark_entry, sealed
 from pipeline.ledger.saved_states import SavedStates
+from pipeline.ledger.spending_checks import ReadConnections, clean_end, problems_of
 from pipeline.ledger.statements import Statements
 from pipeline.ledger.transitions import (
     ChangeResult,

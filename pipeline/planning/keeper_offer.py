@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import comb
 
 from pipeline.ledger.keepers import Candidate, CandidateStatus, ShotStatus, status_of
-from pipeline.ledger.outcomes import PurchaseOutcome
+from pipeline.ledger.purchase_outcomes import PurchaseOutcome
 from pipeline.records import Candidacy, Cell, FoldedRow, Request, State, counted, usd
 
 

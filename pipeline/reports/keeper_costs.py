@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.ledger.keepers import CandidateStatus
-from pipeline.ledger.outcomes import PurchaseOutcome
+from pipeline.ledger.purchase_outcomes import PurchaseOutcome
 from pipeline.records import MICROUSD, STRENGTH_STEPS
 
 Z_95 = 1.959963984540054

@@ -14,7 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.gateway.kinds import kind_of
 from pipeline.records import MICROUSD, usd
 from pipeline.runner.engine import gateway_client
-from pipeline.runner.estimates import ModelOffer, price_offers
+from pipeline.runner.model_offers import ModelOffer, price_offers
 
 ROUNDING_MICROUSD = 1_000
 """The gateway names dollars with three decimals: smaller differences are none."""

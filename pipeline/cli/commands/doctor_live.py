@@ -28,7 +28,7 @@ from pipeline.records import usd
 from pipeline.runner.callback_inbox import answers_as_ours, open_callback_endpoint
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.engine import gateway_client
-from pipeline.runner.estimates import ModelOffer, model_offers
+from pipeline.runner.model_offers import ModelOffer, model_offers
 
 NOBODYS_JOB = "00000000-0000-4000-8000-000000000000"
 """An id of the right form that no gateway gives out."""

@@ -25,11 +25,11 @@ from pipeline.ledger.holes import is_hole_listed
 from pipeline.ledger.identity import HOLE, MOVED
 from pipeline.ledger.journal_audit import examine
 from pipeline.ledger.journal_check import lines_of
+from pipeline.ledger.journal_sync import SETTLE, hole_text
 from pipeline.ledger.migrations import copy_file
 from pipeline.ledger.postgres_ledger import PostgresLedger
 from pipeline.ledger.postgres_session import LockMode
 from pipeline.ledger.queries import LedgerQueries
-from pipeline.ledger.reconcile import SETTLE, hole_text
 from pipeline.ledger.review_store import copy_problems
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.side_files import USABLE_JOURNAL, found_journal, reviews_path, unusable

@@ -11,7 +11,7 @@ from pipeline.gateway.kinds import kind_of
 from pipeline.records import usd
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.engine import gateway_client
-from pipeline.runner.estimates import ModelOffer, model_offers
+from pipeline.runner.model_offers import ModelOffer, model_offers
 from pipeline.runner.price_check import ROUNDING_MICROUSD, dearer_words
 
 

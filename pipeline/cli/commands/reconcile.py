@@ -23,7 +23,7 @@ from pipeline.reports.usage_list import jobs_by_id, read_usage
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.embedded_sandbox import gateway_for
 from pipeline.runner.engine import gateway_client
-from pipeline.runner.estimates import ask_again
+from pipeline.runner.model_offers import ask_again
 
 DAYS = 30
 """How far back the gateway's own list is asked for, in days."""

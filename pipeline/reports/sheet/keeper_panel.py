@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pipeline.ledger.keepers import KEEP, Candidate
-from pipeline.ledger.outcomes import PurchaseOutcome
+from pipeline.ledger.purchase_outcomes import PurchaseOutcome
 from pipeline.ledger.reviews import fold
 from pipeline.records import COST_STATE, CostState, KeepIf, State
 from pipeline.reports.checks.findings import Grade

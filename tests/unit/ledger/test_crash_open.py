@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import LedgerError
-from pipeline.ledger import fitness, listing
+from pipeline.ledger import listing, spending_checks
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
@@ -106,9 +106,9 @@ def test_two_live_attempts_are_found_without_reading_all_rows(path: Path) -> Non
 
 @pytest.mark.parametrize("mark", ["", "x", "-1", "9" * 30, "100000"])
 def test_a_ledger_that_does_not_know_what_was_checked_is_checked_in_full(path: Path, mark: str) -> None:
-    tamper(path, f"update meta set value = '{mark}' where name = '{fitness.AUDITED}'")
+    tamper(path, f"update meta set value = '{mark}' where name = '{spending_checks.AUDITED}'")
     assert notice_of(path)
-    tamper(path, f"update meta set value = '{mark}' where name = '{fitness.AUDITED}'")
+    tamper(path, f"update meta set value = '{mark}' where name = '{spending_checks.AUDITED}'")
     tamper(path, f"update attempts set polls = 77 {one(2)}")
     with pytest.raises(LedgerError, match="does not match its checksum"):
         notice_of(path)

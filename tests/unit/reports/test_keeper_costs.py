@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.ledger.keepers import CandidateStatus
-from pipeline.ledger.outcomes import PurchaseOutcome
+from pipeline.ledger.purchase_outcomes import PurchaseOutcome
 from pipeline.ledger.reviews import Review, latest_verdicts, moment, record
 from pipeline.ledger.shots import CheckRecord, save_checks
 from pipeline.ledger.states import Event
