@@ -23,7 +23,7 @@ def fish_script(parser: argparse.ArgumentParser, kind: Kind) -> str:
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
-    for action in parser._actions:
+    for action in parser._actions:  # argparse has no public way to walk a parser
         if isinstance(action, argparse._SubParsersAction):
             for one in action._choices_actions:
                 yield one.dest, one.help or "", action.choices[one.dest]

@@ -66,6 +66,7 @@ class Notifier:
     def close(self) -> None:
         """Wait for what is being sent."""
         for thread in self._threads:
+            # The program and the address are served one after the other, each within its own time limit.
             thread.join(2 * self._settings.timeout_s + 1.0)
 
 

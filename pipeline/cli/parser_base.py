@@ -25,6 +25,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2, and say what is wrong and where the flags are listed."""
+        # argparse says what is wrong in words only, so the words are taken apart.
         unknown = re.match(r"argument (?:VERB|ACTION): invalid choice: '(.*)' \(choose from", message)
         text = self._unknown_command(unknown[1]) if unknown else f"{message}{self._suggestion(message)}"
         program, _, words = self.prog.partition(" ")

@@ -95,6 +95,7 @@ def agreed(
         print_notice([f"{offer.stay_unknown} stay unknown: sending them again would pass on_unknown.max_cost"])
     if settings.gateway.is_embedded or args.yes:
         return True
+    # A `--max-cost` of an earlier command on this run is an agreement too.
     earlier = workspace.queries.unfinished_run(
         str(order.bound.manifest.origin.resolve()), workspace.gateway, order.bound.selection.part
     )

@@ -82,6 +82,7 @@ class Compiler:
 
     def patterns(self, spec: ManifestSpec, matrix: yaml_model.MatrixModel, written: Mapping[str, Any]) -> None:
         """Fill in the exclusions, overrides and included rows of a `matrix`; the axes of `spec` are known by then."""
+        # Rows of a sheet are not at hand, and have no axes of their own either.
         given = spec.rows(self._mistakes) if spec.measured else ()
         axes = [*spec.axes, *(axis for row in given for axis in row.axes)]
         linked = {

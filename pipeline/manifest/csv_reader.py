@@ -29,6 +29,7 @@ def header_mistakes(header: Sequence[str]) -> list[tuple[str, str]]:
     """Column and message of what is wrong with a header line. A column without a name is judged by its cells."""
     wrong: list[tuple[str, str]] = []
     spelled: dict[str, str] = {}
+    # Only all of them together mean a copy with results; one of them alone is an unknown column.
     results = RESULT_COLUMNS if set(header) >= set(RESULT_COLUMNS) else ()
     for name in header:
         if not name.strip() or name in results:

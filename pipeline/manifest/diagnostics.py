@@ -84,6 +84,7 @@ def _problems(mistakes: list[Diagnostic], texts: Mapping[Path, str]) -> list[Pro
     """The problems of one file, in the order of its lines; those without a line at the end."""
     file = mistakes[0].file
     text = texts.get(file) if file is not None else None
+    # With everything around it: what is missing has no place in the text, and is reported at the nearest that has one.
     paths = {mistake.path[:size] for mistake in mistakes if mistake.path for size in range(1, len(mistake.path) + 1)}
     places = strict_yaml.places(text, paths) if text is not None and paths else {}
     problems = [_problem(mistake, places) for mistake in mistakes]

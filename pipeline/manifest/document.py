@@ -144,6 +144,7 @@ class Manifest:
     def _about_variables(self, expansion: Expander) -> list[str]:
         """One warning of the variables that are given and used in no prompt."""
         program = self._program
+        # Wherever a variable can be given. A column of a sheet counts only if some cell of it is filled.
         defined = {*program.defaults.fields, *(name for axis in program.axes for name in axis.sets)}
         defined.update(name for change in program.changes for name in change.sets)
         for row in (*(program.rows(Diagnostics()) if program.measured else ()), *program.includes):

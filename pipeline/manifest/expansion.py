@@ -39,6 +39,7 @@ class Expander:
         self._mistakes = mistakes
         self._draw = draw
         self._patterns = bool(program.excludes or program.changes)
+        # By identity: of two equal filters each is reported where it is written.
         self._unmatched: dict[int, CellFilter] = {id(pattern): pattern for pattern in program.excludes}
         self._unmatched.update({id(change.where): change.where for change in program.changes})
         self._ids = CellIds(mistakes)

@@ -237,6 +237,7 @@ def whole_from_text(cell: str) -> int:
     number = number_from_text(cell)
     if number != int(number):
         raise ValueError(f"{plain(cell)} is not a whole number{'.' if readings(cell) else ''}{readings(cell)}")
+    # Any whole number: the bounds of its field are judged later, with the field's own words.
     return whole(number, low=-SEED_MAX * SEED_MAX, high=10**MAX_DIGITS)
 
 

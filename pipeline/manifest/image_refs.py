@@ -38,6 +38,7 @@ def image(value: object, folder: Path, allowed: Iterable[Path] = ()) -> str:
         ValueError: it is none of them, with what is wrong.
         OSError: never; a file that cannot be read is a ValueError.
     """
+    # A second "://" is another address in the same cell, which the slow way below names.
     if isinstance(value, str) and _ORDINARY.fullmatch(value) and "://" not in value[8:]:
         return _of_a_picture(value)
     written = no_template(text(value))

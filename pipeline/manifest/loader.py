@@ -39,6 +39,7 @@ class ManifestLoader:
     ) -> None:
         self._path = path
         self._origin = origin if origin is not None else path
+        # As the user wrote it, because messages name files below it; pictures are sent, so theirs is absolute.
         self._folder = self._origin.absolute().parent if origin is not None else path.parent
         folder = self._origin.absolute().parent
         self._surroundings = ValidationContext(
@@ -170,6 +171,7 @@ class ManifestLoader:
         return row_sources.rows_of(self._sheet_rows)
 
     def _made(self, program: ManifestSpec, document: yaml_model.DocumentModel | None) -> Manifest:
+        # Before anything is counted or hashed: a file that changes meanwhile is noticed when the cells were read.
         stamps = tuple(source_files.stamp(path) for path in self._files)
         size = None
         if program.measured:

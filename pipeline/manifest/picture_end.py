@@ -37,6 +37,7 @@ def _whole_jpeg(content: Content) -> bool:
         at = marker.end()
         if content[at - 1] == _JPEG_END:
             return True
+        # Over the whole segment: a camera's preview inside it is a JPEG of its own, and has an end of its own.
         at += int.from_bytes(content[at : at + 2], "big")
     return False
 

@@ -25,6 +25,7 @@ Finnish: VIITTAUS! ARVO! NIMI? PUUTTUU! LUKU! TYHJÄ! JAKO/0!
 """
 """What spreadsheets show behind a '#' where a formula failed, by their language."""
 
+# Words of the table are in capitals; the languages before the colon are not, but for their first letter.
 _ERROR_WORDS = re.findall(r"(?<!\S)[^\Wa-z¡¿][^\sa-z:]*(?!\S)|[¡¿]\S+", _FAILED_FORMULAS)
 _MARKED = [word for word in _ERROR_WORDS if word[-1] in "!?" or "/" in word]
 _ERRORS = re.compile(f"#(?:{'|'.join(map(re.escape, _MARKED))})(?![\\w!?])")

@@ -128,6 +128,7 @@ def values_of(scale: NumberScale, text: str) -> Sequence[int]:
     at = 0
     while at < len(tokens):
         if tokens[at] in _ELLIPSIS:
+            # The two values before the dots were read as values: they become the beginning of the range.
             pieces[-2:] = [_continued(scale, pieces, tokens[at + 1 :])]
             at += 1
         else:

@@ -179,7 +179,7 @@ class _CachedReader:
         Raises:
             ValueError: with what is wrong.
         """
-        known = self._known.get(cell)
+        known = self._known.get(cell)  # no field has the value None, so None is a cell that was not met before
         if known is None:
             value = self._from_text(cell) if self._from_text else cell
             known = self._judge(self._surroundings, value)

@@ -87,6 +87,7 @@ def _axes(row: SpecRow, program: ManifestSpec) -> tuple[Axis, ...]:
     own = {axis.name: axis for axis in row.axes}
     if row.zipped is not None:
         own[ZIP] = row.zipped
+    # In the place of the shared axis: the order of the axes is the order of the labels in ids, and of the purchases.
     axes = [own.pop(axis.name, axis) for axis in shared]
     if ZIP in own:
         axes.insert(0, own.pop(ZIP))

@@ -50,7 +50,7 @@ def why_not_a_sheet(path: Path) -> str | None:
 
 def columns_to_fill(shape: yaml_model.RowsFileModel, fields: FieldCompiler) -> tuple[str, ...]:
     """The columns of `fill_down`; those that cannot be filled are mistakes."""
-    filled = []
+    filled = []  # under the names of fields: a column may be written as the API spells it
     for place, name in enumerate(shape.fill_down or ()):
         if name in NOT_FILLED:
             message = f"fill_down: {name!r} is not filled: every row says its own"

@@ -74,6 +74,8 @@ def _place(detail: ErrorDetails) -> Place:
 
 def _cut(place: Place) -> Place:
     """The smallest part around a mistake that can be missing."""
+    # The less is cut, the more mistakes one reading finds: of a row only the wrong field, so that its other fields are
+    # judged too. Where a whole section is wrong there is nothing smaller to cut.
     match place:
         case ("rows", int(), *_) if len(place) == 2:
             return place

@@ -42,6 +42,8 @@ class ValidatedBy:
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         judge = self._judge
 
+        # A plain validator: our function alone judges the value and words the mistake. What pydantic says of its own
+        # types is for programmers.
         def judged(value: object, info: core_schema.ValidationInfo[Any]) -> object:
             return resolution.VALIDATORS[judge](info.context, value) if isinstance(judge, str) else judge(value)
 

@@ -7,11 +7,11 @@ storm whatever the order of the calls. Whether a submit is charged follows from 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
-from pipeline.sandbox.jobs import JobOutcome, share
+from pipeline.sandbox.jobs import Job, JobOutcome, share
 
 
 class SubmitFault(StrEnum):
@@ -199,6 +199,7 @@ class FaultPlan:
 
     def submit_fault(self, fingerprint: str, visit: int) -> SubmitFault:
         """The fault of the visit-th valid submit of this request; a burst of 429 holds on for BURST_VISITS."""
+        # Looked up again instead of remembered: a plan has no state, so a restarted sandbox continues the same burst.
         for first in range(max(1, visit - BURST_VISITS + 1), visit):
             if self._pick("submit", fingerprint, first, SUBMIT_ODDS, SubmitFault.NONE) is SubmitFault.THROTTLE:
                 return SubmitFault.THROTTLE
@@ -230,6 +231,13 @@ class FaultPlan:
         slow = share(self.seed, "slow", fingerprint, visit) < SLOW_SHARE * self.intensity
         return SLOW_FACTOR if slow else 1.0
 
+    def struck(self, job: Job) -> Job:
+        """The job as the storm lets it go: how it ends, and how long it takes."""
+        # A fate that the prompt asks for is kept, so that tests can rely on it in a storm.
+        fate = job.fate if job.fate is not JobOutcome.COMPLETED else self.fate(job.fingerprint, job.visit)
+        slowness = self.slowness(job.fingerprint, job.visit)
+        return replace(job, fate=fate, generation_s=job.generation_s * slowness)
+
     def shape(self, fingerprint: str, visit: int, shapes: int) -> int | None:
         """Which of `shapes` result shapes this job's polls answer in; None = the documented one."""
         if share(self.seed, "shaped", fingerprint, visit) >= SHAPED_SHARE * self.intensity:
@@ -245,6 +253,7 @@ class FaultPlan:
         return share(self.seed, "wait", hook, name, visit)
 
     def _pick(self, hook: str, name: str, visit: int, odds: Mapping[_Fault, float], calm: _Fault) -> _Fault:
+        # Drawn from what the call is about, never from a sequence: in whatever order calls come, each meets the same.
         mark = share(self.seed, hook, name, visit)
         for fault, chance in odds.items():
             mark -= chance * self.intensity

@@ -11,7 +11,6 @@ import hmac
 import json
 import sqlite3
 from collections.abc import Callable
-from dataclasses import replace
 
 from aiohttp import web
 
@@ -23,7 +22,7 @@ from pipeline.sandbox.image_store import ImageStore
 from pipeline.sandbox.job_callbacks import JobCallbacks
 from pipeline.sandbox.job_store import JobStore
 from pipeline.sandbox.job_views import Form, JobViews
-from pipeline.sandbox.jobs import TERMINAL, Job, JobOutcome, SandboxJobState, new_job
+from pipeline.sandbox.jobs import TERMINAL, Job, SandboxJobState, new_job
 from pipeline.sandbox.rendering.motion import presets
 from pipeline.sandbox.rendering.renderer import ClipRenderer
 from pipeline.sandbox.request_validation import RefusalError, check_submit, fingerprint, read_body
@@ -107,6 +106,7 @@ class SandboxHandlers(SandboxGatewayBase):
             fault = self._storm.submit_fault(mark, visit)
         if fault in BEFORE:
             return await self._faults.instead_of_accepting(fault, request, ("submit", mark, visit))
+        # Behind the faults: a storm is drawn for every valid submit, whether there is room or not.
         crowded = self._crowded()
         if crowded is not None:
             return as_json(crowded)
@@ -133,11 +133,9 @@ class SandboxHandlers(SandboxGatewayBase):
             settings=self._settings,
             callback_url=callback_url if self._settings.dialect == "queue" else None,
         )
+        # Now and not when it is in the books: those that come during the write must count this one.
         self._open.add(job.job_set_id)
-        if self._storm is None:
-            return job
-        fate = job.fate if job.fate is not JobOutcome.COMPLETED else self._storm.fate(mark, job.visit)
-        return replace(job, fate=fate, generation_s=job.generation_s * self._storm.slowness(mark, job.visit))
+        return job if self._storm is None else self._storm.struck(job)
 
     def _begin(self, job: Job) -> None:
         self._open.add(job.job_set_id)

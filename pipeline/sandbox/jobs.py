@@ -128,6 +128,7 @@ def new_job(
 ) -> Job:
     """The job of a body that passed the rules. Its ids depend on the books' token, the fingerprint and the visit."""
     model = str(body["model"])
+    # Ids are made and not drawn: a storm under the same seed gives the same jobs, whatever the order of the calls.
     secret = body.get("webhook_secret")
     return Job(
         job_set_id=_uuid(books_token, fingerprint, visit, "set"),
@@ -147,6 +148,8 @@ def new_job(
 
 def clip_key(body: Mapping[str, object], fingerprint: str, settings: SandboxSettings) -> str:
     """Name of the clip's file: 32 hex digits of what it is drawn from."""
+    # All that the pixels depend on, and nothing else: equal requests share a clip, and a sandbox of another size or
+    # version in the same folder makes its own.
     what = str(body["input_images"]) if settings.one_clip else fingerprint
     spoiled = f" defects {settings.defects:g}" if settings.defects else ""
     spoiled += " broken" if body.get("seed") in settings.defect_seeds else ""

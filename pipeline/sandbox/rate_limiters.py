@@ -53,6 +53,7 @@ class FixedWindow:
     def admit(self, now: float) -> float:
         """See the module's docstring."""
         window = math.floor(now / self._rate.period_s)
+        # Only forward: a clock that goes back must not give a window's calls a second time.
         if window > self._window:
             self._window, self._count = window, 0
         if self._count < self._rate.limit:

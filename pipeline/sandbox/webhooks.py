@@ -81,6 +81,7 @@ class WebhookSender:
 
     async def deliver(self, delivery: Delivery) -> bool:
         """Send until 2xx or until the window is over; says whether it was taken."""
+        # The window counts the pauses alone: in virtual time an answer takes none.
         wait_s, left_s = FIRST_WAIT_S, self._window_s
         while not await self.send(delivery):
             left_s -= wait_s

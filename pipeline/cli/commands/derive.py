@@ -134,6 +134,7 @@ def _write(target: Path, run: Run, chosen: list[Attempt], changes: dict[str, str
             wrong = differences(made, chosen, _read_back(draft, target, settings), changes)
         if wrong:
             raise UsageError(f"{target} was not written: {'; '.join(wrong[:5])}")
+        # Never over a file that is there: it may be a manifest that was edited by hand.
         with target.open("x", encoding="utf-8", newline="") as file:
             file.write(made.text)
     except FileExistsError:

@@ -111,7 +111,7 @@ def _troubles(settings: Settings) -> Iterator[LedgerProblem]:
     try:
         ledger = opened(settings)
     except LedgerUnavailableError:
-        raise
+        raise  # a server that is away says nothing about the ledger, and a rebuild would not bring it back
     except LedgerError as error:
         yield LedgerProblem(text=str(error), remedy=REBUILD if "newer" not in str(error) else "update dop")
         return

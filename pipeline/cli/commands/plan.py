@@ -46,6 +46,7 @@ def plan(args: argparse.Namespace) -> int:
     bound = bound_manifest(args, settings, may_draw=True)
     if args.look:
         print_warnings(check_bound_objects(bound, settings))
+    # A saved plan holds the content of its pictures: those of a store have to be known by then.
     offer = plan_against_ledger(bound, settings, must_be_checked=args.out is not None)
     found = offer.plan
     print_warnings(offer.summary.warnings)

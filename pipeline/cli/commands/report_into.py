@@ -66,6 +66,7 @@ def _by_row(rows: Iterable[Row], run_folder: Path) -> dict[str, Row]:
 
 def _names(sheet: Path, run: Run, settings: Settings) -> dict[int, list[str]]:
     """Line of the sheet -> the names under which its videos are in the run."""
+    # The run may be of a YAML manifest that names the sheet: only that says which rows each line became.
     for path in (Path(run.manifest_path), sheet):
         if not path.is_file():
             continue

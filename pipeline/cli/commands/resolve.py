@@ -194,6 +194,7 @@ def _of_kinds(workspace: OpenLedger, run: Run, kinds: set[State]) -> list[Attemp
     """Those that ended so, and those that an earlier retry of these kinds planned again and did not buy."""
     queries = workspace.queries
     ended = queries.attempts_in(run.run_id, kinds & RETRYABLE)
+    # The last attempt is the one that was planned and not bought; what it was to replace is the one before.
     again = [one for one in queries.attempts_in(run.run_id, (State.PLANNED,)) if one.attempt > 1]
     return ended + [one for one in again if queries.attempts_of(one.request_id)[-2].state in kinds]
 

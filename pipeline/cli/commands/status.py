@@ -65,6 +65,7 @@ def status(args: argparse.Namespace) -> int:
             rate = workspace.queries.accepted_since(run.run_id, time.time() - RATE_SPAN_S) / RATE_SPAN_S
             checks = checks_of(workspace, run).counts()
             facts = ending_facts(workspace, run)
+            # A video whose file is gone is fetched by the next run, so that such a run is not at its end.
             facts["unfinished"] = facts["unfinished"] or bool(missing)
             facts["missing_videos"] = len(missing) + lacking
             facts["started_by"] = started_by(workspace, run) or None

@@ -47,6 +47,7 @@ async def _serve(workspace: OpenLedger, run_id: str, *, port: int, opens: bool, 
     try:
         print(address, flush=True)
         print_notice(["only this machine's own browser can see it; Ctrl-C ends it"])
+        # Under a lock of this process: a later command removes the folder if this one is killed.
         folder, lock = temporary_folder()
         try:
             if opens:

@@ -81,6 +81,7 @@ def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
     timetable = None
     if settings.schedule.cron is not None:
         timetable = ScheduledRuns(settings.schedule.cron, _scheduled(args, settings), notify)
+    # Both write each failed try with a traceback; the worker says the same in a line of its own.
     if not args.verbose:
         logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
         logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)

@@ -11,7 +11,6 @@ import hmac
 import json
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 
 from aiohttp import web
 
@@ -30,7 +29,6 @@ from pipeline.sandbox.higgsfield.uploads import UploadHandlers
 from pipeline.sandbox.image_store import ImageStore
 from pipeline.sandbox.jobs import (
     Job,
-    JobOutcome,
     clip_key,
     generation_time,
     marked_fate,
@@ -184,10 +182,7 @@ class VendorHandlers(SandboxGatewayBase):
             clip_key=clip_key(drawn, mark, settings),
             callback_url=webhook,
         )
-        if self._storm is None:
-            return job
-        fate = job.fate if job.fate is not JobOutcome.COMPLETED else self._storm.fate(mark, visit)
-        return replace(job, fate=fate, generation_s=job.generation_s * self._storm.slowness(mark, visit))
+        return job if self._storm is None else self._storm.struck(job)
 
     def _with_own_pictures(self, body: dict[str, object]) -> dict[str, object]:
         """Addresses of pictures that were uploaded here, as the renderer finds them."""

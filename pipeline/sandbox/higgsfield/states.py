@@ -46,6 +46,7 @@ class RequestStates:
         cap, now = self._cap, self._now()
         if cap is None:
             return
+        # No task of its own does this: each call that reads a state starts what there is room for by then.
         running = sum(1 for one in self.open() if one.started_at is not None)
         for request in list(self.open()):
             if running >= cap:

@@ -168,7 +168,7 @@ def encode(frames: Iterator[Image.Image], fps: int, target: Path) -> None:
         stream.width, stream.height = first.size
         stream.pix_fmt = "yuv420p"
         stream.time_base = Fraction(1, fps)
-        stream.thread_count = 1
+        stream.thread_count = 1  # with more the bytes depend on how the threads meet
         stream.options = {"preset": _PRESET, "crf": _CRF, "x264-params": _X264, "flags": "+bitexact"}
         for frame in itertools.chain([first], frames):
             picture = av.VideoFrame.from_ndarray(np.asarray(frame), format="rgb24")

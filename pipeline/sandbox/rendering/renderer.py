@@ -38,7 +38,7 @@ class ClipRenderer:
         self._folder = folder
         self._images = images
         self._settings = settings
-        for part in folder.glob("*.part.mp4"):
+        for part in folder.glob("*.part.mp4"):  # of a sandbox that was killed while it drew
             part.unlink()
         self._ready = {file.stem for file in folder.glob("*.mp4")}
         self._spoiled: set[str] = set()
