@@ -95,7 +95,8 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
         S.DONE: {E.SAVE: S.DONE, E.EXPIRE: S.EXPIRED, E.NOTE: S.DONE},
         # The gateway names a living link again: the video is fetched free of charge.
         S.EXPIRED: {E.SAVE: S.DONE, E.NOTE: S.EXPIRED},
-        S.FAILED: {E.NOTE: S.FAILED},
+        # The gateway called the job done and named no video for some polls, and names one now.
+        S.FAILED: {E.COMPLETE: S.DONE, E.NOTE: S.FAILED},
         S.REFUSED: {E.NOTE: S.REFUSED},
         S.CANCELED: {E.NOTE: S.CANCELED},
         S.REJECTED: {E.NOTE: S.REJECTED},

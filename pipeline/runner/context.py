@@ -61,7 +61,7 @@ class ReadyVideo:
     link_is_newest: bool = False
     """the gateway named it in its last answer, or knows the job no more"""
     was_expired: bool = False
-    """an earlier run found it expired: one free poll for another link, and no more"""
+    """an earlier run found it expired, or got no link for it: one free poll for another one, and no more"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,5 +148,5 @@ def ready_video_of(attempt: Attempt) -> ReadyVideo:
         polling_url=attempt.polling_url,
         video_url=attempt.video_url or "",
         local_path=attempt.local_path,
-        was_expired=attempt.state is State.EXPIRED,
+        was_expired=attempt.state in (State.EXPIRED, State.FAILED),
     )

@@ -2,7 +2,7 @@
 
 A dead link is renewed by a free poll. The request becomes `expired` only when the gateway answered, and its newest link
 stayed dead over several tries: storage may lag behind the gateway by seconds. A later run asks for an expired video
-once more, by one free poll.
+once more, by one free poll, and for one that the gateway called done without naming it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.gateway.download_outcomes import DiskFull, LinkExpired, Saved, Tra
 from pipeline.ledger.states import Event
 from pipeline.runner.context import ReadyVideo, RunContext
 from pipeline.runner.firewall import error_words, is_cancellation
-from pipeline.runner.link_renewal import renew_link
+from pipeline.runner.link_renewal import find_link, renew_link
 from pipeline.runner.stop import StopScope
 
 STEP = "downloading"
@@ -174,6 +174,9 @@ class Downloader:
             if staged is not None:
                 await self._saved(video, target, staged)
                 return
+        # A failed request, whose job was called done without a video.
+        if not video.video_url and not await find_link(context, video):
+            return
         video.tries += 1
         context.fail_point("before-download")
         outcome = await self._fetcher.fetch(video.video_url, target)

@@ -1,4 +1,4 @@
-"""The renewal of a video's link: a free poll, which may name another one."""
+"""The renewal of a video's link: a free poll, which may name another one, or the first one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,32 @@ from functools import partial
 
 from pipeline.gateway.classification import PollOutcomeKind
 from pipeline.gateway.responses import NoResponse, Response
+from pipeline.ledger.states import Event
 from pipeline.runner.context import ReadyVideo, RunContext
 from pipeline.runner.free_poll import own_outcome, poll_in_turn
+
+NO_RESULT = "no_result: "
+"""Begins the reason of a failed request whose job the gateway called done without naming a video. Source: wire,
+point 5. Its job is paid, so it is asked for again before anything is bought again."""
+
+
+async def find_link(context: RunContext, video: ReadyVideo) -> bool:
+    """Ask once for the link of a job that the gateway called done without naming a video.
+
+    Returns:
+        Whether `video` has its link now; the request is `done` then, and else failed as before.
+    """
+    was_answered = await renew_link(context, video)
+    if video.video_url:
+        video.was_expired = False
+        values = {"video_url": video.video_url, "reason": None}
+        await context.recorder.record(video.request_id, Event.COMPLETE, values)
+    elif was_answered:
+        reason = f"{NO_RESULT}asked again, and the gateway names no video"
+        await context.recorder.record(video.request_id, Event.NOTE, {"reason": reason})
+    else:
+        context.notify(f"{video.row_id}: paid, and no poll was answered; run again to ask for its video")
+    return bool(video.video_url)
 
 
 async def renew_link(context: RunContext, video: ReadyVideo) -> bool:

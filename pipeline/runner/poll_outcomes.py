@@ -16,6 +16,7 @@ from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
 from pipeline.runner.circuit_breaker import CircuitBreaker
 from pipeline.runner.context import PendingJob, ReadyVideo, RunContext
+from pipeline.runner.link_renewal import NO_RESULT
 from pipeline.runner.poll_schedule import PollSchedule
 from pipeline.runner.stop import StopScope
 
@@ -139,8 +140,8 @@ class PollOutcomes:
         text = "the gateway says done and names no video"
         if report.other_address:
             text = f"{text} that can be fetched: {one_line(report.other_address, SHOWN_ADDRESS_CHARS)}"
-        await self._end(job, Event.FAIL, now, {"reason": f"no_result: {text}"})
-        self._context.notify(f"{job.row_id}: {text}")
+        await self._end(job, Event.FAIL, now, {"reason": f"{NO_RESULT}{text}"})
+        self._context.notify(f"{job.row_id}: {text}; `dop collect RUN` asks again, free of charge")
 
     async def _end(self, job: PendingJob, event: Event, now: float, values: Mapping[str, object]) -> None:
         ending = {"polls": job.polls, "finished_at": self._context.unix_time(), **values}

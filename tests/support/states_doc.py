@@ -20,7 +20,7 @@ STATE_WORDS = {
     State.STALLED: "no result before the deadline; still collectable",
     State.DONE: "the gateway named a video; it is fetched or being fetched",
     State.EXPIRED: "paid, but the link is dead; `dop collect RUN` asks again, free of charge",
-    State.FAILED: "the gateway could not make it",
+    State.FAILED: "the gateway could not make it, or named no video; then `dop collect RUN` asks again, free of charge",
     State.REFUSED: "moderation (nsfw)",
     State.CANCELED: "canceled at the gateway",
     State.REJECTED: "refused with a 4xx: never created",

@@ -38,6 +38,7 @@ from pipeline.reports.run_ending import named
 from pipeline.reports.run_lookup import find_request, find_run
 from pipeline.runner.downloader import STILL_DEAD
 from pipeline.runner.keeper_results import keep_results
+from pipeline.runner.link_renewal import NO_RESULT
 from pipeline.runner.price_check import check_prices
 from pipeline.runner.run_job import RunInputs, SpendingSession
 from pipeline.runner.session import run_session
@@ -160,34 +161,41 @@ def retry(args: argparse.Namespace) -> int:
 
 
 def _asked_again(opened: SpendingSession, run: Run, failed: list[Attempt], args: argparse.Namespace) -> list[Attempt]:
-    """Those that a free poll gave no video for; an expired one is asked for before it is bought again.
+    """Those that a free poll gave no video for: what is made and did not come is asked for before it is bought again.
 
     MONEY: one whose job the gateway said nothing about is left out. It is paid, and may be fetched later.
     """
-    expired = [one for one in failed if one.state is State.EXPIRED]
-    if not expired or args.dry_run:
+    made = {one.request_id for one in failed if _was_made(one)}
+    if not made or args.dry_run:
         return failed
-    print_notice([f"{counted(len(expired), 'expired video')}: asked for once more before anything is bought again"])
+    what = f"{counted(len(made), 'video')} of finished jobs"
+    print_notice([f"{what}: asked for once more before anything is bought again"])
     began, queries = time.time(), opened.workspace.queries
     run_session(opened, RunInputs(run=run, caps=NO_CAPS, options=run_options(args, buy=False, collect=True)))
-    now = {one.request_id: one for one in queries.latest_attempts([one.request_id for one in expired])}
+    now = {one.request_id: one for one in queries.latest_attempts(list(made))}
     left = []
     for one in failed:
         newest = now.get(one.request_id, one)
-        if one.state is State.EXPIRED and newest.state is not State.EXPIRED:
+        if one.request_id in made and newest.state is not one.state:
             continue
-        if one.state is State.EXPIRED and not _was_asked(newest, queries.history(one.request_id), since=began):
+        if one.request_id in made and not _was_asked(newest, queries.history(one.request_id), since=began):
             print_notice([f"left out: row {one.row_id}: no answer about its paid job; try again later"])
             continue
         left.append(one)
     return left
 
 
+def _was_made(attempt: Attempt) -> bool:
+    """Whether the gateway said that it finished the job: its video is paid, and may come without a second purchase."""
+    is_without_link = attempt.state is State.FAILED and (attempt.reason or "").startswith(NO_RESULT)
+    return attempt.state is State.EXPIRED or is_without_link
+
+
 def _was_asked(attempt: Attempt, history: list[dict[str, object]], *, since: float) -> bool:
-    """Whether the gateway said since then that it has no living link."""
+    """Whether the gateway said since then that it has no link, or no living one."""
     last = history[-1]
     is_new = last["event"] == Event.NOTE.value and float(str(last["at"])) >= since
-    return is_new and (attempt.reason or "").startswith(STILL_DEAD)
+    return is_new and (attempt.reason or "").startswith((STILL_DEAD, NO_RESULT))
 
 
 def _of_kinds(workspace: OpenLedger, run: Run, kinds: set[State]) -> list[Attempt]:

@@ -38,6 +38,7 @@ unknown      resend    planned
 done         save      done
 done         expire    expired
 expired      save      done
+failed       complete  done
 """
 PAIRS = {(State(a), Event(b)): State(c) for a, b, c in (line.split() for line in ALLOWED.split("\n") if line)}
 NOTES = {(state, Event.NOTE): state for state in State if state is not State.SKIPPED}
