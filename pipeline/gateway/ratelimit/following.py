@@ -183,10 +183,11 @@ class Following:
             calls.fell()
             return None
         before = self._history.count(calls.blocked_at - window.span_s, calls.blocked_at)
-        if window.is_proven and 0 < before == window.count - 1:
-            # One that came a moment too early would have been admitted since: the window holds one call less.
+        if window.is_proven and 0 < before < window.count:
+            # One that came a moment too early would have been admitted since: the window holds fewer.
             window.lower_to(before)
             return None
-        first = self._history.nth_last(min(window.count, len(self._history)))
+        # The first call within the span before: an earlier one was in another fill.
+        first = self._history.nth_last(before) if before else None
         begin = max(it.at if first is None else first, self._probe.reopened_at)
         return InitialFill(max(self._history.count(begin - 1e-9, it.at), 1), begin, it.at)

@@ -43,19 +43,23 @@ class Rejection:
 
 
 class Calls:
-    """Calls in the order of sending, with their estimated arrivals."""
+    """Calls in the order of sending, with their estimated arrivals, and when each had surely arrived: at its answer."""
 
-    def __init__(self, sent: Sequence[float] = (), arrived: Sequence[float] = ()) -> None:
+    def __init__(
+        self, sent: Sequence[float] = (), arrived: Sequence[float] = (), answered: Sequence[float] = ()
+    ) -> None:
         self.sent = list(sent)
         self.arrived = list(arrived)
+        self.answered = list(answered)
 
     def add(self, sent_at: float, arrived: float) -> None:
-        """Add a call; of several workers' calls an earlier one may come later."""
+        """Add a call without an answer; of several workers' calls an earlier one may come later."""
         place = len(self.sent)
         if self.sent and sent_at < self.sent[-1]:
             place = bisect_right(self.sent, sent_at)
         self.sent.insert(place, sent_at)
         self.arrived.insert(place, arrived)
+        self.answered.insert(place, 2 * arrived - sent_at)
         if len(self.sent) > MAX_CALLS:
             # Half of them at once: taking one away at the front moves all the others.
             self.keep(MAX_CALLS // 2)
@@ -64,28 +68,28 @@ class Calls:
         """Drop all but the newest calls."""
         old = len(self.sent) - newest
         if old > 0:
-            del self.sent[:old], self.arrived[:old]
+            del self.sent[:old], self.arrived[:old], self.answered[:old]
 
     def since(self, at: float, at_most: int) -> Calls:
         first = max(bisect_left(self.sent, at), len(self.sent) - at_most)
-        return Calls(self.sent[first:], self.arrived[first:])
+        return Calls(self.sent[first:], self.arrived[first:], self.answered[first:])
 
     def followed_by(self, later: Calls) -> Calls:
-        return Calls([*self.sent, *later.sent], [*self.arrived, *later.arrived])
+        return Calls([*self.sent, *later.sent], [*self.arrived, *later.arrived], [*self.answered, *later.answered])
 
     def place(self, sent_at: float) -> int | None:
         place = bisect_right(self.sent, sent_at) - 1
         return place if place >= 0 and self.sent[place] == sent_at else None
 
-    def correct(self, sent_at: float, arrived: float) -> None:
+    def correct(self, sent_at: float, arrived: float, answered: float) -> None:
         place = self.place(sent_at)
         if place is not None:
-            self.arrived[place] = arrived
+            self.arrived[place], self.answered[place] = arrived, answered
 
     def remove(self, sent_at: float) -> None:
         place = self.place(sent_at)
         if place is not None:
-            del self.sent[place], self.arrived[place]
+            del self.sent[place], self.arrived[place], self.answered[place]
 
 
 class History:
@@ -126,8 +130,8 @@ class History:
         An answer later than twice `max_half_s` waited for this client rather than for the network.
         """
         arrived = sent_at + min((now - sent_at) / 2, max_half_s)
-        self._admitted.correct(sent_at, arrived)
-        self._all.correct(sent_at, arrived)
+        self._admitted.correct(sent_at, arrived, now)
+        self._all.correct(sent_at, arrived, now)
         return arrived
 
     def rejected(
@@ -139,7 +143,7 @@ class History:
         rejection = Rejection(sent_at + half_s, half_s, hint)
         self._admitted.remove(sent_at)
         # It stays among all calls, for windows that count rejected ones as well.
-        self._all.correct(sent_at, rejection.at)
+        self._all.correct(sent_at, rejection.at, now)
         if not self._is_in_burst(rejection):
             insort(self.rejections, rejection, key=lambda it: it.at)
             del self.rejections[:-MAX_REJECTIONS]
@@ -176,6 +180,11 @@ class History:
         arrived = self._all.arrived if counting_rejected else self._admitted.arrived
         n = max(n, 1)
         return arrived[-n] if n <= len(arrived) else None
+
+    def nth_last_answered(self, n: int, *, counting_rejected: bool = False) -> float:
+        """When the call that `nth_last` finds was answered, which is expected a usual round trip after it was sent."""
+        calls = self._all if counting_rejected else self._admitted
+        return calls.answered[-max(n, 1)]
 
     def nth_last_sent(self, n: int) -> float | None:
         """When the n-th call from the end, rejected ones included, was sent; None when there are fewer."""

@@ -206,12 +206,15 @@ def _drop_old_calls(law: controller.RateController) -> None:
 
 def _packed_calls(calls: Calls) -> list[Any]:
     sent = [round(at * TICKS_PER_S) for at in calls.sent]
-    trips = [round(at * TICKS_PER_S) - begin for at, begin in zip(calls.arrived, sent, strict=True)]
-    return [sent[:1], [after - before for before, after in pairwise(sent)], trips]
+    there, whole = (
+        [round(at * TICKS_PER_S) - begin for at, begin in zip(times, sent, strict=True)]
+        for times in (calls.arrived, calls.answered)
+    )
+    return [sent[:1], [after - before for before, after in pairwise(sent)], there, whole]
 
 
-def _unpacked_calls(packed_calls: Sequence[Any]) -> tuple[list[float], list[float]]:
-    first, steps, trips = packed_calls
+def _unpacked_calls(packed_calls: Sequence[Any]) -> list[list[float]]:
+    first, steps, there, whole = packed_calls
     sent = list(accumulate([*first, *steps]))
-    arrived = [(begin + trip) / TICKS_PER_S for begin, trip in zip(sent, trips, strict=True)]
-    return [at / TICKS_PER_S for at in sent], arrived
+    later = ([begin + trip for begin, trip in zip(sent, trips, strict=True)] for trips in (there, whole))
+    return [[at / TICKS_PER_S for at in times] for times in (sent, *later)]

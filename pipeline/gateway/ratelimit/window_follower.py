@@ -1,7 +1,9 @@
 """Follows a window: each call waits until the call `count` places before it has left the window.
 
-That rule is right for sliding windows, for fixed ones of any phase, and for buckets that hold as much. Two things are
-corrected on the way: the guard (calls travel at unlike speeds, so one may arrive too early) and, by tests, the count.
+That rule is right for sliding windows, for fixed ones of any phase, and for buckets that hold as much. When a call
+arrived is not known, but it surely had by its answer. Where a rejection costs a hold, its successor leaves a span after
+that answer, and cannot be early; without hints it leaves so that it is early now and then, which costs itself only. Two
+things are corrected on the way: the guard and, by tests, the count.
 """
 
 from __future__ import annotations
@@ -18,14 +20,11 @@ from pipeline.gateway.ratelimit.window_growth import WindowCount
 NEVER = float("inf")
 LONG_AGO = float("-inf")
 
-SHORT_SPAN_S = 3.0
-"""Up to this span (seconds) a hint's hold is a large part of a window, so its calls are guarded better."""
-SHORT_GUARD, LONG_GUARD, UNHINTED_GUARD = 5.0, 3.0, 1.8
-"""Guard in standard deviations of the arrival: of a hundred windows one has a rejection that costs a hold; without
-hints a rejection costs only itself (3, 1.8 and 1.2 cost 0.02 of sliding 40 in 1 s)."""
-GUARD_STEP, UNHINTED_STEP = 1.5, 0.7
+UNHINTED_GUARD = 1.8
+"""Guard without hints, in standard deviations of the arrival (3 costs 0.02 of sliding 40 in 1 s)."""
+GUARD_STEP = 0.7
 """Standard deviations by which the guard grows after a call that came too early."""
-GUARD_DECAY, UNHINTED_DECAY = 0.0006, 0.004
+GUARD_DECAY = 0.006
 """Part of that growth forgotten with each call admitted: a tracked quantile (Robbins and Monro 1951)."""
 MAX_GUARD_SPAN, MAX_GUARD_S = 0.1, 0.15
 """The guard never grows beyond this part of a span, nor this long."""
@@ -129,7 +128,7 @@ class WindowFollower:
     def admitted(self) -> None:
         """A call sent after the last rejection was admitted."""
         self.tests.admitted()
-        self._extra_guard_s *= 1 - (GUARD_DECAY if self._is_hinted else UNHINTED_DECAY)
+        self._extra_guard_s *= 1 - GUARD_DECAY
 
     def rejected(self, it: Rejection, *, hold_s: float) -> Verdict:
         """The first rejection in a row, which holds everything for `hold_s` seconds."""
@@ -189,19 +188,21 @@ class WindowFollower:
 
     def guard_s(self) -> float:
         """Seconds between a window's end and the expected arrival of the first call of the next."""
-        if not self._is_hinted:
-            return max(self._extra_guard_s, UNHINTED_GUARD * self._latency.noise_s)
-        least = SHORT_GUARD if self.span_s <= SHORT_SPAN_S else LONG_GUARD
-        return max(self._extra_guard_s, least * self._latency.noise_s)
+        usual_s = self._latency.latency_s if self._is_hinted else UNHINTED_GUARD * self._latency.noise_s
+        return usual_s + self._extra_guard_s
 
     def _opens_at(self, unsent: int) -> float:
         """When a call may leave so that it arrives after the one `count` places before it has left the window."""
         if unsent >= self.count:
             # That call is a slot which is not sent yet: it goes by the last one's time at the latest.
             return self._last_at + self.span_s + self.guard_s()
-        arrived = self._history.nth_last(self.count - unsent, counting_rejected=self.counts_rejected)
+        place = self.count - unsent
+        arrived = self._history.nth_last(place, counting_rejected=self.counts_rejected)
         if arrived is None or arrived < self.opened_at:
             return LONG_AGO
+        if self._is_hinted:
+            answered = self._history.nth_last_answered(place, counting_rejected=self.counts_rejected)
+            return answered + self.span_s + self._extra_guard_s
         return arrived + self.span_s + self.guard_s() - self._latency.latency_s / 2
 
     def _test_at(self, now: float, opens_at: float) -> float:
@@ -237,9 +238,8 @@ class WindowFollower:
 
     def _came_early(self, it: Rejection) -> Verdict:
         noise_s = self._latency.noise_s
-        step_s = (GUARD_STEP if self._is_hinted else UNHINTED_STEP) * noise_s
         most_s = min(MAX_GUARD_SPAN * self.span_s + 0.01, MAX_GUARD_S)
-        self._extra_guard_s = min(self.guard_s() + step_s, most_s)
+        self._extra_guard_s = min(self._extra_guard_s + GUARD_STEP * noise_s, most_s)
         if self._is_hinted:
             return Verdict.REFIT if self._fails_often(it) else Verdict.KEEP
         self._early.append(it.at)
@@ -257,6 +257,8 @@ class WindowFollower:
             return Verdict.REFIT
         if end.calls >= FELL * self.count:
             return Verdict.KEEP
+        if self._is_hinted and self.tests.has_grown and not is_telling(end.it.retry_after_s):
+            return Verdict.REFIT  # more was admitted for whole windows: no window of any count explains both
         if not (end.is_whole_fill if is_telling(end.it.retry_after_s) else self.is_proven):
             return Verdict.REFIT
         self.fall_to(end.calls)
