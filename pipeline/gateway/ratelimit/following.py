@@ -187,7 +187,8 @@ class Following:
             # One that came a moment too early would have been admitted since: the window holds fewer.
             window.lower_to(before)
             return None
-        # The first call within the span before: an earlier one was in another fill.
-        first = self._history.nth_last(before) if before else None
+        # The first call of the fill: one more than a span before it was in another one.
+        count = before if before >= FELL * window.count else min(window.count, len(self._history))
+        first = self._history.nth_last(count)
         begin = max(it.at if first is None else first, self._probe.reopened_at)
         return InitialFill(max(self._history.count(begin - 1e-9, it.at), 1), begin, it.at)

@@ -30,7 +30,7 @@ UNUSUAL_MISFIT, UNSURE_MISFIT = 0.2, 0.4
 DEEP_S, DEEP_MISFIT = 15.0, 0.3
 """Misfit (calls) of a bucket that fills up in more than so many seconds. A window that fits as well is followed first:
 if it is wrong, that costs a rejection or two; a slow bucket that is wrong costs half a minute of silence."""
-SLOW_MISFIT, SLOW_RATIO, SHORT_S = 1.0, 1.1, 3.0
+SLOW_MISFIT, SLOW_RATIO, SHORT_S = 1.0, 1.1, 1.0
 """Misfit (calls) of a first bucket that is slower by this ratio than a window up to so many seconds long, where a hold
 is made up for: a first fill that reached into the next fixed window looks like it. The window, if it is wrong, is
 rejected within a few spans; the bucket would lose a quarter for long. Fixed 40 in 1 s, whole hints: 0.93, not 0.90."""
@@ -145,7 +145,9 @@ class ModelChoice:
             if bucket is not None:
                 unsure = UNSURE_MISFIT * (bucket.max_rate > 2 * bucket.min_rate)
                 deep = DEEP_MISFIT * (bucket.burst > DEEP_S * bucket.rate)
-                slow = SLOW_MISFIT * (since == LONG_AGO and not known and _is_slow(bucket, found, hint or 0.0))
+                slow = SLOW_MISFIT * (
+                    since == LONG_AGO and not (known or is_exact) and _is_slow(bucket, found, hint or 0.0)
+                )
                 found.append(Option(bucket.misfit + unsure + deep + slow + cost, since, used, bucket))
             yield from found
             # Less of the history counts only while nothing explains more of it.
