@@ -6,13 +6,7 @@ import hashlib
 from pathlib import Path
 
 SAMPLE_PREFIX = "sandbox:"
-
-
 OBJECT_PREFIXES = ("s3://", "gs://", "az://")
-
-
-_BLOCK = 1 << 20
-"""Bytes that are hashed at a time, so that a large picture is never in memory as a whole."""
 
 
 def is_local(image: str) -> bool:
@@ -33,9 +27,6 @@ def object_place(address: str) -> tuple[str, str]:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's content, read in blocks."""
-    sha = hashlib.sha256()
+    """Hex sha256 of a file's content, which is never in memory as a whole."""
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            sha.update(block)
-    return sha.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.parser import build_parser
-from pipeline.cli.reference import PAGES as GENERATED
 from pipeline.reports.sheet.page import HELP_KEYS
 from pipeline.reports.tables import REPORT_COLUMNS
 from tests.support.cli_driver import Dop
 from tests.support.pages import REPO, anchors, blocks, links, mentioned_commands, shell_lines, words
 from tests.support.readability import measured, page_words, pages
+from tests.support.reference_pages import PAGES as GENERATED
 
 DOCS = REPO / "docs"
 ALL = [REPO / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -231,7 +231,7 @@ def test_the_reference_is_what_the_program_says_now(name: str) -> None:
     page = DOCS / "reference" / name
     if os.environ.get("UPDATE_GOLDEN"):
         page.write_text(GENERATED[name](), encoding="utf-8")
-    remedy = "write it again: .venv/bin/python -m pipeline.cli.reference docs/reference"
+    remedy = "write it again: .venv/bin/python -m tests.support.reference_pages docs/reference"
     assert text_of(page) == GENERATED[name](), remedy
 
 

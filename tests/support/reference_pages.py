@@ -1,6 +1,6 @@
 """The reference pages of the documentation, made from the parser and the settings, so that they cannot be out of date.
 
-python -m pipeline.cli.reference docs/reference      writes commands.md and configuration.md there
+python -m tests.support.reference_pages docs/reference      writes commands.md and configuration.md there
 """
 
 from __future__ import annotations
