@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.cli_driver import KEY, Dop, Here
 from tests.support.fake_gateway import GatewayDouble, Script
+from tests.support.s3_server import S3Server
 
 Opened = tuple[Dop, GatewayDouble]
 
@@ -33,6 +34,13 @@ def against(tmp_path: Path, person: type[Dop]) -> Iterator[Callable[..., Opened]
             return dop, double
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[S3Server]:
+    """An object store on this machine."""
+    with S3Server() as server:
+        yield server
 
 
 @pytest.fixture

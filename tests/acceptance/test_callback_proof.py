@@ -17,6 +17,7 @@ from aiohttp import web
 
 from pipeline.gateway.kinds.pixazo import POLL_PATH, SUBMIT_PATH
 from tests.support.cli_driver import Dop, Ended, shots
+from tests.support.http_server import http_server
 from tests.support.webhook_catcher import serving
 
 pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
@@ -74,17 +75,8 @@ class Unclear:
 @asynccontextmanager
 async def unclear(behave: Behaviour) -> AsyncIterator[Unclear]:
     gateway = Unclear(behave)
-    app = web.Application()
-    app.router.add_post(SUBMIT_PATH, gateway.submit)
-    app.router.add_post(POLL_PATH, gateway.poll)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    gateway.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with http_server(web.post(SUBMIT_PATH, gateway.submit), web.post(POLL_PATH, gateway.poll)) as gateway.url:
         yield gateway
-    finally:
-        await runner.cleanup()
 
 
 async def buy(dop: Dop, gateway: Unclear, count: int, *words: str) -> Ended:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from tests.acceptance.conftest import Opened
 from tests.support.cli_driver import KEY, Dop, Ended
+from tests.support.http_server import http_server
 
 Checks = dict[str, tuple[bool | None, str]]
 
@@ -48,15 +49,8 @@ async def answering(answer: Callable[[web.Request], web.Response]) -> AsyncItera
     async def handle(request: web.Request) -> web.Response:
         return answer(request)
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with http_server(web.route("*", "/{path:.*}", handle)) as url:
+        yield url
 
 
 def refuses(request: web.Request) -> web.Response:

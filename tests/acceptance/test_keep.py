@@ -9,25 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Opened
-from tests.support.cli_driver import Dop, Ended, table
+from tests.support.cli_driver import Dop, Ended, candidates
 from tests.support.fake_gateway import GatewayDouble
 
 Against = Callable[..., Opened]
-
-
-def sheet(shots: int, seeds: str, **same: object) -> str:
-    """A CSV of shots that keep one clip of some seeds."""
-    return table(
-        {
-            "id": f"shot-{number}",
-            "image": f"https://cdn.example.com/{number}.jpg",
-            "prompt": f"scene {number} of all",
-            "seeds": seeds,
-            "keep": 1,
-        }
-        | same
-        for number in range(1, shots + 1)
-    )
 
 
 def failing(*jobs: int) -> dict[str, object]:
@@ -55,7 +40,7 @@ ONE = ("--set", "pace.submit_concurrency=1")
 
 def test_a_failed_candidate_is_replaced_and_the_rest_is_not_needed(against: Against) -> None:
     dop, double = against(jobs=failing(1))
-    manifest = dop.csv(sheet(2, "1-3"))
+    manifest = dop.csv(candidates(2, "1-3"))
     plan = json.loads(dop.call("plan", manifest, "--json").out)["keepers"]
     assert (plan["least"], plan["expected"], plan["most"], plan["most_usd"]) == (2, None, 6, "0.810")
     done = dop.buy(manifest, *ONE)
@@ -75,8 +60,8 @@ def test_a_failed_candidate_is_replaced_and_the_rest_is_not_needed(against: Agai
 
 def test_expected_prices_say_on_how_many_clips_they_rest(against: Against) -> None:
     dop, _ = against(jobs=failing(1))
-    assert dop.buy(dop.csv(sheet(2, "1-3")), *ONE).code == 0
-    plan = dop.call("plan", dop.csv(sheet(4, "1-3"), "more.csv")).out
+    assert dop.buy(dop.csv(candidates(2, "1-3")), *ONE).code == 0
+    plan = dop.call("plan", dop.csv(candidates(4, "1-3"), "more.csv")).out
     # 2 of 3 clips were kept: of three candidates 1 + 1/3 + 1/9 are expected, for each of two new shots.
     assert "least 2 for $0.270, expected 2.9 for $0.390, most 6 for $0.810" in plan
     assert "expected from 3 clips of dop-lite, of which 2 were kept" in plan
@@ -87,7 +72,7 @@ def test_expected_prices_say_on_how_many_clips_they_rest(against: Against) -> No
 
 def test_with_pick_the_run_ends_with_5_and_names_the_rows_that_wait(against: Against) -> None:
     dop, double = against()
-    manifest = dop.csv(sheet(2, "1-3", keep_if="pick"))
+    manifest = dop.csv(candidates(2, "1-3", keep_if="pick"))
     done = dop.buy(manifest)
     assert done.code == 5, done.err
     assert "waiting for you: shot-1 (0 of 1 kept), shot-2 (0 of 1 kept)" in done.err
@@ -103,7 +88,7 @@ def test_with_pick_the_run_ends_with_5_and_names_the_rows_that_wait(against: Aga
 
 def test_a_rejection_makes_the_next_run_buy_exactly_one_more(against: Against) -> None:
     dop, double = against()
-    manifest = dop.csv(sheet(3, "1-3"))
+    manifest = dop.csv(candidates(3, "1-3"))
     assert dop.buy(manifest).code == 0
     reviewed(dop, shot2_1="reject")
     more = dop.buy(manifest)
@@ -114,7 +99,7 @@ def test_a_rejection_makes_the_next_run_buy_exactly_one_more(against: Against) -
 
 def test_a_saved_plan_is_refused_when_a_clip_was_rejected_since(against: Against) -> None:
     dop, double = against()
-    manifest, plan = dop.csv(sheet(2, "1-3")), dop.folder / "plan.json"
+    manifest, plan = dop.csv(candidates(2, "1-3")), dop.folder / "plan.json"
     assert dop.buy(manifest).code == 0
     assert dop.call("plan", manifest, "--out", plan).code == 0
     reviewed(dop, shot1_1="reject")
@@ -124,7 +109,7 @@ def test_a_saved_plan_is_refused_when_a_clip_was_rejected_since(against: Against
 
 def test_submit_leaves_and_collect_says_what_would_be_bought_next(against: Against) -> None:
     dop, double = against(jobs=failing(1))
-    manifest = dop.csv(sheet(2, "1-3"))
+    manifest = dop.csv(candidates(2, "1-3"))
     left = dop.call("submit", manifest, "--yes", *ONE)
     assert (left.code, double.charged) == (0, 2), left.err
     found = dop.call("collect")
@@ -135,7 +120,7 @@ def test_submit_leaves_and_collect_says_what_would_be_bought_next(against: Again
 
 def test_a_shot_that_is_used_up_is_named_and_retry_buys_only_what_it_lacks(against: Against) -> None:
     dop, double = against(jobs=failing(1, 3, 4))  # shot-1 loses all three, shot-2 keeps its first
-    manifest = dop.csv(sheet(2, "1-3"))
+    manifest = dop.csv(candidates(2, "1-3"))
     done = dop.buy(manifest, *ONE)
     assert done.code == 1, done.err
     assert "no candidate left: shot-1 (0 of 1 kept)" in done.err
@@ -147,7 +132,7 @@ def test_a_shot_that_is_used_up_is_named_and_retry_buys_only_what_it_lacks(again
 
 def test_retry_leaves_out_candidates_that_others_replaced(against: Against) -> None:
     dop, double = against(jobs=failing(1))
-    assert dop.buy(dop.csv(sheet(2, "1-3")), *ONE).code == 0
+    assert dop.buy(dop.csv(candidates(2, "1-3")), *ONE).code == 0
     again = dop.call("retry", "--failed", "--yes")
     assert (again.code, double.charged) == (0, 3), again.err
     assert "left out: 1 failed candidate of rows that have their clips" in again.err
@@ -159,10 +144,10 @@ def test_retry_leaves_out_candidates_that_others_replaced(against: Against) -> N
 )
 def test_every_bound_holds_for_candidates_too(against: Against, words: tuple[str, ...], charged: int) -> None:
     dop, double = against(jobs=failing(1, 2))
-    done = dop.buy(dop.csv(sheet(4, "1-4")), *ONE, *words)
+    done = dop.buy(dop.csv(candidates(4, "1-4")), *ONE, *words)
     assert double.charged <= charged, done.err
     assert len(set(paid(double))) == double.charged
-    last = dop.buy(dop.csv(sheet(4, "1-4")), *ONE, "--max-cost", "9")
+    last = dop.buy(dop.csv(candidates(4, "1-4")), *ONE, "--max-cost", "9")
     assert last.code in (0, 1)
     assert double.charged == 6, "two of four shots lost their first clip"
 
@@ -170,7 +155,7 @@ def test_every_bound_holds_for_candidates_too(against: Against, words: tuple[str
 @pytest.mark.long
 def test_a_callback_brings_the_clip_and_the_next_candidate_is_bought(rehearsal: Dop) -> None:
     done = rehearsal.buy(
-        rehearsal.csv(sheet(1, "40404-40406", image="sandbox:coffee")),
+        rehearsal.csv(candidates(1, "40404-40406", image="sandbox:coffee")),
         "--webhook",
         *("--set", "checks.enabled=true", "--set", "sandbox.defect_seeds=40404", "--set", "sandbox.size=240p"),
     )
@@ -184,7 +169,7 @@ def test_a_callback_brings_the_clip_and_the_next_candidate_is_bought(rehearsal: 
 
 def test_mistakes_are_named(rehearsal: Dop) -> None:
     def said(**same: object) -> Ended:
-        return rehearsal.call("validate", rehearsal.csv(sheet(1, "1-3", image="sandbox:coffee", **same)))
+        return rehearsal.call("validate", rehearsal.csv(candidates(1, "1-3", image="sandbox:coffee", **same)))
 
     assert "0 is outside 1..1,000" in said(keep=0).err
     assert "'best' is neither check (it passed the checks) nor pick (you kept it)" in said(keep_if="best").err

@@ -10,18 +10,14 @@ import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.acceptance.conftest import Opened
+from tests.support.certificates import quick
 from tests.support.cli_driver import KEY, Dop, Ended, Here, ended, shots, wait_for
 from tests.support.fake_gateway import GatewayDouble, Script
 from tests.support.postgres import PostgresServer
@@ -308,28 +304,7 @@ class TlsDouble(GatewayDouble):
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A certificate for localhost that signs itself, with its key, in one PEM file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(IPv4Address("127.0.0.1"))]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    pem = tmp_path / "gateway.pem"
-    pem.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return pem
+    return quick(tmp_path / "gateway.pem", "localhost", "127.0.0.1", is_ca=True)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from aiohttp import web
 from PIL import Image
 
 from tests.support.cli_driver import Dop, Ended, table
+from tests.support.http_server import http_server
 
 pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
 
@@ -48,16 +49,8 @@ class Host:
 @asynccontextmanager
 async def hosting(**pictures: bytes) -> AsyncIterator[Host]:
     host = Host({f"/{name}": content for name, content in pictures.items()})
-    app = web.Application()
-    app.router.add_get("/{name}", host.serve)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with http_server(web.get("/{name}", host.serve)) as host.url:
         yield host
-    finally:
-        await runner.cleanup()
 
 
 async def run(dop: Dop, *words: object) -> Ended:

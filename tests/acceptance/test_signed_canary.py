@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html import escape
@@ -19,6 +19,7 @@ from PIL import Image
 from pipeline.gateway.kinds.pixazo import POLL_PATH, SUBMIT_PATH
 from tests.support.cli_driver import Dop, Ended, table
 from tests.support.fake_gateway import tiny_clip
+from tests.support.http_server import http_server
 from tests.support.s3_server import BUCKET, CREDENTIALS, S3Server
 
 pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
@@ -88,24 +89,13 @@ def store_error(image: str) -> str:
 @asynccontextmanager
 async def parrot() -> AsyncIterator[Parrot]:
     gateway = Parrot()
-    app = web.Application()
-    app.router.add_post(SUBMIT_PATH, gateway.submit)
-    app.router.add_post(POLL_PATH, gateway.poll)
-    app.router.add_get("/clip.mp4", gateway.clip)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    gateway.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    routes = (
+        web.post(SUBMIT_PATH, gateway.submit),
+        web.post(POLL_PATH, gateway.poll),
+        web.get("/clip.mp4", gateway.clip),
+    )
+    async with http_server(*routes) as gateway.url:
         yield gateway
-    finally:
-        await runner.cleanup()
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[S3Server]:
-    with S3Server() as server:
-        yield server
 
 
 def pictures(dop: Dop, store: S3Server) -> Any:

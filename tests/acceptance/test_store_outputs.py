@@ -8,7 +8,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,17 +22,9 @@ pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests sta
 FOLDER = f"s3://{BUCKET}/films"
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[S3Server]:
-    with S3Server() as server:
-        yield server
-
-
 @pytest.fixture
 def live(against: Callable[..., Opened], store: S3Server) -> Callable[..., Opened]:
-    if store._process is None:
-        store.start()
-    store.empty()
+    store.ready()
 
     def opened(**script: object) -> Opened:
         dop, double = against(**script)
@@ -170,9 +162,7 @@ def test_a_large_video_goes_up_in_parts_and_is_whole(tmp_path: Path, store: S3Se
     from pipeline.assets.publishing import OutputPublisher
     from pipeline.gateway.download_outcomes import Saved
 
-    if store._process is None:
-        store.start()
-    store.empty()
+    store.ready()
     video = tmp_path / "run" / "videos" / "a.mp4"
     video.parent.mkdir(parents=True)
     content = bytes(range(256)) * (2 * PART_BYTES // 256) + b"the end"

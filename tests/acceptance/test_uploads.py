@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,9 @@ from tests.support.s3_server import BUCKET, CREDENTIALS, S3Server, answers
 pytestmark = pytest.mark.long  # whole runs over HTTP; the money's own tests stay in the fast set
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[S3Server]:
-    with S3Server() as server:
-        yield server
-
-
 @pytest.fixture
 def live(against: Callable[..., Opened], store: S3Server) -> Opened:
-    if store._process is None:
-        store.start()
-    store.empty()
+    store.ready()
     dop, double = against()
     dop.environ = CREDENTIALS | {"DOP_UPLOADS__URL": f"s3://{BUCKET}/dop", "DOP_UPLOADS__ENDPOINT": store.url}
     return dop, double

@@ -302,6 +302,21 @@ def shots(count: int, **same: object) -> str:
     return table(made)
 
 
+def candidates(count: int, seeds: str, **same: object) -> str:
+    """A CSV manifest of so many shots that keep one clip of some seeds."""
+    return table(
+        {
+            "id": f"shot-{number}",
+            "image": f"https://cdn.example.com/{number}.jpg",
+            "prompt": f"scene {number} of all",
+            "seeds": seeds,
+            "keep": 1,
+        }
+        | same
+        for number in range(1, count + 1)
+    )
+
+
 def killed(ending: Ended) -> bool:
     """Whether the process was killed at its fail point."""
     return ending.code == -signal.SIGKILL

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -53,6 +53,10 @@ FATES = {"accepted": 70, "lost": 8, "error, charged": 4, "error": 4, "not sent":
 
 CHARGED = ("accepted", "lost", "error, charged")
 UNCLEAR = ("lost", "error, charged", "error")
+
+
+Values = Mapping[str, object] | None
+"""What an event says of an attempt."""
 
 
 class SeedAsBody(SubmitCallBuilder):

@@ -85,6 +85,12 @@ class S3Server:
         options: Any = {"allow_http": True}
         return S3Store(BUCKET, endpoint=self.url, client_options=options, config=cast(Any, config))
 
+    def ready(self) -> None:
+        """Running, and empty."""
+        if self._process is None:
+            self.start()
+        self.empty()
+
     def empty(self) -> None:
         """Makes it forget everything but the bucket."""
         self.call("POST", "/moto-api/reset")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_driver import ended, table, wait_for
+from tests.support.cli_driver import candidates, ended, wait_for
 from tests.support.fake_gateway import GatewayDouble, Script
 from tests.support.worker_processes import several
 
@@ -17,21 +17,6 @@ pytestmark = pytest.mark.long
 
 OFF = {"DOP_CHECKS__ENABLED": "false"}
 """The double's clips are grey noise, which no check passes."""
-
-
-def candidates(shots: int, seeds: str, **same: object) -> str:
-    """A sheet of shots that keep one clip each."""
-    return table(
-        {
-            "id": f"shot-{number}",
-            "image": f"https://cdn.example.com/{number}.jpg",
-            "prompt": f"scene {number} of all",
-            "seeds": seeds,
-            "keep": 1,
-        }
-        | same
-        for number in range(1, shots + 1)
-    )
 
 
 def test_a_failed_candidate_is_replaced_and_the_rest_is_not_needed(tmp_path: Path, postgres: str) -> None:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import gzip
-import ipaddress
 import random
 import socket
 import ssl
 import tracemalloc
 from dataclasses import dataclass
-from pathlib import Path
 
 import aiohttp
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from pipeline.gateway.classification import SubmitOutcomeKind
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.kinds.pixazo import Pixazo, classify_submit, submit_body, submit_call
 from pipeline.gateway.responses import NoResponse, Response, SendProof
 from pipeline.gateway.tls_sessions import ResumingContext
+from tests.support.certificates import quick
 from tests.support.factories import make_params
 from tests.support.raw_server import ANSWER_BODY, Caller, Script, ScriptedGateway, http
 
@@ -43,26 +37,7 @@ class Tls:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "scripted gateway")])
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    folder: Path = tmp_path_factory.mktemp("tls")
-    pem = folder / "both.pem"
-    pem.write_bytes(
-        signed.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    pem = quick(tmp_path_factory.mktemp("tls") / "both.pem", "127.0.0.1")
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(pem)
     client = ResumingContext(

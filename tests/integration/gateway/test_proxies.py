@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import ssl
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from pipeline.config.network import network_environment
 from pipeline.gateway.client import GatewayClient
 from pipeline.gateway.connection_probe import connection_problem
 from pipeline.gateway.kinds.pixazo import Pixazo, submit_body, submit_call
 from pipeline.gateway.responses import NoResponse, Response
+from tests.support.certificates import quick
 from tests.support.factories import make_params
 from tests.support.raw_server import Caller, ScriptedGateway, http
 
@@ -29,26 +25,7 @@ CALL = submit_call(submit_body(make_params()), idempotency_key="k1")
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Certificate and key of a gateway of that name, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem: Path = tmp_path_factory.mktemp("tls") / "both.pem"
-    pem.write_bytes(
-        signed.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return pem
+    return quick(tmp_path_factory.mktemp("tls") / "both.pem", HOST)
 
 
 def client(environ: dict[str, str]) -> GatewayClient:

@@ -24,7 +24,7 @@ from pipeline.runner.paid_submit import PaidSubmit
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.submit_outcomes import ReservedAttempt
 from pipeline.runner.submitter import Submitter
-from tests.support.crash_experiment import ANSWER_S, FATES, Experiment, MemoryGateway, Protocol
+from tests.support.crash_experiment import ANSWER_S, FATES, Experiment, MemoryGateway, Protocol, Values
 from tests.support.factories import LITE_MICROUSD
 from tests.support.ledgers import RUN
 from tests.support.virtual_time import in_virtual_time
@@ -93,41 +93,25 @@ def _as_if(event: Event, before: State) -> Applied:
 class NoIntent(EventRecorder):
     """Writes the intent when the answer is there: one write less."""
 
-    async def record(
-        self,
-        request_id: str,
-        event: Event,
-        values: Mapping[str, object] | None = None,
-        *,
-        token: str | None = None,
-        detail: str = "",
-    ) -> ChangeResult:
+    async def record(self, request_id: str, event: Event, values: Values = None, **more: Any) -> ChangeResult:
         pending: dict[str, tuple[Mapping[str, object] | None, str | None]] = self.__dict__.setdefault("pending", {})
         if event is Event.RESERVE:
-            pending[request_id] = (values, token)
+            pending[request_id] = (values, more.get("token"))
             return _as_if(event, State.PLANNED)
         if request_id in pending:
             intent, its_token = pending.pop(request_id)
             await super().record(request_id, Event.RESERVE, intent, token=its_token)
-        return await super().record(request_id, event, values, token=token, detail=detail)
+        return await super().record(request_id, event, values, **more)
 
 
 class LateSettle(EventRecorder):
     """Keeps accepted ids in memory and writes them all at the end."""
 
-    async def record(
-        self,
-        request_id: str,
-        event: Event,
-        values: Mapping[str, object] | None = None,
-        *,
-        token: str | None = None,
-        detail: str = "",
-    ) -> ChangeResult:
+    async def record(self, request_id: str, event: Event, values: Values = None, **more: Any) -> ChangeResult:
         if event is Event.ACCEPT:
-            self.__dict__.setdefault("kept", []).append((request_id, values, token))
+            self.__dict__.setdefault("kept", []).append((request_id, values, more.get("token")))
             return _as_if(event, State.SUBMITTING)
-        return await super().record(request_id, event, values, token=token, detail=detail)
+        return await super().record(request_id, event, values, **more)
 
     async def flush(self) -> None:
         for request_id, values, token in self.__dict__.get("kept", []):
@@ -137,15 +121,7 @@ class LateSettle(EventRecorder):
 class CapOutside(EventRecorder):
     """Looks at the budget first and reserves afterwards."""
 
-    async def record(
-        self,
-        request_id: str,
-        event: Event,
-        values: Mapping[str, object] | None = None,
-        *,
-        token: str | None = None,
-        detail: str = "",
-    ) -> ChangeResult:
+    async def record(self, request_id: str, event: Event, values: Values = None, **more: Any) -> ChangeResult:
         cap = self.caps.run_microusd
         if event is Event.RESERVE and cap is not None:
             with self.ledger.reader.connect() as connection:
@@ -156,10 +132,10 @@ class CapOutside(EventRecorder):
             self.caps, kept = NO_CAPS, self.caps
             try:
                 await asyncio.sleep(0)
-                return await super().record(request_id, event, values, token=token, detail=detail)
+                return await super().record(request_id, event, values, **more)
             finally:
                 self.caps = kept
-        return await super().record(request_id, event, values, token=token, detail=detail)
+        return await super().record(request_id, event, values, **more)
 
 
 class RetryUnknown(PaidSubmit):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from pipeline.runner.rate_gate import RateGate
 from pipeline.runner.recorder import EventRecorder
 from pipeline.runner.submit_outcomes import finish
 from pipeline.runner.submitter import Submitter
-from tests.support.crash_experiment import FATES, Experiment, MemoryGateway, Protocol
+from tests.support.crash_experiment import FATES, Experiment, MemoryGateway, Protocol, Values
 from tests.support.ledgers import read
 from tests.support.virtual_time import in_virtual_time
 
@@ -65,18 +65,10 @@ def test_a_booking_that_fails_reaches_its_caller(monkeypatch: pytest.MonkeyPatch
 class NoRoom(EventRecorder):
     """A disk that takes intents and nothing else."""
 
-    async def record(
-        self,
-        request_id: str,
-        event: Event,
-        values: Mapping[str, object] | None = None,
-        *,
-        token: str | None = None,
-        detail: str = "",
-    ) -> ChangeResult:
+    async def record(self, request_id: str, event: Event, values: Values = None, **more: Any) -> ChangeResult:
         if event is Event.ACCEPT:
             raise LedgerError("no room")
-        return await super().record(request_id, event, values, token=token, detail=detail)
+        return await super().record(request_id, event, values, **more)
 
 
 def test_a_paid_id_that_no_store_took_is_printed(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,18 +89,10 @@ def test_a_paid_id_that_no_store_took_is_printed(tmp_path: object, monkeypatch: 
 class LateNoRoom(NoRoom):
     """Says late that there is no room: the next intent is written meanwhile."""
 
-    async def record(
-        self,
-        request_id: str,
-        event: Event,
-        values: Mapping[str, object] | None = None,
-        *,
-        token: str | None = None,
-        detail: str = "",
-    ) -> ChangeResult:
+    async def record(self, request_id: str, event: Event, values: Values = None, **more: Any) -> ChangeResult:
         if event is Event.ACCEPT:
             await asyncio.sleep(1)
-        return await super().record(request_id, event, values, token=token, detail=detail)
+        return await super().record(request_id, event, values, **more)
 
 
 class Impatient(OpenAcceptance):
@@ -255,18 +239,10 @@ class GivenUp(EventRecorder):
 
     decision: Event | None = None
 
-    async def record(
-        self,
-        request_id: str,
-        event: Event,
-        values: Mapping[str, object] | None = None,
-        *,
-        token: str | None = None,
-        detail: str = "",
-    ) -> ChangeResult:
-        outcome = await super().record(request_id, event, values, token=token, detail=detail)
+    async def record(self, request_id: str, event: Event, values: Values = None, **more: Any) -> ChangeResult:
+        outcome = await super().record(request_id, event, values, **more)
         if event is Event.RESERVE and isinstance(outcome, Applied):
-            await super().record(request_id, Event.LOSE, {"reason": "given up"}, token=token)
+            await super().record(request_id, Event.LOSE, {"reason": "given up"}, token=more.get("token"))
             if self.decision is not None:
                 await super().record(request_id, self.decision)
         return outcome

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from pipeline.sandbox import Sandbox, SandboxError, SandboxSettings
 from pipeline.sandbox.image_store import PHOTOS
+from tests.support.http_server import http_server
 from tests.support.sandboxes import DOCUMENT_BODY, SUBMIT, Client, open_sandbox
 
 
@@ -232,24 +233,18 @@ async def test_an_image_on_a_loopback_server_is_fetched_and_any_other_is_drawn(t
         asked.append(request.path)
         return web.Response(body=(PHOTOS / "cat.jpg").read_bytes(), content_type="image/jpeg")
 
-    app = web.Application()
-    app.router.add_get("/{name}", give)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port = runner.addresses[0][1]
-    try:
-        async with open_sandbox(tmp_path, inline=False, one_clip=False) as client:
-            there = await bought(client, input_images=[f"http://127.0.0.1:{port}/cat.jpg"])
-            here = await bought(client, input_images=[f"{client.url}/_sandbox/photos/cat.jpg"])
-            gone = await bought(client, input_images=["http://127.0.0.1:9/cat.jpg"])
-            client.at.now += 100
-            async with asyncio.timeout(60):
-                while any(job["status"] != "completed" for job in (await client.books())["jobs"]):
-                    await client.sandbox.clip_made()
-            clips = [(await client.call("GET", f"/results/{job}.mp4")).value for job in (there, here, gone)]
-    finally:
-        await runner.cleanup()
+    async with (
+        http_server(web.get("/{name}", give)) as pictures,
+        open_sandbox(tmp_path, inline=False, one_clip=False) as client,
+    ):
+        there = await bought(client, input_images=[f"{pictures}/cat.jpg"])
+        here = await bought(client, input_images=[f"{client.url}/_sandbox/photos/cat.jpg"])
+        gone = await bought(client, input_images=["http://127.0.0.1:9/cat.jpg"])
+        client.at.now += 100
+        async with asyncio.timeout(60):
+            while any(job["status"] != "completed" for job in (await client.books())["jobs"]):
+                await client.sandbox.clip_made()
+        clips = [(await client.call("GET", f"/results/{job}.mp4")).value for job in (there, here, gone)]
     assert asked == ["/cat.jpg"]
     assert clips[0] == clips[1] != clips[2]
 

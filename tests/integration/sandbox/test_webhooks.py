@@ -14,6 +14,7 @@ from aiohttp import web
 
 from pipeline.sandbox.faults import CallbackFault, FaultPlan
 from pipeline.sandbox.webhooks import FORGED_SECRET, signature
+from tests.support.http_server import http_server
 from tests.support.sandboxes import DOCUMENT_BODY, QUEUE_SUBMIT, Client, open_sandbox
 
 SECRET = "webhook_secret_abc123"
@@ -47,16 +48,9 @@ class Receiver:
 @asynccontextmanager
 async def receiving(*answers: int) -> AsyncIterator[Receiver]:
     receiver = Receiver(*answers)
-    app = web.Application()
-    app.router.add_post("/hook", receiver.take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    try:
+    async with http_server(web.post("/hook", receiver.take)) as url:
+        receiver.url = f"{url}/hook"
         yield receiver
-    finally:
-        await runner.cleanup()
 
 
 async def bought(client: Client, receiver: Receiver) -> str:
