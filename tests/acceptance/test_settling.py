@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tests.acceptance.conftest import Opened
@@ -51,6 +52,40 @@ def test_an_unknown_that_was_charged_is_adopted_with_its_job_and_fetched_for_not
 
     assert (ended.code, ended.counts, len(double.submits)) == (0, {"done": 1}, 1)
     assert dop.ledger_mills() == double.charged_mills
+
+
+def test_a_mistyped_job_is_not_adopted(against: Against) -> None:
+    (dop, double), manifest = unknown(against, book=True)
+    (job,) = double.jobs
+    other = dop.csv(one_row("mill"), "other.csv")
+    assert dop.buy(other).code == 0
+    wrong = [job.replace(job[-2:], "zz"), "", " ", "../x", "a b"]
+    for typed in wrong:
+        refused = dop.call("resolve", "lake", "--adopt", typed)
+        assert refused.code == 2, refused.err
+        assert "nothing was changed" in refused.err
+    assert dop.call("resolve", "lake", "--adopt", job).code == 0
+    assert (dop.buy(manifest).code, double.charged) == (0, 2)
+
+
+def test_a_job_that_repeats_another_request_is_not_adopted(against: Against) -> None:
+    (dop, double), _ = unknown(against, book=True)
+    (job,) = double.jobs.values()
+    repeated = {"seed": job.body["seed"] + 1, "prompt": job.body["prompt"]}
+    usual = job.shape.poll
+    job.shape = replace(job.shape, poll=lambda *asked: {**usual(*asked), "input_params": repeated})
+    refused = dop.call("resolve", "lake", "--adopt", job.job)
+    assert refused.code == 2, refused.err
+    assert "is not lake's: " in refused.err
+
+
+def test_without_an_answer_of_the_gateway_the_operators_word_counts(against: Against) -> None:
+    (dop, double), _ = unknown(against, book=True)
+    (job,) = double.jobs.values()
+    job.script.polls_in_trouble = 99
+    settled = dop.call("resolve", "lake", "--adopt", job.job)
+    assert settled.code == 0, settled.err
+    assert "could not be checked: 502" in settled.err
 
 
 def test_an_unknown_that_is_written_off_stays_in_the_books_as_disputed(against: Against) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from pipeline.cli.announce import Endings, print_start
 from pipeline.cli.arguments import (
+    ask_to_trust,
     confirm,
     has_terminal,
     lock_wait_s,
@@ -21,14 +22,14 @@ from pipeline.cli.arguments import (
 from pipeline.cli.commands.resolve_many import chosen_resolutions
 from pipeline.cli.spending import run_options, session
 from pipeline.config.settings import Settings
-from pipeline.errors import ExitCode, UsageError
+from pipeline.errors import DopError, ExitCode, UsageError
 from pipeline.ledger.agreement import Agreement, RequestIds
 from pipeline.ledger.budget import NO_CAPS, Caps, lowest
 from pipeline.ledger.reviews import latest_verdicts
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied, JobTaken, LedgerChange
-from pipeline.ledger.workspace import OpenLedger, open_for_spending, open_shared
+from pipeline.ledger.workspace import OpenLedger, open_for_reading, open_for_spending, open_shared
 from pipeline.planning.requests import configured_caps
 from pipeline.planning.retry import same_content
 from pipeline.planning.run_setup import caps_of_run, keep_max_cost
@@ -36,6 +37,8 @@ from pipeline.records import RETRYABLE, Attempt, State, counted, usd
 from pipeline.reports.checks.findings import RunChecks
 from pipeline.reports.run_ending import named
 from pipeline.reports.run_lookup import find_request, find_run
+from pipeline.runner.adoption_check import check_adoption
+from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.downloader import STILL_DEAD
 from pipeline.runner.keeper_results import keep_results
 from pipeline.runner.link_renewal import NO_RESULT
@@ -47,18 +50,44 @@ from pipeline.runner.session import run_session
 def resolve(args: argparse.Namespace) -> int:
     """Resolves one unknown outcome, or many: adopted, charged, or to be sent again by the next run."""
     _check_way(args)
-    with _ledger(settings_of(args), args) as workspace:
+    settings = settings_of(args)
+    if args.adopt is not None and args.id is not None:
+        _check_adopted(settings, args)
+    with _ledger(settings, args) as workspace:
         print_notice(workspace.notices)
         if args.all or args.from_usage is not None:
             chosen = chosen_resolutions(workspace, args)
             for one in chosen:
                 print(_settle(workspace, one.attempt, adopt=one.adopt, charged=one.charged))
             return ExitCode.DONE if chosen else ExitCode.USAGE
-        attempt = find_request(workspace, args.id, states=(State.UNKNOWN,))
-        if attempt.state is not State.UNKNOWN:
-            raise UsageError(f"{attempt.row_id} is {attempt.state}, not unknown: there is nothing to settle")
+        attempt = _unknown_one(workspace, args.id)
         print(_settle(workspace, attempt, adopt=args.adopt, charged=args.charged))
     return 0
+
+
+def _unknown_one(workspace: OpenLedger, wanted: str) -> Attempt:
+    attempt = find_request(workspace, wanted, states=(State.UNKNOWN,))
+    if attempt.state is not State.UNKNOWN:
+        raise UsageError(f"{attempt.row_id} is {attempt.state}, not unknown: there is nothing to settle")
+    return attempt
+
+
+def _check_adopted(settings: Settings, args: argparse.Namespace) -> None:
+    """Ask the gateway for the job that is to be adopted, before the ledger is locked.
+
+    MONEY: a mistyped id would leave the paid job behind for good, since an adopted one is never exchanged.
+    """
+    with open_for_reading(settings) as workspace:
+        attempt = _unknown_one(workspace, args.id)
+    try:
+        key = resolve_api_key(settings, ask=ask_to_trust)
+        unchecked = asyncio.run(check_adoption(settings, key, attempt, args.adopt))
+    except UsageError:
+        raise
+    except DopError as error:  # without a key the operator's word counts, as where the gateway does not answer
+        unchecked = str(error)
+    if unchecked:
+        print_notice([f"the job could not be checked: {unchecked}"])
 
 
 def _check_way(args: argparse.Namespace) -> None:
