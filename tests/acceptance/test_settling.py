@@ -184,10 +184,14 @@ def test_a_saved_plan_buys_what_it_showed_with_its_random_seeds_and_only_once(ag
     one_by_one = ("--set", "pace.submit_concurrency=1")
     killed = dop.call("run", "--plan", plan, "--yes", *one_by_one, fail_point="after-accept:2")
     ended = dop.call("run", "--plan", plan, "--yes")
+    # The intent of the third row may share the commit of the second acceptance; its POST never left.
+    if ended.code == 3:
+        assert len(double.submits) == 3
+        assert dop.call("resolve", "--all", "--resend", "--yes").code == 0
+        ended = dop.call("run", "--plan", plan, "--yes")
     again = dop.call("run", "--plan", plan, "--yes")
 
-    assert killed.code == -9
-    assert ended.code == 0
+    assert (killed.code, ended.code) == (-9, 0), ended.err
     (seeds,) = json.loads(plan.read_text())["seeds"].values()
     assert {job.body["seed"] for job in double.jobs.values()} == set(seeds)
     assert (again.code, len(double.submits)) == (2, 4), "a plan that was carried out can't be carried out again"
