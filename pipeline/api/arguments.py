@@ -59,8 +59,8 @@ def setting_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def microusd_of(amount: Dollars, name: str) -> int:
-    """Micro-dollars of an amount in dollars.
+def max_cost_microusd(amount: Dollars) -> int:
+    """Micro-dollars of `max_cost`, which is in dollars.
 
     Raises:
         UsageError: it is no amount, negative, or finer than a micro-dollar.
@@ -70,7 +70,7 @@ def microusd_of(amount: Dollars, name: str) -> int:
             raise ValueError(f"{amount!r} is not an amount in dollars")
         return microusd(str(float(amount)) if isinstance(amount, float) else amount)
     except (TypeError, ValueError):
-        raise UsageError(f"{name}={amount!r}: give dollars, e.g. 2.50; nothing was sent") from None
+        raise UsageError(f"max_cost={amount!r}: give dollars, e.g. 2.50; nothing was sent") from None
 
 
 def dollars(amount_microusd: int) -> Decimal:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from pipeline.api.arguments import Dollars, at_least_one, microusd_of, selection, settings_from
+from pipeline.api.arguments import Dollars, at_least_one, max_cost_microusd, selection, settings_from
 from pipeline.api.blocking import wait_for
 from pipeline.api.manifests import manifest_file
 from pipeline.api.reading import bound_manifest
@@ -76,7 +76,7 @@ async def arun(
         FatalError: no key, no price, or the ledger refuses.
     """
     found = settings_from(config, settings)
-    cap = None if max_cost is None else microusd_of(max_cost, "max_cost")
+    cap = None if max_cost is None else max_cost_microusd(max_cost)
     for argument, value in {"pilot": pilot, "max_new": max_new}.items():
         at_least_one(argument, value)
     if not found.gateway.is_embedded and cap is None and not yes:

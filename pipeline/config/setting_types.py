@@ -119,9 +119,8 @@ def _poll_rate(text: str) -> str:
     return text if text == "shared" else _rate(text)
 
 
-def none_if(word: str) -> BeforeValidator:
-    """`word` says in a file what null says: let the program decide, or no limit."""
-    return BeforeValidator(lambda value: None if value == word else value)
+AUTO_IS_NONE = BeforeValidator(lambda value: None if value == "auto" else value)
+"""`auto` says in a file what null says: let the program decide, or no limit."""
 
 
 def _path(text: str) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from pipeline.config.gateway_address import SANDBOX, canonical_gateway
 from pipeline.config.setting_types import (
+    AUTO_IS_NONE,
     BaseUrl,
     Bytes,
     CheckKinds,
@@ -46,7 +47,6 @@ from pipeline.config.setting_types import (
     VideoName,
     Workers,
     is_store_folder,
-    none_if,
 )
 
 DOCUMENT_PRICES_MICROUSD = MappingProxyType({"dop-lite": 135_000, "dop-preview": 573_000, "dop-turbo": 416_000})
@@ -95,8 +95,8 @@ class PaceSettings(SettingsSection):
     """How fast submits go. `max_in_flight` None: no cap but the gateway's own, which is learned."""
 
     rate: RateText = "auto"
-    burst: Annotated[Positive | None, none_if("auto")] = None
-    max_in_flight: Annotated[Positive | None, none_if("auto")] = None
+    burst: Annotated[Positive | None, AUTO_IS_NONE] = None
+    max_in_flight: Annotated[Positive | None, AUTO_IS_NONE] = None
     submit_concurrency: Workers = 16
 
 
@@ -107,7 +107,7 @@ class PollSettings(SettingsSection):
     min_s: Seconds = 3.0
     max_s: Seconds = 60.0
     deadline_s: Seconds = 1200.0
-    max_lag_s: Annotated[Seconds | None, none_if("auto")] = None
+    max_lag_s: Annotated[Seconds | None, AUTO_IS_NONE] = None
     rate: PollRateText = "auto"
 
     @model_validator(mode="after")

@@ -48,11 +48,9 @@ class PurchaseQueries:
             where = and_(spend.c.gateway == gateway, spend.c.day.like(f"{day_prefix}%"))
             return Totals(counts={}, **sums_of(connection, where))
 
-    def spend_lines(self, day_prefix: str = "", gateway: str | None = None) -> list[SpendLine]:
-        """The spend book by day, run and model; of one gateway, where named."""
+    def spend_lines(self, day_prefix: str = "") -> list[SpendLine]:
+        """The spend book by day, run and model."""
         statement = select(spend).where(spend.c.day.like(f"{day_prefix}%")).order_by(spend.c.day, spend.c.run_id)
-        if gateway is not None:
-            statement = statement.where(spend.c.gateway == gateway)
         return [SpendLine(**row._mapping) for row in self.ledger.ask(statement)]
 
     def jobs(self, gateway: str) -> Iterator[Attempt]:
@@ -113,13 +111,11 @@ class PurchaseQueries:
         mean = self.ledger.ask(statement)[0][0]
         return None if mean is None else int(mean)
 
-    def abandoned_submits(self, gateway: str | None = None) -> list[str]:
+    def abandoned_submits(self) -> list[str]:
         """Requests whose submit was in flight when their run died."""
         # A row is `submitting` from before its POST until its outcome is recorded. With no process alive that waits for
         # it, the outcome is not known.
         statement = select(attempts.c.request_id).where(attempts.c.state == State.SUBMITTING)
-        if gateway is not None:
-            statement = statement.where(attempts.c.gateway == gateway)
         return [row.request_id for row in self.ledger.ask(statement)]
 
     def unknowns(self, gateway: str) -> list[Attempt]:

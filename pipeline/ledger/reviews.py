@@ -76,10 +76,9 @@ def latest_verdicts(ledger: LedgerWriter) -> dict[str, Verdict]:
     }
 
 
-def clip_reviews(ledger: LedgerWriter, request_ids: Iterable[str] | None = None) -> dict[str, ClipReview]:
-    """Request id -> what counts for it now; of some requests, or of every one that was ever reviewed."""
-    wanted = None if request_ids is None else set(request_ids)
-    return fold(review for review in all_reviews(ledger) if wanted is None or review.request_id in wanted)
+def clip_reviews(ledger: LedgerWriter) -> dict[str, ClipReview]:
+    """Request id -> what counts for it now, of every request that was ever reviewed."""
+    return fold(all_reviews(ledger))
 
 
 def all_reviews(ledger: LedgerWriter) -> list[Review]:

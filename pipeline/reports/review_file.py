@@ -28,10 +28,7 @@ MAX_FILE_BYTES = 64_000_000
 VERSION = 1
 """Version of a file of reviews; a file of another version is rejected."""
 PICKS = "picks.json"
-"""In the run's folder: what was picked on the pages of an earlier version."""
-
-EARLIER = PICKS
-"""The reviewer under whose name those picks count."""
+"""In the run's folder: what was picked on the pages of an earlier version. Its picks count under this name."""
 
 
 def reviewer_name(given: str | None) -> str:
@@ -121,7 +118,7 @@ def bounded_text(path: Path, max_bytes: int) -> str:
         raise UsageError(f"{path} is not UTF-8") from None
 
 
-def earlier_picks(workspace: OpenLedger, run: Run, *, who: str) -> list[Review]:
+def earlier_picks(workspace: OpenLedger, run: Run) -> list[Review]:
     """What the pages of an earlier version kept in the run's folder: picks, made when the file was written.
 
     Raises:
@@ -131,4 +128,4 @@ def earlier_picks(workspace: OpenLedger, run: Run, *, who: str) -> list[Review]:
     if not path.is_file():
         return []
     attempts = workspace.queries.report_attempts(run.run_id)
-    return picks_as_reviews(read_picks(path), attempts, who=who, at=path.stat().st_mtime)
+    return picks_as_reviews(read_picks(path), attempts, who=PICKS, at=path.stat().st_mtime)

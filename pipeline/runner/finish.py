@@ -27,7 +27,7 @@ from pipeline.reports.writer import PAGE, PAGE_LINES, checks_of, write_page, wri
 from pipeline.runner.exit_code import RunEnding
 from pipeline.runner.keeper_results import keep_results, next_purchase
 from pipeline.runner.run_job import RunJob, SpendingSession, StepsResult
-from pipeline.runner.run_log import append_event
+from pipeline.runner.run_log import append_end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +190,7 @@ def _print_end(session: SpendingSession, job: RunJob, summary: RunSummary) -> No
     line = summary_line(summary.totals, job.run.run_id)
     fields = {"summary": line, "checks": checks_line(summary.checks), "exit_code": summary.exit_code}
     with suppress(OSError):  # a full disk
-        append_event(job.folder.path / "run.log", "end", fields, also=sys.stderr if job.options.log_json else None)
+        append_end(job.folder.path / "run.log", fields, also=sys.stderr if job.options.log_json else None)
     is_silent = job.options.log_json or not job.options.show_end
     if is_silent or (job.options.quiet and summary.exit_code in (ExitCode.DONE, ExitCode.NOTHING)):
         return

@@ -66,13 +66,13 @@ def run_log(path: Path, *, also: TextIO | None = None) -> Iterator[logging.Logge
                 handler.close()
 
 
-def append_event(path: Path, event: str, fields: Mapping[str, object], *, also: TextIO | None = None) -> None:
-    """Write one line to the log of a run whose steps have ended, and to `also` where one is given.
+def append_end(path: Path, fields: Mapping[str, object], *, also: TextIO | None = None) -> None:
+    """Write the line `end` to the log of a run whose steps have ended, and to `also` where one is given.
 
     Raises:
         OSError: it can't be written.
     """
-    record = logging.LogRecord("pipeline.run", logging.INFO, "", 0, event, None, None)
+    record = logging.LogRecord("pipeline.run", logging.INFO, "", 0, "end", None, None)
     record.fields = dict(fields)
     line = f"{JsonLines().format(record)}\n"
     if also is not None:

@@ -23,7 +23,7 @@ from pipeline.planning.derive import DerivedManifest, derive_manifest, differenc
 from pipeline.planning.requests import bind_manifest
 from pipeline.records import Attempt, Cell, counted
 from pipeline.reports.picks import Picks, picked
-from pipeline.reports.review_file import EARLIER, earlier_picks, read_picks
+from pipeline.reports.review_file import earlier_picks, read_picks
 from pipeline.reports.run_lookup import find_run
 
 
@@ -98,7 +98,7 @@ def kept_picks(workspace: OpenLedger, run: Run) -> Picks:
         UsageError: there are none.
     """
     changes = all_reviews(workspace.ledger)
-    changes += earlier_picks(workspace, run, who=EARLIER)
+    changes += earlier_picks(workspace, run)
     counting = fold(sorted(changes, key=lambda change: change.at))
     kept = {request_id for request_id, found in counting.items() if found.verdict == "keep"}
     listed = workspace.queries.report_attempts(run.run_id)

@@ -214,9 +214,9 @@ def _svg(frame: _PlotArea, marks: Iterable[str], *, x_label: _Say, has_counts: b
     return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true" focusable="false">{inside}</svg>')  # noqa: S704 # numbers of ours; the one name in it is escaped
 
 
-def ticks(top: float, wanted: int = 4, least: float = 0.0) -> list[float]:
-    """Round numbers from 0 to `top`, about `wanted` steps, none smaller than `least`."""
-    step = max(_nice(top / wanted), least)
+def ticks(top: float) -> list[float]:
+    """Round numbers from 0 to `top`, in about four steps."""
+    step = _nice(top / 4)
     return [step * number for number in range(int(top / step + 1e-9) + 1)]
 
 

@@ -75,11 +75,11 @@ def _write(picture: Image.Image, target: Path, width_px: int) -> None:
         picture.save(temporary, "JPEG", quality=JPEG_QUALITY, optimize=True, progressive=True)
 
 
-def make_stills(clips: Iterable[Path], starts: Iterable[Path], *, workers: int = 2) -> None:
+def make_stills(clips: Iterable[Path], starts: Iterable[Path]) -> None:
     """Every missing poster of `clips` and first frame of `starts`."""
     missing_posters = [clip for clip in clips if not poster_path(clip).exists()]
     missing_starts = [clip for clip in starts if not start_path(clip).exists()]
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="poster") as pool:
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="poster") as pool:
         list(pool.map(make_poster, missing_posters))
         list(pool.map(make_start, missing_starts))
 

@@ -19,7 +19,7 @@ from pipeline.ledger.reviews import record, reviews_after
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import FAILED_FOR_GOOD, IN_FLIGHT, State, Totals, usd
-from pipeline.reports.review_file import EARLIER, earlier_picks
+from pipeline.reports.review_file import earlier_picks
 from pipeline.reports.sheet.clip_files import USUAL_SHAPE, clip_of
 from pipeline.reports.sheet.page import build_sheet, sheet_html, template_environment
 from pipeline.reports.sheet.run_view import RunView
@@ -44,13 +44,13 @@ def runs_page(workspace: OpenLedger) -> str:
     return template_environment(_HERE).get_template("runs.html").render(runs=lines, ledger=workspace.ledger.name)
 
 
-def _some_stills(folder: Path, most: int = MAX_STILLS) -> list[str]:
+def _some_stills(folder: Path) -> list[str]:
     """Names of posters of a run's clips, spread over all of them; made when the page asks, if there is none yet."""
     try:
         clips = sorted(entry.name for entry in os.scandir(folder / "videos") if entry.name.endswith(".mp4"))
     except OSError:
         return []
-    few = [clips[at * len(clips) // most] for at in range(most)] if len(clips) > most else clips
+    few = [clips[at * len(clips) // MAX_STILLS] for at in range(MAX_STILLS)] if len(clips) > MAX_STILLS else clips
     return [f"{name.removesuffix('.mp4')}.jpg" for name in few]
 
 
@@ -91,7 +91,7 @@ def sheet_page(workspace: OpenLedger, run: Run, *, reviewer: str, beside: Sequen
     event = workspace.queries.last_event()
     reviews, _ = reviews_after(workspace.ledger, 0)
     with suppress(DopError):  # an old file that can't be read, or a full disk: the page is there all the same
-        record(workspace.ledger, earlier_picks(workspace, run, who=EARLIER))
+        record(workspace.ledger, earlier_picks(workspace, run))
     view = replace(
         run_view(workspace, run), reviewer=reviewer, beside=tuple(run_view(workspace, other) for other in beside)
     )

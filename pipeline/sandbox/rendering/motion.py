@@ -92,8 +92,8 @@ def tremor(u: float, phase: float, cycles: float) -> float:
     return 0.5 * math.sin(angle) + 0.3 * math.sin(2.27 * angle + 1.3) + 0.2 * math.sin(4.11 * angle + 4.2)
 
 
-def _zoomed(low: float, high: float, share: float) -> float:
-    return low * math.pow(high / low, share)
+def _zoomed(end: float, share: float) -> float:
+    return math.pow(end, share)
 
 
 def _shake(beat: AnimationFrame, size: float, cycles: float, zoom: float = 1.0) -> CameraPose:
@@ -110,7 +110,7 @@ def _push(far: float, drift: float = 0.02) -> CameraPath:
     def path(beat: AnimationFrame) -> CameraPose:
         share = soft(beat.u)
         return CameraPose(
-            zoom=_zoomed(1.0, 1 + far * beat.amount, share),
+            zoom=_zoomed(1 + far * beat.amount, share),
             x=beat.side * drift * beat.amount * share,
             yaw=beat.side * drift * beat.amount * (share - 0.5),
         )
@@ -139,13 +139,13 @@ def _crash(beat: AnimationFrame) -> CameraPose:
     share = ease((beat.u - 0.38) / 0.2)
     after = math.exp(-9 * (beat.u - 0.58)) if beat.u > 0.58 else 0.0
     pose = _shake(beat, 0.02 * after, 16)
-    zoom = _zoomed(1.0, 1 + 1.1 * beat.amount, share) * (1 + 0.03 * beat.u)
+    zoom = _zoomed(1 + 1.1 * beat.amount, share) * (1 + 0.03 * beat.u)
     return CameraPose(zoom=zoom, x=pose.x, y=pose.y, roll=pose.roll)
 
 
 def _yoyo(beat: AnimationFrame) -> CameraPose:
     share = 0.5 - 0.5 * math.cos(math.tau * 2 * beat.u)
-    return CameraPose(zoom=_zoomed(1.0, 1 + 0.55 * beat.amount, share))
+    return CameraPose(zoom=_zoomed(1 + 0.55 * beat.amount, share))
 
 
 def _orbit(beat: AnimationFrame) -> CameraPose:
@@ -175,7 +175,7 @@ def _roll_over(beat: AnimationFrame) -> CameraPose:
 def _drone(beat: AnimationFrame) -> CameraPose:
     bank = tremor(beat.u, beat.phase, 0.8)
     return CameraPose(
-        zoom=_zoomed(1.0, 1 + 0.9 * beat.amount, soft(beat.u)),
+        zoom=_zoomed(1 + 0.9 * beat.amount, soft(beat.u)),
         x=0.05 * beat.amount * bank,
         y=0.02 * beat.amount * tremor(beat.u, beat.phase + 0.4, 0.9),
         roll=-0.11 * beat.amount * bank,
@@ -187,7 +187,7 @@ def _ride(beat: AnimationFrame) -> CameraPose:
     weave = math.sin(math.tau * (1.4 * beat.u + beat.phase))
     jolt = tremor(beat.u, beat.phase, 9)
     return CameraPose(
-        zoom=_zoomed(1.0, 1 + 0.4 * beat.amount, soft(beat.u)),
+        zoom=_zoomed(1 + 0.4 * beat.amount, soft(beat.u)),
         x=0.045 * beat.amount * weave,
         y=0.006 * beat.amount * jolt,
         roll=0.09 * beat.amount * weave,
