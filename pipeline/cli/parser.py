@@ -166,25 +166,20 @@ def _add_planning(verbs: Verbs) -> None:
 
 
 def _add_buying(verbs: Verbs) -> None:
-    sub = verbs.add("run", "run:run", "submit, poll, download, report", "dop run shots.csv --max-cost 5")
-    sub.add_argument("manifest", nargs="?", type=Path, metavar="MANIFEST", help="a YAML or CSV file")
-    sub.add_argument("--plan", type=Path, metavar="PLAN", help="buy exactly what `dop plan --out PLAN` showed")
-    sub.add_argument("--pilot", type=int, metavar="N", help="buy the N cheapest first; go on if they came out well")
-    _add_choice(sub)
-    _add_buying_flags(sub)
-    _add_run_flags(sub)
-    _add_cluster(sub)
-    _add_settings(sub, *_WHILE_RUNNING)
-
-    sub = verbs.add("submit", "run:submit", "buy and leave; collect later", "dop submit shots.csv --yes")
-    sub.add_argument("manifest", nargs="?", type=Path, metavar="MANIFEST", help="a YAML or CSV file")
-    sub.add_argument("--plan", type=Path, metavar="PLAN", help="buy exactly what `dop plan --out PLAN` showed")
-    sub.add_argument("--pilot", type=int, metavar="N", help="buy the N cheapest first; go on if they came out well")
-    _add_choice(sub)
-    _add_buying_flags(sub)
-    _add_run_flags(sub)
-    _add_cluster(sub)
-    _add_settings(sub, *_WHILE_RUNNING)
+    for name, text, example in (
+        ("run", "submit, poll, download, report", "dop run shots.csv --max-cost 5"),
+        ("submit", "buy and leave; collect later", "dop submit shots.csv --yes"),
+    ):
+        sub = verbs.add(name, f"run:{name}", text, example)
+        sub.add_argument("manifest", nargs="?", type=Path, metavar="MANIFEST", help="a YAML or CSV file")
+        sub.add_argument("--plan", type=Path, metavar="PLAN", help="buy exactly what `dop plan --out PLAN` showed")
+        pilot = "buy the N cheapest first; go on if they came out well"
+        sub.add_argument("--pilot", type=int, metavar="N", help=pilot)
+        _add_choice(sub)
+        _add_buying_flags(sub)
+        _add_run_flags(sub)
+        _add_cluster(sub)
+        _add_settings(sub, *_WHILE_RUNNING)
 
     text = "poll, download and report what is bought; never spends"
     sub = verbs.add("collect", "run:collect", text, "dop collect")

@@ -41,53 +41,39 @@ class ValueAxis:
         return len(self.values)
 
 
+_SEED = frozenset({"seed"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedAxis:
     """An axis of seeds, kept as numbers because there may be a million."""
 
     values: Sequence[int]
     name: str = "seed"
+    sets: frozenset[str] = _SEED
 
     @property
     def size(self) -> int:
         return len(self.values)
 
-    @property
-    def sets(self) -> frozenset[str]:
-        return frozenset({"seed"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DerivedSeedAxis:
-    """An axis of `count` seeds made of `key`, or of the row's id where there is none."""
+    """An axis of `size` seeds made of `key`, or of the row's id where there is none."""
 
-    count: int
+    size: int
     key: str | None = None
     name: str = "seed"
-
-    @property
-    def size(self) -> int:
-        return self.count
-
-    @property
-    def sets(self) -> frozenset[str]:
-        return frozenset({"seed"})
+    sets: frozenset[str] = _SEED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomSeedAxis:
-    """An axis of `count` seeds that a saved plan has drawn for each row."""
+    """An axis of `size` seeds that a saved plan has drawn for each row."""
 
-    count: int
+    size: int
     name: str = "seed"
-
-    @property
-    def size(self) -> int:
-        return self.count
-
-    @property
-    def sets(self) -> frozenset[str]:
-        return frozenset({"seed"})
+    sets: frozenset[str] = _SEED
 
 
 Axis: TypeAlias = ValueAxis | SeedAxis | DerivedSeedAxis | RandomSeedAxis
@@ -108,13 +94,13 @@ def bound(axis: Axis, *, explicit_id: str | None, row_id: str, draw: Draw | None
         key = axis.key if axis.key is not None else explicit_id
         if key is None:
             raise ValueError("derived seeds need a key or the row's id: a re-worded prompt would change them")
-        return SeedAxis(values=derived(key, axis.count))
+        return SeedAxis(values=derived(key, axis.size))
     if isinstance(axis, RandomSeedAxis):
         if draw is None:
             raise ValueError(
                 "random seeds are bought through a saved plan: `dop plan MANIFEST --out PLAN` freezes them"
             )
-        return SeedAxis(values=draw(row_id, axis.count))
+        return SeedAxis(values=draw(row_id, axis.size))
     return axis
 
 

@@ -89,9 +89,9 @@ class AxisCompiler:
                 count = value.count
                 return numbers(name, ranges.spread(SCALES[name], value.first, value.last, step=value.step, count=count))
             case yaml_model.DerivedSeedsModel():
-                return DerivedSeedAxis(count=value.count, key=value.key)
+                return DerivedSeedAxis(size=value.count, key=value.key)
             case yaml_model.RandomSeedsModel():
-                return RandomSeedAxis(count=value.random)
+                return RandomSeedAxis(size=value.random)
         return seeds_of(value) if name == "seed" else numbers(name, ranges.values_of(SCALES[name], value))
 
     def _listed(self, name: str, values: list[Any], path: Path) -> Axis:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ PLACEHOLDER_MOTION = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 """The API document's example id, which is no preset. API: it is in every example of the vendor."""
 
 MAX_CACHED = 10_000
-"""Values remembered for one column, then the cache is emptied: a million different prompts must not fill the memory."""
+"""Values remembered for one column: a million different ones must not fill the memory."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -160,30 +161,13 @@ UNCACHED_COLUMNS: Mapping[str, Callable[[str], object]] = {
 
 
 def reader_of(field_name: str, surroundings: ValidationContext) -> Callable[[str], object]:
-    """What resolves the text of a CSV cell of that field, or raises ValueError."""
-    return UNCACHED_COLUMNS.get(field_name) or _CachedReader(field_name, surroundings).value
+    """What resolves the text of a CSV cell of that field, or raises ValueError; a column repeats itself."""
+    if uncached := UNCACHED_COLUMNS.get(field_name):
+        return uncached
+    judge, from_text = VALIDATORS[field_name], field_types.FROM_TEXT.get(field_name)
 
+    @lru_cache(MAX_CACHED)
+    def read(cell: str) -> object:
+        return judge(surroundings, from_text(cell) if from_text else cell)
 
-class _CachedReader:
-    """Judges the text of CSV cells and remembers the verdicts, because a column repeats itself."""
-
-    def __init__(self, field_name: str, surroundings: ValidationContext) -> None:
-        self._judge = VALIDATORS[field_name]
-        self._from_text = field_types.FROM_TEXT.get(field_name)
-        self._surroundings = surroundings
-        self._known: dict[str, object] = {}
-
-    def value(self, cell: str) -> object:
-        """The resolved value of a cell that is not empty.
-
-        Raises:
-            ValueError: with what is wrong.
-        """
-        known = self._known.get(cell)  # no field has the value None, so None is a cell that was not met before
-        if known is None:
-            value = self._from_text(cell) if self._from_text else cell
-            known = self._judge(self._surroundings, value)
-            if len(self._known) >= MAX_CACHED:
-                self._known.clear()
-            self._known[cell] = known
-        return known
+    return read

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.manifest import field_types, prompt_checks, ranges
@@ -52,34 +53,12 @@ def seeds_of(text: str) -> Axis:
     field_types.text(text)
     count = text[1:].strip() if text[:1] in {"x", "X"} else ""
     if count.isascii() and count.isdigit():
-        return DerivedSeedAxis(count=field_types.seed_count(field_types.number_from_text(count)))
+        return DerivedSeedAxis(size=field_types.seed_count(field_types.number_from_text(count)))
     return SeedAxis(values=ranges.values_of(ranges.SEED, text))
 
 
 _Reading = tuple[int, str, str, Callable[[str], object]]
 """Of one column: its place, its name, the field that it sets, and what settles a cell."""
-
-
-class _SeedReading:
-    """Remembers the axes of seed expressions."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Axis] = {}
-
-    def value(self, cell: str) -> object:
-        known = self._known.get(cell)
-        if known is None:
-            known = seeds_of(cell)
-            if len(self._known) < 10_000:
-                self._known[cell] = known
-        return known
-
-
-class _TextReading:
-    """A template variable: any text."""
-
-    def value(self, cell: str) -> object:
-        return field_types.variable(cell)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -142,9 +121,9 @@ class RowBuilder:
 
     def _column(self, place: int, name: str, surroundings: ValidationContext) -> _Reading | None:
         if name.startswith(VAR):
-            return place, name, VAR + name[len(VAR) :].strip(), _TextReading().value
+            return place, name, VAR + name[len(VAR) :].strip(), field_types.variable
         if name == "seeds":
-            return place, name, name, _SeedReading().value
+            return place, name, name, lru_cache(MAX_CACHED)(seeds_of)
         field_name = ALIASES.get(name, name)
         if name not in COLUMNS:
             return None
