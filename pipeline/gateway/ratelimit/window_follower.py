@@ -186,9 +186,14 @@ class WindowFollower:
         part = GAP if self.span_s < 5 else LONG_GAP
         return min(part * self._latency.latency_s, GAP_SPAN * self.span_s / self.count)
 
+    @property
+    def _is_careful(self) -> bool:
+        """Whether no call may be early: its rejection costs a hold, or would look like a surplus that does not hold."""
+        return self._is_hinted or self.tests.has_surplus
+
     def guard_s(self) -> float:
         """Seconds between a window's end and the expected arrival of the first call of the next."""
-        usual_s = self._latency.latency_s if self._is_hinted else UNHINTED_GUARD * self._latency.noise_s
+        usual_s = self._latency.latency_s if self._is_careful else UNHINTED_GUARD * self._latency.noise_s
         return usual_s + self._extra_guard_s
 
     def _opens_at(self, unsent: int) -> float:
@@ -200,7 +205,7 @@ class WindowFollower:
         arrived = self._history.nth_last(place, counting_rejected=self.counts_rejected)
         if arrived is None or arrived < self.opened_at:
             return LONG_AGO
-        if self._is_hinted:
+        if self._is_careful:
             answered = self._history.nth_last_answered(place, counting_rejected=self.counts_rejected)
             return answered + self.span_s + self._extra_guard_s
         return arrived + self.span_s + self.guard_s() - self._latency.latency_s / 2

@@ -17,9 +17,6 @@ TESTS_PER_COST, UNSETTLED_PER_COST = 100, 8
 """Calls between two tests for each call that a failed test costs: 1 %, and more soon after a fall."""
 MAX_SURGE = 1.0
 """Share of the window's count that may be sent beyond it in the same window, once a test call was admitted."""
-ROSE = 1.5
-"""Beyond this times what is proven the count has risen; less may be a test that reached into the next window. With it
-40-15-60 in sliding windows without hints is 0.90 of the ideal instead of 0.87."""
 PROVEN_WINDOWS = 2
 """Windows after which a model is proven."""
 
@@ -115,13 +112,8 @@ class WindowCount:
         self._test_sooner()
 
     def surplus_failed(self) -> None:
-        """What was admitted beyond the proven count belonged to the next window, so it does not hold.
-
-        After a rise that came before that window can have been full, so half of it is believed.
-        """
-        since = self._admitted - (self._confirm_at - self.believed - 1)
-        is_full = since >= self.proven or self.believed < ROSE * self.proven
-        self.believed = self.proven if is_full else (self.believed + self.proven) // 2
+        """What was admitted beyond the proven count belonged to the next window, so it does not hold."""
+        self.believed = self.proven
         self._interval = min(TEST_INTERVAL, 2 * self.believed)
         self._test_sooner()
 
