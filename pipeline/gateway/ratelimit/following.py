@@ -183,10 +183,12 @@ class Following:
             calls.fell()
             return None
         before = self._history.count(calls.blocked_at - window.span_s, calls.blocked_at)
-        if FELL * window.count <= before < window.count:
+        if window.is_proven and 0 < before < window.count:
             # One that came a moment too early would have been admitted since: the window holds fewer.
             window.lower_to(before)
             return None
-        first = self._history.nth_last(min(window.count, len(self._history)))
+        # The first call of the fill: one more than a span before it was in another one.
+        count = before if before >= FELL * window.count else min(window.count, len(self._history))
+        first = self._history.nth_last(count)
         begin = max(it.at if first is None else first, self._probe.reopened_at)
         return InitialFill(max(self._history.count(begin - 1e-9, it.at), 1), begin, it.at)
