@@ -16,7 +16,7 @@ from aiohttp import web
 
 from pipeline.sandbox import responses
 from pipeline.sandbox.fault_injection import FaultInjector, as_json
-from pipeline.sandbox.faults import BEFORE, FaultPlan, PollFault, ResultFault, SubmitFault
+from pipeline.sandbox.faults import BEFORE, PollFault, ResultFault, SubmitFault
 from pipeline.sandbox.gateway_base import SandboxGatewayBase
 from pipeline.sandbox.image_store import ImageStore
 from pipeline.sandbox.job_callbacks import JobCallbacks
@@ -54,18 +54,15 @@ class SandboxHandlers(SandboxGatewayBase):
         address: Callable[[], str],
         clip_made: Callable[[], None],
     ) -> None:
-        super().__init__(settings, now)
+        super().__init__(settings, renderer=renderer, now=now, address=address, clip_made=clip_made)
         self._books = books
         self._images = images
-        self._renderer = renderer
-        self._address = address
-        self._clip_made = clip_made
-        self._storm = storm = storm_of(settings)
+        storm = self._storm
         self._views = JobViews(settings, books=books, renderer=renderer, storm=storm, now=now, address=address)
         self._callbacks = JobCallbacks(
             settings, books=books, views=self._views, sender=self._webhooks, storm=storm, now=now
         )
-        self._faults = FaultInjector(self._storm, settings.generation_s, inline=settings.inline)
+        self._faults = FaultInjector(storm, settings.generation_s, inline=settings.inline)
         self._throttled = 0
         self._open: set[str] = set()
 
@@ -208,10 +205,6 @@ class SandboxHandlers(SandboxGatewayBase):
     def _poll_refusal_of(self, request: web.Request) -> SandboxResponse | None:
         return self._refusal_of(request) or (self._throttle() if self._settings.shared_limit else None)
 
-    def _throttle(self) -> SandboxResponse | None:
-        wait_s = self._limiter.admit(self._now()) if self._limiter is not None else 0.0
-        return self._too_many(wait_s) if wait_s > 0 else None
-
     def _too_many(self, wait_s: float) -> SandboxResponse:
         self._throttled += 1
         return responses.too_many(wait_s, number=self._throttled - 1, mode=self._settings.retry_after)
@@ -226,8 +219,3 @@ class SandboxHandlers(SandboxGatewayBase):
         if self._settings.concurrent_style == "429":
             return self._too_many(1.0)
         return responses.refused(400, f"Maximum number of concurrent requests ({cap}) has been reached")
-
-
-def storm_of(settings: SandboxSettings) -> FaultPlan | None:
-    """The storm that the settings ask for."""
-    return None if settings.chaos is None else FaultPlan(seed=settings.chaos, intensity=settings.chaos_intensity)

@@ -52,11 +52,8 @@ class VendorHandlers(SandboxGatewayBase):
         address: Callable[[], str],
         clip_made: Callable[[], None],
     ) -> None:
-        super().__init__(settings, now)
-        self._books, self._renderer = books, renderer
-        self._address, self._clip_made = address, clip_made
-        chaos, intensity = settings.chaos, settings.chaos_intensity
-        self._storm = None if chaos is None else FaultPlan(seed=chaos, intensity=intensity)
+        super().__init__(settings, renderer=renderer, now=now, address=address, clip_made=clip_made)
+        self._books = books
         self._states = RequestStates(books, renderer, cap=settings.max_concurrent, now=now, address=address)
         self._callbacks = VendorCallbacks(self._states, self._webhooks, now)
         self._free = FreeCallHandlers(books, self._states, refusal_of=self._refusal_of)
@@ -210,10 +207,7 @@ class VendorHandlers(SandboxGatewayBase):
             return None
         return refused(401, "Invalid credentials")
 
-    def _throttle(self) -> SandboxResponse | None:
-        wait_s = self._limiter.admit(self._now()) if self._limiter is not None else 0.0
-        if wait_s <= 0:
-            return None
+    def _too_many(self, wait_s: float) -> SandboxResponse:
         return responses.queue_full(None, wait_s, self._settings.retry_after)
 
 
