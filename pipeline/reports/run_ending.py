@@ -162,7 +162,9 @@ class RunSummary:
     @property
     def _result(self) -> str:
         if self.exit_code in SIGNAL_EXITS and self._rendering:
-            return f"{self._paid_text} Run the same command again, or `dop collect`."
+            left = self.totals.count(State.PLANNED)
+            not_bought = f"; {counted(left, 'video')} not bought" if left else ""
+            return f"{self._paid_text.removesuffix('.')}{not_bought}. Run the same command again, or `dop collect`."
         return "; ".join(part for part in self._parts() if part) + "."
 
     @property

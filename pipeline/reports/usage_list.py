@@ -41,7 +41,9 @@ def read_usage(path: Path) -> dict[str, int | None]:
                     amount = _amount(path, reader.line_num, row[amount_column]) if amount_column else None
                     found[job] = amount if job not in found else (found[job] or 0) + (amount or 0)
             return found
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} can't be read as CSV ({error})") from None
 
 
@@ -51,5 +53,5 @@ def _amount(path: Path, line: int, text: str | None) -> int | None:
         return None
     try:
         return int((Decimal(cleaned) * MICROUSD).to_integral_value())
-    except (InvalidOperation, ValueError):
+    except (InvalidOperation, ValueError, OverflowError):  # OverflowError: an infinite amount
         raise UsageError(f"{path}:{line}: {text!r} is not an amount") from None

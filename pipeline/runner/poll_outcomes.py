@@ -161,6 +161,8 @@ class PollOutcomes:
         reason = "deadline passed; still collectable with `dop collect`"
         if job.senseless >= SENSELESS_POLLS:
             reason = f"{reason}; no poll made sense: {job.senseless_reason}"
+        elif job.refused:
+            reason = f"{reason}; the gateway says that it knows no job {job.job_set_id}"
         await self._context.recorder.record(job.request_id, Event.STALL, {"polls": job.polls, "reason": reason})
         self._context.notify(f"{job.row_id}: no result before the deadline: stalled, paid, and still collectable")
 

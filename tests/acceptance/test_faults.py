@@ -302,6 +302,17 @@ def test_a_job_about_which_the_gateway_never_answers_is_stalled_when_all_else_is
 
 
 @pytest.mark.long
+def test_a_job_that_the_gateway_does_not_know_is_stalled_with_that_reason(against: Against) -> None:
+    unknown = {"polls_in_trouble": 10_000, "trouble": [{"status": 404, "body": {"error": "Not found"}}]}
+    dop, double = against(jobs={"1": unknown})
+    end = dop.buy(dop.csv(shots(2)), "--set", "poll.deadline_s=2")
+    assert end.code == 5, end.err
+    (row,) = (row for row in dop.rows() if row["status"] == "stalled")
+    assert row["reason"].endswith(f"the gateway says that it knows no job {row['job_set_id']}")
+    assert double.charged == 2
+
+
+@pytest.mark.long
 def test_a_job_past_its_deadline_is_stalled_and_collected_later(against: Against) -> None:
     dop, double = against(generation_s=3.0)
     end = dop.buy(dop.csv(shots(2)), "--set", "poll.deadline_s=1")

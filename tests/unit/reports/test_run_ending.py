@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.ledger.run_registry import Run
@@ -45,3 +46,12 @@ def test_a_video_that_was_not_downloaded_is_not_called_ready() -> None:
 def test_a_whole_run_and_a_submit_say_how_many_videos_are_ready() -> None:
     assert summary(missing=0).lines()[0] == "Done: 5 videos ready, 5 new for $0.675 in 2 s."
     assert summary(missing=5, collects=False).lines()[0].endswith("5 videos ready, 5 new for $0.675 in 2 s.")
+
+
+def test_a_stopped_run_says_what_is_rendering_and_what_was_not_bought() -> None:
+    totals = Totals(counts={State.DONE: 2, State.ACCEPTED: 1, State.PLANNED: 3}, reserved_microusd=135_000)
+    stopped = replace(summary(missing=0), totals=totals, exit_code=130, rendering_microusd=135_000)
+    assert stopped.lines()[0] == (
+        "Stopped. 1 video is paid and still rendering ($0.135); 3 videos not bought. "
+        "Run the same command again, or `dop collect`."
+    )
