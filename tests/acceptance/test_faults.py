@@ -302,10 +302,13 @@ def test_a_job_about_which_the_gateway_never_answers_is_stalled_when_all_else_is
 
 
 @pytest.mark.long
-def test_a_job_that_the_gateway_does_not_know_is_stalled_with_that_reason(against: Against) -> None:
+def test_a_job_that_the_gateway_does_not_know_is_stalled_with_that_reason(
+    against: Against, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.runner.poll_outcomes.LAG_GRACE_S", 0.0)
     unknown = {"polls_in_trouble": 10_000, "trouble": [{"status": 404, "body": {"error": "Not found"}}]}
     dop, double = against(jobs={"1": unknown})
-    end = dop.buy(dop.csv(shots(2)), "--set", "poll.deadline_s=2")
+    end = dop.buy(dop.csv(shots(2)), "--set", "poll.deadline_s=1")
     assert end.code == 5, end.err
     (row,) = (row for row in dop.rows() if row["status"] == "stalled")
     assert row["reason"].endswith(f"the gateway says that it knows no job {row['job_set_id']}")
