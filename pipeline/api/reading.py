@@ -10,14 +10,13 @@ from pipeline.api.arguments import SEPARATOR, selection, setting_text, settings_
 from pipeline.api.manifests import ManifestFile, manifest_file
 from pipeline.api.results import ManifestPlan, RunReport, RunResult, load_report, manifest_plan
 from pipeline.cli.arguments import print_notice, print_warnings
-from pipeline.cli.commands.check import check_rows
-from pipeline.cli.commands.derive import kept_picks, write_derived
 from pipeline.config.settings import Settings
 from pipeline.errors import UsageError
 from pipeline.ledger.workspace import ledger_exists, ledger_name, open_for_reading
 from pipeline.manifest.reader import TooManyRowsError
 from pipeline.planning.against_ledger import plan_against_ledger
 from pipeline.planning.derive import field_of
+from pipeline.planning.derived_file import kept_picks, write_derived
 from pipeline.planning.requests import BoundManifest, bind_manifest, with_price
 from pipeline.planning.selection import Selection
 from pipeline.records import MICROUSD
@@ -182,7 +181,7 @@ def check(
     """
     import pandas as pd  # noqa: PLC0415 - takes half a second
 
-    from pipeline.reports.checks.check_run import check_run  # noqa: PLC0415 - brings the decoder
+    from pipeline.reports.checks.check_run import check_rows, check_run  # noqa: PLC0415 - brings the decoder
 
     found, name = _run_of(run, config, settings)
     with open_for_reading(found) as workspace:

@@ -6,10 +6,8 @@ import argparse
 
 from pipeline.cli.arguments import print_json, print_notice, settings_of
 from pipeline.errors import ExitCode
-from pipeline.ledger.run_registry import Run
-from pipeline.ledger.workspace import OpenLedger, open_for_reading
-from pipeline.records import State
-from pipeline.reports.checks.findings import Grade, RunChecks
+from pipeline.ledger.workspace import open_for_reading
+from pipeline.reports.checks.findings import Grade
 from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.run_lookup import find_run
 from pipeline.reports.summary import checks_line
@@ -22,7 +20,7 @@ def check(args: argparse.Namespace) -> int:
     Exit code 1 when a clip is bad for a kind of `checks.fail_on`.
     """
     settings = settings_of(args)
-    from pipeline.reports.checks.check_run import check_run
+    from pipeline.reports.checks.check_run import check_rows, check_run
 
     with open_for_reading(settings) as workspace:
         run = find_run(workspace, args.run)
@@ -41,20 +39,3 @@ def check(args: argparse.Namespace) -> int:
                 print(f"{row['check']}: {row['row_id']} {row['local_path']} ({row['said']})")
         print(checks_line(found.counts()) or "checks: no clip to check")
     return ExitCode.FAILED if found.failing(settings.checks.fail_on) else ExitCode.DONE
-
-
-def check_rows(workspace: OpenLedger, run: Run, found: RunChecks) -> list[dict[str, object]]:
-    """The run's checked clips, in the manifest's order: grade, reasons and figures of each."""
-    return [
-        {
-            "row_id": line.row_id,
-            "request_id": line.request_id,
-            "local_path": line.local_path,
-            "check": known.grade.value,
-            "reasons": list(known.reasons),
-            "said": "; ".join(known.reasons),
-            "metrics": dict(known.metrics),
-        }
-        for line in workspace.queries.report_attempts(run.run_id, (State.DONE,))
-        if (known := found.of(line)) is not None
-    ]

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from pipeline.ledger.run_registry import Run
 from pipeline.ledger.workspace import OpenLedger
 from pipeline.records import State
+from pipeline.reports.checks.findings import RunChecks
 from pipeline.reports.checks.pool import check_all
 from pipeline.reports.checks.run_checks import jobs_of
 
@@ -39,3 +40,20 @@ def check_run(
     with tqdm(total=len(jobs), desc="checking clips", unit="clip", leave=False, disable=hidden) as bar:
         check_all(jobs, done=bar.update, stop=stop)
     return len(jobs)
+
+
+def check_rows(workspace: OpenLedger, run: Run, found: RunChecks) -> list[dict[str, object]]:
+    """The run's checked clips, in the manifest's order: grade, reasons and figures of each."""
+    return [
+        {
+            "row_id": line.row_id,
+            "request_id": line.request_id,
+            "local_path": line.local_path,
+            "check": known.grade.value,
+            "reasons": list(known.reasons),
+            "said": "; ".join(known.reasons),
+            "metrics": dict(known.metrics),
+        }
+        for line in workspace.queries.report_attempts(run.run_id, (State.DONE,))
+        if (known := found.of(line)) is not None
+    ]
