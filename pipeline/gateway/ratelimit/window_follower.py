@@ -182,8 +182,6 @@ class WindowFollower:
         """The limit fell: what was admitted is the count now."""
         self.tests.fall_to(count)
 
-    # ------------------------------------------------------------------ times
-
     def _gap_s(self) -> float:
         if self.trial_gap_s:
             return self.trial_gap_s
@@ -229,8 +227,6 @@ class WindowFollower:
 
     def _may_test(self) -> bool:
         return not self.trial_gap_s and self.tests.may_test(hinted=self._is_hinted)
-
-    # ------------------------------------------------------------- rejections
 
     def _end(self, it: Rejection) -> WindowEnd:
         return WindowEnd(
