@@ -152,9 +152,11 @@ FORBIDDEN_FIELDS = {
 """Fields of the API that a manifest must not set."""
 
 
-UNCACHED_COLUMNS: Mapping[str, Callable[[str], object]] = {
+SELDOM_SAME = frozenset({"id", "prompt", "seed"})
+"""Columns in which the rows of a large sheet differ."""
+
+_UNCACHED: Mapping[str, Callable[[str], object]] = {
     "id": field_types.word,
-    "prompt": field_types.prompt,
     "seed": lambda cell: field_types.seed(field_types.whole_from_text(cell)),
 }
 """Columns whose cells seldom repeat: judging is cheaper than remembering."""
@@ -162,7 +164,7 @@ UNCACHED_COLUMNS: Mapping[str, Callable[[str], object]] = {
 
 def reader_of(field_name: str, surroundings: ValidationContext) -> Callable[[str], object]:
     """What resolves the text of a CSV cell of that field, or raises ValueError; a column repeats itself."""
-    if uncached := UNCACHED_COLUMNS.get(field_name):
+    if uncached := _UNCACHED.get(field_name):
         return uncached
     judge, from_text = VALIDATORS[field_name], field_types.FROM_TEXT.get(field_name)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 
 from pipeline.manifest import field_types, prompt_checks, ranges
@@ -19,7 +20,7 @@ from pipeline.manifest.resolution import (
     KEEP_FIELDS,
     MAX_CACHED,
     REQUEST_FIELDS,
-    UNCACHED_COLUMNS,
+    SELDOM_SAME,
     ValidationContext,
     reader_of,
 )
@@ -110,8 +111,9 @@ class RowBuilder:
         self._separator = layout.separator
         columns = [self._column(place, name, surroundings) for place, name in enumerate(header)]
         self._readings = [column for column in columns if column is not None]
-        self._seldom_same = [reading for reading in self._readings if reading[2] in UNCACHED_COLUMNS]
-        self._often_same = [reading for reading in self._readings if reading[2] not in UNCACHED_COLUMNS]
+        self._seldom_same = [reading for reading in self._readings if reading[2] in SELDOM_SAME]
+        self._often_same = [reading for reading in self._readings if reading[2] not in SELDOM_SAME]
+        self._common_cells = _cells_at([reading[0] for reading in self._often_same])
         self._common: dict[tuple[str, ...], SharedCells] = {}
         self._prompt_at = header.index("prompt") if "prompt" in header else None
         filled = {ALIASES.get(name, name) for name in layout.fill_down}
@@ -148,7 +150,7 @@ class RowBuilder:
             self._above[place] = record[place] = record[place] or self._above[place]
         self._counted.rows += 1
         # Cells that are the same in most rows (model, image, motion) are read once for all rows that have them.
-        cells = tuple([record[reading[0]] for reading in self._often_same])
+        cells = self._common_cells(record)
         common = self._common.get(cells)
         if common is None:
             own: dict[str, object] = dict.fromkeys(self._missing, INVALID)
@@ -224,6 +226,13 @@ class RowBuilder:
 
     def _report(self, line: int, message: str, where: str = "") -> None:
         self._mistakes.add(Diagnostic(file=self._path, line=line, where=where, message=message))
+
+
+def _cells_at(places: Sequence[int]) -> Callable[[Sequence[str]], tuple[str, ...]]:
+    """What takes the cells at these places out of a record."""
+    if len(places) < 2:  # for one place `itemgetter` gives the cell alone
+        return lambda record: tuple([record[place] for place in places])
+    return itemgetter(*places)
 
 
 def default_id(prompt: str, whole_row: str) -> str:

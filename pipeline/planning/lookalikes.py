@@ -22,6 +22,7 @@ class Lookalikes:
 
     quoted: dict[str, None] = field(default_factory=dict)
     _suspects: set[Hashable] = field(default_factory=set)
+    _harmless: set[str] = field(default_factory=set)
     _requests: list[Request] = field(default_factory=list)
 
     def watched(self, rows: Iterable[Request | Cell]) -> Iterator[Request | Cell]:
@@ -32,12 +33,17 @@ class Lookalikes:
             yield row
 
     def _watch(self, request: Request) -> None:
-        prompt = request.params.prompt
-        if is_quoted(prompt):
-            self.quoted[request.row or request.row_id] = None
         if len(self._requests) < MAX_SUSPECTS:
             self._requests.append(request)
-        if len(self._suspects) < MAX_SUSPECTS and prompt != as_seen(prompt):
+        prompt = request.params.prompt
+        if prompt in self._harmless:  # a large sheet has most of its prompts many times
+            return
+        is_suspect = prompt != as_seen(prompt)
+        if is_quoted(prompt):
+            self.quoted[request.row or request.row_id] = None
+        elif not is_suspect and len(self._harmless) < MAX_SUSPECTS:
+            self._harmless.add(prompt)
+        if is_suspect and len(self._suspects) < MAX_SUSPECTS:
             self._suspects.add(_seen_key(request.params, request.take))
 
     def warnings(self, cells: Callable[[], Iterable[Cell]]) -> list[str]:
