@@ -169,14 +169,15 @@ class RunRegistry:
             if new is not None:
                 connection.execute(insert(runs).values(_run_values(new)))
             # Marked before the reading: what it does not name keeps the mark, and leaves the run at the end.
-            connection.execute(update(run_rows).where(run_rows.c.run_id == run_id).values(listed=0))
+            earlier = connection.execute(update(run_rows).where(run_rows.c.run_id == run_id).values(listed=0)).rowcount
             stream, lister = iter(rows), RowLister(connection, run_id)
             position = 0
             with large_cache(connection):
                 while chunk := list(islice(stream, CHUNK)):
                     lister.add(chunk, position)
                     position += len(chunk)
-            drop_unlisted(connection, run_id, position)
+            if earlier:  # a new run has nothing to leave behind, and to look for it reads every row
+                drop_unlisted(connection, run_id, position)
             connection.execute(update(runs).where(runs.c.run_id == run_id).values(rows_digest=rows_digest))
             if also is not None:
                 also(connection)
