@@ -13,8 +13,9 @@ from pipeline.ledger.schema import COVERED, MUTABLE, attempts, dump_params, hash
 from pipeline.ledger.text import storable
 from pipeline.records import Params, Request, State
 
-PLANNED_COLUMNS = tuple(str(column.name) for column in attempts.columns)
-"""The order of the values of `PlannedRows.values`."""
+PLANNED_COLUMNS = tuple(str(column.name) for column in attempts.columns if not column.nullable)
+"""The order of the values of `PlannedRows.values`. The other columns hold nothing before a request is reserved; the
+driver takes longer to bind None than to bind a value."""
 
 
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
@@ -45,13 +46,14 @@ class PlannedRows:
         return (request.request_id, *same, digest, checksum, row_id, params, motion, take)
 
     def _frame(self, gateway: str, model: str, price_microusd: int) -> tuple[tuple[object, ...], str]:
-        """The values between request id and digest, and their text in what the checksum covers."""
+        """The values between request id and digest, and the text of the whole row there, as the checksum covers it."""
         row: dict[str, object] = dict.fromkeys(MUTABLE)
         row.update(attempt=1, superseded=0, gateway=gateway, run_id=self._run_id, model=model)
         row.update(price_microusd=price_microusd, state=State.PLANNED.value)
         row.update(submit_attempts=0, throttled=0, polls=0, resends=0)
-        same = tuple(row[name] for name in COVERED[1:-1])
-        return same, repr(list(same))[1:-1]
+        covered = COVERED[1:-1]
+        same = tuple(row[name] for name in covered if name in PLANNED_COLUMNS)
+        return same, repr([row[name] for name in covered])[1:-1]
 
 
 class ParamsText:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.ledger.planned_rows import PLANNED_COLUMNS, ParamsText, PlannedRows
-from pipeline.ledger.schema import checksum, digest, dump_params, load_params
+from pipeline.ledger.schema import attempts, checksum, digest, dump_params, load_params
 from pipeline.records import State
 from tests.support.factories import make_params, make_request
 from tests.support.ledgers import opened, requests, start, tamper
@@ -25,7 +25,8 @@ def test_the_hashes_are_those_of_the_whole_row() -> None:
                 take=number,
                 price_microusd=price,
             )
-            row = dict(zip(PLANNED_COLUMNS, planned.values(request), strict=True))
+            row: dict[str, object] = dict.fromkeys(column.name for column in attempts.columns)
+            row.update(zip(PLANNED_COLUMNS, planned.values(request), strict=True))
             assert (row["checksum"], row["digest"]) == (checksum(row), digest(row))
             assert row["state"] == State.PLANNED
             assert (row["request_id"], row["take"], row["price_microusd"]) == (request.request_id, number, price)
