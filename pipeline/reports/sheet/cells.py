@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from pipeline.assets import signed_urls
 from pipeline.manifest.labels import strength_text
-from pipeline.records import Attempt, CostState, State, usd
+from pipeline.records import Attempt, CostState, State, record, usd
 from pipeline.reports.checks.findings import ClipCheck, Grade
 from pipeline.reports.sheet.layout import Place
 from pipeline.reports.sheet.run_view import Line, SkippedLine
@@ -40,7 +39,7 @@ _REMEMBERED = 4_096
 _DUE = {CostState.DISPUTED: "disputed", CostState.RESERVED: "reserved"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CellMedia:
     """Where one cell's files lie, as links relative to the page; "" where there is none."""
 
@@ -49,7 +48,7 @@ class CellMedia:
     start: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class SheetCell:
     """One cell of the sheet. `place` is its value on each axis; `facts` what the enlarged view lists, in order.
 
@@ -102,7 +101,7 @@ def sheet_cell(
         tags=line.tags,
         place=place,
         stills=stills,
-        facts=tuple((name, text) for name, text in (*_check_facts(check), *_facts(line)) if text),
+        facts=tuple([fact for fact in (*_check_facts(check), *_facts(line)) if fact[1]]),
         history=tuple(_describe(attempt) for attempt in earlier),
         request_id=line.request_id,
         attempt=line.attempt,
