@@ -90,17 +90,17 @@ def parse_poll(payload: object) -> JobStatusReport | None:
     use for "the call went well": they win, unless the top says that all is over.
     """
     for top in single(payload):
-        urls = _video_urls(top)
-        word = _state(top, has_video=bool(urls))
+        url = _video_url(top)
+        word = _state(top, has_video=url is not None)
         if word is None:
             return None
         phase = word.status or JobStatus.PENDING
         done = phase is JobStatus.DONE
         return JobStatusReport(
             status=phase,
-            video_url=urls[0] if done and urls else _only_clip(top) if done else None,
-            other_address=next(_video_texts(top), None) if done and not urls else None,
-            preview_url=_preview_url(top, urls) if done else None,
+            video_url=(url or _only_clip(top)) if done else None,
+            other_address=next(_video_texts(top), None) if done and url is None else None,
+            preview_url=_preview_url(top, url) if done else None,
             reason=(error_text(payload) or None) if phase in TERMINAL and not done else None,
             word=one_line(word.text, 60),
             known_word=word.status is not None,
@@ -119,8 +119,9 @@ def _word_of(place: Json) -> _StatusWord | None:
     said = next((v for key in STATE_KEYS if isinstance(v := place.get(key), str) and v.strip()), None)
     if said is None:
         return None
-    # `IN_PROGRESS`, `in-progress` and `InProgress` are one word.
-    return _StatusWord(text=said, status=STATE_WORDS.get(re.sub(r"[\W_]+", "", said).lower()))
+    # `IN_PROGRESS`, `in-progress` and `InProgress` are one word; most gateways write small letters alone.
+    status = STATE_WORDS.get(said) or STATE_WORDS.get(re.sub(r"[\W_]+", "", said).lower())
+    return _StatusWord(text=said, status=status)
 
 
 def _state(top: Json, *, has_video: bool) -> _StatusWord | None:
@@ -183,9 +184,9 @@ OUTPUT_URL_KEYS: Final = ("media_url", "mediaUrl", "video_url", "videoUrl", "url
 TOP_URL_KEYS: Final = ("video_url", "videoUrl", "output_url", "outputUrl", "url")
 
 
-def _video_urls(top: Json) -> list[str]:
-    """http(s) addresses of the clip, best first."""
-    return [text for text in _video_texts(top) if _is_address(text)]
+def _video_url(top: Json) -> str | None:
+    """The best http(s) address of the clip."""
+    return next((text for text in _video_texts(top) if _is_address(text)), None)
 
 
 def _video_texts(top: Json) -> Iterator[str]:
@@ -283,12 +284,12 @@ def _is_address(text: str) -> bool:
     return len(text) <= MAX_URL_CHARS and ADDRESS_PATTERN.fullmatch(text) is not None
 
 
-def _preview_url(top: Json, urls: list[str]) -> str | None:
+def _preview_url(top: Json, video_url: str | None) -> str | None:
     jobs = [job for place in places(top) for job in objects(place.get("jobs"))]
     results = [one for holder in (*jobs, *places(top)) for one in objects(holder.get("results"))]
     found = (url for result in results for url in _texts(as_object(result.get("min")).get("url")))
-    return next((url for url in found if _is_address(url) and url not in urls[:1]), None)
+    return next((url for url in found if _is_address(url) and url != video_url), None)
 
 
 def _only_bare_url(top: Json) -> bool:
-    return not any(_video_urls({key: value for key, value in top.items() if key != "url"}))
+    return _video_url({key: value for key, value in top.items() if key != "url"}) is None

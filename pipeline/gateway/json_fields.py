@@ -32,6 +32,8 @@ def one_line(text: str, limit: int = MAX_REASON_CHARS) -> str:
 
     Signatures and secrets that it repeats are hidden: every word of a gateway that is kept comes through here.
     """
+    if text.isalnum() and text.isascii():  # every pattern of a secret asks for a sign beside letters and digits
+        return text[:limit]
     # The rest of a long page is cut before it is searched for secrets; four times the length, as white space is folded
     # afterwards.
     clean = "".join(c if c.isprintable() else " " for c in redact(text[: 4 * limit]))
@@ -57,6 +59,8 @@ ID_KEYS: Final = (
     ("id", ("id",)),
 )
 """Field of the id, strongest first, with its spellings. Source: API document (job_set_id), official, seen."""
+
+_ID_SPELLINGS: Final = frozenset(spelling for _, spellings in ID_KEYS for spelling in spellings)
 
 ID_PATTERN: Final = re.compile(r"[A-Za-z0-9_({-][A-Za-z0-9._:~+=/|@,{}()-]{0,511}")
 """An id is opaque: a number, a UUID in any spelling, base64. This only keeps out what cannot safely stand in a log or,
@@ -95,12 +99,16 @@ def doubled_ids(body: bytes) -> frozenset[str]:
     doubled: set[str] = set()
 
     def seen(pairs: list[tuple[str, object]]) -> Json:
+        made = dict(pairs)
+        # Most objects give no name twice and at most one id: nothing in them can be doubled.
+        if len(made) == len(pairs) and len(_ID_SPELLINGS & made.keys()) < 2:
+            return made
         for _, spellings in ID_KEYS:
             ids = (as_id(value) for name, value in pairs if name in spellings)
             named = {canonical_job_id(one): one for one in ids if one is not None}
             if len(named) > 1:
                 doubled.update(named)
-        return dict(pairs)
+        return made
 
     try:
         json.loads(body, object_pairs_hook=seen)

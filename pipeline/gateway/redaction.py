@@ -94,10 +94,10 @@ def blank_everywhere(body: bytes, secret: str) -> bytes:
     """`body` with *** for `secret`, and for what an encoder or a careless page makes of it; see `encodings_of`."""
     body = blank_secret_bytes(body, secret)
     text = body.replace(b"\0", b"").decode("latin-1")
-    readings = [text, *_readings(text, secret)] if _ESCAPE_SIGNS.search(text) else [text]
+    readings = list(_readings(text, secret)) if _ESCAPE_SIGNS.search(text) else []
     # Only what is there is cut out: the search for each spelling of each encoding would cost every answer milliseconds.
     for encoded in encodings_of(secret):
-        if any(encoded in reading for reading in readings):
+        if encoded in text or (readings and any(encoded in reading for reading in readings)):
             body = blank_secret_bytes(body, encoded)
     return body
 
