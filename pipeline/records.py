@@ -13,19 +13,8 @@ from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar, dataclass_transform
 
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
-def record(cls: type[T]) -> type[T]:
-    """A dataclass of which a large sheet makes a million: mypy and a test see that no field is set later, not Python.
-
-    A frozen one, which asks each time, takes two and a half times as long to make.
-    """
-    return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
-
+from pipeline.record_class import record
 
 MICROUSD = 1_000_000
 """Micro-dollars in a dollar: the ledger counts whole numbers, so that no sum is ever rounded."""

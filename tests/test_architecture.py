@@ -219,6 +219,7 @@ def test_no_module_sets_attributes_of_other_objects() -> None:
         ("class A:\n    def f(self):\n        self.hook = 1", []),
         ("from pipeline.records import Plain\ndef f(one: Plain):\n    one.size = 1", []),
         ("from pipeline.records import Frozen\ndef f(one: Frozen):\n    one.size = 1", ["one.size"]),
+        ("from pipeline.records import Made\ndef f(one: Made):\n    one.size = 1", ["one.size"]),
         ("from pipeline.records import Active\ndef f(one: Active):\n    one.size = 1", ["one.size"]),
     ],
 )
@@ -227,6 +228,7 @@ def test_an_attribute_set_from_outside_is_noticed(tmp_path: Path, source: str, t
     records = (
         "@dataclass\nclass Plain:\n    size: int\n\n    @property\n    def half(self): ...\n"
         "@dataclass(frozen=True)\nclass Frozen:\n    size: int\n"
+        "@record\nclass Made:\n    size: int\n"
         "@dataclass\nclass Active:\n    size: int\n\n    def grow(self): ...\n"
     )
     (tmp_path / "pipeline" / "records.py").write_text(records, encoding="utf-8")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"record_class"}),
     frozenset({"errors", "records", "files"}),
     frozenset({"config"}),
     frozenset({"gateway", "ledger"}),

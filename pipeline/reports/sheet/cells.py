@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from pipeline.assets import signed_urls
 from pipeline.manifest.labels import strength_text
-from pipeline.records import Attempt, CostState, State, record, usd
+from pipeline.record_class import record
+from pipeline.records import Attempt, CostState, State, usd
 from pipeline.reports.checks.findings import ClipCheck, Grade
 from pipeline.reports.sheet.layout import Place
 from pipeline.reports.sheet.run_view import Line, SkippedLine
