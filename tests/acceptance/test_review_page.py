@@ -21,7 +21,7 @@ from pipeline.ledger.reviews import all_reviews, clip_reviews
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.records import Request
 from tests.support.browser import NEEDS_BROWSER, axe_faults, chromium, show
-from tests.support.cli_driver import Dop
+from tests.support.cli_driver import Dop, Here
 from tests.support.review_run import make_review_run
 from tests.support.viewer_process import View, start_view
 
@@ -51,7 +51,7 @@ def takes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Request]
 @pytest.fixture
 def reviewed(takes: tuple[Path, list[Request]], tmp_path: Path) -> Iterator[tuple[Dop, list[Request]]]:
     outputs, rows = takes
-    dop = Dop(folder=tmp_path, base_url=None)
+    dop = Here(folder=tmp_path)
     shutil.copytree(outputs, dop.outputs, copy_function=_linked)
     yield dop, rows
     dop.end_all()
@@ -399,7 +399,7 @@ def test_a_zip_plays_anywhere_and_its_reviews_come_back(reviewed: tuple[Dop, lis
 
 
 def test_one_html_file_holds_its_clips_and_a_broken_link_never_shows(tmp_path: Path, browser: Any) -> None:
-    dop = Dop(folder=tmp_path, base_url=None)
+    dop = Here(folder=tmp_path)
     make_review_run(dop.outputs, shots=2, takes=2)
     page = tmp_path / "mail" / "one.html"
     assert dop.call("report", "-o", page, "--embed").code == 0
