@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import procrastinate
 import psycopg
 
 from benchmarks.bout import LEAVE_S, OURS, REPO, START_S, Score, environ_alone, fight, judged, write_rows
@@ -29,6 +28,10 @@ from benchmarks.cost import BOUT
 from benchmarks.figures import Figures, Unrest, middle
 from benchmarks.gateway import Tally, Terms
 from benchmarks.measuring import main
+from pipeline.runner.cluster.job_claims import Claim, JobClaims
+from pipeline.runner.cluster.job_taker import JobTaker, Load
+from pipeline.runner.cluster.tables import prepare
+from tests.support.ledgers import opened
 from tests.support.postgres import PostgresServer, server_binaries
 
 COUNT = 1_000
@@ -47,7 +50,11 @@ LOOKS_S = 30.0
 """How long all of them are held before memory is read."""
 STEP_S = 0.1
 QUEUE_TASKS = 16
-"""Jobs that a worker of the queue alone has at once; the submits that a worker has in flight."""
+"""Jobs that a worker of the queue alone takes at once; the submits that a worker has in flight."""
+_NOTHING = """
+INSERT INTO dop_jobs (request_id, run_id, gateway, collects)
+SELECT 'request-' || n, 'run', 'nothing', false FROM generate_series(1, %s) AS n
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +207,7 @@ async def _all_there(this: Stage, workers: int) -> None:
 def _entered(url: str) -> int:
     with closing(psycopg.connect(url, autocommit=True)) as connection:
         try:
-            found = connection.execute("SELECT count(*) FROM procrastinate_workers").fetchone()
+            found = connection.execute("SELECT count(*) FROM dop_workers").fetchone()
         except psycopg.errors.UndefinedTable:
             return 0
     return int(found[0]) if found is not None else 0
@@ -250,19 +257,26 @@ def _stat(pid: int) -> list[str]:
 async def queue_alone(database: PostgresServer) -> dict[str, float]:
     """What the job queue takes for jobs that do nothing: CPU milliseconds a job of a worker and of the database."""
     url = await asyncio.to_thread(database.new_database)
-    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
+    with opened(url):  # the statement that takes jobs reads the ledger as well
+        await asyncio.to_thread(prepare, url)
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        connection.execute(_NOTHING, (COUNT,))
+    claims = JobClaims(url, "nothing", "alone", silent_s=60.0)
+    over = 0
 
-    @app.task(name="nothing", queue="nothing")
-    async def nothing(number: int) -> None:
-        assert number >= 0
+    async def nothing(claim: Claim) -> None:
+        nonlocal over
+        over += 1
+        taker.ended(claim.request_id, is_finished=True)
+        if over == COUNT:
+            taker.stop()
 
-    async with app.open_async():
-        await app.schema_manager.apply_schema_async()
-        waiting: list[dict[str, Any]] = [{"number": number} for number in range(COUNT)]
-        await nothing.batch_defer_async(*waiting)
-        database_s, worker_s = _database_cpu_s(database), time.process_time()
-        await app.run_worker_async(queues=["nothing"], concurrency=QUEUE_TASKS, wait=False, delete_jobs="always")
-        worker_s, database_s = time.process_time() - worker_s, _database_cpu_s(database) - database_s
+    taker = JobTaker(claims, load=lambda: Load(held=0, unsent=0), take_up=nothing, submits=QUEUE_TASKS, holds=COUNT)
+    database_s, worker_s = _database_cpu_s(database), time.process_time()
+    await taker.run()
+    await taker.flush()
+    worker_s, database_s = time.process_time() - worker_s, _database_cpu_s(database) - database_s
+    await claims.close()
     await asyncio.to_thread(database.drop, url)
     return {"jobs": COUNT, "worker_ms": 1000 * worker_s / COUNT, "database_ms": 1000 * database_s / COUNT}
 

@@ -191,7 +191,6 @@ FOREIGN_OBJECTS = {
     "pipeline.reports.sheet.grid_video": "a stream of PyAV",
     "pipeline.reports.sheet.thumbnails": "a stream of PyAV",
     "pipeline.reports.sheet.web_clips": "a stream of PyAV",
-    "pipeline.runner.cluster.worker_session": "the app of procrastinate, which has no argument for its job manager",
     "pipeline.runner.run_log": "a logger of the standard library",
     "pipeline.sandbox.rendering.clip": "a stream of PyAV",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -46,6 +46,13 @@ class SkippedRow:
 _LISTED = (run_rows.c.row_id.label("listed_as"), run_rows.c.tags, run_rows.c.axes, run_rows.c.wanted)
 _VIEWED = len(attempts.columns) + len(_LISTED)
 """Every view begins with the columns of attempts, and those of the listed row follow."""
+
+LISTED_VIEW = ", ".join(
+    [*(f"a.{column.name}" for column in attempts.columns), "r.row_id AS listed_as", "r.tags", "r.axes", "r.wanted"]
+)
+"""The columns of a view for a statement that the driver runs itself; `a` is attempts there, and `r` run_rows."""
+
+_NAMES = tuple(column.name for column in attempts.columns)
 
 _PLANNED = State.PLANNED.value
 
@@ -113,11 +120,27 @@ def attempt_of(row: Any, run_id: str | None) -> Attempt:
 def check_unsent(rows: Iterable[Any]) -> None:
     """MONEY: what is about to be bought says what it said when it was planned."""
     for row in rows:
-        if row.state == State.PLANNED and row.digest != digest(row._mapping):
-            raise LedgerError(
-                f"the ledger is damaged: request {row.request_id}: what it says was changed; nothing is bought. "
-                "`dop ledger check` lists everything, `dop ledger rebuild` makes it again from its journal"
-            )
+        _check_unsent(row._mapping)
+
+
+def _check_unsent(row: Mapping[str, object]) -> None:
+    if row["state"] == _PLANNED and row["digest"] != digest(row):
+        raise LedgerError(
+            f"the ledger is damaged: request {row['request_id']}: what it says was changed; nothing is bought. "
+            "`dop ledger check` lists everything, `dop ledger rebuild` makes it again from its journal"
+        )
+
+
+def listed_attempt(row: Sequence[Any], run_id: str) -> Attempt | None:
+    """The attempt in a row of `LISTED_VIEW`; None where an outer join found none.
+
+    Raises:
+        LedgerError: it is to be bought, and was changed since it was planned.
+    """
+    if row[0] is None:
+        return None
+    _check_unsent(dict(zip(_NAMES, row, strict=False)))
+    return attempt_of(row, run_id)
 
 
 def run_view(run_id: str) -> Select[Any]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5
 """Seconds for one connection to the server; the caller tries again for as long as it may wait."""
 MIN_SERVER_VERSION = 130_000
-"""PostgreSQL 13: the oldest that the workers' queue (procrastinate) runs on."""
+"""PostgreSQL 13, the oldest that is supported."""
 
 IDLE_LOCK_HOLDER_S = 5
 """Between two statements of a commit are milliseconds; who takes so long is frozen or cut off."""

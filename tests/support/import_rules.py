@@ -85,7 +85,7 @@ SANDBOX_STARTERS = ("pipeline.runner.embedded_sandbox", "pipeline.cli")
 SANDBOX = "pipeline.sandbox"
 
 _IO_LIBRARIES = """
-asyncio aiohttp aiolimiter concurrent fcntl filelock glob http io logging multiprocessing os procrastinate psycopg queue
+asyncio aiohttp aiolimiter concurrent fcntl filelock glob http io logging multiprocessing os psycopg queue
 random requests secrets select shutil signal socket sqlite3 ssl subprocess sys tempfile threading time tqdm
 urllib.request warnings"""
 _IO_CALLS = """

@@ -182,7 +182,7 @@ def _measure(workspace: OpenLedger) -> None:
     the counts of a run, costs it a second of its time for some thousands of rows.
     """
     workspace.ledger.transact(
-        lambda connection: connection.exec_driver_sql("ANALYZE run_rows, attempts, procrastinate_jobs"), alone=False
+        lambda connection: connection.exec_driver_sql("ANALYZE run_rows, attempts, dop_jobs"), alone=False
     )
 
 

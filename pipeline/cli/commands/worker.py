@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import sys
 import time
 
@@ -81,10 +80,6 @@ def _work(args: argparse.Namespace, settings: Settings, url: str) -> int:
     timetable = None
     if settings.schedule.cron is not None:
         timetable = ScheduledRuns(settings.schedule.cron, _scheduled(args, settings), notify)
-    # Both write each failed try with a traceback; the worker says the same in a line of its own.
-    if not args.verbose:
-        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
-        logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
     account = buying_account(settings, key, args)
     with open_shared(settings, wait_s=LOCK_MAX_WAIT_S, now=time.time(), account=account) as workspace:
         print_notice(workspace.notices)

@@ -1,51 +1,56 @@
-"""The requests that one executor holds: the queue's job waits for each, and some are still to be bought."""
+"""The requests that one executor holds; some of them are still to be bought."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from pipeline.records import Attempt
 
 
 class HeldRequests:
-    """Knows which requests are here, and tells the job of each how it ended."""
+    """Knows which requests are here.
 
-    def __init__(self) -> None:
-        self._waiting: dict[str, asyncio.Future[bool]] = {}
+    Args:
+        on_end: called with each request once it is processed here no longer, and whether it came to its end.
+        on_sent: called when one waits to be bought no longer.
+    """
+
+    def __init__(self, *, on_end: Callable[[str, bool], None], on_sent: Callable[[], None]) -> None:
+        self._on_end, self._on_sent = on_end, on_sent
+        self._held: set[str] = set()
         self._unsent: set[str] = set()
         self._to_buy: asyncio.Queue[Attempt | None] = asyncio.Queue()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._held)
 
     def __contains__(self, request_id: str) -> bool:
-        return request_id in self._waiting
+        return request_id in self._held
 
     @property
     def unsent(self) -> int:
         """How many wait here to be bought."""
         return len(self._unsent)
 
-    def hold(self, request_id: str) -> asyncio.Future[bool]:
-        """The request is processed here from now on; the future says whether it came to its end."""
-        return self._waiting.setdefault(request_id, asyncio.get_running_loop().create_future())
-
-    def release(self, request_id: str) -> None:
-        """It is not processed here any more."""
-        self._waiting.pop(request_id, None)
-        self.sent(request_id)
+    def hold(self, request_id: str) -> bool:
+        """The request is processed here from now on; False when it was before."""
+        if request_id in self._held:
+            return False
+        self._held.add(request_id)
+        return True
 
     def end(self, request_id: str, *, is_finished: bool) -> None:
-        """Wake the job of a request; `is_finished` is False when another worker has to take it up."""
-        done = self._waiting.get(request_id)
-        if done is not None and not done.done():
-            done.set_result(is_finished)
+        """It is not processed here any more; `is_finished` is False when another worker has to take it up."""
+        if request_id in self._held:
+            self._held.discard(request_id)
+            self._unsent.discard(request_id)
+            self._on_end(request_id, is_finished)
 
     def end_all(self, *, is_finished: bool) -> None:
-        """Wake every job."""
-        for request_id in list(self._waiting):
+        """Nothing is processed here any more."""
+        for request_id in list(self._held):
             self.end(request_id, is_finished=is_finished)
 
     # -- those to be bought
@@ -57,7 +62,9 @@ class HeldRequests:
 
     def sent(self, request_id: str) -> None:
         """It no longer waits to be bought."""
-        self._unsent.discard(request_id)
+        if request_id in self._unsent:
+            self._unsent.discard(request_id)
+            self._on_sent()
 
     def unsent_ids(self) -> list[str]:
         """The requests that wait to be bought."""

@@ -1,8 +1,8 @@
 """The queue of requests, made from the ledger by one statement: first filling, topping up and rebuilding are alike.
 
-A job is "process this request"; its lock is the request's key, so at most one worker does. There are two queues a
-gateway: to buy, and to collect what is bought, which continues while buying has to wait. The queue may be dropped at
-any time: nothing is known here that the ledger does not know.
+A job is "process this request" and a row of `dop_jobs` that waits or names the worker that has it (`job_claims`), so at
+most one worker does. Jobs that collect what is bought are handed out also while buying has to wait. The queue may be
+dropped at any time: nothing is known here that the ledger does not know.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from psycopg.rows import DictRow, dict_row
 
 from pipeline.ledger.budget import Caps
 from pipeline.ledger.postgres_session import client
+from pipeline.runner.cluster.job_claims import NOTIFY
 from pipeline.runner.firewall import NOT_SENT
 from pipeline.runner.refused_rows import REFUSED
 from pipeline.runner.replay_recorder import MISMATCH
@@ -25,9 +26,6 @@ from pipeline.runner.replay_recorder import MISMATCH
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-TASK = "dop.look_after"
-COLLECT_SUFFIX = "#look"
-"""Ends the name of a gateway's queue of bought requests."""
 TOP_UP_LOCK = 0x646F7002
 """Number of the advisory lock under which one worker at a time tops up the queue: `dop` in ASCII, then 2."""
 
@@ -53,19 +51,16 @@ _CAUSES = """
 """
 
 TOP_UP = f"""
-INSERT INTO procrastinate_jobs (queue_name, task_name, priority, lock, queueing_lock, args)
-SELECT gateway || CASE WHEN state = 'planned' THEN '' ELSE '{COLLECT_SUFFIX}' END, '{TASK}', 0, request_id, request_id,
-    jsonb_build_object('request_id', request_id, 'run_id', run_id)
-FROM (
+INSERT INTO dop_jobs (request_id, run_id, gateway, collects)
+SELECT request_id, run_id, gateway, state <> 'planned' FROM (
     SELECT o.gateway, o.run_id, a.request_id, a.state FROM dop_orders o
     JOIN run_rows r ON r.run_id = o.run_id
     JOIN attempts a ON a.request_id = r.request_id AND a.superseded = 0 AND a.gateway = o.gateway
     WHERE o.gateway = %(gateway)s AND o.is_open AND ({_CAUSES})
-    AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs j WHERE j.queueing_lock = a.request_id AND j.status = 'todo')
-    AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs j WHERE j.lock = a.request_id AND j.status = 'doing')
+    AND NOT EXISTS (SELECT 1 FROM dop_jobs j WHERE j.request_id = a.request_id)
     ORDER BY a.state = 'planned', coalesce(a.reason, '') ~ %(set_aside)s, o.run_id, r.position
-    LIMIT greatest(0, %(window)s - (SELECT count(*) FROM procrastinate_jobs j
-        WHERE j.status = 'todo' AND j.queue_name IN (%(gateway)s, %(gateway)s || '{COLLECT_SUFFIX}')))
+    LIMIT greatest(0, %(window)s - (SELECT count(*) FROM dop_jobs j
+        WHERE j.worker IS NULL AND j.gateway = %(gateway)s))
 ) AS due
 ON CONFLICT DO NOTHING
 """  # noqa: S608 - constants of this module only; values go in as parameters
@@ -77,33 +72,24 @@ ON CONFLICT (run_id) DO UPDATE SET version = dop_orders.version + 1, buy = exclu
     run_cap = excluded.run_cap, day_cap = excluded.day_cap, month_cap = excluded.month_cap, is_open = true
 """
 
-_STALLED = """
-SELECT j.* FROM procrastinate_jobs j LEFT JOIN procrastinate_workers w ON w.id = j.worker_id
-WHERE j.status = 'doing' AND j.queue_name = ANY(%(queues)s)
-AND (w.id IS NULL OR w.last_heartbeat < now() - make_interval(secs => %(silent_s)s))
-FOR UPDATE OF j SKIP LOCKED
+_IS_GONE = """
+j.worker IS NOT NULL AND NOT EXISTS (SELECT 1 FROM dop_workers w
+    WHERE w.id = j.worker AND w.seen_at >= now() - make_interval(secs => %(silent_s)s))
 """
-"""What another host takes back at this very moment is left to it: twice is an error of the engine's."""
 
 _BACK = f"""
-WITH stalled AS MATERIALIZED ({_STALLED})
-SELECT procrastinate_retry_job_v2(j.id, now(), j.priority, j.queue_name, j.lock) FROM stalled j
-WHERE NOT EXISTS
-    (SELECT 1 FROM procrastinate_jobs t WHERE t.queueing_lock = j.queueing_lock AND t.status = 'todo')
+WITH gone AS (
+    DELETE FROM dop_workers WHERE gateway = %(gateway)s AND seen_at < now() - make_interval(secs => %(silent_s)s)
+), stalled AS (
+    SELECT j.request_id FROM dop_jobs j WHERE j.gateway = %(gateway)s AND {_IS_GONE} FOR UPDATE OF j SKIP LOCKED
+)
+UPDATE dop_jobs SET worker = NULL FROM stalled WHERE dop_jobs.request_id = stalled.request_id
+RETURNING stalled.request_id
 """  # noqa: S608 - the same
-
-_TWINS = f"""
-WITH stalled AS MATERIALIZED ({_STALLED})
-DELETE FROM procrastinate_jobs j WHERE j.id IN (SELECT id FROM stalled) AND EXISTS
-    (SELECT 1 FROM procrastinate_jobs t WHERE t.queueing_lock = j.queueing_lock AND t.status = 'todo')
-RETURNING j.id
-"""  # noqa: S608 - the same
+"""What another host takes back at this very moment is left to it: neither waits for the other."""
 
 _DROP = f"""
-WITH stalled AS MATERIALIZED ({_STALLED})
-DELETE FROM procrastinate_jobs j WHERE j.queue_name = ANY(%(queues)s)
-AND (j.status <> 'doing' OR j.id IN (SELECT id FROM stalled))
-RETURNING j.id
+DELETE FROM dop_jobs j WHERE j.gateway = %(gateway)s AND (j.worker IS NULL OR {_IS_GONE}) RETURNING j.request_id
 """  # noqa: S608 - the same
 
 
@@ -150,6 +136,7 @@ def put_order(
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (TOP_UP_LOCK,))
     connection.exec_driver_sql(_ORDER, {**order, **spans})
     connection.exec_driver_sql(TOP_UP, _values(gateway, window, again=True, files=files, recovers=recovers))
+    connection.exec_driver_sql(NOTIFY, {"gateway": gateway})
 
 
 def _values(gateway: str, window: int, *, again: bool, files: bool, recovers: bool) -> dict[str, object]:
@@ -164,11 +151,6 @@ def _values(gateway: str, window: int, *, again: bool, files: bool, recovers: bo
         "mismatch": f"{MISMATCH}%",
         "not_found_out": NOT_FOUND_OUT,
     }
-
-
-def queues(gateway: str) -> list[str]:
-    """The names of a gateway's queues."""
-    return [gateway, gateway + COLLECT_SUFFIX]
 
 
 class JobQueue:
@@ -232,11 +214,8 @@ class JobQueue:
 
     async def live(self, run_id: str) -> int:
         """How many jobs of a run are queued or in a worker's hands."""
-        text = (
-            "SELECT count(*) AS n FROM procrastinate_jobs "
-            "WHERE status IN ('todo', 'doing') AND task_name = %(task)s AND args->>'run_id' = %(run_id)s"
-        )
-        return int((await self._ask(text, {"run_id": run_id, "task": TASK}))[0]["n"])
+        text = "SELECT count(*) AS n FROM dop_jobs WHERE run_id = %(run_id)s"
+        return int((await self._ask(text, {"run_id": run_id}))[0]["n"])
 
     async def set_aside(self, run_id: str) -> int:
         """How many planned rows of a run were refused or could not be sent: they wait for the next order."""
@@ -249,10 +228,7 @@ class JobQueue:
 
     async def workers(self, silent_s: float) -> int:
         """How many workers gave a sign lately, of whatever gateway."""
-        text = (
-            "SELECT count(*) AS n FROM procrastinate_workers "
-            "WHERE last_heartbeat > now() - make_interval(secs => %(silent_s)s)"
-        )
+        text = "SELECT count(*) AS n FROM dop_workers WHERE seen_at > now() - make_interval(secs => %(silent_s)s)"
         return int((await self._ask(text, {"silent_s": silent_s}))[0]["n"])
 
     async def top_up(self, window: int) -> int:
@@ -268,23 +244,24 @@ class JobQueue:
                 values = _values(self._gateway, window, again=False, files=False, recovers=self._recovers)
                 full = (
                     "SELECT count(*) > %s / 2 AS full FROM "
-                    "(SELECT 1 FROM procrastinate_jobs WHERE status = 'todo' AND queue_name = ANY(%s)) AS waiting"
+                    "(SELECT 1 FROM dop_jobs WHERE worker IS NULL AND gateway = %s) AS waiting"
                 )
-                asked = await connection.execute(full, (window, queues(self._gateway)))
+                asked = await connection.execute(full, (window, self._gateway))
                 row = await asked.fetchone()
                 if row is not None and row["full"]:
                     return 0
-                return (await connection.execute(TOP_UP.encode(), values)).rowcount
+                queued = (await connection.execute(TOP_UP.encode(), values)).rowcount
+                if queued:
+                    await connection.execute(NOTIFY.encode(), {"gateway": self._gateway})
+                return queued
 
     async def take_back(self, silent_s: float) -> int:
         """Jobs of workers that were silent for so long are queued again; how many."""
-        # First: a job whose request is queued again already can't be put back, since its queueing lock is taken.
-        await self._ask(_TWINS, {"queues": queues(self._gateway), "silent_s": silent_s})
-        return len(await self._ask(_BACK, {"queues": queues(self._gateway), "silent_s": silent_s}))
+        return len(await self._ask(_BACK, {"gateway": self._gateway, "silent_s": silent_s}))
 
     async def rebuild(self, window: int, silent_s: float) -> tuple[int, int]:
         """Drops what is queued, but for what living workers hold, and fills it again; (dropped, queued)."""
-        dropped = await self._ask(_DROP, {"queues": queues(self._gateway), "silent_s": silent_s})
+        dropped = await self._ask(_DROP, {"gateway": self._gateway, "silent_s": silent_s})
         return len(dropped), await self.top_up(window)
 
     async def close(self) -> None:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from pipeline.errors import UsageError
 
-NEEDED = ("procrastinate", "psycopg")
+NEEDED = ("croniter", "psycopg")
 
 
 def check_installed() -> None:
@@ -18,5 +18,5 @@ def check_installed() -> None:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"a cluster needs {' and '.join(missing)}: pip install procrastinate 'psycopg[binary]'; nothing was sent"
+            f"a cluster needs {' and '.join(missing)}: pip install croniter 'psycopg[binary]'; nothing was sent"
         )

@@ -21,6 +21,7 @@ from pipeline.records import Attempt, State
 from pipeline.runner.callback_poll_schedule import CallbackPollSchedule
 from pipeline.runner.cluster.held_requests import HeldRequests
 from pipeline.runner.cluster.job_queue import RunOrder, StopNotice
+from pipeline.runner.cluster.left_behind import LeftBehind
 from pipeline.runner.cluster.shot_keeper import ShotKeeper
 from pipeline.runner.cluster.unclear_requests import UnclearRequests
 from pipeline.runner.cluster.worker_pipeline import WorkerResources, worker_pipeline
@@ -41,12 +42,12 @@ PENDING_STATES = frozenset({State.PLANNED, State.SUBMITTING, State.ACCEPTED})
 
 
 class RunExecutor:
-    """The steps of one ordered run in this worker. `process_request` may be called for many requests at once."""
+    """The steps of one ordered run in this worker. `take_up` hands it requests, `around.on_end` hears of their ends."""
 
     def __init__(self, order: RunOrder, around: WorkerResources) -> None:
         self.order, self._around = order, around
         self.stop = StopSignal()
-        self._held = HeldRequests()
+        self._held = HeldRequests(on_end=around.on_end, on_sent=around.on_sent)
         self._broken = self._closing = self._warned = False
         self._tasks: list[asyncio.Task[None]] = []
         self._downloads = order.collect and around.workspace.settings.download.enabled
@@ -66,6 +67,7 @@ class RunExecutor:
             state_of=self._state_of,
             replay_host=ReplayHost(is_buying=lambda: self._held.unsent > 0, over=self._replay_over),
         )
+        self._left_behind = LeftBehind(self.pipeline, self.shots, on_end=self._end, on_failure=self._failed)
         self._unclear = UnclearRequests(order.run_id, around.workspace.queries, self.pipeline, on_end=self._end)
         events.subscribe(OutcomeUnknown, lambda event: self._unclear.noted(event.attempt.request_id))
 
@@ -102,26 +104,30 @@ class RunExecutor:
         """How many requests are processed here."""
         return len(self._held)
 
-    async def process_request(self, attempt: Attempt) -> bool:
-        """One request's life from wherever the ledger says it is; False when the executor closes before its end.
+    def take_up(self, attempt: Attempt) -> None:
+        """Begin one request's life here, from wherever the ledger says it is; `on_end` is called at its end.
 
         Pays: yes, when it is planned and the order says buy.
         """
-        done = self._held.hold(attempt.request_id)
-        try:
-            # After `hold`: a `close` that begins later finds the request and ends it.
-            if self._closing:
-                return False
-            # Shielded, since the future is the steps': an engine that cancels its job must not cancel what they set.
-            return not await self._take_up(attempt) or await asyncio.shield(done)
-        finally:
-            self._held.release(attempt.request_id)
+        if not self._held.hold(attempt.request_id):
+            return  # it was taken back from this worker, which had signed late, and came here again
+        if self._closing:
+            self._held.end(attempt.request_id, is_finished=False)
+            return
+        match attempt.state:
+            case State.SUBMITTING:
+                self._left_behind.submit(attempt)
+            case State.DONE if not self._has_to_fetch(attempt) and self.shots.has(attempt.request_id):
+                self._left_behind.clip(attempt)
+            case _:
+                if not self._handed_on(attempt):
+                    self._end(attempt.request_id)
 
-    async def _take_up(self, attempt: Attempt) -> bool:
+    def _has_to_fetch(self, attempt: Attempt) -> bool:
+        return attempt.state is State.DONE and attempt.lacks_file and self._downloads
+
+    def _handed_on(self, attempt: Attempt) -> bool:
         """Hands the request to its step; False when there is none for it."""
-        if attempt.state is State.SUBMITTING:
-            await self._lost_by_another(attempt)
-            return self.pipeline.replays.works_on(attempt.request_id)
         if attempt.state is State.UNKNOWN:
             return self._unclear.take_up(attempt.request_id)
         if attempt.state is State.PLANNED:
@@ -133,23 +139,10 @@ class RunExecutor:
             job = pending_job_of(attempt, loop_now=asyncio.get_running_loop().time(), now_unix=time.time())
             self.pipeline.poller.resume(job, soon=self.pipeline.callbacks is not None)
             return True
-        if attempt.state is State.DONE and attempt.lacks_file and self._downloads:
+        if self._has_to_fetch(attempt):
             self.pipeline.context.ready.put_nowait(ready_video_of(attempt))
             return True
-        if attempt.state is State.DONE and self.shots.has(attempt.request_id):
-            await self.shots.check(attempt)  # the worker that fetched it did not live to check it
         return False
-
-    async def _lost_by_another(self, attempt: Attempt) -> None:
-        """MONEY: its worker died or froze during the submit. It may be paid: never sent again automatically.
-
-        The token names that very submit: when its worker wakes after all, its answer is still recorded.
-        """
-        why = {"reason": "the worker was lost during the submit"}
-        context = self.pipeline.context
-        recorded = await context.recorder.record(attempt.request_id, Event.LOSE, why, token=attempt.token)
-        if isinstance(recorded, Applied):
-            context.events.emit(OutcomeUnknown(attempt=attempt))
 
     # -- what the steps say
 
@@ -250,6 +243,7 @@ class RunExecutor:
             for task in (fetching, *watching):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._left_behind.close()
         await self._unclear.close()
         await self.shots.close()
         with suppress(TimeoutError):

@@ -1,22 +1,32 @@
-"""Runs that the workers start on a schedule (`schedule:`), as a periodic task of the engine: one at a time."""
+"""Runs that the workers start on a schedule (`schedule:`): each time by one of them, and one run at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-
-import procrastinate
+from typing import Any, Protocol
 
 from pipeline.errors import UsageError
 
-SUFFIX = "#schedule"
-NAME = "dop.scheduled"
+CATCH_UP_S = 600.0
+"""A time that passed so lately (seconds) while no worker was there is made up for when one starts."""
+
+
+class TimeClaims(Protocol):
+    """Says which worker starts the run of a time."""
+
+    async def claim_time(self, at: float) -> bool:
+        """Whether this worker is to start the scheduled run of `at` (Unix seconds): once, and while none runs."""
+
+    async def end_scheduled(self) -> None:
+        """The scheduled run that this worker started has ended."""
 
 
 class ScheduledRuns:
-    """When to start which command. A run that is still going when its time comes is not started twice."""
+    """When to start which command. A time that comes while the last run is still going is left out."""
 
     def __init__(self, cron: str, command: Sequence[str], notify: Callable[[str], None]) -> None:
         """`command` is a whole command line; its exit code is logged.
@@ -24,29 +34,33 @@ class ScheduledRuns:
         Raises:
             UsageError: the times can't be read.
         """
-        from croniter import croniter  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with the engine
+        import croniter  # type: ignore[import-untyped]  # noqa: PLC0415 - only who has a schedule needs it
 
-        if not croniter.is_valid(cron):
+        reader: Any = croniter.croniter
+        if not reader.is_valid(cron):
             raise UsageError(f"schedule.cron: {cron!r} is no time; write e.g. `15 2 * * *` (UTC)")
-        self._cron, self._command, self._notify = cron, tuple(command), notify
+        self._times: Callable[[float], Any] = lambda now: reader(cron, now)
+        self._command, self._notify = tuple(command), notify
         self._process: asyncio.subprocess.Process | None = None
 
-    @staticmethod
-    def queues(gateway: str) -> list[str]:
-        """The queue of a gateway's scheduled runs."""
-        return [gateway + SUFFIX]
+    async def run(self, claims: TimeClaims, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
+        """Starts the command at its times, where no other worker does, for ever."""
+        now = time.time()
+        at = self._times(now).get_prev(float)
+        if now - at > CATCH_UP_S:
+            at = self._times(now).get_next(float)
+        while True:
+            await sleep(max(at - time.time(), 0.0))
+            if await claims.claim_time(at):
+                await self._start(at)
+                await claims.end_scheduled()
+            at = self._times(max(time.time(), at)).get_next(float)
 
-    def enter(self, app: procrastinate.App, gateway: str) -> None:
-        """Registers the periodic task. Its lock is the gateway's: on whichever host, one runs at a time."""
-        queue = gateway + SUFFIX
-        task = app.task(name=NAME, queue=queue, lock=queue, queueing_lock=queue, pass_context=False)(self._start)
-        app.periodic(cron=self._cron)(task)
-
-    async def _start(self, timestamp: int) -> None:
+    async def _start(self, at: float) -> None:
         self._process = await asyncio.create_subprocess_exec(*self._command, stdin=asyncio.subprocess.DEVNULL)
         code = await self._process.wait()
         self._process = None
-        self._notify(f"worker: the scheduled run of {timestamp} ended with {code}")
+        self._notify(f"worker: the scheduled run of {at:.0f} ended with {code}")
 
     async def stop(self) -> None:
         """Ends a run that this worker started: the next one continues it."""

@@ -1,4 +1,4 @@
-"""The cluster's own tables beside the ledger's, and the engine's; made once, by the first process that needs them.
+"""The cluster's own tables beside the ledger's; made once, by the first process that needs them.
 
 All of it may be dropped: the queue comes back from the ledger, the rate is learned again, the next run writes its
 order (`dop run --cluster`). What was bought is never here.
@@ -7,7 +7,6 @@ order (`dop run --cluster`). What was bought is never here.
 from __future__ import annotations
 
 import psycopg
-from procrastinate.schema import SchemaManager
 
 from pipeline.ledger.postgres_session import client
 
@@ -57,6 +56,31 @@ TABLES = (
         until timestamptz NOT NULL
     )
     """,
+    """
+    CREATE TABLE IF NOT EXISTS dop_workers (
+        id text PRIMARY KEY,
+        gateway text NOT NULL,
+        seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS dop_jobs (
+        number bigint GENERATED ALWAYS AS IDENTITY,
+        request_id text PRIMARY KEY,
+        run_id text NOT NULL,
+        gateway text NOT NULL,
+        collects boolean NOT NULL,
+        worker text
+    )
+    """,
+    "CREATE INDEX IF NOT EXISTS dop_jobs_waiting ON dop_jobs (gateway, collects, number) WHERE worker IS NULL",
+    """
+    CREATE TABLE IF NOT EXISTS dop_schedules (
+        gateway text PRIMARY KEY,
+        at float8 NOT NULL,
+        worker text
+    )
+    """,
 )
 
 
@@ -64,10 +88,8 @@ def prepare(url: str) -> None:
     """Makes what is missing; cheap when nothing is."""
     with psycopg.connect(url, **client(url)) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (ONE_AT_A_TIME,))
-        found = connection.execute("SELECT to_regclass('procrastinate_jobs'), to_regclass('dop_rates')").fetchone()
+        found = connection.execute("SELECT to_regclass('dop_rates'), to_regclass('dop_schedules')").fetchone()
         assert found is not None
-        if found[0] is None:
-            connection.execute(SchemaManager.get_schema())
-        if found[1] is None:
+        if None in found:  # a new database, or one of an earlier version
             for text in TABLES:
                 connection.execute(text.encode())

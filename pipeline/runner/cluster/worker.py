@@ -1,6 +1,6 @@
 """A worker: takes requests from the queue and processes them until it receives a stop signal.
 
-The worker restarts its session when the engine ends (the database restarted, this process was frozen, a step broke):
+The worker restarts its session when it ends (the database restarted, this process was frozen, a step broke):
 submits in flight are recorded, everything else is dropped, and after a pause a new session starts. The ledger outlives
 sessions: it waits for its server. The queue does not prevent that a request is bought twice; the ledger does.
 """
@@ -85,7 +85,7 @@ class Worker:
         return self.session is not None and self.session.called(delivery)
 
     def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        """The engine's own tasks fail when the database goes or others took over: that is no news for the user."""
+        """Tasks that nothing awaits fail when the database goes or others took over: that is no news for the user."""
         self.log.info("stray", extra={"fields": {"what": _stray(context)}})
 
     async def _run_forever(self) -> None:
@@ -100,7 +100,7 @@ class Worker:
                 return
             pause_s = FIRST_PAUSE_S if time.monotonic() - began > WELL_S else min(2 * pause_s, MAX_PAUSE_S)
             self.state = "waiting"
-            self.notify(f"worker: restarts its session ({why or 'the engine ended'})")
+            self.notify(f"worker: restarts its session ({why or 'it ended'})")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spread
 

@@ -41,7 +41,11 @@ from pipeline.runner.submit_body import SubmitCallBuilder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerResources:
-    """What all executors of a worker share. `on_failure` is called when this worker should restart its session."""
+    """What all executors of a worker share.
+
+    `on_failure` is called when this worker should restart its session, `on_end` with each request that is not
+    processed here any more and whether it came to its end, and `on_sent` when one waits to be bought no longer.
+    """
 
     workspace: OpenLedger
     queue: JobQueue
@@ -52,6 +56,8 @@ class WorkerResources:
     base_url: str
     notify: Callable[[str], None]
     on_failure: Callable[[str], None]
+    on_end: Callable[[str, bool], None]
+    on_sent: Callable[[], None]
     log: logging.Logger
     callbacks: CallbackRelay | None = None
 

@@ -142,9 +142,9 @@ class Called(Machines):
 
 def in_hands_of(machines: Machines) -> int:
     """How many workers hold something now."""
-    if machines.asked("SELECT to_regclass('procrastinate_jobs')") == [(None,)]:
+    if machines.asked("SELECT to_regclass('dop_jobs')") == [(None,)]:
         return 0
-    ((count,),) = machines.asked("SELECT count(DISTINCT worker_id) FROM procrastinate_jobs WHERE status = 'doing'")
+    ((count,),) = machines.asked("SELECT count(DISTINCT worker) FROM dop_jobs")
     return int(str(count))
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection
 
 from pipeline.ledger.budget import NO_CAPS
-from pipeline.runner.cluster.job_queue import COLLECT_SUFFIX, TASK, JobQueue, put_order
+from pipeline.runner.cluster.job_queue import JobQueue, put_order
 from pipeline.runner.cluster.shared_limit import SharedPace
 from pipeline.runner.cluster.shared_rate import PostgresRateRow
 from pipeline.runner.cluster.tables import prepare
@@ -23,21 +23,21 @@ from tests.support.worker_processes import several
 GATEWAY = "https://gateway.test:443"
 
 HELD = """
-INSERT INTO procrastinate_jobs (queue_name, task_name, status, lock, queueing_lock, args)
-SELECT %s, %s, 'doing', 'request-' || n, 'request-' || n, '{}' FROM generate_series(1, 3) AS n RETURNING id
+INSERT INTO dop_jobs (request_id, run_id, gateway, collects, worker)
+SELECT 'request-' || n, 'run', %s, true, 'gone' FROM generate_series(1, 3) AS n RETURNING request_id
 """
 """Jobs of a worker without a sign of life."""
 
-TAKEN = "SELECT procrastinate_retry_job_v2(id, now(), 0, queue_name, lock) FROM procrastinate_jobs WHERE id = %s"
+TAKEN = "UPDATE dop_jobs SET worker = NULL WHERE request_id = %s"
 
 WITNESS = """
 CREATE TABLE seen (todo bigint, doing bigint);
 CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    INSERT INTO seen SELECT count(*) FILTER (WHERE status = 'todo'), count(*) FILTER (WHERE status = 'doing')
-    FROM procrastinate_jobs;
+    INSERT INTO seen SELECT count(*) FILTER (WHERE worker IS NULL), count(*) FILTER (WHERE worker IS NOT NULL)
+    FROM dop_jobs;
     RETURN NULL;
 END $$;
-CREATE TRIGGER witness AFTER INSERT OR UPDATE ON procrastinate_jobs EXECUTE FUNCTION witness()
+CREATE TRIGGER witness AFTER INSERT OR UPDATE ON dop_jobs EXECUTE FUNCTION witness()
 """
 """Looks at the queue after each statement that changed it."""
 
@@ -54,13 +54,13 @@ async def queue(postgres: str) -> AsyncIterator[JobQueue]:
 
 async def test_a_job_that_another_host_takes_back_at_this_moment_is_left_to_it(postgres: str, queue: JobQueue) -> None:
     with psycopg.connect(postgres, autocommit=True) as other:
-        held = other.execute(HELD, (GATEWAY + COLLECT_SUFFIX, TASK)).fetchall()
+        held = other.execute(HELD, (GATEWAY,)).fetchall()
         with other.transaction():
             other.execute(TAKEN, held[0])
             assert await asyncio.wait_for(queue.take_back(5.0), 10.0) == 2
         assert await queue.take_back(5.0) == 0
-        found = other.execute("SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY 1").fetchall()
-    assert found == [("todo", 3)]
+        found = other.execute("SELECT worker, count(*) FROM dop_jobs GROUP BY 1").fetchall()
+    assert found == [(None, 3)]
 
 
 def test_an_order_and_a_worker_that_tops_up_at_the_same_moment_share_one_window(postgres: str) -> None:
@@ -87,9 +87,9 @@ def test_an_order_and_a_worker_that_tops_up_at_the_same_moment_share_one_window(
             return asyncio.run(topped_up())
 
         ledger.transact(lambda connection: order(connection, "first"))
-        tamper(postgres, "DELETE FROM procrastinate_jobs")
+        tamper(postgres, "DELETE FROM dop_jobs")
         assert ledger.transact(meanwhile) == 0
-        assert tamper(postgres, "SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY 1") == [("todo", 20)]
+        assert tamper(postgres, "SELECT worker, count(*) FROM dop_jobs GROUP BY 1") == [(None, 20)]
 
 
 @pytest.mark.long
@@ -109,7 +109,7 @@ def test_a_manifest_larger_than_the_window_is_queued_piece_by_piece(tmp_path: Pa
             assert (done.code, done.counts) == (0, {"done": 60}), done.err + machines.all_said()
         assert double.charged == 120
         ((queued, held),) = machines.asked("SELECT max(todo), max(doing) FROM seen")
-        assert (queued, machines.asked("SELECT count(*) FROM procrastinate_jobs")) == (WINDOW, [(0,)])
+        assert (queued, machines.asked("SELECT count(*) FROM dop_jobs")) == (WINDOW, [(0,)])
         assert int(str(held)) < 60, "what waits is in the ledger, not with the workers"
 
 

@@ -36,7 +36,7 @@ def test_a_flag_that_belongs_to_one_machine_is_refused_with_what_to_do_instead(f
 
 @pytest.mark.parametrize("flag", ["--max-duration 2h", "--halt fail=3", "--lock-wait 5s", "--max-cost 5", "-q"])
 def test_a_flag_of_the_following_command_is_not_refused(flag: str) -> None:
-    pytest.importorskip("procrastinate")
+    pytest.importorskip("croniter")
     args = build_parser().parse_args(["run", "shots.csv", "--cluster", *flag.split()])
     with pytest.raises(UsageError, match=r"set ledger\.url"):  # the next thing that it looks at
         check(args, Settings())

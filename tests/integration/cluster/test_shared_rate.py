@@ -168,7 +168,10 @@ async def test_a_database_that_is_away_for_a_moment_loses_no_report(workers: Wor
 def test_a_database_of_an_earlier_version_gets_the_table(postgres: str) -> None:
     prepare(postgres)
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute("DROP TABLE dop_rates")
+        connection.execute("DROP TABLE dop_rates, dop_jobs, dop_workers, dop_schedules")
         connection.execute("CREATE TABLE dop_pace (gateway text PRIMARY KEY, rate float8)")
+        prepare(postgres)
+        assert connection.execute("SELECT count(*) FROM dop_rates, dop_jobs").fetchall() == [(0,)]
+        connection.execute("DROP TABLE dop_rates")
         prepare(postgres)
         assert connection.execute("SELECT count(*) FROM dop_rates").fetchall() == [(0,)]

@@ -26,7 +26,7 @@ def test_two_workers_carry_a_run_out_and_one_command_follows_it(tmp_path: Path, 
         assert len(machines.videos()) == 40
         assert all(path.is_file() for path in machines.videos())
         assert machines.dismiss() == [0, 0]
-        assert machines.asked("SELECT count(*) FROM procrastinate_jobs") == [(0,)]
+        assert machines.asked("SELECT count(*) FROM dop_jobs") == [(0,)]
 
 
 def test_workers_that_are_to_download_nothing_ask_for_no_video(tmp_path: Path, postgres: str) -> None:

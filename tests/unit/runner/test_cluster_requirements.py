@@ -49,16 +49,14 @@ def test_a_ledger_in_a_file_is_no_cluster() -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optional_packages, "find_spec", lambda name: None if name == "procrastinate" else object())
-    with pytest.raises(UsageError, match=r"procrastinate: pip install procrastinate 'psycopg\[binary\]'"):
+    monkeypatch.setattr(optional_packages, "find_spec", lambda name: None if name == "croniter" else object())
+    with pytest.raises(UsageError, match=r"croniter: pip install croniter 'psycopg\[binary\]'"):
         database()
 
 
 @pytest.mark.long
 def test_nothing_of_a_cluster_is_loaded_by_a_run_on_one_machine() -> None:
-    asked = (
-        "import sys, pipeline.cli.commands.run; print([n for n in ('procrastinate', 'psycopg') if n in sys.modules])"
-    )
+    asked = "import sys, pipeline.cli.commands.run; print([n for n in ('croniter', 'psycopg') if n in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", asked], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True
     )
