@@ -12,7 +12,8 @@ from benchmarks.million import VirtualLoop
 from benchmarks.simulation import Hint, Latency, Limiter
 from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
 from pipeline.runner.cluster.shared_limit import Report, RowState, SharedPace
-from pipeline.runner.cluster.shared_rate import Check, SharedRateLimiter
+from pipeline.runner.cluster.shared_rate import SharedRateLimiter
+from pipeline.runner.cluster.shared_rate_row import Check
 
 T = TypeVar("T")
 EPOCH_S = 1_800_000_000.0

@@ -2,9 +2,8 @@
 
 A slot is a moment, up to `shared_limit.AHEAD_S` ahead; the worker that took it sleeps until then. A visit reads and
 writes the row once, whatever number of slots and answers it is about, and holds it for the milliseconds between;
-PostgreSQL lets go of a row whose worker froze after `STALE_S`. Right before a call one plain read tells whether its
-slot is void: another worker met the limit, or another job took the last place. The clock is the database's. What was
-learned need not survive a crash of the server: no commit here waits for the disk.
+PostgreSQL lets go of a row whose worker froze (`shared_rate_row`). Right before a call one plain read tells whether its
+slot is void: another worker met the limit, or another job took the last place.
 """
 
 from __future__ import annotations
@@ -14,18 +13,21 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
 
 import psycopg
-from psycopg.rows import DictRow, dict_row
 
 from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
-from pipeline.gateway.ratelimit.rates import Rate
-from pipeline.ledger.postgres_session import client
-from pipeline.runner.cluster.shared_limit import Granted, Report, RowState, SharedPace, SharedSlot, Visit, visit
+from pipeline.runner.cluster.shared_limit import Granted, Report, RowState, SharedSlot, Visit, visit
+from pipeline.runner.cluster.shared_rate_row import Check, RateRow
 
 RETRY_S = 0.5
 """Seconds until a database that is away is asked again."""
+GATHER_S = 0.02
+"""Calls that want a slot wait so long (seconds) after a visit for company, so that one visit serves them all. A slot is
+given up to `shared_limit.AHEAD_S` before it is due: where the pace is the limit, no call is later for it."""
+MAX_SHARE = 0.1
+"""They wait longer where the law's own work at a visit would take more of the worker's time than this share: while no
+limit was met every call counts, and the work grows with their number."""
 FLUSH_S = 0.2
 """Answers wait so long (seconds) for company before they are reported; rejections do not."""
 KEEP_ALIVE_S = 2.0
@@ -37,132 +39,6 @@ LATE_S = 1.0
 CLOCK_DRIFT_S, CLOCK_STEP_S = 0.0005, 0.25
 """The clocks' difference is the largest that was seen, as delays make it look smaller; it shrinks by so much with each
 visit, and at once where a clock was set."""
-STALE_S = 2.0
-"""A transaction that its worker leaves open for longer (seconds; frozen) is ended by the server."""
-SESSION = {"synchronous_commit": "off", "idle_in_transaction_session_timeout": f"{int(STALE_S * 1000)}ms"}
-
-_IN_FLIGHT = "(SELECT count(*) FROM attempts a WHERE a.gateway = p.gateway AND a.state IN ('submitting', 'accepted'))"
-_READ = "SELECT * FROM dop_rates WHERE gateway = %(gateway)s FOR UPDATE"
-_NOW = (
-    "SELECT extract(epoch FROM clock_timestamp())::float8 AS now, "  # noqa: S608 - constants of this module only
-    f"CASE WHEN p.cap IS NOT NULL OR %(count)s THEN {_IN_FLIGHT} ELSE 0 END AS in_flight "
-    "FROM dop_rates p WHERE p.gateway = %(gateway)s"
-)
-_CHECK = (
-    "SELECT p.blocked_at, p.held_until, p.cap, "  # noqa: S608 - the same
-    f"CASE WHEN p.cap IS NOT NULL THEN {_IN_FLIGHT} ELSE 0 END AS in_flight "
-    "FROM dop_rates p WHERE p.gateway = %(gateway)s"
-)
-_WRITE = (
-    "UPDATE dop_rates SET state = %(state)s, held_until = %(held_until)s, blocked_at = %(blocked_at)s, cap = %(cap)s "
-    "WHERE gateway = %(gateway)s"
-)
-_CONFIGURE = """
-INSERT INTO dop_rates (gateway, rate_count, rate_span_s, rate_burst, job_cap, cap)
-VALUES (%(gateway)s, %(rate_count)s, %(rate_span_s)s, %(rate_burst)s, %(job_cap)s, %(job_cap)s)
-ON CONFLICT (gateway) DO UPDATE SET rate_count = excluded.rate_count, rate_span_s = excluded.rate_span_s,
-    rate_burst = excluded.rate_burst, job_cap = excluded.job_cap,
-    cap = CASE WHEN dop_rates.job_cap IS NOT DISTINCT FROM excluded.job_cap THEN dop_rates.cap ELSE excluded.cap END
-"""
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What the row says right before a call: slots taken before `blocked_at` are void, and those beyond the cap."""
-
-    blocked_at: float
-    held_until: float
-    cap: int | None
-    in_flight: int
-
-
-class RateRow(Protocol):
-    """The row of one gateway."""
-
-    async def change(self, act: Callable[[RowState, float, int], tuple[RowState, T]], *, count: bool) -> T:
-        """Carry out `act(row, now, jobs in flight)` and keep the row that it returns; others wait meanwhile."""
-        ...
-
-    async def check(self) -> Check:
-        """One read, without waiting for anything."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of it."""
-        ...
-
-
-class PostgresRateRow:
-    """The row in PostgreSQL. One connection, used by one caller at a time; a lost one is reopened."""
-
-    def __init__(self, url: str, gateway: str) -> None:
-        self._url, self._gateway = url, gateway
-        self._connection: psycopg.AsyncConnection[DictRow] | None = None
-        self._turn = asyncio.Lock()
-
-    async def configure(self, settings: SharedPace) -> None:
-        """What the configuration says, for all workers: the one that started last decides."""
-        rate = settings.rate
-        values = {
-            "rate_count": None if rate is None else rate.count,
-            "rate_span_s": None if rate is None else rate.per_s,
-            "rate_burst": settings.burst,
-            "job_cap": settings.job_cap,
-        }
-        async with self._turn:
-            await (await self._open()).execute(_CONFIGURE, {**values, "gateway": self._gateway})
-
-    async def change(self, act: Callable[[RowState, float, int], tuple[RowState, T]], *, count: bool) -> T:
-        """See `RateRow`: two round trips."""
-        key = {"gateway": self._gateway, "count": count}
-        async with self._turn:
-            connection = await self._open()
-            async with connection.pipeline(), connection.transaction():
-                read = await connection.execute(_READ.encode(), key)
-                clock = await connection.execute(_NOW.encode(), key)  # after the lock, which may be waited for
-                row, at = await read.fetchone(), await clock.fetchone()
-                if row is None or at is None:
-                    raise psycopg.DataError(f"the rate of {self._gateway} is not in the database")
-                after, result = act(_row_state(row), float(at["now"]), int(at["in_flight"]))
-                values = {"state": after.state, "held_until": after.held_until, "blocked_at": after.blocked_at}
-                await connection.execute(_WRITE.encode(), {**key, **values, "cap": after.cap})
-            return result
-
-    async def check(self) -> Check:
-        """See `RateRow`."""
-        async with self._turn:
-            found = await (await self._open()).execute(_CHECK.encode(), {"gateway": self._gateway})
-            row = await found.fetchone()
-        if row is None:
-            raise psycopg.DataError(f"the rate of {self._gateway} is not in the database")
-        return Check(row["blocked_at"], row["held_until"], row["cap"], row["in_flight"])
-
-    async def close(self) -> None:
-        """Lets go of the connection."""
-        if self._connection is not None:
-            with suppress(psycopg.Error, OSError):
-                await self._connection.close()
-
-    async def _open(self) -> psycopg.AsyncConnection[DictRow]:
-        if self._connection is None or self._connection.broken or self._connection.closed:
-            self._connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, row_factory=dict_row, **client(self._url, **SESSION)
-            )
-        return self._connection
-
-
-def _row_state(row: DictRow) -> RowState:
-    rate = None if row["rate_count"] is None else Rate(row["rate_count"], row["rate_span_s"])
-    state = row["state"]
-    return RowState(
-        settings=SharedPace(rate=rate, burst=row["rate_burst"], job_cap=row["job_cap"]),
-        state=None if state is None else bytes(state),
-        held_until=row["held_until"],
-        blocked_at=row["blocked_at"],
-        cap=row["cap"],
-    )
 
 
 @dataclass(eq=False, slots=True)
@@ -189,6 +65,7 @@ class SharedRateLimiter:
         self._in_use: set[str] = set()
         self._ended = 0
         self._again_at = self._visited_at = self._reports_since = 0.0
+        self._gather_s = GATHER_S
         self._blocked_at = float("-inf")
         self._waits_for_answers = self._counts_jobs = self._is_urgent = False
         self._checked: tuple[float, Check] | None = None
@@ -292,7 +169,7 @@ class SharedRateLimiter:
             if self._reports:
                 due_at = min(due_at, self._reports_since + FLUSH_S)
             if self._waiting:
-                due_at = min(due_at, self._again_at)
+                due_at = min(due_at, max(self._again_at, self._visited_at + self._gather_s))
             if due_at <= _now():
                 return
             with suppress(TimeoutError):
@@ -306,7 +183,8 @@ class SharedRateLimiter:
         self._visited_at = _now()
 
         def act(row: RowState, now: float, in_flight: int) -> tuple[RowState, tuple[Granted, float]]:
-            self._clock.seen(now, _now())
+            began_at = _now()
+            self._clock.seen(now, began_at)
             it = Visit(
                 worker=self._worker,
                 now=now,
@@ -316,6 +194,7 @@ class SharedRateLimiter:
                 in_flight=in_flight,
             )
             after, granted = visit(row, it)
+            self._gather_s = max(GATHER_S, (_now() - began_at) / MAX_SHARE)
             return after, (granted, after.blocked_at)
 
         try:

@@ -35,7 +35,8 @@ from pipeline.runner.cluster.job_queue import JobQueue
 from pipeline.runner.cluster.job_taker import JobTaker, Load
 from pipeline.runner.cluster.schedule import ScheduledRuns
 from pipeline.runner.cluster.shared_limit import SharedPace
-from pipeline.runner.cluster.shared_rate import PostgresRateRow, SharedRateLimiter
+from pipeline.runner.cluster.shared_rate import SharedRateLimiter
+from pipeline.runner.cluster.shared_rate_row import PostgresRateRow
 from pipeline.runner.cluster.worker_pipeline import WorkerResources
 from pipeline.runner.engine import gateway_client
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from pipeline.ledger.budget import NO_CAPS
 from pipeline.runner.cluster.job_queue import JobQueue, put_order
 from pipeline.runner.cluster.shared_limit import SharedPace
-from pipeline.runner.cluster.shared_rate import PostgresRateRow
+from pipeline.runner.cluster.shared_rate_row import PostgresRateRow
 from pipeline.runner.cluster.tables import prepare
 from tests.support.cli_driver import ended, shots
 from tests.support.fake_gateway import GatewayDouble, Script

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.pacegrid import HINTS, bucket, fixed, sliding
-from benchmarks.simulation import Latency, Limiter, run_submits
+from benchmarks.simulation import Bucket, Latency, Limiter, run_submits
 from pipeline.gateway.ratelimit.limiter import AdaptiveRateLimiter
 from pipeline.gateway.ratelimit.rates import Rate
-from pipeline.runner.cluster import shared_limit
+from pipeline.runner.cluster import shared_limit, shared_rate
 from pipeline.runner.cluster.shared_limit import ABSENT_S, IDLE_S, RowState, SharedPace, Visit, visit
-from pipeline.runner.cluster.shared_rate import Check
+from pipeline.runner.cluster.shared_rate_row import Check
 from tests.support.shared_workers import EPOCH_S, SUBMIT, Line, MemoryRow, together
 
 LATENCY = Latency(typical_s=0.05, spread=0.3)
@@ -35,6 +35,21 @@ def test_two_or_three_workers_reach_what_one_run_reaches(workers: int) -> None:
     assert len(it.rejected_at) <= 12
     assert it.sent_too_early == 0
     assert min(it.by_worker.values()) >= 60 / workers / 3, "no worker is starved"
+
+
+def visits_without_a_limit(calls: int) -> int:
+    row = MemoryRow()
+    line = Line(limiter=Bucket(10_000, 10_000), hint=HINTS["none"], latency=Latency(typical_s=0.02, spread=0.3))
+    assert len(together(line, calls=calls, workers=1, row=row).admitted_at) == calls
+    return row.visits
+
+
+@pytest.mark.long
+def test_calls_that_come_within_milliseconds_share_a_visit(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = visits_without_a_limit(600)  # the first hundreds wait for each other's answers
+    assert visits_without_a_limit(1_000) - begun <= 400 / 5
+    monkeypatch.setattr(shared_rate, "GATHER_S", 0.0)
+    assert visits_without_a_limit(1_000) - visits_without_a_limit(600) > 400 / 2
 
 
 @pytest.mark.long

@@ -14,7 +14,8 @@ from pipeline.gateway.ratelimit.limiter import CallKind, LimitFeedback
 from pipeline.gateway.ratelimit.rates import Rate
 from pipeline.ledger.postgres_session import client
 from pipeline.runner.cluster.shared_limit import Report, SharedPace, SharedSlot
-from pipeline.runner.cluster.shared_rate import SESSION, PostgresRateRow, SharedRateLimiter
+from pipeline.runner.cluster.shared_rate import SharedRateLimiter
+from pipeline.runner.cluster.shared_rate_row import SESSION, PostgresRateRow
 from pipeline.runner.cluster.tables import prepare
 
 GATEWAY = "https://gateway.test:443"
