@@ -140,7 +140,7 @@ class ModelChoice:
             found = []
             for fit in self._windows(since, noise_s):
                 unusual = 0.01 * SPANS_S.index(fit.span_s) + UNUSUAL_MISFIT * (fit.span_s not in USUAL_SPANS_S)
-                found.append(Option(fit.misfit + unusual + cost, since, used, fit, KNOWN_MISFIT * known))
+                found.append(Option(fit.misfit + unusual + cost, since, used, fit, KNOWN_MISFIT * (known and fit.span_s > SHORT_S)))
             bucket = self._bucket(since, used, bucket_before, noise_s, max_rate)
             if bucket is not None:
                 unsure = UNSURE_MISFIT * (bucket.max_rate > 2 * bucket.min_rate)
