@@ -24,7 +24,7 @@ MAX_DROPPED, DROPPED_MISFIT = 2, 1.5
 MAX_MISFIT, GOOD_MISFIT = 2.2, 1.0
 """Above the first (calls) nothing explains it; below the second no shorter history is tried."""
 KNOWN_MISFIT = 3.0
-"""A window must explain so many calls better than a bucket that was measured: falls look like long windows."""
+"""A window of more than a second must explain so many calls better than a measured bucket: falls look like long ones."""
 UNUSUAL_MISFIT, UNSURE_MISFIT = 0.2, 0.4
 """Misfit (calls) of spans other than 1, 10 and 60 s, and of rates that are unsure by a factor of two."""
 DEEP_S, DEEP_MISFIT = 15.0, 0.3
@@ -140,7 +140,8 @@ class ModelChoice:
             found = []
             for fit in self._windows(since, noise_s):
                 unusual = 0.01 * SPANS_S.index(fit.span_s) + UNUSUAL_MISFIT * (fit.span_s not in USUAL_SPANS_S)
-                found.append(Option(fit.misfit + unusual + cost, since, used, fit, KNOWN_MISFIT * (known and fit.span_s > SHORT_S)))
+                handicap = KNOWN_MISFIT * (known and fit.span_s > SHORT_S)
+                found.append(Option(fit.misfit + unusual + cost, since, used, fit, handicap))
             bucket = self._bucket(since, used, bucket_before, noise_s, max_rate)
             if bucket is not None:
                 unsure = UNSURE_MISFIT * (bucket.max_rate > 2 * bucket.min_rate)
