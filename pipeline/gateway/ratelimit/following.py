@@ -36,7 +36,7 @@ class Following:
         self.follower: Follower | None = None
         self._history, self._latency, self._probe = history, latency, probe
         self._refitting = Refitting(history, latency)
-        self._outage_at = -1_000_000
+        self._outage_at, self._is_out = -1_000_000, False
         self.not_before = LONG_AGO
         """when the pause after a rejection ends"""
 
@@ -100,8 +100,10 @@ class Following:
     def admitted(self, arrived: float, *, fails: int, in_flight: int) -> None:
         """A call sent after the last rejection was admitted, after `fails` in a row."""
         assert self.follower is not None
-        if fails >= OUTAGE_FAILS and isinstance(self.follower, BucketFollower):
+        if self._is_out or (fails >= OUTAGE_FAILS and isinstance(self.follower, BucketFollower)):
+            # Not before: the hints of an outage would exclude every limiter that admits as much as this one did.
             self._refitting.begin_at(arrived)
+        self._is_out = False
         self.follower.admitted()
         if isinstance(self.follower, WindowFollower) and self.follower.trial_gap_s:
             self._probe.judge_trial(self.follower, in_flight=in_flight)
@@ -126,8 +128,7 @@ class Following:
                 self.not_before = LONG_AGO
             return fill
         if self._is_outage(it, answers):
-            self._outage_at = answers
-            self._refitting.begin_at(it.at)
+            self._outage_at, self._is_out = answers, True
             if isinstance(self.follower, BucketFollower):
                 self.follower.empty_until(now + hold_s)
             return None

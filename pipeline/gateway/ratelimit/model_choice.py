@@ -24,7 +24,7 @@ MAX_DROPPED, DROPPED_MISFIT = 2, 1.5
 MAX_MISFIT, GOOD_MISFIT = 2.2, 1.0
 """Above the first (calls) nothing explains it; below the second no shorter history is tried."""
 KNOWN_MISFIT = 3.0
-"""A window of more than a second must explain so many calls better than a measured bucket: falls look like long ones."""
+"""A window of more than a second must explain so many calls better than a measured bucket: a fall looks like it."""
 UNUSUAL_MISFIT, UNSURE_MISFIT = 0.2, 0.4
 """Misfit (calls) of spans other than 1, 10 and 60 s, and of rates that are unsure by a factor of two."""
 DEEP_S, DEEP_MISFIT = 15.0, 0.3
