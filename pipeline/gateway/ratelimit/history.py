@@ -186,6 +186,12 @@ class History:
         calls = self._all if counting_rejected else self._admitted
         return calls.answered[-max(n, 1)]
 
+    def first_after(self, at: float) -> float:
+        """When the first admitted call from `at` on arrived; infinity when there is none."""
+        arrived = self._admitted.arrived
+        place = bisect_left(arrived, at - 1e-9)
+        return arrived[place] if place < len(arrived) else math.inf
+
     def nth_last_sent(self, n: int) -> float | None:
         """When the n-th call from the end, rejected ones included, was sent; None when there are fewer."""
         return self._all.sent[-n] if 0 < n <= len(self._all.sent) else None
