@@ -11,8 +11,8 @@ TEST_INTERVAL, MAX_TEST_INTERVAL = 150, 600
 HINTED_INTERVAL, HINTED_WINDOWS = 600, 10
 """The same, at least, where a test may cost a hold: calls, and windows."""
 UNSETTLED_CALLS, UNSETTLED_INTERVAL, MIN_UNSETTLED = 600, 2, 6
-"""For so many calls after a fall, so many windows, at least so many calls, lie between two tests: what moves is tested
-more often."""
+"""For so many calls after a fall or a rise, so many windows, at least so many calls, lie between two tests: what moves
+is tested more often."""
 TESTS_PER_COST, UNSETTLED_PER_COST = 100, 8
 """Calls between two tests for each call that a failed test costs: 1 %, and more soon after a fall."""
 MAX_SURGE = 1.0
@@ -34,7 +34,7 @@ class WindowCount:
         self.is_testing = self.is_surging = False
         """whether the call in flight is one more than the model allows; whether more may follow an admitted one"""
         self._admitted = self._confirm_at = self._since_test = 0
-        self._fell_at = -UNSETTLED_CALLS
+        self._moved_at = -UNSETTLED_CALLS
         self._interval: float = TEST_INTERVAL
 
     @property
@@ -49,8 +49,8 @@ class WindowCount:
 
     @property
     def is_unsettled(self) -> bool:
-        """Whether the limit fell lately."""
-        return self._admitted - self._fell_at < UNSETTLED_CALLS
+        """Whether the limit fell lately, or rose as far as was tried."""
+        return self._admitted - self._moved_at < UNSETTLED_CALLS
 
     def may_test(self, *, hinted: bool) -> bool:
         """Whether it is time for a test; where rejections come with hints tests are dearer."""
@@ -93,6 +93,8 @@ class WindowCount:
             # What has risen may rise further.
             self._interval = max(min(self._interval / 4, self.believed / 2), 1)
         elif self.has_surplus and self._admitted >= self._confirm_at:
+            if self.believed >= (1 + MAX_SURGE) * self.proven:
+                self._moved_at = self._admitted  # it has risen as far as was tried, and may be higher still
             self.proven, self.is_surging, self.has_grown = self.believed, False, True
 
     def rejected(self) -> bool:
@@ -125,7 +127,7 @@ class WindowCount:
     def fall_to(self, count: int) -> None:
         """The limit fell: what was admitted is the count now, and it is tested more often."""
         self.believed = self.proven = max(count, 1)
-        self._fell_at = self._admitted
+        self._moved_at = self._admitted
         self._interval = max(MIN_UNSETTLED, UNSETTLED_INTERVAL * self.believed)
 
     def interrupted(self) -> None:
