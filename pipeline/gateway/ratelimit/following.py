@@ -178,14 +178,12 @@ class Following:
         """The limit fell, or the span is another one: when it is open again tells which."""
         if it.at - calls.blocked_at < SHUT_PART * window.span_s:
             return None
-        if window.tests.has_surplus:
-            # It is shut because more was sent than is proven: that is no fall.
-            window.tests.surplus_failed()
-            calls.fell()
-            return None
         late = self._history.count(it.at - 0.5 * window.span_s, it.at)
         if 0 < late < FELL * window.count and window.is_proven:
-            window.fall_to(late)
+            if window.tests.has_surplus:
+                window.tests.surplus_failed()  # it is shut because more was sent than is proven: that is no fall
+            else:
+                window.fall_to(late)
             calls.fell()
             return None
         before = self._history.count(calls.blocked_at - window.span_s, calls.blocked_at)
