@@ -24,7 +24,8 @@ MAX_DROPPED, DROPPED_MISFIT = 2, 1.5
 MAX_MISFIT, GOOD_MISFIT = 2.2, 1.0
 """Above the first (calls) nothing explains it; below the second no shorter history is tried."""
 KNOWN_MISFIT = 3.0
-"""A window of more than a second must explain so many calls better than a measured bucket: a fall looks like it."""
+"""A window must explain so many calls better than a measured bucket, since a fall looks like a long window; not where it
+is a quicker one of a second."""
 SEEN_PART = 0.5
 """Part of the history that the span of such a window may be: a fall and a rise within 18 s were taken for one of 15.
 Buckets 40-15-60 with whole hints: 0.93 instead of 0.91, and never below 0.88 instead of 0.73."""
@@ -147,7 +148,8 @@ class ModelChoice:
                 ):
                     continue
                 unusual = 0.01 * SPANS_S.index(fit.span_s) + UNUSUAL_MISFIT * (fit.span_s not in USUAL_SPANS_S)
-                handicap = KNOWN_MISFIT * (known and fit.span_s > SHORT_S)
+                is_quicker = fit.span_s <= SHORT_S and fit.count > SLOW_RATIO * old.rate * fit.span_s
+                handicap = KNOWN_MISFIT * (known and not is_quicker)
                 found.append(Option(fit.misfit + unusual + cost, since, used, fit, handicap))
             bucket = self._bucket(since, used, bucket_before, noise_s, max_rate)
             if bucket is not None:
