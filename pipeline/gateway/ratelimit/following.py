@@ -183,13 +183,13 @@ class Following:
             if window.tests.has_surplus:
                 window.tests.surplus_failed()  # it is shut because more was sent than is proven: that is no fall
             else:
-                window.fall_to(late)
+                window.tests.fall_to(late)
             calls.fell()
             return None
         before = self._history.count(calls.blocked_at - window.span_s, calls.blocked_at)
         if window.is_proven and 0 < before < window.count:
             # One that came a moment too early would have been admitted since: the window holds fewer.
-            window.lower_to(before)
+            window.tests.lower_to(before)
             return None
         # The first call of the fill: one more than a span before it was in another one.
         count = before if before >= FELL * window.count else min(window.count, len(self._history))

@@ -24,8 +24,8 @@ MAX_DROPPED, DROPPED_MISFIT = 2, 1.5
 MAX_MISFIT, GOOD_MISFIT = 2.2, 1.0
 """Above the first (calls) nothing explains it; below the second no shorter history is tried."""
 KNOWN_MISFIT = 3.0
-"""A window must explain so many calls better than a measured bucket, since a fall looks like a long window; not where it
-is a quicker one of a second."""
+"""A window must explain so many calls better than a measured bucket, since a fall looks like a long window; a quicker
+one of a second need not."""
 SEEN_PART = 0.5
 """Part of the history that the span of such a window may be: a fall and a rise within 18 s were taken for one of 15.
 Buckets 40-15-60 with whole hints: 0.93 instead of 0.91, and never below 0.88 instead of 0.73."""
@@ -142,10 +142,9 @@ class ModelChoice:
             used = self._used if dropped == 0 else (bucket_before.burst if bucket_before is not None else 0.0)
             cost = DROPPED_MISFIT * dropped
             found = []
+            seen_s = self._history.rejections[-1].at - self._history.first_after(since)
             for fit in self._windows(since, noise_s):
-                if known and fit.span_s > SEEN_PART * (
-                    self._history.rejections[-1].at - self._history.first_after(since)
-                ):
+                if known and fit.span_s > SEEN_PART * seen_s:
                     continue
                 unusual = 0.01 * SPANS_S.index(fit.span_s) + UNUSUAL_MISFIT * (fit.span_s not in USUAL_SPANS_S)
                 is_quicker = fit.span_s <= SHORT_S and fit.count > SLOW_RATIO * old.rate * fit.span_s
@@ -155,9 +154,8 @@ class ModelChoice:
             if bucket is not None:
                 unsure = UNSURE_MISFIT * (bucket.max_rate > 2 * bucket.min_rate)
                 deep = DEEP_MISFIT * (bucket.burst > DEEP_S * bucket.rate)
-                slow = SLOW_MISFIT * (
-                    since == LONG_AGO and not (known or is_exact) and _is_slow(bucket, found, hint or 0.0)
-                )
+                is_first = since == LONG_AGO and not known and not is_exact
+                slow = SLOW_MISFIT * (is_first and _is_slow(bucket, found, hint or 0.0))
                 found.append(Option(bucket.misfit + unsure + deep + slow + cost, since, used, bucket))
             yield from found
             # Less of the history counts only while nothing explains more of it.

@@ -174,14 +174,6 @@ class WindowFollower:
         """The span is shorter than was believed: one of the usual ones."""
         self.span_s, self.opened_at = usual[-1], LONG_AGO
 
-    def lower_to(self, count: int) -> None:
-        """The window never held more than this; the limit did not change."""
-        self.tests.lower_to(count)
-
-    def fall_to(self, count: int) -> None:
-        """The limit fell: what was admitted is the count now."""
-        self.tests.fall_to(count)
-
     def _gap_s(self) -> float:
         if self.trial_gap_s:
             return self.trial_gap_s
@@ -266,5 +258,5 @@ class WindowFollower:
             return Verdict.REFIT  # more was admitted for whole windows: no window of any count explains both
         if not (end.is_whole_fill if is_telling(end.it.retry_after_s) else self.is_proven):
             return Verdict.REFIT
-        self.fall_to(end.calls)
+        self.tests.fall_to(end.calls)
         return Verdict.KEEP
