@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from pipeline.errors import DopError, LedgerError
 from pipeline.ledger.batch_statements import Executor
 from pipeline.ledger.journal import row_entry, sealed
+from pipeline.ledger.kept_rows import KeptRows
 from pipeline.ledger.schema import checksum
 from pipeline.ledger.statements import Statements, changed_columns
 from pipeline.ledger.states import Event
@@ -48,11 +48,23 @@ class BatchWriter:
         self.newest_at = newest_at
         """Unix seconds of the newest event, by the clock that counts"""
         self._sql = statements
+        self._kept = KeptRows()
+        self._changed: dict[str, Row] = {}  # by the transaction that is open, or was committed last
         self._name, self._ledger_id, self._keep = name, ledger_id, keep
 
     def moved_to(self, seq: int, chain: str) -> None:
         """The newest event that is durable, once its transaction was committed."""
         self.seq, self.chain = seq, chain
+
+    def committed(self, entries: Sequence[Mapping[str, object]]) -> None:
+        """What `write` wrote is durable, with these journal lines."""
+        # `write` counted from what the database said.
+        self.moved_to(self.seq + len(entries), str(entries[-1]["chain"]))
+        self._kept.keep(self._changed)
+
+    def forget_rows(self) -> None:
+        """Something else was written, or a transaction failed: every row is read again before its next change."""
+        self._kept.forget()
 
     def begin_day_at(self, newest_at: float) -> None:
         """No later change is recorded on a day before this time (Unix seconds)."""
@@ -103,8 +115,11 @@ class BatchWriter:
                 entries.append(row_entry(row, change, self.seq + len(entries) + 1))
                 chain = sealed(entries[-1], self._ledger_id(), chain)
                 # A copy for the caller: the next change of the same request in this batch alters `row`.
-                outcome = replace(outcome, row=dict(row))
+                outcome = Applied(
+                    row=dict(row), before=outcome.before, price_before_microusd=outcome.price_before_microusd
+                )
             results.append((outcome, None))
+        self._changed = {name: rows[name] for name in before}
         if before:
             # MONEY: all of it in one transaction, or the next start sees a purchase that never was, or misses one.
             changed = [(rows[name], changed_columns(row, rows[name])) for name, row in before.items()]
@@ -129,12 +144,17 @@ class BatchWriter:
         return utc_day(self.newest_at)
 
     def _rows(self, hand: Executor, changes: Sequence[LedgerChange]) -> dict[str, Row]:
-        rows = self._sql.rows(hand, {change.request_id for change in changes})
-        for row in rows.values():
-            # MONEY: before anything is changed. A flipped bit would be covered by the row's next checksum, and pass for
-            # right ever after.
-            if row["checksum"] != checksum(row):
-                raise _damaged(self._name, row)
+        self._kept.begin(self._sql.data_version(hand))
+        wanted = {change.request_id for change in changes}
+        rows = self._kept.take(wanted)
+        if unknown := wanted - rows.keys():
+            found = self._sql.rows(hand, unknown)
+            for row in found.values():
+                # MONEY: before anything is changed. A flipped bit would be covered by the row's next checksum, and pass
+                # for right ever after.
+                if row["checksum"] != checksum(row):
+                    raise _damaged(self._name, row)
+            rows |= found
         return rows
 
     def _add_cold(self, hand: Executor, entries: Sequence[dict[str, object]]) -> None:

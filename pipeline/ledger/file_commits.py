@@ -68,6 +68,7 @@ class FileCommits:
     def alone(self, job: QueuedWrite) -> None:
         """Run one transaction of its own and deliver what it gave."""
         assert job.transaction is not None
+        self._batches.forget_rows()
         try:
             with self._engine.begin() as connection:
                 result = job.transaction(connection)
@@ -106,8 +107,8 @@ class FileCommits:
             except BaseException as error:  # noqa: BLE001 - the writer must outlive any mistake; every caller gets it
                 self._only_journal(batch, error)
                 return
-            if entries:  # `write` counted from what the database said
-                self._batches.moved_to(self._batches.seq + len(entries), str(entries[-1]["chain"]))
+            if entries:
+                self._batches.committed(entries)
             # After the commit. A journal ahead of the database would tell of intents that were never reserved.
             self._note(entries)
             self._deliver(batch, results)
@@ -122,6 +123,9 @@ class FileCommits:
             hand.execute("BEGIN IMMEDIATE")
             yield hand
             hand.commit()
+        except BaseException:
+            self._batches.forget_rows()
+            raise
         finally:
             pooled.close()
 

@@ -146,6 +146,12 @@ class Statements:
         """Unix seconds by the server's clock; None for a file, where the host's counts."""
         return float(_run(hand, _SERVER_TIME).fetchone()[0]) if self._on_server else None
 
+    def data_version(self, hand: Executor) -> object:
+        """Equal for two transactions of one connection to a file if no other connection wrote between; else None."""
+        if isinstance(hand, Connection):
+            return None
+        return hand, _run(hand, "PRAGMA data_version").fetchone()[0]
+
     def head(self, hand: Executor) -> tuple[int, str]:
         """Number of the last event and the chain after it. On a server the number's row is locked first."""
         return self.seq(hand), str(_run(hand, self._read_chain).fetchone()[0])
