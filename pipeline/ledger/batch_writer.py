@@ -115,9 +115,7 @@ class BatchWriter:
                 entries.append(row_entry(row, change, self.seq + len(entries) + 1))
                 chain = sealed(entries[-1], self._ledger_id(), chain)
                 # A copy for the caller: the next change of the same request in this batch alters `row`.
-                outcome = Applied(
-                    row=dict(row), before=outcome.before, price_before_microusd=outcome.price_before_microusd
-                )
+                outcome = outcome.copied()
             results.append((outcome, None))
         self._changed = {name: rows[name] for name in before}
         if before:

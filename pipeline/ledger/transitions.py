@@ -68,6 +68,10 @@ class Applied:
         """The state after the change."""
         return State(str(self.row["state"]))
 
+    def copied(self) -> Applied:
+        """The same with a row of its own, which no later change alters."""
+        return Applied(row=dict(self.row), before=self.before, price_before_microusd=self.price_before_microusd)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
