@@ -110,8 +110,7 @@ class BatchWriter:
                 if first is not None:
                     before[change.request_id] = first
                 # Every event seals all events before it: one that is lost or altered afterwards breaks the chain.
-                state, detail = row["state"], change.detail
-                lines.append((change.request_id, row["attempt"], change.at, change.event.value, state, detail))
+                lines.append(_history_line(row, change))
                 entries.append(row_entry(row, change, self.seq + len(entries) + 1))
                 chain = sealed(entries[-1], self._ledger_id(), chain)
                 # A copy for the caller: the next change of the same request in this batch alters `row`.
@@ -161,6 +160,11 @@ class BatchWriter:
         if reserved:
             for request_id, cold in self._sql.cold(hand, reserved).items():
                 reserved[request_id]["cold"] = cold
+
+
+def _history_line(row: Row, change: LedgerChange) -> tuple[object, ...]:
+    """The event as `Statements.save` takes it."""
+    return change.request_id, row["attempt"], change.at, change.event.value, row["state"], change.detail
 
 
 def _jobs_named(changes: Iterable[LedgerChange]) -> list[str]:
