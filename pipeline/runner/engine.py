@@ -85,7 +85,7 @@ async def execute(job: RunJob) -> StepsResult:
         context = runner.pipeline.context
         return StepsResult(
             totals=context.recorder.totals,
-            reasons=tuple(stop.reasons),
+            reasons=runner.pipeline.losses.final(stop.reasons),
             submits=context.gate.pace.sent_total,
             polls=runner.pipeline.poller.polls,
         )

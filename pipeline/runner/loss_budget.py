@@ -101,6 +101,14 @@ class LossBudget:
             )
         )
 
+    def given_back_text(self, planned: int) -> str:
+        """What the user reads where the limit was reached, and enough was proved since to go below it."""
+        left = f"; {counted(planned, 'row')} left to buy: run the same command again" if planned else ""
+        return (
+            f"the buying stopped at the limit of unknown outcomes ({self._limit_text()}); what they came to "
+            f"is known since, or enough of it{left}"
+        )
+
     def _limit_text(self) -> str:
         rows = [] if self._limit.rows is None else [counted(self._limit.rows, "row")]
         money = [] if self._limit.microusd is None else [f"${usd(self._limit.microusd)}"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import Applied
@@ -10,7 +11,7 @@ from pipeline.records import Attempt, State
 from pipeline.runner.context import RunContext
 from pipeline.runner.events import EventRecorded
 from pipeline.runner.loss_budget import LossBudget, price_of
-from pipeline.runner.stop import StopScope
+from pipeline.runner.stop import StopReason, StopScope
 
 EXIT_CODE = 3
 """Outcomes are unknown. Source: the list of exit codes."""
@@ -24,6 +25,7 @@ class LossGuard:
         self._budget = budget
         self._price_microusd = 0
         self._is_buying = False
+        self._stop_text: str | None = None
         for attempt in unknowns:
             self._budget.lose(attempt.request_id, attempt.price_microusd, attempt.reason or "unknown")
             self._price_microusd = attempt.price_microusd
@@ -57,6 +59,18 @@ class LossGuard:
 
     def _check(self) -> None:
         if self._budget.is_used_up:
-            planned = self._context.recorder.totals.count(State.PLANNED)
-            text = self._budget.block(planned, self._price_microusd)
-            self._context.stop.request(text, exit_code=EXIT_CODE, reach=StopScope.SUBMITS)
+            text = self._budget.block(self._planned, self._price_microusd)
+            if self._context.stop.request(text, exit_code=EXIT_CODE, reach=StopScope.SUBMITS):
+                self._stop_text = text
+
+    @property
+    def _planned(self) -> int:
+        return self._context.recorder.totals.count(State.PLANNED)
+
+    def final(self, reasons: Sequence[StopReason]) -> tuple[StopReason, ...]:
+        """The reasons of a run that has ended: what was unknown when it stopped buying may be known since."""
+        if self._budget.is_used_up:
+            text = self._budget.block(self._planned, self._price_microusd)
+        else:
+            text = self._budget.given_back_text(self._planned)
+        return tuple(replace(one, text=text) if one.text == self._stop_text else one for one in reasons)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from pipeline.config.loss_limit import LossLimit, parse_loss_limit
+from pipeline.records import State, Totals
 from pipeline.runner.loss_budget import LossBudget, default_limit
+from pipeline.runner.loss_guard import LossGuard
+from pipeline.runner.stop import StopScope, StopSignal
 
 PRICE = 135_000
 """Micro-dollars of one video."""
@@ -82,3 +88,33 @@ def test_a_limit_is_rows_or_dollars(text: str, limit: LossLimit) -> None:
 def test_anything_else_is_no_limit(text: str) -> None:
     with pytest.raises(ValueError, match="write a number of rows"):
         parse_loss_limit(text)
+
+
+def test_what_was_proved_after_the_stop_is_not_called_unknown() -> None:
+    this = budget(LossLimit(rows=2), 2)
+    for number in range(2):
+        this.give_back(f"row-{number}")
+    assert not this.is_used_up
+    assert this.given_back_text(6) == (
+        "the buying stopped at the limit of unknown outcomes (2 rows); what they came to is known since, or enough "
+        "of it; 6 rows left to buy: run the same command again"
+    )
+    assert this.given_back_text(0).endswith("or enough of it")
+
+
+def test_the_reasons_of_an_ended_run_speak_of_what_is_unknown_then() -> None:
+    lost: list[Any] = [SimpleNamespace(request_id=f"row-{n}", price_microusd=PRICE, reason="500") for n in range(3)]
+    context: Any = SimpleNamespace(
+        stop=StopSignal(),
+        events=SimpleNamespace(subscribe=lambda *_: None),
+        recorder=SimpleNamespace(totals=Totals(counts={State.PLANNED: 6})),
+    )
+    guard = LossGuard(context, LossBudget(LossLimit(rows=3)), lost)
+    guard.start()
+    context.stop.request("stopped by SIGINT", exit_code=130, reach=StopScope.ALL)
+    first, signal = guard.final(context.stop.reasons)
+    assert first.text.startswith("3 outcomes are unknown, and perhaps paid: $0.405 may be lost")
+    guard.recount(lost[:1])
+    first, signal = guard.final(context.stop.reasons)
+    assert first.text.startswith("the buying stopped at the limit of unknown outcomes (3 rows)")
+    assert (first.exit_code, signal.text) == (3, "stopped by SIGINT")
