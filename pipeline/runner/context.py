@@ -55,6 +55,8 @@ class ReadyVideo:
     video_url: str
     local_path: str | None = None
     """where it was saved before, relative to the outputs folder"""
+    finished_at: float | None = None
+    """Unix seconds at which the gateway said that it is finished; None for one that finished in this run"""
     tries: int = 0
     dead: int = 0
     """answers that the link gives no video (any more)"""
@@ -148,5 +150,6 @@ def ready_video_of(attempt: Attempt) -> ReadyVideo:
         polling_url=attempt.polling_url,
         video_url=attempt.video_url or "",
         local_path=attempt.local_path,
+        finished_at=attempt.finished_at,
         was_expired=attempt.state in (State.EXPIRED, State.FAILED),
     )

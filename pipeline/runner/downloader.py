@@ -39,6 +39,10 @@ TRIES = 6
 DEAD_LINK_TRIES = 5
 """Answers such as 403 or 404 before a video counts as expired: 15 s, since a clip's storage may lag behind its link."""
 
+MIN_AGE_TO_EXPIRE_S = 24 * 3600.0
+"""Seconds after a job's end before a link that gives something else than a video counts as dead: a store's page about
+its maintenance is such a thing too, and a run of the next night tries again."""
+
 FIRST_PAUSE_S = 1.0
 """Seconds before a failed download is tried again; each further pause is twice as long."""
 MAX_PAUSE_S = 60.0
@@ -208,9 +212,7 @@ class Downloader:
         if video.was_expired:
             await self._ask_again(video, gone)
         elif video.dead >= DEAD_LINK_TRIES and video.link_is_newest:
-            reason = f"{STILL_DEAD} ({gone.status}) and a fresh poll gave no living one"
-            await self._context.recorder.record(video.request_id, Event.EXPIRE, {"reason": reason})
-            self._context.notify(f"{video.row_id}: paid, but {reason}; `dop collect RUN` asks again, free of charge")
+            await self._expire(video, f"{STILL_DEAD} ({gone.status}) and a fresh poll gave no living one")
         elif video.dead >= DEAD_LINK_TRIES:
             await self._give_up(video, f"its link is dead ({gone.status}), and no poll gave another one")
         else:
@@ -237,7 +239,10 @@ class Downloader:
     async def _failed(self, video: ReadyVideo, outcome: Unacceptable | TransientFailure) -> None:
         """Not this time: the video waits for its next try without holding a place, or is given up in this run."""
         if video.tries >= TRIES:
-            await self._give_up(video, outcome.reason)
+            if isinstance(outcome, Unacceptable) and self._is_hopeless(video):
+                await self._expire(video, f"{STILL_DEAD} (it gives no video: {outcome.reason})")
+            else:
+                await self._give_up(video, outcome.reason)
             return
         given_s = outcome.wait_s if isinstance(outcome, TransientFailure) else None
         backoff_s = FIRST_PAUSE_S * 2 ** (video.tries - 1)
@@ -245,6 +250,16 @@ class Downloader:
         if isinstance(outcome, Unacceptable):
             video.link_is_newest = await renew_link(self._context, video)
         self._try_later(video, min(given_s or backoff_s, MAX_PAUSE_S))
+
+    def _is_hopeless(self, video: ReadyVideo) -> bool:
+        """Whether the gateway confirmed the link, long after the job's end: such a row would stay open for ever."""
+        age_s = self._context.unix_time() - (video.finished_at or self._context.unix_time())
+        return video.link_is_newest and age_s >= MIN_AGE_TO_EXPIRE_S
+
+    async def _expire(self, video: ReadyVideo, reason: str) -> None:
+        event = Event.NOTE if video.was_expired else Event.EXPIRE
+        await self._context.recorder.record(video.request_id, event, {"reason": reason})
+        self._context.notify(f"{video.row_id}: paid, but {reason}; `dop collect RUN` asks again, free of charge")
 
     async def _saved(self, video: ReadyVideo, target: Path, saved: Saved) -> None:
         # Published before it is recorded: after a crash in between the same bytes are published again, which does no

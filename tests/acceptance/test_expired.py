@@ -102,3 +102,23 @@ def test_retry_buys_nothing_where_no_poll_of_a_finished_job_is_answered(against:
     again = dop.call("retry", end.run, "--failed", "--yes", *QUICK)
     assert "no answer about its paid job" in again.err
     assert double.charged == 1
+
+
+def test_a_link_that_gives_no_video_for_a_day_is_expired_and_can_be_bought_again(
+    against: Against, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left `done`, it would keep the run unfinished for ever, and no verb could end that."""
+    monkeypatch.setattr("pipeline.runner.downloader.FIRST_PAUSE_S", 0.01)
+    dop, double = against(rows={"scene 1": {"not_a_video": 10_000}})
+    end = dop.buy(dop.csv(shots(2)))
+    assert (end.code, [row["status"] for row in dop.rows()]) == (5, ["done", "done"]), end.err
+    assert dop.call("collect").code == 5, "a page of an hour is no reason to give the video up"
+    monkeypatch.setattr("pipeline.runner.downloader.MIN_AGE_TO_EXPIRE_S", 0.0)
+    late = dop.call("collect")
+    assert (late.code, [row["status"] for row in dop.rows()]) == (1, ["expired", "done"]), late.err
+    assert "it gives no video: not an MP4" in dop.rows()[0]["reason"]
+    assert dop.call("dismiss", "row-1").code == 0
+    double.script.rows.clear()
+    again = dop.call("retry", end.run, "--expired", "--yes")
+    assert (again.code, double.charged) == (0, 3), again.err
+    assert [row["status"] for row in dop.rows()] == ["expired", "done", "done"]

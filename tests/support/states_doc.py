@@ -41,7 +41,7 @@ EVENT_WORDS = {
     Event.REFUSE: "a poll says nsfw",
     Event.CANCEL: "a poll says canceled",
     Event.STALL: "the deadline passed",
-    Event.EXPIRE: "the link stayed dead over five tries, and fresh polls gave no living one",
+    Event.EXPIRE: "the link stayed dead over five tries, or gave no video a day after; fresh polls gave no other one",
     Event.ADOPT: "an unknown outcome was matched to a job",
     Event.CHARGE: "the operator says that it was charged and is lost",
     Event.RESEND: "the operator (or `on_unknown: resend`) says that it may be sent again",
