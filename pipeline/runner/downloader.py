@@ -21,7 +21,7 @@ from pipeline.gateway.download_outcomes import DiskFull, LinkExpired, Saved, Tra
 from pipeline.ledger.states import Event
 from pipeline.runner.context import ReadyVideo, RunContext
 from pipeline.runner.firewall import error_words, is_cancellation
-from pipeline.runner.link_renewal import find_link, renew_link
+from pipeline.runner.link_renewal import find_link, is_link_hopeless, renew_link
 from pipeline.runner.stop import StopScope
 
 STEP = "downloading"
@@ -38,10 +38,6 @@ TRIES = 6
 
 DEAD_LINK_TRIES = 5
 """Answers such as 403 or 404 before a video counts as expired: 15 s, since a clip's storage may lag behind its link."""
-
-MIN_AGE_TO_EXPIRE_S = 24 * 3600.0
-"""Seconds after a job's end before a link that gives something else than a video counts as dead: a store's page about
-its maintenance is such a thing too, and a run of the next night tries again."""
 
 FIRST_PAUSE_S = 1.0
 """Seconds before a failed download is tried again; each further pause is twice as long."""
@@ -239,7 +235,7 @@ class Downloader:
     async def _failed(self, video: ReadyVideo, outcome: Unacceptable | TransientFailure) -> None:
         """Not this time: the video waits for its next try without holding a place, or is given up in this run."""
         if video.tries >= TRIES:
-            if isinstance(outcome, Unacceptable) and self._is_hopeless(video):
+            if isinstance(outcome, Unacceptable) and is_link_hopeless(self._context, video):
                 await self._expire(video, f"{STILL_DEAD} (it gives no video: {outcome.reason})")
             else:
                 await self._give_up(video, outcome.reason)
@@ -250,11 +246,6 @@ class Downloader:
         if isinstance(outcome, Unacceptable):
             video.link_is_newest = await renew_link(self._context, video)
         self._try_later(video, min(given_s or backoff_s, MAX_PAUSE_S))
-
-    def _is_hopeless(self, video: ReadyVideo) -> bool:
-        """Whether the gateway confirmed the link, long after the job's end: such a row would stay open for ever."""
-        age_s = self._context.unix_time() - (video.finished_at or self._context.unix_time())
-        return video.link_is_newest and age_s >= MIN_AGE_TO_EXPIRE_S
 
     async def _expire(self, video: ReadyVideo, reason: str) -> None:
         event = Event.NOTE if video.was_expired else Event.EXPIRE

@@ -14,6 +14,16 @@ NO_RESULT = "no_result: "
 """Begins the reason of a failed request whose job the gateway called done without naming a video. Source: wire,
 point 5. Its job is paid, so it is asked for again before anything is bought again."""
 
+MIN_AGE_TO_EXPIRE_S = 24 * 3600.0
+"""Seconds after a job's end before a link that gives something else than a video counts as dead: a store's page about
+its maintenance is such a thing too, and a run of the next night tries again."""
+
+
+def is_link_hopeless(context: RunContext, video: ReadyVideo) -> bool:
+    """Whether the gateway confirmed the link, long after the job's end: such a row would stay open for ever."""
+    age_s = context.unix_time() - (video.finished_at or context.unix_time())
+    return video.link_is_newest and age_s >= MIN_AGE_TO_EXPIRE_S
+
 
 async def find_link(context: RunContext, video: ReadyVideo) -> bool:
     """Ask once for the link of a job that the gateway called done without naming a video.

@@ -113,7 +113,7 @@ def test_a_link_that_gives_no_video_for_a_day_is_expired_and_can_be_bought_again
     end = dop.buy(dop.csv(shots(2)))
     assert (end.code, [row["status"] for row in dop.rows()]) == (5, ["done", "done"]), end.err
     assert dop.call("collect").code == 5, "a page of an hour is no reason to give the video up"
-    monkeypatch.setattr("pipeline.runner.downloader.MIN_AGE_TO_EXPIRE_S", 0.0)
+    monkeypatch.setattr("pipeline.runner.link_renewal.MIN_AGE_TO_EXPIRE_S", 0.0)
     late = dop.call("collect")
     assert (late.code, [row["status"] for row in dop.rows()]) == (1, ["expired", "done"]), late.err
     assert "it gives no video: not an MP4" in dop.rows()[0]["reason"]
