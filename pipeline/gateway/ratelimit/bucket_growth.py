@@ -35,7 +35,7 @@ DEAR_UNSURE, DEAR_SURE_CALLS = 0.1, 60
 """A dear rate that is unsure by more than this part rises to its highest possible value within so many calls."""
 KNOWN_CALLS, KNOWN_RATIO = 100, 1.03
 """Measured over so many calls, to this ratio of the largest to the smallest rate, a dear bucket is known."""
-TESTS_PER_COST = 80.0
+TESTS_PER_COST = 40.0
 """A known bucket is tested after so many times the calls that a rejection costs: 2.5 % of all calls."""
 TESTS_PER_CALL = 15.0
 """One that is not known: after so many times the calls that measured it. With 8 and 5 the median of 40/s holding 10

@@ -9,10 +9,12 @@ import pytest
 
 from benchmarks.simulation import (
     Bucket,
+    Changing,
     Fixed,
     Hint,
     Latency,
     Limiter,
+    Outage,
     Sliding,
     Tally,
     no_hint,
@@ -104,3 +106,15 @@ def test_a_bucket_of_few_calls_is_no_window() -> None:
     """Followed as a window of four calls a second, it lost half: each test was admitted, and the count fell again."""
     for seed in (1, 2):
         assert carried_out(Bucket(13.0, 4), latency_s=0.006, seed=seed, hint=whole_seconds).makespan_s < 106  # of 92
+
+
+def test_the_hints_of_an_outage_are_no_evidence_of_the_limit_after_it() -> None:
+    """A hint of three seconds excluded every bucket for the rest of the run: 35 calls were rejected."""
+    tally = carried_out(Outage(Bucket(40.0, 10), 12.0, 15.0), latency_s=0.02, seed=2, hint=whole_seconds)
+    assert tally.makespan_s < 37  # 32.5 s are needed, 40 were
+
+
+def test_a_window_that_is_shut_while_more_is_tried_has_not_fallen() -> None:
+    """The rise to 60 a second was lost again as a fall to a few."""
+    stages = [(0.0, Sliding(40, 1.0)), (10.0, Sliding(15, 1.0)), (25.0, Sliding(60, 1.0))]
+    assert carried_out(Changing(stages), latency_s=0.006, seed=2).makespan_s < 42  # 34 s are needed, 71 were
