@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pipeline.ledger.transitions import Row
 from pipeline.records import State
 
-MAX_KEPT = 1_000
+MAX_KEPT = 500
 """Rows that are kept: an outcome follows its intent within seconds, and a quick job its acceptance."""
 
 _SOON = frozenset({State.SUBMITTING.value, State.ACCEPTED.value})
