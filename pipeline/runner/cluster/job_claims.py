@@ -30,11 +30,13 @@ _WAITING = "FROM dop_jobs WHERE gateway = %(gateway)s AND collects = {collects} 
 
 _DUE = f"""
     SELECT request_id {_WAITING} ORDER BY number
-    LIMIT (SELECT least(%({{limit}})s, ceil(count(*)::float8 / (SELECT n FROM crew)))
-        FROM (SELECT 1 {_WAITING} LIMIT %({{limit}})s * (SELECT n FROM crew)) AS few)
+    LIMIT (SELECT least({{limit}}, ceil(count(*)::float8 / (SELECT n FROM crew)))
+        FROM (SELECT 1 {_WAITING} LIMIT {{limit}} * (SELECT n FROM crew)) AS few)
     FOR UPDATE SKIP LOCKED
 """  # noqa: S608 - constants of this module; values go in as parameters
 """Where few are left, a worker takes no more than its share of them: the others would have nothing to do."""
+
+_TO_BUY = "least(%(to_buy)s, %(room)s - (SELECT count(*) FROM to_collect))"
 
 TURN = f"""
 WITH ended AS (
@@ -42,8 +44,8 @@ WITH ended AS (
 ), crew AS (
     SELECT greatest(count(*), 1) AS n FROM dop_workers
     WHERE gateway = %(gateway)s AND seen_at >= now() - make_interval(secs => %(silent_s)s)
-), to_collect AS ({_DUE.format(collects="true", limit="to_collect")}
-), to_buy AS ({_DUE.format(collects="false", limit="to_buy")}
+), to_collect AS ({_DUE.format(collects="true", limit="%(to_collect)s")}
+), to_buy AS ({_DUE.format(collects="false", limit=_TO_BUY)}
 ), taken AS (
     UPDATE dop_jobs SET worker = %(worker)s
     FROM (SELECT request_id FROM to_collect UNION ALL SELECT request_id FROM to_buy) AS due
@@ -105,13 +107,17 @@ class JobClaims:
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
         self._turn = asyncio.Lock()
 
-    async def turn(self, ended: Sequence[str], *, to_buy: int, to_collect: int) -> list[Claim]:
+    async def turn(self, ended: Sequence[str], *, to_buy: int, to_collect: int, room: int | None = None) -> list[Claim]:
         """End jobs, and take at most `to_buy` and `to_collect` others, oldest first; fewer where few are left for all.
+
+        With `room` no more than so many in all, and those to collect first.
 
         Raises:
             LedgerError: a row that is to be bought was changed since it was planned.
         """
-        values = {"ended": list(ended), "to_buy": to_buy, "to_collect": to_collect, "silent_s": self._silent_s}
+        room = to_buy + to_collect if room is None else room
+        most = {"to_buy": to_buy, "to_collect": min(to_collect, room), "room": room}
+        values = {"ended": list(ended), **most, "silent_s": self._silent_s}
         return [
             Claim(request_id=request_id, run_id=run_id, collects=collects, attempt=listed_attempt(row, run_id))
             for request_id, run_id, collects, *row in await self._ask(TURN, values)

@@ -110,11 +110,11 @@ class JobTaker:
         if self._back:
             back, self._back = self._back, []
             await self._claims.give_back(back)
-        to_buy, to_collect = self._room()
+        to_buy, to_collect, room = self._room()
         ended, self._ended = self._ended, []
         self._asked_at = _now()
         self._more_to_buy = self._more_to_collect = False
-        taken = await self._claims.turn(ended, to_buy=to_buy, to_collect=to_collect)
+        taken = await self._claims.turn(ended, to_buy=to_buy, to_collect=to_collect, room=room)
         collected = sum(one.collects for one in taken)
         # What was notified meanwhile counts as well.
         self._more_to_collect |= collected == to_collect
@@ -125,19 +125,22 @@ class JobTaker:
                 return  # the session gives back whatever it has
             await self._take_up(one)
 
-    def _room(self) -> tuple[int, int]:
-        """How many jobs to buy and to collect this worker has room for."""
+    def _room(self) -> tuple[int, int, int]:
+        """How many jobs to buy, to collect, and in all this worker has room for."""
         load = self._load()
         free = max(self._holds - load.held, 0)
+        # A worker that is full waits for the end of some: else each end would be a statement that takes one other.
+        if free < min(self._submits, self._holds) // 2:
+            free = 0
         to_buy = 0
         if load.unsent <= REFILL_BELOW * self._submits:
             to_buy = min(int(MAX_UNSENT * self._submits) - load.unsent, self._submits, free)
-        return max(to_buy, 0), min(free - max(to_buy, 0), MAX_COLLECT)
+        return max(to_buy, 0), min(free, MAX_COLLECT), free
 
     def _is_due(self) -> bool:
         if self._back or len(self._ended) >= MAX_COLLECT or _now() >= self._next_at():
             return True
-        to_buy, to_collect = self._room()
+        to_buy, to_collect, _ = self._room()
         may_buy = self._more_to_buy or (self._shared_few and self._load().unsent == 0)
         return (may_buy and to_buy > 0) or (self._more_to_collect and to_collect > 0)
 

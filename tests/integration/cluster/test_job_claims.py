@@ -63,7 +63,8 @@ async def hire(postgres: str) -> AsyncIterator[Hire]:
 async def taken_twice(postgres: str, hire: Hire) -> set[str]:
     """Jobs that a second worker gets as well, which asks while the first one's statement is not committed yet."""
     second = hire("second")
-    values = {"gateway": GATEWAY, "worker": "first", "ended": [], "to_buy": 3, "to_collect": 0, "silent_s": SILENT_S}
+    values = {"gateway": GATEWAY, "worker": "first", "ended": [], "silent_s": SILENT_S}
+    values |= {"to_buy": 3, "to_collect": 0, "room": 3}
     with psycopg.connect(postgres) as first:
         held = {str(row[0]) for row in first.execute(job_claims.TURN.encode(), values)}
         asked = asyncio.create_task(second.turn([], to_buy=3, to_collect=0))
@@ -102,6 +103,12 @@ async def test_a_job_comes_with_what_the_ledger_says_of_its_request(queries: Led
     assert [one.collects for one in taken] == [True] + [False] * (COUNT - 1)
     assert [one.attempt for one in taken] == [queries.listed(RUN, one.request_id) for one in taken]
     assert [one.attempt and one.attempt.params.seed for one in taken] == list(range(1, COUNT + 1))
+
+
+async def test_with_little_room_those_to_collect_come_first(queries: LedgerQueries, hire: Hire) -> None:
+    taken = await hire("one").turn([], to_buy=COUNT, to_collect=COUNT, room=3)
+    assert [one.collects for one in taken] == [True, False, False]
+    assert await hire("other").turn([], to_buy=COUNT, to_collect=COUNT, room=0) == []
 
 
 async def test_a_row_that_was_changed_behind_the_ledgers_back_is_not_handed_out(
