@@ -122,6 +122,8 @@ class GatewayClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._kind.headers,
             trace_configs=[sent_hook],
+            # The library gives up a whole answer, its status line included, where the encoding is not what it claims.
+            auto_decompress=False,
             trust_env=False,  # it would also take passwords from ~/.netrc
         )
 

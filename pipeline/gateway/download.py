@@ -173,7 +173,7 @@ class VideoFetcher:
         Writes: `target` (mode 0600), and `<target>.part` while it runs.
         Source: inferred from public material about result URLs; the API document says nothing about them.
         """
-        part = PartFile(target)
+        part = self._part(target)
         try:
             step = await self._in_time(url, part)
             if not isinstance(step, _Arrived):
@@ -306,6 +306,10 @@ class VideoFetcher:
 
     def _connector(self) -> aiohttp.TCPConnector:
         return guarded_connector(loopback_allowed=self._loopback, ssl_context=self._ssl)
+
+    def _part(self, target: Path) -> PartFile:
+        """The file that it grows in; a test breaks it on purpose."""
+        return PartFile(target)
 
     async def _on_disk(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Run a blocking file operation in a thread. A cancelled caller leaves; the operation still runs to its end."""

@@ -1,4 +1,4 @@
-"""Opens a gzip that came although the request said `identity`. Pure: bytes in, bytes out, in steps of bounded size.
+"""Opens what came compressed although the request said `identity`. Pure: bytes in, bytes out, in steps of bounded size.
 
 A bomb costs at most one step of memory: the reader stops asking as soon as its cap is passed.
 """
@@ -12,15 +12,32 @@ GZIP_MAGIC = b"\x1f\x8b"
 STEP_BYTES = 1 << 20
 """The most that one step gives back."""
 
-_GZIP_FRAMING = 16 + zlib.MAX_WBITS
-"""The window size by which zlib knows that the stream has a gzip header (its manual, inflateInit2)."""
+_EITHER_FRAMING = 32 + zlib.MAX_WBITS
+"""The window size by which zlib takes a stream with a gzip header or its own (its manual, inflateInit2)."""
+
+
+def unpacked(body: bytes, encoding: str, cap_bytes: int) -> tuple[bytes, bool]:
+    """A body as its own first bytes say, whatever its Content-Encoding claims: some fronts name one and send plain text.
+
+    Returns:
+        At most `cap_bytes` + 1 bytes, and whether all of it came out; a body that is not compressed is itself, and one
+        in an encoding that is not known as well: its status line counts all the same.
+    """
+    if not body.startswith(GZIP_MAGIC) and not (encoding == "deflate" and body.startswith(b"x")):
+        return body, True
+    stream, found = Gunzip(), bytearray()
+    for piece in stream.feed(body):
+        found += piece
+        if len(found) > cap_bytes:
+            return bytes(found[: cap_bytes + 1]), False
+    return bytes(found), stream.whole
 
 
 class Gunzip:
     """One gzip stream. After a fault it gives nothing more, and is never `whole`."""
 
     def __init__(self) -> None:
-        self._engine = zlib.decompressobj(_GZIP_FRAMING)
+        self._engine = zlib.decompressobj(_EITHER_FRAMING)
         self._broken = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from typing import Final
 import aiohttp
 
 from pipeline.gateway.allowance_headers import HEADER_PREFIXES
+from pipeline.gateway.gzip_stream import unpacked
 from pipeline.gateway.redaction import blank_everywhere
 from pipeline.gateway.responses import Response
 
@@ -44,6 +45,7 @@ class PartialResponse:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
+    encoding: str = ""
     complete: bool = False
     what: str = ""
     is_permanent: bool = False
@@ -60,6 +62,7 @@ class ResponseReader:
     async def read(self, response: aiohttp.ClientResponse, taken: PartialResponse) -> None:
         """Read one answer up to the cap. What was read stays in `taken` whatever happens then."""
         taken.status = response.status
+        taken.encoding = response.headers.get("Content-Encoding", "").strip().lower()
         named = ((name.lower(), value) for name, value in response.headers.items())
         taken.headers = {name: value for name, value in named if _kept(name)}
         try:
@@ -70,7 +73,6 @@ class ResponseReader:
                     taken.complete = True
                     return
                 taken.body += block
-            taken.what = f"the answer is longer than {self._cap_bytes} bytes"
         finally:
             if taken.complete:
                 # A whole answer leaves a clean connection for the next poll; after a broken one the rest of it would be
@@ -81,12 +83,14 @@ class ResponseReader:
 
     def response(self, taken: PartialResponse) -> Response:
         """What was read as a record."""
+        body, is_whole = unpacked(bytes(taken.body), taken.encoding, self._cap_bytes)
+        what = f"the answer is longer than {self._cap_bytes} bytes" if len(body) > self._cap_bytes else taken.what
         return Response(
             status=taken.status or 0,
             headers={name: self.blank_text(value) for name, value in taken.headers.items()},
-            body=self._blank(bytes(taken.body[: self._cap_bytes])),
-            complete=taken.complete,
-            what="" if taken.complete else self.blank_text(taken.what),
+            body=self._blank(body[: self._cap_bytes]),
+            complete=taken.complete and is_whole,
+            what="" if taken.complete and is_whole else self.blank_text(what or "it came compressed, and not whole"),
         )
 
     def _blank(self, said: bytes) -> bytes:
