@@ -17,7 +17,7 @@ _EITHER_FRAMING = 32 + zlib.MAX_WBITS
 
 
 def unpacked(body: bytes, encoding: str, cap_bytes: int) -> tuple[bytes, bool]:
-    """A body as its own first bytes say, whatever its Content-Encoding claims: some fronts name one and send plain text.
+    """A body as its own first bytes say: some fronts name a Content-Encoding and send plain text.
 
     Returns:
         At most `cap_bytes` + 1 bytes, and whether all of it came out; a body that is not compressed is itself, and one

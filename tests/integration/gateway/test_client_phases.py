@@ -8,6 +8,8 @@ import random
 import socket
 import ssl
 import tracemalloc
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import aiohttp
@@ -385,6 +387,44 @@ async def test_a_gzip_bomb_is_cut_at_the_cap_without_being_blown_up() -> None:
     assert isinstance(outcome, Response)
     assert (len(outcome.body), outcome.complete) == (1 << 20, False)
     assert peak < 16 << 20
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("gzip", bytes), ("br", bytes), ("", gzip.compress)],
+)
+@pytest.mark.parametrize("status", ["200 OK", "429 Too Many Requests"])
+async def test_the_claimed_encoding_costs_neither_the_status_line_nor_the_id(
+    encoding: str, pack: Callable[[bytes], bytes], status: str
+) -> None:
+    """A front that names an encoding and sends plain text, or the other way round."""
+    body = pack(b'{"job_set_id": "a1"}' if status.startswith("200") else b'{"error": "too fast"}')
+    claimed = f"Content-Encoding: {encoding}\r\n".encode() if encoding else b""
+
+    async def answer(caller: Caller) -> None:
+        await caller.read_request()
+        await caller.say(http(body, status=status, headers=claimed))
+
+    outcome, _ = await submit_once(answer)
+    found = classify_submit(outcome, now_unix=NOW)
+    assert found.kind is (SubmitOutcomeKind.ACCEPTED if status.startswith("200") else SubmitOutcomeKind.THROTTLED)
+
+
+async def test_an_answer_in_an_unknown_encoding_is_unknown_and_a_refusal_stays_one() -> None:
+    async def brotli(caller: Caller) -> None:
+        await caller.read_request()
+        await caller.say(http(b"\x8b\x05\x80abc\x03", headers=b"Content-Encoding: br\r\n"))
+
+    async def cut(caller: Caller) -> None:
+        await caller.read_request()
+        whole = gzip.compress(b'{"job_set_id": "a1", "pad": "xyz"}')
+        await caller.say(http(whole[:-9], headers=b"Content-Encoding: gzip\r\n"))
+
+    for script in (brotli, cut):
+        outcome, _ = await submit_once(script)
+        assert isinstance(outcome, Response)
+        assert outcome.status == 200
+        assert classify_submit(outcome, now_unix=NOW).kind is SubmitOutcomeKind.UNKNOWN
 
 
 # --- fuzz, and the twins that must not pass it ---
