@@ -36,7 +36,8 @@ MOTIONS_PATH: Final = "/ai-model-api-polling/motions"
 
 KEY_HEADER: Final = "Ocp-Apim-Subscription-Key"
 
-HEADERS: Final = {**JSON_HEADERS, "Cache-Control": "no-cache"}
+# The order of the document's own example: what is sent is frozen to the byte.
+HEADERS: Final = {"Content-Type": JSON_HEADERS["Content-Type"], "Cache-Control": "no-cache", **JSON_HEADERS}
 
 OTHER_SUBMIT_PATH = "/ai-model-api/v1/image-to-video"
 """Source: official (the unified queue); a 404 at one path means that nothing was created there."""
