@@ -36,8 +36,13 @@ def is_cancellation(error: BaseException) -> bool:
     Everything else is contained, also what is no `Exception`: a library written in Rust raises its panics as a
     `BaseException`, and a `CancelledError` that no task asked for would end a worker without a word.
     """
+    return isinstance(error, asyncio.CancelledError) and is_cancelled()
+
+
+def is_cancelled() -> bool:
+    """Whether the task that is running was asked to end."""
     task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+    return task is not None and task.cancelling() > 0
 
 
 class Firewall:

@@ -47,7 +47,7 @@ from pipeline.ledger.transitions import Applied
 from pipeline.records import Attempt
 from pipeline.runner.context import RunContext
 from pipeline.runner.events import RequestSetAside
-from pipeline.runner.firewall import error_words, is_cancellation
+from pipeline.runner.firewall import error_words, is_cancellation, is_cancelled
 from pipeline.runner.job_recovery import JobRecovery
 from pipeline.runner.kept_calls import KeptCalls
 from pipeline.runner.open_acceptance import OpenAcceptance
@@ -102,7 +102,8 @@ class Submitter:
     async def _work(self) -> None:
         stop, acceptance = self._context.stop, self.open_acceptance(self._context)
         try:
-            while not stop.submits:
+            # An error in the place of a cancellation was contained as its row's own; the worker must end all the same.
+            while not stop.submits and not is_cancelled():
                 attempt = await self._take()
                 if attempt is None:
                     return
