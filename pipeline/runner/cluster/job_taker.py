@@ -129,8 +129,8 @@ class JobTaker:
         """How many jobs to buy, to collect, and in all this worker has room for."""
         load = self._load()
         free = max(self._holds - load.held, 0)
-        # A worker that is full waits for the end of some: else each end would be a statement that takes one other.
-        if free < min(self._submits, self._holds) // 2:
+        # A worker that is nearly full asks from time to time: else each end would be a statement that takes one other.
+        if free < min(self._submits, self._holds) // 2 and _now() < self._asked_at + ASK_INTERVAL_S:
             free = 0
         to_buy = 0
         if load.unsent <= REFILL_BELOW * self._submits:

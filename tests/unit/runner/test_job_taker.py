@@ -111,10 +111,11 @@ def test_a_worker_that_can_not_buy_takes_no_more_to_buy_and_continues_to_collect
     assert queue.turns[2][0] < 0.1, "those to collect are taken at once, not one handful at each interval"
 
 
-def test_no_worker_takes_more_than_it_may_hold() -> None:
-    queue = Queue(buy=30, collect=30, holds=20)
+@pytest.mark.parametrize(("buy", "collect"), [(30, 30), (0, 30), (30, 0)])
+def test_a_worker_takes_all_that_it_may_hold_and_no_more(buy: int, collect: int) -> None:
+    queue = Queue(buy=buy, collect=collect, holds=20)
     acted(working(queue, asyncio.sleep(3)))
-    assert 20 - SUBMITS / 2 < len(queue.held) <= 20
+    assert len(queue.held) == 20, "the last few too, though they are less than a handful"
 
 
 def test_a_worker_that_may_hold_few_collects_first() -> None:
