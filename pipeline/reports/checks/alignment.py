@@ -6,6 +6,7 @@ A map has six numbers `m`: the point (x, y) of the second picture, in widths fro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -138,6 +139,12 @@ def compared(one: Luma, two: Luma, maps: Maps) -> Aligned:
         move=moves(maps, one.shape[1] / one.shape[2]),
         overlap=overlap,
     )
+
+
+def scales(maps: Maps) -> tuple[float, float]:
+    """How far the first of the maps draws its picture out, across and down; 1 and 1 keep it as it is."""
+    m = maps[0]
+    return math.hypot(m[1], m[4]), math.hypot(m[2], m[5])
 
 
 def moves(maps: Maps, aspect: float) -> NDArray[np.float64]:

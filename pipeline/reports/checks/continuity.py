@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.reports.checks.alignment import Aligned, align, reduced, shift_between
+from pipeline.reports.checks.alignment import Aligned, align, reduced, scales, shift_between
 from pipeline.reports.checks.allowances import Allowance
 from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.signals import Numbers, Signals
@@ -31,7 +31,7 @@ bent into each other reach 0.62 at one."""
 SURELY_RETURNED = 0.75
 """The same at a single moment."""
 
-MAX_BEND = 1.5
+MAX_STRETCH = 1.5
 """Scale across over scale down, or the reverse, that a camera's way around a scene explains. Bands of sky, sea and
 land of two scenes resemble each other where one is drawn out to twice its width."""
 
@@ -85,15 +85,13 @@ def _pair(signals: Signals, one: int, two: int) -> float:
     here = align(first, second)
     # A second start, because lining up alone finds a tenth of the width, and a fast pan goes half of it.
     there = align(first, second, shift_between(first, second))
-    found = [float(one.detail[0]) for one in (here, there) if one.overlap[0] >= MIN_SHARED and _bend(one) <= MAX_BEND]
-    return max(found, default=0.0)
+    return max([float(one.detail[0]) for one in (here, there) if _is_possible(one)], default=0.0)
 
 
-def _bend(aligned: Aligned) -> float:
-    """How many times further one direction is drawn out than the other in the first pair; 1 keeps the shape."""
-    m = aligned.maps[0]
-    across, down = np.hypot(m[1], m[4]), np.hypot(m[2], m[5])
-    return float(np.exp(abs(np.log(max(across, 1e-6) / max(down, 1e-6)))))
+def _is_possible(aligned: Aligned) -> bool:
+    """Whether a camera's way leads from the first picture to the second: they share enough, and keep their shape."""
+    short, long = sorted(scales(aligned.maps))
+    return bool(aligned.overlap[0] >= MIN_SHARED) and long <= MAX_STRETCH * short
 
 
 def cut(signals: Signals, allowance: Allowance, blank: np.ndarray) -> tuple[list[Finding], float]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.reports.checks.alignment import IDENTITY, align, blurred, compared, detail_of, warped
+from pipeline.reports.checks.alignment import IDENTITY, Aligned, align, blurred, compared, detail_of, scales, warped
 from pipeline.reports.checks.findings import Finding, Grade, Kind
 from pipeline.reports.checks.frames import Film, Luma, luma_of
 from pipeline.reports.checks.reference import Reference
@@ -200,8 +200,7 @@ def _shows_squeeze(frame: Luma, squeeze: float) -> bool:
     for wide, tall in ((round(width * share), height), (width, round(height * share))):
         left, top = (width - wide) // 2, (height - tall) // 2
         middle = _levelled(resized(frame[top : top + tall, left : left + wide], *size))
-        own = compared(whole[None], middle[None], IDENTITY[None])
-        if 0.5 * float(own.correlation[0]) + 0.5 * float(own.detail[0]) >= SAME_WHEN_BENT:
+        if _likeness(compared(whole[None], middle[None], IDENTITY[None])) >= SAME_WHEN_BENT:
             return False
     return True
 
@@ -303,14 +302,12 @@ def _exact(frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float,
     cut = _levelled(_sampled(picture, place, width, height))
     across, down = place.across, place.down
     found = align(cut[None], small[None], levels=((2, 6), (1, 5)))
-    m = found.maps[0]
-    likeness = max(0.5 * float(found.correlation[0]) + 0.5 * float(found.detail[0]), _pattern(cut, small, found.maps))
-    wide, tall = math.hypot(m[1], m[4]), math.hypot(m[2], m[5])
+    likeness = max(_likeness(found), _pattern(cut, small, found.maps))
+    wide, tall = scales(found.maps)
     pixel = (across * ratio / down) / (shown[0] / shown[1])  # squeeze of the place itself
     if found.overlap[0] < 0.6 or not 0.55 < wide < 1.8 or not 0.55 < tall < 1.8:
         # Bands of sky and sea slide along each other: then the supposed place itself counts, where its shape is true.
-        plain = compared(cut[None], small[None], IDENTITY[None])
-        as_supposed = 0.5 * float(plain.correlation[0]) + 0.5 * float(plain.detail[0])
+        as_supposed = _likeness(compared(cut[None], small[None], IDENTITY[None]))
         is_clear = as_supposed >= SURE and not _is_squeezed(pixel, MAX_BEND)
         return Match(likeness=as_supposed if is_clear else min(0.3, likeness), squeeze=1.0, crop=across)
     squeeze = float(1 / (pixel * wide / tall))
@@ -320,6 +317,11 @@ def _exact(frame: Luma, shown: tuple[float, float], picture: Luma, ratio: float,
     ):
         likeness = min(likeness, UNLIKE - 0.05)
     return Match(likeness=likeness, squeeze=squeeze, crop=float(across * wide), bend=tall / wide)
+
+
+def _likeness(aligned: Aligned) -> float:
+    """Mean of the correlation of light and shade and that of details of the first pair."""
+    return 0.5 * float(aligned.correlation[0]) + 0.5 * float(aligned.detail[0])
 
 
 def _pattern(one: Luma, two: Luma, maps: NDArray[np.float64]) -> float:
