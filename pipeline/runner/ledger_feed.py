@@ -14,7 +14,7 @@ from pipeline.ledger.reviews import latest_verdicts
 from pipeline.records import Attempt, State
 from pipeline.runner.context import RunContext, pending_job_of, ready_video_of
 from pipeline.runner.keeper_loop import KeeperLoop, KeeperSetup
-from pipeline.runner.link_renewal import NO_RESULT
+from pipeline.runner.link_renewal import may_have_video
 from pipeline.runner.local_images import ImageUploader, in_order, planned, planned_requests
 from pipeline.runner.run_job import RunJob
 from pipeline.runner.unknowns import resend_unknowns
@@ -80,8 +80,7 @@ class LedgerFeed:
             without_file = self._queries.iter_attempts(run_id, (State.DONE,), lacks_file=True)
             lost = self._queries.iter_attempts(run_id, (State.EXPIRED, State.FAILED))
             for attempt in itertools.chain.from_iterable(itertools.chain(without_file, lost)):
-                # A job that failed has no video; one that was called done without a link may have one now.
-                if attempt.state is not State.FAILED or (attempt.reason or "").startswith(NO_RESULT):
+                if attempt.state is State.DONE or may_have_video(attempt):
                     context.ready.put_nowait(ready_video_of(attempt))
 
     async def resend_unknowns(self, context: RunContext) -> None:

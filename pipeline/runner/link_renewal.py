@@ -7,6 +7,7 @@ from functools import partial
 from pipeline.gateway.classification import PollOutcomeKind
 from pipeline.gateway.responses import NoResponse, Response
 from pipeline.ledger.states import Event
+from pipeline.records import Attempt, State
 from pipeline.runner.context import ReadyVideo, RunContext
 from pipeline.runner.free_poll import own_outcome, poll_in_turn
 
@@ -23,6 +24,15 @@ def is_link_hopeless(context: RunContext, video: ReadyVideo) -> bool:
     """Whether the gateway confirmed the link, long after the job's end: such a row would stay open for ever."""
     age_s = context.unix_time() - (video.finished_at or context.unix_time())
     return video.link_is_newest and age_s >= MIN_AGE_TO_EXPIRE_S
+
+
+def may_have_video(attempt: Attempt) -> bool:
+    """Whether a request without a video has one at the gateway: its link expired, or its finished job named none.
+
+    MONEY: it is paid, so it is asked for before anything is bought again.
+    """
+    is_without_link = attempt.state is State.FAILED and (attempt.reason or "").startswith(NO_RESULT)
+    return attempt.state is State.EXPIRED or is_without_link
 
 
 async def find_link(context: RunContext, video: ReadyVideo) -> bool:

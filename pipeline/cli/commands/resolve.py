@@ -41,7 +41,7 @@ from pipeline.runner.adoption_check import check_adoption
 from pipeline.runner.credentials import resolve_api_key
 from pipeline.runner.downloader import STILL_DEAD
 from pipeline.runner.keeper_results import keep_results
-from pipeline.runner.link_renewal import NO_RESULT
+from pipeline.runner.link_renewal import NO_RESULT, may_have_video
 from pipeline.runner.price_check import check_prices
 from pipeline.runner.run_job import RunInputs, SpendingSession
 from pipeline.runner.session import run_session
@@ -194,7 +194,7 @@ def _asked_again(opened: SpendingSession, run: Run, failed: list[Attempt], args:
 
     MONEY: one whose job the gateway said nothing about is left out. It is paid, and may be fetched later.
     """
-    made = {one.request_id for one in failed if _was_made(one)}
+    made = {one.request_id for one in failed if may_have_video(one)}
     if not made or args.dry_run:
         return failed
     what = f"{counted(len(made), 'video')} of finished jobs"
@@ -212,12 +212,6 @@ def _asked_again(opened: SpendingSession, run: Run, failed: list[Attempt], args:
             continue
         left.append(one)
     return left
-
-
-def _was_made(attempt: Attempt) -> bool:
-    """Whether the gateway said that it finished the job: its video is paid, and may come without a second purchase."""
-    is_without_link = attempt.state is State.FAILED and (attempt.reason or "").startswith(NO_RESULT)
-    return attempt.state is State.EXPIRED or is_without_link
 
 
 def _was_asked(attempt: Attempt, history: list[dict[str, object]], *, since: float) -> bool:
