@@ -378,7 +378,7 @@ def run_submits(
     waker = Waker(timeline, ask)
     waker.by(0.0)
     if notices_freeze and freeze[1] < math.inf:
-        timeline.at(freeze[1], lambda: pace.interrupted(timeline.now, freeze[1] - freeze[0]))
+        timeline.at(freeze[1], lambda: pace.interrupted(timeline.now))
     timeline.run(until_s)
     tally.makespan_s = max(tally.accepted, default=0.0)
     return tally

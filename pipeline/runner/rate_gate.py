@@ -35,12 +35,11 @@ class RateGate:
 
     def _notice_pause(self) -> None:
         """After a pause of the process, before anything is concluded from the time that passed."""
-        frozen_s = self._pauses.stood_still(_now())
-        if frozen_s is not None:
-            self._resumed(frozen_s)
+        if self._pauses.stood_still(_now()) is not None:
+            self._resumed()
 
-    def _resumed(self, frozen_s: float) -> None:
-        self.pace.interrupted(_now(), frozen_s)
+    def _resumed(self) -> None:
+        self.pace.interrupted(_now())
         self.wake()
 
     async def slot(self, kind: CallKind, *, after_stop: bool = False) -> Slot | None:

@@ -106,10 +106,10 @@ class RateChannel:
         """How long the oldest open call has had no answer; while the process stood still none could be seen."""
         return now - max(self._open[0], self._resumed_at)
 
-    def interrupted(self, now: float, frozen_s: float) -> None:
-        """The process stood still for `frozen_s` until now; see `RateController.interrupted`."""
+    def interrupted(self, now: float) -> None:
+        """The process stood still until now; see `RateController.interrupted`."""
         self._resumed_at = now
-        self.law.interrupted(now, frozen_s)
+        self.law.interrupted(now)
 
     def _patience_s(self) -> float:
         return min(max(SILENCE_S, SILENT_LATENCIES * self.law.latency.latency_s), MAX_PATIENCE_S)

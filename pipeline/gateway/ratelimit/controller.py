@@ -83,8 +83,6 @@ class RateController:
         self._not_before = LONG_AGO
         self._answers = 0
         self._memory: MemoryTest | None = None
-        self._idle_s = 0.0
-        self._before: History | None = None
 
     def _begin_history(self, history: History) -> None:
         self.history = history
@@ -140,23 +138,17 @@ class RateController:
         self.calls.answered()
         self._settle(now)
 
-    def interrupted(self, now: float, frozen_s: float) -> None:
-        """The process was frozen for `frozen_s` until now: what the gateway did meanwhile was not seen.
+    def interrupted(self, now: float) -> None:
+        """The process was frozen until now: what the gateway did meanwhile was not seen.
 
-        A measured limit stays. One that was half measured is measured again: see `_limit_met`.
+        A measured limit stays. One that was half measured is measured again.
         """
-        if self.phase is ControllerPhase.FOLLOW and self._following.is_measured:
-            self.calls.forget()
-            self._not_before = LONG_AGO
-            self._following.interrupted(now)
+        if self.phase is not ControllerPhase.FOLLOW or not self._following.is_measured:
+            self.restart()
             return
-        before, idle_s = self.history, self._idle_s + frozen_s
-        if self._before is not None:
-            before = self._before.followed_by(self.history)
-        elif self.phase is ControllerPhase.FOLLOW:
-            before = self.history.since(self._probe.reopened_at, at_most=self._probe.fill.count)
-        self.restart()
-        self._before, self._idle_s = before, idle_s
+        self.calls.forget()
+        self._not_before = LONG_AGO
+        self._following.interrupted(now)
 
     def answered_unseen(self, sent_at: float, now: float, *, is_rejected: bool) -> None:
         """The answer to a call that was sent before the process was frozen: when it came is not known."""
@@ -216,11 +208,11 @@ class RateController:
         if self._memory is not None and self._memory.admitted(now) is Memory.REFUTED:
             self._explore_again(now)
             return
-        fails = self.calls.admitted()
+        self.calls.admitted()
         if self.phase is ControllerPhase.PROBE:
             self._follow(self._probe.admitted(self.follower, arrived, now, hold_s=self._hold_s))
         else:
-            self._following.admitted(arrived, fails=fails, in_flight=self.calls.sent)
+            self._following.admitted(arrived, in_flight=self.calls.sent)
 
     def _judge(self, it: Rejection, now: float) -> None:
         if not len(self.history):
@@ -247,13 +239,7 @@ class RateController:
 
     def _limit_met(self, it: Rejection, now: float) -> None:
         self.phase = ControllerPhase.PROBE
-        if self._before is not None and len(self.history) < len(self._before):
-            # Fewer than before the pause: the limiter was not refilled by it, so the calls before it count as well.
-            self._begin_history(self._before.followed_by(self.history))
-        else:
-            self._idle_s = 0.0
-        self._before = None
-        self._probe.limit_met(it, hold_s=self._hold_s, idle_s=self._idle_s)
+        self._probe.limit_met(it, hold_s=self._hold_s)
         self._not_before = self._probe.next_at(it, now, hold_s=self._hold_s)
 
     def _probe_again(self, fill: InitialFill, it: Rejection, now: float) -> None:

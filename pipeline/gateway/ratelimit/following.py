@@ -25,8 +25,8 @@ FILL_OPEN = 10
 """Open calls while the kind of the limit is unknown: the second fill must be quicker than the first."""
 SHUT_PART, SHUT_FAILS = 0.25, 3
 """A window that stays shut for this part of its span, by so many rejections, is something else."""
-OUTAGE_FAILS, OUTAGE_CALLS = 4, 20
-"""After so many rejections in a row the history begins again; two outages are at least so many calls apart."""
+OUTAGE_CALLS = 20
+"""Two outages are at least so many calls apart."""
 
 
 class Following:
@@ -97,10 +97,10 @@ class Following:
         if self.follower is not None:
             self.follower.interrupted(now)
 
-    def admitted(self, arrived: float, *, fails: int, in_flight: int) -> None:
-        """A call sent after the last rejection was admitted, after `fails` in a row."""
+    def admitted(self, arrived: float, *, in_flight: int) -> None:
+        """A call sent after the last rejection was admitted."""
         assert self.follower is not None
-        if self._is_out or (fails >= OUTAGE_FAILS and isinstance(self.follower, BucketFollower)):
+        if self._is_out:
             # Not before: the hints of an outage would exclude every limiter that admits as much as this one did.
             self._refitting.begin_at(arrived)
         self._is_out = False

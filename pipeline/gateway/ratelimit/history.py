@@ -74,9 +74,6 @@ class Calls:
         first = max(bisect_left(self.sent, at), len(self.sent) - at_most)
         return Calls(self.sent[first:], self.arrived[first:], self.answered[first:])
 
-    def followed_by(self, later: Calls) -> Calls:
-        return Calls([*self.sent, *later.sent], [*self.arrived, *later.arrived], [*self.answered, *later.answered])
-
     def place(self, sent_at: float) -> int | None:
         place = bisect_right(self.sent, sent_at) - 1
         return place if place >= 0 and self.sent[place] == sent_at else None
@@ -95,21 +92,14 @@ class Calls:
 class History:
     """Arrivals in the order of sending, and rejections in the order of arrival."""
 
-    def __init__(
-        self, admitted: Calls | None = None, sent: Calls | None = None, rejections: Sequence[Rejection] = ()
-    ) -> None:
+    def __init__(self, admitted: Calls | None = None, sent: Calls | None = None) -> None:
         self._admitted = admitted or Calls()
         self._all = sent or Calls()
-        self.rejections = list(rejections)
+        self.rejections: list[Rejection] = []
 
     def since(self, at: float, *, at_most: int) -> History:
         """The newest calls that were sent at `at` or later, without rejections."""
         return History(self._admitted.since(at, at_most), self._all.since(at, at_most))
-
-    def followed_by(self, later: History) -> History:
-        """This history and a later one as one."""
-        rejections = [*self.rejections, *later.rejections][-MAX_REJECTIONS:]
-        return History(self._admitted.followed_by(later._admitted), self._all.followed_by(later._all), rejections)
 
     def keep(self, newest: int) -> None:
         """Drop all but the newest calls, admitted and sent."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 LATENCY_MEMORY = 8
 """Calls over which latency and jitter are averaged: each new one counts an eighth, as in TCP (RFC 6298)."""
-MIN_KEPT_FACTOR = 1.001
-"""Factor by which the shortest latency grows with each slower call: what was quick once may be so no longer."""
 NOISE_PART, MIN_NOISE_S = 0.7, 0.001
 """Part of the round trips' difference by which arrivals differ; and the least (seconds), of clocks and schedulers."""
 OUTLIER, MIN_JITTER = 3.0, 0.02
@@ -35,8 +33,8 @@ class LatencyTracker:
     """Seconds from sending to answer: what decides how closely calls may follow each other. 0 until a call was seen."""
 
     def __init__(self) -> None:
-        self.latency_s = self.least_latency_s = 0.0
-        """the usual time to an answer, and the shortest"""
+        self.latency_s = 0.0
+        """the usual time to an answer"""
         self.jitter_s = 0.0
         """how far latencies differ"""
 
@@ -53,9 +51,8 @@ class LatencyTracker:
     def answered(self, took_s: float) -> None:
         """A call had its answer."""
         if not self.latency_s:
-            self.latency_s = self.least_latency_s = took_s
+            self.latency_s = took_s
             self.jitter_s = took_s / 8
-        self.least_latency_s = min(took_s, MIN_KEPT_FACTOR * self.least_latency_s)
         usual_s = max(self.jitter_s, MIN_JITTER * self.latency_s)
         far_s = min(abs(took_s - self.latency_s), OUTLIER * usual_s)
         self.jitter_s += (far_s - self.jitter_s) / LATENCY_MEMORY

@@ -211,13 +211,13 @@ class AdaptiveRateLimiter:
         elif ticket.kind is CallKind.SUBMIT and outcome is LimitFeedback.CONCURRENCY:
             self._jobs.refused(now, wait_s, job_cap)
 
-    def interrupted(self, now: float, frozen_s: float) -> None:
-        """The process stood still for `frozen_s` until now (a laptop's lid, a debugger, SIGSTOP).
+    def interrupted(self, now: float) -> None:
+        """The process stood still until now (a laptop's lid, a debugger, SIGSTOP).
 
         Must be said before any answer of that time: how long calls took says nothing of the gateway's limits."""
         # Both may be the same one, which must hear of it once.
         for channel in {id(channel): channel for channel in (self._submits, self._polls)}.values():
-            channel.interrupted(now, frozen_s)
+            channel.interrupted(now)
         self._sent_at.clear()
 
     def hurry_polls(self, hurry: bool) -> None:

@@ -51,10 +51,9 @@ class OpenCalls:
         """A call that did not count as open does again."""
         self.sent += 1
 
-    def admitted(self) -> int:
-        """A call was admitted after the last rejection; returns how many bursts were rejected before it."""
-        fails, self.fails = self.fails, 0
-        return fails
+    def admitted(self) -> None:
+        """A call was admitted after the last rejection."""
+        self.fails = 0
 
     def rejected(self, it: Rejection) -> None:
         """A call was rejected; what was in flight with it is waited for."""

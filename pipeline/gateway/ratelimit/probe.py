@@ -82,10 +82,10 @@ class Probe:
         """What was admitted before does not count any more."""
         self.reopened_at = at
 
-    def limit_met(self, it: Rejection, *, hold_s: float, idle_s: float) -> None:
-        """The rejection that ended the first fill, for `idle_s` of which the process was frozen."""
+    def limit_met(self, it: Rejection, *, hold_s: float) -> None:
+        """The rejection that ended the first fill."""
         first = self._history.nth_last(len(self._history)) if len(self._history) else None
-        self.fill = InitialFill(max(len(self._history), 1), it.at if first is None else first, it.at, idle_s)
+        self.fill = InitialFill(max(len(self._history), 1), it.at if first is None else first, it.at)
         self._window = self._by_hint(it, hold_s)
 
     def rejected(self, it: Rejection, *, hold_s: float) -> None:

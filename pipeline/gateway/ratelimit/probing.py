@@ -36,18 +36,16 @@ AGE_TOLERANCE = 0.995
 
 @dataclass(frozen=True, slots=True)
 class InitialFill:
-    """`count` calls admitted from `begin` on, until one was rejected at `rejected_at`; for `idle_s` of it the process
-    stood still."""
+    """`count` calls admitted from `begin` on, until one was rejected at `rejected_at`."""
 
     count: int
     begin: float
     rejected_at: float
-    idle_s: float = 0.0
 
     @property
     def took_s(self) -> float:
-        """Seconds in which calls were sent, from the first arrival to the rejection."""
-        return max(self.rejected_at - self.begin - self.idle_s, 1e-3)
+        """Seconds from the first arrival to the rejection."""
+        return max(self.rejected_at - self.begin, 1e-3)
 
     @property
     def max_rate(self) -> float:

@@ -144,9 +144,9 @@ class SharedRateGate(RateGate):
         self._shared.notice_stop()
         super().wake()
 
-    def _resumed(self, frozen_s: float) -> None:
+    def _resumed(self) -> None:
         self._resumed_at = _now()
-        super()._resumed(frozen_s)
+        super()._resumed()
 
 
 def _now() -> float:

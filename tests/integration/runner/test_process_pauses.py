@@ -147,7 +147,7 @@ class Recording(AdaptiveRateLimiter):
         super().__init__(rate=None)
         self.calls: list[str] = []
 
-    def interrupted(self, now: float, frozen_s: float) -> None:
+    def interrupted(self, now: float) -> None:
         self.calls.append("interrupted")
 
     def answered(self, *arguments: object, **more: object) -> None:
