@@ -100,12 +100,11 @@ class CellData:
 
     def _new(self, text: str) -> int:
         """The number of a text that had none when its cell was begun."""
-        known = self._known.get(text)
-        if known is None:
-            known = self._known[text] = self._count
+        number = self._known.setdefault(text, self._count)
+        if number == self._count:
             self._count += 1
             self._fresh.append(text)
-        return known
+        return number
 
 
 Spool = SpooledTemporaryFile[str]

@@ -89,20 +89,22 @@ def sheet_cell(
     """The cell of one request's latest attempt, or of a placeholder."""
     if isinstance(line, SkippedLine):
         return _placeholder(number, line, place)
+    price, cost = _price(line), _cost(line)
+    facts = [*_check_facts(check), *_facts(line, price, cost)]
     return SheetCell(
         number=number,
         row_id=line.row_id,
-        state=line.state.value,
+        state=str(line.state),
         words=NOT_NEEDED if line.is_spare else STATE_WORDS[line.state],
         reason=_reason(line),
-        price=_price(line),
+        price=price,
         due=_due(line),
-        cost=_cost(line),
+        cost=cost,
         model=line.params.model,
         tags=line.tags,
         place=place,
         stills=stills,
-        facts=tuple([fact for fact in (*_check_facts(check), *_facts(line)) if fact[1]]),
+        facts=tuple([fact for fact in facts if fact[1]]),
         history=tuple(_describe(attempt) for attempt in earlier),
         request_id=line.request_id,
         attempt=line.attempt,
@@ -134,7 +136,7 @@ def _placeholder(number: int, line: SkippedLine, place: Place) -> SheetCell:
 
 def _reason(attempt: Attempt) -> str:
     """Why it is so; some answers give no more than the state's own name."""
-    return "no reason was given" if attempt.reason == attempt.state.value else attempt.reason or ""
+    return "no reason was given" if attempt.reason == attempt.state else attempt.reason or ""
 
 
 def _due(attempt: Attempt) -> str:
@@ -157,7 +159,7 @@ def _cost(attempt: Attempt) -> str:
         return f"$0.000 here; bought in {attempt.bought_in}"
     if attempt.cost_state is CostState.NONE:
         return "$0.000"
-    return f"{_price(attempt)} {attempt.cost_state.value}"
+    return f"{_price(attempt)} {attempt.cost_state}"
 
 
 def _describe(attempt: Attempt) -> str:
@@ -171,7 +173,7 @@ def _check_facts(check: ClipCheck | None) -> list[tuple[str, str]]:
     return [("check", "; ".join((check.grade.value, *check.reasons)))]
 
 
-def _facts(attempt: Attempt) -> list[tuple[str, str]]:
+def _facts(attempt: Attempt, price: str, cost: str) -> list[tuple[str, str]]:
     params = attempt.params
     seconds = generation_s(attempt)
     return [
@@ -188,8 +190,8 @@ def _facts(attempt: Attempt) -> list[tuple[str, str]]:
         ("take", str(attempt.take)),
         ("attempt", str(attempt.attempt)),
         ("tags", ", ".join(attempt.tags)),
-        ("price", _price(attempt)),
-        ("cost", _cost(attempt)),
+        ("price", price),
+        ("cost", cost),
         ("submitted", _time(attempt.submitted_at)),
         ("finished", _time(attempt.finished_at)),
         ("generated in", "" if seconds is None else f"{seconds:.1f} s"),

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,15 @@ def test_any_prompt_survives_the_csv_as_one_cell(tmp_path: Path) -> None:
     first, second = read_back(tmp_path / "report.csv")
     assert first["prompt"] == 'a "quoted", line\r\nnext�\ufffd[31m ; tab\t 水 ?'
     assert second["seed"] == "8"
+
+
+@given(st.text(alphabet=st.sampled_from("=+-@;,'\"\t\r\n \x00\x7fa1水\ud800"), max_size=8))
+def test_a_cell_is_quoted_as_the_csv_module_does_it(text: str) -> None:
+    line = StringIO()
+    # A second cell: the csv module writes a lone empty one as quotes.
+    csv.writer(line, lineterminator="\r\n").writerow((escape_formula(text), ""))
+    cells = csv_cells(row_of() | {"note": text})
+    assert cells[REPORT_COLUMNS.index("note")] + ",\r\n" == line.getvalue()
 
 
 def test_only_text_beyond_ascii_gets_a_byte_order_mark(tmp_path: Path) -> None:
