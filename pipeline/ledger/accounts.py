@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import select
@@ -22,6 +22,8 @@ from pipeline.errors import LedgerError, UsageError
 from pipeline.files import SECRET, whole_text
 from pipeline.ledger.holes import open_hole
 from pipeline.ledger.schema import attempts
+from pipeline.ledger.sqlite_ledger import SqliteLedger
+from pipeline.ledger.twins import twin_at
 from pipeline.ledger.writer import LedgerWriter
 
 
@@ -65,12 +67,27 @@ class AccountMemory:
 
     def accept(self, ledger_id: str, seq: int) -> None:
         """The operator takes a ledger as it is: for every account it may have fewer events than it had."""
+        self._change(ledger_id, lambda known: replace(known, seq=seq))
+
+    def move(self, ledger_id: str, place: str) -> None:
+        """The operator uses a ledger at another place from now on, for every account that has bought with it."""
+        self._change(ledger_id, lambda known: replace(known, place=place))
+
+    def places(self, ledger_id: str) -> set[str]:
+        """Where the accounts used a ledger last; an account whose record can't be read is left out."""
+        found = set()
+        for path in sorted(self._folder.glob("*.json")):
+            with suppress(LedgerError):
+                found |= {known.place for name, known in self._read(path).items() if name == ledger_id}
+        return found
+
+    def _change(self, ledger_id: str, changed: Callable[[KnownLedger], KnownLedger]) -> None:
         with suppress(OSError), self._locked():
             for path in sorted(self._folder.glob("*.json")):
                 with suppress(LedgerError):
                     found = self._read(path)
                     if ledger_id in found:
-                        self._write(path, found | {ledger_id: KnownLedger(place=found[ledger_id].place, seq=seq)})
+                        self._write(path, found | {ledger_id: changed(found[ledger_id])})
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -124,14 +141,17 @@ def check_account(ledger: LedgerWriter, account: Account, *, outputs: Path, gate
         Notices.
     Raises:
         UsageError: the account is known to have bought with another ledger, and the operator did not agree.
-        LedgerError: the ledger has fewer events than it had; it was put back to an older state.
+        LedgerError: the ledger has fewer events than it had; it was put back to an older state. Or a copy of it was
+            adopted elsewhere and spends there.
     """
     known = account.memory.ledgers(account.name)
     own = known.get(ledger.ledger_id)
-    # MONEY: this very ledger knew more events when it was closed last. It is a backup, and what the lost events bought
-    # would be bought again.
-    if own is not None and own.seq > ledger.head[0]:
-        _refuse_older_state(ledger, account, own)
+    if own is not None:
+        _refuse_twin(ledger, own)
+        # MONEY: this very ledger knew more events when it was closed last. It is a backup, and what the lost events
+        # bought would be bought again.
+        if own.seq > ledger.head[0]:
+            _refuse_older_state(ledger, account, own)
     if own is None and not account.allow_new_ledger:
         _agree_to_new(ledger, account, known, outputs=outputs, gateway=gateway)
     return remember(ledger, account)
@@ -145,6 +165,16 @@ def remember(ledger: LedgerWriter, account: Account) -> list[str]:
     except OSError as error:
         return [f"warning: which ledger this account uses can't be remembered ({error.strerror})"]
     return []
+
+
+def _refuse_twin(ledger: LedgerWriter, own: KnownLedger) -> None:
+    """MONEY: an adopted copy spends from its adoption on, and the original, which does not know that, must not."""
+    twin = twin_at(own.place, ledger) if isinstance(ledger, SqliteLedger) else None
+    if twin is not None:
+        raise LedgerError(
+            f"the copy {twin.path} took over from {ledger.name}, and spending with both pays twice. Use that one "
+            "(--outputs DIR or --set ledger.path=FILE); if it was given up, move it away first"
+        )
 
 
 def _refuse_older_state(ledger: LedgerWriter, account: Account, own: KnownLedger) -> None:

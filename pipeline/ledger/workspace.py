@@ -52,9 +52,14 @@ def account_of(
     """
     if settings.gateway.is_embedded:
         return None
-    memory = AccountMemory(state_folder(os.environ, Path.home()))
+    memory = account_memory()
     name = account_name(key, gateway_id(settings))
     return Account(name=name, memory=memory, allow_new_ledger=allow_new_ledger, ask=ask)
+
+
+def account_memory() -> AccountMemory:
+    """What this user's state folder knows of accounts and their ledgers."""
+    return AccountMemory(state_folder(os.environ, Path.home()))
 
 
 def ledger_name(settings: Settings) -> str:

@@ -157,6 +157,31 @@ def test_a_ledger_born_of_a_journal_is_a_copy_until_it_is_adopted(against: Again
     assert len(set(prompts(double))) == double.charged == 5
 
 
+def test_a_copy_is_not_adopted_while_the_original_has_bought_more(against: Against) -> None:
+    dop, double = bought(against)
+    other = beside(dop, "copy")
+    copy_ledger(dop, other)
+    assert dop.buy(dop.csv(shots(5))).code == 0
+    adopted = care(other, "adopt")
+    assert (adopted.code, str(dop.outputs / "ledger.db") in adopted.err) == (7, True), adopted.err
+    refused(other.buy(other.csv(shots(5))), double, 5, "dop ledger adopt")
+    shutil.move(dop.outputs, dop.folder / "given up")
+    assert care(other, "adopt").code == 0
+    refused(other.buy(other.csv(shots(5))), double, 5, "older state")
+
+
+def test_the_original_spends_no_more_when_its_copy_was_adopted(against: Against) -> None:
+    dop, double = bought(against)
+    other = beside(dop, "copy")
+    copy_ledger(dop, other)
+    assert care(other, "adopt").code == 0
+    refused(dop.buy(dop.csv(shots(5))), double, 3, str(other.outputs / "ledger.db"), "took over")
+    assert other.buy(other.csv(shots(4))).code == 0
+    assert care(dop, "adopt").code == 7
+    assert other.buy(other.csv(shots(5))).code == 0
+    assert len(set(prompts(double))) == double.charged == 5
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["rebuild", "delete"])
 def test_a_ledger_that_has_moved_to_a_server_never_spends_again(against: Against, postgres: str, how: str) -> None:

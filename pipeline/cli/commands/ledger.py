@@ -9,7 +9,7 @@ import argparse
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +35,10 @@ from pipeline.ledger.run_registry import Run
 from pipeline.ledger.side_files import USABLE_JOURNAL, found_journal, reviews_path, unusable
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.transfer import move
+from pipeline.ledger.twins import Twin, held_twin
 from pipeline.ledger.workspace import (
     OpenLedger,
+    account_memory,
     hold_lock,
     ledger_exists,
     ledger_name,
@@ -246,24 +248,49 @@ def adopt(args: argparse.Namespace) -> int:
     with hold_lock(settings, wait_s=lock_wait_s(args), now=now):
         ledger = opened(settings, may_migrate=True)
         try:
-            is_elsewhere = ledger.is_copy or MOVED in ledger.facts or is_behind(now, _newest_at(ledger))
-            # MONEY: a hole of which nothing was listed holds purchases that the next run would buy again.
-            keeps_hole = HOLE in ledger.facts and not args.close_hole and not is_hole_listed(ledger)
-            if keeps_hole and not is_elsewhere:
-                raise LedgerError(f"{name} lacks events {ledger.facts[HOLE]}, {UNLISTED}")
-            if not is_elsewhere and HOLE not in ledger.facts:
-                print(f"{name} is no copy: there is nothing to adopt")
-                return 0
-            problems = ledger.problems()
-            if problems:
-                raise LedgerError(f"{name} is damaged: {problems[0]}; `dop ledger check` lists everything")
-            print_notice(ledger.adopt(now, keep_hole=keeps_hole))
-            if keeps_hole:
-                print_notice([f"it still lacks events {ledger.facts[HOLE]}, {UNLISTED}"])
+            with _twin_of(ledger, now) as twin:
+                if not _adopt(ledger, args, now=now, has_twin=twin is not None):
+                    return 0
         finally:
             ledger.close(clean=False)
     print(f"{name} is in use from now on; what was bought with another copy since is not in it")
     return 0
+
+
+@contextmanager
+def _twin_of(ledger: LedgerWriter, now: float) -> Iterator[Twin | None]:
+    """Holds the file that spends with the same ledger, if there is one; afterwards the account uses this one."""
+    if not isinstance(ledger, SqliteLedger):
+        yield None
+        return
+    memory = account_memory()
+    with held_twin(ledger, memory.places(ledger.ledger_id), now=now) as twin:
+        yield twin
+        if not ledger.is_copy:
+            memory.move(ledger.ledger_id, ledger.name_in_full)
+
+
+def _adopt(ledger: LedgerWriter, args: argparse.Namespace, *, now: float, has_twin: bool) -> bool:
+    """Takes a ledger for the one that spends; False, with a word, where there is nothing to adopt.
+
+    Raises:
+        LedgerError: it is damaged, or what it lacks is not settled.
+    """
+    is_elsewhere = ledger.is_copy or has_twin or MOVED in ledger.facts or is_behind(now, _newest_at(ledger))
+    # MONEY: a hole of which nothing was listed holds purchases that the next run would buy again.
+    keeps_hole = HOLE in ledger.facts and not args.close_hole and not is_hole_listed(ledger)
+    if keeps_hole and not is_elsewhere:
+        raise LedgerError(f"{ledger.name} lacks events {ledger.facts[HOLE]}, {UNLISTED}")
+    if not is_elsewhere and HOLE not in ledger.facts:
+        print(f"{ledger.name} is no copy: there is nothing to adopt")
+        return False
+    problems = ledger.problems()
+    if problems:
+        raise LedgerError(f"{ledger.name} is damaged: {problems[0]}; `dop ledger check` lists everything")
+    print_notice(ledger.adopt(now, keep_hole=keeps_hole))
+    if keeps_hole:
+        print_notice([f"it still lacks events {ledger.facts[HOLE]}, {UNLISTED}"])
+    return True
 
 
 def _newest_at(ledger: LedgerWriter) -> float:
