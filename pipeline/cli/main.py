@@ -9,10 +9,13 @@ import argparse
 import gc
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from pipeline.cli.parser import build_parser
@@ -26,7 +29,11 @@ SENDING = ("run", "submit", "retry")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if (broken := _undecoded(words)) is not None:
+        print(f"dop: {broken}", file=sys.stderr)
+        return ExitCode.USAGE
+    args = parser.parse_args(words)
     if args.verb is None:
         parser.print_help(sys.stderr)
         return ExitCode.USAGE
@@ -62,15 +69,41 @@ def _broken(error: BaseException) -> str:
     return f"{type(error).__name__}{text} (at {places}). What was bought is in the ledger: run again"
 
 
+def _undecoded(words: Sequence[str]) -> str | None:
+    """What to do about an argument, or a working folder, whose bytes are no text; None where there is none.
+
+    Python hands such bytes on as half surrogate pairs, which neither a ledger nor a report can hold.
+    """
+    with suppress(FileNotFoundError):  # the working folder was removed
+        words = (*words, os.getcwd())
+    broken = next((word for word in words if any("\ud800" <= sign <= "\udfff" for sign in word)), None)
+    if broken is None:
+        return None
+    return (
+        f"the name {broken!r} is not text in {sys.getfilesystemencoding()}: rename that file or folder. If other "
+        "programs show the name well, set LC_ALL=C.UTF-8"
+    )
+
+
 def _call(args: argparse.Namespace) -> int:
     if args.target == "sandbox":
-        from pipeline.sandbox.command import main as serve
-
-        return serve(args)
-    module, _, name = args.target.partition(":")
-    code = getattr(importlib.import_module(f"pipeline.cli.commands.{module}"), name)(args)
+        from pipeline.sandbox.command import main as command
+    else:
+        module, _, name = args.target.partition(":")
+        command = getattr(importlib.import_module(f"pipeline.cli.commands.{module}"), name)
+    if signal.getsignal(signal.SIGINT) is _leave_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = command(args)
     assert isinstance(code, int)
     return code
+
+
+def _leave_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """Ctrl-C while modules are loaded, before anything was done.
+
+    An exception would be printed by one library and swallowed by another one, and then the command would continue.
+    """
+    os._exit(ExitCode.INTERRUPTED)
 
 
 def _main_code() -> int:
@@ -83,6 +116,8 @@ def _main_code() -> int:
 
 def entry() -> NoReturn:
     """The `dop` command."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored under nohup, which stays so
+        signal.signal(signal.SIGINT, _leave_at_once)
     harden_stdio()
     gc.set_threshold(10_000)  # by default every 700 objects are looked over: 4 % of a run's work
     code = close_stdout(_main_code())

@@ -195,8 +195,12 @@ def _agree_to_new(
     ledger: LedgerWriter, account: Account, known: Mapping[str, KnownLedger], *, outputs: Path, gateway: str
 ) -> None:
     if known:
-        places = ", ".join(sorted({one.place for one in known.values()}))
-        why = f"this account has bought with the ledger {places}, and {ledger.name_in_full} knows none of that"
+        places = sorted({one.place for one in known.values()})
+        why = (
+            f"this account has bought with the ledger {', '.join(places)}, and {ledger.name_in_full} knows none of that"
+        )
+        if places == [ledger.name_in_full]:
+            why = f"this account has bought with a ledger that was at {places[0]}, and the one there now is another"
     elif not ledger.ask(select(attempts.c.request_id).where(attempts.c.submit_attempts > 0).limit(1)) and (
         runs := _runs_beside(outputs, gateway)
     ):
@@ -205,7 +209,7 @@ def _agree_to_new(
         return
     if account.ask is None:
         raise UsageError(
-            f"{why}: what was bought there would be bought again. Use that ledger (--outputs DIR or --set "
+            f"{why}: what was bought there would be bought again. Use that ledger (put it back, --outputs DIR or --set "
             "ledger.path=FILE), or say --new-ledger; nothing was sent"
         )
     if not account.ask(f"{why}: what was bought there will be bought again. Use this ledger for the account as well?"):

@@ -32,32 +32,38 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def run_lines(found: Sequence[tuple[Run, Totals]], starters: dict[str, str]) -> list[str]:
-    """Every run as one line of a table."""
+def run_lines(found: Sequence[tuple[Run, Totals, int]], starters: dict[str, str]) -> list[str]:
+    """Every run as one line of a table.
+
+    Args:
+        found: each run with its totals, and with how many of its finished videos have no file yet.
+    """
     rows = [
         [
             run.run_id,
             _when(run.started_at),
             starters.get(run.run_id, "") or "-",
             SANDBOX if run.gateway == SANDBOX else short_gateway(run.gateway),
-            f"{totals.count(State.DONE)}/{sum(totals.counts.values())}",
+            f"{totals.count(State.DONE) - not_downloaded}/{sum(totals.counts.values())}",
             f"${usd(totals.worst_microusd)}",
-            state_words(run, totals),
+            state_words(run, totals, not_downloaded),
         ]
-        for run, totals in found
+        for run, totals, not_downloaded in found
     ]
     return table(("RUN", "STARTED (UTC)", "BY", "GATEWAY", "READY", "COST", "STATE"), rows)
 
 
-def state_words(run: Run, totals: Totals) -> str:
-    """What a run needs, in one or two words."""
+def state_words(run: Run, totals: Totals, not_downloaded: int) -> str:
+    """What a run needs, in a few words."""
     unknown, failed = totals.count(State.UNKNOWN), totals.count(*FAILED_FOR_GOOD)
     if unknown:
         return f"{unknown} unknown"
+    lacking = f"{not_downloaded} not downloaded" if not_downloaded else ""
     if run.ended_at is None:
         rendering = totals.count(*RENDERING)
-        return f"{rendering} rendering" if rendering else "unfinished"
-    return f"ended, {failed} failed" if failed else "ended"
+        is_bought = not totals.count(State.PLANNED, State.SUBMITTING)
+        return f"{rendering} rendering" if rendering else (lacking if is_bought else "") or "unfinished"
+    return ", ".join(word for word in ("ended", f"{failed} failed" if failed else "", lacking) if word)
 
 
 def status_lines(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -155,3 +156,41 @@ def test_a_question_leaves_nothing_behind(rehearsal: Dop) -> None:
     for question in (("status",), ("list",), ("report",), ("show", "x"), ("doctor",), ("collect",)):
         assert rehearsal.call(*question).code in (0, 2), question
         assert not rehearsal.outputs.exists() or question == ("collect",), question
+
+
+SWALLOWED = """
+import os, signal, sys
+
+class Loader:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pydantic_core":
+            class Interrupted:
+                def __del__(self):
+                    os.kill(os.getpid(), signal.SIGINT)  # an exception of a __del__ is printed and forgotten
+            Interrupted()
+
+sys.meta_path.insert(0, Loader())
+"""
+
+
+@pytest.mark.long
+@pytest.mark.process
+def test_ctrl_c_while_modules_are_loaded_ends_the_command(against: Against) -> None:
+    dop, double = against()
+    hook = dop.folder / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(SWALLOWED)
+    dop.environ["PYTHONPATH"] = str(hook)
+    end = dop.buy(dop.csv(shots(1)))
+    assert (end.code, end.out, end.err) == (130, "", "")
+    assert double.submits == []
+
+
+def test_a_name_that_is_no_text_is_refused_in_words(against: Against) -> None:
+    dop, double = against()
+    name = os.fsdecode(b"gr\xf6sse.csv")
+    (dop.folder / name).write_bytes(dop.csv(shots(1)).read_bytes())
+    for words in (("plan", name), ("run", name, "--yes"), ("show", name)):
+        end = dop.typed(*words)
+        assert (end.code, "rename" in end.err) == (2, True), end.err
+    assert double.submits == []

@@ -148,6 +148,9 @@ def test_status_does_not_call_a_video_ready_that_was_never_downloaded(against: A
     status = dop.call("status")
     assert "not downloaded       2" in status.out
     assert "ready                0" in status.out
+    listed = dop.call("list").out
+    assert "0/2" in listed
+    assert "2 not downloaded" in listed
     assert f"`dop collect {run}` fetches" in status.out
     assert json.loads(dop.call("status", "--json").out)["missing_videos"] == 2
     assert dop.call("collect", run).code == 0

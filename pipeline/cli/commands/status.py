@@ -116,7 +116,8 @@ def list_runs(args: argparse.Namespace) -> int:
     """Every run, newest first."""
     settings = settings_of(args)
     with open_for_reading(settings) as workspace:
-        found = [(run, workspace.queries.totals(run.run_id)) for run in workspace.queries.runs()]
+        queries = workspace.queries
+        found = [(run, queries.totals(run.run_id), queries.without_video(run.run_id)) for run in queries.runs()]
         kept = workspace.ledger.saved_states.load_all(starter_name(""))
     starters = {run_id: str(values.get("user", "")) for run_id, values in kept.items()}
     if args.json:
@@ -127,7 +128,7 @@ def list_runs(args: argparse.Namespace) -> int:
                 "started_by": starters.get(run.run_id) or None,
                 "manifest": run.manifest_path,
             }
-            for run, totals in found
+            for run, totals, _ in found
         ]
         print_json({"runs": runs})
         return 0
