@@ -13,8 +13,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DOP := $(BIN)/dop
 READY := $(VENV)/.ready
-# Without compiled bytecode every start would compile pandas anew (2 s).
+# Without compiled bytecode every start would compile pandas anew (2 s), and the program itself (1 s).
 export UV_COMPILE_BYTECODE := 1
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup batch plan collect status report view sandbox test test-long check lint types bench chaos clean
 
@@ -49,10 +50,10 @@ view: $(READY) ## look at the clips of the newest run, or of RUN, in the browser
 sandbox: $(READY) ## a local gateway to try things on, until Ctrl-C
 	@$(DOP) sandbox serve $(ARGS)
 
-test: $(READY) ## the fast tests, on all cores
+test: $(READY) ## the fast tests, two processes for each core
 	@$(BIN)/pytest -q -n auto --dist loadgroup $(ARGS)
 
-test-long: $(READY) ## the slow tests: kill matrix, fuzz, storms
+test-long: $(READY) ## the slow tests, three processes for each core: kill matrix, fuzz, storms
 	@$(BIN)/pytest -q -m long --timeout 300 -n auto --dist loadgroup $(ARGS)
 
 check: lint types test test-long ## lint + types + all tests: what CI runs

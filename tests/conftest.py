@@ -33,6 +33,13 @@ for _number in (signal.SIGHUP, signal.SIGINT):
 LOOPBACK = ["127.0.0.1", "::1", "localhost"]
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """What `-n auto` means: half of the fast tests' time is waiting for other processes, and more of the long ones'."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # as xdist itself reads it
+    return (os.cpu_count() or 1) * (3 if config.option.markexpr == "long" else 2)
+
+
 @pytest.fixture(autouse=True)
 def _loopback_only() -> None:
     """Connections to any other host raise SocketConnectBlockedError; Unix sockets (event loops, PostgreSQL) work."""
