@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pipeline.gateway.ratelimit.bucket_growth import SURE_CALLS, RateTest, rate_test
 from pipeline.gateway.ratelimit.fits import BucketFit
-from pipeline.gateway.ratelimit.history import Rejection
 from pipeline.gateway.ratelimit.latency import LatencyTracker
 
 LONG_AGO = float("-inf")
@@ -112,7 +111,6 @@ class BucketFollower:
 
 def bucket_of_fit(
     fit: BucketFit,
-    it: Rejection,
     latency: LatencyTracker,
     *,
     now: float,
@@ -121,15 +119,12 @@ def bucket_of_fit(
     quiet: int,
     settled_calls: int,
 ) -> BucketFollower:
-    """The bucket that was fitted at the rejection `it`, after `quiet` admitted calls.
+    """The bucket that was fitted at a rejection, after `quiet` admitted calls.
 
     `hold_s` is how long the rejection holds everything (seconds), `interval` the calls until the next test where a
     rejection costs only itself, `settled_calls` those since the limit fell.
     """
     rate = fit.rate
-    if it.retry_after_s is not None:  # in a wait that short a third of a call flows in
-        least = 0.3 / max(it.retry_after_s, 0.001)
-        rate = max(rate, least) if fit.max_rate > least else rate
     test = rate_test(fit, rate, hold_s=hold_s, interval=interval, measured_calls=quiet, settled_calls=settled_calls)
     rate = max(rate, MIN_RATE)
     if test.excess:

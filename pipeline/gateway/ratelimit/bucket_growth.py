@@ -22,8 +22,6 @@ SURE_CALLS, MIN_SURE_CALLS, SURE_S = 50, 6, 4.0
 RISEN_AFTER = 1.3
 """Times `calls` without a rejection: the limit has risen for sure, and the rate ramps from there on."""
 
-HORIZON_CALLS = 500
-"""A rate that may be higher is tried at once when that gains more in so many calls than a rejection costs."""
 COST_INTERVAL = 5.0
 """Calls that a hold costs for which the interval is as long again."""
 MAX_UNSURE = 3.0
@@ -33,12 +31,8 @@ DEAR_EXCESS = 3.0
 """Calls beyond its burst by which a dear bucket is exceeded at the end of a test: one or two are misjudged arrivals."""
 DEAR_UNSURE, DEAR_SURE_CALLS = 0.1, 60
 """A dear rate that is unsure by more than this part rises to its highest possible value within so many calls."""
-KNOWN_CALLS, KNOWN_RATIO = 100, 1.03
-"""Measured over so many calls, to this ratio of the largest to the smallest rate, a dear bucket is known."""
-TESTS_PER_COST = 40.0
-"""A known bucket is tested after so many times the calls that a rejection costs: 2.5 % of all calls."""
 TESTS_PER_CALL = 15.0
-"""One that is not known: after so many times the calls that measured it. With 8 and 5 the median of 40/s holding 10
+"""A dear bucket is tested after so many times the calls that measured it. With 8 and 5 the median of 40/s holding 10
 with whole-second hints is 0.90 and 0.89, with 15 it is 0.91."""
 FELL_CALLS, FELL_COST, FELL_PART = 30.0, 20.0, 0.5
 """After a fall: so many calls, as many again for each of this many calls of cost, or this part of the calls since."""
@@ -52,13 +46,11 @@ class RateTest:
 
     Attributes:
         unsure: by which part the rate may be higher than was measured.
-        is_eager: whether the highest possible rate is worth trying at once.
         calls: from one rejection to the next, as they are wanted.
         excess: calls beyond the measured rate after `calls`, where rejections are dear; else 0.
     """
 
     unsure: float = 0.0
-    is_eager: bool = True
     calls: float = 250.0
     excess: float = 0.0
 
@@ -70,12 +62,8 @@ class RateTest:
         doubling = self.calls / DOUBLINGS
         first = EXCESS_CALLS * math.log(2) / (doubling * 2.0**DOUBLINGS)
         crept = first * 2.0 ** min(quiet / doubling, 2.0 * DOUBLINGS)
-        wait = 0.0 if self.is_eager else self.calls / 4
-        explored = max(0.0, quiet - wait) / min(SURE_CALLS, max(MIN_SURE_CALLS, SURE_S * rate))
-        if not self.is_eager:
-            return float(self.unsure * min(explored, 1.0) + crept)
-        explored = min(explored, 1.0) * 2.0 ** min(max(0.0, explored - 1), 6.0)
-        return float(self.unsure * explored + crept)
+        explored = quiet / min(SURE_CALLS, max(MIN_SURE_CALLS, SURE_S * rate))
+        return float(self.unsure * min(explored, 1.0) + crept)
 
     def has_risen(self, quiet: int) -> bool:
         """Whether the limit must be higher, as `quiet` calls were admitted."""
@@ -96,14 +84,12 @@ def rate_test(
     unsure = min(max(fit.max_rate / rate - 1, 0.0), MAX_UNSURE)
     cost = max(hold_s * rate - fit.burst, 0.0)
     calls = interval * (1 + cost / COST_INTERVAL)
-    is_dear = cost > DEAR_CALLS and fit.burst >= 2
+    is_dear = cost > DEAR_CALLS
     if is_dear:
-        is_known = measured_calls > KNOWN_CALLS and fit.max_rate < KNOWN_RATIO * fit.min_rate
-        calls = max(calls, TESTS_PER_COST * cost if is_known else TESTS_PER_CALL * measured_calls)
+        calls = max(calls, TESTS_PER_CALL * measured_calls)
         calls = min(calls, max(FELL_CALLS * (1 + cost / FELL_COST), FELL_PART * settled_calls))
     return RateTest(
         unsure=unsure,
-        is_eager=unsure * HORIZON_CALLS > cost,
         calls=calls,
         excess=fit.burst + DEAR_EXCESS if is_dear else 0.0,
     )

@@ -19,25 +19,20 @@ from pipeline.gateway.ratelimit.window_follower import WindowFollower
 LONG_AGO = float("-inf")
 Follower = WindowFollower | BucketFollower
 
-MAX_DROPPED, DROPPED_MISFIT = 2, 1.5
-"""So many intervals between rejections may be left out of the history, each for so much misfit (calls)."""
+DROPPED_MISFIT = 1.5
+"""Misfit (calls) of a history without the calls up to the newest rejection but one: the limit changed then."""
 MAX_MISFIT, GOOD_MISFIT = 2.2, 1.0
 """Above the first (calls) nothing explains it; below the second no shorter history is tried."""
 KNOWN_MISFIT = 3.0
-"""A window must explain so many calls better than a measured bucket, since a fall looks like a long window; a quicker
-one of a second need not."""
+"""A window must explain so many calls better than a measured bucket, since a fall looks like a long window."""
 SEEN_PART = 0.5
 """Part of the history that the span of such a window may be: a fall and a rise within 18 s were taken for one of 15.
 Buckets 40-15-60 with whole hints: 0.93 instead of 0.91, and never below 0.88 instead of 0.73."""
-UNUSUAL_MISFIT, UNSURE_MISFIT = 0.2, 0.4
-"""Misfit (calls) of spans other than 1, 10 and 60 s, and of rates that are unsure by a factor of two."""
 DEEP_S, DEEP_MISFIT = 15.0, 0.3
 """Misfit (calls) of a bucket that fills up in more than so many seconds. A window that fits as well is followed first:
 if it is wrong, that costs a rejection or two; a slow bucket that is wrong costs half a minute of silence."""
-SLOW_MISFIT, SLOW_RATIO, SHORT_S = 1.0, 1.1, 1.0
-"""Misfit (calls) of a first bucket that is slower by this ratio than a window up to so many seconds long, where a hold
-is made up for: a first fill that reached into the next fixed window looks like it. The window, if it is wrong, is
-rejected within a few spans; the bucket would lose a quarter for long. Fixed 40 in 1 s, whole hints: 0.93, not 0.90."""
+UNUSUAL_MISFIT, UNSURE_MISFIT = 0.2, 0.4
+"""Misfit (calls) of spans other than 1, 10 and 60 s, and of rates that are unsure by a factor of two."""
 SURE_RATIO, KNOWN_RATIO = 1.15, 1.5
 """Ratio of the largest to the smallest possible rate: up to the first the rate is measured, up to the second the burst
 is."""
@@ -57,12 +52,6 @@ class Option:
     fit: WindowFit | BucketFit
     handicap: float = 0.0
     """by how much (calls) it must explain more than the others"""
-
-
-def _is_slow(bucket: BucketFit, windows: list[Option], hold_s: float) -> bool:
-    """Whether a short window that explains as much is quicker than the bucket, which makes up for a hold."""
-    per_s = (o.fit.count / o.fit.span_s for o in windows if isinstance(o.fit, WindowFit) and o.fit.span_s <= SHORT_S)
-    return bucket.burst >= bucket.rate * hold_s and max(per_s, default=0.0) > SLOW_RATIO * bucket.rate
 
 
 class ModelChoice:
@@ -107,8 +96,8 @@ class ModelChoice:
             self._burst = fit.burst if known is None else min(max(fit.burst, 0.8 * known), BURST_CHANGE * known)
         return fit
 
-    def lately(self, it: Rejection, old: Follower, *, reopened_at: float, held_s: float) -> WindowFit | BucketFit:
-        """The limit changed: what was admitted since the last rejection, after a hold of `held_s`, is the rate."""
+    def lately(self, it: Rejection, old: Follower, *, reopened_at: float) -> WindowFit | BucketFit:
+        """The limit changed: what was admitted since the last rejection is the rate."""
         self.fits = 1
         if isinstance(old, WindowFollower):
             calls = max(self._history.count(it.at - old.span_s, it.at), 1)
@@ -121,9 +110,6 @@ class ModelChoice:
         since = max([reopened_at, *(r.at for r in self._history.rejections if r.at < it.at - 1e-9)])
         calls, took_s = self._history.count(since, it.at), max(it.at - since, 1e-3)
         rate = max(calls, 0.5) / took_s
-        if held_s and took_s > held_s:
-            came = max(calls + 0.5 - min(old.burst, rate * held_s), 0.5)
-            rate = min(rate, came / max(took_s - held_s, 0.5 / old.rate))
         rises = calls > 60 and old.sending_rate > RATE_MARGIN * old.rate
         steep = self._steepest(it, old.burst, calls) if rises else 0.0
         rate = min(max(rate, 0.25 * old.rate, steep), 0.97 * old.sending_rate)
@@ -137,7 +123,7 @@ class ModelChoice:
         hint = self._history.rejections[-1].retry_after_s
         is_exact = hint is not None and not is_whole(hint)
         known = bucket_before is not None and self.fits > (0 if is_exact else 1)
-        later = [r.at for r in self._history.rejections[:-1] if r.at > self._since][-MAX_DROPPED:]
+        later = [r.at for r in self._history.rejections[:-1] if r.at > self._since][-1:]
         for dropped, since in enumerate((self._since, *later)):
             used = self._used if dropped == 0 else (bucket_before.burst if bucket_before is not None else 0.0)
             cost = DROPPED_MISFIT * dropped
@@ -147,16 +133,12 @@ class ModelChoice:
                 if known and fit.span_s > SEEN_PART * seen_s:
                     continue
                 unusual = 0.01 * SPANS_S.index(fit.span_s) + UNUSUAL_MISFIT * (fit.span_s not in USUAL_SPANS_S)
-                is_quicker = fit.span_s <= SHORT_S and fit.count > SLOW_RATIO * old.rate * fit.span_s
-                handicap = KNOWN_MISFIT * (known and not is_quicker)
-                found.append(Option(fit.misfit + unusual + cost, since, used, fit, handicap))
+                found.append(Option(fit.misfit + unusual + cost, since, used, fit, KNOWN_MISFIT * known))
             bucket = self._bucket(since, used, bucket_before, noise_s, max_rate)
             if bucket is not None:
                 unsure = UNSURE_MISFIT * (bucket.max_rate > 2 * bucket.min_rate)
                 deep = DEEP_MISFIT * (bucket.burst > DEEP_S * bucket.rate)
-                is_first = since == LONG_AGO and not known and not is_exact
-                slow = SLOW_MISFIT * (is_first and _is_slow(bucket, found, hint or 0.0))
-                found.append(Option(bucket.misfit + unsure + deep + slow + cost, since, used, bucket))
+                found.append(Option(bucket.misfit + unsure + deep + cost, since, used, bucket))
             yield from found
             # Less of the history counts only while nothing explains more of it.
             if any(option.misfit + option.handicap < GOOD_MISFIT for option in found):

@@ -22,8 +22,6 @@ from pipeline.gateway.ratelimit.window_follower import LONG_AGO, WindowFollower
 
 NEVER = float("inf")
 
-FULL = 0.85
-"""Part of its count that a window admitted at least, so that the time until it is open again tells its span."""
 SURE_CALLS = 4.0
 """Fewer calls that a bucket would have admitted in a second fill: it is none."""
 SHORT_WINDOW_S = 2.0
@@ -107,12 +105,8 @@ class Probe:
         noise_s, fill = self._latency.noise_s, self.fill
         age_s = arrived - fill.begin
         if isinstance(follower, WindowFollower):
-            if not follower.is_proven:
-                inside = spans_between(self._failed_age_s, age_s, noise_s)
-                if 1.2 * follower.span_s < age_s < 8 * follower.span_s:
-                    follower.lengthen(inside, age_s + 2 * noise_s)
-                elif inside and inside[-1] < follower.span_s and fill.count >= FULL * follower.count:
-                    follower.shorten(inside)
+            if not follower.is_proven and 1.2 * follower.span_s < age_s < 8 * follower.span_s:
+                follower.lengthen(spans_between(self._failed_age_s, age_s, noise_s), age_s + 2 * noise_s)
             follower.reopen(arrived)
             return follower
         window = self._window

@@ -25,9 +25,8 @@ LATE_SPAN_S, LATE = 10.0, 1.01
 """A span of so many seconds or more is also probed so much later: the gateway's clock may be coarse."""
 MIN_WINDOW = 4
 """Below so many calls a hint of one second rather means a bucket."""
-SHORT_HINT_S, FIXED_HINT_S = 1.5, 2.5
-"""Whole hints up to the first (seconds) fit windows of two seconds at most; from the second on, one that fits no usual
-span is of a fixed window in progress."""
+SHORT_HINT_S = 1.5
+"""Whole hints up to so many seconds fit windows of two seconds at most."""
 EARLY_PART = 0.4
 """Part of the first fill by which a hint is later where rejected calls count: as many as were in flight."""
 AGE_TOLERANCE = 0.995
@@ -67,8 +66,6 @@ def window_by_hint(fill: InitialFill, it: Rejection, noise_s: float) -> WindowFi
         # one hold less (0.02 of 40/s that holds 10).
         fits = hint > SHORT_HINT_S or not is_whole(hint) or (usual[0] <= 2 and fill.count in USUAL_COUNTS)
         return WindowFit(fill.count, usual[0], 0.0) if fits else None  # too short a span is corrected by one hint
-    if hint > FIXED_HINT_S:  # a fixed window in progress: its span is at least what was seen
-        return WindowFit(fill.count, next((span for span in SPANS_S if span >= max_s), max_s), 0.0)
     return None
 
 

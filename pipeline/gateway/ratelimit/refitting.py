@@ -35,7 +35,7 @@ class Refitting:
         self._choice = ModelChoice(history)
         self._interval = MIN_INTERVAL
         self._fell_at = -1_000_000
-        self._held_s = self._proven_rate = 0.0
+        self._proven_rate = 0.0
 
     @property
     def is_bucket_known(self) -> bool:
@@ -71,7 +71,7 @@ class Refitting:
         """
         fit = self._choice.choose(old, noise_s=self._latency.noise_s, max_rate=max_rate)
         if fit is None:
-            fit = self._choice.lately(it, old, reopened_at=reopened_at, held_s=self._held_s)
+            fit = self._choice.lately(it, old, reopened_at=reopened_at)
         rate = fit.count / fit.span_s if isinstance(fit, WindowFit) else fit.rate
         quiet = max(old.quiet, 1) if isinstance(old, BucketFollower) else 1
         self._notice_fall(fit, rate, old, quiet=quiet, answers=answers, is_held=hold_s >= MIN_HELD_S)
@@ -80,10 +80,8 @@ class Refitting:
         same = isinstance(old, BucketFollower) and abs(fit.rate - old.rate) < SAME_RATE * old.rate
         settled = max(MIN_INTERVAL, (answers - self._fell_at) * SETTLED_PART)
         self._interval = min(2 * self._interval, MAX_INTERVAL, settled) if same else MIN_INTERVAL
-        self._held_s = hold_s
         return bucket_of_fit(
             fit,
-            it,
             self._latency,
             now=now,
             hold_s=hold_s,

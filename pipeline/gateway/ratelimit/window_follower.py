@@ -31,16 +31,13 @@ MAX_GUARD_SPAN, MAX_GUARD_S = 0.1, 0.15
 GAP, LONG_GAP, GAP_SPAN = 0.2, 0.07, 0.15
 """Calls of a window are a part of the latency apart (windows below 5 s; longer ones), or of the span over the count,
 whichever is smaller: when the limit fell, few are in flight."""
-FELL = 0.85
-"""A proven window that ends below this part of its count has fallen; above it, calls have overtaken each other."""
 COUNTED = 0.9
 """Part of its count that a window reaches with the rejected calls in it, when these count: where it began is not exact.
 At 1 two seeds of forty of the counted windows were refitted to a bucket, and lost a tenth and a half."""
 LATE_TEST = 0.5
 """Part of the wait for the next window after which a test goes: it also finds a window shorter than believed."""
-MAX_CUTS, MAX_EARLY, NEAR_SPANS = 3, 6, 8
-"""So many windows cut short (with hints: or calls too early), or calls too early without hints, within so many spans:
-it is not this window."""
+MAX_CUTS, NEAR_SPANS = 3, 8
+"""So many windows cut short (with hints: or calls too early) within so many spans: it is not this window."""
 
 
 class Verdict(Enum):
@@ -81,7 +78,6 @@ class WindowFollower:
         self._history, self._latency = history, latency
         self._extra_guard_s = 0.0
         self._last_at = LONG_AGO
-        self._early: deque[float] = deque(maxlen=MAX_EARLY)
         self._cuts: deque[float] = deque(maxlen=MAX_CUTS)
 
     @property
@@ -125,7 +121,6 @@ class WindowFollower:
     def interrupted(self, now: float) -> None:
         """The process stood still until now: a test in flight, and what it seemed to prove, do not count."""
         self.tests.interrupted()
-        self._early.clear()
         self._cuts.clear()
 
     def admitted(self) -> None:
@@ -169,10 +164,6 @@ class WindowFollower:
         """The span is longer than was believed: one of the usual ones, or about `max_s`."""
         self.span_s = usual[-1] if usual else next((span for span in SPANS_S if max_s <= span), max_s)
         self.opened_at = LONG_AGO
-
-    def shorten(self, usual: list[float]) -> None:
-        """The span is shorter than was believed: one of the usual ones."""
-        self.span_s, self.opened_at = usual[-1], LONG_AGO
 
     def _gap_s(self) -> float:
         if self.trial_gap_s:
@@ -237,13 +228,7 @@ class WindowFollower:
         noise_s = self._latency.noise_s
         most_s = min(MAX_GUARD_SPAN * self.span_s + 0.01, MAX_GUARD_S)
         self._extra_guard_s = min(self._extra_guard_s + GUARD_STEP * noise_s, most_s)
-        if self._is_hinted:
-            return Verdict.REFIT if self._fails_often(it) else Verdict.KEEP
-        self._early.append(it.at)
-        if len(self._early) == MAX_EARLY and self._early[0] > it.at - NEAR_SPANS * self.span_s:
-            self._early.clear()
-            return Verdict.REFIT
-        return Verdict.KEEP
+        return Verdict.REFIT if self._is_hinted and self._fails_often(it) else Verdict.KEEP
 
     def _fails_often(self, it: Rejection) -> bool:
         self._cuts.append(it.at)
@@ -252,11 +237,9 @@ class WindowFollower:
     def _cut_short(self, end: WindowEnd) -> Verdict:
         if self._fails_often(end.it) or self.trial_gap_s:
             return Verdict.REFIT
-        if end.calls >= FELL * self.count:
-            return Verdict.KEEP
         if self._is_hinted and self.tests.has_grown and not is_telling(end.it.retry_after_s):
             return Verdict.REFIT  # more was admitted for whole windows: no window of any count explains both
-        if not (end.is_whole_fill if is_telling(end.it.retry_after_s) else self.is_proven):
+        if not self.is_proven:
             return Verdict.REFIT
         self.tests.fall_to(end.calls)
         return Verdict.KEEP
