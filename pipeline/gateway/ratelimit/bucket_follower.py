@@ -9,8 +9,7 @@ from __future__ import annotations
 from pipeline.gateway.ratelimit.bucket_growth import SURE_CALLS, RateTest, rate_test
 from pipeline.gateway.ratelimit.fits import BucketFit
 from pipeline.gateway.ratelimit.latency import LatencyTracker
-
-LONG_AGO = float("-inf")
+from pipeline.gateway.ratelimit.times import LONG_AGO
 
 MIN_RATE = 1e-3
 """Calls a second of the slowest guess: a smaller one would hardly ever be tested."""

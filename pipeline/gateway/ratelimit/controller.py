@@ -46,10 +46,8 @@ from pipeline.gateway.ratelimit.open_calls import OpenCalls
 from pipeline.gateway.ratelimit.probe import Probe, blocked_pause_s
 from pipeline.gateway.ratelimit.probing import InitialFill
 from pipeline.gateway.ratelimit.remembered import Memory, MemoryTest
+from pipeline.gateway.ratelimit.times import LONG_AGO, NEVER
 from pipeline.gateway.ratelimit.window_follower import WindowFollower
-
-NEVER = float("inf")
-LONG_AGO = float("-inf")
 
 REFUTED_OPEN, FILL_S, FILL_CALLS = 2.0, 1.0, 1_200
 """Open calls with which a limit is explored that is known to be higher than was remembered; and what belongs to its
@@ -196,7 +194,7 @@ class RateController:
 
     def _follow(self, follower: Follower) -> None:
         self.phase = ControllerPhase.FOLLOW
-        self._following.begin(follower)
+        self._following.follower = follower
 
     def _settle(self, now: float) -> None:
         """Judge the rejection once no call is open that was sent before it."""
@@ -251,8 +249,7 @@ class RateController:
         """A rejection while the remembered limit is in doubt."""
         if memory.is_testing:
             self._following.give_back()
-        wait_s = self._following.allowed_at(now, 0, 0) - now
-        verdict = memory.rejected(hint_s=it.retry_after_s, wait_s=wait_s)
+        verdict = memory.rejected(is_hinted=it.retry_after_s is not None)
         if verdict is Memory.REFUTED:
             self._memory = None
             self._begin_history(self.history)

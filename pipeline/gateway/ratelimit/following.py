@@ -16,10 +16,8 @@ from pipeline.gateway.ratelimit.open_calls import OpenCalls
 from pipeline.gateway.ratelimit.probe import Probe, is_no_bucket, pause_s
 from pipeline.gateway.ratelimit.probing import InitialFill
 from pipeline.gateway.ratelimit.refitting import FELL, Refitting, is_measured
+from pipeline.gateway.ratelimit.times import LONG_AGO, NEVER
 from pipeline.gateway.ratelimit.window_follower import Verdict, WindowFollower
-
-NEVER = float("inf")
-LONG_AGO = float("-inf")
 
 FILL_OPEN = 10
 """Open calls while the kind of the limit is unknown: the second fill must be quicker than the first."""
@@ -41,18 +39,9 @@ class Following:
         """when the pause after a rejection ends"""
 
     @property
-    def rate(self) -> float | None:
-        """Calls a second, as followed; None while no limit is known."""
-        return self.follower.rate if self.follower is not None else None
-
-    @property
     def is_measured(self) -> bool:
         """Whether the limit is more than a guess."""
         return self.follower is not None and is_measured(self.follower)
-
-    def begin(self, follower: Follower) -> None:
-        """Follow this limiter."""
-        self.follower = follower
 
     def ready_at(self, now: float, calls: OpenCalls) -> float:
         """The earliest time of the next call."""
@@ -92,8 +81,8 @@ class Following:
     def interrupted(self, now: float) -> None:
         """The process stood still until now: the limit stays as it was measured."""
         self.not_before = LONG_AGO
-        self._probe.reopened(now)
-        self._refitting.begin_at(now)
+        self._probe.reopened_at = now
+        self._refitting.choice.begin_at(now)
         if self.follower is not None:
             self.follower.interrupted(now)
 
@@ -102,7 +91,7 @@ class Following:
         assert self.follower is not None
         if self._is_out:
             # Not before: the hints of an outage would exclude every limiter that admits as much as this one did.
-            self._refitting.begin_at(arrived)
+            self._refitting.choice.begin_at(arrived)
         self._is_out = False
         self.follower.admitted()
         if isinstance(self.follower, WindowFollower) and self.follower.trial_gap_s:
@@ -147,8 +136,8 @@ class Following:
             return False
         if isinstance(self.follower, WindowFollower):
             return self.follower.is_proven and not self.follower.could_ask_for(it)
-        rate = self.rate or 1.0
-        return self._refitting.is_bucket_known and min_wait_s(it.retry_after_s) > 2 / rate
+        assert self.follower is not None
+        return self._refitting.choice.fits > 0 and min_wait_s(it.retry_after_s) > 2 / self.follower.rate
 
     def _refit(self, it: Rejection, now: float, *, hold_s: float, answers: int) -> None:
         assert self.follower is not None
@@ -170,7 +159,7 @@ class Following:
         assert self.follower is not None
         if not is_no_bucket(self.follower, it.at - calls.blocked_at, self._latency.noise_s):
             return None
-        self._refitting.refute_bucket()
+        self._refitting.choice.refute_bucket()
         reopened_at = self._probe.reopened_at
         return InitialFill(max(self._history.count(reopened_at - 1e-9, it.at), 1), reopened_at, calls.blocked_at)
 

@@ -49,18 +49,11 @@ HOPELESS_CALLS = 6
 """So many calls more than its count were surely admitted: it is no such window, and no more is worth knowing of it."""
 
 
-def window_bounds(
-    arrivals: Floats, rejections: Sequence[Rejection], span_s: float, tolerance_s: float
-) -> tuple[int, list[int]]:
-    """(most calls surely within one span, for each rejection the calls possibly in the span that it ended).
+def most_within(arrivals: Floats, span_s: float, tolerance_s: float) -> int:
+    """Most calls that surely arrived within one span, sorted and known to +- `tolerance_s`: a window's least count.
 
-    A sliding window's count is at least the first and at most each of the second; a fixed one's at least half of the
-    first. Arrivals are sorted and known to +- `tolerance_s`.
+    A fixed window's count is at least half as many.
     """
-    return _most_within(arrivals, span_s, tolerance_s), _calls_before(arrivals, rejections, span_s, tolerance_s)
-
-
-def _most_within(arrivals: Floats, span_s: float, tolerance_s: float) -> int:
     ends = np.searchsorted(arrivals, arrivals + span_s - 2 * tolerance_s, side="left")
     return int((ends - np.arange(len(arrivals))).max()) if len(arrivals) else 0
 
@@ -70,8 +63,8 @@ def _are_more_within(calls: int, arrivals: Floats, span_s: float, tolerance_s: f
     return bool((arrivals[calls:] - arrivals[:-calls] < span_s - 2 * tolerance_s).any())
 
 
-def _calls_before(arrivals: Floats, rejections: Sequence[Rejection], span_s: float, tolerance_s: float) -> list[int]:
-    """For each rejection the calls possibly in the span that it ended."""
+def calls_before(arrivals: Floats, rejections: Sequence[Rejection], span_s: float, tolerance_s: float) -> list[int]:
+    """For each rejection the calls possibly in the span that it ended; a window's count is at most each of them."""
     last = [it.at + it.half_s + tolerance_s for it in rejections]
     first = [it.at + min_wait_s(it.retry_after_s) - span_s - it.half_s - tolerance_s for it in rejections]
     found = np.searchsorted(arrivals, last, side="right") - np.searchsorted(arrivals, first, side="left")
@@ -138,14 +131,14 @@ def fit_windows(
         ]
         if not whole:
             continue
-        highs = _calls_before(arrivals, whole, span_s, tolerance_s)
+        highs = calls_before(arrivals, whole, span_s, tolerance_s)
         high = min(highs)
         if high < 1:
             continue
         is_fixed = len(highs) > 1 and not _are_more_within(2 * high + 1, arrivals, span_s, tolerance_s)
         if not is_fixed and _are_more_within(high + HOPELESS_CALLS, arrivals, span_s, tolerance_s):
             continue
-        low = _most_within(arrivals, span_s, tolerance_s)
+        low = most_within(arrivals, span_s, tolerance_s)
         count, misfit = min(low, high), max(0.0, low - WINDOW_SLACK * high)
         if misfit and is_fixed:
             fixed_count, fixed_misfit = fit_fixed(arrivals, whole, span_s, tolerance_s)

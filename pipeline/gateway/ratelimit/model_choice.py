@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pipeline.gateway.ratelimit.bucket_follower import BucketFollower
 from pipeline.gateway.ratelimit.fits import SPANS_S, USUAL_SPANS_S, BucketFit, WindowFit, is_telling, is_whole
 from pipeline.gateway.ratelimit.history import History, Rejection
+from pipeline.gateway.ratelimit.times import LONG_AGO
 from pipeline.gateway.ratelimit.window_follower import WindowFollower
 
-LONG_AGO = float("-inf")
 Follower = WindowFollower | BucketFollower
 
 DROPPED_MISFIT = 1.5

@@ -7,8 +7,7 @@ judged when no call is open that was sent before it.
 from __future__ import annotations
 
 from pipeline.gateway.ratelimit.history import Rejection
-
-LONG_AGO = float("-inf")
+from pipeline.gateway.ratelimit.times import LONG_AGO
 
 
 class OpenCalls:

@@ -18,9 +18,8 @@ from pipeline.gateway.ratelimit.probing import (
     spans_between,
     window_by_hint,
 )
-from pipeline.gateway.ratelimit.window_follower import LONG_AGO, WindowFollower
-
-NEVER = float("inf")
+from pipeline.gateway.ratelimit.times import LONG_AGO, NEVER
+from pipeline.gateway.ratelimit.window_follower import WindowFollower
 
 SURE_CALLS = 4.0
 """Fewer calls that a bucket would have admitted in a second fill: it is none."""
@@ -75,10 +74,6 @@ class Probe:
     def begin(self, fill: InitialFill) -> None:
         """Probe after this fill, after which no hint has named the window."""
         self.fill, self._window = fill, None
-
-    def reopened(self, at: float) -> None:
-        """What was admitted before does not count any more."""
-        self.reopened_at = at
 
     def limit_met(self, it: Rejection, *, hold_s: float) -> None:
         """The rejection that ended the first fill."""

@@ -32,23 +32,10 @@ class Refitting:
 
     def __init__(self, history: History, latency: LatencyTracker) -> None:
         self._history, self._latency = history, latency
-        self._choice = ModelChoice(history)
+        self.choice = ModelChoice(history)
         self._interval = MIN_INTERVAL
         self._fell_at = -1_000_000
         self._proven_rate = 0.0
-
-    @property
-    def is_bucket_known(self) -> bool:
-        """Whether a fit of a bucket was precise."""
-        return self._choice.fits > 0
-
-    def begin_at(self, at: float) -> None:
-        """Nothing before counts: it was an outage."""
-        self._choice.begin_at(at)
-
-    def refute_bucket(self) -> None:
-        """The bucket that is followed gained nothing in a silence: a window is as likely again."""
-        self._choice.refute_bucket()
 
     def refit(
         self,
@@ -69,9 +56,9 @@ class Refitting:
             max_rate: no bucket gains more calls a second.
             reopened_at: when the limit was last open after a probe.
         """
-        fit = self._choice.choose(old, noise_s=self._latency.noise_s, max_rate=max_rate)
+        fit = self.choice.choose(old, noise_s=self._latency.noise_s, max_rate=max_rate)
         if fit is None:
-            fit = self._choice.lately(it, old, reopened_at=reopened_at)
+            fit = self.choice.lately(it, old, reopened_at=reopened_at)
         rate = fit.count / fit.span_s if isinstance(fit, WindowFit) else fit.rate
         quiet = max(old.quiet, 1) if isinstance(old, BucketFollower) else 1
         self._notice_fall(fit, rate, old, quiet=quiet, answers=answers, is_held=hold_s >= MIN_HELD_S)

@@ -3,9 +3,9 @@
 A remembered limit may be wrong in both directions: the plan of the account changed, or the earlier run was disturbed.
 
 Too low: nothing would ever contradict it but a test. So when it first asks to wait, single calls go earlier: at once,
-then after parts of the wait. Where all of them are rejected, or a hint asks for about as long, the limit is confirmed,
-at the price of these few rejections. Where enough are admitted, it is refuted within a few round trips or waits, and
-the limit is explored as if nothing were known.
+then after parts of the wait. Where all of them are rejected, or two with hints, the limit is confirmed, at the price of
+these few rejections. Where enough are admitted, it is refuted within a few round trips or waits, and the limit is
+explored as if nothing were known.
 
 Too high: a call within it is rejected after others were admitted. That refutes it at once.
 """
@@ -23,10 +23,9 @@ TEST_PARTS = (0.0, 1 / 8, 1 / 2)
 """Parts of a wait after which a call tests it: each that is rejected leads to the next one. The last one finds a limit
 that allows twice as much as is remembered."""
 
-HINT_PART = 0.95
-"""A hint that asks for at least this part of the wait confirms it."""
-MIN_HINTED_WAIT_S, HINTED_TESTS = 1.0, 2
-"""Shorter waits (seconds) are confirmed by so many rejections with hints: most hints are rounded up to a second."""
+HINTED_TESTS = 2
+"""So many of these calls go where a rejection costs a hold. With one a wrong memory was confirmed, and nothing reached;
+with all of them a right one cost six rejections, not three."""
 
 
 class Memory(Enum):
@@ -76,14 +75,11 @@ class MemoryTest:
         enough = EXCESS_CALLS + math.ceil(EXCESS_PART * self.burst)
         return Memory.REFUTED if self._excess >= enough else Memory.DOUBTED
 
-    def rejected(self, *, hint_s: float | None, wait_s: float) -> Memory:
-        """A call was rejected: a test, `wait_s` before the limit allows it, or one that the limit allows."""
+    def rejected(self, *, is_hinted: bool) -> Memory:
+        """A call was rejected: a test, or one that the limit allows."""
         if not self.is_testing:
             return Memory.REFUTED if self._admitted else Memory.DOUBTED
         self.is_testing = False
         self._failed += 1
-        is_sure = self._failed >= len(TEST_PARTS)
-        if hint_s is not None:
-            is_short = wait_s <= MIN_HINTED_WAIT_S
-            is_sure = self._failed >= HINTED_TESTS if is_short else hint_s >= HINT_PART * wait_s
-        return Memory.CONFIRMED if is_sure else Memory.DOUBTED
+        enough = HINTED_TESTS if is_hinted else len(TEST_PARTS)
+        return Memory.CONFIRMED if self._failed >= enough else Memory.DOUBTED

@@ -8,13 +8,14 @@ refused that was sent 60 s or more after the last one let in.
 
 from __future__ import annotations
 
+from pipeline.gateway.ratelimit.times import LONG_AGO
+
 OBEYED_S = 60.0
 """Hints up to here are obeyed to the second. Source: our ruling."""
 MAX_HINT_S = 900.0
 """Seconds of the longest wait that is believed (15 minutes): more is a wrong clock or a wrong unit."""
 PROBE_EVERY_S = 60.0
 """Seconds between two single calls that test, during a long wait, whether it still holds."""
-LONG_AGO = float("-inf")
 
 
 class RetryAfterHold:

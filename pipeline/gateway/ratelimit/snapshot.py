@@ -10,40 +10,20 @@ ignored, and the limit is looked for from the beginning.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import json
+import pkgutil
 import zlib
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from functools import cache
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
-from pipeline.gateway.ratelimit import (
-    bucket_follower,
-    bucket_growth,
-    channel,
-    concurrency,
-    controller,
-    exploring,
-    fits,
-    following,
-    history,
-    latency,
-    model_choice,
-    open_calls,
-    probe,
-    probing,
-    rates,
-    refitting,
-    remembered,
-    retry_after,
-    stated_limit,
-    window_follower,
-    window_growth,
-)
-from pipeline.gateway.ratelimit.controller import ControllerPhase
+from pipeline.gateway.ratelimit.controller import ControllerPhase, RateController
 from pipeline.gateway.ratelimit.history import Calls
 from pipeline.gateway.ratelimit.window_follower import WindowFollower
 
@@ -57,23 +37,13 @@ SPARE_CALLS = 100
 LAYOUT = "1"
 """The part of the format that this module decides."""
 
-_MODULES = (
-    *(bucket_follower, bucket_growth, channel, concurrency, controller, exploring, fits, following, history),
-    *(
-        latency,
-        model_choice,
-        open_calls,
-        probe,
-        probing,
-        rates,
-        refitting,
-        remembered,
-        retry_after,
-        stated_limit,
-        window_follower,
-    ),
-    window_growth,
-)
+_WITHOUT_STATE = {"snapshot", "identification", "fixed_windows"}
+"""Modules that are no part of the format; two of them need numpy, which not every worker does."""
+_MODULES = [
+    importlib.import_module(f"{__package__}.{module.name}")
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)])
+    if module.name not in _WITHOUT_STATE
+]
 _CLASSES = {
     name: kind
     for module in _MODULES
@@ -145,7 +115,7 @@ class _Encoder:
             self._places[id(it)] = len(self.objects)
             # Its place first: what it refers to may refer back to it.
             self.objects.append(None)
-            if isinstance(it, controller.RateController):
+            if isinstance(it, RateController):
                 _drop_old_calls(it)
             self.objects[self._places[id(it)]] = [type(it).__name__, self._fields(it)]
         return self._places[id(it)]
@@ -195,7 +165,7 @@ class _Decoder:
         return self._made[place]
 
 
-def _drop_old_calls(law: controller.RateController) -> None:
+def _drop_old_calls(law: RateController) -> None:
     """Until a limit is followed every call counts; then the newest ones do."""
     if law.phase is not ControllerPhase.FOLLOW:
         return

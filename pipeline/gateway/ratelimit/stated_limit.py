@@ -11,7 +11,7 @@ been measured is known better than they say; so they are used only until the fir
 
 from __future__ import annotations
 
-LONG_AGO = float("-inf")
+from pipeline.gateway.ratelimit.times import LONG_AGO
 
 MAX_RESET_S = 60.0
 """Longer waits (seconds) are left to the hint of a rejection, which is probed: an hour must not be lost to a header."""

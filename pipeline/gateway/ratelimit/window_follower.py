@@ -14,11 +14,9 @@ from enum import Enum, auto
 from pipeline.gateway.ratelimit.fits import SPANS_S, is_telling, is_whole
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.latency import LatencyTracker
+from pipeline.gateway.ratelimit.times import LONG_AGO, NEVER
 from pipeline.gateway.ratelimit.window_end import WindowEnd
 from pipeline.gateway.ratelimit.window_growth import WindowCount
-
-NEVER = float("inf")
-LONG_AGO = float("-inf")
 
 UNHINTED_GUARD = 1.8
 """Guard without hints, in standard deviations of the arrival (3 costs 0.02 of sliding 40 in 1 s)."""

@@ -15,10 +15,11 @@ from pipeline.gateway.ratelimit.fits import min_wait_s
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.identification import (
     bucket_bounds,
+    calls_before,
     events_of,
     fit_bucket,
     fit_windows,
-    window_bounds,
+    most_within,
 )
 
 
@@ -92,9 +93,9 @@ def test_the_true_window_is_always_among_the_consistent_ones(
     history = play(limiter, **drawn)  # type: ignore[arg-type]
     if not len(history) or not history.rejections:
         return
-    low, highs = window_bounds(history.arrivals(-math.inf), history.rejections, span_s, tolerance_s(history))
-    assert low <= (2 * count if fixed else count)
-    assert all(high >= count for high in highs)
+    arrivals, slack_s = history.arrivals(-math.inf), tolerance_s(history)
+    assert most_within(arrivals, span_s, slack_s) <= (2 * count if fixed else count)
+    assert all(high >= count for high in calls_before(arrivals, history.rejections, span_s, slack_s))
 
 
 def test_a_bucket_with_a_wrong_rate_is_excluded() -> None:
