@@ -194,7 +194,7 @@ class RateController:
 
     def _follow(self, follower: Follower) -> None:
         self.phase = ControllerPhase.FOLLOW
-        self._following.follower = follower
+        self._following.begin(follower)
 
     def _settle(self, now: float) -> None:
         """Judge the rejection once no call is open that was sent before it."""

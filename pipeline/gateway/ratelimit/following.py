@@ -43,6 +43,10 @@ class Following:
         """Whether the limit is more than a guess."""
         return self.follower is not None and is_measured(self.follower)
 
+    def begin(self, follower: Follower) -> None:
+        """Follow this limiter."""
+        self.follower = follower
+
     def ready_at(self, now: float, calls: OpenCalls) -> float:
         """The earliest time of the next call."""
         busy = calls.busy
@@ -81,7 +85,7 @@ class Following:
     def interrupted(self, now: float) -> None:
         """The process stood still until now: the limit stays as it was measured."""
         self.not_before = LONG_AGO
-        self._probe.reopened_at = now
+        self._probe.reopened(now)
         self._refitting.choice.begin_at(now)
         if self.follower is not None:
             self.follower.interrupted(now)

@@ -75,6 +75,10 @@ class Probe:
         """Probe after this fill, after which no hint has named the window."""
         self.fill, self._window = fill, None
 
+    def reopened(self, at: float) -> None:
+        """What was admitted before does not count any more."""
+        self.reopened_at = at
+
     def limit_met(self, it: Rejection, *, hold_s: float) -> None:
         """The rejection that ended the first fill."""
         first = self._history.nth_last(len(self._history)) if len(self._history) else None
