@@ -63,7 +63,7 @@ class RateTest:
         first = EXCESS_CALLS * math.log(2) / (doubling * 2.0**DOUBLINGS)
         crept = first * 2.0 ** min(quiet / doubling, 2.0 * DOUBLINGS)
         explored = quiet / min(SURE_CALLS, max(MIN_SURE_CALLS, SURE_S * rate))
-        return float(self.unsure * min(explored, 1.0) + crept)
+        return float(self.unsure * min(explored, 1.0) * 2.0 ** min(max(0.0, explored - 1), 6.0) + crept)
 
     def has_risen(self, quiet: int) -> bool:
         """Whether the limit must be higher, as `quiet` calls were admitted."""
@@ -84,7 +84,7 @@ def rate_test(
     unsure = min(max(fit.max_rate / rate - 1, 0.0), MAX_UNSURE)
     cost = max(hold_s * rate - fit.burst, 0.0)
     calls = interval * (1 + cost / COST_INTERVAL)
-    is_dear = cost > DEAR_CALLS
+    is_dear = cost > DEAR_CALLS and fit.burst >= 2  # with one, refusals rose sixfold after an outage
     if is_dear:
         calls = max(calls, TESTS_PER_CALL * measured_calls)
         calls = min(calls, max(FELL_CALLS * (1 + cost / FELL_COST), FELL_PART * settled_calls))
