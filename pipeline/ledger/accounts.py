@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from pipeline.files import SECRET, whole_text
 from pipeline.ledger.holes import open_hole
 from pipeline.ledger.schema import attempts
 from pipeline.ledger.sqlite_ledger import SqliteLedger
-from pipeline.ledger.twins import twin_at
+from pipeline.ledger.twins import twin_among
 from pipeline.ledger.writer import LedgerWriter
 
 
@@ -146,12 +146,11 @@ def check_account(ledger: LedgerWriter, account: Account, *, outputs: Path, gate
     """
     known = account.memory.ledgers(account.name)
     own = known.get(ledger.ledger_id)
-    if own is not None:
-        _refuse_twin(ledger, own)
-        # MONEY: this very ledger knew more events when it was closed last. It is a backup, and what the lost events
-        # bought would be bought again.
-        if own.seq > ledger.head[0]:
-            _refuse_older_state(ledger, account, own)
+    _refuse_twin(ledger, account.memory.places(ledger.ledger_id))
+    # MONEY: this very ledger knew more events when it was closed last. It is a backup, and what the lost events bought
+    # would be bought again.
+    if own is not None and own.seq > ledger.head[0]:
+        _refuse_older_state(ledger, account, own)
     if own is None and not account.allow_new_ledger:
         _agree_to_new(ledger, account, known, outputs=outputs, gateway=gateway)
     return remember(ledger, account)
@@ -167,9 +166,12 @@ def remember(ledger: LedgerWriter, account: Account) -> list[str]:
     return []
 
 
-def _refuse_twin(ledger: LedgerWriter, own: KnownLedger) -> None:
-    """MONEY: an adopted copy spends from its adoption on, and the original, which does not know that, must not."""
-    twin = twin_at(own.place, ledger) if isinstance(ledger, SqliteLedger) else None
+def _refuse_twin(ledger: LedgerWriter, places: Iterable[str]) -> None:
+    """MONEY: an adopted copy spends from its adoption on, and the original, which does not know that, must not.
+
+    The places are those of every account: the key of one and the same account may have been renewed since.
+    """
+    twin = twin_among(places, ledger) if isinstance(ledger, SqliteLedger) else None
     if twin is not None:
         raise LedgerError(
             f"the copy {twin.path} took over from {ledger.name}, and spending with both pays twice. Use that one "

@@ -44,6 +44,11 @@ def twin_at(place: str, ledger: SqliteLedger) -> Twin | None:
     return None
 
 
+def twin_among(places: Iterable[str], ledger: SqliteLedger) -> Twin | None:
+    """The first twin of a ledger at one of these places, None where there is none."""
+    return next((found for place in sorted(set(places)) if (found := twin_at(place, ledger)) is not None), None)
+
+
 @contextmanager
 def held_twin(ledger: SqliteLedger, places: Iterable[str], *, now: float) -> Iterator[Twin | None]:
     """Keeps the twin of a ledger from spending while the ledger takes its place; None where there is no twin.
@@ -57,7 +62,7 @@ def held_twin(ledger: SqliteLedger, places: Iterable[str], *, now: float) -> Ite
         LockedError: a run works on the twin.
         LedgerError: the twin has events that this ledger lacks.
     """
-    twin = next((found for place in sorted(set(places)) if (found := twin_at(place, ledger)) is not None), None)
+    twin = twin_among(places, ledger)
     if twin is None:
         yield None
         return

@@ -7,7 +7,7 @@ money was real. Plain ASCII, so that every terminal and every log shows them.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pipeline.config.gateway_address import SANDBOX
 from pipeline.errors import SIGNAL_EXITS, ExitCode
 from pipeline.ledger.keepers import NO_KEEPERS, KeeperSummary
 from pipeline.ledger.run_registry import Run
-from pipeline.records import Attempt, State, Totals, counted, usd
+from pipeline.records import RETRYABLE, Attempt, State, Totals, counted, usd
 from pipeline.reports.progress import span, strip_control_chars
 from pipeline.reports.run_lookup import status_json
 from pipeline.reports.summary import keepers_line
@@ -66,6 +66,12 @@ def near_path(path: Path) -> str:
     except (OSError, ValueError):
         return str(path)
     return str(path) if short.startswith(os.pardir) else short
+
+
+def retry_command(run_id: str, failed: Iterable[Attempt]) -> str:
+    """The command that buys all of these again, in backticks; empty where none can be (written off)."""
+    kinds = sorted({one.state.value for one in failed if one.state in RETRYABLE})
+    return f"`dop retry {run_id} {' '.join(f'--{kind}' for kind in kinds)}`" if kinds else ""
 
 
 def checks_words(checks: Mapping[str, object], *, only_trouble: bool = False) -> str:
@@ -210,8 +216,8 @@ class RunSummary:
         if self.exit_code == ExitCode.FAILED and self.keepers.used_up and not self.failed:
             return "give the rows more seeds, or keep less of them"
         if self.exit_code == ExitCode.FAILED and self.failed:
-            kinds = " ".join(f"--{state}" for state in sorted({one.state.value for one in self.failed}))
-            return f"`dop retry {run} {kinds}`, or `dop dismiss ROW`"
+            again = retry_command(run, self.failed)
+            return f"{again}, or `dop dismiss ROW`" if again else "`dop dismiss ROW`"
         # Without its flags the command would be another one: `--config` chooses the gateway, `--filter-tag` the rows.
         again = "run the same command again"
         texts = {

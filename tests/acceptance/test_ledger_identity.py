@@ -182,6 +182,16 @@ def test_the_original_spends_no_more_when_its_copy_was_adopted(against: Against)
     assert len(set(prompts(double))) == double.charged == 5
 
 
+def test_a_renewed_key_does_not_let_the_original_spend_beside_its_copy(against: Against) -> None:
+    dop, double = bought(against)
+    other = beside(dop, "copy")
+    copy_ledger(dop, other)
+    assert care(other, "adopt").code == 0
+    (record,) = Path(dop.environment()["HOME"]).rglob("accounts/*.json")
+    record.rename(record.with_name("0" * 32 + ".json"))  # the account of a key that is not used any more
+    refused(dop.buy(dop.csv(shots(5))), double, 3, "took over")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["rebuild", "delete"])
 def test_a_ledger_that_has_moved_to_a_server_never_spends_again(against: Against, postgres: str, how: str) -> None:

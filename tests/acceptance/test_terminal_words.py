@@ -73,6 +73,16 @@ def test_a_failed_row_makes_exit_1_once_and_is_named_until_it_is_dismissed(again
     assert dop.call("dismiss", "row-1").code == 2
 
 
+def test_the_retry_that_is_named_buys_every_failed_row(against: Against) -> None:
+    dop, double = against(jobs={"1": {"end": "failed"}, "2": {"end": "nsfw"}})
+    end = dop.buy(dop.csv(shots(2)))
+    command = f"`dop retry {end.run} --failed --refused`"
+    assert command in end.err
+    assert command in dop.call("status").out
+    assert dop.call("retry", end.run, "--failed", "--refused", "--yes").code == 0
+    assert double.charged == 4
+
+
 def test_all_failed_rows_of_a_run_are_dismissed_at_once(against: Against) -> None:
     dop, _ = against(jobs={str(n): {"end": "failed"} for n in (1, 2)})
     dop.buy(dop.csv(shots(3)))

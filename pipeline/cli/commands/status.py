@@ -20,7 +20,7 @@ from pipeline.reports.dismissals import dismissals, not_dismissed
 from pipeline.reports.junit import write_junit
 from pipeline.reports.missing_videos import missing_videos
 from pipeline.reports.progress import strip_control_chars
-from pipeline.reports.run_ending import near_path
+from pipeline.reports.run_ending import near_path, retry_command
 from pipeline.reports.run_folder import RunFolder
 from pipeline.reports.run_lookup import (
     ending_facts,
@@ -90,7 +90,8 @@ def _print_troubles(workspace: OpenLedger, run: Run) -> None:
     queries = workspace.queries
     failed = not_dismissed(queries.attempts_in(run.run_id, FAILED_FOR_GOOD), dismissals(workspace))
     if failed:
-        print(f"\nfailed: `dop retry {run.run_id} --{failed[0].state}` buys again, `dop dismiss ROW` hides a row")
+        again = retry_command(run.run_id, failed)
+        print(f"\nfailed: {again + ' buys again, ' if again else ''}`dop dismiss ROW` hides a row")
         rows = [[one.row_id, one.state.value, (one.reason or "")[:REASON_CHARS]] for one in failed[:MAX_ROWS]]
         print("\n".join(table(("ROW", "STATE", "REASON"), rows)))
         _print_rest(len(failed))
