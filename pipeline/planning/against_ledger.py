@@ -202,7 +202,8 @@ def _agreement(
     """
     spare: set[str] = set() if offered is None else offered.shots.spare
     open_ones: set[str] = set() if offered is None else offered.shots.open - offered.shots.needed
-    first = [request for request in new if request.request_id not in spare | open_ones]
+    not_first = spare | open_ones
+    first = [request for request in new if request.request_id not in not_first]
     later = [request for request in new if request.request_id in open_ones]
     resent = sum(request.price_microusd for request in again)
     if max_new is not None:

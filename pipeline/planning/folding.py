@@ -15,6 +15,10 @@ class Folding:
     duplicates: int = 0
     _seen: set[bytes] = field(default_factory=set)
 
+    def has(self, request_id: str) -> bool:
+        """Whether a row of the stream so far asks for it."""
+        return bytes.fromhex(request_id) in self._seen
+
     def folded(self, rows: Iterable[Request | Cell]) -> Iterator[Request | Cell | FoldedRow]:
         """The rows in their order: of equal requests the first one, and a `FoldedRow` for each of the others."""
         for row in rows:

@@ -6,11 +6,11 @@ objects are refused there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.errors import ManifestError, Problem, UsageError
+from pipeline.errors import ManifestError, UsageError
 from pipeline.manifest import Manifest
 from pipeline.planning.binding import RequestBinder
 from pipeline.planning.folding import Folding
@@ -70,7 +70,6 @@ class ManifestPass:
         self._manifest, self._binder, self._selection = manifest, binder, selection
         self._known, self._must_be_checked = known, must_be_checked
         self._folding, self._alike = Folding(), Lookalikes()
-        self._expired: dict[str, Problem] = {}
         self._summary: BindingSummary | None = None
 
     def rows(self) -> Iterator[Row]:
@@ -82,7 +81,7 @@ class ManifestPass:
             UsageError: a choice that no row meets; an object that must have been checked, and was not.
         """
         picked = chosen(self._binder.bind(self._manifest.cells()), self._selection)
-        yield from self._folding.folded(self._alike.watched(self._noting_expired(picked)))
+        yield from self._folding.folded(self._alike.watched(picked))
         self._refuse_expired()
         self._summary = BindingSummary(
             warnings=tuple(self._warnings()),
@@ -101,16 +100,11 @@ class ManifestPass:
             raise RuntimeError("the rows of a manifest were used before they were read to their end")
         return self._summary
 
-    def _noting_expired(self, rows: Iterable[Request | Cell]) -> Iterator[Request | Cell]:
-        for row in rows:
-            if isinstance(row, Request) and row.request_id in self._binder.expired:
-                self._expired[row.request_id] = self._binder.expired[row.request_id]
-            yield row
-
     def _refuse_expired(self) -> None:
         """What was bought already needs no address: only rows that would be sent are refused."""
-        states = self._known.states(list(self._expired)) if self._known is not None and self._expired else {}
-        problems = [one for key, one in self._expired.items() if states.get(key, State.PLANNED) is State.PLANNED]
+        expired = {key: one for key, one in self._binder.expired.items() if self._folding.has(key)}
+        states = self._known.states(list(expired)) if self._known is not None and expired else {}
+        problems = [one for key, one in expired.items() if states.get(key, State.PLANNED) is State.PLANNED]
         if problems:
             raise ManifestError(problems)
 

@@ -98,7 +98,8 @@ def split(
         requests = [row for row in chunk if isinstance(row, Request)]
         if len(requests) < len(chunk):
             plan.skipped += sum(1 for row in chunk if isinstance(row, Cell))
-        known = states_of([request.request_id for request in requests])
+        request_ids = [request.request_id for request in requests]
+        known = states_of(request_ids)
         lines = []
         for request in requests:
             state, price = known.get(request.request_id, State.PLANNED), request.price_microusd
@@ -110,7 +111,7 @@ def split(
             lines.append(request.request_id + end)
             if visit is not None:
                 visit(request, state)
-        requests_sha.update("".join(request.request_id for request in requests).encode())
+        requests_sha.update("".join(request_ids).encode())
         sha.update("".join(lines).encode())
     for (state, model, price), count in counts.items():
         _add(plan, state, model, count, count * price)
