@@ -11,22 +11,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 from benchmarks.bout import OURS, REPO, Bout, command, environ_alone
 from benchmarks.figures import Figures, Unrest
 from benchmarks.measuring import main
-from pipeline.cli.main import main as dop
 from pipeline.config.loader import gateway_id, load
-from pipeline.gateway.responses import Response
 from pipeline.ledger.queries import LedgerQueries
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.records import Request
@@ -37,64 +31,6 @@ from tests.support.ledgers import accept, make_run, reserve, start
 COUNT = 100_000
 BATCH_LIMIT = 400
 NOWHERE = "http://127.0.0.1:9"
-LOOKS_S = 30.0
-"""How long they are polled once all are in flight."""
-
-
-class InstantGateway:
-    """Takes the place of the HTTP client."""
-
-    def __init__(self, count: int, report: Path) -> None:
-        self._count, self._report = count, report
-        self.submits = self.polls = 0
-
-    async def submit(self, _body: bytes, *, proof: Any = None, **_more: object) -> Response:
-        self.submits += 1
-        if proof is not None:
-            proof.sent = True
-        if self.submits == self._count:
-            self._tell_soon()
-        return _answer({"job_set_id": f"3c90c3cc-0d44-4b50-8888-{self.submits:012d}", "jobs": []})
-
-    async def poll(self, job_set_id: str, *_more: object) -> Response:
-        self.polls += 1
-        if self.polls == 1 and not self.submits:
-            self._tell_soon()
-        await asyncio.sleep(0)
-        return _answer({"job_set_id": job_set_id, "jobs": [{"status": "in_progress", "results": None}]})
-
-    def _tell_soon(self) -> None:
-        asyncio.get_running_loop().call_later(LOOKS_S, self._tell)
-
-    def _tell(self) -> None:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        now_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-        peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found = {
-            "in_flight": self._count,
-            "bought": self.submits,
-            "polls": self.polls,
-            "now_mb": now_kb / 1024,
-            "peak_mb": peak_kb / 1024,
-        }
-        self._report.write_text(json.dumps(found), encoding="ascii")
-        os._exit(0)
-
-
-def _answer(value: object) -> Response:
-    body = json.dumps(value).encode("ascii")
-    return Response(status=200, headers={}, body=body)
-
-
-def inside(count: int, report: Path, words: list[str]) -> None:
-    """`dop run` with the instant gateway, in this process."""
-
-    @asynccontextmanager
-    async def instant(*_arguments: object) -> AsyncIterator[InstantGateway]:
-        yield InstantGateway(count, report)
-
-    with mock.patch("pipeline.runner.engine.gateway_client", instant):
-        sys.exit(dop(words))
 
 
 def bought(count: int, folder: Path) -> list[str]:
@@ -131,8 +67,9 @@ def alone(count: int, *, buy: bool) -> dict[str, float]:
             words = command(OURS, Bout(count=count, settings=("poll.deadline_s=10h",)), NOWHERE, folder)[3:]
         else:
             words = bought(count, folder)
-        code = f"from benchmarks.crowd import *; inside({count}, Path({str(report)!r}), {words!r})"
-        subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environ_alone(folder), check=False)
+        # In a process that imports nothing but the program: what makes the ledger here would count as its memory.
+        process = [sys.executable, "-m", "benchmarks.instant", str(count), str(report), *words]
+        subprocess.run(process, cwd=REPO, env=environ_alone(folder), check=False)
         found: dict[str, float] = json.loads(report.read_text(encoding="ascii"))
         return found
 
