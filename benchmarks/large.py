@@ -3,7 +3,8 @@
     python -m benchmarks.large [--quick] [--write-docs]
 
 Every step runs in a process of its own, so that its CPU seconds (user and system) and the most memory it ever had
-are its own. CPU and not time: it is the same on a machine that others use.
+are its own, and imports inside itself what no other step needs. CPU and not time: it is the same on a machine that
+others use.
 """
 
 from __future__ import annotations
@@ -31,14 +32,7 @@ from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.states import Event
 from pipeline.ledger.transitions import LedgerChange
 from pipeline.ledger.workspace import open_for_reading, open_for_spending
-from pipeline.planning.against_ledger import make_offer
-from pipeline.planning.requests import bind_manifest
 from pipeline.records import State
-from pipeline.reports.run_folder import RunFolder
-from pipeline.reports.sheet.page import write_sheet
-from pipeline.reports.tables import write_csv
-from pipeline.reports.writer import report_rows, run_view
-from tests.support.ledgers import RUN, make_run
 
 ROWS, REPORTED = 1_000_000, 100_000
 QUICK_PART = 20
@@ -65,6 +59,9 @@ def write_rows(path: Path, count: int) -> None:
 
 def plan(folder: Path, count: int) -> None:
     """`dop plan` of the sheet; no ledger yet."""
+    from pipeline.planning.against_ledger import make_offer  # noqa: PLC0415
+    from pipeline.planning.requests import bind_manifest  # noqa: PLC0415
+
     settings = settings_in(folder)
     offer = make_offer(bind_manifest(folder / "rows.csv", settings), settings, None)
     assert offer.plan.new == count
@@ -72,6 +69,9 @@ def plan(folder: Path, count: int) -> None:
 
 def listed(folder: Path, count: int) -> None:
     """What `dop run` does once the user has agreed: it reads the sheet again and writes its rows into the ledger."""
+    from pipeline.planning.requests import bind_manifest  # noqa: PLC0415
+    from tests.support.ledgers import make_run  # noqa: PLC0415
+
     settings = settings_in(folder)
     bound = bind_manifest(folder / "rows.csv", settings)
     with open_for_spending(settings, lock_wait_s=0, now=time.time()) as workspace:
@@ -115,6 +115,10 @@ def bought(folder: Path, count: int) -> None:
 
 def report_csv(folder: Path, count: int) -> None:
     """report.csv of the run."""
+    from pipeline.reports.run_folder import RunFolder  # noqa: PLC0415
+    from pipeline.reports.tables import write_csv  # noqa: PLC0415
+    from pipeline.reports.writer import report_rows  # noqa: PLC0415
+
     with open_for_reading(settings_in(folder)) as workspace:
         run = workspace.queries.runs()[0]
         rows = report_rows(workspace, run, RunFolder(workspace.outputs, run.run_id))
@@ -123,6 +127,9 @@ def report_csv(folder: Path, count: int) -> None:
 
 def report_html(folder: Path, _: int) -> None:
     """report.html of the run."""
+    from pipeline.reports.sheet.page import write_sheet  # noqa: PLC0415
+    from pipeline.reports.writer import run_view  # noqa: PLC0415
+
     with open_for_reading(settings_in(folder)) as workspace:
         write_sheet(run_view(workspace, workspace.queries.runs()[0]), folder / "report.html", stills=False)
 
@@ -134,6 +141,8 @@ def _planned(ledger: SqliteLedger, count: int) -> list[str]:
 
 
 def _buy(ledger: SqliteLedger, request_ids: Sequence[str], *, done: bool) -> None:
+    from tests.support.ledgers import RUN  # noqa: PLC0415
+
     at = time.time()
     for first in range(0, len(request_ids), CHUNK):
         some = request_ids[first : first + CHUNK]
