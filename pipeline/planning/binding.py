@@ -97,10 +97,11 @@ class RequestBinder:
                 file = cell.file or self.manifest
                 self.expired[request_id] = Problem(file=file, line=cell.line, where=cell.row_id, message=message)
 
-    def image_keys(self, params: Params) -> dict[str, str]:
-        """The keys of the images of a request in its identity where that is not their text."""
+    def key(self, params: Params, take: int) -> str:
+        """The identity of a request whose images were met."""
         known = ((image, self._known_images.get(image)) for image in (*params.input_images, *params.input_images_end))
-        return {image: found[0] for image, found in known if found is not None and found[0] is not None}
+        images = {image: found[0] for image, found in known if found is not None and found[0] is not None}
+        return self._keys.key(params, take=take, image_keys=images)
 
     def _request(self, cell: Cell, params: Params) -> Request | None:
         price = self.prices_microusd.get(params.model)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from pipeline.manifest.prompt_checks import as_seen, is_quoted
-from pipeline.records import Cell, Params, Request, State, request_key
+from pipeline.records import Cell, Params, Request, State
 
 MAX_SUSPECTS = 10_000
 """So many rows are compared; a sheet in which more prompts have blanks at their ends names enough of them."""
@@ -71,25 +71,27 @@ class Lookalikes:
         self,
         states_of: Callable[[list[str]], Mapping[str, State]],
         names_of: Callable[[list[str]], Mapping[str, str]],
-        image_keys: Callable[[Params], Mapping[str, str] | None],
+        key: Callable[[Params, int], str],
     ) -> list[str]:
-        """What is said about new rows whose prompt differs from a bought one in white space alone."""
+        """What is said about new rows whose prompt differs from a bought one in white space alone.
+
+        Args:
+            key: the identity of a purchase with these parameters and this take.
+        """
         known = states_of([request.request_id for request in self._requests])
         new = [request for request in self._requests if known.get(request.request_id, State.PLANNED) is State.PLANNED]
         variants: dict[str, Request] = {}
         for request in new:
             for prompt in _variants(request.params.prompt):
-                params = replace(request.params, prompt=prompt)
-                keys = image_keys(params)
-                key = request_key(params, take=request.take, gateway=request.gateway, image_keys=keys)
-                variants.setdefault(key, request)
+                params = request.params.varied(prompt=prompt, seed=request.params.seed)
+                variants.setdefault(key(params, request.take), request)
         states = states_of(list(variants))
-        bought = [key for key, state in states.items() if state is not State.PLANNED]
+        bought = [one for one, state in states.items() if state is not State.PLANNED]
         names = names_of(bought[:MAX_GROUPS])
         return [
-            f"row {variants[key].row_id} differs from {names.get(key, key)}, which was bought before, "
+            f"row {variants[one].row_id} differs from {names.get(one, one)}, which was bought before, "
             "in white space alone: it would be bought again"
-            for key in bought[:MAX_GROUPS]
+            for one in bought[:MAX_GROUPS]
         ]
 
 

@@ -112,7 +112,7 @@ class ManifestPass:
         yield from self._manifest.warnings
         yield from self._alike.warnings(self._manifest.cells)
         if self._known is not None:
-            yield from self._alike.bought_before(self._known.states, self._known.row_names, self._binder.image_keys)
+            yield from self._alike.bought_before(self._known.states, self._known.row_names, self._binder.key)
         if self._folding.duplicates:
             ask = "asks" if self._folding.duplicates == 1 else "ask"
             yield (

@@ -37,12 +37,13 @@ class GenerationTimes:
 
     def __init__(self, typical_s: float) -> None:
         """`typical_s` is the guess before anything is known."""
-        self._prior = _prior(typical_s)
+        prior = _prior(typical_s)
+        self._prior_weights = [PRIOR_WEIGHT * weight for weight in prior]
         self._ended: Counter[tuple[int, int]] = Counter()
         self._at_work: Counter[int] = Counter()
         self._polls = 0
         self._fitted_at = (0, 0)
-        self._weights = list(self._prior)
+        self._weights = prior
         self._done_by = list(accumulate(self._weights))
         self.ended = 0
 
@@ -124,9 +125,11 @@ class GenerationTimes:
             steps[high + 1] -= share
         # The prior keeps a little weight in every bin: a job that takes longer than all before it is unlikely, not
         # impossible, and its quantiles stay finite.
-        raised = [PRIOR_WEIGHT * prior for prior in self._prior]
-        for place, factor in enumerate(accumulate(steps[:BINS])):
-            raised[place] += max(factor, 0.0) * self._weights[place]
+        factors = accumulate(steps[:BINS])
+        raised = [
+            prior + factor * weight if factor > 0.0 else prior
+            for prior, factor, weight in zip(self._prior_weights, factors, self._weights, strict=True)
+        ]
         total = sum(raised)
         return [weight / total for weight in raised]
 
