@@ -150,9 +150,10 @@ LARGE = """
 
 {circumstances}
 
-Each line is a process of its own with its start and its end, which imports what this step needs: CPU seconds, user and
-system, and the most memory it ever had. The sheet has 500 pictures, 2,000 prompts and a seed for each row. The crash is one of a run that had bought for a
-moment: what it wrote since the ledger was last known to be whole is read and checked, `dop ledger check` reads all.
+Each line is a process of its own with its start and its end, which imports what this step needs: CPU seconds, user
+and system, and the most memory it ever had. The sheet has 500 pictures, 2,000 prompts and a seed for each row. The
+crash is one of a run that had bought for a moment: what it wrote since the ledger was last known to be whole is read
+and checked, `dop ledger check` reads all.
 
 The lower bound is what no program can leave out, in the same kind of process: of planning, the csv module and a hash
 of each row; of listing, SQLite writing the same two tables with their indexes; of the reports, the driver reading the
@@ -169,8 +170,7 @@ CROWD = """
 
 The jobs are bought through the ledger's own events, then `dop collect` takes them up, as after a restart, and looks
 at them for 30 s, in a process that imports nothing but the program. Only the HTTP client is replaced, by one whose
-polls all say in_progress. In the lines marked
-"dop run" that command bought them itself.
+polls all say in_progress. In the lines marked "dop run" that command bought them itself.
 """
 
 WORKERS = """
