@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipeline.errors import SIGNAL_EXITS, ExitCode, gravest
 from pipeline.ledger.keepers import NO_KEEPERS, KeeperSummary
 from pipeline.records import State, Totals
+from pipeline.runner.loss_budget import LIMITED
 from pipeline.runner.stop import StopReason
 
 SIGNAL_NAMES = {ExitCode.HANGUP: "SIGHUP", ExitCode.INTERRUPTED: "SIGINT", ExitCode.TERMINATED: "SIGTERM"}
@@ -15,6 +16,9 @@ SIGNAL_NAMES = {ExitCode.HANGUP: "SIGHUP", ExitCode.INTERRUPTED: "SIGINT", ExitC
 
 STOPS = frozenset({ExitCode.FATAL, ExitCode.BUDGET, ExitCode.UNFINISHED, *SIGNAL_EXITS})
 """Codes of reasons to stop that are codes of the run."""
+
+RUN_AGAIN = "run the same command again"
+"""What continues an unfinished run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,5 +91,10 @@ class RunEnding:
         parts += [f"stopped by {facts['stopped_by']}"] if facts["stopped_by"] else []
         if facts["unfinished"]:
             left = f", {planned} not bought" if planned else ""
-            parts.append(f"unfinished{left}: run the same command again")
+            # At the limit the same command would buy nothing: the reason's own text says what is to be done first.
+            is_limited = planned and any(
+                one.exit_code == ExitCode.UNKNOWN and LIMITED in one.text for one in self.reasons
+            )
+            then = "settle the unknown ones first, or allow more with --max-unknown" if is_limited else RUN_AGAIN
+            parts.append(f"unfinished{left}: {then}")
         return "; ".join(parts) if len(parts) > 1 else ""

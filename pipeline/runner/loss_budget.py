@@ -26,6 +26,9 @@ MAX_COST_PERCENT = 5
 FAULT_CHARS = 60
 """Characters of a fault's reason that are shown in the block."""
 
+LIMITED = "nothing more is bought: the limit"
+"""Part of the reason of a run whose unknown outcomes stopped the buying, and still do."""
+
 
 def default_limit(rows: int, max_cost_microusd: int | None) -> LossLimit:
     """The limit of a run of so many rows where none is configured."""
@@ -95,7 +98,7 @@ class LossBudget:
             (
                 f"{counted(count, 'outcome')} {verb} unknown, and perhaps paid: ${usd(self.lost_microusd)} may be lost",
                 f"  cause: {causes}",
-                f"  nothing more is bought: the limit ({self._limit_text()}; --max-unknown, on_unknown.max) is reached",
+                f"  {LIMITED} ({self._limit_text()}; --max-unknown, on_unknown.max) is reached",
                 f"  {counted(planned, 'row')} left to buy; if as many are lost as so far, about ${usd(expected)} more",
                 "  settle the unknown ones with `dop resolve`, then run again; or allow more with --max-unknown",
             )

@@ -181,6 +181,8 @@ def test_at_max_unknown_one_block_says_everything(against: Against) -> None:
     assert "$0.270" in block, "how much may be lost"
     assert re.search(r"\b36\b", block), "how many rows are left to buy"
     assert "dop resolve" in block, "how to settle them"
+    assert "run the same command again" not in end.err, "it would buy nothing"
+    assert "--max-unknown" in lines[-1]
 
 
 @pytest.mark.long
