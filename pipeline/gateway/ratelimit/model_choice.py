@@ -36,8 +36,6 @@ UNUSUAL_MISFIT, UNSURE_MISFIT = 0.2, 0.4
 SURE_RATIO, KNOWN_RATIO = 1.15, 1.5
 """Ratio of the largest to the smallest possible rate: up to the first the rate is measured, up to the second the burst
 is."""
-BURST_CHANGE = 1.25
-"""Factor by which the believed burst changes at most with one fit."""
 RATE_MARGIN = 1.1
 """A bucket that rejected a flow gains less than that flow, give or take this factor."""
 
@@ -92,8 +90,7 @@ class ModelChoice:
             return fit
         self.fits += fit.max_rate < SURE_RATIO * fit.min_rate
         if fit.max_rate < KNOWN_RATIO * fit.min_rate:
-            known = self._burst
-            self._burst = fit.burst if known is None else min(max(fit.burst, 0.8 * known), BURST_CHANGE * known)
+            self._burst = fit.burst
         return fit
 
     def lately(self, it: Rejection, old: Follower, *, reopened_at: float) -> WindowFit | BucketFit:

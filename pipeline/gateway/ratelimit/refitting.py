@@ -14,12 +14,8 @@ from pipeline.gateway.ratelimit.window_follower import WindowFollower
 
 FELL = 0.85
 """A limit below this part of what was proven has fallen."""
-FELL_SURELY = 0.92
-"""And its highest possible rate must be below this part."""
-PROVEN_CALLS, HELD_PROVEN_CALLS, MIN_HELD_S = 30, 50, 0.5
-"""A rate is proven by so many calls without a rejection; where one holds for so long (seconds) by the second number."""
-PROVEN_RATIO = 1.1
-"""Ratio of the highest possible rate to the measured one up to which it is proven."""
+PROVEN_CALLS, PROVEN_RATIO = 30, 1.1
+"""A rate is proven by so many calls without a rejection, up to this ratio of the highest possible rate to it."""
 MIN_INTERVAL, MAX_INTERVAL, SETTLED_PART = 40.0, 250.0, 1 / 8
 """Calls between two tests of a bucket's rate: doubled with each that confirms it, up to 0.4 % rejections; and no more
 than this part of the calls since the last fall, since what moves is tested more often."""
@@ -61,7 +57,7 @@ class Refitting:
             fit = self.choice.lately(it, old, reopened_at=reopened_at)
         rate = fit.count / fit.span_s if isinstance(fit, WindowFit) else fit.rate
         quiet = max(old.quiet, 1) if isinstance(old, BucketFollower) else 1
-        self._notice_fall(fit, rate, old, quiet=quiet, answers=answers, is_held=hold_s >= MIN_HELD_S)
+        self._notice_fall(fit, rate, old, quiet=quiet, answers=answers)
         if isinstance(fit, WindowFit):
             return WindowFollower(self._history, self._latency, count=fit.count, span_s=fit.span_s, hold_s=hold_s)
         same = isinstance(old, BucketFollower) and abs(fit.rate - old.rate) < SAME_RATE * old.rate
@@ -77,17 +73,13 @@ class Refitting:
             settled_calls=answers - self._fell_at,
         )
 
-    def _notice_fall(
-        self, fit: WindowFit | BucketFit, rate: float, old: Follower, *, quiet: int, answers: int, is_held: bool
-    ) -> None:
+    def _notice_fall(self, fit: WindowFit | BucketFit, rate: float, old: Follower, *, quiet: int, answers: int) -> None:
         """Remember when the limit fell below what was proven, and what is proven now."""
         if isinstance(old, WindowFollower) and old.is_proven:
             self._proven_rate = old.rate
-        highest = rate if isinstance(fit, WindowFit) else fit.max_rate
-        if rate < FELL * self._proven_rate and highest < FELL_SURELY * self._proven_rate:
+        if rate < FELL * self._proven_rate:
             self._fell_at, self._proven_rate = answers, 0.0
-        enough = HELD_PROVEN_CALLS if is_held else PROVEN_CALLS
-        if isinstance(fit, BucketFit) and quiet >= enough and fit.max_rate < PROVEN_RATIO * rate:
+        if isinstance(fit, BucketFit) and quiet >= PROVEN_CALLS and fit.max_rate < PROVEN_RATIO * rate:
             self._proven_rate = rate
 
 
