@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 SPANS_S = (
@@ -49,6 +50,11 @@ def min_wait_s(hint_s: float | None) -> float:
     if hint_s is None:
         return 0.0
     return max(0.0, hint_s - (1.0 if is_whole(hint_s) else ROUNDING_S))
+
+
+def max_wait_s(hint_s: float | None) -> float:
+    """The longest true wait (seconds) of an answer with this hint."""
+    return math.inf if hint_s is None else hint_s
 
 
 def is_telling(hint_s: float | None) -> bool:

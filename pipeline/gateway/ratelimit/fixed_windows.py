@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.gateway.ratelimit.fits import min_wait_s
+from pipeline.gateway.ratelimit.fits import max_wait_s, min_wait_s
 from pipeline.gateway.ratelimit.history import Rejection
 
 Floats = NDArray[np.floating]
@@ -59,9 +59,8 @@ def _explain(
     whole = np.stack([count(a + tolerance_s, b - tolerance_s) for a, b in itertools.pairwise(edges)])
     least, most = whole.max(axis=(0, 1)), before_it.min(axis=0)
     wait_s = begin + span_s - at
-    hinted = np.array([it.retry_after_s is not None for it in rejections])[:, None]
-    longest = np.array([it.retry_after_s or 0.0 for it in rejections])[:, None]
+    longest = np.array([max_wait_s(it.retry_after_s) for it in rejections])[:, None]
     shortest = np.array([min_wait_s(it.retry_after_s) for it in rejections])[:, None]
     slack_s = half_s + tolerance_s
-    wrong = hinted & ((wait_s < shortest - slack_s) | (wait_s > longest + slack_s))
+    wrong = (wait_s < shortest - slack_s) | (wait_s > longest + slack_s)
     return most, np.maximum(least - most, 0) + LATE_END_MISFIT * wrong.sum(axis=0)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.gateway.ratelimit.fits import SPANS_S, BucketFit, WindowFit, min_wait_s
+from pipeline.gateway.ratelimit.fits import SPANS_S, BucketFit, WindowFit, max_wait_s, min_wait_s
 from pipeline.gateway.ratelimit.fixed_windows import fit_fixed
 from pipeline.gateway.ratelimit.history import Rejection
 
@@ -91,8 +91,8 @@ def events_of(arrivals: Floats, rejections: Sequence[Rejection], tolerance_s: fl
     mask[[places[k] + n for n, k in enumerate(order)]] = True
     at = np.maximum.accumulate(at - at[0])
     hints = [rejections[k].retry_after_s for k in order]
-    least = np.array([min_wait_s(hint) for hint in hints])
-    return Events(at, mask, least, np.array([math.inf if hint is None else hint for hint in hints]))
+    least, most = (np.array([of(hint) for hint in hints]) for of in (min_wait_s, max_wait_s))
+    return Events(at, mask, least, most)
 
 
 def bucket_bounds(events: Events, rates: Floats, used: float = 0.0) -> tuple[Floats, Floats]:
