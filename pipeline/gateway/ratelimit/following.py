@@ -169,14 +169,16 @@ class Following:
 
     def _window_stays_shut(self, window: WindowFollower, it: Rejection, calls: OpenCalls) -> InitialFill | None:
         """The limit fell, or the span is another one: when it is open again tells which."""
+        if window.tests.has_surplus:
+            window.tests.surplus_failed()  # it is shut because more was sent than is proven: that is no fall
+            calls.fell()
+            return None
         if it.at - calls.blocked_at < SHUT_PART * window.span_s:
             return None
-        late = self._history.count(it.at - 0.5 * window.span_s, it.at)
+        # A whole span before a rejection holds as many calls as the window, or more; a part of one says nothing.
+        late = self._history.count(it.at - window.span_s, it.at)
         if 0 < late < FELL * window.count and window.is_proven:
-            if window.tests.has_surplus:
-                window.tests.surplus_failed()  # it is shut because more was sent than is proven: that is no fall
-            else:
-                window.tests.fall_to(late)
+            window.tests.fall_to(late)
             calls.fell()
             return None
         before = self._history.count(calls.blocked_at - window.span_s, calls.blocked_at)

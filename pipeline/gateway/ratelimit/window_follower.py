@@ -138,8 +138,9 @@ class WindowFollower:
             self.tests.test_failed(calls)
             return Verdict.KEEP
         if self.tests.has_surplus:
+            is_none = self.tests.has_risen
             self.tests.surplus_failed()
-            return Verdict.KEEP
+            return Verdict.REFIT if is_none and self._is_hinted else Verdict.KEEP
         counted = calls + end.rejected
         if not self.counts_rejected and calls < self.count and calls < counted and counted >= COUNTED * self.count:
             self.counts_rejected = True

@@ -46,20 +46,28 @@ class BusyGateway(Latency):
 
 
 def carried_out(
-    limiter: Limiter, *, latency_s: float, seed: int, hint: Hint = no_hint, latency: type[Latency] = Latency
+    limiter: Limiter,
+    *,
+    latency_s: float,
+    seed: int,
+    hint: Hint = no_hint,
+    latency: type[Latency] = Latency,
+    calls: int = CALLS,
+    write_s: float = 0.001,
+    pause_s: float = 0.003,
 ) -> Tally:
     """The tally of all calls, each of which was admitted in the end."""
     tally = run_submits(
         AdaptiveRateLimiter(rate=None),
         limiter,
-        CALLS,
+        calls,
         latency=latency(typical_s=latency_s, spread=0.5),
         seed=seed,
         hint=hint,
-        write_s=0.001,
-        pause_s=0.003,
+        write_s=write_s,
+        pause_s=pause_s,
     )
-    assert len(tally.accepted) == CALLS
+    assert len(tally.accepted) == calls
     return tally
 
 
@@ -118,3 +126,25 @@ def test_a_window_that_is_shut_while_more_is_tried_has_not_fallen() -> None:
     """The rise to 60 a second was lost again as a fall to a few."""
     stages = [(0.0, Sliding(40, 1.0)), (10.0, Sliding(15, 1.0)), (25.0, Sliding(60, 1.0))]
     assert carried_out(Changing(stages), latency_s=0.006, seed=2).makespan_s < 42  # 34 s are needed, 71 were
+
+
+def test_a_window_has_fallen_to_what_it_admitted_in_a_whole_span_and_not_in_half_of_one() -> None:
+    """Half a span before a rejection of an outage held one call; five a second were followed as one or two."""
+    for seed in (1, 2, 3):
+        limiter = Outage(Sliding(5, 1.0), 13.4, 19.4)
+        assert carried_out(limiter, latency_s=0.002, seed=seed, calls=300).makespan_s < 68  # 65 s are needed
+
+
+def test_a_window_that_fell_is_lowered_to_what_the_next_ones_admit() -> None:
+    """It fell to 17 instead of 15, and was replaced by a bucket after three windows that ended early."""
+    stages = [(0.0, Fixed(40, 1.0, -0.4)), (10.0, Fixed(15, 1.0, -0.4)), (25.0, Fixed(60, 1.0, -0.4))]
+    tally = carried_out(Changing(stages), latency_s=0.02, seed=24, write_s=0.003, pause_s=0.05)
+    assert tally.makespan_s < 40  # 34 s are needed, 46 were
+
+
+def test_a_rise_to_four_times_the_count_is_followed_within_a_few_windows() -> None:
+    """At most twice the proven count was tried at once, so that the rise from 15 to 60 took two seconds more."""
+    for seed in (1, 2):
+        stages = [(0.0, Sliding(40, 1.0)), (10.0, Sliding(15, 1.0)), (25.0, Sliding(60, 1.0))]
+        tally = carried_out(Changing(stages), latency_s=0.02, seed=seed, hint=whole_seconds)
+        assert tally.makespan_s < 38.5  # 34 s are needed, 39.2 were
