@@ -36,13 +36,11 @@ RATES, ZOOMS = 24, 5
 """Rates tried at once, and how often: each time in the range that is left."""
 SHRINKS = 0.7
 """Part of the range (of its logarithm) that a further zoom must leave at most: else it shows nothing new."""
-MIN_TOLERANCE, MAX_TOLERANCE, EACH_TOLERANCE = 0.3, 0.6, 0.05
-"""Tolerance (calls) of a fit: a constant part, at most so much for calls that travelled at unlike speeds, and a part
-for each rejection. A tolerance that grew with the rate would let every high rate in."""
+MIN_TOLERANCE, MAX_TOLERANCE = 0.3, 0.6
+"""Tolerance (calls) of a fit: a constant part, and at most so much for calls that travelled at unlike speeds. One that
+grew with the rate would let every high rate in."""
 MAX_WHOLE_BURST = 8
 """Bursts below are whole numbers of calls: this decides between 3/s that holds 1 and 2/s that holds 1.3."""
-WINDOW_SLACK = 1.005
-"""A window may admit this times its count: one call of two hundred is misjudged."""
 FIXED_MISFIT = 1.2
 """Misfit (calls) of a fixed window, which has a phase more to explain two rejections with; of more, a part of it."""
 HOPELESS_CALLS = 6
@@ -139,7 +137,7 @@ def fit_windows(
         if not is_fixed and _are_more_within(high + HOPELESS_CALLS, arrivals, span_s, tolerance_s):
             continue
         low = most_within(arrivals, span_s, tolerance_s)
-        count, misfit = min(low, high), max(0.0, low - WINDOW_SLACK * high)
+        count, misfit = min(low, high), max(0.0, low - high)
         if misfit and is_fixed:
             fixed_count, fixed_misfit = fit_fixed(arrivals, whole, span_s, tolerance_s)
             fixed_misfit += FIXED_MISFIT / max(_times(whole, span_s) - 1, 1)
@@ -192,7 +190,7 @@ def fit_bucket(
     min_rate, max_rate = float(rates[near[0]]), float(rates[near[-1]])
     if max_rate > 1.5 * min_rate:  # so unsure that all orders of magnitude between are alike
         chosen = int(near[np.argmin(np.abs(np.log(rates[near]) - 0.5 * math.log(min_rate * max_rate)))])
-    misfit = max(0.0, -best - noise - EACH_TOLERANCE * high.shape[1])
+    misfit = max(0.0, -best - noise)
     return BucketFit(float(rates[chosen]), float(min(burst[chosen], 1e6)), misfit, min_rate, max_rate)
 
 
