@@ -3,6 +3,7 @@
 python -m benchmarks.ablation                       every rule: the table of docs/internals/pace.md
 python -m benchmarks.ablation --rule reserve        one of them, with the limiters that it changed most
 python -m benchmarks.ablation --rows 400 --draw 7   more limiters, other ones
+python -m benchmarks.ablation --only bucket         of those drawn only the buckets
 """
 
 from __future__ import annotations
@@ -83,6 +84,9 @@ class Draw:
     latency_s: float
     count: int
     seed: int
+
+    def __str__(self) -> str:
+        return f"{self.name}, hints {self.hint}, {self.latency_s * 1000:.0f} ms, {self.count} calls"
 
 
 def draws(count: int, seed: int) -> list[Draw]:
@@ -180,7 +184,7 @@ def _report(rule: str, rows: Sequence[Draw], usual: Sequence[tuple[float, int]],
     if each:
         for change, row in sorted(zip(changes, rows, strict=True), key=lambda it: it[0]):
             if abs(change) > WORTH_SHOWING:
-                print(f"    {change:+.3f}  {row.name}, hints {row.hint}, {row.latency_s * 1000:.0f} ms, {row.count}")
+                print(f"    {change:+.3f}  {row}")
 
 
 def main() -> None:
@@ -189,8 +193,9 @@ def main() -> None:
     parser.add_argument("--rule", choices=RULES, help="only this one")
     parser.add_argument("--rows", type=int, default=200, help="limiters that are drawn")
     parser.add_argument("--draw", type=int, default=1, help="the seed that they are drawn with")
+    parser.add_argument("--only", default="", help="of those drawn only the ones with this in their line, as `bucket`")
     args = parser.parse_args()
-    rows = draws(args.rows, args.draw)
+    rows = [row for row in draws(args.rows, args.draw) if args.only in str(row)]
     usual = [run(row) for row in rows]
     print("| switched off | speed | slower : quicker by 2 % | worst | refused |\n|---|---|---|---|---|")
     for rule in [args.rule] if args.rule else RULES:
