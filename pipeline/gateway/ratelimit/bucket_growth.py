@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pipeline.gateway.ratelimit.fits import BucketFit
 
 DEAR_CALLS = 4.0
-"""A rejection is dear when its hold costs more calls than this, beyond those that a burst makes up for."""
+"""A rejection is dear when its hold costs more calls than this, beyond those that a burst makes up for. The rules for
+such buckets are worth 0.017 of small buckets with whole hints."""
 DOUBLINGS, EXCESS_CALLS = 5, 3.0
 """Between two tests the growth doubles so often; by the end of it so many calls were sent beyond the rate."""
 SURE_CALLS, MIN_SURE_CALLS, SURE_S = 50, 6, 4.0

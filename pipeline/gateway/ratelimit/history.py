@@ -22,7 +22,7 @@ longest windows need as many as they count."""
 MAX_REJECTIONS = 16
 """Rejections kept. Each adds one constraint to a fit; more than 16 changed no row of the held-out grid."""
 MAX_IN_BURST = 3
-"""Rejections kept of those that arrived within two round trips."""
+"""Rejections kept of those that arrived within two round trips: with all of them two runs of 120 lost two fifths."""
 MAX_EVIDENCE_S = 60.0
 """Longer hints (seconds) may be wrong, as a constant `3600` is, so they are no evidence of the limit."""
 
