@@ -246,6 +246,7 @@ class PollSchedule:
     def eta_s(self, now: float, q: float = 0.9) -> float | None:
         """Seconds until all jobs in flight are finished, with probability `q`; None while that is not known.
 
+        Beyond the deadline nothing is known: jobs that are stuck would be expected in days, and no run waits for that.
         The newest job of each model and the oldest job of all stand for the rest.
         """
         if not self._rows:
@@ -259,7 +260,8 @@ class PollSchedule:
             age_s = max(now - accepted_at, 0.0)
             # n independent jobs are all done with probability q where each one is with q ** (1 / n).
             waits_s.append(times.quantile(q ** (1 / len(self._rows)), age_s) - age_s)
-        return max(waits_s)
+        found_s = max(waits_s)
+        return found_s if found_s <= self._deadline_s else None
 
     def _model(self, model: str) -> GenerationTimes:
         if model not in self._times:

@@ -196,6 +196,17 @@ def test_the_time_left_is_a_quantile_and_unknown_before_anything_ended() -> None
     assert 0 < late < sure
 
 
+def test_no_time_left_is_promised_for_jobs_that_are_stuck() -> None:
+    plan = make_plan(first_s=0.3, deadline_s=60.0)
+    for job in range(30):
+        plan.add(job, "m", 0.0, 0.0)
+    for job in range(25):
+        plan.ended(job, 1.0, 1.0)
+    for now in (5.0, 20.0, 59.0):
+        left_s = plan.eta_s(now, 0.95)
+        assert left_s is None or left_s <= 60.0
+
+
 def test_the_most_overdue_jobs_are_taken_first_and_no_more_than_asked() -> None:
     plan = make_plan()
     for job in range(2_000):
