@@ -23,6 +23,8 @@ BUSY_TIMEOUT_MS = 30_000
 """Milliseconds that SQLite waits for the lock of another process: longer than any commit here takes."""
 REBUILD = "`dop ledger rebuild` makes it from its journal"
 _HEX = re.compile("[0-9a-f]{16}")
+NOT_WRITABLE = ("unable to open", "readonly database")
+"""What SQLite says of a file whose folder, or which itself, can't be written: its shared memory is a file there."""
 CREATION_LOCK = 0x646F7000
 """Number of the advisory lock under which a server's tables are made: `dop` in ASCII, then 0."""
 
@@ -164,6 +166,12 @@ def create_or_check(engine: Engine, place: str) -> dict[str, str]:
         if engine.dialect.name == "postgresql":
             raise  # the caller that knows servers decides whether it is unavailable or wrong
         cause = getattr(error, "orig", "damaged")
+        if any(word in str(cause) for word in NOT_WRITABLE):
+            raise LedgerError(
+                f"{place} can't be opened ({cause}). Questions write to it as well, which this user, or a "
+                "read-only disk, does not allow. Copy the folder to a place where you can write, and name it with "
+                "--outputs DIR"
+            ) from None
         raise LedgerError(f"{place} can't be read as a ledger ({cause}); `dop ledger check` says more") from None
     version = number_in(found, "schema_version", place)
     number_in(found, "seq", place)

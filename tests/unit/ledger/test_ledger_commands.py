@@ -163,6 +163,16 @@ def test_a_copy_reads_but_spends_only_when_it_is_adopted(outputs: Path, tmp_path
     assert "nothing to adopt" in capsys.readouterr().out
 
 
+def test_a_ledger_beside_which_nothing_can_be_written_is_not_called_damaged(outputs: Path, capsys: Say) -> None:
+    for file in outputs.glob("ledger.db-*"):
+        file.unlink()
+    (outputs / "ledger.db-shm").mkdir()
+    assert dop(outputs, "list") == 7
+    said = capsys.readouterr().err
+    assert "read-only" in said
+    assert "dop ledger check" not in said
+
+
 def test_a_damaged_copy_is_not_adopted(outputs: Path) -> None:
     with closing(sqlite3.connect(outputs / "ledger.db")) as connection, connection:
         connection.execute("update attempts set price_microusd = 1")
