@@ -10,8 +10,6 @@ SPANS_S = (
     *(60.0, 90.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0),
 )
 """Lengths (seconds) that windows usually have."""
-USUAL_SPANS_S = (1.0, 10.0, 60.0)
-"""The most usual ones: they win where several explain the same."""
 USUAL_COUNTS = frozenset(
     (
         *(1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 100, 120, 150, 200, 250, 300),

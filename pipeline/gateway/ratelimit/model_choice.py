@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.gateway.ratelimit.bucket_follower import BucketFollower
-from pipeline.gateway.ratelimit.fits import SPANS_S, USUAL_SPANS_S, BucketFit, WindowFit, is_telling, is_whole
+from pipeline.gateway.ratelimit.fits import SPANS_S, BucketFit, WindowFit, is_telling, is_whole
 from pipeline.gateway.ratelimit.history import History, Rejection
 from pipeline.gateway.ratelimit.times import LONG_AGO
 from pipeline.gateway.ratelimit.window_follower import WindowFollower
@@ -37,8 +37,8 @@ SLOW_MISFIT, SLOW_RATIO, SHORT_S = 1.0, 1.1, 1.0
 is made up for: a first fill that reached into the next fixed window looks like it. The window, if it is wrong, is
 rejected within a few spans; the bucket would lose a quarter for long. Without it seven of ten seeds of fixed 20 in 1 s,
 50 ms, whole hints lose 0.01 to 0.03."""
-UNUSUAL_MISFIT, UNSURE_MISFIT = 0.2, 0.4
-"""Misfit (calls) of spans other than 1, 10 and 60 s, and of rates that are unsure by a factor of two."""
+UNSURE_MISFIT, LONGER_MISFIT = 0.4, 0.01
+"""Misfit (calls) of rates unsure by a factor of two; and of each longer span, where several explain the same."""
 SURE_RATIO, KNOWN_RATIO = 1.15, 1.5
 """Ratio of the largest to the smallest possible rate: up to the first the rate is measured, up to the second the burst
 is; without what is known of the burst 10 of 180 limiters lost more than 0.02, and none gained."""
@@ -141,10 +141,10 @@ class ModelChoice:
             for fit in self._windows(since, noise_s):
                 if known and fit.span_s > SEEN_PART * seen_s:
                     continue
-                unusual = 0.01 * SPANS_S.index(fit.span_s) + UNUSUAL_MISFIT * (fit.span_s not in USUAL_SPANS_S)
+                longer = LONGER_MISFIT * SPANS_S.index(fit.span_s)
                 is_quicker = fit.span_s <= SHORT_S and fit.count > SLOW_RATIO * old.rate * fit.span_s
                 handicap = KNOWN_MISFIT * (known and not is_quicker)
-                found.append(Option(fit.misfit + unusual + cost, since, used, fit, handicap))
+                found.append(Option(fit.misfit + longer + cost, since, used, fit, handicap))
             bucket = self._bucket(since, used, bucket_before, noise_s, max_rate)
             if bucket is not None:
                 unsure = UNSURE_MISFIT * (bucket.max_rate > 2 * bucket.min_rate)
