@@ -50,13 +50,14 @@ def twin_among(places: Iterable[str], ledger: SqliteLedger) -> Twin | None:
 
 
 @contextmanager
-def held_twin(ledger: SqliteLedger, places: Iterable[str], *, now: float) -> Iterator[Twin | None]:
+def held_twin(ledger: SqliteLedger, places: Iterable[str], *, wait_s: float, now: float) -> Iterator[Twin | None]:
     """Keeps the twin of a ledger from spending while the ledger takes its place; None where there is no twin.
 
     MONEY: what a twin has bought meanwhile is not in this ledger, and would be bought again.
 
     Args:
         places: where the ledger was used last, by the state folder; one for each account, and mostly the same.
+        wait_s: how long to wait for a run that works on the twin.
 
     Raises:
         LockedError: a run works on the twin.
@@ -66,7 +67,7 @@ def held_twin(ledger: SqliteLedger, places: Iterable[str], *, now: float) -> Ite
     if twin is None:
         yield None
         return
-    with locked(twin.path, wait_s=0.0, now=now):
+    with locked(twin.path, wait_s=wait_s, now=now):
         found = twin_at(str(twin.path), ledger)  # once more: a run may have ended since
         if found is not None and found.seq > ledger.head[0]:
             raise LedgerError(

@@ -248,7 +248,7 @@ def adopt(args: argparse.Namespace) -> int:
     with hold_lock(settings, wait_s=lock_wait_s(args), now=now):
         ledger = opened(settings, may_migrate=True)
         try:
-            with _twin_of(ledger, now) as twin:
+            with _twin_of(ledger, wait_s=lock_wait_s(args), now=now) as twin:
                 if not _adopt(ledger, args, now=now, has_twin=twin is not None):
                     return 0
         finally:
@@ -258,13 +258,13 @@ def adopt(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _twin_of(ledger: LedgerWriter, now: float) -> Iterator[Twin | None]:
+def _twin_of(ledger: LedgerWriter, *, wait_s: float, now: float) -> Iterator[Twin | None]:
     """Holds the file that spends with the same ledger, if there is one; afterwards the account uses this one."""
     if not isinstance(ledger, SqliteLedger):
         yield None
         return
     memory = account_memory()
-    with held_twin(ledger, memory.places(ledger.ledger_id), now=now) as twin:
+    with held_twin(ledger, memory.places(ledger.ledger_id), wait_s=wait_s, now=now) as twin:
         yield twin
         if not ledger.is_copy:
             memory.move(ledger.ledger_id, ledger.name_in_full)
