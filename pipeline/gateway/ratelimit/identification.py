@@ -134,17 +134,18 @@ def fit_windows(
         high = min(highs)
         if high < 1:
             continue
-        is_fixed = len(highs) > 1 and not _are_more_within(2 * high + 1, arrivals, span_s, tolerance_s)
+        times = _times(whole, span_s)  # one burst of rejections is one piece of evidence, however many they are
+        is_fixed = times > 1 and not _are_more_within(2 * high + 1, arrivals, span_s, tolerance_s)
         if not is_fixed and _are_more_within(high + HOPELESS_CALLS, arrivals, span_s, tolerance_s):
             continue
         low = most_within(arrivals, span_s, tolerance_s)
         count, misfit = min(low, high), max(0.0, low - high)
         if misfit and is_fixed:
             fixed_count, fixed_misfit = fit_fixed(arrivals, whole, span_s, tolerance_s)
-            fixed_misfit += FIXED_MISFIT / max(_times(whole, span_s) - 1, 1)
+            fixed_misfit += FIXED_MISFIT / (times - 1)
             if fixed_count and fixed_misfit < misfit:
                 count, misfit = fixed_count, fixed_misfit
-        found.append(WindowFit(count, span_s, misfit + (0.0 if len(highs) > 1 else 1.0)))
+        found.append(WindowFit(count, span_s, misfit + (0.0 if times > 1 else 1.0)))
     return found
 
 

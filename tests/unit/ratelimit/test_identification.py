@@ -162,3 +162,16 @@ def test_of_a_burst_few_rejections_are_kept() -> None:
     assert len(history.rejections) == 3
     assert history.rejected_between(0.0, 1.0) == 10
     assert len(history) == 10
+
+
+def test_a_window_that_was_met_once_is_no_better_explained_by_three_rejections_of_one_burst() -> None:
+    """After an outage a window that one burst suggested was followed instead of the bucket that had been measured."""
+    arrivals = np.concatenate([np.linspace(0.0, 0.9, 40), np.linspace(1.2, 2.1, 40)])
+    burst = [Rejection(at, 0.01, None) for at in (2.11, 2.12, 2.13)]
+
+    def misfit_of(rejections: list[Rejection]) -> float:
+        fits = fit_windows(arrivals, rejections, tolerance_s=0.002, since=-math.inf)
+        return next(fit.misfit for fit in fits if fit.span_s == 1.0)
+
+    assert misfit_of(burst[:1]) == misfit_of(burst) == 1.0
+    assert misfit_of([Rejection(0.92, 0.01, None), *burst]) == 0.0
