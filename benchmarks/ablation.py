@@ -58,6 +58,10 @@ RULES: dict[str, tuple[str, Patch]] = {
     "deep buckets": ("a slow, large bucket is doubted", {"model_choice.DEEP_MISFIT": 0.0}),
     "steepest": ("a rise is read off the last calls", {"model_choice.ModelChoice._steepest": _always(0.0)}),
     "counted windows": ("refused calls may count", {"window_follower.COUNTED": math.inf}),
+    "whole fill": (
+        "a fall is believed of a whole fill only",
+        {"window_end.WindowEnd.is_whole_fill": property(_always(True))},
+    ),
     "surge": ("more follow a test that was admitted", {"window_growth.MAX_SURGE": 0.0}),
     "unsettled": ("after a change tests are frequent", {"window_growth.UNSETTLED_CALLS": 0}),
     "guard": ("the guard grows after an early call", {"window_follower.GUARD_STEP": 0.0}),

@@ -238,7 +238,7 @@ class WindowFollower:
             return Verdict.REFIT
         if self._is_hinted and self.tests.has_grown and not is_telling(end.it.retry_after_s):
             return Verdict.REFIT  # more was admitted for whole windows: no window of any count explains both
-        if not self.is_proven:
+        if not (end.is_whole_fill if is_telling(end.it.retry_after_s) else self.is_proven):
             return Verdict.REFIT
         self.tests.fall_to(end.calls)
         return Verdict.KEEP
