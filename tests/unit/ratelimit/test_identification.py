@@ -175,3 +175,13 @@ def test_a_window_that_was_met_once_is_no_better_explained_by_three_rejections_o
 
     assert misfit_of(burst[:1]) == misfit_of(burst) == 1.0
     assert misfit_of([Rejection(0.92, 0.01, None), *burst]) == 0.0
+
+
+def test_a_large_window_may_admit_one_call_more_than_it_seemed_to_at_a_rejection() -> None:
+    """The 151st call was a misjudged arrival; a bucket of six calls a second was followed for half of the run."""
+    arrivals = np.concatenate([np.linspace(0.0, 0.6, 151), np.linspace(1.2, 1.8, 150)])
+    rejections = [Rejection(at, 0.001, None) for at in (0.61, 1.81)]
+    fits = fit_windows(arrivals[1:], rejections, tolerance_s=0.0, since=-math.inf)
+    assert next(fit.misfit for fit in fits if fit.span_s == 1.0) == 0.0
+    fits = fit_windows(arrivals, rejections, tolerance_s=0.0, since=-math.inf)
+    assert 0.0 < next(fit.misfit for fit in fits if fit.span_s == 1.0) < 0.5
