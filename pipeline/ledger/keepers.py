@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipeline.record_class import record
 from pipeline.records import FAILED_FOR_GOOD, Candidacy, KeepIf, State
 
 BAD = "bad"
@@ -38,7 +39,7 @@ class CandidateStatus(StrEnum):
     UNSENT = "unsent"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Candidate:
     """What is known of one candidate: its newest attempt's state, its clip's grade, its verdict."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, select
 
 from pipeline.ledger.keepers import BAD, KEEP, Candidate, CandidateStatus
 from pipeline.ledger.schema import attempts, clip_checks, run_rows
 from pipeline.ledger.shots import Verdicts
+from pipeline.record_class import record
 from pipeline.records import COST_STATE, CostState, KeepIf, State
 
 NOT_BOUGHT = tuple(state.value for state, cost in COST_STATE.items() if cost is CostState.NONE)
@@ -18,7 +18,7 @@ _STRENGTH_AT = 4
 """Index of motions_strength in the list that `dump_params` writes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PurchaseOutcome:
     """One attempt that money was recorded for.
 

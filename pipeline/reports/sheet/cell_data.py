@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, pairwise
+from itertools import chain, filterfalse, islice, pairwise
 from tempfile import SpooledTemporaryFile
 from typing import Self
 
@@ -91,20 +91,15 @@ class CellData:
             texts += some
             ends.append(len(texts))
         texts += (cell.request_id, cell.due, cell.check, "; ".join(cell.defects))
-        # One call for all the texts of a cell: a call for each took longer than everything else of the page.
-        found = list(map(self._known.get, texts))
-        numbers = [self._new(text) if number is None else number for text, number in zip(texts, found, strict=True)]
+        # No call of a function for each text: that took longer than everything else of the page.
+        for text in dict.fromkeys(filterfalse(self._known.__contains__, texts)):
+            self._known[text] = self._count
+            self._count += 1
+            self._fresh.append(text)
+        numbers = list(map(self._known.__getitem__, texts))
         lists = [numbers[start:end] for start, end in pairwise((_SINGLE, *ends))]
         request, *others = numbers[ends[-1] :]
         return [*numbers[:_SINGLE], *lists, request, cell.attempt, *others]
-
-    def _new(self, text: str) -> int:
-        """The number of a text that had none when its cell was begun."""
-        number = self._known.setdefault(text, self._count)
-        if number == self._count:
-            self._count += 1
-            self._fresh.append(text)
-        return number
 
 
 Spool = SpooledTemporaryFile[str]

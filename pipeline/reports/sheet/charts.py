@@ -7,6 +7,7 @@ copy of such a library weighs more than a thousand cells.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -154,7 +155,8 @@ def _steps(frame: _PlotArea, times: Sequence[float], end: float) -> str:
 
 
 def _until(times: Sequence[float], at: float) -> int:
-    return sum(1 for time in times if time <= at + 1e-6)
+    """How many of the times, which are in order, are no later than `at`."""
+    return bisect_right(times, at + 1e-6)
 
 
 def _box(frame: _PlotArea, row: int, model: str, values: Sequence[float]) -> list[str]:

@@ -121,9 +121,10 @@ def axes_of(lines: Sequence[Line], places: Places, wanted: Sequence[str] = ()) -
     kept: list[LayoutAxis] = []
     partitions: set[tuple[int, ...]] = set()
     for name in order:
-        number: dict[str, int] = {}
-        partition = tuple([number.setdefault(value, len(number)) for value in places.column(name)])
-        values = tuple(number)
+        column = places.column(name)
+        values = tuple(dict.fromkeys(column))
+        number = {value: at for at, value in enumerate(values)}
+        partition = tuple(map(number.__getitem__, column))
         count = len(values) if name in named else len([value for value in values if value])
         if name in wanted or (count > 1 and (name in named or partition not in partitions)):
             kept.append(LayoutAxis(name=name, values=values))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.ledger.reviews import Review
+from pipeline.record_class import record
 from pipeline.records import Attempt, Totals
 from pipeline.reports.checks.findings import RunChecks
 
@@ -23,7 +24,7 @@ class SkippedLine:
     tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class RateSample:
     """How many submits the gateway answered with 429, and how many it took, since the last sample. `at`: Unix s."""
 
