@@ -32,8 +32,10 @@ class KeptCalls:
         Raises:
             DopError: an image has no address now.
         """
-        kept = self._kept(attempt) if self._is_kept else None
-        self._sent.add(attempt.request_id)
+        kept = None
+        if self._is_kept:
+            kept = self._kept(attempt)
+            self._sent.add(attempt.request_id)
         return kept if kept is not None else self._context.calls.build(attempt, path)
 
     def detail(self, call: Call) -> str:
