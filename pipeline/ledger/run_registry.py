@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, insert, select, update
 
 from pipeline.ledger.budget import NO_CAPS, Caps
-from pipeline.ledger.database import large_cache
+from pipeline.ledger.database import large_cache, release_memory
 from pipeline.ledger.holes import doubt_unsent
 from pipeline.ledger.identity import HOLE
 from pipeline.ledger.listing import RowLister, drop_unlisted, renew
@@ -185,6 +185,7 @@ class RunRegistry:
 
         # A million rows take seconds, in which other hosts must be able to record what they buy.
         listed = self.ledger.transact(work, alone=False)
+        release_memory()
         # MONEY: what such a ledger does not know may be bought already, so the rows that were new just now become
         # unknown before any of them can be sent.
         if HOLE in self.ledger.facts:
