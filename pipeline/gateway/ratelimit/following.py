@@ -140,8 +140,11 @@ class Following:
             return False
         if isinstance(self.follower, WindowFollower):
             return self.follower.is_proven and not self.follower.could_ask_for(it)
-        assert self.follower is not None
-        return self._refitting.choice.fits > 0 and min_wait_s(it.retry_after_s) > 2 / self.follower.rate
+        bucket = self.follower
+        assert bucket is not None
+        # What admitted no more than its burst may as well be a window that is used up.
+        is_known = self._refitting.choice.fits > 0 and bucket.quiet > bucket.burst
+        return is_known and min_wait_s(it.retry_after_s) > 2 / bucket.rate
 
     def _refit(self, it: Rejection, now: float, *, hold_s: float, answers: int) -> None:
         assert self.follower is not None

@@ -153,11 +153,11 @@ def fit_windows(
 
 
 def _times(rejections: Sequence[Rejection], span_s: float) -> int:
-    """In how many windows of their own calls were rejected."""
-    times, last = 0, -math.inf
+    """In how many windows of their own calls were rejected: one ends when its hint says, if not half a span later."""
+    times, ended_at = 0, -math.inf
     for it in rejections:
-        if it.at > last + 0.5 * span_s:
-            times, last = times + 1, it.at
+        if it.at > ended_at:
+            times, ended_at = times + 1, it.at + min(0.5 * span_s, max_wait_s(it.retry_after_s))
     return times
 
 
