@@ -86,6 +86,30 @@ class Counted(Sliding):
         return 0.0 if is_admitted else max(self._admitted[-self.count] + self.span_s - now, 1e-6)
 
 
+class Weighed:
+    """Fixed windows whose count includes the one before, weighed by how much of it a sliding window would still hold.
+
+    After a full window it admits an even flow of `count / span_s`: neither a window nor a bucket explains all of it.
+    """
+
+    def __init__(self, count: int, span_s: float, phase_s: float = 0.0) -> None:
+        self.count, self.span_s, self.phase_s = count, span_s, phase_s
+        self._window, self._used, self._used_before = -(10**9), 0, 0
+
+    def admit(self, now: float) -> float:
+        place = (now - self.phase_s) / self.span_s
+        window = math.floor(place)
+        if window > self._window:
+            self._used_before = self._used if window == self._window + 1 else 0
+            self._window, self._used = window, 0
+        rest = 1 - (place - window)
+        if self._used + self._used_before * rest < self.count:
+            self._used += 1
+            return 0.0
+        left = self.count - self._used
+        return max((rest - left / self._used_before if left > 0 else rest) * self.span_s, 1e-3)
+
+
 class Outage:
     """`limiter`, which admits nothing from `begin_s` to `end_s`."""
 

@@ -23,8 +23,9 @@ FILL_OPEN = 10
 """Open calls while the kind of the limit is unknown: the second fill must be quicker than the first."""
 SHUT_PART, SHUT_FAILS = 0.25, 3
 """A window that stays shut for this part of its span, by so many rejections, is something else."""
-OUTAGE_CALLS = 20
-"""Two outages are at least so many calls apart."""
+OUTAGE_CALLS, OUTAGE_BURSTS = 20, 4
+"""Two outages are at least so many calls apart, and so many bursts of a bucket. Without the second a window of 22 in
+10 s with exact hints was taken for a bucket for long: a third of its calls were rejected."""
 
 
 class Following:
@@ -142,9 +143,10 @@ class Following:
             return self.follower.is_proven and not self.follower.could_ask_for(it)
         bucket = self.follower
         assert bucket is not None
-        # What admitted no more than its burst may as well be a window that is used up.
+        # What admitted no more than its burst, or stops again and again, may as well be a window that is used up.
         is_known = self._refitting.choice.fits > 0 and bucket.quiet > bucket.burst
-        return is_known and min_wait_s(it.retry_after_s) > 2 / bucket.rate
+        is_again = answers - self._outage_at < OUTAGE_BURSTS * bucket.burst
+        return is_known and not is_again and min_wait_s(it.retry_after_s) > 2 / bucket.rate
 
     def _refit(self, it: Rejection, now: float, *, hold_s: float, answers: int) -> None:
         assert self.follower is not None

@@ -30,6 +30,8 @@ BACKOFF, MAX_BACKOFF_S = 2.5, 30.0
 """Factor between two pauses after rejections without hints, and the longest pause (seconds)."""
 BLOCKED_S, BLOCKED_BACKOFF = 2.0, 2.0
 """Pause (seconds) after a run's first call was rejected without a hint, and its growth: four calls in half a minute."""
+WRONG_HINTS = 3
+"""Probes in a row that were rejected after the hint's time: the hints say nothing of when the limit opens again."""
 SHUT_CALLS, SETTLED_CALLS = 5, 100
 """A bucket that gained nothing for so many calls is something else, unless it was followed for so many."""
 
@@ -65,6 +67,7 @@ class Probe:
         self._history, self._latency = history, latency
         self._window: WindowFit | None = None
         self._failed_age_s = 0.0
+        self._failed = 0
 
     def begin_known(self, count: int, now: float) -> None:
         """The limit is known: nothing has to be probed."""
@@ -73,7 +76,7 @@ class Probe:
 
     def begin(self, fill: InitialFill) -> None:
         """Probe after this fill, after which no hint has named the window."""
-        self.fill, self._window = fill, None
+        self.fill, self._window, self._failed = fill, None, 0
 
     def reopened(self, at: float) -> None:
         """What was admitted before does not count any more."""
@@ -83,12 +86,19 @@ class Probe:
         """The rejection that ended the first fill."""
         first = self._history.nth_last(len(self._history)) if len(self._history) else None
         self.fill = InitialFill(max(len(self._history), 1), it.at if first is None else first, it.at)
-        self._window = self._by_hint(it, hold_s)
+        self._window, self._failed = self._by_hint(it, hold_s), 0
 
     def rejected(self, it: Rejection, *, hold_s: float) -> None:
         """A probe was rejected; its hint may tell the window."""
-        if self._window is None:
+        self._failed += 1
+        if self._are_hints_wrong:
+            self._window = None
+        elif self._window is None:
             self._window = self._by_hint(it, hold_s)
+
+    @property
+    def _are_hints_wrong(self) -> bool:
+        return self._failed >= WRONG_HINTS
 
     def _by_hint(self, it: Rejection, hold_s: float) -> WindowFit | None:
         return window_by_hint(self.fill, it, self._latency.noise_s) if hold_s else None
@@ -96,11 +106,15 @@ class Probe:
     def next_at(self, it: Rejection, now: float, *, hold_s: float) -> float:
         """When to probe next after the rejection `it`; a hint's hold is kept elsewhere."""
         self._failed_age_s = it.at - self.fill.begin
-        return now if hold_s else next_probe_at(self.fill, now, self._latency.latency_s / 2, self._latency.noise_s)
+        if hold_s and not self._are_hints_wrong:
+            return now
+        return next_probe_at(self.fill, now, self._latency.latency_s / 2, self._latency.noise_s)
 
     def admitted(self, follower: Follower | None, arrived: float, now: float, *, hold_s: float) -> Follower:
         """A probe was admitted: follow what the hints or the time it took suggest, else fill a second time."""
         self.reopened_at = arrived
+        if self._are_hints_wrong:
+            hold_s = 0.0
         noise_s, fill = self._latency.noise_s, self.fill
         age_s = arrived - fill.begin
         if isinstance(follower, WindowFollower):

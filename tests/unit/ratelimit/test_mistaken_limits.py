@@ -17,6 +17,7 @@ from benchmarks.simulation import (
     Outage,
     Sliding,
     Tally,
+    Weighed,
     no_hint,
     run_submits,
     whole_seconds,
@@ -148,3 +149,23 @@ def test_a_rise_to_four_times_the_count_is_followed_within_a_few_windows() -> No
         stages = [(0.0, Sliding(40, 1.0)), (10.0, Sliding(15, 1.0)), (25.0, Sliding(60, 1.0))]
         tally = carried_out(Changing(stages), latency_s=0.02, seed=seed, hint=whole_seconds)
         assert tally.makespan_s < 38.5  # 34 s are needed, 39.2 were
+
+
+@pytest.mark.parametrize("seed", [221385, 818183])
+def test_a_window_whose_first_fill_reached_into_the_next_is_not_taken_for_a_bucket_with_outages(seed: int) -> None:
+    window = Fixed(22, 10.0, -9.277)
+    tally = carried_out(
+        window, latency_s=0.1067, seed=seed, hint=lambda wait_s: wait_s, calls=300, write_s=0.003, pause_s=0.05
+    )
+    assert len(tally.refused) <= 60
+    assert tally.makespan_s < 140
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("phase", [0.2, 0.5])
+def test_a_limiter_that_is_neither_window_nor_bucket_and_hints_wrong_is_followed_all_the_same(
+    seed: int, phase: float
+) -> None:
+    tally = carried_out(Weighed(100, 60.0, -60 * phase), latency_s=0.05, seed=seed, hint=lambda wait_s: 1.0, calls=300)
+    evenly_s = (300 - 100) / 100 * 60 + (1 - phase) * 60
+    assert tally.makespan_s < 3 * evenly_s
