@@ -29,6 +29,7 @@ from benchmarks.simulation import (
     Limiter,
     Outage,
     Sliding,
+    Weighed,
     ideal_s,
     no_hint,
     run_submits,
@@ -125,6 +126,11 @@ def counted(count: int, span_s: float) -> tuple[str, Make]:
     return f"counted {count} in {span_s:g}s", lambda: Counted(count, span_s)
 
 
+def weighed(count: int, span_s: float, part: float) -> tuple[str, Make]:
+    """Fixed windows that also count a part of the one before."""
+    return f"weighed {count} in {span_s:g}s", lambda: Weighed(count, span_s, part * span_s)
+
+
 def changing(kind: Callable[[int], Limiter], name: str) -> tuple[str, Make]:
     """40, then 15 from 10 s on, then 60 a second from 25 s on."""
     return f"{name} 40-15-60", lambda: Changing([(0, kind(40)), (10, kind(15)), (25, kind(60))])
@@ -206,6 +212,11 @@ FAMILIES = (
         limits=[outage(limit) for limit in (bucket(40, 1, 40), bucket(40, 1, 10), sliding(120, 3))],
         hints=("whole", "exact"),
         latencies_s=(0.02,),
+    ),
+    Family(
+        name="windows weighed with the one before",
+        limits=(weighed(40, 1, 0.3), weighed(120, 3, 0.5), weighed(100, 10, 0.8)),
+        hints=("none", "whole"),
     ),
     Family(name="150 submits, 10/s and below", limits=SLOW, hints=("none", "whole"), latencies_s=(0.05,), count=150),
 )

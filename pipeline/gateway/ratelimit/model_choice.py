@@ -43,7 +43,7 @@ UNSURE_MISFIT, LONGER_MISFIT = 0.4, 0.01
 SURE_RATIO, KNOWN_RATIO = 1.15, 1.5
 """Ratio of the largest to the smallest possible rate: up to the first the rate is measured, up to the second the burst
 is; without what is known of the burst 10 of 180 limiters lost more than 0.02, and none gained."""
-FEW_CALLS = 12
+TELLING_CALLS = 12
 """So many calls tell a rate to 5 %; fewer leave it unsure."""
 RATE_MARGIN = 1.1
 """A bucket that rejected a flow gains less than that flow, give or take this factor."""
@@ -69,7 +69,7 @@ def _is_slow(bucket: BucketFit, windows: list[Option], hold_s: float) -> bool:
 
 def _max_ratio(calls: int) -> float:
     """How many times the rate may be higher that was seen of so many calls."""
-    return 1.05 if calls >= FEW_CALLS else 1 + FEW_CALLS / max(calls, 1)
+    return 1.05 if calls >= TELLING_CALLS else 1 + TELLING_CALLS / max(calls, 1)
 
 
 class ModelChoice:
