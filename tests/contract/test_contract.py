@@ -232,14 +232,21 @@ class Outcome:
     recovery: Recovery
 
 
+MAX_CONTINUED = 6
+
+
 async def stormy_run(name: str, folder: Path, *, rows: int, chaos: str, webhook: bool) -> Outcome:
     options = {"download.enabled": "false", "on_unknown.max": "1000", "gateway.read_timeout_s": "60"}
     async with served(name, folder, chaos, 2.0) as gateway:
         with ledger_for(folder, gateway.base_url, **options, **configuration(name)) as workspace:
             await carried(workspace, wanted(workspace, rows), webhook=webhook, key=KEY)
-            story = await carried(workspace, [], webhook=webhook, key=KEY)
             queries = workspace.queries
-            attempts = queries.attempts_in(queries.runs()[0].run_id, tuple(State))
+            # All that one run sends again may get no answer in such a storm: the same command continues it.
+            for _ in range(MAX_CONTINUED):
+                story = await carried(workspace, [], webhook=webhook, key=KEY)
+                attempts = queries.attempts_in(queries.runs()[0].run_id, tuple(State))
+                if all(attempt.state is not State.UNKNOWN for attempt in attempts):
+                    break
             histories = [str(queries.history(attempt.request_id)) for attempt in attempts]
             logs = [path.read_text() for path in (folder / "outputs").rglob("run.log")]
             return Outcome(
