@@ -31,8 +31,9 @@ SEEN_PART = 0.5
 """Part of the history that the span of such a window may be: a fall and a rise within 18 s were taken for one of 15.
 Buckets 40-15-60 with whole hints: 0.93 instead of 0.91, and never below 0.88 instead of 0.73."""
 DEEP_S, DEEP_MISFIT = 15.0, 0.3
-"""Misfit (calls) of a bucket that fills up in more than so many seconds. A window that fits as well is followed first:
-if it is wrong, that costs a rejection or two; a slow bucket that is wrong costs half a minute of silence."""
+"""Misfit (calls) of a bucket that fills up in so many seconds, and once more for each doubling of them. A window that
+fits as well is followed first: if it is wrong, that costs a rejection or two; a slow bucket that is wrong costs half a
+minute of silence, and one of 100 that gains one a minute cost half an hour at 100 a minute."""
 SLOW_MISFIT, SLOW_RATIO, SHORT_S = 1.0, 1.1, 1.0
 """Misfit (calls) of a first bucket that is slower by this ratio than a window up to so many seconds long, where a hold
 is made up for: a first fill that reached into the next fixed window looks like it. The window, if it is wrong, is
