@@ -337,6 +337,8 @@ def budget_section(figures: Figures) -> str:
         f"""
 The lower bound: HTTP, the event loop and the ledger alone, with every promise kept, take {bound} us, which is {
             bound / loop["fresh"]:.1f} x.
+All runs are slowed by the timer; without it, and with more jobs, `benchmarks.cost` above finds fewer jobs a second
+against `fresh`.
 These three are two calls by aiohttp with a connection of its own for the paid one, and three durable changes with
 their lines of the journal. Less of it means another HTTP client than aiohttp, a kept
 connection for paid calls (a late second answer could be taken for another call's), or fewer durable changes. What is
