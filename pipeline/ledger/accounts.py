@@ -20,10 +20,10 @@ from sqlalchemy import select
 from pipeline.config.gateway_address import canonical_gateway
 from pipeline.errors import LedgerError, UsageError
 from pipeline.files import SECRET, whole_text
+from pipeline.ledger.duplicate_ledger import duplicate_among
 from pipeline.ledger.holes import open_hole
 from pipeline.ledger.schema import attempts
 from pipeline.ledger.sqlite_ledger import SqliteLedger
-from pipeline.ledger.twins import twin_among
 from pipeline.ledger.writer import LedgerWriter
 
 
@@ -146,7 +146,7 @@ def check_account(ledger: LedgerWriter, account: Account, *, outputs: Path, gate
     """
     known = account.memory.ledgers(account.name)
     own = known.get(ledger.ledger_id)
-    _refuse_twin(ledger, account.memory.places(ledger.ledger_id))
+    _refuse_duplicate(ledger, account.memory.places(ledger.ledger_id))
     # MONEY: this very ledger knew more events when it was closed last. It is a backup, and what the lost events bought
     # would be bought again.
     if own is not None and own.seq > ledger.head[0]:
@@ -166,15 +166,15 @@ def remember(ledger: LedgerWriter, account: Account) -> list[str]:
     return []
 
 
-def _refuse_twin(ledger: LedgerWriter, places: Iterable[str]) -> None:
+def _refuse_duplicate(ledger: LedgerWriter, places: Iterable[str]) -> None:
     """MONEY: an adopted copy spends from its adoption on, and the original, which does not know that, must not.
 
     The places are those of every account: the key of one and the same account may have been renewed since.
     """
-    twin = twin_among(places, ledger) if isinstance(ledger, SqliteLedger) else None
-    if twin is not None:
+    duplicate = duplicate_among(places, ledger) if isinstance(ledger, SqliteLedger) else None
+    if duplicate is not None:
         raise LedgerError(
-            f"the copy {twin.path} took over from {ledger.name}, and spending with both pays twice. Use that one "
+            f"the copy {duplicate.path} took over from {ledger.name}, and spending with both pays twice. Use that one "
             "(--outputs DIR or --set ledger.path=FILE); if it was given up, move it away first"
         )
 

@@ -20,6 +20,7 @@ from pipeline.config.units import duration_s
 from pipeline.errors import ExitCode, LedgerError, LedgerUnavailableError, UsageError
 from pipeline.ledger import recovery
 from pipeline.ledger.clock import CLOCK, is_behind, newest_event_at
+from pipeline.ledger.duplicate_ledger import DuplicateLedger, held_duplicate
 from pipeline.ledger.file_lock import locked
 from pipeline.ledger.holes import is_hole_listed
 from pipeline.ledger.identity import HOLE, MOVED
@@ -35,7 +36,6 @@ from pipeline.ledger.run_registry import Run
 from pipeline.ledger.side_files import USABLE_JOURNAL, found_journal, reviews_path, unusable
 from pipeline.ledger.sqlite_ledger import SqliteLedger
 from pipeline.ledger.transfer import move
-from pipeline.ledger.twins import Twin, held_twin
 from pipeline.ledger.workspace import (
     OpenLedger,
     account_memory,
@@ -248,8 +248,8 @@ def adopt(args: argparse.Namespace) -> int:
     with hold_lock(settings, wait_s=lock_wait_s(args), now=now):
         ledger = opened(settings, may_migrate=True)
         try:
-            with _twin_of(ledger, wait_s=lock_wait_s(args), now=now) as twin:
-                if not _adopt(ledger, args, now=now, has_twin=twin is not None):
+            with _duplicate_of(ledger, wait_s=lock_wait_s(args), now=now) as duplicate:
+                if not _adopt(ledger, args, now=now, has_duplicate=duplicate is not None):
                     return 0
         finally:
             ledger.close(clean=False)
@@ -258,25 +258,25 @@ def adopt(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _twin_of(ledger: LedgerWriter, *, wait_s: float, now: float) -> Iterator[Twin | None]:
+def _duplicate_of(ledger: LedgerWriter, *, wait_s: float, now: float) -> Iterator[DuplicateLedger | None]:
     """Holds the file that spends with the same ledger, if there is one; afterwards the account uses this one."""
     if not isinstance(ledger, SqliteLedger):
         yield None
         return
     memory = account_memory()
-    with held_twin(ledger, memory.places(ledger.ledger_id), wait_s=wait_s, now=now) as twin:
-        yield twin
+    with held_duplicate(ledger, memory.places(ledger.ledger_id), wait_s=wait_s, now=now) as duplicate:
+        yield duplicate
         if not ledger.is_copy:
             memory.move(ledger.ledger_id, ledger.name_in_full)
 
 
-def _adopt(ledger: LedgerWriter, args: argparse.Namespace, *, now: float, has_twin: bool) -> bool:
+def _adopt(ledger: LedgerWriter, args: argparse.Namespace, *, now: float, has_duplicate: bool) -> bool:
     """Takes a ledger for the one that spends; False, with a word, where there is nothing to adopt.
 
     Raises:
         LedgerError: it is damaged, or what it lacks is not settled.
     """
-    is_elsewhere = ledger.is_copy or has_twin or MOVED in ledger.facts or is_behind(now, _newest_at(ledger))
+    is_elsewhere = ledger.is_copy or has_duplicate or MOVED in ledger.facts or is_behind(now, _newest_at(ledger))
     # MONEY: a hole of which nothing was listed holds purchases that the next run would buy again.
     keeps_hole = HOLE in ledger.facts and not args.close_hole and not is_hole_listed(ledger)
     if keeps_hole and not is_elsewhere:

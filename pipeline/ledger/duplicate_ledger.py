@@ -21,15 +21,15 @@ from pipeline.ledger.sqlite_ledger import SqliteLedger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Twin:
+class DuplicateLedger:
     """A file that holds the same ledger and could spend: its path, and the number of its newest event."""
 
     path: Path
     seq: int
 
 
-def twin_at(place: str, ledger: SqliteLedger) -> Twin | None:
-    """The twin of a ledger at a place where it was used; None if nothing there could spend, or it is this very file."""
+def duplicate_at(place: str, ledger: SqliteLedger) -> DuplicateLedger | None:
+    """The duplicate of a ledger at a place where it was used; None if nothing there could spend, or it is this file."""
     path = Path(place)
     with suppress(OSError, LedgerError, DatabaseError, UnicodeError):
         # A second descriptor of the same file must never be opened: closing it would drop the locks on it.
@@ -38,37 +38,39 @@ def twin_at(place: str, ledger: SqliteLedger) -> Twin | None:
         other = SqliteLedger(path)
         try:
             if other.ledger_id == ledger.ledger_id and not other.is_copy and MOVED not in other.facts:
-                return Twin(path=other.path, seq=other.head[0])
+                return DuplicateLedger(path=other.path, seq=other.head[0])
         finally:
             other.close(clean=False)  # another process may be writing there
     return None
 
 
-def twin_among(places: Iterable[str], ledger: SqliteLedger) -> Twin | None:
-    """The first twin of a ledger at one of these places, None where there is none."""
-    return next((found for place in sorted(set(places)) if (found := twin_at(place, ledger)) is not None), None)
+def duplicate_among(places: Iterable[str], ledger: SqliteLedger) -> DuplicateLedger | None:
+    """The first duplicate of a ledger at one of these places, None where there is none."""
+    return next((found for place in sorted(set(places)) if (found := duplicate_at(place, ledger)) is not None), None)
 
 
 @contextmanager
-def held_twin(ledger: SqliteLedger, places: Iterable[str], *, wait_s: float, now: float) -> Iterator[Twin | None]:
-    """Keeps the twin of a ledger from spending while the ledger takes its place; None where there is no twin.
+def held_duplicate(
+    ledger: SqliteLedger, places: Iterable[str], *, wait_s: float, now: float
+) -> Iterator[DuplicateLedger | None]:
+    """Keeps the duplicate of a ledger from spending while the ledger takes its place; None where there is no duplicate.
 
-    MONEY: what a twin has bought meanwhile is not in this ledger, and would be bought again.
+    MONEY: what a duplicate has bought meanwhile is not in this ledger, and would be bought again.
 
     Args:
         places: where the ledger was used last, by the state folder; one for each account, and mostly the same.
-        wait_s: how long to wait for a run that works on the twin.
+        wait_s: how long to wait for a run that works on the duplicate.
 
     Raises:
-        LockedError: a run works on the twin.
-        LedgerError: the twin has events that this ledger lacks.
+        LockedError: a run works on the duplicate.
+        LedgerError: the duplicate has events that this ledger lacks.
     """
-    twin = twin_among(places, ledger)
-    if twin is None:
+    duplicate = duplicate_among(places, ledger)
+    if duplicate is None:
         yield None
         return
-    with locked(twin.path, wait_s=wait_s, now=now):
-        found = twin_at(str(twin.path), ledger)  # once more: a run may have ended since
+    with locked(duplicate.path, wait_s=wait_s, now=now):
+        found = duplicate_at(str(duplicate.path), ledger)  # once more: a run may have ended since
         if found is not None and found.seq > ledger.head[0]:
             raise LedgerError(
                 f"{ledger.name} is a copy of {found.path}, which is still there and has {found.seq - ledger.head[0]} "
