@@ -59,7 +59,7 @@ class SharedRateLimiter:
     def __init__(self, row: RateRow) -> None:
         self._row = row
         self._worker = uuid.uuid4().hex[:12]
-        self._clock = _Clock()
+        self._clock = DatabaseClock()
         self._waiting: list[_Waiter] = []
         self._reports: list[Report] = []
         self._in_use: set[str] = set()
@@ -223,7 +223,7 @@ class SharedRateLimiter:
         self._waiting = [waiter for waiter in self._waiting if not waiter.slot.done()]
 
 
-class _Clock:
+class DatabaseClock:
     """The difference between the database's clock and the event loop's.
 
     Delays on the way make it look smaller, so the largest that was seen counts.
